@@ -1,0 +1,31 @@
+"""The nouns: prefix, service, registration, flow, decision. Frozen, slotted, no I/O.
+
+Only these types travel between the numbered packages.
+
+Review notes: is a new noun really the trade's word (DESIGN §3)? Can a value exist that is wrong? Are units in
+the names?
+"""
+
+from gatewayd.model.flow import Decision, DecisionWord, Effect, Flow, Mode
+from gatewayd.model.prefix import Family, Prefix, format_address, parse_address, parse_prefix
+from gatewayd.model.registration import Registration, Status
+from gatewayd.model.service import Service, parse_service, parse_services, service_words
+
+__all__ = [
+    "Decision",
+    "DecisionWord",
+    "Effect",
+    "Family",
+    "Flow",
+    "Mode",
+    "Prefix",
+    "Registration",
+    "Service",
+    "Status",
+    "format_address",
+    "parse_address",
+    "parse_prefix",
+    "parse_service",
+    "parse_services",
+    "service_words",
+]

@@ -1,0 +1,34 @@
+"""A flow and what we decide of it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from gatewayd.model.registration import Registration
+
+DecisionWord = Literal["registered", "unregistered", "out_of_scope"]
+Effect = Literal["pass", "observe", "mark", "limit", "reject"]
+Mode = Literal["observe", "mark", "limit", "reject"]
+
+
+class Flow(msgspec.Struct, frozen=True, gc=False):
+    """A conntrack original tuple. Addresses packed, both of one family; ports 0 where the protocol has none."""
+
+    protocol: int
+    source: bytes
+    destination: bytes
+    source_port: int = 0
+    destination_port: int = 0
+
+
+class Decision(msgspec.Struct, frozen=True, gc=False):
+    """Ours, of a flow; the verdict is the kernel's. `registrations`: those that make it registered.
+
+    `reason` is a sentence for people: what matched, or which condition of the nearest registration failed.
+    """
+
+    word: DecisionWord
+    registrations: tuple[Registration, ...]
+    reason: str

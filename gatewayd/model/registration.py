@@ -1,0 +1,46 @@
+"""A registration: one entry of the registry (DESIGN §5), already validated.
+
+There may be a million; they are frozen, untracked by the garbage collector, and share their parts (`services`,
+`category`) where the reader interns them.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Literal
+
+import msgspec
+
+from gatewayd.model.prefix import Prefix
+from gatewayd.model.service import Service
+
+Status = Literal["active", "suspended", "revoked"]
+
+
+class Registration(msgspec.Struct, frozen=True, gc=False):
+    """`clients`, `peers`, `services`: sorted, unique; no peers = any, no services = any.
+
+    `subscriber`: 32-byte digest or None. `valid_from_s`, `valid_until_s`: Unix seconds, ∓inf when open.
+    """
+
+    id: str
+    category: str
+    status: Status
+    clients: tuple[Prefix, ...]
+    subscriber: bytes | None = None
+    peers: tuple[Prefix, ...] = ()
+    services: tuple[Service, ...] = ()
+    valid_from_s: float = -inf
+    valid_until_s: float = inf
+
+    def is_effective(self, now: float) -> bool:
+        """DESIGN §5: active, and `valid_from ≤ now < valid_until`."""
+        return self.status == "active" and self.valid_from_s <= now < self.valid_until_s
+
+    def next_change_after(self, now: float) -> float:
+        """When the window next opens or closes after `now` (strictly); inf if never or not active."""
+        if self.status != "active":
+            return inf
+        if now < self.valid_from_s:
+            return self.valid_from_s
+        return self.valid_until_s if now < self.valid_until_s else inf
