@@ -9,7 +9,8 @@
 7. `watch`        kernel events → attribution, late admission
 8. `api`          immutable views → health, metrics, JSON
 
-`model` has the nouns, `errors` the faults, `settings` the YAML; `daemon` puts it together, `cli` is for people.
+`model` has the nouns, `errors` the faults, `settings` the YAML; `daemon` puts it together, `cli` is for
+people.
 """
 
 __version__ = "0.1.0"

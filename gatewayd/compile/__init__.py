@@ -1,0 +1,23 @@
+"""Registrations → masks → desired sets; policy and masks → nft text. Pure.
+
+Overlapping prefixes live in different sets, so the kernel holds what the registry says, element for element:
+no interval is merged, nothing collapses and nothing has to be put back when a covering prefix goes.
+
+Review notes: does every element come from a registration, and every registration give the elements that
+`allowlist.match` would say yes to? (tests/property compares them with the kernel's verdict.) Is a bound
+reported, never silent? Is the text the same for the same input?
+"""
+
+from gatewayd.compile.desired import DesiredSets
+from gatewayd.compile.masks import compile_elements, count_elements
+from gatewayd.compile.ruleset import compile_ruleset, parse_tag, policy_digest, replace_script
+
+__all__ = [
+    "DesiredSets",
+    "compile_elements",
+    "compile_ruleset",
+    "count_elements",
+    "parse_tag",
+    "policy_digest",
+    "replace_script",
+]

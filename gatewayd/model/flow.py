@@ -14,7 +14,7 @@ Mode = Literal["observe", "mark", "limit", "reject"]
 
 
 class Flow(msgspec.Struct, frozen=True, gc=False):
-    """A conntrack original tuple. Addresses packed, both of one family; ports 0 where the protocol has none."""
+    """A conntrack original tuple. Addresses packed, of one family; ports 0 where there are none."""
 
     protocol: int
     source: bytes

@@ -57,7 +57,7 @@ def mask_address(address: bytes, length: int) -> bytes:
 def format_address(address: bytes) -> str:
     """Text of an address of 4 or 16 bytes (RFC 5952 for IPv6)."""
     if len(address) == 4:
-        return "%d.%d.%d.%d" % tuple(address)
+        return "{}.{}.{}.{}".format(*address)
     return str(ipaddress.IPv6Address(address))
 
 

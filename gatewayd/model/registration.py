@@ -1,7 +1,7 @@
 """A registration: one entry of the registry (DESIGN §5), already validated.
 
-There may be a million; they are frozen, untracked by the garbage collector, and share their parts (`services`,
-`category`) where the reader interns them.
+There may be a million; they are frozen, untracked by the garbage collector, and share their parts
+(`services`, `category`) where the reader interns them.
 """
 
 from __future__ import annotations

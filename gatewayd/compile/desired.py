@@ -1,0 +1,109 @@
+"""The desired content of every set: kept up to date registration by registration.
+
+Each element is stored once, as its key. Several registrations may want the same element; only those keys carry
+a count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from gatewayd.compile.masks import MOST_ELEMENTS, compile_elements, count_elements
+from gatewayd.model.mask import Mask
+from gatewayd.model.registration import Registration
+
+MOST_MASKS = 256
+"""Masks in use at most, per family: each costs a new flow two look-ups. Registrations beyond are reported."""
+
+
+@dataclass(slots=True)
+class DesiredSet:
+    """`keys`: what shall be in the kernel. `shared`: how many more registrations want a key than one."""
+
+    keys: set[bytes] = field(default_factory=set)
+    shared: dict[bytes, int] = field(default_factory=dict)
+
+
+class DesiredSets:
+    """All masks in use and their keys. `unprogrammed`: ids of registrations past a bound, with the reason."""
+
+    def __init__(self, most_masks: int = MOST_MASKS) -> None:
+        self._most_masks = most_masks
+        self._sets: dict[Mask, DesiredSet] = {}
+        self._masks_of_family = {4: 0, 6: 0}
+        self.unprogrammed: dict[str, str] = {}
+
+    def __contains__(self, mask: Mask) -> bool:
+        return mask in self._sets
+
+    def masks(self) -> list[Mask]:
+        """Masks in use, sorted; a mask stays in use after its last key went until `drop_unused`."""
+        return sorted(self._sets)
+
+    def keys(self, mask: Mask) -> set[bytes]:
+        """The keys of a mask in use; not to be changed by the caller."""
+        return self._sets[mask].keys
+
+    def count(self) -> int:
+        """Elements over all sets."""
+        return sum(len(desired.keys) for desired in self._sets.values())
+
+    def add(self, registration: Registration) -> list[tuple[Mask, bytes]]:
+        """Want the registration's elements; returns those that nobody wanted before."""
+        if not self._admit(registration):
+            return []
+        fresh = []
+        for mask, key in compile_elements(registration):
+            desired = self._sets.get(mask)
+            if desired is None:
+                desired = self._sets[mask] = DesiredSet()
+                self._masks_of_family[mask.family] += 1
+            if key in desired.keys:
+                desired.shared[key] = desired.shared.get(key, 0) + 1
+            else:
+                desired.keys.add(key)
+                fresh.append((mask, key))
+        return fresh
+
+    def remove(self, registration: Registration) -> list[tuple[Mask, bytes]]:
+        """Take back an `add` of this very registration; returns the elements that nobody wants now."""
+        if self.unprogrammed.pop(registration.id, None) is not None:
+            return []
+        gone = []
+        for mask, key in compile_elements(registration):
+            desired = self._sets[mask]
+            others = desired.shared.get(key, 0)
+            if others == 0:
+                desired.keys.remove(key)
+                gone.append((mask, key))
+            elif others == 1:
+                del desired.shared[key]
+            else:
+                desired.shared[key] = others - 1
+        return gone
+
+    def drop_unused(self) -> list[Mask]:
+        """Forget masks without keys; returns them."""
+        unused = [mask for mask, desired in self._sets.items() if not desired.keys]
+        for mask in unused:
+            del self._sets[mask]
+            self._masks_of_family[mask.family] -= 1
+        return unused
+
+    def _admit(self, registration: Registration) -> bool:
+        count = count_elements(registration)
+        if count > MOST_ELEMENTS:
+            self.unprogrammed[registration.id] = f"needs {count} elements, at most {MOST_ELEMENTS} are made"
+            return False
+        needed = {mask for mask, _ in compile_elements(registration) if mask not in self._sets}
+        if not needed:
+            return True
+        for family in (4, 6):
+            more = sum(mask.family == family for mask in needed)
+            if self._masks_of_family[family] + more > self._most_masks:
+                self.unprogrammed[registration.id] = (
+                    f"needs {more} new masks for IPv{family}, {self._masks_of_family[family]} of at most "
+                    f"{self._most_masks} are in use"
+                )
+                return False
+        return True

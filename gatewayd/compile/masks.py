@@ -1,0 +1,88 @@
+"""Registrations to elements: which mask each part of a registration falls under, and the key it has there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+
+from gatewayd.model.mask import ANY_PEER, Mask
+from gatewayd.model.registration import Registration
+from gatewayd.model.service import BUNDLES, Service
+
+WIDEST_LISTED_RANGE = 64
+"""A port range up to this wide is one element a port; a wider one is cut into aligned powers of two."""
+
+MOST_ELEMENTS = 4096
+"""A registration that would need more elements than this is not programmed, and is reported."""
+
+_ANY: tuple[tuple[str, bytes], ...] = (("", b""),)
+
+
+def count_elements(registration: Registration) -> int:
+    """How many elements the registration compiles to, without making them."""
+    peers = registration.peers
+    pairs = 0
+    for client in registration.clients:
+        width = len(client.packed)
+        pairs += sum(len(peer.packed) == width for peer in peers) if peers else 1
+    return pairs * len(select_services(registration.services))
+
+
+def compile_elements(registration: Registration) -> Iterator[tuple[Mask, bytes]]:
+    """(mask, key) of every element that makes the registration pass. Windows and status are not looked at."""
+    selectors = select_services(registration.services)
+    for client in registration.clients:
+        family = client.family
+        if not registration.peers:
+            for selector, suffix in selectors:
+                yield intern_mask(family, client.length, ANY_PEER, selector), client.packed + suffix
+            continue
+        for peer in registration.peers:
+            if peer.family == family:
+                key = client.packed + peer.packed
+                for selector, suffix in selectors:
+                    yield intern_mask(family, client.length, peer.length, selector), key + suffix
+
+
+@lru_cache(maxsize=None)
+def intern_mask(family: int, client_length: int, peer_length: int, selector: str) -> Mask:
+    """One object for a mask; at most 2 · 129 · 130 · 23 of them exist, and DesiredSets bounds those in use."""
+    return Mask(4 if family == 4 else 6, client_length, peer_length, selector)
+
+
+@lru_cache(maxsize=65536)
+def select_services(services: tuple[Service, ...]) -> tuple[tuple[str, bytes], ...]:
+    """(selector, what the service adds to the key) for each element a client needs; see model/mask.py."""
+    if not services:
+        return _ANY
+    rest = set(services)
+    chosen: list[tuple[str, bytes]] = []
+    for name, members in BUNDLES.items():
+        if rest.issuperset(members):
+            chosen.append((name, b""))
+            rest.difference_update(members)
+    for service in sorted(rest):
+        chosen.extend(_select_service(service))
+    return tuple(chosen)
+
+
+def _select_service(service: Service) -> Iterator[tuple[str, bytes]]:
+    protocol = bytes((service.protocol, 0, 0, 0))
+    if (service.low, service.high) == (0, 65535):
+        yield "proto", protocol
+    elif service.high - service.low < WIDEST_LISTED_RANGE:
+        for port in range(service.low, service.high + 1):
+            yield "port16", protocol + port.to_bytes(2, "big") + b"\0\0"
+    else:
+        for port, length in split_range(service.low, service.high):
+            yield f"port{length}", protocol + port.to_bytes(2, "big") + b"\0\0"
+
+
+def split_range(low: int, high: int) -> Iterator[tuple[int, int]]:
+    """(first port, leading bits) of the fewest aligned blocks that make up low..high, not 0..65535."""
+    while low <= high:
+        bits = (low & -low).bit_length() - 1 if low else 16
+        while low + (1 << bits) - 1 > high:
+            bits -= 1
+        yield low, 16 - bits
+        low += 1 << bits

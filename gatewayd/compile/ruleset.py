@@ -1,0 +1,307 @@
+"""Policy and masks in use → the table's chains as nft text (nft 1.0.6 and newer). No I/O; equal in, equal out.
+
+The chains, in the order a packet meets them:
+
+    forward       flows known as registered or judged; the interfaces; the rest leaves
+    scope         one look-up of the protocol, one of the port; the rest leaves
+    judge         original direction only; classify, else mark as judged, log, go on to unregistered
+    classify4/6   one look-up for every set and role, and a branch for each bundle and for single services
+    registered    set the mark, ask for conntrack events, count, accept
+    unregistered  what the mode says
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+from gatewayd.model.mask import ANY_PEER, Mask
+from gatewayd.model.policy import Policy
+from gatewayd.model.prefix import Family, format_address, mask_bytes
+from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS, Service
+from gatewayd.model.transaction import RulesTag, Ruleset
+
+COUNTERS = (
+    "registered_flows",
+    "registered_packets",
+    "unregistered_flows",
+    "unregistered_packets",
+    "limited_packets",
+    "rejected_packets",
+)
+"""Named counters; they outlive a replacement of the rules."""
+
+CANARY_SEED = 0x67617465
+"""Fixed, so that the same client addresses are in the canary on every gateway and after every restart."""
+
+CONNTRACK_EVENTS = 0x7BF
+"""`ct event set`: all of enum ip_conntrack_events but helper and synproxy. conntrackd needs the updates of
+registered flows too; nft 1.0.6 has no words for mark and label here, hence the number."""
+
+_PORT_PROTOCOLS = "{ " + ", ".join(str(number) for number in sorted(PROTOCOLS_WITH_PORTS)) + " }"
+_LOG_COPY = 128
+"""Bytes of a packet that NFLOG copies: headers, IPv6 extension headers included, of which we read addresses,
+protocol and ports."""
+
+
+def compile_ruleset(table: str, policy: Policy, hooks: Mapping[Mask, str], epoch: int) -> Ruleset:
+    """The ruleset that looks into the set named for each mask in `hooks`."""
+    names = frozenset(hooks.values())
+    chains = [
+        *_forward(policy, epoch),
+        *_judge(policy, epoch),
+        *_classify(4, hooks),
+        *_classify(6, hooks),
+        *_registered(policy),
+        *_unregistered(policy),
+    ]
+    body = "\n".join(("\t" + line) if line else "" for line in [*_objects(policy), *chains])
+    digest = _digest(table, body)
+    fingerprint = policy_digest(policy)
+    tag = f"gatewayd epoch={epoch} policy={fingerprint} rules={digest}"
+    text = f"table inet {table} {{\n{body.replace(_TAG_PLACE, tag)}\n}}\n"
+    return Ruleset(text, fingerprint, epoch, names, tag)
+
+
+_TAG_PLACE = "@tag@"
+
+
+def parse_tag(comment: str) -> RulesTag | None:
+    """What the comment of the first rule says; None if it is not ours."""
+    words = comment.split()
+    if len(words) != 4 or words[0] != "gatewayd":
+        return None
+    fields = dict(word.partition("=")[::2] for word in words[1:])
+    try:
+        return RulesTag(int(fields["epoch"]), fields["policy"], fields["rules"])
+    except (KeyError, ValueError):
+        return None
+
+
+def policy_digest(policy: Policy) -> str:
+    """Equal for policies under which every flow meets the same fate."""
+    return _digest(repr(policy))
+
+
+def replace_script(ruleset: Ruleset, table: str, chains: Iterable[str]) -> str:
+    """One nft transaction that puts `ruleset` in place of the `chains` that are there.
+
+    All chains go and come in the same commit, so a base chain with another priority or a chain that somebody
+    added costs no special case. Sets and counters stay.
+    """
+    names = sorted(chains)
+    flush = [f"flush chain inet {table} {name}\n" for name in names]
+    delete = [f"delete chain inet {table} {name}\n" for name in names]
+    return "".join([*flush, *delete, ruleset.text])
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _hex(value: int) -> str:
+    return f"0x{value:08x}"
+
+
+def _chain(name: str, lines: Iterable[str]) -> list[str]:
+    return ["", f"chain {name} {{", *(f"\t{line}" for line in lines), "}"]
+
+
+def _objects(policy: Policy) -> list[str]:
+    lines = [line for name in COUNTERS for line in (f"counter {name} {{", "}")]
+    if policy.mode == "limit":
+        for family, word in ((4, "ip"), (6, "ip6")):
+            lines += [
+                f"set limited{family} {{",
+                f"\ttypeof ct original {word} saddr",
+                "\tsize 65536",
+                "\tflags dynamic,timeout",
+                "\ttimeout 1m",
+                "}",
+            ]
+    return lines
+
+
+def _forward(policy: Policy, epoch: int) -> list[str]:
+    layout = policy.mark_layout
+    registered, judged = _hex(layout.registered), _hex(layout.judged(epoch))
+    repaint = _downstream(policy.registered_dscp, policy.registered_mark)
+    count = "counter name registered_packets"
+    lines = [
+        f"type filter hook forward priority {policy.priority}; policy accept;",
+        f"ct mark & {registered} == {registered} {'goto registered_packet' if repaint else f'{count} accept'}"
+        f' comment "{_TAG_PLACE}"',
+        f"ct mark & {_hex(layout.epoch_mask)} == {judged} goto unregistered",
+        *_interface_test(policy),
+    ]
+    chains = _chain("forward", lines)
+    if repaint:
+        chains += _chain("registered_packet", [count, *repaint, "accept"])
+    return chains + _scope(policy.scope)
+
+
+def _interface_test(policy: Policy) -> list[str]:
+    """Traffic that does not cross between inside and outside leaves; a side without names is any interface."""
+    inside, outside = _interface_set(policy.inside), _interface_set(policy.outside)
+    if inside and outside:
+        crossing = [f"iifname {inside} oifname {outside}", f"iifname {outside} oifname {inside}"]
+    elif inside or outside:
+        crossing = [f"iifname {inside or outside}", f"oifname {inside or outside}"]
+    else:
+        return ["goto scope"]
+    return [f"{test} goto scope" for test in crossing]
+
+
+def _interface_set(names: tuple[str, ...]) -> str:
+    return "{ " + ", ".join(f'"{name}"' for name in sorted(names)) + " }" if names else ""
+
+
+def _scope(scope: tuple[Service, ...]) -> list[str]:
+    """One look-up of the protocol; ports are looked at for protocols that have some in scope."""
+    whole = {service.protocol for service in scope if (service.low, service.high) == (0, 65535)}
+    ports: dict[int, list[str]] = {}
+    for service in sorted(scope):
+        if service.protocol not in whole:
+            single = service.low == service.high
+            ports.setdefault(service.protocol, []).append(
+                f"{service.low}" if single else f"{service.low}-{service.high}"
+            )
+    ways = {protocol: "judge" for protocol in whole} | {protocol: f"scope_{protocol}" for protocol in ports}
+    if not ways:
+        return _chain("scope", [])
+    targets = ", ".join(f"{protocol} : goto {target}" for protocol, target in sorted(ways.items()))
+    chains = _chain("scope", [f"meta l4proto vmap {{ {targets} }}"])
+    for protocol, values in sorted(ports.items()):
+        chains += _chain(f"scope_{protocol}", [f"th dport {{ {', '.join(values)} }} goto judge"])
+    return chains
+
+
+def _judge(policy: Policy, epoch: int) -> list[str]:
+    layout = policy.mark_layout
+    lines = [
+        "ct direction reply accept",
+        "meta nfproto vmap { ipv4 : jump classify4, ipv6 : jump classify6 }",
+        f"ct mark set ct mark & {_hex(layout.others)} | {_hex(layout.judged(epoch))}",
+        "counter name unregistered_flows",
+    ]
+    if policy.log_unregistered:
+        rate = policy.log_packets_s
+        lines.append(
+            f"limit rate {rate}/second burst {rate} packets "
+            f"log group {policy.log_group} snaplen {_LOG_COPY} queue-threshold 1"
+        )
+    return _chain("judge", [*lines, "goto unregistered"])
+
+
+def _classify(family: Family, hooks: Mapping[Mask, str]) -> list[str]:
+    """`classifyN` looks up what needs no service, then branches to the bundles, protocols and ports in use."""
+    groups: dict[str, list[str]] = {}
+    for mask in sorted(hooks, key=lambda mask: (-mask.client_length, mask)):
+        if mask.family == family:
+            group = (
+                mask.selector
+                if mask.selector in BUNDLES
+                else ("ports" if mask.port_length else mask.selector)
+            )
+            groups.setdefault(group, []).extend(_lookups(mask, hooks[mask]))
+    lines = groups.pop("", [])
+    chains: list[str] = []
+    for group, lookups in sorted(groups.items()):
+        name = f"classify{family}_{group}"
+        lines += [f"{guard} jump {name}" for guard in _guards(group)]
+        chains += _chain(name, lookups)
+    return chains + _chain(f"classify{family}", lines)
+
+
+def _guards(group: str) -> list[str]:
+    """The tests that lead to a group of look-ups; no flow passes two of them."""
+    if group == "proto":
+        return [""]
+    if group == "ports":
+        return [f"meta l4proto {_PORT_PROTOCOLS}"]
+    guards = []
+    portless = [service.protocol for service in BUNDLES[group] if service.low != service.high]
+    if portless:
+        guards.append("meta l4proto { " + ", ".join(map(str, portless)) + " }")
+    pairs = [
+        f"{service.protocol} . {service.low}" for service in BUNDLES[group] if service.low == service.high
+    ]
+    if pairs:
+        guards.append("meta l4proto . th dport { " + ", ".join(pairs) + " }")
+    return guards
+
+
+def _lookups(mask: Mask, name: str) -> list[str]:
+    """The look-ups of one set: the client as source, and as destination of a connection from the far end."""
+    word = "ip" if mask.family == 4 else "ip6"
+    suffix = " . meta l4proto" if mask.has_protocol else ""
+    if mask.port_length == 16:
+        suffix += " . th dport"
+    elif mask.port_length:
+        suffix += f" . th dport & 0x{(0xFFFF << (16 - mask.port_length)) & 0xFFFF:04x}"
+    rules = []
+    for client, peer in (("saddr", "daddr"), ("daddr", "saddr")):
+        key = _masked(word, client, mask.family, mask.client_length)
+        if mask.peer_length != ANY_PEER:
+            key += " . " + _masked(word, peer, mask.family, mask.peer_length)
+        rules.append(f"{key}{suffix} @{name} goto registered")
+    return rules
+
+
+def _masked(word: str, field: str, family: Family, length: int) -> str:
+    width = 4 if family == 4 else 16
+    if length == width * 8:
+        return f"{word} {field}"
+    return f"{word} {field} & {format_address(mask_bytes(width, length))}"
+
+
+def _registered(policy: Policy) -> list[str]:
+    layout = policy.mark_layout
+    lines = [
+        f"ct event set 0x{CONNTRACK_EVENTS:x}",
+        f"ct mark set ct mark & {_hex(layout.others)} | {_hex(layout.registered)}",
+        "counter name registered_flows",
+        "counter name registered_packets",
+        *_downstream(policy.registered_dscp, policy.registered_mark),
+        "accept",
+    ]
+    return _chain("registered", lines)
+
+
+def _unregistered(policy: Policy) -> list[str]:
+    lines = ["counter name unregistered_packets"]
+    if policy.mode != "observe":
+        lines += _canary(policy.canary_percent)
+        lines += _downstream(policy.unregistered_dscp, policy.unregistered_mark)
+    if policy.mode == "limit":
+        rate = f"limit rate over {policy.limit_bytes_s} bytes/second burst {policy.limit_bytes_s} bytes"
+        for family, word in ((4, "ip"), (6, "ip6")):
+            drop = f"{rate} }} counter name limited_packets drop"
+            lines.append(f"update @limited{family} {{ ct original {word} saddr {drop}")
+            lines.append(f"ct state untracked update @limited{family} {{ {word} saddr {drop}")
+    elif policy.mode == "reject":
+        lines += [
+            "counter name rejected_packets",
+            "meta l4proto tcp reject with tcp reset",
+            "reject with icmpx admin-prohibited",
+        ]
+    return _chain("unregistered", [*lines, "accept"])
+
+
+def _canary(percent: int) -> list[str]:
+    if percent >= 100:
+        return []
+    return [
+        f"meta nfproto ipv{family} jhash ct original {word} saddr mod 100 seed 0x{CANARY_SEED:x} >= {percent} accept"
+        for family, word in ((4, "ip"), (6, "ip6"))
+    ]
+
+
+def _downstream(dscp: int | None, mark: int | None) -> list[str]:
+    """What boxes behind us see: the DSCP (RFC 2474) and the packet mark."""
+    lines = []
+    if dscp is not None:
+        lines += [f"ip dscp set {dscp}", f"ip6 dscp set {dscp}"]
+    if mark is not None:
+        lines.append(f"meta mark set {_hex(mark)}")
+    return lines

@@ -1,0 +1,187 @@
+"""An anonymous network namespace, held by a file descriptor and gone with it.
+
+No name under /run/netns, no helper process: the kernel destroys the namespace with the last descriptor,
+socket or process in it, so nothing has to clean up after a SIGKILL. Works as root, and as nobody inside
+`unshare -Urn`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import IO
+
+from gatewayd.errors import MissingPrerequisite
+
+CLONE_NEWNET = 0x40000000
+"""include/uapi/linux/sched.h."""
+STOP_PATIENCE_S = 3.0
+"""How long a child may take to end after SIGTERM."""
+
+File = int | IO[bytes] | None
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _checked(result: int, what: str) -> None:
+    if result != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{what}: {os.strerror(code)}")
+
+
+@contextmanager
+def entered(descriptor: int) -> Iterator[None]:
+    """The calling thread is in the network namespace of `descriptor`; sockets made here stay there.
+
+    Never await inside: whatever else runs on this thread would be in the namespace too.
+    """
+    before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _checked(_libc.setns(descriptor, CLONE_NEWNET), "setns")
+        try:
+            yield
+        finally:
+            _checked(_libc.setns(before, CLONE_NEWNET), "setns back")
+    finally:
+        os.close(before)
+
+
+def _unshare() -> int:
+    """A descriptor of a new namespace. Made by a thread that ends, so that no other thread moves."""
+    made: list[int] = []
+    failed: list[OSError] = []
+
+    def work() -> None:
+        try:
+            _checked(_libc.unshare(CLONE_NEWNET), "unshare")
+            made.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work, name="unshare")
+    thread.start()
+    thread.join()
+    if failed:
+        raise MissingPrerequisite(
+            f"this process may not make a network namespace ({failed[0].strerror})",
+            "run as root, or in `unshare -Urn`",
+        )
+    return made[0]
+
+
+class Namespace:
+    """Owns the descriptor and every process started by `popen`; `close` ends those and lets the kernel have
+    it back.
+
+    `name` is for people (error notes) only.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.descriptor = _unshare()
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._spawner: ThreadPoolExecutor | None = None
+
+    @property
+    def path(self) -> str:
+        """For `nsenter --net=PATH`, also from another terminal; valid while this process holds the
+        namespace."""
+        return f"/proc/{os.getpid()}/fd/{self.descriptor}"
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """See the module's `entered`."""
+        with entered(self.descriptor):
+            yield
+
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        """`arguments` made to run in the namespace and to die with the *thread* that starts them
+        (PR_SET_PDEATHSIG).
+
+        For asyncio.create_subprocess_exec; otherwise use `run` and `popen`.
+        """
+        return ["setpriv", "--pdeathsig", "KILL", "nsenter", f"--net={self.path}", "--", *arguments]
+
+    def run(
+        self, arguments: Sequence[str], *, input: str | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """Run to the end, output captured. With `check`, CalledProcessError carries stderr as a note."""
+        done = subprocess.run(
+            self.command(arguments), input=input, capture_output=True, text=True, check=False
+        )
+        if check and done.returncode != 0:
+            error = subprocess.CalledProcessError(done.returncode, list(arguments), done.stdout, done.stderr)
+            error.add_note(f"in namespace {self.name}: {done.stderr.strip()}")
+            raise error
+        return done
+
+    def popen(
+        self,
+        arguments: Sequence[str],
+        *,
+        stdin: File = subprocess.DEVNULL,
+        stdout: File = None,
+        stderr: File = None,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start a process that dies with this one, however this one dies, and is ended by `close`.
+
+        Started by a thread of the namespace's own, which lives as long as it does: PR_SET_PDEATHSIG goes by
+        the thread that forked, and the caller's may be a short-lived one. The signal is not inherited: what
+        the child forks is its own to end.
+        """
+        if self._spawner is None:
+            self._spawner = ThreadPoolExecutor(1, thread_name_prefix=f"spawn-{self.name}")
+
+        def spawn() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                self.command(arguments), stdin=stdin, stdout=stdout, stderr=stderr, env=env
+            )
+
+        child = self._spawner.submit(spawn).result()
+        self._children.append(child)
+        return child
+
+    def sysctl(self, name: str, value: str) -> None:
+        """Set `net.…` in this namespace. Raises MissingPrerequisite where the kernel lacks it or it is
+        read-only."""
+        with self.entered():
+            try:
+                with open(f"/proc/sys/{name.replace('.', '/')}", "w") as file:
+                    file.write(f"{value}\n")
+            except OSError as error:
+                raise MissingPrerequisite(
+                    f"sysctl {name} cannot be set ({error.strerror})",
+                    "this kernel or container is too limited",
+                ) from None
+
+    def close(self) -> None:
+        """End the children (SIGTERM, then SIGKILL) and let go of the namespace. Again is harmless."""
+        for child in self._children:
+            if child.poll() is None:
+                child.terminate()
+        for child in self._children:
+            self._end(child)
+        self._children.clear()
+        if self._spawner is not None:
+            self._spawner.shutdown()
+            self._spawner = None
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    @staticmethod
+    def _end(child: subprocess.Popen[bytes]) -> None:
+        try:
+            child.wait(STOP_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+        for pipe in (child.stdin, child.stdout, child.stderr):
+            if pipe is not None:
+                pipe.close()

@@ -1,0 +1,310 @@
+"""Requests to connection tracking, on sockets of our own: list by mark, change marks, count.
+
+Opening is synchronous, so that it can happen inside a network namespace. The kernel answers a request within
+`sendmsg`; only a dump goes on afterwards, a bufferful for each `recv`. A dump that looks for few connections
+among a million walks the whole table inside one such call, so the calls of a dump run in a thread.
+
+Dumps and changes have a socket each: marks can be changed while the list of them is still being read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import struct
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+from gatewayd.errors import DumpInterrupted, MissingPrerequisite, OperationRefused, ReplyMissing
+from gatewayd.kernel.attributes import NLMSG_DONE, NLMSG_ERROR
+from gatewayd.kernel.conntrack_codec import (
+    AF_UNSPEC,
+    CT_GET_STATS,
+    ConnectionBatch,
+    ConnectionEvent,
+    ConnectionKey,
+    ControlMessage,
+    decode_connections,
+    decode_count,
+    encode_count,
+    encode_dump,
+    encode_mark_change,
+    errno_of,
+)
+
+_NETLINK_NETFILTER = 12
+_SOL_NETLINK, _NETLINK_NO_ENOBUFS, _NETLINK_CAP_ACK = 270, 5, 10
+_SO_RCVBUFFORCE, _SO_MEMINFO, _SK_MEMINFO_DROPS = 33, 55, 8
+CHANGES_PER_SEND = 128
+"""Mark changes in one `send`: well under a millisecond in the kernel, and no more answers than fit."""
+_LARGEST_DATAGRAM_BYTES = 1 << 16
+_T = TypeVar("_T")
+
+
+def open_netfilter_socket(receive_buffer_bytes: int) -> socket.socket:
+    """A bound, non-blocking nfnetlink socket of the current network namespace.
+
+    Overruns do not raise ENOBUFS on it, they add to `dropped_messages` (gatewayd.watch says why). The
+    buffer may be smaller than asked for where the caller may not pass net.core.rmem_max. Raises
+    MissingPrerequisite when the kernel has no nfnetlink.
+    """
+    try:
+        opened = socket.socket(
+            socket.AF_NETLINK,
+            socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
+            _NETLINK_NETFILTER,
+        )
+    except OSError as error:
+        if error.errno not in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
+            raise
+        raise MissingPrerequisite("this kernel has no nfnetlink", "load the module nfnetlink") from None
+    try:
+        opened.bind((0, 0))
+        opened.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
+        opened.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+        try:
+            opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_buffer_bytes)
+        except PermissionError:
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+def dropped_messages(opened: socket.socket) -> int:
+    """How many messages the kernel could not put into this socket's buffer so far (modulo 2³²)."""
+    size = 4 * (_SK_MEMINFO_DROPS + 1)
+    return int(
+        struct.unpack("=9I", opened.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, size))[_SK_MEMINFO_DROPS]
+    )
+
+
+@dataclass(slots=True)
+class ConntrackStats:
+    """`ended`: mark changes that came too late, the connection being gone. `malformed`: items of dumps."""
+
+    changed: int = 0
+    ended: int = 0
+    malformed: int = 0
+
+
+class _Channel:
+    """One socket and the requests on it, one after another.
+
+    `sequence`: of the latest request. `dumping`: it is a dump, and its end was not read yet.
+    """
+
+    def __init__(self, receive_buffer_bytes: int) -> None:
+        self.socket = open_netfilter_socket(receive_buffer_bytes)
+        self.lock = asyncio.Lock()
+        self.sequence = 0
+        self.dumping = False
+        self._drops = 0
+        self._buffer = bytearray(_LARGEST_DATAGRAM_BYTES)
+
+    def next_sequence(self) -> int:
+        self.sequence = self.sequence % 0xFFFFFFFF + 1
+        return self.sequence
+
+    def send(self, operation: str, octets: bytes) -> None:
+        try:
+            self.socket.send(octets)
+        except OSError as error:
+            self.dumping = False
+            raise OperationRefused(operation, error.errno or 0) from None
+
+    def receive_now(self, operation: str) -> ConnectionBatch | None:
+        """The next datagram, None when there is none yet. Raises ReplyMissing when answers were lost."""
+        try:
+            size = self.socket.recv_into(self._buffer, 0, socket.MSG_TRUNC)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise ReplyMissing(operation, error.strerror or str(error)) from None
+        batch = decode_connections(memoryview(self._buffer)[:size])
+        for control in batch.controls:
+            if control.kind in (NLMSG_DONE, NLMSG_ERROR) and control.sequence == self.sequence:
+                self.dumping = False
+        drops, self._drops = self._drops, dropped_messages(self.socket)
+        if drops != self._drops:
+            raise ReplyMissing(operation, "the receive buffer overran")
+        if size > len(self._buffer):
+            raise ReplyMissing(operation, f"an answer of {size} bytes does not fit")
+        return batch
+
+    async def receive(self, operation: str, timeout_s: float, *, in_thread: bool = False) -> ConnectionBatch:
+        """The next datagram. Raises ReplyMissing when none comes in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    if in_thread:
+                        batch = await _complete_in_thread(self.receive_now, operation)
+                    else:
+                        batch = self.receive_now(operation)
+                    if batch is not None:
+                        return batch
+                    await self._readable()
+        except TimeoutError:
+            raise ReplyMissing(operation, f"no answer in {timeout_s:g} s") from None
+
+    async def _readable(self) -> None:
+        loop = asyncio.get_running_loop()
+        readable: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self.socket.fileno(), _wake, readable)
+        try:
+            await readable
+        finally:
+            loop.remove_reader(self.socket.fileno())
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+async def _complete_in_thread(call: Callable[..., _T], *arguments: object) -> _T:
+    """As asyncio.to_thread, but a cancelled caller waits too: two threads never share one channel."""
+    work = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait([work])
+        raise
+
+
+class Conntrack:
+    """Connection tracking of one network namespace: the one that `open` was called in.
+
+    `timeout_s` bounds the wait for each answer. Every method may raise OperationRefused (the kernel said no)
+    and ReplyMissing (its answer did not come, or was lost: the operation may or may not stand).
+    """
+
+    def __init__(self, *, receive_buffer_bytes: int = 4 << 20, timeout_s: float = 5.0) -> None:
+        self.stats = ConntrackStats()
+        self._receive_buffer_bytes = receive_buffer_bytes
+        self._timeout_s = timeout_s
+        self._channels: tuple[_Channel, _Channel] | None = None
+
+    def open(self) -> None:
+        """Raises MissingPrerequisite where there is no nfnetlink."""
+        first = _Channel(self._receive_buffer_bytes)
+        try:
+            self._channels = first, _Channel(self._receive_buffer_bytes)
+        except BaseException:
+            first.socket.close()
+            raise
+
+    def close(self) -> None:
+        for channel in self._channels or ():
+            channel.socket.close()
+        self._channels = None
+
+    def _open_channels(self) -> tuple[_Channel, _Channel]:
+        if self._channels is None:
+            raise RuntimeError("open() comes before requests")
+        return self._channels
+
+    async def dump(
+        self, *, mark: int, mask: int, family: int = AF_UNSPEC
+    ) -> AsyncIterator[list[ConnectionEvent]]:
+        """The connections with `ct mark & mask == mark`, in batches of up to 32 KiB of the kernel's bytes.
+
+        Raises DumpInterrupted at the end, after all that was read, when the table changed underneath.
+        Connections that begin during the dump may be missing and a connection may come twice. Wrap it in
+        `contextlib.aclosing` where the loop over it may be left early.
+        """
+        operation = "list connections"
+        channel = self._open_channels()[0]
+        async with channel.lock:
+            await self._finish_dump(channel)
+            sequence = channel.next_sequence()
+            channel.dumping = True
+            request = encode_dump(sequence, mark, mask, family)
+            await _complete_in_thread(channel.send, operation, request)
+            interrupted = False
+            while channel.dumping:
+                batch = await channel.receive(operation, self._timeout_s, in_thread=True)
+                self.stats.malformed += batch.malformed
+                interrupted |= batch.interrupted
+                _raise_refusal(operation, sequence, batch.controls)
+                if batch.events:
+                    yield batch.events
+            if interrupted:
+                raise DumpInterrupted(operation)
+
+    async def _finish_dump(self, channel: _Channel) -> None:
+        """Read the rest of a dump that was left early: the kernel allows no second one beside it."""
+        try:
+            while channel.dumping:
+                await channel.receive("list connections", self._timeout_s, in_thread=True)
+        except ReplyMissing:
+            channel.dumping = False  # its end was lost; if it does go on, the kernel refuses ours (EBUSY)
+
+    async def change_marks(self, connections: Iterable[ConnectionKey], value: int, mask: int) -> int:
+        """Set the bits of `mask` in the mark of each connection to `value`; how many were there to change.
+
+        A connection that ended meanwhile is counted in `stats.ended`. On OperationRefused the connections
+        before and after the refused one of the same send were still changed.
+        """
+        channel = self._open_channels()[1]
+        keys = iter(connections)
+        changed = 0
+        async with channel.lock:
+            while some := list(islice(keys, CHANGES_PER_SEND)):
+                changed += await self._change_some(channel, some, value, mask)
+                await asyncio.sleep(0)
+        return changed
+
+    async def _change_some(self, channel: _Channel, keys: list[ConnectionKey], value: int, mask: int) -> int:
+        """One send. Only failures and the last change are answered, so an answer to the last is the end."""
+        operation = "change connection marks"
+        pending = {channel.next_sequence(): key for key in keys}
+        last = channel.sequence
+        channel.send(
+            operation,
+            b"".join(
+                encode_mark_change(sequence, key, value, mask, acknowledge=sequence == last)
+                for sequence, key in pending.items()
+            ),
+        )
+        ended = 0
+        refused = 0
+        while last in pending:
+            batch = await channel.receive(operation, self._timeout_s)
+            for control in batch.controls:
+                if control.kind != NLMSG_ERROR or pending.pop(control.sequence, None) is None:
+                    continue  # the answer to an earlier request that we no longer waited for
+                number = errno_of(control)
+                ended += number == errno.ENOENT
+                if number not in (0, errno.ENOENT):
+                    refused = number
+        changed = len(keys) - ended
+        if refused:
+            raise OperationRefused(operation, refused)
+        self.stats.changed += changed
+        self.stats.ended += ended
+        return changed
+
+    async def count(self) -> int:
+        """How many connections the table of this namespace holds."""
+        operation = "count connections"
+        channel = self._open_channels()[1]
+        async with channel.lock:
+            sequence = channel.next_sequence()
+            channel.send(operation, encode_count(sequence))
+            while True:
+                batch = await channel.receive(operation, self._timeout_s)
+                _raise_refusal(operation, sequence, batch.controls)
+                for control in batch.controls:
+                    if control.kind == CT_GET_STATS and control.sequence == sequence:
+                        return decode_count(control)
+
+
+def _raise_refusal(operation: str, sequence: int, controls: list[ControlMessage]) -> None:
+    for control in controls:
+        if control.kind in (NLMSG_ERROR, NLMSG_DONE) and control.sequence == sequence and errno_of(control):
+            raise OperationRefused(operation, errno_of(control))

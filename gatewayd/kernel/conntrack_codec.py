@@ -1,0 +1,350 @@
+"""ctnetlink: connections from the kernel's bytes, and the few requests that we make of it.
+
+Sources: include/uapi/linux/netfilter/nfnetlink_conntrack.h, Documentation/netlink/specs/conntrack.yaml.
+
+The kernel lays messages of one kind out alike, so the attributes are walked once for each layout met: the
+walk yields a mask over all attribute headers it read. A later message of the same length whose masked bytes
+are equal has, by that fact, its fields at the same offsets, and is read with one `Struct`. Anything else
+takes the walk. Which sysctl or helper adds which attribute therefore needs no table here.
+"""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from struct import Struct
+from typing import Any, Literal
+
+import msgspec
+
+from gatewayd.errors import EventMalformed
+from gatewayd.kernel.attributes import (
+    NLA_TYPE_MASK,
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLM_F_MULTI,
+    NLM_F_REQUEST,
+    NLMSG_ERROR,
+    align4,
+    attributes_of,
+    be16,
+    be32,
+    iter_attributes,
+    message,
+    uint_of,
+)
+from gatewayd.model import Flow
+from gatewayd.model.service import PROTOCOLS_WITH_PORTS
+
+NFNL_SUBSYS_CTNETLINK = 1
+CT_NEW, CT_GET, CT_DELETE, CT_GET_STATS = 0x100, 0x101, 0x102, 0x105
+"""IPCTNL_MSG_CT_NEW, _GET, _DELETE, _GET_STATS with the subsystem in the high byte."""
+_CONNECTION_MESSAGES = frozenset({CT_NEW, CT_DELETE})
+AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
+CTA_TUPLE_ORIG, CTA_MARK, CTA_COUNTERS_ORIG, CTA_COUNTERS_REPLY = 1, 8, 9, 10
+CTA_ID, CTA_ZONE, CTA_MARK_MASK = 12, 18, 21
+CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
+CTA_STATS_GLOBAL_ENTRIES = 1
+
+_HEADER = Struct("=IHHI")
+_TLV = Struct("=HH")
+_ERRNO = Struct("=i")
+MAX_LAYOUTS = 64
+"""Layouts remembered; past it the walk does the work. Usual are a dozen: family × protocol × new or end."""
+
+ConnectionKind = Literal["new", "update", "destroy", "listed"]
+
+
+class ConnectionKey(msgspec.Struct, frozen=True, gc=False):
+    """What the kernel finds a connection by. `tuple_bytes`: its CTA_TUPLE_ORIG, header included."""
+
+    tuple_bytes: bytes
+    family: int
+    zone: int = 0
+
+
+class ConnectionEvent(msgspec.Struct, frozen=True, gc=False):
+    """One connection: an event, or an item of a dump (`listed`). `flow` is the original tuple.
+
+    Counters are 0 while `net.netfilter.nf_conntrack_acct` is off. `id` is the kernel's, 0 when not given.
+    `tuple_bytes`: the CTA_TUPLE_ORIG attribute as received, header included, fit to be sent back.
+    """
+
+    kind: ConnectionKind
+    flow: Flow
+    mark: int
+    id: int
+    packets_original: int
+    bytes_original: int
+    packets_reply: int
+    bytes_reply: int
+    tuple_bytes: bytes
+    zone: int
+
+    @property
+    def key(self) -> ConnectionKey:
+        family = AF_INET if len(self.flow.source) == 4 else AF_INET6
+        return ConnectionKey(self.tuple_bytes, family, self.zone)
+
+
+class ControlMessage(msgspec.Struct, frozen=True, gc=False):
+    """A message among connections that is none: NLMSG_ERROR, NLMSG_DONE, statistics."""
+
+    kind: int
+    flags: int
+    sequence: int
+    payload: bytes
+
+
+class ConnectionBatch(msgspec.Struct, frozen=True, gc=False):
+    """What a buffer held. `malformed` messages are counted and left out; the others are all there."""
+
+    events: list[ConnectionEvent]
+    malformed: int
+    controls: list[ControlMessage]
+    interrupted: bool
+    """NLM_F_DUMP_INTR was on one of the messages."""
+
+
+# A leaf is (field, size in bytes); a dict is a nest. Everything else in a message is stepped over.
+_TUPLE_TREE: dict[int, Any] = {
+    CTA_TUPLE_IP: {1: ("source", 4), 2: ("destination", 4), 3: ("source", 16), 4: ("destination", 16)},
+    CTA_TUPLE_PROTO: {1: ("protocol", 1), 2: ("source_port", 2), 3: ("destination_port", 2)},
+}
+_TREE: dict[int, Any] = {
+    CTA_TUPLE_ORIG: _TUPLE_TREE,
+    CTA_ID: ("id", 4),
+    CTA_MARK: ("mark", 4),
+    CTA_ZONE: ("zone", 2),
+    CTA_COUNTERS_ORIG: {1: ("packets_original", 8), 2: ("bytes_original", 8)},
+    CTA_COUNTERS_REPLY: {1: ("packets_reply", 8), 2: ("bytes_reply", 8)},
+}
+_FIELDS = (
+    "source", "destination", "protocol", "source_port", "destination_port", "mark", "id",
+    "packets_original", "bytes_original", "packets_reply", "bytes_reply", "zone",
+)  # fmt: skip
+_FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
+_ABSENT = (0,)
+
+
+class Places(msgspec.Struct, frozen=True):
+    """Where the fields of one message are: (offset, size) by field, and the offsets of all headers read."""
+
+    fields: dict[str, tuple[int, int]]
+    headers: list[int]
+    tuple_start: int
+    tuple_end: int
+
+
+class _Layout:
+    """`Places`, compiled: matched by one masked comparison, read by one unpack."""
+
+    __slots__ = ("bits", "mask", "pick", "tuple_end", "tuple_start", "unpack")
+
+    def __init__(self, image: bytes, places: Places) -> None:
+        headers = bytearray(len(image))
+        for offset in places.headers:
+            headers[offset : offset + 4] = b"\xff\xff\xff\xff"
+        self.mask = int.from_bytes(headers, "little")
+        self.bits = int.from_bytes(image, "little") & self.mask
+        self.tuple_start, self.tuple_end = places.tuple_start, places.tuple_end
+        present = sorted(places.fields, key=places.fields.__getitem__)
+        layout, end = ">", 0
+        for field in present:
+            offset, size = places.fields[field]
+            layout += f"{offset - end}x"
+            layout += f"{size}s" if field in ("source", "destination") else _FORMATS[size]
+            end = offset + size
+        self.unpack = Struct(layout).unpack_from
+        order = {field: index for index, field in enumerate(present)}
+        self.pick = itemgetter(*(order.get(field, -1) for field in _FIELDS))
+
+    def read(self, kind: ConnectionKind, image: bytes) -> ConnectionEvent:
+        (
+            source, destination, protocol, source_port, destination_port, mark, identity,
+            packets_original, bytes_original, packets_reply, bytes_reply, zone,
+        ) = self.pick(self.unpack(image) + _ABSENT)  # fmt: skip
+        if protocol in PROTOCOLS_WITH_PORTS:
+            flow = Flow(protocol, source, destination, source_port, destination_port)
+        else:
+            flow = Flow(protocol, source, destination)
+        return ConnectionEvent(
+            kind, flow, mark, identity, packets_original, bytes_original, packets_reply, bytes_reply,
+            image[self.tuple_start : self.tuple_end], zone,
+        )  # fmt: skip
+
+
+_layouts: dict[int, list[_Layout]] = {}
+"""By message length. A memo: what it holds changes the speed of an answer, never the answer."""
+
+
+def decode_connections(buffer: bytes | bytearray | memoryview) -> ConnectionBatch:
+    """All connections of a buffer of whole netlink messages. Raises nothing.
+
+    A message that does not parse is counted; one with an impossible length is too, and ends the buffer,
+    for what follows it cannot be found.
+    """
+    octets = bytes(buffer)
+    events: list[ConnectionEvent] = []
+    controls: list[ControlMessage] = []
+    malformed = offset = flags_seen = 0
+    total = len(octets)
+    while total - offset >= 16:
+        length, kind, flags, sequence = _HEADER.unpack_from(octets, offset)
+        end = offset + length
+        if length < 16 or end > total:
+            malformed += 1
+            break
+        flags_seen |= flags
+        if kind in _CONNECTION_MESSAGES:
+            image = octets[offset:end]
+            word = _kind_of(kind, flags)
+            bits = int.from_bytes(image, "little")
+            for layout in _layouts.get(length, ()):
+                if bits & layout.mask == layout.bits:
+                    events.append(layout.read(word, image))
+                    break
+            else:
+                try:
+                    events.append(_meet(word, image))
+                except EventMalformed:
+                    malformed += 1
+        else:
+            controls.append(ControlMessage(kind, flags, sequence, octets[offset + 16 : end]))
+        offset += align4(length)
+    return ConnectionBatch(events, malformed, controls, bool(flags_seen & NLM_F_DUMP_INTR))
+
+
+def _kind_of(kind: int, flags: int) -> ConnectionKind:
+    if kind == CT_DELETE:
+        return "destroy"
+    if flags & NLM_F_CREATE:
+        return "new"
+    return "listed" if flags & NLM_F_MULTI else "update"
+
+
+def _meet(kind: ConnectionKind, image: bytes) -> ConnectionEvent:
+    """Walk a message of no known layout, and remember its layout."""
+    places = locate(image)
+    if sum(map(len, _layouts.values())) < MAX_LAYOUTS:
+        _layouts.setdefault(len(image), []).append(_Layout(image, places))
+    return read_places(kind, image, places)
+
+
+def locate(image: bytes) -> Places:
+    """Find the fields of one CT_NEW or CT_DELETE message. Raises EventMalformed."""
+    fields: dict[str, tuple[int, int]] = {}
+    headers: list[int] = []
+    _walk(image, 20, len(image), _TREE, fields, headers)
+    if not {"source", "destination", "protocol"} <= fields.keys():
+        raise EventMalformed("conntrack event", "no complete original tuple")
+    if fields["source"][1] != fields["destination"][1]:
+        raise EventMalformed("conntrack event", "addresses of two families in one tuple")
+    low, high = next(
+        (low, high)
+        for kind, low, high in iter_attributes(image, 20, len(image))
+        if kind == CTA_TUPLE_ORIG and low < fields["source"][0] < high
+    )
+    return Places(fields, headers, low - 4, high)
+
+
+def _walk(
+    image: bytes, start: int, end: int, tree: dict[int, Any],
+    fields: dict[str, tuple[int, int]], headers: list[int],
+) -> None:  # fmt: skip
+    offset = start
+    while end - offset >= 4:
+        length, kind = _TLV.unpack_from(image, offset)
+        if length < 4 or offset + length > end:
+            raise EventMalformed("conntrack event", f"attribute length {length} at offset {offset} of {end}")
+        headers.append(offset)
+        branch = tree.get(kind & NLA_TYPE_MASK)
+        if isinstance(branch, dict):
+            _walk(image, offset + 4, offset + length, branch, fields, headers)
+        elif branch is not None:
+            field, size = branch
+            if length != size + 4:
+                raise EventMalformed("conntrack event", f"{field} has {length - 4} bytes, not {size}")
+            fields[field] = (offset + 4, size)
+        offset += align4(length)
+
+
+def read_places(kind: ConnectionKind, image: bytes, places: Places) -> ConnectionEvent:
+    """The generic reading of a message: field by field, nothing precompiled."""
+
+    def octets(field: str) -> bytes:
+        offset, size = places.fields.get(field, (0, 0))
+        return image[offset : offset + size]
+
+    def number(field: str) -> int:
+        return uint_of(octets(field))
+
+    protocol = number("protocol")
+    has_ports = protocol in PROTOCOLS_WITH_PORTS
+    return ConnectionEvent(
+        kind=kind,
+        flow=Flow(
+            protocol=protocol,
+            source=octets("source"),
+            destination=octets("destination"),
+            source_port=number("source_port") if has_ports else 0,
+            destination_port=number("destination_port") if has_ports else 0,
+        ),
+        mark=number("mark"),
+        id=number("id"),
+        packets_original=number("packets_original"),
+        bytes_original=number("bytes_original"),
+        packets_reply=number("packets_reply"),
+        bytes_reply=number("bytes_reply"),
+        tuple_bytes=image[places.tuple_start : places.tuple_end],
+        zone=number("zone"),
+    )
+
+
+def encode_dump(sequence: int, mark: int, mask: int, family: int = AF_UNSPEC) -> bytes:
+    """List the connections with `ct mark & mask == mark`; the kernel does the choosing (CTA_MARK_MASK)."""
+    _check_mark(mark, mask)
+    flags = NLM_F_REQUEST | NLM_F_DUMP
+    return message(CT_GET, flags, sequence, family, 0, be32(CTA_MARK, mark), be32(CTA_MARK_MASK, mask))
+
+
+def encode_mark_change(sequence: int, key: ConnectionKey, value: int, mask: int, acknowledge: bool) -> bytes:
+    """Set the bits of `mask` in the ct mark of one existing connection to `value`; others stay.
+
+    The kernel computes `(mark & ~CTA_MARK_MASK) ^ CTA_MARK` (net/netfilter/nf_conntrack_netlink.c:
+    ctnetlink_change_mark), which is an assignment as long as `value` stays within `mask`. Without
+    NLM_F_CREATE a connection that ended meanwhile is ENOENT. Errors are always answered; success only
+    with `acknowledge`.
+    """
+    _check_mark(value, mask)
+    flags = NLM_F_REQUEST | (NLM_F_ACK if acknowledge else 0)
+    marks = be32(CTA_MARK, value) + be32(CTA_MARK_MASK, mask)
+    zone = be16(CTA_ZONE, key.zone) if key.zone else b""
+    return message(CT_NEW, flags, sequence, key.family, 0, key.tuple_bytes, zone, marks)
+
+
+def encode_count(sequence: int) -> bytes:
+    """Ask how many connections the table holds (IPCTNL_MSG_CT_GET_STATS)."""
+    return message(CT_GET_STATS, NLM_F_REQUEST, sequence, AF_UNSPEC, 0)
+
+
+def decode_count(control: ControlMessage) -> int:
+    """The answer to `encode_count`. Raises EventMalformed."""
+    attributes = attributes_of(control.payload, 4, len(control.payload))
+    if len(attributes.get(CTA_STATS_GLOBAL_ENTRIES, b"")) != 4:
+        raise EventMalformed("conntrack statistics", "no number of entries")
+    return uint_of(attributes[CTA_STATS_GLOBAL_ENTRIES])
+
+
+def errno_of(control: ControlMessage) -> int:
+    """The errno of an NLMSG_ERROR (0: an acknowledgement) or NLMSG_DONE. Raises EventMalformed."""
+    if len(control.payload) < 4:
+        what = "netlink error" if control.kind == NLMSG_ERROR else "end of dump"
+        raise EventMalformed(what, f"{len(control.payload)} bytes")
+    return -int(_ERRNO.unpack_from(control.payload)[0])
+
+
+def _check_mark(value: int, mask: int) -> None:
+    if not 0 <= mask <= 0xFFFFFFFF or value & ~mask:
+        raise ValueError(f"mark {value:#x} goes past its mask {mask:#x}")

@@ -1,0 +1,172 @@
+"""One AF_NETLINK socket to nfnetlink, driven by the event loop's `add_reader` (uvloop included).
+
+One exchange at a time: a request, then its replies. A reply that belongs to nothing asked for is a leftover of
+an exchange that was given up, and is skipped by its sequence number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import AsyncIterator
+from struct import Struct
+
+from gatewayd.errors import DumpInterrupted, MissingPrerequisite, OperationRefused, ReplyMissing
+from gatewayd.kernel import attributes as nl
+
+NETLINK_NETFILTER = 12
+SOL_NETLINK = 270
+_NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 10, 11
+_NLM_F_ACK_TLVS = 0x200
+_ERROR_TEXT = 1
+
+RECEIVE_BYTES = 1 << 18
+"""A dump comes in pieces of at most 32 KiB; an error carries the header of its cause only (NETLINK_CAP_ACK)."""
+SEND_BUFFER_BYTES = 1 << 20
+REPLY_TIMEOUT_S = 30.0
+"""A commit of a bounded transaction takes milliseconds; another program's long one holds the same lock."""
+
+_ERROR_CODE = Struct("=i")
+
+
+class NetlinkChannel:
+    """A request socket. `open` at once, so that a caller may be in the network namespace that is meant."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._sequence = 0
+        self._lock = asyncio.Lock()
+
+    @classmethod
+    def open(cls) -> NetlinkChannel:
+        """Raises MissingPrerequisite when this kernel has no nfnetlink."""
+        try:
+            sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
+        except OSError as error:
+            raise MissingPrerequisite(
+                f"this kernel offers no netfilter netlink socket ({error.strerror})",
+                "load the module nfnetlink or use a kernel with CONFIG_NETFILTER_NETLINK",
+            ) from None
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        sock.setsockopt(SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+        sock.setsockopt(SOL_NETLINK, _NETLINK_EXT_ACK, 1)
+        sock.bind((0, 0))
+        return cls(sock)
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def take_sequences(self, count: int) -> int:
+        """The first of `count` sequence numbers that no other exchange of this socket uses."""
+        first = self._sequence + 1
+        self._sequence += count
+        if self._sequence > 0x7FFF_0000:
+            first, self._sequence = 1, count
+        return first
+
+    async def exchange(self, payload: bytes, first: int, last: int, name: str) -> list[bytes]:
+        """Send messages numbered first..last and wait for the acknowledgement of the last.
+
+        Every exchange asks for one (NLM_F_ACK). Returns the datagrams with answers that came before it.
+        Raises RefusedAt for the first error, ReplyMissing when the answer is lost or late.
+        """
+        async with self._lock:
+            self._send(payload, name)
+            answers: list[bytes] = []
+            while True:
+                datagram = await self._receive(name)
+                for kind, flags, sequence, start, _ in nl.iter_messages(datagram):
+                    if not first <= sequence <= last:
+                        continue
+                    if kind != nl.NLMSG_ERROR:
+                        answers.append(datagram)
+                        continue
+                    code, text = decode_error(datagram, start, flags)
+                    if code:
+                        raise RefusedAt(name, code, text, sequence)
+                    if sequence == last:
+                        return answers
+
+    async def dump(self, payload: bytes, sequence: int, name: str) -> AsyncIterator[bytes]:
+        """The datagrams of a dump, as they come; the loop gets a turn between them.
+
+        Raises DumpInterrupted at the end when the kernel changed meanwhile (NLM_F_DUMP_INTR).
+        """
+        async with self._lock:
+            self._send(payload, name)
+            interrupted = done = False
+            while not done:
+                datagram = await self._receive(name)
+                payloads = 0
+                for kind, flags, number, start, _ in nl.iter_messages(datagram):
+                    if number != sequence:
+                        continue
+                    interrupted = interrupted or bool(flags & nl.NLM_F_DUMP_INTR)
+                    if kind == nl.NLMSG_ERROR:
+                        code, text = decode_error(datagram, start, flags)
+                        raise OperationRefused(name, code, text)
+                    done = done or kind == nl.NLMSG_DONE
+                    payloads += kind != nl.NLMSG_DONE
+                if payloads:
+                    yield datagram
+                    await asyncio.sleep(0)
+            if interrupted:
+                raise DumpInterrupted(name)
+
+    def _send(self, payload: bytes, name: str) -> None:
+        try:
+            self._sock.send(payload)
+        except OSError as error:
+            raise OperationRefused(name, error.errno or errno.EIO, f"sending {len(payload)} bytes") from None
+
+    async def _receive(self, name: str) -> bytes:
+        deadline = asyncio.timeout(REPLY_TIMEOUT_S)
+        try:
+            async with deadline:
+                while True:
+                    try:
+                        return self._sock.recv(RECEIVE_BYTES)
+                    except BlockingIOError:
+                        await _readable(self._sock)
+        except TimeoutError:
+            raise ReplyMissing(name, f"no answer within {REPLY_TIMEOUT_S:g} s") from None
+        except OSError as error:
+            raise ReplyMissing(name, error.strerror or str(error)) from None
+
+
+class RefusedAt(OperationRefused):
+    """OperationRefused that knows which message of a batch was refused."""
+
+    def __init__(self, operation: str, code: int, detail: str, sequence: int) -> None:
+        self.sequence = sequence
+        super().__init__(operation, code, detail)
+
+
+def decode_error(datagram: bytes, start: int, flags: int) -> tuple[int, str]:
+    """(errno, kernel's sentence) of an NLMSG_ERROR; errno 0 is an acknowledgement."""
+    code = -_ERROR_CODE.unpack_from(datagram, start)[0]
+    text = ""
+    if flags & _NLM_F_ACK_TLVS:
+        length = nl.MESSAGE_HEADER.unpack_from(datagram, start - 16)[0]
+        # struct nlmsgerr: the code, then the header of the message that caused it (NETLINK_CAP_ACK).
+        for kind, low, high in nl.iter_attributes(datagram, start + 20, start - 16 + length):
+            if kind == _ERROR_TEXT:
+                text = nl.string_of(datagram[low:high])
+    return code, text
+
+
+async def _readable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    waiter = loop.create_future()
+    loop.add_reader(sock.fileno(), _wake, waiter)
+    try:
+        await waiter
+    finally:
+        loop.remove_reader(sock.fileno())
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

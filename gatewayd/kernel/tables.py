@@ -1,0 +1,174 @@
+"""The real dataplane: one nf_tables table over netlink, rules through `nft -f`."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncIterator, Sequence
+
+from gatewayd.compile.ruleset import parse_tag, replace_script
+from gatewayd.errors import MissingPrerequisite, OperationRefused
+from gatewayd.kernel import attributes as nl
+from gatewayd.kernel import nft
+from gatewayd.kernel import tables_codec as codec
+from gatewayd.kernel.netlink import NetlinkChannel, RefusedAt
+from gatewayd.model.transaction import (
+    CounterReading,
+    ObservedSet,
+    Ruleset,
+    RulesTag,
+    TableReading,
+    Transaction,
+)
+
+
+class KernelTables:
+    """Dataplane on the kernel of the network namespace in which `open` was called.
+
+    Two sockets: a long dump on one never holds up a commit on the other.
+    """
+
+    def __init__(self, table: str, commits: NetlinkChannel, dumps: NetlinkChannel, nft_path: str) -> None:
+        self._table = table
+        self._commits = commits
+        self._dumps = dumps
+        self._nft = nft_path
+
+    @classmethod
+    def open(cls, table: str) -> KernelTables:
+        """Raises MissingPrerequisite: nft, netfilter netlink."""
+        return cls(table, NetlinkChannel.open(), NetlinkChannel.open(), nft.find_nft())
+
+    def close(self) -> None:
+        self._commits.close()
+        self._dumps.close()
+
+    async def check(self) -> None:
+        """Raises MissingPrerequisite when this process may not, or this kernel cannot, do nf_tables."""
+        await nft.check_nft_version(self._nft)
+        try:
+            await self.read_generation()
+        except OperationRefused as error:
+            if error.errno == errno.EPERM:
+                raise MissingPrerequisite(
+                    "this process may not change the firewall",
+                    "run it as root or with the capability CAP_NET_ADMIN",
+                ) from None
+            raise MissingPrerequisite(
+                f"this kernel has no nf_tables ({error})", "load the module nf_tables (CONFIG_NF_TABLES)"
+            ) from None
+
+    async def read_table(self) -> TableReading:
+        generation = await self.read_generation()
+        if not await self._table_exists():
+            return TableReading(False, generation=generation)
+        sets: list[ObservedSet] = []
+        async for buffer, start, end in self._objects(codec.GETSET, "list sets"):
+            found = codec.decode_set(buffer, start, end)
+            if found is not None:
+                sets.append(found)
+        chains = [item async for item in self._objects(codec.GETCHAIN, "list chains")]
+        rules = [item async for item in self._objects(codec.GETRULE, "list rules")]
+        return TableReading(
+            True, tuple(sets), codec.fingerprint_rules(chains, rules), _find_tag(rules), generation
+        )
+
+    async def read_elements(self, set_name: str) -> AsyncIterator[Sequence[bytes]]:
+        sequence = self._dumps.take_sequences(1)
+        request = codec.encode_dump(codec.GETSETELEM, self._table, sequence, set_name)
+        async for datagram in self._dumps.dump(request, sequence, f"list elements of {set_name}"):
+            for kind, _, _, start, end in nl.iter_messages(datagram):
+                if kind == codec.NEWSETELEM:
+                    yield codec.decode_elements(datagram, start + 4, end)
+
+    async def commit(self, transaction: Transaction) -> None:
+        first = self._commits.take_sequences(1)
+        batch = codec.encode_batch(transaction, self._table, first)
+        self._commits.take_sequences(len(batch.operations) - 1)
+        try:
+            await self._commits.exchange(
+                batch.payload, batch.first_sequence, batch.last_sequence, transaction.cause
+            )
+        except RefusedAt as error:
+            index = error.sequence - batch.first_sequence
+            name = describe(batch.operations[index])
+            raise OperationRefused(name, error.errno, error.detail) from None
+
+    async def replace_rules(self, ruleset: Ruleset) -> None:
+        chains = [
+            codec.decode_chain_name(buffer, start, end)
+            async for buffer, start, end in self._objects(codec.GETCHAIN, "list chains")
+        ]
+        await nft.run_script(self._nft, replace_script(ruleset, self._table, chains))
+
+    async def read_counters(self) -> dict[str, CounterReading]:
+        return dict(
+            [
+                codec.decode_counter(buffer, start, end)
+                async for buffer, start, end in self._objects(codec.GETOBJ, "list counters")
+            ]
+        )
+
+    async def read_generation(self) -> int:
+        sequence = self._commits.take_sequences(1)
+        request = codec.encode_get_generation(sequence)
+        answers = await self._commits.exchange(request, sequence, sequence, "read the generation")
+        for datagram in answers:
+            for kind, _, _, start, end in nl.iter_messages(datagram):
+                if kind == codec.NEWGEN:
+                    return codec.decode_generation(datagram, start + 4, end)
+        return 0
+
+    async def delete_table(self) -> bool:
+        sequence = self._commits.take_sequences(1)
+        request = codec.encode_delete_table(self._table, sequence)
+        return await self._unless_missing(request, sequence, f"delete table {self._table}")
+
+    async def _table_exists(self) -> bool:
+        sequence = self._commits.take_sequences(1)
+        request = codec.encode_get_table(self._table, sequence)
+        return await self._unless_missing(request, sequence, f"read table {self._table}")
+
+    async def _unless_missing(self, request: bytes, sequence: int, name: str) -> bool:
+        try:
+            await self._commits.exchange(request, sequence, sequence, name)
+        except OperationRefused as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise
+        return True
+
+    async def _objects(self, kind: int, name: str) -> AsyncIterator[tuple[bytes, int, int]]:
+        """(datagram, start, end) of the attributes of each listed object of our table."""
+        sequence = self._commits.take_sequences(1)
+        answer = kind - 1
+        request = codec.encode_dump(kind, self._table, sequence)
+        try:
+            async for datagram in self._commits.dump(request, sequence, name):
+                for number, _, _, start, end in nl.iter_messages(datagram):
+                    if number == answer:
+                        yield datagram, start + 4, end
+        except OperationRefused as error:
+            if error.errno != errno.ENOENT:
+                raise
+
+
+def describe(operation: object) -> str:
+    """An operation in words for an error: what, and to which set."""
+    words = {
+        "CreateTable": "create table",
+        "CreateSet": "create set",
+        "DeleteSet": "delete set",
+        "AddElements": "add elements to",
+        "RemoveElements": "remove elements from",
+    }
+    name = getattr(operation, "name", None) or getattr(operation, "set_name", "")
+    return f"{words[type(operation).__name__]} {name}".rstrip()
+
+
+def _find_tag(rules: list[tuple[bytes, int, int]]) -> RulesTag | None:
+    for buffer, start, end in rules:
+        comment = codec.decode_rule_comment(buffer, start, end)
+        tag = parse_tag(comment) if comment else None
+        if tag is not None:
+            return tag
+    return None

@@ -1,0 +1,41 @@
+"""What the reconciler needs of a kernel. `kernel.tables` is the real one, `kernel.fake` the one in memory; both
+pass the same contract tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from gatewayd.model.transaction import CounterReading, Ruleset, TableReading, Transaction
+
+
+class Dataplane(Protocol):
+    """One nf_tables table. Every method raises KernelError when the kernel's answer is a no or is missing."""
+
+    async def read_table(self) -> TableReading:
+        """Sets, rules and generation; no elements."""
+        ...
+
+    def read_elements(self, set_name: str) -> AsyncIterator[Sequence[bytes]]:
+        """Keys of a set, piece by piece. Raises DumpInterrupted at the end if the kernel changed meanwhile."""
+        ...
+
+    async def commit(self, transaction: Transaction) -> None:
+        """All operations or none. Raises OperationRefused naming the one that was refused."""
+        ...
+
+    async def replace_rules(self, ruleset: Ruleset) -> None:
+        """Put the ruleset in place of all chains that are there, in one transaction."""
+        ...
+
+    async def read_counters(self) -> dict[str, CounterReading]:
+        """Named counters of the table; empty if there is no table."""
+        ...
+
+    async def read_generation(self) -> int:
+        """The kernel's ruleset generation; it goes up by one with every transaction of any program."""
+        ...
+
+    async def delete_table(self) -> bool:
+        """Remove the table and all in it; whether there was one."""
+        ...

@@ -1,0 +1,160 @@
+"""Several sources → one registry, and what changed in it (DESIGN §6).
+
+Sources merge in the order of the configuration; where two have the same id, the earlier one wins. Nothing is
+stored twice: the merged registry is a view over the readings of the sources, and with one source in use it is
+that reading itself. What takes long at a million comes as a generator of slices too; each slice is a few
+milliseconds, and the generator's return value is the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from gatewayd.model import Registration
+
+SLICE: Final = 8192
+"""Registrations looked at between two yields of a generator of slices."""
+
+Slices = Generator[None, None, "_T"]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """From one registry to the next. `withdrawals` are ids; an upsert is new or differs from before."""
+
+    upserts: tuple[Registration, ...]
+    withdrawals: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """`conflicts`: per source, how many of its registrations an earlier source overrides with other content.
+
+    `registrations` stays as it is when a source is read anew: readings are replaced, never changed.
+    """
+
+    registrations: Mapping[str, Registration]
+    conflicts: Mapping[str, int] = field(default_factory=dict)
+
+
+class _MergedView(Mapping[str, Registration]):
+    """The readings of two or more sources as one mapping, the earlier ones first."""
+
+    __slots__ = ("_readings", "_size")
+
+    def __init__(self, readings: Sequence[Mapping[str, Registration]], size: int) -> None:
+        self._readings = readings
+        self._size = size
+
+    def __getitem__(self, id: str) -> Registration:
+        for reading in self._readings:
+            registration = reading.get(id)
+            if registration is not None:
+                return registration
+        raise KeyError(id)
+
+    def __iter__(self) -> Iterator[str]:
+        for index, reading in enumerate(self._readings):
+            earlier = self._readings[:index]
+            for id in reading:
+                if not any(id in other for other in earlier):
+                    yield id
+
+    def __len__(self) -> int:
+        return self._size
+
+
+class SourceSet:
+    """The latest reading of each configured source, in merge order. Owned by one task.
+
+    A mapping given to `put` belongs to this set from then on and must not change.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._readings: dict[str, Mapping[str, Registration] | None] = dict.fromkeys(names)
+
+    def put(self, name: str, registrations: Mapping[str, Registration]) -> None:
+        """The new reading of a source, which replaces its last one. KeyError for a source not configured."""
+        if name not in self._readings:
+            raise KeyError(name)
+        self._readings[name] = registrations
+
+    def reading_of(self, name: str) -> Mapping[str, Registration] | None:
+        """The reading in force of a source; None = never read."""
+        return self._readings[name]
+
+    def unread(self) -> tuple[str, ...]:
+        """Sources that have not been read yet: until there is none, the registry is not complete."""
+        return tuple(name for name, reading in self._readings.items() if reading is None)
+
+    def merge(self) -> Merged:
+        """The registry of all readings in force."""
+        return run_slices(self.merge_in_slices())
+
+    def merge_in_slices(self) -> Slices[Merged]:
+        """`merge`, yielding now and then. A `put` during it does not show in its result."""
+        named = [(name, reading) for name, reading in self._readings.items() if reading]
+        if len(named) < 2:
+            return Merged(named[0][1] if named else {})
+        conflicts: dict[str, int] = {}
+        size = len(named[0][1])
+        for index in range(1, len(named)):
+            name, reading = named[index]
+            earlier = [other for _, other in named[:index]]
+            shadowed = 0
+            for count, (id, registration) in enumerate(reading.items(), 1):
+                winner = next((other[id] for other in earlier if id in other), None)
+                if winner is not None:
+                    shadowed += 1
+                    if winner != registration:
+                        conflicts[name] = conflicts.get(name, 0) + 1
+                if count % SLICE == 0:
+                    yield
+            size += len(reading) - shadowed
+        return Merged(_MergedView(tuple(reading for _, reading in named), size), conflicts)
+
+
+def construct_changes(old: Mapping[str, Registration], new: Mapping[str, Registration]) -> Changes | None:
+    """What leads from `old` to `new`; None when they are equal."""
+    return run_slices(changes_in_slices(old, new))
+
+
+def changes_in_slices(
+    old: Mapping[str, Registration], new: Mapping[str, Registration]
+) -> Slices[Changes | None]:
+    """`construct_changes`, yielding now and then. Neither mapping may change meanwhile.
+
+    A registration that is the same object in both costs one look-up (see `previous` of the readers).
+    """
+    if old is new:
+        return None
+    upserts: list[Registration] = []
+    added = 0
+    for count, (id, registration) in enumerate(new.items(), 1):
+        before = old.get(id)
+        if before is not registration and before != registration:
+            upserts.append(registration)
+            added += before is None
+        if count % SLICE == 0:
+            yield
+    withdrawals: list[str] = []
+    if len(new) - added < len(old):
+        for count, id in enumerate(old, 1):
+            if id not in new:
+                withdrawals.append(id)
+            if count % SLICE == 0:
+                yield
+    return Changes(tuple(upserts), tuple(withdrawals)) if upserts or withdrawals else None
+
+
+def run_slices(slices: Slices[_T]) -> _T:
+    """The result of a generator of slices, all of them run at once."""
+    while True:
+        try:
+            next(slices)
+        except StopIteration as stop:
+            result: _T = stop.value
+            return result

@@ -1,0 +1,65 @@
+"""Prefixes of a registrant: `model.parse_prefix` plus the rule that they are unicast, several times faster.
+
+The fast ways take only what is certainly right and hand everything else, errors included, to the model's
+parser, which stays the one that says what a prefix is; the tests hold both to the same answer.
+"""
+
+from __future__ import annotations
+
+import re
+
+from gatewayd.errors import PrefixInvalid
+from gatewayd.model import Prefix, parse_prefix
+
+_OCTETS: dict[str, int] = {str(number): number for number in range(256)}
+_FIRST_OCTETS: dict[str, int] = {str(number): number for number in range(1, 224) if number not in (127, 169)}
+"""First octets of IPv4 under which every prefix of /8 or longer is unicast."""
+
+_HOST_BITS_4: dict[str, tuple[int, int]] = {str(n): (n, (1 << (32 - n)) - 1) for n in range(8, 33)}
+_LENGTHS_6: dict[str, int] = {str(n): n for n in range(16, 129)}
+
+_split_global_6 = re.compile(r"([23][0-9a-f]{3}(?::[0-9a-f]{1,4}){0,6})::/([0-9]{2,3})", re.ASCII).fullmatch
+"""The usual IPv6 prefix, in 2000::/3 and with its zeros at the end."""
+
+_NOT_UNICAST: tuple[tuple[Prefix, str], ...] = (
+    (Prefix(bytes((0, 0, 0, 0)), 8), "this network (RFC 1122)"),
+    (Prefix(bytes((127, 0, 0, 0)), 8), "loopback"),
+    (Prefix(bytes((169, 254, 0, 0)), 16), "link-local"),
+    (Prefix(bytes((224, 0, 0, 0)), 4), "multicast"),
+    (Prefix(bytes((240, 0, 0, 0)), 4), "reserved"),
+    (Prefix(bytes(16), 80), "unspecified, loopback or IPv4-compatible"),
+    (Prefix(b"\xfe\x80" + bytes(14), 10), "link-local"),
+    (Prefix(b"\xff" + bytes(15), 8), "multicast"),
+)
+_IPV4_MAPPED = Prefix(bytes(10) + b"\xff\xff" + bytes(4), 96)
+
+
+def parse_unicast_prefix(text: str) -> Prefix:
+    """A client or peer prefix. Raises PrefixInvalid; beyond the model's codes, `prefix_not_unicast`."""
+    try:
+        address, length_text = text.split("/")
+        a, b, c, d = address.split(".")
+        packed = bytes((_FIRST_OCTETS[a], _OCTETS[b], _OCTETS[c], _OCTETS[d]))
+        length, host_bits = _HOST_BITS_4[length_text]
+    except (ValueError, KeyError):
+        pass
+    else:
+        if length == 32 or not int.from_bytes(packed, "big") & host_bits:
+            return Prefix(packed, length)
+    match = _split_global_6(text)
+    if match is not None:
+        groups = match[1].split(":")
+        length = _LENGTHS_6.get(match[2], 0)
+        if length >= 16 * len(groups):
+            return Prefix(bytes.fromhex("".join([g.zfill(4) for g in groups])).ljust(16, b"\0"), length)
+    return _parse_slowly(text)
+
+
+def _parse_slowly(text: str) -> Prefix:
+    prefix = parse_prefix(text)
+    if _IPV4_MAPPED.covers(prefix.packed):
+        raise PrefixInvalid(text[:64], "prefix_syntax", "an IPv4-mapped IPv6 address; write it as IPv4")
+    for block, what in _NOT_UNICAST:
+        if block.covers(prefix.packed):
+            raise PrefixInvalid(text[:64], "prefix_not_unicast", f"{what}; no registrant has such an address")
+    return prefix

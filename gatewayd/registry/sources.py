@@ -1,0 +1,250 @@
+"""One configured source, read again and again: when it is asked, and what an answer or a failure means.
+
+A reading is delivered when it is complete and never before. A failure is delivered as the error it is, and
+changes nothing else: the registrations of the last reading stay in force, however long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from math import inf
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from gatewayd.errors import SourceFailed, SourceUnusable
+from gatewayd.model import Registration
+from gatewayd.registry.fetch import FetchLimits, HttpSource, Session
+from gatewayd.registry.file_source import FileSource, watch_file
+from gatewayd.registry.merge import Slices
+from gatewayd.registry.origin import Body, Origin
+from gatewayd.registry.reading import (
+    Format,
+    ReadLimits,
+    RecordReader,
+    Rejection,
+    format_of,
+    reader_for,
+)
+
+SLICE_BYTES: Final = 16 * 1024
+"""Fed to a reader between two turns of the event loop: half a millisecond, 20 where every other byte begins a
+rejected line (the worst there is)."""
+
+JITTER: Final = 0.1
+"""A wait is between its length less this part and its length: gateways do not ask in step."""
+
+_T = TypeVar("_T")
+
+
+class Randomness(Protocol):
+    """The part of random.Random that waits are spread with."""
+
+    def uniform(self, a: float, b: float, /) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReading:
+    """A source, read to its end. `registrations` is never changed afterwards; whoever gets it may keep it.
+
+    `rejected` counts what was not usable by reason code, `rejections` lists the first of it. `is_empty`:
+    there was no record at all, which is accepted only of a source that never had one; worth a warning.
+    """
+
+    name: str
+    registrations: dict[str, Registration]
+    rejected: Mapping[str, int]
+    rejections: tuple[Rejection, ...]
+    read_at: float
+    validator: Hashable | None
+    origin: str
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.registrations
+
+
+@dataclass(frozen=True, slots=True)
+class SourceState:
+    """For health and status. Times are of the injected clock; -inf = never, inf = not planned.
+
+    `checked_at`: when the origin last confirmed or gave the content in force. `error`: why the last attempt
+    failed; None if it did not.
+    """
+
+    checked_at: float = -inf
+    error: SourceFailed | None = None
+    failures: int = 0
+    next_attempt_at: float = inf
+    rejected: Mapping[str, int] = field(default_factory=dict)
+
+
+Deliver = Callable[[SourceReading | SourceFailed], Awaitable[None]]
+
+
+class SourceRunner:
+    """Reads one source: at the start, every `refresh_s`, when its file changes, and when asked to.
+
+    After a failure it tries again after `retry_s`, doubled each time up to `refresh_s`. `previous`: the
+    registrations in force from an earlier run (the last good ones); they make an empty answer an error too.
+    `state` may be read at any time. Owned by the task of `run`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        deliver: Deliver,
+        clock: Callable[[], float],
+        randomness: Randomness,
+        session: Session | None = None,
+        format: Format | None = None,
+        max_bytes: int = 1 << 30,
+        refresh_s: float = 60.0,
+        retry_s: float = 10.0,
+        previous: dict[str, Registration] | None = None,
+    ) -> None:
+        self.name = name
+        self.state = SourceState()
+        self._origin = open_origin(name, url, session, max_bytes)
+        self._deliver = deliver
+        self._clock = clock
+        self._randomness = randomness
+        self._format = format
+        self._limits = ReadLimits(max_bytes=max_bytes)
+        self._refresh_s = refresh_s
+        self._retry_s = retry_s
+        self._registrations = previous or {}
+        self._validator: Hashable | None = None
+        self._is_asked = asyncio.Event()
+
+    @property
+    def place(self) -> str:
+        """Where the source is read from, without secrets."""
+        return self._origin.place
+
+    def request_now(self) -> None:
+        """Ends the present wait: the source is asked at once (`gatewayd sync`)."""
+        self._is_asked.set()
+
+    async def run(self) -> None:
+        """Until cancelled. Raises only what `deliver` raises."""
+        async with asyncio.TaskGroup() as group:
+            if isinstance(self._origin, FileSource):
+                group.create_task(self._watch(self._origin.path))
+            while True:
+                self._is_asked.clear()
+                await self.attempt()
+                wait_s = self.state.next_attempt_at - self._clock()
+                try:
+                    async with asyncio.timeout(max(0.0, wait_s)):
+                        await self._is_asked.wait()
+                except TimeoutError:
+                    pass
+
+    async def attempt(self) -> None:
+        """One reading: delivers it, or the error, or nothing when the content is still the same."""
+        try:
+            reading = await self._read()
+        except SourceFailed as error:
+            failures = self.state.failures + 1
+            wait_s = min(self._retry_s * 2.0 ** min(failures - 1, 30), max(self._refresh_s, self._retry_s))
+            self.state = replace(
+                self.state, error=error, failures=failures, next_attempt_at=self._after(wait_s)
+            )
+            await self._deliver(error)
+            return
+        self.state = replace(
+            self.state,
+            checked_at=self._clock(),
+            error=None,
+            failures=0,
+            next_attempt_at=self._after(self._refresh_s),
+        )
+        if reading is not None:
+            self.state = replace(self.state, rejected=reading.rejected)
+            self._registrations = reading.registrations
+            self._validator = reading.validator
+            await self._deliver(reading)
+
+    def _after(self, wait_s: float) -> float:
+        return self._clock() + wait_s * self._randomness.uniform(1 - JITTER, 1)
+
+    async def _watch(self, path: Path) -> None:
+        async with aclosing(watch_file(path)) as changes:
+            async for signature in changes:
+                if signature != self._validator:
+                    self.request_now()
+
+    async def _read(self) -> SourceReading | None:
+        async with self._origin.open(self._validator) as body:
+            if body is None:
+                return None
+            reader = await self._read_records(body)
+        self._check_usable(reader)
+        return SourceReading(
+            self.name,
+            reader.registrations,
+            dict(reader.rejected),
+            tuple(reader.rejections),
+            self._clock(),
+            body.validator,
+            self.place,
+        )
+
+    async def _read_records(self, body: Body) -> RecordReader:
+        """All records of a body, the event loop turning after every slice."""
+        reader: RecordReader | None = None
+        async with aclosing(body.chunks) as chunks:
+            async for chunk in chunks:
+                if reader is None:
+                    reader = self._reader(format_of(self.place, body.content_type, chunk))
+                for start in range(0, len(chunk), SLICE_BYTES):
+                    reader.feed(chunk[start : start + SLICE_BYTES])
+                    await asyncio.sleep(0)
+        if reader is None:
+            reader = self._reader("ndjson")
+        reader.finish()
+        return reader
+
+    def _reader(self, found: Format) -> RecordReader:
+        return reader_for(self._format or found, self.name, self._limits, self._registrations)
+
+    def _check_usable(self, reader: RecordReader) -> None:
+        """An empty allowlist never comes about by accident. Raises SourceUnusable."""
+        if reader.registrations:
+            return
+        if reader.rejections:
+            first = reader.rejections[0]
+            raise SourceUnusable(
+                self.name, f"{self.place}: none of its {reader.records} records is usable; line {first}"
+            )
+        if self._registrations:
+            raise SourceUnusable(
+                self.name, f"{self.place}: is empty and had {len(self._registrations)} registrations before"
+            )
+
+
+def open_origin(name: str, url: str, session: Session | None, max_bytes: int) -> Origin:
+    """The origin a source's URL stands for: `file:PATH`, `http://…`, `https://…`. ValueError for another."""
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return FileSource(name, Path(unquote(parts.path)))
+    if parts.scheme in ("http", "https") and session is not None:
+        return HttpSource(name, url, session, FetchLimits(max_bytes=max_bytes))
+    raise ValueError(f"source {name}: {parts.scheme or 'no'} URL, or no session for it")
+
+
+async def run_in_slices(slices: Slices[_T]) -> _T:
+    """The result of a generator of slices (`merge`), the event loop turning after each of them."""
+    while True:
+        try:
+            next(slices)
+        except StopIteration as stop:
+            result: _T = stop.value
+            return result
+        await asyncio.sleep(0)

@@ -1,0 +1,134 @@
+"""The text of a configuration file → Settings, or every fault of it in one go.
+
+The only module of this package that knows yaml. It uses the composer, not the constructor: no Python object
+is ever made from a tag. The Python loader is used rather than libyaml's, whose composer recurses in C without
+a bound.
+"""
+
+from __future__ import annotations
+
+import yaml
+from yaml.reader import ReaderError
+
+from gatewayd.errors import SettingsInvalid
+from gatewayd.settings.model import Settings
+from gatewayd.settings.readers import Report, quote
+from gatewayd.settings.schema import SETTINGS
+from gatewayd.settings.tree import ListNode, MappingNode, Node, Place, ScalarNode
+
+MAX_DEPTH = 16
+MAX_VALUES = 50_000
+"""Bounds on nesting and on values once aliases are expanded; the schema itself is 6 deep."""
+
+_START = Place(1, 1)
+_TAG = "tag:yaml.org,2002:"
+_SCALAR_TAGS = frozenset(
+    _TAG + kind for kind in ("null", "bool", "int", "float", "str", "timestamp", "value")
+)
+
+
+class _Unreadable(Exception):
+    """The text is no document that could be walked; nothing more can be said about it."""
+
+    def __init__(self, place: Place, what: str) -> None:
+        self.place = place
+        self.what = what
+        super().__init__(what)
+
+
+def load_settings(text: str, filename: str) -> Settings:
+    """Settings of the whole file. Raises SettingsInvalid with one line per fault, in file order.
+
+    `filename` only names the file in the faults.
+    """
+    report = Report()
+    try:
+        document = _compose(text)
+        root = MappingNode(_START) if document is None else _Tree().convert(document, 0)
+    except _Unreadable as error:
+        report.add(error.place, "", error.what)
+        raise SettingsInvalid(report.lines(filename)) from None
+    settings = SETTINGS.read(root, "", report)
+    if not isinstance(settings, Settings):
+        raise SettingsInvalid(report.lines(filename))
+    return settings
+
+
+class _BoundedLoader(yaml.SafeLoader):
+    """Stops at MAX_DEPTH, long before the interpreter's own limit."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self.depth += 1
+        if parent is not None and self.depth > MAX_DEPTH:
+            raise _Unreadable(
+                _place(parent.start_mark),
+                f"is nested too deeply, expected at most {MAX_DEPTH} levels",
+            )
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _compose(text: str) -> yaml.Node | None:
+    """The root node of the one document in `text`; None for an empty text."""
+    try:
+        loader = _BoundedLoader(text)
+    except ReaderError as error:
+        before = text[: error.position]
+        place = Place(before.count("\n") + 1, error.position - (before.rfind("\n") + 1) + 1)
+        character = f"U+{ord(text[error.position]):04X}"
+        raise _Unreadable(place, f"the character {character} is not allowed, expected YAML text") from None
+    try:
+        node = loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        raise _Unreadable(*_explain(error, text)) from None
+    except (ValueError, OverflowError) as error:
+        # PyYAML 6.0.3 scanner: chr() of "\UFFFFFFFF", int() of a %YAML version of thousands of digits.
+        raise _Unreadable(
+            _place(loader.get_mark()), f"is not valid YAML: {error}, expected YAML text"
+        ) from None
+    return node
+
+
+def _explain(error: yaml.MarkedYAMLError, text: str) -> tuple[Place, str]:
+    mark = error.problem_mark or error.context_mark
+    place = _START if mark is None else _place(mark)
+    if mark is not None and text[mark.index : mark.index + 1] == "\t":
+        return place, "is not valid YAML: a tab stands here, expected spaces"
+    what = "is not valid YAML: " + ", ".join(part for part in (error.context, error.problem) if part)
+    if error.context_mark is not None and error.context_mark is not mark:
+        what += f" (from line {error.context_mark.line + 1})"
+    return place, what
+
+
+def _place(mark: yaml.Mark) -> Place:
+    return Place(mark.line + 1, mark.column + 1)
+
+
+class _Tree:
+    """yaml's nodes → ours, aliases expanded, within both bounds (an alias may contain itself)."""
+
+    def __init__(self) -> None:
+        self._values = 0
+
+    def convert(self, node: yaml.Node, depth: int) -> Node:
+        place = _place(node.start_mark)
+        self._values += 1
+        if self._values > MAX_VALUES or depth > MAX_DEPTH:
+            raise _Unreadable(
+                place, f"has aliases that contain themselves or expand to more than {MAX_VALUES} values"
+            )
+        if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+            return ListNode(place, tuple(self.convert(item, depth + 1) for item in node.value))
+        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+            pairs = (
+                (self.convert(key, depth + 1), self.convert(value, depth + 1)) for key, value in node.value
+            )
+            return MappingNode(place, tuple(pairs))
+        if isinstance(node, yaml.ScalarNode) and node.tag in _SCALAR_TAGS:
+            return ScalarNode(place, node.value, is_null=node.tag == _TAG + "null")
+        raise _Unreadable(
+            place, f"the tag {quote(node.tag.removeprefix(_TAG))} is not known, expected no tag"
+        )

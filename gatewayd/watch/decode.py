@@ -1,0 +1,206 @@
+"""Events of the kernel, from bytes: packets that a rule logged, and connections.
+
+Logged packets come as include/uapi/linux/netfilter/nfnetlink_log.h says. Of each the addresses, the protocol
+and the two ports are read, and nothing behind them; the socket asks the kernel for no more than it takes to
+get past IPv6 extension headers. Connections are decoded beside the other ctnetlink code, in
+gatewayd.kernel.conntrack_codec; the names are repeated here because this is where a reader looks for them.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+import msgspec
+
+from gatewayd.errors import EventMalformed
+from gatewayd.kernel.attributes import NLA_TYPE_MASK, align4, string_of
+from gatewayd.kernel.conntrack_codec import (
+    ConnectionBatch,
+    ConnectionEvent,
+    ConnectionKey,
+    ConnectionKind,
+    decode_connections,
+)
+from gatewayd.model import Flow
+from gatewayd.model.service import PROTOCOLS_WITH_PORTS
+
+__all__ = [
+    "ConnectionBatch",
+    "ConnectionEvent",
+    "ConnectionKey",
+    "ConnectionKind",
+    "PacketBatch",
+    "PacketEvent",
+    "decode_connections",
+    "decode_packets",
+    "flow_of_packet",
+]
+
+NFNL_SUBSYS_ULOG = 4
+NFULNL_MSG_PACKET = NFNL_SUBSYS_ULOG << 8
+NFULA_MARK, NFULA_TIMESTAMP, NFULA_IFINDEX_INDEV, NFULA_IFINDEX_OUTDEV = 2, 3, 4, 5
+NFULA_PAYLOAD, NFULA_PREFIX = 9, 10
+
+_HEADER = Struct("=IH")
+_TLV = Struct("=HH")
+_U32 = Struct(">I")
+_TIMESTAMP = Struct(">QQ")
+_PORTS = Struct(">HH")
+_IPV4 = Struct(">BxHxxHxBxx4s4s")
+"""RFC 791 §3.1: version and IHL, total length, flags and fragment offset, protocol, source, destination."""
+_IPV6 = Struct(">BxxxHBx16s16s")
+"""RFC 8200 §3: version, payload length, next header, source, destination."""
+
+HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS = 0, 43, 44, 60
+_EXTENSIONS = frozenset({HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS})
+"""Headers stepped over (RFC 8200 §4). AH is not: it is a service of its own, and nft's `meta l4proto` stops
+there too."""
+
+
+class PacketEvent(msgspec.Struct, frozen=True, gc=False):
+    """A logged packet. `flow` is as the packet stood at the rule's hook: before NAT of the source.
+
+    `prefix` is the rule's `log prefix`. Interface indexes are 0 when the hook has none. `timestamp_us`: Unix
+    time of reception, 0 when the kernel stamped none. `truncated`: the packet was longer than its copy.
+    `fragment`: not the first of its datagram, so `flow` has no ports.
+    """
+
+    flow: Flow
+    prefix: str
+    mark: int
+    input_ifindex: int
+    output_ifindex: int
+    timestamp_us: int
+    truncated: bool
+    fragment: bool
+
+
+class PacketBatch(msgspec.Struct, frozen=True, gc=False):
+    """What a buffer held; `malformed` messages, or packets in them, are counted and left out."""
+
+    events: list[PacketEvent]
+    malformed: int
+
+
+def decode_packets(buffer: bytes | bytearray | memoryview) -> PacketBatch:
+    """All logged packets of a buffer of whole netlink messages; other messages are stepped over.
+
+    Raises nothing. A message of impossible length is counted and ends the buffer.
+    """
+    octets = bytes(buffer)
+    events: list[PacketEvent] = []
+    malformed = offset = 0
+    total = len(octets)
+    while total - offset >= 16:
+        length, kind = _HEADER.unpack_from(octets, offset)
+        if length < 16 or offset + length > total:
+            malformed += 1
+            break
+        if kind == NFULNL_MSG_PACKET:
+            try:
+                events.append(_decode_packet(octets, offset + 20, offset + length))
+            except EventMalformed:
+                malformed += 1
+        offset += align4(length)
+    return PacketBatch(events, malformed)
+
+
+def _decode_packet(octets: bytes, start: int, end: int) -> PacketEvent:
+    mark = input_ifindex = output_ifindex = timestamp_us = 0
+    prefix = ""
+    packet: bytes | None = None
+    offset = start
+    while end - offset >= 4:
+        length, kind = _TLV.unpack_from(octets, offset)
+        if length < 4 or offset + length > end:
+            raise EventMalformed("nflog event", f"attribute length {length} at offset {offset} of {end}")
+        kind &= NLA_TYPE_MASK
+        payload = octets[offset + 4 : offset + length]
+        if kind == NFULA_PAYLOAD:
+            packet = payload
+        elif kind == NFULA_PREFIX:
+            prefix = string_of(payload)
+        elif kind == NFULA_MARK:
+            mark = _u32(payload)
+        elif kind == NFULA_IFINDEX_INDEV:
+            input_ifindex = _u32(payload)
+        elif kind == NFULA_IFINDEX_OUTDEV:
+            output_ifindex = _u32(payload)
+        elif kind == NFULA_TIMESTAMP:
+            timestamp_us = _microseconds(payload)
+        offset += align4(length)
+    if packet is None:
+        raise EventMalformed("nflog event", "no payload")
+    flow, truncated, fragment = flow_of_packet(packet)
+    return PacketEvent(flow, prefix, mark, input_ifindex, output_ifindex, timestamp_us, truncated, fragment)
+
+
+def _u32(payload: bytes) -> int:
+    if len(payload) != 4:
+        raise EventMalformed("nflog event", f"{len(payload)} bytes where 4 belong")
+    return int(_U32.unpack(payload)[0])
+
+
+def _microseconds(payload: bytes) -> int:
+    if len(payload) != 16:
+        raise EventMalformed("nflog event", f"a timestamp of {len(payload)} bytes")
+    seconds, microseconds = _TIMESTAMP.unpack(payload)
+    return int(seconds * 1_000_000 + microseconds)
+
+
+def flow_of_packet(packet: bytes) -> tuple[Flow, bool, bool]:
+    """(flow, truncated, fragment) of an IPv4 or IPv6 packet, given from its first byte on.
+
+    Raises EventMalformed when what we were given does not reach to the ports of a protocol that has them.
+    """
+    version = packet[0] >> 4 if packet else 0
+    if version == 4:
+        return _flow_of_ipv4(packet)
+    if version == 6:
+        return _flow_of_ipv6(packet)
+    raise EventMalformed("packet", f"IP version {version}")
+
+
+def _flow_of_ipv4(packet: bytes) -> tuple[Flow, bool, bool]:
+    if len(packet) < 20:
+        raise EventMalformed("packet", f"an IPv4 header of {len(packet)} bytes")
+    first, total, fragmentation, protocol, source, destination = _IPV4.unpack_from(packet)
+    header = (first & 0x0F) * 4
+    # A total length of 0 is the kernel's own, for packets over 64 KiB put together by GRO (BIG TCP).
+    total = total or len(packet)
+    if header < 20 or header > min(total, len(packet)):
+        raise EventMalformed("packet", f"IHL {header} bytes of {total}, {len(packet)} given")
+    truncated = total > len(packet)
+    if fragmentation & 0x1FFF:
+        return Flow(protocol, source, destination), truncated, True
+    return _flow_with_ports(packet[:total], header, protocol, source, destination), truncated, False
+
+
+def _flow_of_ipv6(packet: bytes) -> tuple[Flow, bool, bool]:
+    if len(packet) < 40:
+        raise EventMalformed("packet", f"an IPv6 header of {len(packet)} bytes")
+    _, length, protocol, source, destination = _IPV6.unpack_from(packet)
+    truncated = 40 + length > len(packet)
+    offset = 40
+    while protocol in _EXTENSIONS:
+        if offset + 8 > len(packet):
+            raise EventMalformed("packet", f"extension headers go past the {len(packet)} bytes given")
+        if protocol == FRAGMENT:
+            if int.from_bytes(packet[offset + 2 : offset + 4], "big") >> 3:
+                return Flow(packet[offset], source, destination), truncated, True
+            size = 8
+        else:
+            size = (packet[offset + 1] + 1) * 8
+        protocol = packet[offset]
+        offset += size
+    return _flow_with_ports(packet, offset, protocol, source, destination), truncated, False
+
+
+def _flow_with_ports(packet: bytes, offset: int, protocol: int, source: bytes, destination: bytes) -> Flow:
+    if protocol not in PROTOCOLS_WITH_PORTS:
+        return Flow(protocol, source, destination)
+    if offset + 4 > len(packet):
+        raise EventMalformed(
+            "packet", f"no ports: {len(packet)} bytes, the header of protocol {protocol} at {offset}"
+        )
+    return Flow(protocol, source, destination, *_PORTS.unpack_from(packet, offset))

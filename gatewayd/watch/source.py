@@ -1,0 +1,261 @@
+"""The sockets that events come in on; all they do is receive, decode, count and call back.
+
+An event socket holds what arrives while the loop is busy, and the loop takes a bounded helping each time it
+comes round. The kernel charges an event of 160 bytes with 1280, and doubles the size asked for: 8 MiB hold
+some 13 000 events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from gatewayd.errors import MissingPrerequisite, OperationRefused, ReplyMissing
+from gatewayd.kernel.attributes import NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, attribute, be32, message
+from gatewayd.kernel.conntrack import dropped_messages, open_netfilter_socket
+from gatewayd.kernel.conntrack_codec import CT_GET_STATS, ControlMessage, encode_count, errno_of
+from gatewayd.watch.decode import (
+    NFNL_SUBSYS_ULOG,
+    ConnectionEvent,
+    PacketEvent,
+    decode_connections,
+    decode_packets,
+)
+from gatewayd.watch.event_filter import mark_filter, pack_filter
+
+SourceName = Literal["nflog", "conntrack"]
+
+NFULNL_MSG_CONFIG = NFNL_SUBSYS_ULOG << 8 | 1
+NFULA_CFG_CMD, NFULA_CFG_MODE, NFULA_CFG_NLBUFSIZ, NFULA_CFG_TIMEOUT, NFULA_CFG_QTHRESH = 1, 2, 3, 4, 5
+NFULNL_CFG_CMD_BIND, NFULNL_COPY_PACKET = 1, 2
+NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_DESTROY = 1, 3
+_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _SO_ATTACH_FILTER = 270, 1, 26
+
+DATAGRAMS_PER_WAKEUP = 256
+_LARGEST_DATAGRAM_BYTES = 1 << 16
+_BUFFER_BYTES = 1 << 19
+_ANSWER_TIMEOUT_S = 5.0
+
+
+@dataclass(slots=True)
+class SourceStats:
+    """`received`: datagrams. `malformed`: messages that did not parse. `overruns`: events that were lost."""
+
+    received: int = 0
+    malformed: int = 0
+    overruns: int = 0
+
+
+class EventSource:
+    """NFLOG packets of one group, and begin and end of the connections with `ct mark & mask == mark`.
+
+    `open` belongs in the network namespace to watch; `start` attaches to the running loop. Callbacks come
+    from the loop, with lists that are never empty; `on_lost` says that events of that source are missing,
+    once a wakeup (`stats` has the number). With `queue_threshold` above 1 the kernel holds a packet back
+    for up to 10 ms to send several in one datagram.
+    """
+
+    def __init__(
+        self, *,
+        group: int, mark: int, mask: int,
+        on_packets: Callable[[list[PacketEvent]], None],
+        on_connections: Callable[[list[ConnectionEvent]], None],
+        on_lost: Callable[[SourceName], None],
+        receive_buffer_bytes: int = 8 << 20, copy_bytes: int = 128, queue_threshold: int = 1,
+    ) -> None:  # fmt: skip
+        self.stats: dict[SourceName, SourceStats] = {"nflog": SourceStats(), "conntrack": SourceStats()}
+        self._group = group
+        self._filter = pack_filter(mark_filter(mark, mask))
+        self._receive_buffer_bytes = receive_buffer_bytes
+        self._copy_bytes = copy_bytes
+        self._queue_threshold = queue_threshold
+        self._on_packets = on_packets
+        self._on_connections = on_connections
+        self._on_lost = on_lost
+        self._intakes: list[_Intake] = []
+
+    def open(self) -> None:
+        """Bind both sockets; events gather in them from now on.
+
+        Raises MissingPrerequisite: no CAP_NET_ADMIN, no ctnetlink or nfnetlink_log in the kernel, or the
+        group is taken. Nothing stays open then.
+        """
+        try:
+            self._open_conntrack()
+            self._open_nflog()
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self) -> None:
+        """Begin to call back, from the running loop."""
+        loop = asyncio.get_running_loop()
+        for intake in self._intakes:
+            intake.start(loop)
+
+    def close(self) -> None:
+        """Stop and close; open() may be called again."""
+        for intake in self._intakes:
+            intake.close()
+        self._intakes.clear()
+
+    def _open_conntrack(self) -> None:
+        opened = open_netfilter_socket(self._receive_buffer_bytes)
+        intake = _Intake(
+            "conntrack", opened, self.stats["conntrack"], self._decode_connections, self._on_lost
+        )
+        self._intakes.append(intake)
+        # Joining a group succeeds without ctnetlink, and the kernel's answer to a taken NFLOG group is the
+        # same EPERM as to a missing capability: a harmless question first tells all of these apart.
+        number = intake.ask(encode_count(1))
+        if number == errno.EPERM:
+            raise MissingPrerequisite(
+                "connection events need CAP_NET_ADMIN", "run as root or under the service unit"
+            )
+        if number:
+            raise MissingPrerequisite(
+                f"this kernel has no ctnetlink ({os.strerror(number)})",
+                "load the module nf_conntrack_netlink",
+            )
+        _attach_filter(opened, self._filter)
+        for group in (NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_DESTROY):
+            opened.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
+
+    def _open_nflog(self) -> None:
+        opened = open_netfilter_socket(self._receive_buffer_bytes)
+        intake = _Intake("nflog", opened, self.stats["nflog"], self._decode_packets, self._on_lost)
+        self._intakes.append(intake)
+        number = intake.ask(encode_bind(1, self._group, self._copy_bytes, self._queue_threshold))
+        if number in (errno.EPERM, errno.EBUSY, errno.EEXIST):
+            raise MissingPrerequisite(
+                f"NFLOG group {self._group} is in use by another program",
+                "stop that program (ulogd?) or choose another group",
+            )
+        if number in (errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP):
+            raise MissingPrerequisite("this kernel has no nfnetlink_log", "load the module nfnetlink_log")
+        if number:
+            raise OperationRefused(f"bind NFLOG group {self._group}", number)
+
+    def _decode_packets(self, octets: memoryview) -> int:
+        batch = decode_packets(octets)
+        if batch.events:
+            self._on_packets(batch.events)
+        return batch.malformed
+
+    def _decode_connections(self, octets: memoryview) -> int:
+        batch = decode_connections(octets)
+        if batch.events:
+            self._on_connections(batch.events)
+        return batch.malformed
+
+
+class _Intake:
+    """One event socket. `decode` takes a buffer of whole messages and returns how many did not parse."""
+
+    def __init__(
+        self, name: SourceName, opened: socket.socket, stats: SourceStats,
+        decode: Callable[[memoryview], int], on_lost: Callable[[SourceName], None],
+    ) -> None:  # fmt: skip
+        self._name = name
+        self._socket = opened
+        self._stats = stats
+        self._decode = decode
+        self._on_lost = on_lost
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._drops = 0
+        self._early = b""
+
+    def ask(self, request: bytes) -> int:
+        """Send a request, wait for its answer, give its errno (0: done). Events that come first are kept."""
+        self._socket.settimeout(_ANSWER_TIMEOUT_S)
+        try:
+            self._socket.send(request)
+            while True:
+                octets = self._socket.recv(_LARGEST_DATAGRAM_BYTES)
+                answers = [control for control in decode_connections(octets).controls if _is_answer(control)]
+                if answers:
+                    return errno_of(answers[0]) if answers[0].kind == NLMSG_ERROR else 0
+                self._early += octets
+        except TimeoutError:
+            raise ReplyMissing(f"open {self._name} events", f"no answer in {_ANSWER_TIMEOUT_S:g} s") from None
+        finally:
+            self._socket.setblocking(False)
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        loop.add_reader(self._socket.fileno(), self._receive)
+        if self._early:
+            early, self._early = memoryview(self._early), b""
+            self._stats.malformed += self._decode(early)
+
+    def close(self) -> None:
+        if self._loop is not None:
+            self._loop.remove_reader(self._socket.fileno())
+            self._loop = None
+        self._socket.close()
+
+    def _receive(self) -> None:
+        """One helping: many datagrams, one decode, one callback. What is left wakes the loop again."""
+        buffer, receive, filled = self._buffer, self._socket.recv_into, 0
+        try:
+            for _ in range(DATAGRAMS_PER_WAKEUP):
+                room = _BUFFER_BYTES - filled
+                if room < _LARGEST_DATAGRAM_BYTES:
+                    break
+                size = receive(buffer[filled:], 0, socket.MSG_TRUNC)
+                self._stats.received += 1
+                if size > room:
+                    self._stats.malformed += 1
+                else:
+                    filled += (size + 3) & ~3
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            self._note_lost(1)
+        drops = dropped_messages(self._socket)
+        if drops != self._drops:
+            self._note_lost((drops - self._drops) & 0xFFFFFFFF)
+            self._drops = drops
+        if filled:
+            self._stats.malformed += self._decode(buffer[:filled])
+
+    def _note_lost(self, count: int) -> None:
+        self._stats.overruns += count
+        self._on_lost(self._name)
+
+
+def _is_answer(control: ControlMessage) -> bool:
+    return control.sequence == 1 and control.kind in (NLMSG_ERROR, CT_GET_STATS)
+
+
+def _attach_filter(opened: socket.socket, packed: bytes) -> None:
+    """SO_ATTACH_FILTER takes a struct sock_fprog: number of instructions, pointer to them."""
+    instructions = ctypes.create_string_buffer(packed, len(packed))
+    program = struct.pack("@HP", len(packed) // 8, ctypes.addressof(instructions))
+    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+def encode_bind(sequence: int, group: int, copy_bytes: int, queue_threshold: int) -> bytes:
+    """Bind an NFLOG group to the sending socket.
+
+    The kernel allocates a message of NFULA_CFG_NLBUFSIZ for every datagram and charges all of it to our
+    receive buffer; its default of a page would leave room for a quarter as many.
+    """
+    return message(
+        NFULNL_MSG_CONFIG, NLM_F_REQUEST | NLM_F_ACK, sequence, 0, group,
+        attribute(NFULA_CFG_CMD, bytes([NFULNL_CFG_CMD_BIND])),
+        attribute(NFULA_CFG_MODE, struct.pack(">IBx", copy_bytes, NFULNL_COPY_PACKET)),
+        be32(NFULA_CFG_NLBUFSIZ, queue_threshold * (copy_bytes + 384)),
+        be32(NFULA_CFG_TIMEOUT, 1),
+        be32(NFULA_CFG_QTHRESH, queue_threshold),
+    )  # fmt: skip

@@ -1,0 +1,254 @@
+"""Connection and packet events of the real kernel, in namespaces of their own, under asyncio and uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+import uvloop
+
+from gatewayd.errors import MissingPrerequisite
+from gatewayd.model import Flow, parse_address
+from tests.support.events import MARK_TUNNELS, Heard, Sender, flush_connections, send_raw, until
+from tests.support.namespace import Namespace, namespace_or_skip
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    with namespace_or_skip(MARK_TUNNELS) as made:
+        yield made
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Awaitable[Any]], Any]]:
+    factory = uvloop.new_event_loop if request.param == "uvloop" else None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        yield runner.run  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("source", "destination"), [("127.0.0.1", "127.0.0.2"), ("::1", "::1")])
+def test_a_wireguard_flow_is_one_new_event_and_one_destroy_event(
+    run: Any, namespace: Namespace, source: str, destination: str
+) -> None:
+    async def scenario() -> None:
+        async with Heard(namespace) as heard:
+            with Sender(namespace, source) as sender:
+                sender.send(destination, 51820, 51820, 51820)
+                sender.send(destination, 51899)
+                last = sender.flow(destination, 51899)
+                await until(lambda: last in heard.flows("new"))
+                assert heard.flows("new") == [sender.flow(destination, 51820), last]
+                flush_connections(namespace)
+                await until(lambda: len(heard.flows("destroy")) == 2)
+                assert sorted(heard.flows("destroy"), key=lambda flow: flow.destination_port) == [
+                    sender.flow(destination, 51820), last,
+                ]  # fmt: skip
+                assert {event.mark for event in heard.connections} == {0xA1000007}
+                assert heard.lost == []
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("address", ["127.0.0.2", "::1"])
+@pytest.mark.parametrize(
+    ("protocol", "octets"),
+    [
+        pytest.param(50, struct.pack(">II", 0xABC, 1) + bytes(16), id="esp"),
+        pytest.param(47, struct.pack(">HHHHI", 0x3001, 0x880B, 0, 77, 1), id="gre"),
+    ],
+)
+def test_a_flow_without_ports_is_one_new_event(
+    run: Any, namespace: Namespace, protocol: int, octets: bytes, address: str
+) -> None:
+    async def scenario() -> None:
+        async with Heard(namespace) as heard:
+            send_raw(namespace, protocol, address, octets)
+            send_raw(namespace, protocol, address, octets)
+            with Sender(namespace) as sender:
+                sender.send("127.0.0.2", 51899)
+                await until(lambda: sender.flow("127.0.0.2", 51899) in heard.flows("new"))
+            (flow,) = heard.flows("new")[:-1]
+            assert (flow.protocol, flow.source_port, flow.destination_port) == (protocol, 0, 0)
+            assert flow.destination == parse_address(address)
+
+    run(scenario())
+
+
+def test_ah_in_ipv6_is_tracked_by_what_it_carries(run: Any, namespace: Namespace) -> None:
+    """A kernel fact to live with: nft's l4proto is AH (so the rule marked the flow), conntrack's is not."""
+    header = struct.pack(">BBHII", 17, 4, 0, 0xABC, 1) + bytes(12)
+
+    async def scenario() -> None:
+        async with Heard(namespace) as heard:
+            send_raw(namespace, 51, "::1", header + struct.pack(">HHHH", 1000, 2000, 8, 0))
+            await until(lambda: bool(heard.connections))
+            assert heard.flows("new") == [Flow(17, parse_address("::1"), parse_address("::1"), 1000, 2000)]
+
+    run(scenario())
+
+
+def test_events_of_unmarked_flows_stay_in_the_kernel(run: Any, namespace: Namespace) -> None:
+    async def scenario() -> None:
+        async with Heard(namespace) as heard:
+            with Sender(namespace) as sender:
+                sender.send("127.0.0.2", *range(20000, 20100), 40000, 51820, *range(20100, 20200), 51821)
+                await until(lambda: sender.flow("127.0.0.2", 51821) in heard.flows("new"))
+                assert heard.flows("new") == [sender.flow("127.0.0.2", port) for port in (51820, 51821)]
+                assert heard.source.stats["conntrack"].received == 2
+                assert heard.source.stats["conntrack"].overruns == 0
+
+    run(scenario())
+
+
+def test_a_filter_for_mark_zero_passes_flows_without_mark(run: Any, namespace: Namespace) -> None:
+    async def scenario() -> None:
+        async with Heard(namespace, mark=0) as heard:
+            with Sender(namespace) as sender:
+                sender.send("127.0.0.2", 51820, 20001)
+                await until(lambda: bool(heard.connections))
+                assert heard.flows("new") == [sender.flow("127.0.0.2", 20001)]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(("source", "destination"), [("127.0.0.1", "127.0.0.2"), ("::1", "::1")])
+@pytest.mark.parametrize("queue_threshold", [1, 8])
+def test_a_logged_packet_arrives_with_flow_prefix_and_interface(
+    run: Any, namespace: Namespace, source: str, destination: str, queue_threshold: int
+) -> None:
+    async def scenario() -> None:
+        async with Heard(namespace, queue_threshold=queue_threshold) as heard:
+            with Sender(namespace, source) as sender:
+                sender.send(destination, 40000, 40000)
+                await until(lambda: len(heard.packets) == 2)
+                event = heard.packets[0]
+                assert event.flow == sender.flow(destination, 40000)
+                assert (event.prefix, event.input_ifindex, event.output_ifindex) == ("gatewayd u", 0, 1)
+                assert not event.truncated
+                assert not event.fragment
+
+    run(scenario())
+
+
+def test_packets_logged_before_start_are_not_forgotten(run: Any, namespace: Namespace) -> None:
+    async def scenario() -> None:
+        heard = Heard(namespace)
+        with Sender(namespace) as sender:
+            sender.send("127.0.0.2", 40000, 51820)
+            async with heard:
+                await until(lambda: bool(heard.packets and heard.connections))
+
+    run(scenario())
+
+
+def test_a_flow_over_a_veth_pair_is_seen_where_it_arrives(run: Any, namespace: Namespace) -> None:
+    rules = """
+table inet lab {
+  chain in {
+    type filter hook input priority 0
+    udp dport 51820 ct mark set 0xa1000007 log prefix "in" group 77
+  }
+}
+"""
+
+    async def scenario(far: Namespace) -> None:
+        namespace.run(
+            ["ip", "link", "add", "lab0", "type", "veth", "peer", "name", "lab1", "netns", far.path]
+        )
+        for place, link, host in ((namespace, "lab0", 1), (far, "lab1", 2)):
+            place.run(["ip", "address", "add", f"192.0.2.{host}/24", "dev", link])
+            place.run(["ip", "address", "add", f"2001:db8::{host}/64", "dev", link, "nodad"])
+            place.run(["ip", "link", "set", link, "up"])
+        async with Heard(far) as heard:
+            for near, there in (("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")):
+                with Sender(namespace, near) as sender:
+                    wanted = sender.flow(there, 51820)
+                    sender.send(there, 51820)
+                    await until(lambda wanted=wanted: wanted in heard.flows("new"))
+                    assert heard.flows("new").count(wanted) == 1
+                    await until(lambda wanted=wanted: wanted in [event.flow for event in heard.packets])
+                    assert heard.packets[-1].input_ifindex > 1
+
+    with namespace_or_skip(rules) as far:
+        run(scenario(far))
+
+
+def test_an_overrun_is_reported_with_its_number_and_events_go_on(run: Any, namespace: Namespace) -> None:
+    """Under uvloop a socket that reports ENOBUFS is never read again: hence NETLINK_NO_ENOBUFS."""
+
+    async def scenario() -> None:
+        async with Heard(namespace, receive_buffer_bytes=4096) as heard:
+            with Sender(namespace) as sender, Sender(namespace) as second:
+                sender.send("127.0.0.2", *range(51820, 51890))
+                for _ in range(50):
+                    second.send("127.0.0.2", 40000)
+                await until(lambda: {"conntrack", "nflog"} <= set(heard.lost))
+                connections, packets = heard.source.stats["conntrack"], heard.source.stats["nflog"]
+                # The flow of `second` is marked otherwise: filtered, which is not a loss.
+                await until(lambda: connections.received + connections.overruns == 70)
+                await until(lambda: packets.received + packets.overruns == 50)
+                sender.send("127.0.0.2", 51899)
+                await until(lambda: sender.flow("127.0.0.2", 51899) in heard.flows("new"))
+
+    run(scenario())
+
+
+def test_a_wakeup_takes_a_bounded_helping(
+    run: Any, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gatewayd.watch.source.DATAGRAMS_PER_WAKEUP", 16)
+
+    async def scenario() -> None:
+        with Sender(namespace) as sender, Sender(namespace) as second:
+            heard = Heard(namespace)
+            for source in (sender, second):
+                source.send("127.0.0.2", *range(51840, 51890))
+            sizes: list[int] = []
+            heard.source._on_connections = lambda events: sizes.append(len(events))
+            async with heard:
+                await until(lambda: sum(sizes) == 100)
+            assert max(sizes) <= 16
+            assert heard.lost == []
+
+    run(scenario())
+
+
+def test_a_group_that_is_taken_is_a_missing_prerequisite(namespace: Namespace) -> None:
+    first = Heard(namespace)
+    try:
+        with pytest.raises(MissingPrerequisite, match="NFLOG group 77 is in use"):
+            Heard(namespace)
+    finally:
+        first.source.close()
+    Heard(namespace).source.close()
+
+
+def test_without_the_capability_it_is_a_missing_prerequisite() -> None:
+    script = """
+import os, sys
+from gatewayd.errors import MissingPrerequisite
+from gatewayd.watch.source import EventSource
+source = EventSource(group=77, mark=0, mask=0, on_packets=print, on_connections=print, on_lost=print)
+try:
+    os.setgroups([])
+    os.setresuid(65534, 65534, 65534)
+except OSError:
+    sys.exit(77)
+try:
+    source.open()
+except MissingPrerequisite as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    if done.returncode == 77:
+        pytest.skip("cannot give up root here")
+    assert "CAP_NET_ADMIN" in done.stdout, done.stderr

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+from math import inf
+
+import pytest
+
+from gatewayd.allowlist import Allowlist, decide, in_scope, matching_registrations, registered_by
+from gatewayd.model import (
+    Decision,
+    Flow,
+    Registration,
+    Status,
+    parse_address,
+    parse_prefix,
+    parse_service,
+    parse_services,
+)
+
+NOV = 1730419200.0  # 2024-11-01T00:00:00Z
+SCOPE = parse_services(["ipsec", "wireguard", "openvpn", "pptp"])
+
+
+def registration(
+    id: str = "PK-1",
+    clients: str = "203.0.113.0/28",
+    peers: str = "",
+    services: str = "",
+    status: Status = "active",
+    opens: float = -inf,
+    closes: float = inf,
+) -> Registration:
+    return Registration(
+        id=id,
+        category="bank",
+        status=status,
+        clients=tuple(sorted(map(parse_prefix, clients.split()))),
+        peers=tuple(sorted(map(parse_prefix, peers.split()))),
+        services=parse_services(services.split()),
+        valid_from_s=opens,
+        valid_until_s=closes,
+    )
+
+
+def flow(source: str, destination: str, service: str = "udp/4500") -> Flow:
+    wanted = parse_service(service)[0]
+    port = wanted.low if "/" in service else 0
+    return Flow(wanted.protocol, parse_address(source), parse_address(destination), 0, port)
+
+
+def decision_of(
+    subject: Flow, *held: Registration, now: float = NOV, scope: tuple[str, ...] | None = None
+) -> Decision:
+    allowlist = Allowlist()
+    for each in held:
+        allowlist.upsert(each)
+    decision = decide(allowlist, SCOPE if scope is None else parse_services(scope), subject, now)
+    matching = allowlist.matching(subject, now)
+    assert {each.id for each in matching} == {each.id for each in decision.registrations}
+    assert matching == matching_registrations(allowlist, subject, now)
+    assert all(registered_by(subject, each, now) == (each in matching) for each in held)
+    return decision
+
+
+OUT = flow("203.0.113.9", "198.51.100.7")
+BACK = flow("198.51.100.7", "203.0.113.9")
+
+
+@pytest.mark.parametrize(
+    ("subject", "held", "reason"),
+    [
+        (OUT, registration(), "registered by PK-1 (bank): source in 203.0.113.0/28"),
+        (BACK, registration(), "registered by PK-1 (bank): destination in 203.0.113.0/28"),
+        (
+            OUT,
+            registration(services="ipsec"),
+            "registered by PK-1 (bank): source in 203.0.113.0/28, service ipsec",
+        ),
+        (
+            flow("203.0.113.9", "198.51.100.7", "esp"),
+            registration(services="ipsec udp/51820"),
+            "registered by PK-1 (bank): source in 203.0.113.0/28, service ipsec",
+        ),
+        (
+            flow("203.0.113.9", "198.51.100.7", "udp/51820"),
+            registration(services="ipsec wireguard"),
+            "registered by PK-1 (bank): source in 203.0.113.0/28, service udp/51820",
+        ),
+        (
+            OUT,
+            registration(services="udp/4000-5000"),
+            "registered by PK-1 (bank): source in 203.0.113.0/28, service udp/4000-5000",
+        ),
+        (
+            OUT,
+            registration(peers="198.51.100.0/24 198.51.100.7/32"),
+            "registered by PK-1 (bank): source in 203.0.113.0/28, destination in peer 198.51.100.7/32",
+        ),
+        (
+            BACK,
+            registration(peers="198.51.100.7/32", services="udp/4500"),
+            "registered by PK-1 (bank): destination in 203.0.113.0/28, source in peer 198.51.100.7/32,"
+            " service udp/4500",
+        ),
+        (
+            flow("2001:db8:12::1", "2400:cb00::9"),
+            registration(clients="2001:db8::/32 2001:db8:12::/48 203.0.113.0/28"),
+            "registered by PK-1 (bank): source in 2001:db8:12::/48",
+        ),
+    ],
+)
+def test_a_registered_flow_is_told_which_registration_and_by_what(
+    subject: Flow, held: Registration, reason: str
+) -> None:
+    assert decision_of(subject, held) == Decision("registered", (held,), reason)
+
+
+@pytest.mark.parametrize(
+    ("subject", "held", "reason"),
+    [
+        (OUT, None, "no registration covers 203.0.113.9 or 198.51.100.7"),
+        (
+            OUT,
+            registration(clients="192.0.2.0/24"),
+            "no registration covers 203.0.113.9 or 198.51.100.7",
+        ),
+        (OUT, registration(status="suspended"), "PK-1 covers the source, but is suspended"),
+        (BACK, registration(status="revoked"), "PK-1 covers the destination, but is revoked"),
+        (
+            OUT,
+            registration(opens=NOV + 1),
+            "PK-1 covers the source, but its window opens at 2024-11-01T00:00:01Z",
+        ),
+        (
+            OUT,
+            registration(closes=NOV),
+            "PK-1 covers the source, but its window closed at 2024-11-01T00:00:00Z",
+        ),
+        (
+            flow("203.0.113.9", "198.51.100.7", "udp/51820"),
+            registration(services="ipsec"),
+            "PK-1 covers the source, but its services are ipsec, not udp/51820",
+        ),
+        (
+            flow("203.0.113.9", "198.51.100.7", "gre"),
+            registration(services="ipsec tcp/443"),
+            "PK-1 covers the source, but its services are ipsec, tcp/443, not gre",
+        ),
+        (
+            flow("203.0.113.9", "198.51.100.9"),
+            registration(peers="198.51.100.7/32"),
+            "PK-1 covers the source, but its peers do not include 198.51.100.9",
+        ),
+        (
+            flow("198.51.100.9", "203.0.113.9", "udp/51820"),
+            registration(peers="198.51.100.7/32", services="ipsec", status="suspended", opens=inf),
+            "PK-1 covers the destination, but is suspended and its peers do not include 198.51.100.9"
+            " and its services are ipsec, not udp/51820",
+        ),
+    ],
+)
+def test_an_unregistered_flow_is_told_what_stood_in_the_way(
+    subject: Flow, held: Registration | None, reason: str
+) -> None:
+    assert decision_of(subject, *([held] if held else [])) == Decision("unregistered", (), reason)
+
+
+def test_a_window_holds_from_its_first_moment_until_before_its_last() -> None:
+    held = registration(opens=10, closes=20)
+    words = [decision_of(OUT, held, now=now).word for now in (9.9, 10, 19.9, 20)]
+    assert words == ["unregistered", "registered", "registered", "unregistered"]
+
+
+def test_the_nearest_failure_is_the_one_that_lacks_least() -> None:
+    suspended = registration("PK-1", "203.0.113.8/29", peers="192.0.2.1/32", status="suspended")
+    other_service = registration("PK-2", "203.0.113.0/24", services="openvpn")
+    reason = decision_of(OUT, suspended, other_service).reason
+    assert reason == "PK-2 covers the source, but its services are openvpn, not udp/4500"
+
+
+def test_among_equals_the_source_then_the_longest_prefix_then_the_id_is_named() -> None:
+    far = registration("PK-1", "198.51.100.7/32", status="suspended")
+    wide = registration("PK-2", "203.0.113.0/24", status="suspended")
+    late = registration("PK-4", "203.0.113.0/28", status="suspended")
+    first = registration("PK-3", "203.0.113.0/28", status="suspended")
+    assert decision_of(OUT, far).reason.startswith("PK-1 covers the destination")
+    assert decision_of(OUT, far, wide).reason.startswith("PK-2 covers the source")
+    assert decision_of(OUT, far, wide, late, first).reason.startswith("PK-3 ")
+
+
+def test_further_registrations_are_named_and_many_are_counted() -> None:
+    held = [registration(f"PK-{number}") for number in range(1, 6)]
+    assert decision_of(OUT, *held[:2]).reason.endswith("203.0.113.0/28; also by PK-2")
+    assert decision_of(OUT, *held).reason.endswith("; also by PK-2, PK-3, PK-4 and 1 more")
+
+
+def test_a_registration_that_matches_in_several_ways_is_listed_once() -> None:
+    held = registration(clients="203.0.113.0/24 203.0.113.0/28")
+    inside = flow("203.0.113.9", "203.0.113.200")
+    assert decision_of(inside, held).registrations == (held,)
+
+
+def test_a_registrant_at_each_end_registers_the_flow_twice() -> None:
+    near, far = registration("PK-1"), registration("PK-2", "198.51.100.7/32")
+    assert decision_of(OUT, far, near).registrations == (near, far)
+
+
+def test_the_service_is_the_destination_port_in_both_roles() -> None:
+    held = registration(services="udp/4500")
+    reply_like = Flow(17, parse_address("198.51.100.7"), parse_address("203.0.113.9"), 4500, 40000)
+    assert decision_of(reply_like, held, scope=("udp",)).word == "unregistered"
+
+
+def test_a_peer_of_the_other_family_does_not_admit() -> None:
+    assert decision_of(OUT, registration(peers="2001:db8::/32")).word == "unregistered"
+
+
+def test_out_of_scope_traffic_is_told_the_scope_and_who_would_match() -> None:
+    subject = flow("203.0.113.9", "198.51.100.7", "tcp/443")
+    assert decision_of(subject, scope=("ipsec", "udp/51820")) == Decision(
+        "out_of_scope", (), "tcp/443 is outside the scope (ipsec, udp/51820)"
+    )
+    held = registration()
+    assert decision_of(subject, held, scope=()) == Decision(
+        "out_of_scope",
+        (held,),
+        "tcp/443 is outside the scope (empty); in scope it would be registered by PK-1",
+    )
+
+
+def test_a_service_is_in_scope_by_protocol_and_destination_port() -> None:
+    assert in_scope(SCOPE, flow("203.0.113.9", "198.51.100.7", "gre"))
+    assert in_scope(SCOPE, OUT)
+    assert not in_scope(SCOPE, flow("203.0.113.9", "198.51.100.7", "tcp/4500"))
+    assert not in_scope((), OUT)

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatewayd.model import Registration, parse_prefix
+from gatewayd.registry import merge
+from gatewayd.registry.merge import Changes, SourceSet, construct_changes
+
+PREFIXES = [parse_prefix(f"203.0.113.{n}") for n in range(4)]
+
+
+def registration(id: str, client: int = 0) -> Registration:
+    return Registration(id, "bank", "active", (PREFIXES[client],))
+
+
+def registry(**clients: int) -> dict[str, Registration]:
+    return {id: registration(id, client) for id, client in clients.items()}
+
+
+registries = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 3)).map(lambda d: registry(**d))
+
+
+@pytest.fixture(autouse=True)
+def _slices_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merge, "SLICE", 2)
+
+
+def test_one_source_is_the_registry_itself() -> None:
+    sources = SourceSet(["national", "lab"])
+    reading = registry(a=0)
+    sources.put("lab", reading)
+    assert sources.merge().registrations is reading
+    sources.put("national", {})
+    assert sources.merge().registrations is reading
+
+
+def test_no_source_is_an_empty_registry() -> None:
+    assert SourceSet([]).merge().registrations == {}
+
+
+def test_the_earlier_source_wins_and_only_other_content_is_a_conflict() -> None:
+    sources = SourceSet(["national", "lab", "local"])
+    sources.put("lab", registry(a=1, b=1, c=1))
+    sources.put("national", registry(a=0, b=1))
+    sources.put("local", registry(c=2, d=3))
+    merged = sources.merge()
+    assert merged.registrations == registry(a=0, b=1, c=1, d=3)
+    assert list(merged.registrations) == ["a", "b", "c", "d"]
+    assert len(merged.registrations) == 4
+    assert merged.conflicts == {"lab": 1, "local": 1}
+    assert "e" not in merged.registrations
+    with pytest.raises(KeyError):
+        merged.registrations["e"]
+
+
+def test_sources_that_were_never_read_are_known() -> None:
+    sources = SourceSet(["national", "lab"])
+    assert sources.unread() == ("national", "lab")
+    sources.put("lab", {})
+    assert sources.unread() == ("national",)
+    assert sources.reading_of("national") is None
+    assert sources.reading_of("lab") == {}
+
+
+def test_a_source_that_is_not_configured_is_refused() -> None:
+    with pytest.raises(KeyError):
+        SourceSet(["national"]).put("lab", {})
+
+
+def test_a_put_during_a_merge_does_not_show_in_it() -> None:
+    sources = SourceSet(["national", "lab"])
+    sources.put("national", registry(a=0))
+    sources.put("lab", registry(a=1, b=1, c=1))
+    slices = sources.merge_in_slices()
+    next(slices)
+    sources.put("lab", {})
+    assert merge.run_slices(slices).registrations == registry(a=0, b=1, c=1)
+
+
+def test_equal_registries_have_no_changes() -> None:
+    one = registry(a=0, b=1)
+    assert construct_changes(one, one) is None
+    assert construct_changes(one, registry(b=1, a=0)) is None
+    assert construct_changes({}, {}) is None
+
+
+def test_changes_are_what_is_new_or_different_and_the_ids_that_are_gone() -> None:
+    changes = construct_changes(registry(a=0, b=1, c=2), registry(b=1, c=3, d=0))
+    assert changes == Changes((registration("c", 3), registration("d")), ("a",))
+
+
+def test_long_work_yields_between_slices() -> None:
+    old, new = registry(a=0, b=0, c=0, d=0), registry(e=0, f=0)
+    slices = merge.changes_in_slices(old, new)
+    assert len(list(slices)) == 3
+
+
+@given(registries, registries)
+def test_changes_applied_to_the_old_registry_give_the_new_one(
+    old: dict[str, Registration], new: dict[str, Registration]
+) -> None:
+    changes = construct_changes(old, new)
+    assert (changes is None) == (old == new)
+    if changes is not None:
+        assert set(changes.withdrawals) == set(old) - set(new)
+        assert {r.id for r in changes.upserts} == {id for id in new if old.get(id) != new[id]}
+
+
+@given(st.lists(registries, max_size=4))
+def test_merging_is_a_dictionary_filled_from_the_last_source_to_the_first(
+    readings: list[dict[str, Registration]],
+) -> None:
+    names = [str(index) for index in range(len(readings))]
+    sources = SourceSet(names)
+    expected: dict[str, Registration] = {}
+    for name, reading in reversed(list(zip(names, readings, strict=True))):
+        sources.put(name, reading)
+        expected.update(reading)
+    merged = sources.merge().registrations
+    assert merged == expected
+    assert len(merged) == len(list(merged)) == len(expected)

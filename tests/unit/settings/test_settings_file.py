@@ -1,0 +1,55 @@
+"""The shell that reads the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gatewayd.errors import SettingsInvalid
+from gatewayd.settings import read_settings
+from gatewayd.settings.file import MAX_FILE_BYTES
+
+LAB = 'registry: {sources: [{name: lab, url: "file:/lab.csv", allow_unsigned: true}]}\n'
+
+
+def faults_of(path: Path | str) -> tuple[str, ...]:
+    with pytest.raises(SettingsInvalid) as refusal:
+        read_settings(path)
+    return refusal.value.faults
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text(LAB)
+    assert read_settings(path).registry.sources[0].name == "lab"
+    assert read_settings(str(path)) == read_settings(path)
+
+
+def test_faults_name_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_text(LAB + "statedir: /x\n")
+    assert faults_of(path) == (f"{path}:2:1: statedir: unknown key, expected state_dir",)
+
+
+def test_a_file_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
+    path = tmp_path / "g.yaml"
+    assert faults_of(path) == (f"{path}: cannot be read: No such file or directory, expected a YAML file",)
+
+
+def test_a_directory_is_a_fault(tmp_path: Path) -> None:
+    assert faults_of(tmp_path) == (f"{tmp_path}: cannot be read: Is a directory, expected a YAML file",)
+
+
+def test_a_path_with_a_nul_is_a_fault() -> None:
+    assert faults_of("a\0b") == ("a\0b: cannot be read: embedded null byte, expected a YAML file",)
+
+
+def test_bytes_that_are_not_utf8_are_a_fault_with_their_place(tmp_path: Path) -> None:
+    path = tmp_path / "g.yaml"
+    path.write_bytes(b"log:\n  lev\xe9l: info\n")
+    assert faults_of(path) == (f"{path}:2:6: (file): the byte 0xe9 is not UTF-8, expected UTF-8 text",)
+
+
+def test_a_file_without_end_is_not_read_to_its_end() -> None:
+    assert faults_of("/dev/zero") == (f"/dev/zero: is too large, expected at most {MAX_FILE_BYTES} bytes",)

@@ -1,0 +1,330 @@
+"""Text in; settings, or every fault with its place, out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatewayd.errors import SettingsInvalid
+from gatewayd.model import parse_prefix, parse_services
+from gatewayd.settings import (
+    ListenAddress,
+    ProtectedCategory,
+    RadiusClient,
+    RadiusSettings,
+    RateLimit,
+    RegistrySettings,
+    RemovalLimit,
+    Settings,
+    SourceSettings,
+    SubscriberSettings,
+    load_settings,
+)
+
+LAB = 'registry: {sources: [{name: lab, url: "file:/lab.csv", allow_unsigned: true}]}\n'
+LAB_SOURCE = SourceSettings("lab", "file:/lab.csv", allow_unsigned=True)
+
+
+def faults_of(text: str) -> list[str]:
+    with pytest.raises(SettingsInvalid) as refusal:
+        load_settings(text, "g.yaml")
+    return list(refusal.value.faults)
+
+
+def test_what_is_left_out_has_its_default() -> None:
+    assert load_settings(LAB, "g.yaml") == Settings(RegistrySettings((LAB_SOURCE,)))
+
+
+def test_a_heading_with_nothing_under_it_has_its_defaults() -> None:
+    text = LAB + "policy:\nsubscribers:\nhttp: ~\n"
+    assert load_settings(text, "g.yaml") == Settings(RegistrySettings((LAB_SOURCE,)))
+
+
+def test_every_key_reaches_its_field() -> None:
+    text = """\
+registry:
+  sources:
+    - {name: lab, url: "file:///lab", allow_unsigned: yes, format: ndjson, max_bytes: 512MiB, keys: []}
+    - {name: web, url: "http://registry.example/feed.csv", allow_unsigned: true}
+  refresh: 2m
+  retry: 5s
+  expire: 1d
+  local: null
+  shrink_guard: {max_removed: 20, min_removed: 3, protected: {bpo: 1%}}
+  on_stale: observe
+policy:
+  mode: limit
+  starts: 2025-07-01T00:00:00+05:00
+  canary: 10%
+  drain: 0
+  scope: [wireguard, udp/500-501, esp]
+  interfaces: {inside: [ppp*], outside: [eth0, eth1]}
+  on_registered: {dscp: ef, mark: "0x10"}
+  on_unregistered: {dscp: 8, mark: 0x20, limit: 1mbit/s}
+subscribers:
+  pepper_file: /pepper
+  radius: {listen: ["[::]:1813"], clients: [{address: 10.0.0.1, secret_file: /secret}]}
+kernel: {table: gw, priority: 5, ct_mark_mask: 0x0000fff0, verify_every: 30s, nflog_group: 7, nflog_rate: 50}
+watch: {unregistered: off}
+http: {listen: "[::1]:0", socket: /api.sock}
+state_dir: /state
+log: {level: debug, format: json}
+"""
+    settings = load_settings(text, "g.yaml")
+    registry, policy, kernel = settings.registry, settings.policy, settings.kernel
+    assert registry.sources == (
+        SourceSettings("lab", "file:///lab", allow_unsigned=True, format="ndjson", max_bytes=512 << 20),
+        SourceSettings("web", "http://registry.example/feed.csv", allow_unsigned=True),
+    )
+    assert (registry.refresh_s, registry.retry_s, registry.expire_s) == (120.0, 5.0, 86400.0)
+    assert (registry.local, registry.on_stale) == (None, "observe")
+    assert (registry.shrink_guard.max_removed, registry.shrink_guard.min_removed) == (RemovalLimit(20), 3)
+    assert registry.shrink_guard.protected == (ProtectedCategory("bpo", RemovalLimit(fraction=0.01)),)
+    assert (policy.mode, policy.starts_at, policy.canary_percent) == ("limit", 1751310000.0, 10)
+    assert (policy.drain_s, policy.scope_words) == (0.0, ("wireguard", "udp/500-501", "esp"))
+    assert policy.scope == parse_services(["wireguard", "udp/500-501", "esp"])
+    assert (policy.interfaces.inside, policy.interfaces.outside) == (("ppp*",), ("eth0", "eth1"))
+    assert (policy.on_registered.dscp, policy.on_registered.mark) == (46, 16)
+    assert (policy.on_unregistered.dscp, policy.on_unregistered.mark) == (8, 32)
+    assert policy.on_unregistered.limit == RateLimit(125_000)
+    radius = RadiusSettings(
+        (RadiusClient(parse_prefix("10.0.0.1"), "/secret"),), (ListenAddress("::", 1813),)
+    )
+    assert settings.subscribers == SubscriberSettings("/pepper", radius)
+    assert (kernel.table, kernel.priority, kernel.ct_mark_mask) == ("gw", 5, 0xFFF0)
+    assert (kernel.verify_every_s, kernel.nflog_group, kernel.nflog_rate_per_s) == (30.0, 7, 50)
+    assert settings.watch.unregistered == "off"
+    assert (settings.http.listen, settings.http.socket) == (ListenAddress("::1", 0), "/api.sock")
+    assert (settings.state_dir, settings.log.level, settings.log.format) == ("/state", "debug", "json")
+
+
+def test_every_fault_is_told_at_once_in_file_order_with_its_place() -> None:
+    text = """\
+statedir: /x
+registry:
+  refresh: 60
+  sources:
+    - {name: a, url: "https://registry.example/feed/notification.jws", keys: [/k.pub]}
+    - {name: b, url: "file:/b.csv"}
+    - {url: "file:/c.csv", allow_unsigned: maybe}
+policy:
+  canary: 10%
+  canary: 20%
+  scope: [ipsec, esp/1]
+log: [info]
+kernel: {table: 5, ct_mark_mask: 0xf0f0, priority: 1000}
+"""
+    assert faults_of(text) == [
+        "g.yaml:1:1: statedir: unknown key, expected state_dir",
+        "g.yaml:3:12: registry.refresh: '60' has no unit, expected a duration from 1s to 7d such as 60s",
+        "g.yaml:5:22: registry.sources[0].url: signed feeds are not supported by this version; "
+        "use file:, http: or https: NDJSON or CSV",
+        "g.yaml:6:22: registry.sources[1].url: is an unsigned source, "
+        "expected allow_unsigned: true beside it",
+        "g.yaml:7:7: registry.sources[2].name: is missing, expected a word such as national",
+        "g.yaml:7:44: registry.sources[2].allow_unsigned: 'maybe' is neither true nor false, "
+        "expected true or false",
+        "g.yaml:10:3: policy.canary: is given twice, expected it once (first at line 9)",
+        "g.yaml:11:18: policy.scope[1]: 'esp/1' is not a service: esp has no ports, "
+        "expected a bundle, a protocol, or protocol/port such as udp/51820",
+        "g.yaml:12:6: log: is a list, expected a mapping of level, format",
+        "g.yaml:13:17: kernel.table: '5' is not an nft identifier, expected a name such as gatewayd",
+        "g.yaml:13:34: kernel.ct_mark_mask: '0xf0f0' has a gap between its bits, "
+        'expected at least 4 neighbouring bits of 32 such as "0xff000000"',
+        "g.yaml:13:52: kernel.priority: '1000' is out of range, expected a whole number from -400 to 400",
+    ]
+
+
+SOURCES_EXPECTED = (
+    "expected a list of at least one source such as "
+    '{name: national, url: "https://registry.example/feed.csv", allow_unsigned: true}'
+)
+KEYS = "registry, policy, subscribers, kernel, watch, http, state_dir, log"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", f"1:1: registry.sources: is missing, {SOURCES_EXPECTED}"),
+        ("# nothing\n", f"1:1: registry.sources: is missing, {SOURCES_EXPECTED}"),
+        ("registry:\n", f"1:10: registry.sources: is missing, {SOURCES_EXPECTED}"),
+        ("registry: {sources: }\n", f"1:20: registry.sources: is empty, {SOURCES_EXPECTED}"),
+        ("registry: {sources: []}\n", f"1:21: registry.sources: is an empty list, {SOURCES_EXPECTED}"),
+        ("registry: {sources: lab}\n", f"1:21: registry.sources: is a single value, {SOURCES_EXPECTED}"),
+        (LAB + "xyzzy: 1\n", f"2:1: xyzzy: unknown key, expected one of {KEYS}"),
+        (LAB + "? [a]\n: 1\n", "2:3: (file): a key is a list, expected a word"),
+        ("- registry\n", f"1:1: (file): is a list, expected a mapping of {KEYS}"),
+        (LAB + "state_dir:\n", "2:11: state_dir: is empty, expected an absolute path"),
+        (LAB + "state_dir: [/x]\n", "2:12: state_dir: is a list, expected an absolute path"),
+        (LAB + "subscribers: {}\n", "2:14: subscribers.pepper_file: is missing, expected an absolute path"),
+        (
+            LAB + "kernel: {nflog_rate: 0}\n",
+            "2:22: kernel.nflog_rate: '0' is out of range, "
+            "expected a whole number of packets per second from 1 to 1000000",
+        ),
+        (
+            LAB + f"http: {{socket: /{'a' * 107}}}\n",
+            f"2:16: http.socket: '/{'a' * 56}...' is longer than 107 bytes, "
+            "expected an absolute path of at most 107 bytes",
+        ),
+        (
+            LAB + "watch: {unregistered: all}\n",
+            "2:23: watch.unregistered: 'all' is not known, expected one of off, aggregate, flows",
+        ),
+        (
+            LAB.replace("}]}", "}], refresh: 2d, expire: 1d}"),
+            "1:101: registry.expire: is shorter than refresh, "
+            "expected longer: everything would be stale at once",
+        ),
+        (
+            LAB.replace("}]}", "}], refresh: 7d, expire: 1d}").replace("lab,", "a/b,"),
+            "1:29: registry.sources[0].name: 'a/b' is not a name, expected a word such as national",
+        ),
+        (
+            LAB.replace("true", "true, keys: [/k.pub]"),
+            "1:84: registry.sources[0].keys: would verify nothing, as the source is unsigned; "
+            "expected no keys",
+        ),
+        (
+            LAB.replace("}]", '}, {name: lab, url: "file:/b", allow_unsigned: 1}]'),
+            "1:79: registry.sources[1]: name 'lab' is given twice, expected it once (first at line 1)",
+        ),
+        (
+            LAB.replace("}]}", "}], shrink_guard: {protected: [bank]}}"),
+            "1:106: registry.shrink_guard.protected: is a list, "
+            "expected a mapping of categories to limits such as {bank: 0}",
+        ),
+        (
+            LAB.replace("}]}", "}], shrink_guard: {protected: {Bank: 0, bpo: x}}}"),
+            "1:107: registry.shrink_guard.protected.Bank: "
+            "'Bank' is not a lower-case word of at most 32 characters, expected a category such as bank",
+        ),
+        (
+            LAB + "policy: {mode: limit, canary: 5, on_unregistered: {limit: null}}\n",
+            "2:59: policy.on_unregistered.limit: is null in mode limit, expected a rate such as 64kbyte/s",
+        ),
+        (
+            LAB + "policy: {interfaces: {inside: [eth1, eth0], outside: [eth0]}}\n",
+            "2:54: policy.interfaces.outside: eth0 is inside as well, expected it on one side only",
+        ),
+        (
+            LAB + "policy: {interfaces: {inside: [eth1, eth1, 'eth/2', 'eth/2', [x], [x]]}}\n",
+            "2:38: policy.interfaces.inside[1]: 'eth1' is given twice, expected it once (first at line 2)",
+        ),
+        (
+            LAB + "policy: {scope: []}\n",
+            "2:17: policy.scope: is an empty list, "
+            "expected a list of at least one service such as [ipsec, udp/51820]",
+        ),
+        (
+            LAB + "policy: {starts: 2025-07-01 00:00:00}\n",
+            "2:18: policy.starts: '2025-07-01 00:00:00' has no offset from UTC, "
+            "expected a time with its offset such as 2025-07-01T00:00:00+05:00, or null",
+        ),
+    ],
+)  # fmt: skip
+def test_a_fault_says_where_what_is_wrong_and_what_is_expected(text: str, fault: str) -> None:
+    assert f"g.yaml:{fault}" in faults_of(text)
+
+
+def test_a_check_across_keys_is_silent_when_one_of_them_is_faulty() -> None:
+    text = LAB.replace("}]}", "}], refresh: 7d, expire: x}")
+    assert [fault.split(":")[3] for fault in faults_of(text)] == [" registry.expire"]
+
+
+def test_a_fault_in_a_source_does_not_hide_that_its_name_is_taken() -> None:
+    assert faults_of(LAB.replace("}]", '}, {name: lab, url: "file:/b"}, {url: [x]}]')) == [
+        "g.yaml:1:79: registry.sources[1]: name 'lab' is given twice, expected it once (first at line 1)",
+        "g.yaml:1:96: registry.sources[1].url: is an unsigned source, "
+        "expected allow_unsigned: true beside it",
+        "g.yaml:1:108: registry.sources[2].name: is missing, expected a word such as national",
+        "g.yaml:1:114: registry.sources[2].url: is a list, expected a URL such as "
+        "file:/etc/gatewayd/registry.ndjson or https://registry.example/feed.csv",
+    ]
+
+
+def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:
+    faults = faults_of(LAB.replace("file:/lab.csv", "https://joe:secret@registry.example/"))
+    assert len(faults) == 1
+    assert "carries credentials" in faults[0]
+    assert "secret" not in faults[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("a:\n\tb: 1\n", "2:1: (file): is not valid YAML: a tab stands here, expected spaces"),
+        ("a: b: c\n", "1:5: (file): is not valid YAML: mapping values are not allowed here"),
+        (
+            "a: 'x\n",
+            "2:1: (file): is not valid YAML: while scanning a quoted scalar, found unexpected end of stream "
+            "(from line 1)",
+        ),
+        ("a: *b\n", "1:4: (file): is not valid YAML: found undefined alias 'b'"),
+        (
+            "a: 1\n---\nb: 1\n",
+            "2:1: (file): is not valid YAML: expected a single document in the stream, "
+            "but found another document (from line 1)",
+        ),
+        ("a: 1\nb: \x00\n", "2:4: (file): the character U+0000 is not allowed, expected YAML text"),
+        ("a: !!python/object:os.system x\n", "1:4: (file): the tag 'python/object:os.system' is not known, "
+         "expected no tag"),
+        ("a: !x [1]\n", "1:4: (file): the tag '!x' is not known, expected no tag"),
+        ("a: &a [*a]\n", "1:4: (file): has aliases that contain themselves "
+         "or expand to more than 50000 values"),
+        ("[" * 5000, "1:16: (file): is nested too deeply, expected at most 16 levels"),
+    ],
+)  # fmt: skip
+def test_what_is_no_document_is_one_fault_with_its_place(text: str, fault: str) -> None:
+    assert faults_of(text) == [f"g.yaml:{fault}"]
+
+
+def test_an_escape_beyond_unicode_is_a_fault() -> None:
+    (fault,) = faults_of('a: "\\UFFFFFFFF"\n')
+    assert fault.startswith("g.yaml:1:7: (file): is not valid YAML: ")
+
+
+def test_aliases_that_multiply_stop_at_the_limit() -> None:
+    levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 20)}]\n" for n in range(1, 10))
+    (fault,) = faults_of("l0: &l0 x\n" + levels)
+    assert fault.endswith("(file): has aliases that contain themselves or expand to more than 50000 values")
+
+
+def test_an_anchor_and_its_aliases_are_one_value() -> None:
+    text = LAB + "policy: {on_registered: &same {mark: 0x10}, on_unregistered: *same}\n"
+    policy = load_settings(text, "g.yaml").policy
+    assert policy.on_registered.mark == policy.on_unregistered.mark == 16
+
+
+def test_a_byte_order_mark_is_no_fault() -> None:
+    assert load_settings("\ufeff" + LAB, "g.yaml").registry.sources == (LAB_SOURCE,)
+
+
+YAML_BITS = st.sampled_from(
+    [*"{}[]:,-?&*!|>'\"%@`#~ \n\t", "\n  ", ": ", "- ", "---\n", "...\n", "<<: ", "&a ", "*a", "!!str ",
+     "\\U", "null", "registry", "sources", "name", "url", "file:/x", "policy", "mode", "5%", "0x", "1", "é",
+     "\ud800", "\x85", "\ufeff"]
+)  # fmt: skip
+
+
+@given(st.one_of(st.text(), st.lists(YAML_BITS).map("".join)))
+def test_arbitrary_text_raises_faults_and_nothing_else(text: str) -> None:
+    # Settings never come of it: a source with all that it needs does not arise by chance.
+    faults = faults_of(text)
+    assert faults
+    assert all(fault.startswith("g.yaml:") and fault.isprintable() for fault in faults)
+
+
+SCALARS = st.one_of(st.text(max_size=12), YAML_BITS).map(lambda text: repr(text).replace("\\'", "''"))
+PATHS = ["registry: {refresh: X}", "policy: {scope: [X]}", "policy: {starts: X}", "kernel: {ct_mark_mask: X}",
+         "http: {listen: X}", "registry: {sources: [{name: X, url: X, max_bytes: X}]}",
+         "registry: {shrink_guard: {max_removed: X, protected: {X: X}}}",
+         "policy: {on_unregistered: {dscp: X, mark: X, limit: X}, interfaces: {inside: [X]}}"]  # fmt: skip
+
+
+@given(st.sampled_from(PATHS), SCALARS)
+def test_an_arbitrary_value_under_a_known_key_is_accepted_or_a_fault(path: str, scalar: str) -> None:
+    with pytest.raises(SettingsInvalid) as refusal:
+        load_settings(path.replace("X", scalar), "g.yaml")
+    assert all(fault.isprintable() for fault in refusal.value.faults)

@@ -1,0 +1,89 @@
+"""The typed sections by themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from gatewayd.model import parse_services
+from gatewayd.settings import (
+    ListenAddress,
+    PolicySettings,
+    RateLimit,
+    RegistrySettings,
+    RemovalLimit,
+    Settings,
+    SourceSettings,
+)
+
+
+def test_settings_are_values_that_can_be_compared_hashed_and_taken_apart() -> None:
+    sources = (SourceSettings("lab", "file:/lab.csv", allow_unsigned=True),)
+    first, second = Settings(RegistrySettings(sources)), Settings(RegistrySettings(sources))
+    assert first == second
+    assert hash(first) == hash(second)
+    assert dataclasses.asdict(first)["policy"]["mode"] == "observe"
+
+
+def test_the_scope_follows_its_words() -> None:
+    policy = dataclasses.replace(PolicySettings(), scope_words=("wireguard", "esp"))
+    assert policy.scope == parse_services(["esp", "wireguard"])
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [(ListenAddress("::1", 1), "[::1]:1"), (ListenAddress("127.0.0.1", 0), "127.0.0.1:0")],
+)
+def test_a_listen_address_prints_as_it_is_written(address: ListenAddress, text: str) -> None:
+    assert str(address) == text
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_second", "text"),
+    [(65536, "64kbyte/s"), (1 << 20, "1mbyte/s"), (3 << 30, "3gbyte/s"), (1500, "1500byte/s")],
+)
+def test_a_rate_prints_in_the_largest_unit_that_is_exact(bytes_per_second: int, text: str) -> None:
+    assert str(RateLimit(bytes_per_second)) == text
+
+
+@pytest.mark.parametrize(
+    ("limit", "allowed", "text"),
+    [
+        (RemovalLimit(count=7), 7, "7"),
+        (RemovalLimit(fraction=0.05), 50, "5%"),
+        (RemovalLimit(fraction=0.0005), 0, "0.05%"),
+        (RemovalLimit(), 0, "0%"),
+    ],
+)
+def test_a_removal_limit_is_a_count_or_a_share_rounded_down(
+    limit: RemovalLimit, allowed: int, text: str
+) -> None:
+    assert limit.allowed_of(1000) == allowed
+    assert str(limit) == text
+
+
+@given(st.integers(0, 100), st.integers(0, 10**9))
+@example(29, 100)
+def test_a_percentage_of_a_total_is_exact_where_it_is_whole(percent: int, total: int) -> None:
+    assert RemovalLimit(fraction=percent / 100).allowed_of(total) == percent * total // 100
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "is_signed"),
+    [
+        ("file:/etc/lab.csv", "/etc/lab.csv", False),
+        ("file:///etc/my%20list.csv", "/etc/my list.csv", False),
+        ("https://registry.example/feed.csv", None, False),
+        ("https://registry.example/feed/notification.jws", None, True),
+        ("file:/feed/notification.jws", "/feed/notification.jws", True),
+    ],
+)
+def test_a_source_knows_its_file_and_whether_it_is_signed(
+    url: str, path: str | None, is_signed: bool
+) -> None:
+    source = SourceSettings("x", url)
+    assert source.path == path
+    assert source.is_signed is is_signed

@@ -1,0 +1,54 @@
+"""The parts that a schema is made of, by themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gatewayd.settings.readers import FAULTY, Found, Key, OrNull, Report, Section, Value, join_path, quote
+from gatewayd.settings.tree import MappingNode, Place, ScalarNode
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    weight_g: int | None
+
+
+PARCEL = Section(Parcel, {"weight": Key("weight_g", OrNull(Value("a weight", int)))})
+
+
+def test_a_required_key_that_may_be_null_must_still_be_there() -> None:
+    report = Report()
+    assert PARCEL.read(MappingNode(Place(3, 4)), "parcel", report) is FAULTY
+    assert report.lines("f") == ("f:3:4: parcel.weight: is missing, expected a weight",)
+
+
+def test_a_required_key_that_may_be_null_is_none_when_it_is() -> None:
+    report = Report()
+    pair = (ScalarNode(Place(1, 1), "weight"), ScalarNode(Place(1, 9), "", is_null=True))
+    assert PARCEL.read(MappingNode(Place(1, 1), (pair,)), "", report) == Parcel(None)
+    assert report.lines("f") == ()
+
+
+def test_a_fault_across_keys_is_told_of_the_section_when_the_key_is_not_in_the_file() -> None:
+    report = Report()
+    Found(MappingNode(Place(5, 6)), "parcel", report).add("size.width_mm", "is missing")
+    assert report.lines("f") == ("f:5:6: parcel.size.width_mm: is missing",)
+
+
+def test_a_quote_is_bounded_printable_and_without_credentials() -> None:
+    assert quote("x" * 100) == repr("x" * 57 + "...")
+    assert quote("\ud800\n") == r"'\ud800\n'"
+    assert quote("htps://joe:secret@x/") == "'htps://***@x/'"
+
+
+def test_a_key_that_is_no_word_is_quoted_in_its_path() -> None:
+    assert join_path("policy", "mode") == "policy.mode"
+    assert join_path("", "a b") == "'a b'"
+
+
+def test_the_same_fault_of_an_anchor_and_its_alias_is_told_once() -> None:
+    report = Report()
+    report.add(Place(2, 1), "b", "is wrong")
+    report.add(Place(1, 1), "", "is wrong")
+    report.add(Place(2, 1), "b", "is wrong")
+    assert report.lines("f") == ("f:1:1: (file): is wrong", "f:2:1: b: is wrong")

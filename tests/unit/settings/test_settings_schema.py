@@ -1,0 +1,90 @@
+"""The schema, the model and the example file agree, key for key."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from gatewayd.model import parse_prefix
+from gatewayd.settings import (
+    ListenAddress,
+    RadiusClient,
+    RadiusSettings,
+    RegistrySettings,
+    Settings,
+    SourceSettings,
+    SubscriberSettings,
+    load_settings,
+)
+from gatewayd.settings.readers import ListOf, OrNull, Reader, Section
+from gatewayd.settings.schema import SETTINGS
+
+EXAMPLE = Path(__file__).parents[3] / "config" / "gatewayd.example.yaml"
+
+
+def sections(reader: Reader, path: str) -> Iterator[tuple[str, Section]]:
+    """Every section below `reader`, with its path in the document."""
+    match reader:
+        case Section(keys=keys):
+            yield path, reader
+            for name, key in keys.items():
+                yield from sections(key.reader, f"{path}.{name}".lstrip("."))
+        case OrNull(reader=inner):
+            yield from sections(inner, path)
+        case ListOf(item=item):
+            yield from sections(item, f"{path}.0")
+
+
+SECTIONS = dict(sections(SETTINGS, ""))
+
+
+def read_example(*, with_subscribers: bool) -> str:
+    lines = EXAMPLE.read_text().splitlines(keepends=True)
+    if with_subscribers:
+        start = lines.index("#subscribers:\n")
+        end = lines.index("\n", start)
+        lines[start:end] = [line[1:] for line in lines[start:end]]
+    return "".join(lines)
+
+
+@pytest.mark.parametrize("path", SECTIONS)
+def test_every_field_of_the_model_has_one_key(path: str) -> None:
+    section = SECTIONS[path]
+    fields = [field.name for field in dataclasses.fields(section.cls) if field.init]
+    assert sorted(key.field for key in section.keys.values()) == sorted(fields)
+
+
+@pytest.mark.parametrize("path", SECTIONS)
+def test_a_check_reads_fields_that_there_are(path: str) -> None:
+    section = SECTIONS[path]
+    fields = {field.name for field in dataclasses.fields(section.cls)}
+    assert all(fields.issuperset(check.keys) for check in section.checks)
+
+
+@pytest.mark.parametrize("path", SECTIONS)
+def test_every_key_is_in_the_example(path: str) -> None:
+    there = yaml.safe_load(read_example(with_subscribers=True))
+    for step in path.split(".") if path else ():
+        there = there[int(step)] if step.isdigit() else there[step]
+    assert set(there) == set(SECTIONS[path].keys)
+
+
+def test_the_example_shows_the_defaults() -> None:
+    shown = load_settings(read_example(with_subscribers=False), "example")
+    assert shown == Settings(RegistrySettings(shown.registry.sources))
+
+
+def test_the_example_shows_the_defaults_of_a_source() -> None:
+    source = load_settings(read_example(with_subscribers=False), "example").registry.sources[0]
+    assert source == SourceSettings(source.name, source.url, allow_unsigned=True)
+
+
+def test_the_example_shows_the_defaults_of_subscribers_when_they_are_turned_on() -> None:
+    clients = (RadiusClient(parse_prefix("10.0.0.0/24"), "/etc/gatewayd/radius.secret"),)
+    shown = load_settings(read_example(with_subscribers=True), "example").subscribers
+    assert shown == SubscriberSettings("/etc/gatewayd/pepper", RadiusSettings(clients))
+    assert RadiusSettings(clients).listen == (ListenAddress("0.0.0.0", 1813),)
