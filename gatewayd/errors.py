@@ -78,7 +78,7 @@ class InputRejected(GatewaydError):
 
 
 class PrefixInvalid(InputRejected):
-    """`code` is one of `prefix_syntax`, `prefix_host_bits`, `prefix_too_short`."""
+    """`code`: `prefix_syntax`, `prefix_host_bits`, `prefix_too_short` or `prefix_not_unicast`."""
 
     def __init__(self, text: str, code: str, why: str) -> None:
         self.text = text

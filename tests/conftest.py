@@ -13,7 +13,7 @@ _missing = cache(missing_for_lab)
 
 @pytest.fixture(scope="session")
 def kernel() -> None:
-    """For fixtures of session or module scope, which are made before the marker of their test is looked at."""
+    """For fixtures of session or module scope that need the lab."""
     if reason := _missing():
         pytest.skip(reason)
 

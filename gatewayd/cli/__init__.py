@@ -1,1 +1,98 @@
-def main() -> None: ...
+"""`gatewayd`: one file a command, each exporting `command`; imported when it is used.
+
+`gatewayd --help` and a shell's completion import nothing of a command, so the names and the one-line helps
+stand in the table below. `run`, `plan` and `teardown` touch the kernel; `check` and `registry` look at files;
+`status`, `explain`, `registrations`, `flows` and `sync` ask the daemon, through `client`, over its Unix socket,
+and print through `output`: tables on a terminal, plain aligned text elsewhere, the API's own JSON with
+`--json`.
+
+Exit status (DESIGN §8): 0 ok, 1 failed, 2 usage or configuration, 3 daemon not reachable, 130 interrupted.
+It is decided here, from the class of the error; a command raises and never catches to choose a number. A fault
+is one line on stderr and never a traceback; a traceback is a bug.
+
+Review notes: can an engineer at three in the morning see first what is wrong? Is the output without a terminal
+stable enough for a script, and does `--json` have everything the text has? Does text from outside (errors of
+sources, addresses of pages) reach the terminal without its control characters? Does the command say what it
+would have needed when it fails? Is the import of the command still lazy?
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Final
+
+import click
+
+from gatewayd import __version__
+from gatewayd.errors import DaemonNotReachable, GatewaydError, SettingsInvalid, UsageError
+
+COMMANDS: Final[dict[str, str]] = {
+    "run": "Run the daemon.",
+    "check": "Check a configuration file.",
+    "plan": "Show what would change in the kernel; touch nothing.",
+    "status": "Show what the daemon is doing, on one screen.",
+    "explain": "Say why a flow passes or does not.",
+    "registrations": "List registrations, or show one.",
+    "flows": "List the registered flows that are alive.",
+    "sync": "Read the registry now.",
+    "registry": "Work with registry files.",
+    "teardown": "Remove the table from the kernel.",
+    "demo": "Show it all in a lab on this machine.",
+}
+"""Commands in the order of the help, each with its line there; `cli/<name>.py` has the rest."""
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_NOT_REACHABLE: Final = 3
+EXIT_INTERRUPTED: Final = 130
+
+
+def exit_status(error: GatewaydError) -> int:
+    """What an error means to the shell."""
+    if isinstance(error, DaemonNotReachable):
+        return EXIT_NOT_REACHABLE
+    return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+
+
+class CommandGroup(click.Group):
+    """A group whose commands are modules, imported on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = f"{__name__}.{cmd_name}"
+        try:
+            command = import_module(module).command
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+            raise click.ClickException(f"this gatewayd was built without the command {cmd_name}") from None
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except GatewaydError as error:
+            # The faults of a configuration begin with their place, as a compiler's do.
+            prefix = "" if isinstance(error, SettingsInvalid) else "gatewayd: "
+            click.echo(f"{prefix}{error}", err=True)
+            ctx.exit(exit_status(error))
+        except (KeyboardInterrupt, click.Abort):
+            ctx.exit(EXIT_INTERRUPTED)
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gatewayd")
+def main() -> None:
+    """Keep registered VPN traffic passing.
+
+    Exit status: 0 ok, 1 failed, 2 usage or configuration, 3 daemon not reachable.
+    """

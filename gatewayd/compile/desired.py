@@ -25,13 +25,14 @@ class DesiredSet:
 
 
 class DesiredSets:
-    """All masks in use and their keys. `unprogrammed`: ids of registrations past a bound, with the reason."""
+    """All masks in use and their keys."""
 
     def __init__(self, most_masks: int = MOST_MASKS) -> None:
         self._most_masks = most_masks
         self._sets: dict[Mask, DesiredSet] = {}
         self._masks_of_family = {4: 0, 6: 0}
-        self.unprogrammed: dict[str, str] = {}
+        # By identity: while one form of a registration replaces another, both are known here.
+        self._unprogrammed: dict[int, tuple[Registration, str]] = {}
 
     def __contains__(self, mask: Mask) -> bool:
         return mask in self._sets
@@ -47,6 +48,13 @@ class DesiredSets:
     def count(self) -> int:
         """Elements over all sets."""
         return sum(len(desired.keys) for desired in self._sets.values())
+
+    def unprogrammed(self) -> dict[str, str]:
+        """Ids of the registrations past a bound, with the reason."""
+        return {registration.id: reason for registration, reason in self._unprogrammed.values()}
+
+    def count_unprogrammed(self) -> int:
+        return len(self._unprogrammed)
 
     def add(self, registration: Registration) -> list[tuple[Mask, bytes]]:
         """Want the registration's elements; returns those that nobody wanted before."""
@@ -67,7 +75,7 @@ class DesiredSets:
 
     def remove(self, registration: Registration) -> list[tuple[Mask, bytes]]:
         """Take back an `add` of this very registration; returns the elements that nobody wants now."""
-        if self.unprogrammed.pop(registration.id, None) is not None:
+        if self._unprogrammed.pop(id(registration), None) is not None:
             return []
         gone = []
         for mask, key in compile_elements(registration):
@@ -93,7 +101,8 @@ class DesiredSets:
     def _admit(self, registration: Registration) -> bool:
         count = count_elements(registration)
         if count > MOST_ELEMENTS:
-            self.unprogrammed[registration.id] = f"needs {count} elements, at most {MOST_ELEMENTS} are made"
+            reason = f"needs {count} elements, at most {MOST_ELEMENTS} are made"
+            self._unprogrammed[id(registration)] = (registration, reason)
             return False
         needed = {mask for mask, _ in compile_elements(registration) if mask not in self._sets}
         if not needed:
@@ -101,9 +110,8 @@ class DesiredSets:
         for family in (4, 6):
             more = sum(mask.family == family for mask in needed)
             if self._masks_of_family[family] + more > self._most_masks:
-                self.unprogrammed[registration.id] = (
-                    f"needs {more} new masks for IPv{family}, {self._masks_of_family[family]} of at most "
-                    f"{self._most_masks} are in use"
-                )
+                in_use = f"{self._masks_of_family[family]} of at most {self._most_masks} are in use"
+                reason = f"needs {more} new masks for IPv{family}, {in_use}"
+                self._unprogrammed[id(registration)] = (registration, reason)
                 return False
         return True

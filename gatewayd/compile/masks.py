@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from gatewayd.model.mask import ANY_PEER, Mask
 from gatewayd.model.registration import Registration
@@ -44,7 +44,7 @@ def compile_elements(registration: Registration) -> Iterator[tuple[Mask, bytes]]
                     yield intern_mask(family, client.length, peer.length, selector), key + suffix
 
 
-@lru_cache(maxsize=None)
+@cache
 def intern_mask(family: int, client_length: int, peer_length: int, selector: str) -> Mask:
     """One object for a mask; at most 2 · 129 · 130 · 23 of them exist, and DesiredSets bounds those in use."""
     return Mask(4 if family == 4 else 6, client_length, peer_length, selector)

@@ -19,7 +19,7 @@ from gatewayd.model.mask import ANY_PEER, Mask
 from gatewayd.model.policy import Policy
 from gatewayd.model.prefix import Family, format_address, mask_bytes
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS, Service
-from gatewayd.model.transaction import RulesTag, Ruleset
+from gatewayd.model.transaction import Ruleset, RulesTag
 
 COUNTERS = (
     "registered_flows",
@@ -30,6 +30,9 @@ COUNTERS = (
     "rejected_packets",
 )
 """Named counters; they outlive a replacement of the rules."""
+
+RULE_SETS = frozenset({"limited4", "limited6"})
+"""Sets that the rules declare and fill themselves (mode limit); not part of the allowlist."""
 
 CANARY_SEED = 0x67617465
 """Fixed, so that the same client addresses are in the canary on every gateway and after every restart."""
@@ -183,14 +186,11 @@ def _judge(policy: Policy, epoch: int) -> list[str]:
         "meta nfproto vmap { ipv4 : jump classify4, ipv6 : jump classify6 }",
         f"ct mark set ct mark & {_hex(layout.others)} | {_hex(layout.judged(epoch))}",
         "counter name unregistered_flows",
+        f"limit rate {policy.log_packets_s}/second burst {policy.log_packets_s} packets "
+        f"log group {policy.log_group} snaplen {_LOG_COPY} queue-threshold 1",
+        "goto unregistered",
     ]
-    if policy.log_unregistered:
-        rate = policy.log_packets_s
-        lines.append(
-            f"limit rate {rate}/second burst {rate} packets "
-            f"log group {policy.log_group} snaplen {_LOG_COPY} queue-threshold 1"
-        )
-    return _chain("judge", [*lines, "goto unregistered"])
+    return _chain("judge", lines)
 
 
 def _classify(family: Family, hooks: Mapping[Mask, str]) -> list[str]:
@@ -198,11 +198,7 @@ def _classify(family: Family, hooks: Mapping[Mask, str]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for mask in sorted(hooks, key=lambda mask: (-mask.client_length, mask)):
         if mask.family == family:
-            group = (
-                mask.selector
-                if mask.selector in BUNDLES
-                else ("ports" if mask.port_length else mask.selector)
-            )
+            group = mask.selector if mask.selector in BUNDLES else ("ports" if mask.port_length else mask.selector)
             groups.setdefault(group, []).extend(_lookups(mask, hooks[mask]))
     lines = groups.pop("", [])
     chains: list[str] = []
@@ -223,9 +219,7 @@ def _guards(group: str) -> list[str]:
     portless = [service.protocol for service in BUNDLES[group] if service.low != service.high]
     if portless:
         guards.append("meta l4proto { " + ", ".join(map(str, portless)) + " }")
-    pairs = [
-        f"{service.protocol} . {service.low}" for service in BUNDLES[group] if service.low == service.high
-    ]
+    pairs = [f"{service.protocol} . {service.low}" for service in BUNDLES[group] if service.low == service.high]
     if pairs:
         guards.append("meta l4proto . th dport { " + ", ".join(pairs) + " }")
     return guards
@@ -291,9 +285,10 @@ def _unregistered(policy: Policy) -> list[str]:
 def _canary(percent: int) -> list[str]:
     if percent >= 100:
         return []
+    beyond = f"saddr mod 100 seed 0x{CANARY_SEED:x} >= {percent} accept"
     return [
-        f"meta nfproto ipv{family} jhash ct original {word} saddr mod 100 seed 0x{CANARY_SEED:x} >= {percent} accept"
-        for family, word in ((4, "ip"), (6, "ip6"))
+        f"meta nfproto ipv4 jhash ct original ip {beyond}",
+        f"meta nfproto ipv6 jhash ct original ip6 {beyond}",
     ]
 
 

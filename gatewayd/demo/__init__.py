@@ -5,12 +5,12 @@ what the tests prove:
 
     customers ──uplink0┄┄┄inside0── gateway ──outside0┄┄┄far0── internet
 
-- `namespace` (IO): an anonymous network namespace held by a file descriptor; processes started in it die with
-  us.
+- `namespace` (IO): an anonymous network namespace held by a descriptor; processes started in it die with us.
 - `lab` (IO): the three namespaces above. The gateway is an ordinary Linux router, with nothing of ours in it.
   Both ends stand for whole networks: they send from any source and take in any destination.
 - `packets` (P): IPv4 and IPv6 packets as bytes, and what an ICMP refusal says of them.
 - `tap` (IO): one end of the lab, seen from outside its stack: captures all that arrives, sends what we built.
+- `handshake` (IO): TCP connections between any two addresses, by the stacks of both ends.
 - `traffic` (IO): `probe` answers for every flow whether a packet of it passes, is refused, or is lost.
 - `stream` (IO): numbered packets at a steady rate; the report names each one that did not arrive.
 - `world` (P): registrations as a national registry might hold them, over the prefixes announced in Pakistan.

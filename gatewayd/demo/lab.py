@@ -51,8 +51,7 @@ class _Wire:
     end_hardware: str
 
 
-# Out of the benchmarking range (RFC 2544) and a unique local one (RFC 4193): nobody's customers, nobody's
-# peers.
+# Of the benchmarking range (RFC 2544) and a unique local one (RFC 4193): nobody's customers or peers.
 INSIDE = _Wire(
     "inside0", "uplink0",
     {4: "198.19.255.1", 6: "fd67:6174:6577:1::1"}, {4: "198.19.255.2", 6: "fd67:6174:6577:1::2"},
@@ -159,8 +158,8 @@ def _ip(namespace: Namespace, family: Family, lines: Iterable[str]) -> None:
 
 def _prepare_gateway(gateway: Namespace) -> None:
     """A router. ICMP errors are not rate limited here: each refused probe must hear of it, and by default the
-    kernel sends one a second to an address (Documentation/networking/ip-sysctl.rst: icmp_ratelimit,
-    icmp_ratemask)."""
+    kernel sends one a second to an address, and few to all together (Documentation/networking/ip-sysctl.rst:
+    icmp_ratelimit, icmp_ratemask, icmp_msgs_per_sec)."""
     _quiet(gateway)
     gateway.sysctl("net.ipv4.ip_forward", "1")
     gateway.sysctl("net.ipv6.conf.all.forwarding", "1")
@@ -183,8 +182,7 @@ delete table {table}
 
 
 def _quiet(namespace: Namespace) -> None:
-    """Undo what a new namespace inherits from the host: reverse path filters, router advertisements, no
-    IPv6."""
+    """Undo what a new namespace may inherit from the host: reverse path filters, no IPv6, and the like."""
     for which in ("all", "default"):
         namespace.sysctl(f"net.ipv4.conf.{which}.rp_filter", "0")
         namespace.sysctl(f"net.ipv6.conf.{which}.disable_ipv6", "0")
@@ -201,17 +199,11 @@ def _join(gateway: Namespace, end: End, wire: _Wire) -> None:
     _ip(gateway, 4, [pair, "link set lo up", f"link set {wire.gateway_interface} up"])
     _ip(end.namespace, 4, ["link set lo up", f"link set {wire.end_interface} up"])
     for family in _FAMILIES:
-        inner = (
-            gateway,
-            wire.gateway_interface,
-            wire.gateway_addresses,
-            wire.end_addresses,
-            wire.end_hardware,
-        )
-        outer = (
-            end.namespace, wire.end_interface, wire.end_addresses, wire.gateway_addresses, wire.gateway_hardware
-        )  # fmt: skip
-        for namespace, interface, own, other, hardware in (inner, outer):
+        inner, outer = wire.gateway_addresses, wire.end_addresses
+        for namespace, interface, own, other, hardware in (
+            (gateway, wire.gateway_interface, inner, outer, wire.end_hardware),
+            (end.namespace, wire.end_interface, outer, inner, wire.gateway_hardware),
+        ):
             dad = "nodad" if family == 6 else ""
             address = f"address add {own[family]}/{_LINK_LENGTH[family]} dev {interface} {dad}"
             neighbor = f"neighbor replace {other[family]} lladdr {hardware} dev {interface} nud permanent"
@@ -242,8 +234,7 @@ def _take_in_any_destination(end: End) -> None:
 
 
 def _wait_until_up(*namespaces: Namespace) -> None:
-    """A veth drops what is sent before the kernel has noticed its carrier (linkwatch), some time after
-    `up`."""
+    """A veth drops what is sent before the kernel has noticed its carrier, some time after `up` (linkwatch)."""
     deadline = time.monotonic() + LINK_UP_PATIENCE_S
     waiting = list(namespaces)
     while waiting:

@@ -111,9 +111,7 @@ class Namespace:
         self, arguments: Sequence[str], *, input: str | None = None, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run to the end, output captured. With `check`, CalledProcessError carries stderr as a note."""
-        done = subprocess.run(
-            self.command(arguments), input=input, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(self.command(arguments), input=input, capture_output=True, text=True, check=False)
         if check and done.returncode != 0:
             error = subprocess.CalledProcessError(done.returncode, list(arguments), done.stdout, done.stderr)
             error.add_note(f"in namespace {self.name}: {done.stderr.strip()}")
@@ -139,9 +137,7 @@ class Namespace:
             self._spawner = ThreadPoolExecutor(1, thread_name_prefix=f"spawn-{self.name}")
 
         def spawn() -> subprocess.Popen[bytes]:
-            return subprocess.Popen(
-                self.command(arguments), stdin=stdin, stdout=stdout, stderr=stderr, env=env
-            )
+            return subprocess.Popen(self.command(arguments), stdin=stdin, stdout=stdout, stderr=stderr, env=env)
 
         child = self._spawner.submit(spawn).result()
         self._children.append(child)

@@ -57,9 +57,7 @@ class Stream:
         self._flows = tuple(flows)
         self._interval_s = 1 / rate_pps
         self._answered = answered
-        self._near, self._far = (
-            (lab.inside, lab.outside) if start == "customers" else (lab.outside, lab.inside)
-        )
+        self._near, self._far = (lab.inside, lab.outside) if start == "customers" else (lab.outside, lab.inside)
         self._tokens = Tokens()
         self._sent = 0
         self._arrived: set[int] = set()
@@ -84,9 +82,7 @@ class Stream:
         """Whether `count` more packets arrive from now on, within `deadline_s`."""
         with self._progress:
             wanted = len(self._arrived) + count
-            self._progress.wait_for(
-                lambda: len(self._arrived) >= wanted or self._failure is not None, deadline_s
-            )
+            self._progress.wait_for(lambda: len(self._arrived) >= wanted or self._failure is not None, deadline_s)
             return len(self._arrived) >= wanted
 
     def stop(self) -> StreamReport:
@@ -147,10 +143,9 @@ class Stream:
         if not select.select([near_tap, far_tap], [], [], timeout_s)[0]:
             return
         with self._progress:
-            for number in arrivals(far_tap, self._tokens):
+            for number, flow in arrivals(far_tap, self._tokens, self._flows):
                 self._note_arrival(number)
                 if self._answered:
-                    flow = self._flows[number % len(self._flows)]
                     far_tap.send(reverse_flow(flow), self._tokens.payload(number))
             for packet in near_tap.packets():
                 quoted = refused_packet(packet)

@@ -57,9 +57,7 @@ class Tap:
         with suppress(BlockingIOError):
             while True:
                 yield self._capture.recv(_CAPTURED_BYTES)
-        _, dropped = _STATISTICS.unpack(
-            self._capture.getsockopt(SOL_PACKET, PACKET_STATISTICS, _STATISTICS.size)
-        )
+        _, dropped = _STATISTICS.unpack(self._capture.getsockopt(SOL_PACKET, PACKET_STATISTICS, _STATISTICS.size))
         if dropped:
             raise EventsLost(f"tap on {self._name}: {dropped} packets")
 

@@ -1,5 +1,4 @@
-"""Registrations as a national registry might hold them: who registers, from which addresses, for which
-tunnels.
+"""Registrations as a national registry might hold them: who, from which addresses, for which tunnels.
 
 The same prefixes, count and randomness give the same registrations. Records are JSON objects as of DESIGN §5;
 that they are valid is for the reader of the feed to find, and the tests of this module to hold. Prefixes of
@@ -86,9 +85,7 @@ _CATEGORIES: dict[str, _Category] = {
         {"wireguard": 35, "openvpn": 25, "ipsec": 20, "": 5, "udp/51821": 8, "udp/1195 tcp/1195": 7},
         0.3,
     ),
-    "bpo": _Category(
-        14, _SITES, {"ipsec": 45, "openvpn": 20, "": 8, "tcp/443 udp/443": 17, "tcp/10443": 10}, 0.6
-    ),
+    "bpo": _Category(14, _SITES, {"ipsec": 45, "openvpn": 20, "": 8, "tcp/443 udp/443": 17, "tcp/10443": 10}, 0.6),
     "freelancer": _Category(
         30, _HOSTS, {"wireguard": 40, "openvpn": 30, "pptp": 10, "ipsec": 15, "udp/41194": 5}, 0.05, 0.35
     ),
@@ -107,8 +104,7 @@ _STATUSES = {"active": 970.0, "suspended": 20.0, "revoked": 10.0}
 _VALID_FROM = {f"{DEFAULT_YEAR}-{month:02}-01T00:00:00Z": 1.0 for month in range(1, 13)}
 _VALID_UNTIL: dict[str | None, float] = {None: 95.0, "2099-12-31T00:00:00Z": 4.0, "2025-06-30T00:00:00Z": 1.0}
 
-# Far ends out of ranges that are nobody's: benchmarking (RFC 2544, its lower half) and documentation (RFC
-# 3849).
+# Far ends of ranges that are nobody's: the lower half of benchmarking (RFC 2544), documentation (RFC 3849).
 _PEER_IPV4, _PEER_IPV6 = 0xC6120000, 0x20010DB8 << 96
 
 
@@ -164,7 +160,14 @@ def generate_registrations(
 ) -> Iterator[dict[str, Any]]:
     """The same as JSON objects, each with lists of its own."""
     for record in generate_records(ipv4, ipv6, randomness, count, pepper=pepper):
-        yield msgspec.to_builtins(record)
+        yield _as_object(record)
+
+
+def _as_object(record: Record) -> dict[str, Any]:
+    fields = msgspec.structs.asdict(record)
+    for name in ("clients", "peers", "services"):
+        fields[name] = list(fields[name])
+    return fields
 
 
 def encode_ndjson(registrations: Iterable[Record] | Iterable[dict[str, Any]]) -> bytes:
@@ -209,9 +212,7 @@ def _kinds() -> Iterator[tuple[_Kind, float]]:
 _KINDS: _Table[_Kind] = _table(_kinds())
 _VALIDITIES: _Table[tuple[str, str, str | None]] = _table(
     ((status, since, until), a * b * c)
-    for (status, a), (since, b), (until, c) in product(
-        _share(_STATUSES), _share(_VALID_FROM), _share(_VALID_UNTIL)
-    )
+    for (status, a), (since, b), (until, c) in product(_share(_STATUSES), _share(_VALID_FROM), _share(_VALID_UNTIL))
 )
 
 
@@ -227,9 +228,7 @@ def _batch(numbers: range, bases: _Bases, randomness: Randomness, pepper: bytes)
             clients = (_ipv4_client(bases[4], length, randomness),)
         elif families:
             drawn = [
-                _ipv4_client(bases[4], length, randomness)
-                if family == "4"
-                else _ipv6_client(bases[6], randomness)
+                _ipv4_client(bases[4], length, randomness) if family == "4" else _ipv6_client(bases[6], randomness)
                 for family in families
             ]
             clients = tuple(dict.fromkeys(drawn))
@@ -265,9 +264,7 @@ def _ipv6_client(bases: list[tuple[int, int]], randomness: Randomness) -> str:
 
 def _ipv6_text(address: int) -> str:
     """RFC 5952, where hextets 5 to 7 are zero (ipaddress takes ten times as long)."""
-    text = (
-        f"{address >> 112:x}:{address >> 96 & 0xFFFF:x}:{address >> 80 & 0xFFFF:x}:{address >> 64 & 0xFFFF:x}"
-    )
+    text = f"{address >> 112:x}:{address >> 96 & 0xFFFF:x}:{address >> 80 & 0xFFFF:x}:{address >> 64 & 0xFFFF:x}"
     while text.endswith(":0"):
         text = text[:-2]
     last = address & 0xFFFF

@@ -13,7 +13,7 @@ import asyncio
 import errno
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
@@ -78,9 +78,7 @@ def open_netfilter_socket(receive_buffer_bytes: int) -> socket.socket:
 def dropped_messages(opened: socket.socket) -> int:
     """How many messages the kernel could not put into this socket's buffer so far (modulo 2³²)."""
     size = 4 * (_SK_MEMINFO_DROPS + 1)
-    return int(
-        struct.unpack("=9I", opened.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, size))[_SK_MEMINFO_DROPS]
-    )
+    return int(struct.unpack("=9I", opened.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, size))[_SK_MEMINFO_DROPS])
 
 
 @dataclass(slots=True)
@@ -210,7 +208,7 @@ class Conntrack:
 
     async def dump(
         self, *, mark: int, mask: int, family: int = AF_UNSPEC
-    ) -> AsyncIterator[list[ConnectionEvent]]:
+    ) -> AsyncGenerator[list[ConnectionEvent], None]:
         """The connections with `ct mark & mask == mark`, in batches of up to 32 KiB of the kernel's bytes.
 
         Raises DumpInterrupted at the end, after all that was read, when the table changed underneath.

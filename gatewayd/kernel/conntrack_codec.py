@@ -27,15 +27,17 @@ from gatewayd.kernel.attributes import (
     NLM_F_REQUEST,
     NLMSG_ERROR,
     align4,
+    attribute,
     attributes_of,
     be16,
     be32,
     iter_attributes,
     message,
+    nest,
     uint_of,
 )
 from gatewayd.model import Flow
-from gatewayd.model.service import PROTOCOLS_WITH_PORTS
+from gatewayd.model.service import GRE, PROTOCOLS_WITH_PORTS
 
 NFNL_SUBSYS_CTNETLINK = 1
 CT_NEW, CT_GET, CT_DELETE, CT_GET_STATS = 0x100, 0x101, 0x102, 0x105
@@ -348,3 +350,18 @@ def errno_of(control: ControlMessage) -> int:
 def _check_mark(value: int, mask: int) -> None:
     if not 0 <= mask <= 0xFFFFFFFF or value & ~mask:
         raise ValueError(f"mark {value:#x} goes past its mask {mask:#x}")
+
+
+def key_of_flow(flow: Flow) -> ConnectionKey | None:
+    """The key of the connection whose original tuple is `flow`; None for GRE, whose call ids a flow lacks."""
+    if flow.protocol == GRE:
+        return None
+    wide = len(flow.source) == 16
+    addresses = nest(
+        CTA_TUPLE_IP, attribute(3 if wide else 1, flow.source), attribute(4 if wide else 2, flow.destination)
+    )
+    protocol = [attribute(1, bytes((flow.protocol,)))]
+    if flow.protocol in PROTOCOLS_WITH_PORTS:
+        protocol += [be16(2, flow.source_port), be16(3, flow.destination_port)]
+    octets = nest(CTA_TUPLE_ORIG, addresses, nest(CTA_TUPLE_PROTO, *protocol))
+    return ConnectionKey(octets, AF_INET6 if wide else AF_INET)

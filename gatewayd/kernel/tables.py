@@ -68,9 +68,7 @@ class KernelTables:
                 sets.append(found)
         chains = [item async for item in self._objects(codec.GETCHAIN, "list chains")]
         rules = [item async for item in self._objects(codec.GETRULE, "list rules")]
-        return TableReading(
-            True, tuple(sets), codec.fingerprint_rules(chains, rules), _find_tag(rules), generation
-        )
+        return TableReading(True, tuple(sets), codec.fingerprint_rules(chains, rules), _find_tag(rules), generation)
 
     async def read_elements(self, set_name: str) -> AsyncIterator[Sequence[bytes]]:
         sequence = self._dumps.take_sequences(1)

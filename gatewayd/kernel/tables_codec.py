@@ -210,7 +210,8 @@ def _decode_list(body: bytes) -> list[bytes]:
         nested, key, value = (nl.ATTRIBUTE_HEADER.unpack_from(body, offset) for offset in (0, 4, 8))
         count = len(body) // stride
         if (
-            (nested[1] & nl.NLA_TYPE_MASK, key[1] & nl.NLA_TYPE_MASK, value[1]) == (_LIST_ELEM, _ELEM_KEY, _DATA_VALUE)
+            (nested[1] & nl.NLA_TYPE_MASK, key[1] & nl.NLA_TYPE_MASK, value[1])
+            == (_LIST_ELEM, _ELEM_KEY, _DATA_VALUE)
             and (key[0], value[0]) == (size + 8, size + 4)
             and all(body[column::stride] == body[column : column + 1] * count for column in range(12))
         ):
@@ -264,9 +265,7 @@ def decode_rule_comment(buffer: bytes, start: int, end: int) -> str | None:
     return None
 
 
-def fingerprint_rules(
-    chains: Iterable[tuple[bytes, int, int]], rules: Iterable[tuple[bytes, int, int]]
-) -> str:
+def fingerprint_rules(chains: Iterable[tuple[bytes, int, int]], rules: Iterable[tuple[bytes, int, int]]) -> str:
     """A digest of chains and rules as the kernel lists them, without handles and counts; "" if no chain.
 
     Equal digests = equal rules in equal order: someone's edit changes it, our own replacement by the same

@@ -31,9 +31,7 @@ ANY_PEER = -1
 
 _NAME = re.compile(
     r"c(?P<family>[46])_(?P<client>\d{1,3})(?:_p(?P<peer>\d{1,3}))?"
-    r"(?:_(?P<selector>proto|port(?:1[0-6]|[1-9])|"
-    + "|".join(BUNDLES)
-    + r"))?(?:_g(?P<generation>[1-9]\d*))?"
+    r"(?:_(?P<selector>proto|port(?:1[0-6]|[1-9])|" + "|".join(BUNDLES) + r"))?(?:_g(?P<generation>[1-9]\d*))?"
 )
 
 

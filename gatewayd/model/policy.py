@@ -70,4 +70,3 @@ class Policy:
     limit_bytes_s: int = 65536
     log_group: int = 9480
     log_packets_s: int = 1000
-    log_unregistered: bool = True

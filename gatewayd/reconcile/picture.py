@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gatewayd.compile.desired import DesiredSets
+from gatewayd.compile.ruleset import RULE_SETS
 from gatewayd.model.mask import Mask, parse_set_name, set_name
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
@@ -168,6 +169,8 @@ class Picture:
         self.tag = reading.tag
         best: dict[Mask, tuple[int, ObservedSet]] = {}
         for found in reading.sets:
+            if found.name in RULE_SETS:
+                continue
             parsed = parse_set_name(found.name) if found.regular else None
             if parsed is None or parsed[0] not in self.desired:
                 self.retired.add(found.name)
@@ -224,7 +227,7 @@ class Picture:
 
     def hooked(self, names: frozenset[str], text: str, tag: RulesTag | None) -> None:
         """The rules in force now look into the sets named; what was replaced is retired."""
-        self.rules, self.tag = text, tag
+        self.rules, self.tag, self.rules_seen = text, tag, ""
         for state in self.masks.values():
             successor = state.successor
             if successor is not None and successor.name in names:

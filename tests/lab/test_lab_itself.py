@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from gatewayd.demo import namespace as namespace_module
 from gatewayd.demo.lab import Lab
 from gatewayd.demo.namespace import Namespace, entered
 from gatewayd.demo.packets import reverse_flow
@@ -131,7 +132,8 @@ def test_a_refusal_other_than_prohibition_is_not_taken_for_one(lab):
 def test_the_tuples_at_the_gateway_are_those_of_the_flows(lab):
     load_rules(
         lab,
-        "ip saddr 39.32.0.1 ip daddr 198.51.100.7 udp sport 40001 udp dport 51820 reject with icmpx admin-prohibited",
+        "ip saddr 39.32.0.1 ip daddr 198.51.100.7 udp sport 40001 udp dport 51820 "
+        "reject with icmpx admin-prohibited",
         "ip6 saddr 2400:adc0::1 ip6 daddr 2001:db8::7 tcp sport 40001 tcp dport 443 reject with tcp reset",
     )
     flows = flows_of("udp/51820", "tcp/443", source_port=40001)
@@ -223,20 +225,21 @@ def test_a_command_that_fails_says_what_it_wrote(lab):
     assert lab.gateway.run(["nft", "list", "table", "inet", "absent"], check=False).returncode == 1
 
 
-def test_closing_the_lab_ends_its_processes_and_lets_go_of_its_namespaces():
+def test_closing_the_lab_ends_its_processes_and_lets_go_of_its_namespaces(monkeypatch):
+    monkeypatch.setattr(namespace_module, "STOP_PATIENCE_S", 0.1)
     descriptors = open_descriptors()
     lab = Lab(CUSTOMERS)
     cookies = {cookie_of(namespace) for namespace in (lab.customers, lab.gateway, lab.internet)}
     polite = lab.gateway.popen(["sleep", "1000"])
-    deaf = lab.customers.popen(["sh", "-c", "trap '' TERM; echo ready; sleep 1000"], stdout=subprocess.PIPE)
+    deaf_command = ["sh", "-c", "trap '' TERM; echo ready; exec sleep 1000"]
+    deaf = lab.customers.popen(deaf_command, stdout=subprocess.PIPE)
     assert deaf.stdout is not None
     assert deaf.stdout.readline() == b"ready\n"
     assert cookies <= cookies_held()
-    os.kill(child_of(deaf.pid), signal.SIGKILL)  # the shell's own child is nobody's but the shell's
     lab.close()
     lab.close()
-    assert polite.returncode is not None
-    assert deaf.returncode is not None
+    assert polite.returncode == -signal.SIGTERM
+    assert deaf.returncode == -signal.SIGKILL
     assert holds_within(lambda: not cookies & cookies_held())
     assert open_descriptors() == descriptors
 
@@ -256,9 +259,7 @@ with Stream(lab, [flow_of("39.32.0.1", "198.51.100.7", "esp")]) as stream:
 """
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name
-)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_a_lab_whose_process_is_killed_leaves_no_process_and_no_namespace(number):
     holder = subprocess.Popen(
         [sys.executable, "-c", HELD_BY_ANOTHER],
@@ -281,12 +282,6 @@ def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def child_of(pid: int) -> int:
-    children = Path(f"/proc/{pid}/task/{pid}/children")
-    assert holds_within(lambda: children.read_text().strip() != "")
-    return int(children.read_text().split()[0])
-
-
 def is_running(pid: int) -> bool:
     """Not a zombie: in a container, nobody may be there to reap an orphan."""
     try:
@@ -304,9 +299,7 @@ def cookie_at(path: str) -> int:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         with entered(descriptor), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe_socket:
-            return int.from_bytes(
-                probe_socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder
-            )
+            return int.from_bytes(probe_socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
     finally:
         os.close(descriptor)
 

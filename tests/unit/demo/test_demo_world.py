@@ -80,9 +80,7 @@ def test_the_mix_is_of_every_category_status_and_family_with_a_minor_share_of_ip
     assert {registration["status"] for registration in registrations} == {"active", "suspended", "revoked"}
     families = Counter(":" in client for registration in registrations for client in registration["clients"])
     assert 0.1 < families[True] / families.total() < 0.2
-    lengths = {
-        client.partition("/")[2] for registration in registrations for client in registration["clients"]
-    }
+    lengths = {client.partition("/")[2] for registration in registrations for client in registration["clients"]}
     assert {"24", "29", "30", "32", "48", "56", "64", "128"} <= lengths
     profiles = {tuple(registration["services"]) for registration in registrations}
     assert () in profiles

@@ -1,0 +1,277 @@
+"""Answers to the API's questions, made from the owner's state in one turn."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from itertools import islice
+
+import msgspec
+
+from gatewayd import __version__
+from gatewayd.allowlist import decide
+from gatewayd.api import views
+from gatewayd.compile.canary import canary_bucket
+from gatewayd.errors import PrefixInvalid
+from gatewayd.model import Flow, Prefix, Registration, Status, parse_prefix
+from gatewayd.model.transaction import CounterReading
+from gatewayd.owner import Owner, SourceFacts, effective_mode
+from gatewayd.registry.sources import SourceRunner
+from gatewayd.watch.source import EventSource
+
+
+class Answers:
+    """`api.queries.Queries` over the owner. `counters` is refreshed by the daemon."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        events: EventSource,
+        runners: Mapping[str, SourceRunner],
+        *,
+        clock: Callable[[], float],
+        read_sources: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._owner = owner
+        self._events = events
+        self._runners = runners
+        self._clock = clock
+        self._read_sources = read_sources
+        self._started_at = clock()
+        self.counters: dict[str, CounterReading] = {}
+        self.lag_last_s = 0.0
+        self.lag_max_s = 0.0
+
+    def is_alive(self) -> str | None:
+        return self._owner.reconciler.stuck()
+
+    def readiness(self) -> tuple[str, ...]:
+        owner = self._owner
+        reasons = []
+        for name in owner.unread_sources():
+            error = owner.sources[name].error
+            reasons.append(f"source {name} has not been read: {error}" if error else f"source {name} is being read")
+        if not reasons and not owner.loaded:
+            reasons.append("the allowlist is being loaded")
+        if not reasons:
+            unready = owner.reconciler.unready()
+            if unready is not None:
+                reasons.append(unready)
+        return tuple(reasons)
+
+    def status(self) -> views.StatusView:
+        owner, now = self._owner, self._clock()
+        policy = owner.settings.policy
+        mode = effective_mode(policy, now)
+        reasons = self.readiness()
+        return views.StatusView(
+            version=__version__,
+            started_at=_time(self._started_at),
+            now=_time(now),
+            mode=mode,
+            configured_mode=policy.mode,
+            starts_at=views.format_time(policy.starts_at),
+            armed=mode != "observe" and not reasons,
+            epoch=owner.reconciler.epoch,
+            ready=not reasons,
+            reasons=reasons,
+            sources=tuple(self._source(name, facts) for name, facts in owner.sources.items()),
+            registrations=self._registration_counts(),
+            kernel=self._kernel(),
+            counters=views.counter_views(self.counters),
+            watch=self._watch(),
+            unregistered=tuple(
+                views.AggregateView(
+                    str(line.prefix), line.flows, tuple(f"{service} ({count})" for service, count in line.services)
+                )
+                for line in owner.aggregate.top(views.MOST_AGGREGATES)
+            ),
+        )
+
+    def metrics(self) -> views.MetricsView:
+        tally = self._owner.reconciler.tally
+        return views.MetricsView(
+            self.status(), self.lag_last_s, self.lag_max_s, tally.commit_seconds, tally.transactions
+        )
+
+    def explain(self, flow: Flow) -> views.ExplainView:
+        owner, now = self._owner, self._clock()
+        policy = owner.settings.policy
+        decision = decide(owner.allowlist, policy.scope, flow, now)
+        canary: views.Canary | None = None
+        if policy.canary_percent < 100:
+            canary = "in" if canary_bucket(flow.source) < policy.canary_percent else "out"
+        mode = effective_mode(policy, now)
+        in_kernel = None
+        if decision.word == "registered":
+            in_kernel = any(owner.reconciler.holds(each) for each in decision.registrations)
+        view = views.explain_view(flow, decision, mode=mode, canary=canary, in_kernel=in_kernel)
+        unprogrammed = owner.reconciler.picture.desired.unprogrammed()
+        reasons = [unprogrammed.get(each.id) for each in decision.registrations]
+        if reasons and all(reasons):
+            effect = views.effect_of("unregistered", mode, canary)
+            reason = f"{view.reason}, but the kernel cannot be told: {reasons[0]}"
+            return msgspec.structs.replace(view, effect=effect, reason=reason)
+        return view
+
+    def registrations(
+        self, category: str | None, status: Status | None, text: str | None, offset: int, limit: int
+    ) -> views.RegistrationPage:
+        found = self._search(category, status, text)
+        if (category, status, text) == (None, None, None):
+            total = len(self._owner.allowlist)
+            page = list(islice(found, offset, offset + limit))
+        else:
+            matches = list(found)
+            total, page = len(matches), matches[offset : offset + limit]
+        unprogrammed = self._owner.reconciler.picture.desired.unprogrammed()
+        return views.RegistrationPage(total, offset, tuple(self._view(each, unprogrammed) for each in page))
+
+    def registration(self, registration_id: str) -> views.RegistrationView | None:
+        found = self._owner.allowlist.get(registration_id)
+        if found is None:
+            return None
+        return self._view(found, self._owner.reconciler.picture.desired.unprogrammed())
+
+    def flows(self, registration_id: str | None, offset: int, limit: int) -> views.FlowPage:
+        attribution = self._owner.attribution
+        lines = attribution.flows(registration_id, offset, limit)
+        total = attribution.live_count
+        if registration_id is not None:
+            total = len(attribution.flows(registration_id, 0, total))
+        items = tuple(
+            views.flow_view(
+                line.flow,
+                line.registration_ids,
+                packets=line.packets,
+                size_bytes=line.size_bytes,
+                first_seen_s=line.first_seen_s,
+                last_seen_s=line.last_seen_s,
+            )
+            for line in lines
+        )
+        return views.FlowPage(total, offset, items)
+
+    async def sync(self) -> Mapping[str, object]:
+        await self._read_sources()
+        return {
+            "registrations": len(self._owner.allowlist),
+            "errors": {name: facts.error for name, facts in self._owner.sources.items() if facts.error},
+        }
+
+    def note_lag(self, lag_s: float) -> None:
+        """How late the loop was just now."""
+        self.lag_last_s = max(0.0, lag_s)
+        self.lag_max_s = max(self.lag_max_s, self.lag_last_s)
+
+    # -- parts ---------------------------------------------------------------------------------------------
+
+    def _source(self, name: str, facts: SourceFacts) -> views.SourceView:
+        runner = self._runners.get(name)
+        state = runner.state if runner is not None else None
+        return views.SourceView(
+            name=name,
+            url=runner.place if runner is not None else facts.url,
+            state="failing" if facts.error else ("ok" if facts.read_at else "waiting"),
+            last_success_at=views.format_time(state.checked_at if state is not None else None),
+            last_error=facts.error,
+            next_attempt_at=views.format_time(state.next_attempt_at if state is not None else None),
+            registrations=facts.registrations,
+            rejected=sum(facts.rejected.values()),
+            rejected_by_code=facts.rejected,
+            conflicts=self._owner.merged.conflicts.get(name, 0),
+        )
+
+    def _registration_counts(self) -> views.RegistrationCounts:
+        owner = self._owner
+        unprogrammed = owner.reconciler.picture.desired.unprogrammed()
+        return views.RegistrationCounts(
+            total=len(owner.allowlist),
+            effective=owner.count_effective(),
+            by_category=owner.allowlist.count_by_category(),
+            by_status={status: count for status, count in owner.allowlist.count_by_status().items()},
+            unprogrammed=len(unprogrammed),
+            unprogrammed_examples=tuple(
+                views.UnprogrammedView(*each) for each in islice(unprogrammed.items(), views.MOST_EXAMPLES)
+            ),
+            next_window_change_at=views.format_time(owner.next_window_change()),
+        )
+
+    def _kernel(self) -> views.KernelView:
+        reconciler = self._owner.reconciler
+        picture, tally = reconciler.picture, reconciler.tally
+        return views.KernelView(
+            table=self._owner.settings.kernel.table,
+            masks=len(picture.masks),
+            sets=sum(state.exists for state in picture.set_states()),
+            elements_desired=picture.desired.count(),
+            not_in_kernel=picture.count_missing(),
+            surplus=picture.count_surplus(),
+            transactions=tally.transactions,
+            failures=tally.failures,
+            last_error=tally.last_error or None,
+            last_commit_at=views.format_time(tally.last_commit_at or None),
+            last_verified_at=views.format_time(tally.last_verified_at or None),
+            repairs=tally.repairs,
+            generation=tally.generation,
+            pending=len(picture.retired)
+            + sum(len(each.missing) + len(each.surplus) for each in picture.set_states()),
+        )
+
+    def _watch(self) -> views.WatchView:
+        owner, stats = self._owner, self._events.stats
+        return views.WatchView(
+            packets=stats["nflog"].received,
+            connections=stats["conntrack"].received,
+            malformed=sum(each.malformed for each in stats.values()),
+            overruns=sum(each.overruns for each in stats.values()),
+            resyncs=owner.resyncs,
+            late_admissions=owner.late_admissions,
+            flows_tracked=owner.attribution.live_count,
+            flows_evicted=owner.attribution.evicted,
+        )
+
+    def _view(self, registration: Registration, unprogrammed: Mapping[str, str]) -> views.RegistrationView:
+        now = self._clock()
+        usage = self._owner.attribution.usage(registration.id)
+        reason = unprogrammed.get(registration.id)
+        holds = self._owner.reconciler.holds(registration)
+        return views.registration_view(
+            registration,
+            now,
+            in_kernel=holds and reason is None if registration.is_effective(now) else None,
+            unprogrammed=reason,
+            last_seen_s=usage.last_seen_s if usage is not None else None,
+            flows=usage.flows if usage is not None else 0,
+            size_bytes=usage.size_bytes if usage is not None else 0,
+        )
+
+    def _search(self, category: str | None, status: Status | None, text: str | None) -> Iterator[Registration]:
+        prefix = _prefix_or_none(text)
+        for each in self._owner.allowlist:
+            if category is not None and each.category != category:
+                continue
+            if status is not None and each.status != status:
+                continue
+            if text is None or text in each.id or (prefix is not None and _touches(each, prefix)):
+                yield each
+
+
+def _time(at_s: float) -> str:
+    text = views.format_time(at_s)
+    assert text is not None
+    return text
+
+
+def _prefix_or_none(text: str | None) -> Prefix | None:
+    try:
+        return None if text is None else parse_prefix(text)
+    except PrefixInvalid:
+        return None
+
+
+def _touches(registration: Registration, prefix: Prefix) -> bool:
+    """Whether a client or peer prefix covers `prefix` or lies in it."""
+    return any(
+        each.covers(prefix.packed) if each.length <= prefix.length else prefix.covers(each.packed)
+        for each in (*registration.clients, *registration.peers)
+    )

@@ -1,0 +1,204 @@
+"""The daemon's numbers as Prometheus metrics. `docs/metrics.md` says what each is for; a test holds it to this.
+
+Labels are words of our own or of the configuration: nothing of a registration or a subscriber, however useful
+it would be, because there may be a million. All is made from a view at the moment of the scrape; no metric
+has a life of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, get_args
+
+from prometheus_client import CollectorRegistry, generate_latest, openmetrics
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.registry import Collector
+
+from gatewayd.api.views import KernelView, MetricsView, RegistrationCounts, StatusView, WatchView, parse_time
+from gatewayd.model import Mode
+
+TEXT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS_TYPE: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+def choose_type(accept: str) -> str:
+    """The content type for a scraper's Accept header: OpenMetrics where it is wanted, else plain text."""
+    wanted = (part.partition(";")[0].strip() for part in accept.split(","))
+    return OPENMETRICS_TYPE if "application/openmetrics-text" in wanted else TEXT_TYPE
+
+
+def render_metrics(view: MetricsView, content_type: str = TEXT_TYPE, process: Collector | None = None) -> bytes:
+    """The page of one scrape. `process`: a collector of what the operating system knows of this process."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_ViewCollector(view))
+    if process is not None:
+        registry.register(process)
+    if content_type == OPENMETRICS_TYPE:
+        page: bytes = openmetrics.exposition.generate_latest(registry)  # type: ignore[no-untyped-call]
+        return page
+    return generate_latest(registry)
+
+
+class _ViewCollector(Collector):
+    def __init__(self, view: MetricsView) -> None:
+        self._view = view
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the registry need not look for names given twice, a test does."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        view, status = self._view, self._view.status
+        yield from _daemon_metrics(view)
+        yield from _registration_metrics(status.registrations)
+        yield from _source_metrics(status)
+        yield from _kernel_metrics(status.kernel)
+        yield SummaryMetricFamily(
+            "gatewayd_kernel_commit_seconds",
+            "Time from sending a transaction to the kernel's acknowledgement.",
+            count_value=view.commit_count,
+            sum_value=view.commit_seconds_sum,
+        )
+        yield from _traffic_metrics(status)
+        yield from _watch_metrics(status.watch)
+
+
+def _gauge(name: str, help: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"gatewayd_{name}", help, value=value)
+
+
+def _counter(name: str, help: str, value: float) -> Metric:
+    return CounterMetricFamily(f"gatewayd_{name}", help, value=value)
+
+
+def _gauges(name: str, help: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(f"gatewayd_{name}", help, labels=[label])
+    for word, value in values.items():
+        family.add_metric([word], value)
+    return family
+
+
+def _counters(name: str, help: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(f"gatewayd_{name}", help, labels=[label])
+    for word, value in values.items():
+        family.add_metric([word], value)
+    return family
+
+
+def _daemon_metrics(view: MetricsView) -> Iterator[Metric]:
+    status = view.status
+    yield _gauges("build_info", "1, with the version as label.", "version", {status.version: 1})
+    yield _gauge("start_time_seconds", "When the daemon started, Unix time.", parse_time(status.started_at))
+    yield _gauge("ready", "1 when the allowlist is loaded and read back from the kernel.", status.ready)
+    yield _gauge("armed", "1 when a mode other than observe is in force.", status.armed)
+    modes = {mode: float(mode == status.mode) for mode in get_args(Mode)}
+    yield _gauges("mode", "1 for the mode in force.", "mode", modes)
+    configured = {mode: float(mode == status.configured_mode) for mode in get_args(Mode)}
+    yield _gauges(
+        "configured_mode", "1 for the mode of the configuration, in force or not yet.", "mode", configured
+    )
+    yield _gauge("epoch", "Epoch in which unregistered flows are judged.", status.epoch)
+    lags = {"last": view.loop_lag_last_s, "max": view.loop_lag_max_s}
+    yield _gauges("loop_lag_seconds", "How late the event loop ran: last, and worst since start.", "kind", lags)
+
+
+def _registration_metrics(counts: RegistrationCounts) -> Iterator[Metric]:
+    yield _gauges("registrations", "Registrations held, of every status.", "category", counts.by_category)
+    yield _gauges("registrations_by_status", "Registrations held.", "status", counts.by_status)
+    yield _gauge("registrations_effective", "Registrations that are active and in their window.", counts.effective)
+    yield _gauge(
+        "registrations_unprogrammed",
+        "Registrations that the kernel cannot be told of; status names them.",
+        counts.unprogrammed,
+    )
+
+
+def _source_metrics(status: StatusView) -> Iterator[Metric]:
+    sources = status.sources
+    yield _gauges(
+        "source_up",
+        "1 when the last attempt to read the source succeeded.",
+        "source",
+        {source.name: float(source.state == "ok") for source in sources},
+    )
+    yield _gauges(
+        "source_last_success_timestamp_seconds",
+        "When the source was last read, Unix time; absent before the first time.",
+        "source",
+        {each.name: parse_time(each.last_success_at) for each in sources if each.last_success_at},
+    )
+    yield _gauges(
+        "source_registrations",
+        "Usable records of the last good reading.",
+        "source",
+        {source.name: source.registrations for source in sources},
+    )
+    rejected = GaugeMetricFamily(
+        "gatewayd_source_rejected_records",
+        "Records of the last good reading that are not used, by reason code.",
+        labels=["source", "code"],
+    )
+    for source in sources:
+        for code, count in sorted(source.rejected_by_code.items()):
+            rejected.add_metric([source.name, code], count)
+    yield rejected
+    yield _gauges(
+        "source_conflicts",
+        "Records not used because an earlier source has the same id.",
+        "source",
+        {source.name: source.conflicts for source in sources},
+    )
+
+
+def _kernel_metrics(kernel: KernelView) -> Iterator[Metric]:
+    yield _gauge(
+        "registered_not_in_kernel",
+        "Elements of effective registrations that are not known to be in the kernel; 0 in peace.",
+        kernel.not_in_kernel,
+    )
+    yield _gauge("kernel_surplus_elements", "Elements in the kernel that no registration wants.", kernel.surplus)
+    yield _gauge("kernel_elements", "Elements that should be in the kernel.", kernel.elements_desired)
+    yield _gauge("kernel_masks", "Masks in use.", kernel.masks)
+    yield _gauge("kernel_sets", "Allowlist sets in the kernel.", kernel.sets)
+    yield _gauge("kernel_pending_operations", "Operations that wait to be sent.", kernel.pending)
+    if kernel.last_verified_at:
+        yield _gauge(
+            "kernel_last_verified_timestamp_seconds",
+            "When the kernel was last read back whole, Unix time; absent before the first time.",
+            parse_time(kernel.last_verified_at),
+        )
+    yield _counter("kernel_transactions", "Transactions that the kernel took.", kernel.transactions)
+    yield _counter("kernel_failures", "Transactions and readings that the kernel refused or lost.", kernel.failures)
+    yield _counter("kernel_repairs", "Changes by other programs that were undone.", kernel.repairs)
+
+
+def _traffic_metrics(status: StatusView) -> Iterator[Metric]:
+    """From the kernel's counters, `<class>_packets` and `<class>_flows`; a flow is counted by its first packet."""
+    packets: dict[str, float] = {}
+    sizes: dict[str, float] = {}
+    flows: dict[str, float] = {}
+    for name, counter in status.counters.items():
+        word, _, kind = name.rpartition("_")
+        if kind == "flows":
+            flows[word] = counter.packets
+        elif kind == "packets":
+            packets[word] = counter.packets
+            sizes[word] = counter.bytes
+    yield _counters("packets", "Packets counted by the rules, by class.", "class", packets)
+    yield _counters("bytes", "Bytes counted by the rules, by class.", "class", sizes)
+    yield _counters("flows", "Flows judged by the rules, by class.", "class", flows)
+
+
+def _watch_metrics(watch: WatchView) -> Iterator[Metric]:
+    events = {"packet": watch.packets, "connection": watch.connections}
+    yield _counters("watch_events", "Events taken in from the kernel.", "kind", events)
+    yield _counter("watch_malformed", "Events that could not be parsed.", watch.malformed)
+    yield _counter("watch_overruns", "Events that the kernel dropped before we read them.", watch.overruns)
+    yield _counter("watch_resyncs", "Times the flows were listed anew after a loss.", watch.resyncs)
+    yield _counter(
+        "late_admissions",
+        "Registered flows that the kernel had let go as unregistered and were put right.",
+        watch.late_admissions,
+    )
+    yield _gauge("flows_tracked", "Registered flows followed at present.", watch.flows_tracked)
+    yield _counter("flows_evicted", "Flows no longer followed because the table was full.", watch.flows_evicted)

@@ -1,0 +1,117 @@
+"""What people ask, from text to values: the flow of `explain`, the page of a listing. Pure; the CLI uses it too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple, cast, get_args
+
+from gatewayd.errors import InputRejected, PrefixInvalid, ServiceInvalid
+from gatewayd.model import Flow, Service, Status, parse_address, parse_service
+from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS
+
+DEFAULT_LIMIT: Final = 100
+HIGHEST_LIMIT: Final = 1000
+_LONGEST_TEXT: Final = 200
+_MOST_DIGITS: Final = 12
+
+
+class ParameterRejected(InputRejected):
+    """A parameter cannot be used; the request is answered with 400."""
+
+    def __init__(self, parameter: str, why: str) -> None:
+        self.parameter = parameter
+        self.why = why
+        super().__init__(f"{parameter}: {why}")
+
+
+class Page(NamedTuple):
+    """`offset` from 0, `limit` 1..HIGHEST_LIMIT."""
+
+    offset: int = 0
+    limit: int = DEFAULT_LIMIT
+
+
+def read_parameters(pairs: Iterable[tuple[str, str]], known: Iterable[str]) -> dict[str, str]:
+    """Parameters by name, without the empty ones. Raises ParameterRejected: unknown, given twice, too long."""
+    allowed = (*known, "pretty")
+    found: dict[str, str] = {}
+    for name, text in pairs:
+        if name not in allowed:
+            raise ParameterRejected(name[:64], f"unknown, expected {', '.join(allowed)}")
+        if name in found:
+            raise ParameterRejected(name, "given twice")
+        if len(text) > _LONGEST_TEXT:
+            raise ParameterRejected(name, f"longer than {_LONGEST_TEXT} characters")
+        found[name] = text
+    return {name: text for name, text in found.items() if text}
+
+
+def read_flow(parameters: Mapping[str, str]) -> Flow:
+    """The flow of `src`, `dst`, `service` and, if given, `sport`. Raises ParameterRejected."""
+    for name, example in (("src", "203.0.113.5"), ("dst", "198.51.100.7"), ("service", "udp/51820")):
+        if name not in parameters:
+            raise ParameterRejected(name, f"missing, expected for example {name}={example}")
+    source = _read_address("src", parameters["src"])
+    destination = _read_address("dst", parameters["dst"])
+    if len(source) != len(destination):
+        raise ParameterRejected("dst", "src and dst must both be IPv4 or both be IPv6")
+    service = _read_service(parameters["service"])
+    has_ports = service.protocol in PROTOCOLS_WITH_PORTS
+    if "sport" in parameters and not has_ports:
+        raise ParameterRejected("sport", f"{service} has no ports")
+    return Flow(
+        protocol=service.protocol,
+        source=source,
+        destination=destination,
+        source_port=_read_number("sport", parameters.get("sport"), 0, 1, 65535),
+        destination_port=service.low if has_ports else 0,
+    )
+
+
+def read_page(parameters: Mapping[str, str]) -> Page:
+    """`offset` and `limit`. Raises ParameterRejected."""
+    return Page(
+        _read_number("offset", parameters.get("offset"), 0, 0, 10**_MOST_DIGITS - 1),
+        _read_number("limit", parameters.get("limit"), DEFAULT_LIMIT, 1, HIGHEST_LIMIT),
+    )
+
+
+def read_status(parameters: Mapping[str, str]) -> Status | None:
+    """The status to look for. Raises ParameterRejected."""
+    text = parameters.get("status")
+    if text is None or text in get_args(Status):
+        return cast("Status | None", text)
+    raise ParameterRejected("status", f"{text!r} is none of {', '.join(get_args(Status))}")
+
+
+def _read_address(parameter: str, text: str) -> bytes:
+    try:
+        return parse_address(text)
+    except PrefixInvalid as error:
+        raise ParameterRejected(parameter, str(error)) from None
+
+
+def _read_service(text: str) -> Service:
+    """One service of one port: a flow has no bundle and no range."""
+    try:
+        services = parse_service(text)
+    except ServiceInvalid as error:
+        raise ParameterRejected("service", str(error)) from None
+    if text in BUNDLES and len(services) > 1:
+        members = ", ".join(map(str, services))
+        raise ParameterRejected("service", f"{text!r} is a bundle, ask for one of its services: {members}")
+    (service,) = services
+    if service.protocol in PROTOCOLS_WITH_PORTS and service.low != service.high:
+        name = text.partition("/")[0]
+        raise ParameterRejected("service", f"{text!r} is more than one port, expected {name}/PORT")
+    return service
+
+
+def _read_number(parameter: str, text: str | None, default: int, lowest: int, highest: int) -> int:
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit()) or len(text) > _MOST_DIGITS:
+        raise ParameterRejected(parameter, f"{text!r} is not a number from {lowest} to {highest}")
+    if not lowest <= int(text) <= highest:
+        raise ParameterRejected(parameter, f"{text} is not from {lowest} to {highest}")
+    return int(text)

@@ -1,0 +1,385 @@
+"""What the daemon says of itself, as frozen values that are JSON as they stand.
+
+Times are RFC 3339 in UTC, None where there is no such moment. A field added here is an addition for every
+reader; a field renamed or taken away breaks the dashboards of people we do not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from math import isfinite
+from typing import Literal
+
+import msgspec
+
+from gatewayd.model import (
+    Decision,
+    DecisionWord,
+    Effect,
+    Flow,
+    Mode,
+    Prefix,
+    Registration,
+    Service,
+    Status,
+    format_address,
+    service_words,
+)
+from gatewayd.model.service import PROTOCOLS_WITH_PORTS
+from gatewayd.model.transaction import CounterReading
+
+SourceState = Literal["waiting", "ok", "failing"]
+Canary = Literal["in", "out"]
+Role = Literal["source", "destination"]
+
+MOST_EXAMPLES = 20
+"""How many unprogrammed registrations a status names."""
+
+MOST_AGGREGATES = 20
+"""How many prefixes of unregistered traffic a status names, the busiest first."""
+
+
+class SourceView(msgspec.Struct, frozen=True):
+    """`registrations`: usable records of the last good reading; `conflicts`: ids an earlier source has too."""
+
+    name: str
+    url: str
+    state: SourceState
+    last_success_at: str | None = None
+    last_error: str | None = None
+    next_attempt_at: str | None = None
+    registrations: int = 0
+    rejected: int = 0
+    rejected_by_code: dict[str, int] = {}
+    conflicts: int = 0
+
+
+class UnprogrammedView(msgspec.Struct, frozen=True):
+    """A registration that the kernel cannot be told of, and why."""
+
+    id: str
+    reason: str
+
+
+class RegistrationCounts(msgspec.Struct, frozen=True):
+    """`effective`: active and in their window now. `unprogrammed_examples`: at most MOST_EXAMPLES."""
+
+    total: int = 0
+    effective: int = 0
+    by_category: dict[str, int] = {}
+    by_status: dict[str, int] = {}
+    unprogrammed: int = 0
+    unprogrammed_examples: tuple[UnprogrammedView, ...] = ()
+    next_window_change_at: str | None = None
+
+
+class KernelView(msgspec.Struct, frozen=True):
+    """`not_in_kernel`: elements of effective registrations that are not known to be there; 0 in peace.
+
+    `surplus`: elements there that no registration wants. `pending`: operations not sent yet. `repairs`: foreign
+    changes undone. `generation`: the kernel's ruleset generation at the last reading.
+    """
+
+    table: str
+    masks: int = 0
+    sets: int = 0
+    elements_desired: int = 0
+    not_in_kernel: int = 0
+    surplus: int = 0
+    transactions: int = 0
+    failures: int = 0
+    last_error: str | None = None
+    last_commit_at: str | None = None
+    last_verified_at: str | None = None
+    repairs: int = 0
+    generation: int = 0
+    pending: int = 0
+
+
+class CounterView(msgspec.Struct, frozen=True):
+    """A counter of the kernel's, since the table was made."""
+
+    packets: int
+    bytes: int
+
+
+class WatchView(msgspec.Struct, frozen=True):
+    """`packets`, `connections`: events taken in from NFLOG and ctnetlink. `overruns`: events the kernel lost."""
+
+    packets: int = 0
+    connections: int = 0
+    malformed: int = 0
+    overruns: int = 0
+    resyncs: int = 0
+    late_admissions: int = 0
+    flows_tracked: int = 0
+    flows_evicted: int = 0
+
+
+class AggregateView(msgspec.Struct, frozen=True):
+    """Unregistered traffic of a /24 or /48. `packets`: those logged, about one a flow. `services`: top first."""
+
+    prefix: str
+    packets: int
+    services: tuple[str, ...] = ()
+
+
+class StatusView(msgspec.Struct, frozen=True):
+    """Everything on one screen. `mode` is in force, `configured_mode` comes at `starts_at`.
+
+    `counters` by the kernel's names: `<class>_packets`, `<class>_flows`. `unregistered`: at most
+    MOST_AGGREGATES.
+    """
+
+    version: str
+    started_at: str
+    now: str
+    mode: Mode
+    configured_mode: Mode
+    starts_at: str | None
+    armed: bool
+    epoch: int
+    ready: bool
+    reasons: tuple[str, ...]
+    sources: tuple[SourceView, ...]
+    registrations: RegistrationCounts
+    kernel: KernelView
+    counters: dict[str, CounterView]
+    watch: WatchView
+    unregistered: tuple[AggregateView, ...] = ()
+
+
+class MetricsView(msgspec.Struct, frozen=True):
+    """A status and what only a graph can use. Lag: how late the event loop was, last and worst since start."""
+
+    status: StatusView
+    loop_lag_last_s: float = 0.0
+    loop_lag_max_s: float = 0.0
+    commit_seconds_sum: float = 0.0
+    commit_count: int = 0
+
+
+class MatchView(msgspec.Struct, frozen=True):
+    """A registration that makes a flow registered. `role`: which end is the registrant, by `client`.
+
+    No `peers`, no `services`: any.
+    """
+
+    id: str
+    category: str
+    role: Role
+    client: str | None
+    peers: tuple[str, ...]
+    services: tuple[str, ...]
+    valid_until: str | None
+
+
+class ExplainView(msgspec.Struct, frozen=True):
+    """Why a flow passes or does not (DESIGN §8). `in_kernel`: all elements that make it pass are known to be
+    there; None where nothing is to be there or it is not known. `canary`: None at 100 %."""
+
+    decision: DecisionWord
+    effect: Effect
+    registrations: tuple[str, ...]
+    in_kernel: bool | None
+    reason: str
+    src: str
+    dst: str
+    service: str
+    sport: int | None
+    mode: Mode
+    canary: Canary | None
+    matches: tuple[MatchView, ...]
+
+
+class RegistrationView(msgspec.Struct, frozen=True):
+    """`subscriber`: whether there is one; the digest stays inside. `unprogrammed`: why the kernel cannot be told.
+
+    `flows`, `bytes`: attributed since start. `valid_from`, `valid_until` None: open.
+    """
+
+    id: str
+    category: str
+    status: Status
+    effective: bool
+    clients: tuple[str, ...]
+    peers: tuple[str, ...]
+    services: tuple[str, ...]
+    subscriber: bool
+    valid_from: str | None
+    valid_until: str | None
+    in_kernel: bool | None = None
+    unprogrammed: str | None = None
+    last_seen_at: str | None = None
+    flows: int = 0
+    bytes: int = 0
+
+
+class RegistrationPage(msgspec.Struct, frozen=True):
+    """`total`: all that match, of which `items` begins at `offset`."""
+
+    total: int
+    offset: int
+    items: tuple[RegistrationView, ...]
+
+
+class FlowView(msgspec.Struct, frozen=True):
+    """A registered flow that is alive. `sport` None where the protocol has no ports."""
+
+    src: str
+    dst: str
+    service: str
+    sport: int | None
+    registrations: tuple[str, ...]
+    packets: int
+    bytes: int
+    first_seen_at: str | None
+    last_seen_at: str | None
+
+
+class FlowPage(msgspec.Struct, frozen=True):
+    """`total`: all that match, of which `items` begins at `offset`."""
+
+    total: int
+    offset: int
+    items: tuple[FlowView, ...]
+
+
+def format_time(at_s: float | None) -> str | None:
+    """RFC 3339 in UTC to the millisecond, whole seconds without a fraction; None for None and ∓inf."""
+    if at_s is None or not isfinite(at_s):
+        return None
+    moment = datetime.fromtimestamp(round(at_s, 3), UTC).replace(tzinfo=None)
+    return moment.isoformat(timespec="milliseconds").removesuffix(".000") + "Z"
+
+
+def parse_time(text: str) -> float:
+    """Unix seconds of what format_time made."""
+    return datetime.fromisoformat(text).timestamp()
+
+
+def flow_service(flow: Flow) -> str:
+    """The flow's service as a word: `udp/51820`, `esp`."""
+    port = flow.destination_port
+    return str(
+        Service(flow.protocol, port, port) if flow.protocol in PROTOCOLS_WITH_PORTS else Service(flow.protocol)
+    )
+
+
+def effect_of(word: DecisionWord, mode: Mode, canary: Canary | None) -> Effect:
+    """What the rules do to such a flow; a client outside of the canary is only observed."""
+    if word != "unregistered":
+        return "pass"
+    return "observe" if canary == "out" else mode
+
+
+def explain_view(
+    flow: Flow, decision: Decision, *, mode: Mode, canary: Canary | None, in_kernel: bool | None
+) -> ExplainView:
+    """`mode`: the effective one. `canary`: of the client that opened the flow."""
+    return ExplainView(
+        decision=decision.word,
+        effect=effect_of(decision.word, mode, canary),
+        registrations=tuple(registration.id for registration in decision.registrations),
+        in_kernel=in_kernel,
+        reason=decision.reason,
+        src=format_address(flow.source),
+        dst=format_address(flow.destination),
+        service=flow_service(flow),
+        sport=_source_port(flow),
+        mode=mode,
+        canary=canary,
+        matches=tuple(match_view(registration, flow) for registration in decision.registrations),
+    )
+
+
+def match_view(registration: Registration, flow: Flow) -> MatchView:
+    """For a registration that matches the flow. `client` is None when a binding, not a prefix, made it match."""
+    role: Role = "destination"
+    client = _longest_covering(registration.clients, flow.destination)
+    source = _longest_covering(registration.clients, flow.source)
+    peers = registration.peers
+    if client is None or (source and (not peers or _longest_covering(peers, flow.destination))):
+        role, client = "source", source
+    return MatchView(
+        id=registration.id,
+        category=registration.category,
+        role=role,
+        client=None if client is None else str(client),
+        peers=_words(peers),
+        services=service_words(registration.services),
+        valid_until=format_time(registration.valid_until_s),
+    )
+
+
+def registration_view(
+    registration: Registration,
+    now: float,
+    *,
+    in_kernel: bool | None = None,
+    unprogrammed: str | None = None,
+    last_seen_s: float | None = None,
+    flows: int = 0,
+    size_bytes: int = 0,
+) -> RegistrationView:
+    """A registration at `now`, with what the reconciler and the watch know of it."""
+    return RegistrationView(
+        id=registration.id,
+        category=registration.category,
+        status=registration.status,
+        effective=registration.is_effective(now),
+        clients=_words(registration.clients),
+        peers=_words(registration.peers),
+        services=service_words(registration.services),
+        subscriber=registration.subscriber is not None,
+        valid_from=format_time(registration.valid_from_s),
+        valid_until=format_time(registration.valid_until_s),
+        in_kernel=in_kernel,
+        unprogrammed=unprogrammed,
+        last_seen_at=format_time(last_seen_s),
+        flows=flows,
+        bytes=size_bytes,
+    )
+
+
+def flow_view(
+    flow: Flow,
+    registration_ids: tuple[str, ...],
+    *,
+    packets: int = 0,
+    size_bytes: int = 0,
+    first_seen_s: float | None = None,
+    last_seen_s: float | None = None,
+) -> FlowView:
+    """A flow with the ids of the registrations that made it registered."""
+    return FlowView(
+        src=format_address(flow.source),
+        dst=format_address(flow.destination),
+        service=flow_service(flow),
+        sport=_source_port(flow),
+        registrations=registration_ids,
+        packets=packets,
+        bytes=size_bytes,
+        first_seen_at=format_time(first_seen_s),
+        last_seen_at=format_time(last_seen_s),
+    )
+
+
+def counter_views(readings: Mapping[str, CounterReading]) -> dict[str, CounterView]:
+    """By name, sorted."""
+    return {name: CounterView(each.packets, each.size_bytes) for name, each in sorted(readings.items())}
+
+
+def _source_port(flow: Flow) -> int | None:
+    """None where there is none, or it was not asked for."""
+    return flow.source_port or None
+
+
+def _longest_covering(prefixes: tuple[Prefix, ...], address: bytes) -> Prefix | None:
+    covering = (prefix for prefix in prefixes if prefix.covers(address))
+    return max(covering, key=lambda prefix: prefix.length, default=None)
+
+
+def _words(prefixes: tuple[Prefix, ...]) -> tuple[str, ...]:
+    return tuple(str(prefix) for prefix in prefixes)

@@ -1,0 +1,99 @@
+"""`gatewayd explain`: why a flow passes or does not, the verdict first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+
+from gatewayd.api.parameters import ParameterRejected, read_flow
+from gatewayd.api.views import ExplainView
+from gatewayd.cli.client import Endpoint, daemon_options
+from gatewayd.cli.output import (
+    BAD,
+    DOUBTFUL,
+    GOOD,
+    Line,
+    print_headline,
+    print_json,
+    print_lines,
+    print_table,
+    some,
+)
+
+_EFFECTS = {
+    "pass": ("PASSES", GOOD),
+    "observe": ("PASSES, but is not registered: it is only observed", DOUBTFUL),
+    "mark": ("PASSES, but is not registered: it is marked", DOUBTFUL),
+    "limit": ("IS LIMITED: it is not registered", BAD),
+    "reject": ("IS REJECTED: it is not registered", BAD),
+}
+
+
+@click.command("explain")
+@click.argument("src")
+@click.argument("dst")
+@click.argument("service")
+@click.option("--sport", type=click.IntRange(1, 65535), help="Source port; no rule looks at it.")
+@daemon_options
+def command(endpoint: Endpoint, src: str, dst: str, service: str, sport: int | None, as_json: bool) -> None:
+    """Say why a flow passes or does not.
+
+    SRC opened the flow towards DST. SERVICE is one word, with the destination port where there is one:
+    udp/51820, tcp/1194, esp, gre.
+    """
+    parameters = {"src": src, "dst": dst, "service": service}
+    if sport is not None:
+        parameters["sport"] = str(sport)
+    try:
+        read_flow(parameters)
+    except ParameterRejected as error:
+        raise click.BadParameter(error.why, param_hint=f"'{error.parameter.upper()}'") from None
+    body = endpoint.get("/v1/explain", parameters)
+    view = endpoint.parse(body, ExplainView)
+    if as_json:
+        print_json(body)
+        return
+    print_headline(*verdict(view))
+    print_lines(describe_explanation(view))
+    if view.matches:
+        print_table(
+            ("registration", "category", "registrant is", "client", "peers", "services", "until"),
+            [
+                (
+                    match.id,
+                    match.category,
+                    match.role,
+                    match.client or "by binding",
+                    some(match.peers),
+                    some(match.services),
+                    match.valid_until or "open",
+                )
+                for match in view.matches
+            ],
+        )
+
+
+def verdict(view: ExplainView) -> tuple[str, str]:
+    """A sentence and its style."""
+    flow = f"{view.service} from {view.src} to {view.dst}"
+    if view.decision == "out_of_scope":
+        return f"{flow} PASSES: the policy does not look at this service", GOOD
+    if view.decision == "registered":
+        if view.in_kernel is False:
+            return f"{flow} is registered, but IS NOT IN THE KERNEL YET: mode {view.mode} applies to it", BAD
+        if view.in_kernel is None:
+            return f"{flow} is registered; WHETHER THE KERNEL HAS IT IS NOT KNOWN", DOUBTFUL
+        return f"{flow} PASSES: it is registered and in the kernel", GOOD
+    words, style = _EFFECTS[view.effect]
+    return f"{flow} {words}", style
+
+
+def describe_explanation(view: ExplainView) -> Iterator[Line]:
+    """Everything under the verdict but the table."""
+    yield Line("reason", view.reason)
+    yield Line("decision", view.decision)
+    yield Line("effect", view.effect)
+    yield Line("in kernel", {True: "yes", False: "NO", None: "-"}[view.in_kernel])
+    canary = {"in": ", this client is in the canary", "out": ", this client is outside of the canary"}
+    yield Line("mode", view.mode + canary.get(view.canary or "", ""))

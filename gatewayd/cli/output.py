@@ -1,0 +1,121 @@
+"""How commands print: on a terminal with rich, elsewhere plain and aligned. The words are the same in both.
+
+Whatever comes from outside goes through `printable`: an error of a web server must not move the cursor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gatewayd.api.views import parse_time
+
+GOOD: Final = "bold green"
+BAD: Final = "bold red"
+DOUBTFUL: Final = "bold yellow"
+
+_LABEL_WIDTH: Final = 15
+_SIZES: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+class Line(NamedTuple):
+    """A line of a report. Without `label` it goes on with what is above; `style` is rich's, for the text."""
+
+    label: str
+    text: str
+    style: str = ""
+
+
+def print_json(body: bytes) -> None:
+    """What the API said, indented."""
+    click.echo(msgspec.json.format(body, indent=2))
+
+
+def print_headline(text: str, style: str) -> None:
+    """The first line: what there is to know if nothing else is read."""
+    _print(Text(printable(text), style=style))
+
+
+def print_lines(lines: Iterable[Line]) -> None:
+    """Labels in one column, texts in the next."""
+    for line in lines:
+        label = f"{line.label:<{_LABEL_WIDTH}}"
+        _print(Text.assemble((label, "bold" if line.label else ""), (printable(line.text), line.style)))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """On a terminal a table that folds long cells; elsewhere columns of full width, two spaces apart."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    console = Console()
+    if console.is_terminal:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for row in cells:
+            table.add_row(*(Text(cell) for cell in row))
+        console.print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for row in [list(columns), *cells]:
+        click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print(text: Text) -> None:
+    console = Console()
+    if console.is_terminal:
+        console.print(text, soft_wrap=True, highlight=False)
+    else:
+        click.echo(text.plain.rstrip())
+
+
+def printable(text: str) -> str:
+    """`text` with a sign in the place of everything that is not one."""
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else "�" for sign in text)
+
+
+def count(number: int, noun: str) -> str:
+    """`1 flow`, `31,022 flows`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def size(size_bytes: int) -> str:
+    """`0 B`, `9.4 MiB`."""
+    value, unit = float(size_bytes), 0
+    while value >= 1024 and unit < len(_SIZES) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{size_bytes} B" if unit == 0 else f"{value:.1f} {_SIZES[unit]}"
+
+
+def ago(now: str, then: str | None) -> str:
+    """`4s ago`, `in 5m`, `never`."""
+    if then is None:
+        return "never"
+    seconds = parse_time(now) - parse_time(then)
+    return f"{span(seconds)} ago" if seconds >= 0 else f"in {span(-seconds)}"
+
+
+def span(seconds: float) -> str:
+    """The two largest units: `4s`, `2m 10s`, `3d 4h`."""
+    rest = int(seconds)
+    parts = []
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        number, rest = divmod(rest, length)
+        if number:
+            parts.append(f"{number}{unit}")
+        elif parts:
+            break
+    return " ".join(parts[:2]) or "0s"
+
+
+def some(words: Sequence[str], most: int = 3, none: str = "any") -> str:
+    """The first few, and how many there are beside them."""
+    if not words:
+        return none
+    more = len(words) - most
+    return ", ".join(words[:most]) + (f" +{more}" if more > 0 else "")

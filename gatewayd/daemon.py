@@ -1,0 +1,227 @@
+"""Builds everything, starts it in order, stops it in order. No logic.
+
+Start: prerequisites, event sockets, API, sources; the kernel is read and written only once every source has been
+read. Stop: sources and API first, then the event sockets; the kernel keeps what it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+from gatewayd import __version__
+from gatewayd.answers import Answers
+from gatewayd.api.app import ApiServer
+from gatewayd.errors import KernelError, SettingsInvalid
+from gatewayd.kernel.conntrack import Conntrack
+from gatewayd.kernel.tables import KernelTables
+from gatewayd.log import get_logger, setup_logging
+from gatewayd.model.policy import MarkLayout
+from gatewayd.notify import Notifier, watchdog_interval_s
+from gatewayd.owner import Owner
+from gatewayd.reconcile import Reconciler
+from gatewayd.registry.fetch import Session, open_session
+from gatewayd.registry.sources import SourceRunner
+from gatewayd.settings import Settings, SourceSettings, read_settings, settings_that_need_restart
+from gatewayd.watch.source import EventSource
+
+log = get_logger(__name__)
+
+COUNTERS_EVERY_S = 1.0
+PULSE_S = 0.25
+"""How often the loop's lag and the readiness are looked at."""
+
+
+class Daemon:
+    """One process, one loop. `config_path` is read again on SIGHUP."""
+
+    def __init__(self, settings: Settings, config_path: Path) -> None:
+        self._settings = settings
+        self._config_path = config_path
+        self._stop = asyncio.Event()
+        self._reload = asyncio.Event()
+        self._notifier = Notifier()
+        self._runners: dict[str, SourceRunner] = {}
+        self._running: dict[str, tuple[SourceSettings, asyncio.Task[None]]] = {}
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT. Raises MissingPrerequisite before anything is touched."""
+        async with AsyncExitStack() as stack:
+            await self._build(stack)
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+            log.info("daemon.started", version=__version__, mode=self._settings.policy.mode)
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(work, name=name)
+                    for name, work in (
+                        ("reconcile", self._reconciler.run()),
+                        ("sweep", self._owner.sweeper.run()),
+                        ("time", self._owner.keep_time()),
+                        ("counters", self._read_counters()),
+                        ("pulse", self._pulse()),
+                        ("reload", self._reload_when_told()),
+                    )
+                ]
+                self._events.start()
+                self._use_sources(group)
+                self._group = group
+                await self._stop.wait()
+                self._notifier.stopping()
+                log.info("daemon.stopping")
+                for task in [*tasks, *(task for _, task in self._running.values())]:
+                    task.cancel()
+
+    async def _build(self, stack: AsyncExitStack) -> None:
+        settings = self._settings
+        layout = MarkLayout(settings.kernel.ct_mark_mask)
+        self._dataplane = KernelTables.open(settings.kernel.table)
+        stack.callback(self._dataplane.close)
+        await self._dataplane.check()
+        conntrack = Conntrack()
+        conntrack.open()
+        stack.callback(conntrack.close)
+        self._reconciler = Reconciler(
+            self._dataplane,
+            settings.kernel.table,
+            clock=time.time,
+            stopwatch=time.monotonic,
+            verify_every_s=settings.kernel.verify_every_s,
+            on_settled=lambda: self._owner.on_settled(),
+        )
+        self._owner = Owner(settings, self._reconciler, conntrack, clock=time.time)
+        self._events = EventSource(
+            group=settings.kernel.nflog_group,
+            mark=layout.registered,
+            mask=layout.registered,
+            on_packets=self._owner.on_packets,
+            on_connections=self._owner.on_connections,
+            on_lost=self._owner.on_lost,
+        )
+        self._events.open()
+        stack.callback(self._events.close)
+        self._session: Session = open_session()
+        stack.push_async_callback(self._session.close)
+        self._answers = Answers(
+            self._owner, self._events, self._runners, clock=time.time, read_sources=self._read_sources
+        )
+        api = ApiServer(self._answers, *settings.http.listen, settings.http.socket)
+        await api.start()
+        stack.push_async_callback(api.stop)
+        log.info("api.listening", host=settings.http.listen.host, port=api.port, socket=settings.http.socket)
+
+    # -- sources -------------------------------------------------------------------------------------------
+
+    def _use_sources(self, group: asyncio.TaskGroup) -> None:
+        """Start runners for the sources of the settings; stop those that are gone or changed."""
+        wanted = {each.name: each for each in self._settings.registry.sources}
+        for name, (used, task) in list(self._running.items()):
+            if wanted.get(name) != used:
+                task.cancel()
+                del self._running[name], self._runners[name]
+        for name, each in wanted.items():
+            if name not in self._running:
+                runner = self._runner(each)
+                self._runners[name] = runner
+                self._running[name] = (each, group.create_task(runner.run(), name=f"source {name}"))
+
+    def _runner(self, each: SourceSettings) -> SourceRunner:
+        registry = self._settings.registry
+        return SourceRunner(
+            each.name,
+            each.url,
+            deliver=self._owner.deliver,
+            clock=time.time,
+            randomness=random.Random(),
+            session=self._session,
+            format=None if each.format == "auto" else each.format,
+            max_bytes=each.max_bytes,
+            refresh_s=registry.refresh_s,
+            retry_s=registry.retry_s,
+        )
+
+    async def _read_sources(self) -> None:
+        """`sync`: read every source now, and wait until what changed is in the kernel."""
+        for runner in list(self._runners.values()):
+            await runner.attempt()
+
+    # -- reload --------------------------------------------------------------------------------------------
+
+    async def _reload_when_told(self) -> None:
+        while True:
+            await self._reload.wait()
+            self._reload.clear()
+            self._notifier.reloading()
+            await self._reload_settings()
+            self._notifier.ready()
+
+    async def _reload_settings(self) -> None:
+        """A file with a fault changes nothing, and says so."""
+        try:
+            settings = await asyncio.to_thread(read_settings, str(self._config_path))
+        except SettingsInvalid as error:
+            for fault in error.faults:
+                log.error("reload.refused", fault=fault)
+            return
+        fixed = settings_that_need_restart(self._settings, settings)
+        if fixed:
+            log.error("reload.needs_restart", keys=",".join(fixed))
+            return
+        setup_logging(settings.log.level, settings.log.format)
+        self._settings = settings
+        self._owner.reload(settings)
+        await self._owner.use_sources({each.name: each.url for each in settings.registry.sources})
+        self._use_sources(self._group)
+        log.info("reload.done")
+
+    # -- pulse ---------------------------------------------------------------------------------------------
+
+    async def _read_counters(self) -> None:
+        while True:
+            try:
+                self._answers.counters = await self._dataplane.read_counters()
+            except KernelError as error:
+                log.warning("counters.failed", error=str(error))
+            await asyncio.sleep(COUNTERS_EVERY_S)
+
+    async def _pulse(self) -> None:
+        """Watch the loop's lag; beat the watchdog while the reconciler gets on; say READY=1 once it is true."""
+        interval_s = watchdog_interval_s()
+        beat_at = 0.0
+        ready: bool | None = None
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(PULSE_S)
+            now = time.monotonic()
+            self._answers.note_lag(now - before - PULSE_S)
+            if interval_s is not None and now >= beat_at and self._answers.is_alive() is None:
+                self._notifier.watchdog()
+                beat_at = now + min(interval_s, 10.0)
+            reasons = self._answers.readiness()
+            if ready is not (not reasons):
+                ready = not reasons
+                if ready:
+                    registrations = len(self._owner.allowlist)
+                    self._notifier.ready(f"{registrations} registrations in the kernel")
+                    log.info("daemon.ready", registrations=registrations)
+                else:
+                    self._notifier.status(f"not ready: {reasons[0]}")
+                    log.info("daemon.not_ready", reason=reasons[0])
+
+
+def run_daemon(settings: Settings, config_path: Path, runner: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+    """`runner`: uvloop.run, or asyncio.run in a test."""
+    setup_logging(settings.log.level, settings.log.format)
+
+    async def main() -> None:
+        await Daemon(settings, config_path).run()
+
+    runner(main())

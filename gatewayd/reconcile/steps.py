@@ -1,0 +1,186 @@
+"""The next safe step from what is to what is desired. Pure: called again after every step, so that whatever came
+in between (a late admission, a failure, a new registration) is looked at first.
+
+The order is make before break, and at no point does a registered address lose its place:
+
+    table → late admissions → new sets → (new hooks, policy unchanged) → elements → rules → removals → old sets
+
+Each step is bounded in bytes. A policy reaches the kernel only after every element is there, so that a load of
+many transactions is never visible as a partial allowlist.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+
+from gatewayd.compile.ruleset import compile_ruleset, parse_tag, policy_digest
+from gatewayd.model.policy import Policy
+from gatewayd.model.transaction import (
+    AddElements,
+    CreateSet,
+    CreateTable,
+    DeleteSet,
+    Operation,
+    RemoveElements,
+    Ruleset,
+    Transaction,
+)
+from gatewayd.reconcile.picture import Picture
+
+MOST_BYTES = 256 * 1024
+"""Of element payload in one transaction: it fits the send buffer that an unprivileged namespace is allowed, and
+commits in about 10 ms, the longest a late admission waits for bulk work."""
+MOST_SETS = 128
+"""Sets made or removed in one transaction."""
+_ELEMENT_OVERHEAD = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Elements and sets, by netlink."""
+
+    transaction: Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class PutRules:
+    """The rules, as text."""
+
+    ruleset: Ruleset
+
+
+Step = Commit | PutRules
+
+
+def most_keys(key_length: int) -> int:
+    """How many keys of this length one transaction carries."""
+    return MOST_BYTES // (key_length + _ELEMENT_OVERHEAD)
+
+
+def wanted_ruleset(picture: Picture, policy: Policy, table: str) -> Ruleset:
+    """The ruleset for the policy and the sets that are fit to be looked into.
+
+    The epoch is the one in the kernel; the next one if the policy there is another.
+    """
+    layout = policy.mark_layout
+    if picture.tag is None or not 1 <= picture.tag.epoch <= layout.last_epoch:
+        epoch = 1
+    elif picture.tag.policy == policy_digest(policy):
+        epoch = picture.tag.epoch
+    else:
+        epoch = layout.next_epoch(picture.tag.epoch)
+    return compile_ruleset(table, policy, picture.hooks(), epoch)
+
+
+def next_step(picture: Picture, policy: Policy | None, table: str) -> Step | None:
+    """The step to take now; None when the kernel is as desired. Without a policy, rules are left alone."""
+    if not picture.table_present:
+        return Commit(Transaction((CreateTable(),), "create table"))
+    picture.grow_where_full()
+    step = _urgent(picture) or _create_sets(picture)
+    if step is not None:
+        return step
+    ruleset = None if policy is None else wanted_ruleset(picture, policy, table)
+    stale = ruleset is not None and ruleset.text != picture.rules
+    if ruleset is not None and stale and picture.rules is not None and _same_policy(picture, ruleset):
+        return PutRules(ruleset)
+    step = _add(picture)
+    if step is not None:
+        return step
+    if ruleset is not None and stale:
+        return PutRules(ruleset)
+    step = _remove(picture)
+    if step is not None:
+        return step
+    # A set that rules may look into stays until our own rules are in force.
+    return _delete_sets(picture) if picture.rules is not None else None
+
+
+def acknowledge(picture: Picture, step: Step) -> None:
+    """The kernel has done the step."""
+    if isinstance(step, PutRules):
+        ruleset = step.ruleset
+        picture.hooked(ruleset.set_names, ruleset.text, parse_tag(ruleset.tag))
+        return
+    states = {state.name: state for state in picture.set_states()}
+    for operation in step.transaction.operations:
+        match operation:
+            case CreateTable():
+                picture.table_present = True
+            case CreateSet(name, _, capacity):
+                state = states.get(name)
+                if state is None:
+                    picture.retired.add(name)
+                else:
+                    state.exists = True
+                    state.capacity = capacity
+            case DeleteSet(name):
+                picture.retired.discard(name)
+            case AddElements(name, keys):
+                if name in states:
+                    picture.added(states[name], keys)
+            case RemoveElements(name, keys):
+                if name in states:
+                    picture.removed(states[name], keys)
+
+
+def _same_policy(picture: Picture, ruleset: Ruleset) -> bool:
+    return picture.tag is not None and picture.tag.policy == ruleset.policy
+
+
+def _urgent(picture: Picture) -> Step | None:
+    """Late admissions into sets that exist, all of them in one transaction."""
+    by_set: dict[str, list[bytes]] = {}
+    for mask, key in list(picture.urgent):
+        state = picture.masks.get(mask)
+        if state is None or key not in state.current.missing:
+            del picture.urgent[(mask, key)]
+        elif state.current.exists and state.current.has_room(len(picture.desired.keys(mask)), 1):
+            by_set.setdefault(state.current.name, []).append(key)
+    if not by_set:
+        return None
+    operations = tuple(AddElements(name, keys[:1024]) for name, keys in islice(by_set.items(), 16))
+    return Commit(Transaction(operations, "late admission"))
+
+
+def _create_sets(picture: Picture) -> Step | None:
+    absent = islice((state for state in picture.set_states() if not state.exists), MOST_SETS)
+    operations = tuple(CreateSet(state.name, state.mask, state.capacity) for state in absent)
+    return Commit(Transaction(operations, "create sets")) if operations else None
+
+
+def _add(picture: Picture) -> Step | None:
+    """As many missing elements as one transaction takes, from as many sets as need some."""
+    operations: list[Operation] = []
+    budget = MOST_BYTES
+    for state in picture.set_states():
+        stride = state.mask.key_length + _ELEMENT_OVERHEAD
+        room = state.has_room(len(picture.desired.keys(state.mask)), len(state.missing))
+        keys = list(islice(state.missing, min(room, budget // stride)))
+        if keys:
+            operations.append(AddElements(state.name, keys))
+            budget -= len(keys) * stride
+        if budget < 64 or len(operations) >= MOST_SETS:
+            break
+    return Commit(Transaction(tuple(operations), "add elements")) if operations else None
+
+
+def _remove(picture: Picture) -> Step | None:
+    operations: list[Operation] = []
+    budget = MOST_BYTES
+    for state in picture.set_states():
+        stride = state.mask.key_length + _ELEMENT_OVERHEAD
+        keys = list(islice(state.surplus, budget // stride))
+        if keys:
+            operations.append(RemoveElements(state.name, keys))
+            budget -= len(keys) * stride
+        if budget < 64 or len(operations) >= MOST_SETS:
+            break
+    return Commit(Transaction(tuple(operations), "remove elements")) if operations else None
+
+
+def _delete_sets(picture: Picture) -> Step | None:
+    names = sorted(picture.retired)[:MOST_SETS]
+    operations = tuple(DeleteSet(name) for name in names)
+    return Commit(Transaction(operations, "delete sets")) if operations else None

@@ -1,0 +1,172 @@
+"""Marks that no longer say what is true: live flows are looked up anew after the registry changed.
+
+Two kinds, both found by a dump that the kernel filters by mark:
+
+- *judged unregistered*, and registered by now: the mark is cleared and the flow's next packet is classified;
+- *registered*, and no longer so: left alone for `drain_s` (DESIGN §7), then cleared likewise. That a flow is no
+  longer registered is seen here, whatever the reason and whoever was running when it happened, so a restart
+  needs no memory of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from math import inf
+from typing import Protocol
+
+from gatewayd.errors import KernelError
+from gatewayd.kernel.conntrack import Conntrack
+from gatewayd.kernel.conntrack_codec import ConnectionEvent, ConnectionKey, key_of_flow
+from gatewayd.log import get_logger
+from gatewayd.model.flow import Flow
+from gatewayd.model.policy import MarkLayout
+from gatewayd.model.registration import Registration
+
+log = get_logger(__name__)
+
+RETRY_S = 1.0
+MOST_DRAINING = 200_000
+"""Flows whose drain is timed; more are found again by the next survey."""
+
+Matching = Callable[[Flow, float], Sequence[Registration]]
+
+
+class FlowTable(Protocol):
+    """Who is told of every live registered flow that a survey meets (watch.attribute)."""
+
+    def begin_resync(self) -> None: ...
+
+    def listed(self, event: ConnectionEvent, registrations: Sequence[Registration], now: float) -> None: ...
+
+    def finish_resync(self) -> int: ...
+
+
+class Sweeper:
+    """Owns the drain times."""
+
+    def __init__(
+        self,
+        conntrack: Conntrack,
+        layout: MarkLayout,
+        matching: Matching,
+        *,
+        clock: Callable[[], float],
+        drain_s: float,
+        flow_table: FlowTable,
+    ) -> None:
+        self._conntrack = conntrack
+        self._layout = layout
+        self._matching = matching
+        self._clock = clock
+        self._flow_table = flow_table
+        self._draining: dict[bytes, float] = {}
+        self._late: list[Flow] = []
+        self._rejudge = self._survey = False
+        self._settled = asyncio.Event()
+        self.drain_s = drain_s
+        self.epoch = 0
+        self.surveys = 0
+        self.rejudged = 0
+        self.drained = 0
+
+    def note_added(self) -> None:
+        """Something was registered: flows judged before may be registered now."""
+        self._rejudge = True
+
+    def note_removed(self) -> None:
+        """Something was withdrawn, or flow events were lost: look at the registered flows."""
+        self._survey = True
+
+    def note_late(self, flow: Flow) -> None:
+        """This very flow was judged unregistered a moment too early."""
+        self._late.append(flow)
+
+    def settle(self, epoch: int) -> None:
+        """The kernel is as desired, in this epoch: now a new judgement gives the right result."""
+        self.epoch = epoch
+        self._settled.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._wait()
+            self._settled.clear()
+            try:
+                await self._admit_late()
+                if self._rejudge:
+                    self._rejudge = False
+                    await self._clear_judged()
+                if self._survey or self._next_drain() <= self._clock():
+                    self._survey = False
+                    await self._survey_registered()
+            except KernelError as error:
+                log.warning("sweep.failed", error=str(error), retry_in_s=RETRY_S)
+                self._rejudge = self._survey = True
+                await asyncio.sleep(RETRY_S)
+                self._settled.set()
+
+    async def _wait(self) -> None:
+        while not self._settled.is_set():
+            # The clock may be set; look again at least every so often.
+            pause_s = min(max(0.0, self._next_drain() - self._clock()), 60.0)
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._settled.wait()
+            except TimeoutError:
+                if self._next_drain() <= self._clock():
+                    return
+
+    def _next_drain(self) -> float:
+        return min(self._draining.values(), default=inf)
+
+    async def _admit_late(self) -> None:
+        late, self._late = self._late, []
+        keys = [key for flow in late if (key := key_of_flow(flow)) is not None]
+        if len(keys) < len(late):
+            self._rejudge = True
+        if keys:
+            self.rejudged += await self._conntrack.change_marks(keys, 0, self._layout.mask)
+
+    async def _clear_judged(self) -> None:
+        """Flows judged in this epoch that are registered now; those of older epochs are judged anew anyway."""
+        found: list[ConnectionKey] = []
+        async with aclosing(
+            self._conntrack.dump(mark=self._layout.judged(self.epoch), mask=self._layout.mask)
+        ) as batches:
+            async for events in batches:
+                now = self._clock()
+                await asyncio.sleep(0)
+                for event in events:
+                    if self._matching(event.flow, now):
+                        found.append(event.key)
+        if found:
+            count = await self._conntrack.change_marks(found, 0, self._layout.mask)
+            self.rejudged += count
+            log.info("sweep.rejudged", flows=count)
+
+    async def _survey_registered(self) -> None:
+        now = self._clock()
+        self._flow_table.begin_resync()
+        lost: dict[bytes, ConnectionKey] = {}
+        mark = self._layout.registered
+        async with aclosing(self._conntrack.dump(mark=mark, mask=mark)) as batches:
+            async for events in batches:
+                await asyncio.sleep(0)
+                for event in events:
+                    registrations = self._matching(event.flow, now)
+                    if registrations:
+                        self._flow_table.listed(event, registrations, now)
+                    else:
+                        lost[event.tuple_bytes] = event.key
+        self.surveys += 1
+        self._flow_table.finish_resync()
+        deadlines = {key: self._draining.get(key, now + self.drain_s) for key in lost}
+        due = [lost[key] for key, at_s in deadlines.items() if at_s <= now]
+        later = [(key, at_s) for key, at_s in deadlines.items() if at_s > now]
+        self._draining = dict(later[:MOST_DRAINING])
+        if due:
+            count = await self._conntrack.change_marks(due, 0, self._layout.mask)
+            self.drained += count
+            log.info("sweep.drained", flows=count)

@@ -1,0 +1,261 @@
+"""A daemon that is not there: Queries with answers to be set, and a server of them in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import msgspec
+
+from gatewayd.allowlist import Allowlist, decide
+from gatewayd.api.app import ApiServer
+from gatewayd.api.views import (
+    AggregateView,
+    CounterView,
+    ExplainView,
+    FlowPage,
+    FlowView,
+    KernelView,
+    MetricsView,
+    RegistrationCounts,
+    RegistrationPage,
+    RegistrationView,
+    SourceView,
+    StatusView,
+    UnprogrammedView,
+    WatchView,
+    explain_view,
+    flow_view,
+    registration_view,
+)
+from gatewayd.model import Flow, Registration, Status, parse_address, parse_prefix, parse_services
+
+NOW = 1_730_689_200.0  # 2024-11-04T03:00:00Z
+
+BANK = Registration(
+    "PK-2024-000123",
+    "bank",
+    "active",
+    (parse_prefix("203.0.113.0/28"), parse_prefix("2001:db8:12::/48")),
+    peers=(parse_prefix("198.51.100.7/32"),),
+    services=parse_services(["ipsec", "udp/51820"]),
+    valid_from_s=NOW - 86400,
+)
+FREELANCER = Registration("PK-2024-000200", "freelancer", "suspended", (), subscriber=b"\xd1" * 32)
+
+PEACE = StatusView(
+    version="0.1.0",
+    started_at="2024-11-01T00:00:00Z",
+    now="2024-11-04T03:00:00Z",
+    mode="observe",
+    configured_mode="reject",
+    starts_at="2024-12-01T00:00:00Z",
+    armed=False,
+    epoch=3,
+    ready=True,
+    reasons=(),
+    sources=(
+        SourceView(
+            name="national",
+            url="https://registry.example/feed",
+            state="ok",
+            last_success_at="2024-11-04T02:59:20Z",
+            next_attempt_at="2024-11-04T03:00:20Z",
+            registrations=31022,
+        ),
+    ),
+    registrations=RegistrationCounts(
+        total=31022,
+        effective=30988,
+        by_category={"embassy": 22, "bank": 31000},
+        by_status={"active": 31000, "suspended": 22},
+        next_window_change_at="2024-11-04T04:30:00Z",
+    ),
+    kernel=KernelView(
+        table="gatewayd",
+        masks=12,
+        sets=14,
+        elements_desired=61000,
+        transactions=144,
+        last_commit_at="2024-11-04T02:59:20Z",
+        last_verified_at="2024-11-04T02:57:50Z",
+        generation=1201,
+    ),
+    counters={
+        "registered_flows": CounterView(1200, 96000),
+        "registered_packets": CounterView(2_500_000, 3 * 1024**3),
+        "unregistered_packets": CounterView(17, 1020),
+    },
+    watch=WatchView(packets=17, connections=2400, flows_tracked=310),
+)
+
+TROUBLE = msgspec.structs.replace(
+    PEACE,
+    mode="reject",
+    armed=True,
+    starts_at=None,
+    ready=False,
+    reasons=("12 registered elements are not in the kernel", "source lab was never read"),
+    sources=(
+        msgspec.structs.replace(
+            PEACE.sources[0],
+            rejected=4,
+            rejected_by_code={"prefix_host_bits": 1, "unknown_field": 3},
+            conflicts=1,
+        ),
+        SourceView("lab", "file:/lab.csv", "waiting"),
+        SourceView("mirror", "https://m.example/", "failing", last_error="HTTP status 503\x1b[2J"),
+    ),
+    registrations=msgspec.structs.replace(
+        PEACE.registrations,
+        by_status={"active": 31022},
+        unprogrammed=1,
+        unprogrammed_examples=(UnprogrammedView("PK-9", "would need 5000 elements, 4096 are allowed"),),
+        next_window_change_at=None,
+    ),
+    kernel=msgspec.structs.replace(
+        PEACE.kernel,
+        not_in_kernel=12,
+        surplus=1,
+        failures=2,
+        repairs=1,
+        last_error="commit: Device or resource busy",
+        last_verified_at=None,
+        pending=12,
+    ),
+    counters={},
+    watch=WatchView(malformed=1, overruns=20, resyncs=1, late_admissions=5, flows_evicted=3),
+    unregistered=(
+        AggregateView("192.0.2.0/24", 55, ("udp/51820", "esp")),
+        AggregateView("2001:db8:99::/48", 1),
+    ),
+)
+
+
+class FakeQueries:
+    """Answers as a daemon would that holds BANK and FREELANCER; every answer may be replaced."""
+
+    def __init__(self) -> None:
+        self.dead: str | None = None
+        self.reasons: tuple[str, ...] = ()
+        self.view = PEACE
+        self.in_kernel: bool | None = True
+        self.outcome: Mapping[str, object] = {"sources_read": 1, "changed": {"added": 2}, "note": "done"}
+        self.failure: Exception | None = None
+        self.asked: list[object] = []
+        self.allowlist = Allowlist()
+        for registration in (BANK, FREELANCER):
+            self.allowlist.upsert(registration)
+
+    def is_alive(self) -> str | None:
+        return self.dead
+
+    def readiness(self) -> tuple[str, ...]:
+        return self.reasons
+
+    def status(self) -> StatusView:
+        if self.failure is not None:
+            raise self.failure
+        return self.view
+
+    def metrics(self) -> MetricsView:
+        return MetricsView(self.view, 0.001, 0.02, 0.5, 144)
+
+    def explain(self, flow: Flow) -> ExplainView:
+        self.asked.append(flow)
+        decision = decide(self.allowlist, parse_services(["ipsec", "wireguard"]), flow, NOW)
+        in_kernel = self.in_kernel if decision.word == "registered" else None
+        return explain_view(flow, decision, mode=self.view.mode, canary=None, in_kernel=in_kernel)
+
+    def registrations(
+        self, category: str | None, status: Status | None, text: str | None, offset: int, limit: int
+    ) -> RegistrationPage:
+        self.asked.append((category, status, text, offset, limit))
+        found = [
+            each
+            for each in self.allowlist
+            if category in (None, each.category) and status in (None, each.status) and (text or "") in each.id
+        ]
+        items = tuple(self._registration_view(each) for each in found[offset : offset + limit])
+        return RegistrationPage(len(found), offset, items)
+
+    def registration(self, registration_id: str) -> RegistrationView | None:
+        found = self.allowlist.get(registration_id)
+        return None if found is None else self._registration_view(found)
+
+    def flows(self, registration_id: str | None, offset: int, limit: int) -> FlowPage:
+        self.asked.append((registration_id, offset, limit))
+        flows = live_flows() if registration_id in (None, BANK.id) else ()
+        return FlowPage(len(flows), offset, flows[offset : offset + limit])
+
+    async def sync(self) -> Mapping[str, object]:
+        if self.failure is not None:
+            raise self.failure
+        return self.outcome
+
+    def _registration_view(self, registration: Registration) -> RegistrationView:
+        return registration_view(
+            registration,
+            NOW,
+            in_kernel=self.in_kernel if registration.is_effective(NOW) else None,
+            last_seen_s=NOW - 5 if registration is BANK else None,
+            flows=2 if registration is BANK else 0,
+            size_bytes=4096 if registration is BANK else 0,
+        )
+
+
+def live_flows() -> tuple[FlowView, ...]:
+    """One of each family: IPv4 with ports, IPv6 without."""
+    far = parse_address("198.51.100.7")
+    return (
+        flow_view(
+            Flow(17, parse_address("203.0.113.5"), far, 40000, 51820),
+            (BANK.id,),
+            packets=2000,
+            size_bytes=4096,
+            first_seen_s=NOW - 60,
+            last_seen_s=NOW - 5,
+        ),
+        flow_view(Flow(50, parse_address("2001:db8:12::1"), parse_address("2001:db8:ff::1")), ()),
+    )
+
+
+@asynccontextmanager
+async def serving(queries: FakeQueries, socket_path: Path) -> AsyncGenerator[ApiServer, None]:
+    """An ApiServer on 127.0.0.1 and the socket, in this loop."""
+    server = ApiServer(queries, "127.0.0.1", 0, str(socket_path))
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+@contextmanager
+def serving_in_a_thread(queries: FakeQueries, socket_path: Path) -> Generator[ApiServer, None, None]:
+    """The same in a loop of its own, for commands that bring theirs."""
+    started = threading.Event()
+    found: list[ApiServer | Callable[[], object]] = []
+
+    async def serve() -> None:
+        finished = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        async with serving(queries, socket_path) as server:
+            found.extend((server, lambda: loop.call_soon_threadsafe(finished.set)))
+            started.set()
+            await finished.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        assert started.wait(15), "the server did not start"
+        server, finish = found
+        assert isinstance(server, ApiServer)
+        yield server
+    finally:
+        if len(found) == 2 and callable(found[1]):
+            found[1]()
+        thread.join()

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from prometheus_client import ProcessCollector
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from gatewayd.api.metrics import OPENMETRICS_TYPE, TEXT_TYPE, choose_type, render_metrics
+from gatewayd.api.views import CounterView, MetricsView
+from tests.support.fake_queries import PEACE, TROUBLE
+
+DOC = Path(__file__).parents[3] / "docs" / "metrics.md"
+
+
+def samples(view: MetricsView) -> dict[str, float]:
+    """`name{label="word"}` → value, from the page."""
+    lines = render_metrics(view).decode().splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
+
+def test_peace_reads_as_peace() -> None:
+    found = samples(MetricsView(PEACE, 0.001, 0.02, 0.5, 144))
+    assert (
+        found.items()
+        >= {
+            'gatewayd_build_info{version="0.1.0"}': 1,
+            "gatewayd_start_time_seconds": 1730419200,
+            "gatewayd_ready": 1,
+            "gatewayd_armed": 0,
+            'gatewayd_mode{mode="observe"}': 1,
+            'gatewayd_mode{mode="reject"}': 0,
+            'gatewayd_configured_mode{mode="reject"}': 1,
+            'gatewayd_loop_lag_seconds{kind="max"}': 0.02,
+            'gatewayd_registrations{category="bank"}': 31000,
+            'gatewayd_registrations_by_status{status="suspended"}': 22,
+            "gatewayd_registrations_effective": 30988,
+            'gatewayd_source_up{source="national"}': 1,
+            'gatewayd_source_last_success_timestamp_seconds{source="national"}': 1730689160,
+            "gatewayd_registered_not_in_kernel": 0,
+            "gatewayd_kernel_last_verified_timestamp_seconds": 1730689070,
+            "gatewayd_kernel_transactions_total": 144,
+            "gatewayd_kernel_commit_seconds_sum": 0.5,
+            "gatewayd_kernel_commit_seconds_count": 144,
+            'gatewayd_packets_total{class="registered"}': 2_500_000,
+            'gatewayd_bytes_total{class="unregistered"}': 1020,
+            'gatewayd_flows_total{class="registered"}': 1200,
+            'gatewayd_watch_events_total{kind="connection"}': 2400,
+            "gatewayd_flows_tracked": 310,
+        }.items()
+    )
+
+
+def test_trouble_reads_as_trouble() -> None:
+    found = samples(MetricsView(TROUBLE))
+    assert (
+        found.items()
+        >= {
+            "gatewayd_ready": 0,
+            "gatewayd_armed": 1,
+            "gatewayd_registered_not_in_kernel": 12,
+            "gatewayd_kernel_surplus_elements": 1,
+            "gatewayd_kernel_pending_operations": 12,
+            "gatewayd_kernel_failures_total": 2,
+            "gatewayd_kernel_repairs_total": 1,
+            "gatewayd_registrations_unprogrammed": 1,
+            'gatewayd_source_up{source="lab"}': 0,
+            'gatewayd_source_up{source="mirror"}': 0,
+            'gatewayd_source_rejected_records{code="unknown_field",source="national"}': 3,
+            'gatewayd_source_conflicts{source="national"}': 1,
+            "gatewayd_watch_overruns_total": 20,
+            "gatewayd_late_admissions_total": 5,
+        }.items()
+    )
+
+
+def test_what_never_happened_is_absent_and_not_zero() -> None:
+    found = samples(MetricsView(TROUBLE))
+    assert 'gatewayd_source_last_success_timestamp_seconds{source="lab"}' not in found
+    assert "gatewayd_kernel_last_verified_timestamp_seconds" not in found
+
+
+def test_a_counter_of_another_kind_is_left_out() -> None:
+    view = msgspec.structs.replace(PEACE, counters={"registered_drops": CounterView(1, 1)})
+    assert not [name for name in samples(MetricsView(view)) if "class=" in name]
+
+
+@pytest.mark.parametrize("view", [PEACE, TROUBLE])
+def test_both_formats_parse_and_say_the_same(view: object) -> None:
+    metrics = MetricsView(view)  # type: ignore[arg-type]
+    text = list(parse_text(render_metrics(metrics).decode()))
+    strict = list(parse_openmetrics(render_metrics(metrics, OPENMETRICS_TYPE).decode()))
+    assert {s[:3] for f in text for s in map(_hashable, f.samples)} == {
+        s[:3] for f in strict for s in map(_hashable, f.samples)
+    }
+
+
+def _hashable(sample: tuple[str, dict[str, str], float]) -> tuple[str, tuple[tuple[str, str], ...], float]:
+    return sample[0], tuple(sorted(sample[1].items())), sample[2]
+
+
+def test_every_family_has_a_name_of_ours_a_help_and_stands_once() -> None:
+    families = list(parse_text(render_metrics(MetricsView(PEACE)).decode()))
+    assert all(family.name.startswith("gatewayd_") and family.documentation[-1] == "." for family in families)
+    names = [family.name for family in families]
+    assert len(names) == len(set(names))
+
+
+def test_labels_are_few_words() -> None:
+    families = parse_text(render_metrics(MetricsView(TROUBLE)).decode())
+    labels = {label for family in families for sample in family.samples for label in sample.labels}
+    assert labels == {"version", "mode", "kind", "status", "category", "source", "code"}
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("", TEXT_TYPE),
+        ("*/*", TEXT_TYPE),
+        ("text/plain;version=0.0.4;q=0.5", TEXT_TYPE),
+        ("application/openmetrics-text;version=1.0.0,text/plain;q=0.5", OPENMETRICS_TYPE),
+        ("text/plain, application/openmetrics-text; version=junk", OPENMETRICS_TYPE),
+    ],
+)
+def test_the_scraper_chooses_the_format(accept: str, content_type: str) -> None:
+    assert choose_type(accept) == content_type
+
+
+def test_the_process_is_measured_where_a_collector_is_given() -> None:
+    page = render_metrics(MetricsView(PEACE), TEXT_TYPE, ProcessCollector(registry=None)).decode()
+    assert "\nprocess_resident_memory_bytes " in page
+
+
+def test_the_document_names_every_metric_and_no_other() -> None:
+    rendered: set[str] = set()
+    with_counters = msgspec.structs.replace(TROUBLE, counters=PEACE.counters, kernel=PEACE.kernel)
+    for line in render_metrics(MetricsView(with_counters)).decode().splitlines():
+        if line.startswith("# TYPE "):
+            _, _, name, kind = line.split(" ")
+            rendered.update([f"{name}_sum", f"{name}_count"] if kind == "summary" else [name])
+    documented = re.findall(r"^\| `(gatewayd_\w+)", DOC.read_text(), re.MULTILINE)
+    assert sorted(documented) == sorted(rendered)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import pytest
+
+from gatewayd.api.parameters import (
+    Page,
+    ParameterRejected,
+    read_flow,
+    read_page,
+    read_parameters,
+    read_status,
+)
+from gatewayd.model import Flow, parse_address
+
+GOOD = {"src": "203.0.113.5", "dst": "198.51.100.7", "service": "udp/51820"}
+SOURCE, DESTINATION = parse_address(GOOD["src"]), parse_address(GOOD["dst"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "flow"),
+    [
+        ({}, Flow(17, SOURCE, DESTINATION, 0, 51820)),
+        ({"sport": "40000"}, Flow(17, SOURCE, DESTINATION, 40000, 51820)),
+        ({"service": "esp"}, Flow(50, SOURCE, DESTINATION)),
+        ({"service": "wireguard"}, Flow(17, SOURCE, DESTINATION, 0, 51820)),
+        (
+            {"src": "2001:db8::1", "dst": "2001:db8::2", "service": "tcp/443"},
+            Flow(6, parse_address("2001:db8::1"), parse_address("2001:db8::2"), 0, 443),
+        ),
+    ],
+)
+def test_a_flow_is_read_from_words(changed: dict[str, str], flow: Flow) -> None:
+    assert read_flow(GOOD | changed) == flow
+
+
+@pytest.mark.parametrize(
+    ("changed", "parameter", "why"),
+    [
+        ({"src": None}, "src", "missing, expected for example src=203.0.113.5"),
+        ({"service": None}, "service", "missing, expected for example service=udp/51820"),
+        ({"src": "203.0.113.0/28"}, "src", "'203.0.113.0/28': not an IPv4 or IPv6 address"),
+        ({"dst": "bank.example"}, "dst", "'bank.example': not an IPv4 or IPv6 address"),
+        ({"dst": "2001:db8::1"}, "dst", "src and dst must both be IPv4 or both be IPv6"),
+        (
+            {"service": "ipsec"},
+            "service",
+            "'ipsec' is a bundle, ask for one of its services: udp/500, udp/4500, esp, ah",
+        ),
+        ({"service": "udp"}, "service", "'udp' is more than one port, expected udp/PORT"),
+        ({"service": "tcp/1-2"}, "service", "'tcp/1-2' is more than one port, expected tcp/PORT"),
+        ({"service": "udp/0"}, "service", "'udp/0': a port is a number from 1 to 65535"),
+        ({"service": "esp", "sport": "1"}, "sport", "esp has no ports"),
+        ({"sport": "0"}, "sport", "0 is not from 1 to 65535"),
+        ({"sport": "-1"}, "sport", "'-1' is not a number from 1 to 65535"),
+        ({"sport": "²"}, "sport", "'²' is not a number from 1 to 65535"),
+        ({"sport": "1" * 13}, "sport", f"'{'1' * 13}' is not a number from 1 to 65535"),
+    ],
+)
+def test_a_bad_flow_names_the_parameter(changed: dict[str, str | None], parameter: str, why: str) -> None:
+    words = {name: text for name, text in (GOOD | changed).items() if text is not None}
+    with pytest.raises(ParameterRejected) as caught:
+        read_flow(words)
+    assert (caught.value.parameter, caught.value.why) == (parameter, why)
+
+
+def test_an_empty_parameter_is_as_good_as_none() -> None:
+    assert read_parameters([("q", ""), ("category", "bank")], ("q", "category")) == {"category": "bank"}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "why"),
+    [
+        ([("qq", "a")], "qq: unknown, expected q, pretty"),
+        ([("q", "a"), ("q", "b")], "q: given twice"),
+        ([("q", "a" * 201)], "q: longer than 200 characters"),
+    ],
+)
+def test_a_parameter_that_cannot_be_meant_is_refused(pairs: list[tuple[str, str]], why: str) -> None:
+    with pytest.raises(ParameterRejected) as caught:
+        read_parameters(pairs, ("q",))
+    assert str(caught.value) == why
+
+
+def test_a_page_has_defaults_and_bounds() -> None:
+    assert read_page({}) == Page(0, 100)
+    assert read_page({"offset": "7", "limit": "1000"}) == Page(7, 1000)
+    for words in ({"limit": "0"}, {"limit": "1001"}, {"offset": "x"}):
+        with pytest.raises(ParameterRejected):
+            read_page(words)
+
+
+def test_a_status_is_one_of_three() -> None:
+    assert read_status({}) is None
+    assert read_status({"status": "revoked"}) == "revoked"
+    with pytest.raises(ParameterRejected, match="'gone' is none of active, suspended, revoked"):
+        read_status({"status": "gone"})

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from math import inf
+
+import msgspec
+import pytest
+
+from gatewayd.api.views import (
+    CounterView,
+    counter_views,
+    effect_of,
+    explain_view,
+    flow_service,
+    flow_view,
+    format_time,
+    match_view,
+    parse_time,
+    registration_view,
+)
+from gatewayd.model import Decision, Flow, Mode, Registration, parse_address, parse_prefix, parse_services
+from gatewayd.model.flow import DecisionWord, Effect
+from gatewayd.model.transaction import CounterReading
+from tests.support.fake_queries import BANK, FREELANCER, NOW, PEACE, TROUBLE
+
+INSIDE, PEER, OTHER = (parse_address(text) for text in ("203.0.113.5", "198.51.100.7", "192.0.2.9"))
+OUT = Flow(17, INSIDE, PEER, 40000, 51820)
+
+
+@pytest.mark.parametrize(
+    ("at_s", "text"),
+    [
+        (None, None),
+        (inf, None),
+        (-inf, None),
+        (0, "1970-01-01T00:00:00Z"),
+        (NOW, "2024-11-04T03:00:00Z"),
+        (NOW + 0.25, "2024-11-04T03:00:00.250Z"),
+        (NOW + 0.9999, "2024-11-04T03:00:01Z"),
+    ],
+)
+def test_a_time_is_rfc_3339_in_utc(at_s: float | None, text: str | None) -> None:
+    assert format_time(at_s) == text
+
+
+@pytest.mark.parametrize("at_s", [0.0, NOW, NOW + 0.125])
+def test_a_time_can_be_read_back(at_s: float) -> None:
+    assert parse_time(format_time(at_s) or "") == at_s
+
+
+@pytest.mark.parametrize(
+    ("word", "mode", "canary", "effect"),
+    [
+        ("registered", "reject", None, "pass"),
+        ("out_of_scope", "reject", "in", "pass"),
+        ("unregistered", "observe", None, "observe"),
+        ("unregistered", "mark", "in", "mark"),
+        ("unregistered", "limit", None, "limit"),
+        ("unregistered", "reject", "out", "observe"),
+    ],
+)
+def test_the_effect_follows_the_mode_for_unregistered_flows_alone(
+    word: DecisionWord, mode: Mode, canary: str | None, effect: Effect
+) -> None:
+    assert effect_of(word, mode, canary) == effect  # type: ignore[arg-type]
+
+
+def test_a_service_has_a_port_where_the_protocol_has() -> None:
+    assert flow_service(OUT) == "udp/51820"
+    assert flow_service(Flow(50, INSIDE, PEER)) == "esp"
+
+
+def test_an_explanation_names_what_matches() -> None:
+    view = explain_view(OUT, Decision("registered", (BANK,), "because"), mode="reject", canary="in", in_kernel=True)
+    assert msgspec.to_builtins(view) == {
+        "decision": "registered",
+        "effect": "pass",
+        "registrations": ("PK-2024-000123",),
+        "in_kernel": True,
+        "reason": "because",
+        "src": "203.0.113.5",
+        "dst": "198.51.100.7",
+        "service": "udp/51820",
+        "sport": 40000,
+        "mode": "reject",
+        "canary": "in",
+        "matches": (
+            {
+                "id": "PK-2024-000123",
+                "category": "bank",
+                "role": "source",
+                "client": "203.0.113.0/28",
+                "peers": ("198.51.100.7/32",),
+                "services": ("ipsec", "udp/51820"),
+                "valid_until": None,
+            },
+        ),
+    }
+
+
+def test_a_connection_in_from_the_far_end_has_the_registrant_as_destination() -> None:
+    match = match_view(BANK, Flow(17, PEER, INSIDE, 1, 500))
+    assert (match.role, match.client) == ("destination", "203.0.113.0/28")
+
+
+@pytest.mark.parametrize(
+    ("peers", "role"), [((), "source"), (("203.0.113.0/24",), "source"), (("192.0.2.9/32",), "destination")]
+)
+def test_with_both_ends_among_the_clients_the_peers_say_who_is_the_registrant(
+    peers: tuple[str, ...], role: str
+) -> None:
+    clients = (parse_prefix("203.0.113.0/24"), parse_prefix("203.0.113.0/28"), parse_prefix("192.0.2.9/32"))
+    registration = Registration("a", "bank", "active", clients, peers=tuple(parse_prefix(peer) for peer in peers))
+    there = parse_address("203.0.113.200") if role == "source" else INSIDE
+    source = INSIDE if role == "source" else OTHER
+    match = match_view(registration, Flow(50, source, there))
+    assert (match.role, match.client) == (role, "203.0.113.0/28")
+
+
+def test_a_match_by_a_binding_has_no_client_prefix() -> None:
+    match = match_view(FREELANCER, OUT)
+    assert (match.role, match.client, match.peers, match.services) == ("source", None, (), ())
+
+
+def test_a_registration_shows_no_digest_of_its_subscriber() -> None:
+    view = registration_view(FREELANCER, NOW)
+    assert view.subscriber is True
+    assert "d1d1" not in msgspec.json.encode(view).decode()
+    assert (view.status, view.effective, view.in_kernel, view.last_seen_at) == (
+        "suspended",
+        False,
+        None,
+        None,
+    )
+
+
+def test_a_registration_has_its_window_and_what_is_known_of_it() -> None:
+    view = registration_view(
+        msgspec.structs.replace(BANK, valid_until_s=NOW + 1),
+        NOW,
+        in_kernel=False,
+        unprogrammed="too many",
+        last_seen_s=NOW,
+        flows=3,
+        size_bytes=9,
+    )
+    assert msgspec.to_builtins(view) == {
+        "id": "PK-2024-000123",
+        "category": "bank",
+        "status": "active",
+        "effective": True,
+        "clients": ("203.0.113.0/28", "2001:db8:12::/48"),
+        "peers": ("198.51.100.7/32",),
+        "services": ("ipsec", "udp/51820"),
+        "subscriber": False,
+        "valid_from": "2024-11-03T03:00:00Z",
+        "valid_until": "2024-11-04T03:00:01Z",
+        "in_kernel": False,
+        "unprogrammed": "too many",
+        "last_seen_at": "2024-11-04T03:00:00Z",
+        "flows": 3,
+        "bytes": 9,
+    }
+
+
+def test_a_flow_without_ports_has_none() -> None:
+    view = flow_view(Flow(50, INSIDE, PEER), ("a", "b"), packets=1, size_bytes=2, last_seen_s=NOW)
+    assert (view.service, view.sport, view.registrations) == ("esp", None, ("a", "b"))
+    assert (view.first_seen_at, view.last_seen_at) == (None, "2024-11-04T03:00:00Z")
+
+
+def test_counters_are_sorted_by_name() -> None:
+    readings = {"b_packets": CounterReading(1, 2), "a_packets": CounterReading(3, 4)}
+    assert list(counter_views(readings).items()) == [
+        ("a_packets", CounterView(3, 4)),
+        ("b_packets", CounterView(1, 2)),
+    ]
+
+
+@pytest.mark.parametrize("view", [PEACE, TROUBLE])
+def test_a_status_survives_json(view: object) -> None:
+    assert msgspec.json.decode(msgspec.json.encode(view), type=type(view)) == view
+
+
+def test_services_are_the_words_of_the_registry() -> None:
+    assert parse_services(registration_view(BANK, NOW).services) == BANK.services
