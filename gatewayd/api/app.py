@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
 import socket
 import stat
@@ -24,13 +23,14 @@ from gatewayd.api.metrics import choose_type, render_metrics
 from gatewayd.api.parameters import ParameterRejected, read_flow, read_page, read_parameters, read_status
 from gatewayd.api.queries import Queries
 from gatewayd.errors import GatewaydError, MissingPrerequisite
+from gatewayd.log import get_logger
 
 SOCKET_MODE: Final = 0o660
 _SHUTDOWN_TIMEOUT_S: Final = 1.0
 _BACKLOG: Final = 128
 _PAGE: Final = ("offset", "limit")
 
-_log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -137,11 +137,12 @@ async def _answer_faults(request: web.Request, handler: _Handler) -> web.StreamR
         answer = _reply(request, {"error": f"{error.method} is not allowed here, expected {allowed}"}, 405)
         answer.headers[hdrs.ALLOW] = allowed
         return answer
-    except web.HTTPException as error:
-        why = f"there is no {request.path[:200]}" if error.status == 404 else error.reason
-        return _reply(request, {"error": why}, error.status)
+    except web.HTTPNotFound:
+        return _reply(request, {"error": f"there is no {request.path[:200]}"}, 404)
+    except web.HTTPException:
+        raise
     except Exception:
-        _log.exception("api.request_failed method=%s path=%r", request.method, request.path_qs[:500])
+        log.exception("api.request_failed", method=request.method, path=request.path_qs[:500])
         return _reply(request, {"error": "gatewayd failed to answer; its log says why"}, 500)
 
 
@@ -190,9 +191,9 @@ class ApiServer:
             self._servers.append(await loop.create_server(read, sock=tcp))
             self._servers.append(await loop.create_unix_server(control, sock=unix))
         except BaseException:
+            await self.stop()
             tcp.close()
             unix.close()
-            await self.stop()
             raise
 
     async def stop(self) -> None:

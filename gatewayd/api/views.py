@@ -118,10 +118,10 @@ class WatchView(msgspec.Struct, frozen=True):
 
 
 class AggregateView(msgspec.Struct, frozen=True):
-    """Unregistered traffic of a /24 or /48. `packets`: those logged, about one a flow. `services`: top first."""
+    """Unregistered flows from a /24 or /48, as far as they were logged. `services`: words, the most used first."""
 
     prefix: str
-    packets: int
+    flows: int
     services: tuple[str, ...] = ()
 
 

@@ -67,10 +67,12 @@ class Endpoint:
             raise DaemonNotReachable(self.place, "what answers there is not this gatewayd") from None
 
     def _ask(self, method: str, path: str, parameters: dict[str, str], timeout_s: float) -> bytes:
+        if self.url is not None and not self.url.startswith(("http://", "https://")):
+            raise self._not_a_url()
         try:
             status, body = asyncio.run(self._request(method, path, parameters, timeout_s))
         except aiohttp.InvalidURL:
-            raise click.UsageError(f"{self.place!r} is not a URL, expected http://HOST:PORT") from None
+            raise self._not_a_url() from None
         except TimeoutError:
             raise DaemonNotReachable(self.place, f"no answer within {timeout_s:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
@@ -79,6 +81,9 @@ class Endpoint:
             return body
         fault = self.parse(body, _Fault).error or f"HTTP status {status}"
         raise click.UsageError(fault) if status == 400 else click.ClickException(fault)
+
+    def _not_a_url(self) -> click.UsageError:
+        return click.UsageError(f"{self.url!r} is not a URL, expected http://HOST:PORT")
 
     async def _request(
         self, method: str, path: str, parameters: dict[str, str], timeout_s: float

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import click
 
 from gatewayd.api.parameters import ParameterRejected, read_flow
-from gatewayd.api.views import ExplainView
+from gatewayd.api.views import ExplainView, effect_of
 from gatewayd.cli.client import Endpoint, daemon_options
 from gatewayd.cli.output import (
     BAD,
@@ -27,6 +27,13 @@ _EFFECTS = {
     "mark": ("PASSES, but is not registered: it is marked", DOUBTFUL),
     "limit": ("IS LIMITED: it is not registered", BAD),
     "reject": ("IS REJECTED: it is not registered", BAD),
+}
+
+_MEANWHILE = {
+    "observe": "it passes because it is only observed",
+    "mark": "it passes, marked as unregistered",
+    "limit": "it is limited",
+    "reject": "it is rejected",
 }
 
 
@@ -81,7 +88,8 @@ def verdict(view: ExplainView) -> tuple[str, str]:
         return f"{flow} PASSES: the policy does not look at this service", GOOD
     if view.decision == "registered":
         if view.in_kernel is False:
-            return f"{flow} is registered, but IS NOT IN THE KERNEL YET: mode {view.mode} applies to it", BAD
+            effect = view.effect if view.effect != "pass" else effect_of("unregistered", view.mode, view.canary)
+            return f"{flow} is registered, but NOT IN THE KERNEL: until it is there, {_MEANWHILE[effect]}", BAD
         if view.in_kernel is None:
             return f"{flow} is registered; WHETHER THE KERNEL HAS IT IS NOT KNOWN", DOUBTFUL
         return f"{flow} PASSES: it is registered and in the kernel", GOOD

@@ -56,7 +56,7 @@ def describe_status(view: StatusView) -> Iterator[Line]:
     for number, aggregate in enumerate(view.unregistered):
         label = "" if number else "unregistered"
         services = some(aggregate.services, none="no service")
-        yield Line(label, f"{aggregate.prefix}: {count(aggregate.packets, 'packet')}, {services}")
+        yield Line(label, f"{aggregate.prefix}: {count(aggregate.flows, 'flow')}, {services}")
     yield Line("daemon", f"gatewayd {view.version}, started {ago(view.now, view.started_at)}, now {view.now}")
 
 

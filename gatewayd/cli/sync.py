@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 import click
 import msgspec
 
 from gatewayd.cli.client import Endpoint, socket_options
-from gatewayd.cli.output import Line, print_json, print_lines
+from gatewayd.cli.output import BAD, Line, print_json, print_lines
 
 
 @click.command("sync")
 @socket_options
 def command(endpoint: Endpoint, as_json: bool) -> None:
-    """Read every source of the registry now, and wait until the kernel has what came of it."""
+    """Read every source of the registry now.
+
+    Exit status 1 when a source could not be read; what is in force stays then.
+    """
     body = endpoint.post("/v1/sync")
     outcome = endpoint.parse(body, dict[str, object])
     if as_json:
         print_json(body)
-        return
-    print_lines(Line(name.replace("_", " "), _words(value)) for name, value in outcome.items())
+    else:
+        print_lines(describe_outcome(outcome))
+    if outcome.get("errors"):
+        click.get_current_context().exit(1)
+
+
+def describe_outcome(outcome: Mapping[str, object]) -> Iterator[Line]:
+    """A line a value, and one for each part of what has parts."""
+    for name, value in outcome.items():
+        label, style = name.replace("_", " "), BAD if name == "errors" else ""
+        if not isinstance(value, dict):
+            yield Line(label, _words(value))
+            continue
+        if not value:
+            yield Line(label, "none")
+        for part, inner in value.items():
+            yield Line(label, f"{part}: {_words(inner)}", style)
+            label = ""
 
 
 def _words(value: object) -> str:

@@ -9,8 +9,9 @@ pairs that are equal.
 After events were lost the kernel is asked for its list, a part at a time, while events go on to arrive:
 `begin_resync`, `listed` for each, `finish_resync`. An event is newer than the list wherever they differ.
 
-Measured (Python 3.11): `opened` and `closed` together 1.3 µs with 50 000 flows live, one registration each;
-a live flow takes about 510 bytes, a registration that had traffic 250.
+Measured (Python 3.11): `opened` and `closed` together 1.7–2.7 µs with 50 000 flows live and one registration
+each, 2.7 µs with two; `finish_resync` 0.11 µs a live flow. A live flow takes 410 bytes, a registration that
+had traffic 200.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from itertools import islice
 
 import msgspec
 
-from gatewayd.kernel.conntrack_codec import ConnectionEvent
 from gatewayd.model import Flow, Registration
+from gatewayd.watch.decode import ConnectionEvent
 
 LIVE_FLOWS = 200_000
 

@@ -129,7 +129,7 @@ TROUBLE = msgspec.structs.replace(
     counters={},
     watch=WatchView(malformed=1, overruns=20, resyncs=1, late_admissions=5, flows_evicted=3),
     unregistered=(
-        AggregateView("192.0.2.0/24", 55, ("udp/51820", "esp")),
+        AggregateView("192.0.2.0/24", 55, ("udp/51820 (54)", "esp (1)")),
         AggregateView("2001:db8:99::/48", 1),
     ),
 )
@@ -143,7 +143,7 @@ class FakeQueries:
         self.reasons: tuple[str, ...] = ()
         self.view = PEACE
         self.in_kernel: bool | None = True
-        self.outcome: Mapping[str, object] = {"sources_read": 1, "changed": {"added": 2}, "note": "done"}
+        self.outcome: Mapping[str, object] = {"registrations": 31022, "errors": {}}
         self.failure: Exception | None = None
         self.asked: list[object] = []
         self.allowlist = Allowlist()
@@ -252,7 +252,7 @@ def serving_in_a_thread(queries: FakeQueries, socket_path: Path) -> Generator[Ap
     thread.start()
     try:
         assert started.wait(15), "the server did not start"
-        server, finish = found
+        server = found[0]
         assert isinstance(server, ApiServer)
         yield server
     finally:

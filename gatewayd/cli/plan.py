@@ -1,0 +1,116 @@
+"""`gatewayd plan`: what a start with this configuration would change in the kernel. Reads, never writes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import click
+import msgspec
+
+from gatewayd.cli.check import DEFAULT_CONFIG
+from gatewayd.cli.output import DOUBTFUL, GOOD, Line, count, print_headline, print_lines
+from gatewayd.compile import DesiredSets
+from gatewayd.compile.ruleset import compile_ruleset, parse_tag
+from gatewayd.errors import SourceFailed
+from gatewayd.kernel.tables import KernelTables
+from gatewayd.owner import policy_in_force
+from gatewayd.reconcile.forecast import Forecast, forecast
+from gatewayd.reconcile.picture import Picture
+from gatewayd.registry.fetch import open_session
+from gatewayd.registry.merge import SourceSet
+from gatewayd.registry.sources import SourceReading, SourceRunner
+from gatewayd.settings import Settings, read_settings
+
+
+@click.command("plan")
+@click.option("--config", "config_path", default=DEFAULT_CONFIG, show_default=True, help="The configuration file.")
+@click.option("--rules", "show_rules", is_flag=True, help="Print the new rules too, as nft text.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(config_path: str, show_rules: bool, as_json: bool) -> None:
+    """Show what would change in the kernel; touch nothing.
+
+    Reads every source once, compares with the table that is there, and lists the difference. Exit status 0
+    whether or not there is one.
+    """
+    result = asyncio.run(make_plan(read_settings(config_path)))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2))
+        return
+    if result.is_empty:
+        print_headline("Nothing would change.", GOOD)
+        return
+    print_headline(f"{count(result.transactions, 'transaction')} would be committed.", DOUBTFUL)
+    print_lines(describe(result))
+    if show_rules and result.ruleset is not None:
+        click.echo(result.ruleset)
+
+
+def describe(result: Forecast) -> Iterator[Line]:
+    if result.creates_table:
+        yield Line("table", "would be made")
+    for label, names in (("new sets", result.created_sets), ("sets removed", result.deleted_sets)):
+        for number, name in enumerate(names):
+            yield Line("" if number else label, name)
+    for label, elements in (("add", result.added), ("remove", result.removed)):
+        for number, (name, size) in enumerate(sorted(elements.items())):
+            yield Line("" if number else label, f"{count(size, 'element')} in {name}")
+    yield Line("rules", "stay as they are" if result.ruleset is None else "would be replaced (--rules shows them)")
+
+
+async def make_plan(settings: Settings) -> Forecast:
+    """Raises SourceFailed when a source cannot be read, MissingPrerequisite when the kernel cannot be asked."""
+    now = time.time()
+    desired = DesiredSets()
+    readings = SourceSet(each.name for each in settings.registry.sources)
+    async for reading in _read_sources(settings):
+        readings.put(reading.name, reading.registrations)
+    for registration in readings.merge().registrations.values():
+        if registration.is_effective(now):
+            desired.add(registration)
+    picture = Picture(desired)
+    tables = KernelTables.open(settings.kernel.table)
+    try:
+        await tables.check()
+        table_reading = await tables.read_table()
+        for state, _ in picture.start_reading(table_reading):
+            keys: set[bytes] = set()
+            async for piece in tables.read_elements(state.name):
+                keys.update(piece)
+            picture.observe_elements(state, keys)
+    finally:
+        tables.close()
+    policy, table = policy_in_force(settings, now), settings.kernel.table
+    tag = table_reading.tag
+    if tag is not None:
+        same = compile_ruleset(table, policy, picture.hooks(), tag.epoch)
+        if parse_tag(same.tag) == tag:
+            picture.hooked(same.set_names, same.text, tag)
+    return forecast(picture, policy, table)
+
+
+async def _read_sources(settings: Settings) -> AsyncIterator[SourceReading]:
+    results: list[SourceReading | SourceFailed] = []
+
+    async def deliver(result: SourceReading | SourceFailed) -> None:
+        results.append(result)
+
+    async with open_session() as session:
+        for each in settings.registry.sources:
+            runner = SourceRunner(
+                each.name,
+                each.url,
+                deliver=deliver,
+                clock=time.time,
+                randomness=random.Random(),
+                session=session,
+                format=None if each.format == "auto" else each.format,
+                max_bytes=each.max_bytes,
+            )
+            await runner.attempt()
+    for result in results:
+        if isinstance(result, SourceFailed):
+            raise result
+        yield result

@@ -1,0 +1,68 @@
+"""`gatewayd teardown`: the one command that takes something out of the kernel for good."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import click
+
+from gatewayd.cli.check import DEFAULT_CONFIG
+from gatewayd.cli.client import Endpoint
+from gatewayd.cli.output import count
+from gatewayd.errors import DaemonNotReachable, MissingPrerequisite
+from gatewayd.kernel.conntrack import Conntrack
+from gatewayd.kernel.tables import KernelTables
+from gatewayd.model.policy import MarkLayout
+from gatewayd.settings import Settings, read_settings
+
+
+@click.command("teardown")
+@click.option("--config", "config_path", default=DEFAULT_CONFIG, show_default=True, help="The configuration file.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def command(config_path: str, yes: bool) -> None:
+    """Remove the table from the kernel, with all sets and rules in it.
+
+    From then on gatewayd does nothing to any traffic. Live flows lose the bits of the ct mark that are ours.
+    The daemon must be stopped first: it would put everything back at once.
+    """
+    settings = read_settings(config_path)
+    if _is_running(settings):
+        raise MissingPrerequisite("gatewayd is running", "stop it first (systemctl stop gatewayd)")
+    if not yes:
+        click.confirm(f"Remove table inet {settings.kernel.table} from the kernel?", abort=True)
+    removed, flows = asyncio.run(tear_down(settings))
+    table = f"table inet {settings.kernel.table}"
+    click.echo(f"{table} is removed, {count(flows, 'flow')} unmarked" if removed else f"there was no {table}")
+
+
+def _is_running(settings: Settings) -> bool:
+    try:
+        Endpoint(settings.http.socket).get("/healthz")
+    except DaemonNotReachable:
+        return False
+    return True
+
+
+async def tear_down(settings: Settings) -> tuple[bool, int]:
+    """Whether there was a table, and how many live flows carried our mark."""
+    tables = KernelTables.open(settings.kernel.table)
+    conntrack = Conntrack()
+    conntrack.open()
+    try:
+        await tables.check()
+        tag = (await tables.read_table()).tag
+        removed = await tables.delete_table()
+        layout = MarkLayout(settings.kernel.ct_mark_mask)
+        marks = [(layout.registered, layout.registered)]
+        if tag is not None:
+            marks.append((layout.judged(tag.epoch), layout.mask))
+        flows = 0
+        for mark, mask in marks:
+            async with aclosing(conntrack.dump(mark=mark, mask=mask)) as batches:
+                async for events in batches:
+                    flows += await conntrack.change_marks((event.key for event in events), 0, layout.mask)
+        return removed, flows
+    finally:
+        conntrack.close()
+        tables.close()

@@ -1,0 +1,156 @@
+"""The daemon of the demo: a real `gatewayd run` in the lab's gateway, its files, and questions to its API."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from gatewayd.demo.lab import Lab
+from gatewayd.errors import DaemonNotReachable, MissingPrerequisite
+from gatewayd.model import Flow, Service, format_address
+from gatewayd.model.service import PROTOCOLS_WITH_PORTS
+
+PATIENCE_S = 120.0
+_PAUSE_S = 0.02
+
+CONFIG = """\
+registry:
+  sources:
+    - {{name: national, url: "file:{directory}/national.ndjson", allow_unsigned: true}}
+    - {{name: desk, url: "file:{directory}/desk.ndjson", allow_unsigned: true}}
+policy:
+  mode: {mode}
+  drain: {drain}
+  scope: [ipsec, wireguard, openvpn, pptp, l2tp, udp/51900-51999]
+  interfaces: {{inside: [inside0], outside: [outside0]}}
+http: {{listen: "127.0.0.1:9480", socket: "{directory}/api.sock"}}
+state_dir: "{directory}"
+log: {{level: {level}, format: console}}
+"""
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over the daemon's Unix socket, which is reached from any network namespace."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("gatewayd", timeout=30.0)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+class DemoGateway:
+    """Writes configuration and registry into `directory`; starts, reloads and ends the daemon."""
+
+    def __init__(self, lab: Lab, directory: Path) -> None:
+        self._lab = lab
+        self.directory = directory
+        self.log_path = directory / "gatewayd.log"
+        self.config_path = directory / "gatewayd.yaml"
+        self.socket_path = directory / "api.sock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def write_config(self, mode: str, *, drain: str = "2s", level: str = "info") -> None:
+        """The configuration file, in place of the last one."""
+        text = CONFIG.format(directory=self.directory, mode=mode, drain=drain, level=level)
+        self._replace(self.config_path, text.encode())
+
+    def write_registry(self, name: str, records: bytes | Iterable[Any]) -> None:
+        """A source's file, swapped in whole."""
+        lines = (
+            records
+            if isinstance(records, bytes)
+            else b"".join(msgspec.json.encode(each) + b"\n" for each in records)
+        )
+        self._replace(self.directory / f"{name}.ndjson", lines)
+
+    def start(self) -> None:
+        with self.log_path.open("ab") as output:
+            self._process = self._lab.gateway.popen(
+                [sys.executable, "-m", "gatewayd", "run", "--config", str(self.config_path)],
+                stdout=output,
+                stderr=output,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            )
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal and wait for the end; the exit status."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        return self._process.wait(PATIENCE_S)
+
+    def reload(self) -> None:
+        """SIGHUP: read the configuration again."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGHUP)
+
+    def get(self, path: str, **parameters: str) -> Any:
+        """The JSON of an answer, whatever its status. Raises DaemonNotReachable."""
+        connection = _UnixConnection(self.socket_path)
+        try:
+            connection.request("GET", f"{path}?{urlencode(parameters)}" if parameters else path)
+            return msgspec.json.decode(connection.getresponse().read())
+        except (OSError, http.client.HTTPException) as error:
+            raise DaemonNotReachable(str(self.socket_path), str(error)) from None
+        finally:
+            connection.close()
+
+    def explain(self, flow: Flow) -> Any:
+        ports = flow.protocol in PROTOCOLS_WITH_PORTS
+        service = (
+            Service(flow.protocol, flow.destination_port, flow.destination_port)
+            if ports
+            else Service(flow.protocol)
+        )
+        return self.get(
+            "/v1/explain",
+            src=format_address(flow.source),
+            dst=format_address(flow.destination),
+            service=str(service),
+        )
+
+    def status(self) -> Any:
+        return self.get("/v1/status")
+
+    def wait_ready(self) -> float:
+        """Seconds until /readyz says so. Raises MissingPrerequisite with the daemon's last words if it ends."""
+        return self.wait(lambda: bool(self.get("/readyz").get("ready")), "the daemon is ready")
+
+    def wait(self, condition: Callable[[], bool], what: str) -> float:
+        """Seconds until the condition holds, the daemon being asked again and again."""
+        started = time.monotonic()
+        while time.monotonic() - started < PATIENCE_S:
+            if self._process is not None and self._process.poll() is not None:
+                raise MissingPrerequisite(f"the daemon ended: {self.last_words()}", f"see {self.log_path}")
+            try:
+                if condition():
+                    return time.monotonic() - started
+            except DaemonNotReachable:
+                pass
+            time.sleep(_PAUSE_S)
+        raise MissingPrerequisite(f"waited {PATIENCE_S:g} s in vain: {what}", f"see {self.log_path}")
+
+    def last_words(self) -> str:
+        """The last line of the daemon's log."""
+        text = self.log_path.read_text(errors="replace").strip() if self.log_path.exists() else ""
+        return text.splitlines()[-1] if text else "it said nothing"
+
+    @staticmethod
+    def _replace(path: Path, octets: bytes) -> None:
+        fresh = path.with_suffix(".new")
+        fresh.write_bytes(octets)
+        fresh.replace(path)

@@ -1,0 +1,58 @@
+"""`gatewayd demo --keep`: the lab stays, its API within reach of a browser on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+from gatewayd.demo.gateway import DemoGateway
+from gatewayd.demo.lab import Lab
+from gatewayd.demo.stage import Stage
+
+API = ("127.0.0.1", 9480)
+
+
+def keep_running(lab: Lab, gateway: DemoGateway, stage: Stage) -> None:
+    """Until Ctrl-C."""
+    stage.act("It keeps running; Ctrl-C ends it")
+    try:
+        asyncio.run(_relay(lab, gateway, stage))
+    except KeyboardInterrupt:
+        stage.say("ending")
+
+
+async def _relay(lab: Lab, gateway: DemoGateway, stage: Stage) -> None:
+    """Carry connections to this host's loopback on to the gateway's: the API listens in its namespace."""
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with lab.gateway.entered():
+            inner = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        inner.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(inner, API)
+            far_reader, far_writer = await asyncio.open_connection(sock=inner)
+        except OSError:
+            inner.close()
+            writer.close()
+            return
+        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+
+    server = await asyncio.start_server(carry, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    for path in ("/v1/status?pretty", "/metrics", "/readyz", "/v1/flows?pretty", "/v1/registrations?pretty"):
+        stage.say(f"http://{host}:{port}{path}")
+    stage.say(f"gatewayd status --socket {gateway.socket_path}")
+    stage.say(f"nsenter --net={lab.gateway.path} nft list table inet gatewayd")
+    stage.say(f"log: {gateway.log_path}")
+    await server.serve_forever()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while octets := await reader.read(1 << 16):
+            writer.write(octets)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.close()

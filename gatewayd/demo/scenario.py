@@ -1,0 +1,292 @@
+"""The demo, act by act. Every act ends in promises that are checked on real packets."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from gatewayd.demo import cast
+from gatewayd.demo.announced import announced_prefixes
+from gatewayd.demo.gateway import DemoGateway
+from gatewayd.demo.lab import Lab
+from gatewayd.demo.stage import Stage
+from gatewayd.demo.stream import Stream
+from gatewayd.demo.traffic import Outcome, probe
+from gatewayd.demo.world import encode_ndjson, generate_records
+from gatewayd.model import Flow, format_address, parse_prefix
+from gatewayd.model.prefix import Prefix
+from gatewayd.model.service import BUNDLES
+
+SAMPLE = 300
+"""Registrations of the national registry that are tried with a packet each."""
+RATE_PPS = 400.0
+SETTLE_PACKETS = 100
+_SEED = 20240101
+
+
+class Scenario:
+    """Runs against a lab and a directory of its own; everything it starts ends with the lab."""
+
+    def __init__(self, stage: Stage, lab: Lab, directory: Path, registrations: int) -> None:
+        self._stage = stage
+        self._lab = lab
+        self._count = registrations
+        self._ports = count(40000)
+        self._records: list[Any] = []
+        self.gateway = DemoGateway(lab, directory)
+
+    def play(self) -> None:
+        """All acts."""
+        self.fill()
+        self.observe()
+        self.reject()
+        self.sample()
+        self.register_and_withdraw()
+        self.restart()
+        self.tamper()
+        self.account()
+
+    # -- acts ----------------------------------------------------------------------------------------------
+
+    def fill(self) -> None:
+        self._stage.act(f"A registry of {self._count:,} registrations, and the daemon starts in mode observe")
+        with self._stage.working("writing the registry over the prefixes announced in Pakistan"):
+            randomness = random.Random(_SEED)
+            records = generate_records(announced_prefixes(4), announced_prefixes(6), randomness, self._count)
+            self._records = list(records)
+            self.gateway.write_registry("national", encode_ndjson(self._records))
+            self.gateway.write_registry("desk", cast.CAST)
+            self.gateway.write_config("observe")
+        with self._stage.working("starting gatewayd"):
+            self.gateway.start()
+            took_s = self.gateway.wait_ready()
+        status = self.gateway.status()
+        kernel = status["kernel"]
+        self._stage.say(
+            f"ready after {took_s:.1f} s: {kernel['elements_desired']:,} elements in {kernel['sets']} sets"
+        )
+        self._stage.promise(
+            "READY means loaded and read back from the kernel",
+            status["ready"] and kernel["not_in_kernel"] == 0,
+            f"{status['registrations']['effective']:,} effective registrations, 0 missing in the kernel",
+        )
+
+    def observe(self) -> None:
+        self._stage.act("Mode observe blocks nothing")
+        lines, outcomes = self._probe_lines()
+        self._show(lines, outcomes, {"registered": "passed", "unregistered": "passed", "out_of_scope": "passed"})
+        unregistered = sum(line.expected == "unregistered" for line in lines)
+        self.gateway.wait(lambda: bool(self.gateway.status()["unregistered"]), "aggregates of unregistered traffic")
+        seen = self.gateway.status()["unregistered"]
+        prefixes = ", ".join(each["prefix"] for each in seen[:4])
+        self._stage.promise("unregistered flows are seen, as aggregates only", bool(seen), prefixes)
+        self._stage.say(f"{unregistered} of the flows above would not pass in mode reject")
+
+    def reject(self) -> None:
+        self._stage.act("Mode reject: registered flows pass, the rest in scope is refused, all else is not touched")
+        self.gateway.write_config("reject")
+        self.gateway.reload()
+        self.gateway.wait(
+            lambda: self.gateway.status()["mode"] == "reject" and self.gateway.status()["ready"], "reject"
+        )
+        lines, outcomes = self._probe_lines()
+        self._show(lines, outcomes, {"registered": "passed", "unregistered": "rejected", "out_of_scope": "passed"})
+
+    def sample(self) -> None:
+        self._stage.act(f"A packet for each of {SAMPLE} registrations drawn from the registry")
+        randomness = random.Random(_SEED + 1)
+        usable = [each for each in self._records if each.status == "active" and each.clients]
+        flows = [self._flow_of(each) for each in randomness.sample(usable, min(SAMPLE, len(usable)))]
+        explained = [self.gateway.explain(flow) for flow in flows]
+        registered = [number for number, each in enumerate(explained) if each["decision"] == "registered"]
+        with self._stage.working("sending"):
+            outcomes = probe(self._lab, flows)
+        wrong = [
+            number
+            for number, each in enumerate(explained)
+            if outcomes[number]
+            != {"registered": "passed", "unregistered": "rejected", "out_of_scope": "passed"}[each["decision"]]
+        ]
+        detail = f"{len(registered)} registered, {len(flows) - len(registered)} not (window over, out of scope)"
+        if wrong:
+            detail = f"{explained[wrong[0]]['reason']}: {outcomes[wrong[0]]}"
+        self._stage.promise("the kernel does what explain says, for every one of them", not wrong, detail)
+
+    def register_and_withdraw(self) -> None:
+        self._stage.act("A registration comes and goes while its traffic flows")
+        latecomer = cast.flow("39.35.200.17", cast.ELSEWHERE, "udp/51820", next(self._ports))
+        with Stream(self._lab, [latecomer], rate_pps=RATE_PPS) as stream:
+            self._stage.promise(
+                "before it is registered, the flow is refused",
+                not stream.wait_for_arrivals(1, 0.5),
+                _reason(self.gateway.explain(latecomer)),
+            )
+            began = time.monotonic()
+            self.gateway.write_registry("desk", [*cast.CAST, cast.LATECOMER])
+            passes = stream.wait_for_arrivals(1)
+            took_ms = (time.monotonic() - began) * 1000
+            self._stage.promise(
+                "registered: it passes",
+                passes,
+                f"{took_ms:.0f} ms after the file was replaced; {_reason(self.gateway.explain(latecomer))}",
+            )
+            self.gateway.write_registry("desk", cast.CAST)
+            self.gateway.wait(
+                lambda: self.gateway.explain(latecomer)["decision"] == "unregistered", "the withdrawal"
+            )
+            self._stage.promise(
+                "withdrawn: the live flow is drained, not cut at once",
+                stream.wait_for_arrivals(SETTLE_PACKETS),
+                "drain: 2s",
+            )
+            fresh = cast.flow("39.35.200.17", cast.ELSEWHERE, "udp/51820", next(self._ports))
+            self._stage.promise("a new flow of it is refused meanwhile", probe(self._lab, [fresh]) == ["rejected"])
+            began = time.monotonic()
+            while stream.wait_for_arrivals(1, 0.5) and time.monotonic() - began < 10:
+                pass
+            self._stage.promise("after the drain the old flow is refused too", not stream.wait_for_arrivals(1, 0.5))
+
+    def restart(self) -> None:
+        self._stage.act("The daemon is stopped, killed, and started again under traffic")
+        flows = [
+            line.flow for line in cast.lines(next(self._ports)) if line.expected == "registered" and _streams(line)
+        ]
+        with Stream(self._lab, flows, rate_pps=RATE_PPS, answered=True) as stream:
+            stream.wait_for_arrivals(SETTLE_PACKETS)
+            before = self._handles()
+            self._stage.promise("SIGTERM: it ends orderly", self.gateway.end() == 0)
+            stream.wait_for_arrivals(SETTLE_PACKETS)
+            fresh = [
+                line.flow
+                for line in cast.lines(next(self._ports))
+                if line.expected == "registered" and _streams(line)
+            ]
+            self._stage.promise(
+                "without a daemon, new registered flows pass", set(probe(self._lab, fresh)) == {"passed"}
+            )
+            self.gateway.start()
+            self.gateway.wait_ready()
+            stream.wait_for_arrivals(SETTLE_PACKETS)
+            self.gateway.end(signal.SIGKILL)
+            stream.wait_for_arrivals(SETTLE_PACKETS)
+            self.gateway.start()
+            took_s = self.gateway.wait_ready()
+            stream.wait_for_arrivals(SETTLE_PACKETS)
+            self._stage.promise(
+                "after SIGKILL the restart adopts the sets that are there",
+                self._handles() == before,
+                f"ready after {took_s:.1f} s",
+            )
+            report = stream.stop()
+        self._stage.promise(
+            "no registered packet is lost over stop, start, kill and start",
+            not report.lost and report.sent > 0,
+            f"{report.sent:,} sent on {len(flows)} flows, {len(report.lost)} lost",
+        )
+
+    def tamper(self) -> None:
+        self._stage.act("Somebody flushes the whole ruleset")
+        flows = [
+            line.flow for line in cast.lines(next(self._ports)) if line.expected == "registered" and _streams(line)
+        ]
+        stranger = cast.flow(cast.STRANGER, cast.ELSEWHERE, "udp/51820", next(self._ports))
+        with Stream(self._lab, flows, rate_pps=RATE_PPS) as stream:
+            stream.wait_for_arrivals(SETTLE_PACKETS)
+            repairs = self.gateway.status()["kernel"]["repairs"]
+            self._lab.gateway.run(["nft", "flush", "ruleset"])
+            began = time.monotonic()
+            self.gateway.wait(
+                lambda: (
+                    self.gateway.status()["kernel"]["repairs"] > repairs
+                    and bool(self.gateway.get("/readyz").get("ready"))
+                ),
+                "the repair",
+            )
+            took_ms = (time.monotonic() - began) * 1000
+            stream.wait_for_arrivals(SETTLE_PACKETS)
+            report = stream.stop()
+        self._stage.promise("the table is back, filled and verified", True, f"{took_ms:.0f} ms after the flush")
+        self._stage.promise("no registered packet was lost meanwhile", not report.lost, f"{report.sent:,} sent")
+        self._stage.promise("and strangers are refused again", probe(self._lab, [stranger]) == ["rejected"])
+
+    def account(self) -> None:
+        self._stage.act("What was seen")
+        self.gateway.wait(lambda: self.gateway.get("/v1/flows")["total"] > 0, "live flows")
+        flows = self.gateway.get("/v1/flows", limit="1000")
+        bank = self.gateway.get("/v1/registrations/DEMO-BANK")
+        status = self.gateway.status()
+        self._stage.say(
+            f"{flows['total']} registered flows are alive; "
+            f"{bank['flows']} flows of DEMO-BANK, last seen {bank['last_seen_at']}"
+        )
+        counters = status["counters"]
+        for name in ("registered_flows", "registered_packets", "unregistered_flows", "rejected_packets"):
+            self._stage.say(f"{name}: {counters[name]['packets']:,}")
+        self._stage.promise("flows are attributed to their registration", bank["flows"] > 0)
+        self._stage.promise(
+            "every event was taken in", status["watch"]["overruns"] == 0 and status["watch"]["malformed"] == 0
+        )
+
+    # -- parts ---------------------------------------------------------------------------------------------
+
+    def _probe_lines(self) -> tuple[list[cast.Line], list[Outcome]]:
+        lines = cast.lines(next(self._ports))
+        outcomes: dict[int, Outcome] = {}
+        with self._stage.working("sending a packet of each flow"):
+            for start in ("customers", "internet"):
+                numbers = [number for number, line in enumerate(lines) if line.start == start]
+                outcomes |= zip(
+                    numbers, probe(self._lab, [lines[n].flow for n in numbers], start=start), strict=True
+                )
+        return lines, [outcomes[number] for number in range(len(lines))]
+
+    def _show(self, lines: Sequence[cast.Line], outcomes: Sequence[Outcome], promised: dict[str, Outcome]) -> None:
+        explained = [self.gateway.explain(line.flow) for line in lines]
+        wrong = frozenset(
+            number
+            for number, line in enumerate(lines)
+            if outcomes[number] != promised[line.expected] or explained[number]["decision"] != line.expected
+        )
+        rows = [
+            (line.who, line.what, format_address(line.flow.source), outcome, each["effect"], each["reason"])
+            for line, outcome, each in zip(lines, outcomes, explained, strict=True)
+        ]
+        self._stage.table(("who", "what", "from", "packet", "effect", "explain says"), rows, wrong)
+        self._stage.promise(f"all {len(lines)} flows went as promised, and explain says the same", not wrong)
+
+    def _flow_of(self, record: Any) -> Flow:
+        """A flow that the record should make pass, while it is effective."""
+        client = parse_prefix(record.clients[0])
+        peers = [peer for peer in map(parse_prefix, record.peers) if peer.family == client.family]
+        elsewhere = cast.ELSEWHERE if client.family == 4 else cast.ELSEWHERE_IPV6
+        far = _last_address(peers[0]) if peers else elsewhere
+        word = record.services[0] if record.services else "udp/51820"
+        if word in BUNDLES:
+            word = str(next(service for service in reversed(BUNDLES[word]) if service.protocol != 6))
+        if word.startswith("tcp"):
+            word = "udp/51820"
+        return cast.flow(_last_address(client), far, word, next(self._ports))
+
+    def _handles(self) -> str:
+        """The kernel's handles of the sets: the same handle is the same set, never emptied or made anew."""
+        return self._lab.gateway.run(["sh", "-c", "nft -a list ruleset -t | grep -E '^\tset ' | sort"]).stdout
+
+
+def _streams(line: cast.Line) -> bool:
+    return line.start == "customers" and line.flow.protocol != 6
+
+
+def _last_address(prefix: Prefix) -> str:
+    width = len(prefix.packed) * 8
+    last = int.from_bytes(prefix.packed, "big") | ((1 << (width - prefix.length)) - 1)
+    return format_address(last.to_bytes(width // 8, "big"))
+
+
+def _reason(explained: Any) -> str:
+    reason: str = explained["reason"]
+    return reason

@@ -1,0 +1,315 @@
+# ruff: noqa: ASYNC240 - a test may touch its own small files
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import stat
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+import uvloop
+
+from gatewayd.api.app import ApiServer
+from gatewayd.errors import MissingPrerequisite, SourceUnreadable
+from gatewayd.model import Flow, parse_address
+from tests.support.fake_queries import BANK, FakeQueries, serving
+
+EXPLAIN = "/v1/explain?src=203.0.113.5&dst=198.51.100.7&service=udp/51820"
+
+
+class Answer(NamedTuple):
+    status: int
+    text: str
+    headers: dict[str, str]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+class Client:
+    """Asks the server on TCP, or with `unix` on its socket."""
+
+    def __init__(self, server: ApiServer, path: Path) -> None:
+        self.port = server.port
+        self.path = path
+
+    async def ask(self, target: str, *, method: str = "GET", unix: bool = False, **headers: str) -> Answer:
+        connector = aiohttp.UnixConnector(str(self.path)) if unix else aiohttp.TCPConnector()
+        async with (
+            aiohttp.ClientSession(f"http://127.0.0.1:{self.port}", connector=connector) as session,
+            session.request(method, target, headers=headers) as answer,
+        ):
+            return Answer(answer.status, await answer.text(), dict(answer.headers))
+
+
+@pytest.fixture
+def queries() -> FakeQueries:
+    return FakeQueries()
+
+
+@pytest.fixture
+def socket_path(tmp_path: Path) -> Path:
+    return tmp_path / "api.sock"
+
+
+@pytest.fixture
+async def client(queries: FakeQueries, socket_path: Path) -> AsyncGenerator[Client, None]:
+    async with serving(queries, socket_path) as server:
+        yield Client(server, socket_path)
+
+
+async def test_health_is_ok_or_says_why_not(client: Client, queries: FakeQueries) -> None:
+    assert (await client.ask("/healthz"))[:2] == (200, '{"status":"ok"}')
+    queries.dead = "the reconciler has made no progress for 60 s"
+    answer = await client.ask("/healthz")
+    assert answer.status == 503
+    assert answer.json == {"status": "failing", "reason": "the reconciler has made no progress for 60 s"}
+
+
+async def test_readiness_lists_every_reason(client: Client, queries: FakeQueries) -> None:
+    assert (await client.ask("/readyz"))[:2] == (200, '{"ready":true}')
+    queries.reasons = ("a", "b")
+    assert (await client.ask("/readyz"))[:2] == (503, '{"ready":false,"reasons":["a","b"]}')
+
+
+async def test_metrics_come_in_the_format_that_is_asked_for(client: Client) -> None:
+    plain = await client.ask("/metrics")
+    assert "gatewayd_ready 1.0\n" in plain.text
+    assert "process_resident_memory_bytes" in plain.text
+    assert "version=0.0.4" in str(plain.headers)
+    strict = await client.ask("/metrics", Accept="application/openmetrics-text;version=1.0.0")
+    assert strict.text.endswith("# EOF\n")
+    assert "application/openmetrics-text" in str(strict.headers)
+
+
+async def test_status_is_compact_unless_it_shall_be_pretty(client: Client) -> None:
+    compact, pretty = await client.ask("/v1/status"), await client.ask("/v1/status?pretty")
+    assert compact.json == pretty.json
+    assert compact.json["registrations"]["by_category"] == {"embassy": 22, "bank": 31000}
+    assert "\n" not in compact.text
+    assert pretty.text.startswith('{\n  "version": "0.1.0",\n')
+
+
+async def test_explain_says_what_the_design_promises(client: Client, queries: FakeQueries) -> None:
+    answer = await client.ask(f"{EXPLAIN}&sport=40000")
+    assert answer.status == 200
+    assert answer.json.items() >= {
+        "decision": "registered", "effect": "pass", "registrations": [BANK.id], "in_kernel": True,
+        "reason": "registered by PK-2024-000123 (bank): source in 203.0.113.0/28, "
+        "destination in peer 198.51.100.7/32, service udp/51820",
+    }.items()  # fmt: skip
+    flow = Flow(17, parse_address("203.0.113.5"), parse_address("198.51.100.7"), 40000, 51820)
+    assert queries.asked == [flow]
+
+
+async def test_explain_takes_a_protocol_without_ports(client: Client) -> None:
+    answer = await client.ask("/v1/explain?src=192.0.2.1&dst=198.51.100.7&service=esp")
+    assert answer.json["decision"] == "unregistered"
+    assert answer.json["effect"] == "observe"
+
+
+@pytest.mark.parametrize(
+    ("target", "parameter", "why"),
+    [
+        ("/v1/explain?src=203.0.113.5&dst=198.51.100.7", "service", "missing"),
+        ("/v1/explain?src=a&dst=198.51.100.7&service=esp", "src", "not an IPv4 or IPv6 address"),
+        ("/v1/explain?src=203.0.113.5&dst=2001:db8::1&service=esp", "dst", "both be IPv4 or both be IPv6"),
+        ("/v1/explain?src=1.2.3.4&dst=1.2.3.5&service=ipsec", "service", "udp/500, udp/4500, esp, ah"),
+        (f"{EXPLAIN}&sport=x", "sport", "not a number"),
+        (f"{EXPLAIN}&src=1.2.3.4", "src", "given twice"),
+        ("/v1/registrations?limit=1001", "limit", "not from 1 to 1000"),
+        ("/v1/registrations?status=gone", "status", "active, suspended, revoked"),
+        ("/v1/registrations?catgory=bank", "catgory", "unknown, expected category"),
+        ("/v1/registrations/a?limit=1", "limit", "unknown"),
+        ("/v1/flows?offset=-1", "offset", "not a number"),
+        ("/v1/status?a=b", "a", "unknown"),
+    ],
+)
+async def test_a_bad_parameter_is_named(client: Client, target: str, parameter: str, why: str) -> None:
+    answer = await client.ask(target)
+    assert answer.status == 400
+    assert answer.json["parameter"] == parameter
+    assert why in answer.json["error"]
+
+
+async def test_registrations_are_filtered_and_paged(client: Client, queries: FakeQueries) -> None:
+    first = await client.ask("/v1/registrations?limit=1")
+    assert (first.json["total"], len(first.json["items"])) == (2, 1)
+    found = await client.ask("/v1/registrations?category=freelancer&status=suspended&q=000200&offset=0")
+    assert [item["id"] for item in found.json["items"]] == ["PK-2024-000200"]
+    assert queries.asked == [
+        (None, None, None, 0, 1),
+        ("freelancer", "suspended", "000200", 0, 100),
+    ]
+
+
+async def test_one_registration_is_found_by_its_id(client: Client) -> None:
+    answer = await client.ask(f"/v1/registrations/{BANK.id}")
+    assert answer.json["clients"] == ["203.0.113.0/28", "2001:db8:12::/48"]
+    unknown = await client.ask("/v1/registrations/PK-0")
+    assert (unknown.status, unknown.json) == (404, {"error": "no registration has the id 'PK-0'"})
+
+
+async def test_flows_are_those_of_one_registration_if_it_is_named(client: Client) -> None:
+    assert (await client.ask("/v1/flows")).json["total"] == 2
+    assert (await client.ask(f"/v1/flows?registration={BANK.id}")).json["items"][0]["sport"] == 40000
+    assert (await client.ask("/v1/flows?registration=PK-0")).json == {"total": 0, "offset": 0, "items": []}
+
+
+@pytest.mark.parametrize("unix", [False, True])
+async def test_an_unknown_path_is_json_too(client: Client, unix: bool) -> None:
+    answer = await client.ask("/v2/status", unix=unix)
+    assert (answer.status, answer.json) == (404, {"error": "there is no /v2/status"})
+
+
+async def test_a_wrong_method_is_told_the_right_one(client: Client) -> None:
+    answer = await client.ask("/v1/status", method="DELETE")
+    assert answer.status == 405
+    assert answer.json == {"error": "DELETE is not allowed here, expected GET, HEAD"}
+    assert "'Allow': 'GET, HEAD'" in str(answer.headers)
+
+
+async def test_the_unix_socket_reads_as_the_port_does(client: Client) -> None:
+    assert (await client.ask("/v1/status", unix=True)).json == (await client.ask("/v1/status")).json
+
+
+async def test_sync_is_on_the_unix_socket_alone(client: Client) -> None:
+    answer = await client.ask("/v1/sync", method="POST", unix=True)
+    assert (answer.status, answer.json) == (200, {"registrations": 31022, "errors": {}})
+    assert (await client.ask("/v1/sync", method="POST")).status == 404
+
+
+async def test_no_route_of_the_port_writes(client: Client) -> None:
+    for method in ("POST", "PUT", "DELETE", "PATCH"):
+        for target in ("/healthz", "/v1/status", "/v1/sync", "/v1/registrations/a", "/v1/flows"):
+            assert (await client.ask(target, method=method)).status in (404, 405)
+
+
+async def test_a_sync_that_fails_says_why(client: Client, queries: FakeQueries) -> None:
+    queries.failure = SourceUnreadable("national", "HTTP status 503")
+    answer = await client.ask("/v1/sync", method="POST", unix=True)
+    assert (answer.status, answer.json) == (503, {"error": "source national: HTTP status 503"})
+
+
+async def test_a_fault_of_ours_goes_to_the_log_and_not_to_the_client(
+    client: Client, queries: FakeQueries, caplog: pytest.LogCaptureFixture
+) -> None:
+    queries.failure = RuntimeError("the inside")
+    answer = await client.ask("/v1/status?pretty")
+    assert (answer.status, answer.json) == (500, {"error": "gatewayd failed to answer; its log says why"})
+    assert [(record.message, bool(record.exc_info)) for record in caplog.records] == [("api.request_failed", True)]
+
+
+async def test_the_socket_is_for_owner_and_group(client: Client, socket_path: Path) -> None:
+    assert stat.S_IMODE(socket_path.stat().st_mode) == 0o660
+
+
+async def test_a_stop_removes_the_socket_and_frees_the_port(queries: FakeQueries, socket_path: Path) -> None:
+    async with serving(queries, socket_path) as server:
+        port = server.port
+    assert not socket_path.exists()
+    again = ApiServer(queries, "127.0.0.1", port, str(socket_path))
+    await again.start()
+    await again.stop()
+    await again.stop()
+
+
+async def test_a_stop_leaves_the_socket_of_a_successor(queries: FakeQueries, socket_path: Path) -> None:
+    async with serving(queries, socket_path):
+        socket_path.rename(socket_path.with_suffix(".old"))
+        socket_path.write_text("another's")
+    assert socket_path.read_text() == "another's"
+
+
+async def test_a_stale_socket_is_replaced(queries: FakeQueries, socket_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(socket_path))
+    async with serving(queries, socket_path) as server:
+        assert (await Client(server, socket_path).ask("/healthz", unix=True)).status == 200
+
+
+async def test_a_socket_that_is_answered_is_left_alone(
+    client: Client, queries: FakeQueries, socket_path: Path
+) -> None:
+    with pytest.raises(MissingPrerequisite, match=r"another gatewayd\) answers on .*api\.sock"):
+        await ApiServer(queries, "127.0.0.1", 0, str(socket_path)).start()
+    assert (await client.ask("/healthz", unix=True)).status == 200
+
+
+async def test_a_socket_whose_owner_is_too_busy_to_answer_is_left_alone(
+    queries: FakeQueries, socket_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as waiting:
+        busy.bind(str(socket_path))
+        busy.listen(0)
+        waiting.connect(str(socket_path))
+        with pytest.raises(MissingPrerequisite, match="answers on"):
+            await ApiServer(queries, "127.0.0.1", 0, str(socket_path)).start()
+        assert socket_path.exists()
+
+
+async def test_a_file_that_is_no_socket_is_left_alone(queries: FakeQueries, socket_path: Path) -> None:
+    socket_path.write_text("precious")
+    with pytest.raises(MissingPrerequisite, match="exists and is not a socket"):
+        await ApiServer(queries, "127.0.0.1", 0, str(socket_path)).start()
+    assert socket_path.read_text() == "precious"
+
+
+async def test_a_missing_directory_is_named(queries: FakeQueries, tmp_path: Path) -> None:
+    path = tmp_path / "run" / "api.sock"
+    with pytest.raises(MissingPrerequisite, match=r"the directory .*/run of the socket .* does not exist"):
+        await ApiServer(queries, "127.0.0.1", 0, str(path)).start()
+
+
+async def test_a_path_too_long_for_a_socket_is_refused_clearly(queries: FakeQueries, tmp_path: Path) -> None:
+    with pytest.raises(MissingPrerequisite, match=r"cannot listen on .*too long"):
+        await ApiServer(queries, "127.0.0.1", 0, str(tmp_path / ("a" * 120))).start()
+
+
+async def test_a_port_in_use_is_refused_clearly_and_leaves_no_socket(
+    client: Client, queries: FakeQueries, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.sock"
+    with pytest.raises(MissingPrerequisite) as caught:
+        await ApiServer(queries, "127.0.0.1", client.port, str(other)).start()
+    assert str(caught.value) == (
+        f"127.0.0.1:{client.port} is in use by another program (perhaps another gatewayd); "
+        "stop it or change http.listen"
+    )
+    assert not other.exists()
+
+
+async def test_an_address_of_another_host_is_refused_clearly(queries: FakeQueries, socket_path: Path) -> None:
+    with pytest.raises(MissingPrerequisite, match=r"cannot listen on \[2001:db8::1\]:9480: "):
+        await ApiServer(queries, "2001:db8::1", 9480, str(socket_path)).start()
+
+
+async def test_a_start_that_is_cut_short_leaves_nothing(
+    queries: FakeQueries, socket_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise OSError("no more")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_unix_server", fail)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="no more"):
+        await ApiServer(queries, "127.0.0.1", 0, str(socket_path)).start()
+    assert not socket_path.exists()
+    await asyncio.sleep(0)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_it_serves_under_uvloop(queries: FakeQueries, socket_path: Path) -> None:
+    async def ask() -> tuple[int, int]:
+        async with serving(queries, socket_path) as server:
+            client = Client(server, socket_path)
+            return (await client.ask("/healthz")).status, (await client.ask("/healthz", unix=True)).status
+
+    assert uvloop.run(ask()) == (200, 200)
+    assert not socket_path.exists()

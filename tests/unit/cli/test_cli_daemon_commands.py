@@ -1,0 +1,391 @@
+"""status, explain, registrations, flows and sync against a real server with a fake daemon behind it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from gatewayd.api.app import ApiServer
+from gatewayd.api.views import explain_view
+from gatewayd.cli import client, main
+from gatewayd.cli.explain import verdict
+from gatewayd.cli.output import BAD, DOUBTFUL, GOOD
+from gatewayd.cli.registrations import describe_registration, presence, standing
+from gatewayd.errors import SourceUnreadable
+from gatewayd.model import Decision, Flow, Mode, parse_address
+from gatewayd.model.flow import DecisionWord
+from tests.support.fake_queries import BANK, TROUBLE, FakeQueries, serving_in_a_thread
+
+STATUS_IN_PEACE = """\
+READY
+mode           observe, nothing is blocked, configured is reject, from 2024-12-01T00:00:00Z (in 26d 21h)
+registrations  30,988 effective of 31,022: bank 31,000, embassy 22
+               not active: suspended 22
+               next window opens or closes in 1h 30m
+source         national: ok, 31,022 registrations, last read 40s ago, next in 20s
+kernel         table gatewayd: 61,000 elements in 14 sets, 0 not in kernel, 0 surplus, 0 pending
+               last commit 40s ago, verified 2m 10s ago, 144 transactions, 0 failures, 0 repairs
+flows          1,200 registered
+packets        2,500,000 registered (3.0 GiB), 17 unregistered (1020 B)
+watch          310 flows tracked, 17 packet events, 2,400 connection events, 0 late admissions
+daemon         gatewayd 0.1.0, started 3d 3h ago, now 2024-11-04T03:00:00Z
+"""
+
+STATUS_IN_TROUBLE = """\
+NOT READY: 12 registered elements are not in the kernel; source lab was never read
+mode           reject
+registrations  30,988 effective of 31,022: bank 31,000, embassy 22
+               NOT PROGRAMMED: 1 registration
+                 PK-9: would need 5000 elements, 4096 are allowed
+source         national: ok, 31,022 registrations, last read 40s ago, next in 20s
+               4 records rejected: unknown_field 3, prefix_host_bits 1
+               1 record of ids that an earlier source has
+source         lab: waiting, 0 registrations, last read never
+source         mirror: FAILING, 0 registrations, last read never
+               HTTP status 503�[2J
+kernel         NOT IN KERNEL: 12 registered elements
+               table gatewayd: 61,000 elements in 14 sets, 12 not in kernel, 1 surplus, 12 pending
+               last commit 40s ago, verified never, 144 transactions, 2 failures, 1 repair
+               last error: commit: Device or resource busy
+flows          not counted yet
+packets        not counted yet
+watch          0 flows tracked, 0 packet events, 0 connection events, 5 late admissions
+               events: 20 lost, 1 malformed, 3 evicted, 1 resyncs
+unregistered   192.0.2.0/24: 55 flows, udp/51820 (54), esp (1)
+               2001:db8:99::/48: 1 flow, no service
+daemon         gatewayd 0.1.0, started 3d 3h ago, now 2024-11-04T03:00:00Z
+"""
+
+EXPLAIN_REGISTERED = """\
+udp/51820 from 203.0.113.5 to 198.51.100.7 PASSES: it is registered and in the kernel
+reason         registered by PK-2024-000123 (bank): source in 203.0.113.0/28, \
+destination in peer 198.51.100.7/32, service udp/51820
+decision       registered
+effect         pass
+in kernel      yes
+mode           observe
+registration    category  registrant is  client          peers            services          until
+PK-2024-000123  bank      source         203.0.113.0/28  198.51.100.7/32  ipsec, udp/51820  open
+"""
+
+EXPLAIN_UNREGISTERED = """\
+esp from 192.0.2.1 to 198.51.100.7 PASSES, but is not registered: it is only observed
+reason         no registration covers 192.0.2.1 or 198.51.100.7
+decision       unregistered
+effect         observe
+in kernel      -
+mode           observe
+"""
+
+LIST = """\
+id              category    status     in kernel  clients                           peers            services
+PK-2024-000123  bank        active     yes        203.0.113.0/28, 2001:db8:12::/48  198.51.100.7/32  \
+ipsec, udp/51820
+PK-2024-000200  freelancer  suspended  -          by subscriber                     any              any
+2 registrations
+"""
+
+ONE = """\
+id             PK-2024-000123
+category       bank
+status         active
+window         2024-11-03T03:00:00Z to open
+clients        203.0.113.0/28
+               2001:db8:12::/48
+peers          198.51.100.7/32
+services       ipsec, udp/51820
+in kernel      yes
+traffic        2 flows, 4.0 KiB, last seen 2024-11-04T02:59:55Z
+"""
+
+FLOWS = """\
+source             destination     service    registrations   packets  size     since
+203.0.113.5:40000  198.51.100.7    udp/51820  PK-2024-000123  2,000    4.0 KiB  2024-11-04T02:59:00Z
+2001:db8:12::1     2001:db8:ff::1  esp        -               0        0 B      -
+2 registered flows
+"""
+
+Ask = Callable[..., Result]
+
+
+@pytest.fixture
+def queries() -> FakeQueries:
+    return FakeQueries()
+
+
+@pytest.fixture
+def server(queries: FakeQueries, tmp_path: Path) -> Generator[ApiServer, None, None]:
+    with serving_in_a_thread(queries, tmp_path / "api.sock") as server:
+        yield server
+
+
+@pytest.fixture
+def ask(server: ApiServer, tmp_path: Path) -> Ask:
+    """Runs a command of `gatewayd` with the socket in its environment."""
+    environment = {"GATEWAYD_SOCKET": str(tmp_path / "api.sock")}
+    return lambda *arguments: CliRunner(env=environment).invoke(main, list(arguments))
+
+
+def test_status_is_one_screen(ask: Ask) -> None:
+    result = ask("status")
+    assert (result.exit_code, result.stdout) == (0, STATUS_IN_PEACE)
+
+
+def test_status_says_first_what_is_wrong(ask: Ask, queries: FakeQueries) -> None:
+    queries.view = TROUBLE
+    assert ask("status").stdout == STATUS_IN_TROUBLE
+
+
+def test_status_says_that_a_mode_is_not_in_force(ask: Ask, queries: FakeQueries) -> None:
+    queries.view = msgspec.structs.replace(
+        TROUBLE, mode="observe", reasons=(), kernel=msgspec.structs.replace(TROUBLE.kernel, last_error=None)
+    )
+    lines = ask("status").stdout.splitlines()
+    assert lines[0] == "NOT READY: no reason given"
+    assert lines[1] == "mode           observe, nothing is blocked, configured is reject, not in force"
+
+
+@pytest.mark.parametrize("command", [["status"], ["registrations"], ["flows"], ["sync"]])
+def test_json_is_what_the_api_says(ask: Ask, command: list[str]) -> None:
+    result = ask(*command, "--json")
+    assert result.exit_code == 0
+    assert result.stdout.startswith('{\n  "')
+    assert json.loads(result.stdout)
+
+
+def test_explain_gives_the_verdict_first(ask: Ask, queries: FakeQueries) -> None:
+    result = ask("explain", "203.0.113.5", "198.51.100.7", "udp/51820", "--sport", "7")
+    assert (result.exit_code, result.stdout) == (0, EXPLAIN_REGISTERED)
+    assert queries.asked == [Flow(17, parse_address("203.0.113.5"), parse_address("198.51.100.7"), 7, 51820)]
+
+
+def test_explain_of_a_stranger_has_no_table(ask: Ask) -> None:
+    assert ask("explain", "192.0.2.1", "198.51.100.7", "esp").stdout == EXPLAIN_UNREGISTERED
+
+
+def test_explain_as_json_has_the_decision(ask: Ask) -> None:
+    result = ask("explain", "--json", "203.0.113.5", "198.51.100.7", "esp")
+    assert json.loads(result.stdout)["decision"] == "registered"
+
+
+@pytest.mark.parametrize(
+    ("word", "mode", "canary", "in_kernel", "said", "style"),
+    [
+        ("out_of_scope", "reject", None, None, "PASSES: the policy does not look at this service", GOOD),
+        ("registered", "reject", None, None, "WHETHER THE KERNEL HAS IT IS NOT KNOWN", DOUBTFUL),
+        ("registered", "reject", None, False, "NOT IN THE KERNEL: until it is there, it is rejected", BAD),
+        ("registered", "reject", "out", False, "it passes because it is only observed", BAD),
+        ("unregistered", "reject", None, None, "IS REJECTED: it is not registered", BAD),
+        ("unregistered", "limit", "in", None, "IS LIMITED: it is not registered", BAD),
+        ("unregistered", "mark", None, None, "PASSES, but is not registered: it is marked", DOUBTFUL),
+        ("unregistered", "mark", "out", None, "it is only observed", DOUBTFUL),
+    ],
+)
+def test_the_verdict_is_a_sentence(
+    word: DecisionWord, mode: Mode, canary: str | None, in_kernel: bool | None, said: str, style: str
+) -> None:
+    flow = Flow(50, parse_address("192.0.2.1"), parse_address("192.0.2.2"))
+    view = explain_view(flow, Decision(word, (), ""), mode=mode, canary=canary, in_kernel=in_kernel)  # type: ignore[arg-type]
+    sentence, found = verdict(view)
+    assert sentence.endswith(said)
+    assert found == style
+
+
+def test_a_registered_flow_that_the_kernel_cannot_be_told_of_gets_the_effect_in_the_answer() -> None:
+    flow = Flow(50, parse_address("192.0.2.1"), parse_address("192.0.2.2"))
+    view = explain_view(flow, Decision("registered", (), ""), mode="mark", canary=None, in_kernel=False)
+    sentence, _ = verdict(msgspec.structs.replace(view, effect="limit"))
+    assert sentence.endswith("it is limited")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["203.0.113.5", "198.51.100.7", "ipsec"], "ask for one of its services: udp/500, udp/4500, esp, ah"),
+        (["203.0.113.5", "2001:db8::1", "esp"], "Invalid value for 'DST': src and dst must both be IPv4"),
+        (["203.0.113.0/28", "198.51.100.7", "esp"], "Invalid value for 'SRC': '203.0.113.0/28'"),
+        (["203.0.113.5", "198.51.100.7", "esp", "--sport", "1"], "Invalid value for 'SPORT': esp has no"),
+    ],
+)
+def test_explain_refuses_a_bad_flow_without_asking(words: list[str], said: str) -> None:
+    result = CliRunner().invoke(main, ["explain", *words])
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_registrations_are_listed(ask: Ask) -> None:
+    assert ask("registrations").stdout == LIST
+
+
+def test_registrations_are_selected(ask: Ask, queries: FakeQueries) -> None:
+    result = ask("registrations", "--category", "bank", "--status", "active", "--search", "PK", "--limit", "1")
+    assert result.stdout.endswith("\n1 registration\n")
+    assert queries.asked == [("bank", "active", "PK", 0, 1)]
+
+
+def test_a_listing_that_is_cut_says_so(ask: Ask) -> None:
+    result = ask("registrations", "--limit", "1")
+    assert result.stdout.endswith("\n1 of 2 shown; --limit or --search for others\n")
+    assert ask("flows", "--limit", "1").stdout.endswith("1 of 2 shown; --limit or --registration for others\n")
+
+
+def test_nothing_found_is_no_table(ask: Ask) -> None:
+    assert ask("registrations", "--category", "embassy").stdout == "0 registrations\n"
+    assert ask("flows", "--registration", "PK-0").stdout == "0 registered flows\n"
+
+
+def test_one_registration_is_shown_whole(ask: Ask) -> None:
+    assert ask("registrations", BANK.id).stdout == ONE
+    assert json.loads(ask("registrations", BANK.id, "--json").stdout)["id"] == BANK.id
+
+
+def test_a_registration_says_why_the_kernel_does_not_have_it(queries: FakeQueries) -> None:
+    bank = queries.registration(BANK.id)
+    freelancer = queries.registration("PK-2024-000200")
+    assert bank is not None
+    assert freelancer is not None
+    replace = msgspec.structs.replace
+    assert presence(replace(bank, in_kernel=False)) == "NO"
+    assert presence(replace(bank, in_kernel=False, unprogrammed="too many")) == "NO: too many"
+    assert presence(replace(bank, in_kernel=False, effective=False)) == "no"
+    assert standing(replace(bank, effective=False)) == "active, outside of its window"
+    found = {line.text: line for line in describe_registration(replace(bank, in_kernel=False, subscriber=True))}
+    assert found["NO"].style == BAD
+    assert "and the addresses of a subscriber" in found
+    texts = [line.text for line in describe_registration(freelancer)]
+    assert texts[4:8] == ["by subscriber alone", "any", "any", "-"]
+    assert texts[8] == "0 flows, 0 B, not seen yet"
+
+
+def test_an_unknown_registration_is_exit_1(ask: Ask) -> None:
+    result = ask("registrations", "PK/../0")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "Error: no registration has the id 'PK/../0'\n"
+
+
+def test_an_id_and_a_selection_exclude_each_other() -> None:
+    result = CliRunner().invoke(main, ["registrations", "PK-1", "--category", "bank"])
+    assert result.exit_code == 2
+    assert "give ID or options that select, not both" in result.stderr
+
+
+def test_flows_are_listed(ask: Ask) -> None:
+    assert ask("flows").stdout == FLOWS
+
+
+def test_a_sync_says_what_came_of_it(ask: Ask) -> None:
+    result = ask("sync")
+    assert (result.exit_code, result.stdout) == (0, "registrations  31022\nerrors         none\n")
+
+
+def test_a_sync_with_a_source_that_failed_is_exit_1(ask: Ask, queries: FakeQueries) -> None:
+    queries.outcome = {"registrations": 3, "errors": {"lab": "gone", "far": "HTTP status 503"}}
+    result = ask("sync")
+    assert result.exit_code == 1
+    assert result.stdout == ("registrations  3\nerrors         lab: gone\n               far: HTTP status 503\n")
+    assert ask("sync", "--json").exit_code == 1
+
+
+def test_a_sync_that_fails_is_exit_1(ask: Ask, queries: FakeQueries) -> None:
+    queries.failure = SourceUnreadable("national", "gone")
+    result = ask("sync")
+    assert (result.exit_code, result.stderr) == (1, "Error: source national: gone\n")
+
+
+def test_the_url_is_asked_instead_of_the_socket(server: ApiServer) -> None:
+    result = CliRunner().invoke(main, ["status", "--url", f"http://127.0.0.1:{server.port}/"])
+    assert result.stdout == STATUS_IN_PEACE
+
+
+def test_a_parameter_that_the_daemon_refuses_is_exit_2(ask: Ask) -> None:
+    result = ask("registrations", "--search", "a" * 201)
+    assert result.exit_code == 2
+    assert "q: longer than 200 characters" in result.stderr
+
+
+def test_no_socket_is_exit_3_and_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "none.sock"
+    result = CliRunner().invoke(main, ["status", "--socket", str(path)])
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr == (
+        f"gatewayd: no gatewayd answers at {path}: the socket is not there (is the service running?)\n"
+    )
+
+
+def test_a_socket_left_behind_is_exit_3(tmp_path: Path) -> None:
+    path = tmp_path / "stale.sock"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    result = CliRunner().invoke(main, ["flows", "--socket", str(path)])
+    assert result.exit_code == 3
+    assert result.stderr.endswith(": nobody listens there (is the service running?)\n")
+
+
+def test_a_port_where_nobody_listens_is_exit_3() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    result = CliRunner().invoke(main, ["status", "--url", f"http://127.0.0.1:{port}"])
+    assert result.exit_code == 3
+    assert result.stderr == (
+        f"gatewayd: no gatewayd answers at http://127.0.0.1:{port}: "
+        "nobody listens there (is the service running?)\n"
+    )
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://", "ftp://127.0.0.1"])
+def test_what_is_no_url_is_exit_2(url: str) -> None:
+    result = CliRunner().invoke(main, ["status", "--url", url])
+    assert result.exit_code == 2
+    assert f"'{url}' is not a URL, expected http://HOST:PORT" in result.stderr
+
+
+def answering(answer: bytes, path: Path) -> threading.Thread:
+    """A server that takes one connection, sends `answer` to whatever it is asked, and closes."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def serve() -> None:
+        with listener, listener.accept()[0] as connection:
+            connection.recv(65536)
+            connection.sendall(answer)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "said"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", 3, "is not this gatewayd"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", 3, "is not this gatewayd"),
+        (b"HTTP/1.1 502 Bad\r\nContent-Length: 2\r\n\r\n{}", 1, "HTTP status 502"),
+        (b"", 3, "no gatewayd answers at"),
+    ],
+)
+def test_another_server_is_not_taken_for_the_daemon(tmp_path: Path, answer: bytes, status: int, said: str) -> None:
+    path = tmp_path / "other.sock"
+    thread = answering(answer, path)
+    result = CliRunner().invoke(main, ["status", "--socket", str(path)])
+    thread.join()
+    assert result.exit_code == status
+    assert said in result.stderr
+
+
+def test_a_daemon_that_does_not_answer_is_exit_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "READ_TIMEOUT_S", 0.01)
+    path = tmp_path / "deaf.sock"
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(path))
+        deaf.listen()
+        result = CliRunner().invoke(main, ["status", "--socket", str(path)])
+    assert result.exit_code == 3
+    assert result.stderr.endswith(": no answer within 0.01 s\n")

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import gatewayd.cli
+from gatewayd import __version__
+from gatewayd.cli import COMMANDS, main
+from gatewayd.errors import (
+    DaemonNotReachable,
+    GatewaydError,
+    MissingPrerequisite,
+    SettingsInvalid,
+    SourceUnreadable,
+)
+
+
+def raise_in_a_command(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Makes `gatewayd status` end in `error`."""
+
+    @click.command("status")
+    def command() -> None:
+        raise error
+
+    monkeypatch.setattr(gatewayd.cli, "import_module", lambda name: SimpleNamespace(command=command))
+
+
+def test_the_help_lists_every_command_with_a_line() -> None:
+    result = CliRunner().invoke(main, ["--help"])
+    assert result.exit_code == 0
+    for name, line in COMMANDS.items():
+        assert f"  {name:<13}  {line}\n" in result.stdout
+
+
+def test_the_help_imports_no_command_and_nothing_heavy() -> None:
+    program = (
+        "import sys\nfrom gatewayd.cli import main\ntry:\n    main(['--help'])\n"
+        "except SystemExit:\n    pass\n"
+        "heavy = ('aiohttp', 'asyncio', 'msgspec', 'prometheus_client', 'rich', 'yaml', 'gatewayd.cli.')\n"
+        "print(sorted(name for name in sys.modules if name.startswith(heavy)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+
+
+def test_the_version_is_the_package_s() -> None:
+    assert CliRunner().invoke(main, ["--version"]).stdout == f"gatewayd, version {__version__}\n"
+
+
+@pytest.mark.parametrize("name", ["check", "status", "explain", "registrations", "flows", "sync", "registry"])
+def test_the_short_help_agrees_with_a_command_that_is_there(name: str) -> None:
+    result = CliRunner().invoke(main, [name, "--help"])
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"Usage: main {name} ")
+
+
+def test_an_unknown_command_is_a_usage_error() -> None:
+    result = CliRunner().invoke(main, ["sttaus"])
+    assert result.exit_code == 2
+    assert "No such command 'sttaus'" in result.stderr
+
+
+def test_a_command_that_is_not_built_in_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(COMMANDS, "not_there", "Do nothing.")  # type: ignore[arg-type]
+    result = CliRunner().invoke(main, ["not_there"])
+    assert result.exit_code == 1
+    assert result.stderr == "Error: this gatewayd was built without the command not_there\n"
+
+
+def test_a_command_that_lacks_a_module_is_a_bug_and_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def import_nothing(name: str) -> None:
+        raise ModuleNotFoundError("No module named 'elsewhere'", name="elsewhere")
+
+    monkeypatch.setattr(gatewayd.cli, "import_module", import_nothing)
+    assert isinstance(CliRunner().invoke(main, ["status"]).exception, ModuleNotFoundError)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "stderr"),
+    [
+        (SourceUnreadable("lab", "gone"), 1, "gatewayd: source lab: gone\n"),
+        (MissingPrerequisite("no nft", "install nftables"), 2, "gatewayd: no nft; install nftables\n"),
+        (SettingsInvalid(("a:1:1: x", "a:2:1: y")), 2, "a:1:1: x\na:2:1: y\n"),
+        (DaemonNotReachable("/x", "refused"), 3, "gatewayd: no gatewayd answers at /x: refused\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (click.Abort(), 130, ""),
+    ],
+)
+def test_the_exit_status_follows_the_error(
+    monkeypatch: pytest.MonkeyPatch, error: GatewaydError, status: int, stderr: str
+) -> None:
+    raise_in_a_command(monkeypatch, error)
+    result = CliRunner().invoke(main, ["status"])
+    assert (result.exit_code, result.stdout, result.stderr) == (status, "", stderr)

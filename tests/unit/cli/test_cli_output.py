@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from gatewayd.cli import output
+from gatewayd.cli.output import Line, ago, count, print_headline, print_lines, print_table, size, some, span
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        output, "Console", lambda: Console(force_terminal=True, width=40, color_system="standard", _environ={})
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (4.9, "4s"), (130, "2m 10s"), (3600, "1h"), (3605, "1h"), (273_605, "3d 4h")],
+)
+def test_a_span_has_its_two_largest_units(seconds: float, text: str) -> None:
+    assert span(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("then", "text"),
+    [(None, "never"), ("2024-11-04T02:59:20Z", "40s ago"), ("2024-11-04T03:05:00Z", "in 5m")],
+)
+def test_a_moment_is_told_from_now(then: str | None, text: str) -> None:
+    assert ago("2024-11-04T03:00:00Z", then) == text
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (2**62, "4096.0 PiB")]
+)
+def test_a_size_has_a_unit(size_bytes: int, text: str) -> None:
+    assert size(size_bytes) == text
+
+
+def test_one_is_singular() -> None:
+    assert [count(number, "flow") for number in (0, 1, 31022)] == ["0 flows", "1 flow", "31,022 flows"]
+
+
+def test_a_long_list_is_cut_and_says_so() -> None:
+    assert some(()) == "any"
+    assert some(("a", "b", "c")) == "a, b, c"
+    assert some(("a", "b", "c", "d", "e")) == "a, b, c +2"
+
+
+def test_without_a_terminal_columns_are_aligned_and_nothing_is_cut(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_table(("id", "why"), [("a" * 50, "x"), ("b", "[red]y\x1b[2J")])
+    assert capsys.readouterr().out == (f"id{' ' * 48}  why\n{'a' * 50}  x\nb{' ' * 49}  [red]y�[2J\n")
+
+
+@pytest.mark.usefixtures("terminal")
+def test_on_a_terminal_a_table_folds(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("id", "why"), [("a" * 50, "[red]x\x1b[2J")])
+    printed = capsys.readouterr().out
+    assert "\x1b[1mid" in printed
+    assert "[red]x�[2J" in printed
+    assert "a" * 50 not in printed
+
+
+@pytest.mark.usefixtures("terminal")
+def test_on_a_terminal_lines_have_styles_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    print_headline("NOT READY", output.BAD)
+    print_lines([Line("source", "[bold]lab\x07", output.BAD), Line("", "more")])
+    assert capsys.readouterr().out == (
+        "\x1b[1;31mNOT READY\x1b[0m\n"
+        "\x1b[1msource         \x1b[0m\x1b[1;31m[bold]lab�\x1b[0m\n"
+        "               more\n"
+    )

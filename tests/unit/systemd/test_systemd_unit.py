@@ -1,0 +1,127 @@
+"""The unit, as systemd-analyze reads it and as a list of what it promises (DESIGN §8)."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+SHIPPED = Path(__file__).parents[3] / "systemd"
+UNIT = SHIPPED / "gatewayd.service"
+UNKNOWN_TYPE = re.compile(r".*/gatewayd\.service:\d+: Failed to parse service type, ignoring: notify-reload")
+NOTIFY_RELOAD_SINCE = 253
+EXPOSURE_ALLOWED = 3.0
+
+Settings = dict[str, dict[str, list[str]]]
+
+
+def read_unit(path: Path) -> Settings:
+    """Sections of keys of assignments in order; configparser would keep only the last of a key."""
+    sections: Settings = {}
+    section: dict[str, list[str]] = {}
+    for line in path.read_text().splitlines():
+        if line.startswith("["):
+            section = sections.setdefault(line.strip("[]"), defaultdict(list))
+        elif line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            section[key].append(value)
+    return sections
+
+
+@pytest.fixture(scope="module")
+def service() -> dict[str, list[str]]:
+    return read_unit(UNIT)["Service"]
+
+
+def analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["systemd-analyze", *arguments], capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture
+def systemd_version() -> int:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    found = re.match(r"systemd (\d+)", analyze("--version").stdout)
+    assert found is not None
+    return int(found[1])
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The unit as on a host that has gatewayd: the command is one that exists."""
+    path = tmp_path / UNIT.name
+    path.write_text(UNIT.read_text().replace("/usr/bin/gatewayd ", f"{shutil.which('true')} "))
+    return path
+
+
+@pytest.mark.parametrize("with_drop_in", [False, True])
+def test_systemd_understands_all_of_the_unit(systemd_version: int, installed: Path, with_drop_in: bool) -> None:
+    """But for one word: before 253 systemd says that it ignores notify-reload, and stays with notify."""
+    if with_drop_in:
+        shutil.copytree(SHIPPED / "gatewayd.service.d", installed.parent / "gatewayd.service.d")
+    verified = analyze("verify", str(installed))
+    complaints = [line for line in verified.stderr.splitlines() if line]
+    if systemd_version < NOTIFY_RELOAD_SINCE:
+        assert len(complaints) == 1
+        assert UNKNOWN_TYPE.fullmatch(complaints[0])
+    else:
+        assert complaints == []
+    assert verified.returncode == 0
+
+
+def test_the_unit_is_shut_in(systemd_version: int, installed: Path) -> None:
+    reviewed = analyze("security", "--offline=true", "--no-pager", str(installed))
+    exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", reviewed.stdout)
+    if exposure is None:
+        pytest.skip(f"systemd {systemd_version} does not review units offline: {reviewed.stderr.strip()}")
+    assert float(exposure[1]) < EXPOSURE_ALLOWED
+
+
+def test_net_admin_is_the_only_capability(service: dict[str, list[str]]) -> None:
+    assert service["AmbientCapabilities"] == ["CAP_NET_ADMIN"]
+    assert service["CapabilityBoundingSet"] == ["CAP_NET_ADMIN"]
+    assert service["NoNewPrivileges"] == ["yes"]
+    assert service["User"] == service["Group"] == ["gatewayd"]
+
+
+def test_stopping_runs_nothing_that_could_touch_the_kernel(service: dict[str, list[str]]) -> None:
+    assert not {"ExecStop", "ExecStopPost"} & service.keys()
+
+
+def test_readiness_and_reload_are_told_by_the_daemon_and_may_take_their_time(
+    service: dict[str, list[str]],
+) -> None:
+    assert service["Type"] == ["notify", "notify-reload"]
+    assert service["NotifyAccess"] == ["main"]
+    assert service["TimeoutStartSec"] == ["infinity"]
+    assert service["WatchdogSec"] == ["30"]
+    assert "ExecReload" not in service  # beside notify-reload it would be a second signal
+
+
+def test_older_systemd_reloads_by_a_drop_in() -> None:
+    drop_in = read_unit(SHIPPED / "gatewayd.service.d" / "systemd-252.conf")
+    assert drop_in == {"Service": {"ExecReload": ["/bin/kill -HUP $MAINPID"]}}
+
+
+def test_the_daemon_is_always_started_again(service: dict[str, list[str]]) -> None:
+    assert service["Restart"] == ["always"]
+    assert read_unit(UNIT)["Unit"]["StartLimitIntervalSec"] == ["0"]
+
+
+def test_it_starts_after_the_hosts_rules_and_waits_for_no_network() -> None:
+    unit = read_unit(UNIT)["Unit"]
+    assert unit["After"] == ["nftables.service network-pre.target"]
+    assert not {"Before", "PartOf", "BindsTo", "Requires", "Wants"} & unit.keys()
+
+
+def test_the_user_of_the_unit_is_the_one_that_sysusers_makes(service: dict[str, list[str]]) -> None:
+    lines = [
+        line.split(maxsplit=3)
+        for line in (SHIPPED / "gatewayd.sysusers").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
+    assert [line[:2] for line in lines] == [["u", *service["User"]]]
