@@ -12,7 +12,7 @@ from gatewayd.allowlist import decide
 from gatewayd.api import views
 from gatewayd.compile.canary import canary_bucket
 from gatewayd.errors import PrefixInvalid
-from gatewayd.model import Flow, Prefix, Registration, Status, parse_prefix
+from gatewayd.model import Flow, Mode, Prefix, Registration, Status, parse_prefix
 from gatewayd.model.transaction import CounterReading
 from gatewayd.owner import Owner, SourceFacts, effective_mode
 from gatewayd.registry.sources import SourceRunner
@@ -61,7 +61,7 @@ class Answers:
     def status(self) -> views.StatusView:
         owner, now = self._owner, self._clock()
         policy = owner.settings.policy
-        mode = effective_mode(policy, now)
+        mode = self._mode_in_force(now)
         reasons = self.readiness()
         return views.StatusView(
             version=__version__,
@@ -100,7 +100,7 @@ class Answers:
         canary: views.Canary | None = None
         if policy.canary_percent < 100:
             canary = "in" if canary_bucket(flow.source) < policy.canary_percent else "out"
-        mode = effective_mode(policy, now)
+        mode = self._mode_in_force(now)
         in_kernel = None
         if decision.word == "registered":
             in_kernel = any(owner.reconciler.holds(each) for each in decision.registrations)
@@ -164,6 +164,11 @@ class Answers:
         self.lag_max_s = max(self.lag_max_s, self.lag_last_s)
 
     # -- parts ---------------------------------------------------------------------------------------------
+
+    def _mode_in_force(self, now: float) -> Mode:
+        """What the rules in the kernel do; what they are going to do while none of ours are known to be there."""
+        policy = self._owner.reconciler.policy_in_force
+        return policy.mode if policy is not None else effective_mode(self._owner.settings.policy, now)
 
     def _source(self, name: str, facts: SourceFacts) -> views.SourceView:
         runner = self._runners.get(name)

@@ -13,6 +13,10 @@ from types import FrameType
 import click
 
 
+WIDTH_ELSEWHERE = 180
+"""Columns where the output is no terminal."""
+
+
 @click.command("demo")
 @click.option("--registrations", default=31_000, show_default=True, help="How many the registry holds.")
 @click.option("--keep", is_flag=True, help="Leave it running at the end, with the places to look at.")
@@ -35,7 +39,7 @@ def command(registrations: int, keep: bool) -> None:
     missing = missing_for_lab()
     if missing is not None:
         raise MissingPrerequisite(f"the lab cannot be built here: {missing}", "run the demo as root on Linux")
-    stage = Stage(Console(soft_wrap=not sys.stdout.isatty()))
+    stage = Stage(Console() if sys.stdout.isatty() else Console(width=WIDTH_ELSEWHERE))
     directory = Path(tempfile.mkdtemp(prefix="gatewayd-demo-"))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, directory, ignore_errors=True)

@@ -21,7 +21,7 @@ BANK = registration(
     peers=["198.51.100.7/32", "2001:db8:7::/64"], services=["ipsec"],
 )  # fmt: skip
 SOFTWARE_HOUSE = registration(
-    "DEMO-SOFTWARE-HOUSE", "software_house", ["39.32.64.8/29", "2400:adc0:64::/56"],
+    "DEMO-SOFTWARE-HOUSE", "software_house", ["39.32.64.8/29", "2400:adc0:100::/56"],
     services=["wireguard", "openvpn", "pptp"],
 )  # fmt: skip
 EMBASSY = registration("DEMO-EMBASSY", "embassy", ["39.33.7.0/27", "2400:adc1:7::/48"])
@@ -30,7 +30,7 @@ LATECOMER = registration("DEMO-LATECOMER", "software_house", ["39.35.200.16/29"]
 """Not there at first; registers and withdraws while its traffic flows."""
 
 CAST = (BANK, SOFTWARE_HOUSE, EMBASSY, FREELANCER)
-STRANGER, STRANGER_IPV6 = "39.40.9.9", "2400:adc9:9::9"
+STRANGER, STRANGER_IPV6 = "39.40.9.9", "2400:adc1:9::9"
 FAR, FAR_IPV6 = "198.51.100.7", "2001:db8:7::7"
 ELSEWHERE, ELSEWHERE_IPV6 = "203.0.113.99", "2001:db8:99::1"
 
@@ -80,7 +80,7 @@ _ROWS: tuple[_Row, ...] = (
     (
         "software house",
         "WireGuard, IPv6",
-        "2400:adc0:64::10",
+        "2400:adc0:100::10",
         ELSEWHERE_IPV6,
         "udp/51820",
         "registered",

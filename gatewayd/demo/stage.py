@@ -59,7 +59,7 @@ class Stage:
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         table.add_column("")
         for column in columns:
-            table.add_column(column, overflow="fold")
+            table.add_column(column, no_wrap=True, overflow="ellipsis")
         for number, row in enumerate(rows):
             style = "bold red" if number in bad else ""
             table.add_row("  ✗" if number in bad else "   ", *(Text(cell, style=style) for cell in row))

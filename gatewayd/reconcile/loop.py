@@ -77,6 +77,9 @@ class Reconciler:
         self._work = asyncio.Event()
         self._known = False
         self._verified = False
+        self._unsettled = True
+        self.policy_in_force: Policy | None = None
+        """What the rules in the kernel do, once we have put them there."""
         self._ready_to_write = asyncio.Event()
         self._expected_generation = 0
         self._assertion: Iterator[tuple[SetState, list[bytes]]] | None = None
@@ -173,14 +176,21 @@ class Reconciler:
             if not self._known:
                 await self._read()
             self._work.clear()
-            step = next_step(self.picture, self._policy, self._table)
+            policy = self._policy
+            step = next_step(self.picture, policy, self._table)
             if step is not None:
                 await self._perform(step)
+                self._unsettled = True
+                if isinstance(step, PutRules):
+                    self.policy_in_force = policy
             elif self._assertion is not None:
                 await self._assert_slice(self._assertion)
             elif not self._verified:
                 await self._verify()
             else:
+                if self._unsettled:
+                    self._unsettled = False
+                    self._on_settled()
                 return
 
     async def _perform(self, step: Commit | PutRules) -> None:
@@ -210,6 +220,8 @@ class Reconciler:
         hooked = {state.name for state in self.picture.set_states() if state.hooked}
         pending = self.picture.start_reading(reading)
         self.picture.rules = rules
+        if rules is None:
+            self.policy_in_force = None
         self._expected_generation = self.tally.generation = reading.generation
         for state, found in pending:
             # A set is known to be looked into only by rules that we know.
@@ -256,7 +268,7 @@ class Reconciler:
         self._verified = True
         self.tally.last_verified_at = self._clock()
         self.tally.last_error = ""
-        self._on_settled()
+        self._unsettled = True
 
     def _difference(self, reading: TableReading) -> str | None:
         """What in the table is not as we left it, the content of sets apart."""

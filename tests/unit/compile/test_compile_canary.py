@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+from collections import Counter
+from random import Random
+
+import pytest
+
+from gatewayd.compile.canary import canary_bucket, jhash
+from gatewayd.compile.ruleset import CANARY_SEED
+from gatewayd.model import parse_address
+from tests.support.namespace import Namespace
+
+# Measured on Linux 6.18 with nft 1.0.6: `meta mark set jhash ip saddr mod M seed 0x67617465` on a real packet of
+# each source, M = 100 and M = 2^32 − 1; the second, scaled as the kernel does, is the whole hash less one.
+FROM_THE_KERNEL = [
+    ("203.0.113.9", 36, 1585096972),
+    ("39.32.0.1", 44, 1891979098),
+    ("10.0.0.1", 45, 1966939205),
+    ("100.64.0.1", 52, 2249173966),
+    ("255.255.255.254", 66, 2855296324),
+    ("192.0.2.128", 87, 3748726153),
+    ("fd00::ffff", 16, 696589178),
+    ("2001:db8::1", 34, 1482283649),
+    ("2407:d000:ffff:fffe:fdfc:fbfa:f9f8:f7f6", 56, 2430276757),
+    ("2001:db8:12:34::56", 66, 2860699686),
+    ("2400:adc0:1:2:3:4:5:6", 87, 3761561188),
+    ("::1:2:3:4", 98, 4226507271),
+]
+EXPERIMENTAL = 253
+"""A protocol that nothing answers (RFC 3692)."""
+
+
+@pytest.mark.parametrize(("address", "bucket", "hash_less_one"), FROM_THE_KERNEL)
+def test_the_bucket_is_the_one_the_kernel_computes(address: str, bucket: int, hash_less_one: int) -> None:
+    assert canary_bucket(parse_address(address)) == bucket
+    assert jhash(parse_address(address), CANARY_SEED) == hash_less_one + 1
+
+
+# lib/test_hash.c has no vectors for jhash; these are lookup3.c's own for hashlittle (driver5), whose seeds and
+# lengths initialise the state as jhash does.
+@pytest.mark.parametrize(
+    ("octets", "seed", "expected"),
+    [
+        (b"Four score and seven years ago", 0, 0x17770551),
+        (b"Four score and seven years ago", 1, 0xCD628161),
+    ],
+)
+def test_longer_keys_hash_as_lookup3_says(octets: bytes, seed: int, expected: int) -> None:
+    assert jhash(octets, seed) == expected
+
+
+def test_buckets_are_0_to_99_and_about_as_full_as_each_other() -> None:
+    random = Random(1)
+    buckets = Counter(canary_bucket(random.randbytes(random.choice((4, 16)))) for _ in range(20000))
+    assert set(buckets) == set(range(100))
+    assert max(buckets.values()) < 2 * min(buckets.values())
+
+
+def rules() -> str:
+    """Every packet's source and bucket, kept in a set."""
+    chain = "".join(
+        f"\t\tmeta nfproto {proto} meta mark set jhash {word} saddr mod 100 seed {CANARY_SEED} "
+        f"update @seen{word} {{ {word} saddr . meta mark }}\n"
+        for proto, word in (("ipv4", "ip"), ("ipv6", "ip6"))
+    )
+    sets = "".join(
+        f"\tset seen{word} {{\n\t\ttypeof {word} saddr . meta mark\n\t\tsize 65535\n\t\tflags dynamic\n\t}}\n"
+        for word in ("ip", "ip6")
+    )
+    return f"table inet canary {{\n{sets}\tchain out {{\n\t\ttype filter hook output priority 0\n{chain}\t}}\n}}\n"
+
+
+@pytest.mark.kernel
+def test_this_kernel_agrees_on_hundreds_of_addresses() -> None:
+    random = Random(2)
+    addresses = [
+        *(bytes((random.choice((10, 39, 100, 203)), *random.randbytes(3))) for _ in range(200)),
+        *(b"\x20\x01\x0d\xb8" + random.randbytes(12) for _ in range(200)),
+    ]
+    with Namespace() as namespace:
+        namespace.nft(rules())
+        with (
+            namespace.entered(),
+            socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as ipv4,
+            socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as ipv6,
+        ):
+            for address in addresses:
+                if len(address) == 4:
+                    head = bytes((0x45, 0, 0, 20, 0, 0, 0, 0, 64, EXPERIMENTAL, 0, 0))
+                    ipv4.sendto(head + address + parse_address("127.0.0.1"), ("127.0.0.1", 0))
+                else:
+                    head = bytes((0x60, 0, 0, 0, 0, 0, EXPERIMENTAL, 64))
+                    ipv6.sendto(head + address + parse_address("::1"), ("::1", 0))
+        seen: dict[bytes, int] = {}
+        for word in ("ip", "ip6"):
+            listed = json.loads(namespace.run(["nft", "-j", "list", "set", "inet", "canary", f"seen{word}"]))
+            for element in listed["nftables"][-1]["set"]["elem"]:
+                address_text, bucket = element["concat"]
+                seen[ipaddress.ip_address(address_text).packed] = bucket
+    assert {address: canary_bucket(address) for address in addresses}.items() <= seen.items()

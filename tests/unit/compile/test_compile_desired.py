@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatewayd.compile import DesiredSets, compile_elements
+from gatewayd.compile.masks import MOST_ELEMENTS
+from gatewayd.model import Registration, Service, parse_prefix, parse_services
+from gatewayd.model.mask import Mask
+from gatewayd.model.service import UDP
+from tests.support.strategies import registrations
+
+
+def registration(id: str = "PK-1", clients: str = "203.0.113.0/28", services: str = "") -> Registration:
+    return Registration(
+        id,
+        "bank",
+        "active",
+        tuple(sorted(map(parse_prefix, clients.split()))),
+        services=parse_services(services.split()),
+    )
+
+
+def keys_of(sets: DesiredSets) -> set[tuple[Mask, bytes]]:
+    return {(mask, key) for mask in sets.masks() for key in sets.keys(mask)}
+
+
+C4_28 = Mask(4, 28)
+KEY = parse_prefix("203.0.113.0/28").packed
+
+
+def test_nothing_is_desired_at_first() -> None:
+    sets = DesiredSets()
+    assert (sets.masks(), sets.count(), sets.unprogrammed(), sets.count_unprogrammed()) == ([], 0, {}, 0)
+    assert C4_28 not in sets
+    assert sets.drop_unused() == []
+
+
+def test_what_was_added_is_desired_until_it_is_removed() -> None:
+    sets = DesiredSets()
+    held = registration()
+    assert sets.add(held) == [(C4_28, KEY)]
+    assert C4_28 in sets
+    assert sets.keys(C4_28) == {KEY}
+    assert sets.count() == 1
+    assert sets.remove(held) == [(C4_28, KEY)]
+    assert sets.count() == 0
+
+
+def test_an_element_that_two_want_stays_until_both_are_gone() -> None:
+    sets = DesiredSets()
+    one, other = registration("PK-1"), registration("PK-2")
+    assert sets.add(one) == [(C4_28, KEY)]
+    assert sets.add(other) == []
+    assert sets.remove(one) == []
+    assert sets.keys(C4_28) == {KEY}
+    assert sets.remove(other) == [(C4_28, KEY)]
+    assert sets.keys(C4_28) == set()
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_an_element_that_many_want_goes_with_the_last_of_them(order: tuple[int, ...]) -> None:
+    sets = DesiredSets()
+    held = [registration(f"PK-{number}") for number in range(3)]
+    for each in held:
+        sets.add(each)
+    gone = [sets.remove(held[number]) for number in order]
+    assert gone == [[], [], [(C4_28, KEY)]]
+
+
+def test_overlapping_prefixes_are_elements_of_their_own() -> None:
+    sets = DesiredSets()
+    wide, host = registration("PK-1", "203.0.113.0/24"), registration("PK-2", "203.0.113.9")
+    sets.add(wide)
+    sets.add(host)
+    assert [str(mask) for mask in sets.masks()] == ["c4_24", "c4_32"]
+    assert sets.remove(wide) == [(Mask(4, 24), parse_prefix("203.0.113.0/24").packed)]
+    assert sets.keys(Mask(4, 32)) == {parse_prefix("203.0.113.9").packed}
+
+
+def test_replacing_a_registration_never_takes_what_both_forms_want() -> None:
+    sets = DesiredSets()
+    old = registration("PK-1", "203.0.113.0/28 198.51.100.0/24")
+    new = registration("PK-1", "203.0.113.0/28 192.0.2.0/24")
+    sets.add(old)
+    fresh = sets.add(new)
+    gone = sets.remove(old)
+    assert fresh == [(Mask(4, 24), parse_prefix("192.0.2.0/24").packed)]
+    assert gone == [(Mask(4, 24), parse_prefix("198.51.100.0/24").packed)]
+    assert keys_of(sets) == set(compile_elements(new))
+
+
+def test_masks_without_keys_are_kept_until_they_are_dropped() -> None:
+    """A mask that empties and fills again keeps its kernel set."""
+    sets = DesiredSets()
+    one, other = registration("PK-1"), registration("PK-2", "203.0.113.9")
+    sets.add(one)
+    sets.add(other)
+    sets.remove(one)
+    assert C4_28 in sets
+    assert sets.drop_unused() == [C4_28]
+    assert C4_28 not in sets
+    assert sets.masks() == [Mask(4, 32)]
+    assert sets.drop_unused() == []
+    assert sets.add(one) == [(C4_28, KEY)]
+
+
+def too_many_elements(id: str = "PK-9") -> Registration:
+    services = tuple(Service(UDP, port, port) for port in range(1, MOST_ELEMENTS + 2))
+    return Registration(id, "bank", "active", (parse_prefix("203.0.113.9"),), services=services)
+
+
+def test_a_registration_of_too_many_elements_is_reported_and_wants_nothing() -> None:
+    sets = DesiredSets()
+    monster = too_many_elements()
+    assert sets.add(monster) == []
+    assert (sets.count(), sets.masks(), sets.count_unprogrammed()) == (0, [], 1)
+    assert sets.unprogrammed() == {"PK-9": f"needs {MOST_ELEMENTS + 1} elements, at most {MOST_ELEMENTS} are made"}
+    assert sets.remove(monster) == []
+    assert sets.unprogrammed() == {}
+
+
+def test_the_very_largest_number_of_elements_is_programmed() -> None:
+    services = tuple(Service(UDP, port, port) for port in range(1, MOST_ELEMENTS + 1))
+    held = Registration("PK-9", "bank", "active", (parse_prefix("203.0.113.9"),), services=services)
+    sets = DesiredSets()
+    assert len(sets.add(held)) == sets.count() == MOST_ELEMENTS
+    assert sets.unprogrammed() == {}
+
+
+def test_a_registration_past_the_bound_of_masks_is_reported_and_leaves_no_trace() -> None:
+    sets = DesiredSets(most_masks=2)
+    sets.add(registration("PK-1", "203.0.113.0/28 198.51.100.0/24"))
+    beyond = registration("PK-2", "203.0.113.0/28 192.0.2.1")
+    assert sets.add(beyond) == []
+    assert sets.unprogrammed() == {"PK-2": "needs 1 new masks for IPv4, 2 of at most 2 are in use"}
+    assert [str(mask) for mask in sets.masks()] == ["c4_24", "c4_28"]
+    # Its part of a shared element was never counted: taking it back must not take another's.
+    assert sets.remove(beyond) == []
+    assert sets.keys(C4_28) == {KEY}
+
+
+def test_at_the_bound_masks_in_use_still_take_registrations() -> None:
+    sets = DesiredSets(most_masks=1)
+    sets.add(registration("PK-1"))
+    assert sets.add(registration("PK-2", "198.51.100.16/28")) != []
+    assert sets.unprogrammed() == {}
+
+
+def test_the_bound_of_masks_is_each_familys_own() -> None:
+    sets = DesiredSets(most_masks=1)
+    assert sets.add(registration("PK-1", "203.0.113.9")) != []
+    assert sets.add(registration("PK-2", "2001:db8::/32")) != []
+    assert sets.add(registration("PK-3", "2001:db8::/48")) == []
+    assert sets.unprogrammed() == {"PK-3": "needs 1 new masks for IPv6, 1 of at most 1 are in use"}
+
+
+def test_dropped_masks_make_room_under_the_bound() -> None:
+    sets = DesiredSets(most_masks=1)
+    first, second = registration("PK-1"), registration("PK-2", "203.0.113.9")
+    sets.add(first)
+    sets.remove(first)
+    assert sets.add(second) == []
+    assert sets.remove(second) == []
+    sets.drop_unused()
+    assert sets.add(second) != []
+
+
+def test_a_form_past_a_bound_and_one_within_it_are_told_apart_while_one_replaces_the_other() -> None:
+    sets = DesiredSets()
+    small, monster = registration("PK-9"), too_many_elements("PK-9")
+    sets.add(small)
+    sets.add(monster)
+    assert sets.remove(small) == [(C4_28, KEY)]
+    assert set(sets.unprogrammed()) == {"PK-9"}
+    sets.add(small)
+    assert sets.remove(monster) == []
+    assert sets.unprogrammed() == {}
+    assert sets.keys(C4_28) == {KEY}
+
+
+class Oracle:
+    """The dumb version: how many want each element."""
+
+    def __init__(self) -> None:
+        self.wanted: Counter[tuple[Mask, bytes]] = Counter()
+
+    def change(self, held: Registration, by: int) -> set[tuple[Mask, bytes]]:
+        before = set(+self.wanted)
+        for element in compile_elements(held):
+            self.wanted[element] += by
+        return before ^ set(+self.wanted)
+
+
+@settings(deadline=None)
+@given(st.lists(registrations(), max_size=12), st.data())
+def test_any_order_of_additions_and_removals_wants_what_a_count_says(
+    some: list[Registration], data: st.DataObject
+) -> None:
+    sets, oracle, held = DesiredSets(), Oracle(), []
+    steps = list(some)
+    while steps or held:
+        if steps and (not held or data.draw(st.booleans(), label="add")):
+            held.append(steps.pop())
+            fresh = sets.add(held[-1])
+            assert set(fresh) == oracle.change(held[-1], 1)
+        else:
+            gone_one = held.pop(data.draw(st.integers(0, len(held) - 1), label="which"))
+            fresh = sets.remove(gone_one)
+            assert set(fresh) == oracle.change(gone_one, -1)
+        assert len(fresh) == len(set(fresh))
+        assert keys_of(sets) == set(+oracle.wanted)
+        assert sets.count() == len(+oracle.wanted)
+    assert set(sets.drop_unused()) >= set()
+    assert sets.masks() == []
+
+
+@settings(deadline=None)
+@given(st.lists(registrations(), min_size=1, max_size=8), st.integers(0, 3))
+def test_what_is_past_the_bound_of_masks_comes_and_goes_without_harm_to_the_rest(
+    some: list[Registration], most: int
+) -> None:
+    sets = DesiredSets(most_masks=most)
+    programmed = []
+    for each in some:
+        before = sets.count_unprogrammed()
+        sets.add(each)
+        if sets.count_unprogrammed() == before:
+            programmed.append(each)
+        for family in (4, 6):
+            assert sum(mask.family == family for mask in sets.masks()) <= most
+    assert keys_of(sets) == {element for each in programmed for element in compile_elements(each)}
+    for each in some:
+        sets.remove(each)
+    assert (sets.count(), sets.count_unprogrammed()) == (0, 0)
