@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from gatewayd import __version__
 from gatewayd.allowlist import decide
 from gatewayd.api import views
+from gatewayd.compile import count_elements
 from gatewayd.compile.canary import canary_bucket
 from gatewayd.errors import PrefixInvalid
 from gatewayd.model import Flow, Mode, Prefix, Registration, Status, parse_prefix
@@ -17,6 +19,10 @@ from gatewayd.model.transaction import CounterReading
 from gatewayd.owner import Owner, SourceFacts, effective_mode
 from gatewayd.registry.sources import SourceRunner
 from gatewayd.watch.source import EventSource
+
+SYNC_PATIENCE_S = 60.0
+"""How long a sync waits for the kernel to have what was read."""
+_SYNC_PAUSE_S = 0.02
 
 
 class Answers:
@@ -45,6 +51,15 @@ class Answers:
         return self._owner.reconciler.stuck()
 
     def readiness(self) -> tuple[str, ...]:
+        reasons = self._incompleteness()
+        if not reasons:
+            unready = self._owner.reconciler.unready()
+            if unready is not None:
+                reasons.append(unready)
+        return tuple(reasons)
+
+    def _incompleteness(self) -> list[str]:
+        """Why the allowlist is not what the registry says."""
         owner = self._owner
         reasons = []
         for name in owner.unread_sources():
@@ -52,11 +67,7 @@ class Answers:
             reasons.append(f"source {name} has not been read: {error}" if error else f"source {name} is being read")
         if not reasons and not owner.loaded:
             reasons.append("the allowlist is being loaded")
-        if not reasons:
-            unready = owner.reconciler.unready()
-            if unready is not None:
-                reasons.append(unready)
-        return tuple(reasons)
+        return reasons
 
     def status(self) -> views.StatusView:
         owner, now = self._owner, self._clock()
@@ -70,7 +81,7 @@ class Answers:
             mode=mode,
             configured_mode=policy.mode,
             starts_at=views.format_time(policy.starts_at),
-            armed=mode != "observe" and not reasons,
+            armed=mode != "observe" and owner.reconciler.policy_in_force is not None,
             epoch=owner.reconciler.epoch,
             ready=not reasons,
             reasons=reasons,
@@ -103,7 +114,7 @@ class Answers:
         mode = self._mode_in_force(now)
         in_kernel = None
         if decision.word == "registered":
-            in_kernel = any(owner.reconciler.holds(each) for each in decision.registrations)
+            in_kernel = self._in_kernel(decision.registrations)
         view = views.explain_view(flow, decision, mode=mode, canary=canary, in_kernel=in_kernel)
         unprogrammed = owner.reconciler.picture.desired.unprogrammed()
         reasons = [unprogrammed.get(each.id) for each in decision.registrations]
@@ -111,7 +122,17 @@ class Answers:
             effect = views.effect_of("unregistered", mode, canary)
             reason = f"{view.reason}, but the kernel cannot be told: {reasons[0]}"
             return msgspec.structs.replace(view, effect=effect, reason=reason)
+        incomplete = self._incompleteness()
+        if decision.word == "unregistered" and incomplete:
+            return msgspec.structs.replace(view, reason=f"{view.reason}, but {incomplete[0]}")
         return view
+
+    def _in_kernel(self, registrations: Iterable[Registration]) -> bool | None:
+        """Whether the kernel is known to have all elements of one of them; None before it was ever read."""
+        reconciler = self._owner.reconciler
+        if any(reconciler.holds(each) for each in registrations):
+            return True
+        return False if reconciler.tally.last_verified_at else None
 
     def registrations(
         self, category: str | None, status: Status | None, text: str | None, offset: int, limit: int
@@ -153,10 +174,21 @@ class Answers:
 
     async def sync(self) -> Mapping[str, object]:
         await self._read_sources()
-        return {
-            "registrations": len(self._owner.allowlist),
-            "errors": {name: facts.error for name, facts in self._owner.sources.items() if facts.error},
-        }
+        errors = {name: facts.error for name, facts in self._owner.sources.items() if facts.error}
+        reasons = await self._wait_for_kernel()
+        if reasons and not errors:
+            errors["kernel"] = reasons[0]
+        return {"registrations": len(self._owner.allowlist), "errors": errors}
+
+    async def _wait_for_kernel(self) -> tuple[str, ...]:
+        """The reasons that are left when it is ready or patience is at an end."""
+        try:
+            async with asyncio.timeout(SYNC_PATIENCE_S):
+                while not self._incompleteness() and self.readiness():  # noqa: ASYNC110
+                    await asyncio.sleep(_SYNC_PAUSE_S)
+        except TimeoutError:
+            pass
+        return self.readiness()
 
     def note_lag(self, lag_s: float) -> None:
         """How late the loop was just now."""
@@ -175,7 +207,8 @@ class Answers:
         state = runner.state if runner is not None else None
         return views.SourceView(
             name=name,
-            url=runner.place if runner is not None else facts.url,
+            # The configured URL may carry a password; a runner knows how to show it.
+            url=runner.place if runner is not None else "",
             state="failing" if facts.error else ("ok" if facts.read_at else "waiting"),
             last_success_at=views.format_time(state.checked_at if state is not None else None),
             last_error=facts.error,
@@ -239,11 +272,13 @@ class Answers:
         now = self._clock()
         usage = self._owner.attribution.usage(registration.id)
         reason = unprogrammed.get(registration.id)
-        holds = self._owner.reconciler.holds(registration)
+        in_kernel = None
+        if registration.is_effective(now) and count_elements(registration):
+            in_kernel = self._in_kernel((registration,)) if reason is None else False
         return views.registration_view(
             registration,
             now,
-            in_kernel=holds and reason is None if registration.is_effective(now) else None,
+            in_kernel=in_kernel,
             unprogrammed=reason,
             last_seen_s=usage.last_seen_s if usage is not None else None,
             flows=usage.flows if usage is not None else 0,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import socket
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -18,7 +19,7 @@ from typing import Any
 from gatewayd import __version__
 from gatewayd.answers import Answers
 from gatewayd.api.app import ApiServer
-from gatewayd.errors import KernelError, SettingsInvalid
+from gatewayd.errors import KernelError, MissingPrerequisite, SettingsInvalid
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.log import get_logger, setup_logging
@@ -47,17 +48,18 @@ class Daemon:
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._notifier = Notifier()
+        self._said_ready = False
         self._runners: dict[str, SourceRunner] = {}
         self._running: dict[str, tuple[SourceSettings, asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises MissingPrerequisite before anything is touched."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         async with AsyncExitStack() as stack:
             await self._build(stack)
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._stop.set)
-            loop.add_signal_handler(signal.SIGHUP, self._reload.set)
             log.info("daemon.started", version=__version__, mode=self._settings.policy.mode)
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -83,6 +85,7 @@ class Daemon:
     async def _build(self, stack: AsyncExitStack) -> None:
         settings = self._settings
         layout = MarkLayout(settings.kernel.ct_mark_mask)
+        stack.enter_context(claim_table(settings.kernel.table))
         self._dataplane = KernelTables.open(settings.kernel.table)
         stack.callback(self._dataplane.close)
         await self._dataplane.check()
@@ -159,9 +162,12 @@ class Daemon:
         while True:
             await self._reload.wait()
             self._reload.clear()
-            self._notifier.reloading()
+            # READY=1 also ends the start, which a reload must not do for it.
+            if self._said_ready:
+                self._notifier.reloading()
             await self._reload_settings()
-            self._notifier.ready()
+            if self._said_ready:
+                self._notifier.ready()
 
     async def _reload_settings(self) -> None:
         """A file with a fault changes nothing, and says so."""
@@ -177,8 +183,10 @@ class Daemon:
             return
         setup_logging(settings.log.level, settings.log.format)
         self._settings = settings
-        self._owner.reload(settings)
+        if settings.policy.mode == "observe":
+            self._owner.reload(settings)  # waits for nothing; an armed mode waits for the sources that are new
         await self._owner.use_sources({each.name: each.url for each in settings.registry.sources})
+        self._owner.reload(settings)
         self._use_sources(self._group)
         log.info("reload.done")
 
@@ -209,12 +217,30 @@ class Daemon:
             if ready is not (not reasons):
                 ready = not reasons
                 if ready:
+                    self._said_ready = True
                     registrations = len(self._owner.allowlist)
                     self._notifier.ready(f"{registrations} registrations in the kernel")
                     log.info("daemon.ready", registrations=registrations)
                 else:
                     self._notifier.status(f"not ready: {reasons[0]}")
                     log.info("daemon.not_ready", reason=reasons[0])
+
+
+def claim_table(table: str) -> socket.socket:
+    """Held by the one daemon that keeps the table: two would each undo what the other does.
+
+    An abstract name (unix(7)) belongs to a network namespace, as a table does, and goes with the process. Raises
+    MissingPrerequisite when it is taken.
+    """
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(f"\0gatewayd/{table}")
+    except OSError as error:
+        claim.close()
+        raise MissingPrerequisite(
+            f"another gatewayd keeps table inet {table} ({error.strerror})", "stop it first (systemctl stop gatewayd)"
+        ) from None
+    return claim
 
 
 def run_daemon(settings: Settings, config_path: Path, runner: Callable[[Coroutine[Any, Any, None]], None]) -> None:

@@ -37,6 +37,8 @@ LONGEST_SLEEP_S = 1.0
 """The wall clock may be set; it is looked at this often."""
 SET_BACK_S = 2.0
 """A wall clock that goes back by more than this has been set: every window is looked at again."""
+_IN_FORCE = ""
+"""Stands for a source: what was in force when a reload brought sources that have not been read yet."""
 
 
 def policy_in_force(settings: Settings, now: float) -> Policy:
@@ -108,6 +110,7 @@ class Owner:
         self._clock = clock
         self._schedule = Schedule()
         self._readings = SourceSet(self.sources)
+        self._in_force: Mapping[str, Registration] = {}
         self._dormant: set[str] = set()
         self._applying = asyncio.Lock()
         self._retime = asyncio.Event()
@@ -118,10 +121,13 @@ class Owner:
     async def deliver(self, result: SourceReading | SourceFailed) -> None:
         """A source was read, or could not be: whatever is in force stays until something better is complete."""
         if isinstance(result, SourceFailed):
-            self.sources[result.source].error = result.why
+            if result.source in self.sources:
+                self.sources[result.source].error = result.why
             log.warning("source.failed", source=result.source, error=result.why)
             return
-        facts = self.sources[result.name]
+        facts = self.sources.get(result.name)
+        if facts is None:
+            return  # a reload has removed it while it was being read
         facts.error = None
         facts.registrations = len(result.registrations)
         facts.rejected = dict(result.rejected)
@@ -133,14 +139,31 @@ class Owner:
             rejected=sum(facts.rejected.values()),
         )
         async with self._applying:
+            if result.name not in self.sources:
+                return
             self._readings.put(result.name, result.registrations)
             await self._merge()
 
     async def _merge(self) -> None:
-        """Apply what the readings in force say now, once there is one of every source."""
-        if self._readings.unread():
+        """Apply what the readings in force say now; before the first time, once there is one of every source.
+
+        While a source that a reload brought has not been read, nothing is withdrawn: what was in force then
+        comes last in the order.
+        """
+        unread = self._readings.unread()
+        if unread and not self.loaded:
             return
-        merged = await run_in_slices(self._readings.merge_in_slices())
+        readings = self._readings
+        if not unread:
+            self._in_force = {}
+        else:
+            readings = SourceSet([*self.sources, _IN_FORCE])
+            for name in self.sources:
+                known = self._readings.reading_of(name)
+                if known is not None:
+                    readings.put(name, known)
+            readings.put(_IN_FORCE, self._in_force)
+        merged = await run_in_slices(readings.merge_in_slices())
         changes = await run_in_slices(changes_in_slices(self.merged.registrations, merged.registrations))
         self.merged = merged
         if changes is not None:
@@ -228,11 +251,11 @@ class Owner:
                 async with self._applying:
                     self._schedule.watch_all(self.allowlist, now)
                     await self._in_slices([each.id for each in self.allowlist], self._refresh)
+                self._survey()
             before = now
             await self._in_slices(self._schedule.due(now), self._refresh)
             self.aggregate.expire(now)
-            if self.loaded:
-                self.reconciler.want_policy(policy_in_force(self.settings, now))
+            self._want_policy(now)
             upcoming = [
                 at_s for at_s in (self._schedule.next_change(), self._starts_after(now)) if at_s is not None
             ]
@@ -243,21 +266,38 @@ class Owner:
             except TimeoutError:
                 pass
 
+    def _want_policy(self, now: float) -> None:
+        """What the settings say, once the allowlist is complete; observe needs no allowlist to be safe."""
+        policy = policy_in_force(self.settings, now)
+        is_complete = not self._readings.unread() and not self._applying.locked()
+        if self.loaded and (is_complete or policy.mode == "observe"):
+            self.reconciler.want_policy(policy)
+
+    def _survey(self) -> None:
+        """Look at the registered flows again, whatever the kernel has still to be told."""
+        self.sweeper.note_removed()
+        if self.loaded:
+            self.sweeper.look()
+
     def _starts_after(self, now: float) -> float | None:
         starts_at = self.settings.policy.starts_at
         return starts_at if starts_at is not None and starts_at > now else None
 
     def reload(self, settings: Settings) -> None:
         """New settings, sources apart: they take effect at the next turn."""
+        if settings.policy.drain_s != self.settings.policy.drain_s:
+            self.sweeper.drain_s = settings.policy.drain_s
+            self._survey()
         self.settings = settings
-        self.sweeper.drain_s = settings.policy.drain_s
+        self.aggregate.detail = settings.watch.unregistered
         self.reconciler.verify_every_s = settings.kernel.verify_every_s
         self._retime.set()
 
     async def use_sources(self, urls: Mapping[str, str]) -> None:
         """The sources of new settings, in order. Those that stay keep their reading until they are read anew;
-        what only a removed source had goes."""
+        what only a removed source had goes once all that are new have been read."""
         async with self._applying:
+            self._in_force = self.merged.registrations
             readings = SourceSet(urls)
             for name in urls:
                 known = self._readings.reading_of(name) if name in self.sources else None
@@ -265,6 +305,8 @@ class Owner:
                     readings.put(name, known)
             self._readings = readings
             self.sources = {name: self.sources.get(name, SourceFacts(url)) for name, url in urls.items()}
+            for name, url in urls.items():
+                self.sources[name].url = url
             await self._merge()
 
     # -- events --------------------------------------------------------------------------------------------
@@ -272,8 +314,12 @@ class Owner:
     def on_packets(self, events: list[PacketEvent]) -> None:
         """Packets in scope that matched nothing in the kernel. A registered one is admitted late, at once."""
         now = self._clock()
+        unprogrammed = self.reconciler.picture.desired.unprogrammed()
         for event in events:
             registrations = self.allowlist.matching(event.flow, now)
+            if unprogrammed:
+                # To the kernel these are not registered, and telling it again changes nothing.
+                registrations = tuple(each for each in registrations if each.id not in unprogrammed)
             if registrations:
                 self._admit_late(event.flow, registrations)
             else:
@@ -281,10 +327,8 @@ class Owner:
 
     def _admit_late(self, flow: Flow, registrations: tuple[Registration, ...]) -> None:
         self.late_admissions += 1
-        self.sweeper.note_late(flow)
-        if not self.reconciler.urge(registrations):
-            # In the kernel by now: only the flow's mark is out of date.
-            self.sweeper.settle(self.reconciler.epoch)
+        # If none is missing they are in the kernel by now, and only the flow's mark is out of date.
+        self.sweeper.note_late(flow, in_kernel=not self.reconciler.urge(registrations))
         self._said_late.info("late_admission", id=registrations[0].id)
 
     def on_connections(self, events: list[ConnectionEvent]) -> None:
@@ -302,8 +346,7 @@ class Owner:
         log.warning("watch.overrun", source=source)
         if source == "conntrack":
             self.resyncs += 1
-            self.sweeper.note_removed()
-            self.sweeper.settle(self.reconciler.epoch)
+            self._survey()
 
     def on_settled(self) -> None:
         """The kernel is as desired and was read back."""

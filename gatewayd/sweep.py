@@ -6,6 +6,9 @@ Two kinds, both found by a dump that the kernel filters by mark:
 - *registered*, and no longer so: left alone for `drain_s` (DESIGN §7), then cleared likewise. That a flow is no
   longer registered is seen here, whatever the reason and whoever was running when it happened, so a restart
   needs no memory of it.
+
+A mark is cleared only when the kernel would judge the flow rightly: what was registered waits for `settle`, which
+says that the kernel is as desired. `look` is for what needs no waiting.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ log = get_logger(__name__)
 RETRY_S = 1.0
 MOST_DRAINING = 200_000
 """Flows whose drain is timed; more are found again by the next survey."""
+MOST_LATE = 10_000
+"""Late flows remembered by their tuples; more are found by going through all that were judged."""
 
 Matching = Callable[[Flow, float], Sequence[Registration]]
 
@@ -63,8 +68,9 @@ class Sweeper:
         self._flow_table = flow_table
         self._draining: dict[bytes, float] = {}
         self._late: list[Flow] = []
-        self._rejudge = self._survey = False
-        self._settled = asyncio.Event()
+        self._late_in_kernel: list[Flow] = []
+        self._added = self._rejudge = self._survey = False
+        self._wake = asyncio.Event()
         self.drain_s = drain_s
         self.epoch = 0
         self.surveys = 0
@@ -73,26 +79,43 @@ class Sweeper:
 
     def note_added(self) -> None:
         """Something was registered: flows judged before may be registered now."""
-        self._rejudge = True
+        self._added = True
 
     def note_removed(self) -> None:
         """Something was withdrawn, or flow events were lost: look at the registered flows."""
         self._survey = True
 
-    def note_late(self, flow: Flow) -> None:
-        """This very flow was judged unregistered a moment too early."""
-        self._late.append(flow)
+    def note_late(self, flow: Flow, *, in_kernel: bool = False) -> None:
+        """This very flow was judged unregistered a moment too early. `in_kernel`: it would not be now."""
+        late = self._late_in_kernel if in_kernel else self._late
+        if len(late) < MOST_LATE:
+            late.append(flow)
+        elif in_kernel:
+            self._rejudge = True
+        else:
+            self._added = True
+        if in_kernel:
+            self._wake.set()
 
     def settle(self, epoch: int) -> None:
         """The kernel is as desired, in this epoch: now a new judgement gives the right result."""
+        # The number of a new epoch may have been in use before, and flows may carry it from then.
+        self._rejudge = self._rejudge or self._added or epoch != self.epoch
+        self._added = False
+        self._late_in_kernel += self._late
+        self._late = []
         self.epoch = epoch
-        self._settled.set()
+        self._wake.set()
+
+    def look(self) -> None:
+        """Survey now if something was removed; what was added goes on to wait for the kernel."""
+        self._wake.set()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             await self._wait()
-            self._settled.clear()
+            self._wake.clear()
             try:
                 await self._admit_late()
                 if self._rejudge:
@@ -105,15 +128,15 @@ class Sweeper:
                 log.warning("sweep.failed", error=str(error), retry_in_s=RETRY_S)
                 self._rejudge = self._survey = True
                 await asyncio.sleep(RETRY_S)
-                self._settled.set()
+                self._wake.set()
 
     async def _wait(self) -> None:
-        while not self._settled.is_set():
+        while not self._wake.is_set():
             # The clock may be set; look again at least every so often.
             pause_s = min(max(0.0, self._next_drain() - self._clock()), 60.0)
             try:
                 async with asyncio.timeout(pause_s):
-                    await self._settled.wait()
+                    await self._wake.wait()
             except TimeoutError:
                 if self._next_drain() <= self._clock():
                     return
@@ -122,7 +145,7 @@ class Sweeper:
         return min(self._draining.values(), default=inf)
 
     async def _admit_late(self) -> None:
-        late, self._late = self._late, []
+        late, self._late_in_kernel = self._late_in_kernel, []
         keys = [key for flow in late if (key := key_of_flow(flow)) is not None]
         if len(keys) < len(late):
             self._rejudge = True
@@ -162,7 +185,9 @@ class Sweeper:
                         lost[event.tuple_bytes] = event.key
         self.surveys += 1
         self._flow_table.finish_resync()
-        deadlines = {key: self._draining.get(key, now + self.drain_s) for key in lost}
+        # Never longer than the drain is now: it may have been shortened, or the clock set back.
+        latest = now + self.drain_s
+        deadlines = {key: min(self._draining.get(key, latest), latest) for key in lost}
         due = [lost[key] for key, at_s in deadlines.items() if at_s <= now]
         later = [(key, at_s) for key, at_s in deadlines.items() if at_s > now]
         self._draining = dict(later[:MOST_DRAINING])

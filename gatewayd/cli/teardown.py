@@ -8,9 +8,7 @@ from contextlib import aclosing
 import click
 
 from gatewayd.cli.check import DEFAULT_CONFIG
-from gatewayd.cli.client import Endpoint
 from gatewayd.cli.output import count
-from gatewayd.errors import DaemonNotReachable, MissingPrerequisite
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model.policy import MarkLayout
@@ -26,22 +24,15 @@ def command(config_path: str, yes: bool) -> None:
     From then on gatewayd does nothing to any traffic. Live flows lose the bits of the ct mark that are ours.
     The daemon must be stopped first: it would put everything back at once.
     """
+    from gatewayd.daemon import claim_table
+
     settings = read_settings(config_path)
-    if _is_running(settings):
-        raise MissingPrerequisite("gatewayd is running", "stop it first (systemctl stop gatewayd)")
-    if not yes:
-        click.confirm(f"Remove table inet {settings.kernel.table} from the kernel?", abort=True)
-    removed, flows = asyncio.run(tear_down(settings))
+    with claim_table(settings.kernel.table):
+        if not yes:
+            click.confirm(f"Remove table inet {settings.kernel.table} from the kernel?", abort=True)
+        removed, flows = asyncio.run(tear_down(settings))
     table = f"table inet {settings.kernel.table}"
     click.echo(f"{table} is removed, {count(flows, 'flow')} unmarked" if removed else f"there was no {table}")
-
-
-def _is_running(settings: Settings) -> bool:
-    try:
-        Endpoint(settings.http.socket).get("/healthz")
-    except DaemonNotReachable:
-        return False
-    return True
 
 
 async def tear_down(settings: Settings) -> tuple[bool, int]:

@@ -58,19 +58,16 @@ class DesiredSets:
 
     def add(self, registration: Registration) -> list[tuple[Mask, bytes]]:
         """Want the registration's elements; returns those that nobody wanted before."""
-        if not self._admit(registration):
-            return []
+        elements = self._admit(registration)
         fresh = []
-        for mask, key in compile_elements(registration):
-            desired = self._sets.get(mask)
-            if desired is None:
-                desired = self._sets[mask] = DesiredSet()
-                self._masks_of_family[mask.family] += 1
+        for element in elements:
+            mask, key = element
+            desired = self._sets[mask]
             if key in desired.keys:
                 desired.shared[key] = desired.shared.get(key, 0) + 1
             else:
                 desired.keys.add(key)
-                fresh.append((mask, key))
+                fresh.append(element)
         return fresh
 
     def remove(self, registration: Registration) -> list[tuple[Mask, bytes]]:
@@ -98,20 +95,23 @@ class DesiredSets:
             self._masks_of_family[mask.family] -= 1
         return unused
 
-    def _admit(self, registration: Registration) -> bool:
+    def _admit(self, registration: Registration) -> list[tuple[Mask, bytes]]:
+        """The registration's elements, a set being there for each; none if a bound is in the way."""
         count = count_elements(registration)
         if count > MOST_ELEMENTS:
             reason = f"needs {count} elements, at most {MOST_ELEMENTS} are made"
             self._unprogrammed[id(registration)] = (registration, reason)
-            return False
-        needed = {mask for mask, _ in compile_elements(registration) if mask not in self._sets}
-        if not needed:
-            return True
-        for family in (4, 6):
+            return []
+        elements = list(compile_elements(registration))
+        needed = {mask for mask, _ in elements if mask not in self._sets}
+        for family in (4, 6) if needed else ():
             more = sum(mask.family == family for mask in needed)
             if self._masks_of_family[family] + more > self._most_masks:
                 in_use = f"{self._masks_of_family[family]} of at most {self._most_masks} are in use"
                 reason = f"needs {more} new masks for IPv{family}, {in_use}"
                 self._unprogrammed[id(registration)] = (registration, reason)
-                return False
-        return True
+                return []
+        for mask in needed:
+            self._sets[mask] = DesiredSet()
+            self._masks_of_family[mask.family] += 1
+        return elements

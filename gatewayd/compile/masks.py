@@ -21,10 +21,12 @@ _ANY: tuple[tuple[str, bytes], ...] = (("", b""),)
 def count_elements(registration: Registration) -> int:
     """How many elements the registration compiles to, without making them."""
     peers = registration.peers
+    if not peers:
+        return len(registration.clients) * len(select_services(registration.services))
     pairs = 0
     for client in registration.clients:
         width = len(client.packed)
-        pairs += sum(len(peer.packed) == width for peer in peers) if peers else 1
+        pairs += sum(len(peer.packed) == width for peer in peers)
     return pairs * len(select_services(registration.services))
 
 

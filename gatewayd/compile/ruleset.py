@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from gatewayd.model.mask import ANY_PEER, Mask
 from gatewayd.model.policy import Policy
@@ -83,7 +84,7 @@ def parse_tag(comment: str) -> RulesTag | None:
 
 def policy_digest(policy: Policy) -> str:
     """Equal for policies under which every flow meets the same fate."""
-    return _digest(repr(policy))
+    return _digest(repr(replace(policy, log_group=0, log_packets_s=0)))
 
 
 def replace_script(ruleset: Ruleset, table: str, chains: Iterable[str]) -> str:
@@ -266,6 +267,7 @@ def _unregistered(policy: Policy) -> list[str]:
     lines = ["counter name unregistered_packets"]
     if policy.mode != "observe":
         lines += _canary(policy.canary_percent)
+    if policy.mode in ("mark", "limit"):
         lines += _downstream(policy.unregistered_dscp, policy.unregistered_mark)
     if policy.mode == "limit":
         rate = f"limit rate over {policy.limit_bytes_s} bytes/second burst {policy.limit_bytes_s} bytes"
@@ -283,12 +285,15 @@ def _unregistered(policy: Policy) -> list[str]:
 
 
 def _canary(percent: int) -> list[str]:
+    """Packets beyond the canary leave: by who opened the flow, or by their source where no flow is known."""
     if percent >= 100:
         return []
     beyond = f"saddr mod 100 seed 0x{CANARY_SEED:x} >= {percent} accept"
     return [
         f"meta nfproto ipv4 jhash ct original ip {beyond}",
         f"meta nfproto ipv6 jhash ct original ip6 {beyond}",
+        f"meta nfproto ipv4 ct state untracked jhash ip {beyond}",
+        f"meta nfproto ipv6 ct state untracked jhash ip6 {beyond}",
     ]
 
 

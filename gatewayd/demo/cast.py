@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from gatewayd.demo.lab import Side
 from gatewayd.model import Flow, parse_address, parse_service
+from gatewayd.model.service import TCP
 
 Expected = Literal["registered", "unregistered", "out_of_scope"]
 
@@ -67,6 +68,11 @@ def lines(source_port: int) -> list[Line]:
     ]
 
 
+def is_streamable(line: Line) -> bool:
+    """Whether it is made of single packets from the customers."""
+    return line.start == "customers" and line.flow.protocol != TCP
+
+
 _Row = tuple[str, str, str, str, str, Expected, Side]
 _ROWS: tuple[_Row, ...] = (
     ("bank", "IKE", "39.32.0.5", FAR, "udp/500", "registered", "customers"),
@@ -93,6 +99,7 @@ _ROWS: tuple[_Row, ...] = (
     ("software house", "ESP, not registered", "39.32.64.12", ELSEWHERE, "esp", "unregistered", "customers"),
     ("embassy", "any service", "39.33.7.30", ELSEWHERE, "udp/1701", "registered", "customers"),
     ("embassy", "ESP, IPv6", "2400:adc1:7::1", ELSEWHERE_IPV6, "esp", "registered", "customers"),
+    ("embassy", "GRE, IPv6", "2400:adc1:7::1", ELSEWHERE_IPV6, "gre", "registered", "customers"),
     ("freelancer", "a port range", "39.34.55.123", ELSEWHERE, "udp/51950", "registered", "customers"),
     ("stranger", "WireGuard", STRANGER, ELSEWHERE, "udp/51820", "unregistered", "customers"),
     ("stranger", "WireGuard, IPv6", STRANGER_IPV6, ELSEWHERE_IPV6, "udp/51820", "unregistered", "customers"),

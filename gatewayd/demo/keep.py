@@ -5,20 +5,27 @@ from __future__ import annotations
 import asyncio
 import socket
 
+from gatewayd.demo import cast
+from gatewayd.demo.cast import is_streamable
 from gatewayd.demo.gateway import DemoGateway
 from gatewayd.demo.lab import Lab
 from gatewayd.demo.stage import Stage
+from gatewayd.demo.stream import Stream
 
 API = ("127.0.0.1", 9480)
+KEPT_PORT = 39999
+KEPT_RATE_PPS = 40.0
 
 
 def keep_running(lab: Lab, gateway: DemoGateway, stage: Stage) -> None:
     """Until Ctrl-C."""
-    stage.act("It keeps running; Ctrl-C ends it")
-    try:
-        asyncio.run(_relay(lab, gateway, stage))
-    except KeyboardInterrupt:
-        stage.say("ending")
+    stage.act("It keeps running, with some traffic; Ctrl-C ends it")
+    flows = [line.flow for line in cast.lines(KEPT_PORT) if is_streamable(line)]
+    with Stream(lab, flows, rate_pps=KEPT_RATE_PPS, answered=True):
+        try:
+            asyncio.run(_relay(lab, gateway, stage))
+        except KeyboardInterrupt:
+            stage.say("ending")
 
 
 async def _relay(lab: Lab, gateway: DemoGateway, stage: Stage) -> None:

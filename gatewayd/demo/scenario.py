@@ -154,7 +154,9 @@ class Scenario:
     def restart(self) -> None:
         self._stage.act("The daemon is stopped, killed, and started again under traffic")
         flows = [
-            line.flow for line in cast.lines(next(self._ports)) if line.expected == "registered" and _streams(line)
+            line.flow
+            for line in cast.lines(next(self._ports))
+            if line.expected == "registered" and cast.is_streamable(line)
         ]
         with Stream(self._lab, flows, rate_pps=RATE_PPS, answered=True) as stream:
             stream.wait_for_arrivals(SETTLE_PACKETS)
@@ -164,7 +166,7 @@ class Scenario:
             fresh = [
                 line.flow
                 for line in cast.lines(next(self._ports))
-                if line.expected == "registered" and _streams(line)
+                if line.expected == "registered" and cast.is_streamable(line)
             ]
             self._stage.promise(
                 "without a daemon, new registered flows pass", set(probe(self._lab, fresh)) == {"passed"}
@@ -192,7 +194,9 @@ class Scenario:
     def tamper(self) -> None:
         self._stage.act("Somebody flushes the whole ruleset")
         flows = [
-            line.flow for line in cast.lines(next(self._ports)) if line.expected == "registered" and _streams(line)
+            line.flow
+            for line in cast.lines(next(self._ports))
+            if line.expected == "registered" and cast.is_streamable(line)
         ]
         stranger = cast.flow(cast.STRANGER, cast.ELSEWHERE, "udp/51820", next(self._ports))
         with Stream(self._lab, flows, rate_pps=RATE_PPS) as stream:
@@ -275,10 +279,6 @@ class Scenario:
     def _handles(self) -> str:
         """The kernel's handles of the sets: the same handle is the same set, never emptied or made anew."""
         return self._lab.gateway.run(["sh", "-c", "nft -a list ruleset -t | grep -E '^\tset ' | sort"]).stdout
-
-
-def _streams(line: cast.Line) -> bool:
-    return line.start == "customers" and line.flow.protocol != 6
 
 
 def _last_address(prefix: Prefix) -> str:

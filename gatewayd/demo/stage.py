@@ -58,8 +58,10 @@ class Stage:
         """`bad`: numbers of the rows that are not as promised."""
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         table.add_column("")
-        for column in columns:
-            table.add_column(column, no_wrap=True, overflow="ellipsis")
+        for number, column in enumerate(columns):
+            # The last column gives way where the terminal is narrow.
+            width = max(len(column), *(len(row[number]) for row in rows)) if number < len(columns) - 1 else None
+            table.add_column(column, no_wrap=True, overflow="ellipsis", min_width=width)
         for number, row in enumerate(rows):
             style = "bold red" if number in bad else ""
             table.add_row("  ✗" if number in bad else "   ", *(Text(cell, style=style) for cell in row))

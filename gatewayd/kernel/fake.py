@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from gatewayd.compile.ruleset import COUNTERS, parse_tag
 from gatewayd.errors import OperationRefused, RulesetRefused
-from gatewayd.kernel.tables import describe
 from gatewayd.model.mask import Mask, parse_set_name
 from gatewayd.model.transaction import (
     AddElements,
@@ -24,6 +23,7 @@ from gatewayd.model.transaction import (
     Ruleset,
     TableReading,
     Transaction,
+    describe_operation,
 )
 
 _REFERENCE = re.compile(r"@(\w+)")
@@ -100,7 +100,7 @@ class FakeTables:
         self.before_write(ruleset)
         table = copy.deepcopy(self.table) or FakeTable()
         for name in _DECLARED_SET.findall(ruleset.text):
-            table.sets.setdefault(name, FakeSet(None, 4, 65536))
+            table.sets.setdefault(name, FakeSet(None, 16 if name.endswith("6") else 4, 65536))
         used = frozenset(_REFERENCE.findall(ruleset.text))
         absent = used - table.sets.keys()
         if absent:
@@ -124,34 +124,37 @@ class FakeTables:
         return present
 
 
-def _apply(table: FakeTable | None, operation: Operation) -> FakeTable:
+def _apply(table: FakeTable | None, operation: Operation) -> FakeTable | None:
     """The table after an operation. Raises OperationRefused with the errno that the kernel gives."""
     if isinstance(operation, CreateTable):
         return table or FakeTable()
+    if isinstance(operation, AddElements | RemoveElements) and not operation.keys:
+        # Not a single message.
+        return table
     if table is None:
-        raise OperationRefused(describe(operation), errno.ENOENT)
+        raise OperationRefused(describe_operation(operation), errno.ENOENT)
     match operation:
         case CreateSet(name, mask, capacity):
             if name in table.sets:
-                raise OperationRefused(describe(operation), errno.EEXIST)
+                raise OperationRefused(describe_operation(operation), errno.EEXIST)
             own = parse_set_name(name) is not None
             table.sets[name] = FakeSet(mask if own else None, mask.key_length, capacity)
         case DeleteSet(name):
             _find_set(table, operation, name)
             if name in table.used:
-                raise OperationRefused(describe(operation), errno.EBUSY)
+                raise OperationRefused(describe_operation(operation), errno.EBUSY)
             del table.sets[name]
         case AddElements(name, keys):
             found = _find_set(table, operation, name)
             _check_lengths(found, operation, keys)
             found.keys.update(keys)
             if found.capacity and len(found.keys) > found.capacity:
-                raise OperationRefused(describe(operation), errno.ENFILE)
+                raise OperationRefused(describe_operation(operation), errno.ENFILE)
         case RemoveElements(name, keys):
             found = _find_set(table, operation, name)
             _check_lengths(found, operation, keys)
             if not found.keys.issuperset(keys) or len(set(keys)) != len(keys):
-                raise OperationRefused(describe(operation), errno.ENOENT)
+                raise OperationRefused(describe_operation(operation), errno.ENOENT)
             found.keys.difference_update(keys)
     return table
 
@@ -159,10 +162,10 @@ def _apply(table: FakeTable | None, operation: Operation) -> FakeTable:
 def _find_set(table: FakeTable, operation: Operation, name: str) -> FakeSet:
     found = table.sets.get(name)
     if found is None:
-        raise OperationRefused(describe(operation), errno.ENOENT)
+        raise OperationRefused(describe_operation(operation), errno.ENOENT)
     return found
 
 
 def _check_lengths(found: FakeSet, operation: Operation, keys: Sequence[bytes]) -> None:
     if any(len(key) != found.key_length for key in keys):
-        raise OperationRefused(describe(operation), errno.EINVAL)
+        raise OperationRefused(describe_operation(operation), errno.EINVAL)

@@ -36,6 +36,8 @@ class NetlinkChannel:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._sequence = 0
+        self._dumping = 0
+        """Sequence of a dump that the kernel has not ended yet; it refuses another until then (EBUSY)."""
         self._lock = asyncio.Lock()
 
     @classmethod
@@ -79,6 +81,7 @@ class NetlinkChannel:
                 datagram = await self._receive(name)
                 for kind, flags, sequence, start, _ in nl.iter_messages(datagram):
                     if not first <= sequence <= last:
+                        self._note_end(kind, sequence)
                         continue
                     if kind != nl.NLMSG_ERROR:
                         answers.append(datagram)
@@ -92,10 +95,13 @@ class NetlinkChannel:
     async def dump(self, payload: bytes, sequence: int, name: str) -> AsyncIterator[bytes]:
         """The datagrams of a dump, as they come; the loop gets a turn between them.
 
-        Raises DumpInterrupted at the end when the kernel changed meanwhile (NLM_F_DUMP_INTR).
+        Raises DumpInterrupted at the end when the kernel says that it changed meanwhile (NLM_F_DUMP_INTR).
+        What is left of an earlier dump that was given up is read to its end first.
         """
         async with self._lock:
+            await self._finish_dump(name)
             self._send(payload, name)
+            self._dumping = sequence
             interrupted = done = False
             while not done:
                 datagram = await self._receive(name)
@@ -103,6 +109,7 @@ class NetlinkChannel:
                 for kind, flags, number, start, _ in nl.iter_messages(datagram):
                     if number != sequence:
                         continue
+                    self._note_end(kind, number)
                     interrupted = interrupted or bool(flags & nl.NLM_F_DUMP_INTR)
                     if kind == nl.NLMSG_ERROR:
                         code, text = decode_error(datagram, start, flags)
@@ -114,6 +121,20 @@ class NetlinkChannel:
                     await asyncio.sleep(0)
             if interrupted:
                 raise DumpInterrupted(name)
+
+    async def _finish_dump(self, name: str) -> None:
+        while self._dumping:
+            try:
+                datagram = await self._receive(name)
+            except ReplyMissing:
+                self._dumping = 0
+                raise
+            for kind, _, sequence, _, _ in nl.iter_messages(datagram):
+                self._note_end(kind, sequence)
+
+    def _note_end(self, kind: int, sequence: int) -> None:
+        if sequence == self._dumping and kind in (nl.NLMSG_DONE, nl.NLMSG_ERROR):
+            self._dumping = 0
 
     def _send(self, payload: bytes, name: str) -> None:
         try:

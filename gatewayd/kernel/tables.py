@@ -18,6 +18,7 @@ from gatewayd.model.transaction import (
     RulesTag,
     TableReading,
     Transaction,
+    describe_operation,
 )
 
 
@@ -81,6 +82,8 @@ class KernelTables:
     async def commit(self, transaction: Transaction) -> None:
         first = self._commits.take_sequences(1)
         batch = codec.encode_batch(transaction, self._table, first)
+        if not batch.operations:
+            return
         self._commits.take_sequences(len(batch.operations) - 1)
         try:
             await self._commits.exchange(
@@ -88,7 +91,7 @@ class KernelTables:
             )
         except RefusedAt as error:
             index = error.sequence - batch.first_sequence
-            name = describe(batch.operations[index])
+            name = describe_operation(batch.operations[index])
             raise OperationRefused(name, error.errno, error.detail) from None
 
     async def replace_rules(self, ruleset: Ruleset) -> None:
@@ -143,24 +146,12 @@ class KernelTables:
         try:
             async for datagram in self._commits.dump(request, sequence, name):
                 for number, _, _, start, end in nl.iter_messages(datagram):
-                    if number == answer:
+                    # The kernel lists the chains of every table of the family, whichever was asked for.
+                    if number == answer and codec.decode_table_name(datagram, start + 4, end) == self._table:
                         yield datagram, start + 4, end
         except OperationRefused as error:
             if error.errno != errno.ENOENT:
                 raise
-
-
-def describe(operation: object) -> str:
-    """An operation in words for an error: what, and to which set."""
-    words = {
-        "CreateTable": "create table",
-        "CreateSet": "create set",
-        "DeleteSet": "delete set",
-        "AddElements": "add elements to",
-        "RemoveElements": "remove elements from",
-    }
-    name = getattr(operation, "name", None) or getattr(operation, "set_name", "")
-    return f"{words[type(operation).__name__]} {name}".rstrip()
 
 
 def _find_tag(rules: list[tuple[bytes, int, int]]) -> RulesTag | None:

@@ -89,13 +89,15 @@ def key_type(mask: Mask) -> int:
 
 
 def encode_batch(transaction: Transaction, table: str, sequence: int) -> Batch:
-    """The transaction between batch begin and end, numbered from `sequence` on."""
+    """The transaction between batch begin and end, numbered from `sequence` on; no bytes if it does nothing."""
     messages: list[bytes] = []
     operations: list[Operation] = []
     for operation in transaction.operations:
         for kind, flags, body in _encode_operation(operation, table):
             messages.append(nl.message(kind, flags, sequence + len(messages), NFPROTO_INET, 0, *body))
             operations.append(operation)
+    if not messages:
+        return Batch(b"", sequence, ())
     messages[-1] = _ask_for_ack(messages[-1])
     begin = nl.message(BATCH_BEGIN, nl.NLM_F_REQUEST, sequence, 0, SUBSYSTEM >> 8)
     end = nl.message(BATCH_END, nl.NLM_F_REQUEST, sequence + len(messages) - 1, 0, SUBSYSTEM >> 8)
@@ -247,6 +249,11 @@ def decode_set(buffer: bytes, start: int, end: int) -> ObservedSet | None:
     )
     count = nl.uint_of(fields[_SET_COUNT]) if _SET_COUNT in fields else None
     return ObservedSet(name, key_length, capacity, regular, count)
+
+
+def decode_table_name(buffer: bytes, start: int, end: int) -> str:
+    """The table that a listed object is in; the attribute has number 1 for every kind of object."""
+    return nl.string_of(nl.attributes_of(buffer, start, end).get(_LIST_TABLE, b""))
 
 
 def decode_chain_name(buffer: bytes, start: int, end: int) -> str:

@@ -35,7 +35,7 @@ _NAME = re.compile(
 )
 
 
-class Mask(msgspec.Struct, frozen=True, gc=False, order=True):
+class Mask(msgspec.Struct, frozen=True, gc=False, order=True, cache_hash=True):
     """`client_length`, `peer_length`: prefix lengths; ANY_PEER where any peer will do."""
 
     family: Family

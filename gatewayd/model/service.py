@@ -24,7 +24,7 @@ PROTOCOLS_WITH_PORTS = frozenset({TCP, UDP, SCTP, UDPLITE})
 """Those whose header begins with source and destination port (nft's `th dport`)."""
 
 
-class Service(msgspec.Struct, frozen=True, gc=False, order=True):
+class Service(msgspec.Struct, frozen=True, gc=False, order=True, cache_hash=True):
     """`protocol`: IANA number. `low`..`high`: destination ports; 0..65535 = all or none."""
 
     protocol: int

@@ -48,6 +48,27 @@ class RemoveElements(msgspec.Struct, frozen=True, gc=False):
 Operation = CreateTable | CreateSet | DeleteSet | AddElements | RemoveElements
 
 
+_WORDS: dict[type, str] = {
+    CreateTable: "create table",
+    CreateSet: "create set",
+    DeleteSet: "delete set",
+    AddElements: "add elements to",
+    RemoveElements: "remove elements from",
+}
+
+
+def describe_operation(operation: Operation) -> str:
+    """An operation in words for an error: what, and to which set."""
+    match operation:
+        case CreateTable():
+            name = ""
+        case AddElements(name, _) | RemoveElements(name, _):
+            pass
+        case CreateSet(name, _, _) | DeleteSet(name):
+            pass
+    return f"{_WORDS[type(operation)]} {name}".rstrip()
+
+
 class Transaction(msgspec.Struct, frozen=True, gc=False):
     """Operations that the kernel does together or not at all. `cause` goes to the log."""
 

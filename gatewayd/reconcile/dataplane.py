@@ -17,7 +17,10 @@ class Dataplane(Protocol):
         ...
 
     def read_elements(self, set_name: str) -> AsyncIterator[Sequence[bytes]]:
-        """Keys of a set, piece by piece. Raises DumpInterrupted at the end if the kernel changed meanwhile."""
+        """Keys of a set, piece by piece. Raises DumpInterrupted where the kernel says that it changed meanwhile.
+
+        Linux 6.18 never says so of elements: a listing during which the generation rose may be out of date.
+        """
         ...
 
     async def commit(self, transaction: Transaction) -> None:

@@ -14,7 +14,7 @@ from itertools import islice
 from gatewayd.compile.desired import DesiredSets
 from gatewayd.compile.masks import compile_elements
 from gatewayd.compile.ruleset import RULE_SETS
-from gatewayd.errors import DumpInterrupted, KernelError
+from gatewayd.errors import DumpInterrupted, KernelError, RulesetRefused
 from gatewayd.log import get_logger
 from gatewayd.model.policy import Policy
 from gatewayd.model.registration import Registration
@@ -28,6 +28,8 @@ log = get_logger(__name__)
 GENERATION_POLL_S = 0.2
 """How often the kernel is asked whether anybody changed a ruleset; one message of 20 bytes."""
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.05, 10.0
+HURRIED_RETRY_S = 1.0
+"""Between attempts that fail while desires keep changing."""
 SMALL_SET = 65536
 """A set up to this size is read element by element at once. The kernel's dump of a larger one is quadratic (15 s
 at 1 M, 6.18): there, adding all desired elements again and comparing the kernel's count says the same in 0.7 s."""
@@ -77,6 +79,9 @@ class Reconciler:
         self._work = asyncio.Event()
         self._known = False
         self._verified = False
+        """Nothing happened since the last comparison that asks for another."""
+        self._read_back = False
+        """Compared at least once since all was read: a look at the timer does not take readiness away."""
         self._unsettled = True
         self.policy_in_force: Policy | None = None
         """What the rules in the kernel do, once we have put them there."""
@@ -84,6 +89,7 @@ class Reconciler:
         self._expected_generation = 0
         self._assertion: Iterator[tuple[SetState, list[bytes]]] | None = None
         self._assert_at = stopwatch() + verify_every_s
+        self._poll_at = stopwatch()
         self.verify_every_s = verify_every_s
         self.picture = Picture(DesiredSets())
         self.tally = Tally()
@@ -135,7 +141,7 @@ class Reconciler:
             return f"{missing} elements are not in the kernel yet"
         if self.picture.rules is None:
             return "rules are not in the kernel yet"
-        if not self._verified:
+        if not self._read_back:
             return "the kernel has not been read back yet"
         return None
 
@@ -166,16 +172,29 @@ class Reconciler:
                 self.tally.last_error = str(error)
                 self._forget()
                 log.warning("reconcile.failed", error=str(error), retry_in_s=retry_s)
-                await asyncio.sleep(retry_s)
+                await self._back_off(retry_s)
                 retry_s = min(retry_s * 2, LONGEST_RETRY_S)
+
+    async def _back_off(self, retry_s: float) -> None:
+        """Wait, but not for long when there is something new to do: it may be what can be done."""
+        at_least_s = min(retry_s, HURRIED_RETRY_S)
+        await asyncio.sleep(at_least_s)
+        try:
+            async with asyncio.timeout(retry_s - at_least_s):
+                await self._work.wait()
+        except TimeoutError:
+            pass
 
     async def _converge(self) -> None:
         """Steps until there is none left to take; then one slice of the timer's work at a time."""
         while True:
             self.tally.turned_at = self._stopwatch()
+            self._work.clear()
             if not self._known:
                 await self._read()
-            self._work.clear()
+            elif self._stopwatch() >= self._poll_at:
+                await self._poll()
+                continue
             policy = self._policy
             step = next_step(self.picture, policy, self._table)
             if step is not None:
@@ -183,28 +202,27 @@ class Reconciler:
                 self._unsettled = True
                 if isinstance(step, PutRules):
                     self.policy_in_force = policy
+            elif self._verified and self._unsettled:
+                self._unsettled = False
+                self._on_settled()
             elif self._assertion is not None:
                 await self._assert_slice(self._assertion)
             elif not self._verified:
                 await self._verify()
             else:
-                if self._unsettled:
-                    self._unsettled = False
-                    self._on_settled()
                 return
 
     async def _perform(self, step: Commit | PutRules) -> None:
         started = self._stopwatch()
         if isinstance(step, PutRules):
-            await self._dataplane.replace_rules(step.ruleset)
             cause, elements = "replace rules", 0
+            await self._put_rules(step)
         else:
-            await self._dataplane.commit(step.transaction)
             cause, elements = step.transaction.cause, step.transaction.count_elements()
+            await self._dataplane.commit(step.transaction)
+            acknowledge(self.picture, step)
         took_s = self._stopwatch() - started
-        acknowledge(self.picture, step)
         self._expected_generation += 1
-        self._verified = self._verified and not isinstance(step, PutRules)
         tally = self.tally
         tally.transactions += 1
         tally.elements += elements
@@ -212,20 +230,43 @@ class Reconciler:
         tally.last_commit_at = self._clock()
         log.debug("reconcile.applied", cause=cause, elements=elements, duration_ms=round(took_s * 1000, 2))
 
+    async def _put_rules(self, step: PutRules) -> None:
+        """Put the rules and look at once how the kernel lists them, to know them from anybody's edit later."""
+        before = await self._dataplane.read_generation()
+        try:
+            await self._dataplane.replace_rules(step.ruleset)
+        except RulesetRefused:
+            # Elements do not wait for rules that cannot be put: next time they go first.
+            self.picture.rules_seen = ""
+            raise
+        acknowledge(self.picture, step)
+        self._verified = False
+        reading = await self._read_table()
+        if before + 1 == reading.generation == await self._dataplane.read_generation():
+            self.picture.rules_seen = reading.rules
+
+    async def _read_table(self) -> TableReading:
+        for _ in range(INTERRUPTIONS - 1):
+            try:
+                return await self._dataplane.read_table()
+            except DumpInterrupted:
+                await asyncio.sleep(0)
+        return await self._dataplane.read_table()
+
     async def _read(self) -> None:
         """Observe everything: sets, rules, and the content of sets small enough."""
-        reading = await self._dataplane.read_table()
+        reading = await self._read_table()
         same_rules = bool(reading.rules) and reading.rules == self.picture.rules_seen
         rules = self.picture.rules if same_rules else None
-        hooked = {state.name for state in self.picture.set_states() if state.hooked}
-        pending = self.picture.start_reading(reading)
+        # A set is known to be looked into only by rules that we know.
+        hooked = frozenset(state.name for state in self.picture.set_states() if state.hooked and rules is not None)
+        pending = self.picture.start_reading(reading, hooked)
         self.picture.rules = rules
         if rules is None:
             self.policy_in_force = None
         self._expected_generation = self.tally.generation = reading.generation
         for state, found in pending:
-            # A set is known to be looked into only by rules that we know.
-            state.hooked = rules is not None and state.name in hooked
+            state.hooked = state.name in hooked
             if found.count == 0:
                 self.picture.observe_elements(state, set())
             elif (found.count if found.count is not None else 0) <= SMALL_SET:
@@ -238,6 +279,7 @@ class Reconciler:
             try:
                 async for piece in self._dataplane.read_elements(state.name):
                     keys.update(piece)
+                    self.tally.turned_at = self._stopwatch()
             except DumpInterrupted:
                 if attempt + 1 == INTERRUPTIONS:
                     raise
@@ -247,7 +289,7 @@ class Reconciler:
 
     async def _verify(self) -> None:
         """Compare the kernel's counts and rules with the picture; look closer where they differ."""
-        reading = await self._dataplane.read_table()
+        reading = await self._read_table()
         if self.picture.rules is not None and not self.picture.rules_seen and reading.tag == self.picture.tag:
             self.picture.rules_seen = reading.rules
         difference = self._difference(reading)
@@ -255,17 +297,16 @@ class Reconciler:
             self._foreign(difference)
             return
         counts = {item.name: item.count for item in reading.sets}
+        strange = 0
         for state in self.picture.set_states():
-            if state.exists and counts[state.name] != self.picture.expected_count(state):
-                self.picture.observe_elements(state, await self._read_elements(state))
-                if state.missing or state.surplus:
-                    log.info(
-                        "reconcile.compared", set=state.name, missing=len(state.missing), surplus=len(state.surplus)
-                    )
-                    self._work.set()
-                    return
+            if state.exists and counts.get(state.name) != self.picture.expected_count(state):
+                strange += self.picture.observe_elements(state, await self._read_elements(state))
+            state.unread = 0
+        if strange:
+            self.tally.repairs += 1
+            log.warning("reconcile.foreign_change", found=f"{strange} elements were added or removed")
         self._expected_generation = self.tally.generation = reading.generation
-        self._verified = True
+        self._verified = self._read_back = True
         self.tally.last_verified_at = self._clock()
         self.tally.last_error = ""
         self._unsettled = True
@@ -291,38 +332,41 @@ class Reconciler:
         log.warning("reconcile.foreign_change", found=what)
 
     def _forget(self) -> None:
-        self._known = self._verified = False
+        self._known = self._verified = self._read_back = False
         self._assertion = None
 
     async def _idle(self) -> None:
-        """Sleep until there is something to do; keep an eye on the generation and the timer."""
-        while not self._work.is_set():
-            self.tally.turned_at = self._stopwatch()
-            try:
-                async with asyncio.timeout(GENERATION_POLL_S):
-                    await self._work.wait()
-            except TimeoutError:
-                if await self._dataplane.read_generation() != self._expected_generation:
-                    await self._look_closer()
-                    return
-                if self._stopwatch() >= self._assert_at:
-                    self._assert_at = self._stopwatch() + self.verify_every_s
-                    self.picture.retire_unused()
-                    self._assertion = self._slices()
-                    return
+        """Sleep until there is something to do or the generation is to be looked at."""
+        pause_s = min(max(0.0, self._poll_at - self._stopwatch()), GENERATION_POLL_S)
+        try:
+            async with asyncio.timeout(pause_s):
+                await self._work.wait()
+        except TimeoutError:
+            self._poll_at = self._stopwatch()
+
+    async def _poll(self) -> None:
+        """Keep an eye on the generation and the timer, however busy we are."""
+        self._poll_at = self._stopwatch() + GENERATION_POLL_S
+        if await self._dataplane.read_generation() != self._expected_generation:
+            await self._look_closer()
+        elif self._stopwatch() >= self._assert_at and self._assertion is None:
+            self._assert_at = self._stopwatch() + self.verify_every_s
+            self.picture.retire_unused()
+            self._assertion = self._slices()
 
     async def _look_closer(self) -> None:
         """Somebody committed something: if it was in our table, read all of it again."""
-        reading = await self._dataplane.read_table()
+        reading = await self._read_table()
         difference = self._difference(reading)
         if difference is None:
             counts = {item.name: item.count for item in reading.sets}
             for state in self.picture.set_states():
                 count, expected = counts.get(state.name), self.picture.expected_count(state)
-                if count is not None and count != expected:
+                if count is None or state.unread:
+                    # Only its elements can tell; they are compared once there is no step left to take.
+                    self._verified = self._verified and not state.exists
+                elif count != expected:
                     difference = f"set {state.name} has {count} elements instead of {expected}"
-                elif count is None and state.exists:
-                    self._verified = False
         if difference is not None:
             self._foreign(difference)
         self._expected_generation = self.tally.generation = reading.generation
@@ -340,8 +384,9 @@ class Reconciler:
         if state is None:
             self._assertion, self._verified = None, False
             return
-        wanted = self.picture.desired.keys(state.mask)
-        operation = AddElements(state.name, [key for key in piece if key in wanted])
-        if operation.keys and state.exists:
-            await self._perform(Commit(Transaction((operation,), "verify")))
+        if any(state is known for known in self.picture.set_states()):
+            wanted = self.picture.desired.keys(state.mask)
+            operation = AddElements(state.name, [key for key in piece if key in wanted])
+            if operation.keys and state.exists:
+                await self._perform(Commit(Transaction((operation,), "verify")))
         await asyncio.sleep(0)

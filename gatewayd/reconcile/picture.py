@@ -29,7 +29,10 @@ def choose_capacity(count: int) -> int:
 
 @dataclass(slots=True)
 class SetState:
-    """One kernel set. `exists`: seen or acknowledged. `hooked`: the rules in force look into it."""
+    """One kernel set. `exists`: seen or acknowledged. `hooked`: the rules in force look into it.
+
+    `unread`: elements that it had when it was seen and whose keys were not read; any of them may be desired.
+    """
 
     name: str
     mask: Mask
@@ -37,14 +40,15 @@ class SetState:
     capacity: int
     exists: bool = False
     hooked: bool = False
+    unread: int = 0
     missing: set[bytes] = field(default_factory=set)
     surplus: set[bytes] = field(default_factory=set)
 
     def has_room(self, desired: int, more: int) -> int:
-        """How many of `more` new elements fit, `desired` being the wanted ones."""
+        """How many of `more` new elements are sure to fit, `desired` being the wanted ones."""
         if self.capacity == 0:
             return more
-        inside = desired - len(self.missing) + len(self.surplus)
+        inside = desired - len(self.missing) + len(self.surplus) + self.unread
         return max(0, min(more, self.capacity - inside))
 
 
@@ -78,6 +82,8 @@ class Picture:
         self.rules_seen = ""
         """Fingerprint that the kernel gave for the rules in force."""
         self.tag: RulesTag | None = None
+        self.last_tag: RulesTag | None = None
+        """The latest tag known. Marks outlive the table, so an epoch counts on where the rules are gone."""
         self.urgent: dict[tuple[Mask, bytes], None] = {}
 
     # -- desires -------------------------------------------------------------------------------------------
@@ -120,17 +126,27 @@ class Picture:
                     self.retired.add(state.name)
 
     def grow_where_full(self) -> None:
-        """Start a larger successor for every set that cannot hold what is desired."""
+        """Start a larger successor for every set that has no room for what is missing in it.
+
+        What is surplus counts: it goes only after the last desired element came, or an address that moves from
+        one mask to another would lose its place in between.
+        """
         for mask, state in self.masks.items():
             count = len(self.desired.keys(mask))
             newest = state.newest
-            if newest.capacity and count > newest.capacity:
-                if state.successor is not None and state.successor.exists:
-                    self.retired.add(state.successor.name)
-                generation = newest.generation + 1
-                name = set_name(mask, generation)
-                state.successor = SetState(name, mask, generation, choose_capacity(count))
-                state.successor.missing = set(self.desired.keys(mask))
+            if newest.has_room(count, len(newest.missing)) == len(newest.missing):
+                continue
+            if not newest.exists:
+                newest.capacity = choose_capacity(count)
+                continue
+            if state.successor is not None:
+                self.retired.add(state.successor.name)
+            generation = newest.generation + 1
+            while set_name(mask, generation) in self.retired:
+                generation += 1
+            name = set_name(mask, generation)
+            state.successor = SetState(name, mask, generation, choose_capacity(count))
+            state.successor.missing = set(self.desired.keys(mask))
 
     def hooks(self) -> dict[Mask, str]:
         """The set that the rules shall look into for each mask: the successor as soon as it is complete."""
@@ -158,16 +174,21 @@ class Picture:
 
     # -- observations --------------------------------------------------------------------------------------
 
-    def start_reading(self, reading: TableReading) -> list[tuple[SetState, ObservedSet]]:
+    def start_reading(
+        self, reading: TableReading, hooked: frozenset[str] = frozenset()
+    ) -> list[tuple[SetState, ObservedSet]]:
         """Begin anew from a reading; returns the sets whose content is still to be observed.
 
-        A set of ours with room enough is adopted; anything else in the table is retired.
+        `hooked`: the sets that the rules are known to look into. Of several sets of a mask the hooked one stays
+        until the newest, its successor, is complete; where none is known to be hooked, the newest is taken.
+        Anything else in the table is retired.
         """
         self.table_present = reading.present
         self.retired = set()
         self.rules_seen = reading.rules
         self.tag = reading.tag
-        best: dict[Mask, tuple[int, ObservedSet]] = {}
+        self.last_tag = reading.tag or self.last_tag
+        found_sets: dict[Mask, list[tuple[int, ObservedSet]]] = {}
         for found in reading.sets:
             if found.name in RULE_SETS:
                 continue
@@ -175,31 +196,39 @@ class Picture:
             if parsed is None or parsed[0] not in self.desired:
                 self.retired.add(found.name)
                 continue
-            mask, generation = parsed
-            known = best.get(mask)
-            if known is not None:
-                loser = min(known, (generation, found), key=lambda pair: pair[0])
-                self.retired.add(loser[1].name)
-                if loser[1] is found:
-                    continue
-            best[mask] = (generation, found)
+            found_sets.setdefault(parsed[0], []).append((parsed[1], found))
         self.masks = {}
         pending = []
         for mask in self.desired.masks():
-            state = self._mask_state(mask).current
-            state.missing = set(self.desired.keys(mask))
-            if mask in best:
-                generation, found = best[mask]
-                state.name, state.generation = found.name, generation
-                state.capacity, state.exists = found.capacity, True
-                pending.append((state, found))
+            candidates = sorted(found_sets.get(mask, ()), key=lambda pair: pair[0])
+            newest = candidates[-1:]
+            current = [pair for pair in candidates if pair[1].name in hooked] or newest
+            self.retired.update(found.name for _, found in candidates)
+            if not current:
+                self._mask_state(mask).current.missing = set(self.desired.keys(mask))
+                continue
+            adopted = [self._adopt(mask, *current[0])]
+            self.masks[mask] = MaskState(adopted[0][0])
+            if newest[0][0] > current[0][0]:
+                adopted.append(self._adopt(mask, *newest[0]))
+                self.masks[mask].successor = adopted[1][0]
+            pending += adopted
         return pending
 
-    def observe_elements(self, state: SetState, keys: set[bytes]) -> None:
-        """The set's content, all of it, as just read."""
+    def _adopt(self, mask: Mask, generation: int, found: ObservedSet) -> tuple[SetState, ObservedSet]:
+        self.retired.remove(found.name)
+        state = SetState(found.name, mask, generation, found.capacity, exists=True)
+        state.unread = found.count or 0
+        state.missing = set(self.desired.keys(mask))
+        return state, found
+
+    def observe_elements(self, state: SetState, keys: set[bytes]) -> int:
+        """The set's content, all of it, as just read; how many keys somebody else added or removed."""
         wanted = self.desired.keys(state.mask) if state.mask in self.desired else set()
-        state.missing = wanted - keys
-        state.surplus = keys - wanted
+        missing, surplus = wanted - keys, keys - wanted
+        strange = 0 if state.unread else len(missing - state.missing) + len(surplus - state.surplus)
+        state.missing, state.surplus, state.unread = missing, surplus, 0
+        return strange
 
     def expected_count(self, state: SetState) -> int:
         """How many elements the kernel must have if our picture is right."""
@@ -228,6 +257,7 @@ class Picture:
     def hooked(self, names: frozenset[str], text: str, tag: RulesTag | None) -> None:
         """The rules in force now look into the sets named; what was replaced is retired."""
         self.rules, self.tag, self.rules_seen = text, tag, ""
+        self.last_tag = tag or self.last_tag
         for state in self.masks.values():
             successor = state.successor
             if successor is not None and successor.name in names:

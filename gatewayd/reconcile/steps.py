@@ -61,15 +61,15 @@ def most_keys(key_length: int) -> int:
 def wanted_ruleset(picture: Picture, policy: Policy, table: str) -> Ruleset:
     """The ruleset for the policy and the sets that are fit to be looked into.
 
-    The epoch is the one in the kernel; the next one if the policy there is another.
+    The epoch is that of the latest rules known; the next one if their policy is another.
     """
-    layout = policy.mark_layout
-    if picture.tag is None or not 1 <= picture.tag.epoch <= layout.last_epoch:
+    layout, tag = policy.mark_layout, picture.last_tag
+    if tag is None or not 1 <= tag.epoch <= layout.last_epoch:
         epoch = 1
-    elif picture.tag.policy == policy_digest(policy):
-        epoch = picture.tag.epoch
+    elif tag.policy == policy_digest(policy):
+        epoch = tag.epoch
     else:
-        epoch = layout.next_epoch(picture.tag.epoch)
+        epoch = layout.next_epoch(tag.epoch)
     return compile_ruleset(table, policy, picture.hooks(), epoch)
 
 
@@ -130,18 +130,22 @@ def _same_policy(picture: Picture, ruleset: Ruleset) -> bool:
 
 
 def _urgent(picture: Picture) -> Step | None:
-    """Late admissions into sets that exist, all of them in one transaction."""
+    """Late admissions into sets that exist and have room, as many as one transaction takes."""
     by_set: dict[str, list[bytes]] = {}
+    budget = MOST_BYTES
     for mask, key in list(picture.urgent):
         state = picture.masks.get(mask)
         if state is None or key not in state.current.missing:
             del picture.urgent[(mask, key)]
-        elif state.current.exists and state.current.has_room(len(picture.desired.keys(mask)), 1):
-            by_set.setdefault(state.current.name, []).append(key)
-    if not by_set:
-        return None
-    operations = tuple(AddElements(name, keys[:1024]) for name, keys in islice(by_set.items(), 16))
-    return Commit(Transaction(operations, "late admission"))
+            continue
+        current, stride = state.current, mask.key_length + _ELEMENT_OVERHEAD
+        more = len(by_set.get(current.name, ())) + 1
+        if not current.exists or stride > budget or current.has_room(len(picture.desired.keys(mask)), more) < more:
+            continue
+        by_set.setdefault(current.name, []).append(key)
+        budget -= stride
+    operations = tuple(AddElements(name, keys) for name, keys in by_set.items())
+    return Commit(Transaction(operations, "late admission")) if operations else None
 
 
 def _create_sets(picture: Picture) -> Step | None:

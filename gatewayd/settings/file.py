@@ -13,6 +13,11 @@ MAX_FILE_BYTES = 1 << 20
 
 def read_settings(path: str | os.PathLike[str]) -> Settings:
     """Settings of the file at `path`. Raises SettingsInvalid, also for a file that cannot be read."""
+    return load_settings(read_text(path), os.fspath(path))
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a YAML file of at most MAX_FILE_BYTES. Raises SettingsInvalid, with the fault's place."""
     filename = os.fspath(path)
     try:
         with open(filename, "rb") as file:
@@ -24,10 +29,9 @@ def read_settings(path: str | os.PathLike[str]) -> Settings:
         what = f"is too large, expected at most {MAX_FILE_BYTES} bytes"
         raise SettingsInvalid((f"{filename}: {what}",))
     try:
-        text = content.decode()
+        return content.decode()
     except UnicodeDecodeError as error:
         before = content[: error.start].decode()
         line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
         what = f"the byte 0x{content[error.start]:02x} is not UTF-8, expected UTF-8 text"
         raise SettingsInvalid((f"{filename}:{line}:{column}: (file): {what}",)) from None
-    return load_settings(text, filename)

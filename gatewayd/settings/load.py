@@ -12,7 +12,7 @@ from yaml.reader import ReaderError
 
 from gatewayd.errors import SettingsInvalid
 from gatewayd.settings.model import Settings
-from gatewayd.settings.readers import Report, quote
+from gatewayd.settings.readers import FAULTY, Reader, Report, quote
 from gatewayd.settings.schema import SETTINGS
 from gatewayd.settings.tree import ListNode, MappingNode, Node, Place, ScalarNode
 
@@ -42,16 +42,21 @@ def load_settings(text: str, filename: str) -> Settings:
     `filename` only names the file in the faults.
     """
     report = Report()
+    settings = load_document(text, SETTINGS, report)
+    if not isinstance(settings, Settings):
+        raise SettingsInvalid(report.lines(filename))
+    return settings
+
+
+def load_document(text: str, schema: Reader, report: Report) -> object:
+    """What `schema` makes of a whole file, or FAULTY once its faults are in `report`."""
     try:
         document = _compose(text)
         root = MappingNode(_START) if document is None else _Tree().convert(document, 0)
     except _Unreadable as error:
         report.add(error.place, "", error.what)
-        raise SettingsInvalid(report.lines(filename)) from None
-    settings = SETTINGS.read(root, "", report)
-    if not isinstance(settings, Settings):
-        raise SettingsInvalid(report.lines(filename))
-    return settings
+        return FAULTY
+    return schema.read(root, "", report)
 
 
 class _BoundedLoader(yaml.SafeLoader):

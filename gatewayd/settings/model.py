@@ -113,7 +113,8 @@ class SourceSettings:
 
 @dataclass(frozen=True, slots=True)
 class RegistrySettings:
-    """`sources` in order of precedence, at least one. `local`: directory of overrides, None for none."""
+    """`sources` in order of precedence; none where `local` is all there is. `local`: directory of overrides, None
+    for none."""
 
     sources: tuple[SourceSettings, ...]
     refresh_s: float = MINUTE_S

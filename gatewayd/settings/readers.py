@@ -71,12 +71,21 @@ def join_path(path: str, key: str) -> str:
     return f"{path}.{word}" if path else word
 
 
+def keep_private(_: str) -> str:
+    """For `Value.show`: what stands there is not repeated."""
+    return "this value"
+
+
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A scalar. `parse` raises ValueError with what is wrong; `expected` completes the sentence."""
+    """A scalar. `parse` raises ValueError with what is wrong; `expected` completes the sentence.
+
+    `show` makes what is repeated of a text with a fault.
+    """
 
     expected: str
     parse: Callable[[str], object]
+    show: Callable[[str], str] = quote
 
     def read(self, node: Node, path: str, report: Report) -> object:
         if not isinstance(node, ScalarNode) or node.is_null:
@@ -85,7 +94,7 @@ class Value:
         try:
             return self.parse(node.text)
         except ValueError as error:
-            report.add(node.place, path, f"{quote(node.text)} {error}, expected {self.expected}")
+            report.add(node.place, path, f"{self.show(node.text)} {error}, expected {self.expected}")
             return FAULTY
 
 

@@ -11,6 +11,7 @@ from typing import get_args
 from gatewayd.model import Mode
 from gatewayd.settings import model, values
 from gatewayd.settings.readers import Check, Found, Key, ListOf, OrNull, PairsOf, Reader, Section, Value
+from gatewayd.settings.tree import child_of
 
 UNSIGNED_FEEDS = "file:, http: or https: NDJSON or CSV"
 
@@ -65,6 +66,13 @@ def check_keys(source: model.SourceSettings, found: Found) -> None:
         found.add("keys", "would verify nothing, as the source is unsigned; expected no keys")
 
 
+def check_sources(registry: model.RegistrySettings, found: Found) -> None:
+    """Pins alone are a registry of one's own, if somebody says that it is meant."""
+    if registry.sources or (registry.local is not None and child_of(found.section, "local") is not None):
+        return
+    found.add("sources", "is an empty list, expected at least one source, or local beside it with files of pins")
+
+
 def check_registry(registry: model.RegistrySettings, found: Found) -> None:
     if registry.expire_s < registry.refresh_s:
         found.add("expire", "is shorter than refresh, expected longer: everything would be stale at once")
@@ -116,7 +124,7 @@ REGISTRY = Section(
         "sources": Key("sources", ListOf(
             SOURCE, "a list of at least one source such as "
             '{name: national, url: "https://registry.example/feed.csv", allow_unsigned: true}',
-            at_least=1, unique_by="name")),
+            unique_by="name")),
         "refresh": Key("refresh_s", duration("1s", "7d", "60s")),
         "retry": Key("retry_s", duration("1s", "1d", "10s")),
         "expire": Key("expire_s", duration("1m", "366d", "7d")),
@@ -124,7 +132,10 @@ REGISTRY = Section(
         "shrink_guard": Key("shrink_guard", SHRINK_GUARD),
         "on_stale": Key("on_stale", word_of(model.OnStale)),
     },
-    checks=(Check(("refresh_s", "expire_s"), check_registry),),
+    checks=(
+        Check(("sources", "local"), check_sources),
+        Check(("refresh_s", "expire_s"), check_registry),
+    ),
 )  # fmt: skip
 
 TREATMENT: dict[str, Key] = {"dscp": Key("dscp", OrNull(DSCP)), "mark": Key("mark", OrNull(MARK))}

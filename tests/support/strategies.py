@@ -99,10 +99,10 @@ def registrations(
     """Registrations by address; active ones and open windows are the more common, some windows are empty."""
     return st.builds(
         Registration,
-        id=ids or registration_ids(),
+        id=registration_ids() if ids is None else ids,
         category=st.sampled_from(CATEGORIES),
         status=st.sampled_from(("active", "active", "active", "suspended", "revoked")),
-        clients=clients or prefix_sets(minimum=1),
+        clients=prefix_sets(minimum=1) if clients is None else clients,
         subscriber=st.none(),
         peers=st.just(()) | prefix_sets(),
         services=st.just(()) | service_profiles(),

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.model import Family
 from gatewayd.model.mask import ANY_PEER, Mask, parse_set_name, set_name
 from gatewayd.model.service import BUNDLES
+
+unhurried = settings(deadline=None)
 
 SELECTORS = ("", "proto", *(f"port{bits}" for bits in range(1, 17)), *BUNDLES)
 LONGEST_NAME = 255
@@ -57,6 +59,7 @@ def test_the_protocol_is_in_the_key_with_ports_and_alone_but_not_for_bundles() -
     assert with_protocol == {"proto", *(f"port{bits}" for bits in range(1, 17))}
 
 
+@unhurried
 @given(masks(), st.integers(0, 10**6))
 def test_a_name_says_the_mask_and_the_generation_and_fits_the_kernel(mask: Mask, generation: int) -> None:
     name = set_name(mask, generation)
@@ -64,6 +67,7 @@ def test_a_name_says_the_mask_and_the_generation_and_fits_the_kernel(mask: Mask,
     assert len(name) <= LONGEST_NAME
 
 
+@unhurried
 @given(masks(), masks(), st.integers(0, 3), st.integers(0, 3))
 def test_no_two_sets_share_a_name(one: Mask, other: Mask, generation: int, another: int) -> None:
     same = set_name(one, generation) == set_name(other, another)

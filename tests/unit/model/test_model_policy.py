@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.model.policy import MarkLayout, Policy
+
+unhurried = settings(deadline=None)
 
 
 @st.composite
@@ -32,6 +34,7 @@ def test_the_highest_bit_says_registered_and_the_rest_hold_the_epoch(
     )  # fmt: skip
 
 
+@unhurried
 @given(layouts(), st.integers(0, 2**32 - 1))
 def test_every_epoch_has_a_mark_of_its_own_within_our_bits(layout: MarkLayout, draw: int) -> None:
     assert layout.registered | layout.epoch_mask | layout.others == 0xFFFFFFFF

@@ -3,12 +3,14 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.errors import PrefixInvalid
 from gatewayd.model import Prefix, format_address, parse_address, parse_prefix
 from gatewayd.model.prefix import mask_address, mask_bytes
+
+unhurried = settings(deadline=None)
 
 
 @pytest.mark.parametrize(
@@ -26,13 +28,13 @@ def test_ipv6_text_is_the_short_lower_case_one_of_rfc_5952() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " 10.0.0.1", "10.0.0", "10.0.0.256", "010.0.0.1", "fe80::1%eth0", "1:2:3", "gateway", "10.0.0.1/32", "::g"],
+    ["", " 10.0.0.1", "10.0.0", "10.0.0.256", "010.0.0.1", "fe80::1%eth0", "1:2:3", "x" * 80, "10.0.0.1/32", "::g"],
 )
 def test_what_is_no_address_is_refused_and_shown_no_longer_than_64_characters(text: str) -> None:
     with pytest.raises(PrefixInvalid) as caught:
-        parse_address(text.ljust(80, "x") if text == "gateway" else text)
+        parse_address(text)
     assert caught.value.code == "prefix_syntax"
-    assert len(caught.value.text) <= 64
+    assert caught.value.text == text[:64]
 
 
 @pytest.mark.parametrize(
@@ -104,8 +106,12 @@ def test_a_host_prefix_covers_itself_alone() -> None:
     assert not prefix.covers(parse_address("203.0.113.8"))
 
 
-@given(st.sampled_from((4, 16)).flatmap(lambda width: st.tuples(st.binary(min_size=width, max_size=width),
-                                                                st.integers(0, width * 8))))
+@unhurried
+@given(
+    st.sampled_from((4, 16)).flatmap(
+        lambda width: st.tuples(st.binary(min_size=width, max_size=width), st.integers(0, width * 8))
+    )
+)
 def test_masking_is_what_ipaddress_says(case: tuple[bytes, int]) -> None:
     address, length = case
     network = ipaddress.ip_network((address, length), strict=False)

@@ -4,10 +4,12 @@ from math import inf
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from gatewayd.model import Registration, Status, parse_prefix
 from tests.support.strategies import moments, registrations
+
+unhurried = settings(deadline=None)
 
 
 def registration(status: Status = "active", opens: float = -inf, closes: float = inf) -> Registration:
@@ -39,6 +41,7 @@ def test_suspended_and_revoked_are_never_effective_and_never_change_by_themselve
         assert held.next_change_after(now) == inf
 
 
+@unhurried
 @given(registrations(), moments(), moments())
 def test_effectiveness_changes_only_at_the_changes_announced(held: Registration, now: float, later: float) -> None:
     earlier, later = sorted((now, later))

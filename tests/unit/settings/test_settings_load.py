@@ -136,10 +136,16 @@ kernel: {table: 5, ct_mark_mask: 0xf0f0, priority: 1000}
     ]
 
 
+def test_local_files_alone_are_a_registry_if_that_is_said() -> None:
+    registry = load_settings("registry: {sources: [], local: /etc/gatewayd/local.d}\n", "g.yaml").registry
+    assert (registry.sources, registry.local) == ((), "/etc/gatewayd/local.d")
+
+
 SOURCES_EXPECTED = (
     "expected a list of at least one source such as "
     '{name: national, url: "https://registry.example/feed.csv", allow_unsigned: true}'
 )
+NO_SOURCES = "is an empty list, expected at least one source, or local beside it with files of pins"
 KEYS = "registry, policy, subscribers, kernel, watch, http, state_dir, log"
 
 
@@ -150,7 +156,8 @@ KEYS = "registry, policy, subscribers, kernel, watch, http, state_dir, log"
         ("# nothing\n", f"1:1: registry.sources: is missing, {SOURCES_EXPECTED}"),
         ("registry:\n", f"1:10: registry.sources: is missing, {SOURCES_EXPECTED}"),
         ("registry: {sources: }\n", f"1:20: registry.sources: is empty, {SOURCES_EXPECTED}"),
-        ("registry: {sources: []}\n", f"1:21: registry.sources: is an empty list, {SOURCES_EXPECTED}"),
+        ("registry: {sources: []}\n", f"1:21: registry.sources: {NO_SOURCES}"),
+        ("registry: {sources: [], local: }\n", f"1:21: registry.sources: {NO_SOURCES}"),
         ("registry: {sources: lab}\n", f"1:21: registry.sources: is a single value, {SOURCES_EXPECTED}"),
         (LAB + "xyzzy: 1\n", f"2:1: xyzzy: unknown key, expected one of {KEYS}"),
         (LAB + "? [a]\n: 1\n", "2:3: (file): a key is a list, expected a word"),

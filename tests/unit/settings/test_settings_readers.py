@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gatewayd.settings.readers import FAULTY, Found, Key, OrNull, Report, Section, Value, join_path, quote
+from gatewayd.settings.readers import (
+    FAULTY,
+    Found,
+    Key,
+    OrNull,
+    Report,
+    Section,
+    Value,
+    join_path,
+    keep_private,
+    quote,
+)
 from gatewayd.settings.tree import MappingNode, Place, ScalarNode
 
 
@@ -39,6 +50,14 @@ def test_a_quote_is_bounded_printable_and_without_credentials() -> None:
     assert quote("x" * 100) == repr("x" * 57 + "...")
     assert quote("\ud800\n") == r"'\ud800\n'"
     assert quote("htps://joe:secret@x/") == "'htps://***@x/'"
+
+
+def test_a_private_value_is_not_repeated_in_its_fault() -> None:
+    report = Report()
+    value = Value("a digest", int, keep_private)
+    assert value.read(ScalarNode(Place(1, 2), "+92 300"), "subscriber", report) is FAULTY
+    (line,) = report.lines("f")
+    assert line.startswith("f:1:2: subscriber: this value ")
 
 
 def test_a_key_that_is_no_word_is_quoted_in_its_path() -> None:

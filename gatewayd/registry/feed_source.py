@@ -1,0 +1,498 @@
+"""One signed feed, asked again and again: the thin shell around `feed.FeedClient`.
+
+It opens URLs, reads key files, feeds bytes in slices and waits; what an answer means is decided by the client.
+As with `sources.SourceRunner`, what is delivered is complete, and a failure changes nothing that is in force.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf
+from pathlib import Path
+from typing import Final, Protocol
+
+import aiohttp
+from yarl import URL
+
+from gatewayd.errors import FeedFailed, FeedRefused, KeyInvalid, KeysUnusable, SourceFailed, TransferFailed
+from gatewayd.model import Registration
+from gatewayd.registry.feed import FeedClient
+from gatewayd.registry.feed_outcome import (
+    DeltaRead,
+    FeedIntervals,
+    FeedLimits,
+    FeedPosition,
+    FeedRequest,
+    FileKind,
+    Outcome,
+    Refused,
+    SnapshotRead,
+    SnapshotReason,
+    Unchanged,
+)
+from gatewayd.registry.fetch import CHUNK_BYTES, FetchLimits, HttpValidator, Session
+from gatewayd.registry.file_source import FileSignature, signature_of
+from gatewayd.registry.notification import VerifyingKey, load_verifying_keys
+from gatewayd.registry.reading import Rejection
+from gatewayd.registry.sources import JITTER, Randomness, SourceReading, SourceState, run_in_slices
+
+LARGEST_KEY_FILE_BYTES: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ServedFile:
+    """A file of the feed as it came over the wire, whole and verified; `sha256` (hex) is of these bytes."""
+
+    source: str
+    kind: FileKind
+    session: str
+    serial: int
+    sha256: str
+    size_bytes: int
+
+
+class Sink(Protocol):
+    """Takes the bytes of one file while they come. OSError from any of these is survived: nothing is kept then."""
+
+    async def write(self, octets: bytes) -> None: ...
+
+    async def commit(self) -> None:
+        """The file is whole and verified: make it durable."""
+        ...
+
+    async def abort(self) -> None:
+        """The file is not to be used: drop it."""
+        ...
+
+
+class Keeper(Protocol):
+    """Keeps files as served, for a start without the network. A runner calls it from one task."""
+
+    async def open(self, file: ServedFile) -> Sink:
+        """A sink for a file about to be read; `file` says what it must turn out to be."""
+        ...
+
+    async def confirm(self, source: str, position: FeedPosition, files: Sequence[ServedFile]) -> None:
+        """What was delivered is in force at `position`; `files` were committed for it, the notification last.
+
+        A snapshot among them replaces all earlier files. A chain of deltas that does not go on from what is
+        kept (keeping failed in between) is to be left out.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FeedReading(SourceReading):
+    """A whole snapshot of a signed feed. `reason`: why not deltas. `files`: empty where nothing is kept."""
+
+    position: FeedPosition
+    reason: SnapshotReason
+    files: tuple[ServedFile, ...]
+
+    @property
+    def session(self) -> str:
+        return self.position.session
+
+    @property
+    def serial(self) -> int:
+        return self.position.serial
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDelta:
+    """What changed in a signed feed, as one change; to be applied as a whole.
+
+    `upserts` are new or differ from before. `registrations`: all of the source after the change, a mapping
+    that never changes. `rejected`, `rejections`: of the change alone; a rejected upsert left the old
+    registration in force. All but `position` may be empty: then only the serial went on.
+    """
+
+    name: str
+    upserts: tuple[Registration, ...]
+    withdrawals: tuple[str, ...]
+    registrations: Mapping[str, Registration]
+    rejected: Mapping[str, int]
+    rejections: tuple[Rejection, ...]
+    read_at: float
+    origin: str
+    position: FeedPosition
+    files: tuple[ServedFile, ...]
+
+    @property
+    def session(self) -> str:
+        return self.position.session
+
+    @property
+    def serial(self) -> int:
+        return self.position.serial
+
+
+@dataclass(frozen=True, slots=True)
+class FeedState(SourceState):
+    """`issued_at`, `stale_after`: Unix seconds; -inf and inf with nothing held. `serial` 0: nothing held.
+
+    `snapshot_reason`: why the last snapshot was taken rather than deltas. `keep_error`: why the last files
+    could not be kept; None if they could, or need not be.
+    """
+
+    session: str = ""
+    serial: int = 0
+    issued_at: float = -inf
+    stale_after: float = inf
+    snapshot_reason: SnapshotReason | None = None
+    keep_error: str | None = None
+
+
+Deliver = Callable[[SourceReading | SourceDelta | SourceFailed], Awaitable[None]]
+
+
+class FeedRunner:
+    """Reads one signed feed: at the start, every `refresh_s`, and when asked to; the feed's own values win.
+
+    `keys`: files of public keys, read anew at every attempt. `ca_file`: PEM of the only authorities that are
+    trusted for TLS; None: those of the system. `proxy`: URL; None: what the environment says. `session` comes
+    from `fetch.open_session`. `resume` and `previous`: position and registrations of an earlier run, both or
+    neither. `state` may be read at any time; `attempt` may be called from any task.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        keys: Sequence[str | Path],
+        deliver: Deliver,
+        clock: Callable[[], float],
+        randomness: Randomness,
+        session: Session,
+        max_bytes: int = 1 << 30,
+        refresh_s: float = 60.0,
+        retry_s: float = 10.0,
+        expire_s: float = 7 * 86400.0,
+        proxy: str | None = None,
+        ca_file: str | None = None,
+        keeper: Keeper | None = None,
+        resume: FeedPosition | None = None,
+        previous: Mapping[str, Registration] | None = None,
+        fetch_limits: FetchLimits | None = None,
+    ) -> None:
+        if session.auto_decompress:
+            raise ValueError("FeedRunner needs a session of open_session()")
+        self.name = name
+        self._url = URL(url)
+        self._key_files = [Path(path) for path in keys]
+        self._deliver = deliver
+        self._clock = clock
+        self._randomness = randomness
+        self._session = session
+        self._proxy = proxy
+        self._tls = _TlsContext(ca_file)
+        limits = fetch_limits or FetchLimits(max_bytes=max_bytes)
+        self._timeout = aiohttp.ClientTimeout(
+            total=limits.total_timeout_s, connect=limits.connect_timeout_s, sock_read=limits.read_timeout_s
+        )
+        self._client = FeedClient(
+            name,
+            url,
+            {},
+            limits=FeedLimits(max_bytes=max_bytes),
+            intervals=FeedIntervals(refresh_s, retry_s, expire_s),
+            position=resume,
+            registrations=previous,
+        )
+        self._files = _Files(name, keeper)
+        self._is_asked = asyncio.Event()
+        self._attempting = asyncio.Lock()
+        self.state = self._with_position(FeedState())
+
+    @property
+    def place(self) -> str:
+        """The notification's URL without user, password, query and fragment."""
+        return str(self._url.with_user(None).with_query(None).with_fragment(None))
+
+    @property
+    def position(self) -> FeedPosition | None:
+        """Where what is held stands."""
+        return self._client.position
+
+    def request_now(self) -> None:
+        """Ends the present wait: the feed is asked at once (`gatewayd sync`)."""
+        self._is_asked.set()
+
+    async def run(self) -> None:
+        """Until cancelled. Raises only what `deliver` raises."""
+        while True:
+            self._is_asked.clear()
+            await self.attempt()
+            wait_s = self.state.next_attempt_at - self._clock()
+            try:
+                async with asyncio.timeout(max(0.0, wait_s)):
+                    await self._is_asked.wait()
+            except TimeoutError:
+                pass
+
+    async def attempt(self) -> None:
+        """One round: delivers what it gave, or the error, or nothing where the feed has nothing new."""
+        async with self._attempting:
+            try:
+                outcome = await self._read()
+                await self._settle(outcome)
+            finally:
+                await self._files.abort()
+
+    async def _settle(self, outcome: Outcome) -> None:
+        """State, files, delivery."""
+        client, now = self._client, self._clock()
+        if isinstance(outcome, Refused):
+            error = FeedFailed(self.name, self.place, outcome.error)
+            self.state = replace(self.state, error=error, failures=client.failures, next_attempt_at=self._next_at())
+            await self._deliver(error)
+            return
+        state = replace(self.state, checked_at=now, error=None, failures=0, next_attempt_at=self._next_at())
+        self.state = self._with_position(state)
+        if isinstance(outcome, Unchanged) and not outcome.is_reissued:
+            return
+        kinds: tuple[FileKind, ...] = ("snapshot",) if isinstance(outcome, SnapshotRead) else ("delta",)
+        files = await self._files.commit(kinds, outcome.position, client.notification)
+        if isinstance(outcome, SnapshotRead):
+            self.state = replace(self.state, rejected=outcome.rejected)
+            await self._deliver(self._reading_of(outcome, files, now))
+        elif isinstance(outcome, DeltaRead):
+            counts = dict(self.state.rejected)
+            for code, count in outcome.rejected.items():
+                counts[code] = counts.get(code, 0) + count
+            self.state = replace(self.state, rejected=counts)
+            await self._deliver(self._delta_of(outcome, files, now))
+        await self._files.confirm(outcome.position, files)
+        self.state = replace(self.state, keep_error=self._files.error)
+
+    def _reading_of(self, read: SnapshotRead, files: tuple[ServedFile, ...], now: float) -> FeedReading:
+        position = read.position
+        return FeedReading(
+            name=self.name,
+            registrations=read.registrations,
+            rejected=read.rejected,
+            rejections=read.rejections,
+            read_at=now,
+            validator=HttpValidator(position.etag, position.last_modified),
+            origin=self.place,
+            position=position,
+            reason=read.reason,
+            files=files,
+        )
+
+    def _delta_of(self, read: DeltaRead, files: tuple[ServedFile, ...], now: float) -> SourceDelta:
+        return SourceDelta(
+            name=self.name,
+            upserts=read.upserts,
+            withdrawals=read.withdrawals,
+            registrations=read.registrations,
+            rejected=read.rejected,
+            rejections=read.rejections,
+            read_at=now,
+            origin=self.place,
+            position=read.position,
+            files=files,
+        )
+
+    def _with_position(self, state: FeedState) -> FeedState:
+        position, stale_after = self._client.position, self._client.stale_after
+        if position is None or stale_after is None:
+            return state
+        return replace(
+            state,
+            session=position.session,
+            serial=position.serial,
+            issued_at=position.issued_at,
+            stale_after=stale_after,
+            snapshot_reason=self._client.snapshot_reason,
+        )
+
+    def _next_at(self) -> float:
+        return self._clock() + self._client.wait_s() * self._randomness.uniform(1 - JITTER, 1)
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    async def _read(self) -> Outcome:
+        client = self._client
+        client.begin()
+        try:
+            client.use_keys(await asyncio.to_thread(_read_keys, self._key_files))
+            context = await self._tls.load()
+        except FeedRefused as error:
+            client.on_failure(error)
+            context = None
+        while (request := client.next_request()) is not None:
+            await self._ask(request, context)
+        if client.outcome is None:
+            raise RuntimeError("the feed has neither a request nor an outcome")
+        return client.outcome
+
+    async def _ask(self, request: FeedRequest, context: ssl.SSLContext | None) -> None:
+        """One GET, its body fed to the client."""
+        try:
+            async with self._session.get(
+                URL(request.url, encoded=True),
+                headers=request.headers,
+                timeout=self._timeout,
+                allow_redirects=False,
+                proxy=self._proxy,
+                ssl=True if context is None else context,
+            ) as response:
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                self._client.on_response(response.status, headers, self._clock())
+                if self._client.is_reading:
+                    await self._read_body(request, response)
+                if not response.content.is_eof():
+                    response.close()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._client.on_failure(TransferFailed(str(request), _why(error)))
+
+    async def _read_body(self, request: FeedRequest, response: aiohttp.ClientResponse) -> None:
+        """The loop turns after every slice; whatever of the body is not wanted any more is not read."""
+        client = self._client
+        await self._files.open(request)
+        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+            await self._files.write(chunk)
+            await run_in_slices(client.on_chunk(chunk))
+            if not client.is_reading:
+                return
+        await run_in_slices(client.on_end(self._clock()))
+
+
+class _Files:
+    """The sinks of one attempt. Whatever fails here costs what is kept, and nothing else."""
+
+    def __init__(self, source: str, keeper: Keeper | None) -> None:
+        self.error: str | None = None
+        self._source = source
+        self._keeper = keeper
+        self._open: list[tuple[ServedFile, Sink]] = []
+        self._current: Sink | None = None
+
+    async def open(self, request: FeedRequest) -> None:
+        self._current = None
+        if request.ref is None or self._keeper is None:
+            return
+        ref = request.ref
+        await self._open_sink(
+            ServedFile(self._source, request.kind, request.session, request.serial, ref.sha256, ref.size)
+        )
+
+    async def _open_sink(self, file: ServedFile) -> None:
+        if self._keeper is None:
+            return
+        try:
+            self._current = await self._keeper.open(file)
+            self._open.append((file, self._current))
+        except OSError as error:
+            self.error = _why(error)
+
+    async def write(self, octets: bytes) -> None:
+        if self._current is None:
+            return
+        try:
+            await self._current.write(octets)
+        except OSError as error:
+            self.error = _why(error)
+            self._current = None
+
+    async def commit(
+        self, kinds: tuple[FileKind, ...], position: FeedPosition, notification: bytes
+    ) -> tuple[ServedFile, ...]:
+        """What is now durable: the files of `kinds` and the notification; empty if any of it failed."""
+        if self._keeper is None or self.error is not None:
+            return ()
+        digest = hashlib.sha256(notification).hexdigest()
+        await self._open_sink(
+            ServedFile(self._source, "notification", position.session, position.serial, digest, len(notification))
+        )
+        await self.write(notification)
+        wanted = [(file, sink) for file, sink in self._open if file.kind in (*kinds, "notification")]
+        try:
+            for _, sink in wanted if self.error is None else ():
+                await sink.commit()
+        except OSError as error:
+            self.error = _why(error)
+        if self.error is not None:
+            return ()
+        self._open = [pair for pair in self._open if pair not in wanted]
+        return tuple(file for file, _ in wanted)
+
+    async def confirm(self, position: FeedPosition, files: tuple[ServedFile, ...]) -> None:
+        if self._keeper is None or not files:
+            return
+        try:
+            await self._keeper.confirm(self._source, position, files)
+        except OSError as error:
+            self.error = _why(error)
+
+    async def abort(self) -> None:
+        """Drops what was not committed, and makes ready for the next attempt."""
+        opened, self._open, self._current = self._open, [], None
+        self.error = None
+        for _, sink in opened:
+            try:
+                await sink.abort()
+            except OSError as error:
+                self.error = _why(error)
+        self.error = None
+
+
+class _TlsContext:
+    """The context of a CA file, made anew when the file changes."""
+
+    def __init__(self, ca_file: str | None) -> None:
+        self._path = None if ca_file is None else Path(ca_file)
+        self._signature: FileSignature | None = None
+        self._context: ssl.SSLContext | None = None
+
+    async def load(self) -> ssl.SSLContext | None:
+        """Raises TransferFailed for a file that cannot be read or holds no certificate."""
+        if self._path is None:
+            return None
+        signature = await asyncio.to_thread(signature_of, self._path)
+        if self._context is None or signature != self._signature:
+            try:
+                self._context = await asyncio.to_thread(ssl.create_default_context, cafile=self._path)
+            except OSError as error:  # ssl.SSLError is one
+                raise TransferFailed("ca_file", f"{self._path}: {_why(error)}") from None
+            self._signature = signature
+        return self._context
+
+
+def _read_keys(paths: Sequence[Path]) -> dict[str, VerifyingKey]:
+    """Raises KeysUnusable."""
+    keys: dict[str, VerifyingKey] = {}
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                octets = file.read(LARGEST_KEY_FILE_BYTES)
+            found = load_verifying_keys([octets.decode()])
+            for kid, key in found.items():
+                if keys.setdefault(kid, key) != key:
+                    raise KeyInvalid(f"{kid} is another key in another file")
+        except OSError as error:
+            raise KeysUnusable(str(path), _why(error)) from None
+        except UnicodeDecodeError:
+            raise KeysUnusable(str(path), "is not UTF-8") from None
+        except KeyInvalid as error:
+            raise KeysUnusable(str(path), error.why) from None
+    return keys
+
+
+def _why(error: Exception) -> str:
+    """An error of the network or a file in words. They name hosts and numbers, never a query."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the body was cut short"
+    if isinstance(error, aiohttp.ClientConnectionError):
+        return str(error)
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return type(error).__name__

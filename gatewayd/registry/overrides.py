@@ -1,0 +1,262 @@
+"""Local overrides over the merged registry: filters first, then pins (DESIGN §6, in the manner of RFC 8416).
+
+- A filter by id drops the registration of that id. A filter by prefix drops every client prefix that lies in
+  it, the same length included; a client prefix that is wider than the filter stays. A registration that loses
+  its last client prefix this way is dropped, unless it has a subscriber: its addresses are bindings.
+- A pin stands in the place of its id, whatever the registry and the filters say.
+- Of two pins of one id the one in the earlier file counts, while it lasts.
+
+`Overrides` is what the files say at a moment, and costs a few look-ups a registration. `OverrideLayer` is
+where changes of the registry, and of the overrides, become changes of what is in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+
+import msgspec
+
+from gatewayd.model import Prefix, Registration
+from gatewayd.model.prefix import mask_address
+from gatewayd.registry.merge import SLICE, Changes, Slices
+from gatewayd.registry.override_file import Filter, OverrideFile, Pin
+
+Index = Callable[[Prefix], Iterable[str]]
+"""Ids of the registrations, before overrides, with a client prefix that lies in a prefix."""
+
+
+class PrefixSet:
+    """Prefixes, asked whether another lies in one of them: one look-up for each length in use."""
+
+    __slots__ = ("_by_length", "_lengths")
+
+    def __init__(self, prefixes: Iterable[Prefix]) -> None:
+        self._by_length: dict[tuple[int, int], set[bytes]] = {}
+        for prefix in prefixes:
+            self._by_length.setdefault((len(prefix.packed), prefix.length), set()).add(prefix.packed)
+        self._lengths: dict[int, list[int]] = {}
+        for width, length in sorted(self._by_length):
+            self._lengths.setdefault(width, []).append(length)
+
+    def __bool__(self) -> bool:
+        return bool(self._lengths)
+
+    def cover_of(self, prefix: Prefix) -> Prefix | None:
+        """The shortest of them that `prefix` lies in."""
+        width = len(prefix.packed)
+        for length in self._lengths.get(width, ()):
+            if length > prefix.length:
+                return None
+            packed = mask_address(prefix.packed, length)
+            if packed in self._by_length[width, length]:
+                return Prefix(packed, length)
+        return None
+
+
+class Overrides:
+    """What files, in the order of their names, say at `now`. A value: it never changes.
+
+    `shadowed`: pins that an earlier file has too. `next_change_s`: when the next end comes; inf: none.
+    """
+
+    __slots__ = ("_filtered", "expired", "id_filters", "next_change_s", "pins", "prefix_filters", "shadowed")
+
+    def __init__(self, files: Sequence[OverrideFile] = (), now: float = -inf) -> None:
+        self.pins: dict[str, Pin] = {}
+        self.id_filters: dict[str, Filter] = {}
+        self.prefix_filters: dict[Prefix, Filter] = {}
+        self.expired = self.shadowed = 0
+        self.next_change_s = inf
+        for file in files:
+            for pin in file.pins:
+                if self._holds(pin, now):
+                    self.shadowed += self.pins.setdefault(pin.id, pin) is not pin
+            for each in file.filters:
+                if self._holds(each, now):
+                    if each.id is not None:
+                        self.id_filters.setdefault(each.id, each)
+                    elif each.prefix is not None:
+                        self.prefix_filters.setdefault(each.prefix, each)
+        self._filtered = PrefixSet(self.prefix_filters)
+
+    def _holds(self, override: Pin | Filter, now: float) -> bool:
+        if override.until_s <= now:
+            self.expired += 1
+            return False
+        self.next_change_s = min(self.next_change_s, override.until_s)
+        return True
+
+    def __bool__(self) -> bool:
+        """Whether there is any override."""
+        return bool(self.pins or self.id_filters or self.prefix_filters)
+
+    def next_change(self) -> float | None:
+        """When this must be made anew, in Unix seconds; None if nothing ends."""
+        return None if self.next_change_s == inf else self.next_change_s
+
+    def apply_to(self, registration: Registration) -> Registration | None:
+        """What is in force of the id of a registration of the registry; None: nothing."""
+        pin = self.pins.get(registration.id)
+        if pin is not None:
+            return pin.registration
+        if registration.id in self.id_filters:
+            return None
+        if not self._filtered:
+            return registration
+        clients = registration.clients
+        kept = tuple(prefix for prefix in clients if self._filtered.cover_of(prefix) is None)
+        if len(kept) == len(clients):
+            return registration
+        if not kept and registration.subscriber is None:
+            return None
+        return msgspec.structs.replace(registration, clients=kept)
+
+    def in_force(self, id: str, registration: Registration | None) -> Registration | None:
+        """`apply_to`, also for an id that the registry does not have (None)."""
+        if registration is not None:
+            return self.apply_to(registration)
+        pin = self.pins.get(id)
+        return None if pin is None else pin.registration
+
+    def filters_of(self, registration: Registration) -> tuple[Filter, ...]:
+        """The filters that speak of a registration, pinned or not: for explanations."""
+        found = [self.id_filters[registration.id]] if registration.id in self.id_filters else []
+        covers = [self._filtered.cover_of(prefix) for prefix in registration.clients]
+        return (*found, *(self.prefix_filters[cover] for cover in dict.fromkeys(covers) if cover is not None))
+
+
+NO_OVERRIDES = Overrides()
+
+
+def affected_ids(old: Overrides, new: Overrides, index: Index) -> set[str]:
+    """Registrations to be looked at again when `new` takes the place of `old`."""
+    ids = _affected_by_id(old, new)
+    for prefix in old.prefix_filters.keys() ^ new.prefix_filters.keys():
+        ids.update(index(prefix))
+    return ids
+
+
+def _affected_by_id(old: Overrides, new: Overrides) -> set[str]:
+    ids = old.id_filters.keys() ^ new.id_filters.keys()
+    for id in old.pins.keys() | new.pins.keys():
+        before, after = old.pins.get(id), new.pins.get(id)
+        if before is None or after is None or before.registration != after.registration:
+            ids.add(id)
+    return ids
+
+
+def ids_within_in_slices(
+    registrations: Mapping[str, Registration], prefixes: Collection[Prefix]
+) -> Slices[set[str]]:
+    """The Index of several prefixes at once by looking at everything, yielding now and then."""
+    within = PrefixSet(prefixes)
+    ids: set[str] = set()
+    for done, (id, registration) in enumerate(registrations.items() if within else (), 1):
+        if any(within.cover_of(prefix) is not None for prefix in registration.clients):
+            ids.add(id)
+        if done % SLICE == 0:
+            yield
+    return ids
+
+
+@dataclass(frozen=True, slots=True)
+class OverrideCounts:
+    """For status and metrics. `filtered`: registrations dropped; `trimmed`: left with fewer clients;
+    `conflicts`: pins over a filter or over a registration with other content; `shadowed`, `expired`: see
+    Overrides."""
+
+    pins: int
+    filters: int
+    filtered: int
+    trimmed: int
+    conflicts: int
+    shadowed: int
+    expired: int
+
+
+class OverrideLayer:
+    """Between the merged registry and the allowlist; owned by one task."""
+
+    def __init__(self) -> None:
+        self.overrides = NO_OVERRIDES
+        self.filtered: set[str] = set()
+        self._trimmed: set[str] = set()
+        self._conflicts: set[str] = set()
+
+    def amend_in_slices(self, changes: Changes) -> Slices[Changes | None]:
+        """Changes of the merged registry → changes of what is in force; None if none of them shows."""
+        if not self.overrides:
+            return changes
+        upserts: list[Registration] = []
+        withdrawals: list[str] = []
+        for done, registration in enumerate(changes.upserts, 1):
+            after = self._note(registration.id, registration)
+            if after is None:
+                withdrawals.append(registration.id)
+            else:
+                upserts.append(after)
+            if done % SLICE == 0:
+                yield
+        for done, id in enumerate(changes.withdrawals, 1):
+            if self._note(id, None) is None:
+                withdrawals.append(id)
+            if done % SLICE == 0:
+                yield
+        return Changes(tuple(upserts), tuple(withdrawals)) if upserts or withdrawals else None
+
+    def switch_in_slices(
+        self, new: Overrides, registry: Mapping[str, Registration], index: Index | None = None
+    ) -> Slices[Changes | None]:
+        """Use `new` from now on. `registry`: as merged, before overrides. Without `index` all of it is looked
+        at where a filter by prefix came or went."""
+        old, self.overrides = self.overrides, new
+        if index is None:
+            ids = _affected_by_id(old, new)
+            changed = old.prefix_filters.keys() ^ new.prefix_filters.keys()
+            ids |= yield from ids_within_in_slices(registry, changed)
+        else:
+            ids = affected_ids(old, new, index)
+        upserts: list[Registration] = []
+        withdrawals: list[str] = []
+        for done, id in enumerate(sorted(ids), 1):
+            registration = registry.get(id)
+            before, after = old.in_force(id, registration), self._note(id, registration)
+            if after is None and before is not None:
+                withdrawals.append(id)
+            elif after is not None and after != before:
+                upserts.append(after)
+            if done % SLICE == 0:
+                yield
+        return Changes(tuple(upserts), tuple(withdrawals)) if upserts or withdrawals else None
+
+    def counts(self) -> OverrideCounts:
+        overrides = self.overrides
+        return OverrideCounts(
+            pins=len(overrides.pins),
+            filters=len(overrides.id_filters) + len(overrides.prefix_filters),
+            filtered=len(self.filtered),
+            trimmed=len(self._trimmed),
+            conflicts=len(self._conflicts),
+            shadowed=overrides.shadowed,
+            expired=overrides.expired,
+        )
+
+    def _note(self, id: str, registration: Registration | None) -> Registration | None:
+        """What is in force of an id, counted."""
+        after = self.overrides.in_force(id, registration)
+        is_pinned = id in self.overrides.pins
+        is_changed = registration is not None and after is not registration and after != registration
+        is_over_filter = is_pinned and after is not None and bool(self.overrides.filters_of(after))
+        _set(self.filtered, id, registration is not None and after is None)
+        _set(self._trimmed, id, is_changed and after is not None and not is_pinned)
+        _set(self._conflicts, id, (is_pinned and is_changed) or is_over_filter)
+        return after
+
+
+def _set(ids: set[str], id: str, is_in: bool) -> None:
+    if is_in:
+        ids.add(id)
+    else:
+        ids.discard(id)

@@ -1,0 +1,25 @@
+"""One lab for many tests: what a test leaves in its gateway, it clears away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gatewayd.demo.lab import Lab
+from gatewayd.model import parse_prefix
+from tests.support.lab_daemon import LabDaemon, clean, daemon_in
+
+
+@pytest.fixture(scope="module")
+def shared_lab(kernel: None) -> Iterator[Lab]:
+    with Lab((parse_prefix("39.32.0.0/11"), parse_prefix("2400:adc0::/31"))) as lab:
+        yield lab
+
+
+@pytest.fixture
+def daemon(shared_lab: Lab, tmp_path: Path) -> Iterator[LabDaemon]:
+    clean(shared_lab)
+    with daemon_in(shared_lab, tmp_path) as made:
+        yield made

@@ -1,0 +1,376 @@
+"""Our decision against the kernel's verdict, on one real packet of each of many flows.
+
+A *world* is some registrations and a scope, armed in mode reject, drawn from the universe of
+tests/support/strategies.py by a seed: there hypothesis would draw mostly worlds in which everything passes, and it
+cannot shrink against a kernel. Customers are 10.0.0.0/16 and 2001:db8::/48, the internet is the rest; registered
+prefixes lie on both sides and across, and flows start on either side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count, product
+from math import inf
+from random import Random
+
+import pytest
+
+from gatewayd.allowlist import Allowlist, decide, matching_registrations
+from gatewayd.compile import DesiredSets, compile_ruleset
+from gatewayd.compile.canary import canary_bucket
+from gatewayd.demo.lab import Lab, Side
+from gatewayd.demo.traffic import Outcome, probe
+from gatewayd.kernel.tables import KernelTables
+from gatewayd.model import (
+    Decision,
+    Family,
+    Flow,
+    Prefix,
+    Registration,
+    Service,
+    format_address,
+    parse_address,
+    parse_prefix,
+    parse_services,
+)
+from gatewayd.model.mask import set_name
+from gatewayd.model.policy import MarkLayout, Policy
+from gatewayd.model.prefix import mask_address
+from gatewayd.model.service import AH, BUNDLES, ESP, GRE, TCP, UDP
+from gatewayd.model.transaction import AddElements, CreateSet, CreateTable, Transaction
+from gatewayd.reconcile import Reconciler
+
+pytestmark = pytest.mark.kernel
+
+TABLE = "gatewayd"
+NOW = 5.0
+"""Windows open and close at it."""
+EVERYTHING = parse_services(["tcp", "udp", "esp", "ah", "gre"])
+SCOPES = (
+    EVERYTHING,
+    parse_services(["ipsec", "wireguard", "openvpn", "pptp", "l2tp"]),
+    parse_services(["udp/500-1194", "tcp/443", "gre"]),
+    (),
+)
+PORTS = (443, 499, 500, 501, 1194, 1701, 1723, 4499, 4500, 4501, 51820)
+FLOWS_A_WORLD = 200
+ANSWER_DEADLINE_S = 10.0
+"""For outcomes that show themselves; spent only where the kernel did not do what was decided."""
+SILENCE_DEADLINE_S = 0.05
+"""For what the kernel refuses without a word: AH over IPv6 (see `probe`). That it did not pass is then read from
+the kernel's own counter as well."""
+
+CUSTOMERS = (parse_prefix("10.0.0.0/16"), parse_prefix("2001:db8::/48"))
+INSIDE = {
+    4: [bytes((10, 0, *rest)) for rest in product((0, 1), (0, 1, 2, 3, 128))],
+    6: [parse_address(f"2001:db8:0:{net}::{host}") for net, host in product((0, 1), (0, 1, 2, 3))],
+}
+OUTSIDE = {
+    4: [
+        parse_address("198.51.100.9"),
+        *(bytes((10, 1, *rest)) for rest in product((0, 1), (0, 1, 2, 3, 128))),
+    ],
+    6: [
+        parse_address("2400:cb00::9"),
+        *(parse_address(f"2001:db8:1:{net}::{host}") for net, host in product((0, 1), (0, 1, 2, 3))),
+    ],
+}
+SIDES: tuple[Side, Side] = ("customers", "internet")
+
+source_ports = count(10000)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A flow and the side that opens it."""
+
+    start: Side
+    flow: Flow
+
+
+class World:
+    """Registrations in an allowlist, and the policy that is armed."""
+
+    def __init__(self, some: Sequence[Registration], policy: Policy) -> None:
+        self.policy = policy
+        self.allowlist = Allowlist()
+        for registration in some:
+            self.allowlist.upsert(registration)
+
+    def effective(self) -> list[Registration]:
+        return [each for each in self.allowlist if each.is_effective(NOW)]
+
+    def decision(self, flow: Flow) -> Decision:
+        decision = decide(self.allowlist, self.policy.scope, flow, NOW)
+        if decision.word != "out_of_scope":
+            registered = bool(matching_registrations(self.allowlist, flow, NOW))
+            assert registered == (decision.word == "registered")
+        return decision
+
+    def passes(self, flow: Flow) -> bool:
+        return self.decision(flow).word != "unregistered"
+
+
+def reject_policy(scope: tuple[Service, ...] = EVERYTHING, canary_percent: int = 100) -> Policy:
+    return Policy(
+        "reject", scope, MarkLayout(0xFF000000), inside=("inside*",), outside=("outside0",),
+        canary_percent=canary_percent,
+    )  # fmt: skip
+
+
+def draw_attempts(random: Random, size: int = FLOWS_A_WORLD) -> list[Attempt]:
+    """Flows that are new to connection tracking: a source port of their own, or else a pair of ends."""
+    attempts: list[Attempt] = []
+    known: set[tuple[int, bytes, bytes]] = set()
+    while len(attempts) < size:
+        family = random.choice((4, 6))
+        customer, stranger = random.choice(INSIDE[family]), random.choice(OUTSIDE[family])
+        start = random.choice(SIDES)
+        ends = (customer, stranger) if start == "customers" else (stranger, customer)
+        protocol = random.choice((UDP, UDP, TCP, ESP, AH, GRE))
+        if protocol in (UDP, TCP):
+            ports = (10000 + next(source_ports) % 50000, random.choice(PORTS))
+        elif (protocol, customer, stranger) in known:
+            continue
+        else:
+            known.add((protocol, customer, stranger))
+            ports = (0, 0)
+        attempts.append(Attempt(start, Flow(protocol, *ends, *ports)))
+    return attempts
+
+
+def forget_connections() -> None:
+    """Flush connection tracking of the thread's namespace (IPCTNL_MSG_CT_DELETE without a tuple)."""
+    request, acknowledge, netlink_netfilter = 1, 4, 12
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, netlink_netfilter) as channel:
+        channel.send(struct.pack("=IHHIIBBH", 20, 1 << 8 | 2, request | acknowledge, 1, 0, 0, 0, 0))
+        _, _, _, _, _, error = struct.unpack_from("=IHHIIi", channel.recv(4096))
+        assert error == 0
+
+
+async def program(tables: KernelTables, world: World) -> None:
+    """The world in place of whatever is there, without a reconciler."""
+    await tables.delete_table()
+    sets = DesiredSets()
+    for each in world.effective():
+        sets.add(each)
+    assert sets.unprogrammed() == {}
+    names = {mask: set_name(mask, 0) for mask in sets.masks()}
+    create = [CreateSet(name, mask, max(16, len(sets.keys(mask)))) for mask, name in names.items()]
+    add = [AddElements(name, sorted(sets.keys(mask))) for mask, name in names.items()]
+    await tables.commit(Transaction((CreateTable(), *create, *add), "world"))
+    await tables.replace_rules(compile_ruleset(TABLE, world.policy, names, 1))
+
+
+def send(lab: Lab, attempts: Sequence[Attempt], deadline_s: float) -> Iterator[tuple[Attempt, Outcome]]:
+    for side in SIDES:
+        some = [attempt for attempt in attempts if attempt.start == side]
+        flows = [attempt.flow for attempt in some]
+        yield from zip(some, probe(lab, flows, start=side, deadline_s=deadline_s), strict=True)
+
+
+def is_silent(flow: Flow) -> bool:
+    return flow.protocol == AH and len(flow.source) == 16
+
+
+def complaints(lab: Lab, attempts: Sequence[Attempt], expected: Mapping[Attempt, bool], why: World) -> list[str]:
+    """What the kernel did otherwise than `expected` (whether it passes)."""
+    silent = [each for each in attempts if is_silent(each.flow) and not expected[each]]
+    loud = [each for each in attempts if not is_silent(each.flow) or expected[each]]
+    outcomes = [*send(lab, loud, ANSWER_DEADLINE_S), *send(lab, silent, SILENCE_DEADLINE_S)]
+    assert len(outcomes) == len(attempts)
+    wrong = []
+    for attempt, outcome in outcomes:
+        wanted = "passed" if expected[attempt] else ("lost" if is_silent(attempt.flow) else "rejected")
+        if outcome != wanted:
+            flow = attempt.flow
+            service = Service(flow.protocol, flow.destination_port, flow.destination_port or 65535)
+            wrong.append(
+                f"{format_address(flow.source)} → {format_address(flow.destination)} {service} from the "
+                f"{attempt.start}: {outcome} instead of {wanted}; {why.decision(flow).reason}"
+            )
+    return wrong
+
+
+@pytest.fixture(scope="module")
+def lab(kernel: None) -> Iterator[Lab]:
+    """With the calling thread in the gateway's namespace: asyncio and nft run there."""
+    with Lab(CUSTOMERS) as made, made.gateway.entered():
+        yield made
+
+
+SERVICE_WORDS = (
+    *BUNDLES, "esp", "ah", "gre", "udp", "tcp/443", "udp/500", "udp/500-4500", "tcp/1190-1200", "udp/4490-4500",
+    "udp/1-51819", "tcp/1-65535",
+)  # fmt: skip
+"""All kinds of masks: bundles, protocols, ports, narrow ranges that are listed and wide ones cut into blocks."""
+LENGTHS: dict[Family, tuple[int, ...]] = {
+    4: (8, 15, 16, 23, 24, 25, 30, 31, 32, 32, 32),
+    6: (16, 32, 47, 48, 63, 64, 126, 127, 128, 128, 128),
+}
+ALL_ARE_WIDE: dict[Family, int] = {4: 23, 6: 48}
+"""Prefixes up to this length cover a side of the universe; they get few services, or every flow would pass."""
+WORLDS = 20
+REGISTRATIONS_A_WORLD = 30
+
+
+def draw_prefix(random: Random, family: Family) -> Prefix:
+    length = random.choice(LENGTHS[family])
+    return Prefix(mask_address(random.choice(INSIDE[family] + OUTSIDE[family]), length), length)
+
+
+def draw_registration(random: Random, number: int) -> Registration:
+    families: list[Family] = random.choice(([4], [6], [4, 6]))
+    clients = {draw_prefix(random, family) for family in families for _ in range(random.choice((1, 1, 2)))}
+    peers = {draw_prefix(random, random.choice((4, 6))) for _ in range(random.choice((0, 0, 0, 1, 2, 4)))}
+    is_wide = any(prefix.length <= ALL_ARE_WIDE[prefix.family] for prefix in clients)
+    words = random.sample(SERVICE_WORDS, 1 if is_wide else random.choice((0, 1, 2, 3)))
+    return Registration(
+        f"PK-{number}",
+        "bank",
+        random.choice(("active",) * 6 + ("suspended", "revoked")),
+        tuple(sorted(clients)),
+        peers=tuple(sorted(peers)),
+        services=parse_services(words),
+        valid_from_s=random.choice((-inf, -inf, -inf, NOW, NOW + 1)),
+        valid_until_s=random.choice((inf, inf, inf, NOW + 1, NOW)),
+    )
+
+
+def draw_world(seed: int) -> tuple[World, list[Attempt]]:
+    """Three of four have everything in scope."""
+    random = Random(seed)
+    some = [draw_registration(random, number) for number in range(REGISTRATIONS_A_WORLD)]
+    scope = random.choice(SCOPES[1:]) if seed % 4 == 3 else EVERYTHING
+    return World(some, reject_policy(scope)), draw_attempts(random)
+
+
+def test_the_worlds_leave_flows_of_every_kind_registered_unregistered_and_out_of_scope() -> None:
+    kinds = Counter(
+        (len(each.flow.source), each.flow.protocol, each.start, world.decision(each.flow).word)
+        for world, attempts in map(draw_world, range(WORLDS))
+        for each in attempts
+    )
+    protocols = (UDP, TCP, ESP, AH, GRE)
+    words = ("registered", "unregistered", "out_of_scope")
+    wanted = set(product((4, 16), protocols, SIDES, words))
+    assert {kind for kind in wanted if kinds[kind] < 5} == set()
+
+
+@pytest.mark.parametrize("seed", range(WORLDS))
+def test_the_kernel_passes_what_is_registered_or_out_of_scope_and_rejects_the_rest(lab: Lab, seed: int) -> None:
+    world, attempts = draw_world(seed)
+    expected = {attempt: world.passes(attempt.flow) for attempt in attempts}
+
+    async def run() -> None:
+        tables = KernelTables.open(TABLE)
+        try:
+            await program(tables, world)
+            assert complaints(lab, attempts, expected, world) == []
+            counters = await tables.read_counters()
+            assert counters["rejected_packets"].packets == sum(not passes for passes in expected.values())
+            registered = [each.flow for each in attempts if world.decision(each.flow).word == "registered"]
+            assert counters["registered_flows"].packets == len(registered)
+        finally:
+            tables.close()
+
+    forget_connections()
+    asyncio.run(run())
+
+
+def test_from_world_to_world_the_reconciler_leaves_the_kernel_saying_what_the_last_one_says(lab: Lab) -> None:
+    async def run() -> None:
+        tables = KernelTables.open(TABLE)
+        await tables.delete_table()
+        settled = asyncio.Event()
+        reconciler = Reconciler(tables, TABLE, clock=time.time, stopwatch=time.monotonic, on_settled=settled.set)
+        task = asyncio.create_task(reconciler.run())
+        held: list[Registration] = []
+        try:
+            for world, attempts in map(draw_world, range(WORLDS, WORLDS + 6)):
+                before, held = held, world.effective()
+                for each in held:
+                    reconciler.add(each)
+                for each in before:
+                    reconciler.remove(each)
+                reconciler.want_policy(world.policy)
+                async with asyncio.timeout(60):
+                    settled.clear()
+                    while reconciler.unready() or reconciler.picture.count_surplus():
+                        await settled.wait()
+                        settled.clear()
+                forget_connections()
+                expected = {attempt: world.passes(attempt.flow) for attempt in attempts}
+                assert complaints(lab, attempts, expected, world) == []
+            assert reconciler.tally.failures == 0
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            tables.close()
+
+    forget_connections()
+    asyncio.run(run())
+
+
+NO_TRACKING = f"""
+table inet {TABLE} {{
+    chain untrack {{
+        type filter hook prerouting priority raw
+        notrack
+    }}
+}}
+"""
+untracked_too = pytest.mark.parametrize("untracked", [False, True], ids=["tracked", "untracked"])
+
+
+def run_world(
+    lab: Lab, world: World, attempts: Sequence[Attempt], expected: Mapping[Attempt, bool], untracked: bool
+) -> None:
+    async def run() -> None:
+        tables = KernelTables.open(TABLE)
+        try:
+            await program(tables, world)
+            if untracked:
+                lab.gateway.run(["nft", "-f", "-"], input=NO_TRACKING)
+            assert complaints(lab, attempts, expected, world) == []
+        finally:
+            tables.close()
+
+    forget_connections()
+    asyncio.run(run())
+
+
+@untracked_too
+@pytest.mark.parametrize("percent", [0, 25, 60])
+def test_a_canary_rejects_for_the_addresses_we_say_are_in_it_and_for_no_other(
+    lab: Lab, percent: int, untracked: bool
+) -> None:
+    random = Random(percent)
+    world = World([], reject_policy(canary_percent=percent))
+    attempts = [each for each in draw_attempts(random) if each.flow.protocol in (UDP, ESP)]
+    expected = {each: canary_bucket(each.flow.source) >= percent for each in attempts}
+    assert set(expected.values()) == ({True, False} if percent else {True})
+    run_world(lab, world, attempts, expected, untracked)
+
+
+@untracked_too
+def test_untracked_packets_are_judged_one_by_one_by_the_same_sets(lab: Lab, untracked: bool) -> None:
+    random = Random(11)
+    ipsec = parse_services(["ipsec"])
+    world = World(
+        [
+            Registration("PK-1", "bank", "active", (parse_prefix("10.0.0.0/24"),), services=ipsec),
+            Registration("PK-2", "bank", "active", (parse_prefix("2001:db8:0:1::/64"),)),
+        ],
+        reject_policy(),
+    )
+    attempts = [each for each in draw_attempts(random) if each.flow.protocol in (UDP, ESP, GRE)]
+    expected = {each: world.passes(each.flow) for each in attempts}
+    assert set(expected.values()) == {True, False}
+    run_world(lab, world, attempts, expected, untracked)

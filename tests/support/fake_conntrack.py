@@ -1,0 +1,77 @@
+"""Connection tracking in memory: what `kernel.conntrack.Conntrack` offers, and how the kernel chooses by mark."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterable
+
+import msgspec
+
+from gatewayd.kernel.conntrack_codec import AF_UNSPEC, ConnectionEvent, ConnectionKey, ConnectionKind, key_of_flow
+from gatewayd.model import Flow
+
+BATCH = 3
+"""Connections in one batch of a dump: few, so that a dump is several."""
+
+
+class FakeConntrack:
+    """`before_dump`, `before_change` may raise to make a request fail. `dumps`, `changes`: what was asked."""
+
+    def __init__(self) -> None:
+        self.connections: dict[bytes, ConnectionEvent] = {}
+        self.dumps: list[tuple[int, int]] = []
+        self.changes: list[tuple[frozenset[bytes], int, int]] = []
+        self.before_dump: Callable[[], None] = lambda: None
+        self.after_first_batch: Callable[[], None] = lambda: None
+        self.before_change: Callable[[], None] = lambda: None
+
+    def put(self, flow: Flow, mark: int, *, packets: int = 1) -> ConnectionEvent:
+        """A connection of the flow with this mark, in place of one that was there."""
+        event = connection_event(flow, mark, "listed", number=len(self.connections) + 1, packets=packets)
+        self.connections[event.tuple_bytes] = event
+        return event
+
+    def end(self, flow: Flow) -> None:
+        del self.connections[tuple_of(flow)]
+
+    def mark_of(self, flow: Flow) -> int:
+        return self.connections[tuple_of(flow)].mark
+
+    async def dump(
+        self, *, mark: int, mask: int, family: int = AF_UNSPEC
+    ) -> AsyncGenerator[list[ConnectionEvent], None]:
+        self.dumps.append((mark, mask))
+        self.before_dump()
+        chosen = [event for event in self.connections.values() if event.mark & mask == mark]
+        for start in range(0, len(chosen), BATCH):
+            await asyncio.sleep(0)
+            yield chosen[start : start + BATCH]
+            if start == 0:
+                self.after_first_batch()
+
+    async def change_marks(self, connections: Iterable[ConnectionKey], value: int, mask: int) -> int:
+        keys = list(connections)
+        self.before_change()
+        self.changes.append((frozenset(key.tuple_bytes for key in keys), value, mask))
+        await asyncio.sleep(0)
+        changed = 0
+        for key in keys:
+            known = self.connections.get(key.tuple_bytes)
+            if known is not None:
+                changed += 1
+                mark = known.mark & ~mask | value
+                self.connections[key.tuple_bytes] = msgspec.structs.replace(known, mark=mark)
+        return changed
+
+
+def connection_event(
+    flow: Flow, mark: int, kind: ConnectionKind = "new", *, number: int = 1, packets: int = 1
+) -> ConnectionEvent:
+    """As the kernel tells of a connection of this flow."""
+    return ConnectionEvent(kind, flow, mark, number, packets, packets * 100, 0, 0, tuple_of(flow), 0)
+
+
+def tuple_of(flow: Flow) -> bytes:
+    """Its CTA_TUPLE_ORIG; for GRE, which has call ids that a flow lacks, something as unique."""
+    key = key_of_flow(flow)
+    return key.tuple_bytes if key is not None else b"gre " + flow.source + flow.destination

@@ -1,0 +1,233 @@
+"""A real daemon in the lab's gateway: its configuration as a mapping, its commands, and what the wire says."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from gatewayd.demo.gateway import DemoGateway
+from gatewayd.demo.lab import Lab, Side
+from gatewayd.demo.packets import parse_flow
+from gatewayd.demo.tap import Tap, Tokens
+from gatewayd.kernel.conntrack import Conntrack
+from gatewayd.kernel.conntrack_codec import ConnectionEvent
+from gatewayd.kernel.tables import KernelTables
+from gatewayd.model import Flow
+from tests.support.events import flush_connections
+
+DEADLINE_S = 30.0
+TABLE = "gatewayd"
+
+
+def holds(condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -> bool:
+    """Whether the condition comes true before the deadline; it is asked again and again."""
+    deadline = time.monotonic() + deadline_s
+    while not (held := condition()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return held
+
+
+class LabDaemon(DemoGateway):
+    """`configure` and `write_registry`, then `start` and `wait_ready`."""
+
+    def __init__(self, lab: Lab, directory: Path, *, port: int = 9480, group: int = 9480) -> None:
+        super().__init__(lab, directory)
+        self.lab = lab
+        self._base: dict[str, Any] = {
+            "http": {"listen": f"127.0.0.1:{port}", "socket": str(self.socket_path)},
+            "kernel": {"nflog_group": group},
+            "state_dir": str(directory),
+            "log": {"level": "info", "format": "console"},
+        }
+
+    def configure(
+        self, mode: str = "reject", *, sources: Sequence[str | dict[str, Any]] = ("national",), **sections: Any
+    ) -> None:
+        """A source is its file's name, or a mapping. `policy`, `kernel`, … add to or replace keys of a section."""
+        listed = [
+            {"name": each, "url": f"file:{self.directory}/{each}.ndjson", "allow_unsigned": True}
+            if isinstance(each, str)
+            else each
+            for each in sources
+        ]
+        whole: dict[str, Any] = {
+            "registry": {"sources": listed},
+            "policy": {"mode": mode, "drain": "2s", "scope": ["ipsec", "wireguard", "openvpn", "pptp"]},
+        } | {name: dict(section) for name, section in self._base.items() if isinstance(section, dict)}
+        whole["state_dir"] = self._base["state_dir"]
+        for name, section in sections.items():
+            whole[name] = {**whole.get(name, {}), **section}
+        self._replace(self.config_path, yaml.safe_dump(whole).encode())
+
+    def write_file(self, name: str, content: bytes) -> Path:
+        path = self.directory / name
+        self._replace(path, content)
+        return path
+
+    def start(self, *, wrapper: Sequence[str] = (), env: Mapping[str, str] | None = None) -> None:
+        with self.log_path.open("ab") as output:
+            self._process = self.lab.gateway.popen(
+                [*wrapper, *_command("run", "--config", str(self.config_path))],
+                stdout=output,
+                stderr=output,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(env or {}),
+            )
+
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def stop_for_good(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def cli(self, *arguments: str, wrapper: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+        """A gatewayd command, run in the gateway."""
+        return self.lab.gateway.run([*wrapper, *_command(*arguments)], check=False)
+
+    def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command that asks this daemon."""
+        return self.cli(*arguments, "--socket", str(self.socket_path))
+
+    def log_text(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def wait_log(self, text: str, times: int = 1) -> None:
+        assert holds(lambda: self.log_text().count(text) >= times), f"{text!r} is not in the log:\n{self.log_text()}"
+
+    def wait_mode(self, mode: str) -> None:
+        self.wait(lambda: self.status()["mode"] == mode and self.status()["ready"], f"mode {mode}")
+
+    def wait_decision(self, flow: Flow, decision: str) -> None:
+        self.wait(lambda: self.explain(flow)["decision"] == decision, decision)
+
+    def wait_in_kernel(self, flow: Flow) -> None:
+        self.wait(lambda: self.explain(flow)["in_kernel"] is True, "in the kernel")
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "gatewayd", *arguments]
+
+
+@contextmanager
+def daemon_in(lab: Lab, directory: Path) -> Iterator[LabDaemon]:
+    """A daemon of a gateway as good as new; whatever it leaves goes afterwards."""
+    daemon = LabDaemon(lab, directory)
+    try:
+        yield daemon
+    finally:
+        daemon.stop_for_good()
+        clean(lab)
+
+
+def clean(lab: Lab) -> None:
+    """No rules, no tracked connections."""
+    lab.gateway.run(["nft", "flush", "ruleset"])
+    flush_connections(lab.gateway)  # type: ignore[arg-type]
+
+
+# -- the kernel --------------------------------------------------------------------------------------------------
+
+
+def generation(lab: Lab) -> int:
+    """Goes up by one with every transaction of any program."""
+    with lab.gateway.entered():
+        tables = KernelTables.open(TABLE)
+    try:
+        return asyncio.run(tables.read_generation())
+    finally:
+        tables.close()
+
+
+def elements(lab: Lab) -> dict[str, frozenset[bytes]]:
+    """Keys of every set of ours."""
+
+    async def read() -> dict[str, frozenset[bytes]]:
+        found = {}
+        for each in (await tables.read_table()).sets:
+            if each.regular:
+                keys: set[bytes] = set()
+                async for piece in tables.read_elements(each.name):
+                    keys.update(piece)
+                found[each.name] = frozenset(keys)
+        return found
+
+    with lab.gateway.entered():
+        tables = KernelTables.open(TABLE)
+    try:
+        return asyncio.run(read())
+    finally:
+        tables.close()
+
+
+def set_handles(lab: Lab) -> dict[str, str]:
+    """The same handle is the same set, never emptied or made anew."""
+    listing = lab.gateway.run(["nft", "-a", "-t", "list", "ruleset"], check=False).stdout
+    return dict(re.findall(r"^\tset (c[46]_\w+) \{ # handle (\d+)", listing, re.MULTILINE))
+
+
+def connections(lab: Lab) -> list[ConnectionEvent]:
+    """All that the gateway tracks."""
+
+    async def read() -> list[ConnectionEvent]:
+        return [event async for batch in conntrack.dump(mark=0, mask=0) for event in batch]
+
+    conntrack = Conntrack()
+    with lab.gateway.entered():
+        conntrack.open()
+    try:
+        return asyncio.run(read())
+    finally:
+        conntrack.close()
+
+
+def mark_of(lab: Lab, flow: Flow) -> int | None:
+    """The ct mark of a flow; None if it is not tracked."""
+    return next((event.mark for event in connections(lab) if event.flow == flow), None)
+
+
+# -- the wire ----------------------------------------------------------------------------------------------------
+
+
+def seen_at_far_end(lab: Lab, flow: Flow, *, start: Side = "customers", turn_back: bool = False) -> bytes | None:
+    """The packet of the flow as it arrived, None if it did not within a second.
+
+    `turn_back`: it is expected where it came from, by the same interface.
+    """
+    near, far = (lab.inside, lab.outside) if start == "customers" else (lab.outside, lab.inside)
+    tokens = Tokens()
+    with Tap(near) as near_tap, Tap(near if turn_back else far) as far_tap:
+        near_tap.send(flow, tokens.payload(1))
+        deadline = time.monotonic() + 1.0
+        while (left_s := deadline - time.monotonic()) > 0:
+            if not select.select([far_tap], [], [], left_s)[0]:
+                break
+            for packet in far_tap.packets():
+                seen = parse_flow(packet)
+                if tokens.number_in(packet) == 1 and seen is not None and seen.source == flow.source:
+                    return packet
+    return None
+
+
+def dscp_of(packet: bytes | None) -> int | None:
+    """RFC 2474: the upper six bits of the traffic class."""
+    if packet is None:
+        return None
+    word = packet[1] if packet[0] >> 4 == 4 else int.from_bytes(packet[:2], "big") >> 4 & 0xFF
+    return word >> 2
+
+
+def decode(text: str) -> Any:
+    return msgspec.json.decode(text)

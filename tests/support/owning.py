@@ -1,0 +1,155 @@
+"""An Owner with its reconciler and sweeper on a kernel in memory, and time that passes when we say so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from gatewayd.compile.masks import compile_elements
+from gatewayd.demo.traffic import flow_of
+from gatewayd.errors import OperationRefused
+from gatewayd.kernel.fake import FakeTables
+from gatewayd.model import Flow, Registration, parse_prefix, parse_services
+from gatewayd.model.mask import set_name
+from gatewayd.model.policy import MarkLayout
+from gatewayd.model.transaction import RemoveElements, Ruleset, Transaction
+from gatewayd.owner import Owner
+from gatewayd.reconcile import Reconciler
+from gatewayd.registry.sources import SourceReading
+from gatewayd.settings.model import PolicySettings, RegistrySettings, Settings, SourceSettings
+from gatewayd.watch.decode import PacketEvent
+from tests.support.fake_conntrack import FakeConntrack
+from tests.support.manual_clock import ManualClock, until
+
+LAYOUT = MarkLayout(0xFF000000)
+REGISTERED = LAYOUT.registered
+FAR = "198.51.100.7"
+
+
+def registration(id: str, *clients: str, services: Iterable[str] = ("wireguard",), **fields: Any) -> Registration:
+    """Active and always open, unless `fields` say otherwise."""
+    return Registration(
+        id,
+        fields.pop("category", "bank"),
+        fields.pop("status", "active"),
+        tuple(sorted(parse_prefix(text) for text in clients)),
+        peers=tuple(sorted(parse_prefix(text) for text in fields.pop("peers", ()))),
+        services=parse_services(services),
+        **fields,
+    )
+
+
+def flow(source: str, service: str = "udp/51820", port: int = 40000, destination: str = FAR) -> Flow:
+    return flow_of(source, destination, service, port)
+
+
+def packet_event(seen: Flow) -> PacketEvent:
+    fields = {name: 0 for name in PacketEvent.__struct_fields__}
+    return PacketEvent(**fields | {"flow": seen})
+
+
+def settings_of(*sources: str, **policy: Any) -> Settings:
+    """Sources by name, in order; the rest are fields of the policy, which rejects and drains for 60 s."""
+    return Settings(
+        RegistrySettings(tuple(SourceSettings(name, f"file:/nowhere/{name}", allow_unsigned=True) for name in sources)),
+        PolicySettings(**{"mode": "reject", "drain_s": 60.0} | policy),
+    )
+
+
+class Owning:
+    """`written`: every transaction and ruleset that was committed, in order."""
+
+    def __init__(self, clock: ManualClock, settings: Settings, tables: FakeTables, conntrack: FakeConntrack) -> None:
+        self.clock = clock
+        self.tables = tables
+        self.conntrack = conntrack
+        self.written: list[Transaction | Ruleset] = []
+        self.refuse_writes = False
+        tables.before_write = self._before_write
+        self.reconciler = Reconciler(
+            tables,
+            "gatewayd",
+            clock=clock,
+            stopwatch=clock.stopwatch,
+            on_settled=lambda: self.owner.on_settled(),
+        )
+        self.owner = Owner(settings, self.reconciler, conntrack, clock=clock)  # type: ignore[arg-type]
+        self.sweeper = self.owner.sweeper
+
+    def _before_write(self, write: Transaction | Ruleset) -> None:
+        if self.refuse_writes:
+            raise OperationRefused("write", 16)
+        self.written.append(write)
+
+    # -- the world ---------------------------------------------------------------------------------------------
+
+    async def read(self, source: str, *registrations: Registration) -> None:
+        """The source was read, and holds these."""
+        by_id = {each.id: each for each in registrations}
+        await self.owner.deliver(SourceReading(source, by_id, {}, (), self.clock(), None, source))
+
+    def configure(self, **policy: Any) -> None:
+        """SIGHUP with another policy."""
+        settings = self.owner.settings
+        self.owner.reload(replace(settings, policy=replace(settings.policy, **policy)))
+
+    async def settled(self) -> None:
+        """The kernel is as desired and was read back, and the sweeper has nothing left to do now."""
+        await until(lambda: self.reconciler.unready() is None)
+        await asyncio.sleep(0.05)
+        await until(lambda: self.reconciler.unready() is None)
+
+    # -- the kernel --------------------------------------------------------------------------------------------
+
+    def passes(self, wanted: Registration) -> bool:
+        """Whether all its elements are in sets that the rules in force look into."""
+        table = self.tables.table
+        if table is None:
+            return False
+        used = {name: table.sets[name].keys for name in table.used if name in table.sets}
+        return all(
+            any(key in used.get(set_name(mask, generation), ()) for generation in range(4))
+            for mask, key in compile_elements(wanted)
+        )
+
+    def removed_keys(self) -> list[bytes]:
+        return [
+            key
+            for write in self.written
+            if isinstance(write, Transaction)
+            for operation in write.operations
+            if isinstance(operation, RemoveElements)
+            for key in operation.keys
+        ]
+
+    def rulesets(self) -> list[Ruleset]:
+        return [write for write in self.written if isinstance(write, Ruleset)]
+
+    def judged(self) -> int:
+        """The mark of a flow judged unregistered now."""
+        return LAYOUT.judged(self.reconciler.epoch)
+
+
+@asynccontextmanager
+async def owning(
+    clock: ManualClock,
+    settings: Settings | None = None,
+    *,
+    tables: FakeTables | None = None,
+    conntrack: FakeConntrack | None = None,
+) -> AsyncIterator[Owning]:
+    """The tasks of the daemon that have to do with the kernel run until the block ends."""
+    made = Owning(
+        clock, settings or settings_of("national"), tables or FakeTables(), conntrack or FakeConntrack()
+    )
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(work)
+            for work in (made.reconciler.run(), made.sweeper.run(), made.owner.keep_time())
+        ]
+        yield made
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,303 @@
+"""A reconciler on a fake kernel that watches every write: what passes now, and whether anything is lost.
+
+`oracle` is the dumb version of what shall be in the kernel; `passes` of what the rules do with a flow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gatewayd.compile.masks import compile_elements
+from gatewayd.compile.ruleset import RULE_SETS, compile_ruleset, policy_digest
+from gatewayd.kernel.fake import FakeTables
+from gatewayd.model.flow import Flow
+from gatewayd.model.mask import ANY_PEER, Mask, parse_set_name
+from gatewayd.model.policy import MarkLayout, Policy
+from gatewayd.model.prefix import mask_address, parse_address, parse_prefix
+from gatewayd.model.registration import Registration
+from gatewayd.model.service import BUNDLES, parse_services
+from gatewayd.model.transaction import Ruleset, TableReading, Transaction
+from gatewayd.reconcile import Reconciler
+from tests.support.planes import TABLE
+
+GUARD_S = 60
+"""A test that has not come to an end by then hangs."""
+FAR_END = {4: parse_address("192.0.2.1"), 6: parse_address("2001:db8:ffff::1")}
+
+Write = Transaction | Ruleset
+Element = tuple[Mask, bytes]
+
+
+def registered(id: str, *clients: str, peers: Iterable[str] = (), services: Iterable[str] = ()) -> Registration:
+    return Registration(
+        id,
+        "bank",
+        "active",
+        tuple(sorted(parse_prefix(text) for text in clients)),
+        None,
+        tuple(sorted(parse_prefix(text) for text in peers)),
+        parse_services(services),
+    )
+
+
+def hosts(count: int, start: int = 1, name: str = "host") -> list[Registration]:
+    return [
+        registered(f"{name}-{number}", f"10.0.{number >> 8}.{number & 255}")
+        for number in range(start, start + count)
+    ]
+
+
+def policy(mode: Any = "observe", scope: Sequence[str] = ("ipsec", "wireguard"), mask: int = 0xFF000000) -> Policy:
+    return Policy(mode, parse_services(scope), MarkLayout(mask))
+
+
+def oracle(registrations: Iterable[Registration]) -> dict[Mask, set[bytes]]:
+    """Every mask's keys, from nothing but the registrations."""
+    wanted: dict[Mask, set[bytes]] = {}
+    for registration in registrations:
+        for mask, key in compile_elements(registration):
+            wanted.setdefault(mask, set()).add(key)
+    return wanted
+
+
+def probes(registrations: Iterable[Registration]) -> list[Flow]:
+    """A flow of each client to each peer with each service, from the first addresses."""
+    flows = []
+    for registration in registrations:
+        for client in registration.clients:
+            peers = [peer.packed for peer in registration.peers if peer.family == client.family]
+            if not registration.peers:
+                peers = [FAR_END[client.family]]
+            for peer in peers:
+                for service in registration.services or parse_services(("udp/51820",)):
+                    flows.append(Flow(service.protocol, client.packed, peer, 4000, service.low))
+    return flows
+
+
+def looks_up(mask: Mask, keys: set[bytes], flow: Flow) -> bool:
+    """What the rules of one set say of a flow, in both roles."""
+    if mask.family != (4 if len(flow.source) == 4 else 6):
+        return False
+    if mask.selector in BUNDLES and not any(
+        service.matches(flow.protocol, flow.destination_port) for service in BUNDLES[mask.selector]
+    ):
+        return False
+    suffix = bytes((flow.protocol, 0, 0, 0)) if mask.has_protocol else b""
+    if mask.port_length:
+        port = flow.destination_port & (0xFFFF << (16 - mask.port_length))
+        suffix += port.to_bytes(2, "big") + b"\0\0"
+    for client, peer in ((flow.source, flow.destination), (flow.destination, flow.source)):
+        key = mask_address(client, mask.client_length)
+        if mask.peer_length != ANY_PEER:
+            key += mask_address(peer, mask.peer_length)
+        if key + suffix in keys:
+            return True
+    return False
+
+
+class WatchedTables(FakeTables):
+    """A fake that remembers its writes. `after_write`, like `before_write`, may raise: then the write was done."""
+
+    def __init__(self, *, tells_counts: bool = True) -> None:
+        super().__init__(tells_counts=tells_counts)
+        self.writes: list[Write] = []
+        self.after_write: Callable[[Write], None] = lambda _: None
+        self._waiting: list[asyncio.Future[None]] = []
+
+    async def activity(self) -> None:
+        """Until the reconciler next asks for something; it looks at the generation all the time."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        await waiter
+
+    def _touched(self) -> None:
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiting.clear()
+
+    async def read_generation(self) -> int:
+        self._touched()
+        return await super().read_generation()
+
+    async def read_table(self) -> TableReading:
+        self._touched()
+        return await super().read_table()
+
+    async def commit(self, transaction: Transaction) -> None:
+        await super().commit(transaction)
+        await asyncio.sleep(0)
+        self._touched()
+        self.writes.append(transaction)
+        self.after_write(transaction)
+
+    async def replace_rules(self, ruleset: Ruleset) -> None:
+        await super().replace_rules(ruleset)
+        await asyncio.sleep(0)
+        self.writes.append(ruleset)
+        self.after_write(ruleset)
+
+    def looked_into(self) -> dict[Mask, set[bytes]]:
+        """Keys by mask, of the sets that the rules use."""
+        found: dict[Mask, set[bytes]] = {}
+        for name in self.table.used - RULE_SETS if self.table is not None else ():
+            parsed = parse_set_name(name)
+            assert parsed is not None
+            assert self.table is not None
+            found.setdefault(parsed[0], set()).update(self.table.sets[name].keys)
+        return found
+
+    def sets_of(self, mask: Mask) -> list[set[bytes]]:
+        """The contents of all sets of a mask, looked into or not."""
+        sets = self.table.sets if self.table is not None else {}
+        return [found.keys for name, found in sets.items() if (parse_set_name(name) or ("",))[0] == mask]
+
+    def passes(self, flow: Flow) -> bool:
+        return any(looks_up(mask, keys, flow) for mask, keys in self.looked_into().items())
+
+    def causes(self) -> list[str]:
+        return ["rules" if isinstance(write, Ruleset) else write.cause for write in self.writes]
+
+
+class Stopwatch:
+    """A clock that only the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Rig:
+    """One fake kernel, the registry and policy wanted, and a reconciler that may be thrown away."""
+
+    fake: WatchedTables = field(default_factory=WatchedTables)
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    wanted: dict[str, Registration] = field(default_factory=dict)
+    policy: Policy = field(default_factory=policy)
+    settled: int = 0
+
+    def __post_init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+        self._stirred = asyncio.Event()
+        self.reconciler = self._make()
+
+    def _make(self) -> Reconciler:
+        made = Reconciler(
+            self.fake, TABLE, clock=lambda: 5000.0, stopwatch=self.stopwatch, on_settled=self._on_settled
+        )
+        for registration in self.wanted.values():
+            made.add(registration)
+        return made
+
+    def _on_settled(self) -> None:
+        assert self.reconciler.picture.count_missing() == 0
+        self.settled += 1
+        self._stirred.set()
+
+    def copy_kernel(self) -> WatchedTables:
+        copied = WatchedTables(tells_counts=self.fake.tells_counts)
+        copied.table, copied.generation = copy.deepcopy(self.fake.table), self.fake.generation
+        return copied
+
+    def want(self, registrations: Iterable[Registration], policy: Policy | None = None) -> None:
+        """Move to these registrations in the owner's way: upserts (new before old), then withdrawals."""
+        new = {registration.id: registration for registration in registrations}
+        for id, registration in new.items():
+            old = self.wanted.get(id)
+            if old != registration:
+                self.reconciler.add(registration)
+                if old is not None:
+                    self.reconciler.remove(old)
+                self.wanted[id] = registration
+        for id in [id for id in self.wanted if id not in new]:
+            self.reconciler.remove(self.wanted.pop(id))
+        if policy is not None:
+            self.policy = policy
+        self.reconciler.want_policy(self.policy)
+
+    async def settle(self) -> None:
+        """Run until the kernel is as desired. Whatever ends the task is raised."""
+        self.reconciler.want_policy(self.policy)
+        if self._task is None:
+            self._task = asyncio.create_task(self.reconciler.run())
+        async with asyncio.timeout(GUARD_S):
+            while not self.is_settled():
+                self._stirred.clear()
+                woken = asyncio.create_task(self._stirred.wait())
+                await asyncio.wait({woken, self._task}, return_when=asyncio.FIRST_COMPLETED)
+                woken.cancel()
+                if self._task.done():
+                    task, self._task = self._task, None
+                    task.result()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Look again whenever the reconciler did something."""
+        async with asyncio.timeout(GUARD_S):
+            while not condition():
+                await self.fake.activity()
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait({self._task})
+            self._task = None
+
+    async def restart(self) -> None:
+        """A new process: no memory but the registry."""
+        await self.stop()
+        self.reconciler = self._make()
+
+    def is_settled(self) -> bool:
+        reconciler, table = self.reconciler, self.fake.table
+        return (
+            reconciler.unready() is None
+            and table is not None
+            and reconciler.picture.count_surplus() == 0
+            and not reconciler.picture.retired
+            and set(table.sets) - RULE_SETS == table.used - RULE_SETS
+            and self.elements() == oracle(self.wanted.values())
+            and reconciler.picture.tag is not None
+            and table.rules == self.expected_rules()
+        )
+
+    def elements(self) -> dict[Mask, set[bytes]]:
+        return {mask: keys for mask, keys in self.fake.looked_into().items() if keys}
+
+    def expected_rules(self) -> str:
+        assert self.fake.table is not None
+        hooks = {parsed[0]: name for name in self.fake.table.used if (parsed := parse_set_name(name)) is not None}
+        return compile_ruleset(TABLE, self.policy, hooks, self.reconciler.epoch).text
+
+
+class Witness:
+    """Says of every write whether a flow that passed before and is registered after was lost by it."""
+
+    def __init__(self, rig: Rig, after: Sequence[Registration]) -> None:
+        self.rig = rig
+        flows = probes([*rig.wanted.values(), *after])
+        still = oracle(after)
+        self.protected = [
+            flow
+            for flow in flows
+            if rig.fake.passes(flow) and any(looks_up(mask, keys, flow) for mask, keys in still.items())
+        ]
+        self.wanted = still
+        tag = rig.reconciler.picture.tag
+        self.policy = tag.policy if tag is not None else ""
+
+    def look(self, write: Write) -> None:
+        lost = [flow for flow in self.protected if not self.rig.fake.passes(flow)]
+        assert not lost, f"lost by {write}"
+        if isinstance(write, Ruleset) and write.policy != self.policy:
+            self.policy = write.policy
+            there = self.rig.fake.looked_into()
+            partial = [mask for mask, keys in self.wanted.items() if not keys <= there.get(mask, set())]
+            assert not partial, f"a new policy over a partial allowlist: {partial}"
+            assert write.policy == policy_digest(self.rig.policy)

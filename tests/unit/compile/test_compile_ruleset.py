@@ -1,0 +1,364 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from itertools import permutations
+
+import pytest
+
+from gatewayd.compile import compile_ruleset, parse_tag, policy_digest, replace_script
+from gatewayd.compile.ruleset import COUNTERS, RULE_SETS
+from gatewayd.model import Service, parse_services
+from gatewayd.model.mask import ANY_PEER, Mask, set_name
+from gatewayd.model.policy import MarkLayout, Policy
+from gatewayd.model.service import BUNDLES
+from gatewayd.model.transaction import RulesTag
+
+LAYOUT = MarkLayout(0xFF000000)
+OBSERVE = Policy("observe", parse_services(["ipsec", "wireguard"]), LAYOUT)
+REJECT = replace(OBSERVE, mode="reject")
+HOOKS = {mask: set_name(mask, 0) for mask in (Mask(4, 29), Mask(4, 32, 24, "ipsec"), Mask(6, 48))}
+
+
+def chains_of(policy: Policy, hooks: Mapping[Mask, str] | None = None, epoch: int = 1) -> dict[str, list[str]]:
+    """The lines of each chain, declarations of hooks included."""
+    text = compile_ruleset("gatewayd", policy, HOOKS if hooks is None else hooks, epoch).text
+    found = re.findall(r"^\tchain (\w+) \{\n(.*?)^\t\}$", text, re.M | re.S)
+    assert len(found) == len(dict(found)), "a chain is declared twice"
+    return {name: [line.strip() for line in body.splitlines()] for name, body in found}
+
+
+def every_mask() -> list[Mask]:
+    selectors = ("", *BUNDLES, "proto", "port1", "port9", "port16")
+    return [
+        Mask(family, length, peer, selector)
+        for family, length in ((4, 29), (4, 32), (6, 48), (6, 128))
+        for peer in (ANY_PEER, length, 24)
+        for selector in selectors
+    ]
+
+
+def test_the_text_is_the_same_for_the_same_input_in_any_order() -> None:
+    texts = {compile_ruleset("gatewayd", REJECT, dict(some), 1) for some in permutations(HOOKS.items())}
+    assert len(texts) == 1
+    turned = replace(REJECT, scope=tuple(reversed(REJECT.scope)))
+    assert chains_of(turned)["scope"] == chains_of(REJECT)["scope"]
+
+
+def test_every_jump_leads_to_a_chain_that_is_declared_before_it() -> None:
+    for mode in ("observe", "mark", "limit", "reject"):
+        policy = replace(OBSERVE, mode=mode, registered_dscp=46, scope=parse_services([*BUNDLES, "tcp/1-5", "udp"]))
+        text = compile_ruleset("gatewayd", policy, {mask: str(mask) for mask in every_mask()}, 1).text
+        declared = set(re.findall(r"chain (\w+) \{", text))
+        assert set(re.findall(r"(?:goto|jump) (\w+)", text)) <= declared
+        assert declared <= {"forward", *re.findall(r"(?:goto|jump) (\w+)", text)}
+
+
+def test_the_ruleset_says_which_sets_it_looks_into_and_all_of_them_it_does() -> None:
+    hooks = {mask: set_name(mask, 2) for mask in every_mask()}
+    ruleset = compile_ruleset("gatewayd", OBSERVE, hooks, 1)
+    assert ruleset.set_names == frozenset(hooks.values()) == set(re.findall(r"@(\w+) goto", ruleset.text))
+
+
+def test_each_set_is_looked_up_once_as_source_and_once_as_destination() -> None:
+    for mask in every_mask():
+        text = compile_ruleset("gatewayd", OBSERVE, {mask: str(mask)}, 1).text
+        first, second = re.findall(rf"^\t\t(.*) @{mask} goto registered$", text, re.M)
+        word = "ip" if mask.family == 4 else "ip6"
+        assert first.startswith(f"{word} saddr")
+        assert second.startswith(f"{word} daddr")
+        assert second == first.replace("saddr", "?").replace("daddr", "saddr").replace("?", "daddr")
+        assert ("saddr" in second) == (mask.peer_length != ANY_PEER)
+
+
+@pytest.mark.parametrize(
+    ("mask", "lookup"),
+    [
+        (Mask(4, 32), "ip saddr @c4_32"),
+        (Mask(4, 29), "ip saddr & 255.255.255.248 @c4_29"),
+        (Mask(6, 128), "ip6 saddr @c6_128"),
+        (Mask(6, 48), "ip6 saddr & ffff:ffff:ffff:: @c6_48"),
+        (Mask(4, 29, 32), "ip saddr & 255.255.255.248 . ip daddr @c4_29_p32"),
+        (Mask(4, 32, 24, "ipsec"), "ip saddr . ip daddr & 255.255.255.0 @c4_32_p24_ipsec"),
+        (Mask(4, 32, ANY_PEER, "proto"), "ip saddr . meta l4proto @c4_32_proto"),
+        (Mask(4, 32, ANY_PEER, "port16"), "ip saddr . meta l4proto . th dport @c4_32_port16"),
+        (Mask(4, 32, ANY_PEER, "port7"), "ip saddr . meta l4proto . th dport & 0xfe00 @c4_32_port7"),
+        (
+            Mask(6, 64, 128, "port1"),
+            "ip6 saddr & ffff:ffff:ffff:ffff:: . ip6 daddr . meta l4proto . th dport & 0x8000 @c6_64_p128_port1",
+        ),
+    ],
+)
+def test_a_look_up_names_the_significant_bits(mask: Mask, lookup: str) -> None:
+    text = compile_ruleset("gatewayd", OBSERVE, {mask: str(mask)}, 1).text
+    assert f"\t\t{lookup} goto registered\n" in text
+
+
+def test_longer_prefixes_are_looked_up_first() -> None:
+    hooks = {mask: str(mask) for mask in (Mask(4, 8), Mask(4, 32), Mask(4, 24))}
+    assert [line.split("@")[1].split()[0] for line in chains_of(OBSERVE, hooks)["classify4"]] == [
+        "c4_32", "c4_32", "c4_24", "c4_24", "c4_8", "c4_8",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("bundle", "guards"),
+    [
+        ("ipsec", ["meta l4proto { 50, 51 }", "meta l4proto . th dport { 17 . 500, 17 . 4500 }"]),
+        ("wireguard", ["meta l4proto . th dport { 17 . 51820 }"]),
+        ("openvpn", ["meta l4proto . th dport { 6 . 1194, 17 . 1194 }"]),
+        ("pptp", ["meta l4proto { 47 }", "meta l4proto . th dport { 6 . 1723 }"]),
+        ("l2tp", ["meta l4proto . th dport { 17 . 1701 }"]),
+    ],
+)
+def test_sets_of_a_bundle_are_for_flows_of_its_services_alone(bundle: str, guards: list[str]) -> None:
+    mask = Mask(6, 48, ANY_PEER, bundle)
+    chains = chains_of(OBSERVE, {mask: str(mask)})
+    assert chains["classify6"] == [f"{guard} jump classify6_{bundle}" for guard in guards]
+    assert len(chains[f"classify6_{bundle}"]) == 2
+    assert chains["classify4"] == []
+
+
+def test_a_bundle_without_ports_would_be_told_by_its_protocols_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BUNDLES, "tunnels", (Service(47), Service(50)))
+    mask = Mask(4, 24, ANY_PEER, "tunnels")
+    assert chains_of(OBSERVE, {mask: str(mask)})["classify4"] == ["meta l4proto { 47, 50 } jump classify4_tunnels"]
+
+
+def test_sets_with_ports_in_the_key_are_for_protocols_that_have_ports() -> None:
+    hooks = {mask: str(mask) for mask in (Mask(4, 32, ANY_PEER, "port16"), Mask(4, 32, ANY_PEER, "port9"))}
+    chains = chains_of(OBSERVE, hooks)
+    assert chains["classify4"] == ["meta l4proto { 6, 17, 132, 136 } jump classify4_ports"]
+    assert len(chains["classify4_ports"]) == 4
+
+
+def test_flows_known_as_registered_are_accepted_before_anything_else_and_the_rule_carries_the_tag() -> None:
+    ruleset = compile_ruleset("gatewayd", REJECT, HOOKS, 5)
+    first = chains_of(REJECT, epoch=5)["forward"][1]
+    assert first == (
+        f'ct mark & 0x80000000 == 0x80000000 counter name registered_packets accept comment "{ruleset.tag}"'
+    )
+
+
+def test_the_epoch_is_in_the_mark_of_what_was_judged_and_other_bits_are_kept() -> None:
+    chains = chains_of(replace(REJECT, mark_layout=MarkLayout(0x000FF000)), epoch=3)
+    assert chains["forward"][2] == "ct mark & 0x0007f000 == 0x00003000 goto unregistered"
+    assert "ct mark set ct mark & 0xfff00fff | 0x00003000" in chains["judge"]
+    assert "ct mark set ct mark & 0xfff00fff | 0x00080000" in chains["registered"]
+
+
+def test_registered_flows_are_seen_by_conntrack_before_they_are_marked() -> None:
+    lines = chains_of(OBSERVE)["registered"]
+    assert lines[0].startswith("ct event set 0x")
+    assert lines[-1] == "accept"
+
+
+def test_only_the_original_direction_is_judged() -> None:
+    assert chains_of(REJECT)["judge"][0] == "ct direction reply accept"
+
+
+def test_the_priority_is_the_operators_and_the_policy_of_the_chain_is_always_accept() -> None:
+    for policy in (OBSERVE, replace(REJECT, priority=-150)):
+        assert chains_of(policy)["forward"][0] == (
+            f"type filter hook forward priority {policy.priority}; policy accept;"
+        )
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "tests"),
+    [
+        ((), (), ["goto scope"]),
+        (("ppp*",), (), ['iifname { "ppp*" } goto scope', 'oifname { "ppp*" } goto scope']),
+        ((), ("eth1", "eth0"), ['iifname { "eth0", "eth1" } goto scope', 'oifname { "eth0", "eth1" } goto scope']),
+        (
+            ("ppp*",),
+            ("eth0",),
+            [
+                'iifname { "ppp*" } oifname { "eth0" } goto scope',
+                'iifname { "eth0" } oifname { "ppp*" } goto scope',
+            ],
+        ),
+    ],
+)
+def test_a_side_without_interfaces_is_any_interface(
+    inside: tuple[str, ...], outside: tuple[str, ...], tests: list[str]
+) -> None:
+    assert chains_of(replace(OBSERVE, inside=inside, outside=outside))["forward"][3:] == tests
+
+
+@pytest.mark.parametrize(
+    ("words", "scope", "ports"),
+    [
+        ("", [], {}),
+        ("esp gre", ["meta l4proto vmap { 47 : goto judge, 50 : goto judge }"], {}),
+        (
+            "ipsec tcp/8000-8100",
+            ["meta l4proto vmap { 6 : goto scope_6, 17 : goto scope_17, 50 : goto judge, 51 : goto judge }"],
+            {
+                "scope_6": ["th dport { 8000-8100 } goto judge"],
+                "scope_17": ["th dport { 500, 4500 } goto judge"],
+            },
+        ),
+        ("udp wireguard", ["meta l4proto vmap { 17 : goto judge }"], {}),
+    ],
+)
+def test_the_scope_is_one_look_up_of_the_protocol_and_one_of_the_port(
+    words: str, scope: list[str], ports: dict[str, list[str]]
+) -> None:
+    chains = chains_of(replace(OBSERVE, scope=parse_services(words.split())))
+    assert chains["scope"] == scope
+    assert {name: lines for name, lines in chains.items() if name.startswith("scope_")} == ports
+
+
+def test_observing_enforces_nothing() -> None:
+    everything = replace(OBSERVE, unregistered_dscp=8, unregistered_mark=1, canary_percent=5, limit_bytes_s=1)
+    ruleset = compile_ruleset("gatewayd", everything, HOOKS, 1)
+    assert chains_of(everything)["unregistered"] == ["counter name unregistered_packets", "accept"]
+    assert "drop" not in ruleset.text
+    assert "reject with" not in ruleset.text
+    assert "dscp" not in ruleset.text
+
+
+def test_every_mode_but_reject_ends_in_accept_and_reject_always_answers() -> None:
+    for mode in ("observe", "mark", "limit"):
+        assert chains_of(replace(OBSERVE, mode=mode))["unregistered"][-1] == "accept"
+    text = compile_ruleset("gatewayd", REJECT, HOOKS, 1).text
+    assert chains_of(REJECT)["unregistered"][1:4] == [
+        "counter name rejected_packets",
+        "meta l4proto tcp reject with tcp reset",
+        "reject with icmpx admin-prohibited",
+    ]
+    assert not re.search(r"\bdrop\b", text)
+
+
+def test_marking_sets_what_boxes_downstream_see() -> None:
+    policy = replace(
+        OBSERVE, mode="mark", registered_dscp=46, registered_mark=0x10, unregistered_dscp=0, unregistered_mark=0
+    )
+    chains = chains_of(policy)
+    registered = ["ip dscp set 46", "ip6 dscp set 46", "meta mark set 0x00000010", "accept"]
+    assert chains["registered_packet"] == ["counter name registered_packets", *registered]
+    assert chains["registered"][-4:] == registered
+    assert chains["unregistered"][1:] == ["ip dscp set 0", "ip6 dscp set 0", "meta mark set 0x00000000", "accept"]
+    assert "goto registered_packet" in chains["forward"][1]
+
+
+def test_a_limit_is_each_openers_own_and_untracked_packets_are_limited_by_source() -> None:
+    policy = replace(OBSERVE, mode="limit", limit_bytes_s=1000)
+    text = compile_ruleset("gatewayd", policy, HOOKS, 1).text
+    assert set(re.findall(r"set (limited\d) \{", text)) == RULE_SETS
+    rate = "limit rate over 1000 bytes/second burst 1000 bytes } counter name limited_packets drop"
+    assert chains_of(policy)["unregistered"][1:-1] == [
+        f"update @limited4 {{ ct original ip saddr {rate}",
+        f"ct state untracked update @limited4 {{ ip saddr {rate}",
+        f"update @limited6 {{ ct original ip6 saddr {rate}",
+        f"ct state untracked update @limited6 {{ ip6 saddr {rate}",
+    ]
+
+
+@pytest.mark.parametrize("mode", ["mark", "limit", "reject"])
+def test_beyond_the_canary_packets_are_accepted_before_anything_is_done_to_them(mode: str) -> None:
+    lines = chains_of(replace(OBSERVE, mode=mode, canary_percent=25, unregistered_dscp=8))["unregistered"]
+    beyond = "saddr mod 100 seed 0x67617465 >= 25 accept"
+    assert lines[1:5] == [
+        f"meta nfproto ipv4 jhash ct original ip {beyond}",
+        f"meta nfproto ipv6 jhash ct original ip6 {beyond}",
+        f"meta nfproto ipv4 ct state untracked jhash ip {beyond}",
+        f"meta nfproto ipv6 ct state untracked jhash ip6 {beyond}",
+    ]
+
+
+def test_a_full_canary_tests_nothing() -> None:
+    assert not any("jhash" in line for line in chains_of(REJECT)["unregistered"])
+
+
+def test_counters_are_declared_in_every_ruleset() -> None:
+    text = compile_ruleset("gatewayd", OBSERVE, {}, 1).text
+    assert re.findall(r"^\tcounter (\w+) \{$", text, re.M) == list(COUNTERS)
+
+
+def test_the_log_is_bounded_and_goes_to_our_group_before_the_verdict() -> None:
+    lines = chains_of(replace(REJECT, log_group=77, log_packets_s=9))["judge"]
+    assert lines[-2:] == [
+        "limit rate 9/second burst 9 packets log group 77 snaplen 128 queue-threshold 1",
+        "goto unregistered",
+    ]
+
+
+OTHER_POLICIES = {
+    "mode": "mark",
+    "scope": (Service(50),),
+    "mark_layout": MarkLayout(0xF0),
+    "priority": -20,
+    "inside": ("eth1",),
+    "outside": ("eth0",),
+    "canary_percent": 5,
+    "registered_dscp": 0,
+    "registered_mark": 0,
+    "unregistered_dscp": 0,
+    "unregistered_mark": 0,
+    "limit_bytes_s": 1,
+}
+OTHER_LOGGING = {"log_group": 1, "log_packets_s": 1}
+
+
+def test_how_much_is_logged_is_no_other_policy() -> None:
+    assert policy_digest(replace(OBSERVE, **OTHER_LOGGING)) == policy_digest(OBSERVE)
+
+
+def test_each_field_of_the_policy_is_in_its_digest() -> None:
+    assert OTHER_POLICIES.keys() | OTHER_LOGGING.keys() == {field.name for field in fields(Policy)}
+    others = [replace(OBSERVE, **{name: value}) for name, value in OTHER_POLICIES.items()]
+    assert len({policy_digest(policy) for policy in (OBSERVE, *others)}) == len(others) + 1
+    assert policy_digest(OBSERVE) == policy_digest(replace(OBSERVE))
+
+
+def test_new_hooks_are_a_new_digest_of_rules_but_the_same_policy() -> None:
+    old = compile_ruleset("gatewayd", REJECT, HOOKS, 1)
+    new = compile_ruleset("gatewayd", REJECT, {**HOOKS, Mask(4, 8): "c4_8"}, 1)
+    assert old.policy == new.policy == policy_digest(REJECT)
+    assert old.tag != new.tag
+
+
+def test_the_tag_is_read_back_and_tells_epochs_hooks_tables_and_policies_apart() -> None:
+    rulesets = [
+        compile_ruleset("gatewayd", REJECT, HOOKS, 1),
+        compile_ruleset("gatewayd", REJECT, HOOKS, 2),
+        compile_ruleset("gatewayd", REJECT, {}, 1),
+        compile_ruleset("other", REJECT, HOOKS, 1),
+        compile_ruleset("gatewayd", OBSERVE, HOOKS, 1),
+    ]
+    tags = [parse_tag(ruleset.tag) for ruleset in rulesets]
+    assert len({tag.digest for tag in tags if tag is not None}) == len(rulesets)
+    assert tags[1] == RulesTag(2, policy_digest(REJECT), tags[1].digest if tags[1] else "")
+    assert all(len(ruleset.tag) <= 128 for ruleset in rulesets), "nft takes comments up to 128 characters"
+
+
+@pytest.mark.parametrize(
+    "comment",
+    [
+        "",
+        "accept ours",
+        "gatewayd epoch=1 policy=x",
+        "gatewayd epoch=1 policy=x rules=y more=z",
+        "crowdsec epoch=1 policy=x rules=y",
+        "gatewayd epoch=one policy=x rules=y",
+        "gatewayd epoch policy rules",
+        "gatewayd epoch=1 policy=x digest=y",
+    ],
+)
+def test_other_comments_are_no_tags(comment: str) -> None:
+    assert parse_tag(comment) is None
+
+
+def test_replacing_takes_all_chains_away_and_puts_ours_in_one_script() -> None:
+    ruleset = compile_ruleset("gatewayd", OBSERVE, HOOKS, 1)
+    script = replace_script(ruleset, "gatewayd", {"judge", "forward", "somebodys"})
+    names = ["forward", "judge", "somebodys"]
+    assert script == (
+        "".join(f"flush chain inet gatewayd {name}\n" for name in names)
+        + "".join(f"delete chain inet gatewayd {name}\n" for name in names)
+        + ruleset.text
+    )
+    assert replace_script(ruleset, "gatewayd", []) == ruleset.text

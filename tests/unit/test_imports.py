@@ -1,0 +1,263 @@
+"""The house rules about imports (STYLE.md), read with `ast`: one direction, and no I/O in what is pure.
+
+A new module must be put into PURE, IO or COMPOSITION here; a new arrow between packages into MAY_IMPORT.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import gatewayd
+
+ROOT = Path(gatewayd.__file__).parent
+
+MAY_IMPORT: dict[str, str] = {
+    # In the order of the data: a package imports from those above it alone. `gatewayd` is the version.
+    "gatewayd": "",
+    "errors": "",
+    "log": "",
+    "notify": "",
+    "model": "errors",
+    "settings": "errors model",
+    "registry": "gatewayd errors model settings",
+    "allowlist": "model",
+    "compile": "model",
+    "reconcile": "errors log model compile",
+    "kernel": "errors model compile",
+    "watch": "errors model kernel",
+    "api": "errors log model",
+    "sweep": "errors log model kernel",
+    "owner": "errors log model settings registry allowlist reconcile kernel watch sweep",
+    "answers": "gatewayd errors model registry allowlist compile watch api owner",
+    "daemon": "gatewayd errors log notify model settings registry reconcile kernel watch api owner answers",
+    "demo": "errors model",
+    "cli": "gatewayd errors model settings registry compile reconcile kernel api owner daemon demo",
+    "__main__": "cli",
+}
+
+PURE = """
+    gatewayd errors
+    model model.flow model.mask model.msisdn model.policy model.prefix model.registration model.service
+    model.transaction
+    settings.load settings.model settings.readers settings.restart settings.schema settings.tree settings.values
+    registry.feed registry.feed_files registry.guard registry.held registry.inflate registry.kept registry.loss
+    registry.merge registry.notification registry.origin registry.prefixes registry.reading registry.record
+    registry.staleness
+    registry.authoring registry.authoring.canonical registry.authoring.readers registry.authoring.schema
+    allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule
+    compile compile.canary compile.desired compile.masks compile.ruleset
+    reconcile.dataplane reconcile.forecast reconcile.picture reconcile.steps
+    kernel kernel.attributes kernel.conntrack_codec kernel.fake kernel.tables_codec
+    watch watch.aggregate watch.attribute watch.decode watch.event_filter
+    api api.metrics api.parameters api.queries api.views
+    demo demo.packets demo.world
+"""
+"""No clock, file, socket, process, randomness or environment; takes `now` and bytes as arguments. A package whose
+`__init__` gathers shells too is under IO."""
+
+IO = """
+    log notify
+    settings settings.file
+    registry registry.fetch registry.file_source registry.files registry.sources
+    registry.authoring.database registry.authoring.importing
+    reconcile reconcile.loop
+    kernel.conntrack kernel.netlink kernel.nft kernel.tables
+    watch.source
+    api.app
+    demo.announced demo.cast demo.gateway demo.handshake demo.keep demo.lab demo.namespace demo.scenario demo.stage
+    demo.stream demo.tap demo.traffic
+"""
+
+COMPOSITION = """
+    sweep owner answers daemon __main__
+    cli cli.check cli.client cli.demo cli.explain cli.flows cli.output cli.plan cli.registrations cli.registry
+    cli.run cli.status cli.sync cli.teardown
+"""
+
+TOUCHES_THE_WORLD = """
+    asyncio concurrent ctypes fcntl glob http importlib io logging mmap multiprocessing os pathlib platform queue
+    random resource sched secrets select selectors shutil signal socket socketserver sqlite3 ssl stat subprocess sys
+    syslog tempfile threading time uuid
+"""
+"""Modules of the standard library that no pure module imports."""
+
+HARMLESS = {"io": {"BytesIO", "StringIO"}, "os": {"strerror"}, "sys": {"byteorder"}}
+"""What pure modules may use of those, name by name."""
+
+THIRD_PARTY: dict[str, str] = {
+    "aiohttp": "registry.fetch api.app cli.client",
+    "click": "cli.*",
+    "joserfc": "registry.notification",
+    "msgspec": "*",
+    "prometheus_client": "api.metrics api.app",
+    "pyroute2": "kernel.* demo.*",
+    "pytricia": "allowlist.radix",
+    "rich": "cli.* demo.*",
+    "uvloop": "cli.run",
+    "watchfiles": "registry.file_source",
+    "yaml": "settings.load",
+    "yarl": "registry.fetch",
+}
+"""Where each library may be imported."""
+PURE_LIBRARIES = frozenset({"joserfc", "msgspec", "prometheus_client", "pytricia", "yaml"})
+
+WRONG_TODAY: set[tuple[str, str]] = set()
+"""Pure modules that import a shell; may only become fewer."""
+
+
+def source_files() -> dict[str, Path]:
+    """Every module under gatewayd by its short name: `compile.masks`, `compile` for the package, `gatewayd`."""
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        found[".".join(parts) or "gatewayd"] = path
+    return found
+
+
+MODULES = source_files()
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(), str(MODULES[module]))
+
+
+def imported_names(module: str) -> Iterator[str]:
+    """Absolute names as written: `os.path`; for `from a.b import c` both `a.b` and `a.b.c`."""
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: a relative import"
+            assert node.module
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_imports(module: str) -> set[str]:
+    """Modules of gatewayd that `module` imports; a package only where something of its `__init__` is taken."""
+    found = set()
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Import):
+            found |= {short_name(alias.name) for alias in node.names if is_ours(alias.name)}
+        elif isinstance(node, ast.ImportFrom) and node.module and is_ours(node.module):
+            for alias in node.names:
+                whole = short_name(f"{node.module}.{alias.name}")
+                found.add(whole if whole in MODULES else short_name(node.module))
+    return found - {module}
+
+
+def foreign_imports(module: str) -> set[str]:
+    """Top-level names of what is not ours."""
+    tops = {name.partition(".")[0] for name in imported_names(module) if not is_ours(name)}
+    return tops - {"__future__", "_typeshed"}
+
+
+def is_ours(name: str) -> bool:
+    return name.partition(".")[0] == "gatewayd"
+
+
+def short_name(name: str) -> str:
+    return name.removeprefix("gatewayd.")
+
+
+def package_of(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def is_named(module: str, patterns: str) -> bool:
+    return any(
+        pattern in ("*", module) or (pattern.endswith(".*") and package_of(module) == pattern[:-2])
+        for pattern in patterns.split()
+    )
+
+
+def uses_of(module: str, library: str) -> set[str]:
+    """What is taken of an imported library: `os.strerror` and `from os import strerror` give strerror."""
+    names = set()
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == library:
+            names.add(node.attr)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == library:
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            assert not any(alias.asname for alias in node.names if alias.name == library), "rename it nowhere"
+    return names
+
+
+def test_every_module_is_either_pure_or_a_shell_or_composition() -> None:
+    listed = [*PURE.split(), *IO.split(), *COMPOSITION.split()]
+    assert len(listed) == len(set(listed)), "a module is listed twice"
+    assert set(listed) - MODULES.keys() == set(), "these are listed and do not exist"
+    assert MODULES.keys() - set(listed) == set(), "list these in PURE, IO or COMPOSITION"
+
+
+def test_the_table_of_arrows_is_complete_and_points_one_way() -> None:
+    assert {package_of(module) for module in MODULES} == set(MAY_IMPORT)
+    above: set[str] = set()
+    for package, others in MAY_IMPORT.items():
+        assert set(others.split()) <= above, f"{package} is to import from what stands below it"
+        above.add(package)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_no_arrow_points_upward(module: str) -> None:
+    package = package_of(module)
+    packages = {package_of(each) for each in own_imports(module)} - {package}
+    assert packages <= set(MAY_IMPORT[package].split())
+
+
+@pytest.mark.parametrize("module", sorted(PURE.split()))
+def test_a_pure_module_imports_pure_modules_alone(module: str) -> None:
+    shells = own_imports(module) - set(PURE.split())
+    assert {(module, shell) for shell in shells} <= WRONG_TODAY
+
+
+def test_what_is_wrong_today_still_is() -> None:
+    """Whoever puts one right takes it off the list."""
+    assert all(shell in own_imports(module) for module, shell in WRONG_TODAY)
+
+
+@pytest.mark.parametrize("module", sorted(PURE.split()))
+def test_a_pure_module_does_no_io(module: str) -> None:
+    foreign = foreign_imports(module)
+    for library in foreign & set(TOUCHES_THE_WORLD.split()):
+        assert library in HARMLESS
+        assert uses_of(module, library) <= HARMLESS[library]
+    assert foreign - set(sys.stdlib_module_names) <= PURE_LIBRARIES
+
+
+@pytest.mark.parametrize("module", sorted(PURE.split()))
+def test_a_pure_module_asks_no_clock_and_opens_nothing(module: str) -> None:
+    for node in ast.walk(tree_of(module)):
+        assert not isinstance(node, ast.Await | ast.AsyncFor | ast.AsyncWith) or module == "kernel.fake"
+        if isinstance(node, ast.Call):
+            called = node.func
+            if isinstance(called, ast.Attribute):
+                assert called.attr not in ("now", "today", "utcnow"), f"line {node.lineno}"
+            elif isinstance(called, ast.Name):
+                assert called.id not in ("open", "print", "input", "breakpoint"), f"line {node.lineno}"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_library_is_imported_where_it_belongs_and_nowhere_else(module: str) -> None:
+    for library in foreign_imports(module) - set(sys.stdlib_module_names):
+        assert library in THIRD_PARTY, f"{library} has no place yet"
+        assert is_named(module, THIRD_PARTY[library]), f"{library} belongs in {THIRD_PARTY[library]}"
+
+
+def test_the_tests_of_these_rules_see_what_they_look_for() -> None:
+    assert "gatewayd.model.mask" in set(imported_names("compile.masks"))
+    assert own_imports("kernel.tables_codec") >= {"kernel.attributes", "model.mask"}
+    assert package_of("compile.masks") == "compile"
+    assert foreign_imports("registry.fetch") >= {"aiohttp", "contextlib"}
+    assert uses_of("errors", "os") == {"strerror"}
+    assert is_named("cli.run", "cli.*")
+    assert not is_named("cli.run", "cli.client kernel.*")
