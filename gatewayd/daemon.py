@@ -238,7 +238,8 @@ def claim_table(table: str) -> socket.socket:
     except OSError as error:
         claim.close()
         raise MissingPrerequisite(
-            f"another gatewayd keeps table inet {table} ({error.strerror})", "stop it first (systemctl stop gatewayd)"
+            f"another gatewayd keeps table inet {table} ({error.strerror})",
+            "stop it first (systemctl stop gatewayd)",
         ) from None
     return claim
 

@@ -1,7 +1,13 @@
-"""Tests with the marker `kernel` are skipped, with the reason, where the lab cannot be had."""
+"""Tests with the marker `kernel` are skipped, with the reason, where the lab cannot be had.
+
+`./run test` runs them in a user namespace where it is not root. With CI=true in the environment a kernel test
+that is skipped, for whatever reason, fails: there, nobody would read that it was.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Generator
 from functools import cache
 
 import pytest
@@ -9,6 +15,8 @@ import pytest
 from gatewayd.demo.lab import missing_for_lab
 
 _missing = cache(missing_for_lab)
+_skipped: dict[str, int] = {}
+"""Reason → kernel tests that were skipped for it."""
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +29,21 @@ def kernel() -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("kernel") and (reason := _missing()):
         pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("kernel"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if os.environ.get("CI") == "true":
+            report.outcome = "failed"
+            report.longrepr = f"a kernel test may not be skipped in CI: {reason}"
+        else:
+            _skipped[reason] = _skipped.get(reason, 0) + 1
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for reason, count in sorted(_skipped.items()):
+        terminalreporter.write_line(f"{count} kernel tests did not run: {reason}", yellow=True)

@@ -12,7 +12,6 @@ from types import FrameType
 
 import click
 
-
 WIDTH_ELSEWHERE = 180
 """Columns where the output is no terminal."""
 

@@ -1,4 +1,4 @@
-"""`gatewayd registry`: what can be done with a registry's files without a daemon."""
+"""`gatewayd registry`: a registry's files, and the reference registry, without a daemon."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from gatewayd.cli.registry_authoring import history, import_file, keygen, revoke, upsert
+from gatewayd.cli.registry_publish import publish, serve
 from gatewayd.errors import SourceFailed
 from gatewayd.registry.reading import Format, RecordReader, format_of, reader_for
 
@@ -20,7 +22,11 @@ CHUNK_BYTES: Final = 1 << 20
 
 @click.group("registry")
 def command() -> None:
-    """Registry files: check them before they are used."""
+    """Registry files: check them; keep a registry and publish its feed."""
+
+
+for _subcommand in (keygen, import_file, upsert, revoke, history, publish, serve):
+    command.add_command(_subcommand)
 
 
 @command.command("check")

@@ -16,6 +16,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from gatewayd.model.flow import Mode
 from gatewayd.model.mask import ANY_PEER, Mask
 from gatewayd.model.policy import Policy
 from gatewayd.model.prefix import Family, format_address, mask_bytes
@@ -62,8 +63,11 @@ def compile_ruleset(table: str, policy: Policy, hooks: Mapping[Mask, str], epoch
     body = "\n".join(("\t" + line) if line else "" for line in [*_objects(policy), *chains])
     digest = _digest(table, body)
     fingerprint = policy_digest(policy)
-    tag = f"gatewayd epoch={epoch} policy={fingerprint} rules={digest}"
+    tag = f"gatewayd epoch={epoch} mode={policy.mode} policy={fingerprint} rules={digest}"
     text = f"table inet {table} {{\n{body.replace(_TAG_PLACE, tag)}\n}}\n"
+    if policy.mode == "limit":
+        # An element keeps the limiter it was made with: another limit begins with none.
+        text += "".join(f"flush set inet {table} {name}\n" for name in sorted(RULE_SETS))
     return Ruleset(text, fingerprint, epoch, names, tag)
 
 
@@ -73,13 +77,17 @@ _TAG_PLACE = "@tag@"
 def parse_tag(comment: str) -> RulesTag | None:
     """What the comment of the first rule says; None if it is not ours."""
     words = comment.split()
-    if len(words) != 4 or words[0] != "gatewayd":
+    if len(words) != 5 or words[0] != "gatewayd":
         return None
     fields = dict(word.partition("=")[::2] for word in words[1:])
     try:
-        return RulesTag(int(fields["epoch"]), fields["policy"], fields["rules"])
+        mode = _MODES[fields["mode"]]
+        return RulesTag(int(fields["epoch"]), fields["policy"], fields["rules"], mode)
     except (KeyError, ValueError):
         return None
+
+
+_MODES: dict[str, Mode] = {"observe": "observe", "mark": "mark", "limit": "limit", "reject": "reject"}
 
 
 def policy_digest(policy: Policy) -> str:

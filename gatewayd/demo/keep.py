@@ -44,7 +44,15 @@ async def _relay(lab: Lab, gateway: DemoGateway, stage: Stage) -> None:
             return
         await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
 
-    server = await asyncio.start_server(carry, "127.0.0.1", 0)
+    carried: set[asyncio.Task[None]] = set()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: asyncio before 3.12 logs a traceback for one of its own that is cancelled.
+        task = asyncio.create_task(carry(reader, writer))
+        carried.add(task)
+        task.add_done_callback(carried.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     for path in ("/v1/status?pretty", "/metrics", "/readyz", "/v1/flows?pretty", "/v1/registrations?pretty"):
         stage.say(f"http://{host}:{port}{path}")

@@ -150,8 +150,9 @@ def _apply(table: FakeTable | None, operation: Operation) -> FakeTable | None:
             found.keys.update(keys)
             if found.capacity and len(found.keys) > found.capacity:
                 raise OperationRefused(describe_operation(operation), errno.ENFILE)
-        case RemoveElements(name, keys):
-            found = _find_set(table, operation, name)
+        case _:
+            keys = operation.keys
+            found = _find_set(table, operation, operation.set_name)
             _check_lengths(found, operation, keys)
             if not found.keys.issuperset(keys) or len(set(keys)) != len(keys):
                 raise OperationRefused(describe_operation(operation), errno.ENOENT)

@@ -103,10 +103,11 @@ class NetlinkChannel:
             self._send(payload, name)
             self._dumping = sequence
             interrupted = done = False
+            broken_off = 0
             while not done:
                 datagram = await self._receive(name)
                 payloads = 0
-                for kind, flags, number, start, _ in nl.iter_messages(datagram):
+                for kind, flags, number, start, end in nl.iter_messages(datagram):
                     if number != sequence:
                         continue
                     self._note_end(kind, number)
@@ -114,11 +115,15 @@ class NetlinkChannel:
                     if kind == nl.NLMSG_ERROR:
                         code, text = decode_error(datagram, start, flags)
                         raise OperationRefused(name, code, text)
-                    done = done or kind == nl.NLMSG_DONE
+                    if kind == nl.NLMSG_DONE:
+                        done = True
+                        broken_off = -_ERROR_CODE.unpack_from(datagram, start)[0] if end - start >= 4 else 0
                     payloads += kind != nl.NLMSG_DONE
                 if payloads:
                     yield datagram
                     await asyncio.sleep(0)
+            if broken_off:
+                raise OperationRefused(name, broken_off, "in the middle of the listing")
             if interrupted:
                 raise DumpInterrupted(name)
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import shutil
+from contextlib import suppress
 
 from gatewayd.errors import MissingPrerequisite, RulesetRefused
 
@@ -36,19 +37,24 @@ async def check_nft_version(nft: str) -> None:
 
 async def run_script(nft: str, script: str) -> None:
     """Run `nft -f -`: all of the script or, with RulesetRefused, nothing of it."""
-    process = await asyncio.create_subprocess_exec(
-        nft,
-        "-f",
-        "-",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            nft,
+            "-f",
+            "-",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except OSError as error:
+        # The package may be upgraded, or memory short, at this moment.
+        raise RulesetRefused(f"{nft} cannot be run: {error.strerror}") from None
     try:
         _, stderr = await process.communicate(script.encode())
     except asyncio.CancelledError:
         # The transaction is the kernel's or it is not; nft must not outlive us half written.
-        process.kill()
+        with suppress(ProcessLookupError):
+            process.kill()
         await process.wait()
         raise
     if process.returncode:

@@ -22,7 +22,6 @@ from gatewayd.model.transaction import (
     DeleteSet,
     ObservedSet,
     Operation,
-    RemoveElements,
     Transaction,
 )
 
@@ -163,13 +162,10 @@ def _encode_operation(operation: Operation, table: str) -> Iterator[tuple[int, i
         case AddElements(name, keys):
             for nested in encode_elements(keys):
                 yield NEWSETELEM, create, [nl.text(_LIST_TABLE, table), nl.text(_LIST_SET, name), nested]
-        case RemoveElements(name, keys):
-            for nested in encode_elements(keys):
-                yield (
-                    DELSETELEM,
-                    nl.NLM_F_REQUEST,
-                    [nl.text(_LIST_TABLE, table), nl.text(_LIST_SET, name), nested],
-                )
+        case _:
+            names = [nl.text(_LIST_TABLE, table), nl.text(_LIST_SET, operation.set_name)]
+            for nested in encode_elements(operation.keys):
+                yield DELSETELEM, nl.NLM_F_REQUEST, [*names, nested]
 
 
 def element_stride(key_length: int) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from gatewayd.model.flow import Mode
 from gatewayd.model.mask import Mask
 
 
@@ -101,6 +102,7 @@ class RulesTag:
     epoch: int
     policy: str
     digest: str
+    mode: Mode = "observe"
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,9 +120,9 @@ def acknowledge(picture: Picture, step: Step) -> None:
             case AddElements(name, keys):
                 if name in states:
                     picture.added(states[name], keys)
-            case RemoveElements(name, keys):
-                if name in states:
-                    picture.removed(states[name], keys)
+            case _:
+                if operation.set_name in states:
+                    picture.removed(states[operation.set_name], operation.keys)
 
 
 def _same_policy(picture: Picture, ruleset: Ruleset) -> bool:

@@ -234,8 +234,9 @@ class FeedClient:
             self._fail(error)
 
     def on_failure(self, error: FeedRefused) -> None:
-        """The request came to nothing."""
-        self._fail(error)
+        """The request came to nothing; no matter if the attempt is over."""
+        if self.outcome is None:
+            self._fail(error)
 
     # -- heads ---------------------------------------------------------------------------------------------
 

@@ -209,13 +209,19 @@ class FileReading:
         self._hash = hashlib.sha256()
         self._size_bytes = 0
         self._plain_bytes = 0
+        self._damage: str | None = None
 
     def feed(self, octets: bytes) -> Slices[None]:
-        """Takes the next bytes, yielding now and then. Raises SizeMismatch, FileTooLarge, FileDamaged."""
+        """Takes the next bytes, yielding now and then. Raises SizeMismatch, FileTooLarge.
+
+        Damage is told by `finish`, so that bytes changed on the way are told by their hash.
+        """
         self._size_bytes += len(octets)
         if self._size_bytes > self._ref.size:
             raise SizeMismatch(self._what, self._ref.size, self._size_bytes)
         self._hash.update(octets)
+        if self._damage is not None:
+            return
         try:
             for piece in self._inflater.feed(octets):
                 self._plain_bytes += len(piece)
@@ -225,7 +231,7 @@ class FileReading:
                     self.reader.feed(piece[start : start + SLICE_BYTES])
                     yield
         except GzipDamaged as error:
-            raise FileDamaged(self._what, str(error)) from None
+            self._damage = str(error)
         except SourceTooLarge:
             raise FileTooLarge(self._what, self._limits.max_records, "records") from None
 
@@ -236,8 +242,10 @@ class FileReading:
         digest = self._hash.hexdigest()
         if digest != self._ref.sha256:
             raise HashMismatch(self._what, self._ref.sha256, digest)
-        if not self._inflater.is_whole():
-            raise FileDamaged(self._what, "its gzip has no end")
+        if self._damage is None and not self._inflater.is_whole():
+            self._damage = "its gzip has no end"
+        if self._damage is not None:
+            raise FileDamaged(self._what, self._damage)
         try:
             self.reader.finish()
         except SourceTooLarge:

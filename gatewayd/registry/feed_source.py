@@ -7,15 +7,16 @@ As with `sources.SourceRunner`, what is delivered is complete, and a failure cha
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import aiohttp
+import msgspec
 from yarl import URL
 
 from gatewayd.errors import FeedFailed, FeedRefused, KeyInvalid, KeysUnusable, SourceFailed, TransferFailed
@@ -27,7 +28,6 @@ from gatewayd.registry.feed_outcome import (
     FeedLimits,
     FeedPosition,
     FeedRequest,
-    FileKind,
     Outcome,
     Refused,
     SnapshotRead,
@@ -36,62 +36,29 @@ from gatewayd.registry.feed_outcome import (
 )
 from gatewayd.registry.fetch import CHUNK_BYTES, FetchLimits, HttpValidator, Session
 from gatewayd.registry.file_source import FileSignature, signature_of
+from gatewayd.registry.kept import FileMark, Position
+from gatewayd.registry.kept_sink import Keeper, Sink
 from gatewayd.registry.notification import VerifyingKey, load_verifying_keys
 from gatewayd.registry.reading import Rejection
 from gatewayd.registry.sources import JITTER, Randomness, SourceReading, SourceState, run_in_slices
 
 LARGEST_KEY_FILE_BYTES: Final = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class ServedFile:
-    """A file of the feed as it came over the wire, whole and verified; `sha256` (hex) is of these bytes."""
-
-    source: str
-    kind: FileKind
-    session: str
-    serial: int
-    sha256: str
-    size_bytes: int
-
-
-class Sink(Protocol):
-    """Takes the bytes of one file while they come. OSError from any of these is survived: nothing is kept then."""
-
-    async def write(self, octets: bytes) -> None: ...
-
-    async def commit(self) -> None:
-        """The file is whole and verified: make it durable."""
-        ...
-
-    async def abort(self) -> None:
-        """The file is not to be used: drop it."""
-        ...
-
-
-class Keeper(Protocol):
-    """Keeps files as served, for a start without the network. A runner calls it from one task."""
-
-    async def open(self, file: ServedFile) -> Sink:
-        """A sink for a file about to be read; `file` says what it must turn out to be."""
-        ...
-
-    async def confirm(self, source: str, position: FeedPosition, files: Sequence[ServedFile]) -> None:
-        """What was delivered is in force at `position`; `files` were committed for it, the notification last.
-
-        A snapshot among them replaces all earlier files. A chain of deltas that does not go on from what is
-        kept (keeping failed in between) is to be left out.
-        """
-        ...
+LARGEST_HELD_CONTENT_BYTES: Final = 64 << 20
+"""Of the deltas of one chain, as served."""
 
 
 @dataclass(frozen=True, slots=True)
 class FeedReading(SourceReading):
-    """A whole snapshot of a signed feed. `reason`: why not deltas. `files`: empty where nothing is kept."""
+    """A whole snapshot of a signed feed. `reason`: why not deltas.
+
+    `kept_file`: the bytes as served, committed by the Keeper and to be given to `save_snapshot`; None where
+    they are not kept. `count`: its records, usable or not.
+    """
 
     position: FeedPosition
     reason: SnapshotReason
-    files: tuple[ServedFile, ...]
+    count: int
+    kept_file: FileMark | None
 
     @property
     def session(self) -> str:
@@ -108,7 +75,9 @@ class SourceDelta:
 
     `upserts` are new or differ from before. `registrations`: all of the source after the change, a mapping
     that never changes. `rejected`, `rejections`: of the change alone; a rejected upsert left the old
-    registration in force. All but `position` may be empty: then only the serial went on.
+    registration in force. All but `position` may be empty: then only the serial or the time of issue went on.
+    `after`: where the source stood before. `content`: the gzip files as served, end to end; None where they
+    were too large to be held.
     """
 
     name: str
@@ -120,7 +89,8 @@ class SourceDelta:
     read_at: float
     origin: str
     position: FeedPosition
-    files: tuple[ServedFile, ...]
+    after: FeedPosition
+    content: bytes | None
 
     @property
     def session(self) -> str:
@@ -135,8 +105,7 @@ class SourceDelta:
 class FeedState(SourceState):
     """`issued_at`, `stale_after`: Unix seconds; -inf and inf with nothing held. `serial` 0: nothing held.
 
-    `snapshot_reason`: why the last snapshot was taken rather than deltas. `keep_error`: why the last files
-    could not be kept; None if they could, or need not be.
+    `snapshot_reason`: why the last snapshot was taken rather than deltas.
     """
 
     session: str = ""
@@ -144,10 +113,9 @@ class FeedState(SourceState):
     issued_at: float = -inf
     stale_after: float = inf
     snapshot_reason: SnapshotReason | None = None
-    keep_error: str | None = None
 
 
-Deliver = Callable[[SourceReading | SourceDelta | SourceFailed], Awaitable[None]]
+Deliver = Callable[[FeedReading | SourceDelta | SourceFailed], Awaitable[None]]
 
 
 class FeedRunner:
@@ -156,7 +124,8 @@ class FeedRunner:
     `keys`: files of public keys, read anew at every attempt. `ca_file`: PEM of the only authorities that are
     trusted for TLS; None: those of the system. `proxy`: URL; None: what the environment says. `session` comes
     from `fetch.open_session`. `resume` and `previous`: position and registrations of an earlier run, both or
-    neither. `state` may be read at any time; `attempt` may be called from any task.
+    neither. `keeper`: takes the bytes of snapshots. `state` may be read at any time;
+    `attempt` may be called from any task.
     """
 
     def __init__(
@@ -204,7 +173,9 @@ class FeedRunner:
             position=resume,
             registrations=previous,
         )
-        self._files = _Files(name, keeper)
+        self._keeper = keeper
+        self._sink: Sink | None = None
+        self._content: bytearray | None = None
         self._is_asked = asyncio.Event()
         self._attempting = asyncio.Lock()
         self.state = self._with_position(FeedState())
@@ -238,54 +209,60 @@ class FeedRunner:
     async def attempt(self) -> None:
         """One round: delivers what it gave, or the error, or nothing where the feed has nothing new."""
         async with self._attempting:
+            after = self._client.position
             try:
                 outcome = await self._read()
-                await self._settle(outcome)
+                self._note(outcome)
+                delivery = await self._delivery_of(outcome, after)
             finally:
-                await self._files.abort()
+                await self._end_sink()
+            if delivery is not None:
+                await self._deliver(delivery)
 
-    async def _settle(self, outcome: Outcome) -> None:
-        """State, files, delivery."""
-        client, now = self._client, self._clock()
+    def _note(self, outcome: Outcome) -> None:
+        """The state after an attempt."""
+        state = replace(self.state, next_attempt_at=self._next_at(), failures=self._client.failures)
         if isinstance(outcome, Refused):
-            error = FeedFailed(self.name, self.place, outcome.error)
-            self.state = replace(self.state, error=error, failures=client.failures, next_attempt_at=self._next_at())
-            await self._deliver(error)
+            self.state = replace(state, error=FeedFailed(self.name, self.place, outcome.error))
             return
-        state = replace(self.state, checked_at=now, error=None, failures=0, next_attempt_at=self._next_at())
-        self.state = self._with_position(state)
-        if isinstance(outcome, Unchanged) and not outcome.is_reissued:
-            return
-        kinds: tuple[FileKind, ...] = ("snapshot",) if isinstance(outcome, SnapshotRead) else ("delta",)
-        files = await self._files.commit(kinds, outcome.position, client.notification)
+        self.state = self._with_position(replace(state, checked_at=self._clock(), error=None))
         if isinstance(outcome, SnapshotRead):
             self.state = replace(self.state, rejected=outcome.rejected)
-            await self._deliver(self._reading_of(outcome, files, now))
         elif isinstance(outcome, DeltaRead):
-            counts = dict(self.state.rejected)
-            for code, count in outcome.rejected.items():
-                counts[code] = counts.get(code, 0) + count
-            self.state = replace(self.state, rejected=counts)
-            await self._deliver(self._delta_of(outcome, files, now))
-        await self._files.confirm(outcome.position, files)
-        self.state = replace(self.state, keep_error=self._files.error)
+            self.state = replace(self.state, rejected=Counter(self.state.rejected) + Counter(outcome.rejected))
 
-    def _reading_of(self, read: SnapshotRead, files: tuple[ServedFile, ...], now: float) -> FeedReading:
-        position = read.position
+    async def _delivery_of(
+        self, outcome: Outcome, after: FeedPosition | None
+    ) -> FeedReading | SourceDelta | SourceFailed | None:
+        if isinstance(outcome, Refused):
+            return self.state.error
+        if isinstance(outcome, SnapshotRead):
+            return await self._reading_of(outcome)
+        if isinstance(outcome, Unchanged):
+            if not outcome.is_reissued:
+                return None
+            outcome = DeltaRead(outcome.position, (), (), self._client.registrations, {}, ())
+        assert after is not None
+        return self._delta_of(outcome, after)
+
+    async def _reading_of(self, read: SnapshotRead) -> FeedReading:
+        position, sink = read.position, self._sink
+        self._sink = None
         return FeedReading(
             name=self.name,
             registrations=read.registrations,
             rejected=read.rejected,
             rejections=read.rejections,
-            read_at=now,
+            read_at=self.state.checked_at,
             validator=HttpValidator(position.etag, position.last_modified),
             origin=self.place,
             position=position,
             reason=read.reason,
-            files=files,
+            count=len(read.registrations) + sum(read.rejected.values()),
+            kept_file=None if sink is None else await sink.commit(),
         )
 
-    def _delta_of(self, read: DeltaRead, files: tuple[ServedFile, ...], now: float) -> SourceDelta:
+    def _delta_of(self, read: DeltaRead, after: FeedPosition) -> SourceDelta:
         return SourceDelta(
             name=self.name,
             upserts=read.upserts,
@@ -293,10 +270,11 @@ class FeedRunner:
             registrations=read.registrations,
             rejected=read.rejected,
             rejections=read.rejections,
-            read_at=now,
+            read_at=self.state.checked_at,
             origin=self.place,
             position=read.position,
-            files=files,
+            after=after,
+            content=None if self._content is None else bytes(self._content),
         )
 
     def _with_position(self, state: FeedState) -> FeedState:
@@ -320,6 +298,7 @@ class FeedRunner:
     async def _read(self) -> Outcome:
         client = self._client
         client.begin()
+        self._content = bytearray()
         try:
             client.use_keys(await asyncio.to_thread(_read_keys, self._key_files))
             context = await self._tls.load()
@@ -355,92 +334,52 @@ class FeedRunner:
     async def _read_body(self, request: FeedRequest, response: aiohttp.ClientResponse) -> None:
         """The loop turns after every slice; whatever of the body is not wanted any more is not read."""
         client = self._client
-        await self._files.open(request)
+        if request.kind == "snapshot" and self._keeper is not None:
+            self._sink = await self._keeper.open(self.name)
         async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-            await self._files.write(chunk)
+            await self._keep(request, chunk)
             await run_in_slices(client.on_chunk(chunk))
             if not client.is_reading:
                 return
         await run_in_slices(client.on_end(self._clock()))
 
+    async def _keep(self, request: FeedRequest, chunk: bytes) -> None:
+        """A snapshot goes to its sink, deltas are held."""
+        if self._sink is not None:
+            await self._sink.write(chunk)
+        if request.kind == "delta" and self._content is not None:
+            self._content += chunk
+            if len(self._content) > LARGEST_HELD_CONTENT_BYTES:
+                self._content = None
 
-class _Files:
-    """The sinks of one attempt. Whatever fails here costs what is kept, and nothing else."""
+    async def _end_sink(self) -> None:
+        """Nothing of a snapshot that did not come to its end is kept."""
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            await sink.abort()
 
-    def __init__(self, source: str, keeper: Keeper | None) -> None:
-        self.error: str | None = None
-        self._source = source
-        self._keeper = keeper
-        self._open: list[tuple[ServedFile, Sink]] = []
-        self._current: Sink | None = None
 
-    async def open(self, request: FeedRequest) -> None:
-        self._current = None
-        if request.ref is None or self._keeper is None:
-            return
-        ref = request.ref
-        await self._open_sink(
-            ServedFile(self._source, request.kind, request.session, request.serial, ref.sha256, ref.size)
-        )
+def kept_position(position: FeedPosition) -> Position:
+    """As the store keeps it."""
+    return Position(
+        position.session,
+        position.serial,
+        position.issued_at,
+        position.etag,
+        position.last_modified,
+        resume=msgspec.json.encode(position),
+    )
 
-    async def _open_sink(self, file: ServedFile) -> None:
-        if self._keeper is None:
-            return
-        try:
-            self._current = await self._keeper.open(file)
-            self._open.append((file, self._current))
-        except OSError as error:
-            self.error = _why(error)
 
-    async def write(self, octets: bytes) -> None:
-        if self._current is None:
-            return
-        try:
-            await self._current.write(octets)
-        except OSError as error:
-            self.error = _why(error)
-            self._current = None
-
-    async def commit(
-        self, kinds: tuple[FileKind, ...], position: FeedPosition, notification: bytes
-    ) -> tuple[ServedFile, ...]:
-        """What is now durable: the files of `kinds` and the notification; empty if any of it failed."""
-        if self._keeper is None or self.error is not None:
-            return ()
-        digest = hashlib.sha256(notification).hexdigest()
-        await self._open_sink(
-            ServedFile(self._source, "notification", position.session, position.serial, digest, len(notification))
-        )
-        await self.write(notification)
-        wanted = [(file, sink) for file, sink in self._open if file.kind in (*kinds, "notification")]
-        try:
-            for _, sink in wanted if self.error is None else ():
-                await sink.commit()
-        except OSError as error:
-            self.error = _why(error)
-        if self.error is not None:
-            return ()
-        self._open = [pair for pair in self._open if pair not in wanted]
-        return tuple(file for file, _ in wanted)
-
-    async def confirm(self, position: FeedPosition, files: tuple[ServedFile, ...]) -> None:
-        if self._keeper is None or not files:
-            return
-        try:
-            await self._keeper.confirm(self._source, position, files)
-        except OSError as error:
-            self.error = _why(error)
-
-    async def abort(self) -> None:
-        """Drops what was not committed, and makes ready for the next attempt."""
-        opened, self._open, self._current = self._open, [], None
-        self.error = None
-        for _, sink in opened:
-            try:
-                await sink.abort()
-            except OSError as error:
-                self.error = _why(error)
-        self.error = None
+def resumed_position(kept: Position | None) -> FeedPosition | None:
+    """What the store kept; None where it is of no use, and the snapshot is to be taken."""
+    if kept is None:
+        return None
+    try:
+        position = msgspec.json.decode(kept.resume, type=FeedPosition)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return position if (position.session, position.serial) == (kept.session, kept.serial) else None
 
 
 class _TlsContext:

@@ -30,9 +30,11 @@ import msgspec
 from gatewayd.errors import SerialNotHeld
 from gatewayd.model import Registration
 from gatewayd.registry.loss import is_loss
-from gatewayd.registry.merge import SLICE, Changes, Slices
+from gatewayd.registry.merge import Changes, Slices
 from gatewayd.settings.model import ShrinkGuardSettings
 
+SLICE: Final = 1024
+"""Changes looked at between two yields: some 5 ms."""
 WINDOW_S: Final = 86400.0
 WINDOW_FACTOR: Final = 3
 BUCKET_S: Final = 3600.0
@@ -40,6 +42,8 @@ BUCKET_S: Final = 3600.0
 
 Reason = Literal["", "too_many", "protected", "trickle"]
 Versions = tuple[Registration, ...]
+_Touched = dict[str, tuple[Versions, Registration | None]]
+"""Ids of the source whose removals are looked at: what of them is held from now on, and what the source has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,15 +198,17 @@ class RemovalGuard:
         No changes at all are fine, and judge what is held by new settings.
         """
         protected = frozenset(each.category for each in settings.protected)
-        touched: dict[str, Versions] = {}
         counts = Counter(self._counts)
+        touched: _Touched = {}
         for done, (id, new) in enumerate(_pairs_of(changes), 1):
-            before = self._versions.get(id, ())
-            touched[id] = _versions_lost(before, old.get(id), new, now, protected)
-            for version in before:
-                counts[version.category] -= 1
-            for version in touched[id]:
-                counts[version.category] += 1
+            held, before = self._versions.get(id, ()), old.get(id)
+            if held or (before is not None and is_loss(before, new, now, protected)):
+                lost = _versions_lost(held, before, new, now, protected)
+                touched[id] = lost, new
+                for version in held:
+                    counts[version.category] -= 1
+                for version in lost:
+                    counts[version.category] += 1
             if done % SLICE == 0:
                 yield
         counts = +counts
@@ -210,7 +216,7 @@ class RemovalGuard:
         decision = judge_removals(total, by_category, counts, settings, self._recent_by_category())
         if not decision.is_held:
             self._remember(counts, now)
-            touched = dict.fromkeys(chain(touched, self._versions), ())
+            touched = yield from self._release_in_slices(old, touched)
         self._since_s = self._since_s if self._versions else now
         result = yield from self._settle_in_slices(old, changes, touched)
         self._serial, self._decision, self._counts = serial, decision, _if_held(decision, counts)
@@ -223,29 +229,37 @@ class RemovalGuard:
         return self._accept_in_slices(reading)
 
     def _accept_in_slices(self, reading: Mapping[str, Registration]) -> Slices[Changes | None]:
-        touched: dict[str, Versions] = dict.fromkeys(self._versions, ())
+        touched = yield from self._release_in_slices(reading, {})
         result = yield from self._settle_in_slices(reading, Changes((), ()), touched)
         self._counts = Counter()
         self._recent = {}
         self._decision = _NOTHING_REMOVED
         return result
 
+    def _release_in_slices(self, old: Mapping[str, Registration], touched: _Touched) -> Slices[_Touched]:
+        """What is held, to be held no longer."""
+        released: _Touched = {}
+        for done, id in enumerate(self._versions, 1):
+            released[id] = (), touched[id][1] if id in touched else old.get(id)
+            if done % SLICE == 0:
+                yield
+        return released
+
     def _settle_in_slices(
-        self, old: Mapping[str, Registration], changes: Changes, touched: Mapping[str, Versions]
+        self, old: Mapping[str, Registration], changes: Changes, touched: _Touched
     ) -> Slices[Changes | None]:
-        """Hold what is in `touched` from now on, and say what that changes of what is in force.
+        """Hold what is in `touched` from now on, and say what is to change of what is in force.
 
         What is added under a `#held` id comes first: nobody shall take its elements away in between.
         """
-        replaced: dict[str, Registration | None] = dict(_pairs_of(changes))
-        yield
+        if not touched:
+            return changes if changes.upserts or changes.withdrawals else None
         beside: list[Registration] = []
         upserts: list[Registration] = []
         withdrawals: list[str] = []
-        for done, (id, versions) in enumerate(touched.items(), 1):
-            current = old.get(id)
-            before = _shown(id, current, self._versions.pop(id, ()))
-            after = _shown(id, replaced.get(id, current), versions)
+        for done, (id, (versions, new)) in enumerate(touched.items(), 1):
+            before = _shown(id, old.get(id), self._versions.pop(id, ()))
+            after = _shown(id, new, versions)
             if versions:
                 self._versions[id] = versions
             for shown_id, registration in after.items():
@@ -254,6 +268,12 @@ class RemovalGuard:
             withdrawals += [shown_id for shown_id in before if shown_id not in after]
             if done % SLICE == 0:
                 yield
+        for done, registration in enumerate(changes.upserts, 1):
+            if registration.id not in touched:
+                upserts.append(registration)
+            if done % SLICE == 0:
+                yield
+        withdrawals += [id for id in changes.withdrawals if id not in touched]
         if not (beside or upserts or withdrawals):
             return None
         return Changes((*beside, *upserts), tuple(withdrawals))

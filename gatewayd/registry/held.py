@@ -12,8 +12,8 @@ import msgspec
 
 from gatewayd.errors import RecordRejected
 from gatewayd.model import Registration
-from gatewayd.registry.authoring.canonical import Canonicaliser
 from gatewayd.registry.guard import GuardDecision, HeldRemovals, RemovalGuard
+from gatewayd.registry.kept import LineWriter
 from gatewayd.registry.record import RecordParser
 
 _NOTHING: Final = GuardDecision(False, "", 0, 0)
@@ -36,10 +36,10 @@ def encode_guard(guard: RemovalGuard) -> bytes | None:
         return None
     if held is None:
         held = HeldRemovals(0, 0.0, _NOTHING, {})
-    canonicaliser = Canonicaliser()
+    writer = LineWriter()
     lines = [msgspec.json.encode(_Head(held.serial, held.since_s, held.decision, recent)).decode()]
     for versions in held.versions.values():
-        lines += [canonicaliser.line(version) for version in versions]
+        lines += writer.lines(versions)
     return "\n".join(lines).encode() + b"\n"
 
 

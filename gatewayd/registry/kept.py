@@ -14,13 +14,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 from gatewayd.model import Registration
-from gatewayd.registry.authoring.canonical import Canonicaliser
+from gatewayd.registry.authoring.canonical import Canonicaliser, upsert_line, withdraw_line
 
 _MAGIC: Final = b"gwdD"
 _FRAME: Final = struct.Struct(">4sIQ32s")
@@ -109,12 +109,28 @@ def decode_index(content: bytes) -> Index:
         raise Damaged(f"is of another format: {error}") from None
 
 
+class LineWriter:
+    """Registrations as the lines of a feed, without newline."""
+
+    __slots__ = ("_line",)
+
+    def __init__(self) -> None:
+        self._line = Canonicaliser().line
+
+    def lines(self, registrations: Iterable[Registration]) -> Iterator[str]:
+        """One line each, but for those with a window beyond the years 1 to 9999 in UTC: no clock is there."""
+        for registration in registrations:
+            try:
+                yield self._line(registration)
+            except OverflowError:
+                continue
+
+
 def encode_delta(upserts: Iterable[Registration], withdrawals: Iterable[str]) -> bytes:
     """A delta as the feed has them (DESIGN §6), for a change whose bytes as served are not at hand."""
-    line = Canonicaliser().line
-    lines = [f'{{"op":"upsert","registration":{line(registration)}}}\n' for registration in upserts]
-    lines += [f'{{"op":"withdraw","id":"{id}"}}\n' for id in withdrawals]
-    return gzip.compress("".join(lines).encode(), 1, mtime=0)
+    lines = [upsert_line(record) for record in LineWriter().lines(upserts)]
+    lines += [withdraw_line(id) for id in withdrawals]
+    return gzip.compress("\n".join([*lines, ""]).encode(), 1, mtime=0)
 
 
 def encode_frame(head: FrameHead, content: bytes) -> bytes:

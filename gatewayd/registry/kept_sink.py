@@ -8,10 +8,8 @@ import zlib
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
-from gatewayd.errors import RecordRejected
 from gatewayd.model import Registration
-from gatewayd.registry.authoring.canonical import Canonicaliser
-from gatewayd.registry.kept import FileMark
+from gatewayd.registry.kept import FileMark, LineWriter
 from gatewayd.registry.kept_files import SourceDirectory
 
 BATCH_BYTES: Final = 1 << 20
@@ -53,9 +51,15 @@ class FileSink:
 
     async def begin(self) -> None:
         try:
-            self._name, self._descriptor = await in_thread(self._directory.create)
+            await in_thread(self._create)
         except OSError as error:
             self.error = error
+        except asyncio.CancelledError:
+            await self.abort()
+            raise
+
+    def _create(self) -> None:
+        self._name, self._descriptor = self._directory.create()
 
     async def write(self, chunk: bytes) -> None:
         if self.error is None:
@@ -112,7 +116,7 @@ class Packer:
     """Registrations → gzip NDJSON, batch by batch; an empty batch ends it, and the one after gives nothing."""
 
     def __init__(self) -> None:
-        self._line = Canonicaliser().line
+        self._lines = LineWriter().lines
         self._gzip: zlib._Compress | None = zlib.compressobj(_FASTEST, zlib.DEFLATED, _GZIP)
 
     def pack(self, batch: list[Registration]) -> bytes:
@@ -121,13 +125,7 @@ class Packer:
         if not batch:
             rest, self._gzip = self._gzip.flush(), None
             return rest
-        lines = []
-        for registration in batch:
-            try:
-                lines.append(self._line(registration))
-            except RecordRejected:  # a window beyond the years 1 to 9999, which no clock of ours is in
-                continue
-        packed = self._gzip.compress("\n".join([*lines, ""]).encode())
+        packed = self._gzip.compress("\n".join([*self._lines(batch), ""]).encode())
         return packed or self._gzip.flush(zlib.Z_SYNC_FLUSH)
 
 

@@ -73,7 +73,7 @@ class OverridesDir:
     def _read(self) -> OverridesReading:
         faults: list[str] = []
         try:
-            names = sorted(path.name for path in self._directory.iterdir() if path.suffix == ".yaml")
+            names = sorted(path.name for path in self._directory.iterdir() if _is_overrides(path))
         except OSError as error:
             if self._seen or not isinstance(error, FileNotFoundError):
                 faults.append(f"{self._directory}: cannot be read: {error.strerror}, expected a directory")
@@ -81,7 +81,7 @@ class OverridesDir:
         else:
             if len(names) > MOST_FILES:
                 faults.append(f"{self._directory}: has {len(names)} files, expected at most {MOST_FILES}")
-                names = names[:MOST_FILES]
+                names = sorted(self._seen)
             self._seen = {name: self._look(name) for name in names}
         seen = [self._seen[name] for name in names]
         return OverridesReading(
@@ -105,6 +105,11 @@ class OverridesDir:
 def read_overrides(directory: Path) -> OverridesReading:
     """What a directory says by itself, blocking: for `check` and `plan`."""
     return OverridesDir(directory)._read()
+
+
+def _is_overrides(path: Path) -> bool:
+    """Not what editors leave beside a file."""
+    return path.suffix == ".yaml" and not path.name.startswith(".")
 
 
 async def _wakes(directory: Path, debounce_ms: int, recheck_s: float) -> AsyncGenerator[None, None]:

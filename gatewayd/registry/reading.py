@@ -69,6 +69,7 @@ class RecordReader(Protocol):
     rejections: list[Rejection]
     rejected: Counter[str]
     records: int
+    kept: int
 
     def feed(self, chunk: bytes) -> list[Registration]: ...
     def finish(self) -> list[Registration]: ...
@@ -80,7 +81,8 @@ class NdjsonReader:
     `registrations`: what is usable so far, by id. `rejected`: how many records were not, by reason code, and
     `rejections` the first of them. `records`: how many there were, usable or not.
     `previous`: registrations of an earlier reading; what is equal keeps the earlier object, so that a second
-    reading of a million costs no second million in memory.
+    reading of a million costs no second million in memory. A record that is not usable now and was usable then
+    is no withdrawal: what it said then stays, and `kept` counts it.
     """
 
     def __init__(
@@ -95,7 +97,9 @@ class NdjsonReader:
         self.records = 0
         self._source = source
         self._limits = limits or ReadLimits()
+        self.kept = 0
         self._previous = previous or {}
+        self._rejected_ids: set[str] = set()
         self._parser = RecordParser()
         self._size_bytes = 0
         self._line = 0
@@ -134,6 +138,12 @@ class NdjsonReader:
                 raise SourceUnusable(
                     self._source, f"line {self._line}: the file seems cut off: its last line is not whole"
                 )
+        for id in self._rejected_ids:
+            if id not in self.registrations:
+                self.registrations[id] = self._previous[id]
+                fresh.append(self._previous[id])
+                self.kept += 1
+        self._rejected_ids.clear()
         return fresh
 
     def _count_garbled(self) -> int:
@@ -161,9 +171,9 @@ class NdjsonReader:
         try:
             registration = self._parser.parse(line)
         except RecordRejected as error:
-            has_room = len(self.rejections) < MOST_REJECTIONS_KEPT
+            is_wanted = self._previous or len(self.rejections) < MOST_REJECTIONS_KEPT
             self._reject(
-                self._line, id_of_line(line) if has_room else None, error.code, error.field, error.detail
+                self._line, id_of_line(line) if is_wanted else None, error.code, error.field, error.detail
             )
             return
         self._admit(self._line, registration, fresh)
@@ -186,6 +196,8 @@ class NdjsonReader:
 
     def _reject(self, line: int, id: str | None, code: str, field: str, detail: str) -> None:
         self.rejected[code] += 1
+        if id is not None and id in self._previous:
+            self._rejected_ids.add(id)
         if len(self.rejections) < MOST_REJECTIONS_KEPT:
             self.rejections.append(Rejection(line, id, code, field, detail))
 

@@ -90,7 +90,11 @@ class ShrinkGuardSettings:
 
 @dataclass(frozen=True, slots=True)
 class SourceSettings:
-    """One registry source. `keys`: files of public keys, for a signed feed alone."""
+    """One registry source. `keys`: files of public keys, for a signed feed alone.
+
+    For http and https: `proxy` is a URL, None: what the environment says; `ca_file` the PEM of the only
+    authorities that are trusted, None: those of the system.
+    """
 
     name: str
     url: str
@@ -98,6 +102,8 @@ class SourceSettings:
     allow_unsigned: bool = False
     format: SourceFormat = "auto"
     max_bytes: int = 1 << 30
+    proxy: str | None = None
+    ca_file: str | None = None
 
     @property
     def path(self) -> str | None:

@@ -13,8 +13,6 @@ from gatewayd.settings import model, values
 from gatewayd.settings.readers import Check, Found, Key, ListOf, OrNull, PairsOf, Reader, Section, Value
 from gatewayd.settings.tree import child_of
 
-UNSIGNED_FEEDS = "file:, http: or https: NDJSON or CSV"
-
 
 def number(low: int, high: int, unit: str = "") -> Value:
     return Value(
@@ -52,8 +50,18 @@ INTERFACES = ListOf(
 
 def check_signed(source: model.SourceSettings, found: Found) -> None:
     """A signed feed that we would read without verifying it is worse than none."""
-    if source.is_signed:
-        found.add("url", f"signed feeds are not supported by this version; use {UNSIGNED_FEEDS}")
+    if not source.is_signed:
+        return
+    if source.path is not None:
+        found.add("url", "is a signed feed in a file, expected http: or https:")
+    if not source.keys:
+        found.add("keys", "is empty for a signed feed, expected files of public keys to verify it with")
+
+
+def check_route(source: model.SourceSettings, found: Found) -> None:
+    for key, value in (("proxy", source.proxy), ("ca_file", source.ca_file)):
+        if source.path is not None and value is not None:
+            found.add(key, "is of no use to a file, expected it beside an http: or https: URL only")
 
 
 def check_unsigned(source: model.SourceSettings, found: Found) -> None:
@@ -99,11 +107,15 @@ SOURCE = Section(
         "format": Key("format", word_of(model.SourceFormat)),
         "max_bytes": Key("max_bytes", Value("a size from 1KiB to 64GiB such as 512MiB",
                                             partial(values.parse_size, low=1 << 10, high=64 << 30))),
+        "proxy": Key("proxy", OrNull(
+            Value("a URL such as http://proxy.example:3128, or null", values.parse_proxy_url))),
+        "ca_file": Key("ca_file", OrNull(PATH)),
     },
     checks=(
-        Check(("url",), check_signed),
+        Check(("url", "keys"), check_signed),
         Check(("url", "allow_unsigned"), check_unsigned),
         Check(("url", "keys"), check_keys),
+        Check(("url", "proxy", "ca_file"), check_route),
     ),
 )  # fmt: skip
 

@@ -279,6 +279,17 @@ def parse_source_url(text: str) -> str:
     return text
 
 
+def parse_proxy_url(text: str) -> str:
+    """An `http:` or `https:` URL of a proxy, as it stands."""
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("is not an http: or https: URL")
+    parse_source_url(text)
+    parts = urlsplit(text)
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("has more than a host and a port")
+    return text
+
+
 def _check_file_url(text: str, parts: SplitResult, _port: int | None) -> None:
     if parts.netloc:
         raise ValueError("names a host")

@@ -468,7 +468,7 @@ async def test_the_tag_of_the_rules_is_read_back(world: World) -> None:
         wanted = ruleset(NAME, policy=policy, epoch=epoch)
         await world.plane.replace_rules(wanted)
         tag = (await world.plane.read_table()).tag
-        assert tag == RulesTag(epoch, policy_digest(policy), wanted.tag.rpartition("=")[2])
+        assert tag == RulesTag(epoch, policy_digest(policy), wanted.tag.rpartition("=")[2], policy.mode)
 
 
 @pytest.mark.parametrize("mode", ["observe", "mark", "limit", "reject"])

@@ -105,7 +105,9 @@ class LabDaemon(DemoGateway):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def wait_log(self, text: str, times: int = 1) -> None:
-        assert holds(lambda: self.log_text().count(text) >= times), f"{text!r} is not in the log:\n{self.log_text()}"
+        assert holds(lambda: self.log_text().count(text) >= times), (
+            f"{text!r} is not in the log:\n{self.log_text()}"
+        )
 
     def wait_mode(self, mode: str) -> None:
         self.wait(lambda: self.status()["mode"] == mode and self.status()["ready"], f"mode {mode}")

@@ -89,9 +89,9 @@ class Time:
 
 
 async def until(condition: Callable[[], bool], within_s: float = 5.0, step_s: float = 0.01) -> None:
-    """Let time pass until the condition holds. AssertionError if it does not within `within_s` of the loop's time."""
+    """Let time pass until the condition holds. AssertionError if it does not within `within_s` of that time."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s
-    while not condition():  # noqa: ASYNC110 - the time is not real
+    while not condition():
         assert loop.time() < deadline, f"it did not come true within {within_s:g} s"
         await asyncio.sleep(step_s)

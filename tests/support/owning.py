@@ -54,7 +54,9 @@ def packet_event(seen: Flow) -> PacketEvent:
 def settings_of(*sources: str, **policy: Any) -> Settings:
     """Sources by name, in order; the rest are fields of the policy, which rejects and drains for 60 s."""
     return Settings(
-        RegistrySettings(tuple(SourceSettings(name, f"file:/nowhere/{name}", allow_unsigned=True) for name in sources)),
+        RegistrySettings(
+            tuple(SourceSettings(name, f"file:/nowhere/{name}", allow_unsigned=True) for name in sources)
+        ),
         PolicySettings(**{"mode": "reject", "drain_s": 60.0} | policy),
     )
 
@@ -62,7 +64,9 @@ def settings_of(*sources: str, **policy: Any) -> Settings:
 class Owning:
     """`written`: every transaction and ruleset that was committed, in order."""
 
-    def __init__(self, clock: ManualClock, settings: Settings, tables: FakeTables, conntrack: FakeConntrack) -> None:
+    def __init__(
+        self, clock: ManualClock, settings: Settings, tables: FakeTables, conntrack: FakeConntrack
+    ) -> None:
         self.clock = clock
         self.tables = tables
         self.conntrack = conntrack
@@ -142,13 +146,10 @@ async def owning(
     conntrack: FakeConntrack | None = None,
 ) -> AsyncIterator[Owning]:
     """The tasks of the daemon that have to do with the kernel run until the block ends."""
-    made = Owning(
-        clock, settings or settings_of("national"), tables or FakeTables(), conntrack or FakeConntrack()
-    )
+    made = Owning(clock, settings or settings_of("national"), tables or FakeTables(), conntrack or FakeConntrack())
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(work)
-            for work in (made.reconciler.run(), made.sweeper.run(), made.owner.keep_time())
+            group.create_task(work) for work in (made.reconciler.run(), made.sweeper.run(), made.owner.keep_time())
         ]
         yield made
         for task in tasks:

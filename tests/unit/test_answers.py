@@ -14,8 +14,8 @@ from gatewayd.answers import Answers
 from gatewayd.compile.canary import canary_bucket
 from gatewayd.errors import SourceUnreadable
 from gatewayd.model.transaction import CounterReading
-from gatewayd.registry.sources import SourceState
 from gatewayd.reconcile.loop import STUCK_AFTER_S
+from gatewayd.registry.sources import SourceState
 from gatewayd.watch.source import SourceStats
 from tests.support.fake_conntrack import FakeConntrack, connection_event
 from tests.support.manual_clock import START_S, ManualClock, Time, until
@@ -59,7 +59,9 @@ def test_readiness_says_what_is_waited_for_in_each_phase(time):
             assert answers.readiness() == ("source desk has not been read: no such file",)
             assert not answers.status().ready
             it.refuse_writes = True
-            reading = asyncio.ensure_future(it.read("desk", *(registration(f"R-{n}", f"10.0.{n >> 8}.{n & 255}") for n in range(2000))))
+            reading = asyncio.ensure_future(
+                it.read("desk", *(registration(f"R-{n}", f"10.0.{n >> 8}.{n & 255}") for n in range(2000)))
+            )
             await until(lambda: answers.readiness() == ("the allowlist is being loaded",), step_s=0)
             await reading
             (reason,) = answers.readiness()
@@ -242,6 +244,23 @@ def test_the_mode_of_an_explanation_is_the_one_in_force_not_the_one_to_come(time
             assert (status.mode, status.configured_mode, status.armed) == ("observe", "reject", False)
             await until(lambda: answers.explain(flow("39.40.9.9")).effect == "reject", 70)
             assert answers.status().armed
+
+    time.run(scenario())
+
+
+def test_an_explanation_goes_by_the_rules_in_force_while_new_settings_wait_for_a_source(time):
+    async def scenario() -> None:
+        async with answering(time.clock) as (answers, it):
+            await it.read("national", BANK)
+            await it.settled()
+            await it.owner.use_sources({"national": "file:/n", "new": "file:/x"})
+            it.configure(scope_words=("udp/53",), canary_percent=0)
+            await asyncio.sleep(5)
+            view = answers.explain(flow("39.40.9.9"))
+            assert (view.decision, view.effect, view.canary) == ("unregistered", "reject", None)
+            await it.read("new", HOUSE)
+            await it.settled()
+            assert answers.explain(flow("39.40.9.9")).decision == "out_of_scope"
 
     time.run(scenario())
 

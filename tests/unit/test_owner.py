@@ -47,7 +47,8 @@ def test_the_policy_in_force_has_everything_that_the_settings_say():
     assert (policy.mode, policy.canary_percent, policy.limit_bytes_s) == ("limit", 7, 64 * 1024)
     unlimited = replace(settings, policy=replace(settings.policy, mode="mark"))
     unlimited = replace(
-        unlimited, policy=replace(unlimited.policy, on_unregistered=replace(unlimited.policy.on_unregistered, limit=None))
+        unlimited,
+        policy=replace(unlimited.policy, on_unregistered=replace(unlimited.policy.on_unregistered, limit=None)),
     )
     assert policy_in_force(unlimited, START_S).limit_bytes_s == 0
 
@@ -405,7 +406,11 @@ def test_a_registered_flow_that_the_kernel_did_not_know_is_admitted_ahead_of_all
             first = next(
                 write
                 for write in it.written[before:]
-                if any(parse_address("39.32.0.0") == bytes(key[:4]) for op in write.operations for key in getattr(op, "keys", ()))
+                if any(
+                    parse_address("39.32.0.0") == bytes(key[:4])
+                    for op in write.operations
+                    for key in getattr(op, "keys", ())
+                )
             )
             assert first.cause == "late admission"
             assert it.owner.late_admissions == 1

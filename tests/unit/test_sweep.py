@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
 
 import pytest
 
@@ -362,6 +361,24 @@ def test_a_survey_tells_the_flow_table_what_is_alive(time):
     sweep(time, scenario)
 
 
+def test_before_any_epoch_is_known_nothing_is_listed_but_registered_flows(time):
+    async def scenario() -> None:
+        it = Sweeping(time, 60.0)
+        task = asyncio.ensure_future(it.sweeper.run())
+        it.conntrack.before_dump = refuse(ReplyMissing("list connections", "late"))
+        it.sweeper.note_removed()
+        it.sweeper.look()
+        await asyncio.sleep(5)
+        assert it.conntrack.dumps == [(REGISTERED, REGISTERED)] * 2
+        it.conntrack.put(flow("39.32.0.1"), JUDGED)
+        it.register(flow("39.32.0.1"))
+        await it.settle()
+        assert it.conntrack.mark_of(flow("39.32.0.1")) == 0
+        task.cancel()
+
+    time.run(scenario())
+
+
 # -- failures --------------------------------------------------------------------------------------------------
 
 
@@ -437,5 +454,3 @@ def test_it_ends_when_cancelled_wherever_it_is(time):
                 await task
 
     time.run(scenario())
-
-

@@ -13,11 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from gatewayd.errors import SourceUnreadable, SourceUnusable
+import msgspec
+
+from gatewayd.errors import RecordRejected, SourceUnreadable, SourceUnusable
+from gatewayd.model import Status
+from gatewayd.registry.authoring.canonical import Canonicaliser
 from gatewayd.registry.authoring.database import Applied, RegistryDatabase
 from gatewayd.registry.authoring.readers import Hashing, ImportReader, import_reader
 from gatewayd.registry.inflate import GzipDamaged, Inflater
 from gatewayd.registry.reading import Format, Rejection, format_of
+from gatewayd.registry.record import parse_record
 
 CHUNK_BYTES: Final = 256 * 1024
 
@@ -124,3 +129,25 @@ class FileImport:
             yield tail
         if not inflater.is_whole():
             raise SourceUnusable(str(self._file), "is cut short: the gzip stream has no end")
+
+
+def written_record(octets: bytes, hashing: Hashing | None = None) -> tuple[str, str]:
+    """(id, canonical record) of one JSON object, on as many lines as it likes.
+
+    Raises RecordRejected, PepperUnusable.
+    """
+    reader = import_reader("ndjson", "the record", hashing)
+    line = b" ".join(octets.splitlines()) + b"\n"
+    written = list(reader.write(reader.feed(line)))
+    if written:
+        return written[0]
+    if reader.rejections:
+        rejection = reader.rejections[0]
+        raise RecordRejected(rejection.code, rejection.field, rejection.detail)
+    raise RecordRejected("not_json", "", "there is no record")
+
+
+def with_status(record: str, status: Status) -> str:
+    """A canonical record with another status."""
+    registration = parse_record(record.encode())
+    return Canonicaliser().line(msgspec.structs.replace(registration, status=status))

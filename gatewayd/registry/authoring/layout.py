@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from base64 import urlsafe_b64decode
 from collections.abc import Sequence
-from typing import Final, Literal
+from datetime import datetime
+from typing import Annotated, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
 NOTIFICATION: Final = "notification.jws"
 
@@ -28,6 +30,7 @@ class Served(msgspec.Struct, frozen=True):
 
     session: str
     serial: int
+    issued_at: Annotated[datetime, Meta(tz=True)]
     snapshot: _Url
     deltas: tuple[_Url, ...] = ()
 

@@ -126,7 +126,8 @@ class _Publisher:
                 raise RegistryUnusable(
                     str(self._database.path), "holds no registration; --allow-empty publishes that"
                 )
-            publication, outcome = self._next(previous, fresh_session if why else None, count)
+            issued_at_s = self._issued_at(previous, served)
+            publication, outcome = self._next(previous, fresh_session if why else None, issued_at_s, count)
             snapshot, newest = self._write_data(publication, outcome, count)
         deltas = self._history(publication, newest, snapshot.size)
         notification = self._notification(publication, snapshot, deltas)
@@ -165,10 +166,10 @@ class _Publisher:
         return None
 
     def _next(
-        self, previous: Publication | None, new_session: str | None, count: int
+        self, previous: Publication | None, new_session: str | None, issued_at_s: float, count: int
     ) -> tuple[Publication, Outcome]:
         """The publication that is due. Collects the changes since the last one, up to `count` of them."""
-        sequence, issued_at_s = self._database.sequence(), self._issued_at(previous)
+        sequence = self._database.sequence()
         if previous is None or new_session is not None:
             assert new_session is not None
             return Publication(new_session, 1, issued_at_s, sequence), "new_session"
@@ -178,12 +179,14 @@ class _Publisher:
         outcome: Outcome = "new_serial" if self._changes else "reissued"
         return Publication(previous.session, serial, issued_at_s, sequence), outcome
 
-    def _issued_at(self, previous: Publication | None) -> float:
+    def _issued_at(self, previous: Publication | None, served: Served | None) -> float:
         """Now, to the millisecond, but after the last issue: clients refuse a time that goes backwards."""
         now = round(self._now, 3)
-        if previous is None or previous.issued_at_s > now + MOST_AHEAD_S:
-            return now
-        return max(now, round(previous.issued_at_s + 0.001, 3))
+        issued = [previous.issued_at_s] if previous is not None else []
+        if served is not None:
+            issued.append(served.issued_at.timestamp())
+        believed = (round(last_s + 0.001, 3) for last_s in issued if last_s <= now + MOST_AHEAD_S)
+        return max([now, *believed])
 
     def _notification(
         self, publication: Publication, snapshot: PublishedFile, deltas: list[tuple[int, PublishedFile]]

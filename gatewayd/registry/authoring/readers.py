@@ -191,7 +191,7 @@ def _shown_id(fields: dict[str, object]) -> str | None:
 def _row_of(fields: dict[str, object]) -> bytes:
     """One CSV row, without its line end."""
     row = io.StringIO()
-    csv.writer(row, lineterminator="").writerow(fields.values())
+    csv.writer(row, quoting=csv.QUOTE_ALL, lineterminator="").writerow(fields.values())
     return row.getvalue().encode()
 
 

@@ -331,7 +331,7 @@ def test_the_tag_is_read_back_and_tells_epochs_hooks_tables_and_policies_apart()
     ]
     tags = [parse_tag(ruleset.tag) for ruleset in rulesets]
     assert len({tag.digest for tag in tags if tag is not None}) == len(rulesets)
-    assert tags[1] == RulesTag(2, policy_digest(REJECT), tags[1].digest if tags[1] else "")
+    assert tags[1] == RulesTag(2, policy_digest(REJECT), tags[1].digest if tags[1] else "", "reject")
     assert all(len(ruleset.tag) <= 128 for ruleset in rulesets), "nft takes comments up to 128 characters"
 
 
@@ -340,12 +340,13 @@ def test_the_tag_is_read_back_and_tells_epochs_hooks_tables_and_policies_apart()
     [
         "",
         "accept ours",
-        "gatewayd epoch=1 policy=x",
-        "gatewayd epoch=1 policy=x rules=y more=z",
-        "crowdsec epoch=1 policy=x rules=y",
-        "gatewayd epoch=one policy=x rules=y",
-        "gatewayd epoch policy rules",
-        "gatewayd epoch=1 policy=x digest=y",
+        "gatewayd epoch=1 mode=mark policy=x",
+        "gatewayd epoch=1 mode=mark policy=x rules=y more=z",
+        "crowdsec epoch=1 mode=mark policy=x rules=y",
+        "gatewayd epoch=one mode=mark policy=x rules=y",
+        "gatewayd epoch=1 mode=drop policy=x rules=y",
+        "gatewayd epoch mode policy rules",
+        "gatewayd epoch=1 mode=mark policy=x digest=y",
     ],
 )
 def test_other_comments_are_no_tags(comment: str) -> None:

@@ -102,6 +102,12 @@ def test_the_canonical_form_means_the_same_and_is_its_own_canonical_form(
     assert Canonicaliser().line(parse_record(line.encode())) == line
 
 
+def test_what_repeats_is_written_alike() -> None:
+    writer = Canonicaliser()
+    record = parse_record(canonical_of(peers=["198.51.100.7"], valid_from="2024-11-01T00:00:00Z").encode())
+    assert writer.line(record) == writer.line(record)
+
+
 def test_times_are_written_in_utc() -> None:
     assert write_time(0.0) == "1970-01-01T00:00:00Z"
     assert write_time(-0.5) == "1969-12-31T23:59:59.5Z"

@@ -128,6 +128,27 @@ def test_what_is_equal_keeps_the_object_of_the_earlier_reading() -> None:
     assert reader.registrations["b"] != earlier["b"]
 
 
+def lines(*records: bytes) -> bytes:
+    return b"".join(record + b"\n" for record in records)
+
+
+def test_a_record_that_was_usable_and_is_not_now_stays_as_it_was() -> None:
+    before = ndjson(lines(line_of("a"), line_of("b"))).registrations
+    now = lines(line_of("a", "203.0.113.1/28"), line_of("c", "oops"))
+    after = read(NdjsonReader("lab", previous=before), now)
+    assert after.registrations == {"a": before["a"]}
+    assert after.registrations["a"] is before["a"]
+    assert (after.kept, dict(after.rejected)) == (1, {"prefix_host_bits": 1, "prefix_syntax": 1})
+
+
+def test_a_usable_record_of_the_same_id_further_down_is_used_instead() -> None:
+    before = ndjson(lines(line_of("a"))).registrations
+    now = lines(line_of("a", "oops"), line_of("a", "198.51.100.0/28"))
+    after = read(NdjsonReader("lab", previous=before), now)
+    assert [str(each) for each in after.registrations["a"].clients] == ["198.51.100.0/28"]
+    assert after.kept == 0
+
+
 def test_csv_rows_become_the_same_registrations_as_ndjson_lines() -> None:
     from_csv = csv(
         HEADER + b"a,bank,active,203.0.113.0/28 2001:db8::/48,,198.51.100.7;198.51.100.8,ipsec; esp,"

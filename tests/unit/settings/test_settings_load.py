@@ -88,9 +88,7 @@ log: {level: debug, format: json}
     assert (policy.on_registered.dscp, policy.on_registered.mark) == (46, 16)
     assert (policy.on_unregistered.dscp, policy.on_unregistered.mark) == (8, 32)
     assert policy.on_unregistered.limit == RateLimit(125_000)
-    radius = RadiusSettings(
-        (RadiusClient(parse_prefix("10.0.0.1"), "/secret"),), (ListenAddress("::", 1813),)
-    )
+    radius = RadiusSettings((RadiusClient(parse_prefix("10.0.0.1"), "/secret"),), (ListenAddress("::", 1813),))
     assert settings.subscribers == SubscriberSettings("/pepper", radius)
     assert (kernel.table, kernel.priority, kernel.ct_mark_mask) == ("gw", 5, 0xFFF0)
     assert (kernel.verify_every_s, kernel.nflog_group, kernel.nflog_rate_per_s) == (30.0, 7, 50)
@@ -105,7 +103,7 @@ statedir: /x
 registry:
   refresh: 60
   sources:
-    - {name: a, url: "https://registry.example/feed/notification.jws", keys: [/k.pub]}
+    - {name: a, url: "https://registry.example/feed/notification.jws", keys: []}
     - {name: b, url: "file:/b.csv"}
     - {url: "file:/c.csv", allow_unsigned: maybe}
 policy:
@@ -118,10 +116,9 @@ kernel: {table: 5, ct_mark_mask: 0xf0f0, priority: 1000}
     assert faults_of(text) == [
         "g.yaml:1:1: statedir: unknown key, expected state_dir",
         "g.yaml:3:12: registry.refresh: '60' has no unit, expected a duration from 1s to 7d such as 60s",
-        "g.yaml:5:22: registry.sources[0].url: signed feeds are not supported by this version; "
-        "use file:, http: or https: NDJSON or CSV",
-        "g.yaml:6:22: registry.sources[1].url: is an unsigned source, "
-        "expected allow_unsigned: true beside it",
+        "g.yaml:5:78: registry.sources[0].keys: is empty for a signed feed, "
+        "expected files of public keys to verify it with",
+        "g.yaml:6:22: registry.sources[1].url: is an unsigned source, expected allow_unsigned: true beside it",
         "g.yaml:7:7: registry.sources[2].name: is missing, expected a word such as national",
         "g.yaml:7:44: registry.sources[2].allow_unsigned: 'maybe' is neither true nor false, "
         "expected true or false",
@@ -194,6 +191,27 @@ KEYS = "registry, policy, subscribers, kernel, watch, http, state_dir, log"
             "expected no keys",
         ),
         (
+            LAB.replace("true", "true, proxy: http://proxy.example:3128"),
+            "1:85: registry.sources[0].proxy: is of no use to a file, "
+            "expected it beside an http: or https: URL only",
+        ),
+        (
+            LAB.replace("true", "true, ca_file: /ca.pem, proxy: null"),
+            "1:87: registry.sources[0].ca_file: is of no use to a file, "
+            "expected it beside an http: or https: URL only",
+        ),
+        (
+            LAB.replace("lab.csv", "notification.jws").replace("true", "false, keys: [/k.pub]"),
+            "1:39: registry.sources[0].url: is a signed feed in a file, expected http: or https:",
+        ),
+        (
+            LAB.replace("file:/lab.csv", "https://r.example/notification.jws").replace(
+                "true", "false, proxy: proxy:3128"
+            ),
+            "1:107: registry.sources[0].proxy: 'proxy:3128' is not an http: or https: URL, "
+            "expected a URL such as http://proxy.example:3128, or null",
+        ),
+        (
             LAB.replace("}]", '}, {name: lab, url: "file:/b", allow_unsigned: 1}]'),
             "1:79: registry.sources[1]: name 'lab' is given twice, expected it once (first at line 1)",
         ),
@@ -243,8 +261,7 @@ def test_a_check_across_keys_is_silent_when_one_of_them_is_faulty() -> None:
 def test_a_fault_in_a_source_does_not_hide_that_its_name_is_taken() -> None:
     assert faults_of(LAB.replace("}]", '}, {name: lab, url: "file:/b"}, {url: [x]}]')) == [
         "g.yaml:1:79: registry.sources[1]: name 'lab' is given twice, expected it once (first at line 1)",
-        "g.yaml:1:96: registry.sources[1].url: is an unsigned source, "
-        "expected allow_unsigned: true beside it",
+        "g.yaml:1:96: registry.sources[1].url: is an unsigned source, expected allow_unsigned: true beside it",
         "g.yaml:1:108: registry.sources[2].name: is missing, expected a word such as national",
         "g.yaml:1:114: registry.sources[2].url: is a list, expected a URL such as "
         "file:/etc/gatewayd/registry.ndjson or https://registry.example/feed.csv",

@@ -80,7 +80,8 @@ def test_the_example_shows_the_defaults() -> None:
 
 def test_the_example_shows_the_defaults_of_a_source() -> None:
     source = load_settings(read_example(with_subscribers=False), "example").registry.sources[0]
-    assert source == SourceSettings(source.name, source.url, allow_unsigned=True)
+    assert source.is_signed
+    assert source == SourceSettings(source.name, source.url, source.keys)
 
 
 def test_the_example_shows_the_defaults_of_subscribers_when_they_are_turned_on() -> None:

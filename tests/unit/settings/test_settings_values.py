@@ -78,6 +78,8 @@ UNDERSTOOD: list[tuple[Callable[[str], object], str, object]] = [
     (values.parse_source_url, "file:///etc/my list.csv", "file:///etc/my list.csv"),
     (values.parse_source_url, "https://registry.example:8443/a.csv?x=1", "https://registry.example:8443/a.csv?x=1"),
     (values.parse_source_url, "http://[2001:db8::1]/feed", "http://[2001:db8::1]/feed"),
+    (values.parse_proxy_url, "http://proxy.example:3128", "http://proxy.example:3128"),
+    (values.parse_proxy_url, "https://[2001:db8::1]/", "https://[2001:db8::1]/"),
 ]  # fmt: skip
 
 REFUSED: list[tuple[Callable[[str], object], str, str]] = [
@@ -99,6 +101,9 @@ REFUSED: list[tuple[Callable[[str], object], str, str]] = [
     (values.parse_rate, "64/s", "has no unit"),
     (values.parse_rate, "0byte/s", "is out of range"),
     (values.parse_rate, "4096gbyte/s", "is out of range"),
+    (values.parse_proxy_url, "proxy:3128", "is not an http: or https: URL"),
+    (values.parse_proxy_url, "http://joe:secret@proxy:3128", "carries credentials, which would end up in logs"),
+    (values.parse_proxy_url, "http://proxy:3128/x", "has more than a host and a port"),
     (values.parse_percent, "10", "has no % sign"),
     (values.parse_percent, "12.5%", "is not a whole number"),
     (values.parse_percent, "101%", "is out of range"),

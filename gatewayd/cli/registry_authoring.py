@@ -1,0 +1,264 @@
+"""`gatewayd registry keygen|import|upsert|revoke|history`: the reference registry's database."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from gatewayd.cli.output import print_json, print_table, printable
+from gatewayd.cli.registry_progress import metered
+from gatewayd.errors import PepperUnusable, RegistrationUnknown, RegistryUnusable
+
+if TYPE_CHECKING:
+    from gatewayd.registry.authoring.importing import ImportReport
+    from gatewayd.registry.authoring.readers import Hashing
+    from gatewayd.registry.reading import Format
+
+DEFAULT_DATABASE = Path("registry.db")
+
+_Function = Callable[..., Any]
+_LIMIT = click.IntRange(1, 1_000_000)
+
+
+def database_option(function: _Function) -> _Function:
+    return click.option(
+        "--database",
+        type=click.Path(path_type=Path),
+        default=DEFAULT_DATABASE,
+        show_default=True,
+        help="The registry's SQLite database.",
+    )(function)
+
+
+def json_option(function: _Function) -> _Function:
+    return click.option("--json", "as_json", is_flag=True, help="One JSON document.")(function)
+
+
+def _change_options(function: _Function) -> _Function:
+    actor = click.option("--actor", help="Who changes it, for the audit. Default: the name of this user.")
+    return database_option(actor(json_option(function)))
+
+
+def _number_options(function: _Function) -> _Function:
+    pepper = click.option(
+        "--pepper-file",
+        type=click.Path(path_type=Path),
+        help="The secret that `mobile` numbers are hashed with; the numbers are dropped.",
+    )
+    country = click.option("--country-code", help="Of numbers in national form (0300…), such as 92.")
+    return pepper(country(function))
+
+
+@click.command("keygen")
+@click.option("--kid", required=True, help="The key's name, which gateways are configured with.")
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def keygen(file: Path, kid: str, as_json: bool) -> None:
+    """Make a key to sign the feed with: FILE, for this host alone, and FILE.pub, for the gateways.
+
+    A file that is there is never overwritten.
+    """
+    from gatewayd.registry.notification import generate_key
+
+    key = generate_key(kid)
+    public = file.with_name(file.name + ".pub")
+    for path in (file, public):
+        if path.exists():
+            raise RegistryUnusable(str(path), "is there already; a key is never overwritten")
+    _write_new(file, key.private_text(), 0o600)
+    _write_new(public, key.public_text(), 0o644)
+    if as_json:
+        print_json(msgspec.json.encode({"kid": kid, "private": str(file), "public": str(public)}))
+    else:
+        click.echo(f"kid {kid}\nprivate {file}\npublic {public}")
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--format", "format", type=click.Choice(["ndjson", "csv"]), help="Default: found out.")
+@click.option("--replace", is_flag=True, help="Withdraw registrations that FILE does not have.")
+@click.option("--dry-run", is_flag=True, help="Say what would change and change nothing.")
+@_number_options
+@_change_options
+def import_file(
+    file: Path,
+    format: Format | None,
+    replace: bool,
+    dry_run: bool,
+    pepper_file: Path | None,
+    country_code: str | None,
+    database: Path,
+    actor: str | None,
+    as_json: bool,
+) -> None:
+    """Add and change registrations from FILE (CSV or NDJSON, plain or gzip).
+
+    Rejected rows are listed and the rest is stored. While there are any, --replace withdraws nothing.
+
+    Exit status: 0 all rows are stored, 1 some are rejected or nothing could be withdrawn, 2 usage.
+    """
+    from gatewayd.registry.authoring.database import RegistryDatabase
+    from gatewayd.registry.authoring.importing import FileImport
+
+    hashing = _hashing(pepper_file, country_code)
+    with metered() as meter:
+        reading = FileImport(file, format=format, hashing=hashing, progress=meter)
+        with RegistryDatabase(database, on_turn=lambda: meter("storing", 0, 0)) as registry:
+            report = reading.store(
+                registry, at_s=time.time(), actor=actor or _user(), replace=replace, dry_run=dry_run
+            )
+    if as_json:
+        document = {"database": str(database), "dry_run": dry_run, **msgspec.to_builtins(report)}
+        print_json(msgspec.json.encode(document))
+    else:
+        _print_report(report, dry_run)
+    sys.exit(1 if report.rejected or report.held else 0)
+
+
+@click.command("upsert")
+@click.argument("record", default="-")
+@_number_options
+@_change_options
+def upsert(
+    record: str,
+    pepper_file: Path | None,
+    country_code: str | None,
+    database: Path,
+    actor: str | None,
+    as_json: bool,
+) -> None:
+    """Add or change one registration: RECORD is a JSON object; - or nothing: it is read from stdin.
+
+    With a mobile number use stdin: arguments are seen by every user of the host.
+    """
+    from gatewayd.registry.authoring.database import RegistryDatabase
+    from gatewayd.registry.authoring.importing import written_record
+
+    octets = sys.stdin.buffer.read() if record == "-" else os.fsencode(record)
+    id, written = written_record(octets, _hashing(pepper_file, country_code))
+    with RegistryDatabase(database) as registry:
+        applied = registry.apply([(id, written)], at_s=time.time(), action="upsert", actor=actor or _user())
+    _print_change(id, "added" if applied.added else "changed" if applied.changed else "unchanged", as_json)
+
+
+@click.command("revoke")
+@click.argument("id")
+@click.option("--suspend", is_flag=True, help="Suspend it instead; `upsert` makes it active again.")
+@_change_options
+def revoke(id: str, suspend: bool, database: Path, actor: str | None, as_json: bool) -> None:
+    """Revoke registration ID. It stays in the registry, so that gateways can say why it no longer counts."""
+    from gatewayd.registry.authoring.database import RegistryDatabase
+    from gatewayd.registry.authoring.importing import with_status
+
+    with RegistryDatabase(database, may_create=False) as registry:
+        record = registry.record_of(id)
+        if record is None:
+            raise RegistrationUnknown(printable(id))
+        status = "suspended" if suspend else "revoked"
+        applied = registry.apply(
+            [(id, with_status(record, "suspended" if suspend else "revoked"))],
+            at_s=time.time(),
+            action="suspend" if suspend else "revoke",
+            actor=actor or _user(),
+        )
+    _print_change(id, status if applied.has_changes else "unchanged", as_json)
+
+
+@click.command("history")
+@click.argument("id", required=False)
+@click.option("--limit", type=_LIMIT, default=100, show_default=True)
+@database_option
+@json_option
+def history(id: str | None, limit: int, database: Path, as_json: bool) -> None:
+    """Show who changed what and when: of registration ID, or of all. The latest change comes first."""
+    from gatewayd.registry.authoring.database import RegistryDatabase
+
+    with RegistryDatabase(database, may_create=False) as registry:
+        rows = registry.history(id, limit)
+    if as_json:
+        document = [
+            {**msgspec.to_builtins(row), "before": _object(row.before), "after": _object(row.after)} for row in rows
+        ]
+        print_json(msgspec.json.encode(document))
+        return
+    print_table(
+        ("at", "action", "actor", "id", "before", "after"),
+        [(row.at, row.action, row.actor, row.id, row.before or "-", row.after or "-") for row in rows],
+    )
+
+
+def _object(record: str | None) -> object:
+    return None if record is None else msgspec.json.decode(record)
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
+
+
+def _hashing(pepper_file: Path | None, country_code: str | None) -> Hashing | None:
+    from gatewayd.model.msisdn import is_country_code, pepper_of
+    from gatewayd.registry.authoring.readers import Hashing
+
+    if country_code is not None and not is_country_code(country_code):
+        raise click.BadParameter("must be one to three digits, such as 92", param_hint="--country-code")
+    if pepper_file is None:
+        return None
+    try:
+        octets = pepper_file.read_bytes()
+    except OSError as error:
+        raise PepperUnusable(f"{pepper_file}: {error.strerror}", "give a file that can be read") from None
+    return Hashing(pepper_of(octets), country_code)
+
+
+def _write_new(path: Path, text: str, mode: int) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with open(descriptor, "w") as stream:
+            os.fchmod(descriptor, mode)
+            stream.write(text)
+            stream.flush()
+            os.fsync(descriptor)
+    except OSError as error:
+        raise RegistryUnusable(str(path), error.strerror or str(error)) from None
+
+
+def _print_change(id: str, what: str, as_json: bool) -> None:
+    if as_json:
+        print_json(msgspec.json.encode({"id": id, "result": what}))
+    else:
+        click.echo(f"{id} {what}")
+
+
+def _print_report(report: ImportReport, dry_run: bool) -> None:
+    """Rejections first, so that the counts stay in sight."""
+    for rejection in report.rejections:
+        click.echo(f"{report.file}:{rejection}")
+    unlisted = sum(report.rejected.values()) - len(report.rejections)
+    if unlisted:
+        click.echo(f"{report.file}: {unlisted} more rejected records are not listed")
+    applied = report.applied
+    if dry_run:
+        click.echo("dry run: nothing is changed")
+    click.echo(f"records {report.records}")
+    for word, count in (
+        ("added", applied.added),
+        ("changed", applied.changed),
+        ("unchanged", applied.unchanged),
+        ("withdrawn", applied.withdrawn),
+    ):
+        click.echo(f"{word} {count}")
+    for code, count in report.rejected.items():
+        click.echo(f"rejected {code} {count}")
+    if report.held:
+        click.echo(f"nothing is withdrawn: {report.held}", err=True)

@@ -1,0 +1,244 @@
+"""The reconciler on a real kernel: tampered with by `nft`, grown under the rules, cut short at random.
+
+Packets are other files' matter; here the kernel's content is what is looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from gatewayd.compile.ruleset import RULE_SETS
+from gatewayd.kernel.tables import KernelTables
+from gatewayd.model.mask import Mask, parse_set_name
+from gatewayd.model.registration import Registration
+from gatewayd.model.transaction import Ruleset, Transaction
+from gatewayd.reconcile import Reconciler, loop, picture, steps
+from tests.support.namespace import Namespace, namespace_or_skip
+from tests.support.planes import TABLE, kernel_tables
+from tests.support.reconciling import GUARD_S, hosts, oracle, policy, registered
+
+pytestmark = pytest.mark.kernel
+
+HOSTS = Mask(4, 32)
+BANK = registered("bank", "203.0.113.0/28", "2001:db8:12::/48", services=["ipsec", "udp/51820"])
+EMBASSY = registered("embassy", "198.51.100.0/24", peers=["192.0.2.0/24"], services=["openvpn", "udp/8000-9000"])
+
+
+class Site:
+    """A kernel, what is wanted of it, and a reconciler; every write is followed by `after_write`."""
+
+    def __init__(self, namespace: Namespace, tables: KernelTables) -> None:
+        self.namespace = namespace
+        self.tables = tables
+        self.wanted: list[Registration] = []
+        self.policy = policy("reject")
+        self.now = 1000.0
+        self.stirred = asyncio.Event()
+        self.writes = 0
+        self.after_write: Callable[[], Any] | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.reconciler = self._make()
+
+    def _make(self) -> Reconciler:
+        made = Reconciler(
+            self, TABLE, clock=lambda: 5000.0, stopwatch=lambda: self.now, on_settled=self.stirred.set
+        )
+        for registration in self.wanted:
+            made.add(registration)
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        """Reading is the kernel's."""
+        return getattr(self.tables, name)
+
+    async def commit(self, transaction: Transaction) -> None:
+        await self.tables.commit(transaction)
+        await self._wrote()
+
+    async def replace_rules(self, ruleset: Ruleset) -> None:
+        await self.tables.replace_rules(ruleset)
+        await self._wrote()
+
+    async def _wrote(self) -> None:
+        self.writes += 1
+        if self.after_write is not None:
+            await self.after_write()
+
+    def want(self, registrations: list[Registration], wanted_policy: Any = None) -> None:
+        for registration in registrations:
+            if registration not in self.wanted:
+                self.reconciler.add(registration)
+        for registration in self.wanted:
+            if registration not in registrations:
+                self.reconciler.remove(registration)
+        self.wanted = registrations
+        self.policy = wanted_policy or self.policy
+        self.reconciler.want_policy(self.policy)
+
+    async def contents(self) -> dict[str, set[bytes]]:
+        return {
+            item.name: {key async for piece in self.tables.read_elements(item.name) for key in piece}
+            for item in (await self.tables.read_table()).sets
+            if item.name not in RULE_SETS
+        }
+
+    async def is_settled(self) -> bool:
+        if self.reconciler.unready() is not None or self.reconciler.picture.count_surplus():
+            return False
+        if self.reconciler.picture.retired or self.reconciler.picture.tag is None:
+            return False
+        found = await self.contents()
+        parsed = {name: parse_set_name(name) for name in found}
+        if None in parsed.values():
+            return False
+        by_mask = {each[0]: found[name] for name, each in parsed.items() if each is not None and found[name]}
+        reading = await self.tables.read_table()
+        return by_mask == oracle(self.wanted) and reading.rules == self.reconciler.picture.rules_seen != ""
+
+    def start(self) -> None:
+        self.reconciler.want_policy(self.policy)
+        if self.task is None:
+            self.task = asyncio.create_task(self.reconciler.run())
+
+    async def settle(self) -> None:
+        self.start()
+        assert self.task is not None
+        async with asyncio.timeout(GUARD_S):
+            while not await self.is_settled():
+                # Not every change is one of ours to be told of; the reconciler's own poll sets the pace.
+                await self.tables.read_generation()
+                assert not self.task.done(), self.task.result()
+
+    async def abandon(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.wait({self.task})
+            self.task = None
+
+    async def restart(self) -> None:
+        await self.abandon()
+        self.reconciler = self._make()
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "GENERATION_POLL_S", 0.001)
+    monkeypatch.setattr(loop, "FIRST_RETRY_S", 0.0)
+    monkeypatch.setattr(loop, "LONGEST_RETRY_S", 0.0)
+    monkeypatch.setattr(loop, "HURRIED_RETRY_S", 0.0)
+    monkeypatch.setattr(picture, "SMALLEST_CAPACITY", 4)
+    monkeypatch.setattr(steps, "MOST_BYTES", 128)
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    with namespace_or_skip() as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def site(namespace: Namespace, tmp_path: Path) -> AsyncIterator[Site]:
+    with kernel_tables(namespace, tmp_path) as tables:
+        made = Site(namespace, tables)
+        yield made
+        await made.abandon()
+
+
+TAMPERINGS = {
+    "flush ruleset": "flush ruleset",
+    "delete table": f"delete table inet {TABLE}",
+    "flush table": f"flush table inet {TABLE}",
+    "empty table": f"delete table inet {TABLE}\nadd table inet {TABLE}",
+    "delete element": f"delete element inet {TABLE} c4_32 {{ 10.0.0.3 }}",
+    "flush set": f"flush set inet {TABLE} c4_32",
+    "add element": f"add element inet {TABLE} c4_32 {{ 192.0.2.77 }}",
+    "add rule": f"add rule inet {TABLE} forward drop",
+    "insert rule": f"insert rule inet {TABLE} judge accept",
+    "add chain": f"add chain inet {TABLE} guests {{ type filter hook input priority 0; policy drop; }}",
+    "delete chain": f"flush chain inet {TABLE} unregistered\nflush chain inet {TABLE} judge\n"
+    f"flush chain inet {TABLE} forward\ndelete chain inet {TABLE} unregistered",
+    "add set": f"add set inet {TABLE} guests {{ type ipv4_addr; flags interval; elements = {{ 10.0.0.0/8 }}; }}",
+    "add set of our name": f"add set inet {TABLE} c4_32_g1 {{ type ipv4_addr; flags timeout; }}",
+    "add map": f"add map inet {TABLE} ports {{ type inet_service : verdict; elements = {{ 80 : accept }}; }}",
+}
+
+
+@pytest.mark.parametrize("tampering", TAMPERINGS)
+async def test_what_nft_did_to_the_table_is_repaired(site: Site, tampering: str) -> None:
+    site.want([BANK, EMBASSY, *hosts(5)])
+    await site.settle()
+    for number in (1, 2):
+        site.namespace.nft(TAMPERINGS[tampering] + "\n")
+        async with asyncio.timeout(GUARD_S):
+            while site.reconciler.tally.repairs < number:
+                await site.tables.read_generation()
+        await site.settle()
+        assert site.reconciler.tally.repairs == number
+    assert site.reconciler.tally.failures == 0
+    assert site.reconciler.epoch == 1
+    shown = site.namespace.run(["nft", "list", "chain", "inet", TABLE, "forward"])
+    assert "priority filter - 10" in shown
+
+
+async def test_other_tables_are_left_alone_and_are_no_repair(site: Site) -> None:
+    site.want([BANK, *hosts(3)])
+    await site.settle()
+    other = "table inet other {\n\tset c4_32 {\n\t\ttype ipv4_addr\n\t\telements = { 10.0.0.1 }\n\t}\n\n"
+    other += "\tchain forward {\n\t\ttype filter hook forward priority filter; policy accept;\n"
+    other += "\t\tip saddr @c4_32 counter packets 0 bytes 0 accept\n\t}\n}\n"
+    site.namespace.nft(other)
+    site.want([BANK, *hosts(30)], policy("limit"))
+    await site.settle()
+    await site.restart()
+    await site.settle()
+    assert site.namespace.run(["nft", "list", "table", "inet", "other"]) == other
+    assert site.reconciler.tally.repairs == site.reconciler.tally.failures == 0
+
+
+async def test_a_set_grows_past_its_capacity_and_nothing_in_it_is_ever_gone(site: Site) -> None:
+    site.want(hosts(8))
+    await site.settle()
+    before = oracle(site.wanted)[HOSTS]
+    looks: list[str] = []
+
+    async def look() -> None:
+        rules = site.namespace.run(["nft", "list", "chain", "inet", TABLE, "classify4"])
+        names = {word.strip() for word in rules.replace("@", " @").split() if word.startswith("@c4_32")}
+        assert len(names) == 1
+        name = names.pop()[1:]
+        looks.append(name)
+        assert before <= {key async for piece in site.tables.read_elements(name) for key in piece}
+
+    site.after_write = look
+    site.want(hosts(40))
+    await site.settle()
+    assert looks[0] == "c4_32"
+    assert looks[-1] != "c4_32"
+    assert looks == sorted(looks, key=lambda name: len(name))
+    assert site.reconciler.tally.failures == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_reconciler_abandoned_at_any_moment_is_taken_over_by_the_next(site: Site, seed: int) -> None:
+    """Ten rounds: cancelled after a random number of turns of the loop, in the middle of whatever it does."""
+    chance = random.Random(seed)
+    pool = [BANK, EMBASSY, *hosts(40), registered("net", "10.0.0.0/24", "10.0.0.0/30")]
+    for _ in range(10):
+        site.want(
+            chance.sample(pool, chance.randrange(len(pool))), policy(chance.choice(["observe", "reject", "limit"]))
+        )
+        site.start()
+        for _ in range(chance.choice([1, 5, 20, 60, 200])):
+            await asyncio.sleep(0)
+        await site.restart()
+    await site.settle()
+    assert site.reconciler.tally.failures == 0
+    assert site.reconciler.tally.repairs == 0
+    assert 1 <= site.reconciler.epoch <= 11

@@ -1,0 +1,175 @@
+"""The fake's own ways: what tests may do to it. That it behaves as the kernel does is tests/contract's."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from gatewayd.compile.ruleset import COUNTERS, compile_ruleset
+from gatewayd.errors import OperationRefused, RulesetRefused
+from gatewayd.kernel.fake import FakeTables
+from gatewayd.model.mask import Mask
+from gatewayd.model.policy import MarkLayout, Policy
+from gatewayd.model.transaction import (
+    AddElements,
+    CreateSet,
+    CreateTable,
+    DeleteSet,
+    ObservedSet,
+    Operation,
+    RemoveElements,
+    Ruleset,
+    TableReading,
+    Transaction,
+)
+
+HOSTS = Mask(4, 32)
+MADE = (CreateTable(), CreateSet("c4_32", HOSTS, 4), AddElements("c4_32", [bytes(4)]))
+
+
+async def made(**options: bool) -> FakeTables:
+    fake = FakeTables(**options)
+    await fake.commit(Transaction(MADE, "test"))
+    return fake
+
+
+def ruleset(*names: str, mode: str = "observe") -> Ruleset:
+    policy = Policy(mode, (), MarkLayout(0xFF000000))  # type: ignore[arg-type]
+    return compile_ruleset("gatewayd", policy, dict.fromkeys([HOSTS], names[0]) if names else {}, 1)
+
+
+async def test_a_fake_begins_with_nothing() -> None:
+    fake = FakeTables()
+    assert await fake.read_table() == TableReading(False, generation=1)
+    assert await fake.read_counters() == {}
+    assert await fake.delete_table() is False
+    assert await fake.read_generation() == 1
+    with pytest.raises(OperationRefused):
+        [piece async for piece in fake.read_elements("c4_32")]
+
+
+@pytest.mark.parametrize("tells_counts", [True, False])
+async def test_sets_are_listed_with_their_counts_where_the_kernel_would(tells_counts: bool) -> None:
+    fake = await made(tells_counts=tells_counts)
+    count = 1 if tells_counts else None
+    assert (await fake.read_table()).sets == (ObservedSet("c4_32", 4, 4, True, count),)
+
+
+async def test_elements_come_in_pieces() -> None:
+    fake = FakeTables()
+    keys = [number.to_bytes(4, "big") for number in range(1100)]
+    await fake.commit(
+        Transaction((CreateTable(), CreateSet("c4_32", HOSTS, 0), AddElements("c4_32", keys)), "test")
+    )
+    pieces = [piece async for piece in fake.read_elements("c4_32")]
+    assert [len(piece) for piece in pieces] == [500, 500, 100]
+    assert sorted(key for piece in pieces for key in piece) == keys
+
+
+@pytest.mark.parametrize(
+    ("operation", "number"),
+    [
+        (CreateSet("c4_32", HOSTS, 4), errno.EEXIST),
+        (DeleteSet("c4_9"), errno.ENOENT),
+        (AddElements("c4_9", [bytes(4)]), errno.ENOENT),
+        (AddElements("c4_32", [bytes(3)]), errno.EINVAL),
+        (AddElements("c4_32", [bytes((1, 0, 0, number)) for number in range(4)]), errno.ENFILE),
+        (RemoveElements("c4_32", [bytes((1, 0, 0, 0))]), errno.ENOENT),
+        (RemoveElements("c4_32", [bytes(4), bytes(4)]), errno.ENOENT),
+        (RemoveElements("c4_32", [bytes(5)]), errno.EINVAL),
+    ],
+)
+async def test_a_refusal_leaves_everything_as_it_was(operation: Operation, number: int) -> None:
+    fake = await made()
+    before = await fake.read_table()
+    with pytest.raises(OperationRefused) as caught:
+        await fake.commit(Transaction((AddElements("c4_32", [bytes((9, 9, 9, 9))]), operation), "test"))
+    assert caught.value.errno == number
+    assert await fake.read_table() == before
+
+
+@pytest.mark.parametrize("operation", MADE[1:])
+async def test_without_a_table_everything_else_is_refused(operation: Operation) -> None:
+    with pytest.raises(OperationRefused) as caught:
+        await FakeTables().commit(Transaction((operation,), "test"))
+    assert caught.value.errno == errno.ENOENT
+
+
+async def test_no_keys_are_no_operation() -> None:
+    fake = FakeTables()
+    await fake.commit(Transaction((AddElements("c4_32", []), RemoveElements("c4_32", [])), "test"))
+    assert (fake.table, fake.generation) == (None, 1)
+
+
+async def test_elements_and_sets_go() -> None:
+    fake = await made()
+    await fake.commit(Transaction((RemoveElements("c4_32", [bytes(4)]),), "test"))
+    assert [piece async for piece in fake.read_elements("c4_32")] == []
+    await fake.commit(Transaction((DeleteSet("c4_32"),), "test"))
+    assert (await fake.read_table()).sets == ()
+
+
+async def test_a_set_of_no_name_of_ours_is_not_regular() -> None:
+    fake = FakeTables()
+    await fake.commit(Transaction((CreateTable(), CreateSet("guests", HOSTS, 0)), "test"))
+    assert (await fake.read_table()).sets == (ObservedSet("guests", 4, 0, False, 0),)
+
+
+async def test_rules_use_sets_and_are_tagged() -> None:
+    fake = await made()
+    await fake.replace_rules(ruleset("c4_32"))
+    reading = await fake.read_table()
+    assert reading.tag is not None
+    assert (reading.tag.epoch, reading.rules) == (1, ruleset("c4_32").text)
+    assert set(await fake.read_counters()) == set(COUNTERS)
+    with pytest.raises(OperationRefused) as caught:
+        await fake.commit(Transaction((DeleteSet("c4_32"),), "test"))
+    assert caught.value.errno == errno.EBUSY
+
+
+async def test_rules_make_the_table_and_their_own_sets() -> None:
+    fake = FakeTables()
+    await fake.replace_rules(ruleset(mode="limit"))
+    await fake.replace_rules(ruleset(mode="limit"))
+    assert [(item.name, item.key_length) for item in (await fake.read_table()).sets] == [
+        ("limited4", 4), ("limited6", 16),
+    ]  # fmt: skip
+
+
+async def test_rules_that_look_into_no_set_are_refused() -> None:
+    fake = await made()
+    with pytest.raises(RulesetRefused, match="c4_9"):
+        await fake.replace_rules(ruleset("c4_9"))
+    assert (await fake.read_table()).rules == ""
+    assert (await fake.read_table()).tag is None
+
+
+async def test_the_generation_rises_with_what_changes() -> None:
+    fake = await made()
+    assert fake.generation == 2
+    await fake.commit(Transaction((AddElements("c4_32", [bytes(4)]), CreateTable()), "test"))
+    assert fake.generation == 2
+    await fake.replace_rules(ruleset())
+    await fake.replace_rules(ruleset())
+    assert fake.generation == 4
+    assert await fake.delete_table() is True
+    assert fake.generation == 5
+
+
+async def test_a_write_can_be_cut_short() -> None:
+    fake = await made()
+    seen: list[object] = []
+
+    def cut(write: Transaction | Ruleset) -> None:
+        seen.append(write)
+        raise InterruptedError
+
+    fake.before_write = cut
+    transaction = Transaction((DeleteSet("c4_32"),), "test")
+    with pytest.raises(InterruptedError):
+        await fake.commit(transaction)
+    with pytest.raises(InterruptedError):
+        await fake.replace_rules(ruleset())
+    assert seen == [transaction, ruleset()]
+    assert fake.generation == 2

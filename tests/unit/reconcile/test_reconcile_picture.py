@@ -1,0 +1,402 @@
+"""Desired against observed as two differences: they must stay true whatever comes between send and answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatewayd.compile.desired import DesiredSets
+from gatewayd.model.mask import Mask, set_name
+from gatewayd.model.registration import Registration
+from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
+from gatewayd.reconcile.picture import SMALLEST_CAPACITY, MaskState, Picture, SetState, choose_capacity
+from tests.support.reconciling import hosts, registered
+
+HOSTS = Mask(4, 32)
+ONE, TWO, THREE = (registration.clients[0].packed for registration in hosts(3))
+STRANGER = bytes((192, 0, 2, 99))
+TAG = RulesTag(3, "policy", "digest")
+
+
+def pictured(registrations: list[Registration], *sets: ObservedSet, hooked: tuple[str, ...] = ()) -> Picture:
+    picture = Picture(DesiredSets())
+    for registration in registrations:
+        picture.add(registration)
+    picture.start_reading(TableReading(True, sets, "seen", TAG), frozenset(hooked))
+    return picture
+
+
+def observed(name: str = "c4_32", capacity: int = 1024, count: int | None = None, **more: Any) -> ObservedSet:
+    return ObservedSet(name, 4, capacity, more.get("regular", True), count)
+
+
+def current(picture: Picture) -> SetState:
+    return picture.masks[HOSTS].current
+
+
+@pytest.mark.parametrize(
+    ("count", "capacity"),
+    [
+        (0, 1024), (1, 1024), (512, 1024), (513, 2048), (1024, 2048), (1025, 4096), (1_000_000, 1 << 21),
+    ],
+)  # fmt: skip
+def test_a_new_set_has_room_for_twice_its_elements(count: int, capacity: int) -> None:
+    assert choose_capacity(count) == capacity
+    assert capacity >= max(SMALLEST_CAPACITY, 2 * count)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "desired", "missing", "surplus", "unread", "more", "room"),
+    [
+        (0, 5, 5, 0, 0, 7, 7),
+        (8, 5, 5, 0, 0, 7, 7),
+        (8, 5, 0, 0, 0, 7, 3),
+        (8, 5, 2, 4, 0, 2, 1),
+        (8, 8, 0, 0, 0, 1, 0),
+        (8, 9, 0, 1, 0, 1, 0),
+        (8, 5, 5, 0, 4, 5, 4),
+    ],
+)
+def test_room_counts_everything_that_may_be_in_the_set(
+    capacity: int, desired: int, missing: int, surplus: int, unread: int, more: int, room: int
+) -> None:
+    state = SetState("c4_32", HOSTS, 0, capacity, unread=unread)
+    state.missing = {bytes((0, number)) for number in range(missing)}
+    state.surplus = {bytes((1, number)) for number in range(surplus)}
+    assert state.has_room(desired, more) == room
+
+
+# -- desires -----------------------------------------------------------------------------------------------
+
+
+def test_what_is_desired_is_missing_until_it_is_known_to_be_there() -> None:
+    picture = pictured(hosts(2), observed())
+    assert current(picture).missing == {ONE, TWO}
+    assert picture.observe_elements(current(picture), {ONE, STRANGER}) == 1
+    assert (current(picture).missing, current(picture).surplus) == ({TWO}, {STRANGER})
+    assert picture.expected_count(current(picture)) == 2
+    assert picture.count_surplus() == 1
+
+
+def test_a_surplus_element_that_is_desired_again_needs_no_write() -> None:
+    picture = pictured(hosts(1), observed())
+    picture.observe_elements(current(picture), {ONE, TWO})
+    picture.add(hosts(1, 2)[0])
+    assert (current(picture).missing, current(picture).surplus) == (set(), set())
+    picture.remove(hosts(1, 2)[0])
+    assert current(picture).surplus == {TWO}
+
+
+def test_a_missing_element_that_is_desired_no_longer_needs_no_write() -> None:
+    picture = pictured(hosts(2), observed())
+    picture.observe_elements(current(picture), {ONE})
+    picture.urge([(HOSTS, TWO)])
+    picture.remove(hosts(1, 2)[0])
+    assert (current(picture).missing, current(picture).surplus, picture.urgent) == (set(), set(), {})
+
+
+def test_only_what_is_missing_can_be_urgent() -> None:
+    picture = pictured(hosts(2), observed())
+    picture.observe_elements(current(picture), {ONE})
+    assert picture.urge([(HOSTS, ONE), (HOSTS, TWO), (HOSTS, STRANGER), (Mask(6, 64), bytes(16))]) == 1
+    assert list(picture.urgent) == [(HOSTS, TWO)]
+
+
+def test_an_element_of_a_mask_never_seen_gets_a_set_of_its_own() -> None:
+    picture = pictured([])
+    picture.add(hosts(1)[0])
+    state = current(picture)
+    assert (state.name, state.exists, state.hooked, state.missing) == ("c4_32", False, False, {ONE})
+
+
+def test_a_mask_in_use_again_does_not_take_the_name_of_a_set_that_is_to_go() -> None:
+    picture = pictured(hosts(1), observed())
+    picture.remove(hosts(1)[0])
+    picture.retire_unused()
+    assert picture.retired == {"c4_32"}
+    assert picture.masks == {}
+    picture.add(hosts(1)[0])
+    assert current(picture).name == "c4_32_g1"
+
+
+def test_a_mask_that_was_never_made_leaves_nothing_to_delete() -> None:
+    picture = pictured([])
+    picture.add(hosts(1)[0])
+    picture.remove(hosts(1)[0])
+    picture.retire_unused()
+    assert picture.retired == set()
+
+
+# -- growth ------------------------------------------------------------------------------------------------
+
+
+def test_a_set_with_room_does_not_grow() -> None:
+    picture = pictured(hosts(8), observed(capacity=8))
+    picture.grow_where_full()
+    assert picture.masks[HOSTS].successor is None
+
+
+def test_an_unbounded_set_never_grows() -> None:
+    picture = pictured(hosts(9), observed(capacity=0, count=1_000_000))
+    picture.grow_where_full()
+    assert picture.masks[HOSTS].successor is None
+
+
+@pytest.mark.parametrize("present", ["desired", "surplus", "unread"])
+def test_a_set_without_room_for_what_is_missing_gets_a_successor(present: str) -> None:
+    """Whatever takes the room: removals come only after the last addition."""
+    count = 9 if present == "desired" else 5
+    picture = pictured(hosts(count), observed(capacity=8, count=4 if present == "unread" else None))
+    if present == "surplus":
+        picture.observe_elements(current(picture), {STRANGER, *(bytes((9, 9, 9, number)) for number in range(3))})
+    picture.grow_where_full()
+    successor = picture.masks[HOSTS].successor
+    assert successor is not None
+    assert (successor.name, successor.capacity, successor.exists) == ("c4_32_g1", 1024, False)
+    assert successor.missing == picture.desired.keys(HOSTS)
+    assert picture.hooks() == {HOSTS: "c4_32"}
+    picture.grow_where_full()
+    assert picture.masks[HOSTS].successor is successor
+
+
+def test_a_set_that_is_not_made_yet_is_made_larger() -> None:
+    picture = pictured([])
+    for registration in hosts(1025):
+        picture.add(registration)
+    picture.grow_where_full()
+    assert (current(picture).capacity, picture.masks[HOSTS].successor) == (4096, None)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_successor_that_is_outgrown_gives_way(exists: bool) -> None:
+    picture = pictured(hosts(9), observed(capacity=8))
+    picture.grow_where_full()
+    first = picture.masks[HOSTS].successor
+    assert first is not None
+    first.exists = exists
+    for registration in hosts(1100, 10):
+        picture.add(registration)
+    picture.grow_where_full()
+    second = picture.masks[HOSTS].successor
+    assert second is not None
+    assert (second.name, second.capacity) == (("c4_32_g2", 4096) if exists else ("c4_32_g1", 4096))
+    assert picture.retired == ({"c4_32_g1"} if exists else set())
+    assert len(second.missing) == 1109
+
+
+def test_a_successor_does_not_take_the_name_of_a_set_that_is_to_go() -> None:
+    picture = pictured(hosts(9), observed(capacity=8), observed("c4_32_g1", regular=False))
+    picture.grow_where_full()
+    successor = picture.masks[HOSTS].successor
+    assert successor is not None
+    assert successor.name == "c4_32_g2"
+
+
+def test_a_successor_is_hooked_once_it_is_complete() -> None:
+    picture = pictured(hosts(9), observed(capacity=8))
+    picture.grow_where_full()
+    successor = picture.masks[HOSTS].successor
+    assert successor is not None
+    assert picture.hooks() == {HOSTS: "c4_32"}
+    successor.exists = True
+    picture.added(successor, sorted(successor.missing)[1:])
+    assert picture.hooks() == {HOSTS: "c4_32"}
+    picture.added(successor, sorted(successor.missing))
+    assert picture.hooks() == {HOSTS: "c4_32_g1"}
+    picture.hooked(frozenset({"c4_32_g1"}), "text", TAG)
+    assert (current(picture), picture.retired) == (successor, {"c4_32"})
+    assert picture.masks[HOSTS].successor is None
+    assert successor.hooked
+
+
+def test_desires_go_to_the_set_and_its_successor() -> None:
+    picture = pictured(hosts(9), observed(capacity=8))
+    picture.grow_where_full()
+    picture.add(hosts(1, 10)[0])
+    assert [len(state.missing) for state in picture.set_states()] == [10, 10]
+    picture.remove(hosts(1, 10)[0])
+    assert [len(state.missing) for state in picture.set_states()] == [9, 9]
+
+
+# -- what is known -----------------------------------------------------------------------------------------
+
+
+def test_an_element_counts_when_it_is_in_a_set_that_the_rules_look_into() -> None:
+    picture = pictured(hosts(2), observed())
+    picture.observe_elements(current(picture), {ONE})
+    assert not picture.holds(HOSTS, ONE)
+    assert picture.count_missing() == 2
+    picture.hooked(frozenset({"c4_32"}), "text", TAG)
+    assert (picture.holds(HOSTS, ONE), picture.holds(HOSTS, TWO), picture.holds(Mask(6, 64), ONE)) == (
+        True, False, False,
+    )  # fmt: skip
+    assert picture.count_missing() == 1
+
+
+def test_rules_that_leave_a_set_out_unhook_it() -> None:
+    picture = pictured(hosts(1), observed(), hooked=("c4_32",))
+    current(picture).hooked = True
+    picture.hooked(frozenset(), "text", None)
+    assert not current(picture).hooked
+    assert (picture.rules, picture.tag, picture.last_tag) == ("text", None, TAG)
+
+
+def test_the_last_tag_outlives_the_rules() -> None:
+    picture = pictured(hosts(1))
+    picture.start_reading(TableReading(False))
+    assert (picture.tag, picture.last_tag, picture.table_present) == (None, TAG, False)
+
+
+# -- readings ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_not_ours_is_retired() -> None:
+    picture = pictured(
+        hosts(1),
+        observed(count=1),
+        observed("guests"),
+        observed("c4_24"),
+        observed("c4_32_g5", regular=False),
+        observed("limited4", regular=False),
+    )
+    assert picture.retired == {"guests", "c4_24", "c4_32_g5"}
+    assert (current(picture).name, current(picture).exists, current(picture).unread) == ("c4_32", True, 1)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_several_sets_the_newest_is_taken_where_no_rules_are_known(order: int) -> None:
+    sets = [observed(), observed("c4_32_g1"), observed("c4_32_g2", 4096)][::order]
+    picture = pictured(hosts(1), *sets)
+    assert (current(picture).name, current(picture).capacity) == ("c4_32_g2", 4096)
+    assert picture.masks[HOSTS].successor is None
+    assert picture.retired == {"c4_32", "c4_32_g1"}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_several_sets_the_hooked_one_stays_until_its_successor_is_complete(order: int) -> None:
+    sets = [observed("c4_32_g1"), observed("c4_32_g2"), observed("c4_32_g3", 4096)][::order]
+    picture = Picture(DesiredSets())
+    picture.add(hosts(1)[0])
+    pending = picture.start_reading(TableReading(True, tuple(sets), "seen", TAG), frozenset({"c4_32_g1"}))
+    successor = picture.masks[HOSTS].successor
+    assert successor is not None
+    assert [(state.name, found.name) for state, found in pending] == [("c4_32_g1",) * 2, ("c4_32_g3",) * 2]
+    assert (current(picture).name, successor.name) == ("c4_32_g1", "c4_32_g3")
+    assert successor.capacity == 4096
+    assert picture.hooks() == {HOSTS: "c4_32_g1"}
+    assert picture.retired == {"c4_32_g2"}
+    picture.observe_elements(successor, {ONE})
+    assert picture.hooks() == {HOSTS: "c4_32_g3"}
+
+
+def test_an_older_set_beside_the_hooked_one_goes() -> None:
+    picture = pictured(hosts(1), observed(), observed("c4_32_g1"), hooked=("c4_32_g1",))
+    assert (current(picture).name, picture.masks[HOSTS].successor) == ("c4_32_g1", None)
+    assert picture.retired == {"c4_32"}
+
+
+def test_a_mask_without_a_set_gets_a_name_that_is_free() -> None:
+    picture = pictured(hosts(1), observed(regular=False))
+    assert (current(picture).name, current(picture).exists, current(picture).missing) == ("c4_32_g1", False, {ONE})
+
+
+def test_an_observation_tells_what_somebody_else_did() -> None:
+    picture = pictured(hosts(3), observed(count=9))
+    state = current(picture)
+    assert state.unread == 9
+    assert picture.observe_elements(state, {ONE, TWO, STRANGER}) == 0, "nothing was known of a set not read before"
+    assert state.unread == 0
+    assert picture.observe_elements(state, {ONE, TWO, STRANGER}) == 0
+    assert picture.observe_elements(state, {ONE, bytes(4)}) == 2
+    assert (state.missing, state.surplus) == ({TWO, THREE}, {bytes(4)})
+    assert picture.observe_elements(state, {ONE, TWO, THREE}) == 0, "what was known to be missing is there: no harm"
+
+
+def test_an_observation_of_a_set_whose_mask_went_is_all_surplus() -> None:
+    picture = pictured([])
+    state = SetState("c4_32", HOSTS, 0, 8, exists=True)
+    picture.observe_elements(state, {ONE})
+    assert (state.missing, state.surplus) == (set(), {ONE})
+
+
+# -- acknowledgements --------------------------------------------------------------------------------------
+
+
+def test_acknowledged_elements_are_no_longer_missing_nor_urgent() -> None:
+    picture = pictured(hosts(3), observed())
+    picture.urge([(HOSTS, ONE), (HOSTS, TWO)])
+    picture.added(current(picture), [ONE])
+    assert (current(picture).missing, list(picture.urgent)) == ({TWO, THREE}, [(HOSTS, TWO)])
+
+
+def test_an_acknowledgement_for_the_successor_leaves_the_hurry() -> None:
+    picture = pictured(hosts(9), observed(capacity=8))
+    picture.grow_where_full()
+    successor = picture.masks[HOSTS].successor
+    assert successor is not None
+    picture.urge([(HOSTS, ONE)])
+    picture.added(successor, [ONE])
+    assert list(picture.urgent) == [(HOSTS, ONE)]
+
+
+def test_acknowledgements_for_a_mask_out_of_use_are_surplus_and_nothing() -> None:
+    picture = pictured([])
+    state = SetState("c4_32", HOSTS, 0, 8, exists=True)
+    picture.added(state, [ONE])
+    assert state.surplus == {ONE}
+    picture.removed(state, [ONE])
+    assert (state.missing, state.surplus) == (set(), set())
+
+
+def test_states_of_a_mask_come_in_order() -> None:
+    first, second = SetState("c4_32", HOSTS, 0, 8), SetState(set_name(HOSTS, 1), HOSTS, 1, 8)
+    assert list(MaskState(first).states()) == [first]
+    assert MaskState(first).newest is first
+    assert list(MaskState(first, second).states()) == [first, second]
+    assert MaskState(first, second).newest is second
+
+
+CHANGES = st.lists(
+    st.tuples(st.sampled_from(["want", "unwant", "send add", "send remove", "answer"]), st.integers(0, 3)),
+    max_size=40,
+)
+
+
+@given(CHANGES)
+def test_the_two_differences_are_true_whatever_comes_between_send_and_answer(
+    changes: list[tuple[str, int]],
+) -> None:
+    """A kernel set beside the picture; one write at a time under way, desires free to change."""
+    picture = pictured([], observed())
+    picture.add(pool := registered("pool", "10.9.9.9"))
+    picture.remove(pool)
+    picture.start_reading(TableReading(True, (observed(),), "seen", TAG))
+    state, kernel = current(picture), {STRANGER}
+    picture.observe_elements(state, set(kernel))
+    registrations = hosts(4)
+    wanted: set[int] = set()
+    under_way: tuple[str, list[bytes]] | None = None
+    for change, number in changes:
+        if change == "want" and number not in wanted:
+            wanted.add(number)
+            picture.add(registrations[number])
+        elif change == "unwant" and number in wanted:
+            wanted.remove(number)
+            picture.remove(registrations[number])
+        elif change == "send add" and under_way is None:
+            under_way = ("add", sorted(state.missing)[: number + 1])
+            kernel |= set(under_way[1])
+        elif change == "send remove" and under_way is None:
+            under_way = ("remove", sorted(state.surplus)[: number + 1])
+            kernel -= set(under_way[1])
+        elif change == "answer" and under_way is not None:
+            (picture.added if under_way[0] == "add" else picture.removed)(state, under_way[1])
+            under_way = None
+        if under_way is None:
+            desired = {registrations[each].clients[0].packed for each in wanted}
+            assert state.missing == desired - kernel
+            assert state.surplus == kernel - desired
+            assert picture.expected_count(state) == len(kernel)

@@ -1,0 +1,543 @@
+"""The shrink guard: what is a loss, what is held, and what an operator's word does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from math import inf
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatewayd.errors import SerialNotHeld
+from gatewayd.model import Flow, Registration, parse_prefix, parse_services
+from gatewayd.registry import guard as guard_module
+from gatewayd.registry.guard import (
+    BUCKET_S,
+    WINDOW_S,
+    GuardDecision,
+    Guarded,
+    RemovalGuard,
+    guard_changes,
+    held_id,
+)
+from gatewayd.registry.held import decode_guard, encode_guard
+from gatewayd.registry.loss import is_loss
+from gatewayd.registry.merge import Changes, construct_changes, run_slices
+from gatewayd.settings import ProtectedCategory, RemovalLimit, ShrinkGuardSettings
+from tests.support.strategies import flows, registrations
+
+NOW = 1_700_000_000.0
+BANKS_AT_ALL = ShrinkGuardSettings(
+    max_removed=RemovalLimit(fraction=0.05),
+    min_removed=2,
+    protected=(ProtectedCategory("bank", RemovalLimit(count=0)),),
+)
+
+
+def registration(
+    id: str = "a",
+    category: str = "bpo",
+    *clients: str,
+    peers: tuple[str, ...] = (),
+    services: tuple[str, ...] = (),
+    **fields: object,
+) -> Registration:
+    made = Registration(
+        id,
+        category,
+        "active",
+        tuple(sorted(parse_prefix(text) for text in clients or ("203.0.113.0/28",))),
+        peers=tuple(sorted(parse_prefix(text) for text in peers)),
+        services=parse_services(services),
+    )
+    return msgspec.structs.replace(made, **fields)
+
+
+def registry(*all: Registration) -> dict[str, Registration]:
+    return {each.id: each for each in all}
+
+
+# -- loss --------------------------------------------------------------------------------------------------
+
+WHOLE = registration("a", "bpo", "203.0.113.0/24", peers=("198.51.100.0/24",), services=("udp/500-600", "esp"))
+
+
+def changed(**fields: object) -> Registration:
+    return msgspec.structs.replace(WHOLE, **fields)
+
+
+def prefixes(*texts: str) -> tuple[object, ...]:
+    return tuple(sorted(parse_prefix(text) for text in texts))
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        WHOLE,
+        changed(clients=prefixes("203.0.112.0/23")),
+        changed(clients=prefixes("203.0.113.0/24", "2001:db8::/48")),
+        changed(clients=prefixes("203.0.113.0/25", "203.0.113.128/25")),
+        changed(peers=()),
+        changed(peers=prefixes("198.51.0.0/16")),
+        changed(services=()),
+        changed(services=parse_services(("udp", "esp", "tcp/443"))),
+        changed(services=parse_services(("udp/500-550", "udp/551-600", "udp/520", "esp"))),
+        changed(category="bank"),
+        changed(valid_from_s=NOW - 1),
+        changed(valid_until_s=inf),
+        changed(subscriber=bytes(32)),
+    ],
+)
+def test_what_covers_as_much_is_no_loss(new: Registration) -> None:
+    assert not is_loss(WHOLE, new, NOW)
+
+
+@pytest.mark.parametrize(
+    "new",
+    [
+        None,
+        changed(status="suspended"),
+        changed(status="revoked"),
+        changed(clients=prefixes("203.0.113.0/25")),
+        changed(clients=prefixes("203.0.113.0/25", "203.0.113.128/26")),
+        changed(clients=prefixes("203.0.114.0/24")),
+        changed(clients=prefixes("100.0.0.0/24")),
+        changed(clients=prefixes("2001:db8::/48")),
+        changed(clients=()),
+        changed(peers=prefixes("198.51.100.7")),
+        changed(services=parse_services(("udp/500-599", "esp"))),
+        changed(services=parse_services(("udp/500-550", "udp/552-600", "esp"))),
+        changed(services=parse_services(("udp",))),
+        changed(valid_from_s=NOW + 1),
+        changed(valid_until_s=NOW + 1),
+    ],
+)
+def test_what_covers_less_is_a_loss(new: Registration | None) -> None:
+    assert is_loss(WHOLE, new, NOW)
+
+
+def test_to_name_peers_or_services_where_any_would_do_is_a_loss() -> None:
+    old = registration()
+    assert is_loss(old, registration(peers=("198.51.100.7",)), NOW)
+    assert is_loss(old, registration(services=("ipsec",)), NOW)
+
+
+def test_another_subscriber_is_a_loss() -> None:
+    old = registration(subscriber=bytes(32))
+    assert is_loss(old, registration(subscriber=bytes([1] * 32)), NOW)
+    assert is_loss(old, registration(), NOW)
+    assert not is_loss(old, old, NOW)
+
+
+def test_to_leave_a_protected_category_is_a_loss() -> None:
+    old, new = registration(category="bank"), registration(category="bpo")
+    assert is_loss(old, new, NOW, {"bank"})
+    assert not is_loss(old, new, NOW, {"embassy"})
+
+
+@pytest.mark.parametrize(
+    "old",
+    [changed(status="suspended"), changed(status="revoked"), changed(valid_until_s=NOW)],
+)
+def test_nothing_is_lost_of_what_passes_nothing_any_more(old: Registration) -> None:
+    assert not is_loss(old, None, NOW)
+
+
+def test_a_window_that_opens_later_is_lost_and_one_that_stays_shut_is_not() -> None:
+    old = changed(valid_from_s=NOW + 10)
+    assert is_loss(old, None, NOW)
+    assert is_loss(old, changed(valid_from_s=NOW + 11), NOW)
+    assert not is_loss(old, changed(valid_from_s=NOW + 9), NOW)
+
+
+def passes(registration: Registration, flow: Flow, now: float) -> bool:
+    """DESIGN §5, the slow way."""
+
+    def lies_in(address: bytes, prefixes: tuple[object, ...]) -> bool:
+        return any(prefix.covers(address) for prefix in prefixes)  # type: ignore[attr-defined]
+
+    def meets(client: bytes, peer: bytes) -> bool:
+        return lies_in(client, registration.clients) and (
+            not registration.peers or lies_in(peer, registration.peers)
+        )
+
+    service_fits = not registration.services or any(
+        service.matches(flow.protocol, flow.destination_port) for service in registration.services
+    )
+    is_met = meets(flow.source, flow.destination) or meets(flow.destination, flow.source)
+    return registration.is_effective(now) and service_fits and is_met
+
+
+@given(registrations(), registrations(), flows(), st.integers(0, 10).map(float))
+def test_where_there_is_no_loss_every_flow_passes_as_before(
+    old: Registration, new: Registration, flow: Flow, later: float
+) -> None:
+    now = 3.0
+    if not is_loss(old, new, now) and passes(old, flow, now + later):
+        assert passes(new, flow, now + later)
+
+
+# -- decision ----------------------------------------------------------------------------------------------
+
+
+def many(count: int, category: str = "bpo") -> list[Registration]:
+    return [registration(f"{category}-{number}", category) for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("total", "banks", "removals", "expected"),
+    [
+        (1000, 10, many(50), GuardDecision(False, "", 50, 50)),
+        (1000, 10, many(51), GuardDecision(True, "too_many", 51, 50)),
+        (10, 10, many(2), GuardDecision(False, "", 2, 2)),
+        (10, 10, many(3), GuardDecision(True, "too_many", 3, 2)),
+        (1000, 10, many(1, "bank"), GuardDecision(True, "protected", 1, 0, "bank")),
+        (1000, 10, [], GuardDecision(False, "", 0, 50)),
+    ],
+)
+def test_removals_are_held_beyond_a_limit(
+    total: int, banks: int, removals: list[Registration], expected: GuardDecision
+) -> None:
+    assert guard_changes(total, {"bank": banks}, removals, BANKS_AT_ALL) == expected
+
+
+def test_a_protected_category_may_have_a_share() -> None:
+    settings = ShrinkGuardSettings(protected=(ProtectedCategory("bank", RemovalLimit(fraction=0.1)),))
+    assert not guard_changes(1000, {"bank": 20}, many(2, "bank"), settings).is_held
+    assert guard_changes(1000, {"bank": 20}, many(3, "bank"), settings).is_held
+
+
+def test_small_removals_sum_up() -> None:
+    recent = {"bpo": 149}
+    assert not guard_changes(1000, {}, many(1), BANKS_AT_ALL, recent).is_held
+    decision = guard_changes(1000, {}, many(2), BANKS_AT_ALL, recent)
+    assert decision == GuardDecision(True, "trickle", 151, 150)
+    assert not guard_changes(1000, {}, [], BANKS_AT_ALL, {"bpo": 1000}).is_held
+
+
+def test_a_decision_says_itself_in_words() -> None:
+    assert str(GuardDecision(False, "", 1, 5)) == "1 registrations removed, within the limit of 5"
+    assert str(GuardDecision(True, "too_many", 9, 5)) == "9 registrations removed at once, more than 5"
+    words = "1 registrations of category bank removed in 24 h, more than 0"
+    assert str(GuardDecision(True, "trickle", 1, 0, "bank")) == words
+
+
+@given(
+    st.integers(0, 3000),
+    st.lists(st.sampled_from(["bank", "bpo", "freelancer"]), max_size=200),
+    st.integers(0, 100),
+    st.integers(0, 10),
+    st.integers(0, 50),
+)
+def test_never_more_than_a_limit_goes(
+    total: int, categories: list[str], percent: int, banks_allowed: int, least: int
+) -> None:
+    settings = ShrinkGuardSettings(
+        RemovalLimit(fraction=percent / 100),
+        least,
+        (ProtectedCategory("bank", RemovalLimit(count=banks_allowed)),),
+    )
+    removals = [registration(str(number), category) for number, category in enumerate(categories)]
+    decision = guard_changes(total, Counter(categories), removals, settings)
+    fits = len(removals) <= max(total * percent // 100, least) and categories.count("bank") <= banks_allowed
+    assert decision.is_held == (not fits)
+
+
+# -- the guard of a source ---------------------------------------------------------------------------------
+
+
+class Guarding:
+    """A source under guard, and beside it what is in force when every change it gives is applied."""
+
+    def __init__(self, settings: ShrinkGuardSettings = BANKS_AT_ALL) -> None:
+        self.guard = RemovalGuard()
+        self.settings = settings
+        self.reading: dict[str, Registration] = {}
+        self.in_force: dict[str, Registration] = {}
+        self.serial = 0
+        self.now = NOW
+
+    def read(self, *all: Registration) -> Guarded:
+        return self.take(registry(*all))
+
+    def take(self, new: dict[str, Registration]) -> Guarded:
+        self.serial += 1
+        changes = construct_changes(self.reading, new) or Changes((), ())
+        guarded = run_slices(
+            self.guard.take_in_slices(
+                self.reading,
+                changes,
+                self.serial,
+                total=len(self.in_force),
+                by_category=Counter(each.category for each in self.in_force.values()),
+                settings=self.settings,
+                now=self.now,
+            )
+        )
+        self.reading = new
+        self.apply(guarded.changes)
+        return guarded
+
+    def accept(self, serial: int) -> None:
+        self.apply(run_slices(self.guard.accept_in_slices(serial, self.reading)))
+
+    def apply(self, changes: Changes | None) -> None:
+        if changes is not None:
+            assert not {each.id for each in changes.upserts} & set(changes.withdrawals)
+            self.in_force.update({each.id: each for each in changes.upserts})
+            for id in changes.withdrawals:
+                del self.in_force[id]
+        assert self.in_force == {**self.reading, **self.guard.in_force(self.reading)}
+        assert sum(self.guard.held_by_category().values()) == len(
+            [each for versions in self.versions().values() for each in versions]
+        )
+
+    def versions(self) -> Mapping[str, tuple[Registration, ...]]:
+        held = self.guard.held()
+        return held.versions if held else {}
+
+
+BANK = registration("b", "bank")
+OTHERS = [registration(str(number)) for number in range(10)]
+
+
+def test_additions_apply_at_once_while_removals_are_held() -> None:
+    source = Guarding()
+    source.read(BANK, *OTHERS)
+    new = registration("new")
+    guarded = source.read(new, *OTHERS)
+    assert guarded.decision == GuardDecision(True, "protected", 1, 0, "bank")
+    assert guarded.changes == Changes((new,), ())
+    assert source.in_force == registry(BANK, new, *OTHERS)
+    assert source.versions() == {"b": (BANK,)}
+    assert len(source.guard) == 1
+
+
+def test_removals_within_the_limits_apply_at_once() -> None:
+    source = Guarding()
+    source.read(BANK, *OTHERS)
+    guarded = source.read(BANK, *OTHERS[2:])
+    assert guarded.changes == Changes((), ("0", "1"))
+    assert source.guard.held() is None
+
+
+def test_all_removals_of_a_change_are_held_together() -> None:
+    source = Guarding()
+    source.read(BANK, *OTHERS)
+    assert source.read(*OTHERS[1:]).changes is None
+    assert source.versions().keys() == {"b", "0"}
+
+
+def test_an_operators_word_lets_go_of_everything_held() -> None:
+    source = Guarding()
+    source.read(BANK, *OTHERS)
+    source.read(*OTHERS[1:])
+    with pytest.raises(SerialNotHeld) as error:
+        source.accept(1)
+    assert (error.value.serial, error.value.held_serial) == (1, 2)
+    source.accept(2)
+    assert source.in_force == registry(*OTHERS[1:])
+    with pytest.raises(SerialNotHeld, match="nothing is"):
+        source.accept(2)
+    assert not source.guard.recent()
+
+
+def test_what_the_source_has_again_is_held_no_longer() -> None:
+    source = Guarding()
+    source.read(BANK, *OTHERS)
+    source.read()
+    assert len(source.guard) == 11
+    assert source.read(BANK).changes is None
+    assert source.versions().keys() == {each.id for each in OTHERS}
+    assert source.read(BANK, *OTHERS).changes is None
+    assert source.guard.held() is None
+
+
+def test_when_the_rest_is_within_the_limits_it_applies() -> None:
+    source = Guarding()
+    source.read(BANK, *OTHERS)
+    source.read()
+    guarded = source.read(BANK, *OTHERS[1:])
+    assert guarded.changes == Changes((), ("0",))
+    assert source.guard.held() is None
+
+
+def test_further_removals_join_what_is_held_under_the_latest_serial() -> None:
+    source = Guarding()
+    source.read(BANK, *OTHERS)
+    source.read(*OTHERS)
+    source.now += 60
+    source.read(*OTHERS[1:])
+    held = source.guard.held()
+    assert held is not None
+    assert held.versions.keys() == {"b", "0"}
+    assert (held.serial, held.since_s) == (3, NOW)
+
+
+def test_a_new_hold_begins_when_it_begins() -> None:
+    source = Guarding()
+    source.read(BANK, *OTHERS)
+    source.now += 60
+    source.read(*OTHERS)
+    held = source.guard.held()
+    assert held is not None
+    assert held.since_s == NOW + 60
+
+
+def test_a_replacement_that_covers_less_applies_and_the_old_stays_beside_it() -> None:
+    source = Guarding()
+    source.read(BANK)
+    moved = registration("b", "bank", "203.0.113.16/28")
+    guarded = source.read(moved)
+    beside = msgspec.structs.replace(BANK, id="b#held")
+    assert guarded.changes == Changes((beside, moved), ())
+    assert source.in_force == {"b": moved, "b#held": beside}
+    again = registration("b", "bank", "203.0.113.32/28")
+    source.read(again)
+    assert source.in_force.keys() == {"b", "b#held", "b#held-2"}
+    source.accept(3)
+    assert source.in_force == {"b": again}
+
+
+def test_a_registration_withdrawn_after_it_was_replaced_stays_under_its_id() -> None:
+    source = Guarding()
+    source.read(BANK)
+    moved = registration("b", "bank", "203.0.113.16/28")
+    source.read(moved)
+    assert source.read().changes is None
+    assert source.in_force["b"] == moved
+    source.read(registration("b", "bank", "203.0.113.0/27"))
+    assert source.in_force.keys() == {"b"}
+    assert source.guard.held() is None
+
+
+def test_a_version_that_another_covers_is_not_held_twice() -> None:
+    source = Guarding()
+    source.read(registration("b", "bank", "203.0.113.0/24"))
+    source.read(BANK)
+    source.read()
+    assert len(source.versions()["b"]) == 1
+    assert source.in_force.keys() == {"b"}
+
+
+def test_settings_may_let_go_of_what_is_held() -> None:
+    source = Guarding()
+    source.read(BANK)
+    source.read()
+    source.settings = ShrinkGuardSettings(protected=())
+    assert source.take({}).changes == Changes((), ("b",))
+
+
+def test_a_registry_that_shrinks_little_by_little_is_noticed() -> None:
+    source = Guarding()
+    source.read(*OTHERS)
+    for left in (8, 6, 4):
+        assert not source.read(*OTHERS[:left]).decision.is_held
+    assert source.read(*OTHERS[:3]).decision.reason == "trickle"
+
+
+def test_removals_of_another_day_are_forgotten_and_so_are_those_ahead_of_a_clock_set_back() -> None:
+    source = Guarding()
+    source.read(*OTHERS)
+    for left in (8, 6, 4):
+        source.read(*OTHERS[:left])
+    source.now += WINDOW_S + BUCKET_S
+    assert not source.read(*OTHERS[:2]).decision.is_held
+    source.now -= WINDOW_S
+    source.read(*OTHERS[:1])
+    assert list(source.guard.recent()) == [int(source.now // BUCKET_S)]
+
+
+def test_what_is_held_and_what_went_lately_survive_a_restart() -> None:
+    source = Guarding()
+    source.read(BANK, *OTHERS)
+    source.read(BANK, *OTHERS[1:])
+    source.read(registration("b", "bank", "203.0.113.16/28"), *OTHERS[2:])
+    content = encode_guard(source.guard)
+    assert content is not None
+    restored = decode_guard(content)
+    assert restored.held() == source.guard.held()
+    assert restored.recent() == source.guard.recent() == {int(NOW // BUCKET_S): {"bpo": 1}}
+    assert restored.held_by_category() == source.guard.held_by_category() == {"bank": 1, "bpo": 1}
+    assert restored.in_force(source.reading) == source.guard.in_force(source.reading)
+    run_slices(restored.accept_in_slices(3, source.reading))
+    assert encode_guard(restored) is None
+
+
+def test_a_guard_with_nothing_to_tell_is_no_bytes() -> None:
+    assert encode_guard(RemovalGuard()) is None
+    assert decode_guard(None).held() is None
+    source = Guarding()
+    source.read(*OTHERS)
+    source.read(*OTHERS[1:])
+    assert decode_guard(encode_guard(source.guard)).recent() == source.guard.recent()
+
+
+def test_a_held_registration_that_is_none_any_more_is_left_out() -> None:
+    source = Guarding()
+    source.read(BANK, registration("c", "bank"))
+    source.read()
+    content = encode_guard(source.guard)
+    assert content is not None
+    assert decode_guard(content.replace(b'"id":"b"', b'"id":"?"')).in_force({}).keys() == {"c"}
+
+
+def test_older_versions_have_ids_that_no_registry_can_have() -> None:
+    assert [held_id("a", place) for place in range(3)] == ["a#held", "a#held-2", "a#held-3"]
+
+
+def test_long_work_yields_between_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_module, "SLICE", 2)
+    all = {each.id: each for each in (BANK, *OTHERS[:5])}
+    changes = Changes(tuple(OTHERS[5:]), tuple(all))
+    guard = RemovalGuard()
+    slices = guard.take_in_slices(all, changes, 1, total=6, by_category={}, settings=BANKS_AT_ALL, now=NOW)
+    assert len(list(slices)) == 5 + 3 + 2
+    assert len(list(guard.accept_in_slices(1, {}))) == 3 + 3
+
+
+readings = st.lists(
+    st.one_of(
+        st.dictionaries(st.sampled_from("abcd"), st.integers(0, 5), max_size=4),
+        st.just("accept"),
+    ),
+    max_size=8,
+)
+SHAPES = [
+    registration("x", "bank", "203.0.113.0/24"),
+    registration("x", "bank", "203.0.113.0/28"),
+    registration("x", "bpo", "203.0.113.16/28"),
+    registration("x", "bpo", "203.0.113.16/28", services=("ipsec",)),
+    registration("x", "freelancer", "203.0.113.0/24", status="revoked"),
+    registration("x", "bpo", "203.0.113.0/28", "203.0.113.16/28"),
+]
+
+
+@given(readings, st.booleans())
+def test_nothing_new_waits_and_nothing_held_is_lost(steps: list[dict[str, int] | str], is_restarted: bool) -> None:
+    source = Guarding()
+    for step in steps:
+        if isinstance(step, str):
+            if source.guard.held() is not None:
+                source.accept(source.serial)
+                assert source.in_force == source.reading
+            continue
+        before = dict(source.in_force)
+        new = {id: msgspec.structs.replace(SHAPES[shape], id=id) for id, shape in step.items()}
+        guarded = source.take(new)
+        assert new.items() <= source.in_force.items()
+        if guarded.decision.is_held:
+            for each in before.values():
+                kept = source.in_force.values()
+                assert not is_loss(each, None, NOW) or any(
+                    other.id.partition("#")[0] == each.id.partition("#")[0]
+                    and not is_loss(each, other, NOW, {"bank"})
+                    for other in kept
+                )
+        else:
+            assert source.in_force == new
+        if is_restarted:
+            source.guard = decode_guard(encode_guard(source.guard))
