@@ -13,10 +13,11 @@ from gatewayd.allowlist import decide
 from gatewayd.api import views
 from gatewayd.compile import count_elements
 from gatewayd.compile.canary import canary_bucket
-from gatewayd.errors import PrefixInvalid
-from gatewayd.model import Flow, Mode, Prefix, Registration, Status, parse_prefix
+from gatewayd.errors import AllowlistIncomplete, PrefixInvalid
+from gatewayd.model import Flow, Prefix, Registration, Status, parse_prefix
 from gatewayd.model.transaction import CounterReading
-from gatewayd.owner import Owner, SourceFacts, effective_mode
+from gatewayd.owner import Owner, SourceFacts
+from gatewayd.registry.feed_source import FeedRunner
 from gatewayd.registry.sources import SourceRunner
 from gatewayd.watch.source import EventSource
 
@@ -32,7 +33,7 @@ class Answers:
         self,
         owner: Owner,
         events: EventSource,
-        runners: Mapping[str, SourceRunner],
+        runners: Mapping[str, SourceRunner | FeedRunner],
         *,
         clock: Callable[[], float],
         read_sources: Callable[[], Awaitable[None]],
@@ -44,6 +45,7 @@ class Answers:
         self._read_sources = read_sources
         self._started_at = clock()
         self.counters: dict[str, CounterReading] = {}
+        self.reload_error: str | None = None
         self.lag_last_s = 0.0
         self.lag_max_s = 0.0
 
@@ -72,7 +74,7 @@ class Answers:
     def status(self) -> views.StatusView:
         owner, now = self._owner, self._clock()
         policy = owner.settings.policy
-        mode = self._mode_in_force(now)
+        mode = owner.reconciler.mode_in_force
         reasons = self.readiness()
         return views.StatusView(
             version=__version__,
@@ -81,10 +83,11 @@ class Answers:
             mode=mode,
             configured_mode=policy.mode,
             starts_at=views.format_time(policy.starts_at),
-            armed=mode != "observe" and owner.reconciler.policy_in_force is not None,
+            armed=mode != "observe",
             epoch=owner.reconciler.epoch,
             ready=not reasons,
             reasons=reasons,
+            reload_error=self.reload_error,
             sources=tuple(self._source(name, facts) for name, facts in owner.sources.items()),
             registrations=self._registration_counts(),
             kernel=self._kernel(),
@@ -106,12 +109,16 @@ class Answers:
 
     def explain(self, flow: Flow) -> views.ExplainView:
         owner, now = self._owner, self._clock()
-        policy = owner.settings.policy
+        # New settings may wait for a source; until then the old rules are what a flow meets.
+        policy = owner.reconciler.policy_in_force or owner.settings.policy
         decision = decide(owner.allowlist, policy.scope, flow, now)
+        incomplete = self._incompleteness()
+        if decision.word == "unregistered" and incomplete:
+            raise AllowlistIncomplete(incomplete[0])
         canary: views.Canary | None = None
         if policy.canary_percent < 100:
             canary = "in" if canary_bucket(flow.source) < policy.canary_percent else "out"
-        mode = self._mode_in_force(now)
+        mode = owner.reconciler.mode_in_force
         in_kernel = None
         if decision.word == "registered":
             in_kernel = self._in_kernel(decision.registrations)
@@ -122,9 +129,6 @@ class Answers:
             effect = views.effect_of("unregistered", mode, canary)
             reason = f"{view.reason}, but the kernel cannot be told: {reasons[0]}"
             return msgspec.structs.replace(view, effect=effect, reason=reason)
-        incomplete = self._incompleteness()
-        if decision.word == "unregistered" and incomplete:
-            return msgspec.structs.replace(view, reason=f"{view.reason}, but {incomplete[0]}")
         return view
 
     def _in_kernel(self, registrations: Iterable[Registration]) -> bool | None:
@@ -196,11 +200,6 @@ class Answers:
         self.lag_max_s = max(self.lag_max_s, self.lag_last_s)
 
     # -- parts ---------------------------------------------------------------------------------------------
-
-    def _mode_in_force(self, now: float) -> Mode:
-        """What the rules in the kernel do; what they are going to do while none of ours are known to be there."""
-        policy = self._owner.reconciler.policy_in_force
-        return policy.mode if policy is not None else effective_mode(self._owner.settings.policy, now)
 
     def _source(self, name: str, facts: SourceFacts) -> views.SourceView:
         runner = self._runners.get(name)

@@ -19,7 +19,7 @@ from typing import Any
 from gatewayd import __version__
 from gatewayd.answers import Answers
 from gatewayd.api.app import ApiServer
-from gatewayd.errors import KernelError, MissingPrerequisite, SettingsInvalid
+from gatewayd.errors import KernelError, MissingPrerequisite, SettingsInvalid, SourceFailed
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.log import get_logger, setup_logging
@@ -27,8 +27,9 @@ from gatewayd.model.policy import MarkLayout
 from gatewayd.notify import Notifier, watchdog_interval_s
 from gatewayd.owner import Owner
 from gatewayd.reconcile import Reconciler
+from gatewayd.registry.feed_source import FeedReading, FeedRunner, SourceDelta
 from gatewayd.registry.fetch import Session, open_session
-from gatewayd.registry.sources import SourceRunner
+from gatewayd.registry.sources import SourceReading, SourceRunner
 from gatewayd.settings import Settings, SourceSettings, read_settings, settings_that_need_restart
 from gatewayd.watch.source import EventSource
 
@@ -49,8 +50,8 @@ class Daemon:
         self._reload = asyncio.Event()
         self._notifier = Notifier()
         self._said_ready = False
-        self._runners: dict[str, SourceRunner] = {}
-        self._running: dict[str, tuple[SourceSettings, asyncio.Task[None]]] = {}
+        self._runners: dict[str, SourceRunner | FeedRunner] = {}
+        self._running: dict[str, tuple[SourceSettings, tuple[float, float, float], asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises MissingPrerequisite before anything is touched."""
@@ -79,7 +80,7 @@ class Daemon:
                 await self._stop.wait()
                 self._notifier.stopping()
                 log.info("daemon.stopping")
-                for task in [*tasks, *(task for _, task in self._running.values())]:
+                for task in [*tasks, *(task for _, _, task in self._running.values())]:
                     task.cancel()
 
     async def _build(self, stack: AsyncExitStack) -> None:
@@ -125,23 +126,49 @@ class Daemon:
 
     def _use_sources(self, group: asyncio.TaskGroup) -> None:
         """Start runners for the sources of the settings; stop those that are gone or changed."""
-        wanted = {each.name: each for each in self._settings.registry.sources}
-        for name, (used, task) in list(self._running.items()):
-            if wanted.get(name) != used:
+        registry = self._settings.registry
+        wanted = {each.name: each for each in registry.sources}
+        intervals = (registry.refresh_s, registry.retry_s, registry.expire_s)
+        for name, (used, paced, task) in list(self._running.items()):
+            if wanted.get(name) != used or paced != intervals:
                 task.cancel()
                 del self._running[name], self._runners[name]
         for name, each in wanted.items():
             if name not in self._running:
                 runner = self._runner(each)
                 self._runners[name] = runner
-                self._running[name] = (each, group.create_task(runner.run(), name=f"source {name}"))
+                self._running[name] = (each, intervals, group.create_task(runner.run(), name=f"source {name}"))
 
-    def _runner(self, each: SourceSettings) -> SourceRunner:
+    def _runner(self, each: SourceSettings) -> SourceRunner | FeedRunner:
         registry = self._settings.registry
-        return SourceRunner(
+        runner: SourceRunner | FeedRunner
+
+        async def deliver(result: SourceReading | FeedReading | SourceDelta | SourceFailed) -> None:
+            # A sync may still be reading the URL that a reload has replaced.
+            if self._runners.get(each.name) is runner:
+                await self._owner.deliver(result)
+
+        if each.is_signed:
+            runner = FeedRunner(
+                each.name,
+                each.url,
+                keys=each.keys,
+                deliver=deliver,
+                clock=time.time,
+                randomness=random.Random(),
+                session=self._session,
+                max_bytes=each.max_bytes,
+                refresh_s=registry.refresh_s,
+                retry_s=registry.retry_s,
+                expire_s=registry.expire_s,
+                proxy=each.proxy,
+                ca_file=each.ca_file,
+            )
+            return runner
+        runner = SourceRunner(
             each.name,
             each.url,
-            deliver=self._owner.deliver,
+            deliver=deliver,
             clock=time.time,
             randomness=random.Random(),
             session=self._session,
@@ -149,7 +176,9 @@ class Daemon:
             max_bytes=each.max_bytes,
             refresh_s=registry.refresh_s,
             retry_s=registry.retry_s,
+            allow_empty=each.allow_empty,
         )
+        return runner
 
     async def _read_sources(self) -> None:
         """`sync`: read every source now, and wait until what changed is in the kernel."""
@@ -176,11 +205,14 @@ class Daemon:
         except SettingsInvalid as error:
             for fault in error.faults:
                 log.error("reload.refused", fault=fault)
+            self._answers.reload_error = error.faults[0]
             return
         fixed = settings_that_need_restart(self._settings, settings)
         if fixed:
             log.error("reload.needs_restart", keys=",".join(fixed))
+            self._answers.reload_error = f"{', '.join(fixed)}: only a restart can change that"
             return
+        self._answers.reload_error = None
         setup_logging(settings.log.level, settings.log.format)
         self._settings = settings
         if settings.policy.mode == "observe":

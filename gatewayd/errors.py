@@ -48,6 +48,7 @@ the text of a message.
     │   ├── SnapshotUnusable               as it was signed, and still not to be used: it is empty
     │   ├── DeltaMalformed                 a line of a delta is no operation
     │   └── DeltaConflict                  a delta does not fit what is held
+    ├── AllowlistIncomplete        retry   asked before every source was read
     └── KernelError                resync  what we know of the kernel may be wrong: read it again
         ├── OperationRefused               the kernel refused one operation of a transaction
         ├── ReplyMissing                   no answer in time, or the answer was lost
@@ -437,6 +438,16 @@ class DeltaConflict(FeedRefused):
         self.line = line
         self.id = id
         super().__init__(f"delta {serial}: line {line}: withdraws {id}, which is not held")
+
+
+class AllowlistIncomplete(GatewaydError):
+    """A question that only a complete allowlist can answer; `why` says what is missing."""
+
+    consequence = "retry"
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(f"not known yet: {why}; until then the kernel keeps what it has")
 
 
 class KernelError(GatewaydError):

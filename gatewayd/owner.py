@@ -20,6 +20,7 @@ from gatewayd.model.flow import Flow, Mode
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.registration import Registration
 from gatewayd.reconcile import Reconciler
+from gatewayd.registry.feed_source import SourceDelta
 from gatewayd.registry.merge import Merged, SourceSet, changes_in_slices
 from gatewayd.registry.sources import SourceReading, run_in_slices
 from gatewayd.settings import PolicySettings, Settings
@@ -118,7 +119,7 @@ class Owner:
 
     # -- registry ------------------------------------------------------------------------------------------
 
-    async def deliver(self, result: SourceReading | SourceFailed) -> None:
+    async def deliver(self, result: SourceReading | SourceDelta | SourceFailed) -> None:
         """A source was read, or could not be: whatever is in force stays until something better is complete."""
         if isinstance(result, SourceFailed):
             if result.source in self.sources:
@@ -142,7 +143,23 @@ class Owner:
             if result.name not in self.sources:
                 return
             self._readings.put(result.name, result.registrations)
-            await self._merge()
+            if isinstance(result, SourceDelta) and self.loaded and not self._readings.unread():
+                await self._apply_delta(result)
+            else:
+                await self._merge()
+
+    async def _apply_delta(self, delta: SourceDelta) -> None:
+        """What a delta changes, and nothing else is looked at: one record costs what one record costs."""
+        changed = dict.fromkeys([*(each.id for each in delta.upserts), *delta.withdrawals])
+        winners = {registration_id: self._readings.winner(registration_id) for registration_id in changed}
+        upserts = [each for each in winners.values() if each is not None and each != self.allowlist.get(each.id)]
+        withdrawals = [name for name, each in winners.items() if each is None and name in self.allowlist]
+        await self._in_slices(upserts, self._upsert)
+        await self._in_slices(withdrawals, self._withdraw)
+        self._in_force = {}
+        self.merged = Merged(self._readings.view(len(self.allowlist)), self.merged.conflicts)
+        log.info("registry.applied", upserts=len(upserts), withdrawals=len(withdrawals))
+        self._retime.set()
 
     async def _merge(self) -> None:
         """Apply what the readings in force say now; before the first time, once there is one of every source.
@@ -272,6 +289,8 @@ class Owner:
         is_complete = not self._readings.unread() and not self._applying.locked()
         if self.loaded and (is_complete or policy.mode == "observe"):
             self.reconciler.want_policy(policy)
+        elif policy.mode == "observe" != self.reconciler.mode_in_force:
+            self.reconciler.disarm(policy)
 
     def _survey(self) -> None:
         """Look at the registered flows again, whatever the kernel has still to be told."""
@@ -290,7 +309,7 @@ class Owner:
             self._survey()
         self.settings = settings
         self.aggregate.detail = settings.watch.unregistered
-        self.reconciler.verify_every_s = settings.kernel.verify_every_s
+        self.reconciler.verify_every(settings.kernel.verify_every_s)
         self._retime.set()
 
     async def use_sources(self, urls: Mapping[str, str]) -> None:

@@ -118,7 +118,7 @@ class Sweeper:
             self._wake.clear()
             try:
                 await self._admit_late()
-                if self._rejudge:
+                if self._rejudge and self.epoch:
                     self._rejudge = False
                     await self._clear_judged()
                 if self._survey or self._next_drain() <= self._clock():

@@ -67,9 +67,7 @@ class Allowlist:
 
     def covering(self, address: bytes) -> tuple[Registration, ...]:
         """Those with the address in their clients, effective or not, once each, longest prefix first."""
-        return tuple(
-            {registration.id: registration for registration in self._radix.covering(address)}.values()
-        )
+        return tuple({registration.id: registration for registration in self._radix.covering(address)}.values())
 
     def at(self, prefix: Prefix) -> tuple[Registration, ...]:
         """Those with this very prefix among their clients."""

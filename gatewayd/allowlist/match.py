@@ -161,9 +161,7 @@ def _reason_unregistered(claims: Sequence[_Claim], flow: Flow) -> str:
     return f"{nearest.registration.id} covers the {nearest.end}, but {' and '.join(nearest.failures)}"
 
 
-def _reason_out_of_scope(
-    scope: tuple[Service, ...], flow: Flow, registrations: Sequence[Registration]
-) -> str:
+def _reason_out_of_scope(scope: tuple[Service, ...], flow: Flow, registrations: Sequence[Registration]) -> str:
     words = ", ".join(service_words(scope)) or "empty"
     would = f"; in scope it would be registered by {_name_some(registrations)}" if registrations else ""
     return f"{_flow_service(flow)} is outside the scope ({words}){would}"

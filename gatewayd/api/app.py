@@ -22,7 +22,7 @@ from prometheus_client import ProcessCollector
 from gatewayd.api.metrics import choose_type, render_metrics
 from gatewayd.api.parameters import ParameterRejected, read_flow, read_page, read_parameters, read_status
 from gatewayd.api.queries import Queries
-from gatewayd.errors import GatewaydError, MissingPrerequisite
+from gatewayd.errors import AllowlistIncomplete, GatewaydError, MissingPrerequisite
 from gatewayd.log import get_logger
 
 SOCKET_MODE: Final = 0o660
@@ -95,7 +95,11 @@ class _Reads:
 
     async def explain(self, request: web.Request) -> web.Response:
         parameters = read_parameters(request.query.items(), ("src", "dst", "service", "sport"))
-        return _reply(request, self._queries.explain(read_flow(parameters)))
+        flow = read_flow(parameters)
+        try:
+            return _reply(request, self._queries.explain(flow))
+        except AllowlistIncomplete as error:
+            return _reply(request, {"error": str(error)}, 503)
 
     async def registrations(self, request: web.Request) -> web.Response:
         parameters = read_parameters(request.query.items(), ("category", "status", "q", *_PAGE))

@@ -89,6 +89,7 @@ def _daemon_metrics(view: MetricsView) -> Iterator[Metric]:
     status = view.status
     yield _gauges("build_info", "1, with the version as label.", "version", {status.version: 1})
     yield _gauge("start_time_seconds", "When the daemon started, Unix time.", parse_time(status.started_at))
+    yield _gauge("config_reload_failed", "1 while the latest reload is refused.", status.reload_error is not None)
     yield _gauge("ready", "1 when the allowlist is loaded and read back from the kernel.", status.ready)
     yield _gauge("armed", "1 when a mode other than observe is in force.", status.armed)
     modes = {mode: float(mode == status.mode) for mode in get_args(Mode)}

@@ -35,7 +35,10 @@ class Queries(Protocol):
     def metrics(self) -> MetricsView: ...
 
     def explain(self, flow: Flow) -> ExplainView:
-        """What would become of the flow now. `source_port` 0: not given."""
+        """What would become of the flow now. `source_port` 0: not given.
+
+        Raises AllowlistIncomplete where a source that was not read yet may register it.
+        """
         ...
 
     def registrations(

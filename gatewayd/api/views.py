@@ -148,6 +148,8 @@ class StatusView(msgspec.Struct, frozen=True):
     counters: dict[str, CounterView]
     watch: WatchView
     unregistered: tuple[AggregateView, ...] = ()
+    reload_error: str | None = None
+    """Why the latest reload was refused; the settings of before are in force."""
 
 
 class MetricsView(msgspec.Struct, frozen=True):

@@ -47,6 +47,8 @@ def headline(view: StatusView) -> str:
 def describe_status(view: StatusView) -> Iterator[Line]:
     """Everything under the first line."""
     yield Line("mode", *_mode(view))
+    if view.reload_error:
+        yield Line("reload refused", view.reload_error, BAD)
     yield from _registrations(view)
     for source in view.sources:
         yield from _source(view.now, source)

@@ -75,6 +75,8 @@ class NetlinkChannel:
         Raises RefusedAt for the first error, ReplyMissing when the answer is lost or late.
         """
         async with self._lock:
+            # The kernel answers within `send`, so nothing below would ever wait: the loop gets its turn here.
+            await asyncio.sleep(0)
             self._send(payload, name)
             answers: list[bytes] = []
             while True:

@@ -10,15 +10,18 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from math import inf
 
 from gatewayd.compile.desired import DesiredSets
 from gatewayd.compile.masks import compile_elements
-from gatewayd.compile.ruleset import RULE_SETS
+from gatewayd.compile.ruleset import RULE_SETS, compile_ruleset, parse_tag
 from gatewayd.errors import DumpInterrupted, KernelError, RulesetRefused
 from gatewayd.log import get_logger
+from gatewayd.model.flow import Mode
+from gatewayd.model.mask import parse_set_name
 from gatewayd.model.policy import Policy
 from gatewayd.model.registration import Registration
-from gatewayd.model.transaction import AddElements, TableReading, Transaction
+from gatewayd.model.transaction import AddElements, RulesTag, TableReading, Transaction
 from gatewayd.reconcile.dataplane import Dataplane
 from gatewayd.reconcile.picture import Picture, SetState
 from gatewayd.reconcile.steps import Commit, PutRules, acknowledge, most_keys, next_step
@@ -33,6 +36,8 @@ HURRIED_RETRY_S = 1.0
 SMALL_SET = 65536
 """A set up to this size is read element by element at once. The kernel's dump of a larger one is quadratic (15 s
 at 1 M, 6.18): there, adding all desired elements again and comparing the kernel's count says the same in 0.7 s."""
+COMPARE_AT_MOST_S = 30.0
+"""Between two comparisons of all elements that foreign commits ask for, where the kernel tells no counts."""
 STUCK_AFTER_S = 60.0
 """Longer than any answer is waited for."""
 INTERRUPTIONS = 5
@@ -85,12 +90,14 @@ class Reconciler:
         self._unsettled = True
         self.policy_in_force: Policy | None = None
         """What the rules in the kernel do, once we have put them there."""
+        self._disarmed: Policy | None = None
         self._ready_to_write = asyncio.Event()
         self._expected_generation = 0
         self._assertion: Iterator[tuple[SetState, list[bytes]]] | None = None
         self._assert_at = stopwatch() + verify_every_s
         self._poll_at = stopwatch()
-        self.verify_every_s = verify_every_s
+        self._compared_at = -inf
+        self._verify_every_s = verify_every_s
         self.picture = Picture(DesiredSets())
         self.tally = Tally()
 
@@ -116,17 +123,39 @@ class Reconciler:
             self._work.set()
 
     def urge(self, registrations: Iterable[Registration]) -> bool:
-        """Late admission: put what is missing of these ahead of all bulk work; whether anything was."""
+        """Late admission: put the elements of these ahead of all bulk work; whether any was missing."""
         count = sum(self.picture.urge(compile_elements(registration)) for registration in registrations)
         self.tally.late_admissions += count > 0
-        if count:
+        if self.picture.urgent:
             self._work.set()
         return count > 0
+
+    def disarm(self, policy: Policy) -> None:
+        """Put the rules of mode observe before the allowlist is complete: sets and elements stay as they are."""
+        self._disarmed = policy
+        self._work.set()
+
+    def found(self, tag: RulesTag | None) -> None:
+        """What the rules say that were there at the start."""
+        self.picture.tag = tag
+
+    @property
+    def mode_in_force(self) -> Mode:
+        """What the rules in the kernel do; without any of ours nothing is blocked."""
+        if self.policy_in_force is not None:
+            return self.policy_in_force.mode
+        return self.picture.tag.mode if self.picture.tag is not None else "observe"
 
     @property
     def epoch(self) -> int:
         """The epoch of the rules in force; 0 if none are known."""
         return self.picture.tag.epoch if self.picture.tag is not None else 0
+
+    def verify_every(self, seconds: float) -> None:
+        """Another period of the timer, from now on."""
+        if seconds != self._verify_every_s:
+            self._verify_every_s = seconds
+            self._assert_at = self._stopwatch() + seconds
 
     # -- facts ---------------------------------------------------------------------------------------------
 
@@ -160,7 +189,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Until cancelled. The kernel keeps what it has."""
-        await self._ready_to_write.wait()
+        await self._wait_for_allowlist()
         retry_s = FIRST_RETRY_S
         while True:
             try:
@@ -174,6 +203,35 @@ class Reconciler:
                 log.warning("reconcile.failed", error=str(error), retry_in_s=retry_s)
                 await self._back_off(retry_s)
                 retry_s = min(retry_s * 2, LONGEST_RETRY_S)
+
+    async def _wait_for_allowlist(self) -> None:
+        """Until `want_policy`. All that is done before is to take an armed mode off when told to."""
+        while not self._ready_to_write.is_set():
+            await self._work.wait()
+            self._work.clear()
+            policy, self._disarmed = self._disarmed, None
+            if policy is None or self._ready_to_write.is_set():
+                continue
+            try:
+                await self._put_disarmed(policy)
+            except KernelError as error:
+                self.tally.failures += 1
+                self.tally.last_error = str(error)
+                log.warning("reconcile.failed", error=str(error), retry_in_s=LONGEST_RETRY_S)
+                await asyncio.sleep(HURRIED_RETRY_S)
+                self.disarm(policy)
+
+    async def _put_disarmed(self, policy: Policy) -> None:
+        reading = await self._read_table()
+        if reading.tag is None or reading.tag.mode == policy.mode:
+            return
+        parsed = [(parse_set_name(item.name), item.name) for item in reading.sets if item.regular]
+        hooks = {each[0]: name for each, name in sorted(parsed, key=lambda pair: pair[1]) if each is not None}
+        epoch = policy.mark_layout.next_epoch(reading.tag.epoch)
+        ruleset = compile_ruleset(self._table, policy, hooks, epoch)
+        await self._dataplane.replace_rules(ruleset)
+        self.picture.tag = parse_tag(ruleset.tag)
+        log.info("reconcile.disarmed", was=reading.tag.mode)
 
     async def _back_off(self, retry_s: float) -> None:
         """Wait, but not for long when there is something new to do: it may be what can be done."""
@@ -307,6 +365,7 @@ class Reconciler:
             log.warning("reconcile.foreign_change", found=f"{strange} elements were added or removed")
         self._expected_generation = self.tally.generation = reading.generation
         self._verified = self._read_back = True
+        self._compared_at = self._stopwatch()
         self.tally.last_verified_at = self._clock()
         self.tally.last_error = ""
         self._unsettled = True
@@ -350,7 +409,7 @@ class Reconciler:
         if await self._dataplane.read_generation() != self._expected_generation:
             await self._look_closer()
         elif self._stopwatch() >= self._assert_at and self._assertion is None:
-            self._assert_at = self._stopwatch() + self.verify_every_s
+            self._assert_at = self._stopwatch() + self._verify_every_s
             self.picture.retire_unused()
             self._assertion = self._slices()
 
@@ -362,7 +421,10 @@ class Reconciler:
             counts = {item.name: item.count for item in reading.sets}
             for state in self.picture.set_states():
                 count, expected = counts.get(state.name), self.picture.expected_count(state)
-                if count is None or state.unread:
+                if count is None and not state.unread and self._stopwatch() < self._compared_at + COMPARE_AT_MOST_S:
+                    # A listing of all elements for every commit of any program would never end.
+                    self._assert_at = min(self._assert_at, self._compared_at + COMPARE_AT_MOST_S)
+                elif count is None or state.unread:
                     # Only its elements can tell; they are compared once there is no step left to take.
                     self._verified = self._verified and not state.exists
                 elif count != expected:

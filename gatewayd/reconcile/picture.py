@@ -109,14 +109,17 @@ class Picture:
             self.urgent.pop((mask, key), None)
 
     def urge(self, elements: Iterable[tuple[Mask, bytes]]) -> int:
-        """Put those of the elements that are missing ahead of all others; returns how many."""
-        count = 0
+        """Put the elements ahead of all others; returns how many of them are missing.
+
+        Those believed to be in the kernel are put there again: what asks for them has seen that they are not.
+        """
+        missing = 0
         for mask, key in elements:
             state = self.masks.get(mask)
-            if state is not None and key in state.current.missing:
+            if state is not None and key in self.desired.keys(mask):
                 self.urgent[(mask, key)] = None
-                count += 1
-        return count
+                missing += key in state.current.missing
+        return missing
 
     def retire_unused(self) -> None:
         """Give up masks that no registration needs any more; their sets go once no rule looks into them."""

@@ -135,7 +135,7 @@ def _urgent(picture: Picture) -> Step | None:
     budget = MOST_BYTES
     for mask, key in list(picture.urgent):
         state = picture.masks.get(mask)
-        if state is None or key not in state.current.missing:
+        if state is None or key not in picture.desired.keys(mask):
             del picture.urgent[(mask, key)]
             continue
         current, stride = state.current, mask.key_length + _ELEMENT_OVERHEAD

@@ -103,9 +103,7 @@ async def watch_file(
                     break
 
 
-async def _wakes(
-    directories: dict[str, int], debounce_ms: int, recheck_s: float
-) -> AsyncGenerator[None, None]:
+async def _wakes(directories: dict[str, int], debounce_ms: int, recheck_s: float) -> AsyncGenerator[None, None]:
     """Yields at every event in the directories, and at least every `recheck_s`."""
     try:
         if directories:

@@ -108,9 +108,8 @@ class SourceDirectory:
             raise LastGoodDamaged(self.source, mark.name, str(error)) from None
 
     def frames(self) -> Iterator[Frame]:
-        """The frames that were appended. Raises LastGoodDamaged where they cease to be whole."""
-        if self.index is None:
-            return
+        """The frames that were appended. Raises LastGoodDamaged where they cease to be whole. There is an index."""
+        assert self.index is not None
         name = self.index.deltas
         try:
             if name not in self.files.list(self.path):

@@ -90,6 +90,19 @@ class SourceSet:
         """Sources that have not been read yet: until there is none, the registry is not complete."""
         return tuple(name for name, reading in self._readings.items() if reading is None)
 
+    def winner(self, id: str) -> Registration | None:
+        """The registration in force under an id: that of the earliest source that has one."""
+        for reading in self._readings.values():
+            registration = reading.get(id) if reading else None
+            if registration is not None:
+                return registration
+        return None
+
+    def view(self, size: int) -> Mapping[str, Registration]:
+        """The registry of all readings in force, whose size the caller knows; conflicts are not counted."""
+        named = [reading for reading in self._readings.values() if reading]
+        return named[0] if len(named) == 1 else _MergedView(tuple(named), size)
+
     def merge(self) -> Merged:
         """The registry of all readings in force."""
         return run_slices(self.merge_in_slices())
@@ -122,9 +135,7 @@ def construct_changes(old: Mapping[str, Registration], new: Mapping[str, Registr
     return run_slices(changes_in_slices(old, new))
 
 
-def changes_in_slices(
-    old: Mapping[str, Registration], new: Mapping[str, Registration]
-) -> Slices[Changes | None]:
+def changes_in_slices(old: Mapping[str, Registration], new: Mapping[str, Registration]) -> Slices[Changes | None]:
     """`construct_changes`, yielding now and then. Neither mapping may change meanwhile.
 
     A registration that is the same object in both costs one look-up (see `previous` of the readers).

@@ -172,9 +172,7 @@ class NdjsonReader:
             registration = self._parser.parse(line)
         except RecordRejected as error:
             is_wanted = self._previous or len(self.rejections) < MOST_REJECTIONS_KEPT
-            self._reject(
-                self._line, id_of_line(line) if is_wanted else None, error.code, error.field, error.detail
-            )
+            self._reject(self._line, id_of_line(line) if is_wanted else None, error.code, error.field, error.detail)
             return
         self._admit(self._line, registration, fresh)
 

@@ -286,9 +286,7 @@ def _typed(fields: dict[str, object]) -> WireRecord:
         else:
             is_right = isinstance(value, str)
         if not is_right and value is not None:
-            raise _rejected(
-                "bad_type", name, f"must be {'a list of texts' if name in LIST_FIELDS else 'a text'}"
-            )
+            raise _rejected("bad_type", name, f"must be {'a list of texts' if name in LIST_FIELDS else 'a text'}")
     return msgspec.convert(fields, WireRecord)
 
 

@@ -106,9 +106,11 @@ class SourceRunner:
         max_bytes: int = 1 << 30,
         refresh_s: float = 60.0,
         retry_s: float = 10.0,
-        previous: dict[str, Registration] | None = None,
+        previous: Mapping[str, Registration] | None = None,
+        allow_empty: bool = False,
     ) -> None:
         self.name = name
+        self._allow_empty = allow_empty
         self.state = SourceState()
         self._origin = open_origin(name, url, session, max_bytes)
         self._deliver = deliver
@@ -153,9 +155,7 @@ class SourceRunner:
         except SourceFailed as error:
             failures = self.state.failures + 1
             wait_s = min(self._retry_s * 2.0 ** min(failures - 1, 30), max(self._refresh_s, self._retry_s))
-            self.state = replace(
-                self.state, error=error, failures=failures, next_attempt_at=self._after(wait_s)
-            )
+            self.state = replace(self.state, error=error, failures=failures, next_attempt_at=self._after(wait_s))
             await self._deliver(error)
             return
         self.state = replace(
@@ -227,6 +227,8 @@ class SourceRunner:
             raise SourceUnusable(
                 self.name, f"{self.place}: is empty and had {len(self._registrations)} registrations before"
             )
+        if not self._allow_empty:
+            raise SourceUnusable(self.name, f"{self.place}: is empty; `allow_empty: true` says that it may be")
 
 
 def open_origin(name: str, url: str, session: Session | None, max_bytes: int) -> Origin:

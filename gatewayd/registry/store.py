@@ -120,17 +120,23 @@ class LastGood:
         directory = kept.directory
         reader = NdjsonReader(kept.name, self._limits)
         damage: LastGoodDamaged | None = None
+        registrations: dict[str, Registration] | None = reader.registrations
         try:
             await self._read_snapshot(directory, reader)
-            await self._read_deltas(directory, reader.registrations)
         except LastGoodDamaged as error:
-            damage = error
+            damage, registrations = error, None
+        try:
+            await self._read_deltas(directory, registrations)
+        except LastGoodDamaged as error:
+            damage = damage or error
+        if registrations is None:
+            directory.index = None  # and what is held stays until the next commit
         held, held_damage = await self._read_held(directory)
         damage = damage or held_damage
-        if directory.index is None or directory.head is None:
+        if registrations is None or directory.head is None:
             return Restored({}, held=held, damage=damage)
         return Restored(
-            reader.registrations,
+            registrations,
             directory.head.position,
             directory.head.saved_at_s,
             held,
@@ -139,8 +145,7 @@ class LastGood:
         )
 
     async def _read_snapshot(self, directory: SourceDirectory, reader: NdjsonReader) -> None:
-        """Raises LastGoodDamaged; then there is no index, and what is held stays until the next commit."""
-        index, directory.index = directory.index, None
+        index = directory.index
         assert index is not None
         try:
             await in_thread(directory.check, index.snapshot)
@@ -152,12 +157,12 @@ class LastGood:
         if reader.rejections and not reader.registrations:
             why = f"none of its {reader.records} records is usable; line {reader.rejections[0]}"
             raise LastGoodDamaged(directory.source, index.snapshot.name, why)
-        directory.index = index
 
-    async def _read_deltas(self, directory: SourceDirectory, registrations: dict[str, Registration]) -> None:
+    async def _read_deltas(self, directory: SourceDirectory, registrations: dict[str, Registration] | None) -> None:
+        """Into `registrations`; None where only what is held is still of use."""
         frames = directory.frames()
         while (frame := await in_thread(next, frames, None)) is not None:
-            if frame.content:
+            if frame.content and registrations is not None:
                 await self._apply(directory, frame, registrations)
             directory.use_frame(frame)
 

@@ -22,9 +22,7 @@ MAX_VALUES = 50_000
 
 _START = Place(1, 1)
 _TAG = "tag:yaml.org,2002:"
-_SCALAR_TAGS = frozenset(
-    _TAG + kind for kind in ("null", "bool", "int", "float", "str", "timestamp", "value")
-)
+_SCALAR_TAGS = frozenset(_TAG + kind for kind in ("null", "bool", "int", "float", "str", "timestamp", "value"))
 
 
 class _Unreadable(Exception):
@@ -91,9 +89,7 @@ def _compose(text: str) -> yaml.Node | None:
         raise _Unreadable(*_explain(error, text)) from None
     except (ValueError, OverflowError) as error:
         # PyYAML 6.0.3 scanner: chr() of "\UFFFFFFFF", int() of a %YAML version of thousands of digits.
-        raise _Unreadable(
-            _place(loader.get_mark()), f"is not valid YAML: {error}, expected YAML text"
-        ) from None
+        raise _Unreadable(_place(loader.get_mark()), f"is not valid YAML: {error}, expected YAML text") from None
     return node
 
 
@@ -128,12 +124,8 @@ class _Tree:
         if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
             return ListNode(place, tuple(self.convert(item, depth + 1) for item in node.value))
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
-            pairs = (
-                (self.convert(key, depth + 1), self.convert(value, depth + 1)) for key, value in node.value
-            )
+            pairs = ((self.convert(key, depth + 1), self.convert(value, depth + 1)) for key, value in node.value)
             return MappingNode(place, tuple(pairs))
         if isinstance(node, yaml.ScalarNode) and node.tag in _SCALAR_TAGS:
             return ScalarNode(place, node.value, is_null=node.tag == _TAG + "null")
-        raise _Unreadable(
-            place, f"the tag {quote(node.tag.removeprefix(_TAG))} is not known, expected no tag"
-        )
+        raise _Unreadable(place, f"the tag {quote(node.tag.removeprefix(_TAG))} is not known, expected no tag")

@@ -102,6 +102,7 @@ class SourceSettings:
     allow_unsigned: bool = False
     format: SourceFormat = "auto"
     max_bytes: int = 1 << 30
+    allow_empty: bool = False
     proxy: str | None = None
     ca_file: str | None = None
 

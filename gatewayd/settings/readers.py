@@ -141,9 +141,7 @@ class ListOf:
             if identity in first_lines:
                 what = f"{self.unique_by} {quote(str(identity))}".lstrip()
                 line = first_lines[identity]
-                report.add(
-                    item.place, item_path, f"{what} is given twice, expected it once (first at line {line})"
-                )
+                report.add(item.place, item_path, f"{what} is given twice, expected it once (first at line {line})")
             elif identity is not None:
                 first_lines[identity] = item.place.line
         return tuple(values) if len(report) == before else FAULTY

@@ -104,6 +104,7 @@ SOURCE = Section(
                                 values.parse_source_url)),
         "keys": Key("keys", ListOf(PATH, "a list of paths")),
         "allow_unsigned": Key("allow_unsigned", SWITCH),
+        "allow_empty": Key("allow_empty", SWITCH),
         "format": Key("format", word_of(model.SourceFormat)),
         "max_bytes": Key("max_bytes", Value("a size from 1KiB to 64GiB such as 512MiB",
                                             partial(values.parse_size, low=1 << 10, high=64 << 30))),

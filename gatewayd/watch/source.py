@@ -108,9 +108,7 @@ class EventSource:
 
     def _open_conntrack(self) -> None:
         opened = open_netfilter_socket(self._receive_buffer_bytes)
-        intake = _Intake(
-            "conntrack", opened, self.stats["conntrack"], self._decode_connections, self._on_lost
-        )
+        intake = _Intake("conntrack", opened, self.stats["conntrack"], self._decode_connections, self._on_lost)
         self._intakes.append(intake)
         # Joining a group succeeds without ctnetlink, and the kernel's answer to a taken NFLOG group is the
         # same EPERM as to a missing capability: a harmless question first tells all of these apart.

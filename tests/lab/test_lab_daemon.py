@@ -149,8 +149,9 @@ def test_a_reply_of_a_flow_that_was_never_judged_leaves_the_chain(daemon):
     lab = daemon.lab
     flow = wireguard(STRANGER)
     # Tracked by a rule of somebody else's, before we come.
+    track = "add rule inet other f ct state new counter\n"
     lab.gateway.run(["nft", "-f", "-"], input="add table inet other\nadd chain inet other f "
-                    "{ type filter hook forward priority 0; }\nadd rule inet other f ct state new counter\n")  # fmt: skip
+                    "{ type filter hook forward priority 0; }\n" + track)  # fmt: skip
     assert probe(lab, [flow]) == ["passed"]
     run(daemon, "reject")
     assert probe(lab, [reverse_flow(flow)], start="internet") == ["passed"]
@@ -220,7 +221,7 @@ def test_the_bits_of_the_mark_that_are_not_ours_are_kept(daemon):
     assert mark_of(lab, stranger) == LAYOUT.judged(daemon.status()["epoch"]) | 0x42
 
 
-# -- registrations that come and go ---------------------------------------------------------------------------------
+# -- registrations that come and go --------------------------------------------------------------------------------
 
 
 def test_a_window_opens_and_closes_on_time_and_its_live_flow_is_drained(daemon):
@@ -279,7 +280,7 @@ def test_the_kernel_holds_the_registry_element_for_element(daemon):
     assert socket.inet_aton(HOUSE) not in {key[:4] for key in keys}
 
 
-# -- what it says ---------------------------------------------------------------------------------------------------
+# -- what it says --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

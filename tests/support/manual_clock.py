@@ -15,6 +15,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Self, TypeVar
 
 START_S = 1_700_000_000.0
+MOST_TURNS = 1_000_000
+"""With `step_s=0` time may stand still."""
 _T = TypeVar("_T")
 
 
@@ -92,6 +94,9 @@ async def until(condition: Callable[[], bool], within_s: float = 5.0, step_s: fl
     """Let time pass until the condition holds. AssertionError if it does not within `within_s` of that time."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + within_s
+    turns = 0
     while not condition():
+        turns += 1
         assert loop.time() < deadline, f"it did not come true within {within_s:g} s"
+        assert turns < MOST_TURNS, f"it did not come true in {turns} turns of the loop"
         await asyncio.sleep(step_s)

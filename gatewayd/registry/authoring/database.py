@@ -120,8 +120,7 @@ class RegistryDatabase:
                 self._connection.execute("SELECT count(*) FROM sqlite_schema")
                 yield
             finally:
-                if self._connection.in_transaction:
-                    self._connection.execute("COMMIT")
+                self._connection.execute("ROLLBACK")  # nothing was written
 
     def count(self) -> int:
         """How many registrations there are, of every status."""

@@ -14,12 +14,15 @@ from gatewayd.errors import RegistryUnusable
 from gatewayd.registry.authoring.database import Publication, RegistryDatabase
 from gatewayd.registry.authoring.disk import Disk, locked
 from gatewayd.registry.authoring.publishing import PublishOptions, PublishReport, publish
+from gatewayd.registry.feed import FeedClient
+from gatewayd.registry.feed_outcome import FeedRequest
 from gatewayd.registry.notification import (
     Notification,
     generate_key,
     load_verifying_keys,
     open_notification,
 )
+from tests.support.feeds import ORIGIN, Answer, attempt
 
 KEY = generate_key("national-2026")
 KEYS = load_verifying_keys([KEY.public_text()])
@@ -295,13 +298,15 @@ def test_a_lost_database_spares_what_is_served_for_the_grace_period(registry: Re
     assert registry.publish(NOW + 3600).deleted == (path(1, "snapshot"),)
 
 
-@pytest.mark.parametrize("damage", ["missing", "flipped"])
+@pytest.mark.parametrize("damage", ["missing", "flipped", "unknown"])
 def test_a_snapshot_that_is_damaged_is_written_anew(registry: Registry, damage: str) -> None:
     url = registry.publish().notification.snapshot.url
     file = registry.directory / url
     octets = bytearray(file.read_bytes())
     if damage == "missing":
         file.unlink()
+    elif damage == "unknown":
+        registry.database.forget_files([url])
     else:
         octets[100] ^= 1
         file.write_bytes(octets)
@@ -388,6 +393,33 @@ def test_a_directory_that_cannot_be_made_is_said_to_be_so(registry: Registry) ->
     registry.directory.write_text("a file")
     with pytest.raises(RegistryUnusable, match="File exists"):
         registry.publish()
+
+
+def test_a_gateway_follows_what_is_published(registry: Registry) -> None:
+    """The daemon's own client: snapshot, deltas, a serial issued anew, a new session."""
+    gateway = FeedClient("national", f"{ORIGIN}/feed/notification.jws", KEYS)
+
+    def answers(request: FeedRequest) -> Answer:
+        octets = (registry.directory / request.url.removeprefix(f"{ORIGIN}/feed/")).read_bytes()
+        return Answer(200, {"content-length": str(len(octets))}, octets)
+
+    def follow(now: float) -> tuple[str, list[str]]:
+        outcome, asked = attempt(gateway, answers, now)
+        return type(outcome).__name__, asked
+
+    registry.publish(NOW)
+    assert follow(NOW) == ("SnapshotRead", ["notification", "snapshot"])
+    for step in (1, 2):
+        registry.put("PK-0001", f"PK-100{step}", host=step)
+        registry.publish(NOW + step)
+    assert follow(NOW + 2) == ("DeltaRead", ["notification", "delta 2", "delta 3"])
+    registry.put(*(f"PK-{number:04}" for number in range(1, 300)), replace=True)
+    registry.publish(NOW + 3)
+    assert follow(NOW + 3)[0] in ("DeltaRead", "SnapshotRead")
+    registry.publish(NOW + 4)
+    assert follow(NOW + 4) == ("Unchanged", ["notification"])
+    registry.publish(NOW + 5, OTHER, options=PublishOptions(new_session=True))
+    assert follow(NOW + 5) == ("SnapshotRead", ["notification", "snapshot"])
 
 
 class Killed(BaseException):

@@ -36,9 +36,9 @@ from gatewayd.registry.kept import (
 )
 from gatewayd.registry.reading import ReadLimits
 from gatewayd.registry.store import LastGood, Restored
+from tests.support.fake_files import STATE, Ended, FakeFiles
 from tests.support.strategies import registrations
 
-STATE = Path("/state")
 SESSION = "6b9a7f0e-0000-4000-8000-000000000001"
 
 
@@ -66,160 +66,6 @@ def lines_of(all: dict[str, Registration]) -> bytes:
 
 def delta_of(upserts: dict[str, Registration], *withdrawals: str) -> bytes:
     return encode_delta(upserts.values(), withdrawals)
-
-
-class Ended(BaseException):
-    """The process was killed here."""
-
-
-class FakeFiles:
-    """A file system in memory that may end us after any call, and knows what a power cut would leave.
-
-    `ends_after`: calls that change something until the end. What a power cut leaves: names as of the last
-    `sync_directory`, contents as of the last `sync`; a name that was made durable before its content is empty.
-    """
-
-    def __init__(self) -> None:
-        self.names: dict[Path, int] = {}
-        self.durable_names: dict[Path, int] = {}
-        self.contents: dict[int, bytes] = {}
-        self.durable: dict[int, bytes] = {}
-        self.directories: set[Path] = {STATE}
-        self.latest: Path | None = None
-        self.calls = 0
-        self.ends_after: int | None = None
-        self.refuse: Callable[[str], int | None] = lambda call: None
-        self._open: dict[int, tuple[int, int]] = {}
-        self._next = 3
-
-    def _change(self, call: str) -> bool:
-        """Whether this call is the one in the middle of which we end."""
-        number = self.refuse(call)
-        if number is not None:
-            raise OSError(number, os.strerror(number))
-        if self.ends_after is not None and self.calls >= self.ends_after:
-            if self.calls > self.ends_after:
-                raise Ended
-            self.calls += 1
-            if call == "write":
-                return True
-            raise Ended
-        self.calls += 1
-        return False
-
-    def after_power_cut(self) -> FakeFiles:
-        left = FakeFiles()
-        left.names = dict(self.durable_names)
-        left.contents = {inode: self.durable.get(inode, b"") for inode in left.names.values()}
-        return left._settled(self)
-
-    def after_power_cut_out_of_order(self) -> FakeFiles:
-        """The latest name reached the disk before those that were given earlier."""
-        left = self.after_power_cut()
-        if self.latest is not None and self.latest in self.names:
-            inode = self.names[self.latest]
-            left.names[self.latest] = inode
-            left.contents[inode] = self.durable.get(inode, b"")
-        return left._settled(self)
-
-    def after_kill(self) -> FakeFiles:
-        left = FakeFiles()
-        left.names, left.contents = dict(self.names), dict(self.contents)
-        return left._settled(self)
-
-    def _settled(self, before: FakeFiles) -> FakeFiles:
-        self.durable_names, self.durable = dict(self.names), dict(self.contents)
-        self.directories = set(before.directories)
-        self._next = before._next
-        return self
-
-    def _path_of(self, path: Path) -> int:
-        if path not in self.names:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        return self.names[path]
-
-    def _fresh(self) -> int:
-        self._next += 1
-        return self._next
-
-    def make_directory(self, path: Path) -> None:
-        self._change("make_directory")
-        self.directories |= {path, *path.parents}
-
-    def list(self, directory: Path) -> list[str]:
-        number = self.refuse("list")
-        if number is not None:
-            raise OSError(number, os.strerror(number))
-        if directory not in self.directories:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        return [path.name for path in self.names if path.parent == directory]
-
-    def list_all(self) -> list[str]:
-        return [path.name for path in self.names]
-
-    def create(self, path: Path) -> int:
-        self._change("create")
-        return self._opened(path, b"")
-
-    def open_at(self, path: Path, size_bytes: int) -> int:
-        self._change("open_at")
-        inode = self.names.get(path)
-        before = b"" if inode is None else self.contents[inode]
-        return self._opened(path, before[:size_bytes], inode)
-
-    def _opened(self, path: Path, content: bytes, inode: int | None = None) -> int:
-        inode = self._fresh() if inode is None else inode
-        self.names[path] = inode
-        self.latest = path
-        self.contents[inode] = content
-        descriptor = self._fresh()
-        self._open[descriptor] = (inode, 0)
-        return descriptor
-
-    def write(self, descriptor: int, content: bytes) -> None:
-        is_cut = self._change("write")
-        inode, _ = self._open[descriptor]
-        self.contents[inode] += content[: len(content) // 2] if is_cut else content
-        if is_cut:
-            raise Ended
-
-    def sync(self, descriptor: int) -> None:
-        self._change("sync")
-        inode, _ = self._open[descriptor]
-        self.durable[inode] = self.contents[inode]
-
-    def close(self, descriptor: int) -> None:
-        self._open.pop(descriptor, None)
-
-    def rename(self, old: Path, new: Path) -> None:
-        self._change("rename")
-        self.names[new] = self.names.pop(old)
-        self.latest = new
-
-    def sync_directory(self, path: Path) -> None:
-        self._change("sync_directory")
-        here = {name: inode for name, inode in self.names.items() if name.parent == path}
-        elsewhere = {name: inode for name, inode in self.durable_names.items() if name.parent != path}
-        self.durable_names = elsewhere | here
-
-    def unlink(self, path: Path) -> None:
-        self._change("unlink")
-        self._path_of(path)
-        del self.names[path]
-
-    def open_to_read(self, path: Path) -> int:
-        number = self.refuse("open_to_read")
-        if number is not None:
-            raise OSError(number, os.strerror(number))
-        descriptor = self._fresh()
-        self._open[descriptor] = (self._path_of(path), 0)
-        return descriptor
-
-    def read(self, descriptor: int, size_bytes: int) -> bytes:
-        inode, offset = self._open[descriptor]
-        content = self.contents[inode][offset : offset + size_bytes]
-        self._open[descriptor] = (inode, offset + len(content))
-        return content
 
 
 class Stopwatch:
@@ -510,14 +356,15 @@ async def test_damage_is_mended_by_the_next_reading(
 async def test_what_is_held_outlives_a_damaged_snapshot(tmp_path: Path) -> None:
     kept = last_good(RealFiles(), tmp_path)
     await save_one(kept)
+    await save_delta(kept)
     flip(one_file(tmp_path, "snapshot-*"))
     kept = last_good(RealFiles(), tmp_path)
     restored = await kept.load("lab")
-    assert restored.held == b"held one"
-    assert not await kept.save_delta("lab", b"", at(2), after=at(1))
+    assert (restored.registrations, restored.position, restored.held) == ({}, None, b"held two")
+    assert not await kept.save_delta("lab", b"", at(3), after=at(2))
     assert kept.needs_reading("lab")
     assert await kept.save_reading("lab", TWO, at(7))
-    assert state_of(await load(RealFiles(), tmp_path)) == (TWO, at(7), b"held one")
+    assert state_of(await load(RealFiles(), tmp_path)) == (TWO, at(7), b"held two")
 
 
 @pytest.mark.parametrize("damage", [flip, truncate])
