@@ -113,7 +113,7 @@ class Answers:
         policy = owner.reconciler.policy_in_force or owner.settings.policy
         decision = decide(owner.allowlist, policy.scope, flow, now)
         incomplete = self._incompleteness()
-        if decision.word == "unregistered" and incomplete:
+        if decision.word == "unregistered" and not owner.loaded:
             raise AllowlistIncomplete(incomplete[0])
         canary: views.Canary | None = None
         if policy.canary_percent < 100:
@@ -129,6 +129,8 @@ class Answers:
             effect = views.effect_of("unregistered", mode, canary)
             reason = f"{view.reason}, but the kernel cannot be told: {reasons[0]}"
             return msgspec.structs.replace(view, effect=effect, reason=reason)
+        if decision.word == "unregistered" and incomplete:
+            return msgspec.structs.replace(view, reason=f"{view.reason}, but {incomplete[0]}")
         return view
 
     def _in_kernel(self, registrations: Iterable[Registration]) -> bool | None:

@@ -11,6 +11,7 @@ from collections.abc import Generator
 from functools import cache
 
 import pytest
+from hypothesis import settings
 
 from gatewayd.demo.lab import missing_for_lab
 
@@ -47,3 +48,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for reason, count in sorted(_skipped.items()):
         terminalreporter.write_line(f"{count} kernel tests did not run: {reason}", yellow=True)
+
+
+# How long an example takes is no property of the code; timing lives in the benchmark.
+settings.register_profile("gatewayd", deadline=None)
+settings.load_profile("gatewayd")

@@ -56,6 +56,12 @@ class DesiredSets:
     def count_unprogrammed(self) -> int:
         return len(self._unprogrammed)
 
+    def take_unprogrammed(self) -> list[Registration]:
+        """Forget the registrations past a bound, and return them: they may be added again."""
+        taken = [registration for registration, _ in self._unprogrammed.values()]
+        self._unprogrammed.clear()
+        return taken
+
     def add(self, registration: Registration) -> list[tuple[Mask, bytes]]:
         """Want the registration's elements; returns those that nobody wanted before."""
         elements = self._admit(registration)

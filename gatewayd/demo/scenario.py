@@ -221,6 +221,8 @@ class Scenario:
     def account(self) -> None:
         self._stage.act("What was seen")
         self.gateway.wait(lambda: self.gateway.get("/v1/flows")["total"] > 0, "live flows")
+        # They went with the table, and are read once a second.
+        self.gateway.wait(lambda: bool(self.gateway.status()["counters"]), "counters")
         flows = self.gateway.get("/v1/flows", limit="1000")
         bank = self.gateway.get("/v1/registrations/DEMO-BANK")
         status = self.gateway.status()

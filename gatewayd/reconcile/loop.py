@@ -18,7 +18,7 @@ from gatewayd.compile.ruleset import RULE_SETS, compile_ruleset, parse_tag
 from gatewayd.errors import DumpInterrupted, KernelError, RulesetRefused
 from gatewayd.log import get_logger
 from gatewayd.model.flow import Mode
-from gatewayd.model.mask import parse_set_name
+from gatewayd.model.mask import parse_set_name, set_name
 from gatewayd.model.policy import Policy
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import AddElements, RulesTag, TableReading, Transaction
@@ -225,8 +225,9 @@ class Reconciler:
         reading = await self._read_table()
         if reading.tag is None or reading.tag.mode == policy.mode:
             return
-        parsed = [(parse_set_name(item.name), item.name) for item in reading.sets if item.regular]
-        hooks = {each[0]: name for each, name in sorted(parsed, key=lambda pair: pair[1]) if each is not None}
+        parsed = [each for item in reading.sets if item.regular and (each := parse_set_name(item.name)) is not None]
+        # Of a set and its successor the older one is whole.
+        hooks = {mask: set_name(mask, generation) for mask, generation in sorted(parsed, reverse=True)}
         epoch = policy.mark_layout.next_epoch(reading.tag.epoch)
         ruleset = compile_ruleset(self._table, policy, hooks, epoch)
         await self._dataplane.replace_rules(ruleset)

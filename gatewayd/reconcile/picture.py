@@ -122,11 +122,18 @@ class Picture:
         return missing
 
     def retire_unused(self) -> None:
-        """Give up masks that no registration needs any more; their sets go once no rule looks into them."""
-        for mask in self.desired.drop_unused():
+        """Give up masks that no registration needs any more; their sets go once no rule looks into them.
+
+        That makes room under the bound of masks for registrations that were past it.
+        """
+        unused = self.desired.drop_unused()
+        for mask in unused:
             for state in self.masks.pop(mask).states():
                 if state.exists:
                     self.retired.add(state.name)
+        if unused:
+            for registration in self.desired.take_unprogrammed():
+                self.add(registration)
 
     def grow_where_full(self) -> None:
         """Start a larger successor for every set that has no room for what is missing in it.

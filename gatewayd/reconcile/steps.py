@@ -139,8 +139,10 @@ def _urgent(picture: Picture) -> Step | None:
             del picture.urgent[(mask, key)]
             continue
         current, stride = state.current, mask.key_length + _ELEMENT_OVERHEAD
-        more = len(by_set.get(current.name, ())) + 1
-        if not current.exists or stride > budget or current.has_room(len(picture.desired.keys(mask)), more) < more:
+        # An element that is there takes no room, and if it is not there its place is free.
+        more = 1 + sum(each in current.missing for each in by_set.get(current.name, ()))
+        room = key not in current.missing or current.has_room(len(picture.desired.keys(mask)), more) >= more
+        if not current.exists or stride > budget or not room:
             continue
         by_set.setdefault(current.name, []).append(key)
         budget -= stride

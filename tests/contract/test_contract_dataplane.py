@@ -534,6 +534,55 @@ async def test_delete_table_says_whether_there_was_one(world: World) -> None:
 # -- the kernel alone --------------------------------------------------------------------------------------
 
 
+OTHERS = """table FAMILY other {
+	set c4_32 {
+		type ipv4_addr
+		elements = { 10.0.0.1 }
+	}
+
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		ip saddr @c4_32 counter packets 0 bytes 0 accept
+	}
+}
+"""
+
+
+@pytest.mark.kernel
+async def test_what_is_in_other_tables_is_not_read_and_not_touched(tmp_path: Path) -> None:
+    """The kernel lists the chains of every table of a family, whichever was asked for."""
+    with namespace_or_skip() as namespace, kernel_tables(namespace, tmp_path) as tables:
+        world = kernel_world(namespace, tables)
+        await set_used_by_rules(world)
+        before = replace(await tables.read_table(), generation=0)
+        others = {family: OTHERS.replace("FAMILY", family) for family in ("inet", "ip")}
+        for text in others.values():
+            namespace.nft(text)
+        assert replace(await tables.read_table(), generation=0) == before
+        await tables.replace_rules(ruleset(NAME))
+        assert replace(await tables.read_table(), generation=0) == before
+        assert await tables.delete_table()
+        for family, text in others.items():
+            assert namespace.run(["nft", "list", "table", family, "other"]) == text
+
+
+@pytest.mark.kernel
+async def test_a_listing_of_a_set_that_goes_meanwhile_is_refused(tmp_path: Path) -> None:
+    keys = [number.to_bytes(4, "big") for number in range(60_000)]
+    with namespace_or_skip() as namespace, kernel_tables(namespace, tmp_path) as tables:
+        world = kernel_world(namespace, tables)
+        await world.commit(CreateTable(), CreateSet(NAME, HOSTS, 1 << 16))
+        for start in range(0, len(keys), 10_000):
+            await world.commit(AddElements(NAME, keys[start : start + 10_000]))
+        reading = tables.read_elements(NAME)
+        await anext(reading)
+        await world.commit(DeleteSet(NAME))
+        with pytest.raises(OperationRefused) as caught:
+            async for _ in reading:
+                pass
+        assert (caught.value.operation, caught.value.errno) == (f"list elements of {NAME}", errno.ENOENT)
+
+
 @pytest.mark.kernel
 async def test_nft_shows_our_sets_as_addresses_and_ports(tmp_path: Path) -> None:
     mask = Mask(4, 29, 16, "port16")

@@ -159,9 +159,7 @@ table inet lab {
 """
 
     async def scenario(far: Namespace) -> None:
-        namespace.run(
-            ["ip", "link", "add", "lab0", "type", "veth", "peer", "name", "lab1", "netns", far.path]
-        )
+        namespace.run(["ip", "link", "add", "lab0", "type", "veth", "peer", "name", "lab1", "netns", far.path])
         for place, link, host in ((namespace, "lab0", 1), (far, "lab1", 2)):
             place.run(["ip", "address", "add", f"192.0.2.{host}/24", "dev", link])
             place.run(["ip", "address", "add", f"2001:db8::{host}/64", "dev", link, "nodad"])
@@ -200,9 +198,7 @@ def test_an_overrun_is_reported_with_its_number_and_events_go_on(run: Any, names
     run(scenario())
 
 
-def test_a_wakeup_takes_a_bounded_helping(
-    run: Any, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wakeup_takes_a_bounded_helping(run: Any, namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gatewayd.watch.source.DATAGRAMS_PER_WAKEUP", 16)
 
     async def scenario() -> None:
@@ -246,9 +242,7 @@ try:
 except MissingPrerequisite as error:
     print(error)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     if done.returncode == 77:
         pytest.skip("cannot give up root here")
     assert "CAP_NET_ADMIN" in done.stdout, done.stderr

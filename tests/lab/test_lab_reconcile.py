@@ -133,6 +133,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "FIRST_RETRY_S", 0.0)
     monkeypatch.setattr(loop, "LONGEST_RETRY_S", 0.0)
     monkeypatch.setattr(loop, "HURRIED_RETRY_S", 0.0)
+    monkeypatch.setattr(loop, "COMPARE_AT_MOST_S", 0.0)
     monkeypatch.setattr(picture, "SMALLEST_CAPACITY", 4)
     monkeypatch.setattr(steps, "MOST_BYTES", 128)
 

@@ -113,10 +113,10 @@ class LabDaemon(DemoGateway):
         self.wait(lambda: self.status()["mode"] == mode and self.status()["ready"], f"mode {mode}")
 
     def wait_decision(self, flow: Flow, decision: str) -> None:
-        self.wait(lambda: self.explain(flow)["decision"] == decision, decision)
+        self.wait(lambda: self.explain(flow).get("decision") == decision, decision)
 
     def wait_in_kernel(self, flow: Flow) -> None:
-        self.wait(lambda: self.explain(flow)["in_kernel"] is True, "in the kernel")
+        self.wait(lambda: self.explain(flow).get("in_kernel") is True, "in the kernel")
 
 
 def _command(*arguments: str) -> list[str]:

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, str] = {
     "notify": "",
     "model": "errors",
     "settings": "errors model",
-    "registry": "gatewayd errors model settings",
+    "registry": "gatewayd errors model settings log",
     "allowlist": "model",
     "compile": "model",
     "reconcile": "errors log model compile",
@@ -46,10 +46,12 @@ PURE = """
     model model.flow model.mask model.msisdn model.policy model.prefix model.registration model.service
     model.transaction
     settings.load settings.model settings.readers settings.restart settings.schema settings.tree settings.values
-    registry.feed registry.feed_files registry.guard registry.held registry.inflate registry.kept registry.loss
+    registry.feed registry.feed_files registry.feed_outcome registry.feed_plan registry.guard registry.held
+    registry.inflate registry.kept registry.loss registry.override_file registry.overrides
     registry.merge registry.notification registry.origin registry.prefixes registry.reading registry.record
     registry.staleness
-    registry.authoring registry.authoring.canonical registry.authoring.readers registry.authoring.schema
+    registry.authoring registry.authoring.canonical registry.authoring.layout registry.authoring.readers
+    registry.authoring.schema
     allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule
     compile compile.canary compile.desired compile.masks compile.ruleset
     reconcile.dataplane reconcile.forecast reconcile.picture reconcile.steps
@@ -64,8 +66,10 @@ PURE = """
 IO = """
     log notify
     settings settings.file
-    registry registry.fetch registry.file_source registry.files registry.sources
-    registry.authoring.database registry.authoring.importing
+    registry registry.feed_source registry.fetch registry.file_source registry.files registry.kept_files
+    registry.kept_sink registry.overrides_dir registry.sources registry.store
+    registry.authoring.database registry.authoring.disk registry.authoring.importing
+    registry.authoring.publishing registry.authoring.serving
     reconcile reconcile.loop
     kernel.conntrack kernel.netlink kernel.nft kernel.tables
     watch.source
@@ -77,7 +81,7 @@ IO = """
 COMPOSITION = """
     sweep owner answers daemon __main__
     cli cli.check cli.client cli.demo cli.explain cli.flows cli.output cli.plan cli.registrations cli.registry
-    cli.run cli.status cli.sync cli.teardown
+    cli.registry_authoring cli.registry_progress cli.registry_publish cli.run cli.status cli.sync cli.teardown
 """
 
 TOUCHES_THE_WORLD = """
@@ -91,7 +95,7 @@ HARMLESS = {"io": {"BytesIO", "StringIO"}, "os": {"strerror"}, "sys": {"byteorde
 """What pure modules may use of those, name by name."""
 
 THIRD_PARTY: dict[str, str] = {
-    "aiohttp": "registry.fetch api.app cli.client",
+    "aiohttp": "registry.fetch registry.feed_source registry.authoring.serving api.app cli.client",
     "click": "cli.*",
     "joserfc": "registry.notification",
     "msgspec": "*",
@@ -100,9 +104,9 @@ THIRD_PARTY: dict[str, str] = {
     "pytricia": "allowlist.radix",
     "rich": "cli.* demo.*",
     "uvloop": "cli.run",
-    "watchfiles": "registry.file_source",
+    "watchfiles": "registry.file_source registry.overrides_dir",
     "yaml": "settings.load",
-    "yarl": "registry.fetch",
+    "yarl": "registry.fetch registry.feed_source",
 }
 """Where each library may be imported."""
 PURE_LIBRARIES = frozenset({"joserfc", "msgspec", "prometheus_client", "pytricia", "yaml"})

@@ -64,9 +64,7 @@ def test_a_prefix_of_length_zero_covers_all_of_its_family() -> None:
 
 
 def test_removing_takes_one_value_and_leaves_the_rest() -> None:
-    radix = radix_of(
-        ("10.0.0.0/8", "outer"), ("10.1.0.0/16", "a"), ("10.1.0.0/16", "b"), ("10.1.0.0/16", "c")
-    )
+    radix = radix_of(("10.0.0.0/8", "outer"), ("10.1.0.0/16", "a"), ("10.1.0.0/16", "b"), ("10.1.0.0/16", "c"))
     radix.remove(parse_prefix("10.1.0.0/16"), "b")
     assert covering(radix, "10.1.0.1") == ["a", "c", "outer"]
     radix.remove(parse_prefix("10.1.0.0/16"), "a")

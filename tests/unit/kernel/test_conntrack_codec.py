@@ -226,9 +226,7 @@ def test_arbitrary_bytes_raise_nothing(octets: bytes) -> None:
     name=st.sampled_from(sorted(CAPTURES)),
     changes=st.lists(st.tuples(st.integers(0, 330), st.integers(0, 255)), max_size=6),
 )
-def test_on_mutated_bytes_the_fast_reading_and_the_walk_agree(
-    name: str, changes: list[tuple[int, int]]
-) -> None:
+def test_on_mutated_bytes_the_fast_reading_and_the_walk_agree(name: str, changes: list[tuple[int, int]]) -> None:
     octets = bytearray(CAPTURES[name])
     for place, value in changes:
         if 8 <= place < len(octets):

@@ -98,11 +98,12 @@ def test_a_missing_element_that_is_desired_no_longer_needs_no_write() -> None:
     assert (current(picture).missing, current(picture).surplus, picture.urgent) == (set(), set(), {})
 
 
-def test_only_what_is_missing_can_be_urgent() -> None:
+def test_only_what_is_desired_can_be_urgent_and_what_is_missing_is_told() -> None:
     picture = pictured(hosts(2), observed())
     picture.observe_elements(current(picture), {ONE})
     assert picture.urge([(HOSTS, ONE), (HOSTS, TWO), (HOSTS, STRANGER), (Mask(6, 64), bytes(16))]) == 1
-    assert list(picture.urgent) == [(HOSTS, TWO)]
+    assert list(picture.urgent) == [(HOSTS, ONE), (HOSTS, TWO)]
+    assert picture.urge([(HOSTS, ONE)]) == 0
 
 
 def test_an_element_of_a_mask_never_seen_gets_a_set_of_its_own() -> None:
@@ -400,3 +401,15 @@ def test_the_two_differences_are_true_whatever_comes_between_send_and_answer(
             assert state.missing == desired - kernel
             assert state.surplus == kernel - desired
             assert picture.expected_count(state) == len(kernel)
+
+
+def test_masks_given_up_make_room_for_registrations_that_were_past_the_bound() -> None:
+    picture = Picture(DesiredSets(most_masks=1))
+    first, second = registered("first", "10.0.0.0/24"), registered("second", "10.1.0.0/25")
+    picture.add(first)
+    picture.add(second)
+    assert list(picture.desired.unprogrammed()) == ["second"]
+    picture.remove(first)
+    picture.retire_unused()
+    assert picture.desired.unprogrammed() == {}
+    assert picture.desired.masks() == [Mask(4, 25)]

@@ -170,21 +170,36 @@ def test_a_late_admission_into_a_set_that_is_not_there_waits_for_it() -> None:
     assert take(picture, policy()) == ["create sets", "late admission", "rules"]
 
 
-def test_a_late_admission_that_is_there_or_unwanted_meanwhile_is_forgotten() -> None:
+def test_a_late_admission_that_is_unwanted_meanwhile_is_forgotten() -> None:
     picture = done(hosts(1), policy())
-    picture.urgent = {(HOSTS, hosts(1)[0].clients[0].packed): None, (Mask(4, 9), bytes(4)): None}
+    picture.urgent = {(HOSTS, bytes(4)): None, (Mask(4, 9), bytes(4)): None}
     assert next_step(picture, policy(), TABLE) is None
     assert picture.urgent == {}
 
 
-def test_late_admissions_keep_within_the_room_and_the_bytes() -> None:
+@pytest.mark.parametrize("capacity", [8, 1024])
+def test_a_late_admission_that_is_believed_to_be_there_is_put_there_again(capacity: int) -> None:
+    """Even into a full set: what is there takes no room."""
+    picture = picture_of(hosts(8), TableReading(True, (ObservedSet("c4_32", 4, capacity, True),)))
+    key = hosts(1)[0].clients[0].packed
+    picture.observe_elements(picture.masks[HOSTS].current, set(picture.desired.keys(HOSTS)))
+    assert picture.urge([(HOSTS, key)]) == 0
+    step = next_step(picture, policy(), TABLE)
+    assert operations_of(step) == (AddElements("c4_32", [key]),)
+    assert step is not None
+    acknowledge(picture, step)
+    assert picture.urgent == {}
+    assert take(picture, policy()) == ["rules"]
+
+
+def test_late_admissions_keep_within_the_room() -> None:
     reading = TableReading(True, (ObservedSet("c4_32", 4, 8, True),))
     picture = picture_of(hosts(20), reading)
     keys = [registration.clients[0].packed for registration in hosts(20)]
     picture.observe_elements(picture.masks[HOSTS].current, set(keys[:5]))
-    picture.urge([(HOSTS, key) for key in keys])
+    picture.urge([(HOSTS, key) for key in keys[4:]])
     (operation,) = operations_of(next_step(picture, policy(), TABLE))
-    assert operation == AddElements("c4_32", keys[5:8])
+    assert operation == AddElements("c4_32", keys[4:8])
 
 
 @pytest.mark.parametrize("most", [64, 100, 1000])

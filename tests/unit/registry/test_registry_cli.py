@@ -19,9 +19,7 @@ def check(*arguments: str | Path) -> Result:
 @pytest.fixture
 def faulty(tmp_path: Path) -> Path:
     path = tmp_path / "lab.csv"
-    path.write_text(
-        "id,category,status,clients\na,bank,active,203.0.113.0/28\nb,bank,active,203.0.113.1/28\n"
-    )
+    path.write_text("id,category,status,clients\na,bank,active,203.0.113.0/28\nb,bank,active,203.0.113.1/28\n")
     return path
 
 

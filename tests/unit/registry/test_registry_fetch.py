@@ -66,9 +66,7 @@ async def failure(url: str, limits: FetchLimits | None = None) -> SourceFailed:
 
 async def test_a_body_comes_with_its_validator() -> None:
     async def handler(request: web.Request) -> web.Response:
-        return web.Response(
-            body=LINES, headers={"ETag": '"1"', "Last-Modified": "Fri, 01 Nov 2024 00:00:00 GMT"}
-        )
+        return web.Response(body=LINES, headers={"ETag": '"1"', "Last-Modified": "Fri, 01 Nov 2024 00:00:00 GMT"})
 
     async with serving(handler) as origin:
         assert await fetch(origin) == (LINES, HttpValidator('"1"', "Fri, 01 Nov 2024 00:00:00 GMT"))
@@ -200,9 +198,7 @@ async def test_a_slow_server_is_unreadable() -> None:
     assert "no answer in time" in error.why
 
 
-@pytest.mark.parametrize(
-    "headers", [{}, {"Content-Encoding": "gzip"}, {"Transfer-Encoding": "chunked"}], ids=str
-)
+@pytest.mark.parametrize("headers", [{}, {"Content-Encoding": "gzip"}, {"Transfer-Encoding": "chunked"}], ids=str)
 async def test_too_many_bytes_are_refused_however_they_come(headers: dict[str, str]) -> None:
     async def handler(request: web.Request) -> web.StreamResponse:
         if "Content-Encoding" in headers:

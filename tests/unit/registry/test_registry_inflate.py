@@ -31,9 +31,7 @@ def test_a_stream_without_its_end_is_not_whole() -> None:
     assert not inflate(b"", must_be_gzip=True)[1]
 
 
-@pytest.mark.parametrize(
-    "raw", [b"plain", gzip.compress(b"x")[:-8] + bytes(8), gzip.compress(b"x") + b"rest"]
-)
+@pytest.mark.parametrize("raw", [b"plain", gzip.compress(b"x")[:-8] + bytes(8), gzip.compress(b"x") + b"rest"])
 def test_damage_is_noticed(raw: bytes) -> None:
     with pytest.raises(GzipDamaged):
         inflate(raw, must_be_gzip=True)

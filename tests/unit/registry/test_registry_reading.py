@@ -52,9 +52,7 @@ def summary(reader: RecordReader) -> tuple[list[str], list[Rejection], dict[str,
 def test_lines_become_registrations_and_wrong_ones_are_listed_with_their_place() -> None:
     reader = ndjson(line_of("a") + b"\n\n  \r\n", line_of("b", "203.0.113.1/28") + b"\r\n" + line_of("c"))
     assert list(reader.registrations) == ["a", "c"]
-    assert [(r.line, r.id, r.code, r.field) for r in reader.rejections] == [
-        (4, "b", "prefix_host_bits", "clients")
-    ]
+    assert [(r.line, r.id, r.code, r.field) for r in reader.rejections] == [(4, "b", "prefix_host_bits", "clients")]
     assert reader.rejected == {"prefix_host_bits": 1}
     assert reader.records == 3
     assert str(reader.rejections[0]).startswith("4: b: prefix_host_bits: clients: 203.0.113.1/28: ")
@@ -314,9 +312,7 @@ def test_where_ndjson_is_cut_into_chunks_does_not_matter(content: bytes, places:
 
 
 @given(st.booleans(), CONTENT, st.lists(st.integers(0, 1 << 20), max_size=8))
-def test_where_csv_is_cut_into_chunks_does_not_matter(
-    has_header: bool, content: bytes, places: list[int]
-) -> None:
+def test_where_csv_is_cut_into_chunks_does_not_matter(has_header: bool, content: bytes, places: list[int]) -> None:
     def make() -> RecordReader:
         return CsvReader("lab", LIMITS)
 

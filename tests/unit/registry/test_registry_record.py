@@ -79,9 +79,7 @@ def test_plain_fields_and_a_line_give_the_same_registration() -> None:
 
 def test_the_explaining_way_accepts_what_the_typed_one_would() -> None:
     parser = RecordParser()
-    assert parser.of_fields(FULL | {"clients": ("203.0.113.0/28", "2001:db8:12::/48")}) == parser.parse(
-        line_of()
-    )
+    assert parser.of_fields(FULL | {"clients": ("203.0.113.0/28", "2001:db8:12::/48")}) == parser.parse(line_of())
 
 
 def test_duplicates_of_clients_peers_and_services_collapse_and_are_sorted() -> None:
@@ -282,9 +280,7 @@ octet = st.one_of(st.integers(0, 260).map(str), st.sampled_from(["", "00", "01",
 group = st.one_of(
     st.integers(0, 0x10FFF).map(lambda n: f"{n:x}"), st.sampled_from(["", "0db8", "DB8", "00001", "2001"])
 )
-length = st.one_of(
-    st.integers(0, 130).map(lambda n: f"/{n}"), st.sampled_from(["", "/", "/08", "/+8", "/8/8"])
-)
+length = st.one_of(st.integers(0, 130).map(lambda n: f"/{n}"), st.sampled_from(["", "/", "/08", "/+8", "/8/8"]))
 
 
 @given(st.lists(octet, min_size=3, max_size=5), length)

@@ -55,7 +55,9 @@ class Delivered:
         assert isinstance(last, SourceFailed)
         return last
 
-    def runner(self, path: Path, previous: dict[str, Registration] | None = None) -> SourceRunner:
+    def runner(
+        self, path: Path, previous: dict[str, Registration] | None = None, allow_empty: bool = False
+    ) -> SourceRunner:
         return SourceRunner(
             "lab",
             f"file:{path}",
@@ -66,6 +68,7 @@ class Delivered:
             retry_s=10,
             max_bytes=100_000,
             previous=previous,
+            allow_empty=allow_empty,
         )
 
 
@@ -179,12 +182,17 @@ async def test_a_bad_content_is_an_error_and_the_next_good_one_a_reading(
 async def test_an_empty_file_is_accepted_of_a_source_that_never_had_more(path: Path) -> None:
     write(path, b"")
     delivered = Delivered()
-    await delivered.runner(path).attempt()
+    await delivered.runner(path, allow_empty=True).attempt()
     assert delivered.reading().is_empty
-    await delivered.runner(
-        path, previous=delivered.reading().registrations | {"a": _registration()}
-    ).attempt()
+    await delivered.runner(path, allow_empty=True, previous={"a": _registration()}).attempt()
     assert isinstance(delivered.error(), SourceUnusable)
+
+
+async def test_an_empty_file_is_a_failure_unless_it_is_said_that_it_may_be(path: Path) -> None:
+    write(path, b"")
+    delivered = Delivered()
+    await delivered.runner(path).attempt()
+    assert "allow_empty" in str(delivered.error())
 
 
 def _registration() -> Registration:

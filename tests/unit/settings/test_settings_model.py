@@ -58,9 +58,7 @@ def test_a_rate_prints_in_the_largest_unit_that_is_exact(bytes_per_second: int, 
         (RemovalLimit(), 0, "0%"),
     ],
 )
-def test_a_removal_limit_is_a_count_or_a_share_rounded_down(
-    limit: RemovalLimit, allowed: int, text: str
-) -> None:
+def test_a_removal_limit_is_a_count_or_a_share_rounded_down(limit: RemovalLimit, allowed: int, text: str) -> None:
     assert limit.allowed_of(1000) == allowed
     assert str(limit) == text
 
@@ -81,9 +79,7 @@ def test_a_percentage_of_a_total_is_exact_where_it_is_whole(percent: int, total:
         ("file:/feed/notification.jws", "/feed/notification.jws", True),
     ],
 )
-def test_a_source_knows_its_file_and_whether_it_is_signed(
-    url: str, path: str | None, is_signed: bool
-) -> None:
+def test_a_source_knows_its_file_and_whether_it_is_signed(url: str, path: str | None, is_signed: bool) -> None:
     source = SourceSettings("x", url)
     assert source.path == path
     assert source.is_signed is is_signed

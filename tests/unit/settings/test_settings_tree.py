@@ -10,9 +10,7 @@ ONE, TWO = ScalarNode(HERE, "1"), ScalarNode(HERE, "2")
 
 def test_a_child_is_the_first_value_under_its_key() -> None:
     key = ScalarNode(HERE, "a")
-    mapping = MappingNode(
-        HERE, ((ListNode(HERE, ()), TWO), (ScalarNode(HERE, "b"), TWO), (key, ONE), (key, TWO))
-    )
+    mapping = MappingNode(HERE, ((ListNode(HERE, ()), TWO), (ScalarNode(HERE, "b"), TWO), (key, ONE), (key, TWO)))
     assert child_of(mapping, "a") is ONE
     assert child_of(mapping, "c") is None
     assert child_of(ONE, "a") is None

@@ -18,9 +18,7 @@ PORTS = bytes.fromhex("9c41ca6c")
 UDP, ESP, AH, GRE = 17, 50, 51, 47
 
 
-def ipv4(
-    protocol: int, rest: bytes, *, options: bytes = b"", fragment: int = 0, total: int | None = None
-) -> bytes:
+def ipv4(protocol: int, rest: bytes, *, options: bytes = b"", fragment: int = 0, total: int | None = None) -> bytes:
     header = 20 + len(options)
     total = header + len(rest) if total is None else total
     return (
@@ -60,9 +58,7 @@ def payload(packet: bytes) -> bytes:
 )
 def test_the_kernels_bytes_give_the_packet_that_was_sent(name: str, flow: Flow, truncated: bool) -> None:
     batch = decode.decode_packets(bytes.fromhex(PACKETS[name]))
-    assert batch == decode.PacketBatch(
-        [decode.PacketEvent(flow, "gatewayd u", 5, 0, 1, 0, truncated, False)], 0
-    )
+    assert batch == decode.PacketBatch([decode.PacketEvent(flow, "gatewayd u", 5, 0, 1, 0, truncated, False)], 0)
 
 
 def test_interfaces_and_time_are_read() -> None:

@@ -30,9 +30,7 @@ def passes(packed: bytes, octets: bytes) -> bool:
             case 0x20:
                 assert k == 0xFFFFF00C
                 found = (
-                    low - 4
-                    for kind, low, _ in iter_attributes(octets, accumulator, len(octets))
-                    if kind == index
+                    low - 4 for kind, low, _ in iter_attributes(octets, accumulator, len(octets)) if kind == index
                 )
                 accumulator = next(found, 0)
             case 0x40:
