@@ -101,6 +101,7 @@ class Daemon:
             verify_every_s=settings.kernel.verify_every_s,
             on_settled=lambda: self._owner.on_settled(),
         )
+        self._reconciler.found((await self._dataplane.read_table()).tag)
         self._owner = Owner(settings, self._reconciler, conntrack, clock=time.time)
         self._events = EventSource(
             group=settings.kernel.nflog_group,
