@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from itertools import islice
+from math import inf
 
 import msgspec
 
@@ -16,9 +17,10 @@ from gatewayd.compile.canary import canary_bucket
 from gatewayd.errors import AllowlistIncomplete, PrefixInvalid
 from gatewayd.model import Flow, Prefix, Registration, Status, parse_prefix
 from gatewayd.model.transaction import CounterReading
-from gatewayd.owner import Owner, SourceFacts
-from gatewayd.registry.feed_source import FeedRunner
-from gatewayd.registry.sources import SourceRunner
+from gatewayd.owner import Owner
+from gatewayd.registry.staleness import Freshness
+from gatewayd.runners import Runner
+from gatewayd.source_facts import SourceFacts
 from gatewayd.watch.source import EventSource
 
 SYNC_PATIENCE_S = 60.0
@@ -33,7 +35,7 @@ class Answers:
         self,
         owner: Owner,
         events: EventSource,
-        runners: Mapping[str, SourceRunner | FeedRunner],
+        runners: Mapping[str, Runner],
         *,
         clock: Callable[[], float],
         read_sources: Callable[[], Awaitable[None]],
@@ -76,7 +78,9 @@ class Answers:
         policy = owner.settings.policy
         mode = owner.reconciler.mode_in_force
         reasons = self.readiness()
+        fresh = owner.freshness(now)
         return views.StatusView(
+            overrides=self._overrides(),
             version=__version__,
             started_at=_time(self._started_at),
             now=_time(now),
@@ -88,7 +92,7 @@ class Answers:
             ready=not reasons,
             reasons=reasons,
             reload_error=self.reload_error,
-            sources=tuple(self._source(name, facts) for name, facts in owner.sources.items()),
+            sources=tuple(self._source(name, facts, fresh[name]) for name, facts in owner.sources.items()),
             registrations=self._registration_counts(),
             kernel=self._kernel(),
             counters=views.counter_views(self.counters),
@@ -186,6 +190,9 @@ class Answers:
             errors["kernel"] = reasons[0]
         return {"registrations": len(self._owner.allowlist), "errors": errors}
 
+    async def accept(self, serial: int) -> Mapping[str, object]:
+        return await self._owner.accept(serial)
+
     async def _wait_for_kernel(self) -> tuple[str, ...]:
         """The reasons that are left when it is ready or patience is at an end."""
         try:
@@ -203,21 +210,47 @@ class Answers:
 
     # -- parts ---------------------------------------------------------------------------------------------
 
-    def _source(self, name: str, facts: SourceFacts) -> views.SourceView:
+    def _source(self, name: str, facts: SourceFacts, freshness: Freshness) -> views.SourceView:
         runner = self._runners.get(name)
         state = runner.state if runner is not None else None
+        held = self._owner.held(name)
+        confirmed_at = max(facts.confirmed_at, state.checked_at if state is not None else -inf)
         return views.SourceView(
             name=name,
-            # The configured URL may carry a password; a runner knows how to show it.
             url=runner.place if runner is not None else "",
-            state="failing" if facts.error else ("ok" if facts.read_at else "waiting"),
-            last_success_at=views.format_time(state.checked_at if state is not None else None),
+            state="failing" if facts.error else ("ok" if facts.read_at or facts.restored_at else "waiting"),
+            last_success_at=views.format_time(confirmed_at),
             last_error=facts.error,
             next_attempt_at=views.format_time(state.next_attempt_at if state is not None else None),
             registrations=facts.registrations,
             rejected=sum(facts.rejected.values()),
             rejected_by_code=facts.rejected,
             conflicts=self._owner.merged.conflicts.get(name, 0),
+            signed=facts.session is not None,
+            session=facts.session,
+            serial=facts.serial if facts.session is not None else None,
+            issued_at=views.format_time(facts.issued_at),
+            freshness=freshness.word,
+            not_fresh_since=None if freshness.word == "fresh" else views.format_time(freshness.since_s),
+            held=None
+            if held is None
+            else views.HeldView(held.serial, _time(held.since_s), len(held.versions), str(held.decision)),
+            kept=facts.kept,
+            restored_at=views.format_time(facts.restored_at),
+            store_error=self._owner.store_error(name),
+        )
+
+    def _overrides(self) -> views.OverridesView:
+        counts = self._owner.override_counts()
+        return views.OverridesView(
+            pins=counts.pins,
+            filters=counts.filters,
+            filtered=counts.filtered,
+            trimmed=counts.trimmed,
+            conflicts=counts.conflicts,
+            shadowed=counts.shadowed,
+            expired=counts.expired,
+            faults=self._owner.override_faults,
         )
 
     def _registration_counts(self) -> views.RegistrationCounts:

@@ -7,12 +7,12 @@ read. Stop: sources and API first, then the event sockets; the kernel keeps what
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,12 @@ from gatewayd.model.policy import MarkLayout
 from gatewayd.notify import Notifier, watchdog_interval_s
 from gatewayd.owner import Owner
 from gatewayd.reconcile import Reconciler
-from gatewayd.registry.feed_source import FeedReading, FeedRunner, SourceDelta
+from gatewayd.registry.feed_source import FeedReading, SourceDelta
 from gatewayd.registry.fetch import Session, open_session
-from gatewayd.registry.sources import SourceReading, SourceRunner
+from gatewayd.registry.overrides_dir import OverridesDir
+from gatewayd.registry.sources import SourceReading
+from gatewayd.registry.store import LastGood
+from gatewayd.runners import Runner, make_runner
 from gatewayd.settings import Settings, SourceSettings, read_settings, settings_that_need_restart
 from gatewayd.watch.source import EventSource
 
@@ -50,7 +53,7 @@ class Daemon:
         self._reload = asyncio.Event()
         self._notifier = Notifier()
         self._said_ready = False
-        self._runners: dict[str, SourceRunner | FeedRunner] = {}
+        self._runners: dict[str, Runner] = {}
         self._running: dict[str, tuple[SourceSettings, tuple[float, float, float], asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
@@ -75,8 +78,11 @@ class Daemon:
                     )
                 ]
                 self._events.start()
-                self._use_sources(group)
                 self._group = group
+                tasks.append(group.create_task(self._restore_and_read(), name="restore"))
+                if self._overrides is not None:
+                    work = self._overrides.watch(self._owner.use_overrides)
+                    tasks.append(group.create_task(work, name="overrides"))
                 await self._stop.wait()
                 self._notifier.stopping()
                 log.info("daemon.stopping")
@@ -102,7 +108,10 @@ class Daemon:
             on_settled=lambda: self._owner.on_settled(),
         )
         self._reconciler.found((await self._dataplane.read_table()).tag)
-        self._owner = Owner(settings, self._reconciler, conntrack, clock=time.time)
+        self._store = LastGood(Path(settings.state_dir), clock=time.time, stopwatch=time.monotonic)
+        self._owner = Owner(settings, self._reconciler, conntrack, clock=time.time, store=self._store)
+        self._owner.confirmed_at = self._confirmed_at
+        await self._read_overrides()
         self._events = EventSource(
             group=settings.kernel.nflog_group,
             mark=layout.registered,
@@ -123,7 +132,26 @@ class Daemon:
         stack.push_async_callback(api.stop)
         log.info("api.listening", host=settings.http.listen.host, port=api.port, socket=settings.http.socket)
 
+    async def _read_overrides(self) -> None:
+        """Local pins and filters. Raises SettingsInvalid: at the start a fault in them is as one in the file."""
+        local = self._settings.registry.local
+        self._overrides = OverridesDir(Path(local)) if local is not None else None
+        if self._overrides is not None:
+            reading = await self._overrides.read()
+            if reading.faults:
+                raise SettingsInvalid(reading.faults)
+            await self._owner.use_overrides(reading)
+
     # -- sources -------------------------------------------------------------------------------------------
+
+    async def _restore_and_read(self) -> None:
+        """The last good before the network."""
+        await self._owner.restore()
+        self._use_sources(self._group)
+
+    def _confirmed_at(self, name: str) -> float:
+        runner = self._runners.get(name)
+        return runner.state.checked_at if runner is not None else -inf
 
     def _use_sources(self, group: asyncio.TaskGroup) -> None:
         """Start runners for the sources of the settings; stop those that are gone or changed."""
@@ -140,44 +168,19 @@ class Daemon:
                 self._runners[name] = runner
                 self._running[name] = (each, intervals, group.create_task(runner.run(), name=f"source {name}"))
 
-    def _runner(self, each: SourceSettings) -> SourceRunner | FeedRunner:
-        registry = self._settings.registry
-        runner: SourceRunner | FeedRunner
-
+    def _runner(self, each: SourceSettings) -> Runner:
         async def deliver(result: SourceReading | FeedReading | SourceDelta | SourceFailed) -> None:
             # A sync may still be reading the URL that a reload has replaced.
             if self._runners.get(each.name) is runner:
                 await self._owner.deliver(result)
 
-        if each.is_signed:
-            runner = FeedRunner(
-                each.name,
-                each.url,
-                keys=each.keys,
-                deliver=deliver,
-                clock=time.time,
-                randomness=random.Random(),
-                session=self._session,
-                max_bytes=each.max_bytes,
-                refresh_s=registry.refresh_s,
-                retry_s=registry.retry_s,
-                expire_s=registry.expire_s,
-                proxy=each.proxy,
-                ca_file=each.ca_file,
-            )
-            return runner
-        runner = SourceRunner(
-            each.name,
-            each.url,
+        runner = make_runner(
+            each,
+            self._settings.registry,
             deliver=deliver,
-            clock=time.time,
-            randomness=random.Random(),
             session=self._session,
-            format=None if each.format == "auto" else each.format,
-            max_bytes=each.max_bytes,
-            refresh_s=registry.refresh_s,
-            retry_s=registry.retry_s,
-            allow_empty=each.allow_empty,
+            keeper=self._store,
+            restored=self._owner.restored.pop(each.name, None),
         )
         return runner
 

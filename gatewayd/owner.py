@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from itertools import islice
+from math import inf
 from typing import TypeVar
 
 from gatewayd.allowlist import Allowlist, Schedule
-from gatewayd.errors import SourceFailed
+from gatewayd.errors import SerialNotHeld, SourceFailed
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.flow import Flow, Mode
@@ -21,9 +22,24 @@ from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.registration import Registration
 from gatewayd.reconcile import Reconciler
 from gatewayd.registry.feed_source import SourceDelta
-from gatewayd.registry.merge import Merged, SourceSet, changes_in_slices
+from gatewayd.registry.guard import HeldRemovals, RemovalGuard
+from gatewayd.registry.held import decode_guard, encode_guard
+from gatewayd.registry.merge import Changes, Merged, SourceSet, changes_in_slices
+from gatewayd.registry.override_file import OverrideFile
+from gatewayd.registry.overrides import OverrideCounts, OverrideLayer, Overrides
+from gatewayd.registry.overrides_dir import OverridesReading
 from gatewayd.registry.sources import SourceReading, run_in_slices
+from gatewayd.registry.staleness import Freshness, judge_freshness, mode_by_freshness
+from gatewayd.registry.store import LastGood, Restored
 from gatewayd.settings import PolicySettings, Settings
+from gatewayd.source_facts import (
+    SourceFacts,
+    count_categories,
+    held_name,
+    keep,
+    merge_order,
+    recount_categories,
+)
 from gatewayd.sweep import Sweeper
 from gatewayd.watch.aggregate import UnregisteredAggregate
 from gatewayd.watch.attribute import Attribution
@@ -68,17 +84,6 @@ def effective_mode(policy: PolicySettings, now: float) -> Mode:
     return "observe" if policy.starts_at is not None and now < policy.starts_at else policy.mode
 
 
-@dataclass(slots=True)
-class SourceFacts:
-    """What is known of one source. `error`: of the latest attempt, None if it succeeded."""
-
-    url: str
-    registrations: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)
-    read_at: float = 0.0
-    error: str | None = None
-
-
 class Owner:
     """Fed by the sources, the event sockets and the clock; feeds the reconciler and the sweeper."""
 
@@ -89,6 +94,7 @@ class Owner:
         conntrack: Conntrack,
         *,
         clock: Callable[[], float],
+        store: LastGood | None = None,
     ) -> None:
         self.settings = settings
         self.allowlist = Allowlist()
@@ -110,7 +116,18 @@ class Owner:
         )
         self._clock = clock
         self._schedule = Schedule()
-        self._readings = SourceSet(self.sources)
+        self.restored: dict[str, Restored] = {}
+        self.override_faults: tuple[str, ...] = ()
+        self.confirmed_at: Callable[[str], float] = lambda _: -inf
+        """When a source last said that it has nothing else, by name; the daemon asks its runner."""
+        self._store = store
+        self._layer = OverrideLayer()
+        self._override_files: tuple[OverrideFile, ...] = ()
+        self._size = 0
+        self._readings = SourceSet(merge_order(self.sources))
+        self._guards = {name: RemovalGuard() for name in self.sources}
+        for name in self.sources:
+            self._readings.put(held_name(name), {})
         self._in_force: Mapping[str, Registration] = {}
         self._dormant: set[str] = set()
         self._applying = asyncio.Lock()
@@ -118,6 +135,27 @@ class Owner:
         self._said_late = RateLimited(log, interval_s=10.0, clock=clock)
 
     # -- registry ------------------------------------------------------------------------------------------
+
+    async def restore(self) -> None:
+        """Begin with the last good of each source, before any of them is asked."""
+        for name, facts in list(self.sources.items()):
+            restored = await self._store.load(name) if self._store is not None else Restored({})
+            async with self._applying:
+                guard = decode_guard(restored.held)
+                self._guards[name] = guard
+                self.restored[name] = restored
+                if restored.position is None:
+                    continue
+                facts.restored_at = restored.saved_at_s
+                facts.confirmed_at = restored.saved_at_s if restored.saved_at_s is not None else -inf
+                facts.issued_at = restored.position.issued_at_s
+                facts.registrations = len(restored.registrations)
+                facts.by_category = await run_in_slices(count_categories(restored.registrations))
+                self._readings.put(name, restored.registrations)
+                self._readings.put(held_name(name), guard.in_force(restored.registrations))
+                log.info("source.restored", source=name, registrations=facts.registrations, held=len(guard))
+        async with self._applying:
+            await self._merge()
 
     async def deliver(self, result: SourceReading | SourceDelta | SourceFailed) -> None:
         """A source was read, or could not be: whatever is in force stays until something better is complete."""
@@ -129,10 +167,7 @@ class Owner:
         facts = self.sources.get(result.name)
         if facts is None:
             return  # a reload has removed it while it was being read
-        facts.error = None
-        facts.registrations = len(result.registrations)
-        facts.rejected = dict(result.rejected)
-        facts.read_at = result.read_at
+        facts.take(result)
         log.info(
             "source.read",
             source=result.name,
@@ -142,24 +177,149 @@ class Owner:
         async with self._applying:
             if result.name not in self.sources:
                 return
-            self._readings.put(result.name, result.registrations)
-            if isinstance(result, SourceDelta) and self.loaded and not self._readings.unread():
-                await self._apply_delta(result)
+            changes = await self._guard(result, facts)
+            held = self._guards[result.name].in_force(result.registrations)
+            if self.loaded and not self._readings.unread():
+                await self._replace(result, changes, held)
             else:
+                self._readings.put(result.name, result.registrations)
+                self._readings.put(held_name(result.name), held)
                 await self._merge()
+            kept = await _encode(self._guards[result.name])
+        if self._store is not None:
+            await keep(self._store, result, kept)
 
-    async def _apply_delta(self, delta: SourceDelta) -> None:
-        """What a delta changes, and nothing else is looked at: one record costs what one record costs."""
-        changed = dict.fromkeys([*(each.id for each in delta.upserts), *delta.withdrawals])
-        winners = {registration_id: self._readings.winner(registration_id) for registration_id in changed}
-        upserts = [each for each in winners.values() if each is not None and each != self.allowlist.get(each.id)]
-        withdrawals = [name for name, each in winners.items() if each is None and name in self.allowlist]
-        await self._in_slices(upserts, self._upsert)
-        await self._in_slices(withdrawals, self._withdraw)
+    async def _guard(self, result: SourceReading | SourceDelta, facts: SourceFacts) -> Changes:
+        """What of the reading's changes may take effect; the guard holds the rest back (DESIGN §6)."""
+        old = self._readings.reading_of(result.name) or {}
+        if isinstance(result, SourceDelta):
+            raw = Changes(tuple(result.upserts), tuple(result.withdrawals))
+        else:
+            found = await run_in_slices(changes_in_slices(old, result.registrations))
+            raw = found if found is not None else Changes((), ())
+        guard = self._guards[result.name]
+        guarded = await run_in_slices(
+            guard.take_in_slices(
+                old,
+                raw,
+                facts.serial,
+                total=len(old),
+                by_category=facts.by_category,
+                settings=self.settings.registry.shrink_guard,
+                now=self._clock(),
+            )
+        )
+        await run_in_slices(recount_categories(facts.by_category, old, raw))
+        if guarded.decision.is_held:
+            log.warning(
+                "guard.held",
+                source=result.name,
+                serial=facts.serial,
+                removals=len(guard),
+                reason=str(guarded.decision),
+            )
+        return guarded.changes if guarded.changes is not None else Changes((), ())
+
+    async def _replace(
+        self, result: SourceReading | SourceDelta, changes: Changes, held: dict[str, Registration]
+    ) -> None:
+        """Put a reading in place of the last one. Only what it changes is looked at: one record costs what one
+        record costs."""
+        ids = dict.fromkeys([*(each.id for each in changes.upserts), *changes.withdrawals])
+        before = {each: self._readings.winner(each) for each in ids}
+        self._readings.put(result.name, result.registrations)
+        self._readings.put(held_name(result.name), held)
+        if isinstance(result, SourceDelta):
+            await self._apply_winners(before)
+            self.merged = Merged(self._readings.view(self._size), self.merged.conflicts)
+        else:
+            await self._apply_winners(before)
+            self.merged = await run_in_slices(self._readings.merge_in_slices())
+
+    async def _apply_winners(self, before: Mapping[str, Registration | None]) -> None:
+        """`before`: what was in force under the ids that may have changed."""
+        upserts: list[Registration] = []
+        withdrawals: list[str] = []
+        for registration_id, old in before.items():
+            new = self._readings.winner(registration_id)
+            self._size += (new is not None) - (old is not None)
+            if new is not None and new != old:
+                upserts.append(new)
+            elif new is None and old is not None:
+                withdrawals.append(registration_id)
         self._in_force = {}
-        self.merged = Merged(self._readings.view(len(self.allowlist)), self.merged.conflicts)
-        log.info("registry.applied", upserts=len(upserts), withdrawals=len(withdrawals))
+        await self._apply(Changes(tuple(upserts), tuple(withdrawals)))
+
+    async def _apply(self, changes: Changes) -> None:
+        """Changes of the merged registry, local overrides laid over them, into the allowlist."""
+        amended = await run_in_slices(self._layer.amend_in_slices(changes))
+        await self._change(amended)
+
+    async def _change(self, changes: Changes | None) -> None:
+        if changes is None or not (changes.upserts or changes.withdrawals):
+            return
+        await self._in_slices(changes.upserts, self._upsert)
+        await self._in_slices(changes.withdrawals, self._withdraw)
+        log.info("registry.applied", upserts=len(changes.upserts), withdrawals=len(changes.withdrawals))
         self._retime.set()
+
+    async def accept(self, serial: int) -> dict[str, object]:
+        """Release the removals that any source holds under this serial. Raises SerialNotHeld when none does."""
+        released: dict[str, int] = {}
+        async with self._applying:
+            for name, guard in self._guards.items():
+                held, reading = guard.held(), self._readings.reading_of(name)
+                if held is not None and held.serial == serial and reading is not None:
+                    released[name] = len(guard)
+                    await self._release(name, guard, serial, reading)
+            if released:
+                return {"serial": serial, "released": released}
+            others = [held.serial for guard in self._guards.values() if (held := guard.held()) is not None]
+        raise SerialNotHeld(serial, min(others, default=None))
+
+    async def _release(
+        self, name: str, guard: RemovalGuard, serial: int, reading: Mapping[str, Registration]
+    ) -> None:
+        count, shown = len(guard), self._readings.reading_of(held_name(name)) or {}
+        changes = await run_in_slices(guard.accept_in_slices(serial, reading))
+        ids = dict.fromkeys(shown)
+        if changes is not None:
+            ids |= dict.fromkeys([*(each.id for each in changes.upserts), *changes.withdrawals])
+        before = {each: self._readings.winner(each) for each in ids}
+        self._readings.put(held_name(name), guard.in_force(reading))
+        await self._apply_winners(before)
+        self.merged = Merged(self._readings.view(self._size), self.merged.conflicts)
+        log.info("guard.accepted", source=name, serial=serial, removals=count)
+        if self._store is not None:
+            await self._store.save_held(name, await _encode(guard))
+
+    def held(self, source: str) -> HeldRemovals | None:
+        """What the guard of a source holds back."""
+        return self._guards[source].held()
+
+    def store_error(self, source: str) -> str | None:
+        """Why what is kept on disk of a source is old; None if it is not."""
+        error = self._store.state_of(source).error if self._store is not None else None
+        return str(error) if error is not None else None
+
+    async def use_overrides(self, reading: OverridesReading) -> None:
+        """The local pins and filters as they are now; a file with faults stays as it was."""
+        for fault in reading.faults:
+            log.error("overrides.refused", fault=fault)
+        self.override_faults = reading.faults
+        self._override_files = reading.files
+        async with self._applying:
+            await self._lay_overrides()
+
+    async def _lay_overrides(self) -> None:
+        overrides = Overrides(self._override_files, self._clock())
+        changes = await run_in_slices(self._layer.switch_in_slices(overrides, self.merged.registrations))
+        if self.loaded:
+            await self._change(changes)
+        self._retime.set()
+
+    def override_counts(self) -> OverrideCounts:
+        return self._layer.counts()
 
     async def _merge(self) -> None:
         """Apply what the readings in force say now; before the first time, once there is one of every source.
@@ -174,8 +334,8 @@ class Owner:
         if not unread:
             self._in_force = {}
         else:
-            readings = SourceSet([*self.sources, _IN_FORCE])
-            for name in self.sources:
+            readings = SourceSet([*merge_order(self.sources), _IN_FORCE])
+            for name in merge_order(self.sources):
                 known = self._readings.reading_of(name)
                 if known is not None:
                     readings.put(name, known)
@@ -183,16 +343,39 @@ class Owner:
         merged = await run_in_slices(readings.merge_in_slices())
         changes = await run_in_slices(changes_in_slices(self.merged.registrations, merged.registrations))
         self.merged = merged
+        self._size = len(merged.registrations)
         if changes is not None:
-            await self._in_slices(changes.upserts, self._upsert)
-            await self._in_slices(changes.withdrawals, self._withdraw)
-            log.info("registry.applied", upserts=len(changes.upserts), withdrawals=len(changes.withdrawals))
+            await self._apply(changes)
         if not self.loaded:
+            overrides = self._layer.overrides
+            pins = [overrides.in_force(name, None) for name in overrides.pins if name not in self.allowlist]
+            await self._change(Changes(tuple(pin for pin in pins if pin is not None), ()))
             self.loaded = True
             self.sweeper.note_added()
             self.sweeper.note_removed()
-            self.reconciler.want_policy(policy_in_force(self.settings, self._clock()))
+            self.reconciler.want_policy(self.policy(self._clock()))
         self._retime.set()
+
+    def freshness(self, now: float) -> dict[str, Freshness]:
+        """How old what is known of each source is."""
+        registry = self.settings.registry
+        fresh = {}
+        for name, facts in self.sources.items():
+            confirmed_at = max(facts.confirmed_at, self.confirmed_at(name))
+            fresh[name] = judge_freshness(
+                confirmed_at if confirmed_at > -inf else None,
+                facts.issued_at,
+                now,
+                refresh_s=registry.refresh_s,
+                expire_s=facts.expire_s or registry.expire_s,
+            )
+        return fresh
+
+    def policy(self, now: float) -> Policy:
+        """The policy of the moment: observe before `starts`, and where stale sources shall mean that."""
+        policy = policy_in_force(self.settings, now)
+        known = {name: each for name, each in self.freshness(now).items() if each.since_s > -inf}
+        return replace(policy, mode=mode_by_freshness(policy.mode, known, self.settings.registry.on_stale))
 
     def unread_sources(self) -> tuple[str, ...]:
         """Sources without a first reading; until there is none the kernel is left as it was found."""
@@ -273,9 +456,13 @@ class Owner:
             await self._in_slices(self._schedule.due(now), self._refresh)
             self.aggregate.expire(now)
             self._want_policy(now)
-            upcoming = [
-                at_s for at_s in (self._schedule.next_change(), self._starts_after(now)) if at_s is not None
-            ]
+            overrides_at = self._layer.overrides.next_change()
+            if overrides_at is not None and overrides_at <= now:
+                async with self._applying:
+                    await self._lay_overrides()
+                overrides_at = self._layer.overrides.next_change()
+            times = (self._schedule.next_change(), self._starts_after(now), overrides_at)
+            upcoming = [at_s for at_s in times if at_s is not None]
             pause_s = min([LONGEST_SLEEP_S, *(max(0.0, at_s - now) for at_s in upcoming)])
             try:
                 async with asyncio.timeout(pause_s):
@@ -285,7 +472,7 @@ class Owner:
 
     def _want_policy(self, now: float) -> None:
         """What the settings say, once the allowlist is complete; observe needs no allowlist to be safe."""
-        policy = policy_in_force(self.settings, now)
+        policy = self.policy(now)
         is_complete = not self._readings.unread() and not self._applying.locked()
         if self.loaded and (is_complete or policy.mode == "observe"):
             self.reconciler.want_policy(policy)
@@ -317,12 +504,15 @@ class Owner:
         what only a removed source had goes once all that are new have been read."""
         async with self._applying:
             self._in_force = self.merged.registrations
-            readings = SourceSet(urls)
+            readings = SourceSet(merge_order(urls))
+            guards = {}
             for name in urls:
                 known = self._readings.reading_of(name) if name in self.sources else None
+                guards[name] = self._guards[name] if name in self.sources else RemovalGuard()
+                readings.put(held_name(name), guards[name].in_force(known or {}))
                 if known is not None:
                     readings.put(name, known)
-            self._readings = readings
+            self._readings, self._guards = readings, guards
             self.sources = {name: self.sources.get(name, SourceFacts(url)) for name, url in urls.items()}
             for name, url in urls.items():
                 self.sources[name].url = url
@@ -370,3 +560,8 @@ class Owner:
     def on_settled(self) -> None:
         """The kernel is as desired and was read back."""
         self.sweeper.settle(self.reconciler.epoch)
+
+
+async def _encode(guard: RemovalGuard) -> bytes | None:
+    """As the store keeps it; what is long, in a thread."""
+    return encode_guard(guard) if len(guard) < SLICE else await asyncio.to_thread(encode_guard, guard)

@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +29,7 @@ SOCKET_MODE: Final = 0o660
 _SHUTDOWN_TIMEOUT_S: Final = 1.0
 _BACKLOG: Final = 128
 _PAGE: Final = ("offset", "limit")
+_MOST_SERIAL_DIGITS: Final = 19
 
 log = get_logger(__name__)
 
@@ -61,8 +62,26 @@ def make_control_app(queries: Queries) -> web.Application:
         except GatewaydError as error:
             return _reply(request, {"error": str(error)}, 503)
 
+    async def accept(request: web.Request) -> web.Response:
+        serial = _read_serial(read_parameters(request.query.items(), ("serial",)))
+        try:
+            return _reply(request, await queries.accept(serial))
+        except GatewaydError as error:
+            return _reply(request, {"error": str(error)}, 409)
+
     app.router.add_post("/v1/sync", sync)
+    app.router.add_post("/v1/accept", accept)
     return app
+
+
+def _read_serial(parameters: Mapping[str, str]) -> int:
+    """The serial that an operator names. Raises ParameterRejected."""
+    text = parameters.get("serial")
+    if text is None:
+        raise ParameterRejected("serial", "missing, expected for example serial=17")
+    if not (text.isascii() and text.isdigit()) or len(text) > _MOST_SERIAL_DIGITS:
+        raise ParameterRejected("serial", f"{text!r} is not the serial of a reading, `gatewayd status` shows it")
+    return int(text)
 
 
 class _Reads:

@@ -14,7 +14,16 @@ from prometheus_client import CollectorRegistry, generate_latest, openmetrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
-from gatewayd.api.views import KernelView, MetricsView, RegistrationCounts, StatusView, WatchView, parse_time
+from gatewayd.api.views import (
+    KernelView,
+    MetricsView,
+    OverridesView,
+    RegistrationCounts,
+    SourceView,
+    StatusView,
+    WatchView,
+    parse_time,
+)
 from gatewayd.model import Mode
 
 TEXT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -52,6 +61,8 @@ class _ViewCollector(Collector):
         yield from _daemon_metrics(view)
         yield from _registration_metrics(status.registrations)
         yield from _source_metrics(status)
+        yield from _feed_metrics(status.sources)
+        yield from _override_metrics(status.overrides)
         yield from _kernel_metrics(status.kernel)
         yield SummaryMetricFamily(
             "gatewayd_kernel_commit_seconds",
@@ -148,6 +159,62 @@ def _source_metrics(status: StatusView) -> Iterator[Metric]:
         "Records not used because an earlier source has the same id.",
         "source",
         {source.name: source.conflicts for source in sources},
+    )
+
+
+def _feed_metrics(sources: Iterable[SourceView]) -> Iterator[Metric]:
+    """What is known of where a source is, how old that is, and what of it waits or is not saved."""
+    yield _gauges(
+        "source_serial",
+        "Serial of what was read last; absent for a source that has none.",
+        "source",
+        {each.name: each.serial for each in sources if each.serial is not None},
+    )
+    yield _gauges(
+        "source_issued_timestamp_seconds",
+        "When the registry issued what is in force, as signed, Unix time; absent where nobody says.",
+        "source",
+        {each.name: parse_time(each.issued_at) for each in sources if each.issued_at},
+    )
+    yield _gauges(
+        "source_stale",
+        "1 when nothing has confirmed the source for longer than it is said to hold.",
+        "source",
+        {each.name: float(each.freshness == "stale") for each in sources},
+    )
+    yield _gauges(
+        "source_held_removals",
+        "Removals that wait for an operator to accept them; what they are about stays in force.",
+        "source",
+        {each.name: 0 if each.held is None else each.held.count for each in sources},
+    )
+    yield _gauges(
+        "source_kept_records",
+        "Records that became unusable and stay in force as they were.",
+        "source",
+        {each.name: each.kept for each in sources},
+    )
+    yield _gauges(
+        "source_store_failed",
+        "1 when the last good on disk is older than what is in force.",
+        "source",
+        {each.name: float(each.store_error is not None) for each in sources},
+    )
+
+
+def _override_metrics(overrides: OverridesView) -> Iterator[Metric]:
+    kinds = {
+        "pins": overrides.pins,
+        "filters": overrides.filters,
+        "filtered": overrides.filtered,
+        "conflicts": overrides.conflicts,
+        "expired": overrides.expired,
+    }
+    yield _gauges("overrides", "Local overrides and what they do.", "kind", kinds)
+    yield _gauge(
+        "override_faults",
+        "Problems in files of overrides; what those files said before is in force.",
+        len(overrides.faults),
     )
 
 

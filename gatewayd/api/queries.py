@@ -1,6 +1,6 @@
 """What the API asks of the daemon. The daemon implements it; tests have a fake.
 
-Answers are views, made in one turn of the loop: nothing that is asked here waits, except `sync`.
+Answers are views, made in one turn of the loop: nothing that is asked here waits, except `sync` and `accept`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gatewayd.model import Flow, Status
 
 
 class Queries(Protocol):
-    """Read only, all but `sync`, which the API offers on its Unix socket alone."""
+    """Read only, all but `sync` and `accept`, which the API offers on its Unix socket alone."""
 
     def is_alive(self) -> str | None:
         """None, or the reason why this process should be restarted."""
@@ -60,5 +60,12 @@ class Queries(Protocol):
         """Read every source now; returns what came of it, when it is in the kernel.
 
         May raise GatewaydError, whose message goes to the caller.
+        """
+        ...
+
+    async def accept(self, serial: int) -> Mapping[str, object]:
+        """Release the removals held under this serial; returns what was released.
+
+        Raises GatewaydError (SerialNotHeld) when none are; its message goes to the caller.
         """
         ...

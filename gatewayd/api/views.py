@@ -30,6 +30,7 @@ from gatewayd.model.service import PROTOCOLS_WITH_PORTS
 from gatewayd.model.transaction import CounterReading
 
 SourceState = Literal["waiting", "ok", "failing"]
+FreshnessState = Literal["fresh", "overdue", "stale"]
 Canary = Literal["in", "out"]
 Role = Literal["source", "destination"]
 
@@ -40,8 +41,22 @@ MOST_AGGREGATES = 20
 """How many prefixes of unregistered traffic a status names, the busiest first."""
 
 
+class HeldView(msgspec.Struct, frozen=True):
+    """Removals that wait for `gatewayd accept SERIAL`; what they are about stays in force until then."""
+
+    serial: int
+    since: str
+    count: int
+    reason: str
+
+
 class SourceView(msgspec.Struct, frozen=True):
-    """`registrations`: usable records of the last good reading; `conflicts`: ids an earlier source has too."""
+    """`registrations`: usable records of the last good reading; `conflicts`: ids an earlier source has too.
+
+    `issued_at`: as signed. `kept`: records that became unusable and stay as they were. `restored_at`: what is in
+    force was saved on disk then, by an earlier run; None once the source gave it in this one. `store_error`: why
+    the last good on disk is older than what is in force.
+    """
 
     name: str
     url: str
@@ -53,6 +68,33 @@ class SourceView(msgspec.Struct, frozen=True):
     rejected: int = 0
     rejected_by_code: dict[str, int] = {}
     conflicts: int = 0
+    signed: bool = False
+    session: str | None = None
+    serial: int | None = None
+    issued_at: str | None = None
+    freshness: FreshnessState = "fresh"
+    not_fresh_since: str | None = None
+    """When it became overdue or stale; None where it is fresh, or was never read."""
+    held: HeldView | None = None
+    kept: int = 0
+    restored_at: str | None = None
+    store_error: str | None = None
+
+
+class OverridesView(msgspec.Struct, frozen=True):
+    """Local overrides. `pins`, `filters`: in force. `filtered`: registrations dropped; `trimmed`: left with fewer
+    clients. `conflicts`: pins over a filter or over a registration with other content; `shadowed`: pins that an
+    earlier file has too; `expired`: past their end date. `faults`: one line for each problem of a file; what that
+    file said before stays in force."""
+
+    pins: int = 0
+    filters: int = 0
+    filtered: int = 0
+    trimmed: int = 0
+    conflicts: int = 0
+    shadowed: int = 0
+    expired: int = 0
+    faults: tuple[str, ...] = ()
 
 
 class UnprogrammedView(msgspec.Struct, frozen=True):
@@ -150,6 +192,7 @@ class StatusView(msgspec.Struct, frozen=True):
     unregistered: tuple[AggregateView, ...] = ()
     reload_error: str | None = None
     """Why the latest reload was refused; the settings of before are in force."""
+    overrides: OverridesView = OverridesView()
 
 
 class MetricsView(msgspec.Struct, frozen=True):

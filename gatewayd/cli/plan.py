@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
 
 import click
 import msgspec
@@ -14,14 +14,19 @@ from gatewayd.cli.check import DEFAULT_CONFIG
 from gatewayd.cli.output import DOUBTFUL, GOOD, Line, count, print_headline, print_lines
 from gatewayd.compile import DesiredSets
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag
-from gatewayd.errors import SourceFailed
+from gatewayd.errors import SettingsInvalid, SourceFailed
 from gatewayd.kernel.tables import KernelTables
+from gatewayd.model.registration import Registration
 from gatewayd.owner import policy_in_force
 from gatewayd.reconcile.forecast import Forecast, forecast
 from gatewayd.reconcile.picture import Picture
+from gatewayd.registry.feed_source import SourceDelta
 from gatewayd.registry.fetch import open_session
 from gatewayd.registry.merge import SourceSet
-from gatewayd.registry.sources import SourceReading, SourceRunner
+from gatewayd.registry.overrides import Overrides
+from gatewayd.registry.overrides_dir import OverridesReading, read_overrides
+from gatewayd.registry.sources import SourceReading
+from gatewayd.runners import make_runner
 from gatewayd.settings import Settings, read_settings
 
 
@@ -67,7 +72,7 @@ async def make_plan(settings: Settings) -> Forecast:
     readings = SourceSet(each.name for each in settings.registry.sources)
     async for reading in _read_sources(settings):
         readings.put(reading.name, reading.registrations)
-    for registration in readings.merge().registrations.values():
+    for registration in _in_force(settings, readings.merge().registrations, now):
         if registration.is_effective(now):
             desired.add(registration)
     picture = Picture(desired)
@@ -91,24 +96,29 @@ async def make_plan(settings: Settings) -> Forecast:
     return forecast(picture, policy, table)
 
 
+def _in_force(settings: Settings, merged: Mapping[str, Registration], now: float) -> Iterator[Registration]:
+    """The merged registry with the local overrides laid over it. Raises SettingsInvalid for faults in them."""
+    local = settings.registry.local
+    reading = read_overrides(Path(local)) if local is not None else OverridesReading(())
+    if reading.faults:
+        raise SettingsInvalid(reading.faults)
+    overrides = Overrides(reading.files, now)
+    for name in {**dict.fromkeys(merged), **dict.fromkeys(overrides.pins)}:
+        registration = overrides.in_force(name, merged.get(name))
+        if registration is not None:
+            yield registration
+
+
 async def _read_sources(settings: Settings) -> AsyncIterator[SourceReading]:
     results: list[SourceReading | SourceFailed] = []
 
-    async def deliver(result: SourceReading | SourceFailed) -> None:
-        results.append(result)
+    async def deliver(result: SourceReading | SourceDelta | SourceFailed) -> None:
+        if not isinstance(result, SourceDelta):
+            results.append(result)
 
     async with open_session() as session:
         for each in settings.registry.sources:
-            runner = SourceRunner(
-                each.name,
-                each.url,
-                deliver=deliver,
-                clock=time.time,
-                randomness=random.Random(),
-                session=session,
-                format=None if each.format == "auto" else each.format,
-                max_bytes=each.max_bytes,
-            )
+            runner = make_runner(each, settings.registry, deliver=deliver, session=session)
             await runner.attempt()
     for result in results:
         if isinstance(result, SourceFailed):

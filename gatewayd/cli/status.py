@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 import click
 
-from gatewayd.api.views import SourceView, StatusView
+from gatewayd.api.views import OverridesView, SourceView, StatusView, parse_time
 from gatewayd.cli.client import Endpoint, daemon_options
 from gatewayd.cli.output import (
     BAD,
@@ -20,7 +21,11 @@ from gatewayd.cli.output import (
     print_lines,
     size,
     some,
+    span,
 )
+
+_MOST_FAULTS: Final = 5
+"""Faults of overrides that stand on the screen; `--json` has all."""
 
 
 @click.command("status")
@@ -49,9 +54,12 @@ def describe_status(view: StatusView) -> Iterator[Line]:
     yield Line("mode", *_mode(view))
     if view.reload_error:
         yield Line("reload refused", view.reload_error, BAD)
+    for source in view.sources:
+        yield from _held(view.now, source)
     yield from _registrations(view)
     for source in view.sources:
         yield from _source(view.now, source)
+    yield from _overrides(view.overrides)
     yield from _kernel(view)
     yield from _traffic(view)
     yield from _watch(view)
@@ -87,6 +95,14 @@ def _registrations(view: StatusView) -> Iterator[Line]:
         yield Line("", f"next window opens or closes {ago(view.now, counts.next_window_change_at)}")
 
 
+def _held(now: str, source: SourceView) -> Iterator[Line]:
+    """Nothing is cut by it, but only a human can end it: above all that is merely reported."""
+    held = source.held
+    if held is not None:
+        what = f"{count(held.count, 'removal')} of serial {held.serial} for {_since(now, held.since)}"
+        yield Line("HELD", f"{source.name}: {what} ({held.reason}); gatewayd accept {held.serial}", BAD)
+
+
 def _source(now: str, source: SourceView) -> Iterator[Line]:
     facts = [
         source.state.upper() if source.state == "failing" else source.state,
@@ -96,14 +112,64 @@ def _source(now: str, source: SourceView) -> Iterator[Line]:
     if source.next_attempt_at:
         facts.append(f"next {ago(now, source.next_attempt_at)}")
     style = {"ok": "", "waiting": DOUBTFUL, "failing": BAD}[source.state]
-    yield Line("source", f"{source.name}: {', '.join(facts)}", style)
+    if source.freshness != "fresh":
+        word = source.freshness.upper() if source.freshness == "stale" else source.freshness
+        since = source.not_fresh_since
+        facts.insert(1, f"{word} for {_since(now, since)}" if since else word)
+    shown = BAD if source.freshness == "stale" else style or (DOUBTFUL if source.freshness == "overdue" else "")
+    yield Line("source", f"{source.name}: {', '.join(facts)}", shown)
     if source.last_error and source.state != "ok":
         yield Line("", source.last_error, style)
+    yield from _position(now, source)
+    if source.restored_at:
+        text = f"in force is what was saved on disk {ago(now, source.restored_at)}, by an earlier run"
+        yield Line("", text, shown)  # a source that has confirmed it since is as good as read
+    if source.store_error:
+        yield Line("", f"NOT SAVED: a restart would begin with older registrations: {source.store_error}", BAD)
+    if source.kept:
+        yield Line("", f"{count(source.kept, 'record')} became unusable, in force as before", DOUBTFUL)
     if source.rejected:
         codes = sorted(source.rejected_by_code.items(), key=lambda item: (-item[1], item[0]))
         yield Line("", f"{count(source.rejected, 'record')} rejected{_tally(codes)}", DOUBTFUL)
     if source.conflicts:
         yield Line("", f"{count(source.conflicts, 'record')} of ids that an earlier source has", DOUBTFUL)
+
+
+def _position(now: str, source: SourceView) -> Iterator[Line]:
+    """Where in the feed it is; nothing for a plain file."""
+    facts = ["signed"] if source.signed else []
+    if source.serial is not None:
+        facts.append(f"serial {source.serial}" + (f" of session {source.session}" if source.session else ""))
+    if source.issued_at:
+        facts.append(f"issued {ago(now, source.issued_at)}")
+    if facts:
+        yield Line("", ", ".join(facts))
+
+
+def _overrides(overrides: OverridesView) -> Iterator[Line]:
+    if overrides == OverridesView():
+        return
+    facts = [count(overrides.pins, "pin"), count(overrides.filters, "filter")]
+    facts += [
+        f"{number:,} {word}"
+        for number, word in (
+            (overrides.filtered, "dropped"),
+            (overrides.trimmed, "trimmed"),
+            (overrides.shadowed, "shadowed"),
+            (overrides.expired, "expired"),
+        )
+        if number
+    ]
+    yield Line("overrides", ", ".join(facts))
+    if overrides.conflicts:
+        text = f"{count(overrides.conflicts, 'pin')} over a filter or over other content of the registry"
+        yield Line("", text, DOUBTFUL)
+    if overrides.faults:
+        yield Line("", f"FAULTS: {len(overrides.faults):,}, in force is what those files said before", BAD)
+        for fault in overrides.faults[:_MOST_FAULTS]:
+            yield Line("", f"  {fault}", BAD)
+        if len(overrides.faults) > _MOST_FAULTS:
+            yield Line("", f"  and {len(overrides.faults) - _MOST_FAULTS:,} more", BAD)
 
 
 def _kernel(view: StatusView) -> Iterator[Line]:
@@ -158,6 +224,11 @@ def _watch(view: StatusView) -> Iterator[Line]:
     ]
     if troubles:
         yield Line("", f"events: {', '.join(troubles)}", DOUBTFUL)
+
+
+def _since(now: str, then: str) -> str:
+    """How long it has lasted; clocks that were set back make it nothing, not less."""
+    return span(max(parse_time(now) - parse_time(then), 0))
 
 
 def _tally(numbers: list[tuple[str, int]]) -> str:

@@ -372,7 +372,8 @@ class FeedClient:
         position = self._reached(target, is_exact=not reader.rejected)
         self._held = HeldRegistrations.of(reader.registrations)
         rejected = dict(reader.rejected)
-        self._succeed(SnapshotRead(position, reader.registrations, rejected, tuple(reader.rejections), reason))
+        rejections = tuple(reader.rejections)
+        self._succeed(SnapshotRead(position, reader.registrations, rejected, rejections, reason, reader.kept))
 
     def _next_delta(self) -> None:
         delta = self._chain[-1]

@@ -112,6 +112,7 @@ class SnapshotRead:
     rejected: Mapping[str, int]
     rejections: tuple[Rejection, ...]
     reason: SnapshotReason
+    kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,7 +258,8 @@ class FeedRunner:
             origin=self.place,
             position=position,
             reason=read.reason,
-            count=len(read.registrations) + sum(read.rejected.values()),
+            count=len(read.registrations) - read.kept + sum(read.rejected.values()),
+            kept=read.kept,
             kept_file=None if sink is None else await sink.commit(),
         )
 

@@ -51,7 +51,8 @@ class SourceReading:
     """A source, read to its end. `registrations` is never changed afterwards; whoever gets it may keep it.
 
     `rejected` counts what was not usable by reason code, `rejections` lists the first of it. `is_empty`:
-    there was no record at all, which is accepted only of a source that never had one; worth a warning.
+    there was no record at all, which is accepted only of a source that never had one; worth a warning. `kept`:
+    records that are not usable now and were; what they said then is among `registrations`.
     """
 
     name: str
@@ -61,6 +62,7 @@ class SourceReading:
     read_at: float
     validator: Hashable | None
     origin: str
+    kept: int = field(default=0, kw_only=True)
 
     @property
     def is_empty(self) -> bool:
@@ -194,6 +196,7 @@ class SourceRunner:
             self._clock(),
             body.validator,
             self.place,
+            kept=reader.kept,
         )
 
     async def _read_records(self, body: Body) -> RecordReader:

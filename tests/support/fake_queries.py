@@ -18,8 +18,10 @@ from gatewayd.api.views import (
     ExplainView,
     FlowPage,
     FlowView,
+    HeldView,
     KernelView,
     MetricsView,
+    OverridesView,
     RegistrationCounts,
     RegistrationPage,
     RegistrationView,
@@ -31,6 +33,7 @@ from gatewayd.api.views import (
     flow_view,
     registration_view,
 )
+from gatewayd.errors import SerialNotHeld
 from gatewayd.model import Flow, Registration, Status, parse_address, parse_prefix, parse_services
 
 NOW = 1_730_689_200.0  # 2024-11-04T03:00:00Z
@@ -134,6 +137,56 @@ TROUBLE = msgspec.structs.replace(
     ),
 )
 
+GUARDED = msgspec.structs.replace(
+    PEACE,
+    sources=(
+        msgspec.structs.replace(
+            PEACE.sources[0],
+            signed=True,
+            session="9df4b597-af9e-4dca-bdda-719cce2c4e28",
+            serial=17,
+            issued_at="2024-11-04T02:58:00Z",
+            held=HeldView(17, "2024-11-04T01:00:00Z", 1204, "1204 registrations removed at once, more than 1000"),
+            kept=2,
+            store_error="No space left on device",
+        ),
+        SourceView(
+            "embassies",
+            "https://e.example/notification.jws",
+            "failing",
+            last_success_at="2024-11-04T02:50:00Z",
+            last_error="HTTP status 503",
+            registrations=22,
+            signed=True,
+            serial=4,
+            freshness="overdue",
+            not_fresh_since="2024-11-04T02:53:00Z",
+            held=HeldView(4, "2024-11-04T02:59:59Z", 1, "1 registrations of category embassy removed"),
+        ),
+        SourceView(
+            "mirror",
+            "https://m.example/list.csv",
+            "waiting",
+            registrations=3,
+            freshness="stale",
+            not_fresh_since="2024-11-01T02:00:00Z",
+            restored_at="2024-10-25T02:00:00Z",
+        ),
+        SourceView("lab", "file:/lab.csv", "waiting", freshness="stale"),
+    ),
+    overrides=OverridesView(
+        pins=3,
+        filters=1,
+        filtered=1200,
+        trimmed=5,
+        conflicts=1,
+        shadowed=2,
+        expired=4,
+        faults=("10-local.yaml:3:5: pins[0].id: missing", *(f"20-more.yaml:{line}:1: x" for line in range(1, 7))),
+    ),
+)
+"""The kernel has everything, and the registry needs somebody to look at it."""
+
 
 class FakeQueries:
     """Answers as a daemon would that holds BANK and FREELANCER; every answer may be replaced."""
@@ -144,6 +197,7 @@ class FakeQueries:
         self.view = PEACE
         self.in_kernel: bool | None = True
         self.outcome: Mapping[str, object] = {"registrations": 31022, "errors": {}}
+        self.held_serial: int | None = 17
         self.failure: Exception | None = None
         self.asked: list[object] = []
         self.allowlist = Allowlist()
@@ -195,6 +249,13 @@ class FakeQueries:
         if self.failure is not None:
             raise self.failure
         return self.outcome
+
+    async def accept(self, serial: int) -> Mapping[str, object]:
+        self.asked.append(serial)
+        if serial != self.held_serial:
+            raise SerialNotHeld(serial, self.held_serial)
+        self.held_serial = None
+        return {"serial": serial, "released": {"national": 1204}}
 
     def _registration_view(self, registration: Registration) -> RegistrationView:
         return registration_view(

@@ -63,7 +63,12 @@ class LabDaemon(DemoGateway):
             for each in sources
         ]
         whole: dict[str, Any] = {
-            "registry": {"sources": listed},
+            # Registries come and go here as a test needs it; the guard has tests of its own.
+            "registry": {
+                "sources": listed,
+                "local": None,
+                "shrink_guard": {"max_removed": "100%", "protected": {}},
+            },
             "policy": {"mode": mode, "drain": "2s", "scope": ["ipsec", "wireguard", "openvpn", "pptp"]},
         } | {name: dict(section) for name, section in self._base.items() if isinstance(section, dict)}
         whole["state_dir"] = self._base["state_dir"]

@@ -33,7 +33,7 @@ def registration(id: str, *clients: str, services: Iterable[str] = ("wireguard",
     """Active and always open, unless `fields` say otherwise."""
     return Registration(
         id,
-        fields.pop("category", "bank"),
+        fields.pop("category", "bpo"),
         fields.pop("status", "active"),
         tuple(sorted(parse_prefix(text) for text in clients)),
         peers=tuple(sorted(parse_prefix(text) for text in fields.pop("peers", ()))),

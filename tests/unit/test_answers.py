@@ -21,7 +21,9 @@ from tests.support.fake_conntrack import FakeConntrack, connection_event
 from tests.support.manual_clock import START_S, ManualClock, Time, until
 from tests.support.owning import REGISTERED, Owning, flow, owning, packet_event, registration, settings_of
 
-BANK = registration("BANK-1", "39.32.0.0/28", "2400:adc0:12::/48", peers=["198.51.100.0/24"], services=("ipsec",))
+BANK = registration(
+    "BANK-1", "39.32.0.0/28", "2400:adc0:12::/48", peers=["198.51.100.0/24"], services=("ipsec",), category="bank"
+)
 HOUSE = registration("HOUSE-1", "39.32.64.8/29", category="software_house")
 MOBILE = registration("MOBILE-1", subscriber=b"\1" * 32, category="freelancer")
 
@@ -296,7 +298,7 @@ def test_nothing_is_armed_before_our_rules_are_in_the_kernel(time):
 def test_the_status_counts_what_there_is(time):
     async def scenario() -> None:
         async with answering(time.clock, "national", "desk") as (answers, it):
-            soon = registration("SOON", "39.35.0.0/24", valid_from_s=START_S + 3600)
+            soon = registration("SOON", "39.35.0.0/24", valid_from_s=START_S + 3600, category="bank")
             await it.read("national", BANK, HOUSE, soon)
             await it.read("desk", registration("HOUSE-1", "39.36.0.0/24"), MOBILE)
             await it.settled()
@@ -382,7 +384,9 @@ def test_pages_of_registrations_are_stable_and_counted(time):
 def test_a_search_finds_by_id_category_status_address_and_prefix(time, category, status, text, found):
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
-            await it.read("national", BANK, HOUSE, registration("OLD-BANK", "39.50.0.0/24", status="revoked"))
+            await it.read(
+                "national", BANK, HOUSE, registration("OLD-BANK", "39.50.0.0/24", status="revoked", category="bank")
+            )
             page = answers.registrations(category, status, text, 0, 100)
             assert [each.id for each in page.items] == found
             assert page.total == len(found)

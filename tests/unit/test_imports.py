@@ -33,11 +33,13 @@ MAY_IMPORT: dict[str, str] = {
     "watch": "errors model kernel",
     "api": "errors log model",
     "sweep": "errors log model kernel",
-    "owner": "errors log model settings registry allowlist reconcile kernel watch sweep",
-    "answers": "gatewayd errors model registry allowlist compile watch api owner",
-    "daemon": "gatewayd errors log notify model settings registry reconcile kernel watch api owner answers",
+    "source_facts": "model registry",
+    "runners": "errors settings registry",
+    "owner": "errors log model settings registry allowlist reconcile kernel watch sweep source_facts",
+    "answers": "gatewayd errors model registry allowlist compile watch api source_facts runners owner",
+    "daemon": "gatewayd errors log notify model settings registry reconcile kernel watch api owner answers runners",
     "demo": "errors model",
-    "cli": "gatewayd errors model settings registry compile reconcile kernel api owner daemon demo",
+    "cli": "gatewayd errors model settings registry compile reconcile kernel api owner daemon demo runners",
     "__main__": "cli",
 }
 
@@ -79,9 +81,10 @@ IO = """
 """
 
 COMPOSITION = """
-    sweep owner answers daemon __main__
-    cli cli.check cli.client cli.demo cli.explain cli.flows cli.output cli.plan cli.registrations cli.registry
-    cli.registry_authoring cli.registry_progress cli.registry_publish cli.run cli.status cli.sync cli.teardown
+    sweep source_facts runners owner answers daemon __main__
+    cli cli.accept cli.check cli.client cli.demo cli.explain cli.flows cli.output cli.plan cli.registrations
+    cli.registry cli.registry_authoring cli.registry_progress cli.registry_publish cli.run cli.status cli.sync
+    cli.teardown
 """
 
 TOUCHES_THE_WORLD = """

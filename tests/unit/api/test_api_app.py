@@ -185,9 +185,50 @@ async def test_sync_is_on_the_unix_socket_alone(client: Client) -> None:
     assert (await client.ask("/v1/sync", method="POST")).status == 404
 
 
+async def test_accept_releases_what_is_held_and_is_on_the_unix_socket_alone(
+    client: Client, queries: FakeQueries
+) -> None:
+    assert (await client.ask("/v1/accept?serial=17", method="POST")).status == 404
+    assert queries.held_serial == 17
+    answer = await client.ask("/v1/accept?serial=17", method="POST", unix=True)
+    assert (answer.status, answer.json) == (200, {"serial": 17, "released": {"national": 1204}})
+    assert queries.asked == [17]
+
+
+async def test_accept_of_what_is_not_held_is_a_conflict_and_says_what_is(client: Client) -> None:
+    answer = await client.ask("/v1/accept?serial=16", method="POST", unix=True)
+    assert (answer.status, answer.json) == (409, {"error": "serial 16 is not held; serial 17 is"})
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter", "why"),
+    [
+        ("", "serial", "missing, expected for example serial=17"),
+        ("?serial=", "serial", "missing"),
+        ("?serial=-1", "serial", "'-1' is not the serial of a reading"),
+        ("?serial=1e3", "serial", "not the serial"),
+        ("?serial=%C2%B2", "serial", "not the serial"),
+        (f"?serial={'1' * 20}", "serial", "not the serial"),
+        ("?serial=1&serial=2", "serial", "given twice"),
+        ("?serial=1&force=yes", "force", "unknown, expected serial"),
+    ],
+)
+async def test_accept_needs_one_serial(
+    client: Client, queries: FakeQueries, query: str, parameter: str, why: str
+) -> None:
+    answer = await client.ask(f"/v1/accept{query}", method="POST", unix=True)
+    assert (answer.status, answer.json["parameter"]) == (400, parameter)
+    assert why in answer.json["error"]
+    assert queries.asked == []
+
+
+async def test_accept_cannot_be_asked_for_with_get(client: Client) -> None:
+    assert (await client.ask("/v1/accept?serial=17", unix=True)).status == 405
+
+
 async def test_no_route_of_the_port_writes(client: Client) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH"):
-        for target in ("/healthz", "/v1/status", "/v1/sync", "/v1/registrations/a", "/v1/flows"):
+        for target in ("/healthz", "/v1/status", "/v1/sync", "/v1/accept", "/v1/registrations/a", "/v1/flows"):
             assert (await client.ask(target, method=method)).status in (404, 405)
 
 

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from gatewayd.api.metrics import OPENMETRICS_TYPE, TEXT_TYPE, choose_type, render_metrics
 from gatewayd.api.views import CounterView, MetricsView
-from tests.support.fake_queries import PEACE, TROUBLE
+from tests.support.fake_queries import GUARDED, PEACE, TROUBLE
 
 DOC = Path(__file__).parents[3] / "docs" / "metrics.md"
 
@@ -77,8 +77,35 @@ def test_trouble_reads_as_trouble() -> None:
     )
 
 
+def test_what_waits_for_somebody_is_to_be_seen_of_each_source() -> None:
+    found = samples(MetricsView(GUARDED))
+    assert (
+        found.items()
+        >= {
+            'gatewayd_source_held_removals{source="national"}': 1204,
+            'gatewayd_source_held_removals{source="mirror"}': 0,
+            'gatewayd_source_serial{source="national"}': 17,
+            'gatewayd_source_issued_timestamp_seconds{source="national"}': 1730689080,
+            'gatewayd_source_stale{source="national"}': 0,
+            'gatewayd_source_stale{source="embassies"}': 0,
+            'gatewayd_source_stale{source="mirror"}': 1,
+            'gatewayd_source_kept_records{source="national"}': 2,
+            'gatewayd_source_kept_records{source="lab"}': 0,
+            'gatewayd_source_store_failed{source="national"}': 1,
+            'gatewayd_source_store_failed{source="lab"}': 0,
+            'gatewayd_overrides{kind="pins"}': 3,
+            'gatewayd_overrides{kind="filters"}': 1,
+            'gatewayd_overrides{kind="filtered"}': 1200,
+            'gatewayd_overrides{kind="conflicts"}': 1,
+            'gatewayd_overrides{kind="expired"}': 4,
+            "gatewayd_override_faults": 7,
+        }.items()
+    )
+
+
 def test_what_never_happened_is_absent_and_not_zero() -> None:
     found = samples(MetricsView(TROUBLE))
+    assert not [name for name in found if name.startswith(("gatewayd_source_serial", "gatewayd_source_issued"))]
     assert 'gatewayd_source_last_success_timestamp_seconds{source="lab"}' not in found
     assert "gatewayd_kernel_last_verified_timestamp_seconds" not in found
 
@@ -88,7 +115,7 @@ def test_a_counter_of_another_kind_is_left_out() -> None:
     assert not [name for name in samples(MetricsView(view)) if "class=" in name]
 
 
-@pytest.mark.parametrize("view", [PEACE, TROUBLE])
+@pytest.mark.parametrize("view", [PEACE, TROUBLE, GUARDED])
 def test_both_formats_parse_and_say_the_same(view: object) -> None:
     metrics = MetricsView(view)  # type: ignore[arg-type]
     text = list(parse_text(render_metrics(metrics).decode()))

@@ -7,6 +7,7 @@ import pytest
 
 from gatewayd.api.views import (
     CounterView,
+    StatusView,
     counter_views,
     effect_of,
     explain_view,
@@ -20,7 +21,7 @@ from gatewayd.api.views import (
 from gatewayd.model import Decision, Flow, Mode, Registration, parse_address, parse_prefix, parse_services
 from gatewayd.model.flow import DecisionWord, Effect
 from gatewayd.model.transaction import CounterReading
-from tests.support.fake_queries import BANK, FREELANCER, NOW, PEACE, TROUBLE
+from tests.support.fake_queries import BANK, FREELANCER, GUARDED, NOW, PEACE, TROUBLE
 
 INSIDE, PEER, OTHER = (parse_address(text) for text in ("203.0.113.5", "198.51.100.7", "192.0.2.9"))
 OUT = Flow(17, INSIDE, PEER, 40000, 51820)
@@ -176,10 +177,18 @@ def test_counters_are_sorted_by_name() -> None:
     ]
 
 
-@pytest.mark.parametrize("view", [PEACE, TROUBLE])
+@pytest.mark.parametrize("view", [PEACE, TROUBLE, GUARDED])
 def test_a_status_survives_json(view: object) -> None:
     assert msgspec.json.decode(msgspec.json.encode(view), type=type(view)) == view
 
 
 def test_services_are_the_words_of_the_registry() -> None:
     assert parse_services(registration_view(BANK, NOW).services) == BANK.services
+
+
+def test_a_status_of_an_older_daemon_is_read_as_in_peace() -> None:
+    old = msgspec.json.decode(msgspec.json.encode(PEACE))
+    del old["overrides"]
+    for name in ("signed", "session", "serial", "issued_at", "freshness", "not_fresh_since", "held", "kept"):
+        del old["sources"][0][name]
+    assert msgspec.convert(old, StatusView) == PEACE

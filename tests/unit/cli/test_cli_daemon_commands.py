@@ -1,4 +1,4 @@
-"""status, explain, registrations, flows and sync against a real server with a fake daemon behind it."""
+"""status, explain, registrations, flows, sync and accept against a real server with a fake daemon behind it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gatewayd.api.app import ApiServer
-from gatewayd.api.views import explain_view
+from gatewayd.api.views import HeldView, OverridesView, explain_view
 from gatewayd.cli import client, main
 from gatewayd.cli.explain import verdict
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD
 from gatewayd.cli.registrations import describe_registration, presence, standing
+from gatewayd.cli.status import describe_status
 from gatewayd.errors import SourceUnreadable
 from gatewayd.model import Decision, Flow, Mode, parse_address
 from gatewayd.model.flow import DecisionWord
-from tests.support.fake_queries import BANK, TROUBLE, FakeQueries, serving_in_a_thread
+from tests.support.fake_queries import BANK, GUARDED, PEACE, TROUBLE, FakeQueries, serving_in_a_thread
 
 STATUS_IN_PEACE = """\
 READY
@@ -61,6 +62,35 @@ watch          0 flows tracked, 0 packet events, 0 connection events, 5 late adm
 unregistered   192.0.2.0/24: 55 flows, udp/51820 (54), esp (1)
                2001:db8:99::/48: 1 flow, no service
 daemon         gatewayd 0.1.0, started 3d 3h ago, now 2024-11-04T03:00:00Z
+"""
+
+STATUS_GUARDED = """\
+HELD           national: 1,204 removals of serial 17 for 2h (1204 registrations removed at once, more than 1000); \
+gatewayd accept 17
+HELD           embassies: 1 removal of serial 4 for 1s (1 registrations of category embassy removed); \
+gatewayd accept 4
+registrations  30,988 effective of 31,022: bank 31,000, embassy 22
+               not active: suspended 22
+               next window opens or closes in 1h 30m
+source         national: ok, 31,022 registrations, last read 40s ago, next in 20s
+               signed, serial 17 of session 9df4b597-af9e-4dca-bdda-719cce2c4e28, issued 2m ago
+               NOT SAVED: a restart would begin with older registrations: No space left on device
+               2 records became unusable, in force as before
+source         embassies: FAILING, overdue for 7m, 22 registrations, last read 10m ago
+               HTTP status 503
+               signed, serial 4
+source         mirror: waiting, STALE for 3d 1h, 3 registrations, last read never
+               in force is what was saved on disk 10d 1h ago, by an earlier run
+source         lab: waiting, STALE, 0 registrations, last read never
+overrides      3 pins, 1 filter, 1,200 dropped, 5 trimmed, 2 shadowed, 4 expired
+               1 pin over a filter or over other content of the registry
+               FAULTS: 7, in force is what those files said before
+                 10-local.yaml:3:5: pins[0].id: missing
+                 20-more.yaml:1:1: x
+                 20-more.yaml:2:1: x
+                 20-more.yaml:3:1: x
+                 20-more.yaml:4:1: x
+                 and 2 more
 """
 
 EXPLAIN_REGISTERED = """\
@@ -143,6 +173,61 @@ def test_status_says_first_what_is_wrong(ask: Ask, queries: FakeQueries) -> None
     assert ask("status").stdout == STATUS_IN_TROUBLE
 
 
+def test_status_says_what_waits_for_somebody_before_what_is_well(ask: Ask, queries: FakeQueries) -> None:
+    queries.view = GUARDED
+    ready, mode, rest = ask("status").stdout.split("\n", 2)
+    assert (ready, mode.split()[0]) == ("READY", "mode")
+    assert rest.partition("kernel  ")[0] == STATUS_GUARDED
+
+
+def test_status_shows_in_colour_what_is_bad_and_what_is_doubtful() -> None:
+    coloured = [(line.text.split(" ")[0], line.style) for line in describe_status(GUARDED) if line.style]
+    assert coloured == [
+        ("national:", BAD),  # HELD
+        ("embassies:", BAD),
+        ("NOT", BAD),
+        ("2", DOUBTFUL),
+        ("embassies:", BAD),  # the source
+        ("HTTP", BAD),
+        ("mirror:", BAD),
+        ("in", BAD),
+        ("lab:", BAD),
+        ("1", DOUBTFUL),
+        ("FAULTS:", BAD),
+        *[("", BAD)] * 6,
+    ]
+
+
+def test_a_source_that_is_overdue_is_doubtful_while_its_last_attempt_was_good() -> None:
+    replace = msgspec.structs.replace
+    overdue = replace(PEACE.sources[0], freshness="overdue", not_fresh_since="2024-11-04T02:59:50Z")
+    (line,) = [line for line in describe_status(replace(PEACE, sources=(overdue,))) if line.label == "source"]
+    assert line.text.startswith("national: ok, overdue for 10s, ")
+    assert line.style == DOUBTFUL
+
+
+def test_what_was_restored_and_is_confirmed_is_said_and_not_doubtful() -> None:
+    replace = msgspec.structs.replace
+    restored = replace(PEACE.sources[0], restored_at="2024-11-04T00:00:00Z")
+    lines = list(describe_status(replace(PEACE, sources=(restored,))))
+    assert ("", "in force is what was saved on disk 3h ago, by an earlier run", "") in lines
+
+
+def test_what_began_after_now_lasts_no_time() -> None:
+    replace = msgspec.structs.replace
+    held = replace(PEACE.sources[0], held=HeldView(1, "2024-11-04T03:00:09Z", 1, "too many"))
+    (line,) = [line for line in describe_status(replace(PEACE, sources=(held,))) if line.label == "HELD"]
+    assert line.text == "national: 1 removal of serial 1 for 0s (too many); gatewayd accept 1"
+
+
+def test_overrides_in_order_take_one_line() -> None:
+    view = msgspec.structs.replace(PEACE, overrides=OverridesView(pins=1))
+    lines = list(describe_status(view))
+    (place,) = [number for number, line in enumerate(lines) if line.label == "overrides"]
+    assert lines[place][1:] == ("1 pin, 0 filters", "")
+    assert lines[place + 1].label == "kernel"
+
+
 def test_status_says_that_a_mode_is_not_in_force(ask: Ask, queries: FakeQueries) -> None:
     queries.view = msgspec.structs.replace(
         TROUBLE, mode="observe", reasons=(), kernel=msgspec.structs.replace(TROUBLE.kernel, last_error=None)
@@ -152,7 +237,7 @@ def test_status_says_that_a_mode_is_not_in_force(ask: Ask, queries: FakeQueries)
     assert lines[1] == "mode           observe, nothing is blocked, configured is reject, not in force"
 
 
-@pytest.mark.parametrize("command", [["status"], ["registrations"], ["flows"], ["sync"]])
+@pytest.mark.parametrize("command", [["status"], ["registrations"], ["flows"], ["sync"], ["accept", "17"]])
 def test_json_is_what_the_api_says(ask: Ask, command: list[str]) -> None:
     result = ask(*command, "--json")
     assert result.exit_code == 0
@@ -297,6 +382,29 @@ def test_a_sync_that_fails_is_exit_1(ask: Ask, queries: FakeQueries) -> None:
     queries.failure = SourceUnreadable("national", "gone")
     result = ask("sync")
     assert (result.exit_code, result.stderr) == (1, "Error: source national: gone\n")
+
+
+def test_accept_says_what_was_released(ask: Ask, queries: FakeQueries) -> None:
+    result = ask("accept", "17")
+    assert (result.exit_code, result.stdout) == (0, "serial         17\nreleased       national: 1204\n")
+    assert queries.asked == [17]
+
+
+def test_accept_of_a_serial_that_is_not_held_is_exit_1(ask: Ask, queries: FakeQueries) -> None:
+    result = ask("accept", "16")
+    assert (result.exit_code, result.stdout, result.stderr) == (
+        1,
+        "",
+        "Error: serial 16 is not held; serial 17 is\n",
+    )
+    queries.held_serial = None
+    assert ask("accept", "17").stderr == "Error: serial 17 is not held; nothing is\n"
+
+
+def test_accept_of_what_cannot_be_a_serial_is_exit_2(ask: Ask, queries: FakeQueries) -> None:
+    for words in ([], ["all"], ["--", "-1"], ["1" * 20]):
+        assert ask("accept", *words).exit_code == 2
+    assert queries.asked == []
 
 
 def test_the_url_is_asked_instead_of_the_socket(server: ApiServer) -> None:

@@ -52,7 +52,9 @@ def test_the_version_is_the_package_s() -> None:
     assert CliRunner().invoke(main, ["--version"]).stdout == f"gatewayd, version {__version__}\n"
 
 
-@pytest.mark.parametrize("name", ["check", "status", "explain", "registrations", "flows", "sync", "registry"])
+@pytest.mark.parametrize(
+    "name", ["check", "status", "explain", "registrations", "flows", "sync", "accept", "registry"]
+)
 def test_the_short_help_agrees_with_a_command_that_is_there(name: str) -> None:
     result = CliRunner().invoke(main, [name, "--help"])
     assert result.exit_code == 0

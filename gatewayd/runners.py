@@ -1,0 +1,65 @@
+"""A runner for a configured source: a signed feed, or a plain file or URL."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+from gatewayd.errors import SourceFailed
+from gatewayd.registry.feed_source import FeedReading, FeedRunner, SourceDelta, resumed_position
+from gatewayd.registry.fetch import Session
+from gatewayd.registry.kept_sink import Keeper
+from gatewayd.registry.sources import SourceReading, SourceRunner
+from gatewayd.registry.store import Restored
+from gatewayd.settings import RegistrySettings, SourceSettings
+
+Runner = SourceRunner | FeedRunner
+Deliver = Callable[[SourceReading | FeedReading | SourceDelta | SourceFailed], Awaitable[None]]
+
+
+def make_runner(
+    source: SourceSettings,
+    registry: RegistrySettings,
+    *,
+    deliver: Deliver,
+    session: Session,
+    keeper: Keeper | None = None,
+    restored: Restored | None = None,
+) -> Runner:
+    """`restored`: the last good, to go on from. `keeper`: takes the bytes of a feed's snapshots."""
+    known = restored if restored is not None else Restored({})
+    if source.is_signed:
+        resume = resumed_position(known.position)
+        return FeedRunner(
+            source.name,
+            source.url,
+            keys=source.keys,
+            deliver=deliver,
+            clock=time.time,
+            randomness=random.Random(),
+            session=session,
+            max_bytes=source.max_bytes,
+            refresh_s=registry.refresh_s,
+            retry_s=registry.retry_s,
+            expire_s=registry.expire_s,
+            proxy=source.proxy,
+            ca_file=source.ca_file,
+            keeper=keeper,
+            resume=resume,
+            previous=known.registrations if resume is not None else None,
+        )
+    return SourceRunner(
+        source.name,
+        source.url,
+        deliver=deliver,
+        clock=time.time,
+        randomness=random.Random(),
+        session=session,
+        format=None if source.format == "auto" else source.format,
+        max_bytes=source.max_bytes,
+        refresh_s=registry.refresh_s,
+        retry_s=registry.retry_s,
+        previous=known.registrations,
+        allow_empty=source.allow_empty,
+    )
