@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -509,6 +510,7 @@ def test_a_large_registry_loads_while_health_and_explain_answer(daemon):
     with undisturbed(lab):
         daemon.end(signal.SIGKILL)
         daemon.write_registry("national", encode_ndjson(CAST) + large)
+        shutil.rmtree(daemon.directory / "registry")  # the last good: without it the source is waited for
         daemon.start()
 
         def ask() -> bool:
@@ -529,6 +531,21 @@ def test_a_large_registry_loads_while_health_and_explain_answer(daemon):
         assert probe(lab, [stranger()]) == ["rejected"]
     assert min(answers.values()) > 3
     assert daemon.status()["registrations"]["total"] == 100_000 + len(CAST)
+
+
+def test_a_daemon_whose_registry_is_gone_starts_with_the_last_good(daemon):
+    lab = start(daemon)
+    with undisturbed(lab):
+        daemon.end()
+        (daemon.directory / "national.ndjson").unlink()
+        daemon.start()
+        daemon.wait_ready()
+        daemon.wait(lambda: daemon.status()["sources"][0]["state"] == "failing", "the failure")
+        status = daemon.status()
+        assert status["ready"]
+        assert status["mode"] == "reject"
+        assert status["sources"][0]["restored_at"] is not None
+        assert probe(lab, [stranger()]) == ["rejected"]
 
 
 # -- plan, teardown ------------------------------------------------------------------------------------------------
