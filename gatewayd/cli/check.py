@@ -36,7 +36,7 @@ def command(path: str | None, config: str | None, as_json: bool) -> None:
     """Check a configuration file and print every problem of it.
 
     Each line is FILE:LINE:COLUMN: KEY: what is wrong, what is expected. Exit status 0 when there is none, 2
-    otherwise. Nothing but the file itself is looked at; `gatewayd doctor` checks the host.
+    otherwise. Nothing but the file itself is looked at.
     """
     if path is not None and config is not None:
         raise click.UsageError("give PATH or --config, not both")

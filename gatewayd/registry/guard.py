@@ -58,7 +58,8 @@ class GuardDecision:
     category: str = ""
 
     def __str__(self) -> str:
-        what = f"{self.removed} registrations{self.category and f' of category {self.category}'} removed"
+        noun = "registration" if self.removed == 1 else "registrations"
+        what = f"{self.removed} {noun}{self.category and f' of category {self.category}'} removed"
         match self.reason:
             case "":
                 return f"{what}, within the limit of {self.limit}"

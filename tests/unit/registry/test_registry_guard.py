@@ -219,9 +219,9 @@ def test_small_removals_sum_up() -> None:
 
 
 def test_a_decision_says_itself_in_words() -> None:
-    assert str(GuardDecision(False, "", 1, 5)) == "1 registrations removed, within the limit of 5"
+    assert str(GuardDecision(False, "", 1, 5)) == "1 registration removed, within the limit of 5"
     assert str(GuardDecision(True, "too_many", 9, 5)) == "9 registrations removed at once, more than 5"
-    words = "1 registrations of category bank removed in 24 h, more than 0"
+    words = "1 registration of category bank removed in 24 h, more than 0"
     assert str(GuardDecision(True, "trickle", 1, 0, "bank")) == words
 
 

@@ -564,3 +564,9 @@ async def test_the_watch_tells_every_change(tmp_path: Path) -> None:
         path.mkdir()
         write(path / "1.yaml", GOOD)
         await until(delivered, ["a"])
+
+
+def test_the_example_file_is_read_without_a_fault() -> None:
+    path = Path(__file__).parents[3] / "config" / "local.example.yaml"
+    file = parse_overrides(path.read_text(), path.name, str(path))
+    assert (len(file.pins), len(file.filters)) == (1, 2)
