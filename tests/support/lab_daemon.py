@@ -67,7 +67,7 @@ class LabDaemon(DemoGateway):
             "registry": {
                 "sources": listed,
                 "local": None,
-                "shrink_guard": {"max_removed": "100%", "protected": {}},
+                "shrink_guard": {"max_removed": 1_000_000, "protected": {}},
             },
             "policy": {"mode": mode, "drain": "2s", "scope": ["ipsec", "wireguard", "openvpn", "pptp"]},
         } | {name: dict(section) for name, section in self._base.items() if isinstance(section, dict)}
