@@ -180,7 +180,10 @@ class Owner:
             changes = await self._guard(result, facts)
             held = self._guards[result.name].in_force(result.registrations)
             if self.loaded and not self._readings.unread():
-                await self._replace(result, changes, held)
+                await self._replace({result.name: result.registrations, held_name(result.name): held}, changes)
+                if not isinstance(result, SourceDelta):
+                    # A whole reading is gone through anyway: conflicts are counted anew.
+                    self.merged = await run_in_slices(self._readings.merge_in_slices())
             else:
                 self._readings.put(result.name, result.registrations)
                 self._readings.put(held_name(result.name), held)
@@ -220,21 +223,17 @@ class Owner:
             )
         return guarded.changes if guarded.changes is not None else Changes((), ())
 
-    async def _replace(
-        self, result: SourceReading | SourceDelta, changes: Changes, held: dict[str, Registration]
-    ) -> None:
-        """Put a reading in place of the last one. Only what it changes is looked at: one record costs what one
-        record costs."""
-        ids = dict.fromkeys([*(each.id for each in changes.upserts), *changes.withdrawals])
-        before = {each: self._readings.winner(each) for each in ids}
-        self._readings.put(result.name, result.registrations)
-        self._readings.put(held_name(result.name), held)
-        if isinstance(result, SourceDelta):
-            await self._apply_winners(before)
-            self.merged = Merged(self._readings.view(self._size), self.merged.conflicts)
-        else:
-            await self._apply_winners(before)
-            self.merged = await run_in_slices(self._readings.merge_in_slices())
+    async def _replace(self, readings: Mapping[str, Mapping[str, Registration]], changes: Changes | None) -> None:
+        """Put readings in place of those of the same names. Only what `changes` names is looked at: one record
+        costs what one record costs."""
+        before: dict[str, Registration | None] = {}
+        if changes is not None:
+            ids = dict.fromkeys([*(each.id for each in changes.upserts), *changes.withdrawals])
+            before = {each: self._readings.winner(each) for each in ids}
+        for name, reading in readings.items():
+            self._readings.put(name, reading)
+        await self._apply_winners(before)
+        self.merged = Merged(self._readings.view(self._size), self.merged.conflicts)
 
     async def _apply_winners(self, before: Mapping[str, Registration | None]) -> None:
         """`before`: what was in force under the ids that may have changed."""
@@ -280,15 +279,9 @@ class Owner:
     async def _release(
         self, name: str, guard: RemovalGuard, serial: int, reading: Mapping[str, Registration]
     ) -> None:
-        count, shown = len(guard), self._readings.reading_of(held_name(name)) or {}
+        count = len(guard)
         changes = await run_in_slices(guard.accept_in_slices(serial, reading))
-        ids = dict.fromkeys(shown)
-        if changes is not None:
-            ids |= dict.fromkeys([*(each.id for each in changes.upserts), *changes.withdrawals])
-        before = {each: self._readings.winner(each) for each in ids}
-        self._readings.put(held_name(name), guard.in_force(reading))
-        await self._apply_winners(before)
-        self.merged = Merged(self._readings.view(self._size), self.merged.conflicts)
+        await self._replace({held_name(name): guard.in_force(reading)}, changes)
         log.info("guard.accepted", source=name, serial=serial, removals=count)
         if self._store is not None:
             await self._store.save_held(name, await _encode(guard))

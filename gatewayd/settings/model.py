@@ -232,7 +232,7 @@ class HttpSettings:
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """`format` auto: console on a terminal, else json."""
+    """`format` auto: console on a terminal and under the journal, else json."""
 
     level: LogLevel = "info"
     format: LogFormat = "auto"
