@@ -18,6 +18,7 @@ from gatewayd.model.service import SCTP, TCP
 
 DEFAULT_RATE_PPS = 200.0
 _LONGEST_WAIT_S = 0.05
+_LOOK_EVERY_S = 0.002
 _PACKETS_AT_ONCE = 64
 _GRACE_S = 2.0
 
@@ -80,10 +81,12 @@ class Stream:
 
     def wait_for_arrivals(self, count: int, deadline_s: float = 5.0) -> bool:
         """Whether `count` more packets arrive from now on, within `deadline_s`."""
-        with self._progress:
-            wanted = len(self._arrived) + count
-            self._progress.wait_for(lambda: len(self._arrived) >= wanted or self._failure is not None, deadline_s)
-            return len(self._arrived) >= wanted
+        # Looked at again and again, not waited for on a condition: Ctrl-C within Condition.wait can leave its lock
+        # released, and the `with` around it then raises RuntimeError in the place of KeyboardInterrupt.
+        wanted, deadline = len(self._arrived) + count, time.monotonic() + deadline_s
+        while len(self._arrived) < wanted and self._failure is None and time.monotonic() < deadline:
+            time.sleep(_LOOK_EVERY_S)
+        return len(self._arrived) >= wanted
 
     def stop(self) -> StreamReport:
         """Stop sending, wait for what is under way (2 s at the most), and report. Again gives the same
