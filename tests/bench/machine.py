@@ -1,0 +1,37 @@
+"""What the figures were taken on."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.bench.row import Machine
+
+_PROGRAMS = {"nft": ["nft", "--version"], "ipset": ["ipset", "--version"], "gcc": ["gcc", "-dumpfullversion"]}
+
+
+def describe_machine() -> Machine:
+    cpuinfo = Path("/proc/cpuinfo").read_text()
+    model = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = {"python": platform.python_version()}
+    for name, command in _PROGRAMS.items():
+        if shutil.which(command[0]) is not None:
+            text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+            found = re.search(r"\d+(\.\d+)+", text)
+            versions[name] = found[0] if found else "?"
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return Machine(
+        cores=len(os.sched_getaffinity(0)),
+        processor=model[1] if model else platform.machine(),
+        memory_gib=round(memory, 1),
+        kernel=platform.release(),
+        versions=versions,
+        taken_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        commit=commit.stdout.strip(),
+    )
