@@ -21,7 +21,7 @@ def figure(value: float, unit: str) -> str:
 
 
 def figure_of(values: Sequence[float], median: float, unit: str) -> str:
-    """The median, and the smallest and the largest in brackets, in its unit, where they differ. `values`: sorted."""
+    """The median, and in brackets, where they differ, the smallest and the largest. `values`: sorted."""
     scale, shown = _scale_of(median, unit)
     low, high = number(values[0] / scale), number(values[-1] / scale)
     span = "" if low == high else f" ({low}–{high})"
