@@ -43,9 +43,9 @@ class Allowlist:
     def upsert(self, registration: Registration) -> Registration | None:
         """Put it in the place of its id. Returns what was there before; if that is equal, nothing changed."""
         old = self._by_id.get(registration.id)
-        if old == registration:
-            return old
         if old is not None:
+            if old == registration:
+                return old
             self._unlink(old)
         self._by_id[registration.id] = registration
         for prefix in registration.clients:

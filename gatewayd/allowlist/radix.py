@@ -68,13 +68,15 @@ class Radix(Generic[_Value]):
 
     def insert(self, prefix: Prefix, value: _Value) -> None:
         """Add one pair. The caller does not insert the same pair twice."""
-        tree, key = self._tree_of(prefix.packed), (prefix.packed, prefix.length)
+        packed, length = key = (prefix.packed, prefix.length)
+        tree = self._ipv4 if len(packed) == 4 else self._ipv6
         if tree.has_key(key):
             tree.insert(key, (*_as_tuple(tree.values(key)), value))
         else:
             tree.insert(key, value)
-            for head in _heads_of(prefix):
-                tree.heads[head] = tree.heads.get(head, 0) + 1
+            heads = tree.heads
+            for head in (packed[:2],) if length >= _HEAD_BITS else _heads_of(prefix):
+                heads[head] = heads.get(head, 0) + 1
         self._size += 1
 
     def remove(self, prefix: Prefix, value: _Value) -> None:

@@ -30,26 +30,30 @@ def count_elements(registration: Registration) -> int:
     return pairs * len(select_services(registration.services))
 
 
-def compile_elements(registration: Registration) -> Iterator[tuple[Mask, bytes]]:
+def compile_elements(registration: Registration) -> list[tuple[Mask, bytes]]:
     """(mask, key) of every element that makes the registration pass. Windows and status are not looked at."""
     selectors = select_services(registration.services)
+    elements = []
     for client in registration.clients:
-        family = client.family
+        packed, length = client.packed, client.length
+        width = len(packed)
         if not registration.peers:
             for selector, suffix in selectors:
-                yield intern_mask(family, client.length, ANY_PEER, selector), client.packed + suffix
+                elements.append((_intern_mask(width, length, ANY_PEER, selector), packed + suffix))
             continue
         for peer in registration.peers:
-            if peer.family == family:
-                key = client.packed + peer.packed
+            if len(peer.packed) == width:
+                key = packed + peer.packed
                 for selector, suffix in selectors:
-                    yield intern_mask(family, client.length, peer.length, selector), key + suffix
+                    elements.append((_intern_mask(width, length, peer.length, selector), key + suffix))
+    return elements
 
 
 @cache
-def intern_mask(family: int, client_length: int, peer_length: int, selector: str) -> Mask:
-    """One object for a mask; at most 2 · 129 · 130 · 23 of them exist, and DesiredSets bounds those in use."""
-    return Mask(4 if family == 4 else 6, client_length, peer_length, selector)
+def _intern_mask(width: int, client_length: int, peer_length: int, selector: str) -> Mask:
+    """One object for a mask, `width` being the bytes of an address; at most 2 · 129 · 130 · 23 of them exist, and
+    DesiredSets bounds those in use."""
+    return Mask(4 if width == 4 else 6, client_length, peer_length, selector)
 
 
 @lru_cache(maxsize=65536)
