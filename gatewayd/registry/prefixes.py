@@ -18,8 +18,10 @@ _FIRST_OCTETS: dict[str, int] = {str(number): number for number in range(1, 224)
 _HOST_BITS_4: dict[str, tuple[int, int]] = {str(n): (n, (1 << (32 - n)) - 1) for n in range(8, 33)}
 _LENGTHS_6: dict[str, int] = {str(n): n for n in range(16, 129)}
 
-_split_global_6 = re.compile(r"([23][0-9a-f]{3}(?::[0-9a-f]{1,4}){0,6})::/([0-9]{2,3})", re.ASCII).fullmatch
-"""The usual IPv6 prefix, in 2000::/3 and with its zeros at the end."""
+_split_global_6 = re.compile(
+    r"([23][0-9a-f]{3}(?::[0-9a-f]{1,4}){0,5})::([0-9a-f]{0,4})/([0-9]{2,3})", re.ASCII
+).fullmatch
+"""The usual IPv6 prefix, in 2000::/3 and with its zeros at the end, or before the last group of a host."""
 
 _NOT_UNICAST: tuple[tuple[Prefix, str], ...] = (
     (Prefix(bytes((0, 0, 0, 0)), 8), "this network (RFC 1122)"),
@@ -49,9 +51,10 @@ def parse_unicast_prefix(text: str) -> Prefix:
     match = _split_global_6(text)
     if match is not None:
         groups = match[1].split(":")
-        length = _LENGTHS_6.get(match[2], 0)
-        if length >= 16 * len(groups):
-            return Prefix(bytes.fromhex("".join([g.zfill(4) for g in groups])).ljust(16, b"\0"), length)
+        length, last = _LENGTHS_6.get(match[3], 0), match[2]
+        if length == 128 or (not last and length >= 16 * len(groups)):
+            leading = bytes.fromhex("".join([g.zfill(4) for g in groups]))
+            return Prefix(leading.ljust(14, b"\0") + bytes.fromhex(last.zfill(4)), length)
     return _parse_slowly(text)
 
 

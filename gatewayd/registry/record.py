@@ -151,8 +151,9 @@ class RecordParser:
         subscriber = _parse_subscriber(wire.subscriber) if wire.subscriber is not None else None
         if not clients and subscriber is None:
             raise _rejected("no_client_or_subscriber", "", "needs `clients`, `subscriber` or both")
-        valid_from_s = self._time("valid_from", wire.valid_from, -inf)
-        valid_until_s = self._time("valid_until", wire.valid_until, inf)
+        since, until = wire.valid_from, wire.valid_until
+        valid_from_s = -inf if since is None else self._time("valid_from", since)
+        valid_until_s = inf if until is None else self._time("valid_until", until)
         if valid_until_s <= valid_from_s:
             raise _rejected("window_empty", "valid_until", "must be after `valid_from`")
         peers, services = wire.peers or (), wire.services or ()
@@ -191,9 +192,7 @@ class RecordParser:
         _remember(self._services, words, services)
         return services
 
-    def _time(self, field: str, text: str | None, if_absent: float) -> float:
-        if text is None:
-            return if_absent
+    def _time(self, field: str, text: str) -> float:
         moment = self._times.get(text)
         if moment is None:
             moment = _parse_time(field, text)
