@@ -22,8 +22,9 @@ WIDTH_ELSEWHERE = 180
 def command(registrations: int, keep: bool) -> None:
     """Show it all in a lab on this machine: needs root and no network.
 
-    Builds three network namespaces, fills the gateway with registrations over real prefixes, starts the daemon
-    there and sends real traffic through it. Ends with a summary; exit status 1 if anything was not as promised.
+    Builds three network namespaces, fills a registry with registrations over real prefixes and serves its signed
+    feed in one of them, starts the daemon in another and sends real traffic through it. Ends with a summary; exit
+    status 1 if anything was not as promised.
     Nothing outside the namespaces is touched, and they vanish at the end, also on Ctrl-C.
     """
     from rich.console import Console
@@ -47,7 +48,7 @@ def command(registrations: int, keep: bool) -> None:
         scenario.play()
         kept = stage.summary()
         if keep:
-            keep_running(lab, scenario.gateway, stage)
+            keep_running(lab, scenario.gateway, scenario.registry, stage)
     if not kept:
         sys.exit(1)
 

@@ -16,6 +16,10 @@ what the tests prove:
 - `world` (P): registrations as a national registry might hold them, over the prefixes announced in Pakistan.
 - `announced` (IO): those prefixes, which ship with the package.
 
+What `gatewayd demo` has beside them: `registry` (IO), the reference registry with its feed served on the internet
+of the lab, and what its operator does to it; `gateway` (IO), the daemon; `cast`, who is in the play; `scenario` and
+`registry_acts`, the acts; `stage`, what is printed; `keep`, the lab after the play.
+
 Why taps and not sockets: arrival is read from the wire by a token in the payload, so a packet counts for
 exactly the probe that sent it; and no socket at the far end means nothing there refuses anything, so that
 every refusal seen is the gateway's. TCP alone goes through the kernel's stack at both ends, for real

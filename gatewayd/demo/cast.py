@@ -21,6 +21,8 @@ BANK = registration(
     "DEMO-BANK", "bank", ["39.32.0.0/28", "2400:adc0:12::/48"],
     peers=["198.51.100.7/32", "2001:db8:7::/64"], services=["ipsec"],
 )  # fmt: skip
+BRANCH = registration("DEMO-BANK-BRANCH", "bank", ["39.32.1.0/29"], peers=["198.51.100.7/32"], services=["ipsec"])
+"""Closes in the course of the demo."""
 SOFTWARE_HOUSE = registration(
     "DEMO-SOFTWARE-HOUSE", "software_house", ["39.32.64.8/29", "2400:adc0:100::/56"],
     services=["wireguard", "openvpn", "pptp"],
@@ -28,9 +30,9 @@ SOFTWARE_HOUSE = registration(
 EMBASSY = registration("DEMO-EMBASSY", "embassy", ["39.33.7.0/27", "2400:adc1:7::/48"])
 FREELANCER = registration("DEMO-FREELANCER", "freelancer", ["39.34.55.123/32"], services=["udp/51900-51999"])
 LATECOMER = registration("DEMO-LATECOMER", "software_house", ["39.35.200.16/29"], services=["wireguard"])
-"""Not there at first; registers and withdraws while its traffic flows."""
+"""Not there at first; comes and goes while its traffic flows."""
 
-CAST = (BANK, SOFTWARE_HOUSE, EMBASSY, FREELANCER)
+CAST = (BANK, BRANCH, SOFTWARE_HOUSE, EMBASSY, FREELANCER)
 STRANGER, STRANGER_IPV6 = "39.40.9.9", "2400:adc1:9::9"
 FAR, FAR_IPV6 = "198.51.100.7", "2001:db8:7::7"
 ELSEWHERE, ELSEWHERE_IPV6 = "203.0.113.99", "2001:db8:99::1"
@@ -71,6 +73,11 @@ def lines(source_port: int) -> list[Line]:
 def is_streamable(line: Line) -> bool:
     """Whether it is made of single packets from the customers."""
     return line.start == "customers" and line.flow.protocol != TCP
+
+
+def registered_flows(source_port: int) -> list[Flow]:
+    """Of the cast, for a stream: all of these should pass, whatever happens."""
+    return [line.flow for line in lines(source_port) if line.expected == "registered" and is_streamable(line)]
 
 
 _Row = tuple[str, str, str, str, str, Expected, Side]

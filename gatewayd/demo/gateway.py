@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -27,16 +27,16 @@ _PAUSE_S = 0.02
 CONFIG = """\
 registry:
   sources:
-    - {{name: national, url: "file:{directory}/national.ndjson", allow_unsigned: true}}
-    - {{name: desk, url: "file:{directory}/desk.ndjson", allow_unsigned: true}}
+    - {{name: national, url: "{url}", keys: ["{key}"]}}
+  local: null
 policy:
   mode: {mode}
-  drain: {drain}
+  drain: 2s
   scope: [ipsec, wireguard, openvpn, pptp, l2tp, udp/51900-51999]
   interfaces: {{inside: [inside0], outside: [outside0]}}
 http: {{listen: "127.0.0.1:9480", socket: "{directory}/api.sock"}}
 state_dir: "{directory}"
-log: {{level: {level}, format: console}}
+log: {{level: info, format: console}}
 """
 
 
@@ -54,7 +54,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class DemoGateway:
-    """Writes configuration and registry into `directory`; starts, reloads and ends the daemon."""
+    """Writes its configuration into `directory`; starts, reloads and ends the daemon."""
 
     def __init__(self, lab: Lab, directory: Path) -> None:
         self._lab = lab
@@ -64,27 +64,20 @@ class DemoGateway:
         self.socket_path = directory / "api.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def write_config(self, mode: str, *, drain: str = "2s", level: str = "info") -> None:
-        """The configuration file, in place of the last one."""
-        text = CONFIG.format(directory=self.directory, mode=mode, drain=drain, level=level)
+    def write_config(self, mode: str, *, url: str, key: Path) -> None:
+        """The configuration file, in place of the last one. `url`: of a feed that is signed with `key`."""
+        text = CONFIG.format(directory=self.directory, mode=mode, url=url, key=key)
         self._replace(self.config_path, text.encode())
 
-    def write_registry(self, name: str, records: bytes | Iterable[Any]) -> None:
-        """A source's file, swapped in whole."""
-        lines = (
-            records
-            if isinstance(records, bytes)
-            else b"".join(msgspec.json.encode(each) + b"\n" for each in records)
-        )
-        self._replace(self.directory / f"{name}.ndjson", lines)
-
     def start(self) -> None:
+        """Without the caller's proxies: they are not to be had in the lab."""
+        environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         with self.log_path.open("ab") as output:
             self._process = self._lab.gateway.popen(
                 [sys.executable, "-m", "gatewayd", "run", "--config", str(self.config_path)],
                 stdout=output,
                 stderr=output,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env=environment | {"PYTHONUNBUFFERED": "1"},
             )
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
@@ -100,9 +93,20 @@ class DemoGateway:
 
     def get(self, path: str, **parameters: str) -> Any:
         """The JSON of an answer, whatever its status. Raises DaemonNotReachable."""
+        return self._ask("GET", path, parameters)
+
+    def sync(self) -> Any:
+        """Have the registry read now; answered when it is in the kernel. Raises DaemonNotReachable."""
+        return self._ask("POST", "/v1/sync", {})
+
+    def accept(self, serial: int) -> Any:
+        """Release removals that the guard holds. Raises DaemonNotReachable."""
+        return self._ask("POST", "/v1/accept", {"serial": str(serial)})
+
+    def _ask(self, method: str, path: str, parameters: Mapping[str, str]) -> Any:
         connection = _UnixConnection(self.socket_path)
         try:
-            connection.request("GET", f"{path}?{urlencode(parameters)}" if parameters else path)
+            connection.request(method, f"{path}?{urlencode(parameters)}" if parameters else path)
             return msgspec.json.decode(connection.getresponse().read())
         except (OSError, http.client.HTTPException) as error:
             raise DaemonNotReachable(str(self.socket_path), str(error)) from None
@@ -125,6 +129,16 @@ class DemoGateway:
 
     def status(self) -> Any:
         return self.get("/v1/status")
+
+    def source(self) -> Any:
+        """The first of the sources, as status shows it."""
+        return self.status()["sources"][0]
+
+    def wait_settled(self) -> float:
+        """Seconds until nothing is left to write to the kernel."""
+        return self.wait(
+            lambda: not (kernel := self.status()["kernel"])["pending"] and not kernel["surplus"], "the kernel"
+        )
 
     def wait_ready(self) -> float:
         """Seconds until /readyz says so. Raises MissingPrerequisite with the daemon's last words if it ends."""

@@ -9,26 +9,28 @@ from gatewayd.demo import cast
 from gatewayd.demo.cast import is_streamable
 from gatewayd.demo.gateway import DemoGateway
 from gatewayd.demo.lab import Lab
+from gatewayd.demo.registry import DemoRegistry
 from gatewayd.demo.stage import Stage
 from gatewayd.demo.stream import Stream
 
 API = ("127.0.0.1", 9480)
 KEPT_PORT = 39999
 KEPT_RATE_PPS = 40.0
+TO_REVOKE = cast.FREELANCER["id"]
 
 
-def keep_running(lab: Lab, gateway: DemoGateway, stage: Stage) -> None:
+def keep_running(lab: Lab, gateway: DemoGateway, registry: DemoRegistry, stage: Stage) -> None:
     """Until Ctrl-C."""
     stage.act("It keeps running, with some traffic; Ctrl-C ends it")
     flows = [line.flow for line in cast.lines(KEPT_PORT) if is_streamable(line)]
     with Stream(lab, flows, rate_pps=KEPT_RATE_PPS, answered=True):
         try:
-            asyncio.run(_relay(lab, gateway, stage))
+            asyncio.run(_relay(lab, gateway, registry, stage))
         except KeyboardInterrupt:
             stage.say("ending")
 
 
-async def _relay(lab: Lab, gateway: DemoGateway, stage: Stage) -> None:
+async def _relay(lab: Lab, gateway: DemoGateway, registry: DemoRegistry, stage: Stage) -> None:
     """Carry connections to this host's loopback on to the gateway's: the API listens in its namespace."""
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -59,6 +61,11 @@ async def _relay(lab: Lab, gateway: DemoGateway, stage: Stage) -> None:
     stage.say(f"gatewayd status --socket {gateway.socket_path}")
     stage.say(f"nsenter --net={lab.gateway.path} nft list table inet gatewayd")
     stage.say(f"log: {gateway.log_path}")
+    stage.say("to change the registry:")
+    stage.say(f"cd {registry.directory}")
+    stage.say(f"gatewayd registry revoke {TO_REVOKE}")
+    stage.say(f"gatewayd registry publish --key {registry.private_key_path.name}")
+    stage.say(f"gatewayd sync --socket {gateway.socket_path.name}")
     await server.serve_forever()
 
 

@@ -14,18 +14,18 @@ from gatewayd.demo import cast
 from gatewayd.demo.announced import announced_prefixes
 from gatewayd.demo.gateway import DemoGateway
 from gatewayd.demo.lab import Lab
+from gatewayd.demo.registry import DemoRegistry
+from gatewayd.demo.registry_acts import RegistryActs
 from gatewayd.demo.stage import Stage
-from gatewayd.demo.stream import Stream
+from gatewayd.demo.stream import RATE_PPS, SETTLE_PACKETS, Stream
 from gatewayd.demo.traffic import Outcome, probe
-from gatewayd.demo.world import encode_ndjson, generate_records
+from gatewayd.demo.world import generate_records
 from gatewayd.model import Flow, format_address, parse_prefix
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.service import BUNDLES
 
 SAMPLE = 300
 """Registrations of the national registry that are tried with a packet each."""
-RATE_PPS = 400.0
-SETTLE_PACKETS = 100
 _SEED = 20240101
 
 
@@ -39,6 +39,7 @@ class Scenario:
         self._ports = count(40000)
         self._records: list[Any] = []
         self.gateway = DemoGateway(lab, directory)
+        self.registry = DemoRegistry(lab, directory)
 
     def play(self) -> None:
         """All acts."""
@@ -46,7 +47,10 @@ class Scenario:
         self.observe()
         self.reject()
         self.sample()
-        self.register_and_withdraw()
+        acts = RegistryActs(self._stage, self._lab, self.gateway, self.registry, self._ports)
+        acts.come_and_go()
+        acts.lose_faith(self._whole())
+        acts.go_away()
         self.restart()
         self.tamper()
         self.account()
@@ -55,13 +59,19 @@ class Scenario:
 
     def fill(self) -> None:
         self._stage.act(f"A registry of {self._count:,} registrations, and the daemon starts in mode observe")
-        with self._stage.working("writing the registry over the prefixes announced in Pakistan"):
+        with self._stage.working("filling the registry over the prefixes announced in Pakistan"):
             randomness = random.Random(_SEED)
             records = generate_records(announced_prefixes(4), announced_prefixes(6), randomness, self._count)
             self._records = list(records)
-            self.gateway.write_registry("national", encode_ndjson(self._records))
-            self.gateway.write_registry("desk", cast.CAST)
-            self.gateway.write_config("observe")
+            self.registry.replace_all(self._whole())
+            report = self.registry.publish()
+            self.registry.serve()
+        notification = report.notification
+        self._stage.say(
+            f"signed, published and served at {self.registry.url}: serial {notification.serial}, "
+            f"{notification.snapshot.count:,} registrations, {notification.snapshot.size:,} bytes"
+        )
+        self._configure("observe")
         with self._stage.working("starting gatewayd"):
             self.gateway.start()
             took_s = self.gateway.wait_ready()
@@ -89,7 +99,7 @@ class Scenario:
 
     def reject(self) -> None:
         self._stage.act("Mode reject: registered flows pass, the rest in scope is refused, all else is not touched")
-        self.gateway.write_config("reject")
+        self._configure("reject")
         self.gateway.reload()
         self.gateway.wait(
             lambda: self.gateway.status()["mode"] == "reject" and self.gateway.status()["ready"], "reject"
@@ -117,57 +127,15 @@ class Scenario:
             detail = f"{explained[wrong[0]]['reason']}: {outcomes[wrong[0]]}"
         self._stage.promise("the kernel does what explain says, for every one of them", not wrong, detail)
 
-    def register_and_withdraw(self) -> None:
-        self._stage.act("A registration comes and goes while its traffic flows")
-        latecomer = cast.flow("39.35.200.17", cast.ELSEWHERE, "udp/51820", next(self._ports))
-        with Stream(self._lab, [latecomer], rate_pps=RATE_PPS) as stream:
-            self._stage.promise(
-                "before it is registered, the flow is refused",
-                not stream.wait_for_arrivals(1, 0.5),
-                _reason(self.gateway.explain(latecomer)),
-            )
-            began = time.monotonic()
-            self.gateway.write_registry("desk", [*cast.CAST, cast.LATECOMER])
-            passes = stream.wait_for_arrivals(1)
-            took_ms = (time.monotonic() - began) * 1000
-            self._stage.promise(
-                "registered: it passes",
-                passes,
-                f"{took_ms:.0f} ms after the file was replaced; {_reason(self.gateway.explain(latecomer))}",
-            )
-            self.gateway.write_registry("desk", cast.CAST)
-            self.gateway.wait(
-                lambda: self.gateway.explain(latecomer)["decision"] == "unregistered", "the withdrawal"
-            )
-            self._stage.promise(
-                "withdrawn: the live flow is drained, not cut at once",
-                stream.wait_for_arrivals(SETTLE_PACKETS),
-                "drain: 2s",
-            )
-            fresh = cast.flow("39.35.200.17", cast.ELSEWHERE, "udp/51820", next(self._ports))
-            self._stage.promise("a new flow of it is refused meanwhile", probe(self._lab, [fresh]) == ["rejected"])
-            began = time.monotonic()
-            while stream.wait_for_arrivals(1, 0.5) and time.monotonic() - began < 10:
-                pass
-            self._stage.promise("after the drain the old flow is refused too", not stream.wait_for_arrivals(1, 0.5))
-
     def restart(self) -> None:
         self._stage.act("The daemon is stopped, killed, and started again under traffic")
-        flows = [
-            line.flow
-            for line in cast.lines(next(self._ports))
-            if line.expected == "registered" and cast.is_streamable(line)
-        ]
+        flows = cast.registered_flows(next(self._ports))
         with Stream(self._lab, flows, rate_pps=RATE_PPS, answered=True) as stream:
             stream.wait_for_arrivals(SETTLE_PACKETS)
             before = self._handles()
             self._stage.promise("SIGTERM: it ends orderly", self.gateway.end() == 0)
             stream.wait_for_arrivals(SETTLE_PACKETS)
-            fresh = [
-                line.flow
-                for line in cast.lines(next(self._ports))
-                if line.expected == "registered" and cast.is_streamable(line)
-            ]
+            fresh = cast.registered_flows(next(self._ports))
             self._stage.promise(
                 "without a daemon, new registered flows pass", set(probe(self._lab, fresh)) == {"passed"}
             )
@@ -193,11 +161,7 @@ class Scenario:
 
     def tamper(self) -> None:
         self._stage.act("Somebody flushes the whole ruleset")
-        flows = [
-            line.flow
-            for line in cast.lines(next(self._ports))
-            if line.expected == "registered" and cast.is_streamable(line)
-        ]
+        flows = cast.registered_flows(next(self._ports))
         stranger = cast.flow(cast.STRANGER, cast.ELSEWHERE, "udp/51820", next(self._ports))
         with Stream(self._lab, flows, rate_pps=RATE_PPS) as stream:
             stream.wait_for_arrivals(SETTLE_PACKETS)
@@ -239,6 +203,13 @@ class Scenario:
         )
 
     # -- parts ---------------------------------------------------------------------------------------------
+
+    def _whole(self) -> list[Any]:
+        """All that the registry holds at first; the cast at its end."""
+        return [*self._records, *cast.CAST]
+
+    def _configure(self, mode: str) -> None:
+        self.gateway.write_config(mode, url=self.registry.url, key=self.registry.public_key_path)
 
     def _probe_lines(self) -> tuple[list[cast.Line], list[Outcome]]:
         lines = cast.lines(next(self._ports))
@@ -287,8 +258,3 @@ def _last_address(prefix: Prefix) -> str:
     width = len(prefix.packed) * 8
     last = int.from_bytes(prefix.packed, "big") | ((1 << (width - prefix.length)) - 1)
     return format_address(last.to_bytes(width // 8, "big"))
-
-
-def _reason(explained: Any) -> str:
-    reason: str = explained["reason"]
-    return reason

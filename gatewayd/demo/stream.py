@@ -17,6 +17,9 @@ from gatewayd.model import Flow
 from gatewayd.model.service import SCTP, TCP
 
 DEFAULT_RATE_PPS = 200.0
+RATE_PPS = 400.0
+SETTLE_PACKETS = 100
+"""Of the demo's streams; so many packets, a quarter of a second, after what could have hurt them."""
 _LONGEST_WAIT_S = 0.05
 _LOOK_EVERY_S = 0.002
 _PACKETS_AT_ONCE = 64

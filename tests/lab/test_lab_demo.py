@@ -98,17 +98,40 @@ def assert_nothing_is_left(made: Demo, children: set[int], namespaces: set[int])
     assert list(made.temporary.iterdir()) == []
 
 
+def operate(made: Demo, *commands: str) -> None:
+    """Type what the demo says one may type, in the directory that it says."""
+    directory = re.search(r"^ *cd (.*)$", made.text, re.MULTILINE)
+    assert directory is not None
+    for command in commands:
+        line = re.search(rf"^ *gatewayd ({command} .*)$", made.text, re.MULTILINE)
+        assert line is not None, command
+        arguments = [sys.executable, "-m", "gatewayd", *line[1].split()]
+        subprocess.run(arguments, cwd=directory[1], check=True, capture_output=True)
+
+
+def decision_of(source: str, host: str, port: int) -> str:
+    connection = http.client.HTTPConnection(host, port, timeout=30)
+    connection.request("GET", f"/v1/explain?src={source}&dst=203.0.113.99&service=udp/51950")
+    decision = re.search(r'"decision": ?"(\w+)"', connection.getresponse().read().decode())
+    connection.close()
+    assert decision is not None
+    return decision[1]
+
+
 def test_every_promise_is_kept(tmp_path):
     with demo(tmp_path, "--registrations", "2000") as made:
         assert made.process.wait(DEADLINE_S) == 0, made.text
         assert re.search(r"All \d+ promises were kept\.", made.text), made.text
+        assert "a delta of 1 record" in made.text
         assert "✗" not in made.text
         assert "Traceback" not in made.text
         assert list(made.temporary.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-@pytest.mark.parametrize("act", ["starting gatewayd", "4. A packet for each", "6. The daemon is stopped"])
+@pytest.mark.parametrize(
+    "act", ["starting gatewayd", "4. A packet for each", "6. A registry that is forged", "8. The daemon is stopped"]
+)
 def test_an_interrupted_demo_leaves_nothing(tmp_path, act, number):
     with demo(tmp_path, "--registrations", "500") as made:
         made.wait_for(act)
@@ -122,7 +145,7 @@ def test_an_interrupted_demo_leaves_nothing(tmp_path, act, number):
 
 def test_it_can_be_kept_and_looked_at_until_it_is_interrupted(tmp_path):
     with demo(tmp_path, "--registrations", "300", "--keep") as made:
-        made.wait_for("/v1/registrations?pretty")
+        made.wait_for("gatewayd sync --socket")
         url = re.search(r"http://(127\.0\.0\.1):(\d+)(/v1/status\?pretty)", made.text)
         assert url is not None
         # As a browser does: a connection that is open when it ends.
@@ -136,8 +159,10 @@ def test_it_can_be_kept_and_looked_at_until_it_is_interrupted(tmp_path):
             assert answer.status == 200
             assert word in answer.read().decode()
             connection.close()
+        operate(made, "registry revoke", "registry publish", "sync")
+        assert decision_of("39.34.55.123", url[1], int(url[2])) == "unregistered"
         children, namespaces = made.children(), made.namespaces()
-        assert len(children) >= 1
+        assert len(children) >= 2
         # As a terminal does: the daemon gets it, too.
         os.killpg(made.process.pid, signal.SIGINT)
         assert made.process.wait(DEADLINE_S) == 0, made.text

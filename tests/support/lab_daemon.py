@@ -9,7 +9,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,15 @@ class LabDaemon(DemoGateway):
         for name, section in sections.items():
             whole[name] = {**whole.get(name, {}), **section}
         self._replace(self.config_path, yaml.safe_dump(whole).encode())
+
+    def write_registry(self, name: str, records: bytes | Iterable[Any]) -> None:
+        """A source's file, swapped in whole."""
+        lines = (
+            records
+            if isinstance(records, bytes)
+            else b"".join(msgspec.json.encode(each) + b"\n" for each in records)
+        )
+        self._replace(self.directory / f"{name}.ndjson", lines)
 
     def write_file(self, name: str, content: bytes) -> Path:
         path = self.directory / name
