@@ -146,10 +146,7 @@ class Owner:
                 self.restored[name] = restored
                 if restored.position is None:
                     continue
-                facts.restored_at = restored.saved_at_s
-                facts.confirmed_at = restored.saved_at_s if restored.saved_at_s is not None else -inf
-                facts.issued_at = restored.position.issued_at_s
-                facts.registrations = len(restored.registrations)
+                facts.restore(restored)
                 facts.by_category = await run_in_slices(count_categories(restored.registrations))
                 self._readings.put(name, restored.registrations)
                 self._readings.put(held_name(name), guard.in_force(restored.registrations))

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from math import inf
 
 from gatewayd.model.registration import Registration
-from gatewayd.registry.feed_source import FeedReading, SourceDelta, kept_position
+from gatewayd.registry.feed_source import FeedReading, SourceDelta, kept_position, resumed_position
 from gatewayd.registry.kept import Position
 from gatewayd.registry.merge import SLICE, Changes, Slices
 from gatewayd.registry.sources import SourceReading
-from gatewayd.registry.store import LastGood
+from gatewayd.registry.store import LastGood, Restored
 
 
 @dataclass(slots=True)
@@ -48,6 +48,18 @@ class SourceFacts:
             position = result.position
             self.session, self.serial = position.session, position.serial
             self.issued_at, self.expire_s = position.issued_at, float(position.expire)
+
+    def restore(self, restored: Restored) -> None:
+        """The last good of an earlier run."""
+        position = restored.position
+        if position is None:
+            return
+        self.registrations = len(restored.registrations)
+        self.restored_at = restored.saved_at_s
+        self.confirmed_at = restored.saved_at_s if restored.saved_at_s is not None else -inf
+        self.session, self.serial, self.issued_at = position.session, position.serial, position.issued_at_s
+        known = resumed_position(position)
+        self.expire_s = float(known.expire) if known is not None else 0.0
 
 
 def held_name(source: str) -> str:

@@ -173,6 +173,7 @@ async def test_a_restart_begins_with_the_last_good_and_what_was_held(tmp_path: P
     assert second.loaded
     assert sorted(each.id for each in second.allowlist) == ["BANK", "HOUSE"]
     assert second.sources["national"].restored_at == 1000.0
+    assert second.sources["national"].serial == 1001
     held = second.held("national")
     assert held is not None
     assert held.serial == 1001

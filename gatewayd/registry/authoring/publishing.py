@@ -114,6 +114,7 @@ class _Publisher:
         self._progress = progress
         self._known = database.files()
         self._changes: list[tuple[str, str | None]] = []
+        self._upserts = self._withdrawals = 0
         self._repaired: list[str] = []
 
     def run(self, fresh_session: str) -> PublishReport:
@@ -142,8 +143,8 @@ class _Publisher:
             outcome,
             why or "",
             notification,
-            sum(record is not None for _, record in self._changes),
-            sum(record is None for _, record in self._changes),
+            self._upserts,
+            self._withdrawals,
             deleted,
             tuple(self._repaired),
         )
@@ -168,13 +169,17 @@ class _Publisher:
     def _next(
         self, previous: Publication | None, new_session: str | None, issued_at_s: float, count: int
     ) -> tuple[Publication, Outcome]:
-        """The publication that is due. Collects the changes since the last one, up to `count` of them."""
+        """The publication that is due. Counts the changes since the last one, and collects `count` of them."""
         sequence = self._database.sequence()
         if previous is None or new_session is not None:
             assert new_session is not None
             return Publication(new_session, 1, issued_at_s, sequence), "new_session"
-        # A delta of more lines than the snapshot has would not be offered.
-        self._changes = list(islice(self._database.changes_since(previous.sequence), count + 1))
+        for id, record in self._database.changes_since(previous.sequence):
+            self._upserts += record is not None
+            self._withdrawals += record is None
+            # A delta of more lines than the snapshot has would not be offered.
+            if len(self._changes) <= count:
+                self._changes.append((id, record))
         serial = previous.serial + 1 if self._changes else previous.serial
         outcome: Outcome = "new_serial" if self._changes else "reissued"
         return Publication(previous.session, serial, issued_at_s, sequence), outcome

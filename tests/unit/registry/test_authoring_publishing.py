@@ -237,7 +237,8 @@ def test_a_delta_that_outweighs_the_snapshot_is_not_offered(registry: Registry) 
     registry.put(*(f"PK-{number:04}" for number in range(300)), host=1)
     assert not registry.publish(NOW + 1).notification.deltas
     registry.put("PK-0000", replace=True)
-    assert not registry.publish(NOW + 2).notification.deltas
+    report = registry.publish(NOW + 2)
+    assert (report.withdrawals, report.notification.deltas) == (299, ())
     assert path(3, "delta") not in registry.files()
     assert registry.client().position == (SESSION, 3)
 
