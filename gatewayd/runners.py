@@ -58,6 +58,8 @@ def make_runner(
         session=session,
         format=None if source.format == "auto" else source.format,
         max_bytes=source.max_bytes,
+        proxy=source.proxy,
+        ca_file=source.ca_file,
         refresh_s=registry.refresh_s,
         retry_s=registry.retry_s,
         previous=known.registrations,

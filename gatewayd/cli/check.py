@@ -1,16 +1,35 @@
-"""`gatewayd check`: every problem of a configuration file in one go."""
+"""`gatewayd check`: every problem of a configuration file, and of the files that it names, in one go."""
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
-from gatewayd.errors import SettingsInvalid
-from gatewayd.settings import Settings, read_settings
+from gatewayd.errors import KeysUnusable, SettingsInvalid
+from gatewayd.registry.key_files import read_keys
+from gatewayd.registry.overrides_dir import read_overrides
+from gatewayd.registry.route import CaFileUnusable, load_authorities
+from gatewayd.settings import RegistrySettings, Settings, load_settings
+from gatewayd.settings.file import read_text
+from gatewayd.settings.load import load_document
+from gatewayd.settings.readers import Report
+from gatewayd.settings.tree import ListNode, MappingNode, Node, ScalarNode, child_of
 
 DEFAULT_CONFIG = "/etc/gatewayd/gatewayd.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """`faults`: the daemon would not start, or would refuse to reload. `warnings`: it would, and a source of it
+    would fail. `summary`: of a file without faults."""
+
+    faults: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+    summary: str = ""
 
 
 def describe_settings(settings: Settings) -> str:
@@ -28,30 +47,99 @@ def describe_settings(settings: Settings) -> str:
     )
 
 
+def check_file(filename: str) -> Findings:
+    """A fault of the file keeps nothing that it names from being looked at."""
+    try:
+        text = read_text(filename)
+    except SettingsInvalid as error:
+        return Findings(error.faults)
+    faults: tuple[str, ...] = ()
+    summary = ""
+    try:
+        summary = describe_settings(load_settings(text, filename))
+    except SettingsInvalid as error:
+        faults = error.faults
+    root = load_document(text, _AsItStands(), Report())
+    if not isinstance(root, MappingNode):
+        return Findings(faults)
+    registry = child_of(root, "registry") or MappingNode(root.place)
+    report = Report()
+    sources = child_of(registry, "sources")
+    if isinstance(sources, ListNode):
+        for number, source in enumerate(sources.items):
+            _look_at_files(source, f"registry.sources[{number}]", report)
+    return Findings(faults + _look_at_overrides(registry), report.lines(filename), summary)
+
+
+class _AsItStands:
+    """A Reader that leaves the document as it is, faults and all."""
+
+    expected = "a mapping"
+
+    def read(self, node: Node, path: str, report: Report) -> object:
+        return node
+
+
+def _look_at_overrides(registry: Node) -> tuple[str, ...]:
+    """The faults of local pins and filters, each with its own file and place."""
+    local = child_of(registry, "local")
+    path = RegistrySettings(()).local if local is None else _path_of(local)
+    return () if path is None else read_overrides(Path(path)).faults
+
+
+def _look_at_files(source: Node, path: str, report: Report) -> None:
+    """What would make every attempt on a source fail, whatever its server does."""
+    keys = child_of(source, "keys")
+    good: list[Path] = []
+    for number, node in enumerate(keys.items if isinstance(keys, ListNode) else ()):
+        file = _path_of(node)
+        if file is None:
+            continue
+        try:
+            read_keys([*good, Path(file)])
+            good.append(Path(file))
+        except KeysUnusable as error:
+            what = f"warning: {error.path}: {error.why}, expected a file of public keys (a JWK or a JWK set)"
+            report.add(node.place, f"{path}.keys[{number}]", what)
+    ca_file = child_of(source, "ca_file")
+    file = None if ca_file is None else _path_of(ca_file)
+    if ca_file is not None and file is not None:
+        try:
+            load_authorities(Path(file))
+        except CaFileUnusable as error:
+            report.add(ca_file.place, f"{path}.ca_file", f"warning: {error}, expected PEM certificates")
+
+
+def _path_of(node: Node) -> str | None:
+    """An absolute path; anything else is null, or a fault already."""
+    if not isinstance(node, ScalarNode) or node.is_null:
+        return None
+    return node.text if node.text.startswith("/") else None
+
+
 @click.command("check")
 @click.argument("path", required=False, type=click.Path())
 @click.option("--config", type=click.Path(), help=f"The file to check.  [default: {DEFAULT_CONFIG}]")
-@click.option("--json", "as_json", is_flag=True, help='Print {"ok": …, "faults": […]}.')
+@click.option("--json", "as_json", is_flag=True, help='Print {"ok": …, "faults": […], "warnings": […]}.')
 def command(path: str | None, config: str | None, as_json: bool) -> None:
     """Check a configuration file and print every problem of it.
 
-    Each line is FILE:LINE:COLUMN: KEY: what is wrong, what is expected. Exit status 0 when there is none, 2
-    otherwise. Nothing but the file itself is looked at.
+    Each line is FILE:LINE:COLUMN: KEY: what is wrong, what is expected. The files of local pins and filters are
+    checked too. Exit status 0 when there is none, 2 otherwise.
+
+    Files of keys and of authorities that cannot be used are warnings: the daemon starts all the same, with the
+    last good of their sources.
     """
     if path is not None and config is not None:
         raise click.UsageError("give PATH or --config, not both")
     filename = path or config or DEFAULT_CONFIG
-    faults: tuple[str, ...] = ()
-    summary = ""
-    try:
-        summary = describe_settings(read_settings(filename))
-    except SettingsInvalid as error:
-        faults = error.faults
+    found = check_file(filename)
     if as_json:
-        click.echo(json.dumps({"ok": not faults, "faults": faults}))
-    elif faults:
-        click.echo("\n".join(faults), err=True)
+        click.echo(json.dumps({"ok": not found.faults, "faults": found.faults, "warnings": found.warnings}))
     else:
-        click.echo(f"{click.format_filename(filename)}: ok ({summary})")
-    if faults:
+        for line in (*found.faults, *found.warnings):
+            click.echo(line, err=True)
+        if not found.faults:
+            click.echo(f"{click.format_filename(filename)}: ok ({found.summary})")
+    if found.faults:
         sys.exit(2)

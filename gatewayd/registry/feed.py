@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from itertools import islice
 from typing import Final
 
 import msgspec
@@ -36,10 +35,10 @@ from gatewayd.errors import (
     SnapshotUnusable,
 )
 from gatewayd.model import Registration
-from gatewayd.registry.feed_files import Changes, DeltaReader, FileReading, HeldRegistrations
+from gatewayd.registry.feed_answer import check_head, validators_of
+from gatewayd.registry.feed_files import Changes, DeltaReader, FileReading, HeldRegistrations, net_changes
 from gatewayd.registry.feed_outcome import (
     DeltaRead,
-    FeedIntervals,
     FeedLimits,
     FeedPosition,
     FeedRequest,
@@ -51,7 +50,8 @@ from gatewayd.registry.feed_outcome import (
     Unchanged,
 )
 from gatewayd.registry.feed_plan import check_age, check_not_ahead, check_snapshot_size, plan, resolve
-from gatewayd.registry.merge import SLICE, Slices
+from gatewayd.registry.intervals import FeedIntervals
+from gatewayd.registry.merge import Slices
 from gatewayd.registry.notification import (
     LARGEST_BYTES,
     DeltaRef,
@@ -64,19 +64,9 @@ from gatewayd.registry.reading import MOST_REJECTIONS_KEPT, NdjsonReader, ReadLi
 
 MOST_REDIRECTS: Final = 5
 
-LEAST_REFRESH_S: Final = 10.0
-"""A notification cannot make us ask more often, unless the operator's own refresh is shorter."""
-LONGEST_REFRESH_S: Final = 86400.0
-LEAST_RETRY_S: Final = 1.0
-LEAST_EXPIRE_S: Final = 60.0
-
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _CONDITIONS: Final = frozenset({"if-none-match", "if-modified-since"})
 _GONE: Final = frozenset({404, 410})
-_MARKUP_TYPES: Final = frozenset({"text/html", "application/xhtml+xml"})
-_FILE_ENCODINGS: Final = frozenset({"identity", "gzip", "x-gzip"})
-"""For a file that is gzip in itself, servers that say so by Content-Encoding serve the same bytes."""
-_LONGEST_VALIDATOR: Final = 256
 
 _FALLBACKS: Final[dict[type[FeedRefused], SnapshotReason]] = {
     SizeMismatch: "delta_digest",
@@ -156,22 +146,13 @@ class FeedClient:
         """Unix seconds after which what is held is stale; None with nothing held."""
         if self.position is None:
             return None
-        return self.position.issued_at + self._expire_s(self.position.expire)
+        return self.position.issued_at + self._intervals.holds_s(self.position.expire)
 
     def wait_s(self) -> float:
         """How long to wait before the next attempt, without jitter: `refresh`, or a back-off from `retry`."""
-        stated = self.position
-        ours = self._intervals
-        refresh_s = ours.refresh_s
-        if stated is not None and stated.refresh:
-            refresh_s = max(stated.refresh, min(LEAST_REFRESH_S, refresh_s))
-        refresh_s = min(refresh_s, LONGEST_REFRESH_S)
-        if not self.failures:
-            return refresh_s
-        retry_s = ours.retry_s
-        if stated is not None and stated.retry:
-            retry_s = max(stated.retry, min(LEAST_RETRY_S, retry_s))
-        return float(min(retry_s * 2.0 ** min(self.failures - 1, 30), max(refresh_s, ours.retry_s)))
+        if self.position is None:
+            return self._intervals.wait_s(self.failures)
+        return self._intervals.wait_s(self.failures, self.position.refresh, self.position.retry)
 
     def use_keys(self, keys: Mapping[str, VerifyingKey]) -> None:
         """Keys changed: the notification is asked for anew, so that it is verified with these."""
@@ -249,33 +230,20 @@ class FeedClient:
         if status in _REDIRECTS and "location" in headers:
             self._follow(request, headers["location"])
             return
-        what = str(request)
         if status == 304 and self.position is not None and not _CONDITIONS.isdisjoint(request.headers):
-            check_age(self.position.issued_at, self._expire_s(self.position.expire), now)
+            check_age(self.position.issued_at, self._intervals.holds_s(self.position.expire), now)
             self._succeed(Unchanged(self.position, is_reissued=False))
             return
         if status in _GONE and request.kind == "delta":
             self._take_snapshot("delta_missing")
             return
-        if status != 200:
-            raise AnswerUnexpected(what, status, f"HTTP status {status}")
-        if headers.get("content-type", "").partition(";")[0].strip().lower() in _MARKUP_TYPES:
-            raise AnswerUnexpected(what, status, "the server sends a page for people (a login page?)")
-        encoding = headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in (("identity",) if request.ref is None else _FILE_ENCODINGS):
-            raise AnswerUnexpected(what, status, "the server uses a content encoding that was not asked for")
-        length = headers.get("content-length", "")
-        size_bytes = int(length) if length.isascii() and length.isdigit() and len(length) < 19 else None
+        check_head(request, status, headers)
         if request.ref is None:
             self._base_url = request.url
-            self._validators = (_validator(headers, "etag"), _validator(headers, "last-modified"))
-            if size_bytes is not None and size_bytes > LARGEST_BYTES:
-                raise FileTooLarge(what, LARGEST_BYTES, "bytes")
+            self._validators = validators_of(headers)
             self._buffer = bytearray()
         else:
-            if size_bytes is not None and size_bytes != request.ref.size:
-                raise SizeMismatch(what, request.ref.size, size_bytes)
-            self._file = self._open_file(what, request.ref)
+            self._file = self._open_file(str(request), request.ref)
 
     def _follow(self, request: FeedRequest, location: str) -> None:
         self._redirects += 1
@@ -302,7 +270,7 @@ class FeedClient:
     def _end_notification(self, octets: bytes, now: float) -> None:
         new, held = open_notification(octets, self._keys), self.position
         check_not_ahead(new.issued_at, now, self._limits)
-        check_age(new.issued_at, self._expire_s(new.expire), now)
+        check_age(new.issued_at, self._intervals.holds_s(new.expire), now)
         check_snapshot_size(new, self._limits)
         way = plan(held, new, self._limits, self._chain_failures)
         self._resolve("snapshot", self._base_url, new.snapshot.url)
@@ -320,9 +288,6 @@ class FeedClient:
 
     def _resolve(self, what: str, base: str, reference: str) -> str:
         return resolve(what, self._url, base, reference)
-
-    def _expire_s(self, stated: int) -> float:
-        return max(float(stated), LEAST_EXPIRE_S) if stated else self._intervals.expire_s
 
     def _reached(self, to: Notification, *, is_exact: bool) -> FeedPosition:
         etag, last_modified = self._validators
@@ -393,22 +358,8 @@ class FeedClient:
     def _end_chain(self) -> Slices[None]:
         target = self._target
         assert target is not None
-        upserts: list[Registration] = []
-        withdrawals: list[str] = []
         held = self._held
-        changes: Changes = {}
-        pending = iter(self._changes.items())
-        while piece := list(islice(pending, SLICE)):
-            for id, registration in piece:
-                before = held.get(id)
-                if registration is before:
-                    continue
-                changes[id] = registration
-                if registration is None:
-                    withdrawals.append(id)
-                else:
-                    upserts.append(registration)
-            yield
+        changes, upserts, withdrawals = yield from net_changes(held, self._changes)
         held = held.changed(changes) if changes else held
         if held.is_deep:
             held = yield from held.flatten()
@@ -445,8 +396,3 @@ class FeedClient:
         self.failures += 1
         self._chain_failures += is_delta
         self.outcome = Refused(error)
-
-
-def _validator(headers: Mapping[str, str], name: str) -> str | None:
-    value = headers.get(name)
-    return value if value is not None and len(value) <= _LONGEST_VALIDATOR else None

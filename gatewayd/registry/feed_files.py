@@ -111,6 +111,27 @@ class HeldRegistrations(Mapping[str, Registration]):
         return self._size
 
 
+def net_changes(
+    held: Mapping[str, Registration], changes: Changes
+) -> Slices[tuple[Changes, list[Registration], list[str]]]:
+    """What of `changes` is not so already: all of it, its upserts, its withdrawals."""
+    net: Changes = {}
+    upserts: list[Registration] = []
+    withdrawals: list[str] = []
+    pending = iter(changes.items())
+    while piece := list(islice(pending, SLICE)):
+        for id, registration in piece:
+            if registration is held.get(id):
+                continue
+            net[id] = registration
+            if registration is None:
+                withdrawals.append(id)
+            else:
+                upserts.append(registration)
+        yield
+    return net, upserts, withdrawals
+
+
 class _Operation(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     op: Literal["upsert", "withdraw"]
     registration: msgspec.Raw = msgspec.Raw()
@@ -153,7 +174,7 @@ class DeltaReader(NdjsonReader):
             raise self._fault
         return fresh
 
-    def _take_overlong(self) -> None:
+    def _take_overlong(self, head: bytes) -> None:
         self._malformed(f"longer than {LONGEST_LINE_BYTES} bytes")
 
     def _take(self, line: bytes, fresh: list[Registration]) -> None:

@@ -68,15 +68,6 @@ class FeedLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class FeedIntervals:
-    """The operator's, in seconds, for where the notification says nothing."""
-
-    refresh_s: float = 60.0
-    retry_s: float = 10.0
-    expire_s: float = 7 * 86400.0
-
-
-@dataclass(frozen=True, slots=True)
 class FeedRequest:
     """A GET that the machine wants. `ref`: what the notification states of the file; None for itself.
 

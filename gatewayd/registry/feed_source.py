@@ -7,7 +7,6 @@ As with `sources.SourceRunner`, what is delivered is complete, and a failure cha
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +18,11 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from gatewayd.errors import FeedFailed, FeedRefused, KeyInvalid, KeysUnusable, SourceFailed, TransferFailed
+from gatewayd.errors import FeedFailed, KeysUnusable, SourceFailed, TransferFailed
 from gatewayd.model import Registration
 from gatewayd.registry.feed import FeedClient
 from gatewayd.registry.feed_outcome import (
     DeltaRead,
-    FeedIntervals,
     FeedLimits,
     FeedPosition,
     FeedRequest,
@@ -35,14 +33,15 @@ from gatewayd.registry.feed_outcome import (
     Unchanged,
 )
 from gatewayd.registry.fetch import CHUNK_BYTES, FetchLimits, HttpValidator, Session
-from gatewayd.registry.file_source import FileSignature, signature_of
+from gatewayd.registry.intervals import FeedIntervals
 from gatewayd.registry.kept import FileMark, Position
 from gatewayd.registry.kept_sink import Keeper, Sink
-from gatewayd.registry.notification import VerifyingKey, load_verifying_keys
+from gatewayd.registry.key_files import read_keys
+from gatewayd.registry.pacing import Pacer, Randomness
 from gatewayd.registry.reading import Rejection
-from gatewayd.registry.sources import JITTER, Randomness, SourceReading, SourceState, run_in_slices
+from gatewayd.registry.route import FAILURES, Route, describe_failure, shown_url
+from gatewayd.registry.sources import SourceReading, SourceState, run_in_slices
 
-LARGEST_KEY_FILE_BYTES: Final = 64 * 1024
 LARGEST_HELD_CONTENT_BYTES: Final = 64 << 20
 """Of the deltas of one chain, as served."""
 
@@ -52,7 +51,8 @@ class FeedReading(SourceReading):
     """A whole snapshot of a signed feed. `reason`: why not deltas.
 
     `kept_file`: the bytes as served, committed by the Keeper and to be given to `save_snapshot`; None where
-    they are not kept. `count`: its records, usable or not.
+    they are not kept, or are not all that `registrations` has: what `kept` counts is not in them. `count`: its
+    records, usable or not.
     """
 
     position: FeedPosition
@@ -121,11 +121,9 @@ Deliver = Callable[[FeedReading | SourceDelta | SourceFailed], Awaitable[None]]
 class FeedRunner:
     """Reads one signed feed: at the start, every `refresh_s`, and when asked to; the feed's own values win.
 
-    `keys`: files of public keys, read anew at every attempt. `ca_file`: PEM of the only authorities that are
-    trusted for TLS; None: those of the system. `proxy`: URL; None: what the environment says. `session` comes
-    from `fetch.open_session`. `resume` and `previous`: position and registrations of an earlier run, both or
-    neither. `keeper`: takes the bytes of snapshots. `state` may be read at any time;
-    `attempt` may be called from any task.
+    `keys`: files of public keys, read anew at every attempt. `session`, `proxy`, `ca_file`: see Route. `resume`
+    and `previous`: position and registrations of an earlier run, both or neither. `keeper`: takes the bytes of
+    snapshots. `state` may be read at any time; `attempt` may be called from any task.
     """
 
     def __init__(
@@ -149,21 +147,14 @@ class FeedRunner:
         previous: Mapping[str, Registration] | None = None,
         fetch_limits: FetchLimits | None = None,
     ) -> None:
-        if session.auto_decompress:
-            raise ValueError("FeedRunner needs a session of open_session()")
         self.name = name
         self._url = URL(url)
         self._key_files = [Path(path) for path in keys]
         self._deliver = deliver
         self._clock = clock
-        self._randomness = randomness
-        self._session = session
-        self._proxy = proxy
-        self._tls = _TlsContext(ca_file)
         limits = fetch_limits or FetchLimits(max_bytes=max_bytes)
-        self._timeout = aiohttp.ClientTimeout(
-            total=limits.total_timeout_s, connect=limits.connect_timeout_s, sock_read=limits.read_timeout_s
-        )
+        self._route = Route(session, limits.timeout(), proxy=proxy, ca_file=ca_file)
+        self._pacer = Pacer(self._attempt, clock=clock, randomness=randomness)
         self._client = FeedClient(
             name,
             url,
@@ -176,14 +167,12 @@ class FeedRunner:
         self._keeper = keeper
         self._sink: Sink | None = None
         self._content: bytearray | None = None
-        self._is_asked = asyncio.Event()
-        self._attempting = asyncio.Lock()
         self.state = self._with_position(FeedState())
 
     @property
     def place(self) -> str:
         """The notification's URL without user, password, query and fragment."""
-        return str(self._url.with_user(None).with_query(None).with_fragment(None))
+        return shown_url(self._url)
 
     @property
     def position(self) -> FeedPosition | None:
@@ -191,37 +180,35 @@ class FeedRunner:
         return self._client.position
 
     def request_now(self) -> None:
-        """Ends the present wait: the feed is asked at once (`gatewayd sync`)."""
-        self._is_asked.set()
+        """The feed is asked at once."""
+        self._pacer.request_now()
 
     async def run(self) -> None:
         """Until cancelled. Raises only what `deliver` raises."""
-        while True:
-            self._is_asked.clear()
-            await self.attempt()
-            wait_s = self.state.next_attempt_at - self._clock()
-            try:
-                async with asyncio.timeout(max(0.0, wait_s)):
-                    await self._is_asked.wait()
-            except TimeoutError:
-                pass
+        await self._pacer.run()
 
     async def attempt(self) -> None:
-        """One round: delivers what it gave, or the error, or nothing where the feed has nothing new."""
-        async with self._attempting:
-            after = self._client.position
-            try:
-                outcome = await self._read()
-                self._note(outcome)
-                delivery = await self._delivery_of(outcome, after)
-            finally:
-                await self._end_sink()
-            if delivery is not None:
-                await self._deliver(delivery)
+        """One round: delivers what it gave, or the error, or nothing where the feed has nothing new.
+
+        A round that is under way is waited for first (`gatewayd sync`).
+        """
+        await self._pacer.attempt()
+
+    async def _attempt(self) -> None:
+        after = self._client.position
+        try:
+            outcome = await self._read()
+            self._note(outcome)
+            delivery = await self._delivery_of(outcome, after)
+        finally:
+            await self._end_sink()
+        if delivery is not None:
+            await self._deliver(delivery)
 
     def _note(self, outcome: Outcome) -> None:
         """The state after an attempt."""
-        state = replace(self.state, next_attempt_at=self._next_at(), failures=self._client.failures)
+        next_at = self._pacer.plan(self._client.wait_s())
+        state = replace(self.state, next_attempt_at=next_at, failures=self._client.failures)
         if isinstance(outcome, Refused):
             self.state = replace(state, error=FeedFailed(self.name, self.place, outcome.error))
             return
@@ -246,8 +233,10 @@ class FeedRunner:
         return self._delta_of(outcome, after)
 
     async def _reading_of(self, read: SnapshotRead) -> FeedReading:
-        position, sink = read.position, self._sink
-        self._sink = None
+        if read.kept:
+            await self._end_sink()
+        position = read.position
+        sink, self._sink = self._sink, None
         return FeedReading(
             name=self.name,
             registrations=read.registrations,
@@ -291,9 +280,6 @@ class FeedRunner:
             snapshot_reason=self._client.snapshot_reason,
         )
 
-    def _next_at(self) -> float:
-        return self._clock() + self._client.wait_s() * self._randomness.uniform(1 - JITTER, 1)
-
     # -- reading -------------------------------------------------------------------------------------------
 
     async def _read(self) -> Outcome:
@@ -301,36 +287,27 @@ class FeedRunner:
         client.begin()
         self._content = bytearray()
         try:
-            client.use_keys(await asyncio.to_thread(_read_keys, self._key_files))
-            context = await self._tls.load()
-        except FeedRefused as error:
+            client.use_keys(await asyncio.to_thread(read_keys, self._key_files))
+        except KeysUnusable as error:
             client.on_failure(error)
-            context = None
         while (request := client.next_request()) is not None:
-            await self._ask(request, context)
+            await self._ask(request)
         if client.outcome is None:
             raise RuntimeError("the feed has neither a request nor an outcome")
         return client.outcome
 
-    async def _ask(self, request: FeedRequest, context: ssl.SSLContext | None) -> None:
+    async def _ask(self, request: FeedRequest) -> None:
         """One GET, its body fed to the client."""
         try:
-            async with self._session.get(
-                URL(request.url, encoded=True),
-                headers=request.headers,
-                timeout=self._timeout,
-                allow_redirects=False,
-                proxy=self._proxy,
-                ssl=True if context is None else context,
-            ) as response:
+            async with await self._route.get(URL(request.url, encoded=True), request.headers) as response:
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 self._client.on_response(response.status, headers, self._clock())
                 if self._client.is_reading:
                     await self._read_body(request, response)
                 if not response.content.is_eof():
                     response.close()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            self._client.on_failure(TransferFailed(str(request), _why(error)))
+        except FAILURES as error:
+            self._client.on_failure(TransferFailed(str(request), describe_failure(error)))
 
     async def _read_body(self, request: FeedRequest, response: aiohttp.ClientResponse) -> None:
         """The loop turns after every slice; whatever of the body is not wanted any more is not read."""
@@ -381,58 +358,3 @@ def resumed_position(kept: Position | None) -> FeedPosition | None:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return position if (position.session, position.serial) == (kept.session, kept.serial) else None
-
-
-class _TlsContext:
-    """The context of a CA file, made anew when the file changes."""
-
-    def __init__(self, ca_file: str | None) -> None:
-        self._path = None if ca_file is None else Path(ca_file)
-        self._signature: FileSignature | None = None
-        self._context: ssl.SSLContext | None = None
-
-    async def load(self) -> ssl.SSLContext | None:
-        """Raises TransferFailed for a file that cannot be read or holds no certificate."""
-        if self._path is None:
-            return None
-        signature = await asyncio.to_thread(signature_of, self._path)
-        if self._context is None or signature != self._signature:
-            try:
-                self._context = await asyncio.to_thread(ssl.create_default_context, cafile=self._path)
-            except OSError as error:  # ssl.SSLError is one
-                raise TransferFailed("ca_file", f"{self._path}: {_why(error)}") from None
-            self._signature = signature
-        return self._context
-
-
-def _read_keys(paths: Sequence[Path]) -> dict[str, VerifyingKey]:
-    """Raises KeysUnusable."""
-    keys: dict[str, VerifyingKey] = {}
-    for path in paths:
-        try:
-            with path.open("rb") as file:
-                octets = file.read(LARGEST_KEY_FILE_BYTES)
-            found = load_verifying_keys([octets.decode()])
-            for kid, key in found.items():
-                if keys.setdefault(kid, key) != key:
-                    raise KeyInvalid(f"{kid} is another key in another file")
-        except OSError as error:
-            raise KeysUnusable(str(path), _why(error)) from None
-        except UnicodeDecodeError:
-            raise KeysUnusable(str(path), "is not UTF-8") from None
-        except KeyInvalid as error:
-            raise KeysUnusable(str(path), error.why) from None
-    return keys
-
-
-def _why(error: Exception) -> str:
-    """An error of the network or a file in words. They name hosts and numbers, never a query."""
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return "the body was cut short"
-    if isinstance(error, aiohttp.ClientConnectionError):
-        return str(error)
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return type(error).__name__

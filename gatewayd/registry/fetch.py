@@ -17,9 +17,10 @@ from aiohttp import hdrs
 from yarl import URL
 
 from gatewayd import __version__
-from gatewayd.errors import SourceFailed, SourceTooLarge, SourceUnreadable, SourceUnusable
+from gatewayd.errors import SourceTooLarge, SourceUnreadable, SourceUnusable
 from gatewayd.registry.inflate import GzipDamaged, Inflater
 from gatewayd.registry.origin import Body
+from gatewayd.registry.route import FAILURES, Route, describe_failure, shown_url
 
 Session = aiohttp.ClientSession
 
@@ -46,6 +47,11 @@ class FetchLimits:
     read_timeout_s: float = 30.0
     total_timeout_s: float = 600.0
 
+    def timeout(self) -> aiohttp.ClientTimeout:
+        return aiohttp.ClientTimeout(
+            total=self.total_timeout_s, connect=self.connect_timeout_s, sock_read=self.read_timeout_s
+        )
+
 
 def open_session() -> Session:
     """A session as HttpSource needs it, to be closed by the caller."""
@@ -55,22 +61,29 @@ def open_session() -> Session:
 
 
 class HttpSource:
-    """A URL as an Origin; `name` is the source's in errors. `session` comes from `open_session`."""
+    """A URL as an Origin; `name` is the source's in errors. `session`, `proxy`, `ca_file`: see Route."""
 
-    def __init__(self, name: str, url: str, session: Session, limits: FetchLimits) -> None:
-        if session.auto_decompress:
-            raise ValueError("HttpSource needs a session of open_session()")
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        session: Session,
+        limits: FetchLimits,
+        *,
+        proxy: str | None = None,
+        ca_file: str | None = None,
+    ) -> None:
         if not URL(url).host:
             raise ValueError(f"source {name}: the URL names no host")
         self.name = name
         self._url = URL(url)
-        self._session = session
+        self._route = Route(session, limits.timeout(), proxy=proxy, ca_file=ca_file)
         self._limits = limits
 
     @property
     def place(self) -> str:
         """The URL without user, password, query and fragment."""
-        return _shown(self._url)
+        return shown_url(self._url)
 
     @asynccontextmanager
     async def open(self, previous: Hashable | None = None) -> AsyncIterator[Body | None]:
@@ -102,11 +115,11 @@ class HttpSource:
             except ValueError:
                 is_ours = False
             if not is_ours:
-                raise self._unreadable(f"redirected to another origin, {_shown(url)}; refused")
+                raise self._unreadable(f"redirected to another origin, {shown_url(url)}; refused")
         raise self._unreadable(f"redirected more than {MOST_REDIRECTS} times")
 
     async def _request(self, url: URL, previous: Hashable | None) -> aiohttp.ClientResponse:
-        headers = {
+        headers: dict[str, str] = {
             hdrs.ACCEPT: "application/x-ndjson, text/csv, application/json;q=0.9, */*;q=0.5",
             hdrs.ACCEPT_ENCODING: "gzip",
         }
@@ -115,15 +128,10 @@ class HttpSource:
                 headers[hdrs.IF_NONE_MATCH] = previous.etag
             if previous.last_modified is not None:
                 headers[hdrs.IF_MODIFIED_SINCE] = previous.last_modified
-        timeout = aiohttp.ClientTimeout(
-            total=self._limits.total_timeout_s,
-            connect=self._limits.connect_timeout_s,
-            sock_read=self._limits.read_timeout_s,
-        )
         try:
-            return await self._session.get(url, headers=headers, timeout=timeout, allow_redirects=False)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise self._failure(error) from None
+            return await self._route.get(url, headers)
+        except FAILURES as error:
+            raise self._unreadable(describe_failure(error)) from None
 
     def _check_head(self, response: aiohttp.ClientResponse) -> None:
         if response.status != 200:
@@ -153,8 +161,8 @@ class HttpSource:
                     if max(raw_bytes, plain_bytes) > self._limits.max_bytes:
                         raise self._too_large()
                     yield chunk
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise self._failure(error) from None
+        except FAILURES as error:
+            raise self._unreadable(describe_failure(error)) from None
         except GzipDamaged as error:
             raise self._unusable(str(error)) from None
         if not inflater.is_whole():
@@ -165,16 +173,6 @@ class HttpSource:
     def _check_start(self, chunk: bytes) -> None:
         if chunk.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<":
             raise self._unusable("the server sends markup (a login page?)")
-
-    def _failure(self, error: Exception) -> SourceFailed:
-        """A network error as ours. Its text names hosts and numbers, never the query."""
-        if isinstance(error, TimeoutError):
-            return self._unreadable("no answer in time")
-        if isinstance(error, aiohttp.ClientPayloadError):
-            return self._unreadable("the body was cut short")
-        if isinstance(error, OSError | aiohttp.ClientConnectionError):
-            return self._unreadable(str(error))
-        return self._unreadable(type(error).__name__)
 
     def _unreadable(self, why: str) -> SourceUnreadable:
         return SourceUnreadable(self.name, f"{self.place}: {why}")
@@ -193,9 +191,3 @@ def _encoding_of(response: aiohttp.ClientResponse) -> str:
 def _validator_of(response: aiohttp.ClientResponse) -> HttpValidator | None:
     validator = HttpValidator(response.headers.get(hdrs.ETAG), response.headers.get(hdrs.LAST_MODIFIED))
     return None if validator == (None, None) else validator
-
-
-def _shown(url: URL) -> str:
-    if not url.host:
-        return "(no HTTP URL)"
-    return str(url.with_user(None).with_query(None).with_fragment(None))

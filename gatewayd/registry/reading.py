@@ -8,6 +8,7 @@ feeds it can let the event loop turn in between. Nothing it holds is to be used 
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,6 +39,8 @@ _GARBLED: Final = ("not_json", "bad_columns", "not_utf8", "nul_byte")
 """What a last line without newline is rejected for when the rest of it, and of the file, is missing."""
 
 _BLANKS: Final = b" \t\r"
+
+_id_within = re.compile(rb'"id"[ \t]*:[ \t]*"([A-Za-z0-9._:-]{1,64})"').search
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,8 @@ class NdjsonReader:
     `rejections` the first of them. `records`: how many there were, usable or not.
     `previous`: registrations of an earlier reading; what is equal keeps the earlier object, so that a second
     reading of a million costs no second million in memory. A record that is not usable now and was usable then
-    is no withdrawal: what it said then stays, and `kept` counts it.
+    is no withdrawal: what it said then stays, and `kept` counts it; also where the line is no JSON any more, as
+    long as its id can be made out in its first LONGEST_LINE_BYTES.
     """
 
     def __init__(
@@ -105,6 +109,7 @@ class NdjsonReader:
         self._line = 0
         self._tail = bytearray()
         self._is_skipping = False
+        self._skipped_head = b""
 
     def feed(self, chunk: bytes) -> list[Registration]:
         """The registrations completed by this chunk. Raises SourceTooLarge, SourceUnusable."""
@@ -119,6 +124,8 @@ class NdjsonReader:
             for line in lines:
                 self._take_raw(line, fresh)
         if len(self._tail) > LONGEST_LINE_BYTES or self._is_skipping:
+            if not self._is_skipping:
+                self._skipped_head = bytes(self._tail[:LONGEST_LINE_BYTES])
             self._tail.clear()
             self._is_skipping = True
         return fresh
@@ -152,16 +159,18 @@ class NdjsonReader:
     def _take_raw(self, line: bytes, fresh: list[Registration]) -> None:
         self._line += 1
         if self._is_skipping or len(line) > LONGEST_LINE_BYTES:
-            self._is_skipping = False
-            self._take_overlong()
+            head = self._skipped_head if self._is_skipping else line[:LONGEST_LINE_BYTES]
+            self._is_skipping, self._skipped_head = False, b""
+            self._take_overlong(head)
             return
         if self._line == 1 and line.startswith(_BOM):
             line = line[3:]
         self._take(line, fresh)
 
-    def _take_overlong(self) -> None:
+    def _take_overlong(self, head: bytes) -> None:
         self._count_record()
-        self._reject(self._line, None, "line_too_long", "", f"longer than {LONGEST_LINE_BYTES} bytes")
+        id = self._earlier_id(head)
+        self._reject(self._line, id, "line_too_long", "", f"longer than {LONGEST_LINE_BYTES} bytes")
 
     def _take(self, line: bytes, fresh: list[Registration]) -> None:
         line = line.strip(_BLANKS)
@@ -172,9 +181,19 @@ class NdjsonReader:
             registration = self._parser.parse(line)
         except RecordRejected as error:
             is_wanted = self._previous or len(self.rejections) < MOST_REJECTIONS_KEPT
-            self._reject(self._line, id_of_line(line) if is_wanted else None, error.code, error.field, error.detail)
+            id = (id_of_line(line) or self._earlier_id(line)) if is_wanted else None
+            self._reject(self._line, id, error.code, error.field, error.detail)
             return
         self._admit(self._line, registration, fresh)
+
+    def _earlier_id(self, octets: bytes) -> str | None:
+        """The id in a record that is damaged, if it is one of `previous`: only there it matters whose it is."""
+        id = self._legible_id(octets) if self._previous else None
+        return id if id in self._previous else None
+
+    def _legible_id(self, octets: bytes) -> str | None:
+        found = _id_within(octets)
+        return None if found is None else found[1].decode()
 
     def _count_record(self) -> None:
         self.records += 1
@@ -228,12 +247,18 @@ class CsvReader(NdjsonReader):
             raise self._quote_not_closed()
         return fresh
 
-    def _take_overlong(self) -> None:
+    def _take_overlong(self, head: bytes) -> None:
         if self._is_quoted:
             raise self._quote_not_closed()
         if not self._columns:
             raise SourceUnusable(self._source, f"line {self._line}: the header is too long to be one")
-        super()._take_overlong()
+        super()._take_overlong(head)
+
+    def _legible_id(self, octets: bytes) -> str | None:
+        """By commas alone: what is damaged may be the quotes."""
+        cells = octets.split(b",", self._columns)
+        place = self._places[0]
+        return cells[place].strip(b' \t\r"').decode("ascii", "replace") if place < len(cells) else None
 
     def _take(self, line: bytes, fresh: list[Registration]) -> None:
         line = line.removesuffix(b"\r")
@@ -269,7 +294,7 @@ class CsvReader(NdjsonReader):
             id = texts[0] if is_id(texts[0]) else None
             registration = self._parser.of_wire(_wire_of(texts))
         except RecordRejected as error:
-            self._reject(self._row_line, id, error.code, error.field, error.detail)
+            self._reject(self._row_line, id or self._earlier_id(row), error.code, error.field, error.detail)
             return
         self._admit(self._row_line, registration, fresh)
 

@@ -12,15 +12,17 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from gatewayd.errors import SourceFailed, SourceUnusable
 from gatewayd.model import Registration
 from gatewayd.registry.fetch import FetchLimits, HttpSource, Session
 from gatewayd.registry.file_source import FileSource, watch_file
+from gatewayd.registry.intervals import back_off_s
 from gatewayd.registry.merge import Slices
 from gatewayd.registry.origin import Body, Origin
+from gatewayd.registry.pacing import Pacer, Randomness
 from gatewayd.registry.reading import (
     Format,
     ReadLimits,
@@ -34,16 +36,7 @@ SLICE_BYTES: Final = 16 * 1024
 """Fed to a reader between two turns of the event loop: half a millisecond, 20 where every other byte begins a
 rejected line (the worst there is)."""
 
-JITTER: Final = 0.1
-"""A wait is between its length less this part and its length: gateways do not ask in step."""
-
 _T = TypeVar("_T")
-
-
-class Randomness(Protocol):
-    """The part of random.Random that waits are spread with."""
-
-    def uniform(self, a: float, b: float, /) -> float: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +85,8 @@ class SourceRunner:
 
     After a failure it tries again after `retry_s`, doubled each time up to `refresh_s`. `previous`: the
     registrations in force from an earlier run (the last good ones); they make an empty answer an error too.
-    `state` may be read at any time. Owned by the task of `run`.
+    `session`, `proxy`, `ca_file`: see Route. `state` may be read at any time; `attempt` may be called from any
+    task.
     """
 
     def __init__(
@@ -106,6 +100,8 @@ class SourceRunner:
         session: Session | None = None,
         format: Format | None = None,
         max_bytes: int = 1 << 30,
+        proxy: str | None = None,
+        ca_file: str | None = None,
         refresh_s: float = 60.0,
         retry_s: float = 10.0,
         previous: Mapping[str, Registration] | None = None,
@@ -114,17 +110,16 @@ class SourceRunner:
         self.name = name
         self._allow_empty = allow_empty
         self.state = SourceState()
-        self._origin = open_origin(name, url, session, max_bytes)
+        self._origin = open_origin(name, url, session, max_bytes, proxy=proxy, ca_file=ca_file)
         self._deliver = deliver
         self._clock = clock
-        self._randomness = randomness
+        self._pacer = Pacer(self._attempt, clock=clock, randomness=randomness)
         self._format = format
         self._limits = ReadLimits(max_bytes=max_bytes)
         self._refresh_s = refresh_s
         self._retry_s = retry_s
         self._registrations = previous or {}
         self._validator: Hashable | None = None
-        self._is_asked = asyncio.Event()
 
     @property
     def place(self) -> str:
@@ -132,32 +127,31 @@ class SourceRunner:
         return self._origin.place
 
     def request_now(self) -> None:
-        """Ends the present wait: the source is asked at once (`gatewayd sync`)."""
-        self._is_asked.set()
+        """The source is asked at once."""
+        self._pacer.request_now()
 
     async def run(self) -> None:
         """Until cancelled. Raises only what `deliver` raises."""
         async with asyncio.TaskGroup() as group:
             if isinstance(self._origin, FileSource):
                 group.create_task(self._watch(self._origin.path))
-            while True:
-                self._is_asked.clear()
-                await self.attempt()
-                wait_s = self.state.next_attempt_at - self._clock()
-                try:
-                    async with asyncio.timeout(max(0.0, wait_s)):
-                        await self._is_asked.wait()
-                except TimeoutError:
-                    pass
+            await self._pacer.run()
 
     async def attempt(self) -> None:
-        """One reading: delivers it, or the error, or nothing when the content is still the same."""
+        """One reading: delivers it, or the error, or nothing when the content is still the same.
+
+        One that is under way is waited for first (`gatewayd sync`).
+        """
+        await self._pacer.attempt()
+
+    async def _attempt(self) -> None:
         try:
             reading = await self._read()
         except SourceFailed as error:
             failures = self.state.failures + 1
-            wait_s = min(self._retry_s * 2.0 ** min(failures - 1, 30), max(self._refresh_s, self._retry_s))
-            self.state = replace(self.state, error=error, failures=failures, next_attempt_at=self._after(wait_s))
+            wait_s = back_off_s(failures, self._retry_s, max(self._refresh_s, self._retry_s))
+            next_at = self._pacer.plan(wait_s)
+            self.state = replace(self.state, error=error, failures=failures, next_attempt_at=next_at)
             await self._deliver(error)
             return
         self.state = replace(
@@ -165,16 +159,13 @@ class SourceRunner:
             checked_at=self._clock(),
             error=None,
             failures=0,
-            next_attempt_at=self._after(self._refresh_s),
+            next_attempt_at=self._pacer.plan(self._refresh_s),
         )
         if reading is not None:
             self.state = replace(self.state, rejected=reading.rejected)
             self._registrations = reading.registrations
             self._validator = reading.validator
             await self._deliver(reading)
-
-    def _after(self, wait_s: float) -> float:
-        return self._clock() + wait_s * self._randomness.uniform(1 - JITTER, 1)
 
     async def _watch(self, path: Path) -> None:
         async with aclosing(watch_file(path)) as changes:
@@ -234,13 +225,21 @@ class SourceRunner:
             raise SourceUnusable(self.name, f"{self.place}: is empty; `allow_empty: true` says that it may be")
 
 
-def open_origin(name: str, url: str, session: Session | None, max_bytes: int) -> Origin:
+def open_origin(
+    name: str,
+    url: str,
+    session: Session | None,
+    max_bytes: int,
+    *,
+    proxy: str | None = None,
+    ca_file: str | None = None,
+) -> Origin:
     """The origin a source's URL stands for: `file:PATH`, `http://…`, `https://…`. ValueError for another."""
     parts = urlsplit(url)
     if parts.scheme == "file":
         return FileSource(name, Path(unquote(parts.path)))
     if parts.scheme in ("http", "https") and session is not None:
-        return HttpSource(name, url, session, FetchLimits(max_bytes=max_bytes))
+        return HttpSource(name, url, session, FetchLimits(max_bytes=max_bytes), proxy=proxy, ca_file=ca_file)
     raise ValueError(f"source {name}: {parts.scheme or 'no'} URL, or no session for it")
 
 

@@ -14,7 +14,8 @@ and written in slices, file calls and gzip in a thread, the event loop turning i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -98,9 +99,11 @@ class LastGood:
     # -- read ----------------------------------------------------------------------------------------------
 
     async def load(self, source: str) -> Restored:
-        """What there is of a source; call it first. Never raises for what is on disk."""
+        """What there is of a source; call it before anything else of the source, or never. Never raises for what
+        is on disk."""
         kept = self._source(source)
         async with kept.lock:
+            kept.is_known = True
             try:
                 await in_thread(kept.directory.open)
             except LastGoodDamaged as error:
@@ -192,13 +195,35 @@ class LastGood:
                 directory.head = msgspec.structs.replace(directory.head, held=None)
             return None, error
 
+    async def say_unused(self, configured: Collection[str]) -> None:
+        """Name the last good of sources that are not configured. It is left alone: a slip of the pen in the
+        configuration must not cost it."""
+        try:
+            names = await in_thread(self._files.list, self._root)
+        except OSError:
+            return
+        for name in sorted(set(names) - set(configured)):
+            log.info("store.unused", source=name, directory=str(self._root / name))
+
     # -- write ---------------------------------------------------------------------------------------------
 
     async def open(self, source: str) -> FileSink:
         """See Keeper."""
-        sink = FileSink(self._source(source).directory)
+        kept = self._source(source)
+        await self._look(kept)
+        sink = FileSink(kept.directory)
         await sink.begin()
         return sink
+
+    async def _look(self, kept: _Source) -> None:
+        """A source that a reload brought back was not loaded: what there is of it is only not to be mixed with
+        what comes now."""
+        async with kept.looking:
+            if not kept.is_known:
+                with suppress(LastGoodDamaged):
+                    await in_thread(kept.directory.open)
+                kept.directory.index = kept.directory.head = None
+                kept.is_known = True
 
     async def save_snapshot(
         self, source: str, kept_file: FileMark | None, count: int, position: Position, held: Held = SAME
@@ -326,11 +351,14 @@ class LastGood:
 
 @dataclass(slots=True)
 class _Source:
-    """One source's directory, and how saving it went. `is_behind`: what is in force is not what is kept."""
+    """One source's directory, and how saving it went. `is_known`: what is in it was looked at. `is_behind`: what
+    is in force is not what is kept."""
 
     name: str
     directory: SourceDirectory
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    is_known: bool = False
     is_behind: bool = False
     retry_at_s: float = 0.0
     failures: int = 0

@@ -61,9 +61,17 @@ class Reader(Protocol):
 
 
 def quote(text: str) -> str:
-    """Text from the file as it may be shown: bounded, printable, without the credentials of a URL."""
-    text = re.sub(r"//[^/@]*@", "//***@", text)
+    """Text from the file as it may be shown: bounded, printable, without user, password and query of a URL."""
+    text = re.sub(r"(?s)//.*@", "//***@", text)
+    text = re.sub(r"(?s)(://[^?#]*[?#]).*", r"\1***", text)
     return repr(text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 3] + "...")
+
+
+def quote_url(text: str) -> str:
+    """As `quote`, of what should be a URL and may have lost its beginning."""
+    if "//" not in text:
+        text = re.sub(r"(?s).*@", "***@", text)
+    return quote(re.sub(r"(?s)([?#]).*", r"\1***", text))
 
 
 def join_path(path: str, key: str) -> str:

@@ -10,7 +10,7 @@ from typing import get_args
 
 from gatewayd.model import Mode
 from gatewayd.settings import model, values
-from gatewayd.settings.readers import Check, Found, Key, ListOf, OrNull, PairsOf, Reader, Section, Value
+from gatewayd.settings.readers import Check, Found, Key, ListOf, OrNull, PairsOf, Reader, Section, Value, quote_url
 from gatewayd.settings.tree import child_of
 
 
@@ -101,7 +101,7 @@ SOURCE = Section(
     {
         "name": Key("name", Value("a word such as national", values.parse_name)),
         "url": Key("url", Value("a URL such as file:/etc/gatewayd/registry.ndjson or https://registry.example/feed.csv",
-                                values.parse_source_url)),
+                                values.parse_source_url, quote_url)),
         "keys": Key("keys", ListOf(PATH, "a list of paths")),
         "allow_unsigned": Key("allow_unsigned", SWITCH),
         "allow_empty": Key("allow_empty", SWITCH),
@@ -109,7 +109,7 @@ SOURCE = Section(
         "max_bytes": Key("max_bytes", Value("a size from 1KiB to 64GiB such as 512MiB",
                                             partial(values.parse_size, low=1 << 10, high=64 << 30))),
         "proxy": Key("proxy", OrNull(
-            Value("a URL such as http://proxy.example:3128, or null", values.parse_proxy_url))),
+            Value("a URL such as http://proxy.example:3128, or null", values.parse_proxy_url, quote_url))),
         "ca_file": Key("ca_file", OrNull(PATH)),
     },
     checks=(

@@ -274,7 +274,8 @@ def parse_source_url(text: str) -> str:
         raise ValueError("is not a URL") from None
     check = _SCHEME_CHECKS.get(parts.scheme)
     if check is None:
-        raise ValueError(f"has the unknown scheme {parts.scheme[:16]}:" if parts.scheme else "has no scheme")
+        is_scheme = parts.scheme and ("//" in text or "@" not in text)  # else it may be a user's name
+        raise ValueError(f"has the unknown scheme {parts.scheme[:16]}:" if is_scheme else "has no scheme")
     check(text, parts, port)
     return text
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
-import shutil
-import socket
-import subprocess
+import http.client
+import time
 from collections.abc import Iterator
+from contextlib import closing
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
 import pytest
 
+from gatewayd.demo.cast import BANK, ELSEWHERE, EMBASSY, FAR, FREELANCER, registration
+from gatewayd.demo.traffic import flow_of, probe
+from gatewayd.model import Flow
 from gatewayd.registry.authoring.canonical import Canonicaliser
 from gatewayd.registry.authoring.database import RegistryDatabase
 from gatewayd.registry.authoring.publishing import PublishOptions, publish
@@ -26,26 +30,16 @@ from gatewayd.registry.notification import (
     load_verifying_keys,
     open_notification,
 )
-from gatewayd.registry.record import parse_record
+from gatewayd.registry.record import parse_record, registration_of
+from tests.support.lab_daemon import LabDaemon, holds
+from tests.support.nginx import NGINX, NOT_INSTALLED, Nginx
 
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 KEY = generate_key("national-2026")
 SESSION = "0b0f6a3e-6d0c-4b7e-9a53-1f2d3c4b5a69"
 NOW = 1_700_000_000.0
-CONFIG = """
-{user} worker_processes 1; daemon off; pid {prefix}/nginx.pid; error_log stderr;
-events {{ }}
-http {{
-    access_log off;
-    client_body_temp_path {prefix}/t1; proxy_temp_path {prefix}/t2; fastcgi_temp_path {prefix}/t3;
-    uwsgi_temp_path {prefix}/t4; scgi_temp_path {prefix}/t5;
-    include /etc/nginx/mime.types;
-    gzip on;
-    server {{ listen 127.0.0.1:{port}; root {directory}; }}
-}}
-"""
+_ports = count(34000)
 
-pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed (Debian: nginx-light)")
+pytestmark = pytest.mark.skipif(NGINX is None, reason=NOT_INSTALLED)
 
 
 @pytest.fixture(scope="module")
@@ -69,25 +63,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The origin of an nginx that was given its listening socket, so it can be asked before it has started."""
-    prefix = tmp_path_factory.mktemp("nginx")
-    assert NGINX is not None
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        config = prefix / "nginx.conf"
-        # Of root its workers would become another user, who cannot enter pytest's directories.
-        user = "user root;" if os.geteuid() == 0 else ""
-        config.write_text(CONFIG.format(prefix=prefix, port=port, directory=directory, user=user))
-        command = [NGINX, "-e", "stderr", "-p", str(prefix), "-c", str(config)]
-        environment = {**os.environ, "NGINX": f"{listener.fileno()};"}
-        with (prefix / "stderr").open("wb") as stderr:
-            server = subprocess.Popen(command, env=environment, pass_fds=[listener.fileno()], stderr=stderr)
-    try:
-        yield f"http://127.0.0.1:{port}"
-        assert server.poll() is None, (prefix / "stderr").read_text()
-    finally:
-        server.terminate()
-        server.wait(10)
+    with Nginx(directory, tmp_path_factory.mktemp("nginx")) as nginx:
+        yield nginx.url
 
 
 async def fetch(url: str, path: str, **headers: str) -> tuple[int, bytes, str]:
@@ -141,3 +118,91 @@ async def test_a_download_can_be_taken_up_again(url: str, directory: Path) -> No
     snapshot = (await served(url)).snapshot
     status, octets, _ = await fetch(url, snapshot.url, Range="bytes=100-")
     assert (status, octets) == (206, (directory / snapshot.url).read_bytes()[100:])
+
+
+# -- and a daemon --------------------------------------------------------------------------------------------------
+
+
+class Registry:
+    """A database and the directory that is published of it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory / "feed"
+        self._database = directory / "registry.db"
+
+    def publish(self, *records: dict[str, Any]) -> None:
+        """These are the registrations now, beside some that are always there: deltas shall be worth it."""
+        others = [registration(f"OTHER-{n}", "bpo", [f"39.36.{n // 250}.{n % 250}/32"]) for n in range(500)]
+        writer = Canonicaliser()
+        lines = [(each["id"], writer.line(registration_of(each))) for each in (*others, *records)]
+        with RegistryDatabase(self._database) as database:
+            database.apply(lines, at_s=time.time(), action="import", actor="lab", is_all=lambda: True)
+            options = PublishOptions(refresh=3600, retry=3600)
+            publish(database, self.directory, KEY, options, now=time.time(), fresh_session=SESSION)
+
+
+def of_bank() -> Flow:
+    return flow_of("39.32.0.5", FAR, "udp/4500", next(_ports))
+
+
+def of_embassy() -> Flow:
+    return flow_of("39.33.7.30", ELSEWHERE, "udp/1701", next(_ports))
+
+
+def of_freelancer() -> Flow:
+    return flow_of("39.34.55.123", ELSEWHERE, "udp/51900", next(_ports))
+
+
+def metrics(daemon: LabDaemon) -> str:
+    with daemon.lab.gateway.entered():
+        connection = http.client.HTTPConnection("127.0.0.1", 9480, timeout=10)
+        connection.connect()
+    with closing(connection):
+        connection.request("GET", "/metrics")
+        return connection.getresponse().read().decode()
+
+
+@pytest.mark.kernel
+def test_a_daemon_follows_what_nginx_serves_and_goes_on_while_it_is_down(daemon: LabDaemon, tmp_path: Path) -> None:
+    lab, registry = daemon.lab, Registry(tmp_path)
+    registry.publish(BANK, EMBASSY)
+    key = daemon.write_file("national.pub", KEY.public_text().encode())
+    (tmp_path / "nginx").mkdir()
+    with Nginx(registry.directory, tmp_path / "nginx", lab.gateway) as nginx:
+        url = f"{nginx.url}/notification.jws?token=secret"
+        source = {"name": "national", "url": url, "keys": [str(key)]}
+        scope = ["ipsec", "l2tp", "udp/51900-51999"]
+        daemon.configure(sources=[source], policy={"scope": scope}, registry={"refresh": "1h", "retry": "1h"})
+        daemon.start()
+        daemon.wait_ready()
+        assert probe(lab, [of_bank(), of_embassy(), of_freelancer()]) == ["passed", "passed", "rejected"]
+
+        registry.publish(BANK, FREELANCER)
+        assert daemon.ask("sync").returncode == 0
+        assert probe(lab, [of_bank(), of_embassy(), of_freelancer()]) == ["passed", "rejected", "passed"]
+
+        before = len(nginx.asked())
+        assert daemon.ask("sync").returncode == 0
+        assert holds(lambda: len(nginx.asked()) > before)
+        [again] = nginx.asked()[before:]
+        assert (again.status, again.path) == (304, "/notification.jws?token=secret")
+        assert again.etag.startswith('"')
+
+        nginx.kill()
+        assert daemon.ask("sync").returncode == 1
+        assert daemon.get("/readyz") == {"ready": True}
+        assert daemon.status()["sources"][0]["state"] == "failing"
+        assert probe(lab, [of_bank(), of_embassy(), of_freelancer()]) == ["passed", "rejected", "passed"]
+
+        registry.publish(BANK, FREELANCER, EMBASSY)
+        nginx.start()
+        assert daemon.ask("sync").returncode == 0
+        assert daemon.status()["sources"][0]["serial"] == 3
+        assert probe(lab, [of_bank(), of_embassy(), of_freelancer()]) == ["passed"] * 3
+        assert holds(lambda: f"/{SESSION}/3/delta.ndjson.gz" in [each.path for each in nginx.asked()])
+        snapshots = [each.path for each in nginx.asked() if "snapshot" in each.path]
+        assert snapshots == [f"/{SESSION}/1/snapshot.ndjson.gz"]
+
+        told = [daemon.log_text(), metrics(daemon), str(daemon.status()), str(daemon.explain(of_bank()))]
+        assert f"{nginx.url}/notification.jws" in told[0]
+        assert "secret" not in "".join(told)

@@ -38,26 +38,27 @@ MAY_IMPORT: dict[str, str] = {
     "owner": "errors log model settings registry allowlist reconcile kernel watch sweep source_facts",
     "answers": "gatewayd errors model registry allowlist compile watch api source_facts runners owner",
     "daemon": "gatewayd errors log notify model settings registry reconcile kernel watch api owner answers runners",
-    "demo": "errors model",
+    "demo": "errors model registry",
     "cli": "gatewayd errors model settings registry compile reconcile kernel api owner daemon demo runners",
     "__main__": "cli",
 }
 
 PURE = """
     gatewayd errors
-    model model.flow model.mask model.msisdn model.policy model.prefix model.registration model.service
+    model model.flow model.foreign model.mask model.msisdn model.policy model.prefix model.registration model.service
     model.transaction
     settings.load settings.model settings.readers settings.restart settings.schema settings.tree settings.values
-    registry.feed registry.feed_files registry.feed_outcome registry.feed_plan registry.guard registry.held
-    registry.inflate registry.kept registry.loss registry.override_file registry.overrides
-    registry.merge registry.notification registry.origin registry.prefixes registry.reading registry.record
-    registry.staleness
+    registry.feed registry.feed_answer registry.feed_files registry.feed_outcome registry.feed_plan
+    registry.guard registry.held registry.inflate registry.intervals registry.kept registry.loss
+    registry.override_file registry.overrides registry.merge registry.notification registry.origin
+    registry.prefixes registry.reading registry.record registry.staleness
     registry.authoring registry.authoring.canonical registry.authoring.layout registry.authoring.readers
     registry.authoring.schema
     allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule
-    compile compile.canary compile.desired compile.masks compile.ruleset
-    reconcile.dataplane reconcile.forecast reconcile.picture reconcile.steps
-    kernel kernel.attributes kernel.conntrack_codec kernel.fake kernel.tables_codec
+    compile compile.canary compile.desired compile.keys compile.masks compile.ruleset
+    reconcile.dataplane reconcile.forecast reconcile.generations reconcile.missing reconcile.picture
+    reconcile.steps reconcile.tally
+    kernel kernel.attributes kernel.conntrack_codec kernel.fake kernel.notices_codec kernel.tables_codec
     watch watch.aggregate watch.attribute watch.decode watch.event_filter
     api api.metrics api.parameters api.queries api.views
     demo demo.packets demo.world
@@ -69,15 +70,16 @@ IO = """
     log notify
     settings settings.file
     registry registry.feed_source registry.fetch registry.file_source registry.files registry.kept_files
-    registry.kept_sink registry.overrides_dir registry.sources registry.store
+    registry.kept_sink registry.key_files registry.overrides_dir registry.pacing registry.route
+    registry.sources registry.store
     registry.authoring.database registry.authoring.disk registry.authoring.importing
     registry.authoring.publishing registry.authoring.serving
-    reconcile reconcile.loop
-    kernel.conntrack kernel.netlink kernel.nft kernel.tables
+    reconcile reconcile.loop reconcile.verify
+    kernel.conntrack kernel.netlink kernel.nft kernel.notices kernel.tables
     watch.source
     api.app
-    demo.announced demo.cast demo.gateway demo.handshake demo.keep demo.lab demo.namespace demo.scenario demo.stage
-    demo.stream demo.tap demo.traffic
+    demo.announced demo.cast demo.gateway demo.handshake demo.keep demo.lab demo.namespace demo.registry
+    demo.registry_acts demo.scenario demo.stage demo.stream demo.tap demo.traffic
 """
 
 COMPOSITION = """
@@ -98,7 +100,7 @@ HARMLESS = {"io": {"BytesIO", "StringIO"}, "os": {"strerror"}, "sys": {"byteorde
 """What pure modules may use of those, name by name."""
 
 THIRD_PARTY: dict[str, str] = {
-    "aiohttp": "registry.fetch registry.feed_source registry.authoring.serving api.app cli.client",
+    "aiohttp": "registry.fetch registry.feed_source registry.route registry.authoring.serving api.app cli.client",
     "click": "cli.*",
     "joserfc": "registry.notification",
     "msgspec": "*",
@@ -109,7 +111,7 @@ THIRD_PARTY: dict[str, str] = {
     "uvloop": "cli.run",
     "watchfiles": "registry.file_source registry.overrides_dir",
     "yaml": "settings.load",
-    "yarl": "registry.fetch registry.feed_source",
+    "yarl": "registry.fetch registry.feed_source registry.route",
 }
 """Where each library may be imported."""
 PURE_LIBRARIES = frozenset({"joserfc", "msgspec", "prometheus_client", "pytricia", "yaml"})

@@ -21,7 +21,10 @@ class Disk:
         """Called before each step."""
 
     def write(self, path: Path, pieces: Iterable[bytes], mode: int = 0o644) -> None:
-        """Replaces `path`, making directories that are missing. Raises OSError; what was there stays then."""
+        """Replaces `path`, making directories that are missing. Raises OSError; what was there stays then.
+
+        What is written again within a second is dated a second later: the ETag of nginx is size and second.
+        """
         self._make_directory(path.parent)
         temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
         try:
@@ -34,6 +37,7 @@ class Disk:
                 stream.flush()
                 self.step("fsync", temporary)
                 os.fsync(descriptor)
+                _date_after(path, descriptor)
             self.step("rename", path)
             os.replace(temporary, path)
         except OSError:
@@ -64,6 +68,14 @@ class Disk:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _date_after(path: Path, descriptor: int) -> None:
+    """The open file is of a later second than what is at `path`."""
+    with suppress(FileNotFoundError):
+        after_s = int(path.stat().st_mtime) + 1
+        if os.fstat(descriptor).st_mtime < after_s:
+            os.utime(descriptor, (after_s, after_s))
 
 
 @contextmanager

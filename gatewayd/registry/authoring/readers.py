@@ -75,9 +75,9 @@ class _WritableParser(RecordParser):
 
     __slots__ = ()
 
-    def _time(self, field: str, text: str | None, if_absent: float) -> float:
-        moment_s = super()._time(field, text, if_absent)
-        if text is not None and not FIRST_TIME_S <= moment_s <= LAST_TIME_S:
+    def _time(self, field: str, text: str) -> float:
+        moment_s = super()._time(field, text)
+        if not FIRST_TIME_S <= moment_s <= LAST_TIME_S:
             raise RecordRejected("bad_time", field, "is beyond the years 1 to 9999 in UTC")
         return moment_s
 

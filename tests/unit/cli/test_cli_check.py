@@ -9,6 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from gatewayd.cli.check import DEFAULT_CONFIG, command
+from gatewayd.registry.notification import generate_key
+from tests.support.authority import Authority
+from tests.support.feeds import KEY
 
 LAB = 'registry: {sources: [{name: lab, url: "file:/lab.csv", allow_unsigned: true}]}\n'
 
@@ -50,7 +53,7 @@ def test_every_fault_goes_to_stderr(bad: str) -> None:
 def test_json_says_ok(good: str) -> None:
     result = CliRunner().invoke(command, ["--json", good])
     assert result.exit_code == 0
-    assert json.loads(result.stdout) == {"ok": True, "faults": []}
+    assert json.loads(result.stdout) == {"ok": True, "faults": [], "warnings": []}
 
 
 def test_json_has_the_faults(bad: str) -> None:
@@ -80,3 +83,114 @@ def test_without_a_path_the_installed_file_is_checked(monkeypatch: pytest.Monkey
     monkeypatch.setattr("gatewayd.cli.check.DEFAULT_CONFIG", good)
     assert DEFAULT_CONFIG == "/etc/gatewayd/gatewayd.yaml"
     assert CliRunner().invoke(command, []).stdout.startswith(f"{good}: ok (")
+
+
+# -- files that it names -----------------------------------------------------------------------------------------
+
+SIGNED = """\
+registry:
+  local: {directory}/local.d
+  sources:
+    - name: national
+      url: https://registry.example/notification.jws
+      keys:
+        - {directory}/good.pub
+        - {directory}/none.pub
+      ca_file: {directory}/none.pem
+    - {{name: lab, url: "file:/lab.csv", allow_unsigned: true}}
+"""
+PIN = "{id: LOCAL-1, category: bank, clients: [203.0.113.0/28], comment: by phone}"
+
+
+@pytest.fixture
+def signed(tmp_path: Path) -> Path:
+    """Whose second file of keys and whose file of authorities are not there."""
+    path = tmp_path / "signed.yaml"
+    path.write_text(SIGNED.format(directory=tmp_path))
+    (tmp_path / "good.pub").write_text(KEY.public_text())
+    (tmp_path / "local.d").mkdir()
+    (tmp_path / "local.d" / "10-good.yaml").write_text(f"pins: [{PIN}]\n")
+    return path
+
+
+def expected_warnings(path: Path) -> list[str]:
+    directory = path.parent
+    return [
+        f"{path}:8:11: registry.sources[0].keys[1]: warning: {directory}/none.pub: No such file or directory, "
+        "expected a file of public keys (a JWK or a JWK set)",
+        f"{path}:9:16: registry.sources[0].ca_file: warning: ca_file {directory}/none.pem cannot be read: "
+        "No such file or directory, expected PEM certificates",
+    ]
+
+
+def test_files_that_sources_need_and_cannot_have_are_warnings(signed: Path) -> None:
+    """The daemon starts without them, with the last good: a check before its start must not be in the way."""
+    result = CliRunner().invoke(command, [str(signed)])
+    assert result.exit_code == 0
+    assert result.stderr.splitlines() == expected_warnings(signed)
+    assert result.stdout.startswith(f"{signed}: ok (2 sources, ")
+    result = CliRunner().invoke(command, ["--json", str(signed)])
+    assert json.loads(result.stdout) == {"ok": True, "faults": [], "warnings": expected_warnings(signed)}
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"\xff", "is not UTF-8"),
+        (b"PUBLIC KEY", "not JSON"),
+        (KEY.private_text().encode(), "private key"),
+        (generate_key(KEY.kid).public_text().encode(), "another key in another file"),
+    ],
+)
+def test_a_file_of_keys_that_is_none_is_said(signed: Path, content: bytes, why: str) -> None:
+    (signed.parent / "none.pub").write_bytes(content)
+    line = CliRunner().invoke(command, [str(signed)]).stderr.splitlines()[0]
+    assert line.startswith(f"{signed}:8:11: registry.sources[0].keys[1]: warning: {signed.parent}/none.pub: ")
+    assert why in line
+
+
+def test_files_that_are_right_are_not_mentioned(signed: Path) -> None:
+    (signed.parent / "none.pub").write_text(generate_key("national-2").public_text())
+    (signed.parent / "none.pem").write_bytes(Authority(signed.parent).ca_file.read_bytes())
+    result = CliRunner().invoke(command, [str(signed)])
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_faults_of_every_file_of_local_overrides_come_with_their_places(signed: Path) -> None:
+    local = signed.parent / "local.d"
+    (local / "20-bad.yaml").write_text("pins:\n  - {id: LOCAL-2, clients: [10.0.0.1/8], comment: x}\nfilter: []\n")
+    (local / "30-worse.yaml").write_text("pins: [\n")
+    result = CliRunner().invoke(command, [str(signed)])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    places = [line.partition(": ")[0] for line in result.stderr.splitlines()]
+    assert places[:3] == [f"{local}/20-bad.yaml:2:5", f"{local}/20-bad.yaml:2:29", f"{local}/20-bad.yaml:3:1"]
+    assert places[3].startswith(f"{local}/30-worse.yaml:2:")
+    assert result.stderr.splitlines()[4:] == expected_warnings(signed)
+
+
+def test_a_fault_of_the_file_itself_hides_nothing_of_what_it_names(signed: Path) -> None:
+    signed.write_text(signed.read_text() + "mode: reject\n")
+    (signed.parent / "local.d" / "20-bad.yaml").write_text("1\n")
+    result = CliRunner().invoke(command, ["--json", str(signed)])
+    assert result.exit_code == 2
+    answer = json.loads(result.stdout)
+    assert [fault.partition(": ")[0] for fault in answer["faults"]] == [
+        f"{signed}:11:1",
+        f"{signed.parent}/local.d/20-bad.yaml:1:1",
+    ]
+    assert answer["warnings"] == expected_warnings(signed)
+
+
+def test_what_is_no_path_is_a_fault_and_not_looked_at(signed: Path) -> None:
+    text = signed.read_text().replace(f"- {signed.parent}/good.pub", "- [x]")
+    signed.write_text(text.replace(f"{signed.parent}/", ""))
+    result = CliRunner().invoke(command, [str(signed)])
+    assert result.exit_code == 2
+    assert "warning" not in result.stderr
+    assert len(result.stderr.splitlines()) == 4
+
+
+def test_a_file_that_is_no_yaml_is_one_fault(signed: Path) -> None:
+    signed.write_text("registry: [\n")
+    assert len(CliRunner().invoke(command, [str(signed)]).stderr.splitlines()) == 1

@@ -194,6 +194,17 @@ def test_issued_at_never_goes_backwards_but_follows_a_clock_that_was_wrong(regis
     assert registry.publish(NOW).notification.issued_at == NOW
 
 
+def test_two_notifications_are_never_of_the_same_second(registry: Registry) -> None:
+    """nginx would give both the same ETag, and gateways would take the second for the first."""
+    seconds = []
+    for step in range(4):
+        registry.put("PK-0001", host=step)
+        registry.publish(NOW + step)
+        seconds.append(int((registry.directory / "notification.jws").stat().st_mtime))
+    assert len(set(seconds)) == 4
+    assert seconds == sorted(seconds)
+
+
 def test_the_same_registry_gives_the_same_bytes(registry: Registry, tmp_path: Path) -> None:
     registry.publish()
     (tmp_path / "other").mkdir()

@@ -34,7 +34,6 @@ from gatewayd.registry.feed_files import HeldRegistrations
 from gatewayd.registry.feed_outcome import (
     SNAPSHOT_REASONS,
     DeltaRead,
-    FeedIntervals,
     FeedLimits,
     FeedPosition,
     FeedRequest,
@@ -44,6 +43,7 @@ from gatewayd.registry.feed_outcome import (
     Unchanged,
 )
 from gatewayd.registry.feed_plan import MOST_CHAIN_FAILURES
+from gatewayd.registry.intervals import FeedIntervals
 from gatewayd.registry.merge import SLICE, run_slices
 from gatewayd.registry.notification import LARGEST_BYTES, generate_key, load_verifying_keys
 from tests.support.feeds import (

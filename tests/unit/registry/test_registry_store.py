@@ -513,6 +513,41 @@ async def test_a_state_directory_that_cannot_be_made_is_a_failure_like_any_other
     assert kept.state_of("lab").failures == 1
 
 
+async def test_a_source_that_comes_back_begins_anew(tmp_path: Path) -> None:
+    """It was not configured at the start, so nothing of it was loaded; then a reload brought it back."""
+    for save in (save_one, save_delta):
+        before = last_good(RealFiles(), tmp_path)
+        await before.load("lab")
+        await save(before)
+    now = last_good(RealFiles(), tmp_path)
+    assert not await now.save_delta("lab", delta_of(registry("d")), at(3), after=at(2))
+    assert await now.save_reading("lab", THREE, at(9))
+    assert state_of(await load(RealFiles(), tmp_path)) == (THREE, at(9), None)
+    assert len(os.listdir(tmp_path / "registry" / "lab")) == 2
+
+
+async def test_a_source_that_comes_back_to_damage_begins_anew(tmp_path: Path) -> None:
+    await save_one(last_good(RealFiles(), tmp_path))
+    (tmp_path / "registry" / "lab" / "index.json").write_bytes(b"{")
+    assert await last_good(RealFiles(), tmp_path).save_reading("lab", TWO, at(9))
+    assert state_of(await load(RealFiles(), tmp_path)) == (TWO, at(9), None)
+
+
+async def test_what_is_kept_of_sources_that_are_not_configured_is_named_and_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    kept = last_good(RealFiles(), tmp_path)
+    await kept.say_unused(["lab"])
+    for name in ("lab", "old", "another"):
+        await kept.save_reading(name, ONE, at(1))
+    await kept.say_unused(["lab", "national"])
+    said = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "store.unused"]
+    root = tmp_path / "registry"
+    assert said == [{"source": name, "directory": str(root / name)} for name in ("another", "old")]
+    assert state_of(await load(RealFiles(), tmp_path)) == (ONE, at(1), None)
+
+
 async def test_a_delta_to_what_is_not_kept_is_not_kept(tmp_path: Path) -> None:
     kept = last_good(RealFiles(), tmp_path)
     assert kept.needs_reading("lab")

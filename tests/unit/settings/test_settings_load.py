@@ -275,6 +275,31 @@ def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:
     assert "secret" not in faults[0]
 
 
+WHOLE = [
+    "https://registry.example:0/feed?token=secret",
+    "https://registry.example/fe ed?token=secret",
+    "https://joe:se/cr@secret@registry.example/",
+    "https://[::1/feed?token=secret",
+    "ftp://joe:secret@registry.example/feed",
+    "https://registry.example/feed?token=secret",
+]
+IN_PART = ["joe:secret@registry.example/feed", "registry.example/feed?token=secret"]
+
+
+@pytest.mark.parametrize(
+    ("key", "url"),
+    [(key, url) for key in ("name", "url", "proxy", "ca_file", "format", "nonsense") for url in WHOLE]
+    + [(key, url) for key in ("url", "proxy") for url in IN_PART],
+)
+def test_no_fault_repeats_a_secret_of_a_url_wherever_it_stands(key: str, url: str) -> None:
+    """One that is not whole, where a URL should stand at least."""
+    keys = {"name": "lab", "url": "https://registry.example/", "allow_unsigned": "1"} | {key: f"'{url}'"}
+    source = ", ".join(f"{name}: {text}" for name, text in keys.items())
+    faults = "\n".join(faults_of(f"registry: {{sources: [{{{source}}}]}}"))
+    assert "joe" not in faults
+    assert "secret" not in faults
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [

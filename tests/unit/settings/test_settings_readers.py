@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import pytest
+
 from gatewayd.settings.readers import (
     FAULTY,
     Found,
@@ -15,6 +17,7 @@ from gatewayd.settings.readers import (
     join_path,
     keep_private,
     quote,
+    quote_url,
 )
 from gatewayd.settings.tree import MappingNode, Place, ScalarNode
 
@@ -50,6 +53,23 @@ def test_a_quote_is_bounded_printable_and_without_credentials() -> None:
     assert quote("x" * 100) == repr("x" * 57 + "...")
     assert quote("\ud800\n") == r"'\ud800\n'"
     assert quote("htps://joe:secret@x/") == "'htps://***@x/'"
+    assert quote("https://joe:se/c@ret@x/feed?token=secret\n#s") == "'https://***@x/feed?***'"
+    assert quote("https://x/feed#secret") == "'https://x/feed#***'"
+    assert quote("what? joe@x") == "'what? joe@x'"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://joe:secret@x/feed?token=secret", "'https://***@x/feed?***'"),
+        ("joe:secret@x/feed?token=secret", "'***@x/feed?***'"),
+        ("//joe:secret@x", "'//***@x'"),
+        ("x/feed?token=secret", "'x/feed?***'"),
+        ("ftp:x", "'ftp:x'"),
+    ],
+)
+def test_a_url_is_quoted_without_its_secrets_even_if_it_is_none(text: str, shown: str) -> None:
+    assert quote_url(text) == shown
 
 
 def test_a_private_value_is_not_repeated_in_its_fault() -> None:

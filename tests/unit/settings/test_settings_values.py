@@ -146,6 +146,8 @@ REFUSED: list[tuple[Callable[[str], object], str, str]] = [
     (values.parse_source_url, "http://registry.example:99999/", "is not a URL"),
     (values.parse_source_url, "/etc/lab.csv", "has no scheme"),
     (values.parse_source_url, "ftp://registry.example/", "has the unknown scheme ftp:"),
+    (values.parse_source_url, "ftp:registry", "has the unknown scheme ftp:"),
+    (values.parse_source_url, "joe:secret@registry.example", "has no scheme"),
     (values.parse_source_url, "file:lab.csv", "does not have an absolute path"),
     (values.parse_source_url, "file://etc/lab.csv", "names a host"),
     (values.parse_source_url, "file:/etc/", "names a directory"),
