@@ -147,6 +147,7 @@ class Daemon:
     async def _restore_and_read(self) -> None:
         """The last good before the network."""
         await self._owner.restore()
+        await self._store.say_unused(self._owner.sources)
         self._use_sources(self._group)
 
     def _confirmed_at(self, name: str) -> float:
@@ -224,6 +225,7 @@ class Daemon:
         await self._owner.use_sources({each.name: each.url for each in settings.registry.sources})
         self._owner.reload(settings)
         self._use_sources(self._group)
+        await self._store.say_unused(self._owner.sources)
         log.info("reload.done")
 
     # -- pulse ---------------------------------------------------------------------------------------------
