@@ -1,0 +1,279 @@
+"""Rubbish, and good input gone bad, into whatever of the registry reads bytes: only declared errors come out.
+
+Beside the unit tests, which do this for notifications, keys, records, deltas and the configuration
+(`test_registry_notification`, `…_record`, `…_feed`, `test_settings_load`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatewayd.errors import FeedRefused, OverridesInvalid, SourceFailed, SourceTooLarge, SourceUnusable
+from gatewayd.model import Registration
+from gatewayd.registry.feed_files import Changes, DeltaReader, FileReading
+from gatewayd.registry.feed_outcome import FeedPosition
+from gatewayd.registry.feed_source import resumed_position
+from gatewayd.registry.inflate import PIECE_BYTES, GzipDamaged, Inflater
+from gatewayd.registry.kept import (
+    Damaged,
+    FileMark,
+    FrameHead,
+    Index,
+    Position,
+    decode_frame,
+    decode_index,
+    encode_delta,
+    encode_frame,
+    encode_index,
+)
+from gatewayd.registry.merge import run_slices
+from gatewayd.registry.notification import SnapshotRef
+from gatewayd.registry.override_file import parse_overrides
+from gatewayd.registry.overrides_dir import read_overrides
+from gatewayd.registry.reading import CsvReader, NdjsonReader, ReadLimits
+from gatewayd.registry.record import FIELDS, REASONS, registration_of
+from gatewayd.registry.store import LastGood, Restored
+from tests.support.fake_files import STATE, FakeFiles
+from tests.support.feeds import fields_of, line_of, sha256, upsert, withdraw
+
+LIMITS = ReadLimits(max_bytes=300_000, max_records=20)
+PREVIOUS = {id: registration_of(fields_of(id)) for id in ("a", "b", "c")}
+
+
+@st.composite
+def spoiled(draw: st.DrawFn, content: bytes) -> bytes:
+    """Good bytes with some bytes changed, put in or taken out, cut short, or followed by others."""
+    octets = bytearray(content)
+    for _ in range(draw(st.integers(1, 3))):
+        start = draw(st.integers(0, len(octets)))
+        length = draw(st.sampled_from((0, 1, 2, 40, len(octets))))
+        octets[start : start + length] = draw(st.binary(max_size=4))
+    return bytes(octets)
+
+
+# -- gzip ----------------------------------------------------------------------------------------------------
+
+PACKED = gzip.compress(b"".join(line_of(fields_of(id)) for id in "abc"), mtime=0)
+
+
+@given(
+    st.binary(max_size=300) | spoiled(PACKED) | spoiled(PACKED).map(lambda octets: PACKED + octets), st.booleans()
+)
+def test_what_is_inflated_comes_in_bounded_pieces_or_is_damaged(octets: bytes, must_be_gzip: bool) -> None:
+    inflater = Inflater(must_be_gzip)
+    with suppress(GzipDamaged):
+        for start in range(0, len(octets), 50):
+            assert all(len(piece) <= PIECE_BYTES for piece in inflater.feed(octets[start : start + 50]))
+        assert len(inflater.finish()) <= 1
+        assert inflater.is_whole() in (True, False)
+
+
+@given(st.binary(max_size=200) | spoiled(PACKED), st.booleans())
+def test_a_file_of_a_feed_is_read_or_refused(octets: bytes, is_delta: bool) -> None:
+    """Its size and hash being as stated: what a registry signed that has gone mad."""
+    changes: Changes = {}
+    reader = (
+        DeltaReader("lab", 2, LIMITS, PREVIOUS, changes, is_exact=True)
+        if is_delta
+        else NdjsonReader("lab", LIMITS, PREVIOUS)
+    )
+    file = FileReading("snapshot", SnapshotRef("x", sha256(octets), len(octets), 3), reader, LIMITS)
+    with suppress(FeedRefused):
+        run_slices(file.feed(octets))
+        file.finish()
+        assert reader.rejected.keys() <= set(REASONS)
+
+
+# -- lines ---------------------------------------------------------------------------------------------------
+
+HEADER = (",".join(FIELDS) + "\n").encode()
+NDJSON = b"".join(line_of(fields_of(id)) for id in PREVIOUS)
+CSV = HEADER + b"".join(b"%s,bank,active,203.0.113.0/28,,,,,\n" % id.encode() for id in PREVIOUS)
+DELTA = b"".join(map(line_of, (upsert("d"), withdraw("a"), upsert("b", "203.0.113.64/28"))))
+
+
+@given(st.binary(max_size=300) | spoiled(NDJSON))
+def test_ndjson_is_read_or_refused_as_a_whole(octets: bytes) -> None:
+    read(NdjsonReader("lab", LIMITS, PREVIOUS), octets)
+
+
+@given(st.binary(max_size=300) | spoiled(CSV) | st.binary(max_size=200).map(lambda octets: HEADER + octets))
+def test_csv_is_read_or_refused_as_a_whole(octets: bytes) -> None:
+    read(CsvReader("lab", LIMITS, PREVIOUS), octets)
+
+
+def read(reader: NdjsonReader, octets: bytes) -> None:
+    try:
+        reader.feed(octets)
+        reader.finish()
+    except (SourceTooLarge, SourceUnusable):
+        return
+    assert reader.rejected.keys() <= set(REASONS)
+    assert len(reader.registrations) - reader.kept + reader.rejected.total() == reader.records
+
+
+@given(st.binary(max_size=200) | spoiled(DELTA))
+def test_a_delta_is_read_or_refused(octets: bytes) -> None:
+    changes: Changes = {}
+    reader = DeltaReader("lab", 2, LIMITS, PREVIOUS, changes, is_exact=True)
+    with suppress(FeedRefused, SourceFailed):
+        reader.feed(octets)
+        reader.finish()
+        assert all(id in PREVIOUS for id, registration in changes.items() if registration is None)
+
+
+DAMAGE = st.one_of(
+    st.binary(min_size=1, max_size=40), st.sampled_from([b"\0", b"\xff", b'"', b",", b"x" * 70_000, b"}", b"{"])
+).filter(lambda octets: b"\n" not in octets)
+
+
+@given(DAMAGE, st.booleans(), st.booleans())
+def test_a_record_that_was_good_and_can_still_be_told_by_its_id_is_not_lost(
+    damage: bytes, is_csv: bool, is_put_in: bool
+) -> None:
+    good, mark = (CSV, b"bank,active") if is_csv else (NDJSON, b'"bank"')
+    lines = good.splitlines(keepends=True)
+    place = -2  # the record of b
+    head, _, tail = lines[place].partition(mark)
+    lines[place] = head + damage + (mark if is_put_in else b"") + tail
+    reader = (CsvReader if is_csv else NdjsonReader)("lab", ReadLimits(), PREVIOUS)
+    with suppress(SourceUnusable):  # a quote that is never closed
+        reader.feed(b"".join(lines))
+        reader.finish()
+        assert reader.registrations.keys() >= PREVIOUS.keys()
+
+
+# -- local overrides -----------------------------------------------------------------------------------------
+
+OVERRIDES = """\
+pins:
+  - {id: LOCAL-1, category: bank, clients: [203.0.113.0/28], services: [ipsec], comment: "phone", until: null}
+filters:
+  - {id: PK-1, comment: compromised, until: 2030-01-01T00:00:00Z}
+  - {prefix: 198.51.100.0/24, comment: hijacked}
+"""
+YAML_BITS = st.sampled_from(
+    [*"{}[]:,-?&*!|>'\"%@`#~ \n\t", "\n  ", ": ", "- ", "---\n", "<<: ", "&a ", "*a", "!!binary ", "\\U", "null",
+     "pins", "filters", "id", "prefix", "clients", "comment", "until", "1", "é", "\ud800", "\x85", "\ufeff"]
+)  # fmt: skip
+
+
+@st.composite
+def overrides_gone_bad(draw: st.DrawFn) -> str:
+    text = OVERRIDES
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(text)))
+        text = text[:start] + draw(YAML_BITS) + text[start + draw(st.integers(0, 6)) :]
+    return text
+
+
+@given(st.text(max_size=80) | st.lists(YAML_BITS).map("".join) | overrides_gone_bad())
+def test_overrides_are_read_or_have_faults(text: str) -> None:
+    faults: tuple[str, ...] = ("x.yaml: none",)
+    try:
+        file = parse_overrides(text, "x.yaml", "x.yaml")
+        assert len({pin.id for pin in file.pins}) == len(file.pins)
+    except OverridesInvalid as error:
+        faults = error.faults
+    assert faults
+    assert all(fault.startswith("x.yaml:") and fault.isprintable() for fault in faults)
+
+
+@settings(max_examples=50)
+@given(st.binary(max_size=100) | spoiled(OVERRIDES.encode()))
+def test_a_file_of_overrides_is_read_or_has_faults(octets: bytes) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "x.yaml").write_bytes(octets)
+        reading = read_overrides(Path(directory))
+    assert len(reading.files) == (not reading.faults)
+
+
+# -- the last good -------------------------------------------------------------------------------------------
+
+SESSION = "6b9a7f0e-0000-4000-8000-000000000001"
+INDEX = encode_index(Index(1, 3, Position(SESSION, 1), 5.0, 3, FileMark("snapshot-3.gz", 9, "00" * 32)))
+FRAME = encode_frame(FrameHead(Position(SESSION, 2), 6.0), encode_delta(PREVIOUS.values(), ["d"]))
+
+
+@given(st.binary(max_size=200) | spoiled(INDEX))
+def test_an_index_is_what_was_written_or_damaged(octets: bytes) -> None:
+    try:
+        index = decode_index(octets)
+    except Damaged:
+        return
+    assert encode_index(index) == octets == INDEX
+
+
+@given(st.binary(min_size=1, max_size=200) | spoiled(FRAME) | spoiled(FRAME).map(lambda octets: FRAME + octets))
+def test_a_frame_is_what_was_written_or_damaged(octets: bytes) -> None:
+    with suppress(Damaged):
+        offset = 0
+        while offset < len(octets):
+            frame = decode_frame(octets, offset)
+            assert octets[offset : frame.end] == FRAME
+            offset = frame.end
+
+
+@given(st.binary(max_size=100) | spoiled(msgspec.json.encode(FeedPosition(SESSION, 1, 1.0, "a" * 64))))
+def test_a_position_is_gone_on_from_or_of_no_use(octets: bytes) -> None:
+    position = resumed_position(Position(SESSION, 1, resume=octets))
+    assert position is None or (position.session, position.serial) == (SESSION, 1)
+
+
+def registry(*ids: str) -> dict[str, Registration]:
+    return {id: registration_of(fields_of(id)) for id in ids}
+
+
+HISTORY = (registry("a", "b"), registry("a", "b", "c"), registry("a", "c"))
+"""What was in force at the serials 1, 2 and 3."""
+
+
+async def saved() -> FakeFiles:
+    """A snapshot, two deltas, and something that the guard held at each."""
+    files = FakeFiles()
+    kept = LastGood(STATE, clock=lambda: 5.0, stopwatch=lambda: 0.0, files=files)
+    first, second, third = (Position(SESSION, serial) for serial in (1, 2, 3))
+    assert await kept.save_reading("lab", HISTORY[0], first, b"held 1")
+    assert await kept.save_delta(
+        "lab", encode_delta(registry("c").values(), ()), second, after=first, held=b"held 2"
+    )
+    assert await kept.save_delta("lab", encode_delta((), ["b"]), third, after=second, held=b"held 3")
+    return files
+
+
+SAVED = asyncio.run(saved())
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_whatever_becomes_of_its_files_the_last_good_is_one_that_was(data: st.DataObject) -> None:
+    files = SAVED.after_kill()
+    for path in data.draw(st.lists(st.sampled_from(sorted(files.names)), min_size=1, max_size=3, unique=True)):
+        inode = files.names[path]
+        if data.draw(st.integers(0, 5)):
+            files.contents[inode] = data.draw(st.binary(max_size=60) | spoiled(files.contents[inode]))
+        else:
+            del files.names[path]
+
+    async def load_and_save() -> Restored:
+        kept = LastGood(STATE, clock=lambda: 5.0, stopwatch=lambda: 0.0, files=files)
+        found = await kept.load("lab")
+        assert await kept.save_reading("lab", HISTORY[2], Position(SESSION, 9), None)
+        again = await LastGood(STATE, clock=lambda: 5.0, stopwatch=lambda: 0.0, files=files).load("lab")
+        assert (again.registrations, again.damage) == (HISTORY[2], None)
+        return found
+
+    restored = asyncio.run(load_and_save())
+    assert restored.held in (None, b"held 1", b"held 2", b"held 3")
+    if restored.position is None:
+        assert restored.registrations == {}
+    else:
+        assert restored.registrations == HISTORY[restored.position.serial - 1]

@@ -1,0 +1,195 @@
+"""A gateway on a bad registry: real runner, HTTP client, owner, guard and store, and a kernel in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+
+from gatewayd.compile.masks import compile_elements
+from gatewayd.kernel.fake import FakeTables
+from gatewayd.model import Registration
+from gatewayd.owner import Owner
+from gatewayd.registry.feed_source import FeedRunner, resumed_position
+from gatewayd.registry.fetch import FetchLimits, Session, open_session
+from gatewayd.registry.files import RealFiles
+from gatewayd.registry.sources import SourceRunner
+from gatewayd.registry.store import LastGood
+from gatewayd.settings.model import (
+    PolicySettings,
+    RegistrySettings,
+    RemovalLimit,
+    Settings,
+    ShrinkGuardSettings,
+    SourceSettings,
+)
+from gatewayd.source_facts import SourceFacts
+from tests.support.bad_input import MAX_BYTES
+from tests.support.bad_registry import BadRegistry
+from tests.support.fake_conntrack import FakeConntrack
+from tests.support.manual_clock import ManualClock
+from tests.support.owning import Owning
+
+SOURCE = "national"
+IMPATIENT = FetchLimits(max_bytes=MAX_BYTES, connect_timeout_s=5.0, read_timeout_s=0.3, total_timeout_s=0.6)
+
+
+class HostClock(ManualClock):
+    """The host's time, and what `advance` adds to it."""
+
+    def __init__(self) -> None:
+        super().__init__(0.0)
+
+    def __call__(self) -> float:
+        return time.time() + self.elapsed_s
+
+    def stopwatch(self) -> float:
+        return time.monotonic() + self.elapsed_s
+
+
+class RefusingFiles(RealFiles):
+    """The host's file system, until it is told to be full or read-only."""
+
+    def __init__(self) -> None:
+        self._is_full = self._is_read_only = False
+
+    def fill(self) -> None:
+        self._is_full = True
+
+    def make_read_only(self) -> None:
+        self._is_read_only = True
+
+    def mend(self) -> None:
+        self._is_full = self._is_read_only = False
+
+    def _check(self, *, takes_space: bool = False) -> None:
+        if self._is_read_only:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        if self._is_full and takes_space:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def make_directory(self, path: Path) -> None:
+        self._check()
+        super().make_directory(path)
+
+    def create(self, path: Path) -> int:
+        self._check()
+        return super().create(path)
+
+    def open_at(self, path: Path, size_bytes: int) -> int:
+        self._check()
+        return super().open_at(path, size_bytes)
+
+    def write(self, descriptor: int, content: bytes) -> None:
+        self._check(takes_space=True)
+        super().write(descriptor, content)
+
+    def rename(self, old: Path, new: Path) -> None:
+        self._check()
+        super().rename(old, new)
+
+    def unlink(self, path: Path) -> None:
+        self._check()
+        super().unlink(path)
+
+
+class Place:
+    """What outlives a daemon: a directory, a kernel, a registry and the time."""
+
+    def __init__(self, directory: Path, registry: BadRegistry, clock: HostClock) -> None:
+        self.directory = directory
+        self.registry = registry
+        self.clock = clock
+        self.disk = RefusingFiles()
+        self.tables = FakeTables()
+
+
+class FedGateway(Owning):
+    """`runner` and `store` as the daemon has them. Use `fed_gateway`."""
+
+    def __init__(self, place: Place, source: SourceSettings) -> None:
+        guard = ShrinkGuardSettings(RemovalLimit(fraction=0.05), min_removed=3)
+        registry = RegistrySettings((source,), local=None, shrink_guard=guard)
+        settings = Settings(registry, PolicySettings(mode="reject", drain_s=60.0))
+        conntrack = FakeConntrack()
+        super().__init__(place.clock, settings, place.tables, conntrack)
+        self.place = place
+        self.source = source
+        self.store = LastGood(place.directory, clock=place.clock, stopwatch=place.clock.stopwatch, files=place.disk)
+        self.owner = Owner(settings, self.reconciler, conntrack, clock=place.clock, store=self.store)  # type: ignore[arg-type]
+        self.sweeper = self.owner.sweeper
+        self.runner: FeedRunner | SourceRunner
+
+    @property
+    def facts(self) -> SourceFacts:
+        return self.owner.sources[SOURCE]
+
+    async def start(self, session: Session, fetch_limits: FetchLimits | None = None) -> None:
+        """What the daemon does before it asks the network."""
+        self.reconciler.found((await self.tables.read_table()).tag)
+        await self.owner.restore()
+        known = self.owner.restored.pop(SOURCE)
+        if self.source.is_signed:
+            resume = resumed_position(known.position)
+            self.runner = FeedRunner(
+                SOURCE,
+                self.source.url,
+                keys=self.source.keys,
+                deliver=self.owner.deliver,
+                clock=self.clock,
+                randomness=Random(7),
+                session=session,
+                max_bytes=self.source.max_bytes,
+                keeper=self.store,
+                resume=resume,
+                previous=known.registrations if resume is not None else None,
+                fetch_limits=fetch_limits,
+            )
+        else:
+            self.runner = SourceRunner(
+                SOURCE,
+                self.source.url,
+                deliver=self.owner.deliver,
+                clock=self.clock,
+                randomness=Random(7),
+                session=session,
+                max_bytes=self.source.max_bytes,
+                previous=known.registrations,
+            )
+
+    async def attempt(self) -> None:
+        """The source is asked once, and the kernel has what came of it."""
+        await self.runner.attempt()
+        await self.settled()
+
+    def in_force(self) -> dict[str, Registration]:
+        return {each.id: each for each in self.owner.allowlist}
+
+    def check_in_force(self, wanted: Mapping[str, Registration]) -> None:
+        """All of these are, as they were, and none of their elements was ever taken from the kernel."""
+        assert {id: self.in_force().get(id) for id in wanted} == dict(wanted)
+        assert [id for id, registration in wanted.items() if not self.passes(registration)] == []
+        keys = {key for registration in wanted.values() for _, key in compile_elements(registration)}
+        assert keys.isdisjoint(self.removed_keys())
+        assert self.reconciler.unready() is None
+
+
+@asynccontextmanager
+async def fed_gateway(
+    place: Place, source: SourceSettings, fetch_limits: FetchLimits | None = None
+) -> AsyncIterator[FedGateway]:
+    """A daemon's life in a place, from its start to its sudden end."""
+    made = FedGateway(place, source)
+    async with open_session() as session, asyncio.TaskGroup() as group:
+        tasks = [
+            group.create_task(work) for work in (made.reconciler.run(), made.sweeper.run(), made.owner.keep_time())
+        ]
+        await made.start(session, fetch_limits)
+        yield made
+        for task in tasks:
+            task.cancel()
