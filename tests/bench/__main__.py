@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tests.bench.goals import judge_all
 from tests.bench.machine import describe_machine
 from tests.bench.peers import missing_peers
+from tests.bench.plots import draw_plots
 from tests.bench.report import describe, encode, markdown, print_row, print_verdicts
 from tests.bench.row import Outcome, Row
 from tests.bench.rows import ROWS, find_row
@@ -79,8 +80,10 @@ def main(sizes: list[int], rows: list[Row], runs: int, output: Path) -> None:
     print_verdicts(console, verdicts)
     output.mkdir(parents=True, exist_ok=True)
     (output / "bench.json").write_bytes(encode(outcomes, verdicts, machine))
-    (output / "bench.md").write_text(markdown(rows, outcomes, verdicts, machine))
-    console.print(f"written: {output}/bench.json, {output}/bench.md", style="dim")
+    plots = draw_plots(rows, outcomes, output) if len(sizes) > 1 else []
+    (output / "bench.md").write_text(markdown(rows, outcomes, verdicts, machine, plots))
+    written = ["bench.json", "bench.md", *(plot.file for plot in plots)]
+    console.print(f"written: {', '.join(f'{output}/{name}' for name in written)}", style="dim")
     sys.exit(1 if any(each.missing.startswith(FAILED) for each in outcomes) else 0)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from tests.bench.figures import figure
 from tests.bench.row import Outcome
+from tests.bench.rows.flows import FLOODED
+from tests.bench.rows.ready import INTERVAL, LAST_GOOD
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,12 @@ MILLION = 1_000_000
 
 
 def ratio(
-    row: str, size: int, peer: str, measure: str, least: float
+    row: str, size: int, peer: str, measure: str, least: float, subject: str = "gatewayd"
 ) -> Callable[[Results], tuple[str, bool] | None]:
     """The peer's figure over gatewayd's is at least so much."""
 
     def judge(results: Results) -> tuple[str, bool] | None:
-        ours, theirs = (results.median(row, who, size, measure) for who in ("gatewayd", peer))
+        ours, theirs = (results.median(row, who, size, measure) for who in (subject, peer))
         if ours is None or theirs is None:
             return None
         return f"{theirs / ours:.1f} × ({figure(ours, 's')} against {figure(theirs, 's')})", theirs / ours >= least
@@ -77,6 +79,26 @@ def at_most(
     return judge
 
 
+def at_least(
+    row: str, size: int, measure: str, least: float, unit: str, subject: str = "gatewayd"
+) -> Callable[[Results], tuple[str, bool] | None]:
+    def judge(results: Results) -> tuple[str, bool] | None:
+        value = results.median(row, subject, size, measure)
+        return None if value is None else (figure(value, unit), value >= least)
+
+    return judge
+
+
+def _lost_over_restarts(results: Results) -> tuple[str, bool] | None:
+    for size in results.sizes("restarts"):
+        restarts, packets, lost = (
+            results.median("restarts", "gatewayd", size, each) for each in ("restarts", "packets", "lost")
+        )
+        if restarts is not None and packets is not None and lost is not None:
+            return f"{lost:.0f} of {packets:,.0f} over {restarts:.0f}", lost == 0 and restarts >= 100
+    return None
+
+
 def _within_kernel(results: Results) -> tuple[str, bool] | None:
     whole = results.median("hosts", "gatewayd", MILLION, "s")
     kernel = results.median("hosts", "gatewayd", MILLION, "kernel_s")
@@ -85,15 +107,75 @@ def _within_kernel(results: Results) -> tuple[str, bool] | None:
 
 GOALS: tuple[Goal, ...] = (
     Goal(
+        "1 M registrations on disk to kernel filled, read back and armed, against nft -f of an interval set",
+        "faster, aim for half the time",
+        ratio("ready", MILLION, INTERVAL, "s", 1.0, subject=LAST_GOOD),
+    ),
+    Goal(
         "encode and commit of 1 M host elements, against nft -f of the same set",
         "at least 4 × faster",
         ratio("hosts", MILLION, "nft -f, hash set", "s", 4.0),
     ),
     Goal("the same, against the kernel's own commit time", "within 1.5 ×", _within_kernel),
     Goal(
+        "one element added among 1 M, p99",
+        "under 1 ms",
+        at_most("change", MILLION, "p99_s", 0.001),
+    ),
+    Goal(
         "loop stall while a snapshot of 1 M is read, p99",
         "under 50 ms",
         at_most("snapshot", MILLION, "stall_s", 0.050),
+    ),
+    Goal(
+        "the health port while the whole daemon loads 1 M, p99",
+        "under 50 ms",
+        at_most("ready", MILLION, "health_p99_s", 0.050),
+    ),
+    Goal(
+        "one registration changed among 1 M, delta published to committed, p99",
+        "under 20 ms",
+        at_most("change_whole", MILLION, "p99_s", 0.020),
+    ),
+    Goal(
+        "new flows matched among 31 k and attributed, on one core",
+        "at least 100 k/s",
+        at_least("flows", 31_000, "per_core", 100_000, "/s"),
+    ),
+    Goal(
+        "new flows matched among 1 M and attributed, on one core",
+        "at least 100 k/s",
+        at_least("flows", MILLION, "per_core", 100_000, "/s"),
+    ),
+    Goal(
+        "events of new flows lost unreported in a flood",
+        "none",
+        at_most("flows", MILLION, "unreported", 0, "", subject=FLOODED),
+    ),
+    Goal(
+        "late admission among 1 M, event to committed, p99",
+        "under 2 ms",
+        at_most("late", MILLION, "p99_s", 0.002),
+    ),
+    Goal(
+        "forwarding of registered flows among 1 M, against plain connection tracking",
+        "at least 97 %",
+        at_least("forwarding", MILLION, "share", 97.0, "%"),
+    ),
+    Goal(
+        "resident memory at 31 k registrations",
+        "under 120 MB",
+        at_most("ready", 31_000, "rss_mb", 120, "MB"),
+    ),
+    Goal(
+        "resident memory at 1 M registrations",
+        "under 700 MB",
+        at_most("ready", MILLION, "rss_mb", 700, "MB"),
+    ),
+    Goal(
+        "registered packets lost over 100 restarts, reloads and full resyncs",
+        "0",
+        _lost_over_restarts,
     ),
 )
 

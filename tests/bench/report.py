@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 from rich.box import SIMPLE_HEAD
@@ -13,6 +14,9 @@ from rich.text import Text
 from tests.bench.figures import figure_of
 from tests.bench.goals import Verdict
 from tests.bench.row import Machine, Measure, Outcome, Row
+
+if TYPE_CHECKING:
+    from tests.bench.plots import Plot
 
 
 def cell(outcome: Outcome, measure: Measure) -> str:
@@ -66,9 +70,13 @@ def print_verdicts(console: Console, verdicts: Iterable[Verdict]) -> None:
 
 
 def markdown(
-    rows: Sequence[Row], outcomes: Sequence[Outcome], verdicts: Sequence[Verdict], machine: Machine
+    rows: Sequence[Row],
+    outcomes: Sequence[Outcome],
+    verdicts: Sequence[Verdict],
+    machine: Machine,
+    plots: Sequence[Plot] = (),
 ) -> str:
-    """The whole report."""
+    """The whole report; the files of the plots lie beside it."""
     parts = [f"# Benchmark\n\n{describe(machine)}\n", "## The numbers to reach\n"]
     parts.append(_table(("what", "goal", "measured", ""), [(v.what, v.goal, v.measured, v.word) for v in verdicts]))
     for row in rows:
@@ -77,6 +85,7 @@ def markdown(
             parts.append(f"## {row.title}\n")
             parts.append(_table(("N", "", *(m.title for m in row.measures)), list(lines_of(row, mine))))
             parts.extend(f"\\* {note}\n" for note in notes_of(mine))
+            parts.extend(f"![{plot.title}]({plot.file})\n" for plot in plots if plot.row == row.name)
     return "\n".join(parts)
 
 

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from tests.bench.row import Row
+from tests.bench.rows.change import CHANGE
+from tests.bench.rows.codec import DECODE
 from tests.bench.rows.feed import DELTA, SNAPSHOT
+from tests.bench.rows.flows import FLOWS_ROW
+from tests.bench.rows.forwarding import FORWARDING, MASKS_IN_USE, NEW
 from tests.bench.rows.hosts import HOSTS
+from tests.bench.rows.late import LATE
+from tests.bench.rows.prefixes import PREFIXES
+from tests.bench.rows.ready import READY
+from tests.bench.rows.restarts import RESTARTS_ROW
+from tests.bench.rows.whole_change import CHANGE_WHOLE
 
-ROWS: tuple[Row, ...] = (HOSTS, SNAPSHOT, DELTA)
+ROWS: tuple[Row, ...] = (
+    *(READY, HOSTS, PREFIXES, CHANGE, SNAPSHOT, DELTA, CHANGE_WHOLE),
+    *(DECODE, FLOWS_ROW, LATE, FORWARDING, NEW, MASKS_IN_USE, RESTARTS_ROW),
+)
 
 
 def find_row(name: str) -> Row:
