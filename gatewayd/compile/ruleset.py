@@ -5,7 +5,7 @@ The chains, in the order a packet meets them:
     forward       flows known as registered or judged; the interfaces; the rest leaves
     scope         one look-up of the protocol, one of the port; the rest leaves
     judge         original direction only; classify, else mark as judged, log, go on to unregistered
-    classify4/6   one look-up for every set and role, and a branch for each bundle and for single services
+    classify4/6   a map to the bundle's look-ups, one for every set and role; then single services; then any service
     registered    set the mark, ask for conntrack events, count, accept
     unregistered  what the mode says
 """
@@ -203,52 +203,73 @@ def _judge(policy: Policy, epoch: int) -> list[str]:
 
 
 def _classify(family: Family, hooks: Mapping[Mask, str]) -> list[str]:
-    """`classifyN` looks up what needs no service, then branches to the bundles, protocols and ports in use."""
-    groups: dict[str, list[str]] = {}
+    """`classifyN` goes to the look-ups of the flow's own bundle by one map, then to those of protocols and ports in
+    use, and last to those for any service.
+
+    A test for each bundle in turn costs a new flow more than the look-ups behind it: 1.7 × as many new flows a
+    second with the map, at 31 k registrations and 298 look-ups (6.18).
+    """
+    groups: dict[str, list[Mask]] = {}
     for mask in sorted(hooks, key=lambda mask: (-mask.client_length, mask)):
         if mask.family == family:
             group = mask.selector if mask.selector in BUNDLES else ("ports" if mask.port_length else mask.selector)
-            groups.setdefault(group, []).extend(_lookups(mask, hooks[mask]))
-    lines = groups.pop("", [])
+            groups.setdefault(group, []).append(mask)
     chains: list[str] = []
-    for group, lookups in sorted(groups.items()):
-        name = f"classify{family}_{group}"
-        lines += [f"{guard} jump {name}" for guard in _guards(group)]
-        chains += _chain(name, lookups)
+    for group in sorted(groups.keys() - {""}):
+        chains += _chain(f"classify{family}_{group}", _lookups(groups[group], hooks))
+    lines = _to_bundles(family, sorted(groups.keys() & BUNDLES.keys()))
+    if "ports" in groups:
+        lines.append(f"meta l4proto {_PORT_PROTOCOLS} jump classify{family}_ports")
+    if "proto" in groups:
+        lines.append(f"jump classify{family}_proto")
+    lines += _lookups(groups.get("", []), hooks)
     return chains + _chain(f"classify{family}", lines)
 
 
-def _guards(group: str) -> list[str]:
-    """The tests that lead to a group of look-ups; no flow passes two of them."""
-    if group == "proto":
-        return [""]
-    if group == "ports":
-        return [f"meta l4proto {_PORT_PROTOCOLS}"]
-    guards = []
-    portless = [service.protocol for service in BUNDLES[group] if service.low != service.high]
-    if portless:
-        guards.append("meta l4proto { " + ", ".join(map(str, portless)) + " }")
-    pairs = [f"{service.protocol} . {service.low}" for service in BUNDLES[group] if service.low == service.high]
-    if pairs:
-        guards.append("meta l4proto . th dport { " + ", ".join(pairs) + " }")
-    return guards
+def _to_bundles(family: Family, names: Iterable[str]) -> list[str]:
+    """No service is in two bundles, so a flow is in one at most."""
+    ports: dict[tuple[int, int], str] = {}
+    protocols: dict[int, str] = {}
+    for name in names:
+        for service in BUNDLES[name]:
+            if service.low == service.high:
+                ports[service.protocol, service.low] = name
+            else:
+                protocols[service.protocol] = name
+    lines = []
+    for key, pairs in (
+        ("meta l4proto . th dport", {f"{protocol} . {port}": name for (protocol, port), name in ports.items()}),
+        ("meta l4proto", {f"{protocol}": name for protocol, name in protocols.items()}),
+    ):
+        if pairs:
+            ways = ", ".join(f"{value} : jump classify{family}_{name}" for value, name in pairs.items())
+            lines.append(f"{key} vmap {{ {ways} }}")
+    return lines
 
 
-def _lookups(mask: Mask, name: str) -> list[str]:
-    """The look-ups of one set: the client as source, and as destination of a connection from the far end."""
+def _lookups(masks: Iterable[Mask], hooks: Mapping[Mask, str]) -> list[str]:
+    """The look-ups of the masks' sets: first for the client as source, then as destination of a connection from the
+    far end, which is rarer."""
+    chosen = list(masks)
+    return [
+        f"{_key(mask, client, peer)} @{hooks[mask]} goto registered"
+        for client, peer in (("saddr", "daddr"), ("daddr", "saddr"))
+        for mask in chosen
+    ]
+
+
+def _key(mask: Mask, client: str, peer: str) -> str:
     word = "ip" if mask.family == 4 else "ip6"
-    suffix = " . meta l4proto" if mask.has_protocol else ""
+    key = _masked(word, client, mask.family, mask.client_length)
+    if mask.peer_length != ANY_PEER:
+        key += " . " + _masked(word, peer, mask.family, mask.peer_length)
+    if mask.has_protocol:
+        key += " . meta l4proto"
     if mask.port_length == 16:
-        suffix += " . th dport"
+        key += " . th dport"
     elif mask.port_length:
-        suffix += f" . th dport & 0x{(0xFFFF << (16 - mask.port_length)) & 0xFFFF:04x}"
-    rules = []
-    for client, peer in (("saddr", "daddr"), ("daddr", "saddr")):
-        key = _masked(word, client, mask.family, mask.client_length)
-        if mask.peer_length != ANY_PEER:
-            key += " . " + _masked(word, peer, mask.family, mask.peer_length)
-        rules.append(f"{key}{suffix} @{name} goto registered")
-    return rules
+        key += f" . th dport & 0x{(0xFFFF << (16 - mask.port_length)) & 0xFFFF:04x}"
+    return key
 
 
 def _masked(word: str, field: str, family: Family, length: int) -> str:

@@ -98,32 +98,64 @@ def test_a_look_up_names_the_significant_bits(mask: Mask, lookup: str) -> None:
 def test_longer_prefixes_are_looked_up_first() -> None:
     hooks = {mask: str(mask) for mask in (Mask(4, 8), Mask(4, 32), Mask(4, 24))}
     assert [line.split("@")[1].split()[0] for line in chains_of(OBSERVE, hooks)["classify4"]] == [
-        "c4_32", "c4_32", "c4_24", "c4_24", "c4_8", "c4_8",
+        "c4_32", "c4_24", "c4_8", "c4_32", "c4_24", "c4_8",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("bundle", "guards"),
-    [
-        ("ipsec", ["meta l4proto { 50, 51 }", "meta l4proto . th dport { 17 . 500, 17 . 4500 }"]),
-        ("wireguard", ["meta l4proto . th dport { 17 . 51820 }"]),
-        ("openvpn", ["meta l4proto . th dport { 6 . 1194, 17 . 1194 }"]),
-        ("pptp", ["meta l4proto { 47 }", "meta l4proto . th dport { 6 . 1723 }"]),
-        ("l2tp", ["meta l4proto . th dport { 17 . 1701 }"]),
-    ],
-)
-def test_sets_of_a_bundle_are_for_flows_of_its_services_alone(bundle: str, guards: list[str]) -> None:
+def test_the_client_is_looked_for_as_source_before_as_destination() -> None:
+    hooks = {mask: str(mask) for mask in (Mask(4, 32), Mask(4, 24))}
+    ends = [line.split()[1] for line in chains_of(OBSERVE, hooks)["classify4"]]
+    assert ends == ["saddr", "saddr", "daddr", "daddr"]
+
+
+TO_CHAIN = "jump classify6_"
+TO_BUNDLES = {
+    "ipsec": (
+        f"meta l4proto . th dport vmap {{ 17 . 500 : {TO_CHAIN}ipsec, 17 . 4500 : {TO_CHAIN}ipsec }}",
+        f"meta l4proto vmap {{ 50 : {TO_CHAIN}ipsec, 51 : {TO_CHAIN}ipsec }}",
+    ),
+    "wireguard": (f"meta l4proto . th dport vmap {{ 17 . 51820 : {TO_CHAIN}wireguard }}",),
+    "openvpn": (f"meta l4proto . th dport vmap {{ 6 . 1194 : {TO_CHAIN}openvpn, 17 . 1194 : {TO_CHAIN}openvpn }}",),
+    "pptp": (
+        f"meta l4proto . th dport vmap {{ 6 . 1723 : {TO_CHAIN}pptp }}",
+        f"meta l4proto vmap {{ 47 : {TO_CHAIN}pptp }}",
+    ),
+    "l2tp": (f"meta l4proto . th dport vmap {{ 17 . 1701 : {TO_CHAIN}l2tp }}",),
+}
+
+
+def test_every_bundle_has_a_way_to_its_sets() -> None:
+    assert TO_BUNDLES.keys() == BUNDLES.keys()
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_sets_of_a_bundle_are_for_flows_of_its_services_alone(bundle: str) -> None:
     mask = Mask(6, 48, ANY_PEER, bundle)
     chains = chains_of(OBSERVE, {mask: str(mask)})
-    assert chains["classify6"] == [f"{guard} jump classify6_{bundle}" for guard in guards]
+    assert tuple(chains["classify6"]) == TO_BUNDLES[bundle]
     assert len(chains[f"classify6_{bundle}"]) == 2
     assert chains["classify4"] == []
+
+
+def test_one_map_leads_to_all_bundles_and_any_service_comes_last() -> None:
+    hooks = {mask: str(mask) for mask in (Mask(4, 32), *(Mask(4, 32, ANY_PEER, name) for name in BUNDLES))}
+    lines = chains_of(OBSERVE, hooks)["classify4"]
+    assert [" vmap " in line for line in lines] == [True, True, False, False]
+    for name in BUNDLES:
+        assert f"jump classify4_{name}" in lines[0] + lines[1]
+
+
+def test_no_service_is_in_two_bundles() -> None:
+    services = [service for members in BUNDLES.values() for service in members]
+    assert len(services) == len(set(services))
 
 
 def test_a_bundle_without_ports_would_be_told_by_its_protocols_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BUNDLES, "tunnels", (Service(47), Service(50)))
     mask = Mask(4, 24, ANY_PEER, "tunnels")
-    assert chains_of(OBSERVE, {mask: str(mask)})["classify4"] == ["meta l4proto { 47, 50 } jump classify4_tunnels"]
+    assert chains_of(OBSERVE, {mask: str(mask)})["classify4"] == [
+        "meta l4proto vmap { 47 : jump classify4_tunnels, 50 : jump classify4_tunnels }"
+    ]
 
 
 def test_sets_with_ports_in_the_key_are_for_protocols_that_have_ports() -> None:
