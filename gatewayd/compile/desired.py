@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from gatewayd.compile.keys import Keys
 from gatewayd.compile.masks import MOST_ELEMENTS, compile_elements, count_elements
 from gatewayd.model.mask import Mask
 from gatewayd.model.registration import Registration
@@ -20,7 +21,7 @@ MOST_MASKS = 256
 class DesiredSet:
     """`keys`: what shall be in the kernel. `shared`: how many more registrations want a key than one."""
 
-    keys: set[bytes] = field(default_factory=set)
+    keys: Keys = field(default_factory=Keys)
     shared: dict[bytes, int] = field(default_factory=dict)
 
 
@@ -41,7 +42,7 @@ class DesiredSets:
         """Masks in use, sorted; a mask stays in use after its last key went until `drop_unused`."""
         return sorted(self._sets)
 
-    def keys(self, mask: Mask) -> set[bytes]:
+    def keys(self, mask: Mask) -> Keys:
         """The keys of a mask in use; not to be changed by the caller."""
         return self._sets[mask].keys
 
@@ -64,9 +65,8 @@ class DesiredSets:
 
     def add(self, registration: Registration) -> list[tuple[Mask, bytes]]:
         """Want the registration's elements; returns those that nobody wanted before."""
-        elements = self._admit(registration)
         fresh = []
-        for element in elements:
+        for element in self._admit(registration):
             mask, key = element
             desired = self._sets[mask]
             if key in desired.keys:
@@ -103,14 +103,18 @@ class DesiredSets:
 
     def _admit(self, registration: Registration) -> list[tuple[Mask, bytes]]:
         """The registration's elements, a set being there for each; none if a bound is in the way."""
-        count = count_elements(registration)
-        if count > MOST_ELEMENTS:
-            reason = f"needs {count} elements, at most {MOST_ELEMENTS} are made"
-            self._unprogrammed[id(registration)] = (registration, reason)
-            return []
-        elements = list(compile_elements(registration))
-        needed = {mask for mask, _ in elements if mask not in self._sets}
-        for family in (4, 6) if needed else ():
+        if len(registration.clients) > 1 or registration.peers or registration.services:
+            count = count_elements(registration)
+            if count > MOST_ELEMENTS:
+                reason = f"needs {count} elements, at most {MOST_ELEMENTS} are made"
+                self._unprogrammed[id(registration)] = (registration, reason)
+                return []
+        elements = compile_elements(registration)
+        sets = self._sets
+        needed = {mask for mask, _ in elements if mask not in sets}
+        if not needed:
+            return elements
+        for family in (4, 6):
             more = sum(mask.family == family for mask in needed)
             if self._masks_of_family[family] + more > self._most_masks:
                 in_use = f"{self._masks_of_family[family]} of at most {self._most_masks} are in use"

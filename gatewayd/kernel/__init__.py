@@ -3,6 +3,7 @@
     attributes        netlink messages and attributes as bytes
     tables_codec      sets, elements, rules, counters ↔ bytes; pure
     netlink, nft      a request socket; the nft command
+    notices(_codec)   what others commit, as the kernel tells it
     tables            the real dataplane
     fake              the dataplane in memory
     conntrack(_codec) connections listed by mark, marks changed

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from gatewayd.compile.ruleset import COUNTERS, parse_tag
 from gatewayd.errors import OperationRefused, RulesetRefused
+from gatewayd.model.foreign import ElementChange, ForeignChanges, ForeignCommit
 from gatewayd.model.mask import Mask, parse_set_name
 from gatewayd.model.transaction import (
     AddElements,
@@ -61,6 +62,9 @@ class FakeTables:
         self.generation = 1
         self.tells_counts = tells_counts
         self.before_write: Callable[[Transaction | Ruleset], None] = lambda _: None
+        self._on_change: Callable[[], None] | None = None
+        self._heard: list[ForeignCommit] = []
+        self._lost = False
 
     async def read_table(self) -> TableReading:
         if self.table is None:
@@ -122,6 +126,50 @@ class FakeTables:
         self.table = None
         self.generation += present
         return present
+
+    # -- other programs ------------------------------------------------------------------------------------
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        self.unwatch()
+        self._on_change = on_change
+
+    def unwatch(self) -> None:
+        self._on_change, self._heard, self._lost = None, [], False
+
+    def take_changes(self) -> ForeignChanges:
+        taken = ForeignChanges(tuple(self._heard), self._lost)
+        self._heard, self._lost = [], False
+        return taken
+
+    def tamper(
+        self, change: Callable[[], object], *, heard: bool = True, program: str = "nft", pid: int = 99
+    ) -> None:
+        """Another program's commit: what `change` does to this fake, told to who watches.
+
+        Not `heard`: the notification is lost, and so is every word of it.
+        """
+        before = copy.deepcopy(self.table)
+        change()
+        self.generation += 1
+        if self._on_change is None:
+            return
+        if heard:
+            elements, others = _differences(before, self.table)
+            self._heard.append(ForeignCommit(self.generation, pid, program, elements, others))
+        self._lost = self._lost or not heard
+        self._on_change()
+
+
+def _differences(old: FakeTable | None, new: FakeTable | None) -> tuple[tuple[ElementChange, ...], bool]:
+    """Elements that came or went in sets that stayed, and whether anything else is different."""
+    if old is None or new is None:
+        return (), old is not new
+    changes: list[ElementChange] = []
+    for name in old.sets.keys() & new.sets.keys():
+        was, now = old.sets[name].keys, new.sets[name].keys
+        changes += (ElementChange(name, key, False) for key in sorted(was - now))
+        changes += (ElementChange(name, key, True) for key in sorted(now - was))
+    return tuple(changes), old.sets.keys() != new.sets.keys() or old.rules != new.rules
 
 
 def _apply(table: FakeTable | None, operation: Operation) -> FakeTable | None:

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, nullcontext
 from struct import Struct
 
 from gatewayd.errors import DumpInterrupted, MissingPrerequisite, OperationRefused, ReplyMissing
@@ -28,6 +29,7 @@ REPLY_TIMEOUT_S = 30.0
 """A commit of a bounded transaction takes milliseconds; another program's long one holds the same lock."""
 
 _ERROR_CODE = Struct("=i")
+_NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 class NetlinkChannel:
@@ -60,6 +62,11 @@ class NetlinkChannel:
     def close(self) -> None:
         self._sock.close()
 
+    @property
+    def port(self) -> int:
+        """The netlink port that the kernel knows the socket by."""
+        return int(self._sock.getsockname()[0])
+
     def take_sequences(self, count: int) -> int:
         """The first of `count` sequence numbers that no other exchange of this socket uses."""
         first = self._sequence + 1
@@ -68,16 +75,25 @@ class NetlinkChannel:
             first, self._sequence = 1, count
         return first
 
-    async def exchange(self, payload: bytes, first: int, last: int, name: str) -> list[bytes]:
+    async def exchange(
+        self,
+        payload: bytes,
+        first: int,
+        last: int,
+        name: str,
+        during: AbstractContextManager[None] = _NOTHING,
+    ) -> list[bytes]:
         """Send messages numbered first..last and wait for the acknowledgement of the last.
 
-        Every exchange asks for one (NLM_F_ACK). Returns the datagrams with answers that came before it.
+        Every exchange asks for one (NLM_F_ACK). Returns the datagrams with answers that came before it. The
+        kernel does all of the work within the sending, and `during` is in force for just that.
         Raises RefusedAt for the first error, ReplyMissing when the answer is lost or late.
         """
         async with self._lock:
             # The kernel answers within `send`, so nothing below would ever wait: the loop gets its turn here.
             await asyncio.sleep(0)
-            self._send(payload, name)
+            with during:
+                self._send(payload, name)
             answers: list[bytes] = []
             while True:
                 datagram = await self._receive(name)

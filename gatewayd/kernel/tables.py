@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from gatewayd.compile.ruleset import parse_tag, replace_script
 from gatewayd.errors import MissingPrerequisite, OperationRefused
@@ -11,6 +11,8 @@ from gatewayd.kernel import attributes as nl
 from gatewayd.kernel import nft
 from gatewayd.kernel import tables_codec as codec
 from gatewayd.kernel.netlink import NetlinkChannel, RefusedAt
+from gatewayd.kernel.notices import NoticeSocket
+from gatewayd.model.foreign import ForeignChanges
 from gatewayd.model.transaction import (
     CounterReading,
     ObservedSet,
@@ -25,7 +27,7 @@ from gatewayd.model.transaction import (
 class KernelTables:
     """Dataplane on the kernel of the network namespace in which `open` was called.
 
-    Two sockets: a long dump on one never holds up a commit on the other.
+    Two sockets: a long dump on one never holds up a commit on the other. A third hears what others commit.
     """
 
     def __init__(self, table: str, commits: NetlinkChannel, dumps: NetlinkChannel, nft_path: str) -> None:
@@ -33,6 +35,7 @@ class KernelTables:
         self._commits = commits
         self._dumps = dumps
         self._nft = nft_path
+        self._notices = NoticeSocket(table, commits.port)
 
     @classmethod
     def open(cls, table: str) -> KernelTables:
@@ -40,8 +43,18 @@ class KernelTables:
         return cls(table, NetlinkChannel.open(), NetlinkChannel.open(), nft.find_nft())
 
     def close(self) -> None:
+        self._notices.close()
         self._commits.close()
         self._dumps.close()
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        self._notices.start(on_change)
+
+    def unwatch(self) -> None:
+        self._notices.stop()
+
+    def take_changes(self) -> ForeignChanges:
+        return self._notices.take()
 
     async def check(self) -> None:
         """Raises MissingPrerequisite when this process may not, or this kernel cannot, do nf_tables."""
@@ -87,7 +100,11 @@ class KernelTables:
         self._commits.take_sequences(len(batch.operations) - 1)
         try:
             await self._commits.exchange(
-                batch.payload, batch.first_sequence, batch.last_sequence, transaction.cause
+                batch.payload,
+                batch.first_sequence,
+                batch.last_sequence,
+                transaction.cause,
+                self._notices.unheard(transaction.count_elements()),
             )
         except RefusedAt as error:
             index = error.sequence - batch.first_sequence
@@ -99,7 +116,7 @@ class KernelTables:
             codec.decode_chain_name(buffer, start, end)
             async for buffer, start, end in self._objects(codec.GETCHAIN, "list chains")
         ]
-        await nft.run_script(self._nft, replace_script(ruleset, self._table, chains))
+        await nft.run_script(self._nft, replace_script(ruleset, self._table, chains), self._notices.own_port)
 
     async def read_counters(self) -> dict[str, CounterReading]:
         return dict(

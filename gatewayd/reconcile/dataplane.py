@@ -3,9 +3,10 @@ pass the same contract tests."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
+from gatewayd.model.foreign import ForeignChanges
 from gatewayd.model.transaction import CounterReading, Ruleset, TableReading, Transaction
 
 
@@ -41,4 +42,19 @@ class Dataplane(Protocol):
 
     async def delete_table(self) -> bool:
         """Remove the table and all in it; whether there was one."""
+        ...
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """Hear what others commit from now on; call back, from the running loop, when `take_changes` has some."""
+        ...
+
+    def unwatch(self) -> None:
+        """Hear nothing more."""
+        ...
+
+    def take_changes(self) -> ForeignChanges:
+        """What others committed since the last call, as far as it was heard and in its order; never ours.
+
+        A bounded helping: `on_change` comes again while there is more.
+        """
         ...

@@ -10,16 +10,22 @@ acknowledgement looks again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from gatewayd.compile.desired import DesiredSets
+from gatewayd.compile.keys import PARTS, Keys
 from gatewayd.compile.ruleset import RULE_SETS
+from gatewayd.model.foreign import ElementChange
 from gatewayd.model.mask import Mask, parse_set_name, set_name
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
+from gatewayd.reconcile.missing import MissingKeys
 
 SMALLEST_CAPACITY = 1024
+SLICE = 16384
+"""Keys compared in one turn of the loop: some 2 ms."""
 
 
 def choose_capacity(count: int) -> int:
@@ -41,8 +47,8 @@ class SetState:
     exists: bool = False
     hooked: bool = False
     unread: int = 0
-    missing: set[bytes] = field(default_factory=set)
-    surplus: set[bytes] = field(default_factory=set)
+    missing: MissingKeys = field(default_factory=lambda: MissingKeys(Keys()))
+    surplus: Keys = field(default_factory=Keys)
 
     def has_room(self, desired: int, more: int) -> int:
         """How many of `more` new elements are sure to fit, `desired` being the wanted ones."""
@@ -85,6 +91,8 @@ class Picture:
         self.last_tag: RulesTag | None = None
         """The latest tag known. Marks outlive the table, so an epoch counts on where the rules are gone."""
         self.urgent: dict[tuple[Mask, bytes], None] = {}
+        self.doubted = False
+        """What is said here of the kernel may be wrong until it is read again."""
 
     # -- desires -------------------------------------------------------------------------------------------
 
@@ -94,7 +102,8 @@ class Picture:
             self._mask_state(mask)
             for state in self.masks[mask].states():
                 if key in state.surplus:
-                    state.surplus.remove(key)
+                    state.surplus.discard(key)
+                    state.missing.discard(key)
                 else:
                     state.missing.add(key)
 
@@ -102,9 +111,7 @@ class Picture:
         """Desire them no longer."""
         for mask, key in self.desired.remove(registration):
             for state in self.masks[mask].states():
-                if key in state.missing:
-                    state.missing.remove(key)
-                else:
+                if not state.missing.forget(key):
                     state.surplus.add(key)
             self.urgent.pop((mask, key), None)
 
@@ -154,9 +161,7 @@ class Picture:
             generation = newest.generation + 1
             while set_name(mask, generation) in self.retired:
                 generation += 1
-            name = set_name(mask, generation)
-            state.successor = SetState(name, mask, generation, choose_capacity(count))
-            state.successor.missing = set(self.desired.keys(mask))
+            state.successor = self._make_state(mask, generation, choose_capacity(count))
 
     def hooks(self) -> dict[Mask, str]:
         """The set that the rules shall look into for each mask: the successor as soon as it is complete."""
@@ -169,6 +174,8 @@ class Picture:
 
     def count_missing(self) -> int:
         """Elements of registrations that are not known to be in a set that the rules look into."""
+        if self.doubted:
+            return self.desired.count()
         return sum(
             len(state.current.missing) if state.current.hooked else len(self.desired.keys(mask))
             for mask, state in self.masks.items()
@@ -193,7 +200,7 @@ class Picture:
         until the newest, its successor, is complete; where none is known to be hooked, the newest is taken.
         Anything else in the table is retired.
         """
-        self.table_present = reading.present
+        self.table_present, self.doubted = reading.present, False
         self.retired = set()
         self.rules_seen = reading.rules
         self.tag = reading.tag
@@ -215,7 +222,7 @@ class Picture:
             current = [pair for pair in candidates if pair[1].name in hooked] or newest
             self.retired.update(found.name for _, found in candidates)
             if not current:
-                self._mask_state(mask).current.missing = set(self.desired.keys(mask))
+                self._mask_state(mask)
                 continue
             adopted = [self._adopt(mask, *current[0])]
             self.masks[mask] = MaskState(adopted[0][0])
@@ -227,18 +234,90 @@ class Picture:
 
     def _adopt(self, mask: Mask, generation: int, found: ObservedSet) -> tuple[SetState, ObservedSet]:
         self.retired.remove(found.name)
-        state = SetState(found.name, mask, generation, found.capacity, exists=True)
+        state = self._make_state(mask, generation, found.capacity)
+        state.exists = True
         state.unread = found.count or 0
-        state.missing = set(self.desired.keys(mask))
         return state, found
 
-    def observe_elements(self, state: SetState, keys: set[bytes]) -> int:
+    def observe_elements(self, state: SetState, keys: Iterable[bytes]) -> int:
         """The set's content, all of it, as just read; how many keys somebody else added or removed."""
-        wanted = self.desired.keys(state.mask) if state.mask in self.desired else set()
-        missing, surplus = wanted - keys, keys - wanted
-        strange = 0 if state.unread else len(missing - state.missing) + len(surplus - state.surplus)
-        state.missing, state.surplus, state.unread = missing, surplus, 0
+        slices = self.observe_in_slices(state, Keys(keys))
+        while True:
+            try:
+                next(slices)
+            except StopIteration as end:
+                return int(end.value)
+
+    def observe_in_slices(self, state: SetState, keys: Keys) -> Generator[None, None, int]:
+        """As `observe_elements`. Desires may change between two slices, the kernel may not."""
+        strange = looked_at = 0
+        wanted = self._wanted(state.mask)
+        for number in range(PARTS):
+            missing = wanted.parts[number] - keys.parts[number]
+            surplus = keys.parts[number] - wanted.parts[number]
+            strange += len(missing - state.missing.part(number)) + len(surplus - state.surplus.parts[number])
+            state.missing.replace_part(number, missing)
+            state.surplus.replace_part(number, surplus)
+            looked_at += len(wanted.parts[number]) + len(keys.parts[number])
+            if looked_at > SLICE:
+                looked_at = 0
+                yield
+        strange, state.unread = 0 if state.unread else strange, 0
         return strange
+
+    def observe_some(self, state: SetState, keys: Keys) -> None:
+        """Keys that were in the set at some moment of a reading that never came to a good end."""
+        wanted = self._wanted(state.mask)
+        for number in range(PARTS):
+            state.surplus.update(keys.parts[number] - wanted.parts[number])
+
+    def observe_changes(self, changes: Iterable[ElementChange]) -> tuple[int, int]:
+        """What somebody else did to elements: how many wanted ones went, how many unwanted ones came.
+
+        The news may be older than what we did since. So a wanted key that went is put there again, which harms
+        nothing where it is there, and one that came stays missing until we ourselves have put it there.
+        """
+        states = {state.name: state for state in self.set_states()}
+        went = came = 0
+        for change in changes:
+            state, key = states.get(change.set_name), change.key
+            if state is None or len(key) != state.mask.key_length:
+                continue
+            wanted = key in self._wanted(state.mask)
+            if change.present and not wanted and key not in state.surplus:
+                state.surplus.add(key)
+                came += 1
+            elif not change.present and not wanted:
+                state.surplus.discard(key)
+            elif not change.present and key not in state.missing:
+                state.missing.add(key)
+                went += 1
+        return went, came
+
+    def forget_rules(self, tag: RulesTag | None) -> None:
+        """The rules are not ours any more, or not all of them: nothing is known to be looked into."""
+        self.rules, self.rules_seen, self.tag = None, "", tag
+        self.last_tag = tag or self.last_tag
+        for state in self.set_states():
+            state.hooked = False
+
+    def known_in_slices(self, most_keys: Callable[[int], int]) -> Iterator[tuple[SetState, list[bytes]]]:
+        """All that is known to be in the kernel, in pieces of one set; `most_keys` of a key length in each.
+
+        Desires may change between two pieces, and the piece then holds a key that is wanted no longer.
+        """
+        for state in self.set_states():
+            wanted = self._wanted(state.mask)
+            waiting: deque[bytes] = deque()
+            size = most_keys(state.mask.key_length)
+            for number in range(PARTS):
+                missing = state.missing.part(number)
+                if missing is not wanted.parts[number]:
+                    waiting.extend(wanted.parts[number] - missing)
+                while len(waiting) >= size:
+                    yield state, [waiting.popleft() for _ in range(size)]
+            if waiting:
+                yield state, list(waiting)
 
     def expected_count(self, state: SetState) -> int:
         """How many elements the kernel must have if our picture is right."""
@@ -251,18 +330,20 @@ class Picture:
 
     def added(self, state: SetState, keys: Sequence[bytes]) -> None:
         """The kernel has taken the keys."""
-        wanted = self.desired.keys(state.mask) if state.mask in self.desired else frozenset[bytes]()
-        state.missing.difference_update(keys)
-        state.surplus.update(key for key in keys if key not in wanted)
+        wanted = self._wanted(state.mask)
+        if state.missing.difference_update(keys) < len(keys):
+            state.surplus.update(key for key in keys if key not in wanted)
         if self.urgent and state is self.masks[state.mask].current:
             for key in keys:
                 self.urgent.pop((state.mask, key), None)
 
     def removed(self, state: SetState, keys: Sequence[bytes]) -> None:
         """The kernel has dropped the keys."""
-        wanted = self.desired.keys(state.mask) if state.mask in self.desired else frozenset[bytes]()
+        wanted = self._wanted(state.mask)
         state.surplus.difference_update(keys)
-        state.missing.update(key for key in keys if key in wanted)
+        for key in keys:
+            if key in wanted:
+                state.missing.add(key)
 
     def hooked(self, names: frozenset[str], text: str, tag: RulesTag | None) -> None:
         """The rules in force now look into the sets named; what was replaced is retired."""
@@ -282,6 +363,15 @@ class Picture:
             while set_name(mask, generation) in self.retired:
                 generation += 1
             capacity = choose_capacity(len(self.desired.keys(mask)))
-            state = MaskState(SetState(set_name(mask, generation), mask, generation, capacity))
+            state = MaskState(self._make_state(mask, generation, capacity))
             self.masks[mask] = state
         return state
+
+    def _make_state(self, mask: Mask, generation: int, capacity: int) -> SetState:
+        """A set of which everything is missing."""
+        missing = MissingKeys(self.desired.keys(mask), whole=True)
+        return SetState(set_name(mask, generation), mask, generation, capacity, missing=missing)
+
+    def _wanted(self, mask: Mask) -> Keys:
+        """The keys desired of a mask; none if it is not in use."""
+        return self.desired.keys(mask) if mask in self.desired else Keys()

@@ -12,9 +12,11 @@ many transactions is never visible as a partial allowlist.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag, policy_digest
+from gatewayd.model.mask import Mask
 from gatewayd.model.policy import Policy
 from gatewayd.model.transaction import (
     AddElements,
@@ -66,11 +68,22 @@ def wanted_ruleset(picture: Picture, policy: Policy, table: str) -> Ruleset:
     layout, tag = policy.mark_layout, picture.last_tag
     if tag is None or not 1 <= tag.epoch <= layout.last_epoch:
         epoch = 1
-    elif tag.policy == policy_digest(policy):
+    elif tag.policy == _policy_digest(policy):
         epoch = tag.epoch
     else:
         epoch = layout.next_epoch(tag.epoch)
-    return compile_ruleset(table, policy, picture.hooks(), epoch)
+    return _compile(table, policy, tuple(picture.hooks().items()), epoch)
+
+
+@lru_cache(maxsize=4)
+def _compile(table: str, policy: Policy, hooks: tuple[tuple[Mask, str], ...], epoch: int) -> Ruleset:
+    """The text for 200 masks takes 1.4 ms, and is the same from step to step."""
+    return compile_ruleset(table, policy, dict(hooks), epoch)
+
+
+@lru_cache(maxsize=4)
+def _policy_digest(policy: Policy) -> str:
+    return policy_digest(policy)
 
 
 def next_step(picture: Picture, policy: Policy | None, table: str) -> Step | None:
@@ -161,6 +174,8 @@ def _add(picture: Picture) -> Step | None:
     operations: list[Operation] = []
     budget = MOST_BYTES
     for state in picture.set_states():
+        if not state.missing:
+            continue
         stride = state.mask.key_length + _ELEMENT_OVERHEAD
         room = state.has_room(len(picture.desired.keys(state.mask)), len(state.missing))
         keys = list(islice(state.missing, min(room, budget // stride)))
@@ -176,11 +191,12 @@ def _remove(picture: Picture) -> Step | None:
     operations: list[Operation] = []
     budget = MOST_BYTES
     for state in picture.set_states():
+        if not state.surplus:
+            continue
         stride = state.mask.key_length + _ELEMENT_OVERHEAD
         keys = list(islice(state.surplus, budget // stride))
-        if keys:
-            operations.append(RemoveElements(state.name, keys))
-            budget -= len(keys) * stride
+        operations.append(RemoveElements(state.name, keys))
+        budget -= len(keys) * stride
         if budget < 64 or len(operations) >= MOST_SETS:
             break
     return Commit(Transaction(tuple(operations), "remove elements")) if operations else None

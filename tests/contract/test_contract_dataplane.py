@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
@@ -21,6 +22,7 @@ from gatewayd.compile.ruleset import COUNTERS, RULE_SETS, compile_ruleset, polic
 from gatewayd.errors import DumpInterrupted, KernelError, OperationRefused, RulesetRefused
 from gatewayd.kernel.fake import FakeSet, FakeTables
 from gatewayd.kernel.tables import KernelTables
+from gatewayd.model.foreign import ElementChange, ForeignChanges, ForeignCommit
 from gatewayd.model.mask import Mask
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.service import UDP, Service
@@ -60,6 +62,8 @@ class World:
     add_foreign_set: Callable[[str], None]
     add_foreign_rule: Callable[[], None]
     remove_behind: Callable[[str, bytes], None]
+    swap_behind: Callable[[str, bytes, bytes], None]
+    touch_another_table: Callable[[], None]
 
     async def commit(self, *operations: Operation) -> None:
         await self.plane.commit(Transaction(operations, "test"))
@@ -71,22 +75,30 @@ class World:
 def fake_world(tells_counts: bool) -> World:
     fake = FakeTables(tells_counts=tells_counts)
 
-    def add_foreign_set(name: str) -> None:
+    def table() -> Any:
         assert fake.table is not None
-        fake.table.sets[name] = FakeSet(None, 4, 0)
-        fake.generation += 1
+        return fake.table
 
-    def add_foreign_rule() -> None:
-        assert fake.table is not None
-        fake.table.rules += "# a foreign rule"
-        fake.generation += 1
+    def add_rule() -> None:
+        table().rules += "# a foreign rule"
 
-    def remove_behind(name: str, key: bytes) -> None:
-        assert fake.table is not None
-        fake.table.sets[name].keys.remove(key)
-        fake.generation += 1
+    def swap(name: str, old: bytes, new: bytes) -> None:
+        table().sets[name].keys.remove(old)
+        table().sets[name].keys.add(new)
 
-    return World(fake, tells_counts, add_foreign_set, add_foreign_rule, remove_behind)
+    return World(
+        fake,
+        tells_counts,
+        lambda name: fake.tamper(lambda: table().sets.update({name: FakeSet(None, 4, 0)})),
+        lambda: fake.tamper(add_rule),
+        lambda name, key: fake.tamper(lambda: table().sets[name].keys.remove(key)),
+        lambda name, old, new: fake.tamper(lambda: swap(name, old, new)),
+        lambda: fake.tamper(lambda: None),
+    )
+
+
+def dotted(key: bytes) -> str:
+    return ".".join(str(octet) for octet in key)
 
 
 def kernel_world(namespace: Namespace, tables: KernelTables) -> World:
@@ -96,9 +108,12 @@ def kernel_world(namespace: Namespace, tables: KernelTables) -> World:
         release >= (6, 17),
         lambda name: namespace.nft(f"add set inet {TABLE} {name} {{ type ipv4_addr; flags timeout; }}"),
         lambda: namespace.nft(f"add rule inet {TABLE} forward counter"),
-        lambda name, key: namespace.nft(
-            f"delete element inet {TABLE} {name} {{ {'.'.join(str(octet) for octet in key)} }}"
+        lambda name, key: namespace.nft(f"delete element inet {TABLE} {name} {{ {dotted(key)} }}"),
+        lambda name, old, new: namespace.nft(
+            f"delete element inet {TABLE} {name} {{ {dotted(old)} }}\n"
+            f"add element inet {TABLE} {name} {{ {dotted(new)} }}"
         ),
+        lambda: namespace.nft("add table inet other"),
     )
 
 
@@ -269,6 +284,7 @@ def test_the_table_of_cases_is_complete() -> None:
     covered = {"CreateTable", "CreateSet", "DeleteSet", "AddElements", "RemoveElements"}
     assert {each.__name__ for each in Operation.__args__} == covered  # type: ignore[attr-defined]
     writes = {name for name in vars(Dataplane) if not name.startswith(("_", "read"))}
+    writes -= {"watch", "unwatch", "take_changes"}
     assert writes == {"commit", "replace_rules", "delete_table"}
 
 
@@ -529,6 +545,87 @@ async def test_delete_table_says_whether_there_was_one(world: World) -> None:
     assert await world.plane.delete_table() is True
     assert await world.plane.delete_table() is False
     assert not (await world.plane.read_table()).present
+
+
+# -- what others commit ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def notices(world: World) -> Iterator[asyncio.Event]:
+    """Set when the dataplane says that there is something."""
+    yield asyncio.Event()
+    world.plane.unwatch()
+
+
+async def hear(world: World, notices: asyncio.Event, commits: int = 1) -> list[ForeignCommit]:
+    """What others did, the callback having come before it was asked for."""
+    heard: list[ForeignCommit] = []
+    async with asyncio.timeout(30):
+        while len(heard) < commits:
+            await notices.wait()
+            notices.clear()
+            changes = world.plane.take_changes()
+            assert not changes.lost
+            heard += changes.commits
+    return heard
+
+
+async def test_a_swapped_element_is_told_with_its_keys_and_who_did_it(world: World, notices: asyncio.Event) -> None:
+    await world.commit(CreateTable(), CreateSet(NAME, HOSTS, ROOM), AddElements(NAME, [KEY]))
+    world.plane.watch(notices.set)
+    world.swap_behind(NAME, KEY, OTHER)
+    (commit,) = await hear(world, notices)
+    assert set(commit.elements) == {ElementChange(NAME, KEY, False), ElementChange(NAME, OTHER, True)}
+    assert (commit.others, commit.unlisted, commit.program) == (False, False, "nft")
+    assert commit.pid > 0
+    assert commit.generation == await world.plane.read_generation()
+
+
+async def test_other_changes_of_our_table_are_told_as_such(world: World, notices: asyncio.Event) -> None:
+    await set_used_by_rules(world)
+    world.plane.watch(notices.set)
+    world.add_foreign_set("guests")
+    world.add_foreign_rule()
+    assert [commit.others for commit in await hear(world, notices, 2)] == [True, True]
+
+
+async def test_a_commit_in_another_table_is_told_as_no_more_than_that(world: World, notices: asyncio.Event) -> None:
+    await set_used_by_rules(world)
+    world.plane.watch(notices.set)
+    world.touch_another_table()
+    (commit,) = await hear(world, notices)
+    assert (commit.elements, commit.others) == ((), False)
+    assert commit.generation == await world.plane.read_generation()
+
+
+async def test_what_we_commit_is_never_told(world: World, notices: asyncio.Event) -> None:
+    await world.commit(CreateTable(), CreateSet(NAME, HOSTS, 1 << 10))
+    world.plane.watch(notices.set)
+    await world.commit(AddElements(NAME, [KEY]))
+    await world.commit(AddElements(NAME, [bytes((10, 2, number, 0)) for number in range(200)]))
+    await world.plane.replace_rules(ruleset(NAME))
+    await world.plane.replace_rules(ruleset())
+    await world.commit(RemoveElements(NAME, [KEY]))
+    await world.commit(DeleteSet(NAME))
+    await world.plane.delete_table()
+    world.touch_another_table()
+    (commit,) = await hear(world, notices)
+    assert (commit.elements, commit.others) == ((), False)
+
+
+async def test_nothing_is_told_before_and_after_the_watch(world: World, notices: asyncio.Event) -> None:
+    await set_used_by_rules(world)
+    world.add_foreign_rule()
+    world.plane.watch(notices.set)
+    assert world.plane.take_changes() == ForeignChanges()
+    world.add_foreign_rule()
+    world.plane.unwatch()
+    world.add_foreign_rule()
+    assert world.plane.take_changes() == ForeignChanges()
+    world.plane.watch(notices.set)
+    world.plane.watch(notices.set)
+    world.add_foreign_rule()
+    assert len(await hear(world, notices)) == 1
 
 
 # -- the kernel alone --------------------------------------------------------------------------------------

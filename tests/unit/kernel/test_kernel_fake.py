@@ -9,6 +9,7 @@ import pytest
 from gatewayd.compile.ruleset import COUNTERS, compile_ruleset
 from gatewayd.errors import OperationRefused, RulesetRefused
 from gatewayd.kernel.fake import FakeTables
+from gatewayd.model.foreign import ElementChange, ForeignChanges, ForeignCommit
 from gatewayd.model.mask import Mask
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.transaction import (
@@ -173,3 +174,36 @@ async def test_a_write_can_be_cut_short() -> None:
         await fake.replace_rules(ruleset())
     assert seen == [transaction, ruleset()]
     assert fake.generation == 2
+
+
+async def test_another_programs_commit_is_told_to_who_watches() -> None:
+    fake, calls = await made(), []
+    keys = fake.table.sets["c4_32"].keys  # type: ignore[union-attr]
+    fake.tamper(keys.clear)
+    assert fake.take_changes() == ForeignChanges()
+    fake.watch(lambda: calls.append(fake.generation))
+    fake.tamper(lambda: keys.add(bytes((1, 2, 3, 4))), program="crowdsec", pid=7)
+    fake.tamper(lambda: setattr(fake, "table", None))
+    fake.tamper(lambda: None)
+    change = ElementChange("c4_32", bytes((1, 2, 3, 4)), True)
+    first = fake.generation - 2
+    assert fake.take_changes() == ForeignChanges(
+        (
+            ForeignCommit(first, 7, "crowdsec", (change,)),
+            ForeignCommit(first + 1, 99, "nft", (), True),
+            ForeignCommit(first + 2, 99, "nft"),
+        )
+    )
+    assert calls == [first, first + 1, first + 2]
+
+
+async def test_a_commit_that_was_not_heard_of_is_a_loss() -> None:
+    fake, calls = await made(), []
+    fake.watch(lambda: calls.append(fake.generation))
+    fake.tamper(lambda: setattr(fake, "table", None), heard=False)
+    assert fake.take_changes() == ForeignChanges((), True)
+    assert fake.take_changes() == ForeignChanges()
+    fake.tamper(lambda: None)
+    fake.unwatch()
+    assert fake.take_changes() == ForeignChanges()
+    assert len(calls) == 2

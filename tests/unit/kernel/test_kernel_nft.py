@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.errors import MissingPrerequisite, RulesetRefused
+from gatewayd.errors import MissingPrerequisite, ReplyMissing, RulesetRefused
 from gatewayd.kernel import nft
 
 
@@ -97,6 +97,7 @@ async def test_cancellation_after_the_command_ended_is_cancellation(
 ) -> None:
     class Ended:
         returncode = 0
+        pid = 1
 
         async def communicate(self, _: bytes) -> tuple[bytes, bytes]:
             raise asyncio.CancelledError
@@ -113,3 +114,36 @@ async def test_cancellation_after_the_command_ended_is_cancellation(
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
     with pytest.raises(asyncio.CancelledError):
         await nft.run_script("nft", "x")
+
+
+async def test_who_asks_is_told_the_process_before_it_has_read_anything(tmp_path: Path) -> None:
+    told: list[int] = []
+    said = tmp_path / "pid"
+    await nft.run_script(stand_in(tmp_path, f"cat > /dev/null; echo $$ > {said}"), "x", told.append)
+    assert told == [int(said.read_text())]
+
+
+@pytest.mark.parametrize("ends_when_killed", [True, False])
+async def test_a_command_that_never_ends_is_killed_and_is_an_answer_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends_when_killed: bool
+) -> None:
+    """One that waits inside the kernel ends when the kernel is through, and is not waited for."""
+    monkeypatch.setattr(nft, "TIMEOUT_S", 0.01)
+    monkeypatch.setattr(nft, "KILL_TIMEOUT_S", 0.01)
+    fifo, pids = tmp_path / "fifo", []
+    os.mkfifo(fifo)
+    if not ends_when_killed:
+        monkeypatch.setattr(asyncio.subprocess.Process, "kill", lambda _: None)
+    with pytest.raises(ReplyMissing, match="nft did not end within"):
+        await nft.run_script(stand_in(tmp_path, f"exec cat {fifo}"), "x", pids.append)
+    if ends_when_killed:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pids[0], 0)
+    else:
+        await asyncio.to_thread(fifo.write_bytes, b"")
+        while True:
+            try:
+                os.kill(pids[0], 0)
+            except ProcessLookupError:
+                break
+            await asyncio.sleep(0.001)

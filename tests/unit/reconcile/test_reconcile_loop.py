@@ -24,7 +24,7 @@ from gatewayd.model.transaction import (
     Ruleset,
     Transaction,
 )
-from gatewayd.reconcile import loop, picture, steps
+from gatewayd.reconcile import loop, picture, steps, verify
 from tests.support.reconciling import Rig, WatchedTables, Witness, Write, hosts, oracle, policy, registered
 
 HOSTS = Mask(4, 32)
@@ -41,7 +41,7 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(loop, "FIRST_RETRY_S", 0.0)
     patch.setattr(loop, "LONGEST_RETRY_S", 0.0)
     patch.setattr(loop, "HURRIED_RETRY_S", 0.0)
-    patch.setattr(loop, "COMPARE_AT_MOST_S", 0.0)
+    patch.setattr(verify, "COMPARE_AT_MOST_S", 0.0)
     patch.setattr(picture, "SMALLEST_CAPACITY", 4)
     patch.setattr(steps, "MOST_BYTES", 64)
 
@@ -495,9 +495,12 @@ TAMPERINGS: dict[str, Callable[[WatchedTables], None]] = {
 @pytest.mark.parametrize("tells_counts", [True, False], ids=["counts", "no counts"])
 @pytest.mark.parametrize("tampering", TAMPERINGS)
 async def test_what_somebody_did_to_the_table_is_repaired_once(
-    tampering: str, tells_counts: bool, caplog: pytest.LogCaptureFixture
+    tampering: str, tells_counts: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nobody tells us: the generation does."""
     caplog.set_level("WARNING")
+    # The comparison of everything that follows may be in the way of the next deed, and then is what finds it.
+    monkeypatch.setattr(verify.Verifier, "_doubt", lambda _: None)
     rig = Rig(WatchedTables(tells_counts=tells_counts), policy=policy("reject"))
     rig.want([BANK, EMBASSY, *hosts(9)])
     await rig.settle()
@@ -523,21 +526,6 @@ async def test_a_swapped_element_is_found_by_the_timer() -> None:
     await rig.settle()
     await rig.stop()
     assert rig.reconciler.tally.repairs == 1
-
-
-@pytest.mark.parametrize("tells_counts", [True, False], ids=["counts", "no counts"])
-async def test_another_tables_change_is_no_repair(tells_counts: bool) -> None:
-    rig = Rig(WatchedTables(tells_counts=tells_counts))
-    rig.want([BANK])
-    await rig.settle()
-    rig.fake.writes.clear()
-    for _ in range(5):
-        rig.fake.generation += 1
-        await rig.until(lambda: rig.reconciler.tally.generation == rig.fake.generation)
-        await rig.settle()
-    await rig.stop()
-    assert rig.reconciler.tally.repairs == 0
-    assert rig.fake.writes == []
 
 
 async def test_tampering_is_noticed_while_there_is_always_something_to_do() -> None:
@@ -906,26 +894,6 @@ async def test_a_failed_reading_is_made_again(error: KernelError) -> None:
     await rig.stop()
 
 
-@pytest.mark.parametrize(("interruptions", "failures"), [(4, 0), (5, 1)])
-async def test_an_interrupted_listing_is_tried_again_a_few_times(interruptions: int, failures: int) -> None:
-    rig = await prepared(([BANK], policy()))
-    read_elements, left = rig.fake.read_elements, interruptions
-
-    async def read(name: str) -> Any:
-        nonlocal left
-        async for piece in read_elements(name):
-            yield piece
-        if left:
-            left -= 1
-            raise DumpInterrupted("list elements")
-
-    rig.fake.read_elements = read  # type: ignore[assignment]
-    await rig.restart()
-    await rig.settle()
-    await rig.stop()
-    assert rig.reconciler.tally.failures == failures
-
-
 async def test_the_watchdog_is_told_when_the_task_hangs() -> None:
     rig = Rig()
     rig.want([BANK])
@@ -970,7 +938,7 @@ async def test_a_long_listing_is_no_hang() -> None:
 async def test_a_large_set_is_taken_over_without_listing_it_where_that_can_be(
     monkeypatch: pytest.MonkeyPatch, wanted: list[Registration]
 ) -> None:
-    monkeypatch.setattr(loop, "SMALL_SET", 2)
+    monkeypatch.setattr(verify, "SMALL_SET", 2)
     rig = await prepared((hosts(8), policy("reject")))
     rig.wanted = {}
     await rig.restart()

@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewayd.compile.desired import DesiredSets
+from gatewayd.compile.keys import Keys
+from gatewayd.model.foreign import ElementChange
 from gatewayd.model.mask import Mask, set_name
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
+from gatewayd.reconcile import picture as picture_module
 from gatewayd.reconcile.picture import SMALLEST_CAPACITY, MaskState, Picture, SetState, choose_capacity
 from tests.support.reconciling import hosts, registered
 
@@ -321,6 +324,111 @@ def test_an_observation_of_a_set_whose_mask_went_is_all_surplus() -> None:
     state = SetState("c4_32", HOSTS, 0, 8, exists=True)
     picture.observe_elements(state, {ONE})
     assert (state.missing, state.surplus) == (set(), {ONE})
+
+
+@given(st.data())
+def test_desires_may_change_between_the_slices_of_an_observation(data: st.DataObject) -> None:
+    """Whatever comes in between: in the end the picture is the difference of both."""
+    pool = hosts(60)
+    picture = pictured(pool[:30], observed(count=1))
+    kernel = {registration.clients[0].packed for registration in data.draw(st.lists(st.sampled_from(pool)))}
+    wanted = dict.fromkeys(range(30))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(picture_module, "SLICE", 2)
+        for _ in picture.observe_in_slices(current(picture), Keys(kernel)):
+            number = data.draw(st.integers(0, 59))
+            if number in wanted:
+                picture.remove(pool[number])
+                del wanted[number]
+            else:
+                picture.add(pool[number])
+                wanted[number] = None
+    desired = {pool[number].clients[0].packed for number in wanted}
+    assert picture.desired.keys(HOSTS) == desired
+    assert (current(picture).missing, current(picture).surplus) == (desired - kernel, kernel - desired)
+
+
+def test_of_a_reading_that_came_to_no_end_the_surplus_is_kept() -> None:
+    picture = pictured(hosts(3), observed(count=9))
+    picture.observe_some(current(picture), Keys([ONE, STRANGER]))
+    assert (current(picture).missing, current(picture).surplus) == ({ONE, TWO, THREE}, {STRANGER})
+
+
+# -- what others did ---------------------------------------------------------------------------------------
+
+
+def test_what_went_is_missing_and_what_came_is_surplus() -> None:
+    picture = pictured(hosts(3), observed())
+    state = current(picture)
+    picture.observe_elements(state, {ONE, TWO, THREE})
+    swap = [ElementChange("c4_32", ONE, False), ElementChange("c4_32", STRANGER, True)]
+    assert picture.observe_changes(swap) == (1, 1)
+    assert (state.missing, state.surplus) == ({ONE}, {STRANGER})
+    assert picture.observe_changes(swap) == (0, 0), "told twice, it is no more"
+
+
+def test_what_came_and_is_wanted_stays_missing_until_we_have_put_it_there() -> None:
+    """The news may be older than a removal of our own."""
+    picture = pictured(hosts(2), observed(count=0))
+    picture.observe_elements(current(picture), [])
+    assert picture.observe_changes([ElementChange("c4_32", ONE, True)]) == (0, 0)
+    assert current(picture).missing == {ONE, TWO}
+
+
+def test_what_went_and_was_to_go_needs_no_removal() -> None:
+    picture = pictured(hosts(1), observed())
+    picture.observe_elements(current(picture), {ONE, STRANGER})
+    assert picture.observe_changes([ElementChange("c4_32", STRANGER, False)]) == (0, 0)
+    assert (current(picture).missing, current(picture).surplus) == (set(), set())
+
+
+@pytest.mark.parametrize("change", [ElementChange("guests", ONE, False), ElementChange("c4_32", bytes(16), True)])
+def test_changes_of_what_we_know_nothing_of_are_passed_over(change: ElementChange) -> None:
+    picture = pictured(hosts(1), observed())
+    picture.observe_elements(current(picture), {ONE})
+    assert picture.observe_changes([change]) == (0, 0)
+    assert (current(picture).missing, current(picture).surplus) == (set(), set())
+
+
+@pytest.mark.parametrize("tag", [None, RulesTag(4, "policy", "other")])
+def test_rules_that_are_not_ours_look_into_nothing_that_we_know_of(tag: RulesTag | None) -> None:
+    picture = pictured(hosts(2), observed())
+    picture.observe_elements(current(picture), {ONE, TWO})
+    picture.hooked(frozenset({"c4_32"}), "rules", TAG)
+    assert picture.count_missing() == 0
+    picture.forget_rules(tag)
+    assert (picture.rules, picture.rules_seen, picture.tag) == (None, "", tag)
+    assert picture.last_tag == (tag or TAG)
+    assert picture.count_missing() == 2
+    assert not picture.holds(HOSTS, ONE)
+
+
+def test_in_doubt_everything_is_missing() -> None:
+    picture = pictured(hosts(2), observed())
+    picture.observe_elements(current(picture), {ONE, TWO})
+    picture.hooked(frozenset({"c4_32"}), "rules", TAG)
+    picture.doubted = True
+    assert picture.count_missing() == 2
+    picture.start_reading(TableReading(True, (observed(),), "seen", TAG), frozenset({"c4_32"}))
+    assert not picture.doubted
+
+
+# -- all that is known -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "pieces"), [(0, 4, []), (1, 4, [1]), (8, 4, [4, 4]), (70, 32, [32, 32, 6])]
+)
+def test_all_that_is_known_to_be_there_comes_in_full_pieces(count: int, most: int, pieces: list[int]) -> None:
+    picture = pictured(
+        [*hosts(count), registered("gone", "10.9.9.9"), registered("unread", "2001:db8::/48")], observed()
+    )
+    known = {registration.clients[0].packed for registration in hosts(count)}
+    picture.observe_elements(current(picture), known)
+    found = list(picture.known_in_slices(lambda key_length: most))
+    assert [len(piece) for _, piece in found] == pieces
+    assert {key for _, piece in found for key in piece} == known
+    assert all(state is current(picture) for state, _ in found)
 
 
 # -- acknowledgements --------------------------------------------------------------------------------------

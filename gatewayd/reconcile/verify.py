@@ -1,0 +1,304 @@
+"""What tells the reconciler that the kernel is as it believes: readings, notifications, generations, the timer.
+
+read       everything, at the start and after a failure
+hear       what others commit, told element by element: it goes into the picture, and the next step repairs it
+poll       a generation that nobody accounts for: look at sets, counts and rules, and then as the timer does
+the timer  adds everything again, piece by piece; then equal counts prove that the content is equal
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from math import inf
+
+from gatewayd.compile.keys import Keys
+from gatewayd.compile.ruleset import RULE_SETS
+from gatewayd.errors import DumpInterrupted
+from gatewayd.log import get_logger
+from gatewayd.model.foreign import ForeignCommit
+from gatewayd.model.transaction import AddElements, TableReading, Transaction
+from gatewayd.reconcile.dataplane import Dataplane
+from gatewayd.reconcile.generations import Generations
+from gatewayd.reconcile.picture import Picture, SetState
+from gatewayd.reconcile.steps import Commit, most_keys
+from gatewayd.reconcile.tally import Tally
+
+log = get_logger(__name__)
+
+SMALL_SET = 65536
+"""A set up to this size is read element by element at once. The kernel's dump of a larger one is quadratic (15 s
+at 1 M, 6.18): there, adding all desired elements again and comparing the kernel's count says the same in 0.7 s."""
+COMPARE_AT_MOST_S = 30.0
+"""Between two comparisons of all elements that somebody else's commits ask for."""
+INTERRUPTIONS = 5
+"""Attempts at a dump that other programs' changes keep interrupting."""
+
+
+class Verifier:
+    """Holds what is known of the kernel against the picture. All of it runs in the reconciler's own task."""
+
+    def __init__(
+        self,
+        dataplane: Dataplane,
+        picture: Picture,
+        tally: Tally,
+        *,
+        clock: Callable[[], float],
+        stopwatch: Callable[[], float],
+        verify_every_s: float,
+    ) -> None:
+        self.known = False
+        self.verified = False
+        """Nothing happened since the last comparison that asks for another."""
+        self.read_back = False
+        """Compared at least once since all was read: a look at the timer does not take readiness away."""
+        self.must_look = False
+        """Somebody changed more in our table than elements that we were told of."""
+        self._suspect: tuple[ForeignCommit | None, str | None] = (None, None)
+        """Who that was, and what of it was told of elements."""
+        self._dataplane = dataplane
+        self._picture = picture
+        self._tally = tally
+        self._clock = clock
+        self._stopwatch = stopwatch
+        self._verify_every_s = verify_every_s
+        self._generations = Generations()
+        self._assertion: Iterator[tuple[SetState, list[bytes]]] | None = None
+        self._assert_at = stopwatch() + verify_every_s
+        self._asserted_at = self._compared_at = -inf
+        self._asserted = False
+        """All that is desired was added again since the last thing that gave a reason to."""
+
+    def verify_every(self, seconds: float) -> None:
+        """Another period of the timer, from now on."""
+        if seconds != self._verify_every_s:
+            self._verify_every_s = seconds
+            self._assert_at = self._stopwatch() + seconds
+
+    def forget(self) -> None:
+        """Nothing is known any more; all is to be read."""
+        self.known = self.verified = self.read_back = self.must_look = False
+        self._picture.doubted = True
+        self._assertion, self._suspect = None, (None, None)
+
+    def committed(self, *, surely: bool) -> None:
+        """A transaction of ours was acknowledged; see Generations."""
+        self._generations.committed(surely=surely)
+
+    # -- readings ------------------------------------------------------------------------------------------
+
+    async def read_table(self) -> TableReading:
+        for _ in range(INTERRUPTIONS - 1):
+            try:
+                return await self._dataplane.read_table()
+            except DumpInterrupted:
+                await asyncio.sleep(0)
+        return await self._dataplane.read_table()
+
+    async def read(self) -> None:
+        """Observe everything: sets, rules, and the content of sets small enough."""
+        reading = await self.read_table()
+        picture = self._picture
+        same_rules = bool(reading.rules) and reading.rules == picture.rules_seen
+        rules = picture.rules if same_rules else None
+        # A set is known to be looked into only by rules that we know.
+        hooked = frozenset(state.name for state in picture.set_states() if state.hooked and rules is not None)
+        pending = picture.start_reading(reading, hooked)
+        picture.rules = rules
+        self._anchor(reading)
+        for state, found in pending:
+            state.hooked = state.name in hooked
+            if found.count == 0:
+                picture.observe_elements(state, ())
+            elif (found.count or 0) <= SMALL_SET:
+                keys, whole = await self._read_elements(state)
+                if whole:
+                    await self._observe(state, keys)
+                else:
+                    picture.observe_some(state, keys)
+                    state.unread = len(keys) - len(state.surplus)
+        self.known, self.verified, self._asserted = True, False, True
+
+    async def _read_elements(self, state: SetState) -> tuple[Keys, bool]:
+        """Keys of a set, and whether these are all: a listing that is interrupted again and again is given up."""
+        keys = Keys()
+        for _ in range(INTERRUPTIONS):
+            keys = Keys()
+            try:
+                async for piece in self._dataplane.read_elements(state.name):
+                    keys.update(piece)
+                    self._tally.turned_at = self._stopwatch()
+            except DumpInterrupted:
+                continue
+            return keys, True
+        log.warning("reconcile.listing_given_up", set=state.name, attempts=INTERRUPTIONS)
+        return keys, False
+
+    async def _observe(self, state: SetState, keys: Keys) -> int:
+        slices = self._picture.observe_in_slices(state, keys)
+        while True:
+            try:
+                next(slices)
+            except StopIteration as end:
+                return int(end.value)
+            await asyncio.sleep(0)
+
+    # -- what others did -----------------------------------------------------------------------------------
+
+    def hear(self) -> bool:
+        """Take in what others committed; whether any of it was in our table."""
+        changes = self._dataplane.take_changes()
+        touched = False
+        for commit in changes.commits:
+            self._generations.told(commit.generation)
+            if not (commit.others or commit.elements) or not self.known:
+                continue
+            touched = True
+            went, came = self._picture.observe_changes(commit.elements)
+            names = ", ".join(sorted({change.set_name for change in commit.elements}))
+            found = f"elements of {names}: {went} removed, {came} added" if went or came else None
+            if commit.others:
+                self.must_look, self._suspect = True, (commit, found)
+                if commit.unlisted:
+                    self._doubt()
+            elif found is not None:
+                self._tell(found, commit)
+        if changes.lost and self.known:
+            self.must_look = True
+            self._doubt()
+            self._tally.notices_lost += 1
+            log.warning("reconcile.notices_lost")
+        return touched
+
+    async def poll(self) -> None:
+        """Keep an eye on the generation and the timer, however busy we are."""
+        generation = await self._dataplane.read_generation()
+        self.hear()
+        if self._generations.untold:
+            # A whole period has passed since, and still nobody has told us what that was.
+            self._doubt()
+        if not self._generations.explain(generation):
+            await self.look()
+            return
+        self._tally.generation = generation
+        if self._stopwatch() >= self._assert_at and self._assertion is None:
+            self._assert_at = self._stopwatch() + self._verify_every_s
+            self._picture.retire_unused()
+            self._assertion = self._slices()
+
+    async def look(self) -> None:
+        """Sets, counts and rules, at once: whatever of ours is not as we left it is put right."""
+        for _ in range(INTERRUPTIONS):
+            self.must_look = False
+            reading = await self.read_table()
+            if not self.hear():
+                break
+        (suspect, found), self._suspect = self._suspect, (None, None)
+        difference = self._difference(reading) or self._count_difference(reading)
+        if difference is not None:
+            self._tell(difference, suspect)
+            self.forget()
+        elif self._picture.rules is not None and reading.rules != self._picture.rules_seen:
+            self._tell("the rules were changed", suspect)
+            self._picture.forget_rules(reading.tag)
+            self.verified = False
+        elif found is not None:
+            self._tell(found, suspect)
+        self._anchor(reading)
+
+    def _difference(self, reading: TableReading) -> str | None:
+        """Which sets are not as we left them, their content apart."""
+        if not reading.present:
+            return "the table is gone"
+        found = {item.name for item in reading.sets}
+        known = {state.name for state in self._picture.set_states() if state.exists}
+        if known - found:
+            return f"set {min(known - found)} is gone"
+        strange = found - known - self._picture.retired - RULE_SETS
+        if strange:
+            return f"set {min(strange)} is not ours"
+        return None
+
+    def _count_difference(self, reading: TableReading) -> str | None:
+        counts = {item.name: item.count for item in reading.sets}
+        now, difference = self._stopwatch(), None
+        for state in self._picture.set_states():
+            count, expected = counts.get(state.name), self._picture.expected_count(state)
+            if count is None and not state.unread and now < self._compared_at + COMPARE_AT_MOST_S:
+                # A listing of all elements for every commit of any program would never end.
+                self._doubt()
+            elif count is None or state.unread:
+                # Only its elements can tell; they are compared once there is no step left to take.
+                self.verified = self.verified and not state.exists
+                self._asserted = self._asserted and not state.exists
+            elif count != expected:
+                difference = f"set {state.name} has {count} elements instead of {expected}"
+        return difference
+
+    def _tell(self, found: str, commit: ForeignCommit | None) -> None:
+        self._tally.repairs += 1
+        who = {} if commit is None else {"program": commit.program, "pid": commit.pid}
+        log.warning("reconcile.foreign_change", found=found, **who)
+
+    def _anchor(self, reading: TableReading) -> None:
+        self._generations.read(reading.generation)
+        self._tally.generation = reading.generation
+
+    # -- comparing all -------------------------------------------------------------------------------------
+
+    def _doubt(self) -> None:
+        """Something may have been changed that no count shows: compare everything soon."""
+        self._assert_at = min(self._assert_at, max(self._stopwatch(), self._asserted_at + COMPARE_AT_MOST_S))
+
+    def _slices(self) -> Iterator[tuple[SetState, list[bytes]]]:
+        # With half of what a transaction may carry, gathering, sending and committing stay under 10 ms a turn.
+        return self._picture.known_in_slices(lambda key_length: max(1, most_keys(key_length) // 2))
+
+    def next_assertion(self) -> Commit | None:
+        """The next piece of the timer's work: add again what is there. None when no piece is left."""
+        while self._assertion is not None:
+            state, piece = next(self._assertion, (None, []))
+            if state is None:
+                self._assertion, self.verified, self._asserted = None, False, True
+                self._asserted_at = self._stopwatch()
+            elif state.exists and any(state is known for known in self._picture.set_states()):
+                wanted = self._picture.desired.keys(state.mask)
+                keys = [key for key in piece if key in wanted]
+                if keys:
+                    return Commit(Transaction((AddElements(state.name, keys),), "verify"))
+        return None
+
+    async def verify(self) -> None:
+        """Compare the kernel's counts and rules with the picture; look closer where they differ."""
+        reading = await self.read_table()
+        picture = self._picture
+        if self.hear() or self.must_look:
+            return
+        if picture.rules is not None and not picture.rules_seen and reading.tag == picture.tag:
+            picture.rules_seen = reading.rules
+        rules_differ = picture.rules is not None and reading.rules != picture.rules_seen
+        if rules_differ or self._difference(reading) is not None:
+            await self.look()
+            return
+        counts = {item.name: item.count for item in reading.sets}
+        strange = 0
+        for state in picture.set_states():
+            if state.exists and counts.get(state.name) != picture.expected_count(state):
+                keys, whole = await self._read_elements(state)
+                if whole:
+                    strange += await self._observe(state, keys)
+                else:
+                    picture.observe_some(state, keys)
+                if not whole and not self._asserted:
+                    # It cannot be compared, but all that is wanted can be put there again.
+                    self._assertion = self._slices()
+                    return
+            state.unread = 0
+        if strange:
+            self._tell(f"{strange} elements, added or removed", None)
+        self._anchor(reading)
+        self.verified = self.read_back = True
+        self._compared_at = self._stopwatch()
+        self._tally.last_verified_at = self._clock()
+        self._tally.last_error = ""
