@@ -111,6 +111,7 @@ class Daemon:
         self._store = LastGood(Path(settings.state_dir), clock=time.time, stopwatch=time.monotonic)
         self._owner = Owner(settings, self._reconciler, conntrack, clock=time.time, store=self._store)
         self._owner.confirmed_at = self._confirmed_at
+        self._owner.has_answered = self._has_answered
         await self._read_overrides()
         self._events = EventSource(
             group=settings.kernel.nflog_group,
@@ -153,6 +154,10 @@ class Daemon:
     def _confirmed_at(self, name: str) -> float:
         runner = self._runners.get(name)
         return runner.state.checked_at if runner is not None else -inf
+
+    def _has_answered(self, name: str) -> bool:
+        runner = self._runners.get(name)
+        return runner is not None and runner.has_answered
 
     def _use_sources(self, group: asyncio.TaskGroup) -> None:
         """Start runners for the sources of the settings; stop those that are gone or changed."""

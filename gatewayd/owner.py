@@ -120,6 +120,10 @@ class Owner:
         self.override_faults: tuple[str, ...] = ()
         self.confirmed_at: Callable[[str], float] = lambda _: -inf
         """When a source last said that it has nothing else, by name; the daemon asks its runner."""
+        self.has_answered: Callable[[str], bool] = lambda _: False
+        """Whether a source was read or confirmed in this run; the daemon asks its runner."""
+        self._spares = False
+        self._answered: set[str] = set()
         self._store = store
         self._layer = OverrideLayer()
         self._override_files: tuple[OverrideFile, ...] = ()
@@ -147,6 +151,8 @@ class Owner:
                 if restored.position is None:
                     continue
                 facts.restore(restored)
+                self.reconciler.spare()
+                self._spares = True
                 facts.by_category = await run_in_slices(count_categories(restored.registrations))
                 self._readings.put(name, restored.registrations)
                 self._readings.put(held_name(name), guard.in_force(restored.registrations))
@@ -185,6 +191,8 @@ class Owner:
                 self._readings.put(result.name, result.registrations)
                 self._readings.put(held_name(result.name), held)
                 await self._merge()
+            self._answered.add(result.name)
+            await self._release_spared()
             kept = await _encode(self._guards[result.name])
         if self._store is not None:
             await keep(self._store, result, kept)
@@ -445,6 +453,9 @@ class Owner:
             before = now
             await self._in_slices(self._schedule.due(now), self._refresh)
             self.aggregate.expire(now)
+            if self._spares and not self._applying.locked():
+                async with self._applying:
+                    await self._release_spared()
             self._want_policy(now)
             overrides_at = self._layer.overrides.next_change()
             if overrides_at is not None and overrides_at <= now:
@@ -459,6 +470,14 @@ class Owner:
                     await self._retime.wait()
             except TimeoutError:
                 pass
+
+    async def _release_spared(self) -> None:
+        """What a restart found in the kernel beyond the last good goes once every source has spoken in this run,
+        and what it said is applied. The caller holds `_applying`."""
+        answered = (name in self._answered or self.has_answered(name) for name in self.sources)
+        if self._spares and all(answered) and not self._readings.unread():
+            self._spares = False
+            await run_in_slices(self.reconciler.release_in_slices())
 
     def _want_policy(self, now: float) -> None:
         """What the settings say, once the allowlist is complete; observe needs no allowlist to be safe."""

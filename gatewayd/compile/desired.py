@@ -65,15 +65,14 @@ class DesiredSets:
 
     def add(self, registration: Registration) -> list[tuple[Mask, bytes]]:
         """Want the registration's elements; returns those that nobody wanted before."""
-        fresh = []
+        fresh, sets = [], self._sets
         for element in self._admit(registration):
             mask, key = element
-            desired = self._sets[mask]
-            if key in desired.keys:
-                desired.shared[key] = desired.shared.get(key, 0) + 1
-            else:
-                desired.keys.add(key)
+            desired = sets[mask]
+            if desired.keys.put(key):
                 fresh.append(element)
+            else:
+                desired.shared[key] = desired.shared.get(key, 0) + 1
         return fresh
 
     def remove(self, registration: Registration) -> list[tuple[Mask, bytes]]:
@@ -81,17 +80,34 @@ class DesiredSets:
         if self._unprogrammed.pop(id(registration), None) is not None:
             return []
         gone = []
-        for mask, key in compile_elements(registration):
-            desired = self._sets[mask]
-            others = desired.shared.get(key, 0)
-            if others == 0:
-                desired.keys.remove(key)
-                gone.append((mask, key))
-            elif others == 1:
-                del desired.shared[key]
-            else:
-                desired.shared[key] = others - 1
+        for element in compile_elements(registration):
+            if self.unwant(*element):
+                gone.append(element)
         return gone
+
+    def adopt(self, mask: Mask) -> bool:
+        """Put a mask in use that no registration needs; whether the bound lets it."""
+        if mask not in self._sets:
+            if self._masks_of_family[mask.family] >= self._most_masks:
+                return False
+            self._put_in_use(mask)
+        return True
+
+    def want(self, mask: Mask, key: bytes) -> None:
+        """Want one element of a mask in use, which nobody wanted before."""
+        self._sets[mask].keys.add(key)
+
+    def unwant(self, mask: Mask, key: bytes) -> bool:
+        """Take back a `want`; whether nobody wants the element now."""
+        desired = self._sets[mask]
+        others = desired.shared.get(key, 0)
+        if others == 0:
+            desired.keys.remove(key)
+        elif others == 1:
+            del desired.shared[key]
+        else:
+            desired.shared[key] = others - 1
+        return others == 0
 
     def drop_unused(self) -> list[Mask]:
         """Forget masks without keys; returns them."""
@@ -122,6 +138,9 @@ class DesiredSets:
                 self._unprogrammed[id(registration)] = (registration, reason)
                 return []
         for mask in needed:
-            self._sets[mask] = DesiredSet()
-            self._masks_of_family[mask.family] += 1
+            self._put_in_use(mask)
         return elements
+
+    def _put_in_use(self, mask: Mask) -> None:
+        self._sets[mask] = DesiredSet()
+        self._masks_of_family[mask.family] += 1

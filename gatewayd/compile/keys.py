@@ -46,10 +46,16 @@ class Keys(MutableSet[bytes]):
         return set(it)
 
     def add(self, key: bytes) -> None:
+        self.put(key)
+
+    def put(self, key: bytes) -> bool:
+        """`add`, and whether the key is new."""
         part = self.parts[hash(key) >> 40 & 63]
-        if key not in part:
-            part.add(key)
-            self._count += 1
+        if key in part:
+            return False
+        part.add(key)
+        self._count += 1
+        return True
 
     def discard(self, key: bytes) -> None:
         part = self.parts[hash(key) >> 40 & 63]
@@ -61,7 +67,7 @@ class Keys(MutableSet[bytes]):
 
     def update(self, keys: Iterable[bytes]) -> None:
         for key in keys:
-            self.add(key)
+            self.put(key)
 
     def difference_update(self, keys: Iterable[bytes]) -> None:
         if self._count:

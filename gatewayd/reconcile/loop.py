@@ -7,7 +7,7 @@ read → (hear → step → acknowledge)* → verified → sleep until a desire,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 
 from gatewayd.compile.desired import DesiredSets
 from gatewayd.compile.masks import compile_elements
@@ -21,7 +21,7 @@ from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import AddElements, RulesTag
 from gatewayd.reconcile.dataplane import Dataplane
 from gatewayd.reconcile.picture import Picture
-from gatewayd.reconcile.steps import Commit, PutRules, acknowledge, next_step
+from gatewayd.reconcile.steps import Commit, PutRules, acknowledge, is_urgent, next_step
 from gatewayd.reconcile.tally import Tally
 from gatewayd.reconcile.verify import Verifier
 
@@ -34,6 +34,8 @@ HURRIED_RETRY_S = 1.0
 """Between attempts that fail while desires keep changing."""
 STUCK_AFTER_S = 60.0
 """Longer than any answer is waited for."""
+MOST_RELEASED = 4096
+"""Spared elements let go in one turn of the loop."""
 LARGE_COMMIT = 1024
 """Elements whose acknowledgement is worth a turn of the loop of its own."""
 
@@ -59,6 +61,8 @@ class Reconciler:
         self._policy: Policy | None = None
         self._work = asyncio.Event()
         self._unsettled = True
+        self._was_urgent = False
+        """The last step was a late admission: the next is something else, if there is anything else to do."""
         self._poll_at = stopwatch()
         self._policy_put: Policy | None = None
         self._disarmed: Policy | None = None
@@ -102,6 +106,20 @@ class Reconciler:
         """Put the rules of mode observe before the allowlist is complete: sets and elements stay as they are."""
         self._disarmed = policy
         self._work.set()
+
+    def spare(self) -> None:
+        """What is found in the kernel at the start stays, desired or not, until `release`."""
+        self.picture.sparing = True
+
+    def release_in_slices(self) -> Generator[None, None, None]:
+        """The registry is known for what it is now: what was spared goes, some of it between two yields."""
+        released = 0
+        while count := self.picture.release(MOST_RELEASED):
+            released += count
+            self._work.set()
+            yield
+        if released:
+            log.info("reconcile.released", elements=released)
 
     def found(self, tag: RulesTag | None) -> None:
         """What the rules say that were there at the start."""
@@ -241,8 +259,9 @@ class Reconciler:
                 await verifier.poll()
                 continue
             policy = self._policy
-            step = next_step(self.picture, policy, self._table)
+            step = next_step(self.picture, policy, self._table, urgent_last=self._was_urgent)
             if step is not None:
+                self._was_urgent = is_urgent(step)
                 await self._perform(step)
                 self._unsettled = True
                 if isinstance(step, PutRules):

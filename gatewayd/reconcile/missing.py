@@ -38,10 +38,16 @@ class MissingKeys(MutableSet[bytes]):
     def __len__(self) -> int:
         if not self._whole:
             return self._count
-        if self._whole == PARTS:
-            return len(self._desired)
-        whole = (len(self._desired.parts[number]) for number, part in enumerate(self._parts) if part is None)
-        return self._count + sum(whole)
+        count = self._count
+        for number, part in enumerate(self._parts):
+            if part is None:
+                more = len(self._desired.parts[number])
+                count += more
+                if not more:
+                    # Nothing is desired here, so nothing is missing: no need to look again the next time.
+                    self._parts[number] = set()
+                    self._whole -= 1
+        return count
 
     @classmethod
     def _from_iterable(cls, it: Iterable[_T]) -> MutableSet[_T]:

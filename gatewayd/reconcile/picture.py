@@ -6,6 +6,10 @@ and not missing", and a set that is as it should be costs nothing.
 
 Observed means read or acknowledged, never sent. Desires may change while a transaction is under way; the
 acknowledgement looks again.
+
+After a restart the registry on disk may be older than the kernel's content: a disk that was full, a kill between
+applying and saving. Until every source has been read, what is found in the kernel and not desired is *spared*: it
+is desired like everything else, and let go by `release`.
 """
 
 from __future__ import annotations
@@ -50,6 +54,11 @@ class SetState:
     missing: MissingKeys = field(default_factory=lambda: MissingKeys(Keys()))
     surplus: Keys = field(default_factory=Keys)
 
+    def has_room_for(self, desired: int) -> bool:
+        """Whether what is missing of so many wanted elements fits beside what is there."""
+        inside = desired + len(self.surplus) + self.unread
+        return self.capacity == 0 or self.capacity >= inside or not self.missing
+
     def has_room(self, desired: int, more: int) -> int:
         """How many of `more` new elements are sure to fit, `desired` being the wanted ones."""
         if self.capacity == 0:
@@ -91,16 +100,21 @@ class Picture:
         self.last_tag: RulesTag | None = None
         """The latest tag known. Marks outlive the table, so an epoch counts on where the rules are gone."""
         self.urgent: dict[tuple[Mask, bytes], None] = {}
-        self.doubted = False
+        self.sparing = False
+        self._spared: list[tuple[Mask, bytes]] = []
+        self.doubted = True
         """What is said here of the kernel may be wrong until it is read again."""
+        self._is_read = False
+        """Read at least once. Before that, desires are only gathered: a million of them in half the time."""
 
     # -- desires -------------------------------------------------------------------------------------------
 
     def add(self, registration: Registration) -> None:
         """Desire a registration's elements."""
-        for mask, key in self.desired.add(registration):
-            self._mask_state(mask)
-            for state in self.masks[mask].states():
+        fresh = self.desired.add(registration)
+        for mask, key in fresh if self._is_read else ():
+            known = self.masks.get(mask) or self._mask_state(mask)
+            for state in (known.current,) if known.successor is None else known.states():
                 if key in state.surplus:
                     state.surplus.discard(key)
                     state.missing.discard(key)
@@ -109,11 +123,26 @@ class Picture:
 
     def remove(self, registration: Registration) -> None:
         """Desire them no longer."""
-        for mask, key in self.desired.remove(registration):
-            for state in self.masks[mask].states():
-                if not state.missing.forget(key):
-                    state.surplus.add(key)
-            self.urgent.pop((mask, key), None)
+        gone = self.desired.remove(registration)
+        for mask, key in gone if self._is_read else ():
+            self._unwanted(mask, key)
+
+    def _unwanted(self, mask: Mask, key: bytes) -> None:
+        for state in self.masks[mask].states():
+            if not state.missing.forget(key):
+                state.surplus.add(key)
+        self.urgent.pop((mask, key), None)
+
+    def release(self, most: int) -> int:
+        """Desire spared elements no longer, at most so many of them; how many they were."""
+        self.sparing = False
+        released, self._spared = self._spared[:most], self._spared[most:]
+        for mask, key in released:
+            if self.desired.unwant(mask, key):
+                self._unwanted(mask, key)
+        if released and not self._spared:
+            self.retire_unused()
+        return len(released)
 
     def urge(self, elements: Iterable[tuple[Mask, bytes]]) -> int:
         """Put the elements ahead of all others; returns how many of them are missing.
@@ -135,7 +164,8 @@ class Picture:
         """
         unused = self.desired.drop_unused()
         for mask in unused:
-            for state in self.masks.pop(mask).states():
+            known = self.masks.pop(mask, None)
+            for state in known.states() if known is not None else ():
                 if state.exists:
                     self.retired.add(state.name)
         if unused:
@@ -151,7 +181,7 @@ class Picture:
         for mask, state in self.masks.items():
             count = len(self.desired.keys(mask))
             newest = state.newest
-            if newest.has_room(count, len(newest.missing)) == len(newest.missing):
+            if newest.has_room_for(count):
                 continue
             if not newest.exists:
                 newest.capacity = choose_capacity(count)
@@ -164,13 +194,18 @@ class Picture:
             state.successor = self._make_state(mask, generation, choose_capacity(count))
 
     def hooks(self) -> dict[Mask, str]:
-        """The set that the rules shall look into for each mask: the successor as soon as it is complete."""
-        chosen = {}
+        """The set that the rules shall look into for each mask: the successor as soon as it is complete.
+
+        In order of capacity, the largest first: where most registrations are, most flows are found. It changes only
+        with the sets, so an element more or less never asks for other rules.
+        """
+        chosen = []
         for mask, state in self.masks.items():
             successor = state.successor
             ready = successor is not None and successor.exists and not successor.missing
-            chosen[mask] = successor.name if successor is not None and ready else state.current.name
-        return chosen
+            chosen.append((mask, successor if successor is not None and ready else state.current))
+        chosen.sort(key=lambda each: (-each[1].capacity, -each[0].client_length, each[0]))
+        return {mask: state.name for mask, state in chosen}
 
     def count_missing(self) -> int:
         """Elements of registrations that are not known to be in a set that the rules look into."""
@@ -200,7 +235,7 @@ class Picture:
         until the newest, its successor, is complete; where none is known to be hooked, the newest is taken.
         Anything else in the table is retired.
         """
-        self.table_present, self.doubted = reading.present, False
+        self.table_present, self.doubted, self._is_read = reading.present, False, True
         self.retired = set()
         self.rules_seen = reading.rules
         self.tag = reading.tag
@@ -210,6 +245,8 @@ class Picture:
             if found.name in RULE_SETS:
                 continue
             parsed = parse_set_name(found.name) if found.regular else None
+            if parsed is not None and self.sparing:
+                self.desired.adopt(parsed[0])
             if parsed is None or parsed[0] not in self.desired:
                 self.retired.add(found.name)
                 continue
@@ -255,6 +292,8 @@ class Picture:
         for number in range(PARTS):
             missing = wanted.parts[number] - keys.parts[number]
             surplus = keys.parts[number] - wanted.parts[number]
+            if self.sparing and surplus:
+                surplus = self._spare(state, surplus)
             strange += len(missing - state.missing.part(number)) + len(surplus - state.surplus.parts[number])
             state.missing.replace_part(number, missing)
             state.surplus.replace_part(number, surplus)
@@ -269,7 +308,19 @@ class Picture:
         """Keys that were in the set at some moment of a reading that never came to a good end."""
         wanted = self._wanted(state.mask)
         for number in range(PARTS):
-            state.surplus.update(keys.parts[number] - wanted.parts[number])
+            surplus = keys.parts[number] - wanted.parts[number]
+            state.surplus.update(self._spare(state, surplus) if self.sparing else surplus)
+
+    def _spare(self, state: SetState, keys: set[bytes]) -> set[bytes]:
+        """Desire what was found in a set; returns what we ourselves are about to remove from it."""
+        found = keys - state.surplus
+        for key in found:
+            self.desired.want(state.mask, key)
+            self._spared.append((state.mask, key))
+            for other in self.masks[state.mask].states():
+                if other is not state:
+                    other.missing.add(key)
+        return keys - found
 
     def observe_changes(self, changes: Iterable[ElementChange]) -> tuple[int, int]:
         """What somebody else did to elements: how many wanted ones went, how many unwanted ones came.

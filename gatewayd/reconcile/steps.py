@@ -35,6 +35,8 @@ MOST_BYTES = 256 * 1024
 commits in about 10 ms, the longest a late admission waits for bulk work."""
 MOST_SETS = 128
 """Sets made or removed in one transaction."""
+LATE_ADMISSION = "late admission"
+"""The cause of a transaction that goes ahead of bulk work."""
 _ELEMENT_OVERHEAD = 12
 
 
@@ -86,12 +88,25 @@ def _policy_digest(policy: Policy) -> str:
     return policy_digest(policy)
 
 
-def next_step(picture: Picture, policy: Policy | None, table: str) -> Step | None:
-    """The step to take now; None when the kernel is as desired. Without a policy, rules are left alone."""
+def is_urgent(step: Step) -> bool:
+    return isinstance(step, Commit) and step.transaction.cause == LATE_ADMISSION
+
+
+def next_step(picture: Picture, policy: Policy | None, table: str, *, urgent_last: bool = False) -> Step | None:
+    """The step to take now; None when the kernel is as desired. Without a policy, rules are left alone.
+
+    `urgent_last`: late admissions come after all else this time; however many there are, the rest gets on.
+    """
+    if urgent_last:
+        return _next_step(picture, policy, table, urgent_first=False) or _urgent(picture)
+    return _next_step(picture, policy, table, urgent_first=True)
+
+
+def _next_step(picture: Picture, policy: Policy | None, table: str, *, urgent_first: bool) -> Step | None:
     if not picture.table_present:
         return Commit(Transaction((CreateTable(),), "create table"))
     picture.grow_where_full()
-    step = _urgent(picture) or _create_sets(picture)
+    step = (_urgent(picture) if urgent_first else None) or _create_sets(picture)
     if step is not None:
         return step
     ruleset = None if policy is None else wanted_ruleset(picture, policy, table)
@@ -160,7 +175,7 @@ def _urgent(picture: Picture) -> Step | None:
         by_set.setdefault(current.name, []).append(key)
         budget -= stride
     operations = tuple(AddElements(name, keys) for name, keys in by_set.items())
-    return Commit(Transaction(operations, "late admission")) if operations else None
+    return Commit(Transaction(operations, LATE_ADMISSION)) if operations else None
 
 
 def _create_sets(picture: Picture) -> Step | None:

@@ -179,6 +179,11 @@ class FeedRunner:
         """Where what is held stands."""
         return self._client.position
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether the source gave or confirmed its content in this run, and what it gave was taken."""
+        return self.state.checked_at > -inf and not self._pacer.is_attempting
+
     def request_now(self) -> None:
         """The feed is asked at once."""
         self._pacer.request_now()

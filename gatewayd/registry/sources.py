@@ -126,6 +126,11 @@ class SourceRunner:
         """Where the source is read from, without secrets."""
         return self._origin.place
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether the source gave or confirmed its content in this run, and what it gave was taken."""
+        return self.state.checked_at > -inf and not self._pacer.is_attempting
+
     def request_now(self) -> None:
         """The source is asked at once."""
         self._pacer.request_now()

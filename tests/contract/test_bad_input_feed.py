@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from gatewayd.compile.masks import compile_elements
 from gatewayd.settings.model import SourceSettings
 from tests.support.bad_input import BAD_INPUTS, MAX_BYTES, NAMES, BadInput, check_complete, published_register
 from tests.support.bad_registry import bad_registry
 from tests.support.fed_gateway import IMPATIENT, SOURCE, FedGateway, HostClock, Place, fed_gateway
-from tests.support.feeds import KEY
+from tests.support.feeds import KEY, upsert
 
 STORE_RETRY_S = 61.0
 
@@ -65,6 +66,45 @@ async def test_nothing_in_force_is_lost(case: BadInput, is_restarted: bool, plac
             it.check_in_force(before)
             await recover(it, case)
             it.check_in_force(before)
+
+
+NEWCOMERS = (upsert("NEXT", "39.37.1.1/32"), upsert("WIDE", "39.37.8.0/22"))
+"""The second is of a mask that nobody else has."""
+
+
+@pytest.mark.parametrize("is_withdrawn", [False, True], ids=["registered still", "withdrawn meanwhile"])
+async def test_what_the_disk_never_took_stays_in_the_kernel_until_the_registry_answers(
+    is_withdrawn: bool, place: Place, tmp_path: Path
+) -> None:
+    """Read while the disk was full, and in force; the restart knows nothing of it but that it is in the kernel."""
+    source, registry = source_of(place, tmp_path), place.registry
+    async with fed_gateway(place, source) as it:
+        await it.attempt()
+        place.disk.fill()
+        registry.publish(*NEWCOMERS)
+        await it.attempt()
+        in_force = it.in_force()
+    newcomers = [in_force.pop(each) for each in ("NEXT", "WIDE")]
+    place.disk.mend()
+    registry.go_away()
+    async with fed_gateway(place, source) as it:
+        await it.settled()
+        await it.attempt()
+        assert "Cannot connect" in (it.facts.error or "")
+        assert it.in_force() == in_force
+        assert all(map(it.passes, newcomers))
+        registry.come_back()
+        if is_withdrawn:
+            for each in newcomers:
+                del registry.publisher.records[each.id]
+            registry.publish_anew()
+        await it.attempt()
+        await it.settled()
+        assert it.facts.error is None
+        assert [it.passes(each) for each in newcomers] == [not is_withdrawn] * 2
+        if not is_withdrawn:
+            keys = {key for each in newcomers for _, key in compile_elements(each)}
+            assert keys.isdisjoint(it.removed_keys())
 
 
 def check_said(it: FedGateway, case: BadInput) -> None:

@@ -271,8 +271,12 @@ class Rig:
         return {mask: keys for mask, keys in self.fake.looked_into().items() if keys}
 
     def expected_rules(self) -> str:
-        assert self.fake.table is not None
-        hooks = {parsed[0]: name for name in self.fake.table.used if (parsed := parse_set_name(name)) is not None}
+        """Into the largest sets first."""
+        table = self.fake.table
+        assert table is not None
+        parsed = [(each[0], name) for name in table.used if (each := parse_set_name(name)) is not None]
+        parsed.sort(key=lambda each: (-table.sets[each[1]].capacity, -each[0].client_length, each[0]))
+        hooks = dict(parsed)
         return compile_ruleset(TABLE, self.policy, hooks, self.reconciler.epoch).text
 
 

@@ -45,8 +45,8 @@ MAY_IMPORT: dict[str, str] = {
 
 PURE = """
     gatewayd errors
-    model model.flow model.foreign model.mask model.msisdn model.policy model.prefix model.registration model.service
-    model.transaction
+    model model.flow model.foreign model.mask model.msisdn model.policy model.prefix model.registration
+    model.service model.transaction
     settings.load settings.model settings.readers settings.restart settings.schema settings.tree settings.values
     registry.feed registry.feed_answer registry.feed_files registry.feed_outcome registry.feed_plan
     registry.guard registry.held registry.inflate registry.intervals registry.kept registry.loss

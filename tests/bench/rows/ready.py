@@ -1,4 +1,9 @@
-"""From the start of the daemon to everything in the kernel, read back, and armed in mode reject."""
+"""From the start of the daemon to everything in the kernel, read back, and armed in mode reject.
+
+Of the registrations' own prefixes an interval set takes few: most of a million lie under another, and overlaps are
+refused. nft is given as many prefixes as there are registrations, of the same lengths, none within another;
+gatewayd has more elements than that to put: IPv6, far ends, services.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,8 @@ from pathlib import Path
 
 from tests.bench.clock import run_command
 from tests.bench.daemon import BenchDaemon, HealthWatch, fed_daemon
-from tests.bench.material import client_prefixes, nft_set
+from tests.bench.disjoint import disjoint_prefixes
+from tests.bench.material import nft_set
 from tests.bench.row import Context, Figures, Measure, Row, Subject, check
 
 CALM_S = 5.0
@@ -74,15 +80,17 @@ def _lay_last_good(daemon: BenchDaemon, context: Context) -> None:
 
 
 def nft_interval(context: Context) -> Figures:
-    """The same IPv4 prefixes as one interval set, the usual way to write an allowlist."""
-    prefixes = client_prefixes(context.material, context.size).read_text().split()
-    return _load(context, nft_set("clients", "flags interval", prefixes))
+    """N prefixes as one interval set, the usual way to write an allowlist."""
+    return _load(context, nft_set("clients", "flags interval", prefix_texts(context.size)))
 
 
 def nft_hashes(context: Context) -> Figures:
-    """The same IPv4 prefixes as a hash set for each length."""
-    prefixes = client_prefixes(context.material, context.size).read_text().split()
-    return _load(context, "".join(hash_sets(prefixes)))
+    """The same as a hash set for each length."""
+    return _load(context, "".join(hash_sets(prefix_texts(context.size))))
+
+
+def prefix_texts(count: int) -> list[str]:
+    return [str(each) for each in disjoint_prefixes(count)]
 
 
 def hash_sets(prefixes: list[str]) -> Iterator[str]:

@@ -9,10 +9,9 @@ from gatewayd.demo.traffic import flow_of
 from tests.bench.clock import Stopwatch, percentile, run_command
 from tests.bench.commits import CommitWatch
 from tests.bench.daemon import fed_daemon
-from tests.bench.material import client_prefixes
 from tests.bench.row import Context, Figures, Measure, Row, Subject, check
 from tests.bench.rows.feed import SCRIPT, script_snapshot
-from tests.bench.rows.ready import hash_sets
+from tests.bench.rows.ready import hash_sets, prefix_texts
 from tests.support.feeds import fields_of
 
 CHANGES = 200
@@ -50,7 +49,7 @@ def gatewayd(context: Context) -> Figures:
 
 def script(context: Context) -> Figures:
     """Without deltas: the whole list read again, the whole set loaded again, in the place of the old one."""
-    prefixes = client_prefixes(context.material, context.size).read_text().split()
+    prefixes = prefix_texts(context.size)
     path = context.scratch / "sets.nft"
     path.write_text("".join(hash_sets(prefixes)))
     run_command(["nft", "-f", str(path)])

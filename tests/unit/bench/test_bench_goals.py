@@ -72,5 +72,5 @@ def test_the_goal_for_one_change_looks_at_the_row_of_changes() -> None:
 
 
 def test_a_row_that_a_goal_could_ask_for_names_itself_when_it_is_not_there() -> None:
-    with pytest.raises(KeyError, match="no row 'host'; there are .*hosts,"):
+    with pytest.raises(KeyError, match=r"no row 'host'; there are .*hosts,"):
         find_row("host")

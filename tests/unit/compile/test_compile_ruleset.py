@@ -95,8 +95,8 @@ def test_a_look_up_names_the_significant_bits(mask: Mask, lookup: str) -> None:
     assert f"\t\t{lookup} goto registered\n" in text
 
 
-def test_longer_prefixes_are_looked_up_first() -> None:
-    hooks = {mask: str(mask) for mask in (Mask(4, 8), Mask(4, 32), Mask(4, 24))}
+def test_look_ups_come_in_the_order_of_the_sets() -> None:
+    hooks = {mask: str(mask) for mask in (Mask(4, 32), Mask(4, 24), Mask(4, 8))}
     assert [line.split("@")[1].split()[0] for line in chains_of(OBSERVE, hooks)["classify4"]] == [
         "c4_32", "c4_24", "c4_8", "c4_32", "c4_24", "c4_8",
     ]  # fmt: skip

@@ -521,3 +521,79 @@ def test_masks_given_up_make_room_for_registrations_that_were_past_the_bound() -
     picture.retire_unused()
     assert picture.desired.unprogrammed() == {}
     assert picture.desired.masks() == [Mask(4, 25)]
+
+
+# -- what is spared ----------------------------------------------------------------------------------------
+
+
+def sparing(registrations: list[Registration], *sets: ObservedSet) -> Picture:
+    picture = Picture(DesiredSets())
+    picture.sparing = True
+    for registration in registrations:
+        picture.add(registration)
+    picture.start_reading(TableReading(True, sets, "seen", TAG))
+    return picture
+
+
+def test_what_is_found_and_not_desired_is_kept_until_it_is_released() -> None:
+    picture = sparing(hosts(1), observed())
+    assert picture.observe_elements(current(picture), {ONE, STRANGER}) == 0
+    assert (picture.count_surplus(), picture.count_missing()) == (0, 2)  # nothing is known to be looked into yet
+    assert picture.expected_count(current(picture)) == 2
+    assert picture.release(10) == 1
+    assert current(picture).surplus == {STRANGER}
+    assert picture.release(10) == 0
+
+
+def test_what_is_spared_and_registered_after_all_never_goes() -> None:
+    picture = sparing(hosts(1), observed())
+    picture.observe_elements(current(picture), {ONE, TWO})
+    (_, late) = hosts(2)
+    picture.add(late)
+    assert picture.release(10) == 1
+    assert (current(picture).surplus, current(picture).missing) == (set(), set())
+    picture.remove(late)
+    assert current(picture).surplus == {TWO}
+
+
+def test_a_set_of_a_mask_that_nobody_needs_is_looked_into_while_it_is_spared() -> None:
+    nets = Mask(4, 24)
+    picture = sparing(hosts(1), observed(), observed("c4_24"))
+    picture.observe_elements(picture.masks[nets].current, {STRANGER})
+    assert picture.hooks()[nets] == "c4_24"
+    assert not picture.retired
+    picture.release(10)
+    assert picture.retired == {"c4_24"}
+    assert nets not in picture.hooks()
+
+
+def test_sparing_does_not_go_past_the_bound_of_masks() -> None:
+    picture = Picture(DesiredSets(most_masks=1))
+    picture.sparing = True
+    picture.add(*hosts(1))
+    picture.start_reading(TableReading(True, (observed(), observed("c4_24")), "seen", TAG))
+    assert picture.retired == {"c4_24"}
+
+
+def test_what_is_spared_goes_into_a_successor_too() -> None:
+    picture = sparing(hosts(1), observed(), observed("c4_32_g1"))
+    state = picture.masks[HOSTS]
+    picture.masks[HOSTS] = MaskState(SetState("c4_32", HOSTS, 0, 1024, exists=True), state.current)
+    picture.observe_elements(current(picture), {ONE, STRANGER})
+    assert STRANGER in picture.masks[HOSTS].newest.missing
+
+
+def test_what_we_are_about_to_remove_is_not_spared() -> None:
+    picture = sparing(hosts(2), observed())
+    picture.observe_elements(current(picture), {ONE, TWO})
+    picture.remove(hosts(2)[1])
+    picture.observe_elements(current(picture), {ONE, TWO})
+    assert current(picture).surplus == {TWO}
+
+
+def test_the_largest_sets_are_looked_into_first() -> None:
+    picture = Picture(DesiredSets())
+    for number, length in enumerate((32, 24, 28)):
+        state = SetState(f"c4_{length}", Mask(4, length), 0, (1024, 1024, 4096)[number], exists=True)
+        picture.masks[Mask(4, length)] = MaskState(state)
+    assert list(picture.hooks()) == [Mask(4, 28), Mask(4, 32), Mask(4, 24)]

@@ -1,0 +1,115 @@
+"""`./run soak [--rounds 300 | --minutes 60] [--seed 7] [--registrations 1500]`."""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from gatewayd.demo.lab import Lab, missing_for_lab
+from gatewayd.errors import GatewaydError
+from gatewayd.model import parse_prefix
+from tests.soak.damage import Bill, run_damages
+from tests.soak.rounds import Churn, Tally
+from tests.soak.sight import STAGES, sight_of
+from tests.soak.world import MOST, ROUTED
+from tests.support.lab_daemon import clean, daemon_in
+
+ROUNDS = 300
+DAMAGES = 20
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--rounds", type=click.IntRange(1), help=f"How many; {ROUNDS} where no minutes are given.")
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), help="For so long.")
+@click.option("--seed", type=click.IntRange(0), help="To repeat what was done; else another one every time.")
+@click.option(
+    "--registrations",
+    default=1500,
+    show_default=True,
+    type=click.IntRange(1, MOST),
+    help="That come and go besides the constant ones.",
+)
+def main(rounds: int | None, minutes: float | None, seed: int | None, registrations: int) -> None:
+    """Kill the daemon at random moments under registered traffic. Exit status 1 if a packet is lost, or if the
+    kernel does not come to be as desired."""
+    if rounds is not None and minutes is not None:
+        raise click.UsageError("rounds or minutes, not both")
+    if reason := missing_for_lab():
+        raise click.ClickException(reason)
+    seed = random.SystemRandom().randrange(1_000_000) if seed is None else seed
+    console = Console()
+    console.print(f"--seed {seed} --registrations {registrations}", style="dim")
+    most = sys.maxsize if minutes is not None else rounds or ROUNDS
+    most_s = minutes * 60 if minutes is not None else float("inf")
+    try:
+        tally, bill = _soak(seed, registrations, most, most_s, total=rounds or (None if minutes else ROUNDS))
+    except (AssertionError, GatewaydError) as error:
+        console.print(f"--seed {seed}: {error}", style="red", markup=False)
+        sys.exit(1)
+    console.print(_table(tally, bill))
+    for each in [*tally.losses, *bill.losses]:
+        console.print(each, style="red", markup=False)
+    sys.exit(1 if tally.lost or tally.refused or bill.lost else 0)
+
+
+def _soak(seed: int, registrations: int, most: int, most_s: float, *, total: int | None) -> tuple[Tally, Bill]:
+    lab = Lab(map(parse_prefix, ROUTED))
+    with lab, tempfile.TemporaryDirectory(prefix="gatewayd-soak-") as directory, sight_of(lab) as sight:
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task("", total=total)
+
+            def note(tally: Tally) -> None:
+                text = f"{tally.kills} kills, {tally.lost} lost, {tally.refused} refused"
+                progress.update(task, completed=tally.rounds, description=text)
+
+            with daemon_in(lab, _subdirectory(directory, "churn")) as daemon:
+                churn = Churn(daemon, sight, seed=seed, registrations=registrations, note=note)
+                tally = churn.run(most, most_s)
+            clean(lab)
+            with daemon_in(lab, _subdirectory(directory, "damage")) as daemon:
+                return tally, run_damages(daemon, sight, seed=seed, rounds=DAMAGES)
+
+
+def _subdirectory(directory: str, name: str) -> Path:
+    made = Path(directory, name)
+    made.mkdir()
+    return made
+
+
+def _table(tally: Tally, bill: Bill) -> Table:
+    times = sorted(tally.converged_s)
+    table = Table("what", "how many", title=f"--seed {tally.seed}")
+    table.columns[1].justify = "right"
+    rows = {
+        "rounds": tally.rounds,
+        "kills": tally.kills,
+        **{f"  found then: {stage}": tally.stages[stage] for stage in STAGES},
+        **{f"done: {name}": count for name, count in sorted(tally.deeds.items())},
+        "packets of registered flows": tally.sent,
+        "  of them the first of their flow": tally.fresh,
+        "  lost": tally.lost,
+        "handshakes and flows from the far end": tally.probed,
+        "new flows refused": tally.refused,
+        "from start to converged, times": len(times),
+        "  median": f"{times[len(times) // 2]:.2f} s" if times else "",
+        "  longest": f"{times[-1]:.2f} s" if times else "",
+        "sets or look-ups emptied behind its back": bill.rounds,
+        "  new flows refused until repaired": bill.refused,
+        "  the same, with the daemon killed before": bill.refused_while_dead,
+        "  other packets lost": f"{bill.lost} of {bill.sent}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""What is in the kernel of the lab's gateway, and whether it is what a registry wants."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gatewayd.compile.ruleset import RULE_SETS
+from gatewayd.demo.lab import Lab
+from gatewayd.kernel.tables import KernelTables
+from gatewayd.model.mask import Mask, parse_set_name
+from tests.support.lab_daemon import TABLE
+
+STAGES = (
+    "no table",
+    "table without rules",
+    "observe, unfinished",
+    "armed, unfinished",
+    "observe, complete",
+    "armed, complete",
+)
+"""What was there when a daemon died. Unfinished: rules over sets that are not yet, or no longer, all as desired."""
+_PAUSE_S = 0.002
+
+
+class Sight:
+    """Looks by netlink, from inside the gateway."""
+
+    def __init__(self, tables: KernelTables, runner: asyncio.Runner) -> None:
+        self._tables, self._runner = tables, runner
+
+    def generation(self) -> int:
+        return self._runner.run(self._tables.read_generation())
+
+    def wait_commit(self, since: int, deadline_s: float) -> None:
+        """Until somebody has written to the kernel; at most `deadline_s`."""
+        deadline = time.monotonic() + deadline_s
+        while self.generation() == since and time.monotonic() < deadline:
+            time.sleep(_PAUSE_S)
+
+    def contents(self) -> dict[str, frozenset[bytes]]:
+        """Keys of every set but those that the rules fill."""
+        return self._runner.run(self._contents())
+
+    async def _contents(self) -> dict[str, frozenset[bytes]]:
+        found = {}
+        for each in (await self._tables.read_table()).sets:
+            if each.name not in RULE_SETS:
+                keys: set[bytes] = set()
+                async for piece in self._tables.read_elements(each.name):
+                    keys.update(piece)
+                found[each.name] = frozenset(keys)
+        return found
+
+    def stage(self, wanted: dict[Mask, frozenset[bytes]]) -> str:
+        """One of STAGES."""
+        reading = self._runner.run(self._tables.read_table())
+        if not reading.present:
+            return "no table"
+        if reading.tag is None:
+            return "table without rules"
+        mode = "observe" if reading.tag.mode == "observe" else "armed"
+        return f"{mode}, {'complete' if is_as_wanted(self.contents(), wanted) else 'unfinished'}"
+
+
+def is_as_wanted(contents: dict[str, frozenset[bytes]], wanted: dict[Mask, frozenset[bytes]]) -> bool:
+    """One set for each mask with the keys that it shall have; masks out of use may have an empty one."""
+    parsed = [(parse_set_name(name), keys) for name, keys in contents.items()]
+    if any(name is None for name, _ in parsed):
+        return False
+    found = [(name[0], keys) for name, keys in parsed if name is not None and (keys or name[0] in wanted)]
+    return len(found) == len(wanted) and dict(found) == wanted
+
+
+@contextmanager
+def sight_of(lab: Lab) -> Iterator[Sight]:
+    with lab.gateway.entered():
+        tables = KernelTables.open(TABLE)
+    with asyncio.Runner() as runner:
+        try:
+            yield Sight(tables, runner)
+        finally:
+            tables.close()
