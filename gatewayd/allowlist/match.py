@@ -74,11 +74,18 @@ def decide(allowlist: Covering, scope: tuple[Service, ...], flow: Flow, now: flo
 
 def _admits(registration: Registration, far: bytes, flow: Flow, now: float) -> bool:
     """The rule for a registration whose clients have the near end: effective, peers and services agree."""
-    return (
-        registration.is_effective(now)
-        and (not registration.peers or _includes(registration.peers, far))
-        and (not registration.services or _serves(registration.services, flow))
-    )
+    if registration.status != "active" or not registration.valid_from_s <= now < registration.valid_until_s:
+        return False
+    if registration.peers and not _includes(registration.peers, far):
+        return False
+    services = registration.services
+    if not services:
+        return True
+    protocol, port = flow.protocol, flow.destination_port
+    for service in services:  # noqa: SIM110
+        if service.protocol == protocol and service.low <= port <= service.high:
+            return True
+    return False
 
 
 def _includes(prefixes: Iterable[Prefix], address: bytes) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from gatewayd.compile.ruleset import COUNTERS, parse_tag
 from gatewayd.errors import OperationRefused, RulesetRefused
 from gatewayd.model.foreign import ElementChange, ForeignChanges, ForeignCommit
-from gatewayd.model.mask import Mask, parse_set_name
+from gatewayd.model.mask import Mask, describe_key, parse_set_name
 from gatewayd.model.transaction import (
     AddElements,
     CounterReading,
@@ -202,9 +202,11 @@ def _apply(table: FakeTable | None, operation: Operation) -> FakeTable | None:
             keys = operation.keys
             found = _find_set(table, operation, operation.set_name)
             _check_lengths(found, operation, keys)
-            if not found.keys.issuperset(keys) or len(set(keys)) != len(keys):
-                raise OperationRefused(describe_operation(operation), errno.ENOENT)
-            found.keys.difference_update(keys)
+            for key in keys:
+                if key not in found.keys:
+                    shown = describe_key(operation.set_name, key)
+                    raise OperationRefused(describe_operation(operation), errno.ENOENT, shown)
+                found.keys.remove(key)
     return table
 
 

@@ -20,7 +20,7 @@ NETLINK_NETFILTER = 12
 SOL_NETLINK = 270
 _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 10, 11
 _NLM_F_ACK_TLVS = 0x200
-_ERROR_TEXT = 1
+_ERROR_TEXT, _ERROR_OFFSET = 1, 2
 
 RECEIVE_BYTES = 1 << 18
 """A dump comes in pieces of at most 32 KiB; an error carries the header of its cause only (NETLINK_CAP_ACK)."""
@@ -29,6 +29,7 @@ REPLY_TIMEOUT_S = 30.0
 """A commit of a bounded transaction takes milliseconds; another program's long one holds the same lock."""
 
 _ERROR_CODE = Struct("=i")
+_OFFSET = Struct("=I")
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
@@ -104,9 +105,9 @@ class NetlinkChannel:
                     if kind != nl.NLMSG_ERROR:
                         answers.append(datagram)
                         continue
-                    code, text = decode_error(datagram, start, flags)
+                    code, text, offset = decode_error(datagram, start, flags)
                     if code:
-                        raise RefusedAt(name, code, text, sequence)
+                        raise RefusedAt(name, code, text, sequence, offset)
                     if sequence == last:
                         return answers
 
@@ -131,7 +132,7 @@ class NetlinkChannel:
                     self._note_end(kind, number)
                     interrupted = interrupted or bool(flags & nl.NLM_F_DUMP_INTR)
                     if kind == nl.NLMSG_ERROR:
-                        code, text = decode_error(datagram, start, flags)
+                        code, text, _ = decode_error(datagram, start, flags)
                         raise OperationRefused(name, code, text)
                     if kind == nl.NLMSG_DONE:
                         done = True
@@ -181,24 +182,29 @@ class NetlinkChannel:
 
 
 class RefusedAt(OperationRefused):
-    """OperationRefused that knows which message of a batch was refused."""
+    """OperationRefused that knows which message of a batch was refused, and what in it was wrong: `offset` is the
+    bytes from the message's header to an attribute, None where the kernel does not say."""
 
-    def __init__(self, operation: str, code: int, detail: str, sequence: int) -> None:
+    def __init__(self, operation: str, code: int, detail: str, sequence: int, offset: int | None) -> None:
         self.sequence = sequence
+        self.offset = offset
         super().__init__(operation, code, detail)
 
 
-def decode_error(datagram: bytes, start: int, flags: int) -> tuple[int, str]:
-    """(errno, kernel's sentence) of an NLMSG_ERROR; errno 0 is an acknowledgement."""
+def decode_error(datagram: bytes, start: int, flags: int) -> tuple[int, str, int | None]:
+    """(errno, kernel's sentence, offset of the attribute it is about) of an NLMSG_ERROR; errno 0 is an
+    acknowledgement. include/uapi/linux/netlink.h: enum nlmsgerr_attrs."""
     code = -_ERROR_CODE.unpack_from(datagram, start)[0]
-    text = ""
+    text, offset = "", None
     if flags & _NLM_F_ACK_TLVS:
         length = nl.MESSAGE_HEADER.unpack_from(datagram, start - 16)[0]
         # struct nlmsgerr: the code, then the header of the message that caused it (NETLINK_CAP_ACK).
         for kind, low, high in nl.iter_attributes(datagram, start + 20, start - 16 + length):
             if kind == _ERROR_TEXT:
                 text = nl.string_of(datagram[low:high])
-    return code, text
+            elif kind == _ERROR_OFFSET and high - low == 4:
+                offset = _OFFSET.unpack_from(datagram, low)[0]
+    return code, text, offset
 
 
 async def _readable(sock: socket.socket) -> None:

@@ -13,9 +13,12 @@ from gatewayd.kernel import tables_codec as codec
 from gatewayd.kernel.netlink import NetlinkChannel, RefusedAt
 from gatewayd.kernel.notices import NoticeSocket
 from gatewayd.model.foreign import ForeignChanges
+from gatewayd.model.mask import describe_key
 from gatewayd.model.transaction import (
+    AddElements,
     CounterReading,
     ObservedSet,
+    RemoveElements,
     Ruleset,
     RulesTag,
     TableReading,
@@ -107,9 +110,13 @@ class KernelTables:
                 self._notices.unheard(transaction.count_elements()),
             )
         except RefusedAt as error:
-            index = error.sequence - batch.first_sequence
-            name = describe_operation(batch.operations[index])
-            raise OperationRefused(name, error.errno, error.detail) from None
+            operation = batch.operations[error.sequence - batch.first_sequence]
+            detail = error.detail
+            if error.offset is not None and isinstance(operation, AddElements | RemoveElements):
+                key = codec.element_at(batch.payload, error.sequence, error.offset)
+                shown = describe_key(operation.set_name, key) if key is not None else ""
+                detail = ", ".join(filter(None, (shown, detail)))
+            raise OperationRefused(describe_operation(operation), error.errno, detail) from None
 
     async def replace_rules(self, ruleset: Ruleset) -> None:
         chains = [

@@ -103,6 +103,19 @@ def encode_batch(transaction: Transaction, table: str, sequence: int) -> Batch:
     return Batch(b"".join([begin, *messages, end]), sequence, tuple(operations))
 
 
+def element_at(payload: bytes, sequence: int, offset: int) -> bytes | None:
+    """The key of the element that begins `offset` bytes from the header of a batch's message; None if none does."""
+    for kind, _, number, start, end in nl.iter_messages(payload):
+        if number != sequence or kind not in (NEWSETELEM, DELSETELEM):
+            continue
+        at = start - nl.MESSAGE_HEADER.size + offset
+        for name, low, high in nl.iter_attributes(payload, start + 4, end):
+            if name == _LIST_ELEMENTS and low <= at <= high - 4:
+                length, _ = nl.ATTRIBUTE_HEADER.unpack_from(payload, at)
+                return _decode_element(payload, at + 4, min(at + length, high))
+    return None
+
+
 def encode_delete_table(table: str, sequence: int) -> bytes:
     """A batch that removes the table with all that is in it."""
     begin = nl.message(BATCH_BEGIN, nl.NLM_F_REQUEST, sequence, 0, SUBSYSTEM >> 8)

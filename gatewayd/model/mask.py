@@ -23,7 +23,7 @@ import re
 
 import msgspec
 
-from gatewayd.model.prefix import Family
+from gatewayd.model.prefix import Family, format_address
 from gatewayd.model.service import BUNDLES
 
 ANY_PEER = -1
@@ -68,6 +68,22 @@ class Mask(msgspec.Struct, frozen=True, gc=False, order=True, cache_hash=True):
 def set_name(mask: Mask, generation: int) -> str:
     """The kernel set's name: `c4_29_p32_ipsec`, and `…_g2` for one made to replace a set that was outgrown."""
     return f"{mask}_g{generation}" if generation else str(mask)
+
+
+def describe_key(name: str, key: bytes) -> str:
+    """A key of the set of this name as nft shows it: `192.0.2.0 . 198.51.100.7 . 17 . 500`."""
+    parsed = parse_set_name(name)
+    if parsed is None or len(key) != parsed[0].key_length:
+        return key.hex()
+    mask = parsed[0]
+    width = 4 if mask.family == 4 else 16
+    addresses = width * (1 if mask.peer_length == ANY_PEER else 2)
+    parts = [format_address(key[start : start + width]) for start in range(0, addresses, width)]
+    if mask.has_protocol:
+        parts.append(str(key[addresses]))
+    if mask.port_length:
+        parts.append(str(int.from_bytes(key[addresses + 4 : addresses + 6], "big")))
+    return " . ".join(parts)
 
 
 def parse_set_name(name: str) -> tuple[Mask, int] | None:

@@ -356,6 +356,18 @@ async def test_a_refused_operation_in_the_middle_is_the_one_that_is_named(world:
     assert caught.value.consequence == "resync"
 
 
+@pytest.mark.parametrize("position", [0, 1, 4094, 4095, 5999])
+async def test_the_element_that_was_refused_is_named(world: World, position: int) -> None:
+    """Also where it is one of many, and in the second message of an operation."""
+    keys = [bytes((10, 1, number >> 8, number & 255)) for number in range(6000)]
+    await world.commit(CreateTable(), CreateSet(NAME, HOSTS, 8192))
+    await world.commit(AddElements(NAME, [key for number, key in enumerate(keys) if number != position]))
+    with pytest.raises(OperationRefused) as caught:
+        await world.commit(RemoveElements(NAME, keys))
+    assert f"10.1.{position >> 8}.{position & 255}" in str(caught.value)
+    assert caught.value.operation == f"remove elements from {NAME}"
+
+
 async def test_a_dataplane_works_on_after_a_refusal(world: World) -> None:
     await set_empty(world)
     for _ in range(3):

@@ -272,13 +272,13 @@ async def test_the_rest_of_a_dump_that_never_comes_is_waited_for_once(
 def test_errors_as_the_kernel_sends_them(capture: bytes, code: int) -> None:
     ((kind, flags, sequence, start, _),) = nl.iter_messages(capture)
     assert (kind, sequence) == (nl.NLMSG_ERROR, 11)
-    assert decode_error(capture, start, flags) == (code, "")
+    assert decode_error(capture, start, flags) == (code, "", 36)
 
 
 def test_the_kernels_sentence_is_read_from_the_extended_acknowledgement() -> None:
     octets = refusal(1, errno.EINVAL, "Element size is wrong")
     ((_, flags, _, start, _),) = nl.iter_messages(octets)
-    assert decode_error(octets, start, flags) == (errno.EINVAL, "Element size is wrong")
+    assert decode_error(octets, start, flags) == (errno.EINVAL, "Element size is wrong", None)
 
 
 def test_sequences_are_taken_once_and_wrap_before_they_are_negative(kernel: Kernel) -> None:
