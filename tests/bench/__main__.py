@@ -80,7 +80,7 @@ def main(sizes: list[int], rows: list[Row], runs: int, output: Path) -> None:
     print_verdicts(console, verdicts)
     output.mkdir(parents=True, exist_ok=True)
     (output / "bench.json").write_bytes(encode(outcomes, verdicts, machine))
-    plots = draw_plots(rows, outcomes, output) if len(sizes) > 1 else []
+    plots = draw_plots(rows, outcomes, output)
     (output / "bench.md").write_text(markdown(rows, outcomes, verdicts, machine, plots))
     written = ["bench.json", "bench.md", *(plot.file for plot in plots)]
     console.print(f"written: {', '.join(f'{output}/{name}' for name in written)}", style="dim")

@@ -59,7 +59,7 @@ def print_row(console: Console, row: Row, outcomes: Sequence[Outcome]) -> None:
         console.print(Text(f"  * {note}", style="yellow"))
 
 
-def print_verdicts(console: Console, verdicts: Iterable[Verdict]) -> None:
+def print_verdicts(console: Console, verdicts: Sequence[Verdict]) -> None:
     table = Table(title="the numbers to reach", title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for heading in ("what", "goal", "measured", ""):
         table.add_column(heading)
@@ -67,6 +67,13 @@ def print_verdicts(console: Console, verdicts: Iterable[Verdict]) -> None:
         style = {True: "green", False: "red", None: "yellow"}[each.is_met]
         table.add_row(each.what, each.goal, each.measured, each.word, style=style)
     console.print(table)
+    for note in whys_of(verdicts):
+        console.print(Text(f"  {note}", style="yellow"))
+
+
+def whys_of(verdicts: Iterable[Verdict]) -> list[str]:
+    """What is known of the reasons why goals were not met."""
+    return [f"{each.what}: {each.why}" for each in verdicts if each.why]
 
 
 def markdown(
@@ -79,6 +86,7 @@ def markdown(
     """The whole report; the files of the plots lie beside it."""
     parts = [f"# Benchmark\n\n{describe(machine)}\n", "## The numbers to reach\n"]
     parts.append(_table(("what", "goal", "measured", ""), [(v.what, v.goal, v.measured, v.word) for v in verdicts]))
+    parts.extend(f"- {note}\n" for note in whys_of(verdicts))
     for row in rows:
         mine = [each for each in outcomes if each.row == row.name]
         if mine:

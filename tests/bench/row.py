@@ -51,13 +51,16 @@ class Measure:
 class Row:
     """`name`: one word, for `--rows`. `sizes`: False where the question does not depend on how many there are.
 
-    `most_runs`: fewer runs than asked for, of what takes minutes. `least_size`: smaller ones say nothing."""
+    `own_sizes`: what N is where it is not registrations. `most_runs`: fewer runs than asked for, of what takes
+    minutes. `least_size`: smaller ones say nothing.
+    """
 
     name: str
     title: str
     measures: tuple[Measure, ...]
     subjects: tuple[Subject, ...]
     sizes: bool = True
+    own_sizes: tuple[int, ...] = ()
     most_runs: int = 99
     least_size: int = 0
 

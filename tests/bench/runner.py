@@ -43,7 +43,9 @@ class Plan:
 def cells(plan: Plan) -> Iterator[tuple[Row, int]]:
     """Each row at each size that means something to it."""
     for row in plan.rows:
-        if row.sizes:
+        if row.own_sizes:
+            yield from ((row, size) for size in row.own_sizes)
+        elif row.sizes:
             yield from ((row, size) for size in plan.sizes if size >= row.least_size)
         else:
             yield row, max(plan.sizes)

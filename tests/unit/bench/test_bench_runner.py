@@ -44,9 +44,9 @@ def silent(_: str) -> None: ...
 
 
 def test_a_row_is_run_at_each_size_that_means_something_to_it() -> None:
-    rows = row("all"), row("large", least_size=20), row("once", sizes=False)
+    rows = row("all"), row("large", least_size=20), row("once", sizes=False), row("masks", own_sizes=(1, 64))
     assert [(each.name, size) for each, size in cells(plan(*rows))] == [
-        ("all", 10), ("all", 20), ("large", 20), ("once", 20),
+        ("all", 10), ("all", 20), ("large", 20), ("once", 20), ("masks", 1), ("masks", 64),
     ]  # fmt: skip
 
 
