@@ -7,6 +7,7 @@ read. Stop: sources and API first, then the event sockets; the kernel keeps what
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 import time
@@ -290,6 +291,11 @@ def claim_table(table: str) -> socket.socket:
 def run_daemon(settings: Settings, config_path: Path, runner: Callable[[Coroutine[Any, Any, None]], None]) -> None:
     """`runner`: uvloop.run, or asyncio.run in a test."""
     setup_logging(settings.log.level, settings.log.format)
+
+    # What is imported stays; what a million registrations make is seldom a cycle, and looking for one costs a tenth
+    # of the load at the usual 700.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
     async def main() -> None:
         await Daemon(settings, config_path).run()

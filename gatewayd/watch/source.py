@@ -38,6 +38,8 @@ NFULNL_CFG_CMD_BIND, NFULNL_COPY_PACKET = 1, 2
 NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_DESTROY = 1, 3
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _SO_ATTACH_FILTER = 270, 1, 26
 
+CONNTRACK_PAUSE_S = 0.01
+"""Nobody waits for an attribution; late admission comes by NFLOG, which is read at once."""
 DATAGRAMS_PER_WAKEUP = 256
 _LARGEST_DATAGRAM_BYTES = 1 << 16
 _BUFFER_BYTES = 1 << 19
@@ -108,7 +110,9 @@ class EventSource:
 
     def _open_conntrack(self) -> None:
         opened = open_netfilter_socket(self._receive_buffer_bytes)
-        intake = _Intake("conntrack", opened, self.stats["conntrack"], self._decode_connections, self._on_lost)
+        intake = _Intake(
+            "conntrack", opened, self.stats["conntrack"], self._decode_connections, self._on_lost, CONNTRACK_PAUSE_S
+        )
         self._intakes.append(intake)
         # Joining a group succeeds without ctnetlink, and the kernel's answer to a taken NFLOG group is the
         # same EPERM as to a missing capability: a harmless question first tells all of these apart.
@@ -155,13 +159,19 @@ class EventSource:
 
 
 class _Intake:
-    """One event socket. `decode` takes a buffer of whole messages and returns how many did not parse."""
+    """One event socket. `decode` takes a buffer of whole messages and returns how many did not parse.
+
+    `pause_s`: for so long after a helping nothing is read, unless more is known to wait. A wakeup costs as much as
+    an event, so at 20 k a second events that come in dozens cost half of what they cost one by one.
+    """
 
     def __init__(
         self, name: SourceName, opened: socket.socket, stats: SourceStats,
-        decode: Callable[[memoryview], int], on_lost: Callable[[SourceName], None],
+        decode: Callable[[memoryview], int], on_lost: Callable[[SourceName], None], pause_s: float = 0.0,
     ) -> None:  # fmt: skip
         self._name = name
+        self._pause_s = pause_s
+        self._pause: asyncio.TimerHandle | None = None
         self._socket = opened
         self._stats = stats
         self._decode = decode
@@ -189,12 +199,19 @@ class _Intake:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        loop.add_reader(self._socket.fileno(), self._receive)
+        self._listen()
         if self._early:
             early, self._early = memoryview(self._early), b""
             self._stats.malformed += self._decode(early)
 
+    def _listen(self) -> None:
+        self._pause = None
+        if self._loop is not None:
+            self._loop.add_reader(self._socket.fileno(), self._receive)
+
     def close(self) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
         if self._loop is not None:
             self._loop.remove_reader(self._socket.fileno())
             self._loop = None
@@ -203,6 +220,7 @@ class _Intake:
     def _receive(self) -> None:
         """One helping: many datagrams, one decode, one callback. What is left wakes the loop again."""
         buffer, receive, filled = self._buffer, self._socket.recv_into, 0
+        is_empty = False
         try:
             for _ in range(DATAGRAMS_PER_WAKEUP):
                 room = _BUFFER_BYTES - filled
@@ -215,7 +233,7 @@ class _Intake:
                 else:
                     filled += (size + 3) & ~3
         except BlockingIOError:
-            pass
+            is_empty = True
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
@@ -224,6 +242,9 @@ class _Intake:
         if drops != self._drops:
             self._note_lost((drops - self._drops) & 0xFFFFFFFF)
             self._drops = drops
+        if self._pause_s and is_empty and self._loop is not None:
+            self._loop.remove_reader(self._socket.fileno())
+            self._pause = self._loop.call_later(self._pause_s, self._listen)
         if filled:
             self._stats.malformed += self._decode(buffer[:filled])
 
