@@ -52,9 +52,10 @@ def parse_unicast_prefix(text: str) -> Prefix:
     if match is not None:
         groups = match[1].split(":")
         length, last = _LENGTHS_6.get(match[3], 0), match[2]
-        if length == 128 or (not last and length >= 16 * len(groups)):
-            leading = bytes.fromhex("".join([g.zfill(4) for g in groups]))
-            return Prefix(leading.ljust(14, b"\0") + bytes.fromhex(last.zfill(4)), length)
+        leading = bytes.fromhex("".join([g.zfill(4) for g in groups]))
+        packed = leading.ljust(14, b"\0") + bytes.fromhex(last.zfill(4))
+        if length == 128 or (length and not int.from_bytes(packed, "big") & ((1 << (128 - length)) - 1)):
+            return Prefix(packed, length)
     return _parse_slowly(text)
 
 
