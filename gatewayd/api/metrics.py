@@ -225,6 +225,11 @@ def _kernel_metrics(kernel: KernelView) -> Iterator[Metric]:
         kernel.not_in_kernel,
     )
     yield _gauge("kernel_surplus_elements", "Elements in the kernel that no registration wants.", kernel.surplus)
+    yield _gauge(
+        "kernel_spared_elements",
+        "Elements found at the start beyond the last good; they stay until every source has answered.",
+        kernel.spared,
+    )
     yield _gauge("kernel_elements", "Elements that should be in the kernel.", kernel.elements_desired)
     yield _gauge("kernel_masks", "Masks in use.", kernel.masks)
     yield _gauge("kernel_sets", "Allowlist sets in the kernel.", kernel.sets)
@@ -238,6 +243,11 @@ def _kernel_metrics(kernel: KernelView) -> Iterator[Metric]:
     yield _counter("kernel_transactions", "Transactions that the kernel took.", kernel.transactions)
     yield _counter("kernel_failures", "Transactions and readings that the kernel refused or lost.", kernel.failures)
     yield _counter("kernel_repairs", "Changes by other programs that were undone.", kernel.repairs)
+    yield _counter(
+        "kernel_notices_lost",
+        "Times that the kernel told of more changes by other programs than could be read.",
+        kernel.notices_lost,
+    )
 
 
 def _traffic_metrics(status: StatusView) -> Iterator[Metric]:

@@ -119,8 +119,10 @@ class RegistrationCounts(msgspec.Struct, frozen=True):
 class KernelView(msgspec.Struct, frozen=True):
     """`not_in_kernel`: elements of effective registrations that are not known to be there; 0 in peace.
 
-    `surplus`: elements there that no registration wants. `pending`: operations not sent yet. `repairs`: foreign
-    changes undone. `generation`: the kernel's ruleset generation at the last reading.
+    `surplus`: elements there that no registration wants. `spared`: those found at the start that the last good does
+    not have, until every source has answered. `pending`: operations not sent yet. `repairs`: foreign changes undone.
+    `notices_lost`: times that the kernel told of more of them than was read. `generation`: the kernel's ruleset
+    generation at the last reading.
     """
 
     table: str
@@ -129,12 +131,14 @@ class KernelView(msgspec.Struct, frozen=True):
     elements_desired: int = 0
     not_in_kernel: int = 0
     surplus: int = 0
+    spared: int = 0
     transactions: int = 0
     failures: int = 0
     last_error: str | None = None
     last_commit_at: str | None = None
     last_verified_at: str | None = None
     repairs: int = 0
+    notices_lost: int = 0
     generation: int = 0
     pending: int = 0
 

@@ -188,6 +188,8 @@ def _kernel(view: StatusView) -> Iterator[Line]:
         f"verified {ago(view.now, kernel.last_verified_at)}, {count(kernel.transactions, 'transaction')}, "
         f"{count(kernel.failures, 'failure')}, {count(kernel.repairs, 'repair')}",
     )
+    if kernel.spared:
+        yield Line("", f"{count(kernel.spared, 'element')} beyond the last good, until every source answers", DOUBTFUL)
     if kernel.last_error:
         yield Line("", f"last error: {kernel.last_error}", DOUBTFUL)
 

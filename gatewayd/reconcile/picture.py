@@ -219,6 +219,9 @@ class Picture:
     def count_surplus(self) -> int:
         return sum(len(state.surplus) for mask in self.masks.values() for state in mask.states())
 
+    def count_spared(self) -> int:
+        return len(self._spared)
+
     def holds(self, mask: Mask, key: bytes) -> bool:
         """Whether a desired element is known to be in a set that the rules look into."""
         state = self.masks.get(mask)

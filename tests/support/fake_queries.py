@@ -123,6 +123,7 @@ TROUBLE = msgspec.structs.replace(
         PEACE.kernel,
         not_in_kernel=12,
         surplus=1,
+        spared=3,
         failures=2,
         repairs=1,
         last_error="commit: Device or resource busy",

@@ -54,6 +54,7 @@ source         mirror: FAILING, 0 registrations, last read never
 kernel         NOT IN KERNEL: 12 registered elements
                table gatewayd: 61,000 elements in 14 sets, 12 not in kernel, 1 surplus, 12 pending
                last commit 40s ago, verified never, 144 transactions, 2 failures, 1 repair
+               3 elements beyond the last good, until every source answers
                last error: commit: Device or resource busy
 flows          not counted yet
 packets        not counted yet
