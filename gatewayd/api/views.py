@@ -119,10 +119,10 @@ class RegistrationCounts(msgspec.Struct, frozen=True):
 class KernelView(msgspec.Struct, frozen=True):
     """`not_in_kernel`: elements of effective registrations that are not known to be there; 0 in peace.
 
-    `surplus`: elements there that no registration wants. `spared`: those found at the start that the last good does
-    not have, until every source has answered. `pending`: operations not sent yet. `repairs`: foreign changes undone.
-    `notices_lost`: times that the kernel told of more of them than was read. `generation`: the kernel's ruleset
-    generation at the last reading.
+    `surplus`: elements there that no registration wants. `spared`: those found at the start that the last good
+    does not have, until every source has answered. `pending`: operations not sent yet. `repairs`: foreign changes
+    undone. `notices_lost`: times that the kernel told of more of them than was read. `generation`: the kernel's
+    ruleset generation at the last reading.
     """
 
     table: str

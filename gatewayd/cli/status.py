@@ -189,7 +189,9 @@ def _kernel(view: StatusView) -> Iterator[Line]:
         f"{count(kernel.failures, 'failure')}, {count(kernel.repairs, 'repair')}",
     )
     if kernel.spared:
-        yield Line("", f"{count(kernel.spared, 'element')} beyond the last good, until every source answers", DOUBTFUL)
+        yield Line(
+            "", f"{count(kernel.spared, 'element')} beyond the last good, until every source answers", DOUBTFUL
+        )
     if kernel.last_error:
         yield Line("", f"last error: {kernel.last_error}", DOUBTFUL)
 

@@ -12,13 +12,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-import struct
 from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
-from gatewayd.errors import DumpInterrupted, MissingPrerequisite, OperationRefused, ReplyMissing
+from gatewayd.errors import DumpInterrupted, OperationRefused, ReplyMissing
 from gatewayd.kernel.attributes import NLMSG_DONE, NLMSG_ERROR
 from gatewayd.kernel.conntrack_codec import (
     AF_UNSPEC,
@@ -34,51 +33,12 @@ from gatewayd.kernel.conntrack_codec import (
     encode_mark_change,
     errno_of,
 )
+from gatewayd.kernel.event_socket import dropped_messages, open_netfilter_socket
 
-_NETLINK_NETFILTER = 12
-_SOL_NETLINK, _NETLINK_NO_ENOBUFS, _NETLINK_CAP_ACK = 270, 5, 10
-_SO_RCVBUFFORCE, _SO_MEMINFO, _SK_MEMINFO_DROPS = 33, 55, 8
 CHANGES_PER_SEND = 128
 """Mark changes in one `send`: well under a millisecond in the kernel, and no more answers than fit."""
 _LARGEST_DATAGRAM_BYTES = 1 << 16
 _T = TypeVar("_T")
-
-
-def open_netfilter_socket(receive_buffer_bytes: int) -> socket.socket:
-    """A bound, non-blocking nfnetlink socket of the current network namespace.
-
-    Overruns do not raise ENOBUFS on it, they add to `dropped_messages` (gatewayd.watch says why). The
-    buffer may be smaller than asked for where the caller may not pass net.core.rmem_max. Raises
-    MissingPrerequisite when the kernel has no nfnetlink.
-    """
-    try:
-        opened = socket.socket(
-            socket.AF_NETLINK,
-            socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
-            _NETLINK_NETFILTER,
-        )
-    except OSError as error:
-        if error.errno not in (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT):
-            raise
-        raise MissingPrerequisite("this kernel has no nfnetlink", "load the module nfnetlink") from None
-    try:
-        opened.bind((0, 0))
-        opened.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
-        opened.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
-        try:
-            opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_buffer_bytes)
-        except PermissionError:
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
-    except BaseException:
-        opened.close()
-        raise
-    return opened
-
-
-def dropped_messages(opened: socket.socket) -> int:
-    """How many messages the kernel could not put into this socket's buffer so far (modulo 2³²)."""
-    size = 4 * (_SK_MEMINFO_DROPS + 1)
-    return int(struct.unpack("=9I", opened.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, size))[_SK_MEMINFO_DROPS])
 
 
 @dataclass(slots=True)

@@ -17,7 +17,6 @@ in the moment between shows in the generation alone (reconcile.generations).
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import socket
 import struct
 from collections import deque
@@ -25,7 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from gatewayd.errors import EventMalformed
-from gatewayd.kernel.conntrack import dropped_messages, open_netfilter_socket
+from gatewayd.kernel.event_socket import attach_filter, dropped_messages, open_netfilter_socket
 from gatewayd.kernel.notices_codec import NFNLGRP_NFTABLES, NoticeDecoder
 from gatewayd.model.foreign import ForeignChanges, ForeignCommit
 
@@ -35,7 +34,7 @@ DATAGRAMS_PER_HELPING = 16
 """Some 700 elements, and 6 ms: what is taken in at a time."""
 RECEIVE_BUFFER_BYTES = 4 << 20
 _LARGEST_DATAGRAM_BYTES = 1 << 16
-_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NETLINK_DROP_MEMBERSHIP, _SO_ATTACH_FILTER = 270, 1, 2, 26
+_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NETLINK_DROP_MEMBERSHIP = 270, 1, 2
 _LOAD_WORD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _PORT_OFFSET, _WHOLE_MESSAGE = 12, 0xFFFFFFFF
 
@@ -48,7 +47,7 @@ class NoticeSocket:
 
     def __init__(self, table: str, own_port: int) -> None:
         self._socket = open_netfilter_socket(RECEIVE_BUFFER_BYTES)
-        _attach_filter(self._socket, leave_out(own_port))
+        attach_filter(self._socket, leave_out(own_port))
         self._decoder = NoticeDecoder(table)
         self._decoder.own_ports = {own_port}
         self._own_port = own_port
@@ -147,10 +146,3 @@ def leave_out(port: int) -> bytes:
         (_RETURN, 0, 0, _WHOLE_MESSAGE),
     )
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-
-
-def _attach_filter(opened: socket.socket, packed: bytes) -> None:
-    """SO_ATTACH_FILTER takes a struct sock_fprog: number of instructions, pointer to them."""
-    instructions = ctypes.create_string_buffer(packed, len(packed))
-    program = struct.pack("@HP", len(packed) // 8, ctypes.addressof(instructions))
-    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)

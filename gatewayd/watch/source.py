@@ -8,7 +8,6 @@ some 13 000 events.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import errno
 import os
 import socket
@@ -19,8 +18,8 @@ from typing import Literal
 
 from gatewayd.errors import MissingPrerequisite, OperationRefused, ReplyMissing
 from gatewayd.kernel.attributes import NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, attribute, be32, message
-from gatewayd.kernel.conntrack import dropped_messages, open_netfilter_socket
 from gatewayd.kernel.conntrack_codec import CT_GET_STATS, ControlMessage, encode_count, errno_of
+from gatewayd.kernel.event_socket import attach_filter, dropped_messages, open_netfilter_socket
 from gatewayd.watch.decode import (
     NFNL_SUBSYS_ULOG,
     ConnectionEvent,
@@ -36,7 +35,7 @@ NFULNL_MSG_CONFIG = NFNL_SUBSYS_ULOG << 8 | 1
 NFULA_CFG_CMD, NFULA_CFG_MODE, NFULA_CFG_NLBUFSIZ, NFULA_CFG_TIMEOUT, NFULA_CFG_QTHRESH = 1, 2, 3, 4, 5
 NFULNL_CFG_CMD_BIND, NFULNL_COPY_PACKET = 1, 2
 NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_DESTROY = 1, 3
-_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _SO_ATTACH_FILTER = 270, 1, 26
+_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 270, 1
 
 CONNTRACK_PAUSE_S = 0.01
 """Nobody waits for an attribution; late admission comes by NFLOG, which is read at once."""
@@ -126,7 +125,7 @@ class EventSource:
                 f"this kernel has no ctnetlink ({os.strerror(number)})",
                 "load the module nf_conntrack_netlink",
             )
-        _attach_filter(opened, self._filter)
+        attach_filter(opened, self._filter)
         for group in (NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_DESTROY):
             opened.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
 
@@ -255,13 +254,6 @@ class _Intake:
 
 def _is_answer(control: ControlMessage) -> bool:
     return control.sequence == 1 and control.kind in (NLMSG_ERROR, CT_GET_STATS)
-
-
-def _attach_filter(opened: socket.socket, packed: bytes) -> None:
-    """SO_ATTACH_FILTER takes a struct sock_fprog: number of instructions, pointer to them."""
-    instructions = ctypes.create_string_buffer(packed, len(packed))
-    program = struct.pack("@HP", len(packed) // 8, ctypes.addressof(instructions))
-    opened.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
 
 def encode_bind(sequence: int, group: int, copy_bytes: int, queue_threshold: int) -> bytes:

@@ -75,7 +75,7 @@ IO = """
     registry.authoring.database registry.authoring.disk registry.authoring.importing
     registry.authoring.publishing registry.authoring.serving
     reconcile reconcile.loop reconcile.verify
-    kernel.conntrack kernel.netlink kernel.nft kernel.notices kernel.tables
+    kernel.conntrack kernel.event_socket kernel.netlink kernel.nft kernel.notices kernel.tables
     watch.source
     api.app
     demo.announced demo.cast demo.gateway demo.handshake demo.keep demo.lab demo.namespace demo.registry

@@ -12,7 +12,7 @@ import msgspec
 from gatewayd.allowlist import Allowlist
 from gatewayd.demo.lab import Lab
 from gatewayd.errors import MissingPrerequisite
-from gatewayd.kernel.conntrack import open_netfilter_socket
+from gatewayd.kernel.event_socket import open_netfilter_socket
 from gatewayd.registry.record import registration_of
 from gatewayd.watch.attribute import Attribution
 from gatewayd.watch.decode import decode_connections
