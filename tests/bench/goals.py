@@ -113,6 +113,8 @@ GOALS: tuple[Goal, ...] = (
         "1 M registrations on disk to kernel filled, read back and armed, against nft -f of an interval set",
         "faster, aim for half the time",
         ratio("ready", MILLION, INTERVAL, "s", 1.0, subject=LAST_GOOD),
+        "four fifths of the time are Python's: a million records are checked one by one and put into the radix "
+        "tree; nft is given bare prefixes, and reading and checking records is not in its time",
     ),
     Goal(
         "encode and commit of 1 M host elements, against nft -f of the same set",
@@ -144,11 +146,14 @@ GOALS: tuple[Goal, ...] = (
         "new flows matched among 31 k and attributed, on one core",
         "at least 100 k/s",
         at_least("flows", 31_000, "per_core", 100_000, "/s"),
+        "of some 10 µs a flow, the look-up in the radix tree is 3, one recv(2) for each event 2, decoding 1.5",
     ),
     Goal(
         "new flows matched among 1 M and attributed, on one core",
         "at least 100 k/s",
         at_least("flows", MILLION, "per_core", 100_000, "/s"),
+        "a million registrations over the prefixes announced in one country lie eight deep over every address, and "
+        "each of the eight is looked at; at 31,000 it is one or two",
     ),
     Goal(
         "events of new flows lost unreported in a flood",
