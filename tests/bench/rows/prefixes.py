@@ -109,7 +109,7 @@ PREFIXES = Row(
             libnftables_interval,
             needs="libnftables",
             most=100_000,
-            why="1 to 2 min at 100 k, and it grows with the square, each command listing the whole set",
+            why="41 s at 100 k, and it grows with the square, each command listing the whole set",
         ),
         Subject("ipset restore, hash:net", ipset_restore, needs="ipset"),
     ),
