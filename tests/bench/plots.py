@@ -63,12 +63,15 @@ def drawable(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> Iterator[tuple
 
 def draw_plots(rows: Sequence[Row], outcomes: Sequence[Outcome], directory: Path) -> list[Plot]:
     """`bench-<row>-<measure>.svg` in the directory, in the order of the table."""
+    chosen = list(drawable(rows, outcomes))
+    if not chosen:
+        return []
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     plots = []
-    for row, measure, lines in drawable(rows, outcomes):
+    for row, measure, lines in chosen:
         plot = Plot(row.name, measure.title, f"bench-{row.name}-{measure.name}.svg")
         with matplotlib.rc_context(SETTINGS):
             canvas = FigureCanvasSVG(Figure(figsize=INCHES, layout="constrained"))

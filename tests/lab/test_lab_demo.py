@@ -62,7 +62,7 @@ class Demo:
         return found
 
     def namespaces(self) -> set[int]:
-        """Cookies of the namespaces that it holds."""
+        """Cookies of the namespaces that it holds, but for the one it came from, which it holds while in another."""
         found = set()
         for path in Path(f"/proc/{self.process.pid}/fd").iterdir():
             try:
@@ -70,7 +70,7 @@ class Demo:
                     found.add(cookie_at(str(path)))
             except OSError:
                 continue
-        return found
+        return found - {cookie_at("/proc/self/ns/net")}
 
 
 @contextmanager
