@@ -62,7 +62,7 @@ class Demo:
         return found
 
     def namespaces(self) -> set[int]:
-        """Cookies of the namespaces that it holds, but for the one it came from, which it holds while in another."""
+        """Cookies of the namespaces that it holds, but for the one it came from."""
         found = set()
         for path in Path(f"/proc/{self.process.pid}/fd").iterdir():
             try:
