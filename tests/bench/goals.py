@@ -43,7 +43,7 @@ class Results:
 @dataclass(frozen=True, slots=True)
 class Goal:
     """`judge` returns what was measured, in words, and whether that is enough; None: not measured. `why`: what is
-    known of the reason, where it was not met or cannot be measured."""
+    known of the reason, where it was not met."""
 
     what: str
     goal: str
@@ -52,7 +52,7 @@ class Goal:
 
     def verdict(self, results: Results) -> Verdict:
         measured, is_met = self.judge(results) or ("", None)
-        return Verdict(self.what, self.goal, measured, is_met, "" if is_met else self.why)
+        return Verdict(self.what, self.goal, measured, is_met, self.why if is_met is False else "")
 
 
 MILLION = 1_000_000
@@ -167,9 +167,8 @@ GOALS: tuple[Goal, ...] = (
     ),
     Goal(
         "RADIUS Start received to packets passing, p99",
-        "under 10 ms",
+        "under 10 ms (this version has no bindings)",
         lambda _: None,
-        "there are no bindings in this version",
     ),
     Goal(
         "forwarding of registered flows among 1 M, against plain connection tracking",
