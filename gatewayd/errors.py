@@ -19,7 +19,9 @@ the text of a message.
     │   ├── SerialNotHeld                  nothing of this serial waits to be accepted
     │   ├── OverridesInvalid               a file of local overrides has faults; what it said before stays
     │   ├── RecordRejected                 one registration of a source, with a reason code
-    │   └── EventMalformed                 a netlink event that does not parse
+    │   ├── EventMalformed                 a netlink event that does not parse
+    │   ├── RadiusRejected                 a datagram is no RADIUS request that we can trust; it gets no answer
+    │   └── AccountingRejected             a trusted accounting request says nothing usable; it is answered
     ├── SourceFailed               retry   a registry source could not be read; what is in force stays
     │   ├── SourceUnreadable               file or URL could not be read
     │   ├── SourceTooLarge                 more bytes or records than the limit
@@ -209,6 +211,32 @@ class EventMalformed(InputRejected):
         self.what = what
         self.why = why
         super().__init__(f"{what}: {why}")
+
+
+class RadiusRejected(InputRejected):
+    """A datagram is not a RADIUS request of somebody we share a secret with: it is dropped without an answer.
+
+    `code` is stable and is a metric label (subscribers.packet lists them); `detail` has lengths and numbers of
+    attributes, never the value of one.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(f"{code}: {detail}")
+
+
+class AccountingRejected(InputRejected):
+    """A verified accounting request that changes nothing: answered, or the sender would repeat it for ever.
+
+    `code` is stable and is a metric label (subscribers.accounting lists them); `detail` never repeats a value that
+    may carry identity.
+    """
+
+    def __init__(self, code: str, detail: str) -> None:
+        self.code = code
+        self.detail = detail
+        super().__init__(f"{code}: {detail}")
 
 
 class SourceFailed(GatewaydError):

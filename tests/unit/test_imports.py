@@ -27,6 +27,7 @@ MAY_IMPORT: dict[str, str] = {
     "settings": "errors model",
     "registry": "gatewayd errors model settings log",
     "allowlist": "model",
+    "subscribers": "errors model",
     "compile": "model",
     "reconcile": "errors log model compile",
     "kernel": "errors model compile",
@@ -45,8 +46,8 @@ MAY_IMPORT: dict[str, str] = {
 
 PURE = """
     gatewayd errors
-    model model.flow model.foreign model.mask model.msisdn model.policy model.prefix model.registration
-    model.service model.transaction
+    model model.accounting model.binding model.flow model.foreign model.mask model.msisdn model.policy
+    model.prefix model.registration model.service model.transaction
     settings.load settings.model settings.readers settings.restart settings.schema settings.tree settings.values
     registry.feed registry.feed_answer registry.feed_files registry.feed_outcome registry.feed_plan
     registry.guard registry.held registry.inflate registry.intervals registry.kept registry.loss
@@ -55,6 +56,10 @@ PURE = """
     registry.authoring registry.authoring.canonical registry.authoring.layout registry.authoring.readers
     registry.authoring.schema
     allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule
+    subscribers subscribers.accounting subscribers.addresses subscribers.attributes subscribers.identity
+    subscribers.packet subscribers.ports
+    subscribers.changes subscribers.expiry subscribers.naming subscribers.ownership subscribers.session
+    subscribers.sessions subscribers.terms subscribers.tombstones
     compile compile.canary compile.desired compile.keys compile.masks compile.ruleset
     reconcile.dataplane reconcile.forecast reconcile.generations reconcile.missing reconcile.picture
     reconcile.steps reconcile.tally
@@ -105,6 +110,7 @@ THIRD_PARTY: dict[str, str] = {
     "joserfc": "registry.notification",
     "msgspec": "*",
     "prometheus_client": "api.metrics api.app",
+    "pyrad": "subscribers.packet",
     "pyroute2": "kernel.* demo.*",
     "pytricia": "allowlist.radix",
     "rich": "cli.* demo.*",
@@ -114,7 +120,7 @@ THIRD_PARTY: dict[str, str] = {
     "yarl": "registry.fetch registry.feed_source registry.route",
 }
 """Where each library may be imported."""
-PURE_LIBRARIES = frozenset({"joserfc", "msgspec", "prometheus_client", "pytricia", "yaml"})
+PURE_LIBRARIES = frozenset({"joserfc", "msgspec", "prometheus_client", "pyrad", "pytricia", "yaml"})
 
 WRONG_TODAY: set[tuple[str, str]] = set()
 """Pure modules that import a shell; may only become fewer."""

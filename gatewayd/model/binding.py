@@ -1,0 +1,34 @@
+"""A binding: an address that a registered subscriber has at present, as the NAS told it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from gatewayd.model.prefix import Prefix
+
+
+class Binding(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """`subscriber` has `prefix`, or of a shared IPv4 address (CGNAT) the `ports` first..last alone.
+
+    One session that holds it stands for all that do. Times are Unix seconds, as the NAS tells them.
+    """
+
+    subscriber: bytes
+    """Digest of 32 bytes."""
+    prefix: Prefix
+    ports: tuple[int, int] | None = None
+    since_s: float
+    """Of the word by which the binding was made."""
+    confirmed_s: float
+    """Of the last word on this address; in a BindingChange, as it was then."""
+    nas: str
+    session: str
+
+
+class BindingChange(msgspec.Struct, frozen=True, gc=False):
+    """`added` comes before `removed`. Of a binding that is removed the same subscriber has the address no more."""
+
+    kind: Literal["added", "removed"]
+    binding: Binding

@@ -1,0 +1,20 @@
+"""Step 3: who has which address at the moment, as the operator's AAA tells it (RADIUS accounting, RFC 2866).
+
+    packet       a datagram to a request of somebody who holds the secret; the answer; over pyrad
+    attributes   numbers of attributes, values of the simple kinds
+    addresses    Framed-IP-Address, the IPv6 prefixes; what nobody can be bound to
+    ports        port blocks of a CGNAT
+    identity     the mobile number, and at once its digest
+    accounting   all of that as an AccountingEvent
+
+These are pure: bytes and `now` in, values out. A datagram that is not believed is a RadiusRejected and gets no
+answer. A request that is believed and cannot be used is an AccountingRejected and is answered, because its sender
+would repeat it for ever. A request of which a part cannot be used is an event without that part, which it names.
+
+A number lives for the length of one call in `identity`. Everything behind it knows a digest; user names, classes
+and other identities of a packet are not read on.
+
+Review notes: can a datagram without the secret make us do more than walk it twice? Does an attribute that is new to
+us cost nobody the address? Can a text of the packet carry a number into an event, a log line or a message? Does a
+NAS with a wrong clock, a sparse interim update or a repeated Start take anything from a subscriber?
+"""

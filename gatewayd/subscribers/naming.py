@@ -1,0 +1,136 @@
+"""What a session's words say of addresses: named, kept, replaced, taken from another subscriber.
+
+Words are taken in any order. What a session has is what its words say in the order of their times; who owns an
+address is settled by `named_s` of the holds and, for a while after a hold is gone, by the last word that is
+remembered of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Final
+
+from gatewayd.model.accounting import AccountingEvent
+from gatewayd.model.prefix import Prefix
+from gatewayd.subscribers.changes import Changes
+from gatewayd.subscribers.ownership import Ownership
+from gatewayd.subscribers.session import Hold, Ports, Session
+from gatewayd.subscribers.terms import SessionCounts
+from gatewayd.subscribers.tombstones import Tombstones
+
+MOST_ADDRESSES: Final = 64
+"""Of one session; the longest unconfirmed goes first."""
+
+
+class Naming:
+    """Owns who holds what, and what is to be told of it. `takes_ties`: of a Start that opens its session."""
+
+    def __init__(self, registered: Container[bytes], counts: SessionCounts, last_words: Tombstones[Prefix]) -> None:
+        self.ownership = Ownership()
+        self.changes = Changes(registered, self.ownership)
+        self._counts = counts
+        self._last_words = last_words
+
+    def name(self, session: Session, event: AccountingEvent, at_s: float, now: float, takes_ties: bool) -> None:
+        """The session's word on its addresses: its own and other subscribers' holds are put right."""
+        if not event.addresses:
+            return
+        if at_s < session.snapshot_s:
+            self.evict(session, event.addresses, event.ports, at_s, now)
+            return
+        if event.is_snapshot:
+            session.snapshot_s = at_s
+        has_ipv4 = False
+        for prefix in event.addresses:
+            ports = ports_of(event, prefix)
+            is_single = prefix.family == 4 and ports is None
+            if is_single and at_s < session.ipv4_s:
+                self.evict(session, (prefix,), ports, at_s, now)
+                continue
+            if is_single:
+                has_ipv4 = True
+                session.ipv4_s = at_s
+            self._claim(session, prefix, ports, at_s, now, takes_ties)
+        for hold in session.holds:
+            if hold.named_s < at_s and (event.is_snapshot or (has_ipv4 and _is_single(hold))):
+                self.release(hold, now)
+        while len(session.holds) > MOST_ADDRESSES:
+            self._counts.crowded_out += 1
+            self.release(min(session.holds, key=lambda hold: hold.named_s), now)
+
+    def evict(
+        self,
+        session: Session,
+        addresses: tuple[Prefix, ...],
+        ports: Ports,
+        at_s: float,
+        now: float,
+        takes_ties: bool = False,
+    ) -> None:
+        """What the session named then and does not hold: it was nobody else's, whatever became of it since."""
+        for prefix in addresses:
+            own_ports = ports if prefix.family == 4 else None
+            self._take(session, prefix, own_ports, at_s, now, takes_ties)
+            self._remember(prefix, own_ports, at_s, now, session.subscriber)
+
+    def identify(self, session: Session, subscriber: bytes) -> None:
+        """A later word says whose session it is."""
+        session.subscriber = subscriber
+        for hold in session.holds:
+            self.changes.touch(hold, subscriber)
+
+    def release(self, hold: Hold, now: float) -> None:
+        """Its session has this no more."""
+        self.ownership.remove(hold)
+        subscriber = hold.session.subscriber
+        self.changes.touch(hold, subscriber)
+        self._remember(hold.prefix, hold.ports, hold.named_s, now, subscriber)
+
+    def _remember(self, prefix: Prefix, ports: Ports, at_s: float, now: float, subscriber: bytes | None) -> None:
+        """The last word on a whole address; port blocks are too many, and given out anew too soon."""
+        if ports is None:
+            self._last_words.bury(prefix, at_s, now, subscriber)
+
+    def _claim(
+        self, session: Session, prefix: Prefix, ports: Ports, at_s: float, now: float, takes_ties: bool
+    ) -> None:
+        own = session.hold_of(prefix, ports)
+        if own is not None:
+            own.named_s = max(own.named_s, at_s)
+        elif self._take(session, prefix, ports, at_s, now, takes_ties):
+            hold = Hold(prefix, ports, session, at_s)
+            self.ownership.add(hold)
+            self.changes.touch(hold, session.subscriber)
+        else:
+            self._counts.outdone += 1
+            self._remember(prefix, ports, at_s, now, session.subscriber)
+
+    def _take(
+        self, session: Session, prefix: Prefix, ports: Ports, at_s: float, now: float, takes_ties: bool
+    ) -> bool:
+        """Evict from an address whoever was given it earlier; False if another subscriber was given it later."""
+        stone = self._last_words.get(prefix) if ports is None else None
+        is_latest = stone is None or stone.last_but_of(session.subscriber) <= at_s
+        for rival in self.ownership.rivals(session, prefix, ports):
+            if rival.named_s > at_s or (rival.named_s == at_s and not takes_ties):
+                is_latest = False
+                continue
+            self._counts.evictions += 1
+            self.release(rival, now)
+            self._counts.missed_stops += not rival.session.holds
+        return is_latest
+
+
+def ports_of(event: AccountingEvent, prefix: Prefix) -> Ports:
+    """Only IPv4 addresses are shared by ports."""
+    return event.ports if prefix.family == 4 else None
+
+
+def are_two(one: bytes | None, other: bytes | None) -> bool:
+    """Whether two words are known to be of two subscribers."""
+    return one is not None and other is not None and one != other
+
+
+def _is_single(hold: Hold) -> bool:
+    """Of these, without a snapshot, a session has one (RFC 2865 §5.44: Framed-IP-Address 0-1)."""
+    return hold.ports is None and hold.prefix.family == 4

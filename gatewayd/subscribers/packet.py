@@ -1,0 +1,176 @@
+"""RADIUS accounting packets: a datagram to a request that is worth believing, and the answer to it.
+
+pyrad computes the authenticators and encodes the answer. What it lets pass is refused here, before it sees the
+datagram: an attribute that ends behind the packet (pyrad 2.6 cuts it short without a word), and a
+Message-Authenticator of another size or given twice. `AcctPacket` is used without a dictionary, and for the
+authenticators and the answer alone: vendors' attributes are split here once the sender is known (in pyrad up to
+2.5.4 that could go on for ever, pyradius/pyrad issue 234), and values are decoded in `attributes`, `addresses` and
+`ports`, strictly.
+
+Reasons of RadiusRejected, in the order of the checks: `too_short`, `bad_length`, `bad_code`, `bad_attribute`,
+`bad_message_authenticator`, `missing_message_authenticator`, `bad_authenticator`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pyrad.packet import AcctPacket
+
+from gatewayd.errors import RadiusRejected
+
+ACCOUNTING_REQUEST: Final = 4
+STATUS_SERVER: Final = 12
+"""RFC 5997: "are you there", asked by proxies before they send."""
+
+HEADER_BYTES: Final = 20
+MOST_BYTES: Final = 4096
+"""RFC 2865 §3."""
+
+MESSAGE_AUTHENTICATOR: Final = 80
+MESSAGE_AUTHENTICATOR_BYTES: Final = 16
+_VENDOR_SPECIFIC: Final = 26
+_VENDOR_BYTES: Final = 4
+_EXTENDED: Final = 241
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Request:
+    """A request whose sender holds one of the secrets. No value and no secret shows in its repr."""
+
+    _packet: Any
+    """pyrad's AcctPacket, with the secret that fitted."""
+
+    @property
+    def identifier(self) -> int:
+        """0..255. A sender may use it again at once: an exact repeat is the same identifier *and* authenticator."""
+        return int(self._packet.id)
+
+    @property
+    def authenticator(self) -> bytes:
+        """The Request Authenticator, 16 bytes."""
+        return bytes(self._packet.authenticator)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(identifier={self.identifier})"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class StatusServer(_Request):
+    """RFC 5997: wants an answer and says nothing."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class AccountingRequest(_Request):
+    """RFC 2866 §4.1. Values are octets, in the order of the packet, as they came."""
+
+    _values: dict[int | tuple[int, int], list[bytes]]
+    """By type, or by vendor and type."""
+
+    def values(self, type_: int) -> list[bytes]:
+        """All values of the attribute of this number; none: an empty list."""
+        return self._values.get(type_, [])
+
+    def vendor_values(self, vendor: int, type_: int) -> list[bytes]:
+        """All values of a vendor's attribute."""
+        return self._values.get((vendor, type_), [])
+
+    def extended_values(self, extended_type: int) -> list[bytes]:
+        """All values of attribute 241.`extended_type` (RFC 6929 §2.1)."""
+        lead = bytes([extended_type])
+        return [value[1:] for value in self.values(_EXTENDED) if value.startswith(lead)]
+
+
+def open_request(octets: bytes, secrets: Sequence[bytes]) -> AccountingRequest | StatusServer:
+    """The request that a datagram is. `secrets`: those of its sender, tried in order (rotation needs two).
+
+    Octets behind the length that the header states are padding (RFC 2865 §3). Raises RadiusRejected; then nothing
+    in the datagram is to be believed and nothing is to be answered.
+    """
+    length = _checked_length(octets)
+    code = octets[0]
+    if code not in (ACCOUNTING_REQUEST, STATUS_SERVER):
+        raise RadiusRejected("bad_code", f"code {code}")
+    attributes = split_attributes(octets[HEADER_BYTES:length])
+    if attributes is None:
+        raise RadiusRejected("bad_attribute", "the lengths of the attributes do not fill the packet")
+    is_signed = _is_signed(attributes)
+    if code == STATUS_SERVER and not is_signed:
+        raise RadiusRejected("missing_message_authenticator", "RFC 5997 §3 asks for one")
+    packet = AcctPacket(packet=octets[:length])
+    for secret in secrets:
+        packet.secret = secret
+        if code == ACCOUNTING_REQUEST:
+            if not packet.VerifyAcctRequest():
+                continue
+            # RFC 2869 §5.14, over a Request Authenticator of zeros: it was not known when this was computed.
+            if is_signed and not packet.verify_message_authenticator():
+                raise RadiusRejected("bad_message_authenticator", "is not of the secret that the request is of")
+            return AccountingRequest(packet, _values_of(attributes))
+        if packet.verify_message_authenticator():
+            return StatusServer(packet)
+    if code == STATUS_SERVER:
+        raise RadiusRejected("bad_message_authenticator", f"fits none of {len(secrets)} secrets")
+    raise RadiusRejected("bad_authenticator", f"fits none of {len(secrets)} secrets")
+
+
+def encode_response(request: AccountingRequest | StatusServer, *, is_signed: bool = False) -> bytes:
+    """The Accounting-Response to a request, under the secret that the request came with (RFC 2866 §4.2).
+
+    Proxy-State goes back as it came and in order (RFC 2865 §5.33). On an accounting port Status-Server gets the
+    same code (RFC 5997 §4.2), with a Message-Authenticator. `is_signed` puts one into the answer to an accounting
+    request too. No RFC says how: this is FreeRADIUS's way, zeros for the authenticator. Off unless asked for: a NAS
+    that computes it otherwise drops the answer and repeats the request for ever, and the Response Authenticator
+    covers the whole packet in any case.
+    """
+    if isinstance(request, StatusServer):
+        return bytes(request._packet.CreateReply().ReplyPacket())
+    return bytes(request._packet.CreateReply(message_authenticator=is_signed or None).ReplyPacket())
+
+
+def split_attributes(octets: bytes) -> list[tuple[int, bytes]] | None:
+    """(type, value) of attributes that follow one another without a gap; None where they do not fill `octets`.
+
+    The layout is the same for a packet, a vendor's attributes and TLVs (RFC 2865 §5, §5.26; RFC 6929 §2.3).
+    """
+    attributes = []
+    at, end = 0, len(octets)
+    while at < end:
+        after = at + octets[at + 1] if at + 1 < end else 0
+        if not at + 2 <= after <= end:
+            return None
+        attributes.append((octets[at], octets[at + 2 : after]))
+        at = after
+    return attributes
+
+
+def _checked_length(octets: bytes) -> int:
+    """The length that the header states, where the datagram has as much."""
+    if len(octets) < HEADER_BYTES:
+        raise RadiusRejected("too_short", f"{len(octets)} bytes, and a header has {HEADER_BYTES}")
+    length = int.from_bytes(octets[2:4], "big")
+    if not HEADER_BYTES <= length <= min(len(octets), MOST_BYTES):
+        raise RadiusRejected("bad_length", f"states {length} bytes and has {len(octets)}")
+    return length
+
+
+def _is_signed(attributes: list[tuple[int, bytes]]) -> bool:
+    """Whether there is a Message-Authenticator; of the right size, and not two."""
+    sizes = [len(value) for type_, value in attributes if type_ == MESSAGE_AUTHENTICATOR]
+    if sizes not in ([], [MESSAGE_AUTHENTICATOR_BYTES]):
+        raise RadiusRejected("bad_message_authenticator", f"{len(sizes)} of them, {sizes} bytes")
+    return bool(sizes)
+
+
+def _values_of(attributes: list[tuple[int, bytes]]) -> dict[int | tuple[int, int], list[bytes]]:
+    """The values by type. A vendor's attributes are split where they are laid out as RFC 2865 §5.26 suggests."""
+    values: dict[int | tuple[int, int], list[bytes]] = {}
+    for type_, value in attributes:
+        values.setdefault(type_, []).append(value)
+    for specific in values.get(_VENDOR_SPECIFIC, ()):
+        vendor = int.from_bytes(specific[:_VENDOR_BYTES], "big")
+        for vendor_type, value in split_attributes(specific[_VENDOR_BYTES:]) or ():
+            values.setdefault((vendor, vendor_type), []).append(value)
+    return values

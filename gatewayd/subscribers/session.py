@@ -1,0 +1,117 @@
+"""What is held of a live session: whose it is, which addresses, until when. There may be a million.
+
+Mutable, and changed by `sessions`, `ownership` and `expiry` alone. Compared by identity. None is seen by the
+garbage collector, so whoever ends a session takes it out of its NAS, its addresses and its bucket.
+
+Measured with 1,000,000 sessions of 20 NAS (Python 3.11, ids of 24 characters, one in 32 registered): 580 bytes a
+session with one IPv4 address, indexes included; 9 µs an Interim, 11 µs a Start, making the event included. A dict
+that grows at that size takes up to 76 ms, once.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+import msgspec
+
+from gatewayd.model.prefix import Prefix
+
+Ports = tuple[int, int] | None
+"""First and last port of a port block; None = the whole address."""
+
+LAG_WINDOW_S = 120.0
+USUAL_LAG_S = 60.0
+"""Events come so late by themselves: queues, repeats."""
+
+
+class Bucket(msgspec.Struct, gc=False, eq=False):
+    """Sessions that run out in one tick. `gone`: how many of the list have left it since."""
+
+    number: int
+    sessions: list[Session] = []
+    gone: int = 0
+
+
+class Hold(msgspec.Struct, gc=False, eq=False):
+    """One address of one session. `named_s`: event time of the session's last word on it."""
+
+    prefix: Prefix
+    ports: Ports
+    session: Session
+    named_s: float
+
+    def overlaps(self, ports: Ports) -> bool:
+        mine = self.ports
+        return mine is None or ports is None or (mine[0] <= ports[1] and ports[0] <= mine[1])
+
+
+class Session(msgspec.Struct, gc=False, eq=False):
+    """`since_s`, `at_s`: event times of the first and the last word. `snapshot_s`: of the last that named all
+    addresses. `ipv4_s`: of the last that named a whole IPv4 address.
+
+    `bucket`: None for a session that never runs out, and for one that has ended. `is_lingering`: one of its
+    bearers stopped, and no other session is known yet that has its addresses.
+    """
+
+    id: str
+    nas: Nas
+    subscriber: bytes | None
+    since_s: float
+    at_s: float
+    snapshot_s: float = -inf
+    ipv4_s: float = -inf
+    interim_s: int | None = None
+    held: Hold | tuple[Hold, ...] = ()
+    bucket: Bucket | None = None
+    is_lingering: bool = False
+
+    @property
+    def holds(self) -> tuple[Hold, ...]:
+        """Its addresses; the one that most have is kept without a tuple around it, 64 bytes."""
+        return (self.held,) if isinstance(self.held, Hold) else self.held
+
+    def hold_of(self, prefix: Prefix, ports: Ports) -> Hold | None:
+        for hold in self.holds:
+            if hold.prefix == prefix and hold.ports == ports:
+                return hold
+        return None
+
+
+class Nas:
+    """A NAS: its live sessions by id, when it last restarted, how far its clock is behind.
+
+    `restarted_s`: event time of its last Accounting-On or -Off; a word older than that counts for nothing.
+    """
+
+    __slots__ = ("_lag_before_s", "_lag_s", "_window_ends_s", "interim_s", "name", "restarted_s", "sessions")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.sessions: dict[str, Session] = {}
+        self.restarted_s = -inf
+        self.interim_s: int | None = None
+        self._lag_s = inf
+        self._lag_before_s = inf
+        self._window_ends_s = -inf
+
+    def age_s(self, at_s: float, received_s: float) -> float:
+        """How old an event of this NAS was when it came, its clock put right.
+
+        What every event of the last minutes was late by is no delay but a clock that is behind (no NTP, a wrong
+        zone, set back). An old event from a proxy's queue comes among fresh ones, and stays old.
+        """
+        lag_s = max(received_s - at_s, 0.0)
+        if not self._window_ends_s - LAG_WINDOW_S <= received_s < self._window_ends_s:
+            is_next = 0 <= received_s - self._window_ends_s < LAG_WINDOW_S
+            self._lag_before_s = self._lag_s if is_next else inf
+            self._lag_s = inf
+            self._window_ends_s = received_s + LAG_WINDOW_S
+        self._lag_s = min(self._lag_s, lag_s)
+        behind_s = min(self._lag_s, self._lag_before_s)
+        return lag_s - behind_s if behind_s > USUAL_LAG_S else lag_s
+
+    def same_interim_s(self, interim_s: int | None) -> int | None:
+        """`interim_s`, as one object for all sessions of this NAS, which mostly have the same."""
+        if self.interim_s != interim_s:
+            self.interim_s = interim_s
+        return self.interim_s

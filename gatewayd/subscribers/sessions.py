@@ -1,0 +1,391 @@
+"""The table of sessions: accounting events in, changes of bindings out (RFC 2866, RFC 2869). Pure, five calls.
+
+`receive`, `handle_timer`, `get_timer`, `next_changes`, and `recheck` when a registration comes or goes. `now` is
+in Unix seconds by a clock that is never set (the wall clock at the start plus a stopwatch), so that setting the
+wall clock ends no session; at a replay from the journal it is when the event was received.
+
+What counts is when a thing happened by the NAS, not when it was heard; at the same second, what was heard last.
+
+- *Start* opens a session. One of a session that lives is taken as an Interim; if it is somebody else's, the id was
+  used again and the former session is over.
+- *Interim* of a session that nobody knows opens it (we were restarted). It confirms, and names addresses: a
+  snapshot (`is_snapshot`) names all, what is absent is gone; else an IPv4 address replaces the former (RFC 2865
+  §5.44: at most one) and IPv6 prefixes (RFC 3162 §2.3, RFC 4818 §3: any number) and port blocks are added. One that
+  names none says nothing of them. Words of the same second are united: a BNG sends the IPv6 prefixes in Interims
+  of the second of its Start.
+- *Stop* ends its own session and nothing else; its tombstone keeps older words from raising it, in whatever order
+  they come. If it is of one bearer (3GPP TS 29.061 §16.4.7), the addresses stay until another session of the
+  subscriber has them, the final Stop, or the end of their time.
+- *On*, *Off*: what a NAS said before counts no longer; its sessions end after a grace, in helpings (RFC 2866 §5.1).
+- An address belongs to whom the last word gives it (`ownership`); a subscriber has the union of what his sessions
+  have (dual stack, bearers, Acct-Multi-Session-Id). Class (RFC 2865 §5.25) says nothing of identity.
+- What nobody confirms runs out: by the event's age, not its arrival, so a replay of old events prolongs nothing.
+  The age leaves out what the NAS's clock is behind.
+- Everything is bounded. What a word names is taken from older words of other subscribers even where the session is
+  over already, or there is no room for it.
+
+Session ids of a restarted NAS may repeat (RFC 2866 §5.5); what tells the lives apart is time: the On, the Stop. A
+NAS whose clock was set back, and that gives an address to another subscriber, loses to the older word until its
+clock has come so far, or the older session has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator
+from math import inf, nextafter
+from typing import Final
+
+from gatewayd.model.accounting import AccountingEvent
+from gatewayd.model.binding import Binding, BindingChange
+from gatewayd.model.prefix import Prefix
+from gatewayd.subscribers.expiry import Expiry
+from gatewayd.subscribers.naming import Naming, are_two, ports_of
+from gatewayd.subscribers.session import Nas, Ports, Session
+from gatewayd.subscribers.terms import JITTER, Randomness, SessionCounts, Terms
+from gatewayd.subscribers.tombstones import Tombstones
+
+HELPING: Final = 250
+"""Sessions that one call of `handle_timer` ends; 10 µs each at a million."""
+MOST_OF_SUBSCRIBER: Final = 64
+"""Sessions of one subscriber; a phone has a dozen bearers."""
+INTERIM_AFTER_STOP_S: Final = 2.0
+"""An Interim that crossed the Stop on its way out of the NAS does not raise the session."""
+
+USUAL_TERMS: Final = Terms()
+
+
+class Sessions:
+    """`registered`: digests that some registration knows; live, the caller's.
+
+    Beyond `most_sessions` only registered subscribers open sessions, each at most MOST_OF_SUBSCRIBER.
+    """
+
+    def __init__(
+        self,
+        registered: Container[bytes],
+        *,
+        randomness: Randomness,
+        terms_of: Callable[[str], Terms] = lambda _: USUAL_TERMS,
+        most_sessions: int = 1_000_000,
+        most_nas: int = 10_000,
+        most_tombstones: int = 250_000,
+        tombstone_s: float = 900.0,
+    ) -> None:
+        self.counts = SessionCounts()
+        self._registered = registered
+        self._randomness = randomness
+        self._terms_of = terms_of
+        self._most_sessions = most_sessions
+        self._most_nas = most_nas
+        self._nas: dict[str, Nas] = {}
+        self._count = 0
+        self._of_subscriber: dict[bytes, Session | tuple[Session, ...]] = {}
+        self._expiry = Expiry()
+        self._ended: Tombstones[tuple[str, str]] = Tombstones(keep_s=tombstone_s, most=most_tombstones)
+        self._last_words: Tombstones[Prefix] = Tombstones(keep_s=tombstone_s, most=most_tombstones)
+        self._naming = Naming(registered, self.counts, self._last_words)
+        self._restarted: dict[str, Nas] = {}
+        self._sweeping: list[Session] = []
+        self._now = 0.0
+
+    def __len__(self) -> int:
+        """Live sessions."""
+        return self._count
+
+    @property
+    def tombstones(self) -> int:
+        """Ended sessions and released addresses that are remembered."""
+        return len(self._ended) + len(self._last_words)
+
+    @property
+    def tombstones_lost(self) -> int:
+        """Forgotten before their time, for the bound."""
+        return self._ended.lost + self._last_words.lost
+
+    def sessions_of(self, subscriber: bytes | None) -> tuple[Session, ...]:
+        """Live ones; none of nobody."""
+        held = self._of_subscriber.get(subscriber, ()) if subscriber is not None else ()
+        return held if isinstance(held, tuple) else (held,)
+
+    def bindings(self) -> Iterator[Binding]:
+        """Those that `next_changes` has told of, as they are now confirmed."""
+        return self._naming.changes.bindings()
+
+    def receive(self, event: AccountingEvent, now: float) -> None:
+        """Take what happened. Raises nothing; what is not followed is counted."""
+        self._now = now
+        nas = self._nas_of(event.nas)
+        if nas is None:
+            self.counts.nas_refused += 1
+        elif event.kind in ("on", "off"):
+            self._restart(nas, event)
+        else:
+            self._receive_word(nas, event)
+
+    def recheck(self, subscriber: bytes) -> None:
+        """`registered` may say something else of this subscriber than before."""
+        self._naming.changes.touch_subscriber(subscriber, self.sessions_of(subscriber))
+
+    def next_changes(self) -> list[BindingChange]:
+        """Since the last call: all that is to be added, then all that is to be removed."""
+        return self._naming.changes.take()
+
+    def get_timer(self) -> float | None:
+        """When `handle_timer` is next due; the past if it has left something over, None if nothing is ahead."""
+        if self._sweeping or self._restarted:
+            return self._now
+        times = (self._expiry.next_due(), self._ended.next_due(), self._last_words.next_due())
+        return min((time for time in times if time is not None), default=None)
+
+    def handle_timer(self, now: float) -> None:
+        """One helping of what is due; ask `get_timer` again after it."""
+        self._now = now
+        self._sweep()
+        for session in self._expiry.due(now, HELPING):
+            if session.at_s < session.nas.restarted_s:
+                self.counts.ended_by_restart += 1
+            else:
+                self.counts.expired += 1
+            self._end(session)
+        self._ended.prune(now, HELPING)
+        self._last_words.prune(now, HELPING)
+
+    # A NAS
+
+    def _nas_of(self, name: str) -> Nas | None:
+        nas = self._nas.get(name)
+        if nas is None:
+            if len(self._nas) >= self._most_nas:
+                self._nas = {each.name: each for each in self._nas.values() if each.sessions}
+            if len(self._nas) >= self._most_nas:
+                return None
+            nas = self._nas[name] = Nas(name)
+        return nas
+
+    def _restart(self, nas: Nas, event: AccountingEvent) -> None:
+        self.counts.restarts += 1
+        if event.at_s > nas.restarted_s:
+            nas.restarted_s = event.at_s
+            if nas.sessions:
+                self._restarted[nas.name] = nas
+
+    def _sweep(self) -> None:
+        """A helping of the sessions of a NAS that restarted. One that restarts meanwhile is swept again after."""
+        if not self._sweeping and self._restarted:
+            nas = self._restarted.pop(next(iter(self._restarted)))
+            self._sweeping = list(nas.sessions.values())
+        for session in self._sweeping[-HELPING:]:
+            self._outlive_restart(session)
+        del self._sweeping[-HELPING:]
+
+    def _outlive_restart(self, session: Session) -> None:
+        nas = session.nas
+        grace_s = self._terms_of(nas.name).restart_grace_s
+        if nas.sessions.get(session.id) is not session:
+            return
+        if session.at_s >= nas.restarted_s:
+            if not grace_s:
+                self._outlive(session, nas.restarted_s)
+        elif grace_s:
+            self._expiry.hasten(session, self._now + grace_s * self._randomness.uniform(1, 1 + JITTER))
+        else:
+            self.counts.ended_by_restart += 1
+            self._end(session)
+
+    # A session
+
+    def _receive_word(self, nas: Nas, event: AccountingEvent) -> None:
+        age_s = nas.age_s(event.at_s, event.received_at_s)
+        at_s = event.at_s
+        is_before_restart = at_s < nas.restarted_s
+        if is_before_restart and event.received_at_s - age_s >= nas.restarted_s:
+            at_s = nas.restarted_s
+            is_before_restart = False
+        if event.kind == "stop":
+            self._stop(nas, event, at_s)
+            return
+        if event.kind == "start":
+            self.counts.starts += 1
+        else:
+            self.counts.interims += 1
+        if is_before_restart:
+            self.counts.before_restart += 1
+            self._pass_over(nas, event, at_s)
+        else:
+            self._follow(nas, event, at_s, age_s)
+
+    def _follow(self, nas: Nas, event: AccountingEvent, at_s: float, age_s: float) -> None:
+        """A Start or an Interim."""
+        session = nas.sessions.get(event.session)
+        stone = self._ended.get((nas.name, event.session))
+        if stone is not None:
+            slack_s = INTERIM_AFTER_STOP_S if session is None and event.kind == "interim" else 0.0
+            if at_s <= stone.at_s + slack_s:
+                self.counts.tombstoned += 1
+                self._pass_over(nas, event, at_s)
+                return
+        if session is not None and self._is_over(session, event, at_s):
+            self._end(session)
+            session = None
+        elif session is not None and are_two(session.subscriber, event.subscriber):
+            self.counts.before_restart += 1
+            self._pass_over(nas, event, at_s)
+            return
+        is_opening = session is None
+        interim_s = event.interim_s
+        if session is not None and (interim_s is None or at_s < session.at_s):
+            interim_s = session.interim_s
+        lifetime_s = self._terms_of(nas.name).lifetime_s(interim_s)
+        if session is None:
+            if age_s >= lifetime_s:
+                self.counts.outdated += 1
+                self._pass_over(nas, event, at_s)
+                return
+            session = self._open(nas, event, at_s)
+            if session is None:
+                return
+        else:
+            self.counts.repeated += at_s <= session.at_s
+        session.interim_s = nas.same_interim_s(interim_s)
+        self._confirm(session, event, at_s, is_opening)
+        due_s = self._now - age_s + lifetime_s * self._randomness.uniform(1, 1 + JITTER)
+        self._expiry.extend(session, due_s)
+
+    def _pass_over(self, nas: Nas, event: AccountingEvent, at_s: float) -> None:
+        """A word of a session that is over: it opens nothing, and what it names was not an older session's then."""
+        if event.subscriber is not None:
+            session = Session(event.session, nas, event.subscriber, at_s, at_s)
+            self._naming.evict(session, event.addresses, event.ports, at_s, self._now)
+
+    def _is_over(self, session: Session, event: AccountingEvent, at_s: float) -> bool:
+        """Whether a word shows that its id has begun another life; counted."""
+        nas = session.nas
+        if session.at_s < nas.restarted_s:
+            is_over = event.kind == "start" or not self._terms_of(nas.name).restart_grace_s
+            self.counts.ended_by_restart += is_over
+            return is_over
+        if at_s <= session.at_s:
+            return False
+        if event.subscriber is None:
+            is_over = (
+                event.kind == "start"
+                and session.subscriber is not None
+                and bool(event.addresses)
+                and not any(hold.prefix in event.addresses for hold in session.holds)
+            )
+        else:
+            is_over = are_two(session.subscriber, event.subscriber)
+        self.counts.missed_stops += is_over
+        return is_over
+
+    def _open(self, nas: Nas, event: AccountingEvent, at_s: float) -> Session | None:
+        """A new session; None where there is no room for it. What it names is taken from others all the same."""
+        session = Session(event.session, nas, event.subscriber, at_s, at_s)
+        self.counts.interims_first += event.kind == "interim"
+        is_registered = event.subscriber is not None and event.subscriber in self._registered
+        if self._count >= self._most_sessions and not is_registered:
+            self.counts.refused += 1
+            self._naming.evict(
+                session, event.addresses, event.ports, at_s, self._now, takes_ties=event.kind == "start"
+            )
+            return None
+        nas.sessions[session.id] = session
+        self._count += 1
+        if session.subscriber is not None:
+            self._enlist(session, session.subscriber)
+        return session
+
+    def _enlist(self, session: Session, subscriber: bytes) -> None:
+        others = self.sessions_of(subscriber)
+        if len(others) >= MOST_OF_SUBSCRIBER:
+            self.counts.crowded_out += 1
+            self._end(min(others, key=lambda each: each.at_s))
+            others = self.sessions_of(subscriber)
+        self._of_subscriber[subscriber] = (*others, session) if others else session
+
+    def _confirm(self, session: Session, event: AccountingEvent, at_s: float, is_opening: bool) -> None:
+        if at_s > session.at_s:
+            session.at_s = at_s
+            session.is_lingering = False
+        elif at_s < session.since_s:
+            session.since_s = at_s
+        if session.subscriber is None and event.subscriber is not None:
+            self._enlist(session, event.subscriber)
+            self._naming.identify(session, event.subscriber)
+        self._naming.name(session, event, at_s, self._now, is_opening and event.kind == "start")
+        for other in self.sessions_of(session.subscriber):
+            if other.is_lingering:
+                self._end_if_covered(other)
+
+    def _stop(self, nas: Nas, event: AccountingEvent, at_s: float) -> None:
+        self.counts.stops += 1
+        session = nas.sessions.get(event.session)
+        places = {(prefix, ports_of(event, prefix)) for prefix in event.addresses}
+        subscriber = event.subscriber
+        if session is not None:
+            places.update((hold.prefix, hold.ports) for hold in session.holds)
+            subscriber = subscriber or session.subscriber
+        if not event.is_final_stop:
+            self.counts.bearer_stops += 1
+            self._stop_bearer(session, at_s)
+            return
+        self._ended.bury((nas.name, event.session), at_s, self._now)
+        if session is None:
+            self.counts.unknown_stops += 1
+        elif (
+            session.since_s > at_s
+            or session.at_s > at_s + INTERIM_AFTER_STOP_S
+            or (session.at_s > at_s and are_two(session.subscriber, event.subscriber))
+        ):
+            self.counts.late_stops += 1
+            self._outlive(session, nextafter(at_s, inf))
+        else:
+            self._end(session)
+        for other in self.sessions_of(subscriber):
+            if other.is_lingering and other.nas is nas and other.at_s <= at_s and _shares(other, places):
+                self._end(other)
+
+    def _outlive(self, session: Session, from_s: float) -> None:
+        """An earlier life of its id ended before `from_s`: only what was named since stays."""
+        if session.since_s < from_s:
+            session.since_s = session.at_s
+        for hold in session.holds:
+            if hold.named_s < from_s:
+                self._naming.release(hold, self._now)
+
+    def _stop_bearer(self, session: Session | None, at_s: float) -> None:
+        if session is None or at_s < session.at_s:
+            return
+        session.at_s = at_s
+        session.is_lingering = True
+        self._end_if_covered(session)
+
+    def _end_if_covered(self, session: Session) -> None:
+        """A lingering session ends when others of its subscriber have all its addresses."""
+        for hold in session.holds:
+            if not any(
+                other.ports == hold.ports
+                and other.session.subscriber == session.subscriber
+                and not other.session.is_lingering
+                for other in self._naming.ownership.holds_at(hold.prefix)
+            ):
+                return
+        self._end(session)
+
+    def _end(self, session: Session) -> None:
+        for hold in session.holds:
+            self._naming.release(hold, self._now)
+        del session.nas.sessions[session.id]
+        self._count -= 1
+        self._expiry.forget(session)
+        subscriber = session.subscriber
+        if subscriber is not None:
+            others = tuple(each for each in self.sessions_of(subscriber) if each is not session)
+            if others:
+                self._of_subscriber[subscriber] = others[0] if len(others) == 1 else others
+            else:
+                del self._of_subscriber[subscriber]
+
+
+def _shares(session: Session, places: set[tuple[Prefix, Ports]]) -> bool:
+    return any((hold.prefix, hold.ports) in places for hold in session.holds)

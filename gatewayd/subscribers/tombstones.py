@@ -1,0 +1,76 @@
+"""What is remembered for a while of what has ended, so that a late word does not raise it."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from math import inf
+from typing import Generic, TypeVar
+
+import msgspec
+
+K = TypeVar("K")
+
+_PRUNED_EACH = 2
+
+
+class Tombstone(msgspec.Struct, frozen=True, gc=False):
+    """`at_s`: event time of the last word, which was of `subscriber`. `buried_s`: by our clock. `others_s`: event
+    time of the last word of anybody else."""
+
+    at_s: float
+    buried_s: float
+    subscriber: bytes | None = None
+    others_s: float = -inf
+
+    def last_but_of(self, subscriber: bytes | None) -> float:
+        """When it was last somebody else's; -inf for never."""
+        return self.others_s if subscriber == self.subscriber else self.at_s
+
+
+class Tombstones(Generic[K]):
+    """At most `most`, each for `keep_s` of our clock; the oldest goes first. `lost` counts what the bound cost.
+
+    An OrderedDict: to find the first entry of a plain dict takes longer with each that was removed before it.
+    """
+
+    __slots__ = ("_keep_s", "_most", "_stones", "lost")
+
+    def __init__(self, *, keep_s: float, most: int) -> None:
+        self._keep_s = keep_s
+        self._most = most
+        self._stones: OrderedDict[K, Tombstone] = OrderedDict()
+        self.lost = 0
+
+    def __len__(self) -> int:
+        return len(self._stones)
+
+    def get(self, key: K) -> Tombstone | None:
+        return self._stones.get(key)
+
+    def bury(self, key: K, at_s: float, now: float, subscriber: bytes | None = None) -> None:
+        """Of two ends of the same thing the later counts."""
+        stone = Tombstone(at_s, now, subscriber)
+        before = self._stones.pop(key, None)
+        if before is not None:
+            first, last = (before, stone) if before.at_s <= at_s else (stone, before)
+            others_s = max(last.others_s, first.last_but_of(last.subscriber))
+            stone = Tombstone(last.at_s, now, last.subscriber, others_s)
+        self._stones[key] = stone
+        self.prune(now, _PRUNED_EACH)
+        if len(self._stones) > self._most:
+            self._stones.popitem(last=False)
+            self.lost += 1
+
+    def next_due(self) -> float | None:
+        """When the oldest may go."""
+        for stone in self._stones.values():
+            return stone.buried_s + self._keep_s
+        return None
+
+    def prune(self, now: float, most: int) -> None:
+        """Forget at most `most` whose time is over."""
+        for _ in range(most):
+            due_s = self.next_due()
+            if due_s is None or due_s > now:
+                return
+            self._stones.popitem(last=False)
