@@ -6,6 +6,11 @@
     ports        port blocks of a CGNAT
     identity     the mobile number, and at once its digest
     accounting   all of that as an AccountingEvent
+    sessions     events to sessions, and what of them is bound: the rules are in its docstring
+    session      one session, and what is held of an address; naming: what a session's words do to its addresses
+    ownership    whose an address is; changes: what to bind before what to let go
+    expiry       when a session that says nothing is over; tombstones: what is remembered of those that ended
+    terms        how a NAS is to be understood, and the counts
 
 These are pure: bytes and `now` in, values out. A datagram that is not believed is a RadiusRejected and gets no
 answer. A request that is believed and cannot be used is an AccountingRejected and is answered, because its sender
@@ -13,6 +18,8 @@ would repeat it for ever. A request of which a part cannot be used is an event w
 
 A number lives for the length of one call in `identity`. Everything behind it knows a digest; user names, classes
 and other identities of a packet are not read on.
+
+Not wired yet: nothing listens, and no binding reaches the kernel.
 
 Review notes: can a datagram without the secret make us do more than walk it twice? Does an attribute that is new to
 us cost nobody the address? Can a text of the packet carry a number into an event, a log line or a message? Does a
