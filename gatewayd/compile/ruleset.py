@@ -13,7 +13,7 @@ The chains, in the order a packet meets them:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from gatewayd.model.flow import Mode
@@ -247,14 +247,13 @@ def _to_bundles(family: Family, names: Iterable[str]) -> list[str]:
     return lines
 
 
-def _lookups(masks: Iterable[Mask], hooks: Mapping[Mask, str]) -> list[str]:
+def _lookups(masks: Sequence[Mask], hooks: Mapping[Mask, str]) -> list[str]:
     """The look-ups of the masks' sets: first for the client as source, then as destination of a connection from the
     far end, which is rarer."""
-    chosen = list(masks)
     return [
         f"{_key(mask, client, peer)} @{hooks[mask]} goto registered"
         for client, peer in (("saddr", "daddr"), ("daddr", "saddr"))
-        for mask in chosen
+        for mask in masks
     ]
 
 
