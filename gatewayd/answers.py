@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from math import inf
 
@@ -12,15 +12,22 @@ import msgspec
 from gatewayd import __version__
 from gatewayd.allowlist import decide
 from gatewayd.api import views
+from gatewayd.api.subscriber_views import BindingPage, bound_view
 from gatewayd.compile import count_elements
 from gatewayd.compile.canary import canary_bucket
 from gatewayd.errors import AllowlistIncomplete, PrefixInvalid
-from gatewayd.model import Flow, Prefix, Registration, Status, parse_prefix
+from gatewayd.model import Flow, Grant, Prefix, Registration, Status, parse_prefix
 from gatewayd.model.transaction import CounterReading
 from gatewayd.owner import Owner
 from gatewayd.registry.staleness import Freshness
 from gatewayd.runners import Runner
 from gatewayd.source_facts import SourceFacts
+from gatewayd.subscriber_answers import (
+    SubscriberAnswers,
+    Subscribers,
+    is_for_ports_to_decide,
+    programmed_for,
+)
 from gatewayd.watch.source import EventSource
 
 SYNC_PATIENCE_S = 60.0
@@ -39,12 +46,14 @@ class Answers:
         *,
         clock: Callable[[], float],
         read_sources: Callable[[], Awaitable[None]],
+        subscribers: Subscribers | None = None,
     ) -> None:
         self._owner = owner
         self._events = events
         self._runners = runners
         self._clock = clock
         self._read_sources = read_sources
+        self._subscribers = SubscriberAnswers(owner, subscribers, clock) if subscribers is not None else None
         self._started_at = clock()
         self.counters: dict[str, CounterReading] = {}
         self.reload_error: str | None = None
@@ -103,19 +112,24 @@ class Answers:
                 )
                 for line in owner.aggregate.top(views.MOST_AGGREGATES)
             ),
+            subscribers=None if self._subscribers is None else self._subscribers.status(),
         )
 
     def metrics(self) -> views.MetricsView:
         tally = self._owner.reconciler.tally
-        return views.MetricsView(
+        view = views.MetricsView(
             self.status(), self.lag_last_s, self.lag_max_s, tally.commit_seconds, tally.transactions
         )
+        if self._subscribers is None:
+            return view
+        return msgspec.structs.replace(view, response_times=self._subscribers.response_times())
 
     def explain(self, flow: Flow) -> views.ExplainView:
         owner, now = self._owner, self._clock()
         # New settings may wait for a source; until then the old rules are what a flow meets.
         policy = owner.reconciler.policy_in_force or owner.settings.policy
-        decision = decide(owner.allowlist, policy.scope, flow, now)
+        allowlist = owner.allowlist if self._subscribers is None else self._subscribers.covering
+        decision = decide(allowlist, policy.scope, flow, now)
         incomplete = self._incompleteness()
         if decision.word == "unregistered" and not owner.loaded:
             raise AllowlistIncomplete(incomplete[0])
@@ -125,22 +139,26 @@ class Answers:
         mode = owner.reconciler.mode_in_force
         in_kernel = None
         if decision.word == "registered":
-            in_kernel = self._in_kernel(decision.registrations)
-        view = views.explain_view(flow, decision, mode=mode, canary=canary, in_kernel=in_kernel)
+            in_kernel = self._in_kernel(programmed_for(flow, decision, now))
+        bindings = tuple(bound_view(each, now) for each in decision.bindings)
+        view = views.explain_view(flow, decision, mode=mode, canary=canary, in_kernel=in_kernel, bindings=bindings)
         unprogrammed = owner.reconciler.picture.desired.unprogrammed()
         reasons = [unprogrammed.get(each.id) for each in decision.registrations]
-        if reasons and all(reasons):
+        if not in_kernel and reasons and all(reasons):
             effect = views.effect_of("unregistered", mode, canary)
             reason = f"{view.reason}, but the kernel cannot be told: {reasons[0]}"
             return msgspec.structs.replace(view, effect=effect, reason=reason)
-        if decision.word == "unregistered" and incomplete:
-            return msgspec.structs.replace(view, reason=f"{view.reason}, but {incomplete[0]}")
+        if decision.word == "unregistered":
+            reason = view.reason
+            if is_for_ports_to_decide(owner.allowlist, flow):
+                reason += "; the source address is shared, and the source port decides: it was not given"
+            return msgspec.structs.replace(view, reason=f"{reason}, but {incomplete[0]}" if incomplete else reason)
         return view
 
-    def _in_kernel(self, registrations: Iterable[Registration]) -> bool | None:
+    def _in_kernel(self, alternatives: Iterable[Registration | Grant]) -> bool | None:
         """Whether the kernel is known to have all elements of one of them; None before it was ever read."""
         reconciler = self._owner.reconciler
-        if any(reconciler.holds(each) for each in registrations):
+        if any(reconciler.holds(each) for each in alternatives):
             return True
         return False if reconciler.tally.last_verified_at else None
 
@@ -181,6 +199,19 @@ class Answers:
             for line in lines
         )
         return views.FlowPage(total, offset, items)
+
+    def bindings(
+        self, registration_id: str | None, prefix: Prefix | None, offset: int, limit: int
+    ) -> BindingPage | None:
+        if self._subscribers is None:
+            return None
+        return self._subscribers.page(registration_id, prefix, offset, limit)
+
+    async def put_bindings(self, entries: Sequence[object]) -> Mapping[str, object] | None:
+        return None if self._subscribers is None else await self._subscribers.put(entries)
+
+    async def delete_binding(self, nas: object, session: object, at: object) -> Mapping[str, object] | None:
+        return None if self._subscribers is None else await self._subscribers.delete(nas, session, at)
 
     async def sync(self) -> Mapping[str, object]:
         await self._read_sources()
@@ -309,8 +340,11 @@ class Answers:
         usage = self._owner.attribution.usage(registration.id)
         reason = unprogrammed.get(registration.id)
         in_kernel = None
-        if registration.is_effective(now) and count_elements(registration):
-            in_kernel = self._in_kernel((registration,)) if reason is None else False
+        wanted: list[Registration | Grant] = [registration] if count_elements(registration) else []
+        wanted.extend(self._owner.allowlist.grants_of(registration))
+        if registration.is_effective(now) and wanted:
+            states = [self._in_kernel((each,)) for each in wanted]
+            in_kernel = False if reason is not None or False in states else None if None in states else True
         return views.registration_view(
             registration,
             now,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import signal
 import socket
 import time
@@ -28,6 +29,7 @@ from gatewayd.model.policy import MarkLayout
 from gatewayd.notify import Notifier, watchdog_interval_s
 from gatewayd.owner import Owner
 from gatewayd.reconcile import Reconciler
+from gatewayd.reconcile.picture import DEAD_MAN_S
 from gatewayd.registry.feed_source import FeedReading, SourceDelta
 from gatewayd.registry.fetch import Session, open_session
 from gatewayd.registry.overrides_dir import OverridesDir
@@ -35,6 +37,7 @@ from gatewayd.registry.sources import SourceReading
 from gatewayd.registry.store import LastGood
 from gatewayd.runners import Runner, make_runner
 from gatewayd.settings import Settings, SourceSettings, read_settings, settings_that_need_restart
+from gatewayd.subscriber_service import SubscriberService
 from gatewayd.watch.source import EventSource
 
 log = get_logger(__name__)
@@ -67,7 +70,7 @@ class Daemon:
             await self._build(stack)
             log.info("daemon.started", version=__version__, mode=self._settings.policy.mode)
             async with asyncio.TaskGroup() as group:
-                tasks = [
+                self._tasks = [
                     group.create_task(work, name=name)
                     for name, work in (
                         ("reconcile", self._reconciler.run()),
@@ -80,14 +83,14 @@ class Daemon:
                 ]
                 self._events.start()
                 self._group = group
-                tasks.append(group.create_task(self._restore_and_read(), name="restore"))
+                self._tasks.append(group.create_task(self._restore_and_read(), name="restore"))
                 if self._overrides is not None:
                     work = self._overrides.watch(self._owner.use_overrides)
-                    tasks.append(group.create_task(work, name="overrides"))
+                    self._tasks.append(group.create_task(work, name="overrides"))
                 await self._stop.wait()
                 self._notifier.stopping()
                 log.info("daemon.stopping")
-                for task in [*tasks, *(task for _, _, task in self._running.values())]:
+                for task in [*self._tasks, *(task for _, _, task in self._running.values())]:
                     task.cancel()
 
     async def _build(self, stack: AsyncExitStack) -> None:
@@ -106,6 +109,8 @@ class Daemon:
             clock=time.time,
             stopwatch=time.monotonic,
             verify_every_s=settings.kernel.verify_every_s,
+            dead_man_s=int(settings.subscribers.dead_man_s) if settings.subscribers is not None else DEAD_MAN_S,
+            spread=random.random,
             on_settled=lambda: self._owner.on_settled(),
         )
         self._reconciler.found((await self._dataplane.read_table()).tag)
@@ -114,6 +119,14 @@ class Daemon:
         self._owner.confirmed_at = self._confirmed_at
         self._owner.has_answered = self._has_answered
         await self._read_overrides()
+        self._subscribers: SubscriberService | None = None
+        if settings.subscribers is not None:
+            self._subscribers = SubscriberService(
+                settings.subscribers, Path(settings.state_dir), self._owner.effective
+            )
+            self._owner.on_known = self._subscribers.bindings.forget_unregistered
+            self._subscribers.open()
+            stack.push_async_callback(self._subscribers.close)
         self._events = EventSource(
             group=settings.kernel.nflog_group,
             mark=layout.registered,
@@ -127,7 +140,12 @@ class Daemon:
         self._session: Session = open_session()
         stack.push_async_callback(self._session.close)
         self._answers = Answers(
-            self._owner, self._events, self._runners, clock=time.time, read_sources=self._read_sources
+            self._owner,
+            self._events,
+            self._runners,
+            clock=time.time,
+            read_sources=self._read_sources,
+            subscribers=self._subscribers,
         )
         api = ApiServer(self._answers, *settings.http.listen, settings.http.socket)
         await api.start()
@@ -147,7 +165,10 @@ class Daemon:
     # -- sources -------------------------------------------------------------------------------------------
 
     async def _restore_and_read(self) -> None:
-        """The last good before the network."""
+        """The journal and the last good before the network."""
+        if self._subscribers is not None:
+            await self._subscribers.start()
+            self._tasks.append(self._group.create_task(self._subscribers.bindings.run(), name="sessions"))
         await self._owner.restore()
         await self._store.say_unused(self._owner.sources)
         self._use_sources(self._group)
@@ -230,6 +251,9 @@ class Daemon:
             self._owner.reload(settings)  # waits for nothing; an armed mode waits for the sources that are new
         await self._owner.use_sources({each.name: each.url for each in settings.registry.sources})
         self._owner.reload(settings)
+        if self._subscribers is not None and settings.subscribers is not None:
+            faults = self._subscribers.reload(settings.subscribers)
+            self._answers.reload_error = faults[0] if faults else None
         self._use_sources(self._group)
         await self._store.say_unused(self._owner.sources)
         log.info("reload.done")

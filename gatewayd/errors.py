@@ -21,7 +21,8 @@ the text of a message.
     │   ├── RecordRejected                 one registration of a source, with a reason code
     │   ├── EventMalformed                 a netlink event that does not parse
     │   ├── RadiusRejected                 a datagram is no RADIUS request that we can trust; it gets no answer
-    │   └── AccountingRejected             a trusted accounting request says nothing usable; it is answered
+    │   ├── AccountingRejected             a trusted accounting request says nothing usable; it is answered
+    │   └── SessionEntryInvalid            an entry of a list of live sessions cannot be used
     ├── SourceFailed               retry   a registry source could not be read; what is in force stays
     │   ├── SourceUnreadable               file or URL could not be read
     │   ├── SourceTooLarge                 more bytes or records than the limit
@@ -51,6 +52,8 @@ the text of a message.
     │   ├── DeltaMalformed                 a line of a delta is no operation
     │   └── DeltaConflict                  a delta does not fit what is held
     ├── AllowlistIncomplete        retry   asked before every source was read
+    ├── SessionsNotKept            retry   sessions that somebody told us of are not on disk
+    ├── SecretFileUnusable         retry   a file of a pepper or of RADIUS secrets; the secrets in use stay
     └── KernelError                resync  what we know of the kernel may be wrong: read it again
         ├── OperationRefused               the kernel refused one operation of a transaction
         ├── ReplyMissing                   no answer in time, or the answer was lost
@@ -237,6 +240,22 @@ class AccountingRejected(InputRejected):
         self.code = code
         self.detail = detail
         super().__init__(f"{code}: {detail}")
+
+
+class SessionEntryInvalid(InputRejected):
+    """An entry of a list of live sessions cannot be used. `code`: see subscribers.session_list and .addresses.
+
+    `entry`: which of a list, from 0; None where there is one alone. No text in it is a value of the entry that may
+    be a subscriber's number.
+    """
+
+    def __init__(self, field: str, code: str, why: str, entry: int | None = None) -> None:
+        self.field = field
+        self.code = code
+        self.why = why
+        self.entry = entry
+        place = ": ".join(each for each in ("" if entry is None else f"entry {entry}", field) if each)
+        super().__init__(f"{place}: {why}" if place else why)
 
 
 class SourceFailed(GatewaydError):
@@ -476,6 +495,33 @@ class AllowlistIncomplete(GatewaydError):
     def __init__(self, why: str) -> None:
         self.why = why
         super().__init__(f"not known yet: {why}; until then the kernel keeps what it has")
+
+
+class SessionsNotKept(GatewaydError):
+    """Sessions that somebody told us of are not on disk, so that a restart would forget them: tell them again.
+
+    `why` says whether they are in force all the same.
+    """
+
+    consequence = "retry"
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(why)
+
+
+class SecretFileUnusable(GatewaydError):
+    """A file with a pepper or with RADIUS secrets cannot be used. Neither `path` nor `why` repeats what is in it.
+
+    Whatever secrets are in use stay; without any, what is sent under them is not believed.
+    """
+
+    consequence = "retry"
+
+    def __init__(self, path: str, why: str) -> None:
+        self.path = path
+        self.why = why
+        super().__init__(f"{path}: {why}")
 
 
 class KernelError(GatewaydError):

@@ -13,7 +13,8 @@ from itertools import islice
 from math import inf
 from typing import TypeVar
 
-from gatewayd.allowlist import Allowlist, Schedule
+from gatewayd.allowlist import Allowlist
+from gatewayd.effective import Effective
 from gatewayd.errors import SerialNotHeld, SourceFailed
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.log import RateLimited, get_logger
@@ -114,8 +115,13 @@ class Owner:
             drain_s=settings.policy.drain_s,
             flow_table=self.attribution,
         )
+        self.effective = Effective(
+            self.allowlist, reconciler, self.sweeper, prepares=settings.subscribers is not None
+        )
+        self.on_known: Callable[[], None] = lambda: None
+        """Told once every source has spoken in this run, and what it said is applied."""
+        self._is_known = False
         self._clock = clock
-        self._schedule = Schedule()
         self.restored: dict[str, Restored] = {}
         self.override_faults: tuple[str, ...] = ()
         self.confirmed_at: Callable[[str], float] = lambda _: -inf
@@ -133,7 +139,6 @@ class Owner:
         for name in self.sources:
             self._readings.put(held_name(name), {})
         self._in_force: Mapping[str, Registration] = {}
-        self._dormant: set[str] = set()
         self._applying = asyncio.Lock()
         self._retime = asyncio.Event()
         self._said_late = RateLimited(log, interval_s=10.0, clock=clock)
@@ -262,7 +267,7 @@ class Owner:
     async def _change(self, changes: Changes | None) -> None:
         if changes is None or not (changes.upserts or changes.withdrawals):
             return
-        await self._in_slices(changes.upserts, self._upsert)
+        await self._in_slices(changes.upserts, self.effective.upsert)
         await self._in_slices(changes.withdrawals, self._withdraw)
         log.info("registry.applied", upserts=len(changes.upserts), withdrawals=len(changes.withdrawals))
         self._retime.set()
@@ -387,54 +392,15 @@ class Owner:
                 change(item, now)
             await asyncio.sleep(0)
 
-    def _upsert(self, registration: Registration, now: float) -> None:
-        old = self.allowlist.upsert(registration)
-        was_programmed = old is not None and registration.id not in self._dormant
-        self._schedule.watch(registration, now)
-        if registration.is_effective(now):
-            self._dormant.discard(registration.id)
-            self.reconciler.add(registration)
-            self.sweeper.note_added()
-        else:
-            self._dormant.add(registration.id)
-        if old is not None and was_programmed:
-            # After the addition: an element that both want never leaves the kernel.
-            self.reconciler.remove(old)
-            self.sweeper.note_removed()
-
     def _withdraw(self, registration_id: str, _: float) -> None:
-        old = self.allowlist.withdraw(registration_id)
-        self._schedule.forget(registration_id)
+        self.effective.withdraw(registration_id)
         self.attribution.forget(registration_id)
-        if registration_id in self._dormant:
-            self._dormant.remove(registration_id)
-        elif old is not None:
-            self.reconciler.remove(old)
-            self.sweeper.note_removed()
-
-    def _refresh(self, registration_id: str, now: float) -> None:
-        """A window may have opened or closed."""
-        registration = self.allowlist.get(registration_id)
-        if registration is None:
-            return
-        self._schedule.watch(registration, now)
-        is_dormant = registration_id in self._dormant
-        if registration.is_effective(now) and is_dormant:
-            self._dormant.remove(registration_id)
-            self.reconciler.add(registration)
-            self.sweeper.note_added()
-            log.info("window.opened", id=registration_id)
-        elif not registration.is_effective(now) and not is_dormant:
-            self._dormant.add(registration_id)
-            self.reconciler.remove(registration)
-            self.sweeper.note_removed()
-            log.info("window.closed", id=registration_id)
 
     def count_effective(self) -> int:
-        return len(self.allowlist) - len(self._dormant)
+        return self.effective.count()
 
     def next_window_change(self) -> float | None:
-        return self._schedule.next_change()
+        return self.effective.schedule.next_change()
 
     # -- time ----------------------------------------------------------------------------------------------
 
@@ -447,11 +413,11 @@ class Owner:
             if now < before - SET_BACK_S:
                 log.warning("clock.set_back", seconds=round(before - now, 3))
                 async with self._applying:
-                    self._schedule.watch_all(self.allowlist, now)
-                    await self._in_slices([each.id for each in self.allowlist], self._refresh)
+                    self.effective.schedule.watch_all(self.allowlist, now)
+                    await self._in_slices([each.id for each in self.allowlist], self.effective.refresh)
                 self._survey()
             before = now
-            await self._in_slices(self._schedule.due(now), self._refresh)
+            await self._in_slices(self.effective.schedule.due(now), self.effective.refresh)
             self.aggregate.expire(now)
             if self._spares and not self._applying.locked():
                 async with self._applying:
@@ -462,7 +428,7 @@ class Owner:
                 async with self._applying:
                     await self._lay_overrides()
                 overrides_at = self._layer.overrides.next_change()
-            times = (self._schedule.next_change(), self._starts_after(now), overrides_at)
+            times = (self.effective.schedule.next_change(), self._starts_after(now), overrides_at)
             upcoming = [at_s for at_s in times if at_s is not None]
             pause_s = min([LONGEST_SLEEP_S, *(max(0.0, at_s - now) for at_s in upcoming)])
             try:
@@ -475,7 +441,12 @@ class Owner:
         """What a restart found in the kernel beyond the last good goes once every source has spoken in this run,
         and what it said is applied. The caller holds `_applying`."""
         answered = (name in self._answered or self.has_answered(name) for name in self.sources)
-        if self._spares and all(answered) and not self._readings.unread():
+        if not all(answered) or self._readings.unread():
+            return
+        if not self._is_known:
+            self._is_known = True
+            self.on_known()
+        if self._spares:
             self._spares = False
             await run_in_slices(self.reconciler.release_in_slices())
 
@@ -545,8 +516,14 @@ class Owner:
 
     def _admit_late(self, flow: Flow, registrations: tuple[Registration, ...]) -> None:
         self.late_admissions += 1
+        grants = [
+            grant
+            for registration in registrations
+            for grant in self.allowlist.grants_of(registration)
+            if grant.prefix.covers(flow.source)
+        ]
         # If none is missing they are in the kernel by now, and only the flow's mark is out of date.
-        self.sweeper.note_late(flow, in_kernel=not self.reconciler.urge(registrations))
+        self.sweeper.note_late(flow, in_kernel=not self.reconciler.urge([*registrations, *grants]))
         self._said_late.info("late_admission", id=registrations[0].id)
 
     def on_connections(self, events: list[ConnectionEvent]) -> None:

@@ -25,6 +25,7 @@ from gatewayd.kernel.conntrack_codec import ConnectionEvent, ConnectionKey, key_
 from gatewayd.log import get_logger
 from gatewayd.model.flow import Flow
 from gatewayd.model.policy import MarkLayout
+from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Registration
 
 log = get_logger(__name__)
@@ -32,6 +33,13 @@ log = get_logger(__name__)
 RETRY_S = 1.0
 MOST_DRAINING = 200_000
 """Flows whose drain is timed; more are found again by the next survey."""
+MOST_BOUND = 16
+"""Addresses whose flows are asked for one by one; beyond, all that were judged are gone through."""
+LONGEST_UNBOUND_S = 30.0
+"""How long a survey waits for more addresses that subscribers lost; at most a 20th of the drain."""
+REST = 4
+"""After a search so many times as long as it took passes before the next: it goes through the kernel's whole table,
+and addresses change all the time."""
 MOST_LATE = 10_000
 """Late flows remembered by their tuples; more are found by going through all that were judged."""
 
@@ -69,6 +77,12 @@ class Sweeper:
         self._draining: dict[bytes, float] = {}
         self._late: list[Flow] = []
         self._late_in_kernel: list[Flow] = []
+        self._bound: set[bytes] = set()
+        self._bound_in_kernel: set[bytes] = set()
+        self._unbound_at = inf
+        self._search_at = -inf
+        self._owed = False
+        """It was woken while it rested."""
         self._added = self._rejudge = self._survey = False
         self._wake = asyncio.Event()
         self.drain_s = drain_s
@@ -84,6 +98,20 @@ class Sweeper:
     def note_removed(self) -> None:
         """Something was withdrawn, or flow events were lost: look at the registered flows."""
         self._survey = True
+
+    def note_bound(self, prefix: Prefix) -> None:
+        """A registered subscriber has this address now; flows of it may have been judged a moment before."""
+        if prefix.length == 8 * len(prefix.packed) and len(self._bound) < MOST_BOUND:
+            self._bound.add(prefix.packed)
+        else:
+            self._added = True
+
+    def note_unbound(self) -> None:
+        """A subscriber lost an address: its flows begin to drain, and no hurry is in that."""
+        if self.drain_s:
+            self._unbound_at = min(self._unbound_at, self._clock() + min(LONGEST_UNBOUND_S, self.drain_s / 20))
+        else:
+            self._survey = True
 
     def note_late(self, flow: Flow, *, in_kernel: bool = False) -> None:
         """This very flow was judged unregistered a moment too early. `in_kernel`: it would not be now."""
@@ -104,6 +132,8 @@ class Sweeper:
         self._added = False
         self._late_in_kernel += self._late
         self._late = []
+        self._bound_in_kernel |= self._bound
+        self._bound = set()
         self.epoch = epoch
         self._wake.set()
 
@@ -118,31 +148,44 @@ class Sweeper:
             self._wake.clear()
             try:
                 await self._admit_late()
-                if self._rejudge and self.epoch:
-                    self._rejudge = False
-                    await self._clear_judged()
-                if self._survey or self._next_drain() <= self._clock():
-                    self._survey = False
-                    await self._survey_registered()
+                self._owed = _stopwatch() < self._search_at
+                if not self._owed:
+                    await self._search()
             except KernelError as error:
                 log.warning("sweep.failed", error=str(error), retry_in_s=RETRY_S)
                 self._rejudge = self._survey = True
                 await asyncio.sleep(RETRY_S)
                 self._wake.set()
 
+    async def _search(self) -> None:
+        """What is due of that which goes through the kernel's table; then it is to rest."""
+        began, now = _stopwatch(), self._clock()
+        if self._rejudge and self.epoch:
+            self._rejudge, self._bound_in_kernel = False, set()
+            await self._clear_judged()
+        elif self._bound_in_kernel and self.epoch:
+            sources, self._bound_in_kernel = self._bound_in_kernel, set()
+            for source in sources:
+                await self._clear_judged(source)
+        if self._survey or self._next_due() <= now:
+            self._survey, self._unbound_at = False, inf
+            await self._survey_registered()
+        ended = _stopwatch()
+        self._search_at = ended + REST * (ended - began)
+
     async def _wait(self) -> None:
         while not self._wake.is_set():
             # The clock may be set; look again at least every so often.
-            pause_s = min(max(0.0, self._next_drain() - self._clock()), 60.0)
+            due_s = self._search_at - _stopwatch() if self._owed else self._next_due() - self._clock()
             try:
-                async with asyncio.timeout(pause_s):
+                async with asyncio.timeout(min(max(0.0, due_s), 60.0)):
                     await self._wake.wait()
             except TimeoutError:
-                if self._next_drain() <= self._clock():
+                if self._owed or self._next_due() <= self._clock():
                     return
 
-    def _next_drain(self) -> float:
-        return min(self._draining.values(), default=inf)
+    def _next_due(self) -> float:
+        return min(self._unbound_at, min(self._draining.values(), default=inf))
 
     async def _admit_late(self) -> None:
         late, self._late_in_kernel = self._late_in_kernel, []
@@ -152,12 +195,14 @@ class Sweeper:
         if keys:
             self.rejudged += await self._conntrack.change_marks(keys, 0, self._layout.mask)
 
-    async def _clear_judged(self) -> None:
-        """Flows judged in this epoch that are registered now; those of older epochs are judged anew anyway."""
+    async def _clear_judged(self, source: bytes | None = None) -> None:
+        """Flows judged in this epoch that are registered now; those of older epochs are judged anew anyway.
+
+        `source`: those alone that this address opened.
+        """
         found: list[ConnectionKey] = []
-        async with aclosing(
-            self._conntrack.dump(mark=self._layout.judged(self.epoch), mask=self._layout.mask)
-        ) as batches:
+        mark, mask = self._layout.judged(self.epoch), self._layout.mask
+        async with aclosing(self._conntrack.dump(mark=mark, mask=mask, source=source)) as batches:
             async for events in batches:
                 now = self._clock()
                 await asyncio.sleep(0)
@@ -195,3 +240,7 @@ class Sweeper:
             count = await self._conntrack.change_marks(due, 0, self._layout.mask)
             self.drained += count
             log.info("sweep.drained", flows=count)
+
+
+def _stopwatch() -> float:
+    return asyncio.get_running_loop().time()

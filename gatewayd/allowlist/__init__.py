@@ -1,8 +1,9 @@
 """Step 2, pure: the registrations in force, and what a flow is at a moment.
 
 `Allowlist` owns the registrations: a dict by id and a radix by client prefix that hold the same objects.
-`decide` and `matching_registrations` apply the rule of DESIGN §5 to what the radix finds. `Schedule` says
-when a window next opens or closes; the daemon recompiles what is due. Nothing here reads a clock.
+`Bound` in it has the bindings, in a radix of their own, and the registrations of each subscriber. `decide` and
+`matching_registrations` apply the rule of DESIGN §5 to what they find. `Schedule` says when a window next
+opens or closes; the daemon recompiles what is due. Nothing here reads a clock.
 
 Why a radix at all, when the kernel's sets decide: events, `explain` and `impact` must name the registrations,
 of both ends, at every length.
@@ -19,6 +20,16 @@ in random order, so that every level of the tree misses the processor's caches):
 | memory beside the registrations (290 MB): radix and dict | 188 MB |
 | `Schedule`, 1 M windows | 93 MB |
 
+Beside these, with 100,000 bindings of as many subscribers, one IPv4 address each, in random order:
+
+| what | measured |
+| --- | --- |
+| `matching` through a binding: all of them in turn · 500 of them active | 4.7 · 2.2 µs |
+| `matching`, neither end known | 0.2 µs more than without any binding |
+| `matching` at one CGNAT address with 63 port blocks | 7 µs |
+| `bind` · the same place again · `unbind` | 3.8 · 0.6 · 6.5 µs |
+| memory | 240 bytes a binding, beside the binding itself |
+
 Tried and not better for one hit (same data): a dict for each length in use, 4.0 µs (less memory, 49 MB; twice
 the time at 17 lengths); a dict for each /16, 4.1 µs; a tree for each /16, 3.5 µs; a second tree of prefixes
 that have others below them, to save the question for a parent, 4.1 µs.
@@ -27,16 +38,19 @@ Review notes: does a registration reach the radix, the counts and the dict in on
 between? Is a rule stated twice, where `_admits` and `_failures` can come apart (a property test compares
 them)? Does the hot path build a string, a list it does not need, or call a generator? Is everything that is
 told to people a function of the content, not of the order of arrival? Who calls `Schedule.watch` again after
-`due`, and `watch_all` after the clock was set back?
+`due`, and `watch_all` after the clock was set back? Does a binding count for a destination, or for a port that
+is a neighbour's? Does a digest reach a reason or an error?
 """
 
 from gatewayd.allowlist.allowlist import Allowlist
+from gatewayd.allowlist.bound import Bound
 from gatewayd.allowlist.match import Covering, decide, in_scope, matching_registrations, registered_by
 from gatewayd.allowlist.radix import Radix
 from gatewayd.allowlist.schedule import Schedule
 
 __all__ = [
     "Allowlist",
+    "Bound",
     "Covering",
     "Radix",
     "Schedule",

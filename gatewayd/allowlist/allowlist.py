@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import TypeVar
 
-from gatewayd.allowlist.match import matching_registrations
+from gatewayd.allowlist.bound import Bound, Ports
+from gatewayd.allowlist.match import matching_bound, matching_clients
 from gatewayd.allowlist.radix import Radix
-from gatewayd.model import Flow, Prefix, Registration, Status
+from gatewayd.model import Binding, Flow, Grant, Prefix, Registration, Status
 
 _Word = TypeVar("_Word", bound=str)
 
 
 class Allowlist:
-    """Registrations by id and, the same objects, by client prefix. Mutated by its owner task alone.
+    """Registrations by id and, the same objects, by client prefix and by subscriber; and the bindings of
+    subscribers. Mutated by its owner task alone.
 
     Every status and window is held: what is effective is asked at a moment, never stored. Only clients are in
-    the radix; peers and services are checked on the registration that the clients led to.
+    the radix, and bindings in one of their own; peers and services are checked on the registration that those
+    led to.
+
+    Bindings and registrations come and go independently. Whoever adds what `bind` and, after an upsert,
+    `grants_of` the new registration return, and removes what `unbind` and `grants_of` the old one return, has
+    at each moment one grant for each registration and binding of the same subscriber.
     """
 
-    __slots__ = ("_by_id", "_categories", "_radix", "_statuses")
+    __slots__ = ("_bound", "_by_id", "_categories", "_has_bindings", "_radix", "_statuses")
 
     def __init__(self) -> None:
         self._by_id: dict[str, Registration] = {}
         self._radix: Radix[Registration] = Radix()
         self._categories: dict[str, int] = {}
         self._statuses: dict[Status, int] = {}
+        self._bound = Bound()
+        self._has_bindings = False
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -50,6 +59,7 @@ class Allowlist:
         self._by_id[registration.id] = registration
         for prefix in registration.clients:
             self._radix.insert(prefix, registration)
+        self._bound.enlist(registration)
         _count(self._categories, registration.category, 1)
         _count(self._statuses, registration.status, 1)
         return old
@@ -63,7 +73,70 @@ class Allowlist:
 
     def matching(self, flow: Flow, now: float) -> tuple[Registration, ...]:
         """The registrations that make the flow registered at `now`; the hot path."""
-        return matching_registrations(self._radix, flow, now)
+        found = matching_clients(self._radix, flow, now)
+        return matching_bound(self._bound, flow, now, found) if self._has_bindings else found
+
+    def bind(self, binding: Binding) -> tuple[Grant, ...]:
+        """The subscriber has the place (prefix, ports). Returns what that gives to each of its registrations,
+        effective or not.
+
+        () if the place was the subscriber's already: then only the binding is replaced, as for a new
+        `confirmed_s`, which costs about 1 µs. Nothing else keeps `confirmed_s` up to date.
+        """
+        if not self._bound.put(binding):
+            return ()
+        self._has_bindings = True
+        return self._bound.grants_at(binding.subscriber, binding.prefix, binding.ports)
+
+    def unbind(self, subscriber: bytes, prefix: Prefix, ports: Ports) -> tuple[Grant, ...]:
+        """The subscriber has the place no more. Returns what each of its registrations loses, effective or not;
+        () and nothing changed if nothing was bound there."""
+        if not self._bound.take(subscriber, prefix, ports):
+            return ()
+        self._has_bindings = len(self._bound) > 0
+        return self._bound.grants_at(subscriber, prefix, ports)
+
+    def grants_of(self, registration: Registration) -> tuple[Grant, ...]:
+        """What it is given at the places that its subscriber has at present; also of one that was just taken
+        out or replaced: what it then loses."""
+        return self._bound.grants_of(registration)
+
+    @property
+    def subscribers(self) -> Container[bytes]:
+        """Digests that some registration names, of any status. Live; `in` is one look-up in a dict."""
+        return self._bound.subscribers
+
+    def subscribers_changed(self, old: Registration | None, new: Registration | None) -> tuple[bytes, ...]:
+        """Digests that left `subscribers`, or came in, when `new` took the place of `old` under one id.
+
+        To be asked right after that upsert (`old` is what it returned) or withdrawal (`new` is None).
+        """
+        before = old.subscriber if old is not None else None
+        after = new.subscriber if new is not None else None
+        if before == after:
+            return ()
+        left = () if before is None or before in self.subscribers else (before,)
+        came = () if after is None or len(self.registrations_of(after)) > 1 else (after,)
+        return left + came
+
+    def registrations_of(self, subscriber: bytes) -> tuple[Registration, ...]:
+        """Those that name it, effective or not, in order of arrival."""
+        return self._bound.registrations_of(subscriber)
+
+    def bindings_at(self, address: bytes) -> tuple[Binding, ...]:
+        """Those whose prefix covers the address, with or without ports, longest prefix first."""
+        return self._bound.bindings_at(address)
+
+    def bindings_of(self, subscriber: bytes) -> tuple[Binding, ...]:
+        """Of this subscriber, in order of arrival."""
+        return self._bound.bindings_of(subscriber)
+
+    def bindings(self) -> Iterator[Binding]:
+        """All of them, those of one subscriber together; not to be mixed with changes."""
+        return iter(self._bound)
+
+    def count_bindings(self) -> int:
+        return len(self._bound)
 
     def covering(self, address: bytes) -> tuple[Registration, ...]:
         """Those with the address in their clients, effective or not, once each, longest prefix first."""
@@ -84,6 +157,7 @@ class Allowlist:
     def _unlink(self, registration: Registration) -> None:
         for prefix in registration.clients:
             self._radix.remove(prefix, registration)
+        self._bound.strike(registration)
         _count(self._categories, registration.category, -1)
         _count(self._statuses, registration.status, -1)
 

@@ -4,7 +4,8 @@
 
 A registration matches a flow in one of two roles: the source is in its clients and the destination in its
 peers, or the other way round (a connection in from the far end). In both, the service is the flow's protocol
-and destination port.
+and destination port. A binding of its subscriber counts as a client in the first role alone; one with a port
+block (CGNAT) only for source ports in it, and so never for a protocol without ports.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
-from gatewayd.model import Decision, Flow, Prefix, Registration, Service, format_address, service_words
+from gatewayd.model import Binding, Decision, Flow, Prefix, Registration, Service, format_address, service_words
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS
 
 End = Literal["source", "destination"]
@@ -23,14 +24,32 @@ _NAMED_AT_MOST = 3
 """How many further registrations a reason names before it only counts them."""
 
 
-class Covering(Protocol):
-    """What is asked of an allowlist: registrations whose clients cover an address, longest prefix first."""
+class CoveringClients(Protocol):
+    """Registrations whose clients cover an address, longest prefix first, perhaps several times each."""
 
     def covering(self, address: bytes) -> Sequence[Registration]: ...
 
 
+class CoveringBindings(Protocol):
+    """Bindings whose prefix covers an address, with or without ports; registrations that name a subscriber."""
+
+    def bindings_at(self, address: bytes) -> Sequence[Binding]: ...
+
+    def registrations_of(self, subscriber: bytes) -> Sequence[Registration]: ...
+
+
+class Covering(CoveringClients, CoveringBindings, Protocol):
+    """What is asked of an allowlist."""
+
+
 def matching_registrations(allowlist: Covering, flow: Flow, now: float) -> tuple[Registration, ...]:
-    """The registrations that make the flow registered at `now`, once each; those of the source come first."""
+    """The registrations that make the flow registered at `now`, once each: those with the source in their
+    clients, then those with the destination, then those through bindings alone."""
+    return matching_bound(allowlist, flow, now, matching_clients(allowlist, flow, now))
+
+
+def matching_clients(allowlist: CoveringClients, flow: Flow, now: float) -> tuple[Registration, ...]:
+    """Those through their clients."""
     found: tuple[Registration, ...] = ()
     for registration in allowlist.covering(flow.source):
         if _admits(registration, flow.destination, flow, now) and registration not in found:
@@ -41,10 +60,31 @@ def matching_registrations(allowlist: Covering, flow: Flow, now: float) -> tuple
     return found
 
 
-def registered_by(flow: Flow, registration: Registration, now: float) -> bool:
-    """Whether this registration makes the flow registered at `now`: the rule, without an index."""
+def matching_bound(
+    allowlist: CoveringBindings, flow: Flow, now: float, found: tuple[Registration, ...]
+) -> tuple[Registration, ...]:
+    """`found`, and behind it those through bindings that are not in it."""
+    for binding in allowlist.bindings_at(flow.source):
+        if _shares_port(binding, flow.protocol, flow.source_port):
+            for registration in allowlist.registrations_of(binding.subscriber):
+                if _admits(registration, flow.destination, flow, now) and registration not in found:
+                    found += (registration,)
+    return found
+
+
+def registered_by(flow: Flow, registration: Registration, now: float, bindings: Iterable[Binding] = ()) -> bool:
+    """Whether this registration makes the flow registered at `now`: the rule, without an index.
+
+    `bindings`: all that may count; those of other subscribers and elsewhere do not.
+    """
     source, destination = flow.source, flow.destination
-    return (_includes(registration.clients, source) and _admits(registration, destination, flow, now)) or (
+    is_near_source = _includes(registration.clients, source) or any(
+        binding.subscriber == registration.subscriber
+        and binding.prefix.covers(source)
+        and _shares_port(binding, flow.protocol, flow.source_port)
+        for binding in bindings
+    )
+    return (is_near_source and _admits(registration, destination, flow, now)) or (
         _includes(registration.clients, destination) and _admits(registration, source, flow, now)
     )
 
@@ -60,12 +100,14 @@ def decide(allowlist: Covering, scope: tuple[Service, ...], flow: Flow, now: flo
     Out of scope, `registrations` are those that would match if the service were in scope.
     """
     claims = sorted(_claims(allowlist, flow, now), key=_Claim.nearness)
-    matching = {claim.registration.id: claim.registration for claim in claims if not claim.failures}
-    registrations = tuple(matching.values())
+    matching = [claim for claim in claims if not claim.failures]
+    registrations = tuple({claim.registration.id: claim.registration for claim in matching}.values())
+    bindings = _bindings_that_count(matching)
     if not in_scope(scope, flow):
-        return Decision("out_of_scope", registrations, _reason_out_of_scope(scope, flow, registrations))
+        return Decision("out_of_scope", registrations, _reason_out_of_scope(scope, flow, registrations), bindings)
     if registrations:
-        return Decision("registered", registrations, _reason_registered(claims[0], flow, registrations[1:]))
+        reason = _reason_registered(claims[0], flow, registrations[1:], now)
+        return Decision("registered", registrations, reason, bindings)
     return Decision("unregistered", (), _reason_unregistered(claims, flow))
 
 
@@ -73,7 +115,8 @@ def decide(allowlist: Covering, scope: tuple[Service, ...], flow: Flow, now: flo
 
 
 def _admits(registration: Registration, far: bytes, flow: Flow, now: float) -> bool:
-    """The rule for a registration whose clients have the near end: effective, peers and services agree."""
+    """The rule for a registration whose clients or binding have the near end: effective, peers and services
+    agree."""
     if registration.status != "active" or not registration.valid_from_s <= now < registration.valid_until_s:
         return False
     if registration.peers and not _includes(registration.peers, far):
@@ -86,6 +129,12 @@ def _admits(registration: Registration, far: bytes, flow: Flow, now: float) -> b
         if service.protocol == protocol and service.low <= port <= service.high:
             return True
     return False
+
+
+def _shares_port(binding: Binding, protocol: int, port: int) -> bool:
+    """Whether traffic of this protocol and port at the binding's address is the subscriber's."""
+    ports = binding.ports
+    return ports is None or (protocol in PROTOCOLS_WITH_PORTS and ports[0] <= port <= ports[1])
 
 
 def _includes(prefixes: Iterable[Prefix], address: bytes) -> bool:
@@ -107,16 +156,32 @@ def _serves(services: Iterable[Service], flow: Flow) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """A registration whose clients have one end of the flow. `failures`: none, or why it does not match."""
+    """A registration whose clients, or whose subscriber's `binding`, have one end of the flow at `prefix`.
+
+    `failures`: none, or why it does not match. `is_elsewhere`: the binding has other ports, so that this traffic
+    of the shared address is somebody else's.
+    """
 
     registration: Registration
     end: End
     prefix: Prefix
     failures: tuple[str, ...]
+    binding: Binding | None = None
+    is_elsewhere: bool = False
 
-    def nearness(self) -> tuple[int, bool, int, str]:
-        """Sorts matches first, then what fails least; ties: the source, the longest prefix, the id."""
-        return len(self.failures), self.end == "destination", -self.prefix.length, self.registration.id
+    def nearness(self) -> tuple[bool, int, bool, bool, int, str, tuple[int, int]]:
+        """Sorts matches first, then what fails least, and what is elsewhere last; ties: the source, a client
+        prefix, the longest prefix, the id."""
+        ports = self.binding.ports if self.binding is not None else None
+        return (
+            self.is_elsewhere,
+            len(self.failures),
+            self.end == "destination",
+            self.binding is not None,
+            -self.prefix.length,
+            self.registration.id,
+            ports or (-1, -1),
+        )
 
 
 def _claims(allowlist: Covering, flow: Flow, now: float) -> Iterator[_Claim]:
@@ -132,6 +197,35 @@ def _claims(allowlist: Covering, flow: Flow, now: float) -> Iterator[_Claim]:
                 _longest_covering(registration.clients, near),
                 tuple(_failures(registration, far, flow, now)),
             )
+        port = flow.source_port if end == "source" else flow.destination_port
+        for binding in allowlist.bindings_at(near):
+            for registration in allowlist.registrations_of(binding.subscriber):
+                yield _Claim(
+                    registration,
+                    end,
+                    binding.prefix,
+                    (*_failures(registration, far, flow, now), *_binding_failures(binding, end, flow, port)),
+                    binding,
+                    not _shares_port(binding, flow.protocol, port),
+                )
+
+
+def _bindings_that_count(matching: Sequence[_Claim]) -> tuple[Binding, ...]:
+    """Through which those match that do not match through clients; each once, the nearest first."""
+    by_client = {claim.registration.id for claim in matching if claim.binding is None}
+    counting = [claim.binding for claim in matching if claim.registration.id not in by_client]
+    return tuple(dict.fromkeys(binding for binding in counting if binding is not None))
+
+
+def _binding_failures(binding: Binding, end: End, flow: Flow, port: int) -> Iterator[str]:
+    """Why a binding at this end does not count, each as the rest of a sentence."""
+    if end == "destination":
+        yield "bindings count outbound only"
+    if binding.ports is not None and not _shares_port(binding, flow.protocol, port):
+        first, last = binding.ports
+        has_port = flow.protocol in PROTOCOLS_WITH_PORTS and port
+        other = f"not {port}" if has_port else f"and the flow has no {end} port"
+        yield f"its binding has the ports {first}-{last} of the address, {other}"
 
 
 def _failures(registration: Registration, far: bytes, flow: Flow, now: float) -> Iterator[str]:
@@ -148,9 +242,11 @@ def _failures(registration: Registration, far: bytes, flow: Flow, now: float) ->
         yield f"its services are {', '.join(service_words(registration.services))}, not {_flow_service(flow)}"
 
 
-def _reason_registered(claim: _Claim, flow: Flow, others: Sequence[Registration]) -> str:
+def _reason_registered(claim: _Claim, flow: Flow, others: Sequence[Registration], now: float) -> str:
     registration = claim.registration
     facts = [f"{claim.end} in {claim.prefix}"]
+    if claim.binding is not None:
+        facts.extend(_binding_facts(claim.binding, now))
     if registration.peers:
         far_end, far = ("destination", flow.destination) if claim.end == "source" else ("source", flow.source)
         facts.append(f"{far_end} in peer {_longest_covering(registration.peers, far)}")
@@ -165,7 +261,19 @@ def _reason_unregistered(claims: Sequence[_Claim], flow: Flow) -> str:
         source, destination = format_address(flow.source), format_address(flow.destination)
         return f"no registration covers {source} or {destination}"
     nearest = claims[0]
-    return f"{nearest.registration.id} covers the {nearest.end}, but {' and '.join(nearest.failures)}"
+    has = "covers" if nearest.binding is None else "is bound to"
+    return f"{nearest.registration.id} {has} the {nearest.end}, but {' and '.join(nearest.failures)}"
+
+
+def _binding_facts(binding: Binding, now: float) -> Iterator[str]:
+    """What is known of a binding; of its subscriber nothing."""
+    if binding.ports is not None:
+        yield f"source port in {binding.ports[0]}-{binding.ports[1]}"
+    confirmed = f"confirmed {_format_age(now - binding.confirmed_s)} ago"
+    if binding.is_restored:
+        confirmed += ", restored from the journal"
+    since = _format_moment(int(binding.since_s))
+    yield f"bound to the registration's subscriber since {since} ({confirmed}) by NAS {binding.nas}"
 
 
 def _reason_out_of_scope(scope: tuple[Service, ...], flow: Flow, registrations: Sequence[Registration]) -> str:
@@ -201,3 +309,11 @@ def _flow_service(flow: Flow) -> str:
 def _format_moment(at_s: float) -> str:
     """RFC 3339 in UTC; the reader of records has bounded it to what a calendar holds."""
     return datetime.fromtimestamp(at_s, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _format_age(age_s: float) -> str:
+    """In the unit that a person would take; 0 s where the NAS's clock is ahead of ours."""
+    for unit, size_s in (("days", 86400), ("h", 3600), ("min", 60)):
+        if age_s >= 2 * size_s:
+            return f"{int(age_s // size_s)} {unit}"
+    return f"{max(int(age_s), 0)} s"

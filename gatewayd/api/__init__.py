@@ -1,8 +1,10 @@
 """Step 8: what is going on, for people and machines. Immutable views out, nothing of the daemon in.
 
-- `views`       P   what is said, frozen, JSON as it stands; made by small builders from nouns and numbers
+- `views`       P   what is said, frozen, JSON as it stands; made by small builders from nouns and numbers;
+                    `subscriber_views` of bindings, sessions, their journal and RADIUS; `times`: its moments
 - `parameters`  P   what is asked, from text to values; every fault names its parameter
-- `metrics`     P   a view → the page of a Prometheus scrape
+- `bodies`      P   what people tell of sessions, from octets to values
+- `metrics`     P   a view → the page of a Prometheus scrape, with `subscriber_metrics`, by way of `families`
 - `queries`     P   what the daemon must answer: a Protocol
 - `app`         IO  aiohttp: paths → queries → JSON, on a TCP port and on a Unix socket
 

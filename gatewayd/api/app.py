@@ -19,10 +19,24 @@ import msgspec
 from aiohttp import hdrs, web
 from prometheus_client import ProcessCollector
 
+from gatewayd.api.bodies import read_end, read_entries
 from gatewayd.api.metrics import choose_type, render_metrics
-from gatewayd.api.parameters import ParameterRejected, read_flow, read_page, read_parameters, read_status
+from gatewayd.api.parameters import (
+    ParameterRejected,
+    read_flow,
+    read_page,
+    read_parameters,
+    read_prefix,
+    read_status,
+)
 from gatewayd.api.queries import Queries
-from gatewayd.errors import AllowlistIncomplete, GatewaydError, MissingPrerequisite
+from gatewayd.errors import (
+    AllowlistIncomplete,
+    GatewaydError,
+    MissingPrerequisite,
+    SessionEntryInvalid,
+    SessionsNotKept,
+)
 from gatewayd.log import get_logger
 
 SOCKET_MODE: Final = 0o660
@@ -30,6 +44,8 @@ _SHUTDOWN_TIMEOUT_S: Final = 1.0
 _BACKLOG: Final = 128
 _PAGE: Final = ("offset", "limit")
 _MOST_SERIAL_DIGITS: Final = 19
+MOST_BODY_BYTES: Final = 2 << 20
+_NO_SUBSCRIBERS: Final = "the configuration has no section `subscribers`, so there are no bindings"
 
 log = get_logger(__name__)
 
@@ -38,7 +54,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def make_read_app(queries: Queries) -> web.Application:
     """What anyone who reaches the port may have; GET and HEAD alone."""
-    app = web.Application(middlewares=[_answer_faults])
+    app = web.Application(middlewares=[_answer_faults], client_max_size=MOST_BODY_BYTES)
     reads = _Reads(queries)
     app.router.add_get("/healthz", reads.healthz)
     app.router.add_get("/readyz", reads.readyz)
@@ -48,6 +64,7 @@ def make_read_app(queries: Queries) -> web.Application:
     app.router.add_get("/v1/registrations", reads.registrations)
     app.router.add_get("/v1/registrations/{id}", reads.registration)
     app.router.add_get("/v1/flows", reads.flows)
+    app.router.add_get("/v1/bindings", reads.bindings)
     return app
 
 
@@ -69,6 +86,17 @@ def make_control_app(queries: Queries) -> web.Application:
         except GatewaydError as error:
             return _reply(request, {"error": str(error)}, 409)
 
+    async def put_bindings(request: web.Request) -> web.Response:
+        read_parameters(request.query.items(), ())
+        return await _answer_change(request, queries.put_bindings(read_entries(await request.read())))
+
+    async def delete_binding(request: web.Request) -> web.Response:
+        end = read_end(await request.read(), request.query.items())
+        change = queries.delete_binding(end.get("nas"), end.get("session"), end.get("at"))
+        return await _answer_change(request, change)
+
+    app.router.add_put("/v1/bindings", put_bindings)
+    app.router.add_delete("/v1/bindings", delete_binding)
     app.router.add_post("/v1/sync", sync)
     app.router.add_post("/v1/accept", accept)
     return app
@@ -82,6 +110,17 @@ def _read_serial(parameters: Mapping[str, str]) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > _MOST_SERIAL_DIGITS:
         raise ParameterRejected("serial", f"{text!r} is not the serial of a reading, `gatewayd status` shows it")
     return int(text)
+
+
+async def _answer_change(request: web.Request, change: Awaitable[Mapping[str, object] | None]) -> web.Response:
+    """What came of a change of bindings."""
+    try:
+        outcome = await change
+    except SessionsNotKept as error:
+        return _reply(request, {"error": str(error)}, 503)
+    if outcome is None:
+        return _reply(request, {"error": _NO_SUBSCRIBERS}, 409)
+    return _reply(request, outcome)
 
 
 class _Reads:
@@ -113,7 +152,7 @@ class _Reads:
         return _reply(request, self._queries.status())
 
     async def explain(self, request: web.Request) -> web.Response:
-        parameters = read_parameters(request.query.items(), ("src", "dst", "service", "sport"))
+        parameters = read_parameters(request.query.items(), ("src", "dst", "service", "sport", "source_port"))
         flow = read_flow(parameters)
         try:
             return _reply(request, self._queries.explain(flow))
@@ -147,6 +186,16 @@ class _Reads:
         page = read_page(parameters)
         return _reply(request, self._queries.flows(parameters.get("registration"), page.offset, page.limit))
 
+    async def bindings(self, request: web.Request) -> web.Response:
+        parameters = read_parameters(request.query.items(), ("registration", "address", *_PAGE))
+        page = read_page(parameters)
+        found = self._queries.bindings(
+            parameters.get("registration"), read_prefix(parameters, "address"), page.offset, page.limit
+        )
+        if found is None:
+            return _reply(request, {"error": _NO_SUBSCRIBERS}, 404)
+        return _reply(request, found)
+
 
 @web.middleware
 async def _answer_faults(request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -155,6 +204,11 @@ async def _answer_faults(request: web.Request, handler: _Handler) -> web.StreamR
         return await handler(request)
     except ParameterRejected as error:
         return _reply(request, {"error": str(error), "parameter": error.parameter}, 400)
+    except SessionEntryInvalid as error:
+        fault = {"error": str(error), "field": error.field, "reason": error.code}
+        return _reply(request, fault if error.entry is None else fault | {"entry": error.entry}, 400)
+    except web.HTTPRequestEntityTooLarge:
+        return _reply(request, {"error": f"the body has more than {MOST_BODY_BYTES} bytes"}, 413)
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
         answer = _reply(request, {"error": f"{error.method} is not allowed here, expected {allowed}"}, 405)

@@ -7,13 +7,16 @@ has a life of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, generate_latest, openmetrics
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
+from gatewayd.api.families import counter, counters, gauge, gauges
+from gatewayd.api.subscriber_metrics import listener_metrics, response_metrics, session_metrics
+from gatewayd.api.times import parse_time
 from gatewayd.api.views import (
     KernelView,
     MetricsView,
@@ -22,7 +25,6 @@ from gatewayd.api.views import (
     SourceView,
     StatusView,
     WatchView,
-    parse_time,
 )
 from gatewayd.model import Mode
 
@@ -72,53 +74,34 @@ class _ViewCollector(Collector):
         )
         yield from _traffic_metrics(status)
         yield from _watch_metrics(status.watch)
-
-
-def _gauge(name: str, help: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"gatewayd_{name}", help, value=value)
-
-
-def _counter(name: str, help: str, value: float) -> Metric:
-    return CounterMetricFamily(f"gatewayd_{name}", help, value=value)
-
-
-def _gauges(name: str, help: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = GaugeMetricFamily(f"gatewayd_{name}", help, labels=[label])
-    for word, value in values.items():
-        family.add_metric([word], value)
-    return family
-
-
-def _counters(name: str, help: str, label: str, values: Mapping[str, float]) -> Metric:
-    family = CounterMetricFamily(f"gatewayd_{name}", help, labels=[label])
-    for word, value in values.items():
-        family.add_metric([word], value)
-    return family
+        if status.subscribers is not None:
+            yield from session_metrics(status.subscribers)
+            if status.subscribers.listener is not None:
+                yield from listener_metrics(status.subscribers.listener)
+                yield response_metrics(view.response_times)
 
 
 def _daemon_metrics(view: MetricsView) -> Iterator[Metric]:
     status = view.status
-    yield _gauges("build_info", "1, with the version as label.", "version", {status.version: 1})
-    yield _gauge("start_time_seconds", "When the daemon started, Unix time.", parse_time(status.started_at))
-    yield _gauge("config_reload_failed", "1 while the latest reload is refused.", status.reload_error is not None)
-    yield _gauge("ready", "1 when the allowlist is loaded and read back from the kernel.", status.ready)
-    yield _gauge("armed", "1 when a mode other than observe is in force.", status.armed)
+    yield gauges("build_info", "1, with the version as label.", "version", {status.version: 1})
+    yield gauge("start_time_seconds", "When the daemon started, Unix time.", parse_time(status.started_at))
+    yield gauge("config_reload_failed", "1 while the latest reload is refused.", status.reload_error is not None)
+    yield gauge("ready", "1 when the allowlist is loaded and read back from the kernel.", status.ready)
+    yield gauge("armed", "1 when a mode other than observe is in force.", status.armed)
     modes = {mode: float(mode == status.mode) for mode in get_args(Mode)}
-    yield _gauges("mode", "1 for the mode in force.", "mode", modes)
+    yield gauges("mode", "1 for the mode in force.", "mode", modes)
     configured = {mode: float(mode == status.configured_mode) for mode in get_args(Mode)}
-    yield _gauges(
-        "configured_mode", "1 for the mode of the configuration, in force or not yet.", "mode", configured
-    )
-    yield _gauge("epoch", "Epoch in which unregistered flows are judged.", status.epoch)
+    yield gauges("configured_mode", "1 for the mode of the configuration, in force or not yet.", "mode", configured)
+    yield gauge("epoch", "Epoch in which unregistered flows are judged.", status.epoch)
     lags = {"last": view.loop_lag_last_s, "max": view.loop_lag_max_s}
-    yield _gauges("loop_lag_seconds", "How late the event loop ran: last, and worst since start.", "kind", lags)
+    yield gauges("loop_lag_seconds", "How late the event loop ran: last, and worst since start.", "kind", lags)
 
 
 def _registration_metrics(counts: RegistrationCounts) -> Iterator[Metric]:
-    yield _gauges("registrations", "Registrations held, of every status.", "category", counts.by_category)
-    yield _gauges("registrations_by_status", "Registrations held.", "status", counts.by_status)
-    yield _gauge("registrations_effective", "Registrations that are active and in their window.", counts.effective)
-    yield _gauge(
+    yield gauges("registrations", "Registrations held, of every status.", "category", counts.by_category)
+    yield gauges("registrations_by_status", "Registrations held.", "status", counts.by_status)
+    yield gauge("registrations_effective", "Registrations that are active and in their window.", counts.effective)
+    yield gauge(
         "registrations_unprogrammed",
         "Registrations that the kernel cannot be told of; status names them.",
         counts.unprogrammed,
@@ -127,19 +110,19 @@ def _registration_metrics(counts: RegistrationCounts) -> Iterator[Metric]:
 
 def _source_metrics(status: StatusView) -> Iterator[Metric]:
     sources = status.sources
-    yield _gauges(
+    yield gauges(
         "source_up",
         "1 when the last attempt to read the source succeeded.",
         "source",
         {source.name: float(source.state == "ok") for source in sources},
     )
-    yield _gauges(
+    yield gauges(
         "source_last_success_timestamp_seconds",
         "When the source was last read, Unix time; absent before the first time.",
         "source",
         {each.name: parse_time(each.last_success_at) for each in sources if each.last_success_at},
     )
-    yield _gauges(
+    yield gauges(
         "source_registrations",
         "Usable records of the last good reading.",
         "source",
@@ -154,7 +137,7 @@ def _source_metrics(status: StatusView) -> Iterator[Metric]:
         for code, count in sorted(source.rejected_by_code.items()):
             rejected.add_metric([source.name, code], count)
     yield rejected
-    yield _gauges(
+    yield gauges(
         "source_conflicts",
         "Records not used because an earlier source has the same id.",
         "source",
@@ -164,37 +147,37 @@ def _source_metrics(status: StatusView) -> Iterator[Metric]:
 
 def _feed_metrics(sources: Iterable[SourceView]) -> Iterator[Metric]:
     """What is known of where a source is, how old that is, and what of it waits or is not saved."""
-    yield _gauges(
+    yield gauges(
         "source_serial",
         "Serial of what was read last; absent for a source that has none.",
         "source",
         {each.name: each.serial for each in sources if each.serial is not None},
     )
-    yield _gauges(
+    yield gauges(
         "source_issued_timestamp_seconds",
         "When the registry issued what is in force, as signed, Unix time; absent where nobody says.",
         "source",
         {each.name: parse_time(each.issued_at) for each in sources if each.issued_at},
     )
-    yield _gauges(
+    yield gauges(
         "source_stale",
         "1 when nothing has confirmed the source for longer than it is said to hold.",
         "source",
         {each.name: float(each.freshness == "stale") for each in sources},
     )
-    yield _gauges(
+    yield gauges(
         "source_held_removals",
         "Removals that wait for an operator to accept them; what they are about stays in force.",
         "source",
         {each.name: 0 if each.held is None else each.held.count for each in sources},
     )
-    yield _gauges(
+    yield gauges(
         "source_kept_records",
         "Records that became unusable and stay in force as they were.",
         "source",
         {each.name: each.kept for each in sources},
     )
-    yield _gauges(
+    yield gauges(
         "source_store_failed",
         "1 when the last good on disk is older than what is in force.",
         "source",
@@ -210,8 +193,8 @@ def _override_metrics(overrides: OverridesView) -> Iterator[Metric]:
         "conflicts": overrides.conflicts,
         "expired": overrides.expired,
     }
-    yield _gauges("overrides", "Local overrides and what they do.", "kind", kinds)
-    yield _gauge(
+    yield gauges("overrides", "Local overrides and what they do.", "kind", kinds)
+    yield gauge(
         "override_faults",
         "Problems in files of overrides; what those files said before is in force.",
         len(overrides.faults),
@@ -219,31 +202,31 @@ def _override_metrics(overrides: OverridesView) -> Iterator[Metric]:
 
 
 def _kernel_metrics(kernel: KernelView) -> Iterator[Metric]:
-    yield _gauge(
+    yield gauge(
         "registered_not_in_kernel",
         "Elements of effective registrations that are not known to be in the kernel; 0 in peace.",
         kernel.not_in_kernel,
     )
-    yield _gauge("kernel_surplus_elements", "Elements in the kernel that no registration wants.", kernel.surplus)
-    yield _gauge(
+    yield gauge("kernel_surplus_elements", "Elements in the kernel that no registration wants.", kernel.surplus)
+    yield gauge(
         "kernel_spared_elements",
         "Elements found at the start beyond the last good; they stay until every source has answered.",
         kernel.spared,
     )
-    yield _gauge("kernel_elements", "Elements that should be in the kernel.", kernel.elements_desired)
-    yield _gauge("kernel_masks", "Masks in use.", kernel.masks)
-    yield _gauge("kernel_sets", "Allowlist sets in the kernel.", kernel.sets)
-    yield _gauge("kernel_pending_operations", "Operations that wait to be sent.", kernel.pending)
+    yield gauge("kernel_elements", "Elements that should be in the kernel.", kernel.elements_desired)
+    yield gauge("kernel_masks", "Masks in use.", kernel.masks)
+    yield gauge("kernel_sets", "Allowlist sets in the kernel.", kernel.sets)
+    yield gauge("kernel_pending_operations", "Operations that wait to be sent.", kernel.pending)
     if kernel.last_verified_at:
-        yield _gauge(
+        yield gauge(
             "kernel_last_verified_timestamp_seconds",
             "When the kernel was last read back whole, Unix time; absent before the first time.",
             parse_time(kernel.last_verified_at),
         )
-    yield _counter("kernel_transactions", "Transactions that the kernel took.", kernel.transactions)
-    yield _counter("kernel_failures", "Transactions and readings that the kernel refused or lost.", kernel.failures)
-    yield _counter("kernel_repairs", "Changes by other programs that were undone.", kernel.repairs)
-    yield _counter(
+    yield counter("kernel_transactions", "Transactions that the kernel took.", kernel.transactions)
+    yield counter("kernel_failures", "Transactions and readings that the kernel refused or lost.", kernel.failures)
+    yield counter("kernel_repairs", "Changes by other programs that were undone.", kernel.repairs)
+    yield counter(
         "kernel_notices_lost",
         "Times that the kernel told of more changes by other programs than could be read.",
         kernel.notices_lost,
@@ -255,28 +238,28 @@ def _traffic_metrics(status: StatusView) -> Iterator[Metric]:
     packets: dict[str, float] = {}
     sizes: dict[str, float] = {}
     flows: dict[str, float] = {}
-    for name, counter in status.counters.items():
+    for name, reading in status.counters.items():
         word, _, kind = name.rpartition("_")
         if kind == "flows":
-            flows[word] = counter.packets
+            flows[word] = reading.packets
         elif kind == "packets":
-            packets[word] = counter.packets
-            sizes[word] = counter.bytes
-    yield _counters("packets", "Packets counted by the rules, by class.", "class", packets)
-    yield _counters("bytes", "Bytes counted by the rules, by class.", "class", sizes)
-    yield _counters("flows", "Flows judged by the rules, by class.", "class", flows)
+            packets[word] = reading.packets
+            sizes[word] = reading.bytes
+    yield counters("packets", "Packets counted by the rules, by class.", "class", packets)
+    yield counters("bytes", "Bytes counted by the rules, by class.", "class", sizes)
+    yield counters("flows", "Flows judged by the rules, by class.", "class", flows)
 
 
 def _watch_metrics(watch: WatchView) -> Iterator[Metric]:
     events = {"packet": watch.packets, "connection": watch.connections}
-    yield _counters("watch_events", "Events taken in from the kernel.", "kind", events)
-    yield _counter("watch_malformed", "Events that could not be parsed.", watch.malformed)
-    yield _counter("watch_overruns", "Events that the kernel dropped before we read them.", watch.overruns)
-    yield _counter("watch_resyncs", "Times the flows were listed anew after a loss.", watch.resyncs)
-    yield _counter(
+    yield counters("watch_events", "Events taken in from the kernel.", "kind", events)
+    yield counter("watch_malformed", "Events that could not be parsed.", watch.malformed)
+    yield counter("watch_overruns", "Events that the kernel dropped before we read them.", watch.overruns)
+    yield counter("watch_resyncs", "Times the flows were listed anew after a loss.", watch.resyncs)
+    yield counter(
         "late_admissions",
         "Registered flows that the kernel had let go as unregistered and were put right.",
         watch.late_admissions,
     )
-    yield _gauge("flows_tracked", "Registered flows followed at present.", watch.flows_tracked)
-    yield _counter("flows_evicted", "Flows no longer followed because the table was full.", watch.flows_evicted)
+    yield gauge("flows_tracked", "Registered flows followed at present.", watch.flows_tracked)
+    yield counter("flows_evicted", "Flows no longer followed because the table was full.", watch.flows_evicted)

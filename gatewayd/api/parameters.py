@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple, cast, get_args
 
 from gatewayd.errors import InputRejected, PrefixInvalid, ServiceInvalid
-from gatewayd.model import Flow, Service, Status, parse_address, parse_service
+from gatewayd.model import Flow, Prefix, Service, Status, parse_address, parse_prefix, parse_service
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS
 
 DEFAULT_LIMIT: Final = 100
@@ -31,7 +31,9 @@ class Page(NamedTuple):
     limit: int = DEFAULT_LIMIT
 
 
-def read_parameters(pairs: Iterable[tuple[str, str]], known: Iterable[str]) -> dict[str, str]:
+def read_parameters(
+    pairs: Iterable[tuple[str, str]], known: Iterable[str], longest: int = _LONGEST_TEXT
+) -> dict[str, str]:
     """Parameters by name, without the empty ones. Raises ParameterRejected: unknown, given twice, too long."""
     allowed = (*known, "pretty")
     found: dict[str, str] = {}
@@ -40,14 +42,15 @@ def read_parameters(pairs: Iterable[tuple[str, str]], known: Iterable[str]) -> d
             raise ParameterRejected(name[:64], f"unknown, expected {', '.join(allowed)}")
         if name in found:
             raise ParameterRejected(name, "given twice")
-        if len(text) > _LONGEST_TEXT:
-            raise ParameterRejected(name, f"longer than {_LONGEST_TEXT} characters")
+        if len(text) > longest:
+            raise ParameterRejected(name, f"longer than {longest} characters")
         found[name] = text
     return {name: text for name, text in found.items() if text}
 
 
 def read_flow(parameters: Mapping[str, str]) -> Flow:
-    """The flow of `src`, `dst`, `service` and, if given, `sport`. Raises ParameterRejected."""
+    """The flow of `src`, `dst`, `service` and, if given, `sport`, which may also be called `source_port`. Raises
+    ParameterRejected."""
     for name, example in (("src", "203.0.113.5"), ("dst", "198.51.100.7"), ("service", "udp/51820")):
         if name not in parameters:
             raise ParameterRejected(name, f"missing, expected for example {name}={example}")
@@ -57,13 +60,16 @@ def read_flow(parameters: Mapping[str, str]) -> Flow:
         raise ParameterRejected("dst", "src and dst must both be IPv4 or both be IPv6")
     service = _read_service(parameters["service"])
     has_ports = service.protocol in PROTOCOLS_WITH_PORTS
-    if "sport" in parameters and not has_ports:
-        raise ParameterRejected("sport", f"{service} has no ports")
+    port = "source_port" if "source_port" in parameters else "sport"
+    if port in parameters and not has_ports:
+        raise ParameterRejected(port, f"{service} has no ports")
+    if port != "sport" and "sport" in parameters:
+        raise ParameterRejected(port, "sport is given too, and is the same")
     return Flow(
         protocol=service.protocol,
         source=source,
         destination=destination,
-        source_port=_read_number("sport", parameters.get("sport"), 0, 1, 65535),
+        source_port=_read_number(port, parameters.get(port), 0, 1, 65535),
         destination_port=service.low if has_ports else 0,
     )
 
@@ -74,6 +80,15 @@ def read_page(parameters: Mapping[str, str]) -> Page:
         _read_number("offset", parameters.get("offset"), 0, 0, 10**_MOST_DIGITS - 1),
         _read_number("limit", parameters.get("limit"), DEFAULT_LIMIT, 1, HIGHEST_LIMIT),
     )
+
+
+def read_prefix(parameters: Mapping[str, str], parameter: str) -> Prefix | None:
+    """A prefix, or an address as its host prefix. Raises ParameterRejected."""
+    text = parameters.get(parameter)
+    try:
+        return None if text is None else parse_prefix(text)
+    except PrefixInvalid as error:
+        raise ParameterRejected(parameter, str(error)) from None
 
 
 def read_status(parameters: Mapping[str, str]) -> Status | None:

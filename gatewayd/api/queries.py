@@ -1,13 +1,14 @@
 """What the API asks of the daemon. The daemon implements it; tests have a fake.
 
-Answers are views, made in one turn of the loop: nothing that is asked here waits, except `sync` and `accept`.
+Answers are views, made in one turn of the loop: nothing that is asked here waits, except what changes something.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from gatewayd.api.subscriber_views import BindingPage
 from gatewayd.api.views import (
     ExplainView,
     FlowPage,
@@ -16,11 +17,12 @@ from gatewayd.api.views import (
     RegistrationView,
     StatusView,
 )
-from gatewayd.model import Flow, Status
+from gatewayd.model import Flow, Prefix, Status
 
 
 class Queries(Protocol):
-    """Read only, all but `sync` and `accept`, which the API offers on its Unix socket alone."""
+    """Read only, all but `sync`, `accept`, `put_bindings` and `delete_binding`, which the API offers on its Unix
+    socket alone."""
 
     def is_alive(self) -> str | None:
         """None, or the reason why this process should be restarted."""
@@ -54,6 +56,24 @@ class Queries(Protocol):
 
     def flows(self, registration_id: str | None, offset: int, limit: int) -> FlowPage:
         """Live registered flows, all or those of one registration; an unknown id has none."""
+        ...
+
+    def bindings(
+        self, registration_id: str | None, prefix: Prefix | None, offset: int, limit: int
+    ) -> BindingPage | None:
+        """Addresses of registered subscribers, all or those of one registration, those that cover `prefix`; an
+        unknown id has none. None where the configuration knows no subscribers."""
+        ...
+
+    async def put_bindings(self, entries: Sequence[object]) -> Mapping[str, object] | None:
+        """Take live sessions, all or none; returns what came of it, when it is on disk. None as in `bindings`.
+
+        Raises SessionEntryInvalid, and SessionsNotKept.
+        """
+        ...
+
+    async def delete_binding(self, nas: object, session: object, at: object) -> Mapping[str, object] | None:
+        """The session is over, at `at` or now; one that nobody knows is no fault. As `put_bindings`."""
         ...
 
     async def sync(self) -> Mapping[str, object]:

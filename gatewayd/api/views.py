@@ -7,12 +7,13 @@ reader; a field renamed or taken away breaks the dashboards of people we do not 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from math import isfinite
 from typing import Literal
 
 import msgspec
 
+from gatewayd.api.subscriber_views import BoundView, ResponseTimesView, SubscribersView
+from gatewayd.api.times import format_time as format_time
+from gatewayd.api.times import parse_time as parse_time
 from gatewayd.model import (
     Decision,
     DecisionWord,
@@ -197,6 +198,8 @@ class StatusView(msgspec.Struct, frozen=True):
     reload_error: str | None = None
     """Why the latest reload was refused; the settings of before are in force."""
     overrides: OverridesView = OverridesView()
+    subscribers: SubscribersView | None = None
+    """None where the configuration has no such section."""
 
 
 class MetricsView(msgspec.Struct, frozen=True):
@@ -207,6 +210,8 @@ class MetricsView(msgspec.Struct, frozen=True):
     loop_lag_max_s: float = 0.0
     commit_seconds_sum: float = 0.0
     commit_count: int = 0
+    response_times: ResponseTimesView = ResponseTimesView()
+    """Of RADIUS accounting."""
 
 
 class MatchView(msgspec.Struct, frozen=True):
@@ -226,7 +231,8 @@ class MatchView(msgspec.Struct, frozen=True):
 
 class ExplainView(msgspec.Struct, frozen=True):
     """Why a flow passes or does not (DESIGN §8). `in_kernel`: all elements that make it pass are known to be
-    there; None where nothing is to be there or it is not known. `canary`: None at 100 %."""
+    there; None where nothing is to be there or it is not known. `canary`: None at 100 %. `bindings`: those of the
+    source that registrations match by."""
 
     decision: DecisionWord
     effect: Effect
@@ -240,6 +246,7 @@ class ExplainView(msgspec.Struct, frozen=True):
     mode: Mode
     canary: Canary | None
     matches: tuple[MatchView, ...]
+    bindings: tuple[BoundView, ...] = ()
 
 
 class RegistrationView(msgspec.Struct, frozen=True):
@@ -295,19 +302,6 @@ class FlowPage(msgspec.Struct, frozen=True):
     items: tuple[FlowView, ...]
 
 
-def format_time(at_s: float | None) -> str | None:
-    """RFC 3339 in UTC to the millisecond, whole seconds without a fraction; None for None and ∓inf."""
-    if at_s is None or not isfinite(at_s):
-        return None
-    moment = datetime.fromtimestamp(round(at_s, 3), UTC).replace(tzinfo=None)
-    return moment.isoformat(timespec="milliseconds").removesuffix(".000") + "Z"
-
-
-def parse_time(text: str) -> float:
-    """Unix seconds of what format_time made."""
-    return datetime.fromisoformat(text).timestamp()
-
-
 def flow_service(flow: Flow) -> str:
     """The flow's service as a word: `udp/51820`, `esp`."""
     port = flow.destination_port
@@ -324,7 +318,13 @@ def effect_of(word: DecisionWord, mode: Mode, canary: Canary | None) -> Effect:
 
 
 def explain_view(
-    flow: Flow, decision: Decision, *, mode: Mode, canary: Canary | None, in_kernel: bool | None
+    flow: Flow,
+    decision: Decision,
+    *,
+    mode: Mode,
+    canary: Canary | None,
+    in_kernel: bool | None,
+    bindings: tuple[BoundView, ...] = (),
 ) -> ExplainView:
     """`mode`: the effective one. `canary`: of the client that opened the flow."""
     return ExplainView(
@@ -340,6 +340,7 @@ def explain_view(
         mode=mode,
         canary=canary,
         matches=tuple(match_view(registration, flow) for registration in decision.registrations),
+        bindings=bindings,
     )
 
 

@@ -2,9 +2,9 @@
 
 `gatewayd --help` and a shell's completion import nothing of a command, so the names and the one-line helps
 stand in the table below. `run`, `plan` and `teardown` touch the kernel; `check` and `registry` look at files;
-`status`, `explain`, `registrations`, `flows`, `sync` and `accept` ask the daemon, through `client`, over its Unix
-socket, and print through `output`: tables on a terminal, plain aligned text elsewhere, the API's own JSON with
-`--json`.
+`status`, `explain`, `registrations`, `flows`, `bindings`, `sync` and `accept` ask the daemon, through `client`,
+over its Unix socket, and print through `output`: tables on a terminal, plain aligned text elsewhere, the API's own
+JSON with `--json`.
 
 Exit status (DESIGN §8): 0 ok, 1 failed, 2 usage or configuration, 3 daemon not reachable, 130 interrupted.
 It is decided here, from the class of the error; a command raises and never catches to choose a number. A fault
@@ -34,6 +34,7 @@ COMMANDS: Final[dict[str, str]] = {
     "explain": "Say why a flow passes or does not.",
     "registrations": "List registrations, or show one.",
     "flows": "List the registered flows that are alive.",
+    "bindings": "List the addresses of registered subscribers.",
     "sync": "Read the registry now.",
     "accept": "Release removals that the guard holds.",
     "registry": "Work with registry files.",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from gatewayd.errors import KeysUnusable, SettingsInvalid
+from gatewayd.errors import KeysUnusable, SecretFileUnusable, SettingsInvalid
 from gatewayd.registry.key_files import read_keys
 from gatewayd.registry.overrides_dir import read_overrides
 from gatewayd.registry.route import CaFileUnusable, load_authorities
@@ -18,14 +19,15 @@ from gatewayd.settings.file import read_text
 from gatewayd.settings.load import load_document
 from gatewayd.settings.readers import Report
 from gatewayd.settings.tree import ListNode, MappingNode, Node, ScalarNode, child_of
+from gatewayd.subscribers.secret_files import is_exposed, read_pepper, read_secrets
 
 DEFAULT_CONFIG = "/etc/gatewayd/gatewayd.yaml"
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """`faults`: the daemon would not start, or would refuse to reload. `warnings`: it would, and a source of it
-    would fail. `summary`: of a file without faults."""
+    """`faults`: the daemon would not start, or would refuse to reload. `warnings`: it would, and something that the
+    file names would fail. `summary`: of a file without faults."""
 
     faults: tuple[str, ...]
     warnings: tuple[str, ...] = ()
@@ -68,6 +70,7 @@ def check_file(filename: str) -> Findings:
     if isinstance(sources, ListNode):
         for number, source in enumerate(sources.items):
             _look_at_files(source, f"registry.sources[{number}]", report)
+    _look_at_secrets(child_of(root, "subscribers") or MappingNode(root.place), report)
     return Findings(faults + _look_at_overrides(registry), report.lines(filename), summary)
 
 
@@ -110,6 +113,33 @@ def _look_at_files(source: Node, path: str, report: Report) -> None:
             report.add(ca_file.place, f"{path}.ca_file", f"warning: {error}, expected PEM certificates")
 
 
+def _look_at_secrets(subscribers: Node, report: Report) -> None:
+    """What would keep numbers from being hashed, or a client's accounting from being believed."""
+    what = "a file with a pepper"
+    _look_at_secret(subscribers, "pepper_file", "subscribers", read_pepper, what, report)
+    clients = child_of(child_of(subscribers, "radius") or MappingNode(subscribers.place), "clients")
+    what = "a file with one secret a line"
+    for number, client in enumerate(clients.items if isinstance(clients, ListNode) else ()):
+        path = f"subscribers.radius.clients[{number}]"
+        _look_at_secret(client, "secret_file", path, read_secrets, what, report)
+
+
+def _look_at_secret(
+    section: Node, key: str, path: str, read: Callable[[str], object], expected: str, report: Report
+) -> None:
+    node = child_of(section, key)
+    file = None if node is None else _path_of(node)
+    if node is None or file is None:
+        return
+    try:
+        read(file)
+    except SecretFileUnusable as error:
+        report.add(node.place, f"{path}.{key}", f"warning: {error}, expected {expected}")
+    if is_exposed(file):
+        what = f"warning: {file}: is open to every user of this host"
+        report.add(node.place, f"{path}.{key}", f"{what}, expected it to be closed to others (chmod o= FILE)")
+
+
 def _path_of(node: Node) -> str | None:
     """An absolute path; anything else is null, or a fault already."""
     if not isinstance(node, ScalarNode) or node.is_null:
@@ -128,7 +158,7 @@ def command(path: str | None, config: str | None, as_json: bool) -> None:
     checked too. Exit status 0 when there is none, 2 otherwise.
 
     Files of keys and of authorities that cannot be used are warnings: the daemon starts all the same, with the
-    last good of their sources.
+    last good of their sources. So are files of the pepper and of RADIUS secrets.
     """
     if path is not None and config is not None:
         raise click.UsageError("give PATH or --config, not both")

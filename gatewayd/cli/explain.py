@@ -14,11 +14,13 @@ from gatewayd.cli.output import (
     DOUBTFUL,
     GOOD,
     Line,
+    place,
     print_headline,
     print_json,
     print_lines,
     print_table,
     some,
+    span,
 )
 
 _EFFECTS = {
@@ -41,7 +43,13 @@ _MEANWHILE = {
 @click.argument("src")
 @click.argument("dst")
 @click.argument("service")
-@click.option("--sport", type=click.IntRange(1, 65535), help="Source port; no rule looks at it.")
+@click.option(
+    "--source-port",
+    "--sport",
+    "sport",
+    type=click.IntRange(1, 65535),
+    help="Source port; it decides where subscribers share an address (CGNAT), and nowhere else.",
+)
 @daemon_options
 def command(endpoint: Endpoint, src: str, dst: str, service: str, sport: int | None, as_json: bool) -> None:
     """Say why a flow passes or does not.
@@ -55,7 +63,8 @@ def command(endpoint: Endpoint, src: str, dst: str, service: str, sport: int | N
     try:
         read_flow(parameters)
     except ParameterRejected as error:
-        raise click.BadParameter(error.why, param_hint=f"'{error.parameter.upper()}'") from None
+        name = "--source-port" if error.parameter == "sport" else error.parameter.upper()
+        raise click.BadParameter(error.why, param_hint=f"'{name}'") from None
     body = endpoint.get("/v1/explain", parameters)
     view = endpoint.parse(body, ExplainView)
     if as_json:
@@ -103,5 +112,10 @@ def describe_explanation(view: ExplainView) -> Iterator[Line]:
     yield Line("decision", view.decision)
     yield Line("effect", view.effect)
     yield Line("in kernel", {True: "yes", False: "NO", None: "-"}[view.in_kernel])
+    for binding in view.bindings:
+        when = f"{span(binding.age_s)} ago"
+        restored = ", before a restart of gatewayd and not since" if binding.restored else ""
+        where = place(binding.prefix, binding.ports)
+        yield Line("through", f"{where}, told by {binding.nas} {when}{restored}", DOUBTFUL if restored else "")
     canary = {"in": ", this client is in the canary", "out": ", this client is outside of the canary"}
     yield Line("mode", view.mode + canary.get(view.canary or "", ""))

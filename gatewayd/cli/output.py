@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gatewayd.api.views import parse_time
+from gatewayd.api.times import parse_time
 
 GOOD: Final = "bold green"
 BAD: Final = "bold red"
@@ -111,6 +111,11 @@ def span(seconds: float) -> str:
         elif parts:
             break
     return " ".join(parts[:2]) or "0s"
+
+
+def place(prefix: str, ports: tuple[int, int] | None) -> str:
+    """`10.1.2.3/32`, `10.1.2.3/32 ports 1024-2047`."""
+    return prefix if ports is None else f"{prefix} ports {ports[0]}-{ports[1]}"
 
 
 def some(words: Sequence[str], most: int = 3, none: str = "any") -> str:

@@ -16,6 +16,7 @@ from gatewayd.compile import DesiredSets
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag
 from gatewayd.errors import SettingsInvalid, SourceFailed
 from gatewayd.kernel.tables import KernelTables
+from gatewayd.model.mask import parse_set_name
 from gatewayd.model.registration import Registration
 from gatewayd.owner import policy_in_force
 from gatewayd.reconcile.forecast import Forecast, forecast
@@ -80,6 +81,14 @@ async def make_plan(settings: Settings) -> Forecast:
     try:
         await tables.check()
         table_reading = await tables.read_table()
+        for found in table_reading.sets:
+            # Who has which address only the daemon knows: what is there of bindings stays.
+            parsed = parse_set_name(found.name) if found.regular else None
+            if parsed is not None and parsed[0].is_bound and desired.adopt(parsed[0]):
+                picture.dead_man_s = found.timeout_s
+                async for piece in tables.read_elements(found.name):
+                    for key in piece:
+                        desired.want(parsed[0], key)
         for state, _ in picture.start_reading(table_reading):
             keys: set[bytes] = set()
             async for piece in tables.read_elements(state.name):

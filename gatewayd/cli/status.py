@@ -7,7 +7,9 @@ from typing import Final
 
 import click
 
-from gatewayd.api.views import OverridesView, SourceView, StatusView, parse_time
+from gatewayd.api.subscriber_views import JournalView, ListenerView, SubscribersView
+from gatewayd.api.times import parse_time
+from gatewayd.api.views import OverridesView, SourceView, StatusView
 from gatewayd.cli.client import Endpoint, daemon_options
 from gatewayd.cli.output import (
     BAD,
@@ -60,6 +62,8 @@ def describe_status(view: StatusView) -> Iterator[Line]:
     for source in view.sources:
         yield from _source(view.now, source)
     yield from _overrides(view.overrides)
+    if view.subscribers is not None:
+        yield from _subscribers(view.subscribers)
     yield from _kernel(view)
     yield from _traffic(view)
     yield from _watch(view)
@@ -170,6 +174,48 @@ def _overrides(overrides: OverridesView) -> Iterator[Line]:
             yield Line("", f"  {fault}", BAD)
         if len(overrides.faults) > _MOST_FAULTS:
             yield Line("", f"  and {len(overrides.faults) - _MOST_FAULTS:,} more", BAD)
+
+
+def _subscribers(view: SubscribersView) -> Iterator[Line]:
+    facts = [count(view.sessions, "session"), f"{count(view.bindings, 'binding')} of registered subscribers"]
+    if view.restored:
+        facts.append(f"{view.restored:,} from before the restart and not confirmed since")
+    yield Line("subscribers", ", ".join(facts))
+    if view.conflicting:
+        times = count(view.conflicting, "time")
+        yield Line("", f"{times} an address was left out: a registration of somebody else has it", DOUBTFUL)
+    yield from _journal(view.journal)
+    if view.unanswered:
+        yield Line("", f"{count(view.unanswered, 'word')} not answered: the journal had no room", DOUBTFUL)
+    if view.listener is not None:
+        yield from _listener(view.listener)
+
+
+def _journal(journal: JournalView) -> Iterator[Line]:
+    if journal.suspended_for is not None:
+        text = f"JOURNAL SUSPENDED: what is answered is not on disk ({journal.suspended_for})"
+        yield Line("", f"{text}, {count(journal.waiting_rows, 'row')} waiting", BAD)
+        return
+    written = f"{count(journal.rows, 'row')} written, {journal.waiting:,} waiting"
+    yield Line("", f"journal: {written}, {count(journal.failures, 'failure')}")
+    if journal.last_error:
+        yield Line("", f"last error of the journal: {journal.last_error}", DOUBTFUL)
+
+
+def _listener(view: ListenerView) -> Iterator[Line]:
+    unusable = sum(view.unusable.values())
+    facts = f"{count(view.requests, 'request')}, {count(view.duplicates, 'repeat')}, {unusable:,} of no use"
+    yield Line("radius", f"{some(view.addresses, none='nowhere')}: {facts}")
+    refused = {"unknown_client": view.unknown_client, **view.rejected}
+    reasons = sorted(((code, number) for code, number in refused.items() if number), key=lambda item: -item[1])
+    if reasons:
+        yield Line("", f"{sum(refused.values()):,} refused{_tally(reasons)}", DOUBTFUL)
+    for source in view.most_refused:
+        codes = sorted(source.reasons.items(), key=lambda item: -item[1])
+        yield Line("", f"  {source.source}: {source.total:,} refused{_tally(codes)}", DOUBTFUL)
+    if view.kernel_drops or view.unsent:
+        lost = f"{count(view.kernel_drops, 'datagram')} lost before they were read"
+        yield Line("", f"{lost}, {count(view.unsent, 'answer')} not sent", DOUBTFUL)
 
 
 def _kernel(view: StatusView) -> Iterator[Line]:

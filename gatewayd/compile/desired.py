@@ -9,10 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gatewayd.compile.keys import Keys
-from gatewayd.compile.masks import MOST_ELEMENTS, compile_elements, count_elements
+from gatewayd.compile.masks import MOST_ELEMENTS, compile_elements, compile_grant, count_elements
+from gatewayd.model.grant import Grant
 from gatewayd.model.mask import Mask
 from gatewayd.model.registration import Registration
 
+MOST_PREPARED = 32
+"""Masks in use without an element: each costs a new flow a look-up."""
 MOST_MASKS = 256
 """Masks in use at most, per family: each costs a new flow two look-ups. Registrations beyond are reported."""
 
@@ -32,8 +35,9 @@ class DesiredSets:
         self._most_masks = most_masks
         self._sets: dict[Mask, DesiredSet] = {}
         self._masks_of_family = {4: 0, 6: 0}
-        # By identity: while one form of a registration replaces another, both are known here.
-        self._unprogrammed: dict[int, tuple[Registration, str]] = {}
+        # A registration by identity: while one form of it replaces another, both are known here.
+        self._unprogrammed: dict[int | Grant, tuple[Registration | Grant, str]] = {}
+        self._prepared: set[Mask] = set()
 
     def __contains__(self, mask: Mask) -> bool:
         return mask in self._sets
@@ -51,22 +55,22 @@ class DesiredSets:
         return sum(len(desired.keys) for desired in self._sets.values())
 
     def unprogrammed(self) -> dict[str, str]:
-        """Ids of the registrations past a bound, with the reason."""
-        return {registration.id: reason for registration, reason in self._unprogrammed.values()}
+        """Ids of the registrations past a bound, at one of their addresses at least, with the reason."""
+        return {_registration_of(wanted).id: reason for wanted, reason in self._unprogrammed.values()}
 
     def count_unprogrammed(self) -> int:
         return len(self._unprogrammed)
 
-    def take_unprogrammed(self) -> list[Registration]:
-        """Forget the registrations past a bound, and return them: they may be added again."""
-        taken = [registration for registration, _ in self._unprogrammed.values()]
+    def take_unprogrammed(self) -> list[Registration | Grant]:
+        """Forget what is past a bound, and return it: it may be added again."""
+        taken = [wanted for wanted, _ in self._unprogrammed.values()]
         self._unprogrammed.clear()
         return taken
 
-    def add(self, registration: Registration) -> list[tuple[Mask, bytes]]:
-        """Want the registration's elements; returns those that nobody wanted before."""
+    def add(self, wanted: Registration | Grant) -> list[tuple[Mask, bytes]]:
+        """Want the elements of it; returns those that nobody wanted before."""
         fresh, sets = [], self._sets
-        for element in self._admit(registration):
+        for element in self._admit(wanted):
             mask, key = element
             desired = sets[mask]
             if desired.keys.put(key):
@@ -75,15 +79,21 @@ class DesiredSets:
                 desired.shared[key] = desired.shared.get(key, 0) + 1
         return fresh
 
-    def remove(self, registration: Registration) -> list[tuple[Mask, bytes]]:
-        """Take back an `add` of this very registration; returns the elements that nobody wants now."""
-        if self._unprogrammed.pop(id(registration), None) is not None:
+    def remove(self, wanted: Registration | Grant) -> list[tuple[Mask, bytes]]:
+        """Take back an `add` of this very registration, or of an equal grant; returns what nobody wants now."""
+        if self._unprogrammed and self._unprogrammed.pop(_name_of(wanted), None) is not None:
             return []
         gone = []
-        for element in compile_elements(registration):
+        for element in elements_of(wanted):
             if self.unwant(*element):
                 gone.append(element)
         return gone
+
+    def prepare(self, mask: Mask) -> bool:
+        """Put a mask in use for what is to come, and keep it there; whether it is in use."""
+        if len(self._prepared) < MOST_PREPARED and self.adopt(mask):
+            self._prepared.add(mask)
+        return mask in self._sets
 
     def adopt(self, mask: Mask) -> bool:
         """Put a mask in use that no registration needs; whether the bound lets it."""
@@ -110,22 +120,28 @@ class DesiredSets:
         return others == 0
 
     def drop_unused(self) -> list[Mask]:
-        """Forget masks without keys; returns them."""
-        unused = [mask for mask, desired in self._sets.items() if not desired.keys]
+        """Forget masks without keys that are not prepared; returns them."""
+        unused = [mask for mask, desired in self._sets.items() if not desired.keys and mask not in self._prepared]
         for mask in unused:
             del self._sets[mask]
             self._masks_of_family[mask.family] -= 1
         return unused
 
-    def _admit(self, registration: Registration) -> list[tuple[Mask, bytes]]:
-        """The registration's elements, a set being there for each; none if a bound is in the way."""
-        if len(registration.clients) > 1 or registration.peers or registration.services:
-            count = count_elements(registration)
+    def _admit(self, wanted: Registration | Grant) -> list[tuple[Mask, bytes]]:
+        """The elements of it, a set being there for each; none if a bound is in the way."""
+        registration = _registration_of(wanted)
+        if (
+            len(registration.clients) > 1
+            or registration.peers
+            or registration.services
+            or wanted is not registration
+        ):
+            count = count_elements(wanted)
             if count > MOST_ELEMENTS:
                 reason = f"needs {count} elements, at most {MOST_ELEMENTS} are made"
-                self._unprogrammed[id(registration)] = (registration, reason)
+                self._unprogrammed[_name_of(wanted)] = (wanted, reason)
                 return []
-        elements = compile_elements(registration)
+        elements = elements_of(wanted)
         sets = self._sets
         needed = {mask for mask, _ in elements if mask not in sets}
         if not needed:
@@ -135,7 +151,7 @@ class DesiredSets:
             if self._masks_of_family[family] + more > self._most_masks:
                 in_use = f"{self._masks_of_family[family]} of at most {self._most_masks} are in use"
                 reason = f"needs {more} new masks for IPv{family}, {in_use}"
-                self._unprogrammed[id(registration)] = (registration, reason)
+                self._unprogrammed[_name_of(wanted)] = (wanted, reason)
                 return []
         for mask in needed:
             self._put_in_use(mask)
@@ -144,3 +160,15 @@ class DesiredSets:
     def _put_in_use(self, mask: Mask) -> None:
         self._sets[mask] = DesiredSet()
         self._masks_of_family[mask.family] += 1
+
+
+def _registration_of(wanted: Registration | Grant) -> Registration:
+    return wanted.registration if isinstance(wanted, Grant) else wanted
+
+
+def _name_of(wanted: Registration | Grant) -> int | Grant:
+    return wanted if isinstance(wanted, Grant) else id(wanted)
+
+
+def elements_of(wanted: Registration | Grant) -> list[tuple[Mask, bytes]]:
+    return compile_grant(wanted) if isinstance(wanted, Grant) else compile_elements(wanted)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache, lru_cache
 
-from gatewayd.model.mask import ANY_PEER, Mask
+from gatewayd.model.grant import Grant
+from gatewayd.model.mask import ANY_PEER, NOT_BOUND, Mask
 from gatewayd.model.registration import Registration
-from gatewayd.model.service import BUNDLES, Service
+from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS, Service
 
 WIDEST_LISTED_RANGE = 64
 """A port range up to this wide is one element a port; a wider one is cut into aligned powers of two."""
@@ -18,8 +19,17 @@ MOST_ELEMENTS = 4096
 _ANY: tuple[tuple[str, bytes], ...] = (("", b""),)
 
 
-def count_elements(registration: Registration) -> int:
-    """How many elements the registration compiles to, without making them."""
+def count_elements(wanted: Registration | Grant) -> int:
+    """How many elements it compiles to, without making them; of a port block, how many at most."""
+    if isinstance(wanted, Grant):
+        registration, blocks = wanted.registration, source_blocks(wanted.ports)
+        family = wanted.prefix.family
+        peers = sum(peer.family == family for peer in registration.peers) if registration.peers else 1
+        return peers * len(select_services(registration.services)) * len(blocks)
+    return _count_elements(wanted)
+
+
+def _count_elements(registration: Registration) -> int:
     peers = registration.peers
     if not peers:
         return len(registration.clients) * len(select_services(registration.services))
@@ -49,11 +59,52 @@ def compile_elements(registration: Registration) -> list[tuple[Mask, bytes]]:
     return elements
 
 
+def compile_grant(grant: Grant) -> list[tuple[Mask, bytes]]:
+    """(mask, key) of every element that makes a subscriber's registration pass at an address.
+
+    A port block is cut into aligned powers of two, and only protocols with ports can come out of one.
+    """
+    registration, prefix = grant.registration, grant.prefix
+    width, length = len(prefix.packed), prefix.length
+    blocks = source_blocks(grant.ports)
+    ends = (
+        [(peer.length, prefix.packed + peer.packed) for peer in registration.peers if len(peer.packed) == width]
+        if registration.peers
+        else [(ANY_PEER, prefix.packed)]
+    )
+    elements = []
+    for selector, suffix in select_services(registration.services):
+        if grant.ports is not None and selector == "proto" and suffix[0] not in PROTOCOLS_WITH_PORTS:
+            continue
+        for peer_length, key in ends:
+            for bits, block in blocks:
+                elements.append((_intern_mask(width, length, peer_length, selector, bits), key + suffix + block))
+    return elements
+
+
+@lru_cache(maxsize=65536)
+def source_blocks(ports: tuple[int, int] | None) -> tuple[tuple[int, bytes], ...]:
+    """(leading bits, what the source port adds to the key) of each block of a binding's ports."""
+    if ports is None:
+        return ((0, b""),)
+    return tuple((bits, port.to_bytes(2, "big") + b"\0\0") for port, bits in _split_ports(*ports))
+
+
+def _split_ports(low: int, high: int) -> Iterator[tuple[int, int]]:
+    """As `split_range`; all ports are two halves, as a key has one bit of the port at least."""
+    if (low, high) == (0, 65535):
+        yield from ((0, 1), (32768, 1))
+    else:
+        yield from split_range(low, high)
+
+
 @cache
-def _intern_mask(width: int, client_length: int, peer_length: int, selector: str) -> Mask:
-    """One object for a mask, `width` being the bytes of an address; at most 2 · 129 · 130 · 23 of them exist, and
-    DesiredSets bounds those in use."""
-    return Mask(4 if width == 4 else 6, client_length, peer_length, selector)
+def _intern_mask(
+    width: int, client_length: int, peer_length: int, selector: str, source_bits: int = NOT_BOUND
+) -> Mask:
+    """One object for a mask, `width` being the bytes of an address; at most 2 · 129 · 130 · 23 · 18 of them exist,
+    and DesiredSets bounds those in use."""
+    return Mask(4 if width == 4 else 6, client_length, peer_length, selector, source_bits)
 
 
 @lru_cache(maxsize=65536)

@@ -249,12 +249,19 @@ def _to_bundles(family: Family, names: Iterable[str]) -> list[str]:
 
 def _lookups(masks: Sequence[Mask], hooks: Mapping[Mask, str]) -> list[str]:
     """The look-ups of the masks' sets: first for the client as source, then as destination of a connection from the
-    far end, which is rarer."""
+    far end, which is rarer, and which an address that a subscriber has for a while is never registered for."""
     return [
-        f"{_key(mask, client, peer)} @{hooks[mask]} goto registered"
+        f"{_guard(mask)}{_key(mask, client, peer)} @{hooks[mask]} goto registered"
         for client, peer in (("saddr", "daddr"), ("daddr", "saddr"))
         for mask in masks
+        if client == "saddr" or not mask.is_bound
     ]
+
+
+def _guard(mask: Mask) -> str:
+    """Other protocols have something else where a source port would be."""
+    needs_one = mask.source_bits > 0 and not mask.port_length
+    return f"meta l4proto {_PORT_PROTOCOLS} " if needs_one else ""
 
 
 def _key(mask: Mask, client: str, peer: str) -> str:
@@ -264,11 +271,15 @@ def _key(mask: Mask, client: str, peer: str) -> str:
         key += " . " + _masked(word, peer, mask.family, mask.peer_length)
     if mask.has_protocol:
         key += " . meta l4proto"
-    if mask.port_length == 16:
-        key += " . th dport"
-    elif mask.port_length:
-        key += f" . th dport & 0x{(0xFFFF << (16 - mask.port_length)) & 0xFFFF:04x}"
+    if mask.port_length:
+        key += " . " + _masked_port("dport", mask.port_length)
+    if mask.source_bits > 0:
+        key += " . " + _masked_port("sport", mask.source_bits)
     return key
+
+
+def _masked_port(field: str, bits: int) -> str:
+    return f"th {field}" if bits == 16 else f"th {field} & 0x{(0xFFFF << (16 - bits)) & 0xFFFF:04x}"
 
 
 def _masked(word: str, field: str, family: Family, length: int) -> str:

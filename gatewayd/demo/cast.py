@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gatewayd.demo.lab import Side
+from gatewayd.demo.world import mobile_number, subscriber_of
 from gatewayd.model import Flow, parse_address, parse_service
 from gatewayd.model.service import TCP
 
@@ -32,7 +33,15 @@ FREELANCER = registration("DEMO-FREELANCER", "freelancer", ["39.34.55.123/32"], 
 LATECOMER = registration("DEMO-LATECOMER", "software_house", ["39.35.200.16/29"], services=["wireguard"])
 """Not there at first; comes and goes while its traffic flows."""
 
-CAST = (BANK, BRANCH, SOFTWARE_HOUSE, EMBASSY, FREELANCER)
+MOBILE_NUMBER = mobile_number(9_000_001)
+MOBILE = registration(
+    "DEMO-MOBILE", "freelancer", [], subscriber=subscriber_of(9_000_001), services=["wireguard"]
+)  # fmt: skip
+"""By mobile number: has the address that the NAS gave last."""
+STRANGERS_NUMBER = mobile_number(9_000_002)
+MOBILE_ADDRESSES = ("39.42.8.15", "39.42.200.4")
+
+CAST = (BANK, BRANCH, SOFTWARE_HOUSE, EMBASSY, FREELANCER, MOBILE)
 STRANGER, STRANGER_IPV6 = "39.40.9.9", "2400:adc1:9::9"
 FAR, FAR_IPV6 = "198.51.100.7", "2001:db8:7::7"
 ELSEWHERE, ELSEWHERE_IPV6 = "203.0.113.99", "2001:db8:99::1"

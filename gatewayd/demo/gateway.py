@@ -34,6 +34,7 @@ policy:
   drain: 2s
   scope: [ipsec, wireguard, openvpn, pptp, l2tp, udp/51900-51999]
   interfaces: {{inside: [inside0], outside: [outside0]}}
+subscribers: {subscribers}
 http: {{listen: "127.0.0.1:9480", socket: "{directory}/api.sock"}}
 state_dir: "{directory}"
 log: {{level: info, format: console}}
@@ -64,9 +65,11 @@ class DemoGateway:
         self.socket_path = directory / "api.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def write_config(self, mode: str, *, url: str, key: Path) -> None:
+    def write_config(self, mode: str, *, url: str, key: Path, subscribers: dict[str, Any] | None = None) -> None:
         """The configuration file, in place of the last one. `url`: of a feed that is signed with `key`."""
-        text = CONFIG.format(directory=self.directory, mode=mode, url=url, key=key)
+        # JSON is YAML.
+        section = msgspec.json.encode(subscribers).decode()
+        text = CONFIG.format(directory=self.directory, mode=mode, url=url, key=key, subscribers=section)
         self._replace(self.config_path, text.encode())
 
     def start(self) -> None:

@@ -10,14 +10,18 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from gatewayd.demo import cast
 from gatewayd.demo.announced import announced_prefixes
 from gatewayd.demo.gateway import DemoGateway
 from gatewayd.demo.lab import Lab
+from gatewayd.demo.nas import DemoNas, write_subscribers
 from gatewayd.demo.registry import DemoRegistry
 from gatewayd.demo.registry_acts import RegistryActs
 from gatewayd.demo.stage import Stage
 from gatewayd.demo.stream import RATE_PPS, SETTLE_PACKETS, Stream
+from gatewayd.demo.subscriber_acts import SubscriberActs
 from gatewayd.demo.traffic import Outcome, probe
 from gatewayd.demo.world import generate_records
 from gatewayd.model import Flow, format_address, parse_prefix
@@ -40,6 +44,7 @@ class Scenario:
         self._records: list[Any] = []
         self.gateway = DemoGateway(lab, directory)
         self.registry = DemoRegistry(lab, directory)
+        self._subscribers = write_subscribers(directory)
 
     def play(self) -> None:
         """All acts."""
@@ -51,7 +56,12 @@ class Scenario:
         acts.come_and_go()
         acts.lose_faith(self._whole())
         acts.go_away()
-        self.restart()
+        with DemoNas(self._lab) as nas:
+            subscriber = SubscriberActs(self._stage, self._lab, self.gateway, nas, self._ports)
+            subscriber.come()
+            subscriber.move()
+            self.restart(subscriber.flow())
+            subscriber.go()
         self.tamper()
         self.account()
 
@@ -127,15 +137,17 @@ class Scenario:
             detail = f"{explained[wrong[0]]['reason']}: {outcomes[wrong[0]]}"
         self._stage.promise("the kernel does what explain says, for every one of them", not wrong, detail)
 
-    def restart(self) -> None:
+    def restart(self, subscriber: Flow) -> None:
+        """`subscriber`: a flow of a registered subscriber from his present address."""
         self._stage.act("The daemon is stopped, killed, and started again under traffic")
-        flows = cast.registered_flows(next(self._ports))
+        flows = [*cast.registered_flows(next(self._ports)), subscriber]
         with Stream(self._lab, flows, rate_pps=RATE_PPS, answered=True) as stream:
             stream.wait_for_arrivals(SETTLE_PACKETS)
             before = self._handles()
             self._stage.promise("SIGTERM: it ends orderly", self.gateway.end() == 0)
             stream.wait_for_arrivals(SETTLE_PACKETS)
-            fresh = cast.registered_flows(next(self._ports))
+            port = next(self._ports)
+            fresh = [*cast.registered_flows(port), structs.replace(subscriber, source_port=port)]
             self._stage.promise(
                 "without a daemon, new registered flows pass", set(probe(self._lab, fresh)) == {"passed"}
             )
@@ -209,7 +221,9 @@ class Scenario:
         return [*self._records, *cast.CAST]
 
     def _configure(self, mode: str) -> None:
-        self.gateway.write_config(mode, url=self.registry.url, key=self.registry.public_key_path)
+        self.gateway.write_config(
+            mode, url=self.registry.url, key=self.registry.public_key_path, subscribers=self._subscribers
+        )
 
     def _probe_lines(self) -> tuple[list[cast.Line], list[Outcome]]:
         lines = cast.lines(next(self._ports))

@@ -167,9 +167,10 @@ class Conntrack:
         return self._channels
 
     async def dump(
-        self, *, mark: int, mask: int, family: int = AF_UNSPEC
+        self, *, mark: int, mask: int, family: int = AF_UNSPEC, source: bytes | None = None
     ) -> AsyncGenerator[list[ConnectionEvent], None]:
-        """The connections with `ct mark & mask == mark`, in batches of up to 32 KiB of the kernel's bytes.
+        """The connections with `ct mark & mask == mark`, in batches of up to 32 KiB of the kernel's bytes; with
+        `source` only those that this address opened.
 
         Raises DumpInterrupted at the end, after all that was read, when the table changed underneath.
         Connections that begin during the dump may be missing and a connection may come twice. Wrap it in
@@ -181,7 +182,7 @@ class Conntrack:
             await self._finish_dump(channel)
             sequence = channel.next_sequence()
             channel.dumping = True
-            request = encode_dump(sequence, mark, mask, family)
+            request = encode_dump(sequence, mark, mask, family, source)
             await _complete_in_thread(channel.send, operation, request)
             interrupted = False
             while channel.dumping:

@@ -10,6 +10,7 @@ takes the walk. Which sysctl or helper adds which attribute therefore needs no t
 
 from __future__ import annotations
 
+import sys
 from operator import itemgetter
 from struct import Struct
 from typing import Any, Literal
@@ -47,6 +48,8 @@ AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
 CTA_TUPLE_ORIG, CTA_MARK, CTA_COUNTERS_ORIG, CTA_COUNTERS_REPLY = 1, 8, 9, 10
 CTA_ID, CTA_ZONE, CTA_MARK_MASK = 12, 18, 21
 CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
+CTA_IP_V4_SRC, CTA_IP_V6_SRC = 1, 3
+CTA_FILTER, CTA_FILTER_ORIG_FLAGS, CTA_FILTER_F_IP_SRC = 25, 1, 1
 CTA_STATS_GLOBAL_ENTRIES = 1
 
 _HEADER = Struct("=IHHI")
@@ -304,11 +307,21 @@ def read_places(kind: ConnectionKind, image: bytes, places: Places) -> Connectio
     )
 
 
-def encode_dump(sequence: int, mark: int, mask: int, family: int = AF_UNSPEC) -> bytes:
-    """List the connections with `ct mark & mask == mark`; the kernel does the choosing (CTA_MARK_MASK)."""
+def encode_dump(sequence: int, mark: int, mask: int, family: int = AF_UNSPEC, source: bytes | None = None) -> bytes:
+    """List the connections with `ct mark & mask == mark`; the kernel does the choosing (CTA_MARK_MASK).
+
+    `source`: only those that this address opened (CTA_FILTER, Linux 5.8); its family is that of the list.
+    """
     _check_mark(mark, mask)
     flags = NLM_F_REQUEST | NLM_F_DUMP
-    return message(CT_GET, flags, sequence, family, 0, be32(CTA_MARK, mark), be32(CTA_MARK_MASK, mask))
+    marks = be32(CTA_MARK, mark), be32(CTA_MARK_MASK, mask)
+    if source is None:
+        return message(CT_GET, flags, sequence, family, 0, *marks)
+    kind = CTA_IP_V4_SRC if len(source) == 4 else CTA_IP_V6_SRC
+    chosen = nest(CTA_TUPLE_ORIG, nest(CTA_TUPLE_IP, attribute(kind, source)))
+    by_source = nest(CTA_FILTER, attribute(CTA_FILTER_ORIG_FLAGS, CTA_FILTER_F_IP_SRC.to_bytes(4, sys.byteorder)))
+    family = AF_INET if len(source) == 4 else AF_INET6
+    return message(CT_GET, flags, sequence, family, 0, *marks, chosen, by_source)
 
 
 def encode_mark_change(sequence: int, key: ConnectionKey, value: int, mask: int, acknowledge: bool) -> bytes:

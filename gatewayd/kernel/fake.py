@@ -18,8 +18,10 @@ from gatewayd.model.transaction import (
     CreateSet,
     CreateTable,
     DeleteSet,
+    ElementOperation,
     ObservedSet,
     Operation,
+    RefreshElements,
     RemoveElements,
     Ruleset,
     TableReading,
@@ -34,12 +36,27 @@ _PIECE = 500
 
 @dataclass(slots=True)
 class FakeSet:
-    """A set as the fake keeps it."""
+    """A set as the fake keeps it. `until`: when elements of a set with a timeout go."""
 
     mask: Mask | None
     key_length: int
     capacity: int
     keys: set[bytes] = field(default_factory=set)
+    timeout_s: int = 0
+    until: dict[bytes, float] = field(default_factory=dict)
+
+    def put(self, keys: Sequence[bytes], now: float) -> None:
+        for key in keys if self.timeout_s else ():
+            self.until.setdefault(key, now + self.timeout_s)
+        self.keys.update(keys)
+
+    def drop(self, key: bytes) -> None:
+        self.keys.discard(key)
+        self.until.pop(key, None)
+
+    def expire(self, now: float) -> None:
+        for key in [key for key, until_s in self.until.items() if until_s <= now]:
+            self.drop(key)
 
 
 @dataclass(slots=True)
@@ -54,11 +71,13 @@ class FakeTable:
 class FakeTables:
     """Dataplane without a kernel. `before_write` is called ahead of every write and may raise to cut it short.
 
-    `tells_counts`: whether sets are listed with their element count, as kernels from 6.17 do.
+    `tells_counts`: whether sets are listed with their element count, as kernels from 6.17 do. `stopwatch`: by which
+    elements with a timeout go.
     """
 
-    def __init__(self, *, tells_counts: bool = True) -> None:
+    def __init__(self, *, tells_counts: bool = True, stopwatch: Callable[[], float] = lambda: 0.0) -> None:
         self.table: FakeTable | None = None
+        self._stopwatch = stopwatch
         self.generation = 1
         self.tells_counts = tells_counts
         self.before_write: Callable[[Transaction | Ruleset], None] = lambda _: None
@@ -67,6 +86,7 @@ class FakeTables:
         self._lost = False
 
     async def read_table(self) -> TableReading:
+        self._expire()
         if self.table is None:
             return TableReading(False, generation=self.generation)
         sets = tuple(
@@ -74,8 +94,9 @@ class FakeTables:
                 name,
                 found.key_length,
                 found.capacity,
-                found.mask is not None,
+                found.mask is not None and found.mask.is_bound == (found.timeout_s > 0),
                 len(found.keys) if self.tells_counts else None,
+                found.timeout_s,
             )
             for name, found in self.table.sets.items()
         )
@@ -84,6 +105,7 @@ class FakeTables:
         return TableReading(True, sets, self.table.rules, tag, self.generation)
 
     async def read_elements(self, set_name: str) -> AsyncIterator[Sequence[bytes]]:
+        self._expire()
         found = None if self.table is None else self.table.sets.get(set_name)
         if found is None:
             raise OperationRefused(f"list elements of {set_name}", errno.ENOENT)
@@ -93,10 +115,11 @@ class FakeTables:
 
     async def commit(self, transaction: Transaction) -> None:
         self.before_write(transaction)
+        self._expire()
         table = copy.deepcopy(self.table)
         for operation in transaction.operations:
-            table = _apply(table, operation)
-        if table != self.table:
+            table = _apply(table, operation, self._stopwatch())
+        if table != self.table or any(_begins_anew(operation) for operation in transaction.operations):
             self.generation += 1
         self.table = table
 
@@ -126,6 +149,10 @@ class FakeTables:
         self.table = None
         self.generation += present
         return present
+
+    def _expire(self) -> None:
+        for each in self.table.sets.values() if self.table is not None else ():
+            each.expire(self._stopwatch())
 
     # -- other programs ------------------------------------------------------------------------------------
 
@@ -172,42 +199,63 @@ def _differences(old: FakeTable | None, new: FakeTable | None) -> tuple[tuple[El
     return tuple(changes), old.sets.keys() != new.sets.keys() or old.rules != new.rules
 
 
-def _apply(table: FakeTable | None, operation: Operation) -> FakeTable | None:
+def _apply(table: FakeTable | None, operation: Operation, now: float) -> FakeTable | None:
     """The table after an operation. Raises OperationRefused with the errno that the kernel gives."""
     if isinstance(operation, CreateTable):
         return table or FakeTable()
-    if isinstance(operation, AddElements | RemoveElements) and not operation.keys:
+    if isinstance(operation, ElementOperation) and not operation.keys:
         # Not a single message.
         return table
     if table is None:
         raise OperationRefused(describe_operation(operation), errno.ENOENT)
     match operation:
-        case CreateSet(name, mask, capacity):
+        case CreateSet(name, mask, capacity, timeout_s):
             if name in table.sets:
                 raise OperationRefused(describe_operation(operation), errno.EEXIST)
             own = parse_set_name(name) is not None
-            table.sets[name] = FakeSet(mask if own else None, mask.key_length, capacity)
+            table.sets[name] = FakeSet(mask if own else None, mask.key_length, capacity, timeout_s=timeout_s)
         case DeleteSet(name):
             _find_set(table, operation, name)
             if name in table.used:
                 raise OperationRefused(describe_operation(operation), errno.EBUSY)
             del table.sets[name]
-        case AddElements(name, keys):
-            found = _find_set(table, operation, name)
-            _check_lengths(found, operation, keys)
-            found.keys.update(keys)
-            if found.capacity and len(found.keys) > found.capacity:
-                raise OperationRefused(describe_operation(operation), errno.ENFILE)
         case _:
-            keys = operation.keys
             found = _find_set(table, operation, operation.set_name)
-            _check_lengths(found, operation, keys)
-            for key in keys:
-                if key not in found.keys:
-                    shown = describe_key(operation.set_name, key)
-                    raise OperationRefused(describe_operation(operation), errno.ENOENT, shown)
-                found.keys.remove(key)
+            _check_lengths(found, operation, operation.keys)
+            # What may have gone by itself is added before it is removed, as in kernel/tables_codec.py.
+            if not isinstance(operation, RemoveElements) or _is_bound(operation):
+                _put(found, operation, now)
+            if not isinstance(operation, AddElements):
+                _drop(found, operation)
+            if isinstance(operation, RefreshElements):
+                _put(found, operation, now)
     return table
+
+
+def _is_bound(operation: RemoveElements) -> bool:
+    parsed = parse_set_name(operation.set_name)
+    return parsed is not None and parsed[0].is_bound
+
+
+def _begins_anew(operation: Operation) -> bool:
+    """Whether it is a change to the kernel also where nothing is different after it."""
+    if isinstance(operation, RefreshElements) or (isinstance(operation, RemoveElements) and _is_bound(operation)):
+        return bool(operation.keys)
+    return False
+
+
+def _put(found: FakeSet, operation: ElementOperation, now: float) -> None:
+    found.put(operation.keys, now)
+    if found.capacity and len(found.keys) > found.capacity:
+        raise OperationRefused(describe_operation(operation), errno.ENFILE)
+
+
+def _drop(found: FakeSet, operation: ElementOperation) -> None:
+    for key in operation.keys:
+        if key not in found.keys:
+            shown = describe_key(operation.set_name, key)
+            raise OperationRefused(describe_operation(operation), errno.ENOENT, shown)
+        found.drop(key)
 
 
 def _find_set(table: FakeTable, operation: Operation, name: str) -> FakeSet:

@@ -6,19 +6,18 @@ import errno
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from gatewayd.compile.ruleset import parse_tag, replace_script
-from gatewayd.errors import MissingPrerequisite, OperationRefused
+from gatewayd.errors import DumpInterrupted, MissingPrerequisite, OperationRefused
 from gatewayd.kernel import attributes as nl
 from gatewayd.kernel import nft
 from gatewayd.kernel import tables_codec as codec
 from gatewayd.kernel.netlink import NetlinkChannel, RefusedAt
 from gatewayd.kernel.notices import NoticeSocket
 from gatewayd.model.foreign import ForeignChanges
-from gatewayd.model.mask import describe_key
+from gatewayd.model.mask import describe_key, parse_set_name
 from gatewayd.model.transaction import (
-    AddElements,
     CounterReading,
+    ElementOperation,
     ObservedSet,
-    RemoveElements,
     Ruleset,
     RulesTag,
     TableReading,
@@ -88,12 +87,22 @@ class KernelTables:
         return TableReading(True, tuple(sets), codec.fingerprint_rules(chains, rules), _find_tag(rules), generation)
 
     async def read_elements(self, set_name: str) -> AsyncIterator[Sequence[bytes]]:
+        parsed = parse_set_name(set_name)
+        is_bound, seen, rows = parsed is not None and parsed[0].is_bound, set[bytes](), 0
         sequence = self._dumps.take_sequences(1)
         request = codec.encode_dump(codec.GETSETELEM, self._table, sequence, set_name)
         async for datagram in self._dumps.dump(request, sequence, f"list elements of {set_name}"):
             for kind, _, _, start, end in nl.iter_messages(datagram):
                 if kind == codec.NEWSETELEM:
-                    yield codec.decode_elements(datagram, start + 4, end)
+                    keys = codec.decode_elements(datagram, start + 4, end)
+                    if is_bound:
+                        seen.update(keys)
+                        rows += len(keys)
+                    yield keys
+        if rows != len(seen):
+            # The table of a set with timeouts grows and shrinks. Where it did so between two pieces of the dump
+            # elements come twice, and for each of them another does not come (6.18, without NLM_F_DUMP_INTR).
+            raise DumpInterrupted(f"list elements of {set_name}")
 
     async def commit(self, transaction: Transaction) -> None:
         first = self._commits.take_sequences(1)
@@ -112,7 +121,7 @@ class KernelTables:
         except RefusedAt as error:
             operation = batch.operations[error.sequence - batch.first_sequence]
             detail = error.detail
-            if error.offset is not None and isinstance(operation, AddElements | RemoveElements):
+            if error.offset is not None and isinstance(operation, ElementOperation):
                 key = codec.element_at(batch.payload, error.sequence, error.offset)
                 shown = describe_key(operation.set_name, key) if key is not None else ""
                 detail = ", ".join(filter(None, (shown, detail)))

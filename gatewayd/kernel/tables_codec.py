@@ -20,8 +20,11 @@ from gatewayd.model.transaction import (
     CreateSet,
     CreateTable,
     DeleteSet,
+    ElementOperation,
     ObservedSet,
     Operation,
+    RefreshElements,
+    RemoveElements,
     Transaction,
 )
 
@@ -41,6 +44,7 @@ _TABLE_NAME = 1
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 1, 3, 4, 5, 7
 _RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS, _RULE_USERDATA = 1, 2, 4, 7
 _SET_TABLE, _SET_NAME, _SET_FLAGS, _SET_KEY_TYPE, _SET_KEY_LEN, _SET_DESC, _SET_ID = 1, 2, 3, 4, 5, 9, 10
+_SET_TIMEOUT = 11
 _SET_COUNT = 20  # NFTA_SET_COUNT; newer than Debian 12's headers
 _DESC_SIZE = 1
 _LIST_TABLE, _LIST_SET, _LIST_ELEMENTS = 1, 2, 3
@@ -48,7 +52,7 @@ _LIST_ELEM, _ELEM_KEY, _DATA_VALUE = 1, 1, 1
 _OBJ_TABLE, _OBJ_NAME, _OBJ_TYPE, _OBJ_DATA, _OBJECT_COUNTER = 1, 2, 3, 4, 1
 _COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
 _GEN_ID = 1
-_SET_ANONYMOUS = 0x1
+_SET_ANONYMOUS, _SET_HAS_TIMEOUT = 0x1, 0x10
 _USERDATA_COMMENT = 0
 
 # nft's numbers of data types (nftables include/datatype.h), six bits each in a concatenation.
@@ -83,6 +87,8 @@ def key_type(mask: Mask) -> int:
     if mask.has_protocol:
         value = value << _TYPE_BITS | _TYPE_PROTOCOL
     if mask.port_length:
+        value = value << _TYPE_BITS | _TYPE_PORT
+    if mask.source_bits > 0:
         value = value << _TYPE_BITS | _TYPE_PORT
     return value
 
@@ -159,26 +165,40 @@ def _encode_operation(operation: Operation, table: str) -> Iterator[tuple[int, i
     match operation:
         case CreateTable():
             yield NEWTABLE, create, [nl.text(_TABLE_NAME, table)]
-        case CreateSet(name, mask, capacity):
+        case CreateSet(name, mask, capacity, timeout_s):
             body = [
                 nl.text(_SET_TABLE, table),
                 nl.text(_SET_NAME, name),
-                nl.be32(_SET_FLAGS, 0),
+                nl.be32(_SET_FLAGS, _SET_HAS_TIMEOUT if timeout_s else 0),
                 nl.be32(_SET_KEY_TYPE, key_type(mask)),
                 nl.be32(_SET_KEY_LEN, mask.key_length),
-                nl.nest(_SET_DESC, nl.be32(_DESC_SIZE, capacity)),
+                *([nl.nest(_SET_DESC, nl.be32(_DESC_SIZE, capacity))] if capacity else []),
+                *([nl.be64(_SET_TIMEOUT, timeout_s * 1000)] if timeout_s else []),
                 nl.be32(_SET_ID, 1),
             ]
             yield NEWSET, create | nl.NLM_F_EXCL, body
         case DeleteSet(name):
             yield DELSET, nl.NLM_F_REQUEST, [nl.text(_SET_TABLE, table), nl.text(_SET_NAME, name)]
-        case AddElements(name, keys):
-            for nested in encode_elements(keys):
-                yield NEWSETELEM, create, [nl.text(_LIST_TABLE, table), nl.text(_LIST_SET, name), nested]
-        case _:
+        case AddElements() | RemoveElements() | RefreshElements():
             names = [nl.text(_LIST_TABLE, table), nl.text(_LIST_SET, operation.set_name)]
-            for nested in encode_elements(operation.keys):
-                yield DELSETELEM, nl.NLM_F_REQUEST, [*names, nested]
+            for adds in _turns(operation):
+                kind, flags = (NEWSETELEM, create) if adds else (DELSETELEM, nl.NLM_F_REQUEST)
+                for nested in encode_elements(operation.keys):
+                    yield kind, flags, [*names, nested]
+
+
+def _turns(operation: ElementOperation) -> tuple[bool, ...]:
+    """Whether each pass over the keys adds them or removes them.
+
+    Where an element may have gone by itself it is added first: to add what is there is no error, and to remove what
+    is not there would be. To add what is there leaves it the time that it had (6.18). All are one transaction.
+    """
+    if isinstance(operation, AddElements):
+        return (True,)
+    if isinstance(operation, RefreshElements):
+        return True, False, True
+    parsed = parse_set_name(operation.set_name)
+    return (True, False) if parsed is not None and parsed[0].is_bound else (False,)
 
 
 def element_stride(key_length: int) -> int:
@@ -252,12 +272,13 @@ def decode_set(buffer: bytes, start: int, end: int) -> ObservedSet | None:
     parsed = parse_set_name(name)
     regular = (
         parsed is not None
-        and flags == 0
+        and flags == (_SET_HAS_TIMEOUT if parsed[0].is_bound else 0)
         and key_length == parsed[0].key_length
         and nl.uint_of(fields.get(_SET_KEY_TYPE, b"")) == key_type(parsed[0])
     )
     count = nl.uint_of(fields[_SET_COUNT]) if _SET_COUNT in fields else None
-    return ObservedSet(name, key_length, capacity, regular, count)
+    timeout_s = int.from_bytes(fields.get(_SET_TIMEOUT, b""), "big") // 1000
+    return ObservedSet(name, key_length, capacity, regular, count, timeout_s)
 
 
 def decode_table_name(buffer: bytes, start: int, end: int) -> str:

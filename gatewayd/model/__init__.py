@@ -1,4 +1,4 @@
-"""The nouns: prefix, service, registration, flow, decision. Frozen, slotted, no I/O.
+"""The nouns: prefix, service, registration, binding, grant, flow, decision. Frozen, slotted, no I/O.
 
 Only these types travel between the numbered packages.
 
@@ -6,17 +6,22 @@ Review notes: is a new noun really the trade's word (DESIGN §3)? Can a value ex
 the names?
 """
 
+from gatewayd.model.binding import Binding, BindingChange
 from gatewayd.model.flow import Decision, DecisionWord, Effect, Flow, Mode
+from gatewayd.model.grant import Grant
 from gatewayd.model.prefix import Family, Prefix, format_address, parse_address, parse_prefix
 from gatewayd.model.registration import Registration, Status
 from gatewayd.model.service import Service, parse_service, parse_services, service_words
 
 __all__ = [
+    "Binding",
+    "BindingChange",
     "Decision",
     "DecisionWord",
     "Effect",
     "Family",
     "Flow",
+    "Grant",
     "Mode",
     "Prefix",
     "Registration",

@@ -52,6 +52,8 @@ class AccountingEvent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     at_s: float
     """When it happened: what the NAS says where it is plausible, else arrival less Acct-Delay-Time. Order by it."""
     received_at_s: float
+    is_by_our_clock: bool = False
+    """Whether `at_s` is by the clock of this host, as in lists: no NAS's clock has a part in how old it is."""
     subscriber: bytes | None = None
     """Digest of 32 bytes. None: this packet names no number. Another of the same session may, and the addresses are
     taken from whoever had them in any case."""

@@ -25,6 +25,8 @@ class Binding(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Of the last word on this address; in a BindingChange, as it was then."""
     nas: str
     session: str
+    is_restored: bool = False
+    """Known from before a restart of gatewayd, and not confirmed since by a word of its session."""
 
 
 class BindingChange(msgspec.Struct, frozen=True, gc=False):

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from gatewayd.model.binding import Binding
 from gatewayd.model.registration import Registration
 
 DecisionWord = Literal["registered", "unregistered", "out_of_scope"]
@@ -26,9 +27,12 @@ class Flow(msgspec.Struct, frozen=True, gc=False):
 class Decision(msgspec.Struct, frozen=True, gc=False):
     """Ours, of a flow; the verdict is the kernel's. `registrations`: those that make it registered.
 
-    `reason` is a sentence for people: what matched, or which condition of the nearest registration failed.
+    `reason` is a sentence for people: what matched, or which condition of the nearest registration failed; it
+    never has a digest in it. `bindings`: those through which registrations match that do not match by a client
+    prefix too; empty where all do.
     """
 
     word: DecisionWord
     registrations: tuple[Registration, ...]
     reason: str
+    bindings: tuple[Binding, ...] = ()

@@ -2,7 +2,10 @@
 
 The key of an element is the significant parts, each padded to 4 bytes as nft registers are:
 
-    client [. peer] [. protocol [. port]]
+    client [. peer] [. protocol [. port]] [. source port]
+
+Two roles: `c…` sets hold registrations' own clients, and a flow matches from either end. `b…` sets hold addresses
+that a subscriber has for a while (bindings): outbound only, and an element goes by itself unless asserted again.
 
 `selector` says how the service takes part:
 
@@ -29,19 +32,33 @@ from gatewayd.model.service import BUNDLES
 ANY_PEER = -1
 """`peer_length` of masks without a peer in the key."""
 
+NOT_BOUND = -1
+"""`source_bits` of masks of registrations' own clients."""
+
 _NAME = re.compile(
-    r"c(?P<family>[46])_(?P<client>\d{1,3})(?:_p(?P<peer>\d{1,3}))?"
-    r"(?:_(?P<selector>proto|port(?:1[0-6]|[1-9])|" + "|".join(BUNDLES) + r"))?(?:_g(?P<generation>[1-9]\d*))?"
+    r"(?P<role>[bc])(?P<family>[46])_(?P<client>\d{1,3})(?:_p(?P<peer>\d{1,3}))?"
+    r"(?:_(?P<selector>proto|port(?:1[0-6]|[1-9])|" + "|".join(BUNDLES) + r"))?"
+    r"(?:_s(?P<source>1[0-6]|[1-9]))?(?:_g(?P<generation>[1-9]\d*))?"
 )
 
 
 class Mask(msgspec.Struct, frozen=True, gc=False, order=True, cache_hash=True):
-    """`client_length`, `peer_length`: prefix lengths; ANY_PEER where any peer will do."""
+    """`client_length`, `peer_length`: prefix lengths; ANY_PEER where any peer will do.
+
+    `source_bits`: NOT_BOUND, or of bindings the leading bits of the source port in the key, 1..16 for a port block
+    (CGNAT) and 0 for a whole address.
+    """
 
     family: Family
     client_length: int
     peer_length: int = ANY_PEER
     selector: str = ""
+    source_bits: int = NOT_BOUND
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether its elements are of bindings: outbound only, with a dead-man timeout."""
+        return self.source_bits != NOT_BOUND
 
     @property
     def port_length(self) -> int:
@@ -57,12 +74,13 @@ class Mask(msgspec.Struct, frozen=True, gc=False, order=True, cache_hash=True):
         """Bytes of an element's key."""
         address = 4 if self.family == 4 else 16
         parts = 1 if self.peer_length == ANY_PEER else 2
-        return address * parts + 4 * (self.has_protocol + (self.port_length > 0))
+        return address * parts + 4 * (self.has_protocol + (self.port_length > 0) + (self.source_bits > 0))
 
     def __str__(self) -> str:
         peer = "" if self.peer_length == ANY_PEER else f"_p{self.peer_length}"
         selector = f"_{self.selector}" if self.selector else ""
-        return f"c{self.family}_{self.client_length}{peer}{selector}"
+        source = f"_s{self.source_bits}" if self.source_bits > 0 else ""
+        return f"{'b' if self.is_bound else 'c'}{self.family}_{self.client_length}{peer}{selector}{source}"
 
 
 def set_name(mask: Mask, generation: int) -> str:
@@ -83,6 +101,8 @@ def describe_key(name: str, key: bytes) -> str:
         parts.append(str(key[addresses]))
     if mask.port_length:
         parts.append(str(int.from_bytes(key[addresses + 4 : addresses + 6], "big")))
+    if mask.source_bits > 0:
+        parts.append(str(int.from_bytes(key[-4:-2], "big")))
     return " . ".join(parts)
 
 
@@ -97,6 +117,7 @@ def parse_set_name(name: str) -> tuple[Mask, int] | None:
         int(match["client"]),
         ANY_PEER if match["peer"] is None else int(match["peer"]),
         match["selector"] or "",
+        int(match["source"] or 0) if match["role"] == "b" else NOT_BOUND,
     )
     generation = int(match["generation"] or 0)
     widest = 32 if family == 4 else 128

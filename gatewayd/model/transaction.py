@@ -19,11 +19,15 @@ class CreateTable(msgspec.Struct, frozen=True, gc=False):
 
 
 class CreateSet(msgspec.Struct, frozen=True, gc=False):
-    """Make an empty hash set for `mask` with room for `capacity` elements (NFTA_SET_DESC_SIZE)."""
+    """Make an empty hash set for `mask` with room for `capacity` elements (NFTA_SET_DESC_SIZE); 0 = no bound.
+
+    `timeout_s`: elements go by themselves after so long (NFTA_SET_TIMEOUT); 0 = never.
+    """
 
     name: str
     mask: Mask
     capacity: int
+    timeout_s: int = 0
 
 
 class DeleteSet(msgspec.Struct, frozen=True, gc=False):
@@ -40,13 +44,22 @@ class AddElements(msgspec.Struct, frozen=True, gc=False):
 
 
 class RemoveElements(msgspec.Struct, frozen=True, gc=False):
-    """Remove keys; the kernel refuses the transaction if one is not there."""
+    """Remove keys; the kernel refuses the transaction if one is not there. In a set of bindings one that went by
+    itself meanwhile is no error."""
 
     set_name: str
     keys: Sequence[bytes]
 
 
-Operation = CreateTable | CreateSet | DeleteSet | AddElements | RemoveElements
+class RefreshElements(msgspec.Struct, frozen=True, gc=False):
+    """Keys of a set with timeouts begin their time anew; one that is not there is added. No packet misses them."""
+
+    set_name: str
+    keys: Sequence[bytes]
+
+
+Operation = CreateTable | CreateSet | DeleteSet | AddElements | RemoveElements | RefreshElements
+ElementOperation = AddElements | RemoveElements | RefreshElements
 
 
 _WORDS: dict[type, str] = {
@@ -55,6 +68,7 @@ _WORDS: dict[type, str] = {
     DeleteSet: "delete set",
     AddElements: "add elements to",
     RemoveElements: "remove elements from",
+    RefreshElements: "refresh elements of",
 }
 
 
@@ -63,9 +77,9 @@ def describe_operation(operation: Operation) -> str:
     match operation:
         case CreateTable():
             name = ""
-        case AddElements(name, _) | RemoveElements(name, _):
+        case AddElements(name, _) | RemoveElements(name, _) | RefreshElements(name, _):
             pass
-        case CreateSet(name, _, _) | DeleteSet(name):
+        case CreateSet(name, _, _, _) | DeleteSet(name):
             pass
     return f"{_WORDS[type(operation)]} {name}".rstrip()
 
@@ -77,7 +91,7 @@ class Transaction(msgspec.Struct, frozen=True, gc=False):
     cause: str
 
     def count_elements(self) -> int:
-        return sum(len(op.keys) for op in self.operations if isinstance(op, AddElements | RemoveElements))
+        return sum(len(op.keys) for op in self.operations if isinstance(op, ElementOperation))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +123,7 @@ class RulesTag:
 class ObservedSet:
     """A set as the kernel lists it. `capacity` 0 = unbounded; `regular`: laid out as our own sets are.
 
-    `count`: elements in it; None from kernels before 6.17, which do not say.
+    `count`: elements in it; None from kernels before 6.17, which do not say. `timeout_s`: 0 = elements stay.
     """
 
     name: str
@@ -117,6 +131,7 @@ class ObservedSet:
     capacity: int
     regular: bool
     count: int | None = None
+    timeout_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def forecast(picture: Picture, policy: Policy, table: str) -> Forecast:
                 match operation:
                     case CreateTable():
                         result.creates_table = True
-                    case CreateSet(name, _, _):
+                    case CreateSet(name, _, _, _):
                         result.created_sets.append(name)
                     case DeleteSet(name):
                         result.deleted_sets.append(name)

@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Generator, Iterable
 
-from gatewayd.compile.desired import DesiredSets
-from gatewayd.compile.masks import compile_elements
+from gatewayd.compile.desired import DesiredSets, elements_of
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag
 from gatewayd.errors import KernelError
 from gatewayd.log import get_logger
 from gatewayd.model.flow import Mode
-from gatewayd.model.mask import parse_set_name, set_name
+from gatewayd.model.grant import Grant
+from gatewayd.model.mask import Mask, parse_set_name, set_name
 from gatewayd.model.policy import Policy
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import AddElements, RulesTag
 from gatewayd.reconcile.dataplane import Dataplane
-from gatewayd.reconcile.picture import Picture
+from gatewayd.reconcile.dead_man import DeadMan
+from gatewayd.reconcile.picture import DEAD_MAN_S, Picture
 from gatewayd.reconcile.steps import Commit, PutRules, acknowledge, is_urgent, next_step
 from gatewayd.reconcile.tally import Tally
 from gatewayd.reconcile.verify import Verifier
@@ -51,6 +52,8 @@ class Reconciler:
         clock: Callable[[], float],
         stopwatch: Callable[[], float],
         verify_every_s: float = 300.0,
+        dead_man_s: int = DEAD_MAN_S,
+        spread: Callable[[], float] = lambda: 0.5,
         on_settled: Callable[[], None] = lambda: None,
     ) -> None:
         self._dataplane = dataplane
@@ -63,25 +66,34 @@ class Reconciler:
         self._unsettled = True
         self._was_urgent = False
         """The last step was a late admission: the next is something else, if there is anything else to do."""
+        self._was_refresh = False
+        """So was it with bindings asserted again: neither these nor the rest waits for ever for the other."""
         self._poll_at = stopwatch()
         self._policy_put: Policy | None = None
         self._disarmed: Policy | None = None
         self._ready_to_write = asyncio.Event()
-        self.picture = Picture(DesiredSets())
+        self.picture = Picture(DesiredSets(), dead_man_s)
         self.tally = Tally()
+        self._dead_man = DeadMan(self.picture, spread=spread)
         self._verifier = Verifier(
             dataplane, self.picture, self.tally, clock=clock, stopwatch=stopwatch, verify_every_s=verify_every_s
         )
 
     # -- desires -------------------------------------------------------------------------------------------
 
-    def add(self, registration: Registration) -> None:
-        """Desire an effective registration's elements; they are committed at the loop's next turn."""
-        self.picture.add(registration)
+    def add(self, wanted: Registration | Grant) -> None:
+        """Desire the elements of an effective registration, or of one at a subscriber's address; they are committed
+        at the loop's next turn."""
+        self.picture.add(wanted)
         self._work.set()
 
-    def remove(self, registration: Registration) -> None:
-        self.picture.remove(registration)
+    def remove(self, wanted: Registration | Grant) -> None:
+        self.picture.remove(wanted)
+        self._work.set()
+
+    def prepare(self, masks: Iterable[Mask]) -> None:
+        """Have sets and look-ups for what is to come, so that the first of it waits for no rules."""
+        self.picture.prepare(masks)
         self._work.set()
 
     def want_policy(self, policy: Policy) -> None:
@@ -94,9 +106,9 @@ class Reconciler:
             self._ready_to_write.set()
             self._work.set()
 
-    def urge(self, registrations: Iterable[Registration]) -> bool:
+    def urge(self, admitted: Iterable[Registration | Grant]) -> bool:
         """Late admission: put the elements of these ahead of all bulk work; whether any was missing."""
-        count = sum(self.picture.urge(compile_elements(registration)) for registration in registrations)
+        count = sum(self.picture.urge(elements_of(each)) for each in admitted)
         self.tally.late_admissions += count > 0
         if self.picture.urgent:
             self._work.set()
@@ -170,11 +182,16 @@ class Reconciler:
             return None
         return f"the reconciler has not moved for {silent_s:.0f} s"
 
-    def holds(self, registration: Registration) -> bool:
-        """Whether every element of the registration is known to be in the kernel, looked into by the rules."""
+    def holds(self, wanted: Registration | Grant) -> bool:
+        """Whether every element of it is known to be in the kernel, looked into by the rules."""
         if not self._verifier.known:
             return False
-        return all(self.picture.holds(*element) for element in compile_elements(registration))
+        return all(self.picture.holds(*element) for element in elements_of(wanted))
+
+    @property
+    def refreshed(self) -> int:
+        """Elements of bindings asserted again so far."""
+        return self._dead_man.refreshed
 
     # -- the task ------------------------------------------------------------------------------------------
 
@@ -198,6 +215,7 @@ class Reconciler:
                 self.tally.failures += 1
                 self.tally.last_error = str(error)
                 self._verifier.forget()
+                self._dead_man.start_over()
                 log.warning("reconcile.failed", error=str(error), retry_in_s=retry_s)
                 await self._back_off(retry_s)
                 retry_s = min(retry_s * 2, LONGEST_RETRY_S)
@@ -259,6 +277,12 @@ class Reconciler:
                 await verifier.poll()
                 continue
             policy = self._policy
+            turn = self._dead_man.is_first or not self._was_refresh
+            self._was_refresh = False
+            if turn and (refresh := self._dead_man.next_piece(self._stopwatch())) is not None:
+                self._was_refresh = True
+                await self._perform(Commit(refresh))
+                continue
             step = next_step(self.picture, policy, self._table, urgent_last=self._was_urgent)
             if step is not None:
                 self._was_urgent = is_urgent(step)
@@ -266,6 +290,8 @@ class Reconciler:
                 self._unsettled = True
                 if isinstance(step, PutRules):
                     self._policy_put = policy
+            elif (refresh := self._dead_man.next_piece(self._stopwatch())) is not None:
+                await self._perform(Commit(refresh))
             elif verifier.verified and self._unsettled:
                 self._unsettled = False
                 self._on_settled()

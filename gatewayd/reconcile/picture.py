@@ -22,18 +22,25 @@ from gatewayd.compile.desired import DesiredSets
 from gatewayd.compile.keys import PARTS, Keys
 from gatewayd.compile.ruleset import RULE_SETS
 from gatewayd.model.foreign import ElementChange
+from gatewayd.model.grant import Grant
 from gatewayd.model.mask import Mask, parse_set_name, set_name
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
 from gatewayd.reconcile.missing import MissingKeys
 
 SMALLEST_CAPACITY = 1024
+DEAD_MAN_S = 7200
 SLICE = 16384
 """Keys compared in one turn of the loop: some 2 ms."""
 
 
-def choose_capacity(count: int) -> int:
-    """Room for a new set: a power of two at least twice the elements, so that growth is rare."""
+def choose_capacity(mask: Mask, count: int) -> int:
+    """Room for a new set: a power of two at least twice the elements, so that growth is rare.
+
+    None is stated of a set with timeouts: the kernel's table for those grows by itself.
+    """
+    if mask.is_bound:
+        return 0
     return max(SMALLEST_CAPACITY, 1 << (2 * max(count, 1) - 1).bit_length())
 
 
@@ -87,8 +94,10 @@ class MaskState:
 class Picture:
     """What we know of the table, against what is desired. Pure; owned by the reconciler."""
 
-    def __init__(self, desired: DesiredSets) -> None:
+    def __init__(self, desired: DesiredSets, dead_man_s: int = DEAD_MAN_S) -> None:
         self.desired = desired
+        self.dead_man_s = dead_man_s
+        """After so long elements of bindings go by themselves, unless they are refreshed."""
         self.table_present = False
         self.masks: dict[Mask, MaskState] = {}
         self.retired: set[str] = set()
@@ -109,21 +118,33 @@ class Picture:
 
     # -- desires -------------------------------------------------------------------------------------------
 
-    def add(self, registration: Registration) -> None:
-        """Desire a registration's elements."""
-        fresh = self.desired.add(registration)
+    def timeout_s(self, mask: Mask) -> int:
+        """Of the elements of a set; 0 = they stay."""
+        return self.dead_man_s if mask.is_bound else 0
+
+    def prepare(self, masks: Iterable[Mask]) -> None:
+        """Have sets and look-ups for these masks before there is an element, as far as the bound lets it."""
+        for mask in masks:
+            if self.desired.prepare(mask) and self._is_read:
+                self._mask_state(mask)
+
+    def add(self, wanted: Registration | Grant) -> None:
+        """Desire the elements of a registration, or of a subscriber's registration at an address."""
+        fresh = self.desired.add(wanted)
         for mask, key in fresh if self._is_read else ():
             known = self.masks.get(mask) or self._mask_state(mask)
             for state in (known.current,) if known.successor is None else known.states():
-                if key in state.surplus:
+                if key in state.surplus and not mask.is_bound:
                     state.surplus.discard(key)
                     state.missing.discard(key)
                 else:
+                    # One of a binding may be about to go by itself: it is put there anew.
+                    state.surplus.discard(key)
                     state.missing.add(key)
 
-    def remove(self, registration: Registration) -> None:
+    def remove(self, wanted: Registration | Grant) -> None:
         """Desire them no longer."""
-        gone = self.desired.remove(registration)
+        gone = self.desired.remove(wanted)
         for mask, key in gone if self._is_read else ():
             self._unwanted(mask, key)
 
@@ -169,8 +190,8 @@ class Picture:
                 if state.exists:
                     self.retired.add(state.name)
         if unused:
-            for registration in self.desired.take_unprogrammed():
-                self.add(registration)
+            for each in self.desired.take_unprogrammed():
+                self.add(each)
 
     def grow_where_full(self) -> None:
         """Start a larger successor for every set that has no room for what is missing in it.
@@ -184,14 +205,14 @@ class Picture:
             if newest.has_room_for(count):
                 continue
             if not newest.exists:
-                newest.capacity = choose_capacity(count)
+                newest.capacity = choose_capacity(mask, count)
                 continue
             if state.successor is not None:
                 self.retired.add(state.successor.name)
             generation = newest.generation + 1
             while set_name(mask, generation) in self.retired:
                 generation += 1
-            state.successor = self._make_state(mask, generation, choose_capacity(count))
+            state.successor = self._make_state(mask, generation, choose_capacity(mask, count))
 
     def hooks(self) -> dict[Mask, str]:
         """The set that the rules shall look into for each mask: the successor as soon as it is complete.
@@ -248,6 +269,8 @@ class Picture:
             if found.name in RULE_SETS:
                 continue
             parsed = parse_set_name(found.name) if found.regular else None
+            if parsed is not None and found.timeout_s != self.timeout_s(parsed[0]):
+                parsed = None
             if parsed is not None and self.sparing:
                 self.desired.adopt(parsed[0])
             if parsed is None or parsed[0] not in self.desired:
@@ -355,12 +378,15 @@ class Picture:
         for state in self.set_states():
             state.hooked = False
 
-    def known_in_slices(self, most_keys: Callable[[int], int]) -> Iterator[tuple[SetState, list[bytes]]]:
-        """All that is known to be in the kernel, in pieces of one set; `most_keys` of a key length in each.
+    def known_in_slices(
+        self, most_keys: Callable[[int], int], states: Iterable[SetState] | None = None
+    ) -> Iterator[tuple[SetState, list[bytes]]]:
+        """All that is known to be in the kernel, or in some sets of it, in pieces of one set; `most_keys` of a key
+        length in each.
 
         Desires may change between two pieces, and the piece then holds a key that is wanted no longer.
         """
-        for state in self.set_states():
+        for state in self.set_states() if states is None else states:
             wanted = self._wanted(state.mask)
             waiting: deque[bytes] = deque()
             size = most_keys(state.mask.key_length)
@@ -416,7 +442,7 @@ class Picture:
             generation = 0
             while set_name(mask, generation) in self.retired:
                 generation += 1
-            capacity = choose_capacity(len(self.desired.keys(mask)))
+            capacity = choose_capacity(mask, len(self.desired.keys(mask)))
             state = MaskState(self._make_state(mask, generation, capacity))
             self.masks[mask] = state
         return state

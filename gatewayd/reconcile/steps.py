@@ -24,11 +24,12 @@ from gatewayd.model.transaction import (
     CreateTable,
     DeleteSet,
     Operation,
+    RefreshElements,
     RemoveElements,
     Ruleset,
     Transaction,
 )
-from gatewayd.reconcile.picture import Picture
+from gatewayd.reconcile.picture import Picture, SetState
 
 MOST_BYTES = 256 * 1024
 """Of element payload in one transaction: it fits the send buffer that an unprivileged namespace is allowed, and
@@ -38,6 +39,8 @@ MOST_SETS = 128
 LATE_ADMISSION = "late admission"
 """The cause of a transaction that goes ahead of bulk work."""
 _ELEMENT_OVERHEAD = 12
+_BOUND_PASSES = 3
+"""Over the keys of a set of bindings in one message or another, at most: see kernel/tables_codec.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,16 @@ Step = Commit | PutRules
 def most_keys(key_length: int) -> int:
     """How many keys of this length one transaction carries."""
     return MOST_BYTES // (key_length + _ELEMENT_OVERHEAD)
+
+
+def _stride(mask: Mask) -> int:
+    """Bytes of one element in a transaction."""
+    return (mask.key_length + _ELEMENT_OVERHEAD) * (_BOUND_PASSES if mask.is_bound else 1)
+
+
+def _put(state: SetState, keys: list[bytes]) -> AddElements | RefreshElements:
+    """Elements of bindings with their whole time before them, also those that were there unknown to us."""
+    return RefreshElements(state.name, keys) if state.mask.is_bound else AddElements(state.name, keys)
 
 
 def wanted_ruleset(picture: Picture, policy: Policy, table: str) -> Ruleset:
@@ -136,7 +149,7 @@ def acknowledge(picture: Picture, step: Step) -> None:
         match operation:
             case CreateTable():
                 picture.table_present = True
-            case CreateSet(name, _, capacity):
+            case CreateSet(name, _, capacity, _):
                 state = states.get(name)
                 if state is None:
                     picture.retired.add(name)
@@ -145,7 +158,7 @@ def acknowledge(picture: Picture, step: Step) -> None:
                     state.capacity = capacity
             case DeleteSet(name):
                 picture.retired.discard(name)
-            case AddElements(name, keys):
+            case AddElements(name, keys) | RefreshElements(name, keys):
                 if name in states:
                     picture.added(states[name], keys)
             case _:
@@ -159,43 +172,47 @@ def _same_policy(picture: Picture, ruleset: Ruleset) -> bool:
 
 def _urgent(picture: Picture) -> Step | None:
     """Late admissions into sets that exist and have room, as many as one transaction takes."""
-    by_set: dict[str, list[bytes]] = {}
+    by_set: dict[str, tuple[SetState, list[bytes]]] = {}
     budget = MOST_BYTES
     for mask, key in list(picture.urgent):
         state = picture.masks.get(mask)
         if state is None or key not in picture.desired.keys(mask):
             del picture.urgent[(mask, key)]
             continue
-        current, stride = state.current, mask.key_length + _ELEMENT_OVERHEAD
+        current, stride = state.current, _stride(mask)
+        _, chosen = by_set.get(current.name, (current, []))
         # An element that is there takes no room, and if it is not there its place is free.
-        more = 1 + sum(each in current.missing for each in by_set.get(current.name, ()))
+        more = 1 + sum(each in current.missing for each in chosen)
         room = key not in current.missing or current.has_room(len(picture.desired.keys(mask)), more) >= more
-        if not current.exists or stride > budget or not room:
+        if not current.exists or (stride > budget and by_set) or not room:
             continue
-        by_set.setdefault(current.name, []).append(key)
+        chosen.append(key)
+        by_set[current.name] = (current, chosen)
         budget -= stride
-    operations = tuple(AddElements(name, keys) for name, keys in by_set.items())
+    operations = tuple(_put(state, keys) for state, keys in by_set.values())
     return Commit(Transaction(operations, LATE_ADMISSION)) if operations else None
 
 
 def _create_sets(picture: Picture) -> Step | None:
     absent = islice((state for state in picture.set_states() if not state.exists), MOST_SETS)
-    operations = tuple(CreateSet(state.name, state.mask, state.capacity) for state in absent)
+    operations = tuple(
+        CreateSet(state.name, state.mask, state.capacity, picture.timeout_s(state.mask)) for state in absent
+    )
     return Commit(Transaction(operations, "create sets")) if operations else None
 
 
 def _add(picture: Picture) -> Step | None:
-    """As many missing elements as one transaction takes, from as many sets as need some."""
+    """As many missing elements as one transaction takes, one at least, from as many sets as need some."""
     operations: list[Operation] = []
     budget = MOST_BYTES
     for state in picture.set_states():
         if not state.missing:
             continue
-        stride = state.mask.key_length + _ELEMENT_OVERHEAD
+        stride = _stride(state.mask)
         room = state.has_room(len(picture.desired.keys(state.mask)), len(state.missing))
-        keys = list(islice(state.missing, min(room, budget // stride)))
+        keys = list(islice(state.missing, min(room, budget // stride or not operations)))
         if keys:
-            operations.append(AddElements(state.name, keys))
+            operations.append(_put(state, keys))
             budget -= len(keys) * stride
         if budget < 64 or len(operations) >= MOST_SETS:
             break
@@ -208,10 +225,11 @@ def _remove(picture: Picture) -> Step | None:
     for state in picture.set_states():
         if not state.surplus:
             continue
-        stride = state.mask.key_length + _ELEMENT_OVERHEAD
-        keys = list(islice(state.surplus, budget // stride))
-        operations.append(RemoveElements(state.name, keys))
-        budget -= len(keys) * stride
+        stride = _stride(state.mask)
+        keys = list(islice(state.surplus, budget // stride or not operations))
+        if keys:
+            operations.append(RemoveElements(state.name, keys))
+            budget -= len(keys) * stride
         if budget < 64 or len(operations) >= MOST_SETS:
             break
     return Commit(Transaction(tuple(operations), "remove elements")) if operations else None

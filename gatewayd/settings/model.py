@@ -11,7 +11,11 @@ from typing import Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from gatewayd.model import Mode, Prefix, Service, parse_services
+from gatewayd.model.accounting import Identity, NasProfile
 
+InterimWord = Literal["merge", "snapshot"]
+GatewaySees = Literal["inside", "outside"]
+SessionIds = Literal["plain", "digest"]
 OnStale = Literal["keep", "observe"]
 SourceFormat = Literal["auto", "ndjson", "csv"]
 WatchDetail = Literal["off", "aggregate", "flows"]
@@ -180,11 +184,59 @@ class PolicySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ProfileSettings:
+    """How NAS tell of their sessions (NasProfile has the words), and how long they are believed.
+
+    `interim_interval_s` None: what their packets say. Without a word a session ends after `intervals` of it, and
+    not before `least_s`; after `silent_s` (inf: never) where no interval is known; and `restart_grace_s` (0: at
+    once) after Accounting-On or -Off.
+    """
+
+    interim: InterimWord = "merge"
+    identity: Identity = "calling-station-id"
+    country_code: str | None = None
+    gateway_sees: GatewaySees = "inside"
+    session_ids: SessionIds = "plain"
+    interim_interval_s: float | None = None
+    intervals: int = 3
+    least_s: float = 15 * MINUTE_S
+    silent_s: float = DAY_S
+    restart_grace_s: float = 2 * MINUTE_S
+
+    @property
+    def nas_profile(self) -> NasProfile:
+        """The part that a packet is read by; the lifetimes are the table of sessions'."""
+        return NasProfile(
+            interim=self.interim,
+            identity=self.identity,
+            country_code=self.country_code,
+            gateway_sees=self.gateway_sees,
+            session_ids=self.session_ids,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class NasSettings:
+    """A NAS that differs. `name`: what it is called in an AccountingEvent. `profile` is whole: what the file leaves
+    out of it is as in the usual one."""
+
+    name: str
+    profile: ProfileSettings = field(default_factory=ProfileSettings)
+
+
+@dataclass(frozen=True, slots=True)
 class RadiusClient:
-    """Who may send accounting, and the file of the secret shared with it."""
+    """Who may send accounting, and the file of the secrets shared with it.
+
+    `profile`: of all NAS behind it that are not named, whole as in NasSettings; None: the usual one.
+    `sign_answers`: a Message-Authenticator in answers to Accounting-Requests.
+    """
 
     address: Prefix
     secret_file: str
+    require_message_authenticator: bool = False
+    sign_answers: bool = False
+    profile: ProfileSettings | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +249,18 @@ class RadiusSettings:
 
 @dataclass(frozen=True, slots=True)
 class SubscriberSettings:
-    """`pepper_file`: the secret that mobile numbers are hashed with. `radius` None: bindings by API only."""
+    """`pepper_file`: the secret that mobile numbers are hashed with. `radius` None: bindings by API only.
+
+    `sessions_file`: list of live sessions, None for none. `most_sessions`: held in memory. `dead_man_s`: after our
+    death an address stays in the kernel for so long. `profile` is the usual one; `nas` have unique names.
+    """
 
     pepper_file: str
+    sessions_file: str | None = None
+    most_sessions: int = 1_000_000
+    dead_man_s: float = 2 * HOUR_S
+    profile: ProfileSettings = field(default_factory=ProfileSettings)
+    nas: tuple[NasSettings, ...] = ()
     radius: RadiusSettings | None = None
 
 

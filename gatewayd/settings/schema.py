@@ -5,13 +5,28 @@ Ranges are here, defaults in the model. A range is there to catch a slip of the 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import get_args
 
 from gatewayd.model import Mode
+from gatewayd.model.accounting import Identity
 from gatewayd.settings import model, values
-from gatewayd.settings.readers import Check, Found, Key, ListOf, OrNull, PairsOf, Reader, Section, Value, quote_url
-from gatewayd.settings.tree import child_of
+from gatewayd.settings.readers import (
+    Check,
+    Found,
+    Key,
+    ListOf,
+    OrNull,
+    PairsOf,
+    Reader,
+    Report,
+    Section,
+    Value,
+    keep_private,
+    quote_url,
+)
+from gatewayd.settings.tree import ListNode, MappingNode, Node, ScalarNode, child_of
 
 
 def number(low: int, high: int, unit: str = "") -> Value:
@@ -36,6 +51,8 @@ def word_of(literal: object) -> Value:
 
 SWITCH = Value("true or false", values.parse_switch)
 PATH = Value("an absolute path", values.parse_path)
+SECRET_PATH = Value("an absolute path", values.parse_path, keep_private)
+"""Of a file with a secret. Who writes the secret itself here is not to find it in a log."""
 # sun_path is 108 bytes with its NUL: include/uapi/linux/un.h.
 SOCKET_PATH = Value("an absolute path of at most 107 bytes", partial(values.parse_path, longest_bytes=107))
 LISTEN = Value("an address and port such as 127.0.0.1:9480 or [::1]:9480", values.parse_listen_address)
@@ -176,18 +193,92 @@ POLICY = Section(
     checks=(Check(("mode", "on_unregistered"), check_policy),),
 )  # fmt: skip
 
+PROFILE = Section(
+    model.ProfileSettings,
+    {
+        "interim": Key("interim", word_of(model.InterimWord)),
+        "identity": Key("identity", word_of(Identity)),
+        "country_code": Key("country_code", OrNull(Value("digits such as 92, or null", values.parse_country_code))),
+        "gateway_sees": Key("gateway_sees", word_of(model.GatewaySees)),
+        "session_ids": Key("session_ids", word_of(model.SessionIds)),
+        "interim_interval": Key("interim_interval_s", OrNull(duration("1m", "7d", "10m, or null"))),
+        "intervals": Key("intervals", number(1, 20)),
+        "least": Key("least_s", duration("1m", "7d", "15m")),
+        "silent": Key("silent_s", Value(
+            "a duration from 1m to 366d such as 1d, or never",
+            partial(values.parse_duration_or_never, low_s=60.0, high_s=366 * 86400.0))),
+        "restart_grace": Key("restart_grace_s", duration("0s", "1h", "2m")),
+    },
+)  # fmt: skip
+
+NAS = Section(
+    model.NasSettings,
+    {
+        "name": Key("name", Value("what the NAS calls itself, such as bng-1 or 10.0.0.1", values.parse_nas_name)),
+        "profile": Key("profile", PROFILE),
+    },
+)
+
 RADIUS_CLIENT = Section(
     model.RadiusClient,
     {
         "address": Key("address", Value("a prefix such as 10.0.0.0/24", values.parse_client_prefix)),
-        "secret_file": Key("secret_file", PATH),
+        "secret_file": Key("secret_file", SECRET_PATH),
+        "require_message_authenticator": Key("require_message_authenticator", SWITCH),
+        "sign_answers": Key("sign_answers", SWITCH),
+        "profile": Key("profile", OrNull(PROFILE)),
     },
 )
 
-SUBSCRIBERS = Section(
+
+class SubscribersSection(Section[model.SubscriberSettings]):
+    """A profile says what differs: what it leaves out is as in the usual profile."""
+
+    def read(self, node: Node, path: str, report: Report) -> object:
+        value = super().read(node, path, report)
+        return _fill_profiles(value, node) if isinstance(value, model.SubscriberSettings) else value
+
+
+def _fill_profiles(subscribers: model.SubscriberSettings, section: Node) -> model.SubscriberSettings:
+    usual, radius = subscribers.profile, subscribers.radius
+    nas = tuple(
+        replace(each, profile=_fill_profile(each.profile, usual, item))
+        for each, item in zip(subscribers.nas, _items_of(child_of(section, "nas")), strict=True)
+    )
+    if radius is not None:
+        items = _items_of(child_of(child_of(section, "radius") or section, "clients"))
+        clients = tuple(
+            each if each.profile is None else replace(each, profile=_fill_profile(each.profile, usual, item))
+            for each, item in zip(radius.clients, items, strict=True)
+        )
+        radius = replace(radius, clients=clients)
+    return replace(subscribers, nas=nas, radius=radius)
+
+
+def _fill_profile(
+    profile: model.ProfileSettings, usual: model.ProfileSettings, item: Node
+) -> model.ProfileSettings:
+    """`profile` as `item` of the list has it; what has no key there is taken from `usual`."""
+    section = child_of(item, "profile")
+    pairs = section.pairs if isinstance(section, MappingNode) else ()
+    given = (PROFILE.keys[key.text].field for key, _ in pairs if isinstance(key, ScalarNode))
+    return replace(usual, **{name: getattr(profile, name) for name in given})
+
+
+def _items_of(node: Node | None) -> tuple[Node, ...]:
+    return node.items if isinstance(node, ListNode) else ()
+
+
+SUBSCRIBERS = SubscribersSection(
     model.SubscriberSettings,
     {
-        "pepper_file": Key("pepper_file", PATH),
+        "pepper_file": Key("pepper_file", SECRET_PATH),
+        "sessions_file": Key("sessions_file", OrNull(PATH)),
+        "most_sessions": Key("most_sessions", number(1000, 10**7)),
+        "dead_man": Key("dead_man_s", duration("10m", "7d", "2h")),
+        "profile": Key("profile", PROFILE),
+        "nas": Key("nas", ListOf(
+            NAS, "a list of NAS such as {name: bng-1, profile: {interim: snapshot}}", unique_by="name")),
         "radius": Key("radius", OrNull(Section(
             model.RadiusSettings,
             {

@@ -9,10 +9,12 @@ import ipaddress
 import re
 from collections.abc import Callable, Collection
 from datetime import datetime
+from math import inf
 from urllib.parse import SplitResult, urlsplit
 
 from gatewayd.errors import PrefixInvalid, ServiceInvalid
-from gatewayd.model import Prefix, parse_prefix, parse_service
+from gatewayd.model import Prefix, format_address, parse_address, parse_prefix, parse_service
+from gatewayd.model.msisdn import is_country_code
 from gatewayd.settings.model import ListenAddress, RateLimit, RemovalLimit
 
 DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
@@ -57,6 +59,10 @@ _NFT_KEYWORDS = """
 NFT_KEYWORDS = frozenset(_NFT_KEYWORDS.split())
 """Words that nft 1.0.6, or a later one, refuses as a table's name (src/scanner.l)."""
 
+LONGEST_NAS_NAME_BYTES = 253
+"""RFC 2865 §5: what an attribute has room for."""
+
+_IPV4_IN_IPV6 = bytes(10) + b"\xff\xff"
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _AMOUNT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?([A-Za-z]*)")
 _TIME = re.compile(
@@ -109,6 +115,11 @@ def parse_duration(text: str, low_s: float, high_s: float) -> float:
     if not low_s <= duration_s <= high_s:
         raise ValueError("is out of range")
     return duration_s
+
+
+def parse_duration_or_never(text: str, low_s: float, high_s: float) -> float:
+    """As `parse_duration`; `never` is inf."""
+    return inf if text == "never" else parse_duration(text, low_s, high_s)
 
 
 def parse_size(text: str, low: int, high: int) -> int:
@@ -206,10 +217,36 @@ def parse_listen_address(text: str) -> ListenAddress:
 
 
 def parse_client_prefix(text: str) -> Prefix:
+    """Of senders of RADIUS. IPv4 inside IPv6 (::ffff:0:0/96) is refused: such senders are taken as IPv4."""
     try:
-        return parse_prefix(text)
+        prefix = parse_prefix(text)
     except PrefixInvalid as error:
         raise ValueError(f"is not a prefix: {error.why}") from None
+    if prefix.packed.startswith(_IPV4_IN_IPV6):
+        raise ValueError(f"is IPv4, to be written {Prefix(prefix.packed[12:], prefix.length - 96)}")
+    return prefix
+
+
+def parse_nas_name(text: str) -> str:
+    """What a NAS calls itself, to the letter. An address is written as we write it, or it would never be met."""
+    if not text or not text.isprintable():
+        raise ValueError("is empty" if not text else "has characters that cannot be printed")
+    if len(text.encode()) > LONGEST_NAS_NAME_BYTES:
+        raise ValueError(f"is longer than {LONGEST_NAS_NAME_BYTES} bytes")
+    try:
+        usual = format_address(parse_address(text))
+    except PrefixInvalid:
+        return text
+    if text != usual:
+        raise ValueError(f"is an address that is written {usual} here")
+    return text
+
+
+def parse_country_code(text: str) -> str:
+    """E.164 §6.2.1."""
+    if not is_country_code(text):
+        raise ValueError("is not a country code: one to three digits, the first not 0")
+    return text
 
 
 def parse_service_word(text: str) -> str:

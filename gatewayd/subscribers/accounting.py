@@ -2,8 +2,9 @@
 
 Reasons of AccountingRejected: `bad_status_type`, `unused_status_type`, `no_session`, `number_in_clear`. All else
 that cannot be used is left out of the event and named in it: a Stop with a broken address is still a Stop. Besides
-the reasons in `addresses` and `identity` these are `integer_malformed`, `event_timestamp_implausible`,
-`event_timestamp_in_future`, `interim_interval_implausible`, `port_block_unusable` and `port_blocks_several`.
+the reasons in `addresses` and `identity` these are `integer_malformed`, `delay_implausible`,
+`event_timestamp_implausible`, `event_timestamp_in_future`, `interim_interval_implausible`, `port_block_unusable`
+and `port_blocks_several`.
 """
 
 from __future__ import annotations
@@ -53,15 +54,21 @@ _PERHAPS_NOT_ALL: Final = frozenset(
 
 
 def read_event(
-    request: AccountingRequest, source: bytes, profile: NasProfile, pepper: bytes, now_s: float
+    request: AccountingRequest,
+    source: bytes,
+    profile: NasProfile,
+    pepper: bytes,
+    now_s: float,
+    nas: str | None = None,
 ) -> AccountingEvent:
     """The event of a request from `source` (packed) at `now_s`. No number is in it, and none in an error.
 
-    Raises AccountingRejected: the request is to be answered, and changes nothing.
+    `nas`: what read_nas said, where it was asked for the profile. Raises AccountingRejected: the request is to be
+    answered, and changes nothing.
     """
     left_out: list[str] = []
     kind = _read_kind(request)
-    nas = _read_nas(request, source)
+    nas = nas or read_nas(request, source)
     at_s = _read_time(request, now_s, left_out)
     if kind in ("on", "off"):
         _check_texts(request, [nas])
@@ -108,8 +115,11 @@ def _read_kind(request: AccountingRequest) -> AccountingKind:
     return _KINDS[number]
 
 
-def _read_nas(request: AccountingRequest, source: bytes) -> str:
-    """Behind a proxy the source is the proxy's, so what the NAS calls itself comes first."""
+def read_nas(request: AccountingRequest, source: bytes) -> str:
+    """The NAS's name: what it calls itself comes first, as behind a proxy the source (packed) is the proxy's.
+
+    It may have a subscriber's number in it until read_event has looked: not to be logged.
+    """
     name = read_text(request, NAS_IDENTIFIER)
     if name is not None:
         return name
@@ -130,7 +140,11 @@ def _check_texts(request: AccountingRequest, texts: list[str]) -> None:
 
 def _read_time(request: AccountingRequest, now_s: float, left_out: list[str]) -> float:
     """When it happened: RFC 2869 §5.3, else RFC 2866 §5.2."""
-    arrived_less_delay_s = now_s - (read_integer(request, ACCT_DELAY_TIME, left_out) or 0)
+    delay_s = read_integer(request, ACCT_DELAY_TIME, left_out) or 0
+    if delay_s > OLDEST_S:
+        left_out.append("delay_implausible")  # of a sender that counts from a NAS's wrong clock
+        delay_s = 0
+    arrived_less_delay_s = now_s - delay_s
     stamp_s = read_integer(request, EVENT_TIMESTAMP, left_out)
     if stamp_s is None:
         return arrived_less_delay_s

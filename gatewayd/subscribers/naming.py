@@ -13,7 +13,9 @@ from typing import Final
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.prefix import Prefix
 from gatewayd.subscribers.changes import Changes
+from gatewayd.subscribers.journal_rows import HoldRow
 from gatewayd.subscribers.ownership import Ownership
+from gatewayd.subscribers.row_changes import RowChanges
 from gatewayd.subscribers.session import Hold, Ports, Session
 from gatewayd.subscribers.terms import SessionCounts
 from gatewayd.subscribers.tombstones import Tombstones
@@ -25,11 +27,18 @@ MOST_ADDRESSES: Final = 64
 class Naming:
     """Owns who holds what, and what is to be told of it. `takes_ties`: of a Start that opens its session."""
 
-    def __init__(self, registered: Container[bytes], counts: SessionCounts, last_words: Tombstones[Prefix]) -> None:
+    def __init__(
+        self,
+        registered: Container[bytes],
+        counts: SessionCounts,
+        last_words: Tombstones[Prefix],
+        row_changes: RowChanges,
+    ) -> None:
         self.ownership = Ownership()
         self.changes = Changes(registered, self.ownership)
         self._counts = counts
         self._last_words = last_words
+        self._row_changes = row_changes
 
     def name(self, session: Session, event: AccountingEvent, at_s: float, now: float, takes_ties: bool) -> None:
         """The session's word on its addresses: its own and other subscribers' holds are put right."""
@@ -79,17 +88,27 @@ class Naming:
         for hold in session.holds:
             self.changes.touch(hold, subscriber)
 
+    def restore(self, session: Session, subscriber: bytes, row: HoldRow, now: float) -> None:
+        """A hold from before a restart; the rows come in the order of `named_s`. What overlaps is taken as ever."""
+        for rival in self.ownership.rivals(session, row.prefix, row.ports):
+            self.release(rival, now)
+        hold = Hold(row.prefix, row.ports, session, row.named_s)
+        self.ownership.add(hold)
+        self.changes.restore(hold, subscriber, row.since_s)
+
     def release(self, hold: Hold, now: float) -> None:
         """Its session has this no more."""
         self.ownership.remove(hold)
         subscriber = hold.session.subscriber
         self.changes.touch(hold, subscriber)
+        self._row_changes.touch(hold.session)
         self._remember(hold.prefix, hold.ports, hold.named_s, now, subscriber)
 
     def _remember(self, prefix: Prefix, ports: Ports, at_s: float, now: float, subscriber: bytes | None) -> None:
         """The last word on a whole address; port blocks are too many, and given out anew too soon."""
         if ports is None:
             self._last_words.bury(prefix, at_s, now, subscriber)
+            self._row_changes.bury_word(prefix, at_s, now, subscriber)
 
     def _claim(
         self, session: Session, prefix: Prefix, ports: Ports, at_s: float, now: float, takes_ties: bool
@@ -120,6 +139,18 @@ class Naming:
             self._counts.missed_stops += not rival.session.holds
         return is_latest
 
+    def is_covered(self, session: Session) -> bool:
+        """Whether other sessions of its subscriber, that do not linger, have all its addresses."""
+        return all(
+            any(
+                other.ports == hold.ports
+                and other.session.subscriber == session.subscriber
+                and not other.session.is_lingering
+                for other in self.ownership.holds_at(hold.prefix)
+            )
+            for hold in session.holds
+        )
+
 
 def ports_of(event: AccountingEvent, prefix: Prefix) -> Ports:
     """Only IPv4 addresses are shared by ports."""
@@ -129,6 +160,11 @@ def ports_of(event: AccountingEvent, prefix: Prefix) -> Ports:
 def are_two(one: bytes | None, other: bytes | None) -> bool:
     """Whether two words are known to be of two subscribers."""
     return one is not None and other is not None and one != other
+
+
+def shares(session: Session, places: set[tuple[Prefix, Ports]]) -> bool:
+    """Whether the session has one of them."""
+    return any((hold.prefix, hold.ports) in places for hold in session.holds)
 
 
 def _is_single(hold: Hold) -> bool:

@@ -31,6 +31,7 @@ MOST_BYTES: Final = 4096
 
 MESSAGE_AUTHENTICATOR: Final = 80
 MESSAGE_AUTHENTICATOR_BYTES: Final = 16
+_PROXY_STATE: Final = 33
 _VENDOR_SPECIFIC: Final = 26
 _VENDOR_BYTES: Final = 4
 _EXTENDED: Final = 241
@@ -99,7 +100,7 @@ def open_request(octets: bytes, secrets: Sequence[bytes]) -> AccountingRequest |
     is_signed = _is_signed(attributes)
     if code == STATUS_SERVER and not is_signed:
         raise RadiusRejected("missing_message_authenticator", "RFC 5997 §3 asks for one")
-    packet = AcctPacket(packet=octets[:length])
+    packet = _undecoded_packet(octets[:length], attributes)
     for secret in secrets:
         packet.secret = secret
         if code == ACCOUNTING_REQUEST:
@@ -128,6 +129,19 @@ def encode_response(request: AccountingRequest | StatusServer, *, is_signed: boo
     if isinstance(request, StatusServer):
         return bytes(request._packet.CreateReply().ReplyPacket())
     return bytes(request._packet.CreateReply(message_authenticator=is_signed or None).ReplyPacket())
+
+
+def _undecoded_packet(octets: bytes, attributes: list[tuple[int, bytes]]) -> Any:
+    """What pyrad needs for authenticators and the answer, and no more: to decode the rest takes it 20 µs."""
+    packet = AcctPacket(code=octets[0], id=octets[1], authenticator=octets[4:HEADER_BYTES])
+    packet.raw_packet = octets
+    for type_, value in attributes:
+        if type_ == MESSAGE_AUTHENTICATOR:
+            packet.message_authenticator = True
+            packet[type_] = [value]
+        elif type_ == _PROXY_STATE:
+            packet.setdefault(type_, []).append(value)
+    return packet
 
 
 def split_attributes(octets: bytes) -> list[tuple[int, bytes]] | None:

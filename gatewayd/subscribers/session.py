@@ -94,6 +94,11 @@ class Nas:
         self._lag_before_s = inf
         self._window_ends_s = -inf
 
+    @property
+    def has_restarted(self) -> bool:
+        """Whether an Accounting-On or -Off of it is known."""
+        return self.restarted_s > -inf
+
     def age_s(self, at_s: float, received_s: float) -> float:
         """How old an event of this NAS was when it came, its clock put right.
 

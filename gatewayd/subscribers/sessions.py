@@ -1,8 +1,9 @@
 """The table of sessions: accounting events in, changes of bindings out (RFC 2866, RFC 2869). Pure, five calls.
 
-`receive`, `handle_timer`, `get_timer`, `next_changes`, and `recheck` when a registration comes or goes. `now` is
-in Unix seconds by a clock that is never set (the wall clock at the start plus a stopwatch), so that setting the
-wall clock ends no session; at a replay from the journal it is when the event was received.
+`receive`, `handle_timer`, `get_timer`, `next_changes`, and `recheck` when a registration comes or goes. For the
+journal there are two more: `next_rows` after each of them, and `restore` at the start. `now` is in Unix seconds by
+a clock that is never set (the wall clock at the start plus a stopwatch), so that setting the wall clock ends no
+session.
 
 What counts is when a thing happened by the NAS, not when it was heard; at the same second, what was heard last.
 
@@ -31,85 +32,25 @@ clock has come so far, or the older session has ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
 from math import inf, nextafter
 from typing import Final
 
 from gatewayd.model.accounting import AccountingEvent
-from gatewayd.model.binding import Binding, BindingChange
-from gatewayd.model.prefix import Prefix
-from gatewayd.subscribers.expiry import Expiry
-from gatewayd.subscribers.naming import Naming, are_two, ports_of
-from gatewayd.subscribers.session import Nas, Ports, Session
-from gatewayd.subscribers.terms import JITTER, Randomness, SessionCounts, Terms
-from gatewayd.subscribers.tombstones import Tombstones
+from gatewayd.subscribers.naming import are_two, ports_of, shares
+from gatewayd.subscribers.roster import MOST_OF_SUBSCRIBER as MOST_OF_SUBSCRIBER
+from gatewayd.subscribers.roster import USUAL_TERMS as USUAL_TERMS
+from gatewayd.subscribers.roster import Roster
+from gatewayd.subscribers.session import Nas, Session
+from gatewayd.subscribers.terms import JITTER
 
 HELPING: Final = 250
 """Sessions that one call of `handle_timer` ends; 10 µs each at a million."""
-MOST_OF_SUBSCRIBER: Final = 64
-"""Sessions of one subscriber; a phone has a dozen bearers."""
 INTERIM_AFTER_STOP_S: Final = 2.0
 """An Interim that crossed the Stop on its way out of the NAS does not raise the session."""
 
-USUAL_TERMS: Final = Terms()
 
-
-class Sessions:
-    """`registered`: digests that some registration knows; live, the caller's.
-
-    Beyond `most_sessions` only registered subscribers open sessions, each at most MOST_OF_SUBSCRIBER.
-    """
-
-    def __init__(
-        self,
-        registered: Container[bytes],
-        *,
-        randomness: Randomness,
-        terms_of: Callable[[str], Terms] = lambda _: USUAL_TERMS,
-        most_sessions: int = 1_000_000,
-        most_nas: int = 10_000,
-        most_tombstones: int = 250_000,
-        tombstone_s: float = 900.0,
-    ) -> None:
-        self.counts = SessionCounts()
-        self._registered = registered
-        self._randomness = randomness
-        self._terms_of = terms_of
-        self._most_sessions = most_sessions
-        self._most_nas = most_nas
-        self._nas: dict[str, Nas] = {}
-        self._count = 0
-        self._of_subscriber: dict[bytes, Session | tuple[Session, ...]] = {}
-        self._expiry = Expiry()
-        self._ended: Tombstones[tuple[str, str]] = Tombstones(keep_s=tombstone_s, most=most_tombstones)
-        self._last_words: Tombstones[Prefix] = Tombstones(keep_s=tombstone_s, most=most_tombstones)
-        self._naming = Naming(registered, self.counts, self._last_words)
-        self._restarted: dict[str, Nas] = {}
-        self._sweeping: list[Session] = []
-        self._now = 0.0
-
-    def __len__(self) -> int:
-        """Live sessions."""
-        return self._count
-
-    @property
-    def tombstones(self) -> int:
-        """Ended sessions and released addresses that are remembered."""
-        return len(self._ended) + len(self._last_words)
-
-    @property
-    def tombstones_lost(self) -> int:
-        """Forgotten before their time, for the bound."""
-        return self._ended.lost + self._last_words.lost
-
-    def sessions_of(self, subscriber: bytes | None) -> tuple[Session, ...]:
-        """Live ones; none of nobody."""
-        held = self._of_subscriber.get(subscriber, ()) if subscriber is not None else ()
-        return held if isinstance(held, tuple) else (held,)
-
-    def bindings(self) -> Iterator[Binding]:
-        """Those that `next_changes` has told of, as they are now confirmed."""
-        return self._naming.changes.bindings()
+class Sessions(Roster):
+    """The rules. What is held, and the two calls for changes and for the journal, are the Roster's."""
 
     def receive(self, event: AccountingEvent, now: float) -> None:
         """Take what happened. Raises nothing; what is not followed is counted."""
@@ -122,19 +63,11 @@ class Sessions:
         else:
             self._receive_word(nas, event)
 
-    def recheck(self, subscriber: bytes) -> None:
-        """`registered` may say something else of this subscriber than before."""
-        self._naming.changes.touch_subscriber(subscriber, self.sessions_of(subscriber))
-
-    def next_changes(self) -> list[BindingChange]:
-        """Since the last call: all that is to be added, then all that is to be removed."""
-        return self._naming.changes.take()
-
     def get_timer(self) -> float | None:
         """When `handle_timer` is next due; the past if it has left something over, None if nothing is ahead."""
         if self._sweeping or self._restarted:
             return self._now
-        times = (self._expiry.next_due(), self._ended.next_due(), self._last_words.next_due())
+        times = (each.next_due() for each in (self._expiry, self._ended, self._last_words, self._row_changes))
         return min((time for time in times if time is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
@@ -142,28 +75,16 @@ class Sessions:
         self._now = now
         self._sweep()
         for session in self._expiry.due(now, HELPING):
-            if session.at_s < session.nas.restarted_s:
-                self.counts.ended_by_restart += 1
-            else:
-                self.counts.expired += 1
-            self._end(session)
+            self._run_out(session)
         self._ended.prune(now, HELPING)
         self._last_words.prune(now, HELPING)
+        self._row_changes.prune(now, HELPING)
 
     # A NAS
 
-    def _nas_of(self, name: str) -> Nas | None:
-        nas = self._nas.get(name)
-        if nas is None:
-            if len(self._nas) >= self._most_nas:
-                self._nas = {each.name: each for each in self._nas.values() if each.sessions}
-            if len(self._nas) >= self._most_nas:
-                return None
-            nas = self._nas[name] = Nas(name)
-        return nas
-
     def _restart(self, nas: Nas, event: AccountingEvent) -> None:
         self.counts.restarts += 1
+        self._row_changes.touch_nas(nas.name)
         if event.at_s > nas.restarted_s:
             nas.restarted_s = event.at_s
             if nas.sessions:
@@ -188,6 +109,7 @@ class Sessions:
                 self._outlive(session, nas.restarted_s)
         elif grace_s:
             self._expiry.hasten(session, self._now + grace_s * self._randomness.uniform(1, 1 + JITTER))
+            self._row_changes.touch(session)
         else:
             self.counts.ended_by_restart += 1
             self._end(session)
@@ -195,7 +117,10 @@ class Sessions:
     # A session
 
     def _receive_word(self, nas: Nas, event: AccountingEvent) -> None:
-        age_s = nas.age_s(event.at_s, event.received_at_s)
+        if event.is_by_our_clock:
+            age_s = max(event.received_at_s - event.at_s, 0.0)
+        else:
+            age_s = nas.age_s(event.at_s, event.received_at_s)
         at_s = event.at_s
         is_before_restart = at_s < nas.restarted_s
         if is_before_restart and event.received_at_s - age_s >= nas.restarted_s:
@@ -248,8 +173,11 @@ class Sessions:
             self.counts.repeated += at_s <= session.at_s
         session.interim_s = nas.same_interim_s(interim_s)
         self._confirm(session, event, at_s, is_opening)
+        if nas.sessions.get(session.id) is not session:
+            return  # it was lingering, had lost all its addresses, and this word was older than that
         due_s = self._now - age_s + lifetime_s * self._randomness.uniform(1, 1 + JITTER)
         self._expiry.extend(session, due_s)
+        self._row_changes.touch(session)
 
     def _pass_over(self, nas: Nas, event: AccountingEvent, at_s: float) -> None:
         """A word of a session that is over: it opens nothing, and what it names was not an older session's then."""
@@ -295,17 +223,9 @@ class Sessions:
             self._enlist(session, session.subscriber)
         return session
 
-    def _enlist(self, session: Session, subscriber: bytes) -> None:
-        others = self.sessions_of(subscriber)
-        if len(others) >= MOST_OF_SUBSCRIBER:
-            self.counts.crowded_out += 1
-            self._end(min(others, key=lambda each: each.at_s))
-            others = self.sessions_of(subscriber)
-        self._of_subscriber[subscriber] = (*others, session) if others else session
-
     def _confirm(self, session: Session, event: AccountingEvent, at_s: float, is_opening: bool) -> None:
         if at_s > session.at_s:
-            session.at_s = at_s
+            self._move_on(session, at_s)
             session.is_lingering = False
         elif at_s < session.since_s:
             session.since_s = at_s
@@ -314,8 +234,13 @@ class Sessions:
             self._naming.identify(session, event.subscriber)
         self._naming.name(session, event, at_s, self._now, is_opening and event.kind == "start")
         for other in self.sessions_of(session.subscriber):
-            if other.is_lingering:
-                self._end_if_covered(other)
+            if other.is_lingering and self._naming.is_covered(other):
+                self._end(other)
+
+    def _move_on(self, session: Session, at_s: float) -> None:
+        """A word later than all that it said, before a restart of ours too."""
+        session.at_s = at_s
+        self._naming.changes.restored.discard(session)
 
     def _stop(self, nas: Nas, event: AccountingEvent, at_s: float) -> None:
         self.counts.stops += 1
@@ -330,6 +255,8 @@ class Sessions:
             self._stop_bearer(session, at_s)
             return
         self._ended.bury((nas.name, event.session), at_s, self._now)
+        own = session.subscriber if session is not None else None
+        self._row_changes.bury_session(nas.name, event.session, at_s, self._now, own, event.subscriber)
         if session is None:
             self.counts.unknown_stops += 1
         elif (
@@ -342,13 +269,14 @@ class Sessions:
         else:
             self._end(session)
         for other in self.sessions_of(subscriber):
-            if other.is_lingering and other.nas is nas and other.at_s <= at_s and _shares(other, places):
+            if other.is_lingering and other.nas is nas and other.at_s <= at_s and shares(other, places):
                 self._end(other)
 
     def _outlive(self, session: Session, from_s: float) -> None:
         """An earlier life of its id ended before `from_s`: only what was named since stays."""
         if session.since_s < from_s:
             session.since_s = session.at_s
+            self._row_changes.touch(session)
         for hold in session.holds:
             if hold.named_s < from_s:
                 self._naming.release(hold, self._now)
@@ -356,36 +284,8 @@ class Sessions:
     def _stop_bearer(self, session: Session | None, at_s: float) -> None:
         if session is None or at_s < session.at_s:
             return
-        session.at_s = at_s
+        self._move_on(session, at_s)
         session.is_lingering = True
-        self._end_if_covered(session)
-
-    def _end_if_covered(self, session: Session) -> None:
-        """A lingering session ends when others of its subscriber have all its addresses."""
-        for hold in session.holds:
-            if not any(
-                other.ports == hold.ports
-                and other.session.subscriber == session.subscriber
-                and not other.session.is_lingering
-                for other in self._naming.ownership.holds_at(hold.prefix)
-            ):
-                return
-        self._end(session)
-
-    def _end(self, session: Session) -> None:
-        for hold in session.holds:
-            self._naming.release(hold, self._now)
-        del session.nas.sessions[session.id]
-        self._count -= 1
-        self._expiry.forget(session)
-        subscriber = session.subscriber
-        if subscriber is not None:
-            others = tuple(each for each in self.sessions_of(subscriber) if each is not session)
-            if others:
-                self._of_subscriber[subscriber] = others[0] if len(others) == 1 else others
-            else:
-                del self._of_subscriber[subscriber]
-
-
-def _shares(session: Session, places: set[tuple[Prefix, Ports]]) -> bool:
-    return any((hold.prefix, hold.ports) in places for hold in session.holds)
+        self._row_changes.touch(session)
+        if self._naming.is_covered(session):
+            self._end(session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from math import inf
 from typing import Generic, TypeVar
 
@@ -30,14 +31,16 @@ class Tombstone(msgspec.Struct, frozen=True, gc=False):
 class Tombstones(Generic[K]):
     """At most `most`, each for `keep_s` of our clock; the oldest goes first. `lost` counts what the bound cost.
 
-    An OrderedDict: to find the first entry of a plain dict takes longer with each that was removed before it.
+    `on_forgotten`: told the key of each that goes, for its time or for the bound. An OrderedDict: to find the first
+    entry of a plain dict takes longer with each that was removed before it.
     """
 
-    __slots__ = ("_keep_s", "_most", "_stones", "lost")
+    __slots__ = ("_keep_s", "_most", "_on_forgotten", "_stones", "lost")
 
-    def __init__(self, *, keep_s: float, most: int) -> None:
+    def __init__(self, *, keep_s: float, most: int, on_forgotten: Callable[[K], None] | None = None) -> None:
         self._keep_s = keep_s
         self._most = most
+        self._on_forgotten = on_forgotten
         self._stones: OrderedDict[K, Tombstone] = OrderedDict()
         self.lost = 0
 
@@ -57,9 +60,19 @@ class Tombstones(Generic[K]):
             stone = Tombstone(last.at_s, now, last.subscriber, others_s)
         self._stones[key] = stone
         self.prune(now, _PRUNED_EACH)
-        if len(self._stones) > self._most:
-            self._stones.popitem(last=False)
-            self.lost += 1
+        self._keep_bound()
+
+    def put_back(self, key: K, stone: Tombstone) -> None:
+        """One that was known before a restart; those buried first come first, and before any is buried anew."""
+        self._stones[key] = stone
+        self._keep_bound()
+
+    def drop(self, key: K) -> None:
+        """It is to be remembered no more; nobody is told."""
+        self._stones.pop(key, None)
+
+    def is_over(self, stone: Tombstone, now: float) -> bool:
+        return stone.buried_s + self._keep_s <= now
 
     def next_due(self) -> float | None:
         """When the oldest may go."""
@@ -73,4 +86,14 @@ class Tombstones(Generic[K]):
             due_s = self.next_due()
             if due_s is None or due_s > now:
                 return
-            self._stones.popitem(last=False)
+            self._forget_oldest()
+
+    def _keep_bound(self) -> None:
+        if len(self._stones) > self._most:
+            self._forget_oldest()
+            self.lost += 1
+
+    def _forget_oldest(self) -> None:
+        key, _ = self._stones.popitem(last=False)
+        if self._on_forgotten is not None:
+            self._on_forgotten(key)

@@ -9,6 +9,7 @@ import asyncio
 import errno
 import json
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from gatewayd.model.transaction import (
     DeleteSet,
     ObservedSet,
     Operation,
+    RefreshElements,
     RemoveElements,
     Ruleset,
     RulesTag,
@@ -50,6 +52,12 @@ ROOM = 4
 """Capacity of the set under test."""
 KEY, OTHER = bytes((10, 0, 0, 1)), bytes((10, 0, 0, 2))
 FILLERS = [bytes((10, 1, 0, number)) for number in range(ROOM)]
+BOUND = Mask(4, 32, source_bits=0)
+BOUND_NAME = str(BOUND)
+PATIENCE = 600
+"""Looks at what must come true, a twentieth of a second apart."""
+LONG_S, SHORT_S = 7200, 2
+"""Timeouts: one that no test lives to see, and one that it waits for."""
 POLICY = Policy("observe", (Service(UDP, 51820, 51820), Service(50)), MarkLayout(0xFF000000), inside=("in0", "in1"))
 
 
@@ -64,16 +72,29 @@ class World:
     remove_behind: Callable[[str, bytes], None]
     swap_behind: Callable[[str, bytes, bytes], None]
     touch_another_table: Callable[[], None]
+    pass_time: Callable[[float], Awaitable[None]]
+    """Let so many seconds go by, of the clock by which elements go."""
+    clock: Callable[[], float]
 
     async def commit(self, *operations: Operation) -> None:
         await self.plane.commit(Transaction(operations, "test"))
 
     async def keys(self, name: str = NAME) -> list[bytes]:
-        return sorted([key async for piece in self.plane.read_elements(name) for key in piece])
+        """As a listing that was not interrupted has them: one of bindings is, while their table is rebuilt."""
+        for _ in range(PATIENCE):
+            with suppress(DumpInterrupted):
+                return sorted([key async for piece in self.plane.read_elements(name) for key in piece])
+            await self.pass_time(0.05)
+        raise AssertionError("every listing was interrupted")
 
 
 def fake_world(tells_counts: bool) -> World:
-    fake = FakeTables(tells_counts=tells_counts)
+    now = 1000.0
+    fake = FakeTables(tells_counts=tells_counts, stopwatch=lambda: now)
+
+    async def pass_time(seconds: float) -> None:
+        nonlocal now
+        now += seconds
 
     def table() -> Any:
         assert fake.table is not None
@@ -94,6 +115,8 @@ def fake_world(tells_counts: bool) -> World:
         lambda name, key: fake.tamper(lambda: table().sets[name].keys.remove(key)),
         lambda name, old, new: fake.tamper(lambda: swap(name, old, new)),
         lambda: fake.tamper(lambda: None),
+        pass_time,
+        lambda: now,
     )
 
 
@@ -114,6 +137,8 @@ def kernel_world(namespace: Namespace, tables: KernelTables) -> World:
             f"add element inet {TABLE} {name} {{ {dotted(new)} }}"
         ),
         lambda: namespace.nft("add table inet other"),
+        asyncio.sleep,
+        time.monotonic,
     )
 
 
@@ -215,6 +240,10 @@ OPERATIONS: dict[str, Callable[[World], Awaitable[object]]] = {
     "remove, wrong key length": doing(RemoveElements(NAME, [bytes(8)])),
     "remove one twice": doing(RemoveElements(NAME, [KEY, KEY])),
     "remove none": doing(RemoveElements(NAME, [])),
+    "refresh": doing(RefreshElements(NAME, [KEY])),
+    "refresh, wrong key length": doing(RefreshElements(NAME, [bytes(8)])),
+    "refresh one twice": doing(RefreshElements(NAME, [KEY, KEY])),
+    "refresh none": doing(RefreshElements(NAME, [])),
     "nothing": doing(),
     "replace rules": lambda world: world.plane.replace_rules(ruleset(NAME)),
     "replace rules without sets": lambda world: world.plane.replace_rules(ruleset()),
@@ -264,6 +293,18 @@ EXPECTED: dict[str, dict[str, object]] = {
     "remove, wrong key length": {**dict.fromkeys(STATES, INVALID), "no_table": NO_SUCH, "no_set": NO_SUCH},
     "remove one twice": dict.fromkeys(STATES, NO_SUCH),
     "remove none": dict.fromkeys(STATES, OK),
+    "refresh": {
+        **dict.fromkeys(STATES, CHANGE),
+        "no_table": NO_SUCH,
+        "no_set": NO_SUCH,
+        "element_there": SAME,
+        "set_used_by_rules": SAME,
+        "set_full": FULL,
+        "set_full_element_there": SAME,
+    },
+    "refresh, wrong key length": {**dict.fromkeys(STATES, INVALID), "no_table": NO_SUCH, "no_set": NO_SUCH},
+    "refresh one twice": {**dict.fromkeys(STATES, NO_SUCH), "set_full": FULL},
+    "refresh none": dict.fromkeys(STATES, OK),
     "nothing": dict.fromkeys(STATES, OK),
     "replace rules": {
         **dict.fromkeys(STATES, CHANGE),
@@ -281,7 +322,7 @@ def test_the_table_of_cases_is_complete() -> None:
     assert {operation: set(row) for operation, row in EXPECTED.items()} == {
         operation: set(STATES) for operation in OPERATIONS
     }
-    covered = {"CreateTable", "CreateSet", "DeleteSet", "AddElements", "RemoveElements"}
+    covered = {"CreateTable", "CreateSet", "DeleteSet", "AddElements", "RemoveElements", "RefreshElements"}
     assert {each.__name__ for each in Operation.__args__} == covered  # type: ignore[attr-defined]
     writes = {name for name in vars(Dataplane) if not name.startswith(("_", "read"))}
     writes -= {"watch", "unwatch", "take_changes"}
@@ -327,6 +368,9 @@ REFUSED_LAST: dict[str, Operation] = {
     "add past the capacity": AddElements(NAME, FILLERS),
     "add a wrong length": AddElements(NAME, [bytes(8)]),
     "remove what is not there": RemoveElements(NAME, [bytes(4)]),
+    "refresh a wrong length": RefreshElements(NAME, [bytes(8)]),
+    "refresh one twice": RefreshElements(NAME, [KEY, KEY]),
+    "refresh past the capacity": RefreshElements(NAME, FILLERS),
 }
 
 
@@ -341,6 +385,8 @@ async def test_a_transaction_whose_last_operation_is_refused_changes_nothing(wor
             AddElements("c4_24", [bytes((10, 0, 0, 0))]),
             AddElements(NAME, [OTHER]),
             RemoveElements(NAME, [KEY]),
+            CreateSet(BOUND_NAME, BOUND, 0, LONG_S),
+            RefreshElements(BOUND_NAME, [KEY, OTHER]),
             REFUSED_LAST[refused],
         )
     assert await snapshot(world) == before
@@ -434,14 +480,17 @@ async def test_a_table_without_rules_has_no_fingerprint_and_no_tag(world: World)
 
 MASKS = (
     Mask(4, 8), Mask(4, 32, 32), Mask(4, 24, selector="proto"), Mask(4, 29, 16, "port7"), Mask(6, 16),
-    Mask(6, 48, 128, "port16"), Mask(6, 128, selector="ipsec"), Mask(4, 30, selector="wireguard"),
+    Mask(6, 48, 128, "port16"), Mask(6, 128, selector="ipsec"), Mask(4, 30, selector="wireguard"), BOUND,
+    Mask(6, 56, 48, "ipsec", 0), Mask(4, 32, source_bits=9), Mask(4, 32, 32, "proto", 1),
+    Mask(6, 128, 128, "port7", 16),
 )  # fmt: skip
 
 
 async def test_sets_are_read_back_as_they_were_made(world: World) -> None:
     operations: list[Operation] = [CreateTable()]
-    for count, mask in enumerate(MASKS):
-        operations.append(CreateSet(f"{mask}", mask, 1 << (4 + count)))
+    timeouts = [LONG_S + count if mask.is_bound else 0 for count, mask in enumerate(MASKS)]
+    for count, (mask, timeout_s) in enumerate(zip(MASKS, timeouts, strict=True)):
+        operations.append(CreateSet(f"{mask}", mask, 1 << (4 + count), timeout_s))
         if count:
             keys = [bytes((number,)) * mask.key_length for number in range(count)]
             operations.append(AddElements(f"{mask}", keys))
@@ -449,7 +498,14 @@ async def test_sets_are_read_back_as_they_were_made(world: World) -> None:
     reading = await world.plane.read_table()
     assert sorted(reading.sets, key=lambda item: item.name) == sorted(
         (
-            ObservedSet(f"{mask}", mask.key_length, 1 << (4 + count), True, count if world.tells_counts else None)
+            ObservedSet(
+                f"{mask}",
+                mask.key_length,
+                1 << (4 + count),
+                True,
+                count if world.tells_counts else None,
+                timeouts[count],
+            )
             for count, mask in enumerate(MASKS)
         ),
         key=lambda item: item.name,
@@ -485,6 +541,207 @@ async def test_another_programs_change_raises_the_generation(world: World) -> No
     world.remove_behind(NAME, KEY)
     assert await world.plane.read_generation() == before + 1
     assert await world.keys() == []
+
+
+# -- elements that go by themselves ------------------------------------------------------------------------
+
+
+async def bound_set(world: World, timeout_s: int, *keys: bytes) -> None:
+    create = CreateSet(BOUND_NAME, BOUND, 0, timeout_s)
+    await world.commit(CreateTable(), create, *([AddElements(BOUND_NAME, keys)] if keys else []))
+
+
+async def until(world: World, is_so: Callable[[], Awaitable[bool]]) -> None:
+    for _ in range(PATIENCE):
+        if await is_so():
+            return
+        await world.pass_time(0.05)
+    raise AssertionError("it did not come true")
+
+
+async def is_gone(world: World, key: bytes) -> bool:
+    return key not in await world.keys(BOUND_NAME)
+
+
+async def test_an_element_goes_after_the_timeout_of_its_set_and_nobody_is_told(
+    world: World, notices: asyncio.Event
+) -> None:
+    await set_used_by_rules(world)
+    await bound_set(world, SHORT_S, KEY, OTHER)
+    world.plane.watch(notices.set)
+    before = await world.plane.read_generation()
+    assert await world.keys(BOUND_NAME) == [KEY, OTHER]
+
+    async def are_gone() -> bool:
+        return await world.keys(BOUND_NAME) == []
+
+    await until(world, are_gone)
+    assert await world.keys() == [KEY], "those of sets without a timeout stay"
+    assert await world.plane.read_generation() == before
+    assert world.plane.take_changes() == ForeignChanges()
+
+
+async def test_a_set_is_counted_without_what_went_in_the_end(world: World) -> None:
+    """The kernel counts an element until it is collected, some time after it went."""
+    await bound_set(world, SHORT_S, KEY, OTHER)
+
+    async def says_so() -> bool:
+        (found,) = (await world.plane.read_table()).sets
+        assert found.timeout_s == SHORT_S
+        if not world.tells_counts:
+            assert found.count is None
+            return await world.keys(BOUND_NAME) == []
+        assert found.count in (0, 2)
+        return bool(found.count == 0)
+
+    await until(world, says_so)
+
+
+async def test_a_refreshed_element_outlives_one_that_was_not(world: World) -> None:
+    """A look that came too late to say anything is no look; the test then begins anew."""
+    for _ in range(10):
+        await bound_set(world, SHORT_S, KEY, OTHER)
+        is_late = outlived = False
+        while not (is_late or outlived):
+            await world.commit(RefreshElements(BOUND_NAME, [KEY]))
+            await world.pass_time(0.05)
+            keys, refreshed_at = await world.keys(BOUND_NAME), world.clock()
+            await world.commit(RefreshElements(BOUND_NAME, [KEY]))
+            is_late = world.clock() - refreshed_at > SHORT_S / 2
+            assert is_late or KEY in keys
+            outlived = OTHER not in keys
+        if not is_late:
+            return
+        await world.plane.delete_table()
+    raise AssertionError("this machine never came to look in time")
+
+
+async def test_to_add_an_element_again_leaves_it_the_time_that_it_had(world: World) -> None:
+    """Added again and again it goes nevertheless: then, and not before, adding it is a change."""
+    await bound_set(world, SHORT_S, KEY)
+    before = await world.plane.read_generation()
+
+    async def was_added() -> bool:
+        await world.commit(AddElements(BOUND_NAME, [KEY]))
+        return bool(await world.plane.read_generation() > before)
+
+    await until(world, was_added)
+    assert await world.keys(BOUND_NAME) == [KEY]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_refresh_adds_what_is_absent_and_is_always_a_change(world: World, is_there: bool) -> None:
+    await bound_set(world, LONG_S, *([KEY] if is_there else []))
+    before = await world.plane.read_generation()
+    await world.commit(RefreshElements(BOUND_NAME, [KEY]))
+    assert await world.keys(BOUND_NAME) == [KEY]
+    assert await world.plane.read_generation() == before + 1
+
+
+async def test_a_refresh_adds_what_went_by_itself(world: World) -> None:
+    await bound_set(world, SHORT_S, KEY)
+    await until(world, lambda: is_gone(world, KEY))
+    await world.commit(CreateSet("b4_24", Mask(4, 24, source_bits=0), 0, LONG_S))
+    await world.commit(RefreshElements(BOUND_NAME, [KEY]), RefreshElements("b4_24", [KEY]))
+    assert await world.keys("b4_24") == [KEY]
+    before = await world.plane.read_generation()
+    await world.commit(RefreshElements(BOUND_NAME, [KEY]))
+    assert await world.plane.read_generation() == before + 1
+
+
+async def test_what_went_by_itself_may_be_removed_from_a_set_of_bindings(world: World) -> None:
+    await bound_set(world, SHORT_S, KEY)
+    await until(world, lambda: is_gone(world, KEY))
+    before = await world.plane.read_generation()
+    await world.commit(RemoveElements(BOUND_NAME, [KEY]))
+    assert await world.keys(BOUND_NAME) == []
+    assert await world.plane.read_generation() == before + 1
+
+
+async def test_what_never_was_there_may_be_removed_from_a_set_of_bindings_and_from_no_other(world: World) -> None:
+    await set_empty(world)
+    await bound_set(world, LONG_S, OTHER)
+    await world.commit(RemoveElements(BOUND_NAME, [KEY, OTHER]))
+    assert await world.keys(BOUND_NAME) == []
+    with pytest.raises(OperationRefused) as caught:
+        await world.commit(RemoveElements(BOUND_NAME, [KEY]), RemoveElements(NAME, [KEY]))
+    assert (caught.value.operation, caught.value.errno) == (f"remove elements from {NAME}", errno.ENOENT)
+
+
+@pytest.mark.parametrize("operation", [RefreshElements, RemoveElements])
+async def test_a_key_of_bindings_that_comes_twice_is_refused_and_named(world: World, operation: Any) -> None:
+    await bound_set(world, LONG_S, KEY)
+    with pytest.raises(OperationRefused) as caught:
+        await world.commit(operation(BOUND_NAME, [OTHER, KEY, OTHER]))
+    assert caught.value.errno == errno.ENOENT
+    assert dotted(OTHER) in str(caught.value)
+    assert await world.keys(BOUND_NAME) == [KEY]
+
+
+async def test_a_name_of_bindings_says_nothing_of_a_timeout_and_none_is_not_ours(world: World) -> None:
+    await world.commit(
+        CreateTable(), CreateSet(BOUND_NAME, BOUND, 0), CreateSet(NAME, HOSTS, ROOM, LONG_S)
+    )  # fmt: skip
+    found = {item.name: (item.regular, item.timeout_s) for item in (await world.plane.read_table()).sets}
+    assert found == {BOUND_NAME: (False, 0), NAME: (False, LONG_S)}
+    await world.commit(RemoveElements(BOUND_NAME, [KEY]))
+    with pytest.raises(OperationRefused):
+        await world.commit(RemoveElements(NAME, [KEY]))
+
+
+@pytest.mark.parametrize("count", [1, 4094, 4095, 4096, 9000])
+async def test_many_elements_of_bindings_come_are_refreshed_and_go(world: World, count: int) -> None:
+    """Also where each pass over them takes several messages."""
+    keys = [number.to_bytes(4, "big") for number in range(1, count + 1)]
+    await bound_set(world, LONG_S, *keys[::2])
+    await world.commit(RefreshElements(BOUND_NAME, keys))
+    assert await world.keys(BOUND_NAME) == keys
+    await world.commit(RefreshElements(BOUND_NAME, keys[::-1]))
+    assert await world.keys(BOUND_NAME) == keys
+    await world.commit(RemoveElements(BOUND_NAME, keys[::2]))
+    assert await world.keys(BOUND_NAME) == keys[1::2]
+
+
+async def test_a_listing_of_bindings_that_are_being_refreshed_is_right_or_it_is_interrupted(world: World) -> None:
+    """The kernel's table for them is rebuilt as it grows; a piece of a listing then begins in another order."""
+    keys = [number.to_bytes(4, "big") for number in range(1, 9001)]
+    await bound_set(world, LONG_S)
+    for count in range(500, 9001, 500):
+        await world.commit(RefreshElements(BOUND_NAME, keys[:count]))
+        with suppress(DumpInterrupted):
+            found = [key async for piece in world.plane.read_elements(BOUND_NAME) for key in piece]
+            assert sorted(found) == keys[:count]
+    assert await world.keys(BOUND_NAME) == keys
+
+
+async def test_sets_of_bindings_may_be_looked_into_and_refreshed_meanwhile(world: World) -> None:
+    masks = [mask for mask in MASKS if mask.is_bound]
+    keys = {mask: bytes((7,)) * mask.key_length for mask in masks}
+    await world.commit(
+        CreateTable(),
+        *(CreateSet(str(mask), mask, 0, LONG_S) for mask in masks),
+        *(AddElements(str(mask), [key]) for mask, key in keys.items()),
+    )
+    wanted = compile_ruleset(TABLE, POLICY, {mask: str(mask) for mask in masks}, 1)
+    await world.plane.replace_rules(wanted)
+    before = await world.plane.read_table()
+    await world.commit(*(RefreshElements(str(mask), [key]) for mask, key in keys.items()))
+    after = await world.plane.read_table()
+    assert replace(after, generation=before.generation) == before
+    with pytest.raises(OperationRefused) as caught:
+        await world.commit(DeleteSet(str(masks[0])))
+    assert caught.value.errno == errno.EBUSY
+
+
+async def test_what_another_program_does_to_bindings_is_told_with_its_keys(
+    world: World, notices: asyncio.Event
+) -> None:
+    await bound_set(world, LONG_S, KEY)
+    world.plane.watch(notices.set)
+    world.swap_behind(BOUND_NAME, KEY, OTHER)
+    (commit,) = await hear(world, notices)
+    assert set(commit.elements) == {ElementChange(BOUND_NAME, KEY, False), ElementChange(BOUND_NAME, OTHER, True)}
+    assert not commit.others
 
 
 # -- rules -------------------------------------------------------------------------------------------------
@@ -615,6 +872,9 @@ async def test_what_we_commit_is_never_told(world: World, notices: asyncio.Event
     world.plane.watch(notices.set)
     await world.commit(AddElements(NAME, [KEY]))
     await world.commit(AddElements(NAME, [bytes((10, 2, number, 0)) for number in range(200)]))
+    await world.commit(CreateSet(BOUND_NAME, BOUND, 0, LONG_S), RefreshElements(BOUND_NAME, [KEY]))
+    await world.commit(RefreshElements(BOUND_NAME, [KEY, OTHER]))
+    await world.commit(RemoveElements(BOUND_NAME, [KEY, bytes(4)]))
     await world.plane.replace_rules(ruleset(NAME))
     await world.plane.replace_rules(ruleset())
     await world.commit(RemoveElements(NAME, [KEY]))
@@ -705,6 +965,22 @@ async def test_nft_shows_our_sets_as_addresses_and_ports(tmp_path: Path) -> None
     shown = listing["nftables"][1]["set"]
     assert shown["type"] == ["ipv4_addr", "ipv4_addr", "inet_proto", "inet_service"]
     assert shown["elem"] == [{"concat": ["10.0.0.8", "10.9.0.0", "udp", 51820]}]
+
+
+@pytest.mark.kernel
+async def test_nft_shows_sets_of_bindings_with_source_port_and_timeout(tmp_path: Path) -> None:
+    mask = Mask(4, 32, selector="proto", source_bits=9)
+    key = bytes((100, 64, 0, 1, 17, 0, 0, 0)) + (49280).to_bytes(2, "big") + b"\0\0"
+    with namespace_or_skip() as namespace, kernel_tables(namespace, tmp_path) as tables:
+        create = CreateSet(f"{mask}", mask, 0, LONG_S)
+        await tables.commit(Transaction((CreateTable(), create, AddElements(f"{mask}", [key])), "test"))
+        listing = json.loads(namespace.run(["nft", "--json", "list", "set", "inet", TABLE, f"{mask}"]))
+    shown = listing["nftables"][1]["set"]
+    assert shown["type"] == ["ipv4_addr", "inet_proto", "inet_service"]
+    assert (shown["flags"], shown["timeout"]) == (["timeout"], LONG_S)
+    (element,) = shown["elem"]
+    assert element["elem"]["val"] == {"concat": ["100.64.0.1", "udp", 49280]}
+    assert 0 < element["elem"]["expires"] <= LONG_S
 
 
 @pytest.mark.kernel

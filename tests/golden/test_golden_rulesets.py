@@ -1,13 +1,14 @@
 """A configuration and registrations in, the exact sets and nft text out.
 
-`cases/NAME/` has config.yaml, registrations.ndjson and expected.nft. The sets are made over netlink; they stand as
-comments above the text that `nft -f` gets. After a change that is meant: `pytest tests/golden --update-golden`,
-then read the diff.
+`cases/NAME/` has config.yaml, registrations.ndjson and expected.nft, and where subscribers have addresses
+bindings.ndjson. The sets are made over netlink; they stand as comments above the text that `nft -f` gets. After a
+change that is meant: `pytest tests/golden --update-golden`, then read the diff.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -18,8 +19,8 @@ import pytest
 
 from gatewayd.compile import DesiredSets, compile_ruleset, parse_tag
 from gatewayd.kernel.tables import KernelTables
-from gatewayd.model import format_address
-from gatewayd.model.mask import ANY_PEER, Mask, set_name
+from gatewayd.model import Grant, Prefix, parse_prefix
+from gatewayd.model.mask import ANY_PEER, NOT_BOUND, Mask, describe_key, set_name
 from gatewayd.model.transaction import AddElements, CreateSet, CreateTable, Ruleset, Transaction
 from gatewayd.owner import policy_in_force
 from gatewayd.registry import NdjsonReader
@@ -32,6 +33,7 @@ NOW = 1750000000.0
 """2025-06-15T15:06:40Z, whatever the clock says."""
 EPOCH = 1
 LEAST_CASES = 8
+DEAD_MAN_S = 7200
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +52,17 @@ class Compiled:
     def _describe_sets(self) -> Iterator[str]:
         for mask in self.sets.masks():
             keys = self.sets.keys(mask)
-            yield f"set {self.hooks[mask]}: {key_type(mask)}"
-            yield from (f"  {format_key(mask, key)}" for key in sorted(keys))
+            timeout = f", {DEAD_MAN_S} s" if mask.is_bound else ""
+            yield f"set {self.hooks[mask]}: {key_type(mask)}{timeout}"
+            yield from (f"  {describe_key(self.hooks[mask], key)}" for key in sorted(keys))
         yield from (f"not programmed: {id}: {reason}" for id, reason in sorted(self.sets.unprogrammed().items()))
         yield f"{len(self.hooks)} sets, {self.sets.count()} elements"
 
     def transaction(self) -> Transaction:
-        create = [CreateSet(name, mask, 1024) for mask, name in self.hooks.items()]
+        create = [
+            CreateSet(name, mask, 0, DEAD_MAN_S) if mask.is_bound else CreateSet(name, mask, 1024)
+            for mask, name in self.hooks.items()
+        ]
         add = [AddElements(name, sorted(self.sets.keys(mask))) for mask, name in self.hooks.items()]
         return Transaction((CreateTable(), *create, *add), "golden")
 
@@ -68,30 +74,37 @@ def compile_case(name: str) -> Compiled:
     reader.feed((case / "registrations.ndjson").read_bytes())
     reader.finish()
     assert reader.rejections == []
+    places = read_bindings(case / "bindings.ndjson")
     sets = DesiredSets()
     for registration in reader.registrations.values():
         if registration.is_effective(NOW):
             sets.add(registration)
+            for prefix, ports in places.get(registration.subscriber, ()):
+                sets.add(Grant(registration, prefix, ports))
     hooks = {mask: set_name(mask, 0) for mask in sets.masks()}
     table = settings.kernel.table
     return Compiled(table, sets, hooks, compile_ruleset(table, policy_in_force(settings, NOW), hooks, EPOCH))
 
 
+Place = tuple[Prefix, tuple[int, int] | None]
+
+
+def read_bindings(path: Path) -> dict[bytes | None, list[Place]]:
+    """By subscriber: where it is. None of all where there is no such file."""
+    places: dict[bytes | None, list[Place]] = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        held = json.loads(line)
+        subscriber = bytes.fromhex(held["subscriber"].removeprefix("hmac-sha256:"))
+        ports = tuple(held["ports"]) if "ports" in held else None
+        places.setdefault(subscriber, []).append((parse_prefix(held["prefix"]), ports))
+    return places
+
+
 def key_type(mask: Mask) -> str:
     address = "ipv4_addr" if mask.family == 4 else "ipv6_addr"
     parts = [address] if mask.peer_length == ANY_PEER else [address, address]
-    return " . ".join(parts + ["inet_proto"] * mask.has_protocol + ["inet_service"] * (mask.port_length > 0))
-
-
-def format_key(mask: Mask, key: bytes) -> str:
-    width = 4 if mask.family == 4 else 16
-    size = width if mask.peer_length == ANY_PEER else 2 * width
-    parts = [format_address(key[at : at + width]) for at in range(0, size, width)]
-    if mask.has_protocol:
-        parts.append(str(key[size]))
-    if mask.port_length:
-        parts.append(str(int.from_bytes(key[size + 4 : size + 6], "big")))
-    return " . ".join(parts)
+    ports = (mask.port_length > 0) + (mask.source_bits > 0)
+    return " . ".join(parts + ["inet_proto"] * mask.has_protocol + ["inet_service"] * ports)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -117,6 +130,17 @@ def test_every_kind_of_mask_is_among_the_cases() -> None:
     selectors = ("", "proto", "port16", "port<16", "ipsec", "wireguard", "openvpn", "pptp", "l2tp")
     wanted = {(family, peers, each) for family in (4, 6) for peers in (False, True) for each in selectors}
     assert wanted <= kinds.keys()
+
+
+def test_every_kind_of_mask_of_bindings_is_among_the_cases() -> None:
+    masks = [mask for name in NAMES for mask in compile_case(name).hooks]
+    kinds = {(mask.family, mask.source_bits, mask.selector) for mask in masks if mask.is_bound}
+    assert {(4, 0, ""), (6, 0, ""), (4, 5, ""), (4, 0, "proto"), (4, 0, "port16"), (6, 0, "port16")} <= kinds
+    assert {(4, 16, "proto"), (4, 1, "port16"), (4, 14, "port16"), (4, 1, "proto")} <= kinds
+    for bundle in ("ipsec", "wireguard", "openvpn", "pptp", "l2tp"):
+        assert {(4, 0, bundle), (6, 0, bundle), (4, 5, bundle)} <= kinds
+    assert any(mask.is_bound and mask.peer_length != ANY_PEER and mask.source_bits == 7 for mask in masks)
+    assert any(mask.source_bits == NOT_BOUND for mask in masks)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gatewayd.allowlist import Allowlist, Radix, Schedule, decide, matching_registrations, registered_by
-from gatewayd.model import Flow, Prefix, Registration, Service
+from gatewayd.model import Binding, Flow, Prefix, Registration, Service
 from tests.support.strategies import (
     addresses,
     flows,
@@ -116,6 +116,12 @@ def test_the_hot_path_names_the_same_registrations_through_any_index(
     class Scan:
         def covering(self, address: bytes) -> list[Registration]:
             return [each for each in held if any(scan_covers(prefix, address) for prefix in each.clients)]
+
+        def bindings_at(self, address: bytes) -> list[Binding]:
+            return []
+
+        def registrations_of(self, subscriber: bytes) -> list[Registration]:
+            return []
 
     expected = scan(held, flow, now)
     assert ids_of(allowlist_of(held).matching(flow, now)) == expected

@@ -3,7 +3,8 @@
 A *world* is some registrations and a scope, armed in mode reject, drawn from the universe of
 tests/support/strategies.py by a seed: there hypothesis would draw mostly worlds in which everything passes, and it
 cannot shrink against a kernel. Customers are 10.0.0.0/16 and 2001:db8::/48, the internet is the rest; registered
-prefixes lie on both sides and across, and flows start on either side.
+prefixes lie on both sides and across, and flows start on either side. A *bound world* has subscribers as well, who
+have addresses, prefixes and port blocks on both sides.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import count, product
 from math import inf
 from random import Random
 
+import msgspec
 import pytest
 
 from gatewayd.allowlist import Allowlist, decide, matching_registrations
@@ -28,9 +30,11 @@ from gatewayd.demo.lab import Lab, Side
 from gatewayd.demo.traffic import Outcome, probe
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model import (
+    Binding,
     Decision,
     Family,
     Flow,
+    Grant,
     Prefix,
     Registration,
     Service,
@@ -49,6 +53,7 @@ from gatewayd.reconcile import Reconciler
 pytestmark = pytest.mark.kernel
 
 TABLE = "gatewayd"
+DEAD_MAN_S = 7200
 NOW = 5.0
 """Windows open and close at it."""
 EVERYTHING = parse_services(["tcp", "udp", "esp", "ah", "gre"])
@@ -97,14 +102,17 @@ class Attempt:
 class World:
     """Registrations in an allowlist, and the policy that is armed."""
 
-    def __init__(self, some: Sequence[Registration], policy: Policy) -> None:
+    def __init__(self, some: Sequence[Registration], policy: Policy, bindings: Sequence[Binding] = ()) -> None:
         self.policy = policy
         self.allowlist = Allowlist()
         for registration in some:
             self.allowlist.upsert(registration)
+        for binding in bindings:
+            self.allowlist.bind(binding)
 
-    def effective(self) -> list[Registration]:
-        return [each for each in self.allowlist if each.is_effective(NOW)]
+    def effective(self) -> list[Registration | Grant]:
+        some = [each for each in self.allowlist if each.is_effective(NOW)]
+        return [*some, *(grant for each in some for grant in self.allowlist.grants_of(each))]
 
     def decision(self, flow: Flow) -> Decision:
         decision = decide(self.allowlist, self.policy.scope, flow, NOW)
@@ -162,7 +170,12 @@ async def program(tables: KernelTables, world: World) -> None:
         sets.add(each)
     assert sets.unprogrammed() == {}
     names = {mask: set_name(mask, 0) for mask in sets.masks()}
-    create = [CreateSet(name, mask, max(16, len(sets.keys(mask)))) for mask, name in names.items()]
+    create = [
+        CreateSet(name, mask, 0, DEAD_MAN_S)
+        if mask.is_bound
+        else CreateSet(name, mask, max(16, len(sets.keys(mask))))
+        for mask, name in names.items()
+    ]
     add = [AddElements(name, sorted(sets.keys(mask))) for mask, name in names.items()]
     await tables.commit(Transaction((CreateTable(), *create, *add), "world"))
     await tables.replace_rules(compile_ruleset(TABLE, world.policy, names, 1))
@@ -263,9 +276,93 @@ def test_the_worlds_leave_flows_of_every_kind_registered_unregistered_and_out_of
     assert {kind for kind in wanted if kinds[kind] < 5} == set()
 
 
-@pytest.mark.parametrize("seed", range(WORLDS))
-def test_the_kernel_passes_what_is_registered_or_out_of_scope_and_rejects_the_rest(lab: Lab, seed: int) -> None:
-    world, attempts = draw_world(seed)
+BLOCKS = ((0, 32767), (32768, 65535), (0, 65535), (16384, 49151), (16383, 49152), (8192, 57343))
+BOUND_LENGTHS: dict[Family, tuple[int, ...]] = {4: (24, 30, 32, 32, 32), 6: (48, 63, 64, 64, 128)}
+BOUND_WORLDS = 24
+SUBSCRIBERS_A_WORLD = 12
+
+
+def draw_binding(random: Random, subscriber: bytes) -> Binding:
+    family: Family = random.choice((4, 4, 6))
+    length = random.choice(BOUND_LENGTHS[family])
+    prefix = Prefix(mask_address(random.choice(INSIDE[family] + OUTSIDE[family]), length), length)
+    ports = random.choice(BLOCKS) if prefix.length == 32 and random.random() < 0.8 else None
+    return Binding(
+        subscriber=subscriber, prefix=prefix, ports=ports, since_s=1.0, confirmed_s=1.0, nas="bras-1", session="s-1"
+    )
+
+
+def draw_subscribed(random: Random, number: int) -> Registration:
+    """Most of a subscriber alone, some with clients of their own beside."""
+    drawn = draw_registration(random, number)
+    clients = drawn.clients if random.random() < 0.2 else ()
+    words = random.sample(SERVICE_WORDS, random.choice((0, 0, 1, 2, 3)))
+    return Registration(
+        drawn.id, "freelancer", drawn.status, clients, bytes((number % SUBSCRIBERS_A_WORLD,)) * 32,
+        drawn.peers, parse_services(words), drawn.valid_from_s, drawn.valid_until_s,
+    )  # fmt: skip
+
+
+def with_source_ports(random: Random, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """The same from source ports all over; those of two attempts differ."""
+    ports = iter(random.sample(range(1024, 65536), len(attempts)))
+    return [
+        replace(each, flow=msgspec.structs.replace(each.flow, source_port=next(ports)))
+        if each.flow.protocol in (UDP, TCP)
+        else each
+        for each in attempts
+    ]
+
+
+def draw_bound_world(seed: int) -> tuple[World, list[Attempt]]:
+    random = Random(1000 + seed)
+    some = [
+        *(draw_subscribed(random, number) for number in range(15)),
+        *(draw_registration(random, number) for number in range(15, 20)),
+    ]
+    bindings = [
+        draw_binding(random, bytes((number,)) * 32)
+        for number in range(SUBSCRIBERS_A_WORLD + 3)
+        for _ in range(random.choice((0, 1, 1, 2, 3)))
+    ]
+    world = World(some, reject_policy(), bindings)
+    return world, with_source_ports(random, draw_attempts(random))
+
+
+def test_the_bound_worlds_leave_flows_of_every_kind_registered_by_a_binding_alone_and_others_not() -> None:
+    kinds: Counter[object] = Counter()
+    for world, attempts in map(draw_bound_world, range(BOUND_WORLDS)):
+        bare = World(list(world.allowlist), world.policy)
+        for each in attempts:
+            flow, word = each.flow, world.decision(each.flow).word
+            by_binding = word == "registered" and bare.decision(flow).word == "unregistered"
+            at = world.allowlist.bindings_at(flow.source)
+            through = world.decision(flow).bindings
+            blocks = bool(through) and all(binding.ports is not None for binding in through)
+            shares = any(binding.ports is not None for binding in at)
+            inbound = bool(world.allowlist.bindings_at(flow.destination))
+            kinds["by binding", len(flow.source), flow.protocol, each.start] += by_binding
+            kinds["by block", flow.protocol] += by_binding and blocks
+            kinds["not from a block", flow.protocol] += word == "unregistered" and shares
+            kinds["not inbound", len(flow.source)] += word == "unregistered" and inbound
+    protocols = (UDP, TCP, ESP, AH, GRE)
+    wanted: set[object] = set(product(("by binding",), (4, 16), protocols, SIDES))
+    wanted |= set(product(("by block",), (UDP, TCP)))
+    wanted |= set(product(("not from a block",), protocols)) | set(product(("not inbound",), (4, 16)))
+    assert {kind for kind in wanted if kinds[kind] < 3} == set()
+    assert not any(kinds["by block", protocol] for protocol in (ESP, AH, GRE))
+
+
+WORLDS_BY_NAME = [pytest.param(draw_world, seed, id=f"{seed}") for seed in range(WORLDS)] + [
+    pytest.param(draw_bound_world, seed, id=f"bound-{seed}") for seed in range(BOUND_WORLDS)
+]
+
+
+@pytest.mark.parametrize(("draw", "seed"), WORLDS_BY_NAME)
+def test_the_kernel_passes_what_is_registered_or_out_of_scope_and_rejects_the_rest(
+    lab: Lab, draw: Callable[[int], tuple[World, list[Attempt]]], seed: int
+) -> None:
+    world, attempts = draw(seed)
     expected = {attempt: world.passes(attempt.flow) for attempt in attempts}
 
     async def run() -> None:
@@ -284,16 +381,21 @@ def test_the_kernel_passes_what_is_registered_or_out_of_scope_and_rejects_the_re
     asyncio.run(run())
 
 
-def test_from_world_to_world_the_reconciler_leaves_the_kernel_saying_what_the_last_one_says(lab: Lab) -> None:
+@pytest.mark.parametrize("draw", [draw_world, draw_bound_world])
+def test_from_world_to_world_the_reconciler_leaves_the_kernel_saying_what_the_last_one_says(
+    lab: Lab, draw: Callable[[int], tuple[World, list[Attempt]]]
+) -> None:
     async def run() -> None:
         tables = KernelTables.open(TABLE)
         await tables.delete_table()
         settled = asyncio.Event()
         reconciler = Reconciler(tables, TABLE, clock=time.time, stopwatch=time.monotonic, on_settled=settled.set)
+        # Those of a world stay in use until the timer: there are two worlds' masks at a time, and more.
+        reconciler.picture.desired = DesiredSets(most_masks=2048)
         task = asyncio.create_task(reconciler.run())
-        held: list[Registration] = []
+        held: list[Registration | Grant] = []
         try:
-            for world, attempts in map(draw_world, range(WORLDS, WORLDS + 6)):
+            for world, attempts in map(draw, range(WORLDS, WORLDS + 6)):
                 before, held = held, world.effective()
                 for each in held:
                     reconciler.add(each)
@@ -305,6 +407,7 @@ def test_from_world_to_world_the_reconciler_leaves_the_kernel_saying_what_the_la
                     while reconciler.unready() or reconciler.picture.count_surplus():
                         await settled.wait()
                         settled.clear()
+                assert reconciler.picture.desired.unprogrammed() == {}
                 forget_connections()
                 expected = {attempt: world.passes(attempt.flow) for attempt in attempts}
                 assert complaints(lab, attempts, expected, world) == []

@@ -20,7 +20,10 @@ class FakeConntrack:
     def __init__(self) -> None:
         self.connections: dict[bytes, ConnectionEvent] = {}
         self.dumps: list[tuple[int, int]] = []
+        self.sources: list[bytes | None] = []
         self.changes: list[tuple[frozenset[bytes], int, int]] = []
+        self.patience_s = 0.0
+        """How long a dump takes, by the loop's time."""
         self.before_dump: Callable[[], None] = lambda: None
         self.after_first_batch: Callable[[], None] = lambda: None
         self.before_change: Callable[[], None] = lambda: None
@@ -38,11 +41,18 @@ class FakeConntrack:
         return self.connections[tuple_of(flow)].mark
 
     async def dump(
-        self, *, mark: int, mask: int, family: int = AF_UNSPEC
+        self, *, mark: int, mask: int, family: int = AF_UNSPEC, source: bytes | None = None
     ) -> AsyncGenerator[list[ConnectionEvent], None]:
         self.dumps.append((mark, mask))
+        self.sources.append(source)
         self.before_dump()
-        chosen = [event for event in self.connections.values() if event.mark & mask == mark]
+        if self.patience_s:
+            await asyncio.sleep(self.patience_s)
+        chosen = [
+            event
+            for event in self.connections.values()
+            if event.mark & mask == mark and source in (None, event.flow.source)
+        ]
         for start in range(0, len(chosen), BATCH):
             await asyncio.sleep(0)
             yield chosen[start : start + BATCH]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -12,6 +12,17 @@ import msgspec
 
 from gatewayd.allowlist import Allowlist, decide
 from gatewayd.api.app import ApiServer
+from gatewayd.api.subscriber_views import (
+    BindingPage,
+    BindingView,
+    JournalView,
+    ListenerView,
+    RefusedSourceView,
+    ResponseTimesView,
+    SubscribersView,
+    binding_view,
+    bound_view,
+)
 from gatewayd.api.views import (
     AggregateView,
     CounterView,
@@ -34,7 +45,9 @@ from gatewayd.api.views import (
     registration_view,
 )
 from gatewayd.errors import SerialNotHeld
-from gatewayd.model import Flow, Registration, Status, parse_address, parse_prefix, parse_services
+from gatewayd.model import Binding, Flow, Prefix, Registration, Status, parse_address, parse_prefix, parse_services
+from gatewayd.model.accounting import AccountingEvent, NasProfile
+from gatewayd.subscribers.session_list import end_event, entry_event
 
 NOW = 1_730_689_200.0  # 2024-11-04T03:00:00Z
 
@@ -189,8 +202,95 @@ GUARDED = msgspec.structs.replace(
 """The kernel has everything, and the registry needs somebody to look at it."""
 
 
+PEPPER = b"a pepper for the tests of today"
+
+MOBILE = msgspec.structs.replace(FREELANCER, id="PK-2024-000300", status="active", subscriber=b"\xd2" * 32)
+HOME = Binding(
+    subscriber=b"\xd2" * 32,
+    prefix=parse_prefix("10.1.2.3/32"),
+    since_s=NOW - 7200,
+    confirmed_s=NOW - 12,
+    nas="bng-1",
+    session="8a01",
+)
+SHARED = Binding(
+    subscriber=b"\xd2" * 32,
+    prefix=parse_prefix("192.0.2.77/32"),
+    ports=(1024, 2047),
+    since_s=NOW - 90000,
+    confirmed_s=NOW - 3600,
+    nas="cgn-2",
+    session="s-77",
+    is_restored=True,
+)
+
+SUBSCRIBED = msgspec.structs.replace(
+    PEACE,
+    subscribers=SubscribersView(
+        sessions=31000,
+        bindings=412,
+        counts={"starts": 900, "expired": 3},
+        refreshed=1200,
+        tombstones=14,
+        journal=JournalView(groups=400, rows=1500, write_seconds=0.8, longest_write_seconds=0.02),
+        listener=ListenerView(
+            addresses=("0.0.0.0:1813",),
+            requests=1000,
+            status_server=60,
+            duplicates=9,
+            events=930,
+            unusable={"no_session": 1},
+            responses=1000,
+        ),
+    ),
+)
+"""With a section `subscribers`, and all is well."""
+
+DEAF = msgspec.structs.replace(
+    PEACE,
+    subscribers=SubscribersView(
+        sessions=1,
+        bindings=1,
+        restored=1,
+        unanswered=2,
+        conflicting=6,
+        tombstones_lost=5,
+        journal=JournalView(
+            state="suspended",
+            suspended_for="OperationalError: database or disk is full",
+            last_error="OperationalError: database or disk is full",
+            waiting=1,
+            waiting_rows=7,
+            failures=4,
+            refused=2,
+            skipped=1,
+            set_aside=1,
+        ),
+        listener=ListenerView(
+            addresses=("0.0.0.0:1813", "[::]:1813"),
+            requests=53,
+            unknown_client=30,
+            rejected={"bad_authenticator": 15, "malformed": 5},
+            left_out={"address_hint": 2},
+            pending_duplicates=3,
+            unsent=1,
+            receive_errors=1,
+            kernel_drops=8,
+            most_refused=(
+                RefusedSourceView("192.0.2.9", 30, {"unknown_client": 30}),
+                RefusedSourceView("2001:db8::9", 20, {"malformed": 5, "bad_authenticator": 15}),
+            ),
+        ),
+    ),
+)
+"""Nothing that anybody sends is believed, and the disk is full."""
+
+RESPONSE_TIMES = ResponseTimesView(((0.001, 900), (0.01, 80)), 10, 1.5)
+
+
 class FakeQueries:
-    """Answers as a daemon would that holds BANK and FREELANCER; every answer may be replaced."""
+    """Answers as a daemon would that holds BANK, FREELANCER and, bound to HOME and SHARED, MOBILE; every answer may
+    be replaced. `told`: what came of PUT and DELETE, with the session `8a01` of `bng-1` alone known."""
 
     def __init__(self) -> None:
         self.dead: str | None = None
@@ -201,9 +301,19 @@ class FakeQueries:
         self.held_serial: int | None = 17
         self.failure: Exception | None = None
         self.asked: list[object] = []
+        self.has_subscribers = True
+        self.told: list[AccountingEvent] = []
+        self.profile = NasProfile(country_code="92")
+        self.bound = [HOME, SHARED]
         self.allowlist = Allowlist()
         for registration in (BANK, FREELANCER):
             self.allowlist.upsert(registration)
+
+    def bind(self) -> None:
+        """MOBILE is registered too, and at its addresses."""
+        self.allowlist.upsert(MOBILE)
+        for binding in self.bound:
+            self.allowlist.bind(binding)
 
     def is_alive(self) -> str | None:
         return self.dead
@@ -217,13 +327,16 @@ class FakeQueries:
         return self.view
 
     def metrics(self) -> MetricsView:
-        return MetricsView(self.view, 0.001, 0.02, 0.5, 144)
+        return MetricsView(self.view, 0.001, 0.02, 0.5, 144, RESPONSE_TIMES)
 
     def explain(self, flow: Flow) -> ExplainView:
         self.asked.append(flow)
         decision = decide(self.allowlist, parse_services(["ipsec", "wireguard"]), flow, NOW)
         in_kernel = self.in_kernel if decision.word == "registered" else None
-        return explain_view(flow, decision, mode=self.view.mode, canary=None, in_kernel=in_kernel)
+        bindings = tuple(bound_view(each, NOW) for each in decision.bindings)
+        return explain_view(
+            flow, decision, mode=self.view.mode, canary=None, in_kernel=in_kernel, bindings=bindings
+        )
 
     def registrations(
         self, category: str | None, status: Status | None, text: str | None, offset: int, limit: int
@@ -246,6 +359,37 @@ class FakeQueries:
         flows = live_flows() if registration_id in (None, BANK.id) else ()
         return FlowPage(len(flows), offset, flows[offset : offset + limit])
 
+    def bindings(
+        self, registration_id: str | None, prefix: Prefix | None, offset: int, limit: int
+    ) -> BindingPage | None:
+        self.asked.append((registration_id, prefix, offset, limit))
+        if not self.has_subscribers:
+            return None
+        found = [
+            each for each in self.bound if prefix in (None, each.prefix) and registration_id in (None, MOBILE.id)
+        ]
+        return BindingPage(len(found), offset, tuple(map(self._binding_view, found[offset : offset + limit])))
+
+    async def put_bindings(self, entries: Sequence[object]) -> Mapping[str, object] | None:
+        if not self.has_subscribers:
+            return None
+        if self.failure is not None:
+            raise self.failure
+        events = [
+            entry_event(each, pepper=PEPPER, profile_of=lambda _: self.profile, now_s=NOW) for each in entries
+        ]
+        self.told += events
+        return {"sessions": len(events), "passed_over": {}}
+
+    async def delete_binding(self, nas: object, session: object, at: object) -> Mapping[str, object] | None:
+        if not self.has_subscribers:
+            return None
+        if self.failure is not None:
+            raise self.failure
+        event = end_event(nas, session, NOW, at)
+        self.told.append(event)
+        return {"sessions": int((event.nas, event.session) == (HOME.nas, HOME.session))}
+
     async def sync(self) -> Mapping[str, object]:
         if self.failure is not None:
             raise self.failure
@@ -257,6 +401,9 @@ class FakeQueries:
             raise SerialNotHeld(serial, self.held_serial)
         self.held_serial = None
         return {"serial": serial, "released": {"national": 1204}}
+
+    def _binding_view(self, binding: Binding) -> BindingView:
+        return binding_view(binding, NOW, registrations=(MOBILE.id,), in_kernel=self.in_kernel)
 
     def _registration_view(self, registration: Registration) -> RegistrationView:
         return registration_view(

@@ -27,26 +27,33 @@ MAY_IMPORT: dict[str, str] = {
     "settings": "errors model",
     "registry": "gatewayd errors model settings log",
     "allowlist": "model",
-    "subscribers": "errors model",
+    "subscribers": "errors log model settings",
     "compile": "model",
     "reconcile": "errors log model compile",
     "kernel": "errors model compile",
     "watch": "errors model kernel",
     "api": "errors log model",
     "sweep": "errors log model kernel",
+    "effective": "log model allowlist compile reconcile sweep",
+    "bindings": "log model subscribers effective",
+    "subscriber_service": "errors log model settings subscribers effective bindings",
     "source_facts": "model registry",
     "runners": "errors settings registry",
-    "owner": "errors log model settings registry allowlist reconcile kernel watch sweep source_facts",
-    "answers": "gatewayd errors model registry allowlist compile watch api source_facts runners owner",
-    "daemon": "gatewayd errors log notify model settings registry reconcile kernel watch api owner answers runners",
+    "owner": "errors log model settings registry allowlist reconcile kernel watch sweep effective source_facts",
+    "subscriber_answers": "errors model allowlist subscribers api bindings owner",
+    "answers": "gatewayd errors model registry allowlist compile watch api source_facts runners owner"
+    " subscriber_answers",
+    "daemon": "gatewayd errors log notify model settings registry reconcile kernel watch api owner answers runners"
+    " subscriber_service subscriber_answers",
     "demo": "errors model registry",
-    "cli": "gatewayd errors model settings registry compile reconcile kernel api owner daemon demo runners",
+    "cli": "gatewayd errors model settings registry compile reconcile kernel subscribers api owner daemon demo"
+    " runners",
     "__main__": "cli",
 }
 
 PURE = """
     gatewayd errors
-    model model.accounting model.binding model.flow model.foreign model.mask model.msisdn model.policy
+    model model.accounting model.binding model.flow model.foreign model.grant model.mask model.msisdn model.policy
     model.prefix model.registration model.service model.transaction
     settings.load settings.model settings.readers settings.restart settings.schema settings.tree settings.values
     registry.feed registry.feed_answer registry.feed_files registry.feed_outcome registry.feed_plan
@@ -55,17 +62,21 @@ PURE = """
     registry.prefixes registry.reading registry.record registry.staleness
     registry.authoring registry.authoring.canonical registry.authoring.layout registry.authoring.readers
     registry.authoring.schema
-    allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule
+    allowlist allowlist.allowlist allowlist.bound allowlist.match allowlist.radix allowlist.schedule
     subscribers subscribers.accounting subscribers.addresses subscribers.attributes subscribers.identity
-    subscribers.packet subscribers.ports
+    subscribers.clients subscribers.journal_rows subscribers.packet subscribers.ports subscribers.refusals
+    subscribers.responses subscribers.restoring subscribers.roster subscribers.row_changes
+    subscribers.session_list
     subscribers.changes subscribers.expiry subscribers.naming subscribers.ownership subscribers.session
     subscribers.sessions subscribers.terms subscribers.tombstones
     compile compile.canary compile.desired compile.keys compile.masks compile.ruleset
-    reconcile.dataplane reconcile.forecast reconcile.generations reconcile.missing reconcile.picture
+    reconcile.dataplane reconcile.dead_man reconcile.forecast reconcile.generations reconcile.missing
+    reconcile.picture
     reconcile.steps reconcile.tally
     kernel kernel.attributes kernel.conntrack_codec kernel.fake kernel.notices_codec kernel.tables_codec
     watch watch.aggregate watch.attribute watch.decode watch.event_filter
-    api api.metrics api.parameters api.queries api.views
+    api api.bodies api.families api.metrics api.parameters api.queries api.subscriber_metrics
+    api.subscriber_views api.times api.views
     demo demo.packets demo.world
 """
 """No clock, file, socket, process, randomness or environment; takes `now` and bytes as arguments. A package whose
@@ -80,16 +91,20 @@ IO = """
     registry.authoring.database registry.authoring.disk registry.authoring.importing
     registry.authoring.publishing registry.authoring.serving
     reconcile reconcile.loop reconcile.verify
+    subscribers.core_dumps subscribers.journal subscribers.journal_file subscribers.listener
+    subscribers.secret_files
     kernel.conntrack kernel.event_socket kernel.netlink kernel.nft kernel.notices kernel.tables
     watch.source
     api.app
-    demo.announced demo.cast demo.gateway demo.handshake demo.keep demo.lab demo.namespace demo.registry
-    demo.registry_acts demo.scenario demo.stage demo.stream demo.tap demo.traffic
+    demo.announced demo.cast demo.gateway demo.handshake demo.keep demo.lab demo.namespace demo.nas demo.registry
+    demo.registry_acts demo.scenario demo.stage demo.stream demo.subscriber_acts demo.tap demo.traffic
 """
 
 COMPOSITION = """
-    sweep source_facts runners owner answers daemon __main__
-    cli cli.accept cli.check cli.client cli.demo cli.explain cli.flows cli.output cli.plan cli.registrations
+    sweep effective bindings subscriber_service subscriber_answers source_facts runners owner answers daemon
+    __main__
+    cli cli.accept cli.bindings cli.check cli.client cli.demo cli.explain cli.flows cli.output cli.plan
+    cli.registrations
     cli.registry cli.registry_authoring cli.registry_progress cli.registry_publish cli.run cli.status cli.sync
     cli.teardown
 """
@@ -109,8 +124,8 @@ THIRD_PARTY: dict[str, str] = {
     "click": "cli.*",
     "joserfc": "registry.notification",
     "msgspec": "*",
-    "prometheus_client": "api.metrics api.app",
-    "pyrad": "subscribers.packet",
+    "prometheus_client": "api.families api.metrics api.subscriber_metrics api.app",
+    "pyrad": "subscribers.packet demo.nas",
     "pyroute2": "kernel.* demo.*",
     "pytricia": "allowlist.radix",
     "rich": "cli.* demo.*",

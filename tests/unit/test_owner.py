@@ -400,7 +400,7 @@ def test_a_registered_flow_that_the_kernel_did_not_know_is_admitted_ahead_of_all
             before = len(it.written)
             # One turn: all are desired, none is written yet.
             for each in [*others, BANK]:
-                it.owner._upsert(each, time.clock())
+                it.owner.effective.upsert(each, time.clock())
             it.owner.on_packets([packet_event(late)])
             await it.settled()
             first = next(
@@ -499,7 +499,7 @@ def test_what_waits_for_late_admission_is_bounded(time, monkeypatch):
             await it.read("national", HOUSE)
             await it.settled()
             it.refuse_writes = True
-            it.owner._upsert(BANK, time.clock())
+            it.owner.effective.upsert(BANK, time.clock())
             late = [flow("39.32.0.5", port=port) for port in range(40000, 40050)]
             for each in late:
                 conntrack.put(each, it.judged())

@@ -9,7 +9,8 @@ import pytest
 
 from gatewayd.errors import DumpInterrupted, OperationRefused, ReplyMissing
 from gatewayd.model import Flow, Registration
-from gatewayd.sweep import RETRY_S, Sweeper
+from gatewayd.model.prefix import Prefix
+from gatewayd.sweep import LONGEST_UNBOUND_S, MOST_BOUND, REST, RETRY_S, Sweeper
 from gatewayd.watch.attribute import Attribution
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.manual_clock import Time, until
@@ -454,3 +455,98 @@ def test_it_ends_when_cancelled_wherever_it_is(time):
                 await task
 
     time.run(scenario())
+
+
+# -- addresses that subscribers have for a while -------------------------------------------------------------------
+
+
+def test_the_flows_of_an_address_that_was_bound_are_asked_for_alone(time):
+    early, stranger = flow("39.32.0.1"), flow("39.40.9.9")
+
+    async def scenario(it: Sweeping) -> None:
+        it.conntrack.put(early, JUDGED | OTHERS)
+        it.conntrack.put(stranger, JUDGED)
+        it.conntrack.sources.clear()
+        it.registered.add(early.source)
+        it.sweeper.note_bound(Prefix(early.source, 32))
+        await it.settle()
+        assert it.conntrack.mark_of(early) == OTHERS
+        assert it.conntrack.mark_of(stranger) == JUDGED
+        assert it.conntrack.sources == [early.source]
+
+    sweep(time, scenario)
+
+
+@pytest.mark.parametrize("count", [1, MOST_BOUND + 1])
+def test_where_a_prefix_or_many_addresses_were_bound_all_that_were_judged_are_gone_through(time, count):
+    early = flow("39.32.0.1")
+
+    async def scenario(it: Sweeping) -> None:
+        it.conntrack.put(early, JUDGED)
+        it.conntrack.sources.clear()
+        it.registered.add(early.source)
+        for number in range(count):
+            length = 32 if count > 1 else 24
+            it.sweeper.note_bound(Prefix(bytes((39, 32, number, 1 if count > 1 else 0)), length))
+        await it.settle()
+        assert it.conntrack.mark_of(early) == 0
+        assert it.conntrack.sources == [None]
+
+    sweep(time, scenario)
+
+
+def test_flows_of_an_address_that_was_lost_begin_to_drain_in_a_while(time):
+    """Many go in a second, and each survey goes through all registered flows: they wait for one another."""
+    mine = flow("39.32.0.1")
+
+    async def scenario(it: Sweeping) -> None:
+        it.conntrack.put(mine, REGISTERED)
+        for _ in range(5):
+            it.sweeper.note_unbound()
+            await it.settle()
+        assert it.conntrack.dumps == []
+        await asyncio.sleep(LONGEST_UNBOUND_S + 1)
+        assert len(it.conntrack.dumps) == 1
+        assert it.conntrack.mark_of(mine) == REGISTERED
+        await asyncio.sleep(600)
+        assert it.conntrack.mark_of(mine) == 0
+
+    sweep(time, scenario, drain_s=600)
+
+
+def test_without_a_drain_an_address_that_was_lost_is_looked_at_as_soon_as_the_kernel_has_it(time):
+    mine = flow("39.32.0.1")
+
+    async def scenario(it: Sweeping) -> None:
+        it.conntrack.put(mine, REGISTERED)
+        it.sweeper.note_unbound()
+        await it.settle()
+        assert it.conntrack.mark_of(mine) == 0
+
+    sweep(time, scenario, drain_s=0)
+
+
+def test_after_a_search_it_rests_and_late_admissions_do_not_wait_for_that(time):
+    early, late = flow("39.32.0.1"), flow("39.32.0.2")
+
+    async def scenario(it: Sweeping) -> None:
+        it.conntrack.put(early, JUDGED)
+        it.conntrack.put(late, JUDGED)
+        it.conntrack.patience_s = 1.0
+        it.registered.update((early.source, late.source))
+        it.sweeper.note_bound(Prefix(late.source, 32))
+        await it.settle()
+        await asyncio.sleep(2)
+        it.conntrack.patience_s = 0.0
+        it.conntrack.dumps.clear()
+        it.sweeper.note_bound(Prefix(early.source, 32))
+        await it.settle()
+        assert it.conntrack.dumps == []
+        it.conntrack.put(late, JUDGED)
+        it.sweeper.note_late(late, in_kernel=True)
+        await asyncio.sleep(0.01)
+        assert it.conntrack.mark_of(late) == 0
+        await asyncio.sleep(REST * 2)
+        assert it.conntrack.mark_of(early) == 0
+
+    sweep(time, scenario)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 from gatewayd.allowlist import Allowlist
-from gatewayd.model import Flow, Registration, Status, parse_address, parse_prefix
+from gatewayd.model import Binding, Flow, Grant, Registration, Status, parse_address, parse_prefix
 
 ADDRESS = parse_address("10.1.2.3")
+HOME = parse_prefix("10.1.2.3/32")
+ALI, BANO = b"\1" * 32, b"\2" * 32
 
 
 def registration(
@@ -99,3 +101,113 @@ def test_a_handed_out_count_is_a_copy() -> None:
     allowlist.upsert(registration())
     allowlist.count_by_category().clear()
     assert allowlist.count_by_category() == {"bank": 1}
+
+
+def mobile(id: str = "PK-7", subscriber: bytes | None = ALI, status: Status = "active") -> Registration:
+    return Registration(id, "freelancer", status, (), subscriber=subscriber)
+
+
+def binding(subscriber: bytes = ALI, prefix: str = "10.1.2.3/32", confirmed: float = 2.0) -> Binding:
+    return Binding(
+        subscriber=subscriber,
+        prefix=parse_prefix(prefix),
+        since_s=1.0,
+        confirmed_s=confirmed,
+        nas="bng-1",
+        session="s1",
+    )
+
+
+def test_a_binding_grants_its_place_to_every_registration_of_the_subscriber_whatever_its_status() -> None:
+    allowlist = Allowlist()
+    one, two = mobile("PK-1"), mobile("PK-2", status="suspended")
+    for each in (one, two, mobile("PK-3", BANO), registration("PK-4")):
+        allowlist.upsert(each)
+    assert allowlist.bind(binding()) == (Grant(one, HOME), Grant(two, HOME))
+    assert allowlist.unbind(ALI, HOME, None) == (Grant(one, HOME), Grant(two, HOME))
+
+
+def test_binding_the_same_place_again_grants_nothing_and_is_kept() -> None:
+    allowlist = Allowlist()
+    allowlist.upsert(mobile())
+    allowlist.bind(binding())
+    later = binding(confirmed=9.0)
+    assert allowlist.bind(later) == ()
+    assert allowlist.bindings_at(ADDRESS) == allowlist.bindings_of(ALI) == tuple(allowlist.bindings()) == (later,)
+    assert allowlist.count_bindings() == 1
+
+
+def test_unbinding_what_is_not_bound_takes_nothing() -> None:
+    allowlist = Allowlist()
+    allowlist.upsert(mobile())
+    allowlist.bind(binding())
+    assert allowlist.unbind(BANO, HOME, None) == ()
+    assert allowlist.unbind(ALI, HOME, (1024, 2047)) == ()
+    assert allowlist.count_bindings() == 1
+
+
+def test_a_binding_may_be_there_before_its_registration_and_stay_after_it() -> None:
+    allowlist = Allowlist()
+    assert allowlist.bind(binding()) == ()
+    one = mobile()
+    allowlist.upsert(one)
+    assert allowlist.grants_of(one) == (Grant(one, HOME),)
+    assert allowlist.registrations_of(ALI) == (one,)
+    assert allowlist.withdraw("PK-7") is one
+    assert allowlist.grants_of(one) == (Grant(one, HOME),), "what it loses"
+    assert allowlist.registrations_of(ALI) == ()
+    assert allowlist.unbind(ALI, HOME, None) == ()
+
+
+def test_matching_knows_a_bound_registration_only_while_it_is_bound() -> None:
+    allowlist = Allowlist()
+    one = mobile()
+    allowlist.upsert(one)
+    subject = Flow(50, ADDRESS, parse_address("198.51.100.1"))
+    assert allowlist.matching(subject, 0.0) == ()
+    allowlist.bind(binding())
+    allowlist.bind(binding(BANO, "10.0.0.0/8"))
+    assert allowlist.matching(subject, 0.0) == (one,)
+    allowlist.unbind(ALI, HOME, None)
+    assert allowlist.matching(subject, 0.0) == ()
+    allowlist.bind(binding(prefix="10.1.0.0/16"))
+    allowlist.unbind(BANO, parse_prefix("10.0.0.0/8"), None)
+    assert allowlist.matching(subject, 0.0) == (one,)
+    allowlist.withdraw(one.id)
+    assert allowlist.matching(subject, 0.0) == ()
+
+
+def test_a_registration_by_client_and_by_binding_matches_once_and_those_by_client_come_first() -> None:
+    allowlist = Allowlist()
+    both = Registration("PK-1", "bpo", "active", (parse_prefix("10.1.2.0/24"),), subscriber=ALI)
+    bound_only, far = mobile("PK-2"), registration("PK-3", "198.51.100.1/32")
+    for each in (bound_only, both, far):
+        allowlist.upsert(each)
+    allowlist.bind(binding())
+    allowlist.bind(binding(prefix="10.1.2.0/24"))
+    assert allowlist.matching(Flow(50, ADDRESS, parse_address("198.51.100.1")), 0.0) == (both, far, bound_only)
+
+
+def test_who_came_and_who_left_the_subscribers_is_told_by_what_was_replaced() -> None:
+    allowlist = Allowlist()
+    subscribers = allowlist.subscribers
+
+    def upsert(new: Registration) -> tuple[bytes, ...]:
+        return allowlist.subscribers_changed(allowlist.upsert(new), new)
+
+    def withdraw(id: str) -> tuple[bytes, ...]:
+        return allowlist.subscribers_changed(allowlist.withdraw(id), None)
+
+    assert upsert(registration("PK-0")) == ()
+    assert upsert(mobile("PK-1")) == (ALI,)
+    assert upsert(mobile("PK-1")) == ()
+    assert upsert(mobile("PK-1", status="revoked")) == ()
+    assert ALI in subscribers
+    assert upsert(mobile("PK-2")) == ()
+    assert upsert(mobile("PK-1", BANO)) == (BANO,)
+    assert withdraw("PK-1") == (BANO,)
+    assert BANO not in subscribers
+    assert upsert(mobile("PK-2", BANO)) == (ALI, BANO)
+    assert ALI not in subscribers
+    assert upsert(registration("PK-2")) == (BANO,)
+    assert withdraw("PK-2") == withdraw("PK-9") == ()

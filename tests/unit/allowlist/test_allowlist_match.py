@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from math import inf
 
+import msgspec
 import pytest
 
 from gatewayd.allowlist import Allowlist, decide, in_scope, matching_registrations, registered_by
 from gatewayd.model import (
+    Binding,
     Decision,
     Flow,
     Registration,
@@ -232,3 +234,232 @@ def test_a_service_is_in_scope_by_protocol_and_destination_port() -> None:
     assert in_scope(SCOPE, OUT)
     assert not in_scope(SCOPE, flow("203.0.113.9", "198.51.100.7", "tcp/4500"))
     assert not in_scope((), OUT)
+
+
+# Bindings
+
+ALI, BANO = b"\xa1" * 32, b"\xb2" * 32
+
+
+def mobile(
+    id: str = "PK-1",
+    subscriber: bytes = ALI,
+    clients: str = "",
+    peers: str = "",
+    services: str = "",
+    status: Status = "active",
+    closes: float = inf,
+) -> Registration:
+    fixed = registration(id, clients, peers, services, status, closes=closes)
+    return msgspec.structs.replace(fixed, category="freelancer", subscriber=subscriber)
+
+
+def binding(
+    prefix: str = "10.1.2.3/32",
+    ports: tuple[int, int] | None = None,
+    subscriber: bytes = ALI,
+    confirmed: float = NOV,
+    is_restored: bool = False,
+) -> Binding:
+    return Binding(
+        subscriber=subscriber,
+        prefix=parse_prefix(prefix),
+        ports=ports,
+        since_s=NOV + 0.25,
+        confirmed_s=confirmed,
+        nas="bng-1",
+        session="s1",
+        is_restored=is_restored,
+    )
+
+
+def bound_decision(
+    subject: Flow,
+    held: list[Registration],
+    bindings: list[Binding],
+    now: float = NOV,
+    scope: tuple[str, ...] = ("esp", "tcp", "udp"),
+) -> Decision:
+    """The same whatever comes first; no digest in its words."""
+    decisions = []
+    for turn in (1, -1):
+        allowlist = Allowlist()
+        for each in bindings[::turn]:
+            allowlist.bind(each)
+        for registered in held[::turn]:
+            allowlist.upsert(registered)
+        decisions.append(decide(allowlist, parse_services(scope), subject, now))
+        matching = allowlist.matching(subject, now)
+        assert {each.id for each in matching} == {each.id for each in decisions[-1].registrations}
+        assert matching == matching_registrations(allowlist, subject, now)
+        assert all(registered_by(subject, each, now, bindings) == (each in matching) for each in held)
+    assert decisions[0] == decisions[1]
+    for digest in (ALI, BANO):
+        assert digest.hex()[:8] not in decisions[0].reason
+        assert repr(digest)[2:10] not in decisions[0].reason
+    return decisions[0]
+
+
+UP = Flow(17, parse_address("10.1.2.3"), parse_address("198.51.100.7"), 5000, 51820)
+DOWN = Flow(17, parse_address("198.51.100.7"), parse_address("10.1.2.3"), 5000, 51820)
+UP_ESP = Flow(50, parse_address("10.1.2.3"), parse_address("198.51.100.7"))
+SINCE = "bound to the registration's subscriber since 2024-11-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("subject", "held", "bound", "reason"),
+    [
+        (UP, mobile(), binding(), f"source in 10.1.2.3/32, {SINCE} (confirmed 0 s ago) by NAS bng-1"),
+        (
+            UP,
+            mobile(services="wireguard"),
+            binding(confirmed=NOV - 12, is_restored=True),
+            f"source in 10.1.2.3/32, {SINCE} (confirmed 12 s ago, restored from the journal) by NAS bng-1,"
+            " service udp/51820",
+        ),
+        (
+            UP,
+            mobile(services="ipsec udp/51820", peers="198.51.100.0/24"),
+            binding("10.1.2.0/24", (4096, 5119), confirmed=NOV - 600),
+            "source in 10.1.2.0/24, source port in 4096-5119,"
+            f" {SINCE} (confirmed 10 min ago) by NAS bng-1, destination in peer 198.51.100.0/24, service udp/51820",
+        ),
+        (UP_ESP, mobile(), binding(), f"source in 10.1.2.3/32, {SINCE} (confirmed 0 s ago) by NAS bng-1"),
+    ],
+)
+def test_a_flow_registered_through_a_binding_is_told_whose_word_it_is(
+    subject: Flow, held: Registration, bound: Binding, reason: str
+) -> None:
+    assert bound_decision(subject, [held], [bound]) == Decision(
+        "registered", (held,), f"registered by PK-1 (freelancer): {reason}", (bound,)
+    )
+
+
+@pytest.mark.parametrize(
+    ("subject", "held", "bound", "reason"),
+    [
+        (UP, mobile(subscriber=BANO), binding(), "no registration covers 10.1.2.3 or 198.51.100.7"),
+        (UP, mobile(status="suspended"), binding(), "PK-1 is bound to the source, but is suspended"),
+        (
+            UP,
+            mobile(closes=NOV),
+            binding(),
+            "PK-1 is bound to the source, but its window closed at 2024-11-01T00:00:00Z",
+        ),
+        (
+            UP,
+            mobile(services="ipsec"),
+            binding(),
+            "PK-1 is bound to the source, but its services are ipsec, not udp/51820",
+        ),
+        (
+            UP,
+            mobile(peers="192.0.2.1/32"),
+            binding(),
+            "PK-1 is bound to the source, but its peers do not include 198.51.100.7",
+        ),
+        (
+            UP,
+            mobile(),
+            binding(ports=(2000, 2999)),
+            "PK-1 is bound to the source, but its binding has the ports 2000-2999 of the address, not 5000",
+        ),
+        (
+            UP_ESP,
+            mobile(),
+            binding(ports=(0, 65535)),
+            "PK-1 is bound to the source, but its binding has the ports 0-65535 of the address,"
+            " and the flow has no source port",
+        ),
+        (
+            flow("10.1.2.3", "198.51.100.7", "udp/51820"),
+            mobile(services="ipsec"),
+            binding(ports=(2000, 2999)),
+            "PK-1 is bound to the source, but its services are ipsec, not udp/51820 and its binding has the ports"
+            " 2000-2999 of the address, and the flow has no source port",
+        ),
+        (DOWN, mobile(), binding(), "PK-1 is bound to the destination, but bindings count outbound only"),
+        (
+            DOWN,
+            mobile(status="revoked"),
+            binding(ports=(2000, 2999)),
+            "PK-1 is bound to the destination, but is revoked and bindings count outbound only and its binding has"
+            " the ports 2000-2999 of the address, not 51820",
+        ),
+    ],
+)
+def test_a_bound_flow_that_is_not_registered_is_told_what_stood_in_the_way(
+    subject: Flow, held: Registration, bound: Binding, reason: str
+) -> None:
+    assert bound_decision(subject, [held], [bound]) == Decision("unregistered", (), reason)
+
+
+@pytest.mark.parametrize(("port", "is_registered"), [(1023, False), (1024, True), (2047, True), (2048, False)])
+@pytest.mark.parametrize("protocol", [6, 17])
+def test_a_block_begins_and_ends_with_its_own_ports(protocol: int, port: int, is_registered: bool) -> None:
+    subject = Flow(protocol, parse_address("10.1.2.3"), parse_address("198.51.100.7"), port, 443)
+    decision = bound_decision(subject, [mobile()], [binding(ports=(1024, 2047))])
+    assert (decision.word == "registered") == is_registered
+
+
+def test_every_binding_that_covers_counts_not_only_the_longest() -> None:
+    subject = flow("2001:db8::1", "2400:cb00::9", "udp/51820")
+    near, far = mobile("PK-1", ALI, services="ipsec"), mobile("PK-2", BANO)
+    host, site = binding("2001:db8::1/128"), binding("2001:db8::/56", subscriber=BANO)
+    decision = bound_decision(subject, [near, far], [host, site])
+    assert decision.registrations == (far,)
+    assert decision.bindings == (site,)
+
+
+def test_all_registrations_of_a_subscriber_and_all_its_bindings_are_named_once() -> None:
+    one, two = mobile("PK-1"), mobile("PK-2")
+    host, block, wide = binding(), binding(ports=(4096, 5119)), binding("10.0.0.0/8")
+    decision = bound_decision(UP, [one, two], [wide, block, host])
+    assert decision.registrations == (one, two)
+    assert decision.bindings == (host, block, wide)
+    assert decision.reason.endswith("by NAS bng-1; also by PK-2")
+
+
+def test_a_client_prefix_tells_more_than_a_binding() -> None:
+    both = mobile(clients="10.0.0.0/8")
+    bound_only = mobile("PK-0", BANO)
+    decision = bound_decision(UP, [both], [binding()])
+    assert decision == Decision("registered", (both,), "registered by PK-1 (freelancer): source in 10.0.0.0/8")
+    other = binding(subscriber=BANO)
+    decision = bound_decision(UP, [both, bound_only], [binding(), other])
+    assert decision.registrations == (both, bound_only)
+    assert decision.bindings == (other,)
+
+
+def test_a_client_prefix_that_does_not_match_leaves_it_to_the_binding() -> None:
+    inside = Flow(17, parse_address("10.1.2.3"), parse_address("10.9.9.9"), 5000, 51820)
+    held = mobile(clients="10.9.0.0/16", peers="10.9.9.9/32")
+    assert bound_decision(inside, [held], [binding()]).bindings == (binding(),)
+
+
+def test_of_a_shared_address_the_owner_of_the_port_is_nearest_however_much_it_lacks() -> None:
+    owner = mobile("PK-2", ALI, services="ipsec", status="suspended")
+    neighbour = mobile("PK-1", BANO)
+    blocks = [binding(ports=(4096, 5119)), binding(ports=(1024, 2047), subscriber=BANO)]
+    assert bound_decision(UP, [owner, neighbour], blocks).reason == (
+        "PK-2 is bound to the source, but is suspended and its services are ipsec, not udp/51820"
+    )
+
+
+def test_out_of_scope_names_who_would_match_through_a_binding() -> None:
+    decision = bound_decision(UP, [mobile()], [binding()], scope=("tcp",))
+    assert decision == Decision(
+        "out_of_scope",
+        (mobile(),),
+        "udp/51820 is outside the scope (tcp); in scope it would be registered by PK-1",
+        (binding(),),
+    )
+
+
+@pytest.mark.parametrize(
+    ("age_s", "words"),
+    [(-30, "0 s"), (119.9, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (172800, "2 days")],
+)
+def test_the_age_of_a_word_is_told_in_a_unit_that_fits(age_s: float, words: str) -> None:
+    reason = bound_decision(UP, [mobile()], [binding(confirmed=NOV - age_s)]).reason
+    assert f"(confirmed {words} ago)" in reason

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 from collections.abc import AsyncGenerator
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +15,12 @@ import aiohttp
 import pytest
 import uvloop
 
-from gatewayd.api.app import ApiServer
-from gatewayd.errors import MissingPrerequisite, SourceUnreadable
-from gatewayd.model import Flow, parse_address
-from tests.support.fake_queries import BANK, FakeQueries, serving
+from gatewayd.api.app import MOST_BODY_BYTES, ApiServer
+from gatewayd.api.bodies import MOST_ENTRIES
+from gatewayd.errors import MissingPrerequisite, SessionsNotKept, SourceUnreadable
+from gatewayd.model import Flow, parse_address, parse_prefix
+from gatewayd.model.msisdn import subscriber_digest
+from tests.support.fake_queries import BANK, HOME, MOBILE, NOW, PEPPER, SHARED, FakeQueries, serving
 
 EXPLAIN = "/v1/explain?src=203.0.113.5&dst=198.51.100.7&service=udp/51820"
 
@@ -39,11 +42,13 @@ class Client:
         self.port = server.port
         self.path = path
 
-    async def ask(self, target: str, *, method: str = "GET", unix: bool = False, **headers: str) -> Answer:
+    async def ask(
+        self, target: str, *, method: str = "GET", unix: bool = False, body: bytes | None = None, **headers: str
+    ) -> Answer:
         connector = aiohttp.UnixConnector(str(self.path)) if unix else aiohttp.TCPConnector()
         async with (
             aiohttp.ClientSession(f"http://127.0.0.1:{self.port}", connector=connector) as session,
-            session.request(method, target, headers=headers) as answer,
+            session.request(method, target, headers=headers, data=body and BytesIO(body)) as answer,
         ):
             return Answer(answer.status, await answer.text(), dict(answer.headers))
 
@@ -108,6 +113,25 @@ async def test_explain_says_what_the_design_promises(client: Client, queries: Fa
     assert queries.asked == [flow]
 
 
+async def test_the_source_port_has_two_names(client: Client, queries: FakeQueries) -> None:
+    for name in ("sport", "source_port"):
+        await client.ask(f"{EXPLAIN}&{name}=40000")
+    assert queries.asked[0] == queries.asked[1]
+
+
+async def test_explain_says_through_which_binding_a_flow_passes(client: Client, queries: FakeQueries) -> None:
+    queries.bind()
+    answer = await client.ask("/v1/explain?src=10.1.2.3&dst=198.51.100.7&service=udp/51820")
+    assert answer.json["registrations"] == [MOBILE.id]
+    assert answer.json["bindings"] == [
+        {
+            "prefix": "10.1.2.3/32", "ports": None, "nas": "bng-1", "since": "2024-11-04T01:00:00Z",
+            "confirmed": "2024-11-04T02:59:48Z", "age_s": 12.0, "restored": False,
+        }
+    ]  # fmt: skip
+    assert (await client.ask(EXPLAIN)).json["bindings"] == []
+
+
 async def test_explain_takes_a_protocol_without_ports(client: Client) -> None:
     answer = await client.ask("/v1/explain?src=192.0.2.1&dst=198.51.100.7&service=esp")
     assert answer.json["decision"] == "unregistered"
@@ -122,6 +146,13 @@ async def test_explain_takes_a_protocol_without_ports(client: Client) -> None:
         ("/v1/explain?src=203.0.113.5&dst=2001:db8::1&service=esp", "dst", "both be IPv4 or both be IPv6"),
         ("/v1/explain?src=1.2.3.4&dst=1.2.3.5&service=ipsec", "service", "udp/500, udp/4500, esp, ah"),
         (f"{EXPLAIN}&sport=x", "sport", "not a number"),
+        (f"{EXPLAIN}&source_port=65536", "source_port", "not from 1 to 65535"),
+        (f"{EXPLAIN}&source_port=1&sport=1", "source_port", "sport is given too"),
+        ("/v1/explain?src=1.2.3.4&dst=1.2.3.5&service=esp&source_port=1", "source_port", "esp has no ports"),
+        ("/v1/bindings?address=10.1.2", "address", "not an IPv4 or IPv6 address"),
+        ("/v1/bindings?address=10.1.2.3/24", "address", "host bits"),
+        ("/v1/bindings?limit=0", "limit", "not from 1 to 1000"),
+        ("/v1/bindings?subscriber=d2", "subscriber", "unknown, expected registration"),
         (f"{EXPLAIN}&src=1.2.3.4", "src", "given twice"),
         ("/v1/registrations?limit=1001", "limit", "not from 1 to 1000"),
         ("/v1/registrations?status=gone", "status", "active, suspended, revoked"),
@@ -160,6 +191,195 @@ async def test_flows_are_those_of_one_registration_if_it_is_named(client: Client
     assert (await client.ask("/v1/flows")).json["total"] == 2
     assert (await client.ask(f"/v1/flows?registration={BANK.id}")).json["items"][0]["sport"] == 40000
     assert (await client.ask("/v1/flows?registration=PK-0")).json == {"total": 0, "offset": 0, "items": []}
+
+
+# -- bindings --------------------------------------------------------------------------------------------------
+
+
+def entry(**fields: object) -> dict[str, object]:
+    """A session that is told, with fields in place of its own; `...` takes one away."""
+    whole: dict[str, object] = {
+        "nas": "bng-1", "session": "8a01", "number": "03001234567", "addresses": ["10.1.2.3"],
+    }  # fmt: skip
+    return {name: value for name, value in (whole | fields).items() if value is not ...}
+
+
+async def test_bindings_are_listed_and_nobody_is_named(client: Client, queries: FakeQueries) -> None:
+    answer = await client.ask("/v1/bindings")
+    assert (answer.status, answer.json["total"], answer.json["offset"]) == (200, 2, 0)
+    assert answer.json["items"][1] == {
+        "prefix": "192.0.2.77/32", "ports": [1024, 2047], "registrations": [MOBILE.id],
+        "since": "2024-11-03T02:00:00Z", "confirmed": "2024-11-04T02:00:00Z", "age_s": 3600.0, "nas": "cgn-2",
+        "session": "s-77", "restored": True, "in_kernel": True,
+    }  # fmt: skip
+    assert "d2d2" not in answer.text
+    assert "sha256" not in answer.text
+
+
+async def test_bindings_are_selected_and_paged(client: Client, queries: FakeQueries) -> None:
+    found = await client.ask("/v1/bindings?address=192.0.2.77&offset=0&limit=5", unix=True)
+    assert [item["session"] for item in found.json["items"]] == [SHARED.session]
+    assert (await client.ask(f"/v1/bindings?registration={MOBILE.id}&offset=1&limit=1")).json["total"] == 2
+    assert (await client.ask("/v1/bindings?registration=PK-0")).json == {"total": 0, "offset": 0, "items": []}
+    assert queries.asked[0] == (None, parse_prefix("192.0.2.77/32"), 0, 5)
+
+
+async def test_without_the_section_there_are_no_bindings_and_it_says_so(
+    client: Client, queries: FakeQueries
+) -> None:
+    queries.has_subscribers = False
+    said = {"error": "the configuration has no section `subscribers`, so there are no bindings"}
+    assert (await client.ask("/v1/bindings"))[:2] == (404, json.dumps(said, separators=(",", ":")))
+    body = json.dumps(entry()).encode()
+    answer = await client.ask("/v1/bindings", method="PUT", unix=True, body=body)
+    assert (answer.status, answer.json) == (409, said)
+    answer = await client.ask("/v1/bindings?nas=a&session=b", method="DELETE", unix=True)
+    assert (answer.status, answer.json) == (409, said)
+
+
+async def put(client: Client, body: object) -> Answer:
+    octets = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return await client.ask("/v1/bindings", method="PUT", unix=True, body=octets)
+
+
+async def test_one_session_or_a_list_of_them_is_taken(client: Client, queries: FakeQueries) -> None:
+    answer = await put(client, entry())
+    assert (answer.status, answer.json) == (200, {"sessions": 1, "passed_over": {}})
+    answer = await put(client, [entry(session=f"s{n}", at=NOW - n) for n in range(MOST_ENTRIES)])
+    assert (answer.status, answer.json["sessions"]) == (200, 1000)
+    assert (await put(client, [])).json["sessions"] == 0
+    assert len(queries.told) == 1001
+    event = queries.told[0]
+    assert (event.kind, event.nas, event.session, event.at_s) == ("interim", "bng-1", "8a01", NOW)
+    assert event.is_snapshot
+
+
+async def test_a_number_in_ten_spellings_is_one_digest(client: Client, queries: FakeQueries) -> None:
+    spellings = [
+        "+923001234567", "+92 300 1234567", "00923001234567", "0092-300-1234567", "+92 (0)300 1234567",
+        "03001234567", "0300.123.4567", "923001234567", "(0300) 1234567", "٠٣٠٠١٢٣٤٥٦٧",
+    ]  # fmt: skip
+    answer = await put(client, [entry(number=number) for number in spellings])
+    assert answer.json["sessions"] == 10
+    assert {event.subscriber for event in queries.told} == {subscriber_digest("923001234567", PEPPER)}
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "reason"),
+    [
+        (entry(addresses=["0.0.0.0"]), "addresses", "address_unspecified"),
+        (entry(addresses=["255.255.255.254"]), "addresses", "address_hint"),
+        (entry(addresses=["224.0.0.1"]), "addresses", "address_multicast"),
+        (entry(addresses=["2001:db8::/32"]), "addresses", "prefix_too_short"),
+        (entry(addresses=["10.1.2.3/24"]), "addresses", "prefix_host_bits"),
+        (entry(ports="2047-1024"), "ports", "bad_ports"),
+        (entry(at=NOW + 301), "at", "at_in_future"),
+        (entry(imsi="1"), "imsi", "unknown_field"),
+        (entry(subscriber=f"hmac-sha256:{'0' * 64}"), "subscriber", "both"),
+        (entry(number=...), "subscriber", "missing"),
+        (entry(nas="bng\0"), "nas", "not_printable"),
+        (entry(session="\0"), "session", "not_printable"),
+        (entry(number="0300\0" + "1234567"), "number", "number_not_a_number"),
+        (b"", "", "not_json"),
+        (b"{", "", "not_json"),
+        (b"\xff\xfe", "", "not_json"),
+        (b"\0", "", "not_json"),
+        (b"[" * 100_000, "", "not_json"),
+        (b"7", "", "not_an_object"),
+        (b"null", "", "not_an_object"),
+        ([entry()] * (MOST_ENTRIES + 1), "", "too_many_entries"),
+    ],
+)
+async def test_a_bad_entry_is_told_by_field_and_reason(
+    client: Client, queries: FakeQueries, body: object, field: str, reason: str
+) -> None:
+    answer = await put(client, body)
+    assert answer.status == 400
+    assert (answer.json["field"], answer.json["reason"]) == (field, reason)
+    assert "1234567" not in answer.text
+    assert queries.told == []
+
+
+async def test_a_list_with_one_bad_entry_is_not_taken(client: Client, queries: FakeQueries) -> None:
+    answer = await put(client, [entry(), entry(addresses=["127.0.0.1"]), entry()])
+    assert (answer.status, answer.json["reason"]) == (400, "address_loopback")
+    assert queries.told == []
+
+
+async def test_a_body_that_is_too_large_is_refused(client: Client, queries: FakeQueries) -> None:
+    answer = await put(client, b" " * (MOST_BODY_BYTES + 1))
+    assert (answer.status, answer.json) == (413, {"error": f"the body has more than {MOST_BODY_BYTES} bytes"})
+    assert queries.told == []
+
+
+async def test_what_is_not_on_disk_in_time_is_503(client: Client, queries: FakeQueries) -> None:
+    queries.failure = SessionsNotKept("nothing was taken: the journal has no room")
+    said = (503, {"error": "nothing was taken: the journal has no room"})
+    answer = await put(client, entry())
+    assert (answer.status, answer.json) == said
+    answer = await client.ask("/v1/bindings?nas=a&session=b", method="DELETE", unix=True)
+    assert (answer.status, answer.json) == said
+
+
+async def test_a_session_is_ended_by_query_or_body(client: Client, queries: FakeQueries) -> None:
+    target = f"/v1/bindings?nas={HOME.nas}&session={HOME.session}"
+    answer = await client.ask(target, method="DELETE", unix=True)
+    assert (answer.status, answer.json) == (200, {"sessions": 1})
+    body = json.dumps({"nas": "bng-9", "session": "x" * 253, "at": NOW - 5}).encode()
+    answer = await client.ask("/v1/bindings", method="DELETE", unix=True, body=body)
+    assert (answer.status, answer.json) == (200, {"sessions": 0})
+    assert (await client.ask(f"/v1/bindings?nas=a&session={'x' * 253}", method="DELETE", unix=True)).status == 200
+    assert [(event.kind, event.nas, event.at_s) for event in queries.told] == [
+        ("stop", "bng-1", NOW), ("stop", "bng-9", NOW - 5), ("stop", "a", NOW),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "field", "reason"),
+    [
+        ("", b"", "nas", "missing"),
+        ("?nas=a", b"", "session", "missing"),
+        ("", b'{"nas":"a"}', "session", "missing"),
+        ("", b'{"nas":"a","session":"\\u0000"}', "session", "not_printable"),
+        ("", b'{"nas":"a","session":"b","number":"03001234567"}', "", "unknown_field"),
+        ("", b'{"nas":"a","session":"b","at":9e12}', "at", "bad_time"),
+        ("", b'{"nas":"a","session":"b","at":9e11}', "at", "at_in_future"),
+        ("", b'["a","b"]', "", "not_an_object"),
+        ("", b"nas=a&session=b", "", "not_json"),
+    ],
+)
+async def test_an_end_of_nothing_is_told_by_field_and_reason(
+    client: Client, queries: FakeQueries, query: str, body: bytes, field: str, reason: str
+) -> None:
+    answer = await client.ask(f"/v1/bindings{query}", method="DELETE", unix=True, body=body)
+    assert answer.status == 400
+    assert (answer.json["field"], answer.json["reason"]) == (field, reason)
+    assert queries.told == []
+
+
+@pytest.mark.parametrize(
+    ("query", "parameter"),
+    [("?nas=a&session=b&force=1", "force"), ("?nas=a&nas=b", "nas"), (f"?nas={'a' * 254}", "nas")],
+)
+async def test_a_bad_parameter_of_an_end_is_named(client: Client, query: str, parameter: str) -> None:
+    answer = await client.ask(f"/v1/bindings{query}", method="DELETE", unix=True)
+    assert (answer.status, answer.json["parameter"]) == (400, parameter)
+
+
+async def test_an_end_is_in_the_query_or_in_the_body(client: Client, queries: FakeQueries) -> None:
+    body = b'{"nas":"a","session":"b"}'
+    answer = await client.ask("/v1/bindings?nas=a&session=b", method="DELETE", unix=True, body=body)
+    assert (answer.status, answer.json["parameter"]) == (400, "nas")
+    assert queries.told == []
+
+
+async def test_bindings_are_changed_on_the_unix_socket_alone(client: Client, queries: FakeQueries) -> None:
+    body = json.dumps(entry()).encode()
+    for method in ("PUT", "DELETE", "POST", "PATCH"):
+        answer = await client.ask("/v1/bindings", method=method, body=body)
+        assert (answer.status, "GET, HEAD" in answer.text) == (405, True)
+    assert (await client.ask("/v1/bindings", method="POST", unix=True, body=body)).status == 405
+    assert queries.told == []
 
 
 @pytest.mark.parametrize("unix", [False, True])

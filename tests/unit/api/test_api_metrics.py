@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from gatewayd.api.metrics import OPENMETRICS_TYPE, TEXT_TYPE, choose_type, render_metrics
 from gatewayd.api.views import CounterView, MetricsView
-from tests.support.fake_queries import GUARDED, PEACE, TROUBLE
+from gatewayd.subscribers.terms import SessionCounts
+from tests.support.fake_queries import DEAF, GUARDED, PEACE, RESPONSE_TIMES, SUBSCRIBED, TROUBLE
 
 DOC = Path(__file__).parents[3] / "docs" / "metrics.md"
 
@@ -103,6 +104,94 @@ def test_what_waits_for_somebody_is_to_be_seen_of_each_source() -> None:
     )
 
 
+def test_subscribers_are_counted() -> None:
+    found = samples(MetricsView(SUBSCRIBED, response_times=RESPONSE_TIMES))
+    assert (
+        found.items()
+        >= {
+            "gatewayd_sessions": 31000,
+            "gatewayd_sessions_restored": 0,
+            "gatewayd_bindings": 412,
+            'gatewayd_session_events_total{kind="starts"}': 900,
+            "gatewayd_session_tombstones": 14,
+            "gatewayd_binding_refreshes_total": 1200,
+            "gatewayd_accounting_unanswered_total": 0,
+            "gatewayd_journal_suspended": 0,
+            "gatewayd_journal_rows_total": 1500,
+            "gatewayd_journal_write_seconds_count": 400,
+            "gatewayd_journal_write_seconds_sum": 0.8,
+            'gatewayd_radius_requests_total{kind="event"}': 930,
+            'gatewayd_radius_requests_total{kind="duplicate"}': 9,
+            'gatewayd_radius_requests_total{kind="status_server"}': 60,
+            'gatewayd_radius_accounting_rejected_total{reason="no_session"}': 1,
+            "gatewayd_radius_responses_total": 1000,
+            'gatewayd_radius_response_seconds_bucket{le="0.001"}': 900,
+            'gatewayd_radius_response_seconds_bucket{le="0.01"}': 980,
+            'gatewayd_radius_response_seconds_bucket{le="+Inf"}': 990,
+            "gatewayd_radius_response_seconds_count": 990,
+            "gatewayd_radius_response_seconds_sum": 1.5,
+        }.items()
+    )
+
+
+def test_each_datagram_is_in_one_kind() -> None:
+    for view in (SUBSCRIBED, DEAF):
+        found = samples(MetricsView(view))
+        kinds = [value for name, value in found.items() if name.startswith("gatewayd_radius_requests_total")]
+        assert view.subscribers is not None
+        assert view.subscribers.listener is not None
+        assert len(kinds) == 7
+        assert sum(kinds) == view.subscribers.listener.requests
+
+
+def test_a_disk_that_is_full_and_strangers_are_to_be_seen() -> None:
+    found = samples(MetricsView(DEAF))
+    assert (
+        found.items()
+        >= {
+            "gatewayd_sessions_restored": 1,
+            "gatewayd_bindings_conflicting_total": 6,
+            "gatewayd_session_tombstones_lost_total": 5,
+            "gatewayd_accounting_unanswered_total": 2,
+            "gatewayd_journal_suspended": 1,
+            "gatewayd_journal_waiting": 1,
+            "gatewayd_journal_waiting_rows": 7,
+            "gatewayd_journal_failures_total": 4,
+            "gatewayd_journal_refused_total": 2,
+            'gatewayd_journal_damaged_total{kind="row"}': 1,
+            'gatewayd_journal_damaged_total{kind="file"}': 1,
+            'gatewayd_radius_requests_total{kind="unknown_client"}': 30,
+            'gatewayd_radius_requests_total{kind="rejected"}': 20,
+            'gatewayd_radius_rejected_total{reason="bad_authenticator"}': 15,
+            'gatewayd_radius_left_out_total{reason="address_hint"}': 2,
+            "gatewayd_radius_unsent_total": 1,
+            "gatewayd_radius_receive_errors_total": 1,
+            "gatewayd_radius_kernel_drops_total": 8,
+            'gatewayd_radius_response_seconds_bucket{le="+Inf"}': 0,
+        }.items()
+    )
+    assert "192.0.2.9" not in render_metrics(MetricsView(DEAF)).decode()
+
+
+def test_without_subscribers_nothing_is_said_of_them() -> None:
+    words = ("radius", "session", "binding", "journal", "accounting")
+    assert not [name for name in samples(MetricsView(PEACE)) if any(word in name for word in words)]
+
+
+def test_without_radius_nothing_is_said_of_it() -> None:
+    assert SUBSCRIBED.subscribers is not None
+    alone = msgspec.structs.replace(SUBSCRIBED.subscribers, listener=None)
+    found = samples(MetricsView(msgspec.structs.replace(SUBSCRIBED, subscribers=alone)))
+    assert found["gatewayd_bindings"] == 412
+    assert not [name for name in found if "radius" in name]
+
+
+def test_the_document_explains_every_kind_of_session_event() -> None:
+    rows = re.findall(r"^\| ([a-z_, ]+) \| ", DOC.read_text().partition("Kinds of")[2], re.MULTILINE)
+    kinds = [kind for row in rows for kind in row.split(", ")]
+    assert kinds == ["kind", *SessionCounts.__dataclass_fields__]
+
+
 def test_what_never_happened_is_absent_and_not_zero() -> None:
     found = samples(MetricsView(TROUBLE))
     assert not [name for name in found if name.startswith(("gatewayd_source_serial", "gatewayd_source_issued"))]
@@ -115,7 +204,7 @@ def test_a_counter_of_another_kind_is_left_out() -> None:
     assert not [name for name in samples(MetricsView(view)) if "class=" in name]
 
 
-@pytest.mark.parametrize("view", [PEACE, TROUBLE, GUARDED])
+@pytest.mark.parametrize("view", [PEACE, TROUBLE, GUARDED, SUBSCRIBED, DEAF])
 def test_both_formats_parse_and_say_the_same(view: object) -> None:
     metrics = MetricsView(view)  # type: ignore[arg-type]
     text = list(parse_text(render_metrics(metrics).decode()))
@@ -130,16 +219,20 @@ def _hashable(sample: tuple[str, dict[str, str], float]) -> tuple[str, tuple[tup
 
 
 def test_every_family_has_a_name_of_ours_a_help_and_stands_once() -> None:
-    families = list(parse_text(render_metrics(MetricsView(PEACE)).decode()))
+    families = list(parse_text(render_metrics(MetricsView(SUBSCRIBED)).decode()))
     assert all(family.name.startswith("gatewayd_") and family.documentation[-1] == "." for family in families)
     names = [family.name for family in families]
     assert len(names) == len(set(names))
 
 
 def test_labels_are_few_words() -> None:
-    families = parse_text(render_metrics(MetricsView(TROUBLE)).decode())
+    pages = [
+        render_metrics(MetricsView(view)).decode()
+        for view in (msgspec.structs.replace(TROUBLE, counters={}), msgspec.structs.replace(DEAF, counters={}))
+    ]
+    families = [family for page in pages for family in parse_text(page)]
     labels = {label for family in families for sample in family.samples for label in sample.labels}
-    assert labels == {"version", "mode", "kind", "status", "category", "source", "code"}
+    assert labels == {"version", "mode", "kind", "status", "category", "source", "code", "reason", "le"}
 
 
 @pytest.mark.parametrize(
@@ -163,10 +256,13 @@ def test_the_process_is_measured_where_a_collector_is_given() -> None:
 
 def test_the_document_names_every_metric_and_no_other() -> None:
     rendered: set[str] = set()
-    with_counters = msgspec.structs.replace(TROUBLE, counters=PEACE.counters, kernel=PEACE.kernel)
+    with_counters = msgspec.structs.replace(
+        TROUBLE, counters=PEACE.counters, kernel=PEACE.kernel, subscribers=DEAF.subscribers
+    )
+    parts = {"summary": ("_sum", "_count"), "histogram": ("_bucket", "_sum", "_count")}
     for line in render_metrics(MetricsView(with_counters)).decode().splitlines():
         if line.startswith("# TYPE "):
             _, _, name, kind = line.split(" ")
-            rendered.update([f"{name}_sum", f"{name}_count"] if kind == "summary" else [name])
+            rendered.update(name + part for part in parts.get(kind, ("",)))
     documented = re.findall(r"^\| `(gatewayd_\w+)", DOC.read_text(), re.MULTILINE)
     assert sorted(documented) == sorted(rendered)

@@ -8,9 +8,10 @@ from gatewayd.api.parameters import (
     read_flow,
     read_page,
     read_parameters,
+    read_prefix,
     read_status,
 )
-from gatewayd.model import Flow, parse_address
+from gatewayd.model import Flow, parse_address, parse_prefix
 
 GOOD = {"src": "203.0.113.5", "dst": "198.51.100.7", "service": "udp/51820"}
 SOURCE, DESTINATION = parse_address(GOOD["src"]), parse_address(GOOD["dst"])
@@ -21,6 +22,7 @@ SOURCE, DESTINATION = parse_address(GOOD["src"]), parse_address(GOOD["dst"])
     [
         ({}, Flow(17, SOURCE, DESTINATION, 0, 51820)),
         ({"sport": "40000"}, Flow(17, SOURCE, DESTINATION, 40000, 51820)),
+        ({"source_port": "40000"}, Flow(17, SOURCE, DESTINATION, 40000, 51820)),
         ({"service": "esp"}, Flow(50, SOURCE, DESTINATION)),
         ({"service": "wireguard"}, Flow(17, SOURCE, DESTINATION, 0, 51820)),
         (
@@ -50,6 +52,9 @@ def test_a_flow_is_read_from_words(changed: dict[str, str], flow: Flow) -> None:
         ({"service": "tcp/1-2"}, "service", "'tcp/1-2' is more than one port, expected tcp/PORT"),
         ({"service": "udp/0"}, "service", "'udp/0': a port is a number from 1 to 65535"),
         ({"service": "esp", "sport": "1"}, "sport", "esp has no ports"),
+        ({"service": "esp", "source_port": "1"}, "source_port", "esp has no ports"),
+        ({"sport": "1", "source_port": "1"}, "source_port", "sport is given too, and is the same"),
+        ({"source_port": "0"}, "source_port", "0 is not from 1 to 65535"),
         ({"sport": "0"}, "sport", "0 is not from 1 to 65535"),
         ({"sport": "-1"}, "sport", "'-1' is not a number from 1 to 65535"),
         ({"sport": "²"}, "sport", "'²' is not a number from 1 to 65535"),
@@ -94,3 +99,24 @@ def test_a_status_is_one_of_three() -> None:
     assert read_status({"status": "revoked"}) == "revoked"
     with pytest.raises(ParameterRejected, match="'gone' is none of active, suspended, revoked"):
         read_status({"status": "gone"})
+
+
+@pytest.mark.parametrize(
+    ("text", "prefix"), [(None, None), ("10.1.2.3", "10.1.2.3/32"), ("2001:db8::/64", "2001:db8::/64")]
+)
+def test_a_prefix_may_be_an_address(text: str | None, prefix: str | None) -> None:
+    parameters = {} if text is None else {"address": text}
+    assert read_prefix(parameters, "address") == (None if prefix is None else parse_prefix(prefix))
+
+
+@pytest.mark.parametrize("text", ["10.1.2", "10.1.2.3/24", "x\0", "0.0.0.0/0"])
+def test_what_is_no_prefix_names_the_parameter(text: str) -> None:
+    with pytest.raises(ParameterRejected) as caught:
+        read_prefix({"address": text}, "address")
+    assert caught.value.parameter == "address"
+
+
+def test_a_parameter_may_be_as_long_as_its_reader_allows() -> None:
+    assert read_parameters([("nas", "a" * 253)], ("nas",), 253) == {"nas": "a" * 253}
+    with pytest.raises(ParameterRejected, match="longer than 253 characters"):
+        read_parameters([("nas", "a" * 254)], ("nas",), 253)

@@ -5,6 +5,7 @@ from math import inf
 import msgspec
 import pytest
 
+from gatewayd.api.subscriber_views import binding_view, bound_view
 from gatewayd.api.views import (
     CounterView,
     StatusView,
@@ -21,7 +22,7 @@ from gatewayd.api.views import (
 from gatewayd.model import Decision, Flow, Mode, Registration, parse_address, parse_prefix, parse_services
 from gatewayd.model.flow import DecisionWord, Effect
 from gatewayd.model.transaction import CounterReading
-from tests.support.fake_queries import BANK, FREELANCER, GUARDED, NOW, PEACE, TROUBLE
+from tests.support.fake_queries import BANK, DEAF, FREELANCER, GUARDED, NOW, PEACE, SHARED, SUBSCRIBED, TROUBLE
 
 INSIDE, PEER, OTHER = (parse_address(text) for text in ("203.0.113.5", "198.51.100.7", "192.0.2.9"))
 OUT = Flow(17, INSIDE, PEER, 40000, 51820)
@@ -95,7 +96,47 @@ def test_an_explanation_names_what_matches() -> None:
                 "valid_until": None,
             },
         ),
+        "bindings": (),
     }
+
+
+def test_an_explanation_has_the_bindings_that_it_is_given() -> None:
+    through = bound_view(SHARED, NOW)
+    decision = Decision("registered", (FREELANCER,), "because")
+    view = explain_view(OUT, decision, mode="reject", canary=None, in_kernel=True, bindings=(through,))
+    assert msgspec.to_builtins(view)["bindings"] == (
+        {
+            "prefix": "192.0.2.77/32",
+            "ports": (1024, 2047),
+            "nas": "cgn-2",
+            "since": "2024-11-03T02:00:00Z",
+            "confirmed": "2024-11-04T02:00:00Z",
+            "age_s": 3600.0,
+            "restored": True,
+        },
+    )
+
+
+def test_a_binding_shows_no_digest_of_its_subscriber() -> None:
+    view = binding_view(SHARED, NOW, registrations=("a", "b"), in_kernel=None)
+    assert msgspec.to_builtins(view) == {
+        "prefix": "192.0.2.77/32",
+        "ports": (1024, 2047),
+        "registrations": ("a", "b"),
+        "since": "2024-11-03T02:00:00Z",
+        "confirmed": "2024-11-04T02:00:00Z",
+        "age_s": 3600.0,
+        "nas": "cgn-2",
+        "session": "s-77",
+        "restored": True,
+        "in_kernel": None,
+    }
+
+
+def test_a_binding_that_is_confirmed_by_a_clock_ahead_of_ours_is_of_now() -> None:
+    ahead = msgspec.structs.replace(SHARED, confirmed_s=NOW + 9)
+    assert bound_view(ahead, NOW).age_s == 0.0
+    assert bound_view(msgspec.structs.replace(SHARED, confirmed_s=NOW - 0.12345), NOW).age_s == 0.123
 
 
 def test_a_connection_in_from_the_far_end_has_the_registrant_as_destination() -> None:
@@ -177,7 +218,7 @@ def test_counters_are_sorted_by_name() -> None:
     ]
 
 
-@pytest.mark.parametrize("view", [PEACE, TROUBLE, GUARDED])
+@pytest.mark.parametrize("view", [PEACE, TROUBLE, GUARDED, SUBSCRIBED, DEAF])
 def test_a_status_survives_json(view: object) -> None:
     assert msgspec.json.decode(msgspec.json.encode(view), type=type(view)) == view
 
@@ -188,7 +229,7 @@ def test_services_are_the_words_of_the_registry() -> None:
 
 def test_a_status_of_an_older_daemon_is_read_as_in_peace() -> None:
     old = msgspec.json.decode(msgspec.json.encode(PEACE))
-    del old["overrides"]
+    del old["overrides"], old["subscribers"]
     for name in ("signed", "session", "serial", "issued_at", "freshness", "not_fresh_since", "held", "kept"):
         del old["sources"][0][name]
     assert msgspec.convert(old, StatusView) == PEACE

@@ -194,3 +194,88 @@ def test_what_is_no_path_is_a_fault_and_not_looked_at(signed: Path) -> None:
 def test_a_file_that_is_no_yaml_is_one_fault(signed: Path) -> None:
     signed.write_text("registry: [\n")
     assert len(CliRunner().invoke(command, [str(signed)]).stderr.splitlines()) == 1
+
+
+# -- secrets that it names ---------------------------------------------------------------------------------------
+
+BOUND = """\
+subscribers:
+  pepper_file: {directory}/pepper
+  radius:
+    clients:
+      - {{address: 10.0.0.0/24, secret_file: {directory}/good.secret}}
+      - {{address: 10.0.1.0/24, secret_file: {directory}/empty.secret}}
+"""
+
+
+@pytest.fixture
+def bound(tmp_path: Path) -> Path:
+    """Whose pepper is too short and whose second client has no secret."""
+    path = tmp_path / "bound.yaml"
+    path.write_text(LAB + BOUND.format(directory=tmp_path))
+    for name, content in {"pepper": "hunter2", "good.secret": "testing123\n", "empty.secret": "#hunter2\n"}.items():
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o640)
+    return path
+
+
+def warnings_of(path: Path) -> list[str]:
+    """Without the name of the file itself; the file has no fault."""
+    result = CliRunner().invoke(command, [str(path)])
+    assert result.exit_code == 0
+    assert result.stdout.startswith(f"{path}: ok (")
+    return [line.removeprefix(f"{path}:") for line in result.stderr.splitlines()]
+
+
+def test_files_of_secrets_that_cannot_be_used_are_warnings_without_a_word_of_them(bound: Path) -> None:
+    directory = bound.parent
+    assert warnings_of(bound) == [
+        f"3:16: subscribers.pepper_file: warning: {directory}/pepper: the pepper has fewer than 16 bytes; "
+        "make one: head -c 32 /dev/urandom | base64 > PEPPER_FILE, expected a file with a pepper",
+        f"7:45: subscribers.radius.clients[1].secret_file: warning: {directory}/empty.secret: holds no secret; "
+        "a line that begins with # is a comment, expected a file with one secret a line",
+    ]
+
+
+def test_files_of_secrets_that_are_not_there_are_warnings(bound: Path) -> None:
+    for name in ("pepper", "good.secret", "empty.secret"):
+        (bound.parent / name).unlink()
+    assert [line.partition(": warning: ")[0] for line in warnings_of(bound)] == [
+        "3:16: subscribers.pepper_file",
+        "6:45: subscribers.radius.clients[0].secret_file",
+        "7:45: subscribers.radius.clients[1].secret_file",
+    ]
+
+
+def test_a_secret_that_everybody_may_read_is_a_warning(bound: Path) -> None:
+    (bound.parent / "pepper").write_text("a pepper for tests alone\n")
+    (bound.parent / "empty.secret").write_text("testing124\n")
+    assert warnings_of(bound) == []
+    (bound.parent / "good.secret").chmod(0o644)
+    assert warnings_of(bound) == [
+        f"6:45: subscribers.radius.clients[0].secret_file: warning: {bound.parent}/good.secret: is open to every "
+        "user of this host, expected it to be closed to others (chmod o= FILE)"
+    ]
+
+
+@pytest.mark.parametrize(
+    "subscribers",
+    [
+        "",
+        "{}",
+        "[]",
+        "{pepper_file: }",
+        "{pepper_file: p, radius: }",
+        "{radius: {clients: }}",
+        "{radius: {clients: [x]}}",
+    ],
+)
+def test_subscribers_that_name_no_file_have_no_warning(good: str, subscribers: str) -> None:
+    Path(good).write_text(LAB + f"subscribers: {subscribers}\n")
+    assert "warning" not in CliRunner().invoke(command, [good]).stderr
+
+
+def test_a_fault_of_the_file_hides_no_secret_file(bound: Path) -> None:
+    bound.write_text(bound.read_text() + "mode: reject\n")
+    answer = json.loads(CliRunner().invoke(command, ["--json", str(bound)]).stdout)
+    assert (len(answer["faults"]), len(answer["warnings"])) == (1, 2)

@@ -1,4 +1,4 @@
-"""status, explain, registrations, flows, sync and accept against a real server with a fake daemon behind it."""
+"""The commands that ask the daemon, against a real server with a fake daemon behind it."""
 
 from __future__ import annotations
 
@@ -20,9 +20,19 @@ from gatewayd.cli.output import BAD, DOUBTFUL, GOOD
 from gatewayd.cli.registrations import describe_registration, presence, standing
 from gatewayd.cli.status import describe_status
 from gatewayd.errors import SourceUnreadable
-from gatewayd.model import Decision, Flow, Mode, parse_address
+from gatewayd.model import Decision, Flow, Mode, parse_address, parse_prefix
 from gatewayd.model.flow import DecisionWord
-from tests.support.fake_queries import BANK, GUARDED, PEACE, TROUBLE, FakeQueries, serving_in_a_thread
+from tests.support.fake_queries import (
+    BANK,
+    DEAF,
+    GUARDED,
+    MOBILE,
+    PEACE,
+    SUBSCRIBED,
+    TROUBLE,
+    FakeQueries,
+    serving_in_a_thread,
+)
 
 STATUS_IN_PEACE = """\
 READY
@@ -92,6 +102,46 @@ overrides      3 pins, 1 filter, 1,200 dropped, 5 trimmed, 2 shadowed, 4 expired
                  20-more.yaml:3:1: x
                  20-more.yaml:4:1: x
                  and 2 more
+"""
+
+SUBSCRIBERS_IN_PEACE = """\
+subscribers    31,000 sessions, 412 bindings of registered subscribers
+               journal: 1,500 rows written, 0 waiting, 0 failures
+radius         0.0.0.0:1813: 1,000 requests, 9 repeats, 1 of no use
+"""
+
+SUBSCRIBERS_UNHEARD = """\
+subscribers    1 session, 1 binding of registered subscribers, 1 from before the restart and not confirmed since
+               6 times an address was left out: a registration of somebody else has it
+               JOURNAL SUSPENDED: what is answered is not on disk (OperationalError: database or disk is full), \
+7 rows waiting
+               2 words not answered: the journal had no room
+radius         0.0.0.0:1813, [::]:1813: 53 requests, 0 repeats, 0 of no use
+               50 refused: unknown_client 30, bad_authenticator 15, malformed 5
+                 192.0.2.9: 30 refused: unknown_client 30
+                 2001:db8::9: 20 refused: bad_authenticator 15, malformed 5
+               8 datagrams lost before they were read, 1 answer not sent
+"""
+
+EXPLAIN_BOUND = """\
+udp/51820 from 10.1.2.3 to 198.51.100.7 PASSES: it is registered and in the kernel
+reason         registered by PK-2024-000300 (freelancer): source in 10.1.2.3/32, bound to the registration's \
+subscriber since 2024-11-04T01:00:00Z (confirmed 12 s ago) by NAS bng-1
+decision       registered
+effect         pass
+in kernel      yes
+through        10.1.2.3/32, told by bng-1 12s ago
+mode           observe
+registration    category    registrant is  client      peers  services  until
+PK-2024-000300  freelancer  source         by binding  any    any       open
+"""
+
+BINDINGS = """\
+address                        registrations   in kernel  told by  session  since                 confirmed
+10.1.2.3/32                    PK-2024-000300  yes        bng-1    8a01     2024-11-04T01:00:00Z  12s ago
+192.0.2.77/32 ports 1024-2047  PK-2024-000300  yes        cgn-2    s-77     2024-11-03T02:00:00Z  \
+1h ago, before the restart
+2 bindings
 """
 
 EXPLAIN_REGISTERED = """\
@@ -181,6 +231,28 @@ def test_status_says_what_waits_for_somebody_before_what_is_well(ask: Ask, queri
     assert rest.partition("kernel  ")[0] == STATUS_GUARDED
 
 
+def subscribers_lines(stdout: str) -> str:
+    return "subscribers" + stdout.partition("\nsubscribers")[2].partition("kernel  ")[0]
+
+
+def test_status_shows_the_subscribers_where_there_are_any(ask: Ask, queries: FakeQueries) -> None:
+    queries.view = SUBSCRIBED
+    assert subscribers_lines(ask("status").stdout) == SUBSCRIBERS_IN_PEACE
+    queries.view = DEAF
+    assert subscribers_lines(ask("status").stdout) == SUBSCRIBERS_UNHEARD
+
+
+def test_a_journal_that_is_back_says_what_it_was_and_without_radius_there_is_none() -> None:
+    assert DEAF.subscribers is not None
+    replace = msgspec.structs.replace
+    back = replace(DEAF.subscribers.journal, state="ok", suspended_for=None)
+    view = replace(DEAF, subscribers=replace(DEAF.subscribers, journal=back, listener=None))
+    lines = list(describe_status(view))
+    assert ("", "journal: 0 rows written, 1 waiting, 4 failures", "") in lines
+    assert ("", f"last error of the journal: {back.last_error}", DOUBTFUL) in lines
+    assert "radius" not in [line.label for line in lines]
+
+
 def test_status_shows_in_colour_what_is_bad_and_what_is_doubtful() -> None:
     coloured = [(line.text.split(" ")[0], line.style) for line in describe_status(GUARDED) if line.style]
     assert coloured == [
@@ -238,7 +310,9 @@ def test_status_says_that_a_mode_is_not_in_force(ask: Ask, queries: FakeQueries)
     assert lines[1] == "mode           observe, nothing is blocked, configured is reject, not in force"
 
 
-@pytest.mark.parametrize("command", [["status"], ["registrations"], ["flows"], ["sync"], ["accept", "17"]])
+@pytest.mark.parametrize(
+    "command", [["status"], ["registrations"], ["flows"], ["bindings"], ["sync"], ["accept", "17"]]
+)
 def test_json_is_what_the_api_says(ask: Ask, command: list[str]) -> None:
     result = ask(*command, "--json")
     assert result.exit_code == 0
@@ -250,6 +324,26 @@ def test_explain_gives_the_verdict_first(ask: Ask, queries: FakeQueries) -> None
     result = ask("explain", "203.0.113.5", "198.51.100.7", "udp/51820", "--sport", "7")
     assert (result.exit_code, result.stdout) == (0, EXPLAIN_REGISTERED)
     assert queries.asked == [Flow(17, parse_address("203.0.113.5"), parse_address("198.51.100.7"), 7, 51820)]
+
+
+def test_explain_says_through_which_binding_a_flow_passes(ask: Ask, queries: FakeQueries) -> None:
+    queries.bind()
+    assert ask("explain", "10.1.2.3", "198.51.100.7", "udp/51820").stdout == EXPLAIN_BOUND
+
+
+def test_explain_goes_by_the_source_port_where_an_address_is_shared(ask: Ask, queries: FakeQueries) -> None:
+    queries.bind()
+    flow = ("explain", "192.0.2.77", "198.51.100.7", "udp/51820")
+    inside = ask(*flow, "--source-port", "2000").stdout.splitlines()
+    assert inside[0].endswith("PASSES: it is registered and in the kernel")
+    (through,) = [line for line in inside if line.startswith("through")]
+    told = "192.0.2.77/32 ports 1024-2047, told by cgn-2 1h ago, before a restart of gatewayd and not since"
+    assert through == f"through        {told}"
+    for words in ((*flow, "--source-port", "2048"), flow):
+        outside = ask(*words).stdout
+        assert "PASSES, but is not registered" in outside
+        assert "its binding has the ports 1024-2047 of the address" in outside
+        assert "through  " not in outside
 
 
 def test_explain_of_a_stranger_has_no_table(ask: Ask) -> None:
@@ -297,7 +391,7 @@ def test_a_registered_flow_that_the_kernel_cannot_be_told_of_gets_the_effect_in_
         (["203.0.113.5", "198.51.100.7", "ipsec"], "ask for one of its services: udp/500, udp/4500, esp, ah"),
         (["203.0.113.5", "2001:db8::1", "esp"], "Invalid value for 'DST': src and dst must both be IPv4"),
         (["203.0.113.0/28", "198.51.100.7", "esp"], "Invalid value for 'SRC': '203.0.113.0/28'"),
-        (["203.0.113.5", "198.51.100.7", "esp", "--sport", "1"], "Invalid value for 'SPORT': esp has no"),
+        (["203.0.113.5", "198.51.100.7", "esp", "--sport", "1"], "Invalid value for '--source-port': esp has no"),
     ],
 )
 def test_explain_refuses_a_bad_flow_without_asking(words: list[str], said: str) -> None:
@@ -364,6 +458,39 @@ def test_an_id_and_a_selection_exclude_each_other() -> None:
 
 def test_flows_are_listed(ask: Ask) -> None:
     assert ask("flows").stdout == FLOWS
+
+
+def test_bindings_are_listed(ask: Ask) -> None:
+    assert ask("bindings").stdout == BINDINGS
+
+
+def test_bindings_are_selected(ask: Ask, queries: FakeQueries) -> None:
+    result = ask("bindings", "--registration", MOBILE.id, "--address", "10.1.2.3", "--limit", "5")
+    assert result.stdout.endswith("\n1 binding\n")
+    assert queries.asked == [(MOBILE.id, parse_prefix("10.1.2.3"), 0, 5)]
+    said = "1 of 2 shown; --limit, --registration or --address for others\n"
+    assert ask("bindings", "--limit", "1").stdout.endswith(said)
+    assert ask("bindings", "--registration", "PK-0").stdout == "0 bindings\n"
+
+
+def test_a_binding_without_elements_in_the_kernel_is_shouted(ask: Ask, queries: FakeQueries) -> None:
+    queries.in_kernel = False
+    assert "  NO  " in ask("bindings").stdout
+    queries.in_kernel = None
+    assert "  -  " in ask("bindings").stdout
+
+
+def test_an_address_that_is_none_is_exit_2(ask: Ask) -> None:
+    result = ask("bindings", "--address", "10.1.2")
+    assert result.exit_code == 2
+    assert "address: '10.1.2': not an IPv4 or IPv6 address" in result.stderr
+
+
+def test_bindings_where_no_subscribers_are_configured_is_exit_1(ask: Ask, queries: FakeQueries) -> None:
+    queries.has_subscribers = False
+    result = ask("bindings")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "Error: the configuration has no section `subscribers`, so there are no bindings\n"
 
 
 def test_a_sync_says_what_came_of_it(ask: Ask) -> None:

@@ -53,7 +53,7 @@ def test_the_version_is_the_package_s() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["check", "status", "explain", "registrations", "flows", "sync", "accept", "registry"]
+    "name", ["check", "status", "explain", "registrations", "flows", "bindings", "sync", "accept", "registry"]
 )
 def test_the_short_help_agrees_with_a_command_that_is_there(name: str) -> None:
     result = CliRunner().invoke(main, [name, "--help"])

@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from gatewayd.cli import output
-from gatewayd.cli.output import Line, ago, count, print_headline, print_lines, print_table, size, some, span
+from gatewayd.cli.output import Line, ago, count, place, print_headline, print_lines, print_table, size, some, span
 
 
 @pytest.fixture
@@ -39,6 +39,11 @@ def test_a_size_has_a_unit(size_bytes: int, text: str) -> None:
 
 def test_one_is_singular() -> None:
     assert [count(number, "flow") for number in (0, 1, 31022)] == ["0 flows", "1 flow", "31,022 flows"]
+
+
+def test_a_place_has_its_ports() -> None:
+    assert place("10.1.2.3/32", None) == "10.1.2.3/32"
+    assert place("10.1.2.3/32", (1, 9)) == "10.1.2.3/32 ports 1-9"
 
 
 def test_a_long_list_is_cut_and_says_so() -> None:

@@ -6,12 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatewayd.compile import DesiredSets, compile_elements
+from gatewayd.compile import DesiredSets, compile_elements, compile_grant
+from gatewayd.compile.desired import MOST_PREPARED, elements_of
 from gatewayd.compile.masks import MOST_ELEMENTS
-from gatewayd.model import Registration, Service, parse_prefix, parse_services
+from gatewayd.model import Grant, Registration, Service, parse_prefix, parse_services
 from gatewayd.model.mask import Mask
 from gatewayd.model.service import UDP
-from tests.support.strategies import registrations
+from tests.support.granting import granted, subscribed
+from tests.support.strategies import prefixes, registrations
 
 unhurried = settings(deadline=None)
 
@@ -184,23 +186,161 @@ def test_a_form_past_a_bound_and_one_within_it_are_told_apart_while_one_replaces
     assert sets.keys(C4_28) == {KEY}
 
 
+# -- grants ------------------------------------------------------------------------------------------------
+
+B4_32, C4_32 = Mask(4, 32, source_bits=0), Mask(4, 32)
+
+
+def test_what_was_granted_is_desired_until_an_equal_grant_is_taken_back() -> None:
+    sets = DesiredSets()
+    element = (B4_32, parse_prefix("100.64.0.1").packed)
+    assert sets.add(granted(subscribed("PK-1"), "100.64.0.1")) == [element]
+    assert (sets.masks(), sets.count()) == ([B4_32], 1)
+    assert sets.remove(granted(subscribed("PK-1"), "100.64.0.1")) == [element]
+    assert sets.count() == 0
+
+
+def test_an_address_that_a_client_and_a_subscriber_have_is_an_element_of_each() -> None:
+    sets = DesiredSets()
+    sets.add(registration("PK-1", "100.64.0.1"))
+    sets.add(granted(subscribed("PK-2"), "100.64.0.1"))
+    assert sets.masks() == [C4_32, B4_32]
+    assert sets.remove(granted(subscribed("PK-2"), "100.64.0.1")) == [(B4_32, parse_prefix("100.64.0.1").packed)]
+    assert sets.keys(C4_32) == {parse_prefix("100.64.0.1").packed}
+
+
+def test_an_element_that_two_registrations_are_granted_stays_until_both_are_gone() -> None:
+    sets = DesiredSets()
+    one, other = granted(subscribed("PK-1"), "100.64.0.1"), granted(subscribed("PK-2"), "100.64.0.1")
+    assert sets.add(one) != []
+    assert sets.add(other) == []
+    assert sets.remove(one) == []
+    assert sets.remove(other) == compile_grant(other)
+
+
+def test_two_blocks_of_an_address_that_share_a_part_share_its_element() -> None:
+    """While one is taking the place of the other."""
+    sets = DesiredSets()
+    held = subscribed("PK-1", services=["ipsec"])
+    old, new = granted(held, "100.64.0.1", (1024, 2047)), granted(held, "100.64.0.1", (1024, 3071))
+    sets.add(old)
+    assert sets.add(new) == [(Mask(4, 32, -1, "ipsec", 6), bytes((100, 64, 0, 1, 8, 0, 0, 0)))]
+    assert sets.remove(old) == []
+    assert keys_of(sets) == set(compile_grant(new))
+
+
+def test_a_grant_past_the_bound_of_masks_is_reported_and_leaves_no_trace() -> None:
+    sets = DesiredSets(most_masks=1)
+    sets.add(granted(subscribed("PK-1"), "100.64.0.1"))
+    beyond = granted(subscribed("PK-2"), "100.64.0.1", (1024, 2047))
+    assert sets.add(beyond) == []
+    assert sets.unprogrammed() == {"PK-2": "needs 1 new masks for IPv4, 1 of at most 1 are in use"}
+    assert sets.remove(granted(subscribed("PK-2"), "100.64.0.1", (1024, 2047))) == []
+    assert (sets.unprogrammed(), sets.masks()) == ({}, [B4_32])
+
+
+def test_a_registration_past_a_bound_at_two_addresses_is_reported_once_and_comes_back_at_both() -> None:
+    sets = DesiredSets(most_masks=1)
+    held = registration("PK-1", "203.0.113.9")
+    sets.add(held)
+    beyond = [granted(subscribed("PK-2"), f"100.64.0.{number}") for number in (1, 2)]
+    for each in beyond:
+        assert sets.add(each) == []
+    assert (list(sets.unprogrammed()), sets.count_unprogrammed()) == (["PK-2"], 2)
+    sets.remove(held)
+    assert sets.drop_unused() == [C4_32]
+    assert sets.take_unprogrammed() == beyond
+    for each in beyond:
+        assert sets.add(each) == compile_grant(each)
+    assert sets.unprogrammed() == {}
+
+
+def test_a_grant_of_too_many_elements_is_reported() -> None:
+    services = tuple(Service(UDP, port, port) for port in range(1, 200))
+    held = Registration("PK-9", "freelancer", "active", (), bytes(32), services=services)
+    sets = DesiredSets()
+    assert sets.add(granted(held, "100.64.0.1")) != []
+    monster = granted(held, "100.64.0.1", (1, 65534))
+    assert sets.add(monster) == []
+    assert sets.unprogrammed() == {"PK-9": f"needs {199 * 30} elements, at most {MOST_ELEMENTS} are made"}
+    assert sets.remove(monster) == []
+    assert sets.remove(granted(held, "100.64.0.1")) != []
+    assert (sets.count(), sets.count_unprogrammed()) == (0, 0)
+
+
+def test_a_grant_without_any_element_comes_and_goes() -> None:
+    sets = DesiredSets()
+    nothing = granted(subscribed("PK-1", services=["esp"]), "100.64.0.1", (1024, 2047))
+    assert sets.add(nothing) == sets.remove(nothing) == []
+    assert (sets.masks(), sets.unprogrammed()) == ([], {})
+
+
+# -- masks for what is to come -----------------------------------------------------------------------------
+
+
+def test_a_prepared_mask_is_in_use_and_stays_without_a_key() -> None:
+    sets = DesiredSets()
+    assert sets.prepare(B4_32)
+    assert sets.prepare(B4_32)
+    assert sets.masks() == [B4_32]
+    held = granted(subscribed("PK-1"), "100.64.0.1")
+    sets.add(held)
+    sets.remove(held)
+    assert sets.drop_unused() == []
+    assert sets.masks() == [B4_32]
+
+
+def test_a_mask_in_use_may_be_prepared_and_then_outlives_its_keys() -> None:
+    sets = DesiredSets()
+    held = granted(subscribed("PK-1"), "100.64.0.1")
+    sets.add(held)
+    assert sets.prepare(B4_32)
+    sets.remove(held)
+    assert sets.drop_unused() == []
+
+
+def test_no_mask_is_prepared_past_the_bound_of_masks() -> None:
+    sets = DesiredSets(most_masks=1)
+    sets.add(registration("PK-1", "203.0.113.9"))
+    assert not sets.prepare(B4_32)
+    assert sets.prepare(Mask(6, 64, source_bits=0))
+    assert sets.masks() == [C4_32, Mask(6, 64, source_bits=0)]
+
+
+def test_what_is_prepared_has_a_bound_of_its_own() -> None:
+    sets = DesiredSets()
+    masks = [Mask(6, length, source_bits=0) for length in range(16, 16 + MOST_PREPARED)]
+    assert all(sets.prepare(mask) for mask in masks)
+    assert not sets.prepare(Mask(6, 128, source_bits=0))
+    assert sets.prepare(masks[0])
+    sets.add(granted(subscribed("PK-1"), "100.64.0.1"))
+    assert sets.prepare(B4_32), "it is in use; that it is not kept is another matter"
+    assert sets.masks() == [B4_32, *masks]
+
+
 class Oracle:
     """The dumb version: how many want each element."""
 
     def __init__(self) -> None:
         self.wanted: Counter[tuple[Mask, bytes]] = Counter()
 
-    def change(self, held: Registration, by: int) -> set[tuple[Mask, bytes]]:
+    def change(self, held: Registration | Grant, by: int) -> set[tuple[Mask, bytes]]:
         before = set(+self.wanted)
-        for element in compile_elements(held):
+        for element in elements_of(held):
             self.wanted[element] += by
         return before ^ set(+self.wanted)
 
 
+def wanted() -> st.SearchStrategy[Registration | Grant]:
+    """Of either kind; blocks few enough to meet."""
+    ports = st.none() | st.sampled_from([(1024, 2047), (1024, 3071), (0, 65535)])
+    return registrations() | st.builds(Grant, registrations(), prefixes(), ports)
+
+
 @unhurried
-@given(st.lists(registrations(), max_size=12), st.data())
+@given(st.lists(wanted(), max_size=12), st.data())
 def test_any_order_of_additions_and_removals_wants_what_a_count_says(
-    some: list[Registration], data: st.DataObject
+    some: list[Registration | Grant], data: st.DataObject
 ) -> None:
     sets, oracle, held = DesiredSets(), Oracle(), []
     steps = list(some)
@@ -221,9 +361,9 @@ def test_any_order_of_additions_and_removals_wants_what_a_count_says(
 
 
 @unhurried
-@given(st.lists(registrations(), min_size=1, max_size=8), st.integers(0, 3))
+@given(st.lists(wanted(), min_size=1, max_size=8, unique=True), st.integers(0, 3))
 def test_what_is_past_the_bound_of_masks_comes_and_goes_without_harm_to_the_rest(
-    some: list[Registration], most: int
+    some: list[Registration | Grant], most: int
 ) -> None:
     sets = DesiredSets(most_masks=most)
     programmed = []
@@ -234,7 +374,7 @@ def test_what_is_past_the_bound_of_masks_comes_and_goes_without_harm_to_the_rest
             programmed.append(each)
         for family in (4, 6):
             assert sum(mask.family == family for mask in sets.masks()) <= most
-    assert keys_of(sets) == {element for each in programmed for element in compile_elements(each)}
+    assert keys_of(sets) == {element for each in programmed for element in elements_of(each)}
     for each in some:
         sets.remove(each)
     assert (sets.count(), sets.count_unprogrammed()) == (0, 0)

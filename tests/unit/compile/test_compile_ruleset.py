@@ -21,6 +21,9 @@ REJECT = replace(OBSERVE, mode="reject")
 HOOKS = {mask: set_name(mask, 0) for mask in (Mask(4, 29), Mask(4, 32, 24, "ipsec"), Mask(6, 48))}
 
 
+WITH_PORTS = "meta l4proto { 6, 17, 132, 136 }"
+
+
 def chains_of(policy: Policy, hooks: Mapping[Mask, str] | None = None, epoch: int = 1) -> dict[str, list[str]]:
     """The lines of each chain, declarations of hooks included."""
     text = compile_ruleset("gatewayd", policy, HOOKS if hooks is None else hooks, epoch).text
@@ -39,6 +42,14 @@ def every_mask() -> list[Mask]:
     ]
 
 
+def every_bound_mask() -> list[Mask]:
+    return [replace_source(mask, bits) for mask in every_mask() for bits in (0, 1, 9, 16)]
+
+
+def replace_source(mask: Mask, bits: int) -> Mask:
+    return Mask(mask.family, mask.client_length, mask.peer_length, mask.selector, bits)
+
+
 def test_the_text_is_the_same_for_the_same_input_in_any_order() -> None:
     texts = {compile_ruleset("gatewayd", REJECT, dict(some), 1) for some in permutations(HOOKS.items())}
     assert len(texts) == 1
@@ -49,14 +60,15 @@ def test_the_text_is_the_same_for_the_same_input_in_any_order() -> None:
 def test_every_jump_leads_to_a_chain_that_is_declared_before_it() -> None:
     for mode in ("observe", "mark", "limit", "reject"):
         policy = replace(OBSERVE, mode=mode, registered_dscp=46, scope=parse_services([*BUNDLES, "tcp/1-5", "udp"]))
-        text = compile_ruleset("gatewayd", policy, {mask: str(mask) for mask in every_mask()}, 1).text
+        hooks = {mask: str(mask) for mask in (*every_mask(), *every_bound_mask())}
+        text = compile_ruleset("gatewayd", policy, hooks, 1).text
         declared = set(re.findall(r"chain (\w+) \{", text))
         assert set(re.findall(r"(?:goto|jump) (\w+)", text)) <= declared
         assert declared <= {"forward", *re.findall(r"(?:goto|jump) (\w+)", text)}
 
 
 def test_the_ruleset_says_which_sets_it_looks_into_and_all_of_them_it_does() -> None:
-    hooks = {mask: set_name(mask, 2) for mask in every_mask()}
+    hooks = {mask: set_name(mask, 2) for mask in (*every_mask(), *every_bound_mask())}
     ruleset = compile_ruleset("gatewayd", OBSERVE, hooks, 1)
     assert ruleset.set_names == frozenset(hooks.values()) == set(re.findall(r"@(\w+) goto", ruleset.text))
 
@@ -72,9 +84,44 @@ def test_each_set_is_looked_up_once_as_source_and_once_as_destination() -> None:
         assert ("saddr" in second) == (mask.peer_length != ANY_PEER)
 
 
+def test_a_set_of_bindings_is_looked_up_once_and_never_for_a_destination() -> None:
+    for mask in every_bound_mask():
+        text = compile_ruleset("gatewayd", OBSERVE, {mask: str(mask)}, 1).text
+        (lookup,) = re.findall(rf"^\t\t(.*) @{mask} goto registered$", text, re.M)
+        first = lookup.removeprefix(f"{WITH_PORTS} ")
+        assert first.startswith("ip saddr" if mask.family == 4 else "ip6 saddr")
+        assert ("daddr" in first) == (mask.peer_length != ANY_PEER)
+        assert ("th sport" in first) == (mask.source_bits > 0)
+        assert (first != lookup) == (mask.source_bits > 0 and not mask.port_length)
+
+
+def test_a_source_port_is_looked_at_of_protocols_with_ports_alone() -> None:
+    """Sets with a destination port in the key are in a chain that only those reach."""
+    for mask in every_bound_mask():
+        chains = chains_of(OBSERVE, {mask: str(mask)})
+        (name,) = [name for name, lines in chains.items() if any("goto registered" in line for line in lines)]
+        if mask.port_length:
+            assert name == f"classify{mask.family}_ports"
+            assert chains[f"classify{mask.family}"] == [f"{WITH_PORTS} jump {name}"]
+
+
 @pytest.mark.parametrize(
     ("mask", "lookup"),
     [
+        (Mask(4, 32, source_bits=0), "ip saddr @b4_32"),
+        (Mask(6, 56, source_bits=0), "ip6 saddr & ffff:ffff:ffff:ff00:: @b6_56"),
+        (Mask(4, 32, 24, "ipsec", 0), "ip saddr . ip daddr & 255.255.255.0 @b4_32_p24_ipsec"),
+        (Mask(4, 32, source_bits=16), f"{WITH_PORTS} ip saddr . th sport @b4_32_s16"),
+        (Mask(4, 32, source_bits=1), f"{WITH_PORTS} ip saddr . th sport & 0x8000 @b4_32_s1"),
+        (Mask(4, 32, 32, "ipsec", 6), f"{WITH_PORTS} ip saddr . ip daddr . th sport & 0xfc00 @b4_32_p32_ipsec_s6"),
+        (
+            Mask(4, 32, ANY_PEER, "proto", 9),
+            f"{WITH_PORTS} ip saddr . meta l4proto . th sport & 0xff80 @b4_32_proto_s9",
+        ),
+        (
+            Mask(4, 32, ANY_PEER, "port7", 9),
+            "ip saddr . meta l4proto . th dport & 0xfe00 . th sport & 0xff80 @b4_32_port7_s9",
+        ),
         (Mask(4, 32), "ip saddr @c4_32"),
         (Mask(4, 29), "ip saddr & 255.255.255.248 @c4_29"),
         (Mask(6, 128), "ip6 saddr @c6_128"),
@@ -99,6 +146,13 @@ def test_look_ups_come_in_the_order_of_the_sets() -> None:
     hooks = {mask: str(mask) for mask in (Mask(4, 32), Mask(4, 24), Mask(4, 8))}
     assert [line.split("@")[1].split()[0] for line in chains_of(OBSERVE, hooks)["classify4"]] == [
         "c4_32", "c4_24", "c4_8", "c4_32", "c4_24", "c4_8",
+    ]  # fmt: skip
+
+
+def test_a_set_of_bindings_comes_among_the_sources_in_the_order_of_the_sets() -> None:
+    hooks = {mask: str(mask) for mask in (Mask(4, 32), Mask(4, 24), Mask(4, 32, source_bits=0))}
+    assert [line.split("@")[1].split()[0] for line in chains_of(OBSERVE, hooks)["classify4"]] == [
+        "c4_32", "c4_24", "b4_32", "c4_32", "c4_24",
     ]  # fmt: skip
 
 

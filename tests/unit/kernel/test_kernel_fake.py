@@ -19,6 +19,7 @@ from gatewayd.model.transaction import (
     DeleteSet,
     ObservedSet,
     Operation,
+    RefreshElements,
     RemoveElements,
     Ruleset,
     TableReading,
@@ -207,3 +208,37 @@ async def test_a_commit_that_was_not_heard_of_is_a_loss() -> None:
     fake.unwatch()
     assert fake.take_changes() == ForeignChanges()
     assert len(calls) == 2
+
+
+BOUND = Mask(4, 32, source_bits=0)
+
+
+async def test_elements_with_a_timeout_go_by_the_stopwatch_and_in_no_other_way() -> None:
+    now = 10.0
+    fake = FakeTables(stopwatch=lambda: now)
+    await fake.commit(
+        Transaction((*MADE, CreateSet("b4_32", BOUND, 0, 60), AddElements("b4_32", [b"aaaa", b"bbbb"])), "test")
+    )
+    now = 40.0
+    await fake.commit(Transaction((AddElements("b4_32", [b"aaaa"]), RefreshElements("b4_32", [b"bbbb"])), "test"))
+    now = 69.9
+    assert [sorted(piece) async for piece in fake.read_elements("b4_32")] == [[b"aaaa", b"bbbb"]]
+    now = 70.0
+    before = fake.generation
+    assert [piece async for piece in fake.read_elements("b4_32")] == [[b"bbbb"]]
+    assert {item.name: item.count for item in (await fake.read_table()).sets} == {"c4_32": 1, "b4_32": 1}
+    assert fake.generation == before
+    now = 100.0
+    assert [piece async for piece in fake.read_elements("b4_32")] == []
+    assert [piece async for piece in fake.read_elements("c4_32")] == [[bytes(4)]]
+
+
+async def test_what_went_by_itself_comes_back_with_its_whole_time() -> None:
+    now = 10.0
+    fake = FakeTables(stopwatch=lambda: now)
+    made = (CreateTable(), CreateSet("b4_32", BOUND, 0, 60), AddElements("b4_32", [b"aaaa"]))
+    await fake.commit(Transaction(made, "test"))
+    now = 70.0
+    await fake.commit(Transaction((AddElements("b4_32", [b"aaaa"]),), "test"))
+    now = 129.9
+    assert [piece async for piece in fake.read_elements("b4_32")] == [[b"aaaa"]]

@@ -36,6 +36,7 @@ from gatewayd.model.transaction import (
     DeleteSet,
     ObservedSet,
     Operation,
+    RefreshElements,
     RemoveElements,
     Transaction,
 )
@@ -175,6 +176,71 @@ def test_a_new_set_is_encoded_as_pyroute2_does(mask: Mask) -> None:
     assert ours(CreateSet(str(mask), mask, 4096)) == [
         reference(nft_set_msg(), codec.NEWSET, REQUEST | CREATE | EXCL | ACK, 40, attributes)
     ]
+
+
+BOUND = Mask(4, 32, 24, "port16", 9)
+
+
+def test_a_new_set_of_bindings_is_encoded_as_pyroute2_does() -> None:
+    """Its flag, its timeout in milliseconds, and no size."""
+    attributes = [
+        *named(TABLE, str(BOUND), "NFTA_SET_"),
+        ("NFTA_SET_FLAGS", {"NFT_SET_TIMEOUT"}),
+        ("NFTA_SET_KEY_TYPE", codec.key_type(BOUND)),
+        ("NFTA_SET_KEY_LEN", 20),
+        ("NFTA_SET_TIMEOUT", 7_200_000),
+        ("NFTA_SET_ID", 1),
+    ]
+    assert ours(CreateSet(str(BOUND), BOUND, 0, 7200)) == [
+        reference(nft_set_msg(), codec.NEWSET, REQUEST | CREATE | EXCL | ACK, 40, attributes)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mask", "types"),
+    [
+        (Mask(4, 32, source_bits=0), (7,)),
+        (Mask(4, 32, source_bits=9), (7, 13)),
+        (Mask(6, 64, 48, "ipsec", 9), (8, 8, 13)),
+        (Mask(4, 32, selector="proto", source_bits=1), (7, 12, 13)),
+        (BOUND, (7, 7, 12, 13, 13)),
+    ],
+)
+def test_the_type_of_a_key_of_bindings_ends_with_the_source_port(mask: Mask, types: tuple[int, ...]) -> None:
+    value = 0
+    for each in types:
+        value = value << 6 | each
+    assert codec.key_type(mask) == value
+
+
+def kinds_of(*operations: Operation) -> list[int]:
+    batch = codec.encode_batch(Transaction(operations, "test"), TABLE, 40)
+    return [kind for kind, _, _, _, _ in nl.iter_messages(batch.payload)][1:-1]
+
+
+@pytest.mark.parametrize(
+    ("operation", "kinds"),
+    [
+        (AddElements("b4_32", [bytes(4)]), [codec.NEWSETELEM]),
+        (RefreshElements("b4_32", [bytes(4)]), [codec.NEWSETELEM, codec.DELSETELEM, codec.NEWSETELEM]),
+        (RefreshElements("c4_32", [bytes(4)]), [codec.NEWSETELEM, codec.DELSETELEM, codec.NEWSETELEM]),
+        (RemoveElements("b4_32", [bytes(4)]), [codec.NEWSETELEM, codec.DELSETELEM]),
+        (RemoveElements("b4_32_g2", [bytes(4)]), [codec.NEWSETELEM, codec.DELSETELEM]),
+        (RemoveElements("c4_32", [bytes(4)]), [codec.DELSETELEM]),
+        (RemoveElements("guests", [bytes(4)]), [codec.DELSETELEM]),
+        (RefreshElements("b4_32", []), []),
+        (RemoveElements("b4_32", []), []),
+    ],
+)
+def test_what_may_have_gone_by_itself_is_added_before_it_is_removed(operation: Operation, kinds: list[int]) -> None:
+    assert kinds_of(operation) == kinds
+
+
+def test_all_keys_are_added_before_the_first_is_removed() -> None:
+    """Pass by pass, each in as many messages as it takes; in the kernel all of them are one commit."""
+    keys = [number.to_bytes(4, "big") for number in range(5000)]
+    new, old = codec.NEWSETELEM, codec.DELSETELEM
+    assert kinds_of(RefreshElements("b4_32", keys)) == [new, new, old, old, new, new]
 
 
 def test_a_set_to_delete_is_encoded_as_pyroute2_does() -> None:
@@ -342,12 +408,26 @@ def set_message(name: str = "c4_32", flags: int = 0, kind: int = 7, length: int 
         (set_message(name="c4_33"), False),
         (set_message(name="guests"), False),
         (set_message(name="c6_32", kind=8, length=16), True),
+        (set_message(name="b4_32", flags=0x10), True),
+        (set_message(name="b4_32"), False),
+        (set_message(name="b4_32", flags=0x14), False),
+        (set_message(name="b4_32_s9", flags=0x10, kind=7 << 6 | 13, length=8), True),
+        (set_message(name="b4_32_s9", flags=0x10, kind=7 << 6 | 12, length=8), False),
     ],
 )
 def test_a_set_that_is_not_as_we_would_make_it_is_not_regular(message: Any, regular: bool) -> None:
     found = codec.decode_set(*message)
     assert found is not None
     assert (found.regular, found.count, found.capacity) == (regular, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "timeout_s"), [(0, 0), (1000, 1), (7_200_000, 7200), (90_061_000, 90_061)]
+)
+def test_a_timeout_is_told_in_seconds(milliseconds: int, timeout_s: int) -> None:
+    found = codec.decode_set(*set_message("b4_32", 0x10, more=nl.be64(11, milliseconds)))
+    assert found is not None
+    assert found.timeout_s == timeout_s
 
 
 def test_what_has_no_name_is_no_set() -> None:

@@ -18,20 +18,9 @@ from gatewayd.kernel.fake import FakeSet, FakeTable
 from gatewayd.model.flow import Flow
 from gatewayd.model.mask import Mask, set_name
 from gatewayd.model.policy import Policy
-from gatewayd.model.registration import Registration
 from gatewayd.reconcile import loop, picture, steps, verify
-from tests.support.reconciling import (
-    GUARD_S,
-    Rig,
-    WatchedTables,
-    Write,
-    hosts,
-    looks_up,
-    oracle,
-    policy,
-    probes,
-    registered,
-)
+from tests.support.granting import BoundRig, BoundTables, Wanted, granted, looks_up, oracle, probes, subscribed
+from tests.support.reconciling import GUARD_S, WatchedTables, Write, hosts, policy, registered
 
 HOSTS = Mask(4, 32)
 
@@ -54,7 +43,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 class Stage:
     """`deed`: what somebody does to the kernel before. `timer`: comes round at the end; masks out of use go."""
 
-    registrations: Sequence[Registration]
+    registrations: Sequence[Wanted]
     policy: Policy
     deed: Callable[[WatchedTables], None] | None = None
     timer: bool = False
@@ -84,6 +73,16 @@ PAIR = registered("pair", "10.9.0.0/31")
 PARTED = registered("pair", "10.9.0.0", "10.9.0.1")
 LATE = registered("late", "10.0.7.7", "10.8.0.0/25")
 
+ALI, BEA = subscribed("ali", services=["ipsec"]), subscribed("bea")
+MANY = [granted(subscribed(f"sub-{number}"), f"100.64.1.{number}") for number in range(1, 7)]
+ALI_AT_1, ALI_AT_2 = granted(ALI, "100.64.0.1"), granted(ALI, "100.64.0.2")
+BEA_AT_1, BEA_AT_2 = granted(BEA, "100.64.0.1"), granted(BEA, "100.64.0.2")
+BEA_AT_HOME = granted(BEA, "2001:db8:64::/64")
+BEA_LOW, BEA_WIDE, BEA_HIGH = (
+    granted(BEA, "100.64.0.9", ports) for ports in ((1024, 2047), (1024, 3071), (60000, 60099))
+)
+ALI_LOW = granted(ALI, "100.64.0.9", (1024, 2047))
+
 OBSERVE, LIMIT, REJECT = policy(), policy("limit"), policy("reject")
 JOURNEYS: dict[str, list[Stage]] = {
     "load": [Stage([BANK, EMBASSY, *hosts(9)], REJECT)],
@@ -109,6 +108,26 @@ JOURNEYS: dict[str, list[Stage]] = {
         Stage([BANK, *hosts(5)], REJECT),
         Stage([BANK, *hosts(9)], REJECT, _delete_table),
         Stage([EMBASSY, *hosts(9)], LIMIT, _delete_rules),
+    ],
+    "an address moves from one subscriber to another": [
+        Stage([ALI_AT_1, BEA_AT_2, BANK], REJECT),
+        Stage([BEA_AT_1, BEA_AT_2, BANK], REJECT),
+        Stage([BEA_AT_1, ALI_AT_2, BANK], REJECT),
+    ],
+    "an address of a subscriber changes": [
+        Stage([BEA_AT_1, *MANY[:2]], REJECT),
+        Stage([BEA_AT_2, BEA_AT_HOME, *MANY[:4]], REJECT),
+        Stage([BEA_AT_HOME, *MANY[3:]], REJECT, timer=True),
+    ],
+    "a port block changes": [
+        Stage([BEA_LOW, BANK], REJECT),
+        Stage([BEA_WIDE], REJECT),
+        Stage([BEA_HIGH, ALI_LOW], REJECT),
+    ],
+    "bindings deleted": [
+        Stage([BEA_AT_1, BEA_LOW, *hosts(2)], REJECT),
+        Stage([BEA_AT_1, ALI_LOW, *hosts(2)], REJECT, _delete_table),
+        Stage([BEA_AT_2, *hosts(2)], LIMIT, _delete_rules),
     ],
 }
 EMPTY = Stage([], OBSERVE)
@@ -137,7 +156,7 @@ class Watch:
         self._safe: set[Flow] = set()
         self._registered: list[Flow] = []
 
-    def aim(self, registrations: Sequence[Registration]) -> None:
+    def aim(self, registrations: Sequence[Wanted]) -> None:
         """These are registered from now on."""
         wanted = oracle(registrations)
         self._registered = [
@@ -157,10 +176,10 @@ class Watch:
 class Life:
     """A process with no memory on a kernel as it was left, and every state of the kernel that it goes through."""
 
-    def __init__(self, fake: WatchedTables, flows: Sequence[Flow]) -> None:
-        self.rig = Rig(fake)
+    def __init__(self, fake: BoundTables, flows: Sequence[Flow]) -> None:
+        self.rig = BoundRig(fake)
         self.watch = Watch(fake, flows)
-        self.states: list[tuple[WatchedTables, int]] = []
+        self.states: list[tuple[BoundTables, int]] = []
         self.stage = 0
         self.between: Callable[[Write], Any] = lambda _: None
         fake.after_write = self._wrote
@@ -190,7 +209,7 @@ class Life:
 
     def _is_tidy(self) -> bool:
         pictured = self.rig.reconciler.picture
-        return self.rig.is_settled() and pictured.masks.keys() == oracle(self.rig.wanted.values()).keys()
+        return self.rig.is_settled() and pictured.masks.keys() == oracle(self.rig.desires.values()).keys()
 
     async def end(self, stage: Stage) -> None:
         await self.rig.stop()
@@ -200,7 +219,7 @@ class Life:
 async def travel(stages: Sequence[Stage], *, squashed: bool = False, late: bool = False) -> Life:
     """The whole journey in one life. `squashed`: after the first stage the others come at once. `late`: after
     a write a late admission asks for something, once for each registration; without end it would have its way."""
-    life = Life(WatchedTables(), flows_of(stages))
+    life = Life(BoundTables(), flows_of(stages))
     if late:
         everybody = [each for stage in stages for each in stage.registrations]
         life.between = lambda _: life.rig.reconciler.urge([everybody.pop()] if everybody else [])
@@ -220,7 +239,9 @@ def flows_of(stages: Sequence[Stage]) -> list[Flow]:
 def _fingerprint(fake: WatchedTables) -> object:
     if fake.table is None:
         return None
-    sets = frozenset((name, each.capacity, frozenset(each.keys)) for name, each in fake.table.sets.items())
+    sets = frozenset(
+        (name, each.capacity, each.timeout_s, frozenset(each.keys)) for name, each in fake.table.sets.items()
+    )
     return sets, fake.table.rules
 
 
@@ -232,7 +253,7 @@ async def recover_everywhere(life: Life, stages: Sequence[Stage], *, again: bool
     Before a write is after the one before it; a write done and not heard of is one that was done.
     """
     flows = flows_of(stages)
-    blank = WatchedTables()
+    blank = BoundTables()
     todo = [(blank, 0), *((fake, stage + way) for fake, stage in life.states for way in (0, 1, -1))]
     seen, lives = set(), 0
     while todo:
@@ -276,7 +297,7 @@ async def _at_every_write(name: str, deed: Callable[[Life, str, int], None]) -> 
     total = len((await travel(stages)).states)
     for when in ("before", "after"):
         for number in range(total):
-            life = Life(WatchedTables(), flows_of(stages))
+            life = Life(BoundTables(), flows_of(stages))
             count = 0
 
             def maybe(now: str, life: Life = life, number: int = number, when: str = when) -> None:
@@ -289,12 +310,12 @@ async def _at_every_write(name: str, deed: Callable[[Life, str, int], None]) -> 
             life.between = lambda _, maybe=maybe: maybe("after")  # type: ignore[misc]
             for at, stage in enumerate(stages):
                 await life.reach(at, replace(stage, registrations=[*stage.registrations, *_latecomers(life)]))
-            await life.end(replace(stages[-1], registrations=list(life.rig.wanted.values())))
+            await life.end(replace(stages[-1], registrations=list(life.rig.desires.values())))
             assert count > number
 
 
-def _latecomers(life: Life) -> list[Registration]:
-    return [LATE] if LATE.id in life.rig.wanted else []
+def _latecomers(life: Life) -> list[Wanted]:
+    return [LATE] if LATE.id in life.rig.desires else []
 
 
 @pytest.mark.parametrize("name", JOURNEYS)
@@ -311,8 +332,8 @@ async def test_a_registration_may_come_between_any_two_writes(name: str) -> None
 
     def register(life: Life, when: str, number: int) -> None:
         if when == "after":
-            life.watch.aim([*life.rig.wanted.values(), LATE])
-        life.rig.wanted[LATE.id] = LATE
+            life.watch.aim([*life.rig.desires.values(), LATE])
+        life.rig.desires[LATE.id] = LATE
         life.rig.reconciler.add(LATE)
         life.rig.reconciler.urge([LATE])
 
@@ -326,7 +347,7 @@ async def test_the_table_may_be_deleted_between_any_two_writes(name: str, heard:
 
     def delete(life: Life, when: str, number: int) -> None:
         life.rig.fake.tamper(lambda: _delete_table(life.rig.fake), heard=heard)
-        life.watch.aim(list(life.rig.wanted.values()))
+        life.watch.aim(list(life.rig.desires.values()))
 
     await _at_every_write(name, delete)
 
@@ -334,7 +355,7 @@ async def test_the_table_may_be_deleted_between_any_two_writes(name: str, heard:
 async def test_lives_of_two_writes_each_get_there() -> None:
     """One write is never enough where something is to be removed: a process begins with the rules."""
     before, after = JOURNEYS["policy and registry"]
-    fake, flows, lives = WatchedTables(), flows_of([before, after]), 0
+    fake, flows, lives = BoundTables(), flows_of([before, after]), 0
     for stage in (before, after):
         settled = False
         while not settled:
@@ -359,3 +380,40 @@ class Cut(Exception):
 def _die_after(life: Life, writes: int) -> None:
     if len(life.states) == writes:
         raise Cut
+
+
+async def test_the_new_address_of_a_subscriber_is_in_before_the_old_one_goes() -> None:
+    """Of a move within a set, between sets of one kind, and between an address and a block."""
+    for old, new in ((BEA_AT_1, BEA_AT_2), (BEA_AT_1, BEA_AT_HOME), (BEA_LOW, BEA_HIGH), (BEA_AT_1, BEA_LOW)):
+        life = Life(BoundTables(), flows_of([Stage([old, new], REJECT)]))
+        await life.reach(0, Stage([old], REJECT))
+        elements = {grant: oracle([grant]) for grant in (old, new)}
+
+        def look(write: Write, life: Life = life, old: Any = old, new: Any = new, elements: Any = elements) -> None:
+            found = life.rig.fake.looked_into()
+            there = {
+                grant: all(keys <= found.get(mask, set()) for mask, keys in elements[grant].items())
+                for grant in (old, new)
+            }
+            assert there[old] or there[new], f"neither after {write}"
+
+        life.between = look
+        await life.reach(1, Stage([new], REJECT))
+        await life.end(Stage([new], REJECT))
+
+
+async def test_an_element_that_one_subscriber_leaves_and_another_takes_is_never_out() -> None:
+    life = Life(BoundTables(), flows_of([Stage([BEA_AT_1], REJECT)]))
+    await life.reach(0, Stage([BEA_AT_1], REJECT))
+    ((mask, keys),) = oracle([BEA_AT_1]).items()
+    other = granted(subscribed("cid"), "100.64.0.1")
+    writes: list[Write] = []
+
+    def look(write: Write) -> None:
+        writes.append(write)
+        assert keys <= life.rig.fake.looked_into()[mask]
+
+    life.between = look
+    await life.reach(1, Stage([other], REJECT))
+    await life.end(Stage([other], REJECT))
+    assert writes == [], "it is the same element"

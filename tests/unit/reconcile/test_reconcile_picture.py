@@ -47,7 +47,8 @@ def current(picture: Picture) -> SetState:
     ],
 )  # fmt: skip
 def test_a_new_set_has_room_for_twice_its_elements(count: int, capacity: int) -> None:
-    assert choose_capacity(count) == capacity
+    assert choose_capacity(Mask(4, 32), count) == capacity
+    assert choose_capacity(Mask(4, 32, source_bits=0), count) == 0
     assert capacity >= max(SMALLEST_CAPACITY, 2 * count)
 
 

@@ -12,6 +12,7 @@ from gatewayd.compile.desired import DesiredSets
 from gatewayd.compile.ruleset import policy_digest
 from gatewayd.errors import GatewaydError
 from gatewayd.kernel.fake import FakeTables
+from gatewayd.kernel.tables_codec import encode_batch
 from gatewayd.model.mask import Mask
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import (
@@ -28,6 +29,7 @@ from gatewayd.model.transaction import (
 from gatewayd.reconcile import steps
 from gatewayd.reconcile.picture import Picture
 from gatewayd.reconcile.steps import Commit, PutRules, acknowledge, most_keys, next_step, wanted_ruleset
+from tests.support.granting import bound_hosts
 from tests.support.planes import TABLE
 from tests.support.reconciling import hosts, policy, registered
 
@@ -324,3 +326,41 @@ def test_the_kernel_takes_every_plan_and_is_then_as_pictured(stages: list[tuple[
             assert {name: found.keys for name, found in fake.table.sets.items()} == {
                 state.name: picture.desired.keys(state.mask) for state in picture.set_states()
             }
+
+
+def test_a_transaction_of_bindings_is_bounded_with_all_its_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are three times in the message that adds them and twice in the one that removes them."""
+    monkeypatch.setattr(steps, "MOST_BYTES", 1200)
+    grants = bound_hosts(120)
+    picture = Picture(DesiredSets())
+    for each in grants:
+        picture.add(each)
+    picture.start_reading(TableReading(True))
+    counts: list[int] = []
+    while grants or picture.count_surplus():
+        step = next_step(picture, policy(), TABLE)
+        if step is None:
+            while grants:
+                picture.remove(grants.pop())
+            continue
+        acknowledge(picture, step)
+        if isinstance(step, Commit) and (count := step.transaction.count_elements()):
+            counts.append(count)
+            assert len(encode_batch(step.transaction, TABLE, 1).payload) <= 1200 + 300
+    assert counts == [25, 25, 25, 25, 20] * 2
+
+
+def test_one_element_at_least_is_in_every_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it is."""
+    monkeypatch.setattr(steps, "MOST_BYTES", 1)
+    picture = Picture(DesiredSets())
+    grants = bound_hosts(3)
+    for each in grants:
+        picture.add(each)
+    picture.start_reading(TableReading(True))
+    picture.urge([(Mask(4, 32, source_bits=0), bytes((100, 64, 0, 2)))])
+    assert take(picture, policy()) == ["create sets", "late admission", *["add elements"] * 2, "rules"]
+    assert picture.count_missing() == 0
+    for each in grants:
+        picture.remove(each)
+    assert take(picture, policy()) == ["remove elements"] * 3

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import inf
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,6 +24,7 @@ from gatewayd.settings import (
     SubscriberSettings,
     load_settings,
 )
+from gatewayd.settings.model import NasSettings, ProfileSettings
 
 LAB = 'registry: {sources: [{name: lab, url: "file:/lab.csv", allow_unsigned: true}]}\n'
 LAB_SOURCE = SourceSettings("lab", "file:/lab.csv", allow_unsigned=True)
@@ -64,7 +68,26 @@ policy:
   on_unregistered: {dscp: 8, mark: 0x20, limit: 1mbit/s}
 subscribers:
   pepper_file: /pepper
-  radius: {listen: ["[::]:1813"], clients: [{address: 10.0.0.1, secret_file: /secret}]}
+  sessions_file: /sessions.csv
+  most_sessions: 1000
+  dead_man: 10m
+  profile:
+    interim: snapshot
+    identity: alc-msisdn
+    country_code: 92
+    gateway_sees: outside
+    session_ids: digest
+    interim_interval: 10m
+    intervals: 20
+    least: 1m
+    silent: never
+    restart_grace: 0
+  nas: [{name: bng-1, profile: {interim: merge}}]
+  radius:
+    listen: ["[::]:1813"]
+    clients:
+      - {address: 10.0.0.1, secret_file: /secret, require_message_authenticator: yes, sign_answers: true,
+         profile: {silent: 2d}}
 kernel: {table: gw, priority: 5, ct_mark_mask: 0x0000fff0, verify_every: 30s, nflog_group: 7, nflog_rate: 50}
 watch: {unregistered: off}
 http: {listen: "[::1]:0", socket: /api.sock}
@@ -88,8 +111,12 @@ log: {level: debug, format: json}
     assert (policy.on_registered.dscp, policy.on_registered.mark) == (46, 16)
     assert (policy.on_unregistered.dscp, policy.on_unregistered.mark) == (8, 32)
     assert policy.on_unregistered.limit == RateLimit(125_000)
-    radius = RadiusSettings((RadiusClient(parse_prefix("10.0.0.1"), "/secret"),), (ListenAddress("::", 1813),))
-    assert settings.subscribers == SubscriberSettings("/pepper", radius)
+    usual = ProfileSettings("snapshot", "alc-msisdn", "92", "outside", "digest", 600.0, 20, 60.0, inf, 0.0)
+    client = RadiusClient(parse_prefix("10.0.0.1"), "/secret", True, True, replace(usual, silent_s=172800.0))
+    assert settings.subscribers == SubscriberSettings(
+        "/pepper", "/sessions.csv", 1000, 600.0, usual, (NasSettings("bng-1", replace(usual, interim="merge")),),
+        RadiusSettings((client,), (ListenAddress("::", 1813),)),
+    )  # fmt: skip
     assert (kernel.table, kernel.priority, kernel.ct_mark_mask) == ("gw", 5, 0xFFF0)
     assert (kernel.verify_every_s, kernel.nflog_group, kernel.nflog_rate_per_s) == (30.0, 7, 50)
     assert settings.watch.unregistered == "off"
@@ -136,6 +163,121 @@ kernel: {table: 5, ct_mark_mask: 0xf0f0, priority: 1000}
 def test_local_files_alone_are_a_registry_if_that_is_said() -> None:
     registry = load_settings("registry: {sources: [], local: /etc/gatewayd/local.d}\n", "g.yaml").registry
     assert (registry.sources, registry.local) == ((), "/etc/gatewayd/local.d")
+
+
+def subscribers_of(text: str) -> SubscriberSettings:
+    found = load_settings(LAB + "subscribers:\n  pepper_file: /pepper\n" + text, "g.yaml").subscribers
+    assert found is not None
+    return found
+
+
+def test_subscribers_need_a_pepper_and_nothing_else() -> None:
+    assert subscribers_of("") == SubscriberSettings("/pepper")
+    assert subscribers_of("  profile:\n  nas: []\n  radius:\n") == SubscriberSettings("/pepper")
+
+
+def test_what_the_profile_of_a_nas_leaves_out_is_as_in_the_usual_profile() -> None:
+    found = subscribers_of("""\
+  nas:
+    - {name: bng-1, profile: {interim: snapshot, country_code: null, silent: 1d}}
+    - {name: bng-2, profile: }
+    - {name: BNG-2, profile: {}}
+    - {name: bng-3}
+  profile: {country_code: "92", silent: never}
+""")
+    usual = ProfileSettings(country_code="92", silent_s=inf)
+    assert found.profile == usual
+    assert found.nas == (
+        NasSettings("bng-1", ProfileSettings(interim="snapshot")),
+        NasSettings("bng-2", usual),
+        NasSettings("BNG-2", usual),
+        NasSettings("bng-3", usual),
+    )
+
+
+def test_what_the_profile_of_a_client_leaves_out_is_as_in_the_usual_profile() -> None:
+    """Without a profile a client has none: it is the usual one's that counts."""
+    found = subscribers_of("""\
+  profile: {country_code: "92"}
+  radius:
+    clients:
+      - {address: 10.0.0.0/24, secret_file: /secret, profile: {intervals: 2}}
+      - {address: 10.0.1.0/24, secret_file: /secret, profile: {}}
+      - {address: 10.0.2.0/24, secret_file: /secret, profile: null}
+      - {address: 10.0.3.0/24, secret_file: /secret}
+""")
+    usual = ProfileSettings(country_code="92")
+    assert found.radius is not None
+    profiles = [client.profile for client in found.radius.clients]
+    assert profiles == [replace(usual, intervals=2), usual, None, None]
+
+
+def test_every_fault_of_subscribers_is_told_at_once_in_file_order_with_its_place() -> None:
+    text = """\
+subscribers:
+  sessions_file: sessions.csv
+  most_sessions: 999
+  dead_man: 5m
+  profile: {interim: replace, identity: mac, country_code: +92, gateway_sees: both, session_ids: hash}
+  nas:
+    - {name: bng-1, profile: {interim_interval: 59s, intervals: 2.5, least: 0, silent: always, restart_grace: 2h}}
+    - {name: bng-1}
+    - {profile: {sees: inside}}
+  radius:
+    clients:
+      - {address: 10.0.0.0/24, secret_file: /secret, sign_answers: maybe}
+      - {address: 10.0.0.0/24, secret: hunter2, profile: {interim: 1}}
+"""
+    client = "subscribers.radius.clients"
+    keys = (
+        "interim, identity, country_code, gateway_sees, session_ids, interim_interval, intervals, least, silent, "
+        "restart_grace"
+    )
+    assert faults_of(LAB + text) == [
+        "g.yaml:3:3: subscribers.pepper_file: is missing, expected an absolute path",
+        "g.yaml:3:18: subscribers.sessions_file: 'sessions.csv' is not an absolute path, expected an absolute path",
+        "g.yaml:4:18: subscribers.most_sessions: '999' is out of range, "
+        "expected a whole number from 1000 to 10000000",
+        "g.yaml:5:13: subscribers.dead_man: '5m' is out of range, expected a duration from 10m to 7d such as 2h",
+        "g.yaml:6:22: subscribers.profile.interim: 'replace' is not known, expected one of merge, snapshot",
+        "g.yaml:6:41: subscribers.profile.identity: 'mac' is not known, expected one of calling-station-id, "
+        "user-name, chargeable-user-identity, 3gpp-imsi, alc-msisdn",
+        "g.yaml:6:60: subscribers.profile.country_code: '+92' is not a country code: one to three digits, "
+        "the first not 0, expected digits such as 92, or null",
+        "g.yaml:6:79: subscribers.profile.gateway_sees: 'both' is not known, expected one of inside, outside",
+        "g.yaml:6:98: subscribers.profile.session_ids: 'hash' is not known, expected one of plain, digest",
+        "g.yaml:8:49: subscribers.nas[0].profile.interim_interval: '59s' is out of range, "
+        "expected a duration from 1m to 7d such as 10m, or null",
+        "g.yaml:8:65: subscribers.nas[0].profile.intervals: '2.5' is not a whole number, "
+        "expected a whole number from 1 to 20",
+        "g.yaml:8:77: subscribers.nas[0].profile.least: '0' is out of range, "
+        "expected a duration from 1m to 7d such as 15m",
+        "g.yaml:8:88: subscribers.nas[0].profile.silent: 'always' is not a number with a unit, "
+        "expected a duration from 1m to 366d such as 1d, or never",
+        "g.yaml:8:111: subscribers.nas[0].profile.restart_grace: '2h' is out of range, "
+        "expected a duration from 0s to 1h such as 2m",
+        "g.yaml:9:7: subscribers.nas[1]: name 'bng-1' is given twice, expected it once (first at line 8)",
+        "g.yaml:10:7: subscribers.nas[2].name: is missing, "
+        "expected what the NAS calls itself, such as bng-1 or 10.0.0.1",
+        f"g.yaml:10:18: subscribers.nas[2].profile.sees: unknown key, expected one of {keys}",
+        f"g.yaml:13:68: {client}[0].sign_answers: 'maybe' is neither true nor false, expected true or false",
+        f"g.yaml:14:9: {client}[1].secret_file: is missing, expected an absolute path",
+        f"g.yaml:14:9: {client}[1]: address '10.0.0.0/24' is given twice, expected it once (first at line 13)",
+        f"g.yaml:14:32: {client}[1].secret: unknown key, expected secret_file",
+        f"g.yaml:14:68: {client}[1].profile.interim: '1' is not known, expected one of merge, snapshot",
+    ]
+
+
+def test_a_secret_that_stands_where_its_file_should_is_refused_and_not_repeated() -> None:
+    faults = faults_of(
+        LAB + "subscribers:\n  pepper_file: hunter2\n"
+        "  radius: {clients: [{address: 10.0.0.1, secret_file: hunter2}]}\n"
+    )
+    assert faults == [
+        "g.yaml:3:16: subscribers.pepper_file: this value is not an absolute path, expected an absolute path",
+        "g.yaml:4:55: subscribers.radius.clients[0].secret_file: this value is not an absolute path, "
+        "expected an absolute path",
+    ]
 
 
 SOURCES_EXPECTED = (

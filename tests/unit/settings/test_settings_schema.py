@@ -20,6 +20,7 @@ from gatewayd.settings import (
     SubscriberSettings,
     load_settings,
 )
+from gatewayd.settings.model import ProfileSettings
 from gatewayd.settings.readers import ListOf, OrNull, Reader, Section
 from gatewayd.settings.schema import SETTINGS
 
@@ -40,6 +41,8 @@ def sections(reader: Reader, path: str) -> Iterator[tuple[str, Section]]:
 
 
 SECTIONS = dict(sections(SETTINGS, ""))
+SHOWN_ELSEWHERE = {"subscribers.nas.0.profile", "subscribers.radius.clients.0.profile"}
+"""Sections that the example shows whole in another place."""
 
 
 def read_example(*, with_subscribers: bool) -> str:
@@ -65,7 +68,11 @@ def test_a_check_reads_fields_that_there_are(path: str) -> None:
     assert all(fields.issuperset(check.keys) for check in section.checks)
 
 
-@pytest.mark.parametrize("path", SECTIONS)
+def test_what_is_shown_elsewhere_is_the_same_section() -> None:
+    assert all(SECTIONS[path] is SECTIONS["subscribers.profile"] for path in SHOWN_ELSEWHERE)
+
+
+@pytest.mark.parametrize("path", sorted(SECTIONS.keys() - SHOWN_ELSEWHERE))
 def test_every_key_is_in_the_example(path: str) -> None:
     there = yaml.safe_load(read_example(with_subscribers=True))
     for step in path.split(".") if path else ():
@@ -87,5 +94,7 @@ def test_the_example_shows_the_defaults_of_a_source() -> None:
 def test_the_example_shows_the_defaults_of_subscribers_when_they_are_turned_on() -> None:
     clients = (RadiusClient(parse_prefix("10.0.0.0/24"), "/etc/gatewayd/radius.secret"),)
     shown = load_settings(read_example(with_subscribers=True), "example").subscribers
-    assert shown == SubscriberSettings("/etc/gatewayd/pepper", RadiusSettings(clients))
+    assert shown is not None
+    assert shown == SubscriberSettings("/etc/gatewayd/pepper", nas=shown.nas, radius=RadiusSettings(clients))
+    assert [(nas.name, nas.profile) for nas in shown.nas] == [("bng-1", ProfileSettings(interim="snapshot"))]
     assert RadiusSettings(clients).listen == (ListenAddress("0.0.0.0", 1813),)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Callable
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -16,6 +17,10 @@ from gatewayd.settings import ListenAddress, RateLimit, RemovalLimit, values
 
 def duration(text: str) -> float:
     return values.parse_duration(text, 0, 604800)
+
+
+def duration_or_never(text: str) -> float:
+    return values.parse_duration_or_never(text, 60, 604800)
 
 
 def size(text: str) -> int:
@@ -38,6 +43,8 @@ UNDERSTOOD: list[tuple[Callable[[str], object], str, object]] = [
     (duration, "1.5h", 5400.0),
     (duration, "250ms", 0.25),
     (duration, "0", 0.0),
+    (duration_or_never, "1d", 86400.0),
+    (duration_or_never, "never", inf),
     (size, "512MiB", 512 << 20),
     (size, "1GB", 10**9),
     (size, "4096", 4096),
@@ -66,6 +73,13 @@ UNDERSTOOD: list[tuple[Callable[[str], object], str, object]] = [
     (values.parse_listen_address, "127.0.0.1:9480", ListenAddress("127.0.0.1", 9480)),
     (values.parse_listen_address, "[0::1]:0", ListenAddress("::1", 0)),
     (values.parse_client_prefix, "10.0.0.0/24", parse_prefix("10.0.0.0/24")),
+    (values.parse_client_prefix, "2001:db8::/32", parse_prefix("2001:db8::/32")),
+    (values.parse_nas_name, "bng-1.lhr Süd", "bng-1.lhr Süd"),
+    (values.parse_nas_name, "10.0.0.1", "10.0.0.1"),
+    (values.parse_nas_name, "2001:db8::1", "2001:db8::1"),
+    (values.parse_nas_name, "a" * 253, "a" * 253),
+    (values.parse_country_code, "92", "92"),
+    (values.parse_country_code, "1", "1"),
     (values.parse_service_word, "udp/51820", "udp/51820"),
     (values.parse_interface, "eth0.100", "eth0.100"),
     (values.parse_interface, "ppp*", "ppp*"),
@@ -94,6 +108,8 @@ REFUSED: list[tuple[Callable[[str], object], str, str]] = [
     (duration, "1:30", "is not a number with a unit"),
     (duration, "-1s", "is not a number with a unit"),
     (duration, "8d", "is out of range"),
+    (duration_or_never, "0", "is out of range"),
+    (duration_or_never, "inf", "is not a number with a unit"),
     (size, "1TiB", "has the unknown unit TiB"),
     (size, "0", "is out of range"),
     (values.parse_rate, "64kbyte", "is not a rate per second"),
@@ -127,6 +143,13 @@ REFUSED: list[tuple[Callable[[str], object], str, str]] = [
     (values.parse_listen_address, "[127.0.0.1]:9480", "does not begin with an IP address"),
     (values.parse_listen_address, "127.0.0.1:65536", "does not end with a port"),
     (values.parse_client_prefix, "10.0.0.1/24", "is not a prefix: host bits are set; meant 10.0.0.0/24?"),
+    (values.parse_client_prefix, "::ffff:10.0.0.0/120", "is IPv4, to be written 10.0.0.0/24"),
+    (values.parse_nas_name, "", "is empty"),
+    (values.parse_nas_name, "bng\n1", "has characters that cannot be printed"),
+    (values.parse_nas_name, "é" * 127, "is longer than 253 bytes"),
+    (values.parse_nas_name, "2001:DB8::0:1", "is an address that is written 2001:db8::1 here"),
+    (values.parse_country_code, "092", "is not a country code: one to three digits, the first not 0"),
+    (values.parse_country_code, "+92", "is not a country code: one to three digits, the first not 0"),
     (values.parse_service_word, "esp/1", "is not a service: esp has no ports"),
     (values.parse_interface, "eth 0", "is not a name of a network interface"),
     (values.parse_interface, "eth/0", "is not a name of a network interface"),
@@ -174,8 +197,16 @@ def test_a_refusal_says_what_is_wrong(parse: Callable[[str], object], text: str,
 
 
 def test_every_parser_has_a_value_it_understands_and_one_it_refuses() -> None:
-    parsers = {name for name in vars(values) if name.startswith("parse_")} - {"parse_prefix", "parse_service"}
-    wrapped = {"parse_duration", "parse_size", "parse_number", "parse_word"}  # called here with their ranges
+    parsers = {name for name in vars(values) if name.startswith("parse_")} - {
+        "parse_address", "parse_prefix", "parse_service",
+    }  # fmt: skip
+    wrapped = {
+        "parse_duration",
+        "parse_duration_or_never",
+        "parse_size",
+        "parse_number",
+        "parse_word",
+    }  # called here with their ranges
     assert {parse.__name__ for parse, _, _ in UNDERSTOOD} >= parsers - wrapped
     assert {parse.__name__ for parse, _, _ in REFUSED} >= parsers - wrapped
 

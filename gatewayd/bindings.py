@@ -1,0 +1,165 @@
+"""Accounting to bindings: takes events, keeps the table of sessions, tells what follows from them.
+
+    event ─► sessions ─► bindings ─► grants ─► kernel     at once, in the turn in which it came
+                  └────► journal ─► answer                when it is on disk; of nobody registered: at once
+
+What was not answered is sent again by the NAS, and taken again: nothing that was answered is lost by a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from msgspec import structs
+
+from gatewayd.effective import Effective
+from gatewayd.log import RateLimited, get_logger
+from gatewayd.model.accounting import AccountingEvent
+from gatewayd.model.binding import Binding
+from gatewayd.subscribers.journal import Journal
+from gatewayd.subscribers.journal_rows import Key, Row
+from gatewayd.subscribers.sessions import Sessions
+from gatewayd.subscribers.terms import Randomness, Terms
+
+log = get_logger(__name__)
+
+LONGEST_SLEEP_S = 1.0
+"""Events move the table's timer; it is looked at this often."""
+SLICE = 500
+"""Events of a list taken between two turns of the loop."""
+
+
+class Bindings:
+    """Owns the table of sessions. `clock`: the wall's; `stopwatch`: is never set, so to set the wall ends none."""
+
+    def __init__(
+        self,
+        effective: Effective,
+        journal: Journal,
+        *,
+        terms_of: Callable[[str], Terms],
+        most_sessions: int,
+        clock: Callable[[], float],
+        stopwatch: Callable[[], float],
+        randomness: Randomness,
+    ) -> None:
+        self.journal = journal
+        self.unanswered = 0
+        """Events that were taken and not answered, as the journal had no room for what follows from them."""
+        self.is_restored = False
+        self._said_conflict = RateLimited(log, 60.0, stopwatch)
+        self._effective = effective
+        self._terms_of = terms_of
+        self._stopwatch = stopwatch
+        self._began_at = clock() - stopwatch()
+        self._owed: dict[Key, Row] = {}
+        self.sessions = Sessions(
+            effective.allowlist.subscribers,
+            randomness=randomness,
+            terms_of=lambda nas: self._terms_of(nas),
+            most_sessions=most_sessions,
+        )
+        effective.on_subscriber = self._recheck
+
+    @property
+    def conflicting(self) -> int:
+        """Addresses of registered subscribers that were left out, as a registration of somebody else has them."""
+        return self._effective.conflicting
+
+    def use(self, terms_of: Callable[[str], Terms]) -> None:
+        """How long each NAS is believed from now on."""
+        self._terms_of = terms_of
+
+    def now(self) -> float:
+        """The table's time: Unix seconds by a clock that is never set."""
+        return self._began_at + self._stopwatch()
+
+    async def restore(self) -> None:
+        """Begin with what the journal has. It costs bindings if it is damaged, never the start."""
+        rows = await self.journal.open()
+        # Half a second for 31,000 sessions; until it is done nobody else touches the table.
+        await asyncio.to_thread(self.sessions.restore, rows, self.now())
+        self.is_restored = True
+        self._tell()
+        log.info("bindings.restored", sessions=len(self.sessions))
+
+    async def take_list(self, events: Iterable[AccountingEvent]) -> int:
+        """A list of live sessions, and how many: each word is as old as it says, and loses to what is newer."""
+        count = 0
+        for event in events:
+            self.sessions.receive(self._without_conflicts(event), self.now())
+            count += 1
+            if count % SLICE == 0:
+                self._tell()
+                await asyncio.sleep(0)
+        self._tell()
+        return count
+
+    def on_event(self, event: AccountingEvent, answer: Callable[[], None]) -> None:
+        """Take an event; `answer` is called when a crash could not undo it any more. Before `restore` nothing is
+        taken, and nothing answered."""
+        if not self.is_restored:
+            return
+        self.sessions.receive(self._without_conflicts(event), self.now())
+        self._tell(answer)
+
+    def _without_conflicts(self, event: AccountingEvent) -> AccountingEvent:
+        """Without addresses that the registry gives to somebody else for good: a bank's address is no subscriber's,
+        whatever a NAS says."""
+        if event.subscriber is None or event.subscriber not in self._effective.allowlist.subscribers:
+            return event
+        conflicting = [each for each in event.addresses if self._effective.is_taken(each, event.subscriber)]
+        if not conflicting:
+            return event
+        self._effective.conflicting += len(conflicting)
+        self._said_conflict.warning("bindings.conflicting", nas=event.nas, addresses=len(conflicting))
+        return structs.replace(event, addresses=tuple(each for each in event.addresses if each not in conflicting))
+
+    async def run(self) -> None:
+        """Sessions end on time. Until cancelled."""
+        while True:
+            timer = self.sessions.get_timer()
+            now = self.now()
+            if timer is not None and timer <= now:
+                self.sessions.handle_timer(now)
+                self._tell()
+                await asyncio.sleep(0)
+            else:
+                pause_s = LONGEST_SLEEP_S if timer is None else timer - now
+                if self._owed:
+                    self._tell()
+                await asyncio.sleep(min(pause_s, LONGEST_SLEEP_S))
+
+    def forget_unregistered(self) -> None:
+        """The allowlist is complete: what was restored of subscribers whom nobody registers any more goes from the
+        journal."""
+        self.sessions.recheck_restored()
+        self._tell()
+
+    def confirmed(self, binding: Binding) -> Binding:
+        """The binding as the last word of its session has it."""
+        return self.sessions.binding_at(binding.subscriber, binding.prefix, binding.ports) or binding
+
+    def write_all(self) -> None:
+        """The journal begins anew: its file was damaged, or taken away."""
+        self.journal.write(self.sessions.every_row(), None)
+
+    def _recheck(self, subscriber: bytes) -> None:
+        self.sessions.recheck(subscriber)
+        self._tell()
+
+    def _tell(self, answer: Callable[[], None] | None = None) -> None:
+        """The kernel's side first, then the disk, then the sender."""
+        self._effective.take(self.sessions.next_changes())
+        rows = self.sessions.next_rows()
+        if self._owed:
+            rows = (*self._owed.values(), *rows)
+        if not rows:
+            if answer is not None:
+                answer()
+        elif self.journal.write(rows, answer):
+            self._owed.clear()
+        else:
+            self.unanswered += answer is not None
+            self._owed.update((row.key, row) for row in rows)

@@ -1,0 +1,134 @@
+"""What is effective now, told to the kernel's side: registrations in their windows, and grants at bound addresses.
+
+Every change is one turn without await, and additions come before removals, so an element that both an old and a new
+form want never leaves the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from gatewayd.allowlist import Allowlist, Schedule
+from gatewayd.compile import compile_grant
+from gatewayd.log import get_logger
+from gatewayd.model.binding import Binding, BindingChange
+from gatewayd.model.grant import Grant
+from gatewayd.model.prefix import Prefix
+from gatewayd.model.registration import Registration
+from gatewayd.reconcile import Reconciler
+from gatewayd.sweep import Sweeper
+
+log = get_logger(__name__)
+
+_USUAL_ADDRESSES = (Prefix(bytes(4), 32), Prefix(bytes(16), 64))
+"""What a phone gets: an IPv4 address, an IPv6 /64 (3GPP TS 23.401 §5.3.1.2)."""
+
+
+class Effective:
+    """Owns the allowlist and the schedule. `prepares`: have sets ready for addresses that subscribers may get.
+
+    `on_subscriber`: told of a subscriber whom a registration names now, or no longer.
+    """
+
+    def __init__(self, allowlist: Allowlist, reconciler: Reconciler, sweeper: Sweeper, *, prepares: bool) -> None:
+        self.allowlist = allowlist
+        self.schedule = Schedule()
+        self.on_subscriber: Callable[[bytes], None] = lambda _: None
+        self._reconciler = reconciler
+        self._sweeper = sweeper
+        self._prepares = prepares
+        self._dormant: set[str] = set()
+        self.conflicting = 0
+        """Addresses that were not bound, as a registration of somebody else has them."""
+
+    def count(self) -> int:
+        """Registrations that are effective."""
+        return len(self.allowlist) - len(self._dormant)
+
+    def upsert(self, registration: Registration, now: float) -> None:
+        old = self.allowlist.upsert(registration)
+        was_programmed = old is not None and registration.id not in self._dormant
+        self.schedule.watch(registration, now)
+        if registration.is_effective(now):
+            self._dormant.discard(registration.id)
+            self._program(registration)
+        else:
+            self._dormant.add(registration.id)
+        if old is not None and was_programmed:
+            self._unprogram(old)
+        self._tell_subscribers(old, registration)
+
+    def withdraw(self, registration_id: str) -> None:
+        old = self.allowlist.withdraw(registration_id)
+        self.schedule.forget(registration_id)
+        if registration_id in self._dormant:
+            self._dormant.remove(registration_id)
+        elif old is not None:
+            self._unprogram(old)
+        self._tell_subscribers(old, None)
+
+    def refresh(self, registration_id: str, now: float) -> None:
+        """A window may have opened or closed."""
+        registration = self.allowlist.get(registration_id)
+        if registration is None:
+            return
+        self.schedule.watch(registration, now)
+        is_dormant = registration_id in self._dormant
+        if registration.is_effective(now) and is_dormant:
+            self._dormant.remove(registration_id)
+            self._program(registration)
+            log.info("window.opened", id=registration_id)
+        elif not registration.is_effective(now) and not is_dormant:
+            self._dormant.add(registration_id)
+            self._unprogram(registration)
+            log.info("window.closed", id=registration_id)
+
+    def is_taken(self, prefix: Prefix, subscriber: bytes) -> bool:
+        """Whether the clients of an effective registration of somebody else cover where the prefix begins."""
+        for registration in self.allowlist.covering(prefix.packed):
+            if registration.subscriber != subscriber and registration.id not in self._dormant:
+                return True
+        return False
+
+    def take(self, changes: Iterable[BindingChange]) -> None:
+        """Bindings came and went; those that came are first."""
+        for change in changes:
+            if change.kind == "added":
+                self._bind(change.binding)
+            else:
+                self._unbind(change.binding)
+
+    def _bind(self, binding: Binding) -> None:
+        if self.is_taken(binding.prefix, binding.subscriber):
+            # Of a journal or list that was read before the registry was. The next word on it is looked at too.
+            self.conflicting += 1
+            return
+        for grant in self.allowlist.bind(binding):
+            if grant.registration.id not in self._dormant:
+                self._reconciler.add(grant)
+                self._sweeper.note_bound(binding.prefix)
+
+    def _unbind(self, binding: Binding) -> None:
+        for grant in self.allowlist.unbind(binding.subscriber, binding.prefix, binding.ports):
+            if grant.registration.id not in self._dormant:
+                self._reconciler.remove(grant)
+                self._sweeper.note_unbound()
+
+    def _program(self, registration: Registration) -> None:
+        self._reconciler.add(registration)
+        for grant in self.allowlist.grants_of(registration):
+            self._reconciler.add(grant)
+        if self._prepares and registration.subscriber is not None:
+            for prefix in _USUAL_ADDRESSES:
+                self._reconciler.prepare(mask for mask, _ in compile_grant(Grant(registration, prefix)))
+        self._sweeper.note_added()
+
+    def _unprogram(self, registration: Registration) -> None:
+        self._reconciler.remove(registration)
+        for grant in self.allowlist.grants_of(registration):
+            self._reconciler.remove(grant)
+        self._sweeper.note_removed()
+
+    def _tell_subscribers(self, old: Registration | None, new: Registration | None) -> None:
+        for subscriber in self.allowlist.subscribers_changed(old, new):
+            self.on_subscriber(subscriber)

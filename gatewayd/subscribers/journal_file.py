@@ -1,0 +1,283 @@
+"""The journal's SQLite file: opened or begun anew, read, written. One connection, used by one thread.
+
+What is written is on disk when `write` returns: write-ahead log, synchronous=FULL. The file is ours alone
+(locking_mode=EXCLUSIVE), which spares the shared memory file as well; a second gatewayd finds it locked. What is
+deleted is overwritten (secure_delete).
+
+A file that is damaged, or of another version, is set aside under another name and a new one is begun. A file that
+cannot be opened for another reason (locked, disk full, no permission) is left as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from gatewayd.log import get_logger
+from gatewayd.subscribers.journal_rows import VERSION, Row, decode_row, encode_key, encode_value
+
+MODE: Final = 0o600
+MOST_SET_ASIDE: Final = 2
+"""Files that are kept of those found damaged; the oldest go."""
+BUSY_TIMEOUT_S: Final = 2.0
+"""How long to wait for whoever has the file locked, such as a gatewayd that is about to end."""
+
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_BESIDE: Final = ("", "-wal", "-shm", "-journal")
+"""What SQLite has beside a file; a log left behind would be taken for that of the next file."""
+_PUT: Final = "INSERT INTO row (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+_DELETE: Final = "DELETE FROM row WHERE key = ?"
+
+logger = get_logger(__name__)
+
+
+class _Unusable(OSError):
+    """The file is not one of ours, or not whole; says why."""
+
+
+class JournalFile:
+    """`skipped`: rows that could not be decoded. `set_aside`: files that were. Both since the start.
+
+    `has_begun_anew`: the rows that `open` returned are not in the file any more, or nobody knows what was in it;
+    it is empty but for what was written since. Who has written everything again sets it to False.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._inode = (0, 0)
+        self._token: str | None = None
+        self.skipped = 0
+        self.set_aside = 0
+        self.has_begun_anew = False
+
+    def open(self) -> tuple[Row, ...]:
+        """What it holds; nothing, if it had to be begun. Raises sqlite3.Error or OSError: nothing was changed.
+
+        On a disk that takes no writes, which SQLite needs for reading too, it is read in a copy elsewhere.
+        """
+        try:
+            return self._open()
+        except (sqlite3.Error, OSError) as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+                raise
+            rows = self._read_copy()
+            if rows is None:
+                raise
+            logger.warning("journal.read_in_copy", reason=str(error))
+            return rows
+
+    def _open(self) -> tuple[Row, ...]:
+        try:
+            connection, self._token = self._connect()
+            try:
+                return self._read_rows(connection)
+            except (_Unusable, sqlite3.DatabaseError) as error:
+                if not isinstance(error, _Unusable) and not _is_damage(error):
+                    raise
+                self._put_aside(error)
+            _, self._token = self._connect()
+        except BaseException:
+            self.close()
+            self._token = None
+            raise
+        return ()
+
+    def write(self, rows: Iterable[Row]) -> None:
+        """All, or none; on disk afterwards. Raises sqlite3.Error or OSError: none, and the next call opens the file
+        again."""
+        try:
+            connection = self._opened()
+            _write_rows(connection, rows)
+        except (sqlite3.Error, OSError) as error:
+            if _is_damage(error):
+                self._put_aside(error)
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Raises nothing. What was written stays written."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except sqlite3.Error as error:
+                logger.warning("journal.not_closed", error=str(error))
+
+    def _opened(self) -> sqlite3.Connection:
+        """The connection; another one after a failure, or if the file was removed or replaced under it."""
+        if self._connection is not None:
+            if _inode_of(self._path) == self._inode:
+                return self._connection
+            logger.warning("journal.file_replaced", file=str(self._path))
+            self.close()
+            # SQLite leaves the log of a file that was moved, and would take it for that of the next file.
+            for suffix in _BESIDE[1:]:
+                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+        connection, token = self._connect()
+        if token != self._token:
+            connection.execute("DELETE FROM row")
+            self._token = token
+            self.has_begun_anew = True
+        return connection
+
+    def _connect(self) -> tuple[sqlite3.Connection, str]:
+        """A connection to a sound file, and the file's token."""
+        try:
+            return self._connect_once()
+        except _Unusable as error:
+            self._put_aside(error)
+        return self._connect_once()
+
+    def _connect_once(self) -> tuple[sqlite3.Connection, str]:
+        _prepare(self._path)
+        self._connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        try:
+            token = _read_token(self._connection)
+            if token is None:
+                token = _begin(self._connection)
+                _sync_directory(self._path.parent)
+        except sqlite3.DatabaseError as error:
+            if _is_damage(error) or error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+                raise _Unusable(str(error)) from error
+            raise
+        self._inode = _inode_of(self._path)
+        return self._connection, token
+
+    def _read_rows(self, connection: sqlite3.Connection) -> tuple[Row, ...]:
+        ((verdict,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
+        if verdict != "ok":
+            raise _Unusable(str(verdict).replace("\n", " "))
+        found = [
+            decode_row(key, value) if type(key) is type(value) is bytes else None
+            for key, value in connection.execute("SELECT key, value FROM row")
+        ]
+        rows = tuple(row for row in found if row is not None)
+        self.skipped = len(found) - len(rows)
+        return rows
+
+    def _read_copy(self) -> tuple[Row, ...] | None:
+        """None if that is not possible either, or there is nothing whole to be read."""
+        try:
+            with TemporaryDirectory(prefix="gatewayd-") as directory:
+                copy = JournalFile(Path(directory) / self._path.name)
+                for suffix in ("", "-wal"):
+                    if (source := Path(f"{self._path}{suffix}")).is_file():
+                        shutil.copyfile(source, f"{copy._path}{suffix}")
+                rows = copy._open()
+                copy.close()
+        except (sqlite3.Error, OSError):
+            return None
+        if copy.set_aside or not rows:
+            return None
+        self._token, self.skipped = copy._token, copy.skipped
+        return rows
+
+    def _put_aside(self, reason: Exception) -> None:
+        """Under the first free name after those there are; of these the latest are kept."""
+        self.close()
+        self.set_aside += 1
+        kept = sorted((number, path) for path in _set_aside(self._path) if (number := _number_of(path)) is not None)
+        target = self._path.with_name(f"{self._path.name}.damaged-{kept[-1][0] + 1 if kept else 1}")
+        logger.error("journal.set_aside", file=str(self._path), to=target.name, reason=str(reason))
+        for suffix in _BESIDE:
+            with suppress(FileNotFoundError):
+                os.rename(f"{self._path}{suffix}", f"{target}{suffix}")
+        for _, path in kept[: len(kept) + 1 - MOST_SET_ASIDE]:
+            for suffix in _BESIDE:
+                with suppress(OSError):
+                    os.unlink(f"{path}{suffix}")
+
+
+def _read_token(connection: sqlite3.Connection) -> str | None:
+    """What the file was named when it was begun; None for one that is empty."""
+    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA secure_delete = ON")
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if not tables:
+        return None
+    if not {"meta", "row"} <= tables:
+        raise _Unusable("it has other tables")
+    meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+    if meta.get("version") != VERSION:
+        raise _Unusable(f"it is of version {meta.get('version')!r}, and {VERSION} is read")
+    return str(meta.get("token"))
+
+
+def _begin(connection: sqlite3.Connection) -> str:
+    token = os.urandom(8).hex()
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute("CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID")
+    connection.execute("CREATE TABLE row (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+    connection.executemany("INSERT INTO meta VALUES (?, ?)", [("version", VERSION), ("token", token)])
+    connection.execute("COMMIT")
+    return token
+
+
+def _write_rows(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+    puts, deletions = [], []
+    for row in rows:
+        key = encode_key(row.key)
+        if row.value is None:
+            deletions.append((key,))
+        else:
+            puts.append((key, encode_value(key, row.value)))
+    connection.execute("BEGIN IMMEDIATE")
+    connection.executemany(_DELETE, deletions)
+    connection.executemany(_PUT, puts)
+    connection.execute("COMMIT")
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether it is the file that is wrong, and not the disk, the rights or the moment."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+
+
+def _prepare(path: Path) -> None:
+    """A file of our mode is there. Raises _Unusable: something that is no file is."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE))
+        return
+    if not stat.S_ISREG(status.st_mode):
+        raise _Unusable("it is not a file")
+    if stat.S_IMODE(status.st_mode) != MODE:
+        with suppress(OSError):
+            os.chmod(path, MODE)
+
+
+def _inode_of(path: Path) -> tuple[int, int]:
+    """Device and inode; zeros where nothing is."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return 0, 0
+    return status.st_dev, status.st_ino
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _set_aside(path: Path) -> Iterator[Path]:
+    """What was set aside of it before, without what SQLite had beside it."""
+    return (each for each in path.parent.iterdir() if each.name.startswith(f"{path.name}.damaged-"))
+
+
+def _number_of(path: Path) -> int | None:
+    number = path.name.rpartition("-")[2]
+    return int(number) if number.isascii() and number.isdigit() else None

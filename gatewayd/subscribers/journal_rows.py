@@ -1,0 +1,195 @@
+"""What of the sessions is kept on disk, as rows, and their octets. Pure.
+
+Not a log of events but the present state, a row for each thing: a live session of a registered subscriber, the end
+of one, the last word on an address that one of them let go, the last restart of a NAS. Nothing else is ever in a
+row; of subscribers that no registration knows there is none, not even as the time at which they took an address.
+
+A row is a key and a value, or a key alone: what it said is no more. On disk the key is MessagePack, the value a
+CRC-32 of key and value, then MessagePack. SQLite knows no checksum: a flipped bit in an address would bind it to
+the wrong subscriber. A row that is not exactly as it was written is left out.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Annotated, Any, Final
+from zlib import crc32
+
+import msgspec
+
+from gatewayd.model.prefix import Prefix, mask_address
+
+VERSION: Final = 1
+"""Of all that is described here. What was written by another is not read."""
+
+Key = tuple[str, str, str]
+"""Kind, then what it is of: (`session`, NAS, id), (`ended`, NAS, id), (`word`, packed prefix in hexadecimal,
+length), (`nas`, NAS, "")."""
+
+Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+PortNumber = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+
+_CRC_BYTES: Final = 4
+_MOST_S: Final = 1e12
+
+
+class HoldRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """One address of a session. `named_s`: of the last word on it. `since_s`: of the binding by it."""
+
+    prefix: Prefix
+    ports: tuple[PortNumber, PortNumber] | None
+    named_s: float
+    since_s: float
+
+
+class SessionRow(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="session"):
+    """A live session, as in `session.Session`. `due_s`: when it runs out by our clock; None = never."""
+
+    nas: str
+    session: str
+    subscriber: Digest
+    since_s: float
+    at_s: float
+    due_s: float | None
+    interim_s: int | None
+    is_lingering: bool
+    snapshot_s: float
+    ipv4_s: float
+    holds: tuple[HoldRow, ...]
+
+
+class EndedRow(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="ended"):
+    """The Stop of a session, a `tombstones.Tombstone`."""
+
+    nas: str
+    session: str
+    subscriber: Digest
+    at_s: float
+    buried_s: float
+
+
+class WordRow(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="word"):
+    """The last word on an address that is let go, a `tombstones.Tombstone`. `others_s`: of another registered
+    subscriber."""
+
+    prefix: Prefix
+    subscriber: Digest
+    at_s: float
+    buried_s: float
+    others_s: float
+
+
+class NasRow(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="nas"):
+    """`restarted_s`: event time of the last Accounting-On or -Off."""
+
+    nas: str
+    restarted_s: float
+
+
+Value = SessionRow | EndedRow | WordRow | NasRow
+
+
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """`value` None: there is no such row any more."""
+
+    key: Key
+    value: Value | None
+
+
+def session_key(nas: str, session: str) -> Key:
+    return "session", nas, session
+
+
+def ended_key(nas: str, session: str) -> Key:
+    return "ended", nas, session
+
+
+def word_key(prefix: Prefix) -> Key:
+    return "word", prefix.packed.hex(), str(prefix.length)
+
+
+def prefix_of(key: Key) -> Prefix:
+    """Of a word_key."""
+    return Prefix(bytes.fromhex(key[1]), int(key[2]))
+
+
+def nas_key(nas: str) -> Key:
+    return "nas", nas, ""
+
+
+def key_of(value: Value) -> Key:
+    match value:
+        case SessionRow():
+            return session_key(value.nas, value.session)
+        case EndedRow():
+            return ended_key(value.nas, value.session)
+        case WordRow():
+            return word_key(value.prefix)
+        case _:
+            return nas_key(value.nas)
+
+
+def encode_key(key: Key) -> bytes:
+    return _ENCODER.encode(key)
+
+
+def encode_value(key: bytes, value: Value) -> bytes:
+    """`key`: as encoded."""
+    octets = _ENCODER.encode(value)
+    return crc32(octets, crc32(key)).to_bytes(_CRC_BYTES, "big") + octets
+
+
+def decode_row(key: bytes, value: bytes) -> Row | None:
+    """What encode_key and encode_value made; None for anything else."""
+    octets = value[_CRC_BYTES:]
+    if crc32(octets, crc32(key)).to_bytes(_CRC_BYTES, "big") != value[:_CRC_BYTES]:
+        return None
+    try:
+        found = _DECODER.decode(octets)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    row = Row(key_of(found), found)
+    return row if encode_key(row.key) == key and _is_sound(found) else None
+
+
+def _is_sound(value: Value) -> bool:
+    """What the types leave open: times are numbers, prefixes canonical, ports in order."""
+    match value:
+        case SessionRow():
+            return (
+                _are_times(value.since_s, value.at_s, value.due_s or 0.0)
+                and _are_times(value.snapshot_s, value.ipv4_s, least=-inf)
+                and all(map(_is_sound_hold, value.holds))
+            )
+        case EndedRow():
+            return _are_times(value.at_s, value.buried_s)
+        case WordRow():
+            return (
+                _is_prefix(value.prefix)
+                and _are_times(value.at_s, value.buried_s)
+                and _are_times(value.others_s, least=-inf)
+            )
+        case _:
+            return _are_times(value.restarted_s)
+
+
+def _is_sound_hold(hold: HoldRow) -> bool:
+    return (
+        _is_prefix(hold.prefix)
+        and _are_times(hold.named_s, hold.since_s)
+        and (hold.ports is None or hold.ports[0] <= hold.ports[1])
+    )
+
+
+def _is_prefix(prefix: Prefix) -> bool:
+    packed, length = prefix.packed, prefix.length
+    return len(packed) in (4, 16) and 0 <= length <= 8 * len(packed) and mask_address(packed, length) == packed
+
+
+def _are_times(*times: float, least: float = -_MOST_S) -> bool:
+    """NaN is no time, and nor is what no clock will say."""
+    return all(least <= time <= _MOST_S for time in times)
+
+
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(Value)

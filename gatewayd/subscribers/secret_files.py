@@ -1,0 +1,78 @@
+"""IO: files with secrets: the pepper of the numbers, and what is shared with a RADIUS client.
+
+No message repeats anything of what is in a file.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from gatewayd.errors import PepperUnusable, SecretFileUnusable
+from gatewayd.model.msisdn import pepper_of
+
+LARGEST_FILE_BYTES: Final = 64 * 1024
+LONGEST_SECRET_BYTES: Final = 253
+"""No RFC has a bound. What is longer is hardly a secret that a NAS takes."""
+MOST_SECRETS: Final = 8
+"""Of one client. Each is tried on a packet that fits none, and anyone can send such packets."""
+
+_BLANKS: Final = b" \t\r"
+_COMMENT: Final = b"#"
+
+
+def read_pepper(path: str | os.PathLike[str]) -> bytes:
+    """The pepper, as `gatewayd registry --pepper-file` takes it from the same file. Blocking.
+
+    Raises SecretFileUnusable.
+    """
+    try:
+        return pepper_of(_read(path))
+    except PepperUnusable as error:
+        raise SecretFileUnusable(os.fspath(path), str(error)) from None
+
+
+def read_secrets(path: str | os.PathLike[str]) -> tuple[bytes, ...]:
+    """One secret a line, in order, without repeats, 1..MOST_SECRETS. Blocking. Raises SecretFileUnusable.
+
+    Blanks around a secret are not part of it. Empty lines and lines that begin with # are left out, so no secret
+    can begin with #.
+    """
+    secrets: dict[bytes, None] = {}
+    lines = _read(path).removeprefix(codecs.BOM_UTF8).split(b"\n")
+    for number, line in enumerate(lines, 1):
+        secret = line.strip(_BLANKS)
+        if not secret or secret.startswith(_COMMENT):
+            continue
+        if len(secret) > LONGEST_SECRET_BYTES:
+            raise SecretFileUnusable(os.fspath(path), f"line {number} is longer than {LONGEST_SECRET_BYTES} bytes")
+        if any(octet < 0x20 or octet == 0x7F for octet in secret):
+            raise SecretFileUnusable(os.fspath(path), f"line {number} has control characters")
+        secrets[secret] = None
+    if not secrets:
+        raise SecretFileUnusable(os.fspath(path), "holds no secret; a line that begins with # is a comment")
+    if len(secrets) > MOST_SECRETS:
+        raise SecretFileUnusable(os.fspath(path), f"holds {len(secrets)} secrets, more than {MOST_SECRETS}")
+    return tuple(secrets)
+
+
+def is_exposed(path: str | os.PathLike[str]) -> bool:
+    """Whether every user of this host may read or change the file. False where it is not there to be asked."""
+    try:
+        return bool(os.stat(path).st_mode & (stat.S_IROTH | stat.S_IWOTH))
+    except (OSError, ValueError):
+        return False
+
+
+def _read(path: str | os.PathLike[str]) -> bytes:
+    try:
+        with Path(path).open("rb") as file:
+            octets = file.read(LARGEST_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise SecretFileUnusable(os.fspath(path), getattr(error, "strerror", None) or str(error)) from None
+    if len(octets) > LARGEST_FILE_BYTES:
+        raise SecretFileUnusable(os.fspath(path), f"is larger than {LARGEST_FILE_BYTES} bytes")
+    return octets

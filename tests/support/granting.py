@@ -1,0 +1,206 @@
+"""Grants for tests: how sets of bindings are looked into, and a rig that wants grants beside registrations.
+
+What tests/support/reconciling.py is for registrations' own clients.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, Iterable, Sequence
+
+from gatewayd.compile.desired import elements_of
+from gatewayd.compile.ruleset import RULE_SETS
+from gatewayd.model.flow import Flow
+from gatewayd.model.grant import Grant
+from gatewayd.model.mask import ANY_PEER, Mask, parse_set_name
+from gatewayd.model.policy import Policy
+from gatewayd.model.prefix import mask_address, parse_prefix
+from gatewayd.model.registration import Registration
+from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS, parse_services
+from gatewayd.reconcile import Reconciler
+from tests.support import reconciling
+from tests.support.planes import TABLE
+from tests.support.reconciling import FAR_END, Rig, Stopwatch, WatchedTables
+
+Wanted = Registration | Grant
+DEAD_MAN_S = 7200
+
+
+def subscribed(id: str, *, peers: Iterable[str] = (), services: Iterable[str] = ()) -> Registration:
+    """A registration of a subscriber, without an address of its own."""
+    return Registration(
+        id,
+        "freelancer",
+        "active",
+        (),
+        id.encode().rjust(32, b"\0"),
+        tuple(sorted(parse_prefix(text) for text in peers)),
+        parse_services(services),
+    )
+
+
+def granted(registration: Registration, prefix: str, ports: tuple[int, int] | None = None) -> Grant:
+    return Grant(registration, parse_prefix(prefix), ports)
+
+
+def bound_hosts(count: int, start: int = 1) -> list[Grant]:
+    """Subscribers with an address each, from 100.64.0.0/16."""
+    return [
+        granted(subscribed(f"sub-{number}"), f"100.64.{number >> 8}.{number & 255}")
+        for number in range(start, start + count)
+    ]
+
+
+def looks_up(mask: Mask, keys: set[bytes], flow: Flow) -> bool:
+    """What the rules of one set say of a flow; of bindings as source alone, and by the source port of a block."""
+    if not mask.is_bound:
+        return reconciling.looks_up(mask, keys, flow)
+    if mask.family != (4 if len(flow.source) == 4 else 6):
+        return False
+    has_ports = flow.protocol in PROTOCOLS_WITH_PORTS
+    if not has_ports and (mask.source_bits or mask.port_length):
+        return False
+    if mask.selector in BUNDLES and not any(
+        service.matches(flow.protocol, flow.destination_port) for service in BUNDLES[mask.selector]
+    ):
+        return False
+    key = mask_address(flow.source, mask.client_length)
+    if mask.peer_length != ANY_PEER:
+        key += mask_address(flow.destination, mask.peer_length)
+    if mask.has_protocol:
+        key += bytes((flow.protocol, 0, 0, 0))
+    for bits, port in ((mask.port_length, flow.destination_port), (mask.source_bits, flow.source_port)):
+        if bits > 0:
+            key += (port & (0xFFFF << (16 - bits))).to_bytes(2, "big") + b"\0\0"
+    return key in keys
+
+
+def oracle(wanted: Iterable[Wanted]) -> dict[Mask, set[bytes]]:
+    """Every mask's keys, from nothing but what is wanted."""
+    found: dict[Mask, set[bytes]] = {}
+    for each in wanted:
+        for mask, key in elements_of(each):
+            found.setdefault(mask, set()).add(key)
+    return found
+
+
+def probes(wanted: Iterable[Wanted]) -> list[Flow]:
+    """As reconciling.probes; of a grant outbound, from the first and the last port of its block."""
+    flows: list[Flow] = []
+    for each in wanted:
+        if isinstance(each, Registration):
+            flows += reconciling.probes([each])
+            continue
+        registration, family = each.registration, each.prefix.family
+        peers = [peer.packed for peer in registration.peers if peer.family == family]
+        if not registration.peers:
+            peers = [FAR_END[family]]
+        for peer in peers:
+            for service in registration.services or parse_services(("udp/51820",)):
+                for port in each.ports or (4000,):
+                    flows.append(Flow(service.protocol, each.prefix.packed, peer, port, service.low))
+    return flows
+
+
+class BoundTables(WatchedTables):
+    """WatchedTables whose elements with a timeout go by a stopwatch."""
+
+    def __init__(self, stopwatch: Callable[[], float] = lambda: 0.0, *, tells_counts: bool = True) -> None:
+        super().__init__(tells_counts=tells_counts)
+        self._stopwatch = stopwatch
+
+    def goes_by(self, stopwatch: Callable[[], float]) -> None:
+        self._stopwatch = stopwatch
+
+    def passes(self, flow: Flow) -> bool:
+        return any(looks_up(mask, keys, flow) for mask, keys in self.looked_into().items())
+
+    def ages_s(self) -> dict[tuple[str, bytes], float]:
+        """How long ago each element with a timeout was put there or asserted again."""
+        now = self._stopwatch()
+        sets = self.table.sets if self.table is not None else {}
+        return {
+            (name, key): now - (until_s - each.timeout_s)
+            for name, each in sets.items()
+            for key, until_s in each.until.items()
+        }
+
+
+class BoundRig(Rig):
+    """A Rig that wants grants too; `wanted` is by id, of grants with prefix and ports."""
+
+    def __init__(
+        self,
+        fake: BoundTables | None = None,
+        *,
+        stopwatch: Stopwatch | None = None,
+        dead_man_s: int = DEAD_MAN_S,
+        spread: Callable[[], float] = lambda: 0.5,
+        wanted: Iterable[Wanted] = (),
+    ) -> None:
+        self.dead_man_s, self.spread = dead_man_s, spread
+        self.desires: dict[Hashable, Wanted] = {_name_of(each): each for each in wanted}
+        watch = stopwatch or Stopwatch()
+        bound = fake or BoundTables(watch)
+        bound.goes_by(watch)
+        super().__init__(bound, watch)
+
+    def _make(self) -> Reconciler:
+        made = Reconciler(
+            self.fake,
+            TABLE,
+            clock=lambda: 5000.0,
+            stopwatch=self.stopwatch,
+            dead_man_s=self.dead_man_s,
+            spread=self.spread,
+            on_settled=self._on_settled,
+        )
+        for each in self.desires.values():
+            made.add(each)
+        return made
+
+    def copy_kernel(self) -> BoundTables:
+        copied = BoundTables(self.stopwatch, tells_counts=self.fake.tells_counts)
+        copied.table, copied.generation = copy.deepcopy(self.fake.table), self.fake.generation
+        return copied
+
+    def want(self, wanted: Iterable[Wanted], policy: Policy | None = None) -> None:
+        """Move to these in the owner's way: what is new before what is old."""
+        new = {_name_of(each): each for each in wanted}
+        for name, each in new.items():
+            old = self.desires.get(name)
+            if old != each:
+                self.reconciler.add(each)
+                if old is not None:
+                    self.reconciler.remove(old)
+                self.desires[name] = each
+        for name in [name for name in self.desires if name not in new]:
+            self.reconciler.remove(self.desires.pop(name))
+        if policy is not None:
+            self.policy = policy
+        self.reconciler.want_policy(self.policy)
+
+    def is_settled(self) -> bool:
+        reconciler, table = self.reconciler, self.fake.table
+        return (
+            reconciler.unready() is None
+            and table is not None
+            and reconciler.picture.count_surplus() == 0
+            and not reconciler.picture.retired
+            and set(table.sets) - RULE_SETS == table.used - RULE_SETS
+            and self.elements() == oracle(self.desires.values())
+            and reconciler.picture.tag is not None
+            and table.rules == self.expected_rules()
+        )
+
+
+def _name_of(wanted: Wanted) -> Hashable:
+    if isinstance(wanted, Grant):
+        return wanted.registration.id, wanted.prefix, wanted.ports
+    return wanted.id
+
+
+def hooked_masks(fake: WatchedTables) -> Sequence[Mask]:
+    """Masks of the sets that the rules look into."""
+    names = fake.table.used - RULE_SETS if fake.table is not None else frozenset()
+    return sorted(parsed[0] for name in names if (parsed := parse_set_name(name)) is not None)

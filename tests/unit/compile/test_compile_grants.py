@@ -1,0 +1,258 @@
+"""Grants to elements, against the rule itself: who may send, to whom, from which ports."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatewayd.compile.masks import MOST_ELEMENTS, compile_grant, count_elements, source_blocks
+from gatewayd.model import Flow, Grant, Service, parse_address
+from gatewayd.model.mask import Mask
+from gatewayd.model.service import AH, BUNDLES, ESP, GRE, PROTOCOLS_WITH_PORTS, TCP, UDP
+from tests.support.granting import granted, looks_up, oracle, subscribed
+from tests.support.strategies import flows, prefixes, registrations
+
+unhurried = settings(deadline=None)
+
+ADDRESS = parse_address("100.64.0.1")
+FAR = parse_address("198.51.100.7")
+PROTOCOLS = (TCP, UDP, 132, 136, ESP, AH, GRE, 1)
+BLOCKS: list[tuple[int, int]] = [
+    (0, 0), (0, 1), (0, 63), (0, 32767), (0, 65534), (0, 65535), (1, 1), (1, 2), (1, 65534), (1, 65535),
+    (1023, 1024), (1024, 2047), (1024, 2048), (1025, 2047), (10000, 10999), (32767, 32768), (32768, 65535),
+    (49152, 49663), (65535, 65535),
+]  # fmt: skip
+
+
+def elements_of(grant: Grant) -> list[tuple[str, str]]:
+    """(name of the mask, key in hex) of each element, in order."""
+    return [(str(mask), key.hex()) for mask, key in compile_grant(grant)]
+
+
+def is_granted(grant: Grant, flow: Flow) -> bool:
+    """The rule: outbound from the prefix, from the ports if there are any, to a peer, with a service."""
+    registration = grant.registration
+    return (
+        grant.prefix.covers(flow.source)
+        and (
+            grant.ports is None
+            or (flow.protocol in PROTOCOLS_WITH_PORTS and grant.ports[0] <= flow.source_port <= grant.ports[1])
+        )
+        and (not registration.peers or any(peer.covers(flow.destination) for peer in registration.peers))
+        and (
+            not registration.services
+            or any(service.matches(flow.protocol, flow.destination_port) for service in registration.services)
+        )
+    )
+
+
+def passes(grant: Grant, flow: Flow) -> bool:
+    return any(looks_up(mask, keys, flow) for mask, keys in oracle([grant]).items())
+
+
+def blocks() -> st.SearchStrategy[tuple[int, int]]:
+    ports = st.integers(0, 65535) | st.sampled_from((0, 1, 1023, 1024, 32767, 32768, 65534, 65535))
+    return st.tuples(ports, ports).map(lambda pair: (min(pair), max(pair)))
+
+
+def grants() -> st.SearchStrategy[Grant]:
+    return st.builds(Grant, registrations(), prefixes(), st.none() | blocks())
+
+
+# -- a port block ------------------------------------------------------------------------------------------
+
+
+def ports_of(ports: tuple[int, int]) -> list[int]:
+    """Every source port that the blocks let through, as often as they do."""
+    return [
+        port
+        for bits, key in source_blocks(ports)
+        for port in range(int.from_bytes(key[:2], "big"), int.from_bytes(key[:2], "big") + (1 << (16 - bits)))
+    ]
+
+
+@pytest.mark.parametrize("ports", BLOCKS, ids=lambda ports: f"{ports[0]}-{ports[1]}")
+def test_the_parts_of_a_block_are_each_of_its_ports_once(ports: tuple[int, int]) -> None:
+    assert ports_of(ports) == list(range(ports[0], ports[1] + 1))
+
+
+@unhurried
+@given(blocks())
+def test_the_parts_of_any_block_are_aligned_and_exact(ports: tuple[int, int]) -> None:
+    assert ports_of(ports) == list(range(ports[0], ports[1] + 1))
+    for bits, key in source_blocks(ports):
+        assert 1 <= bits <= 16, "a key has a bit of the port at least"
+        assert int.from_bytes(key[:2], "big") % (1 << (16 - bits)) == 0
+        assert key[2:] == b"\0\0"
+
+
+def test_a_whole_address_has_no_port_in_the_key_and_all_ports_are_two_halves() -> None:
+    assert source_blocks(None) == ((0, b""),)
+    assert source_blocks((0, 65535)) == ((1, b"\0\0\0\0"), (1, b"\x80\0\0\0"))
+
+
+SAMPLE = {
+    *range(0, 65536, 251),
+    *(edge + near for edge in (1 << bits for bits in range(16)) for near in (-1, 0, 1)),
+}
+
+
+@pytest.mark.parametrize("ports", BLOCKS, ids=lambda ports: f"{ports[0]}-{ports[1]}")
+@pytest.mark.parametrize("words", ["", "udp", "ipsec", "udp/500-4500"])
+def test_source_ports_of_the_block_pass_and_no_other(ports: tuple[int, int], words: str) -> None:
+    """Through each kind of mask."""
+    found = oracle([granted(subscribed("PK-1", services=words.split()), "100.64.0.1", ports)]).items()
+    edges = {edge + near for edge in ports for near in (-1, 0, 1)} & set(range(65536))
+    tried = sorted(SAMPLE | edges)
+    passing = [
+        port
+        for port in tried
+        if any(looks_up(mask, keys, Flow(UDP, ADDRESS, FAR, port, 500)) for mask, keys in found)
+    ]
+    assert passing == [port for port in tried if ports[0] <= port <= ports[1]]
+
+
+def test_of_all_source_ports_those_of_the_block_pass_and_no_other() -> None:
+    found = oracle([granted(subscribed("PK-1", services=["ipsec"]), "100.64.0.1", (1025, 3000))]).items()
+    passing = [
+        port
+        for port in range(65536)
+        if any(looks_up(mask, keys, Flow(UDP, ADDRESS, FAR, port, 500)) for mask, keys in found)
+    ]
+    assert passing == list(range(1025, 3001))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "words"), list(product(PROTOCOLS, ["", "esp ah gre", "ipsec pptp", "tcp udp"]))
+)
+def test_a_protocol_without_ports_never_comes_out_of_a_block(protocol: int, words: str) -> None:
+    """Also not out of one of all ports."""
+    registration = subscribed("PK-1", services=words.split())
+    for ports in ((0, 65535), (1024, 2047)):
+        grant = granted(registration, "100.64.0.1", ports)
+        for destination_port in (0, 500, 1723):
+            flow = Flow(protocol, ADDRESS, FAR, 1024, destination_port)
+            assert passes(grant, flow) == is_granted(grant, flow)
+            assert not (passes(grant, flow) and protocol not in PROTOCOLS_WITH_PORTS)
+
+
+def test_esp_and_gre_alone_give_no_element_through_a_block_and_do_without_one() -> None:
+    registration = subscribed("PK-1", services=["esp", "gre"])
+    assert compile_grant(granted(registration, "100.64.0.1", (1024, 2047))) == []
+    assert elements_of(granted(registration, "100.64.0.1")) == [
+        ("b4_32_proto", "64400001" + "2f000000"),
+        ("b4_32_proto", "64400001" + "32000000"),
+    ]
+
+
+# -- all of a grant ----------------------------------------------------------------------------------------
+
+
+def test_an_address_is_one_element_of_its_own_kind_of_set() -> None:
+    assert elements_of(granted(subscribed("PK-1"), "100.64.0.1")) == [("b4_32", "64400001")]
+    assert elements_of(granted(subscribed("PK-1"), "2001:db8:0:8000::/56")) == [
+        ("b6_56", "20010db800008000" + "0" * 16)
+    ]
+
+
+def test_a_bundle_through_a_block_is_an_element_for_each_part_of_the_block() -> None:
+    grant = granted(subscribed("PK-1", services=["ipsec"]), "100.64.0.1", (1024, 3071))
+    assert elements_of(grant) == [
+        ("b4_32_ipsec_s6", "64400001" + "04000000"),
+        ("b4_32_ipsec_s6", "64400001" + "08000000"),
+    ]
+
+
+def test_the_source_port_comes_last_in_the_key() -> None:
+    grant = granted(subscribed("PK-1", peers=["198.51.100.7"], services=["udp/500"]), "100.64.0.1", (128, 255))
+    assert elements_of(grant) == [
+        ("b4_32_p32_port16_s9", "64400001" + "c6336407" + "11000000" + "01f40000" + "00800000")
+    ]
+
+
+def test_peers_of_another_family_yield_nothing_and_no_peer_at_all_would_be_any() -> None:
+    registration = subscribed("PK-1", peers=["2001:db8:ffff::/48", "198.51.100.0/24"])
+    assert elements_of(granted(registration, "100.64.0.1")) == [("b4_32_p24", "64400001" + "c6336400")]
+    assert compile_grant(granted(subscribed("PK-1", peers=["2001:db8:ffff::/48"]), "100.64.0.1")) == []
+
+
+def test_clients_of_the_same_registration_are_not_the_grants() -> None:
+    """One with both has its own prefixes from its own elements."""
+    registration = subscribed("PK-1")
+    both = type(registration)("PK-1", "bank", "active", (granted(registration, "10.0.0.0/8").prefix,), bytes(32))
+    assert elements_of(granted(both, "100.64.0.1")) == [("b4_32", "64400001")]
+
+
+def test_equal_masks_of_grants_are_one_object_and_differ_from_those_of_clients() -> None:
+    ((one, _),) = compile_grant(granted(subscribed("PK-1"), "100.64.0.1"))
+    ((other, _),) = compile_grant(granted(subscribed("PK-2"), "100.64.0.2"))
+    assert one is other == Mask(4, 32, source_bits=0) != Mask(4, 32)
+
+
+@unhurried
+@given(grants())
+def test_no_element_comes_twice_each_is_as_long_as_its_mask_says_and_all_are_bound(grant: Grant) -> None:
+    elements = compile_grant(grant)
+    assert len(elements) == len(set(elements)) <= count_elements(grant)
+    for mask, key in elements:
+        assert len(key) == mask.key_length
+        assert mask.is_bound
+        assert (mask.source_bits > 0) == (grant.ports is not None)
+
+
+@unhurried
+@given(registrations(), prefixes())
+def test_a_grant_of_a_whole_address_is_counted_exactly(registration: object, prefix: object) -> None:
+    grant = Grant(registration, prefix)  # type: ignore[arg-type]
+    assert count_elements(grant) == len(compile_grant(grant))
+
+
+def test_what_cannot_come_out_of_a_block_is_counted_and_not_made() -> None:
+    grant = granted(subscribed("PK-1", services=["esp", "udp"]), "100.64.0.1", (1, 65534))
+    assert (count_elements(grant), len(compile_grant(grant))) == (60, 30)
+
+
+def test_counting_a_monster_is_cheap() -> None:
+    services = tuple(Service(UDP, port, port) for port in range(1, 257))
+    peers = [f"10.{a}.{b}.0/24" for a in range(32) for b in range(32)]
+    registration = subscribed("PK-1", peers=peers)
+    monster = type(registration)("PK-1", "bank", "active", (), bytes(32), registration.peers, services)
+    assert count_elements(granted(monster, "100.64.0.1", (1, 65534))) == 1024 * 256 * 30 > MOST_ELEMENTS
+
+
+@unhurried
+@given(grants(), flows(), st.integers(0, 65535), st.data())
+def test_looking_up_the_elements_says_what_the_rule_says(
+    grant: Grant, flow: Flow, port: int, data: st.DataObject
+) -> None:
+    """From edges of the block and from its middle, from the prefix and from elsewhere."""
+    edges = [port]
+    for edge in grant.ports or ():
+        edges += [each for each in (edge - 1, edge, edge + 1) if 0 <= each <= 65535]
+    source = data.draw(st.sampled_from([flow.source, grant.prefix.packed]), label="source")
+    if len(source) != len(flow.destination):
+        source = flow.source
+    from_port = data.draw(st.sampled_from(edges), label="source port")
+    has_ports = flow.protocol in PROTOCOLS_WITH_PORTS
+    for near, far in ((source, flow.destination), (flow.destination, source)):
+        tried = Flow(flow.protocol, near, far, from_port if has_ports else 0, flow.destination_port)
+        assert passes(grant, tried) == is_granted(grant, tried)
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+@pytest.mark.parametrize("ports", [None, (1024, 2047)], ids=["whole", "block"])
+def test_each_service_of_a_bundle_passes_as_far_as_it_can(bundle: str, ports: tuple[int, int] | None) -> None:
+    grant = granted(subscribed("PK-1", services=[bundle]), "100.64.0.1", ports)
+    assert {mask.selector for mask, _ in compile_grant(grant)} == {bundle}
+    for protocol, port, source in product(PROTOCOLS, (0, 443, 500, 1194, 1701, 1723, 4500, 51820), (1024, 2048)):
+        flow = Flow(protocol, ADDRESS, FAR, source, port)
+        assert passes(grant, flow) == is_granted(grant, flow)
+
+
+def test_the_far_end_cannot_open_a_flow_to_a_subscriber() -> None:
+    grant = granted(subscribed("PK-1", peers=["198.51.100.7"]), "100.64.0.1")
+    assert passes(grant, Flow(UDP, ADDRESS, FAR, 4000, 500))
+    assert not passes(grant, Flow(UDP, FAR, ADDRESS, 500, 4000))
