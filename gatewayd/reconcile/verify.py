@@ -182,6 +182,9 @@ class Verifier:
             await self.look()
             return
         self._tally.generation = generation
+        if self._picture.desired.count_unprogrammed():
+            # Masks that nobody needs any more make room at once for what waits for one.
+            self._picture.retire_unused()
         if self._stopwatch() >= self._assert_at and self._assertion is None:
             self._assert_at = self._stopwatch() + self._verify_every_s
             self._picture.retire_unused()
