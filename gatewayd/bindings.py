@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from msgspec import structs
 
@@ -54,6 +55,7 @@ class Bindings:
         self._stopwatch = stopwatch
         self._began_at = clock() - stopwatch()
         self._owed: dict[Key, Row] = {}
+        self._timer_moved = asyncio.Event()
         self.sessions = Sessions(
             effective.allowlist.subscribers,
             randomness=randomness,
@@ -102,6 +104,8 @@ class Bindings:
         if not self.is_restored:
             return
         self.sessions.receive(self._without_conflicts(event), self.now())
+        if event.kind in ("on", "off"):
+            self._timer_moved.set()
         self._tell(answer)
 
     def _without_conflicts(self, event: AccountingEvent) -> AccountingEvent:
@@ -129,7 +133,10 @@ class Bindings:
                 pause_s = LONGEST_SLEEP_S if timer is None else timer - now
                 if self._owed:
                     self._tell()
-                await asyncio.sleep(min(pause_s, LONGEST_SLEEP_S))
+                self._timer_moved.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(pause_s, LONGEST_SLEEP_S)):
+                        await self._timer_moved.wait()
 
     def forget_unregistered(self) -> None:
         """The allowlist is complete: what was restored of subscribers whom nobody registers any more goes from the

@@ -24,6 +24,9 @@ _USUAL_ADDRESSES = (Prefix(bytes(4), 32), Prefix(bytes(16), 64))
 """What a phone gets: an IPv4 address, an IPv6 /64 (3GPP TS 23.401 §5.3.1.2)."""
 
 
+_Place = tuple[bytes, Prefix, tuple[int, int] | None]
+
+
 class Effective:
     """Owns the allowlist and the schedule. `prepares`: have sets ready for addresses that subscribers may get.
 
@@ -38,8 +41,9 @@ class Effective:
         self._sweeper = sweeper
         self._prepares = prepares
         self._dormant: set[str] = set()
+        self._refused: dict[_Place, Binding] = {}
         self.conflicting = 0
-        """Addresses that were not bound, as a registration of somebody else has them."""
+        """Times that an address was not bound, as a registration of somebody else has it."""
 
     def count(self) -> int:
         """Registrations that are effective."""
@@ -84,8 +88,8 @@ class Effective:
             log.info("window.closed", id=registration_id)
 
     def is_taken(self, prefix: Prefix, subscriber: bytes) -> bool:
-        """Whether the clients of an effective registration of somebody else cover where the prefix begins."""
-        for registration in self.allowlist.covering(prefix.packed):
+        """Whether an effective registration of somebody else has an address of the prefix among its clients."""
+        for registration in self.allowlist.across(prefix):
             if registration.subscriber != subscriber and registration.id not in self._dormant:
                 return True
         return False
@@ -95,13 +99,13 @@ class Effective:
         for change in changes:
             if change.kind == "added":
                 self._bind(change.binding)
-            else:
+            elif self._refused.pop(_place(change.binding), None) is None:
                 self._unbind(change.binding)
 
     def _bind(self, binding: Binding) -> None:
         if self.is_taken(binding.prefix, binding.subscriber):
-            # Of a journal or list that was read before the registry was. The next word on it is looked at too.
             self.conflicting += 1
+            self._refused[_place(binding)] = binding
             return
         for grant in self.allowlist.bind(binding):
             if grant.registration.id not in self._dormant:
@@ -122,13 +126,28 @@ class Effective:
             for prefix in _USUAL_ADDRESSES:
                 self._reconciler.prepare(mask for mask, _ in compile_grant(Grant(registration, prefix)))
         self._sweeper.note_added()
+        for client in registration.clients:
+            for binding in self.allowlist.bindings_across(client):
+                if binding.subscriber != registration.subscriber:
+                    self._unbind(binding)
+                    self._bind(binding)
 
     def _unprogram(self, registration: Registration) -> None:
+        """Called once it is effective no more, or replaced."""
         self._reconciler.remove(registration)
         for grant in self.allowlist.grants_of(registration):
             self._reconciler.remove(grant)
         self._sweeper.note_removed()
+        if self._refused and registration.clients:
+            for place, binding in list(self._refused.items()):
+                if not self.is_taken(binding.prefix, binding.subscriber):
+                    del self._refused[place]
+                    self._bind(binding)
 
     def _tell_subscribers(self, old: Registration | None, new: Registration | None) -> None:
         for subscriber in self.allowlist.subscribers_changed(old, new):
             self.on_subscriber(subscriber)
+
+
+def _place(binding: Binding) -> _Place:
+    return binding.subscriber, binding.prefix, binding.ports

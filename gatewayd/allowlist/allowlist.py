@@ -127,6 +127,10 @@ class Allowlist:
         """Those whose prefix covers the address, with or without ports, longest prefix first."""
         return self._bound.bindings_at(address)
 
+    def bindings_across(self, prefix: Prefix) -> tuple[Binding, ...]:
+        """Those that have an address in common with the prefix."""
+        return self._bound.bindings_across(prefix) if self._has_bindings else ()
+
     def bindings_of(self, subscriber: bytes) -> tuple[Binding, ...]:
         """Of this subscriber, in order of arrival."""
         return self._bound.bindings_of(subscriber)
@@ -141,6 +145,13 @@ class Allowlist:
     def covering(self, address: bytes) -> tuple[Registration, ...]:
         """Those with the address in their clients, effective or not, once each, longest prefix first."""
         return tuple({registration.id: registration for registration in self._radix.covering(address)}.values())
+
+    def across(self, prefix: Prefix) -> tuple[Registration, ...]:
+        """Those of whose clients one has an address in common with the prefix, effective or not, once each."""
+        found = [*self._radix.covering(prefix.packed)]
+        if prefix.length < 8 * len(prefix.packed):
+            found += self._radix.under(prefix)
+        return tuple({each.id: each for each in found}.values())
 
     def at(self, prefix: Prefix) -> tuple[Registration, ...]:
         """Those with this very prefix among their clients."""

@@ -34,13 +34,14 @@ class _Tree(Generic[_Value]):
     a client's flow is seldom in a network that has clients. At most 65536 of them.
     """
 
-    __slots__ = ("delete", "has_key", "heads", "insert", "longest_key", "parent_key", "values")
+    __slots__ = ("children", "delete", "has_key", "heads", "insert", "longest_key", "parent_key", "values")
 
     def __init__(self, bits: int, family: int) -> None:
         trie = pytricia.PyTricia(bits, family, True)
         self.heads: dict[bytes, int] = {}
         self.insert: Callable[[_Key, _Value | tuple[_Value, ...]], None] = trie.insert
         self.delete: Callable[[_Key], None] = trie.delete
+        self.children: Callable[[_Key], list[_Key]] = trie.children
         self.has_key: Callable[[_Key], bool] = trie.has_key
         self.longest_key: Callable[[bytes], _Key | None] = trie.get_key
         self.parent_key: Callable[[_Key], _Key | None] = trie.parent
@@ -120,6 +121,19 @@ class Radix(Generic[_Value]):
             found += _as_tuple(tree.values(key))
             key = parent_key(key)
         return found
+
+    def under(self, prefix: Prefix) -> tuple[_Value, ...]:
+        """All values at the prefix and at those that it covers, in no order. About 1 µs where there are few."""
+        tree, key = self._tree_of(prefix.packed), (prefix.packed, prefix.length)
+        if prefix.length >= _HEAD_BITS and prefix.packed[:2] not in tree.heads:
+            return ()
+        held = self.exact(prefix)
+        if not held:
+            tree.insert(key, ())  # only a prefix that is there has children
+        children = tree.children(key)
+        if not held:
+            tree.delete(key)
+        return (*held, *(value for child in children for value in _as_tuple(tree.values(child))))
 
     def _tree_of(self, packed: bytes) -> _Tree[_Value]:
         return self._ipv4 if len(packed) == 4 else self._ipv6

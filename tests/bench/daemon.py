@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -29,19 +29,11 @@ _LAG = re.compile(r'^gatewayd_loop_lag_seconds\{kind="max"\} (\S+)', re.MULTILIN
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-class BenchDaemon(LabDaemon):
-    """In mode reject on one registry, its state in a directory of its own below `directory`."""
+class MeasuredDaemon(LabDaemon):
+    """Says what it costs. `configure` it before it is started."""
 
-    def __init__(self, lab: Lab, directory: Path, registry: Registry) -> None:
+    def __init__(self, lab: Lab, directory: Path) -> None:
         super().__init__(lab, directory, port=PORT)
-        self.registry = registry
-        self.sources = [{"name": "national", "url": registry.url, "keys": [str(registry.key_file)]}]
-        self.configure(sources=self.sources)
-
-    @property
-    def state_path(self) -> Path:
-        """What it keeps of its sources."""
-        return self.directory / "registry"
 
     @property
     def pid(self) -> int:
@@ -49,13 +41,13 @@ class BenchDaemon(LabDaemon):
         assert self._process is not None
         return self._process.pid
 
-    def start_ready(self) -> float:
+    def start_ready(self, *, wrapper: Sequence[str] = ()) -> float:
         """Seconds from the start of the process to ready and armed.
 
         Asked less often the longer it takes: answers cost it time.
         """
         started = time.perf_counter()
-        self.start()
+        self.start(wrapper=wrapper)
         while not self._is_ready():
             check(self.is_running(), f"the daemon ended: {self.last_words()}")
             waited_s = time.perf_counter() - started
@@ -71,12 +63,6 @@ class BenchDaemon(LabDaemon):
             return bool(self.get("/readyz").get("ready"))
         except DaemonNotReachable:
             return False
-
-    def wait_saved(self) -> None:
-        """Until the last good is on disk: a sync waits for the attempt that is under way, its saving included."""
-        self.wait(lambda: not self.sync()["errors"], "the last good is on disk")
-        error = self.source()["store_error"]
-        check(error is None, str(error))
 
     def memory_mb(self) -> dict[str, float]:
         """proc(5): VmRSS, and VmHWM, its highest, in 10^6 bytes."""
@@ -97,6 +83,27 @@ class BenchDaemon(LabDaemon):
         check(found is not None, "no gatewayd_loop_lag_seconds")
         assert found is not None
         return float(found[1])
+
+
+class BenchDaemon(MeasuredDaemon):
+    """In mode reject on one registry, its state in a directory of its own below `directory`."""
+
+    def __init__(self, lab: Lab, directory: Path, registry: Registry) -> None:
+        super().__init__(lab, directory)
+        self.registry = registry
+        self.sources = [{"name": "national", "url": registry.url, "keys": [str(registry.key_file)]}]
+        self.configure(sources=self.sources)
+
+    @property
+    def state_path(self) -> Path:
+        """What it keeps of its sources."""
+        return self.directory / "registry"
+
+    def wait_saved(self) -> None:
+        """Until the last good is on disk: a sync waits for the attempt that is under way, its saving included."""
+        self.wait(lambda: not self.sync()["errors"], "the last good is on disk")
+        error = self.source()["store_error"]
+        check(error is None, str(error))
 
 
 class HealthWatch:

@@ -33,7 +33,9 @@ def set_name(mask: Mask) -> str:
 async def make_sets(tables: KernelTables, content: Content) -> None:
     """The table and its empty sets, with the room that the reconciler gives them."""
     operations: list[Operation] = [CreateTable()]
-    operations += [CreateSet(set_name(mask), mask, choose_capacity(len(keys))) for mask, keys in content.items()]
+    operations += [
+        CreateSet(set_name(mask), mask, choose_capacity(mask, len(keys))) for mask, keys in content.items()
+    ]
     await tables.commit(Transaction(tuple(operations), CAUSE))
 
 

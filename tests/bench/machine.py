@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib.metadata
 import os
 import platform
 import re
@@ -12,14 +13,19 @@ from pathlib import Path
 
 from tests.bench.row import Machine
 
-_PROGRAMS = {"nft": ["nft", "--version"], "ipset": ["ipset", "--version"], "gcc": ["gcc", "-dumpfullversion"]}
+_PROGRAMS = {
+    "nft": ["nft", "--version"],
+    "ipset": ["ipset", "--version"],
+    "freeradius": ["freeradius", "-v"],
+    "gcc": ["gcc", "-dumpfullversion"],
+}
 
 
 def describe_machine() -> Machine:
     cpuinfo = Path("/proc/cpuinfo").read_text()
     model = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "pyrad": importlib.metadata.version("pyrad")}
     for name, command in _PROGRAMS.items():
         if shutil.which(command[0]) is not None:
             text = subprocess.run(command, capture_output=True, text=True, check=False).stdout

@@ -34,7 +34,7 @@ def snapshot(material: Path, size: int) -> Path:
         records = generate_records(announced_prefixes(4), announced_prefixes(6), randomness, size)
         path.write_bytes(encode_ndjson(records))
 
-    return _made(material / f"registrations-{size}.ndjson", write)
+    return keep_made(material / f"registrations-{size}.ndjson", write)
 
 
 def packed_snapshot(material: Path, size: int) -> Path:
@@ -43,7 +43,7 @@ def packed_snapshot(material: Path, size: int) -> Path:
     def write(path: Path) -> None:
         path.write_bytes(gzip.compress(snapshot(material, size).read_bytes(), 6))
 
-    return _made(material / f"registrations-{size}.ndjson.gz", write)
+    return keep_made(material / f"registrations-{size}.ndjson.gz", write)
 
 
 def client_prefixes(material: Path, size: int) -> Path:
@@ -57,7 +57,7 @@ def client_prefixes(material: Path, size: int) -> Path:
             found.update(parse_prefix(each) for each in clients if ":" not in each)
         path.write_text("".join(f"{each}\n" for each in outermost_prefixes(found)))
 
-    return _made(material / f"prefixes-{size}.txt", write)
+    return keep_made(material / f"prefixes-{size}.txt", write)
 
 
 def nft_set(name: str, option: str, elements: Sequence[str], table: str = "bench") -> str:
@@ -66,7 +66,7 @@ def nft_set(name: str, option: str, elements: Sequence[str], table: str = "bench
     return f"table inet {table} {{\nset {name} {{\ntype ipv4_addr\n{option}\nelements = {{\n{lines}\n}}\n}}\n}}\n"
 
 
-def _made(path: Path, write: Callable[[Path], None]) -> Path:
+def keep_made(path: Path, write: Callable[[Path], None]) -> Path:
     """The file, written now if it is not there; never half."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

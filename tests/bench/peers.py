@@ -44,8 +44,12 @@ def _pyroute2() -> str:
     return ""
 
 
+def _freeradius() -> str:
+    return "" if shutil.which("freeradius") else "not installed (Debian: freeradius)"
+
+
 def _compiler() -> str:
-    return "" if shutil.which("gcc") else "gcc is not installed, and the sender is written in C"
+    return "" if shutil.which("gcc") else "gcc is not installed, and what sends is written in C"
 
 
 _PROBES: dict[str, Callable[[], str]] = {
@@ -54,6 +58,7 @@ _PROBES: dict[str, Callable[[], str]] = {
     "ipset": _ipset,
     "crowdsec": _crowdsec,
     "pyroute2": _pyroute2,
+    "freeradius": _freeradius,
     "gcc": _compiler,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.bench.row import Row
+from tests.bench.rows.accounting import ACCOUNTING
 from tests.bench.rows.change import CHANGE
 from tests.bench.rows.codec import DECODE
 from tests.bench.rows.feed import DELTA, SNAPSHOT
@@ -13,10 +14,13 @@ from tests.bench.rows.late import LATE
 from tests.bench.rows.prefixes import PREFIXES
 from tests.bench.rows.ready import READY
 from tests.bench.rows.restarts import RESTARTS_ROW
+from tests.bench.rows.sessions import BINDINGS, REBOOT, SESSIONS_ROW
+from tests.bench.rows.starts import STARTS_ROW
 from tests.bench.rows.whole_change import CHANGE_WHOLE
 
 ROWS: tuple[Row, ...] = (
     *(READY, HOSTS, PREFIXES, CHANGE, SNAPSHOT, DELTA, CHANGE_WHOLE),
+    *(ACCOUNTING, STARTS_ROW, SESSIONS_ROW, BINDINGS, REBOOT),
     *(DECODE, FLOWS_ROW, LATE, FORWARDING, NEW, MASKS_IN_USE, RESTARTS_ROW),
 )
 

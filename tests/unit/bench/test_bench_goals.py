@@ -71,6 +71,28 @@ def test_the_goal_for_one_change_looks_at_the_row_of_changes() -> None:
     assert judged(outcome("gatewayd", row="change", p99_s=0.0005, size=31_000)) == []
 
 
+def test_the_goal_for_a_start_is_taken_beside_other_accounting() -> None:
+    assert judged(outcome("gatewayd", row="starts", p99_s=0.004, size=31_000)) == [("4 ms", "met")]
+    assert judged(outcome("gatewayd", row="starts", p99_s=0.011, size=31_000)) == [("11 ms", "not met")]
+    assert judged(outcome("gatewayd", row="starts", p99_s=0.004, size=300)) == []
+
+
+@pytest.mark.parametrize(
+    ("rate", "unanswered", "expected"),
+    [
+        (4998.0, 0.0, ("0 at 4,998 /s, 3 repeated", "met")),
+        (5000.0, 1.0, ("1 at 5,000 /s, 3 repeated", "not met")),
+        (4900.0, 0.0, ("0 at 4,900 /s, 3 repeated", "not met")),
+    ],
+)
+def test_the_goal_for_accounting_wants_the_whole_rate_answered(
+    rate: float, unanswered: float, expected: tuple[str, str]
+) -> None:
+    figures = {"rate": rate, "unanswered": unanswered, "repeats": 3.0}
+    assert judged(outcome("gatewayd", row="accounting", size=31_000, **figures)) == [expected]
+    assert judged(outcome("gatewayd", row="accounting", size=31_000, rate=rate)) == []
+
+
 def test_a_row_that_a_goal_could_ask_for_names_itself_when_it_is_not_there() -> None:
     with pytest.raises(KeyError, match=r"no row 'host'; there are .*hosts,"):
         find_row("host")
