@@ -45,7 +45,9 @@ def normalise_msisdn(text: str, country_code: str | None = None) -> str:
     if not body.isdecimal():
         raise MsisdnInvalid("not_a_number", "not a mobile number")
     # Cut where it is longer than any number already; int() knows the digits of every script.
-    digits = "".join(str(int(sign)) for sign in body[: 2 * MOST_DIGITS])
+    digits = body[: 2 * MOST_DIGITS]
+    if not digits.isascii():
+        digits = "".join(str(int(sign)) for sign in digits)
     if body == compact:
         digits = digits[2:] if digits.startswith("00") else _with_country_code(digits, country_code)
     if digits.startswith("0"):

@@ -70,14 +70,17 @@ def read_subscriber(
 
 def shows_number(request: AccountingRequest, texts: list[str]) -> bool:
     """Whether one of these texts of the request has in it a number that is an identity elsewhere in the request."""
-    tails = set()
-    for identity in (*_ATTRIBUTES, *_VENDOR_ATTRIBUTES):
-        for value in _identity_values(request, identity):
-            text = text_of(value).partition("@")[0]
-            digits = "".join(filter(str.isdecimal, text))
-            if len(digits) >= TELLING_DIGITS and not _is_hardware_or_ip_address(text):
-                tails.add(digits[-TELLING_DIGITS:])
-    return any(tail in text for tail in tails for text in texts)
+    values = [value for type_ in _ATTRIBUTES.values() for value in request.values(type_)]
+    values += [value for attribute in _VENDOR_ATTRIBUTES.values() for value in request.vendor_values(*attribute)]
+    for value in values:
+        name = text_of(value).partition("@")[0]
+        digits = name if name.isdecimal() else "".join(filter(str.isdecimal, name))
+        tail = digits[-TELLING_DIGITS:]
+        if len(tail) == TELLING_DIGITS and not _is_hardware_or_ip_address(name):
+            for text in texts:
+                if tail in text:
+                    return True
+    return False
 
 
 def session_digest(session: str, pepper: bytes) -> str:

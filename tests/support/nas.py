@@ -43,6 +43,10 @@ class Nas(AbstractContextManager["Nas"]):
     def __enter__(self) -> Self:
         return self
 
+    def fileno(self) -> int:
+        """Of its socket: select(2) tells when there is an answer."""
+        return self._socket.fileno()
+
     def start(self, session: str, number: str, *addresses: str, **more: int) -> bytes:
         return self.tell(START, session, number, *addresses, **more)
 

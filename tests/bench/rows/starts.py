@@ -2,8 +2,7 @@
 
 The Start is sent from loopback of the gateway; from that moment on a packet of a new flow leaves the new address
 every half of a millisecond. Measured is the time to the first that comes out at the far end, so up to half of a
-millisecond of it is the probe's own; and so is some tenth of one, as it looks for answer and packet by turns. The
-answer to the Start is waited for as well. One Start at a time.
+millisecond of it is the probe's own. The answer to the Start is waited for as well. One Start at a time.
 
 The peer is what an ISP writes in an afternoon: a process of pyrad that runs `nft add element` for a Start of a
 registered number before it answers it. It keeps nothing on disk, knows no services, far ends or IPv6, and after a
@@ -42,7 +41,7 @@ from tests.bench.subscriber_daemon import MOBILE, SubscriberDaemon, subscriber_d
 from tests.support.nas import START, Nas
 
 STARTS, BACKGROUND = 500, 2000
-PROBE_EVERY_S, PAUSE_S, LOOK_S = 0.0005, 0.005, 0.00002
+PROBE_EVERY_S, PAUSE_S, LOOK_S = 0.0005, 0.005, 0.0001
 REPEAT_S, PATIENCE_S = 2.0, 12.0
 _FIRST_ADDRESS = 0x0AC80000
 """10.200.0.0, where the sender's sessions are not."""
@@ -107,16 +106,17 @@ class Prober:
                 self._near.sendto(packet, (FAR, 0))
                 probes += 1
                 due = max(due + PROBE_EVERY_S, now)
-            if not answered_s and self._nas.answer(request, LOOK_S) is not None:
+            # Asleep in between: a core that is always busy is taken away by the host that has it.
+            left_s = REPEAT_S if passed_s else max(0.0, due - time.perf_counter())
+            ready = select.select([self._nas, self._far], [], [], left_s)[0]
+            if self._nas in ready and not answered_s and self._nas.answer(request, LOOK_S) is not None:
                 answered_s = time.perf_counter() - began
-            if not passed_s and self._has_passed(address):
+            if self._far in ready and not passed_s and self._has_passed(address):
                 passed_s = time.perf_counter() - began
         return Admission(answered_s, passed_s, probes, repeats)
 
     def _has_passed(self, address: bytes) -> bool:
         """ICMP errors to the address are not its packets."""
-        if not select.select([self._far], [], [], LOOK_S)[0]:
-            return False
         flows = [parse_flow(packet) for packet in self._far.packets()]
         return any(flow is not None and flow.source == address for flow in flows)
 
