@@ -1,10 +1,12 @@
 """Desired against observed, and the way from one to the other: bounded transactions, make before break.
 
     picture      what is desired and what the kernel is known to have, as differences
+    set_state    one set of the kernel, and the larger one that is to follow it
     missing      the desired keys that are not known to be there
     steps        the next safe step; pure
     loop         takes the steps
     verify       reads, hears what others do, compares
+    dead_man     when elements of bindings are asserted again, which go by themselves
     generations  whether anybody did something that we were not told of
     forecast     the steps on paper
     tally        what was done, in numbers

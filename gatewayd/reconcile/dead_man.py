@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from math import ceil
 
 from gatewayd.model.transaction import RefreshElements, Transaction
-from gatewayd.reconcile.picture import Picture, SetState
+from gatewayd.reconcile.picture import Picture
+from gatewayd.reconcile.set_state import SetState
 
 PIECE = 512
 """Elements asserted in one transaction: under a millisecond."""

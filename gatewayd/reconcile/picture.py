@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 
 from gatewayd.compile.desired import DesiredSets
 from gatewayd.compile.keys import PARTS, Keys
@@ -27,68 +26,11 @@ from gatewayd.model.mask import Mask, parse_set_name, set_name
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
 from gatewayd.reconcile.missing import MissingKeys
+from gatewayd.reconcile.set_state import MaskState, SetState, choose_capacity
 
-SMALLEST_CAPACITY = 1024
 DEAD_MAN_S = 7200
 SLICE = 16384
 """Keys compared in one turn of the loop: some 2 ms."""
-
-
-def choose_capacity(mask: Mask, count: int) -> int:
-    """Room for a new set: a power of two at least twice the elements, so that growth is rare.
-
-    None is stated of a set with timeouts: the kernel's table for those grows by itself.
-    """
-    if mask.is_bound:
-        return 0
-    return max(SMALLEST_CAPACITY, 1 << (2 * max(count, 1) - 1).bit_length())
-
-
-@dataclass(slots=True)
-class SetState:
-    """One kernel set. `exists`: seen or acknowledged. `hooked`: the rules in force look into it.
-
-    `unread`: elements that it had when it was seen and whose keys were not read; any of them may be desired.
-    """
-
-    name: str
-    mask: Mask
-    generation: int
-    capacity: int
-    exists: bool = False
-    hooked: bool = False
-    unread: int = 0
-    missing: MissingKeys = field(default_factory=lambda: MissingKeys(Keys()))
-    surplus: Keys = field(default_factory=Keys)
-
-    def has_room_for(self, desired: int) -> bool:
-        """Whether what is missing of so many wanted elements fits beside what is there."""
-        inside = desired + len(self.surplus) + self.unread
-        return self.capacity == 0 or self.capacity >= inside or not self.missing
-
-    def has_room(self, desired: int, more: int) -> int:
-        """How many of `more` new elements are sure to fit, `desired` being the wanted ones."""
-        if self.capacity == 0:
-            return more
-        inside = desired - len(self.missing) + len(self.surplus) + self.unread
-        return max(0, min(more, self.capacity - inside))
-
-
-@dataclass(slots=True)
-class MaskState:
-    """The set of a mask, and its larger successor while that is being filled."""
-
-    current: SetState
-    successor: SetState | None = None
-
-    def states(self) -> Iterator[SetState]:
-        yield self.current
-        if self.successor is not None:
-            yield self.successor
-
-    @property
-    def newest(self) -> SetState:
-        return self.successor or self.current
 
 
 class Picture:

@@ -29,7 +29,8 @@ from gatewayd.model.transaction import (
     Ruleset,
     Transaction,
 )
-from gatewayd.reconcile.picture import Picture, SetState
+from gatewayd.reconcile.picture import Picture
+from gatewayd.reconcile.set_state import SetState
 
 MOST_BYTES = 256 * 1024
 """Of element payload in one transaction: it fits the send buffer that an unprivileged namespace is allowed, and

@@ -20,7 +20,8 @@ from gatewayd.model.foreign import ForeignCommit
 from gatewayd.model.transaction import AddElements, TableReading, Transaction
 from gatewayd.reconcile.dataplane import Dataplane
 from gatewayd.reconcile.generations import Generations
-from gatewayd.reconcile.picture import Picture, SetState
+from gatewayd.reconcile.picture import Picture
+from gatewayd.reconcile.set_state import SetState
 from gatewayd.reconcile.steps import Commit, most_keys
 from gatewayd.reconcile.tally import Tally
 

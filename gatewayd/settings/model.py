@@ -202,6 +202,7 @@ class ProfileSettings:
     least_s: float = 15 * MINUTE_S
     silent_s: float = DAY_S
     restart_grace_s: float = 2 * MINUTE_S
+    one_address: bool = False
 
     @property
     def nas_profile(self) -> NasProfile:

@@ -208,6 +208,7 @@ PROFILE = Section(
             "a duration from 1m to 366d such as 1d, or never",
             partial(values.parse_duration_or_never, low_s=60.0, high_s=366 * 86400.0))),
         "restart_grace": Key("restart_grace_s", duration("0s", "1h", "2m")),
+        "one_address": Key("one_address", SWITCH),
     },
 )  # fmt: skip
 

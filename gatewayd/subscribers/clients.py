@@ -77,6 +77,7 @@ def terms_of_profile(profile: ProfileSettings) -> Terms:
         least_s=profile.least_s,
         silent_s=profile.silent_s,
         restart_grace_s=profile.restart_grace_s,
+        one_address=profile.one_address,
     )
 
 

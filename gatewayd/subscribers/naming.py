@@ -7,7 +7,7 @@ remembered of it.
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import Final
 
 from gatewayd.model.accounting import AccountingEvent
@@ -66,6 +66,16 @@ class Naming:
         while len(session.holds) > MOST_ADDRESSES:
             self._counts.crowded_out += 1
             self.release(min(session.holds, key=lambda hold: hold.named_s), now)
+
+    def keep_latest(self, sessions: Iterable[Session], now: float) -> None:
+        """Of one subscriber's sessions, those that began last keep their addresses, of each family."""
+        holds = [hold for session in sessions for hold in session.holds]
+        for family in (4, 6):
+            found = [hold for hold in holds if hold.prefix.family == family]
+            latest_s = max((hold.session.since_s for hold in found), default=0.0)
+            for hold in found:
+                if hold.session.since_s < latest_s:
+                    self.release(hold, now)
 
     def evict(
         self,

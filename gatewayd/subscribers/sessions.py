@@ -233,6 +233,8 @@ class Sessions(Roster):
             self._enlist(session, event.subscriber)
             self._naming.identify(session, event.subscriber)
         self._naming.name(session, event, at_s, self._now, is_opening and event.kind == "start")
+        if event.addresses and self._terms_of(session.nas.name).one_address:
+            self._naming.keep_latest(self.sessions_of(session.subscriber), self._now)
         for other in self.sessions_of(session.subscriber):
             if other.is_lingering and self._naming.is_covered(other):
                 self._end(other)

@@ -17,12 +17,15 @@ class Randomness(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How long a NAS is believed, in seconds.
+    """How long a NAS is believed, in seconds, and of how much.
 
     `interim_s`: the interval that it is configured with; None = what its packets say (RFC 2869 §5.16), if they do.
     A session runs out after `intervals` of it, and not before `least_s`. One of which no interval is known, as of a
     NAS that sends no interim updates, runs out after `silent_s`; inf = never. After Accounting-On or -Off sessions
     stay for `restart_grace_s` unless confirmed: a proxy may have sent it; 0 = they end at once.
+
+    `one_address`: of a subscriber's sessions only the one that began last, as far as it was heard of, has addresses
+    of a family; else all of them together, as of a phone with bearers.
     """
 
     interim_s: int | None = None
@@ -30,6 +33,7 @@ class Terms:
     least_s: float = 900.0
     silent_s: float = 86400.0
     restart_grace_s: float = 120.0
+    one_address: bool = False
 
     def lifetime_s(self, interim_s: int | None) -> float:
         """Of a session, after a word of it that said this interval."""

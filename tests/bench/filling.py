@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model.mask import ANY_PEER, Mask
 from gatewayd.model.transaction import AddElements, CreateSet, CreateTable, Operation, Transaction
-from gatewayd.reconcile.picture import choose_capacity
+from gatewayd.reconcile.set_state import choose_capacity
 from gatewayd.reconcile.steps import most_keys
 from tests.bench.clock import Ran
 

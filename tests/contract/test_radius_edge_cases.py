@@ -198,6 +198,26 @@ async def test_7b_04_a_session_has_one_ipv4_address_and_a_subscriber_as_many_as_
         assert gateway.counts.evictions == 0
 
 
+async def test_7b_04_where_a_subscriber_has_one_address_the_session_that_began_last_has_it(tmp_path: Path) -> None:
+    """Its older session lives, and says so; a late word of one that began before changes nothing."""
+    profile = ProfileSettings(country_code="92", one_address=True)
+    async with subscriber_gateway(tmp_path, profile=profile) as gateway:
+        nas = gateway.nas()
+        await nas.says(START, "s1", ALI, HOME, ago=30)
+        await nas.says(START, "s2", ALI, ABROAD, ago=20)
+        assert await gateway.settled() == {ABROAD_32: ALI}
+        await nas.says(INTERIM, "s1", ALI, HOME, ago=10)
+        assert await gateway.settled() == {ABROAD_32: ALI}
+        await nas.says(START, "s0", ALI, "100.64.9.9", ago=40)
+        assert await gateway.settled() == {ABROAD_32: ALI}
+        await gateway.crash()
+        await gateway.come_back()
+        assert await gateway.settled() == {ABROAD_32: ALI}
+        await nas.says(STOP, "s2", ALI, ABROAD, ago=5)
+        await nas.says(INTERIM, "s1", ALI, HOME)
+        assert await gateway.settled() == {HOME_32: ALI}
+
+
 async def test_7b_05_an_interim_behind_its_stop_raises_nothing(tmp_path: Path) -> None:
     """PacketFence #2113. Nor does one of the second after it, nor the Start; a crash in between is no help."""
     async with subscriber_gateway(tmp_path) as gateway:

@@ -71,7 +71,7 @@ PURE = """
     subscribers.sessions subscribers.terms subscribers.tombstones
     compile compile.canary compile.desired compile.keys compile.masks compile.ruleset
     reconcile.dataplane reconcile.dead_man reconcile.forecast reconcile.generations reconcile.missing
-    reconcile.picture
+    reconcile.picture reconcile.set_state
     reconcile.steps reconcile.tally
     kernel kernel.attributes kernel.conntrack_codec kernel.fake kernel.notices_codec kernel.tables_codec
     watch watch.aggregate watch.attribute watch.decode watch.event_filter

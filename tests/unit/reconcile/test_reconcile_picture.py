@@ -15,7 +15,8 @@ from gatewayd.model.mask import Mask, set_name
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
 from gatewayd.reconcile import picture as picture_module
-from gatewayd.reconcile.picture import SMALLEST_CAPACITY, MaskState, Picture, SetState, choose_capacity
+from gatewayd.reconcile.picture import Picture
+from gatewayd.reconcile.set_state import SMALLEST_CAPACITY, MaskState, SetState, choose_capacity
 from tests.support.reconciling import hosts, registered
 
 HOSTS = Mask(4, 32)

@@ -231,7 +231,7 @@ subscribers:
     client = "subscribers.radius.clients"
     keys = (
         "interim, identity, country_code, gateway_sees, session_ids, interim_interval, intervals, least, silent, "
-        "restart_grace"
+        "restart_grace, one_address"
     )
     assert faults_of(LAB + text) == [
         "g.yaml:3:3: subscribers.pepper_file: is missing, expected an absolute path",

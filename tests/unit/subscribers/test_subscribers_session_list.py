@@ -22,6 +22,7 @@ from gatewayd.subscribers.session_list import (
     entry_event,
     read_sessions,
 )
+from tests.support.accounting import Table
 
 NOW = 1_730_689_200.0  # 2024-11-04T03:00:00Z
 PEPPER = b"0123456789abcdef"
@@ -384,3 +385,18 @@ def test_no_number_is_in_a_fault() -> None:
 def test_a_time_is_that_of_the_zone() -> None:
     at_s = datetime(2024, 11, 4, 2, 30, tzinfo=UTC).timestamp()
     assert listed(json.dumps(entry(at="2024-11-04T07:30:00+05:00"))).events[0].at_s == at_s
+
+
+def test_an_entry_is_as_old_as_it_says_and_its_nas_has_no_slow_clock_for_that() -> None:
+    """All of a list may be old."""
+    lines = [
+        json.dumps(entry(session=f"s{age_s}", addresses=[f"10.0.0.{number}"], at=NOW - age_s))
+        for number, age_s in enumerate((25 * 3600, 14 * 3600, 10), 1)
+    ]
+    table = Table()
+    for each in listed("\n".join(lines)).events:
+        table.take(each)
+    assert set(table.bound()) == {"10.0.0.2/32", "10.0.0.3/32"}
+    assert table.sessions.counts.outdated == 1
+    table.wait_until(NOW + 11 * 3600)
+    assert set(table.bound()) == {"10.0.0.3/32"}, "a day of silence is over for who was last heard 14 hours ago"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 from gatewayd.subscribers.naming import MOST_ADDRESSES
 from gatewayd.subscribers.sessions import MOST_OF_SUBSCRIBER
+from gatewayd.subscribers.terms import Terms
 from tests.support.accounting import ALI, BANO, CHAND, Table
 
 
@@ -548,3 +551,24 @@ def test_a_session_without_a_number_ends_as_any_other() -> None:
     table.start("s1", None, "10.0.0.1", at=10)
     table.stop("s1", at=20)
     assert len(table.sessions) == 0
+
+
+def test_with_one_address_the_session_that_began_last_has_it_in_whatever_order_they_are_heard() -> None:
+    words = [("s1", "10.0.0.1", 10), ("s2", "10.0.0.2", 20), ("s3", "2001:db8:1::/64", 15)]
+    for order in permutations(words):
+        table = Table(terms=Terms(one_address=True))
+        for session, address, at in order:
+            table.start(session, ALI, address, at=at, received=40)
+        table.interim("s1", ALI, "10.0.0.1", at=30, received=40)
+        assert table.bound() == {"10.0.0.2/32": ALI, "2001:db8:1::/64": ALI}
+        table.stop("s2", at=35, received=40)
+        assert table.bound() == {"2001:db8:1::/64": ALI}
+        table.interim("s1", ALI, "10.0.0.1", at=36, received=40)
+        assert table.bound() == {"10.0.0.1/32": ALI, "2001:db8:1::/64": ALI}
+
+
+def test_with_one_address_other_subscribers_keep_theirs() -> None:
+    table = Table(terms=Terms(one_address=True))
+    table.start("s1", ALI, "10.0.0.1", at=10)
+    table.start("s2", BANO, "10.0.0.2", at=20)
+    assert table.bound() == {"10.0.0.1/32": ALI, "10.0.0.2/32": BANO}
