@@ -57,6 +57,11 @@ class Goal:
 
 
 MILLION = 1_000_000
+HOST = (
+    "a host that shares its cores takes them away for up to 0.2 s at a time when both are busy, as two processes "
+    "that only look at the clock can see, and a hundredth of some hundred tries is one or two"
+)
+"""Of tails of a few milliseconds."""
 
 
 def ratio(
@@ -174,11 +179,13 @@ GOALS: tuple[Goal, ...] = (
         "late admission among 1 M, event to committed, p99",
         "under 2 ms",
         at_most("late", MILLION, "p99_s", 0.002),
+        HOST,
     ),
     Goal(
         "RADIUS Start sent to packets passing, at 2,000 other requests/s, journalled before the answer, p99",
         "under 10 ms",
         at_most("starts", REGISTRATIONS, "p99_s", 0.010),
+        HOST + "; of the median, two thirds are the wakeups of four tasks and the kernel's commit",
     ),
     Goal(
         "RADIUS accounting, 5,000 requests/s for 20 s",
