@@ -130,7 +130,8 @@ def test_every_promise_is_kept(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 @pytest.mark.parametrize(
-    "act", ["starting gatewayd", "4. A packet for each", "6. A registry that is forged", "10. The daemon is stopped"]
+    "act",
+    ["starting gatewayd", "4. A packet for each", "6. A registry that is forged", "10. The daemon is stopped"],
 )
 def test_an_interrupted_demo_leaves_nothing(tmp_path, act, number):
     with demo(tmp_path, "--registrations", "500") as made:
