@@ -28,7 +28,7 @@ from gatewayd.model import Flow
 from gatewayd.model.mask import Mask, parse_set_name
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import Ruleset, Transaction
-from gatewayd.reconcile import Reconciler, loop, picture, steps, verify
+from gatewayd.reconcile import Reconciler, loop, set_state, steps, verify
 from tests.support.lab_daemon import LabDaemon, elements, generation, holds
 from tests.support.namespace import Namespace, namespace_or_skip
 from tests.support.planes import TABLE, kernel_tables
@@ -144,7 +144,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "LONGEST_RETRY_S", 0.0)
     monkeypatch.setattr(loop, "HURRIED_RETRY_S", 0.0)
     monkeypatch.setattr(verify, "COMPARE_AT_MOST_S", 0.0)
-    monkeypatch.setattr(picture, "SMALLEST_CAPACITY", 4)
+    monkeypatch.setattr(set_state, "SMALLEST_CAPACITY", 4)
     monkeypatch.setattr(steps, "MOST_BYTES", 128)
 
 

@@ -18,7 +18,7 @@ from gatewayd.kernel.fake import FakeSet, FakeTable
 from gatewayd.model.flow import Flow
 from gatewayd.model.mask import Mask, set_name
 from gatewayd.model.policy import Policy
-from gatewayd.reconcile import loop, picture, steps, verify
+from gatewayd.reconcile import loop, set_state, steps, verify
 from tests.support.granting import BoundRig, BoundTables, Wanted, granted, looks_up, oracle, probes, subscribed
 from tests.support.reconciling import GUARD_S, WatchedTables, Write, hosts, policy, registered
 
@@ -32,7 +32,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(loop, name, 0.0)
     monkeypatch.setattr(loop, "GENERATION_POLL_S", 0.001)
     monkeypatch.setattr(verify, "COMPARE_AT_MOST_S", 0.0)
-    monkeypatch.setattr(picture, "SMALLEST_CAPACITY", 4)
+    monkeypatch.setattr(set_state, "SMALLEST_CAPACITY", 4)
     monkeypatch.setattr(steps, "MOST_BYTES", 64)
 
 

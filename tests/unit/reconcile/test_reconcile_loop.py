@@ -24,7 +24,7 @@ from gatewayd.model.transaction import (
     Ruleset,
     Transaction,
 )
-from gatewayd.reconcile import loop, picture, steps, verify
+from gatewayd.reconcile import loop, set_state, steps, verify
 from tests.support.reconciling import Rig, WatchedTables, Witness, Write, hosts, oracle, policy, registered
 
 HOSTS = Mask(4, 32)
@@ -42,7 +42,7 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(loop, "LONGEST_RETRY_S", 0.0)
     patch.setattr(loop, "HURRIED_RETRY_S", 0.0)
     patch.setattr(verify, "COMPARE_AT_MOST_S", 0.0)
-    patch.setattr(picture, "SMALLEST_CAPACITY", 4)
+    patch.setattr(set_state, "SMALLEST_CAPACITY", 4)
     patch.setattr(steps, "MOST_BYTES", 64)
 
 
