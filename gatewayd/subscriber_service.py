@@ -61,9 +61,7 @@ class SubscriberService:
         self._clients: dict[Prefix, Client] = {}
         self.listener: AccountingListener | None = None
         if settings.radius is not None:
-            clients, self.faults = self._read_clients(settings.radius.clients)
-            for fault in self.faults:
-                log.error("radius.secret_unusable", fault=fault)
+            clients, _ = self._read_clients(settings.radius.clients)
             self.listener = AccountingListener(
                 [(each.host, each.port) for each in settings.radius.listen],
                 clients=clients,
@@ -98,8 +96,6 @@ class SubscriberService:
         if self.listener is not None and settings.radius is not None:
             clients, faults = self._read_clients(settings.radius.clients)
             self.listener.use(clients, self.profiles)
-        for fault in faults:
-            log.error("radius.secret_unusable", fault=fault)
         return faults
 
     async def close(self) -> None:
@@ -112,7 +108,8 @@ class SubscriberService:
             self.bindings.write_all()
 
     def _read_clients(self, wanted: tuple[RadiusClient, ...]) -> tuple[ClientTable, tuple[str, ...]]:
-        """A client whose file cannot be read keeps the secrets that it had; one that had none is not believed."""
+        """And what could not be read, which the log says too. A client whose file cannot be read keeps the secrets
+        that it had; one that had none is not believed."""
         faults = []
         clients: dict[Prefix, Client] = {}
         for each in wanted:
@@ -121,6 +118,7 @@ class SubscriberService:
                 warn_if_exposed(each.secret_file)
             except SecretFileUnusable as error:
                 faults.append(str(error))
+                log.error("radius.secret_unusable", fault=str(error))
                 known = self._clients.get(each.address)
                 secrets = known.secrets if known is not None else ()
             clients[each.address] = client_of(each, secrets)
