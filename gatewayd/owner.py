@@ -520,7 +520,7 @@ class Owner:
             grant
             for registration in registrations
             for grant in self.allowlist.grants_of(registration)
-            if grant.prefix.covers(flow.source)
+            if grant.prefix.covers(flow.source) or grant.prefix.covers(flow.destination)
         ]
         # If none is missing they are in the kernel by now, and only the flow's mark is out of date.
         self.sweeper.note_late(flow, in_kernel=not self.reconciler.urge([*registrations, *grants]))

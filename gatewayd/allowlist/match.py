@@ -3,9 +3,13 @@
 `matching_registrations` is the hot path and says only which; `decide` says why, for people.
 
 A registration matches a flow in one of two roles: the source is in its clients and the destination in its
-peers, or the other way round (a connection in from the far end). In both, the service is the flow's protocol
-and destination port. A binding of its subscriber counts as a client in the first role alone; one with a port
-block (CGNAT) only for source ports in it, and so never for a protocol without ports.
+peers, or the other way round. Its service is the flow's protocol and the port of either end: after a reboot, or
+once a conntrack entry ran out, the far end may speak first, and then the service's port is the source port. So a
+flow and its reverse are always the same, and it does not matter whose packet made the conntrack entry.
+
+A binding of its subscriber counts as a client in both roles. One with a port block (CGNAT) counts only where the
+subscriber's port is in the block: the source port of what comes from the address, the destination port of what
+goes to it. So it never counts for a protocol without ports.
 """
 
 from __future__ import annotations
@@ -69,6 +73,11 @@ def matching_bound(
             for registration in allowlist.registrations_of(binding.subscriber):
                 if _admits(registration, flow.destination, flow, now) and registration not in found:
                     found += (registration,)
+    for binding in allowlist.bindings_at(flow.destination):
+        if _shares_port(binding, flow.protocol, flow.destination_port):
+            for registration in allowlist.registrations_of(binding.subscriber):
+                if _admits(registration, flow.source, flow, now) and registration not in found:
+                    found += (registration,)
     return found
 
 
@@ -77,21 +86,29 @@ def registered_by(flow: Flow, registration: Registration, now: float, bindings: 
 
     `bindings`: all that may count; those of other subscribers and elsewhere do not.
     """
-    source, destination = flow.source, flow.destination
-    is_near_source = _includes(registration.clients, source) or any(
-        binding.subscriber == registration.subscriber
-        and binding.prefix.covers(source)
-        and _shares_port(binding, flow.protocol, flow.source_port)
-        for binding in bindings
+    held = [binding for binding in bindings if binding.subscriber == registration.subscriber]
+    ends = (
+        (flow.source, flow.source_port, flow.destination),
+        (flow.destination, flow.destination_port, flow.source),
     )
-    return (is_near_source and _admits(registration, destination, flow, now)) or (
-        _includes(registration.clients, destination) and _admits(registration, source, flow, now)
-    )
+    for near, port, far in ends:
+        is_near = _includes(registration.clients, near) or any(
+            binding.prefix.covers(near) and _shares_port(binding, flow.protocol, port) for binding in held
+        )
+        if is_near and _admits(registration, far, flow, now):
+            return True
+    return False
 
 
 def in_scope(scope: tuple[Service, ...], flow: Flow) -> bool:
     """Whether the policy looks at the flow's service at all; an empty scope looks at nothing."""
-    return _serves(scope, flow)
+    return any(service.matches(flow.protocol, flow.destination_port) for service in scope)
+
+
+def may_be_answer(scope: tuple[Service, ...], flow: Flow) -> bool:
+    """Whether the source port is in scope: then the flow's first packet may be an answer of the far end, and it is
+    registered or nothing at all."""
+    return any(service.matches(flow.protocol, flow.source_port) for service in scope)
 
 
 def decide(allowlist: Covering, scope: tuple[Service, ...], flow: Flow, now: float) -> Decision:
@@ -103,7 +120,7 @@ def decide(allowlist: Covering, scope: tuple[Service, ...], flow: Flow, now: flo
     matching = [claim for claim in claims if not claim.failures]
     registrations = tuple({claim.registration.id: claim.registration for claim in matching}.values())
     bindings = _bindings_that_count(matching)
-    if not in_scope(scope, flow):
+    if not in_scope(scope, flow) and not (registrations and may_be_answer(scope, flow)):
         return Decision("out_of_scope", registrations, _reason_out_of_scope(scope, flow, registrations), bindings)
     if registrations:
         reason = _reason_registered(claims[0], flow, registrations[1:], now)
@@ -124,9 +141,11 @@ def _admits(registration: Registration, far: bytes, flow: Flow, now: float) -> b
     services = registration.services
     if not services:
         return True
-    protocol, port = flow.protocol, flow.destination_port
-    for service in services:  # noqa: SIM110
-        if service.protocol == protocol and service.low <= port <= service.high:
+    protocol, port, other = flow.protocol, flow.destination_port, flow.source_port
+    for service in services:
+        if service.protocol == protocol and (
+            service.low <= port <= service.high or service.low <= other <= service.high
+        ):
             return True
     return False
 
@@ -145,10 +164,11 @@ def _includes(prefixes: Iterable[Prefix], address: bytes) -> bool:
 
 
 def _serves(services: Iterable[Service], flow: Flow) -> bool:
-    for service in services:  # noqa: SIM110
-        if service.matches(flow.protocol, flow.destination_port):
-            return True
-    return False
+    """As `_admits` has it: the port of either end."""
+    return any(
+        service.matches(flow.protocol, flow.destination_port) or service.matches(flow.protocol, flow.source_port)
+        for service in services
+    )
 
 
 # The words.
@@ -219,8 +239,6 @@ def _bindings_that_count(matching: Sequence[_Claim]) -> tuple[Binding, ...]:
 
 def _binding_failures(binding: Binding, end: End, flow: Flow, port: int) -> Iterator[str]:
     """Why a binding at this end does not count, each as the rest of a sentence."""
-    if end == "destination":
-        yield "bindings count outbound only"
     if binding.ports is not None and not _shares_port(binding, flow.protocol, port):
         first, last = binding.ports
         has_port = flow.protocol in PROTOCOLS_WITH_PORTS and port
@@ -246,7 +264,7 @@ def _reason_registered(claim: _Claim, flow: Flow, others: Sequence[Registration]
     registration = claim.registration
     facts = [f"{claim.end} in {claim.prefix}"]
     if claim.binding is not None:
-        facts.extend(_binding_facts(claim.binding, now))
+        facts.extend(_binding_facts(claim.binding, claim.end, now))
     if registration.peers:
         far_end, far = ("destination", flow.destination) if claim.end == "source" else ("source", flow.source)
         facts.append(f"{far_end} in peer {_longest_covering(registration.peers, far)}")
@@ -265,10 +283,10 @@ def _reason_unregistered(claims: Sequence[_Claim], flow: Flow) -> str:
     return f"{nearest.registration.id} {has} the {nearest.end}, but {' and '.join(nearest.failures)}"
 
 
-def _binding_facts(binding: Binding, now: float) -> Iterator[str]:
+def _binding_facts(binding: Binding, end: End, now: float) -> Iterator[str]:
     """What is known of a binding; of its subscriber nothing."""
     if binding.ports is not None:
-        yield f"source port in {binding.ports[0]}-{binding.ports[1]}"
+        yield f"{end} port in {binding.ports[0]}-{binding.ports[1]}"
     confirmed = f"confirmed {_format_age(now - binding.confirmed_s)} ago"
     if binding.is_restored:
         confirmed += ", restored from the journal"
@@ -294,10 +312,15 @@ def _name_some(registrations: Sequence[Registration]) -> str:
 
 def _matching_word(services: Sequence[Service], flow: Flow) -> str:
     """The word, among those for `services`, that stands for the flow's service."""
-    for word in service_words(services):
-        if word in BUNDLES and _serves(BUNDLES[word], flow):
-            return word
-    return next(str(service) for service in services if service.matches(flow.protocol, flow.destination_port))
+    protocol = flow.protocol
+    for port, note in ((flow.destination_port, ""), (flow.source_port, ", answered from the source port")):
+        for word in service_words(services):
+            if word in BUNDLES and any(service.matches(protocol, port) for service in BUNDLES[word]):
+                return word + note
+        for service in services:
+            if service.matches(protocol, port):
+                return str(service) + note
+    raise AssertionError(f"no service of {services} matches {flow}")
 
 
 def _flow_service(flow: Flow) -> str:

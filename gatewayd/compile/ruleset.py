@@ -4,17 +4,39 @@ The chains, in the order a packet meets them:
 
     forward       flows known as registered or judged; the interfaces; the rest leaves
     scope         one look-up of the protocol, one of the port; the rest leaves
-    judge         original direction only; classify, else mark as judged, log, go on to unregistered
+    judge         look up; else mark as judged, log, go on to unregistered
+    reply         a packet in reply direction: the client's is judged like any other, the rest leaves
+    answer        a new flow *from* a port in scope: registered, or left alone
+    look_up       registered if the packet or its reverse is
     classify4/6   a map to the bundle's look-ups, one for every set and role; then single services; then any service
+    answered4/6   the same by the source port
     registered    set the mark, ask for conntrack events, count, accept
+    judged        a flow judged before: before a packet of it is refused, it is looked up again
     unregistered  what the mode says
+
+Who judges a flow. Its fate is that of its client's packet, whichever packet made the conntrack entry: after a
+reboot, a failover, a flush or an idle hour it is the far end's. Then the client's packets run in reply direction,
+and the far end's go to a port that is nobody's service. So
+
+- a packet and its reverse are registered or not together: every look-up is made in both roles and, behind the
+  destination port, by the source port as well;
+- packets in reply direction that come from inside are judged like those in original direction. Where the interfaces
+  do not tell inside from outside, these packets can make a flow registered and nothing else;
+- a new flow from a port in scope to another port may be a far end's answer: likewise;
+- an answer of a server inside (source port below 1024 and out of scope) to somebody whose own port happens to be
+  in scope is no client's packet.
+
+No packet is refused on the word of a mark: it may have come with the connection from another gateway, be another
+program's, or be older than the registration. In `reject` and `limit` a flow known as judged is looked up again
+where a packet of it would be refused.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 
 from gatewayd.model.flow import Mode
 from gatewayd.model.mask import ANY_PEER, Mask
@@ -122,10 +144,10 @@ def _chain(name: str, lines: Iterable[str]) -> list[str]:
 def _objects(policy: Policy) -> list[str]:
     lines = [line for name in COUNTERS for line in (f"counter {name} {{", "}")]
     if policy.mode == "limit":
-        for family, word in ((4, "ip"), (6, "ip6")):
+        for family, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
             lines += [
                 f"set limited{family} {{",
-                f"\ttypeof ct original {word} saddr",
+                f"\ttype {kind}",
                 "\tsize 65536",
                 "\tflags dynamic,timeout",
                 "\ttimeout 1m",
@@ -137,13 +159,14 @@ def _objects(policy: Policy) -> list[str]:
 def _forward(policy: Policy, epoch: int) -> list[str]:
     layout = policy.mark_layout
     registered, judged = _hex(layout.registered), _hex(layout.judged(epoch))
+    known = "judged" if policy.mode == "reject" else "unregistered"
     repaint = _downstream(policy.registered_dscp, policy.registered_mark)
     count = "counter name registered_packets"
     lines = [
         f"type filter hook forward priority {policy.priority}; policy accept;",
         f"ct mark & {registered} == {registered} {'goto registered_packet' if repaint else f'{count} accept'}"
         f' comment "{_TAG_PLACE}"',
-        f"ct mark & {_hex(layout.epoch_mask)} == {judged} goto unregistered",
+        f"ct mark & {_hex(layout.epoch_mask)} == {judged} goto {known}",
         *_interface_test(policy),
     ]
     chains = _chain("forward", lines)
@@ -154,18 +177,43 @@ def _forward(policy: Policy, epoch: int) -> list[str]:
 
 def _interface_test(policy: Policy) -> list[str]:
     """Traffic that does not cross between inside and outside leaves; a side without names is any interface."""
-    inside, outside = _interface_set(policy.inside), _interface_set(policy.outside)
+    inside, outside = _interfaces(policy.inside), _interfaces(policy.outside)
     if inside and outside:
-        crossing = [f"iifname {inside} oifname {outside}", f"iifname {outside} oifname {inside}"]
+        pairs = [*product(inside, outside), *product(outside, inside)]
+        crossing = list(dict.fromkeys(f"iifname {incoming} oifname {outgoing}" for incoming, outgoing in pairs))
     elif inside or outside:
-        crossing = [f"iifname {inside or outside}", f"oifname {inside or outside}"]
+        named = inside or outside
+        crossing = [f"{word} {names}" for word in ("iifname", "oifname") for names in named]
     else:
         return ["goto scope"]
     return [f"{test} goto scope" for test in crossing]
 
 
-def _interface_set(names: tuple[str, ...]) -> str:
-    return "{ " + ", ".join(f'"{name}"' for name in sorted(names)) + " }" if names else ""
+def _interfaces(names: tuple[str, ...]) -> list[str]:
+    """Values to compare an interface's name with. Before 1.0.3 nft refuses a wildcard in a set."""
+    wild = sorted(f'"{name}"' for name in names if name.endswith("*"))
+    plain = sorted(f'"{name}"' for name in names if not name.endswith("*"))
+    return ([f"{{ {', '.join(plain)} }}"] if plain else []) + wild
+
+
+def _from_client(policy: Policy) -> list[str]:
+    """Tests, one of which is true of a packet that a client sent, among those that cross; none where that cannot be
+    told: no interface is named, or one is named for both sides."""
+    if _may_meet(policy.inside, policy.outside):
+        return []
+    if policy.inside:
+        return [f"iifname {names}" for names in _interfaces(policy.inside)]
+    return [f"oifname {names}" for names in _interfaces(policy.outside)]
+
+
+def _may_meet(inside: Iterable[str], outside: Iterable[str]) -> bool:
+    """Whether an interface may have a name of both sides; a `*` at the end stands for anything."""
+    return any(
+        (one.endswith("*") and other.startswith(one[:-1]))
+        or (other.endswith("*") and one.startswith(other[:-1]))
+        or one == other
+        for one, other in product(inside, outside)
+    )
 
 
 def _scope(scope: tuple[Service, ...]) -> list[str]:
@@ -184,22 +232,77 @@ def _scope(scope: tuple[Service, ...]) -> list[str]:
     targets = ", ".join(f"{protocol} : goto {target}" for protocol, target in sorted(ways.items()))
     chains = _chain("scope", [f"meta l4proto vmap {{ {targets} }}"])
     for protocol, values in sorted(ports.items()):
-        chains += _chain(f"scope_{protocol}", [f"th dport {{ {', '.join(values)} }} goto judge"])
+        listed = f"{{ {', '.join(values)} }}"
+        # `new` is every packet of a flow until it was answered.
+        answer = f"ct state new,untracked th sport {listed} goto answer"
+        chains += _chain(f"scope_{protocol}", [f"th dport {listed} goto judge", answer])
     return chains
 
 
 def _judge(policy: Policy, epoch: int) -> list[str]:
     layout = policy.mark_layout
-    lines = [
-        "ct direction reply accept",
-        "meta nfproto vmap { ipv4 : jump classify4, ipv6 : jump classify6 }",
+    judge = ["ct direction reply goto reply", "goto judge_packet"]
+    judge_packet = [
+        "jump look_up",
         f"ct mark set ct mark & {_hex(layout.others)} | {_hex(layout.judged(epoch))}",
         "counter name unregistered_flows",
         f"limit rate {policy.log_packets_s}/second burst {policy.log_packets_s} packets "
         f"log group {policy.log_group} snaplen {_LOG_COPY} queue-threshold 1",
         "goto unregistered",
     ]
-    return _chain("judge", lines)
+    from_client = _from_client(policy)
+    if from_client:
+        reply = [*_server_answers(policy.scope), *(f"{test} goto judge_packet" for test in from_client), "accept"]
+    else:
+        reply = ["jump look_up", "accept"]
+    answer = [
+        "meta nfproto vmap { ipv4 : jump answered4, ipv6 : jump answered6 }",
+        "meta nfproto vmap { ipv4 : jump classify4_rest, ipv6 : jump classify6_rest }",
+        "accept",
+    ]
+    look_up = [
+        "meta nfproto vmap { ipv4 : jump classify4, ipv6 : jump classify6 }",
+        f"meta l4proto != {_PORT_PROTOCOLS} return",
+        "meta nfproto vmap { ipv4 : jump answered4, ipv6 : jump answered6 }",
+    ]
+    return [
+        *_chain("judge", judge),
+        *_chain("judge_packet", judge_packet),
+        *_chain("reply", reply),
+        *(_chain("answer", answer) if _has_ports(policy.scope) else []),
+        *_chain("look_up", look_up),
+    ]
+
+
+def _server_answers(scope: tuple[Service, ...]) -> list[str]:
+    """Accept the answers of servers inside to somebody whose own port happens to be in scope: the server's port is
+    a system port, and no service in scope."""
+    lines = []
+    for protocol in sorted({each.protocol for each in scope if each.protocol in PROTOCOLS_WITH_PORTS}):
+        taken = [(each.low, each.high) for each in scope if each.protocol == protocol]
+        free = ", ".join(f"{low}" if low == high else f"{low}-{high}" for low, high in _gaps(taken))
+        if free:
+            lines.append(f"meta l4proto {protocol} th sport {{ {free} }} accept")
+    return lines
+
+
+_LAST_SERVER_PORT = 1023
+"""Ports that no client takes for itself (RFC 6335 §6: system ports)."""
+
+
+def _gaps(taken: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """What is left of 1..1023."""
+    low = 1
+    for first, last in (*sorted(taken), (_LAST_SERVER_PORT + 1, _LAST_SERVER_PORT + 1)):
+        high = min(first - 1, _LAST_SERVER_PORT)
+        if low <= high:
+            yield low, high
+        low = max(low, last + 1)
+
+
+def _has_ports(scope: tuple[Service, ...]) -> bool:
+    """Whether the scope has single ports of a protocol, rather than all of them."""
+    return any((each.low, each.high) != (0, 65535) for each in scope)
 
 
 def _classify(family: Family, hooks: Mapping[Mask, str]) -> list[str]:
@@ -208,6 +311,8 @@ def _classify(family: Family, hooks: Mapping[Mask, str]) -> list[str]:
 
     A test for each bundle in turn costs a new flow more than the look-ups behind it: 1.7 × as many new flows a
     second with the map, at 31 k registrations and 298 look-ups (6.18).
+
+    `answeredN` is what depends on the port once more, the source port being the service's.
     """
     groups: dict[str, list[Mask]] = {}
     for mask in hooks:
@@ -215,56 +320,66 @@ def _classify(family: Family, hooks: Mapping[Mask, str]) -> list[str]:
             group = mask.selector if mask.selector in BUNDLES else ("ports" if mask.port_length else mask.selector)
             groups.setdefault(group, []).append(mask)
     chains: list[str] = []
-    for group in sorted(groups.keys() - {""}):
+    for group in sorted(groups.keys() & {*BUNDLES, "proto"}):
         chains += _chain(f"classify{family}_{group}", _lookups(groups[group], hooks))
-    lines = _to_bundles(family, sorted(groups.keys() & BUNDLES.keys()))
-    if "ports" in groups:
-        lines.append(f"meta l4proto {_PORT_PROTOCOLS} jump classify{family}_ports")
-    if "proto" in groups:
-        lines.append(f"jump classify{family}_proto")
-    lines += _lookups(groups.get("", []), hooks)
-    return chains + _chain(f"classify{family}", lines)
+    bundles = sorted(groups.keys() & BUNDLES.keys())
+    ways = {}
+    for name, port in (("classify", "dport"), ("answered", "sport")):
+        ways[port] = _to_bundles(family, bundles, port)
+        if port == "dport":
+            ways[port] += _to_bundle_protocols(family, bundles)
+        if "ports" in groups:
+            chains += _chain(f"{name}{family}_ports", _lookups(groups["ports"], hooks, port))
+            ways[port].append(f"meta l4proto {_PORT_PROTOCOLS} jump {name}{family}_ports")
+    rest = [f"jump classify{family}_proto"] if "proto" in groups else []
+    rest += _lookups(groups.get("", []), hooks)
+    chains += _chain(f"classify{family}_rest", rest)
+    chains += _chain(f"classify{family}", [*ways["dport"], f"goto classify{family}_rest"])
+    return chains + _chain(f"answered{family}", ways["sport"])
 
 
-def _to_bundles(family: Family, names: Iterable[str]) -> list[str]:
-    """No service is in two bundles, so a flow is in one at most."""
-    ports: dict[tuple[int, int], str] = {}
-    protocols: dict[int, str] = {}
-    for name in names:
-        for service in BUNDLES[name]:
-            if service.low == service.high:
-                ports[service.protocol, service.low] = name
-            else:
-                protocols[service.protocol] = name
-    lines = []
-    for key, pairs in (
-        ("meta l4proto . th dport", {f"{protocol} . {port}": name for (protocol, port), name in ports.items()}),
-        ("meta l4proto", {f"{protocol}": name for protocol, name in protocols.items()}),
-    ):
-        if pairs:
-            ways = ", ".join(f"{value} : jump classify{family}_{name}" for value, name in pairs.items())
-            lines.append(f"{key} vmap {{ {ways} }}")
-    return lines
+def _to_bundles(family: Family, names: Iterable[str], port: str) -> list[str]:
+    """No service is in two bundles, so a flow is in one at most by a port of it."""
+    ports = {
+        f"{service.protocol} . {service.low}": name
+        for name in names
+        for service in BUNDLES[name]
+        if service.low == service.high
+    }
+    return _vmap(family, f"meta l4proto . th {port}", ports)
 
 
-def _lookups(masks: Sequence[Mask], hooks: Mapping[Mask, str]) -> list[str]:
-    """The look-ups of the masks' sets: first for the client as source, then as destination of a connection from the
-    far end, which is rarer, and which an address that a subscriber has for a while is never registered for."""
+def _to_bundle_protocols(family: Family, names: Iterable[str]) -> list[str]:
+    """Likewise by a protocol, all of which is of the bundle."""
+    protocols = {
+        f"{service.protocol}": name for name in names for service in BUNDLES[name] if service.low != service.high
+    }
+    return _vmap(family, "meta l4proto", protocols)
+
+
+def _vmap(family: Family, key: str, pairs: Mapping[str, str]) -> list[str]:
+    ways = ", ".join(f"{value} : jump classify{family}_{name}" for value, name in pairs.items())
+    return [f"{key} vmap {{ {ways} }}"] if pairs else []
+
+
+def _lookups(masks: Sequence[Mask], hooks: Mapping[Mask, str], service: str = "dport") -> list[str]:
+    """The look-ups of the masks' sets: first for the client as source, then as destination of what comes from the
+    far end. `service`: the port that is the service's."""
     return [
-        f"{_guard(mask)}{_key(mask, client, peer)} @{hooks[mask]} goto registered"
+        f"{_guard(mask)}{_key(mask, client, peer, service)} @{hooks[mask]} goto registered"
         for client, peer in (("saddr", "daddr"), ("daddr", "saddr"))
         for mask in masks
-        if client == "saddr" or not mask.is_bound
     ]
 
 
 def _guard(mask: Mask) -> str:
-    """Other protocols have something else where a source port would be."""
+    """Other protocols have something else where a port would be."""
     needs_one = mask.source_bits > 0 and not mask.port_length
     return f"meta l4proto {_PORT_PROTOCOLS} " if needs_one else ""
 
 
-def _key(mask: Mask, client: str, peer: str) -> str:
+def _key(mask: Mask, client: str, peer: str, service: str) -> str:
+    """A block of ports is the client's: the source port of what it sends, the destination port of what it gets."""
     word = "ip" if mask.family == 4 else "ip6"
     key = _masked(word, client, mask.family, mask.client_length)
     if mask.peer_length != ANY_PEER:
@@ -272,9 +387,9 @@ def _key(mask: Mask, client: str, peer: str) -> str:
     if mask.has_protocol:
         key += " . meta l4proto"
     if mask.port_length:
-        key += " . " + _masked_port("dport", mask.port_length)
+        key += " . " + _masked_port(service, mask.port_length)
     if mask.source_bits > 0:
-        key += " . " + _masked_port("sport", mask.source_bits)
+        key += " . " + _masked_port("sport" if client == "saddr" else "dport", mask.source_bits)
     return key
 
 
@@ -303,36 +418,76 @@ def _registered(policy: Policy) -> list[str]:
 
 
 def _unregistered(policy: Policy) -> list[str]:
-    lines = ["counter name unregistered_packets"]
-    if policy.mode != "observe":
-        lines += _canary(policy.canary_percent)
+    """In `reject`, `judged` is for flows known as judged: they are looked up again before a packet is refused."""
+    count = "counter name unregistered_packets"
+    canary = _canary(policy)
+    enforced = ["jump canary"] if canary else []
     if policy.mode in ("mark", "limit"):
-        lines += _downstream(policy.unregistered_dscp, policy.unregistered_mark)
+        enforced += _downstream(policy.unregistered_dscp, policy.unregistered_mark)
+    chains = _chain("canary", canary) if canary else []
     if policy.mode == "limit":
-        rate = f"limit rate over {policy.limit_bytes_s} bytes/second burst {policy.limit_bytes_s} bytes"
-        for family, word in ((4, "ip"), (6, "ip6")):
-            drop = f"{rate} }} counter name limited_packets drop"
-            lines.append(f"update @limited{family} {{ ct original {word} saddr {drop}")
-            lines.append(f"ct state untracked update @limited{family} {{ {word} saddr {drop}")
+        chains += _limit(policy)
+        enforced.append("goto throttle")
     elif policy.mode == "reject":
-        lines += [
+        refuse = [
             "counter name rejected_packets",
             "meta l4proto tcp reject with tcp reset",
             "reject with icmpx admin-prohibited",
         ]
-    return _chain("unregistered", [*lines, "accept"])
+        chains += _chain("refuse", refuse)
+        chains += _chain("judged", [count, *enforced, "jump look_up", "goto refuse"])
+        enforced.append("goto refuse")
+    else:
+        enforced.append("accept")
+    return chains + _chain("unregistered", [count, *(enforced if policy.mode != "observe" else ["accept"])])
 
 
-def _canary(percent: int) -> list[str]:
-    """Packets beyond the canary leave: by who opened the flow, or by their source where no flow is known."""
-    if percent >= 100:
+def _limit(policy: Policy) -> list[str]:
+    """A rate for each client address."""
+    rate = f"limit rate over {policy.limit_bytes_s} bytes/second burst {policy.limit_bytes_s} bytes"
+
+    def limit(address: str, before: str = "") -> list[str]:
+        return [
+            f"{before}update @limited{family} {{ {address.format(word)} {rate} }} goto over_limit"
+            for family, word in ((4, "ip"), (6, "ip6"))
+        ]
+
+    from_client = _from_client(policy)
+    if from_client:
+        chains = _chain(
+            "throttle", [*(f"{test} goto throttle_source" for test in from_client), *limit("{} daddr"), "accept"]
+        )
+        chains += _chain("throttle_source", [*limit("{} saddr"), "accept"])
+    else:
+        chains = _chain(
+            "throttle", [*limit("ct original {} saddr"), *limit("{} saddr", "ct state untracked "), "accept"]
+        )
+    return _chain("over_limit", ["jump look_up", "counter name limited_packets drop"]) + chains
+
+
+def _canary(policy: Policy) -> list[str]:
+    """Packets of clients beyond the canary are accepted. The client is the end inside; where that cannot be told,
+    the end that opened the flow, or the source where no flow is known."""
+    percent = policy.canary_percent
+    if percent >= 100 or policy.mode == "observe":
         return []
-    beyond = f"saddr mod 100 seed 0x{CANARY_SEED:x} >= {percent} accept"
+    beyond = f"mod 100 seed 0x{CANARY_SEED:x} >= {percent} accept"
+    families = (("ipv4", "ip"), ("ipv6", "ip6"))
+    from_client = _from_client(policy)
+    if not from_client:
+        return [
+            f"meta nfproto {family} {state}jhash {address.format(word)} {beyond}"
+            for state, address in (("", "ct original {} saddr"), ("ct state untracked ", "{} saddr"))
+            for family, word in families
+        ]
     return [
-        f"meta nfproto ipv4 jhash ct original ip {beyond}",
-        f"meta nfproto ipv6 jhash ct original ip6 {beyond}",
-        f"meta nfproto ipv4 ct state untracked jhash ip {beyond}",
-        f"meta nfproto ipv6 ct state untracked jhash ip6 {beyond}",
+        *(
+            f"{test} meta nfproto {family} jhash {word} saddr {beyond}"
+            for test in from_client
+            for family, word in families
+        ),
+        *(f"{test} return" for test in from_client),
+        *(f"meta nfproto {family} jhash {word} daddr {beyond}" for family, word in families),
     ]
 
 

@@ -9,8 +9,8 @@ from gatewayd.model.registration import Registration
 
 
 class Grant(msgspec.Struct, frozen=True, gc=False):
-    """`registration` may be used from `prefix`, outbound only; of a shared IPv4 address (CGNAT) from the source
-    ports first..last alone. A value: two of the same registration, prefix and ports are one."""
+    """`registration` may be used at `prefix`, whoever opens the flow; of a shared IPv4 address (CGNAT) with the
+    subscriber's port in first..last alone. A value: two of the same registration, prefix and ports are one."""
 
     registration: Registration
     prefix: Prefix

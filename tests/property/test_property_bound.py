@@ -119,8 +119,9 @@ def scan_admits(each: Registration, far: bytes, flow: Flow, now: float) -> bool:
         and (
             not each.services
             or any(
-                service.protocol == flow.protocol and flow.destination_port in range(service.low, service.high + 1)
+                service.protocol == flow.protocol and port in range(service.low, service.high + 1)
                 for service in each.services
+                for port in (flow.source_port, flow.destination_port)
             )
         )
     )
@@ -134,20 +135,32 @@ def scan_by_client(each: Registration, flow: Flow, now: float) -> bool:
     )
 
 
-def scan_has_share(binding: Binding, flow: Flow) -> bool:
-    if not scan_covers(binding.prefix, flow.source):
+def scan_has_share(binding: Binding, flow: Flow, address: bytes, port: int) -> bool:
+    if not scan_covers(binding.prefix, address):
         return False
     if binding.ports is None:
         return True
     first, last = binding.ports
-    return flow.protocol in WITH_PORTS and flow.source_port in range(first, last + 1)
+    return flow.protocol in WITH_PORTS and port in range(first, last + 1)
 
 
 def scan_counting(each: Registration, bound: list[Binding], flow: Flow, now: float) -> list[Binding]:
-    """The bindings through which it matches."""
-    if not scan_admits(each, flow.destination, flow, now):
-        return []
-    return [binding for binding in bound if binding.subscriber == each.subscriber and scan_has_share(binding, flow)]
+    """The bindings through which it matches, whoever opened the flow."""
+    return [
+        binding
+        for binding in bound
+        if binding.subscriber == each.subscriber
+        and (
+            (
+                scan_has_share(binding, flow, flow.source, flow.source_port)
+                and scan_admits(each, flow.destination, flow, now)
+            )
+            or (
+                scan_has_share(binding, flow, flow.destination, flow.destination_port)
+                and scan_admits(each, flow.source, flow, now)
+            )
+        )
+    ]
 
 
 def scan(held: list[Registration], bound: list[Binding], flow: Flow, now: float) -> set[str]:
@@ -188,6 +201,9 @@ def test_what_matches_is_what_a_loop_over_everything_finds(
         assert ids_of(allowlist.matching(flow, now)) == expected
         assert ids_of(matching_registrations(allowlist, flow, now)) == expected
         assert {each.id for each in held if registered_by(flow, each, now, bound)} == expected
+        # Whoever speaks first.
+        back = Flow(flow.protocol, flow.destination, flow.source, flow.destination_port, flow.source_port)
+        assert ids_of(allowlist.matching(back, now)) == expected
 
 
 @unhurried

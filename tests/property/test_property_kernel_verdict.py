@@ -10,8 +10,6 @@ have addresses, prefixes and port blocks on both sides.
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,15 +21,13 @@ from random import Random
 import msgspec
 import pytest
 
-from gatewayd.allowlist import Allowlist, decide, matching_registrations
-from gatewayd.compile import DesiredSets, compile_ruleset
+from gatewayd.compile import DesiredSets
 from gatewayd.compile.canary import canary_bucket
 from gatewayd.demo.lab import Lab, Side
 from gatewayd.demo.traffic import Outcome, probe
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model import (
     Binding,
-    Decision,
     Family,
     Flow,
     Grant,
@@ -43,19 +39,14 @@ from gatewayd.model import (
     parse_prefix,
     parse_services,
 )
-from gatewayd.model.mask import set_name
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.prefix import mask_address
 from gatewayd.model.service import AH, BUNDLES, ESP, GRE, TCP, UDP
-from gatewayd.model.transaction import AddElements, CreateSet, CreateTable, Transaction
 from gatewayd.reconcile import Reconciler
+from tests.support.worlds import NOW, TABLE, World, forget_connections, program
 
 pytestmark = pytest.mark.kernel
 
-TABLE = "gatewayd"
-DEAD_MAN_S = 7200
-NOW = 5.0
-"""Windows open and close at it."""
 EVERYTHING = parse_services(["tcp", "udp", "esp", "ah", "gre"])
 SCOPES = (
     EVERYTHING,
@@ -99,32 +90,6 @@ class Attempt:
     flow: Flow
 
 
-class World:
-    """Registrations in an allowlist, and the policy that is armed."""
-
-    def __init__(self, some: Sequence[Registration], policy: Policy, bindings: Sequence[Binding] = ()) -> None:
-        self.policy = policy
-        self.allowlist = Allowlist()
-        for registration in some:
-            self.allowlist.upsert(registration)
-        for binding in bindings:
-            self.allowlist.bind(binding)
-
-    def effective(self) -> list[Registration | Grant]:
-        some = [each for each in self.allowlist if each.is_effective(NOW)]
-        return [*some, *(grant for each in some for grant in self.allowlist.grants_of(each))]
-
-    def decision(self, flow: Flow) -> Decision:
-        decision = decide(self.allowlist, self.policy.scope, flow, NOW)
-        if decision.word != "out_of_scope":
-            registered = bool(matching_registrations(self.allowlist, flow, NOW))
-            assert registered == (decision.word == "registered")
-        return decision
-
-    def passes(self, flow: Flow) -> bool:
-        return self.decision(flow).word != "unregistered"
-
-
 def reject_policy(scope: tuple[Service, ...] = EVERYTHING, canary_percent: int = 100) -> Policy:
     return Policy(
         "reject", scope, MarkLayout(0xFF000000), inside=("inside*",), outside=("outside0",),
@@ -133,9 +98,10 @@ def reject_policy(scope: tuple[Service, ...] = EVERYTHING, canary_percent: int =
 
 
 def draw_attempts(random: Random, size: int = FLOWS_A_WORLD) -> list[Attempt]:
-    """Flows that are new to connection tracking: a source port of their own, or else a pair of ends."""
+    """Flows that are new to connection tracking: a source port of their own, or else a pair of ends. Some come from
+    a port that is a service's, as a far end's answers do."""
     attempts: list[Attempt] = []
-    known: set[tuple[int, bytes, bytes]] = set()
+    known: set[tuple[int, bytes, bytes, int, int]] = set()
     while len(attempts) < size:
         family = random.choice((4, 6))
         customer, stranger = random.choice(INSIDE[family]), random.choice(OUTSIDE[family])
@@ -144,41 +110,17 @@ def draw_attempts(random: Random, size: int = FLOWS_A_WORLD) -> list[Attempt]:
         protocol = random.choice((UDP, UDP, TCP, ESP, AH, GRE))
         if protocol in (UDP, TCP):
             ports = (10000 + next(source_ports) % 50000, random.choice(PORTS))
-        elif (protocol, customer, stranger) in known:
-            continue
+            if random.random() < 0.3 and protocol == UDP:
+                ports = (random.choice(PORTS), random.choice((ports[0], random.choice(PORTS))))
         else:
-            known.add((protocol, customer, stranger))
             ports = (0, 0)
+        # Whoever opens it, to connection tracking it is one flow.
+        inside_ports = ports if start == "customers" else ports[::-1]
+        if (protocol, customer, stranger, *inside_ports) in known:
+            continue
+        known.add((protocol, customer, stranger, *inside_ports))
         attempts.append(Attempt(start, Flow(protocol, *ends, *ports)))
     return attempts
-
-
-def forget_connections() -> None:
-    """Flush connection tracking of the thread's namespace (IPCTNL_MSG_CT_DELETE without a tuple)."""
-    request, acknowledge, netlink_netfilter = 1, 4, 12
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, netlink_netfilter) as channel:
-        channel.send(struct.pack("=IHHIIBBH", 20, 1 << 8 | 2, request | acknowledge, 1, 0, 0, 0, 0))
-        _, _, _, _, _, error = struct.unpack_from("=IHHIIi", channel.recv(4096))
-        assert error == 0
-
-
-async def program(tables: KernelTables, world: World) -> None:
-    """The world in place of whatever is there, without a reconciler."""
-    await tables.delete_table()
-    sets = DesiredSets()
-    for each in world.effective():
-        sets.add(each)
-    assert sets.unprogrammed() == {}
-    names = {mask: set_name(mask, 0) for mask in sets.masks()}
-    create = [
-        CreateSet(name, mask, 0, DEAD_MAN_S)
-        if mask.is_bound
-        else CreateSet(name, mask, max(16, len(sets.keys(mask))))
-        for mask, name in names.items()
-    ]
-    add = [AddElements(name, sorted(sets.keys(mask))) for mask, name in names.items()]
-    await tables.commit(Transaction((CreateTable(), *create, *add), "world"))
-    await tables.replace_rules(compile_ruleset(TABLE, world.policy, names, 1))
 
 
 def send(lab: Lab, attempts: Sequence[Attempt], deadline_s: float) -> Iterator[tuple[Attempt, Outcome]]:
@@ -340,15 +282,16 @@ def test_the_bound_worlds_leave_flows_of_every_kind_registered_by_a_binding_alon
             through = world.decision(flow).bindings
             blocks = bool(through) and all(binding.ports is not None for binding in through)
             shares = any(binding.ports is not None for binding in at)
-            inbound = bool(world.allowlist.bindings_at(flow.destination))
+            inbound = any(binding.prefix.covers(flow.destination) for binding in through)
             kinds["by binding", len(flow.source), flow.protocol, each.start] += by_binding
             kinds["by block", flow.protocol] += by_binding and blocks
             kinds["not from a block", flow.protocol] += word == "unregistered" and shares
-            kinds["not inbound", len(flow.source)] += word == "unregistered" and inbound
+            kinds["inbound", len(flow.source)] += by_binding and inbound
+            kinds["inbound to a block"] += by_binding and inbound and blocks
     protocols = (UDP, TCP, ESP, AH, GRE)
     wanted: set[object] = set(product(("by binding",), (4, 16), protocols, SIDES))
-    wanted |= set(product(("by block",), (UDP, TCP)))
-    wanted |= set(product(("not from a block",), protocols)) | set(product(("not inbound",), (4, 16)))
+    wanted |= set(product(("by block",), (UDP, TCP))) | {"inbound to a block"}
+    wanted |= set(product(("not from a block",), protocols)) | set(product(("inbound",), (4, 16)))
     assert {kind for kind in wanted if kinds[kind] < 3} == set()
     assert not any(kinds["by block", protocol] for protocol in (ESP, AH, GRE))
 
@@ -449,6 +392,11 @@ def run_world(
     asyncio.run(run())
 
 
+def client_of(attempt: Attempt) -> bytes:
+    """The end inside, whoever opens the flow."""
+    return attempt.flow.source if attempt.start == "customers" else attempt.flow.destination
+
+
 @untracked_too
 @pytest.mark.parametrize("percent", [0, 25, 60])
 def test_a_canary_rejects_for_the_addresses_we_say_are_in_it_and_for_no_other(
@@ -457,7 +405,7 @@ def test_a_canary_rejects_for_the_addresses_we_say_are_in_it_and_for_no_other(
     random = Random(percent)
     world = World([], reject_policy(canary_percent=percent))
     attempts = [each for each in draw_attempts(random) if each.flow.protocol in (UDP, ESP)]
-    expected = {each: canary_bucket(each.flow.source) >= percent for each in attempts}
+    expected = {each: canary_bucket(client_of(each)) >= percent for each in attempts}
     assert set(expected.values()) == ({True, False} if percent else {True})
     run_world(lab, world, attempts, expected, untracked)
 

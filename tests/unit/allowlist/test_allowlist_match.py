@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from gatewayd.allowlist import Allowlist, decide, in_scope, matching_registrations, registered_by
+from gatewayd.allowlist.match import may_be_answer
 from gatewayd.model import (
     Binding,
     Decision,
@@ -206,10 +207,34 @@ def test_a_registrant_at_each_end_registers_the_flow_twice() -> None:
     assert decision_of(OUT, far, near).registrations == (near, far)
 
 
-def test_the_service_is_the_destination_port_in_both_roles() -> None:
+def test_the_service_is_the_port_of_either_end_since_the_far_end_may_speak_first() -> None:
     held = registration(services="udp/4500")
-    reply_like = Flow(17, parse_address("198.51.100.7"), parse_address("203.0.113.9"), 4500, 40000)
-    assert decision_of(reply_like, held, scope=("udp",)).word == "unregistered"
+    client, far = parse_address("203.0.113.9"), parse_address("198.51.100.7")
+    answer = decision_of(Flow(17, far, client, 4500, 40000), held)
+    assert answer.word == "registered"
+    assert answer.reason == (
+        "registered by PK-1 (bank): destination in 203.0.113.0/28, service udp/4500, answered from the source port"
+    )
+    assert decision_of(Flow(17, far, client, 4501, 40000), held, scope=("udp",)).word == "unregistered"
+    assert decision_of(Flow(17, far, client, 4501, 40000), held).word == "out_of_scope"
+
+
+def test_a_flow_from_a_port_in_scope_is_registered_or_out_of_scope() -> None:
+    client, far = parse_address("203.0.113.9"), parse_address("198.51.100.7")
+    answer = Flow(17, far, client, 4500, 40000)
+    assert decision_of(answer).word == "out_of_scope"
+    assert decision_of(answer, registration(services="esp")).word == "out_of_scope"
+    assert decision_of(answer, registration()).word == "registered"
+    assert may_be_answer(SCOPE, answer)
+    assert not may_be_answer(SCOPE, Flow(17, far, client, 40000, 4500))
+
+
+def test_a_bundle_is_named_by_the_port_of_either_end() -> None:
+    client, far = parse_address("203.0.113.9"), parse_address("198.51.100.7")
+    assert (
+        ", service ipsec, answered from"
+        in decision_of(Flow(17, far, client, 500, 40000), registration(services="ipsec")).reason
+    )
 
 
 def test_a_peer_of_the_other_family_does_not_admit() -> None:
@@ -378,13 +403,13 @@ def test_a_flow_registered_through_a_binding_is_told_whose_word_it_is(
             "PK-1 is bound to the source, but its services are ipsec, not udp/51820 and its binding has the ports"
             " 2000-2999 of the address, and the flow has no source port",
         ),
-        (DOWN, mobile(), binding(), "PK-1 is bound to the destination, but bindings count outbound only"),
+        (DOWN, mobile(status="suspended"), binding(), "PK-1 is bound to the destination, but is suspended"),
         (
             DOWN,
             mobile(status="revoked"),
             binding(ports=(2000, 2999)),
-            "PK-1 is bound to the destination, but is revoked and bindings count outbound only and its binding has"
-            " the ports 2000-2999 of the address, not 51820",
+            "PK-1 is bound to the destination, but is revoked and its binding has the ports 2000-2999 of the"
+            " address, not 51820",
         ),
     ],
 )
@@ -392,6 +417,15 @@ def test_a_bound_flow_that_is_not_registered_is_told_what_stood_in_the_way(
     subject: Flow, held: Registration, bound: Binding, reason: str
 ) -> None:
     assert bound_decision(subject, [held], [bound]) == Decision("unregistered", (), reason)
+
+
+def test_a_binding_counts_whoever_opens_the_flow_and_of_a_block_the_port_is_the_subscribers() -> None:
+    opened_to = bound_decision(DOWN, [mobile()], [binding()])
+    assert opened_to.word == "registered"
+    assert "destination in 10.1.2.3/32" in opened_to.reason
+    within = bound_decision(DOWN, [mobile()], [binding(ports=(51000, 51999))])
+    assert "destination port in 51000-51999" in within.reason
+    assert bound_decision(DOWN, [mobile()], [binding(ports=(5000, 5000))]).word == "unregistered"
 
 
 @pytest.mark.parametrize(("port", "is_registered"), [(1023, False), (1024, True), (2047, True), (2048, False)])

@@ -73,36 +73,58 @@ def test_the_ruleset_says_which_sets_it_looks_into_and_all_of_them_it_does() -> 
     assert ruleset.set_names == frozenset(hooks.values()) == set(re.findall(r"@(\w+) goto", ruleset.text))
 
 
-def test_each_set_is_looked_up_once_as_source_and_once_as_destination() -> None:
-    for mask in every_mask():
-        text = compile_ruleset("gatewayd", OBSERVE, {mask: str(mask)}, 1).text
-        first, second = re.findall(rf"^\t\t(.*) @{mask} goto registered$", text, re.M)
+def lookups_of(mask: Mask) -> tuple[str, ...]:
+    """Of a ruleset that has nothing else, in order of appearance, without the test of protocols."""
+    text = compile_ruleset("gatewayd", OBSERVE, {mask: str(mask)}, 1).text
+    found = re.findall(rf"^\t\t(.*) @{mask} goto registered$", text, re.M)
+    guarded = mask.source_bits > 0 and not mask.port_length
+    assert all(line.startswith(f"{WITH_PORTS} ") == guarded for line in found)
+    return tuple(line.removeprefix(f"{WITH_PORTS} ") for line in found)
+
+
+def swapped(text: str, one: str, other: str) -> str:
+    return text.replace(one, "?").replace(other, one).replace("?", other)
+
+
+def test_each_set_is_looked_up_once_as_source_and_once_as_destination_and_by_either_port() -> None:
+    for mask in (*every_mask(), *every_bound_mask()):
+        first, second, *by_source_port = lookups_of(mask)
         word = "ip" if mask.family == 4 else "ip6"
         assert first.startswith(f"{word} saddr")
         assert second.startswith(f"{word} daddr")
-        assert second == first.replace("saddr", "?").replace("daddr", "saddr").replace("?", "daddr")
-        assert ("saddr" in second) == (mask.peer_length != ANY_PEER)
+        for lookup, other in ((first, "daddr"), (second, "saddr")):
+            assert (other in lookup) == (mask.peer_length != ANY_PEER)
+            assert lookup.count("th ") == (mask.port_length > 0) + (mask.source_bits > 0)
+        # A packet and its reverse meet the same elements.
+        if mask.port_length:
+            ends = [swapped(swapped(line, "saddr", "daddr"), "sport", "dport") for line in (second, first)]
+            assert by_source_port == ends
+        else:
+            assert by_source_port == []
+            assert second == swapped(swapped(first, "saddr", "daddr"), "sport", "dport")
 
 
-def test_a_set_of_bindings_is_looked_up_once_and_never_for_a_destination() -> None:
+def test_a_block_of_ports_is_the_clients_port() -> None:
     for mask in every_bound_mask():
-        text = compile_ruleset("gatewayd", OBSERVE, {mask: str(mask)}, 1).text
-        (lookup,) = re.findall(rf"^\t\t(.*) @{mask} goto registered$", text, re.M)
-        first = lookup.removeprefix(f"{WITH_PORTS} ")
-        assert first.startswith("ip saddr" if mask.family == 4 else "ip6 saddr")
-        assert ("daddr" in first) == (mask.peer_length != ANY_PEER)
-        assert ("th sport" in first) == (mask.source_bits > 0)
-        assert (first != lookup) == (mask.source_bits > 0 and not mask.port_length)
+        if mask.source_bits > 0:
+            for lookup in lookups_of(mask):
+                assert lookup.split(" . ")[-1].startswith(
+                    "th sport" if " saddr" in lookup.split(" . ")[0] else "th dport"
+                )
 
 
 def test_a_source_port_is_looked_at_of_protocols_with_ports_alone() -> None:
     """Sets with a destination port in the key are in a chain that only those reach."""
     for mask in every_bound_mask():
         chains = chains_of(OBSERVE, {mask: str(mask)})
-        (name,) = [name for name, lines in chains.items() if any("goto registered" in line for line in lines)]
+        names = [name for name, lines in chains.items() if any("goto registered" in line for line in lines)]
         if mask.port_length:
-            assert name == f"classify{mask.family}_ports"
-            assert chains[f"classify{mask.family}"] == [f"{WITH_PORTS} jump {name}"]
+            family = mask.family
+            assert names == [f"classify{family}_ports", f"answered{family}_ports"]
+            assert chains[f"classify{family}"] == [f"{WITH_PORTS} jump {names[0]}", f"goto classify{family}_rest"]
+            assert chains[f"answered{family}"] == [f"{WITH_PORTS} jump {names[1]}"]
+        else:
+            assert len(names) == 1
 
 
 @pytest.mark.parametrize(
@@ -144,21 +166,21 @@ def test_a_look_up_names_the_significant_bits(mask: Mask, lookup: str) -> None:
 
 def test_look_ups_come_in_the_order_of_the_sets() -> None:
     hooks = {mask: str(mask) for mask in (Mask(4, 32), Mask(4, 24), Mask(4, 8))}
-    assert [line.split("@")[1].split()[0] for line in chains_of(OBSERVE, hooks)["classify4"]] == [
+    assert [line.split("@")[1].split()[0] for line in chains_of(OBSERVE, hooks)["classify4_rest"]] == [
         "c4_32", "c4_24", "c4_8", "c4_32", "c4_24", "c4_8",
     ]  # fmt: skip
 
 
-def test_a_set_of_bindings_comes_among_the_sources_in_the_order_of_the_sets() -> None:
+def test_a_set_of_bindings_comes_among_the_others_in_the_order_of_the_sets() -> None:
     hooks = {mask: str(mask) for mask in (Mask(4, 32), Mask(4, 24), Mask(4, 32, source_bits=0))}
-    assert [line.split("@")[1].split()[0] for line in chains_of(OBSERVE, hooks)["classify4"]] == [
-        "c4_32", "c4_24", "b4_32", "c4_32", "c4_24",
+    assert [line.split("@")[1].split()[0] for line in chains_of(OBSERVE, hooks)["classify4_rest"]] == [
+        "c4_32", "c4_24", "b4_32", "c4_32", "c4_24", "b4_32",
     ]  # fmt: skip
 
 
 def test_the_client_is_looked_for_as_source_before_as_destination() -> None:
     hooks = {mask: str(mask) for mask in (Mask(4, 32), Mask(4, 24))}
-    ends = [line.split()[1] for line in chains_of(OBSERVE, hooks)["classify4"]]
+    ends = [line.split()[1] for line in chains_of(OBSERVE, hooks)["classify4_rest"]]
     assert ends == ["saddr", "saddr", "daddr", "daddr"]
 
 
@@ -186,15 +208,20 @@ def test_every_bundle_has_a_way_to_its_sets() -> None:
 def test_sets_of_a_bundle_are_for_flows_of_its_services_alone(bundle: str) -> None:
     mask = Mask(6, 48, ANY_PEER, bundle)
     chains = chains_of(OBSERVE, {mask: str(mask)})
-    assert tuple(chains["classify6"]) == TO_BUNDLES[bundle]
+    assert tuple(chains["classify6"]) == (*TO_BUNDLES[bundle], "goto classify6_rest")
+    assert chains["answered6"] == [line.replace("dport", "sport") for line in TO_BUNDLES[bundle] if "dport" in line]
     assert len(chains[f"classify6_{bundle}"]) == 2
-    assert chains["classify4"] == []
+    assert chains["classify4"] == ["goto classify4_rest"]
+    assert chains["classify4_rest"] == chains["answered4"] == []
 
 
 def test_one_map_leads_to_all_bundles_and_any_service_comes_last() -> None:
     hooks = {mask: str(mask) for mask in (Mask(4, 32), *(Mask(4, 32, ANY_PEER, name) for name in BUNDLES))}
-    lines = chains_of(OBSERVE, hooks)["classify4"]
-    assert [" vmap " in line for line in lines] == [True, True, False, False]
+    chains = chains_of(OBSERVE, hooks)
+    lines = chains["classify4"]
+    assert [" vmap " in line for line in lines] == [True, True, False]
+    assert lines[-1] == "goto classify4_rest"
+    assert len(chains["classify4_rest"]) == 2
     for name in BUNDLES:
         assert f"jump classify4_{name}" in lines[0] + lines[1]
 
@@ -208,15 +235,19 @@ def test_a_bundle_without_ports_would_be_told_by_its_protocols_alone(monkeypatch
     monkeypatch.setitem(BUNDLES, "tunnels", (Service(47), Service(50)))
     mask = Mask(4, 24, ANY_PEER, "tunnels")
     assert chains_of(OBSERVE, {mask: str(mask)})["classify4"] == [
-        "meta l4proto vmap { 47 : jump classify4_tunnels, 50 : jump classify4_tunnels }"
+        "meta l4proto vmap { 47 : jump classify4_tunnels, 50 : jump classify4_tunnels }",
+        "goto classify4_rest",
     ]
 
 
 def test_sets_with_ports_in_the_key_are_for_protocols_that_have_ports() -> None:
     hooks = {mask: str(mask) for mask in (Mask(4, 32, ANY_PEER, "port16"), Mask(4, 32, ANY_PEER, "port9"))}
     chains = chains_of(OBSERVE, hooks)
-    assert chains["classify4"] == ["meta l4proto { 6, 17, 132, 136 } jump classify4_ports"]
-    assert len(chains["classify4_ports"]) == 4
+    assert chains["classify4"] == [
+        "meta l4proto { 6, 17, 132, 136 } jump classify4_ports",
+        "goto classify4_rest",
+    ]
+    assert len(chains["classify4_ports"]) == len(chains["answered4_ports"]) == 4
 
 
 def test_flows_known_as_registered_are_accepted_before_anything_else_and_the_rule_carries_the_tag() -> None:
@@ -229,8 +260,8 @@ def test_flows_known_as_registered_are_accepted_before_anything_else_and_the_rul
 
 def test_the_epoch_is_in_the_mark_of_what_was_judged_and_other_bits_are_kept() -> None:
     chains = chains_of(replace(REJECT, mark_layout=MarkLayout(0x000FF000)), epoch=3)
-    assert chains["forward"][2] == "ct mark & 0x0007f000 == 0x00003000 goto unregistered"
-    assert "ct mark set ct mark & 0xfff00fff | 0x00003000" in chains["judge"]
+    assert chains["forward"][2] == "ct mark & 0x0007f000 == 0x00003000 goto judged"
+    assert "ct mark set ct mark & 0xfff00fff | 0x00003000" in chains["judge_packet"]
     assert "ct mark set ct mark & 0xfff00fff | 0x00080000" in chains["registered"]
 
 
@@ -240,8 +271,65 @@ def test_registered_flows_are_seen_by_conntrack_before_they_are_marked() -> None
     assert lines[-1] == "accept"
 
 
-def test_only_the_original_direction_is_judged() -> None:
-    assert chains_of(REJECT)["judge"][0] == "ct direction reply accept"
+JUDGED = "goto judge_packet"
+SERVERS = "meta l4proto 17 th sport { 1-499, 501-1023 } accept"
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "reply"),
+    [
+        (
+            ("ppp*", "eth2", "eth1"),
+            (),
+            [SERVERS, f'iifname {{ "eth1", "eth2" }} {JUDGED}', f'iifname "ppp*" {JUDGED}', "accept"],
+        ),
+        (("eth1",), ("eth0",), [SERVERS, f'iifname {{ "eth1" }} {JUDGED}', "accept"]),
+        ((), ("eth0", "wan*"), [SERVERS, f'oifname {{ "eth0" }} {JUDGED}', f'oifname "wan*" {JUDGED}', "accept"]),
+        ((), (), ["jump look_up", "accept"]),
+        # An interface that may be of both sides tells nothing.
+        (("eth1",), ("eth*",), ["jump look_up", "accept"]),
+        (("eth*",), ("eth0",), ["jump look_up", "accept"]),
+        (("eth1*",), ("eth*",), ["jump look_up", "accept"]),
+        (("vlan7",), ("vlan7",), ["jump look_up", "accept"]),
+    ],
+)
+def test_in_reply_direction_the_clients_packet_is_judged_and_where_none_is_known_it_is_looked_up_alone(
+    inside: tuple[str, ...], outside: tuple[str, ...], reply: list[str]
+) -> None:
+    chains = chains_of(replace(REJECT, inside=inside, outside=outside))
+    assert chains["judge"] == ["ct direction reply goto reply", JUDGED]
+    assert chains["judge_packet"][0] == "jump look_up"
+    assert chains["reply"] == reply
+
+
+@pytest.mark.parametrize(
+    ("words", "servers"),
+    [
+        ("esp gre", []),
+        ("udp", []),
+        ("tcp/1-1023", []),
+        ("tcp/1-2000 tcp/443", []),
+        ("tcp/443", ["meta l4proto 6 th sport { 1-442, 444-1023 } accept"]),
+        ("tcp/1 tcp/1023 udp/2-1022", [
+            "meta l4proto 6 th sport { 2-1022 } accept", "meta l4proto 17 th sport { 1, 1023 } accept",
+        ]),
+        ("udp/51820 udp/1000-2000", ["meta l4proto 17 th sport { 1-999 } accept"]),
+    ],
+)  # fmt: skip
+def test_a_server_inside_has_a_system_port_that_is_no_service_in_scope(words: str, servers: list[str]) -> None:
+    policy = replace(REJECT, inside=("eth1",), scope=parse_services(words.split()))
+    assert chains_of(policy)["reply"] == [*servers, f'iifname {{ "eth1" }} {JUDGED}', "accept"]
+
+
+def test_what_was_judged_before_is_looked_up_again_before_it_is_refused() -> None:
+    chains = chains_of(REJECT)
+    assert chains["forward"][2].endswith("goto judged")
+    assert chains["judged"] == ["counter name unregistered_packets", "jump look_up", "goto refuse"]
+    assert chains["unregistered"] == ["counter name unregistered_packets", "goto refuse"]
+    limit = chains_of(replace(OBSERVE, mode="limit"))
+    assert limit["over_limit"] == ["jump look_up", "counter name limited_packets drop"]
+    beyond = chains_of(replace(REJECT, canary_percent=25))["judged"]
+    assert beyond.index("jump canary") < beyond.index("jump look_up")
 
 
 def test_the_priority_is_the_operators_and_the_policy_of_the_chain_is_always_accept() -> None:
@@ -255,14 +343,25 @@ def test_the_priority_is_the_operators_and_the_policy_of_the_chain_is_always_acc
     ("inside", "outside", "tests"),
     [
         ((), (), ["goto scope"]),
-        (("ppp*",), (), ['iifname { "ppp*" } goto scope', 'oifname { "ppp*" } goto scope']),
+        (("ppp*",), (), ['iifname "ppp*" goto scope', 'oifname "ppp*" goto scope']),
         ((), ("eth1", "eth0"), ['iifname { "eth0", "eth1" } goto scope', 'oifname { "eth0", "eth1" } goto scope']),
         (
             ("ppp*",),
             ("eth0",),
             [
-                'iifname { "ppp*" } oifname { "eth0" } goto scope',
-                'iifname { "eth0" } oifname { "ppp*" } goto scope',
+                'iifname "ppp*" oifname { "eth0" } goto scope',
+                'iifname { "eth0" } oifname "ppp*" goto scope',
+            ],
+        ),
+        # nft before 1.0.3 takes no wildcard in a set.
+        (
+            ("ppp*", "eth1"),
+            ("wan*",),
+            [
+                'iifname { "eth1" } oifname "wan*" goto scope',
+                'iifname "ppp*" oifname "wan*" goto scope',
+                'iifname "wan*" oifname { "eth1" } goto scope',
+                'iifname "wan*" oifname "ppp*" goto scope',
             ],
         ),
     ],
@@ -282,8 +381,14 @@ def test_a_side_without_interfaces_is_any_interface(
             "ipsec tcp/8000-8100",
             ["meta l4proto vmap { 6 : goto scope_6, 17 : goto scope_17, 50 : goto judge, 51 : goto judge }"],
             {
-                "scope_6": ["th dport { 8000-8100 } goto judge"],
-                "scope_17": ["th dport { 500, 4500 } goto judge"],
+                "scope_6": [
+                    "th dport { 8000-8100 } goto judge",
+                    "ct state new,untracked th sport { 8000-8100 } goto answer",
+                ],
+                "scope_17": [
+                    "th dport { 500, 4500 } goto judge",
+                    "ct state new,untracked th sport { 500, 4500 } goto answer",
+                ],
             },
         ),
         ("udp wireguard", ["meta l4proto vmap { 17 : goto judge }"], {}),
@@ -307,10 +412,12 @@ def test_observing_enforces_nothing() -> None:
 
 
 def test_every_mode_but_reject_ends_in_accept_and_reject_always_answers() -> None:
-    for mode in ("observe", "mark", "limit"):
+    for mode in ("observe", "mark"):
         assert chains_of(replace(OBSERVE, mode=mode))["unregistered"][-1] == "accept"
+    limit = chains_of(replace(OBSERVE, mode="limit"))
+    assert (limit["unregistered"][-1], limit["throttle"][-1]) == ("goto throttle", "accept")
     text = compile_ruleset("gatewayd", REJECT, HOOKS, 1).text
-    assert chains_of(REJECT)["unregistered"][1:4] == [
+    assert chains_of(REJECT)["refuse"] == [
         "counter name rejected_packets",
         "meta l4proto tcp reject with tcp reset",
         "reject with icmpx admin-prohibited",
@@ -330,28 +437,59 @@ def test_marking_sets_what_boxes_downstream_see() -> None:
     assert "goto registered_packet" in chains["forward"][1]
 
 
-def test_a_limit_is_each_openers_own_and_untracked_packets_are_limited_by_source() -> None:
+RATE = "limit rate over 1000 bytes/second burst 1000 bytes } goto over_limit"
+
+
+def test_without_a_named_side_a_limit_is_each_openers_own_and_untracked_packets_are_limited_by_source() -> None:
     policy = replace(OBSERVE, mode="limit", limit_bytes_s=1000)
     text = compile_ruleset("gatewayd", policy, HOOKS, 1).text
     assert set(re.findall(r"set (limited\d) \{", text)) == RULE_SETS
-    rate = "limit rate over 1000 bytes/second burst 1000 bytes } counter name limited_packets drop"
-    assert chains_of(policy)["unregistered"][1:-1] == [
-        f"update @limited4 {{ ct original ip saddr {rate}",
-        f"ct state untracked update @limited4 {{ ip saddr {rate}",
-        f"update @limited6 {{ ct original ip6 saddr {rate}",
-        f"ct state untracked update @limited6 {{ ip6 saddr {rate}",
+    assert chains_of(policy)["throttle"] == [
+        f"update @limited4 {{ ct original ip saddr {RATE}",
+        f"update @limited6 {{ ct original ip6 saddr {RATE}",
+        f"ct state untracked update @limited4 {{ ip saddr {RATE}",
+        f"ct state untracked update @limited6 {{ ip6 saddr {RATE}",
+        "accept",
     ]
+
+
+def test_a_limit_is_each_clients_own() -> None:
+    chains = chains_of(replace(OBSERVE, mode="limit", limit_bytes_s=1000, inside=("eth1",)))
+    assert chains["throttle"] == [
+        'iifname { "eth1" } goto throttle_source',
+        f"update @limited4 {{ ip daddr {RATE}",
+        f"update @limited6 {{ ip6 daddr {RATE}",
+        "accept",
+    ]
+    assert chains["throttle_source"] == [
+        f"update @limited4 {{ ip saddr {RATE}",
+        f"update @limited6 {{ ip6 saddr {RATE}",
+        "accept",
+    ]
+
+
+BEYOND = "mod 100 seed 0x67617465 >= 25 accept"
 
 
 @pytest.mark.parametrize("mode", ["mark", "limit", "reject"])
 def test_beyond_the_canary_packets_are_accepted_before_anything_is_done_to_them(mode: str) -> None:
-    lines = chains_of(replace(OBSERVE, mode=mode, canary_percent=25, unregistered_dscp=8))["unregistered"]
-    beyond = "saddr mod 100 seed 0x67617465 >= 25 accept"
-    assert lines[1:5] == [
-        f"meta nfproto ipv4 jhash ct original ip {beyond}",
-        f"meta nfproto ipv6 jhash ct original ip6 {beyond}",
-        f"meta nfproto ipv4 ct state untracked jhash ip {beyond}",
-        f"meta nfproto ipv6 ct state untracked jhash ip6 {beyond}",
+    chains = chains_of(replace(OBSERVE, mode=mode, canary_percent=25, unregistered_dscp=8))
+    assert chains["unregistered"][:2] == ["counter name unregistered_packets", "jump canary"]
+    assert chains["canary"] == [
+        f"meta nfproto ipv4 jhash ct original ip saddr {BEYOND}",
+        f"meta nfproto ipv6 jhash ct original ip6 saddr {BEYOND}",
+        f"meta nfproto ipv4 ct state untracked jhash ip saddr {BEYOND}",
+        f"meta nfproto ipv6 ct state untracked jhash ip6 saddr {BEYOND}",
+    ]
+
+
+def test_the_canary_is_of_clients_where_a_side_is_named() -> None:
+    assert chains_of(replace(REJECT, canary_percent=25, outside=("eth0",)))["canary"] == [
+        f'oifname {{ "eth0" }} meta nfproto ipv4 jhash ip saddr {BEYOND}',
+        f'oifname {{ "eth0" }} meta nfproto ipv6 jhash ip6 saddr {BEYOND}',
+        'oifname { "eth0" } return',
+        f"meta nfproto ipv4 jhash ip daddr {BEYOND}",
+        f"meta nfproto ipv6 jhash ip6 daddr {BEYOND}",
     ]
 
 
@@ -365,7 +503,7 @@ def test_counters_are_declared_in_every_ruleset() -> None:
 
 
 def test_the_log_is_bounded_and_goes_to_our_group_before_the_verdict() -> None:
-    lines = chains_of(replace(REJECT, log_group=77, log_packets_s=9))["judge"]
+    lines = chains_of(replace(REJECT, log_group=77, log_packets_s=9))["judge_packet"]
     assert lines[-2:] == [
         "limit rate 9/second burst 9 packets log group 77 snaplen 128 queue-threshold 1",
         "goto unregistered",

@@ -1,0 +1,417 @@
+"""Who speaks first does not matter: after a reboot, a failover, a flush or an idle hour the far end's packet may
+make the conntrack entry, and the client's run in reply direction. The rules alone, without a daemon, on packets."""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from itertools import count, product
+from typing import Literal, Self
+
+import pytest
+
+from gatewayd.demo.lab import Lab, Side
+from gatewayd.demo.packets import refused_packet, reverse_flow
+from gatewayd.demo.tap import Tap, Tokens
+from gatewayd.demo.traffic import flow_of
+from gatewayd.kernel.tables import KernelTables
+from gatewayd.model import Binding, Flow, Registration, parse_prefix, parse_services
+from gatewayd.model.policy import MarkLayout, Policy
+from gatewayd.model.service import GRE
+from tests.support.worlds import TABLE, World, forget_connections, program
+
+pytestmark = pytest.mark.kernel
+
+CLIENT, CLIENT6, STRANGER = "39.32.0.1", "2400:adc1::1", "39.32.9.9"
+FAR, FAR6 = "198.51.100.7", "2a00:1450::7"
+DIGEST = b"\1" * 32
+SCOPE = parse_services(["ipsec", "wireguard", "openvpn", "pptp", "l2tp", "udp/443"])
+PATIENCE_S = 5.0
+_ports = count(30000)
+
+Outcome = Literal["passed", "rejected", "lost"]
+
+
+def policy(mode: str = "reject", *, named: bool = True, **changes: object) -> Policy:
+    made = Policy(
+        mode, SCOPE, MarkLayout(0xFF000000),
+        inside=("inside*",) if named else (), outside=("outside0",) if named else (),
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def static(*words: str, peers: Sequence[str] = ()) -> World:
+    """The client by its addresses."""
+    return World([_registration((CLIENT, CLIENT6), None, words, peers)], policy())
+
+
+def bound(*words: str, ports: tuple[int, int] | None = None, peers: Sequence[str] = ()) -> World:
+    """The client as a subscriber who has the addresses for a while."""
+    bindings = [_binding(CLIENT, ports)] + ([] if ports else [_binding(CLIENT6, None)])
+    return World([_registration((), DIGEST, words, peers)], policy(), bindings)
+
+
+def under(world: World, policy: Policy) -> World:
+    """The same registrations and bindings under another policy."""
+    return World(list(world.allowlist), policy, list(world.allowlist.bindings()))
+
+
+def _registration(
+    clients: Sequence[str], subscriber: bytes | None, words: Sequence[str], peers: Sequence[str]
+) -> Registration:
+    return Registration(
+        "PK-1", "bank", "active", tuple(parse_prefix(_whole(each)) for each in clients), subscriber,
+        tuple(sorted(parse_prefix(_whole(each)) for each in peers)), parse_services(words),
+    )  # fmt: skip
+
+
+def _whole(address: str) -> str:
+    return f"{address}/{128 if ':' in address else 32}"
+
+
+def _binding(address: str, ports: tuple[int, int] | None) -> Binding:
+    return Binding(
+        subscriber=DIGEST, prefix=parse_prefix(_whole(address)), ports=ports, since_s=1.0, confirmed_s=1.0,
+        nas="bras-1", session="s-1",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lab(kernel: None) -> Iterator[Lab]:
+    with Lab((parse_prefix("39.32.0.0/11"), parse_prefix("2400:adc0::/31"))) as made:
+        yield made
+
+
+@pytest.fixture
+def talk(lab: Lab) -> Iterator[Talk]:
+    with Talk(lab) as made:
+        yield made
+
+
+class Talk:
+    """Packets of either side, one at a time, and what became of each."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._stack = ExitStack()
+        self._taps: dict[Side, Tap] = {
+            "customers": self._stack.enter_context(Tap(lab.inside)),
+            "internet": self._stack.enter_context(Tap(lab.outside)),
+        }
+        self._tokens = Tokens()
+        self._numbers = count()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def put(self, world: World) -> None:
+        """The world in force, and conntrack with nothing in it."""
+
+        async def run() -> None:
+            tables = KernelTables.open(TABLE)
+            try:
+                await program(tables, world)
+            finally:
+                tables.close()
+
+        with self._lab.gateway.entered():
+            asyncio.run(run())
+        self.forget()
+
+    def forget(self) -> None:
+        """As a reboot, a failover without conntrackd, or `conntrack -F`."""
+        with self._lab.gateway.entered():
+            forget_connections()
+
+    def say(self, side: Side, flow: Flow, size: int = 0) -> Outcome:
+        """Send a packet of the flow from a side."""
+        near, far = self._taps[side], self._taps["internet" if side == "customers" else "customers"]
+        number = next(self._numbers)
+        near.send(flow, self._tokens.payload(number) + bytes(size))
+        deadline = time.monotonic() + PATIENCE_S
+        while (left_s := deadline - time.monotonic()) > 0:
+            if not select.select([near, far], [], [], left_s)[0]:
+                break
+            if any(self._tokens.number_in(packet) == number for packet in far.packets()):
+                return "passed"
+            for packet in near.packets():
+                quoted = refused_packet(packet)
+                if quoted is not None and self._tokens.number_in(quoted) == number:
+                    return "rejected"
+        return "lost"
+
+    def client(self, flow: Flow) -> Outcome:
+        return self.say("customers", flow)
+
+    def far_end(self, flow: Flow) -> Outcome:
+        """`flow` as the client would open it: the far end's packet is its reverse."""
+        return self.say("internet", reverse_flow(flow))
+
+    def counter(self, name: str) -> int:
+        async def run() -> int:
+            tables = KernelTables.open(TABLE)
+            try:
+                return (await tables.read_counters())[name].packets
+            finally:
+                tables.close()
+
+        with self._lab.gateway.entered():
+            return asyncio.run(run())
+
+    @contextmanager
+    def beside(self, hook: str, rule: str) -> Iterator[None]:
+        """Somebody else's base chain, with one rule, in the gateway."""
+
+        def nft(script: str) -> None:
+            self._lab.gateway.run(["nft", "-f", "-"], input=script)
+
+        nft(f"table inet site {{\nchain every {{\ntype filter hook {hook};\n{rule}\n}}\n}}\n")
+        try:
+            yield
+        finally:
+            nft("delete table inet site\n")
+
+
+def client_flow(service: str, port: int | None = None, client: str = CLIENT, far: str | None = None) -> Flow:
+    return flow_of(client, far or (FAR6 if ":" in client else FAR), service, port)
+
+
+TUNNELS = {
+    "IKE": ("ipsec", "udp/500", 500),
+    "NAT-T": ("ipsec", "udp/4500", 4500),
+    "WireGuard, fixed ports": ("wireguard", "udp/51820", 51820),
+    "WireGuard, any port": ("wireguard", "udp/51820", 40123),
+    "WireGuard, a port of another service": ("wireguard", "udp/51820", 4500),
+    "OpenVPN": ("udp/1194", "udp/1194", 1194),
+    "OpenVPN, any port": ("udp/1190-1200", "udp/1194", 40124),
+    "a wide range": ("udp/1-51820", "udp/443", 40125),
+    "ESP": ("ipsec", "esp", None),
+    "AH": ("ah", "ah", None),
+    "GRE": ("pptp", "gre", None),
+    "any service": (None, "udp/4500", 40126),
+}
+HOLDERS = {
+    "static": static,
+    "bound": bound,
+    "block": lambda *words, peers=(): bound(*words, ports=(32768, 49151), peers=peers),
+    "low block": lambda *words, peers=(): bound(*words, ports=(0, 8191), peers=peers),
+}
+
+
+def cases() -> Iterator[object]:
+    for (name, (word, service, port)), holder, peers, named in (
+        (tunnel, holder, peers, named)
+        for tunnel in TUNNELS.items()
+        for holder in HOLDERS
+        for peers in ((), (FAR, FAR6))
+        for named in (True, False)
+    ):
+        block = {"block": range(32768, 49152), "low block": range(8192)}.get(holder)
+        if block is not None and (port is None or port not in block):
+            continue
+        for client in (CLIENT,) if block is not None else (CLIENT, CLIENT6):
+            words = () if word is None else (word,)
+            yield pytest.param(
+                HOLDERS[holder](*words, peers=peers), client_flow(service, port, client), named,
+                id=f"{name}-{holder}-{'peers' if peers else 'any'}-{6 if ':' in client else 4}"
+                f"-{'named' if named else 'bare'}",
+            )  # fmt: skip
+
+
+CASES = list(cases())
+
+
+@pytest.mark.parametrize(("world", "flow", "named"), CASES)
+def test_a_registered_flow_passes_and_is_known_whoever_speaks_first(talk, world, flow, named):
+    talk.put(under(world, policy(named=named)))
+    for first in ("far end", "client"):
+        talk.forget()
+        before = talk.counter("registered_flows")
+        turns = [talk.far_end, talk.client] if first == "far end" else [talk.client, talk.far_end]
+        assert [turn(flow) for turn in turns * 2] == ["passed"] * 4
+        # To conntrack the two directions of GRE are two flows: their keys differ.
+        assert talk.counter("registered_flows") - before == (2 if flow.protocol == GRE else 1)
+    assert talk.counter("unregistered_flows") == 0
+
+
+@pytest.mark.parametrize(("world", "flow", "named"), [case for case in CASES if "-peers-" not in str(case.id)])
+def test_no_packet_of_a_registered_flow_is_limited_whoever_speaks_first(talk, world, flow, named):
+    talk.put(under(world, policy("limit", named=named, limit_bytes_s=100)))
+    assert talk.far_end(flow) == "passed"
+    assert [talk.client(flow) for _ in range(5)] == ["passed"] * 5
+    assert [talk.far_end(flow) for _ in range(5)] == ["passed"] * 5
+
+
+@pytest.mark.parametrize(("world", "flow", "named"), [case for case in CASES if "-named" in str(case.id)])
+def test_untracked_packets_of_a_registered_flow_pass_both_ways(talk, world, flow, named):
+    talk.put(world)
+    with talk.beside("prerouting priority raw", "notrack"):
+        assert [talk.far_end(flow), talk.client(flow), talk.far_end(flow)] == ["passed"] * 3
+
+
+@pytest.mark.parametrize("mode", ["observe", "mark", "limit", "reject"])
+def test_of_an_unregistered_flow_the_clients_packet_decides_whoever_speaks_first(talk, mode):
+    talk.put(World([], policy(mode)))
+    flow = client_flow("udp/51820", next(_ports), STRANGER)
+    refused = "rejected" if mode == "reject" else "passed"
+    # Nobody can tell that this is no answer to something out of scope; it is judged with the client's packet.
+    assert talk.far_end(flow) == "passed"
+    assert talk.counter("unregistered_flows") == 0
+    assert talk.client(flow) == refused
+    assert talk.counter("unregistered_flows") == 1
+    # From then on the flow is known, in both directions.
+    assert talk.say("internet", reverse_flow(flow)) == refused
+    assert talk.client(flow) == refused
+    assert talk.counter("unregistered_flows") == 1
+
+
+@pytest.mark.parametrize("client", [STRANGER, "2400:adc1:9::9"])
+@pytest.mark.parametrize(
+    ("inside", "outside"),
+    [
+        pair
+        for pair in product([("inside0",), ("inside*",), ()], [("outside0", "eth9"), ("outside*",), ()])
+        if pair != ((), ())
+    ],
+)
+def test_an_unregistered_flow_opened_from_far_is_no_way_round_where_a_side_is_named(talk, client, inside, outside):
+    talk.put(World([], replace(policy(), inside=inside, outside=outside)))
+    flow = client_flow("udp/51820", next(_ports), client)
+    assert [talk.far_end(flow), talk.client(flow), talk.client(flow)] == ["passed", "rejected", "rejected"]
+
+
+def test_without_named_interfaces_a_flow_opened_from_far_is_registered_or_not_judged(talk):
+    talk.put(World(list(static("wireguard").allowlist), policy(named=False)))
+    known, unknown = client_flow("udp/51820", next(_ports)), client_flow("udp/51820", next(_ports), STRANGER)
+    assert [talk.far_end(known), talk.client(known)] == ["passed"] * 2
+    assert talk.counter("registered_flows") == 1
+    assert [talk.far_end(unknown), talk.client(unknown)] == ["passed"] * 2
+    assert talk.counter("unregistered_flows") == 0
+    assert talk.client(client_flow("udp/51820", next(_ports), STRANGER)) == "rejected"
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_answer_to_a_client_whose_own_port_is_in_scope_is_not_judged(talk, named):
+    """51820 is what the client's system happened to choose for a flow to some other service."""
+    talk.put(World([], policy(named=named)))
+    flow = client_flow("udp/8801", 51820, STRANGER)
+    assert [talk.client(flow), talk.far_end(flow), talk.client(flow)] == ["passed"] * 3
+    assert talk.counter("unregistered_flows") == 0
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_what_a_server_inside_answers_to_a_port_in_scope_is_not_judged(talk, named):
+    talk.put(World([], policy(named=named)))
+    flow = flow_of(FAR, STRANGER, "udp/53", 51820)
+    assert talk.say("internet", flow) == "passed"
+    assert talk.say("customers", reverse_flow(flow)) == "passed"
+    assert talk.counter("unregistered_flows") == 0
+
+
+@pytest.mark.parametrize("side", ["customers", "internet"])
+def test_where_one_direction_alone_is_seen_a_registered_flow_is_known_all_the_same(talk, side):
+    """Asymmetric paths: the other direction takes another gateway."""
+    talk.put(static("wireguard"))
+    flow = client_flow("udp/51820", next(_ports))
+    packet = flow if side == "customers" else reverse_flow(flow)
+    assert [talk.say(side, packet) for _ in range(3)] == ["passed"] * 3
+    assert talk.counter("registered_flows") == 1
+
+
+def test_a_firewall_that_accepts_by_our_mark_passes_a_registered_flow_that_the_far_end_wakes(talk):
+    talk.put(static("wireguard"))
+    flow = client_flow("udp/51820", 40123)
+    by_our_mark = "ct mark & 0x80000000 == 0x80000000 accept"
+    with talk.beside("forward priority filter; policy drop", by_our_mark):
+        assert [talk.far_end(flow), talk.client(flow), talk.far_end(flow)] == ["passed"] * 3
+        talk.forget()
+        assert [talk.client(flow), talk.far_end(flow)] == ["passed"] * 2
+
+
+@pytest.mark.parametrize("mode", ["reject", "limit"])
+@pytest.mark.parametrize(("world", "flow", "named"), [case for case in CASES if "-any-" in str(case.id)])
+def test_a_mark_of_somebody_else_refuses_no_packet_of_a_registered_flow(talk, world, flow, named, mode):
+    """ "Judged unregistered" in our own epoch: another gateway's word for the flow, or another program's number."""
+    talk.put(under(world, policy(mode, named=named, limit_bytes_s=100)))
+    with talk.beside("prerouting priority mangle", "ct mark set 0x01000000"):
+        said = [turn(flow) for _ in range(5) for turn in (talk.client, talk.far_end)]
+        assert said == ["passed"] * 10
+
+
+def test_a_limit_and_a_canary_are_of_the_client_whoever_speaks_first(talk):
+    """Many far ends: all is the traffic of one client, in one limiter."""
+    talk.put(World([], policy("limit", limit_bytes_s=1000)))
+    said = []
+    for number in range(1, 30):
+        flow = client_flow("udp/4500", 4500, STRANGER, f"198.51.100.{number}")
+        said.append(talk.say("internet", reverse_flow(flow), 500))
+        if said[-1] != "passed":
+            break
+    assert said[0] == "passed"
+    assert said[-1] == "lost"
+    assert talk.counter("limited_packets") == 1
+
+
+def test_tcp_taken_up_in_the_middle_is_the_clients(lab, talk):
+    """The far end sends on a connection that conntrack has forgotten."""
+    for client, passes in ((CLIENT, True), (STRANGER, False)):
+        talk.put(World([], policy("observe")))
+        with connection(lab, client, FAR, 1194) as (near, far):
+            talk.put(static("openvpn"))
+            far.sendall(b"from the far end")
+            assert read(near) == b"from the far end"
+            if passes:
+                near.sendall(b"from the client")
+                assert read(far) == b"from the client"
+                assert talk.counter("registered_flows") == 1
+            else:
+                # Its acknowledgement was refused already, or what it sends now is.
+                with suppress(ConnectionResetError):
+                    near.sendall(b"from the client")
+                assert read(near) == b""
+                assert talk.counter("unregistered_flows") == 1
+
+
+class connection(ExitStack):
+    """A TCP connection between any two addresses."""
+
+    def __init__(self, lab: Lab, client: str, server: str, port: int) -> None:
+        super().__init__()
+        with lab.internet.entered():
+            listener = self._made()
+            listener.bind((server, port))
+            listener.listen(1)
+        with lab.customers.entered():
+            self._near = self._made()
+            self._near.bind((client, 0))
+        self._near.settimeout(PATIENCE_S)
+        self._near.connect((server, port))
+        listener.settimeout(PATIENCE_S)
+        self._far, _ = listener.accept()
+        self.enter_context(self._far)
+        self._far.settimeout(PATIENCE_S)
+
+    def _made(self) -> socket.socket:
+        made = self.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_IP, socket.IP_TRANSPARENT, 1)
+        return made
+
+    def __enter__(self) -> tuple[socket.socket, socket.socket]:  # type: ignore[override]
+        return self._near, self._far
+
+
+def read(end: socket.socket) -> bytes:
+    """What comes; b"" when the connection was refused."""
+    try:
+        return end.recv(100)
+    except ConnectionResetError:
+        return b""
