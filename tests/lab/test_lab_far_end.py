@@ -3,27 +3,22 @@ make the conntrack entry, and the client's run in reply direction. The rules alo
 
 from __future__ import annotations
 
-import asyncio
-import select
 import socket
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import count, product
-from typing import Literal, Self
 
 import pytest
 
-from gatewayd.demo.lab import Lab, Side
-from gatewayd.demo.packets import refused_packet, reverse_flow
-from gatewayd.demo.tap import Tap, Tokens
+from gatewayd.demo.lab import Lab
+from gatewayd.demo.packets import reverse_flow
 from gatewayd.demo.traffic import flow_of
-from gatewayd.kernel.tables import KernelTables
 from gatewayd.model import Binding, Flow, Registration, parse_prefix, parse_services
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.service import GRE
-from tests.support.worlds import TABLE, World, forget_connections, program
+from tests.support.talk import PATIENCE_S, Talk
+from tests.support.worlds import World
 
 pytestmark = pytest.mark.kernel
 
@@ -31,10 +26,7 @@ CLIENT, CLIENT6, STRANGER = "39.32.0.1", "2400:adc1::1", "39.32.9.9"
 FAR, FAR6 = "198.51.100.7", "2a00:1450::7"
 DIGEST = b"\1" * 32
 SCOPE = parse_services(["ipsec", "wireguard", "openvpn", "pptp", "l2tp", "udp/443"])
-PATIENCE_S = 5.0
 _ports = count(30000)
-
-Outcome = Literal["passed", "rejected", "lost"]
 
 
 def policy(mode: str = "reject", *, named: bool = True, **changes: object) -> Policy:
@@ -91,93 +83,6 @@ def lab(kernel: None) -> Iterator[Lab]:
 def talk(lab: Lab) -> Iterator[Talk]:
     with Talk(lab) as made:
         yield made
-
-
-class Talk:
-    """Packets of either side, one at a time, and what became of each."""
-
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-        self._stack = ExitStack()
-        self._taps: dict[Side, Tap] = {
-            "customers": self._stack.enter_context(Tap(lab.inside)),
-            "internet": self._stack.enter_context(Tap(lab.outside)),
-        }
-        self._tokens = Tokens()
-        self._numbers = count()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def put(self, world: World) -> None:
-        """The world in force, and conntrack with nothing in it."""
-
-        async def run() -> None:
-            tables = KernelTables.open(TABLE)
-            try:
-                await program(tables, world)
-            finally:
-                tables.close()
-
-        with self._lab.gateway.entered():
-            asyncio.run(run())
-        self.forget()
-
-    def forget(self) -> None:
-        """As a reboot, a failover without conntrackd, or `conntrack -F`."""
-        with self._lab.gateway.entered():
-            forget_connections()
-
-    def say(self, side: Side, flow: Flow, size: int = 0) -> Outcome:
-        """Send a packet of the flow from a side."""
-        near, far = self._taps[side], self._taps["internet" if side == "customers" else "customers"]
-        number = next(self._numbers)
-        near.send(flow, self._tokens.payload(number) + bytes(size))
-        deadline = time.monotonic() + PATIENCE_S
-        while (left_s := deadline - time.monotonic()) > 0:
-            if not select.select([near, far], [], [], left_s)[0]:
-                break
-            if any(self._tokens.number_in(packet) == number for packet in far.packets()):
-                return "passed"
-            for packet in near.packets():
-                quoted = refused_packet(packet)
-                if quoted is not None and self._tokens.number_in(quoted) == number:
-                    return "rejected"
-        return "lost"
-
-    def client(self, flow: Flow) -> Outcome:
-        return self.say("customers", flow)
-
-    def far_end(self, flow: Flow) -> Outcome:
-        """`flow` as the client would open it: the far end's packet is its reverse."""
-        return self.say("internet", reverse_flow(flow))
-
-    def counter(self, name: str) -> int:
-        async def run() -> int:
-            tables = KernelTables.open(TABLE)
-            try:
-                return (await tables.read_counters())[name].packets
-            finally:
-                tables.close()
-
-        with self._lab.gateway.entered():
-            return asyncio.run(run())
-
-    @contextmanager
-    def beside(self, hook: str, rule: str) -> Iterator[None]:
-        """Somebody else's base chain, with one rule, in the gateway."""
-
-        def nft(script: str) -> None:
-            self._lab.gateway.run(["nft", "-f", "-"], input=script)
-
-        nft(f"table inet site {{\nchain every {{\ntype filter hook {hook};\n{rule}\n}}\n}}\n")
-        try:
-            yield
-        finally:
-            nft("delete table inet site\n")
 
 
 def client_flow(service: str, port: int | None = None, client: str = CLIENT, far: str | None = None) -> Flow:
