@@ -59,7 +59,8 @@ the text of a message.
         ├── ReplyMissing                   no answer in time, or the answer was lost
         ├── DumpInterrupted                the kernel changed while it was being read
         ├── EventsLost                     the event buffer overran
-        └── RulesetRefused                 nft refused the rule text
+        ├── RulesetRefused                 nft refused the rule text
+        └── RulesetAbsent                  nft took the rule text, and the kernel has other rules
 """
 
 from __future__ import annotations
@@ -571,3 +572,11 @@ class RulesetRefused(KernelError):
     def __init__(self, stderr: str) -> None:
         self.stderr = stderr
         super().__init__(f"nft refused the ruleset: {stderr.strip()}")
+
+
+class RulesetAbsent(KernelError):
+    """`nft -f` ended without an error, and the rules in the kernel are not those of its text."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(f"nft ended well, but the rules in the kernel are not the ones it was given: {why}")

@@ -1,4 +1,11 @@
-"""The `nft` command: the few rules go to the kernel as readable text, in one transaction (DESIGN §4)."""
+"""The `nft` command: the few rules go to the kernel as readable text, in one transaction (DESIGN §4).
+
+Whatever the command does is one of three: it ended well, RulesetRefused, ReplyMissing. That the rules are in the
+kernel is not believed of its exit status; kernel/tables.py reads them back.
+
+The script is nft's standard input as a file without a name. A pipe of asyncio is a socket pair under uvloop, which
+nft 1.0.9 (Ubuntu 24.04) refuses to open as /dev/stdin; and a command that ends before it has read a pipe breaks it.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +13,8 @@ import asyncio
 import os
 import re
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from gatewayd.errors import MissingPrerequisite, ReplyMissing, RulesetRefused
 
@@ -15,6 +22,11 @@ OLDEST_VERSION = (1, 0, 2)
 TIMEOUT_S = 30.0
 """Our script takes some 10 ms; 25 ms beside a million elements. Another program's commit holds the same lock."""
 KILL_TIMEOUT_S = 5.0
+MOST_SAID_BYTES = 4096
+"""Of what the command says; the rest is read and dropped."""
+_PIPE_BYTES = 65536
+_MFD_NOEXEC_SEAL = 0x8
+"""include/uapi/linux/memfd.h, from 6.3 on: with the sysctl vm.memfd_noexec=2 there is no memfd without it."""
 _VERSION = re.compile(r"v(\d+)\.(\d+)\.(\d+)")
 _PATH = os.defpath + ":/usr/sbin:/sbin"
 
@@ -28,13 +40,15 @@ def find_nft() -> str:
 
 
 async def check_nft_version(nft: str) -> None:
-    """Raises MissingPrerequisite for an nft too old to write our rules (masked concatenations)."""
-    process = await asyncio.create_subprocess_exec(nft, "--version", stdout=asyncio.subprocess.PIPE)
-    output, _ = await process.communicate()
-    match = _VERSION.search(output.decode("utf-8", "replace"))
-    if match is None or tuple(map(int, match.groups())) < OLDEST_VERSION:
+    """Raises MissingPrerequisite for an nft too old to write our rules (masked concatenations), or of no use."""
+    try:
+        status, said = await _run("ask nft for its version", nft, "--version", wants_stdout=True)
+    except (RulesetRefused, ReplyMissing) as error:
+        raise MissingPrerequisite(f"nft is of no use ({error})", "reinstall the package nftables") from None
+    match = _VERSION.search(said)
+    if status != 0 or match is None or tuple(map(int, match.groups())) < OLDEST_VERSION:
         raise MissingPrerequisite(
-            f"nft is {output.decode('utf-8', 'replace').strip() or 'of an unknown version'}",
+            f"nft is {said.strip() or 'of an unknown version'}",
             "install nftables {}.{}.{} or newer".format(*OLDEST_VERSION),
         )
 
@@ -45,31 +59,115 @@ async def run_script(nft: str, script: str, on_started: Callable[[int], None] = 
     `on_started` is told the process id before nft has read anything. Raises ReplyMissing when nft does not come
     to an end in TIMEOUT_S; the kernel may have taken the script or not.
     """
+    with _file_of(script) as file:
+        status, said = await _run("replace the rules", nft, "-f", "-", stdin=file, on_started=on_started)
+    if status:
+        raise RulesetRefused(_why(status, said))
+
+
+async def check_script(nft: str, script: str, *before: str) -> None:
+    """Run `nft -c -f -`: the kernel is asked and takes nothing. Raises RulesetRefused, ReplyMissing.
+
+    `before`: a command that runs this one, such as `unshare -Urn`.
+    """
+    with _file_of(script) as file:
+        status, said = await _run("check the rules", *before, nft, "-c", "-f", "-", stdin=file)
+    if status:
+        raise RulesetRefused(_why(status, said))
+
+
+def _why(status: int, said: str) -> str:
+    if status < 0:
+        return f"it was ended by signal {-status}"
+    return said if said.strip() else f"it ended with status {status} and said nothing"
+
+
+@contextmanager
+def _file_of(script: str) -> Iterator[int]:
+    """A descriptor of a file in memory that reads as the script. Raises RulesetRefused for want of memory."""
     try:
-        process = await asyncio.create_subprocess_exec(
-            nft,
-            "-f",
-            "-",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        descriptor = _memory_file()
     except OSError as error:
-        # The package may be upgraded, or memory short, at this moment.
-        raise RulesetRefused(f"{nft} cannot be run: {error.strerror}") from None
-    on_started(process.pid)
+        raise RulesetRefused(f"there is no file for the script: {error.strerror}") from None
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            _, stderr = await process.communicate(script.encode())
-    except TimeoutError:
-        await _end(process)
-        raise ReplyMissing("replace the rules", f"nft did not end within {TIMEOUT_S:g} s") from None
-    except asyncio.CancelledError:
-        # The transaction is the kernel's or it is not; nft must not outlive us half written.
-        await _end(process)
-        raise
-    if process.returncode:
-        raise RulesetRefused(stderr.decode("utf-8", "replace"))
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(script.encode())
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _memory_file() -> int:
+    try:
+        return os.memfd_create("gatewayd-rules", os.MFD_CLOEXEC | _MFD_NOEXEC_SEAL)
+    except OSError:
+        return os.memfd_create("gatewayd-rules", os.MFD_CLOEXEC)
+
+
+class _Output:
+    """What a command says, on a pipe of ours: it may say megabytes, and may leave a child behind that holds it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._reading, self.descriptor = os.pipe()
+        os.set_blocking(self._reading, False)
+        self._said = bytearray()
+        self._loop.add_reader(self._reading, self._take)
+
+    def _take(self) -> None:
+        # We have an end to write on too, so that there is no end of file before `close`.
+        with suppress(BlockingIOError):
+            self._said += os.read(self._reading, _PIPE_BYTES)[: MOST_SAID_BYTES - len(self._said)]
+
+    def close(self) -> str:
+        """All that was said, as far as it is kept, without what is not for a terminal."""
+        os.close(self.descriptor)
+        # What the command left in the pipe is one helping; nobody else's chatter keeps us here.
+        self._take()
+        self._loop.remove_reader(self._reading)
+        os.close(self._reading)
+        text = self._said.decode("utf-8", "replace")
+        return "".join(
+            each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}" for each in text
+        )
+
+
+async def _run(
+    operation: str,
+    *command: str,
+    stdin: int = asyncio.subprocess.DEVNULL,
+    wants_stdout: bool = False,
+    on_started: Callable[[int], None] = lambda _: None,
+) -> tuple[int, str]:
+    """Exit status (negative: the signal) and what was said. Raises RulesetRefused when it cannot be run, and
+    ReplyMissing when it does not end."""
+    output = _Output()
+    try:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=stdin,
+                stdout=output.descriptor if wants_stdout else asyncio.subprocess.DEVNULL,
+                stderr=output.descriptor,
+            )
+        except OSError as error:
+            # The package may be upgraded, or memory short, at this moment.
+            raise RulesetRefused(f"{command[0]} cannot be run: {error.strerror}") from None
+        on_started(process.pid)
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                status = await process.wait()
+        except TimeoutError:
+            await _end(process)
+            raise ReplyMissing(operation, f"nft did not end within {TIMEOUT_S:g} s") from None
+        except asyncio.CancelledError:
+            # The transaction is the kernel's or it is not; nft must not outlive us half written.
+            await _end(process)
+            raise
+    finally:
+        said = output.close()
+    return status, said
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

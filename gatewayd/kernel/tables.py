@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from gatewayd.compile.ruleset import parse_tag, replace_script
-from gatewayd.errors import DumpInterrupted, MissingPrerequisite, OperationRefused
+from gatewayd.errors import DumpInterrupted, MissingPrerequisite, OperationRefused, RulesetAbsent
 from gatewayd.kernel import attributes as nl
 from gatewayd.kernel import nft
 from gatewayd.kernel import tables_codec as codec
@@ -133,6 +134,20 @@ class KernelTables:
             async for buffer, start, end in self._objects(codec.GETCHAIN, "list chains")
         ]
         await nft.run_script(self._nft, replace_script(ruleset, self._table, chains), self._notices.own_port)
+        await self._find_rules_of(ruleset)
+
+    async def _find_rules_of(self, ruleset: Ruleset) -> None:
+        """An exit status is no proof: the kernel must list each chain with its rules and our tag, no less and no
+        more. Raises RulesetAbsent."""
+        rules = [item async for item in self._objects(codec.GETRULE, "list rules")]
+        tag = _find_tag(rules)
+        if tag is None or tag != parse_tag(ruleset.tag):
+            raise RulesetAbsent("none carries their tag" if tag is None else f"they are tagged rules={tag.digest}")
+        expected = codec.count_rules(ruleset.text)
+        found = Counter(codec.decode_rule_chain(*rule) for rule in rules)
+        for chain in sorted(expected.keys() | found.keys()):
+            if expected[chain] != found[chain]:
+                raise RulesetAbsent(f"chain {chain} has {found[chain]} rules instead of {expected[chain]}")
 
     async def read_counters(self) -> dict[str, CounterReading]:
         return dict(

@@ -8,6 +8,7 @@ what they should be, column by column, and one slice an element.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -300,6 +301,25 @@ def decode_rule_comment(buffer: bytes, start: int, end: int) -> str | None:
             return nl.string_of(userdata[offset + 2 : offset + 2 + size])
         offset += 2 + size
     return None
+
+
+def decode_rule_chain(buffer: bytes, start: int, end: int) -> str:
+    return nl.string_of(nl.attributes_of(buffer, start, end).get(_RULE_CHAIN, b""))
+
+
+def count_rules(text: str) -> Counter[str]:
+    """Rules of each chain in a table's nft text as compile/ruleset.py writes it, a rule a line; the kernel lists
+    each as one."""
+    counts: Counter[str] = Counter()
+    chain = ""
+    for line in text.splitlines():
+        if line.startswith("\tchain "):
+            chain = line.split()[1]
+        elif not line.startswith("\t\t"):
+            chain = ""
+        elif chain and not line.startswith("\t\ttype "):
+            counts[chain] += 1
+    return counts
 
 
 def fingerprint_rules(chains: Iterable[tuple[bytes, int, int]], rules: Iterable[tuple[bytes, int, int]]) -> str:

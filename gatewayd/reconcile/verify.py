@@ -203,13 +203,18 @@ class Verifier:
         if difference is not None:
             self._tell(difference, suspect)
             self.forget()
-        elif self._picture.rules is not None and reading.rules != self._picture.rules_seen:
+        elif self._rules_differ(reading):
             self._tell("the rules were changed", suspect)
             self._picture.forget_rules(reading.tag)
             self.verified = False
         elif found is not None:
             self._tell(found, suspect)
         self._anchor(reading)
+
+    def _rules_differ(self, reading: TableReading) -> bool:
+        """Whether the kernel has other rules than those that we put, or none: ours carry our tag."""
+        picture = self._picture
+        return picture.rules is not None and (reading.rules != picture.rules_seen or reading.tag != picture.tag)
 
     def _difference(self, reading: TableReading) -> str | None:
         """Which sets are not as we left them, their content apart."""
@@ -281,8 +286,7 @@ class Verifier:
             return
         if picture.rules is not None and not picture.rules_seen and reading.tag == picture.tag:
             picture.rules_seen = reading.rules
-        rules_differ = picture.rules is not None and reading.rules != picture.rules_seen
-        if rules_differ or self._difference(reading) is not None:
+        if self._rules_differ(reading) or self._difference(reading) is not None:
             await self.look()
             return
         counts = {item.name: item.count for item in reading.sets}
