@@ -149,7 +149,7 @@ async def test_a_command_that_never_ends_is_killed_and_is_an_answer_that_is_miss
             await asyncio.sleep(0.001)
 
 
-# -- an nft that misbehaves, under either event loop ----------------------------------------------------------------
+# -- an nft that misbehaves, under either event loop ---------------------------------------------------------------
 
 SCRIPT = "x" * 1_000_000
 """More than a pipe holds."""
