@@ -2,7 +2,8 @@
 
 The chains, in the order a packet meets them:
 
-    forward       flows known as registered or judged; the interfaces; the rest leaves
+    forward       flows known as registered, or judged; the interfaces; the rest leaves
+    bridged       what a bridge only switches leaves, where br_netfilter sends it here
     scope         one look-up of the protocol, one of the port; the rest leaves
     judge         look up; else mark as judged, log, go on to unregistered
     reply         a packet in reply direction: the client's is judged like any other, the rest leaves
@@ -166,13 +167,31 @@ def _forward(policy: Policy, epoch: int) -> list[str]:
         f"type filter hook forward priority {policy.priority}; policy accept;",
         f"ct mark & {registered} == {registered} {'goto registered_packet' if repaint else f'{count} accept'}"
         f' comment "{_TAG_PLACE}"',
+        'meta iifkind "bridge" meta oifkind "bridge" jump bridged',
         f"ct mark & {_hex(layout.epoch_mask)} == {judged} goto {known}",
         *_interface_test(policy),
     ]
-    chains = _chain("forward", lines)
+    chains = _chain("forward", lines) + _bridged()
     if repaint:
         chains += _chain("registered_packet", [count, *repaint, "accept"])
     return chains + _scope(policy.scope)
+
+
+def _bridged() -> list[str]:
+    """Where br_netfilter is on (Docker, Kubernetes and libvirt turn it on), a frame that a bridge only switches meets
+    the forward hook too, as a packet that comes in and goes out by the bridge itself: it leaves. An answer to it may
+    have no way back, and nobody told us which of the bridge's ports is a customer.
+
+    nft compares with constants alone, so the two indexes are compared a hexadecimal digit at a time. What is routed
+    back out by the bridge that it came in by looks the same, and leaves too.
+    """
+    lines = []
+    for shift in range(0, 32, 4):
+        # An index is a positive int: the last digit is 7 at most, and nft takes no other for one.
+        mask = (0xF << shift) & 0x7FFFFFFF
+        pairs = (f"{value} . {value}" for value in range(0, mask + 1, 1 << shift))
+        lines.append(f"meta iif & 0x{mask:08x} . meta oif & 0x{mask:08x} != {{ {', '.join(pairs)} }} return")
+    return _chain("bridged", [*lines, "accept"])
 
 
 def _interface_test(policy: Policy) -> list[str]:

@@ -339,6 +339,17 @@ def test_the_priority_is_the_operators_and_the_policy_of_the_chain_is_always_acc
         )
 
 
+def test_what_stays_on_a_bridge_leaves_whatever_the_policy() -> None:
+    """An index is compared with the other in eight digits of 16 values, the last of 8."""
+    for policy in (OBSERVE, REJECT, replace(REJECT, inside=("br0",), outside=("eth0",))):
+        chains = chains_of(policy)
+        assert chains["forward"][2] == 'meta iifkind "bridge" meta oifkind "bridge" jump bridged'
+        *digits, last = chains["bridged"]
+        assert last == "accept"
+        assert [line.count(" . ") - 1 for line in digits] == [16] * 7 + [8]
+        assert all(line.endswith("} return") for line in digits)
+
+
 @pytest.mark.parametrize(
     ("inside", "outside", "tests"),
     [
@@ -369,7 +380,7 @@ def test_the_priority_is_the_operators_and_the_policy_of_the_chain_is_always_acc
 def test_a_side_without_interfaces_is_any_interface(
     inside: tuple[str, ...], outside: tuple[str, ...], tests: list[str]
 ) -> None:
-    assert chains_of(replace(OBSERVE, inside=inside, outside=outside))["forward"][3:] == tests
+    assert chains_of(replace(OBSERVE, inside=inside, outside=outside))["forward"][4:] == tests
 
 
 @pytest.mark.parametrize(
