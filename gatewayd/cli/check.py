@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import click
 
+from gatewayd.compile.rehearsal import OTHER_TABLE, rehearsal_script
+from gatewayd.compile.ruleset import compile_ruleset
 from gatewayd.errors import KeysUnusable, SecretFileUnusable, SettingsInvalid
+from gatewayd.kernel.nft import find_refusal
+from gatewayd.owner import policy_in_force
 from gatewayd.registry.key_files import read_keys
 from gatewayd.registry.overrides_dir import read_overrides
 from gatewayd.registry.route import CaFileUnusable, load_authorities
@@ -56,9 +62,12 @@ def check_file(filename: str) -> Findings:
     except SettingsInvalid as error:
         return Findings(error.faults)
     faults: tuple[str, ...] = ()
+    refusal: tuple[str, ...] = ()
     summary = ""
     try:
-        summary = describe_settings(load_settings(text, filename))
+        settings = load_settings(text, filename)
+        summary = describe_settings(settings)
+        refusal = _rehearse(settings, filename)
     except SettingsInvalid as error:
         faults = error.faults
     root = load_document(text, _AsItStands(), Report())
@@ -71,7 +80,21 @@ def check_file(filename: str) -> Findings:
         for number, source in enumerate(sources.items):
             _look_at_files(source, f"registry.sources[{number}]", report)
     _look_at_secrets(child_of(root, "subscribers") or MappingNode(root.place), report)
-    return Findings(faults + _look_at_overrides(registry), report.lines(filename), summary)
+    return Findings(faults + _look_at_overrides(registry), report.lines(filename) + refusal, summary)
+
+
+def _rehearse(settings: Settings, filename: str) -> tuple[str, ...]:
+    """What nft and the kernel of this host have against the rules of the policy, where they can be asked."""
+    policy = policy_in_force(settings, inf)
+    text = compile_ruleset(OTHER_TABLE, policy, {}, epoch=1).text
+    refusal = asyncio.run(find_refusal(rehearsal_script(text, OTHER_TABLE, is_present=False)))
+    if refusal is None:
+        return ()
+    first, *rest = refusal.splitlines()
+    return (
+        f"{filename}: warning: nft refuses the rules of this policy; the daemon would keep those in force: {first}",
+        *rest,
+    )
 
 
 class _AsItStands:

@@ -13,8 +13,10 @@ import msgspec
 from gatewayd.cli.check import DEFAULT_CONFIG
 from gatewayd.cli.output import DOUBTFUL, GOOD, Line, count, print_headline, print_lines
 from gatewayd.compile import DesiredSets
+from gatewayd.compile.rehearsal import rehearsal_script
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag
 from gatewayd.errors import SettingsInvalid, SourceFailed
+from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model.mask import parse_set_name
 from gatewayd.model.registration import Registration
@@ -39,9 +41,16 @@ def command(config_path: str, show_rules: bool, as_json: bool) -> None:
     """Show what would change in the kernel; touch nothing.
 
     Reads every source once, compares with the table that is there, and lists the difference. Exit status 0
-    whether or not there is one.
+    whether or not there is one; 1 when nft would refuse the new rules, in its own words (nft -c).
     """
-    result = asyncio.run(make_plan(read_settings(config_path)))
+    settings = read_settings(config_path)
+    result = asyncio.run(make_plan(settings))
+    print_plan(result, as_json=as_json, show_rules=show_rules)
+    if result.ruleset is not None:
+        asyncio.run(rehearse(result.ruleset, settings.kernel.table, is_present=not result.creates_table))
+
+
+def print_plan(result: Forecast, *, as_json: bool, show_rules: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2))
         return
@@ -64,6 +73,11 @@ def describe(result: Forecast) -> Iterator[Line]:
         for number, (name, size) in enumerate(sorted(elements.items())):
             yield Line("" if number else label, f"{count(size, 'element')} in {name}")
     yield Line("rules", "stay as they are" if result.ruleset is None else "would be replaced (--rules shows them)")
+
+
+async def rehearse(text: str, table: str, *, is_present: bool) -> None:
+    """Ask nft and the kernel whether they would take the rules. Raises RulesetRefused, ReplyMissing."""
+    await check_script(find_nft(), rehearsal_script(text, table, is_present=is_present))
 
 
 async def make_plan(settings: Settings) -> Forecast:

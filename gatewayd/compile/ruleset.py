@@ -178,9 +178,9 @@ def _forward(policy: Policy, epoch: int) -> list[str]:
 
 
 def _bridged() -> list[str]:
-    """Where br_netfilter is on (Docker, Kubernetes and libvirt turn it on), a frame that a bridge only switches meets
-    the forward hook too, as a packet that comes in and goes out by the bridge itself: it leaves. An answer to it may
-    have no way back, and nobody told us which of the bridge's ports is a customer.
+    """Where br_netfilter is on (Docker, Kubernetes and libvirt turn it on), a frame that a bridge only switches
+    meets the forward hook too, as a packet that comes in and goes out by the bridge itself: it leaves. An answer to
+    it may have no way back, and nobody told us which of the bridge's ports is a customer.
 
     nft compares with constants alone, so the two indexes are compared a hexadecimal digit at a time. What is routed
     back out by the bridge that it came in by looks the same, and leaves too.

@@ -177,3 +177,30 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(KILL_TIMEOUT_S):
             await process.wait()
+
+
+async def find_refusal(script: str) -> str | None:
+    """Why this host's nft and kernel would refuse the script; None where they would not, or cannot be asked.
+
+    They can without nft and without a kernel for it, and without privileges where not even a user namespace is
+    allowed: such a host refuses the simplest of scripts.
+    """
+    try:
+        nft = find_nft()
+    except MissingPrerequisite:
+        return None
+    for before in ((), ("unshare", "-Urn")):
+        try:
+            await check_script(nft, "add table inet gatewayd_rehearsal\n", *before)
+        except RulesetRefused:
+            continue
+        except ReplyMissing:
+            return None
+        try:
+            await check_script(nft, script, *before)
+        except RulesetRefused as error:
+            return error.stderr.strip()
+        except ReplyMissing:
+            pass
+        return None
+    return None

@@ -18,6 +18,9 @@ from pathlib import Path
 import pytest
 
 from gatewayd.compile import DesiredSets, compile_ruleset, parse_tag
+from gatewayd.compile.rehearsal import key_type, rehearsal_script
+from gatewayd.errors import RulesetRefused
+from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model import Grant, Prefix, parse_prefix
 from gatewayd.model.mask import ANY_PEER, NOT_BOUND, Mask, describe_key, set_name
@@ -100,13 +103,6 @@ def read_bindings(path: Path) -> dict[bytes | None, list[Place]]:
     return places
 
 
-def key_type(mask: Mask) -> str:
-    address = "ipv4_addr" if mask.family == 4 else "ipv6_addr"
-    parts = [address] if mask.peer_length == ANY_PEER else [address, address]
-    ports = (mask.port_length > 0) + (mask.source_bits > 0)
-    return " . ".join(parts + ["inet_proto"] * mask.has_protocol + ["inet_service"] * ports)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_configuration_and_registrations_become_this_very_text(name: str, is_update: bool) -> None:
     expected = CASES / name / "expected.nft"
@@ -177,6 +173,30 @@ def test_this_kernel_takes_the_sets_and_this_nft_takes_the_text(namespace: Names
         async with opened(wanted.table) as tables:
             await tables.commit(wanted.transaction())
             await tables.replace_rules(wanted.ruleset)
+            await hold_in_kernel(tables, wanted)
+
+    asyncio.run(run())
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("name", NAMES)
+def test_this_nft_is_asked_of_the_text_and_the_kernel_keeps_nothing(namespace: Namespace, name: str) -> None:
+    async def run() -> None:
+        wanted = compile_case(name)
+        text = wanted.ruleset.text
+        async with opened(wanted.table) as tables:
+            before = await tables.read_generation()
+            await check_script(find_nft(), rehearsal_script(text, wanted.table, is_present=False))
+            spoiled = text.replace("policy accept;", "policy maybe;")
+            with pytest.raises(RulesetRefused, match="syntax error"):
+                await check_script(find_nft(), rehearsal_script(spoiled, wanted.table, is_present=False))
+            assert await tables.read_generation() == before
+            assert not (await tables.read_table()).present
+            await tables.commit(wanted.transaction())
+            await tables.replace_rules(wanted.ruleset)
+            before = await tables.read_generation()
+            await check_script(find_nft(), rehearsal_script(text, wanted.table, is_present=True))
+            assert await tables.read_generation() == before
             await hold_in_kernel(tables, wanted)
 
     asyncio.run(run())

@@ -141,3 +141,25 @@ def test_a_new_mode_that_does_not_get_into_the_kernel_leaves_the_old_one_in_forc
     assert daemon.is_running()
     nft.mend()
     daemon.wait_mode("observe")
+
+
+def test_a_plan_says_what_nft_refuses_in_its_words(daemon, nft):
+    """Not the rules that are in force: these are asked for no more."""
+    start(daemon, nft)
+    daemon.wait_ready()
+    command = ("plan", "--config", str(daemon.config_path))
+    wrapper = ("env", f"PATH={nft.path.parent}:{os.environ['PATH']}")
+    refuses = f'[ "$1" != -c ] || {{ echo "Error: such a set is refused" >&2; exit 1; }}; exec {REAL} "$@"'
+    nft.spoil(refuses)
+    done = daemon.cli(*command, wrapper=wrapper)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Nothing would change.\n", "")
+    daemon.configure("mark")
+    done = daemon.cli(*command, wrapper=wrapper)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "gatewayd: nft refused the ruleset: Error: such a set is refused\n",
+    )
+    assert "would be replaced" in done.stdout
+    nft.mend()
+    done = daemon.cli(*command, wrapper=wrapper)
+    assert (done.returncode, done.stderr) == (0, "")

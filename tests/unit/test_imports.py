@@ -69,7 +69,7 @@ PURE = """
     subscribers.session_list
     subscribers.changes subscribers.expiry subscribers.naming subscribers.ownership subscribers.session
     subscribers.sessions subscribers.terms subscribers.tombstones
-    compile compile.canary compile.desired compile.keys compile.masks compile.ruleset
+    compile compile.canary compile.desired compile.keys compile.masks compile.rehearsal compile.ruleset
     reconcile.dataplane reconcile.dead_man reconcile.forecast reconcile.generations reconcile.missing
     reconcile.picture reconcile.set_state
     reconcile.steps reconcile.tally

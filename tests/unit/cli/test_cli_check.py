@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from gatewayd.cli.check import DEFAULT_CONFIG, command
+from gatewayd.kernel import nft
 from gatewayd.registry.notification import generate_key
 from tests.support.authority import Authority
 from tests.support.feeds import KEY
@@ -279,3 +281,67 @@ def test_a_fault_of_the_file_hides_no_secret_file(bound: Path) -> None:
     bound.write_text(bound.read_text() + "mode: reject\n")
     answer = json.loads(CliRunner().invoke(command, ["--json", str(bound)]).stdout)
     assert (len(answer["faults"]), len(answer["warnings"])) == (1, 2)
+
+
+def stand_in_nft(scratch: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    """A script called nft, and no other command but the shell's."""
+    (scratch / "bin").mkdir()
+    script = scratch / "bin" / "nft"
+    script.write_text(f"#!/bin/sh\n{body}\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{scratch / 'bin'}:{os.environ['PATH']}")
+
+
+REFUSES_CHAINS = """
+text=$(cat)
+case $text in *chain*) printf '/dev/stdin:3:1-2: Error: no such hook\\n\\tchain forward {\\n' >&2; exit 1 ;; esac
+"""
+
+
+def test_rules_that_nft_refuses_are_a_warning_in_its_words(
+    good: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in_nft(tmp_path, monkeypatch, REFUSES_CHAINS)
+    result = CliRunner().invoke(command, [good])
+    assert result.exit_code == 0
+    assert result.stderr == (
+        f"{good}: warning: nft refuses the rules of this policy; the daemon would keep those in force: "
+        "/dev/stdin:3:1-2: Error: no such hook\n\tchain forward {\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "body", ["echo 'Operation not permitted' >&2; exit 1", "exec cat > /dev/null", "kill -9 $$"]
+)
+def test_a_host_that_cannot_be_asked_says_nothing(
+    good: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    stand_in_nft(tmp_path, monkeypatch, body)
+    result = CliRunner().invoke(command, [good])
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_a_host_without_nft_says_nothing(good: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nft, "_PATH", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = CliRunner().invoke(command, [good])
+    assert (result.exit_code, result.stderr) == (0, "")
+
+
+def test_an_nft_that_does_not_end_keeps_nobody_waiting_for_ever(
+    good: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nft, "TIMEOUT_S", 0.05)
+    stand_in_nft(tmp_path, monkeypatch, "exec sleep 60")
+    assert CliRunner().invoke(command, [good]).exit_code == 0
+
+
+def test_what_nft_is_asked_is_the_configured_mode_also_before_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in_nft(tmp_path, monkeypatch, f"cat >> {tmp_path}/seen")
+    path = tmp_path / "later.yaml"
+    path.write_text(LAB + "policy: {mode: reject, starts: 2199-01-01T00:00:00Z}\n")
+    result = CliRunner().invoke(command, [str(path)])
+    assert result.exit_code == 0, result.stderr
+    assert "reject with" in (tmp_path / "seen").read_text()
