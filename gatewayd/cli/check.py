@@ -17,6 +17,7 @@ from gatewayd.compile.ruleset import compile_ruleset
 from gatewayd.errors import KeysUnusable, SecretFileUnusable, SettingsInvalid
 from gatewayd.kernel.nft import find_refusal
 from gatewayd.owner import policy_in_force
+from gatewayd.registry.authorities import find_shortcomings
 from gatewayd.registry.key_files import read_keys
 from gatewayd.registry.overrides_dir import read_overrides
 from gatewayd.registry.route import CaFileUnusable, load_authorities
@@ -134,6 +135,10 @@ def _look_at_files(source: Node, path: str, report: Report) -> None:
             load_authorities(Path(file))
         except CaFileUnusable as error:
             report.add(ca_file.place, f"{path}.ca_file", f"warning: {error}, expected PEM certificates")
+            return
+        for each in find_shortcomings(Path(file).read_bytes()):
+            what = f"warning: {file}: {each}; Python 3.13 and newer will not trust what it signed"
+            report.add(ca_file.place, f"{path}.ca_file", f"{what}, expected a certificate authority by RFC 5280")
 
 
 def _look_at_secrets(subscribers: Node, report: Report) -> None:

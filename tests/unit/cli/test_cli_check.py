@@ -345,3 +345,19 @@ def test_what_nft_is_asked_is_the_configured_mode_also_before_its_time(
     result = CliRunner().invoke(command, [str(path)])
     assert result.exit_code == 0, result.stderr
     assert "reject with" in (tmp_path / "seen").read_text()
+
+
+def test_an_authority_that_a_newer_python_refuses_is_a_warning_in_words(tmp_path: Path) -> None:
+    authority = Authority(tmp_path, strict=False)
+    path = tmp_path / "gatewayd.yaml"
+    source = (
+        f'{{name: lab, url: "https://registry.invalid/x.csv", allow_unsigned: true, ca_file: {authority.ca_file}}}'
+    )
+    path.write_text(f"registry: {{sources: [{source}]}}\n")
+    result = CliRunner().invoke(command, [str(path)])
+    assert result.exit_code == 0
+    assert result.stderr == (
+        f"{path}:1:104: registry.sources[0].ca_file: warning: {authority.ca_file}: "
+        "certificate 1 (CN=authority) lacks the Key Usage keyCertSign, a Subject Key Identifier; Python 3.13 and newer will not trust what it signed, "
+        "expected a certificate authority by RFC 5280\n"
+    )
