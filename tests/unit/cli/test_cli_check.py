@@ -358,6 +358,7 @@ def test_an_authority_that_a_newer_python_refuses_is_a_warning_in_words(tmp_path
     assert result.exit_code == 0
     assert result.stderr == (
         f"{path}:1:104: registry.sources[0].ca_file: warning: {authority.ca_file}: "
-        "certificate 1 (CN=authority) lacks the Key Usage keyCertSign, a Subject Key Identifier; Python 3.13 and newer will not trust what it signed, "
+        "certificate 1 (CN=authority) lacks the Key Usage keyCertSign, a Subject Key Identifier; "
+        "Python 3.13 and newer will not trust what it signed, "
         "expected a certificate authority by RFC 5280\n"
     )

@@ -456,9 +456,12 @@ class Sender:
         self.socket.bind((host, 0))
 
     async def ask(self, octets: bytes, to: tuple[str, int]) -> tuple[bytes, tuple[str, int]]:
-        """The next answer, and where it came from."""
+        """The answer to this very request, and where it came from; those to others may still be on their way."""
         self.socket.sendto(octets, to)
-        return await self.hear()
+        while True:
+            answer, source = await self.hear()
+            if is_response(answer, octets):
+                return answer, source
 
     async def hear(self) -> tuple[bytes, tuple[str, int]]:
         loop = asyncio.get_running_loop()
