@@ -7,6 +7,7 @@ that is skipped, for whatever reason, fails: there, nobody would read that it wa
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Generator
 from functools import cache
 
@@ -16,8 +17,8 @@ from hypothesis import settings
 from gatewayd.demo.lab import missing_for_lab
 
 _missing = cache(missing_for_lab)
-_skipped: dict[str, int] = {}
-"""Reason → kernel tests that were skipped for it."""
+_SKIPPED = "kernel test skipped"
+"""Property of a report, with the reason: reports come from other processes too (pytest-xdist)."""
 
 
 @pytest.fixture(scope="session")
@@ -41,12 +42,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
             report.outcome = "failed"
             report.longrepr = f"a kernel test may not be skipped in CI: {reason}"
         else:
-            _skipped[reason] = _skipped.get(reason, 0) + 1
+            report.user_properties.append((_SKIPPED, reason))
     return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for reason, count in sorted(_skipped.items()):
+    reports = terminalreporter.getreports("skipped")
+    skipped = Counter(
+        str(value) for report in reports for name, value in report.user_properties if name == _SKIPPED
+    )
+    for reason, count in sorted(skipped.items()):
         terminalreporter.write_line(f"{count} kernel tests did not run: {reason}", yellow=True)
 
 

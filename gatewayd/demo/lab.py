@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from socket import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP
 from typing import Literal, Self
 
 from gatewayd.demo.announced import announced_prefixes
@@ -218,7 +219,8 @@ def _take_in_any_destination(end: End) -> None:
     UDP and the rest are not delivered: without a socket the kernel would answer with an ICMP error, and a
     refusal must be the gateway's alone. ICMP is, so that a connect() here learns that the gateway refused it.
     """
-    icmp: dict[Family, str] = {4: "icmp", 6: "ipv6-icmp"}
+    # Numbers: not every host has the names (/etc/protocols, of the package netbase).
+    tcp, icmp = IPPROTO_TCP, {4: IPPROTO_ICMP, 6: IPPROTO_ICMPV6}
     for family in _FAMILIES:
         _ip(
             end.namespace,
@@ -226,7 +228,7 @@ def _take_in_any_destination(end: End) -> None:
             [
                 "route add local default dev lo table 100",
                 "route add blackhole default table 101",
-                f"rule add priority 100 iif {end.interface} ipproto tcp lookup 100",
+                f"rule add priority 100 iif {end.interface} ipproto {tcp} lookup 100",
                 f"rule add priority 101 iif {end.interface} ipproto {icmp[family]} lookup 100",
                 f"rule add priority 102 iif {end.interface} lookup 101",
             ],
