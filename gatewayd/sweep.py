@@ -14,7 +14,7 @@ says that the kernel is as desired. `look` is for what needs no waiting.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from math import inf
 from typing import Protocol
@@ -27,6 +27,7 @@ from gatewayd.model.flow import Flow
 from gatewayd.model.policy import MarkLayout
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Registration
+from gatewayd.model.service import GRE
 
 log = get_logger(__name__)
 
@@ -77,6 +78,7 @@ class Sweeper:
         self._draining: dict[bytes, float] = {}
         self._late: list[Flow] = []
         self._late_in_kernel: list[Flow] = []
+        self._late_to_find: set[Flow] = set()
         self._bound: set[bytes] = set()
         self._bound_in_kernel: set[bytes] = set()
         self._unbound_at = inf
@@ -164,9 +166,11 @@ class Sweeper:
             self._rejudge, self._bound_in_kernel = False, set()
             await self._clear_judged()
         elif self._bound_in_kernel and self.epoch:
-            sources, self._bound_in_kernel = self._bound_in_kernel, set()
-            for source in sources:
-                await self._clear_judged(source)
+            addresses, self._bound_in_kernel = self._bound_in_kernel, set()
+            for address in addresses:
+                await self._clear_judged(address)
+        if self._late_to_find and self.epoch:
+            await self._find_late()
         if self._survey or self._next_due() <= now:
             self._survey, self._unbound_at = False, inf
             await self._survey_registered()
@@ -188,31 +192,60 @@ class Sweeper:
         return min(self._unbound_at, min(self._draining.values(), default=inf))
 
     async def _admit_late(self) -> None:
+        """By the tuple that the packet had, either way round: it is one of the connection's two, unless it was
+        translated at both ends. What is not found so is looked for."""
         late, self._late_in_kernel = self._late_in_kernel, []
-        keys = [key for flow in late if (key := key_of_flow(flow)) is not None]
-        if len(keys) < len(late):
-            self._rejudge = True
-        if keys:
-            self.rejudged += await self._conntrack.change_marks(keys, 0, self._layout.mask)
+        wanted = {key: flow for flow in late if (key := key_of_flow(flow)) is not None}
+        to_find = {flow for flow in late if flow.protocol == GRE}
+        count = len(wanted)
+        if wanted:
+            missing = await self._conntrack.change_known_marks(wanted, 0, self._layout.mask)
+            turned = {key: wanted[each] for each in missing if (key := key_of_flow(_reverse(wanted[each])))}
+            if turned:
+                missing = await self._conntrack.change_known_marks(turned, 0, self._layout.mask)
+                to_find.update(turned[key] for key in missing)
+            self.rejudged += count - len(missing)
+        self._late_to_find |= to_find
 
-    async def _clear_judged(self, source: bytes | None = None) -> None:
+    async def _find_late(self) -> None:
+        """Connections whose packets were logged, among all that were judged."""
+        late, self._late_to_find = self._late_to_find, set()
+        wanted = late | {_reverse(flow) for flow in late}
+        openers = {flow.source for flow in wanted}
+        found: list[ConnectionKey] = []
+        for opener in openers if len(openers) <= MOST_BOUND else [None]:
+            async for event in self._judged(source=opener):
+                if event.flow in wanted:
+                    found.append(event.key)
+        if found:
+            self.rejudged += await self._conntrack.change_marks(found, 0, self._layout.mask)
+
+    async def _clear_judged(self, address: bytes | None = None) -> None:
         """Flows judged in this epoch that are registered now; those of older epochs are judged anew anyway.
 
-        `source`: those alone that this address opened.
+        `address`: those alone that it opened or answers.
         """
-        found: list[ConnectionKey] = []
-        mark, mask = self._layout.judged(self.epoch), self._layout.mask
-        async with aclosing(self._conntrack.dump(mark=mark, mask=mask, source=source)) as batches:
-            async for events in batches:
-                now = self._clock()
-                await asyncio.sleep(0)
-                for event in events:
-                    if self._matching(event.flow, now):
-                        found.append(event.key)
+        found: dict[bytes, ConnectionKey] = {}
+        for end in ({"source": address}, {"answered_by": address}) if address is not None else ({},):
+            async for event in self._judged(**end):
+                if self._matching(event.flow, self._clock()):
+                    found[event.tuple_bytes + event.zone.to_bytes(2, "big")] = event.key
         if found:
-            count = await self._conntrack.change_marks(found, 0, self._layout.mask)
+            count = await self._conntrack.change_marks(found.values(), 0, self._layout.mask)
             self.rejudged += count
             log.info("sweep.rejudged", flows=count)
+
+    async def _judged(
+        self, source: bytes | None = None, answered_by: bytes | None = None
+    ) -> AsyncIterator[ConnectionEvent]:
+        """Connections judged unregistered in this epoch; the loop gets its turn between batches."""
+        mark, mask = self._layout.judged(self.epoch), self._layout.mask
+        dump = self._conntrack.dump(mark=mark, mask=mask, source=source, answered_by=answered_by)
+        async with aclosing(dump) as batches:
+            async for events in batches:
+                await asyncio.sleep(0)
+                for event in events:
+                    yield event
 
     async def _survey_registered(self) -> None:
         now = self._clock()
@@ -240,6 +273,10 @@ class Sweeper:
             count = await self._conntrack.change_marks(due, 0, self._layout.mask)
             self.drained += count
             log.info("sweep.drained", flows=count)
+
+
+def _reverse(flow: Flow) -> Flow:
+    return Flow(flow.protocol, flow.destination, flow.source, flow.destination_port, flow.source_port)
 
 
 def _stopwatch() -> float:

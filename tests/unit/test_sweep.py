@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 
+import msgspec
 import pytest
 
 from gatewayd.errors import DumpInterrupted, OperationRefused, ReplyMissing
@@ -206,6 +207,43 @@ def test_a_late_flow_without_a_tuple_of_its_own_is_found_by_a_sweep(time):
         it.sweeper.note_late(late)
         await it.settle()
         assert it.conntrack.mark_of(late) == 0
+
+    sweep(time, scenario)
+
+
+def test_a_late_flow_is_found_by_its_answer(time):
+    """A packet of the reply direction was logged: after DNAT, or as the far end spoke first."""
+
+    async def scenario(it: Sweeping) -> None:
+        mine = flow("39.32.0.1")
+        it.conntrack.put(mine, JUDGED | OTHERS)
+        it.sweeper.note_late(turned(mine), in_kernel=True)
+        await asyncio.sleep(0.01)
+        assert it.conntrack.mark_of(mine) == OTHERS
+        assert it.sweeper.rejudged == 1
+        assert it.conntrack.dumps == []
+
+    sweep(time, scenario)
+
+
+def turned(flow: Flow) -> Flow:
+    return Flow(flow.protocol, flow.destination, flow.source, flow.destination_port, flow.source_port)
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_late_flow_that_was_translated_at_both_ends_is_looked_for(time, back):
+    async def scenario(it: Sweeping) -> None:
+        seen, asked_for, stranger = flow("39.32.0.1"), flow("39.32.0.1", port=7), flow("39.32.0.1", port=8)
+        event = msgspec.structs.replace(it.conntrack.put(asked_for, JUDGED), flow=seen)
+        it.conntrack.connections[event.tuple_bytes] = event
+        it.conntrack.answers.clear()
+        it.conntrack.put(stranger, JUDGED)
+        it.conntrack.sources.clear()
+        it.sweeper.note_late(turned(seen) if back else seen, in_kernel=True)
+        await asyncio.sleep(0.01)
+        assert it.conntrack.mark_of(asked_for) == 0
+        assert it.conntrack.mark_of(stranger) == JUDGED
+        assert set(it.conntrack.sources) == {seen.source, seen.destination}
 
     sweep(time, scenario)
 
@@ -472,7 +510,7 @@ def test_the_flows_of_an_address_that_was_bound_are_asked_for_alone(time):
         await it.settle()
         assert it.conntrack.mark_of(early) == OTHERS
         assert it.conntrack.mark_of(stranger) == JUDGED
-        assert it.conntrack.sources == [early.source]
+        assert it.conntrack.sources == [early.source] * 2  # as who opened, as who answers
 
     sweep(time, scenario)
 
