@@ -131,6 +131,7 @@ class Daemon:
             group=settings.kernel.nflog_group,
             mark=layout.registered,
             mask=layout.registered,
+            carried=layout.mask,
             on_packets=self._owner.on_packets,
             on_connections=self._owner.on_connections,
             on_lost=self._owner.on_lost,

@@ -33,7 +33,8 @@ MAY_IMPORT: dict[str, str] = {
     "kernel": "errors model compile",
     "watch": "errors model kernel",
     "api": "errors log model",
-    "sweep": "errors log model kernel",
+    "grace": "model",
+    "sweep": "errors log model kernel grace",
     "effective": "log model allowlist compile reconcile sweep",
     "bindings": "log model subscribers effective",
     "subscriber_service": "errors log model settings subscribers effective bindings",
@@ -52,7 +53,7 @@ MAY_IMPORT: dict[str, str] = {
 }
 
 PURE = """
-    gatewayd errors
+    gatewayd errors grace
     model model.accounting model.binding model.flow model.foreign model.grant model.mask model.msisdn model.policy
     model.prefix model.registration model.service model.transaction
     settings.load settings.model settings.readers settings.restart settings.schema settings.tree settings.values
