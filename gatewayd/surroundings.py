@@ -19,7 +19,7 @@ from gatewayd.model.neighbour import ConntrackSize, Neighbour
 log = get_logger(__name__)
 
 SIZE_EVERY_S = 5.0
-RULES_EVERY_S = 60.0
+RULES_EVERY_S = 30.0
 """The rules of all tables are listed at most this often, and only if something was committed since."""
 SMALL_SIZE = 262_144
 """What the kernel takes by itself from 4 GiB of memory on (nf_conntrack_core.c: nf_conntrack_init_start)."""

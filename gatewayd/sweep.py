@@ -94,8 +94,8 @@ class Sweeper:
         self._flow_table = flow_table
         self.grace = Grace()
         self._foreign: list[ConnectionKey] = []
-        self._said = RateLimited(log, interval_s=60.0, clock=clock)
-        self._said_waiting = RateLimited(log, interval_s=600.0, clock=clock)
+        self._said = RateLimited(log, interval_s=60.0, clock=_stopwatch)
+        self._said_waiting = RateLimited(log, interval_s=600.0, clock=_stopwatch)
         self._draining: dict[bytes, float] = {}
         self._late: list[Flow] = []
         self._late_in_kernel: list[Flow] = []
