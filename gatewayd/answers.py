@@ -28,6 +28,7 @@ from gatewayd.subscriber_answers import (
     is_for_ports_to_decide,
     programmed_for,
 )
+from gatewayd.surroundings import Surroundings
 from gatewayd.watch.source import EventSource
 
 SYNC_PATIENCE_S = 60.0
@@ -47,6 +48,7 @@ class Answers:
         clock: Callable[[], float],
         read_sources: Callable[[], Awaitable[None]],
         subscribers: Subscribers | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self._owner = owner
         self._events = events
@@ -54,6 +56,7 @@ class Answers:
         self._clock = clock
         self._read_sources = read_sources
         self._subscribers = SubscriberAnswers(owner, subscribers, clock) if subscribers is not None else None
+        self._surroundings = surroundings
         self._started_at = clock()
         self.counters: dict[str, CounterReading] = {}
         self.reload_error: str | None = None
@@ -106,6 +109,9 @@ class Answers:
             kernel=self._kernel(),
             counters=views.counter_views(self.counters),
             watch=self._watch(),
+            warnings=self._warnings(),
+            marks=self._marks(),
+            conntrack=self._conntrack(),
             unregistered=tuple(
                 views.AggregateView(
                     str(line.prefix), line.flows, tuple(f"{service} ({count})" for service, count in line.services)
@@ -334,6 +340,41 @@ class Answers:
             flows_tracked=owner.attribution.live_count,
             flows_evicted=owner.attribution.evicted,
         )
+
+    def _warnings(self) -> tuple[str, ...]:
+        found = self._surroundings.warnings() if self._surroundings is not None else ()
+        grace = self._owner.sweeper.grace
+        if grace.waiting:
+            found += (
+                f"{grace.waiting:,} flows came marked registered, and no registration or binding here explains them"
+                f" (they are left alone until accounting has named their addresses, for {grace.longest_s:,.0f} s at"
+                f" most): does the accounting of every NAS reach this gateway too?",
+            )
+        return found
+
+    def _marks(self) -> views.MarksView:
+        sweeper = self._owner.sweeper
+        neighbours = self._surroundings.neighbours if self._surroundings is not None else ()
+        return views.MarksView(
+            carried=sweeper.carried,
+            not_believed=sweeper.not_believed,
+            unexplained=sweeper.unexplained,
+            waiting=sweeper.grace.waiting,
+            waiting_at_most_s=sweeper.grace.longest_s,
+            draining=sweeper.draining,
+            writers=sum(each.deed == "writes" for each in neighbours),
+            leakers=sum(each.deed == "leaks" for each in neighbours),
+            neighbours=tuple(
+                views.NeighbourView(each.deed, each.family, each.table, each.chain, each.handle)
+                for each in neighbours[: views.MOST_NEIGHBOURS]
+            ),
+        )
+
+    def _conntrack(self) -> views.ConntrackView | None:
+        size = self._surroundings.size if self._surroundings is not None else None
+        if size is None:
+            return None
+        return views.ConntrackView(size.entries, size.most, size.dropped, size.insert_failed, size.early_dropped)
 
     def _view(self, registration: Registration, unprogrammed: Mapping[str, str]) -> views.RegistrationView:
         now = self._clock()

@@ -18,6 +18,7 @@ from gatewayd.effective import Effective
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.binding import Binding
+from gatewayd.model.prefix import Prefix
 from gatewayd.subscribers.journal import Journal
 from gatewayd.subscribers.journal_rows import Key, Row
 from gatewayd.subscribers.sessions import Sessions
@@ -49,6 +50,8 @@ class Bindings:
         self.unanswered = 0
         """Events that were taken and not answered, as the journal had no room for what follows from them."""
         self.is_restored = False
+        self.on_named: Callable[[Iterable[Prefix]], None] = lambda _: None
+        """Told of the addresses in each word of accounting, whosever they are."""
         self._said_conflict = RateLimited(log, 60.0, stopwatch)
         self._effective = effective
         self._terms_of = terms_of
@@ -90,6 +93,7 @@ class Bindings:
         """A list of live sessions, and how many: each word is as old as it says, and loses to what is newer."""
         count = 0
         for event in events:
+            self.on_named(event.addresses)
             self.sessions.receive(self._without_conflicts(event), self.now())
             count += 1
             if count % SLICE == 0:
@@ -103,6 +107,8 @@ class Bindings:
         taken, and nothing answered."""
         if not self.is_restored:
             return
+        if event.addresses:
+            self.on_named(event.addresses)
         self.sessions.receive(self._without_conflicts(event), self.now())
         if event.kind in ("on", "off"):
             self._timer_moved.set()

@@ -23,6 +23,7 @@ from gatewayd.answers import Answers
 from gatewayd.api.app import ApiServer
 from gatewayd.errors import KernelError, MissingPrerequisite, SettingsInvalid, SourceFailed
 from gatewayd.kernel.conntrack import Conntrack
+from gatewayd.kernel.surroundings import RuleReader
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.log import get_logger, setup_logging
 from gatewayd.model.policy import MarkLayout
@@ -37,7 +38,8 @@ from gatewayd.registry.sources import SourceReading
 from gatewayd.registry.store import LastGood
 from gatewayd.runners import Runner, make_runner
 from gatewayd.settings import Settings, SourceSettings, read_settings, settings_that_need_restart
-from gatewayd.subscriber_service import SubscriberService
+from gatewayd.subscriber_service import SubscriberService, longest_unheard_s
+from gatewayd.surroundings import Surroundings
 from gatewayd.watch.source import EventSource
 
 log = get_logger(__name__)
@@ -77,6 +79,7 @@ class Daemon:
                         ("sweep", self._owner.sweeper.run()),
                         ("time", self._owner.keep_time()),
                         ("counters", self._read_counters()),
+                        ("surroundings", self._surroundings.run()),
                         ("pulse", self._pulse()),
                         ("reload", self._reload_when_told()),
                     )
@@ -103,6 +106,9 @@ class Daemon:
         conntrack = Conntrack()
         conntrack.open()
         stack.callback(conntrack.close)
+        rules = RuleReader.open(settings.kernel.table, layout.mask)
+        stack.callback(rules.close)
+        self._surroundings = Surroundings(rules, layout.mask, stopwatch=time.monotonic)
         self._reconciler = Reconciler(
             self._dataplane,
             settings.kernel.table,
@@ -125,12 +131,15 @@ class Daemon:
                 settings.subscribers, Path(settings.state_dir), self._owner.effective
             )
             self._owner.on_known = self._subscribers.bindings.forget_unregistered
+            self._subscribers.bindings.on_named = self._owner.sweeper.grace.hear
+            self._owner.sweeper.grace.longest_s = longest_unheard_s(settings.subscribers)
             self._subscribers.open()
             stack.push_async_callback(self._subscribers.close)
         self._events = EventSource(
             group=settings.kernel.nflog_group,
             mark=layout.registered,
             mask=layout.registered,
+            carried=layout.mask,
             on_packets=self._owner.on_packets,
             on_connections=self._owner.on_connections,
             on_lost=self._owner.on_lost,
@@ -146,6 +155,7 @@ class Daemon:
             clock=time.time,
             read_sources=self._read_sources,
             subscribers=self._subscribers,
+            surroundings=self._surroundings,
         )
         api = ApiServer(self._answers, *settings.http.listen, settings.http.socket)
         await api.start()
@@ -253,6 +263,7 @@ class Daemon:
         self._owner.reload(settings)
         if self._subscribers is not None and settings.subscribers is not None:
             faults = self._subscribers.reload(settings.subscribers)
+            self._owner.sweeper.grace.longest_s = longest_unheard_s(settings.subscribers)
             self._answers.reload_error = faults[0] if faults else None
         self._use_sources(self._group)
         await self._store.say_unused(self._owner.sources)

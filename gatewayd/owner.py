@@ -114,6 +114,7 @@ class Owner:
             clock=clock,
             drain_s=settings.policy.drain_s,
             flow_table=self.attribution,
+            programmed=self._matching_programmed,
         )
         self.effective = Effective(
             self.allowlist, reconciler, self.sweeper, prepares=settings.subscribers is not None
@@ -141,6 +142,8 @@ class Owner:
         self._in_force: Mapping[str, Registration] = {}
         self._applying = asyncio.Lock()
         self._retime = asyncio.Event()
+        self._unprogrammed: tuple[int, Mapping[str, str]] = 0, {}
+        """As of a second: a scan asks for many flows."""
         self._said_late = RateLimited(log, interval_s=10.0, clock=clock)
 
     # -- registry ------------------------------------------------------------------------------------------
@@ -529,12 +532,30 @@ class Owner:
     def on_connections(self, events: list[ConnectionEvent]) -> None:
         """Begin and end of flows that the kernel knows as registered."""
         now = self._clock()
+        registered = self.sweeper.layout.registered
         for event in events:
+            if event.sender_port and event.kind == "new":
+                self.sweeper.note_carried(event)
+                if not event.mark & registered:
+                    continue
             if event.kind == "destroy":
                 self.attribution.closed(event, now)
             else:
                 registrations = self.allowlist.matching(event.flow, now)
                 self.attribution.opened(event, registrations, now)
+                if not registrations and not event.sender_port:
+                    self.sweeper.note_ended_early(event)
+
+    def _matching_programmed(self, flow: Flow, now: float) -> tuple[Registration, ...]:
+        """As `matching`, without registrations that the kernel cannot be told of."""
+        registrations = self.allowlist.matching(flow, now)
+        desired = self.reconciler.picture.desired
+        if not registrations or not desired.count_unprogrammed():
+            return registrations
+        second = int(now)
+        if self._unprogrammed[0] != second:
+            self._unprogrammed = second, desired.unprogrammed()
+        return tuple(each for each in registrations if each.id not in self._unprogrammed[1])
 
     def on_lost(self, source: str) -> None:
         """Events were lost: what there is now comes from a listing."""

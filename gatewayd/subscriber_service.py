@@ -18,7 +18,7 @@ from gatewayd.errors import MissingPrerequisite, SecretFileUnusable
 from gatewayd.log import get_logger
 from gatewayd.model.prefix import Prefix
 from gatewayd.settings import RadiusClient, SubscriberSettings
-from gatewayd.subscribers.clients import Client, ClientTable, client_of, profiles_of
+from gatewayd.subscribers.clients import Client, ClientTable, client_of, profiles_of, terms_of_profile
 from gatewayd.subscribers.core_dumps import forbid_core_dumps
 from gatewayd.subscribers.journal import Journal, JournalState
 from gatewayd.subscribers.listener import AccountingListener
@@ -28,6 +28,7 @@ from gatewayd.subscribers.session_list import SessionList, read_sessions
 log = get_logger(__name__)
 
 JOURNAL_NAME = "sessions.sqlite"
+LONGEST_UNHEARD_S = 86_400.0
 MOST_FAULTS_SAID = 5
 """Of a list of sessions, in the log."""
 
@@ -142,6 +143,15 @@ class SubscriberService:
             log.warning("sessions_file.refused", path=str(path), fault=str(fault))
         taken = await self.bindings.take_list(events)
         log.info("sessions_file.read", path=str(path), sessions=taken, refused=faulty)
+
+
+def longest_unheard_s(settings: SubscriberSettings) -> float:
+    """How long the NAS of these profiles may not speak of a session that is alive: then all were heard of, or are
+    over. At most LONGEST_UNHEARD_S, where a profile has no bound or a long one."""
+    clients = settings.radius.clients if settings.radius is not None else ()
+    profiles = [settings.profile, *(each.profile for each in settings.nas), *(each.profile for each in clients)]
+    longest_s = max(terms_of_profile(each).lifetime_s(None) for each in profiles if each is not None)
+    return min(longest_s, LONGEST_UNHEARD_S)
 
 
 def warn_if_exposed(path: str) -> None:

@@ -5,7 +5,11 @@ Two kinds, both found by a dump that the kernel filters by mark:
 - *judged unregistered*, and registered by now: the mark is cleared and the flow's next packet is classified;
 - *registered*, and no longer so: left alone for `drain_s` (DESIGN §7), then cleared likewise. That a flow is no
   longer registered is seen here, whatever the reason and whoever was running when it happened, so a restart
-  needs no memory of it.
+  needs no memory of it. One that came so and was never known here waits for accounting first (gatewayd.grace).
+
+Marks come from elsewhere too: with a connection that conntrackd carried over, or from another program's rules. A
+mark that contradicts the registry is not believed. Connections that a program makes are told by events at once; all
+others are gone through every `SCAN_EVERY_S`, for at most a `SCAN_REST`th of the time.
 
 A mark is cleared only when the kernel would judge the flow rightly: what was registered waits for `settle`, which
 says that the kernel is as desired. `look` is for what needs no waiting.
@@ -14,19 +18,21 @@ says that the kernel is as desired. `look` is for what needs no waiting.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from math import inf
 from typing import Protocol
 
 from gatewayd.errors import KernelError
+from gatewayd.grace import Grace
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.conntrack_codec import ConnectionEvent, ConnectionKey, key_of_flow
-from gatewayd.log import get_logger
+from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.flow import Flow
 from gatewayd.model.policy import MarkLayout
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Registration
+from gatewayd.model.service import GRE
 
 log = get_logger(__name__)
 
@@ -43,6 +49,12 @@ and addresses change all the time."""
 MOST_LATE = 10_000
 """Late flows remembered by their tuples; more are found by going through all that were judged."""
 
+SCAN_EVERY_S = 30.0
+"""How often all marks are held against the registry, though nothing was registered or withdrawn."""
+SCAN_REST = 50
+"""After such a scan so many times as long as it took passes before the next: 2 % of one core at most. A million
+judged flows take 10 s, and are gone through every 8 minutes then."""
+
 Matching = Callable[[Flow, float], Sequence[Registration]]
 
 
@@ -54,6 +66,8 @@ class FlowTable(Protocol):
     def listed(self, event: ConnectionEvent, registrations: Sequence[Registration], now: float) -> None: ...
 
     def finish_resync(self) -> int: ...
+
+    def knows(self, event: ConnectionEvent) -> bool: ...
 
 
 class Sweeper:
@@ -68,19 +82,29 @@ class Sweeper:
         clock: Callable[[], float],
         drain_s: float,
         flow_table: FlowTable,
+        programmed: Matching | None = None,
     ) -> None:
+        """`programmed`: as `matching`, without registrations that the kernel cannot be told of: a mark judged for
+        want of those would be judged again, for ever."""
         self._conntrack = conntrack
-        self._layout = layout
+        self.layout = layout
         self._matching = matching
         self._clock = clock
+        self._programmed = programmed or matching
         self._flow_table = flow_table
+        self.grace = Grace()
+        self._foreign: list[ConnectionKey] = []
+        self._said = RateLimited(log, interval_s=60.0, clock=_stopwatch)
+        self._said_waiting = RateLimited(log, interval_s=600.0, clock=_stopwatch)
         self._draining: dict[bytes, float] = {}
         self._late: list[Flow] = []
         self._late_in_kernel: list[Flow] = []
+        self._late_to_find: set[Flow] = set()
         self._bound: set[bytes] = set()
         self._bound_in_kernel: set[bytes] = set()
         self._unbound_at = inf
         self._search_at = -inf
+        self._scan_at = inf
         self._owed = False
         """It was woken while it rested."""
         self._added = self._rejudge = self._survey = False
@@ -90,6 +114,18 @@ class Sweeper:
         self.surveys = 0
         self.rejudged = 0
         self.drained = 0
+        self.scans = 0
+        self.not_believed = 0
+        """Judged marks that came from elsewhere, on flows that are registered here: cleared."""
+        self.carried = 0
+        """Connections with a mark of ours that another program put in."""
+        self.unexplained = 0
+        """Flows marked registered that nothing here explains, as of the latest survey."""
+
+    @property
+    def draining(self) -> int:
+        """Flows whose drain runs."""
+        return len(self._draining)
 
     def note_added(self) -> None:
         """Something was registered: flows judged before may be registered now."""
@@ -125,6 +161,21 @@ class Sweeper:
         if in_kernel:
             self._wake.set()
 
+    def note_carried(self, event: ConnectionEvent) -> None:
+        """Another program put in this connection, and its mark has bits of ours."""
+        self.carried += 1
+        is_judged = event.mark & self.layout.mask == self.layout.judged(self.epoch)
+        if is_judged and self.epoch and self._programmed(event.flow, self._clock()):
+            if len(self._foreign) < MOST_LATE:
+                self._foreign.append(event.key)
+            self._wake.set()
+
+    def note_ended_early(self, event: ConnectionEvent) -> None:
+        """The kernel itself has just let this flow pass as registered, and by now it is not: it drains."""
+        if len(self._draining) < MOST_DRAINING:
+            self._draining.setdefault(event.tuple_bytes, self._clock() + self.drain_s)
+            self._wake.set()
+
     def settle(self, epoch: int) -> None:
         """The kernel is as desired, in this epoch: now a new judgement gives the right result."""
         # The number of a new epoch may have been in use before, and flows may carry it from then.
@@ -135,6 +186,8 @@ class Sweeper:
         self._bound_in_kernel |= self._bound
         self._bound = set()
         self.epoch = epoch
+        if self._scan_at == inf:
+            self._scan_at = _stopwatch() + SCAN_EVERY_S
         self._wake.set()
 
     def look(self) -> None:
@@ -148,6 +201,7 @@ class Sweeper:
             self._wake.clear()
             try:
                 await self._admit_late()
+                await self._clear_foreign()
                 self._owed = _stopwatch() < self._search_at
                 if not self._owed:
                     await self._search()
@@ -160,65 +214,126 @@ class Sweeper:
     async def _search(self) -> None:
         """What is due of that which goes through the kernel's table; then it is to rest."""
         began, now = _stopwatch(), self._clock()
+        is_scan = began >= self._scan_at
         if self._rejudge and self.epoch:
             self._rejudge, self._bound_in_kernel = False, set()
             await self._clear_judged()
         elif self._bound_in_kernel and self.epoch:
-            sources, self._bound_in_kernel = self._bound_in_kernel, set()
-            for source in sources:
-                await self._clear_judged(source)
-        if self._survey or self._next_due() <= now:
+            addresses, self._bound_in_kernel = self._bound_in_kernel, set()
+            for address in addresses:
+                await self._clear_judged(address)
+        if self._late_to_find and self.epoch:
+            await self._find_late()
+        elif is_scan:
+            await self._scan_judged()
+        if self._survey or is_scan or self._next_due() <= now:
             self._survey, self._unbound_at = False, inf
             await self._survey_registered()
         ended = _stopwatch()
         self._search_at = ended + REST * (ended - began)
+        if is_scan:
+            self.scans += 1
+            self._scan_at = ended + max(SCAN_EVERY_S, SCAN_REST * (ended - began))
 
     async def _wait(self) -> None:
         while not self._wake.is_set():
             # The clock may be set; look again at least every so often.
             due_s = self._search_at - _stopwatch() if self._owed else self._next_due() - self._clock()
+            scan_s = self._scan_at - _stopwatch()
             try:
-                async with asyncio.timeout(min(max(0.0, due_s), 60.0)):
+                async with asyncio.timeout(min(max(0.0, min(due_s, scan_s)), 60.0)):
                     await self._wake.wait()
             except TimeoutError:
-                if self._owed or self._next_due() <= self._clock():
+                if self._owed or self._next_due() <= self._clock() or self._scan_at <= _stopwatch():
                     return
 
     def _next_due(self) -> float:
         return min(self._unbound_at, min(self._draining.values(), default=inf))
 
     async def _admit_late(self) -> None:
+        """By the tuple that the packet had, either way round: it is one of the connection's two, unless it was
+        translated at both ends. What is not found so is looked for."""
         late, self._late_in_kernel = self._late_in_kernel, []
-        keys = [key for flow in late if (key := key_of_flow(flow)) is not None]
-        if len(keys) < len(late):
-            self._rejudge = True
-        if keys:
-            self.rejudged += await self._conntrack.change_marks(keys, 0, self._layout.mask)
+        wanted = {key: flow for flow in late if (key := key_of_flow(flow)) is not None}
+        to_find = {flow for flow in late if flow.protocol == GRE}
+        count = len(wanted)
+        if wanted:
+            missing = await self._conntrack.change_known_marks(wanted, 0, self.layout.mask)
+            turned = {key: wanted[each] for each in missing if (key := key_of_flow(_reverse(wanted[each])))}
+            if turned:
+                missing = await self._conntrack.change_known_marks(turned, 0, self.layout.mask)
+                to_find.update(turned[key] for key in missing)
+            self.rejudged += count - len(missing)
+        self._late_to_find |= to_find
 
-    async def _clear_judged(self, source: bytes | None = None) -> None:
+    async def _find_late(self) -> None:
+        """Connections whose packets were logged, among all that were judged."""
+        late, self._late_to_find = self._late_to_find, set()
+        wanted = late | {_reverse(flow) for flow in late}
+        openers = {flow.source for flow in wanted}
+        found: list[ConnectionKey] = []
+        for opener in openers if len(openers) <= MOST_BOUND else [None]:
+            async for event in self._judged(source=opener):
+                if event.flow in wanted:
+                    found.append(event.key)
+        if found:
+            self.rejudged += await self._conntrack.change_marks(found, 0, self.layout.mask)
+
+    async def _clear_judged(self, address: bytes | None = None) -> None:
         """Flows judged in this epoch that are registered now; those of older epochs are judged anew anyway.
 
-        `source`: those alone that this address opened.
+        `address`: those alone that it opened or answers.
         """
-        found: list[ConnectionKey] = []
-        mark, mask = self._layout.judged(self.epoch), self._layout.mask
-        async with aclosing(self._conntrack.dump(mark=mark, mask=mask, source=source)) as batches:
-            async for events in batches:
-                now = self._clock()
-                await asyncio.sleep(0)
-                for event in events:
-                    if self._matching(event.flow, now):
-                        found.append(event.key)
+        found: dict[bytes, ConnectionKey] = {}
+        for end in ({"source": address}, {"answered_by": address}) if address is not None else ({},):
+            async for event in self._judged(**end):
+                if self._matching(event.flow, self._clock()):
+                    found[event.tuple_bytes + event.zone.to_bytes(2, "big")] = event.key
         if found:
-            count = await self._conntrack.change_marks(found, 0, self._layout.mask)
+            count = await self._conntrack.change_marks(found.values(), 0, self.layout.mask)
             self.rejudged += count
             log.info("sweep.rejudged", flows=count)
+
+    async def _clear_foreign(self) -> None:
+        """Connections that were put in judged, and are registered here."""
+        foreign, self._foreign = self._foreign, []
+        if foreign:
+            self._disbelieve(await self._conntrack.change_marks(foreign, 0, self.layout.mask))
+
+    async def _scan_judged(self) -> None:
+        """Judged marks of registered flows, though nothing was registered since they were last gone through."""
+        found: list[ConnectionKey] = []
+        async for event in self._judged():
+            if self._programmed(event.flow, self._clock()):
+                found.append(event.key)
+        # What was registered meanwhile is not in the kernel yet: its flows are judged rightly until it is.
+        if found and not (self._added or self._bound or self._late):
+            self._disbelieve(await self._conntrack.change_marks(found, 0, self.layout.mask))
+
+    def _disbelieve(self, count: int) -> None:
+        if count:
+            self.not_believed += count
+            self._said.warning("sweep.not_believed", flows=count, total=self.not_believed)
+
+    async def _judged(
+        self, source: bytes | None = None, answered_by: bytes | None = None
+    ) -> AsyncIterator[ConnectionEvent]:
+        """Connections judged unregistered in this epoch; the loop gets its turn between batches."""
+        mark, mask = self.layout.judged(self.epoch), self.layout.mask
+        dump = self._conntrack.dump(mark=mark, mask=mask, source=source, answered_by=answered_by)
+        async with aclosing(dump) as batches:
+            async for events in batches:
+                await asyncio.sleep(0)
+                for event in events:
+                    yield event
 
     async def _survey_registered(self) -> None:
         now = self._clock()
         self._flow_table.begin_resync()
+        self.grace.begin()
+        unexplained: dict[bytes, ConnectionEvent] = {}
         lost: dict[bytes, ConnectionKey] = {}
-        mark = self._layout.registered
+        mark = self.layout.registered
         async with aclosing(self._conntrack.dump(mark=mark, mask=mark)) as batches:
             async for events in batches:
                 await asyncio.sleep(0)
@@ -226,10 +341,24 @@ class Sweeper:
                     registrations = self._matching(event.flow, now)
                     if registrations:
                         self._flow_table.listed(event, registrations, now)
-                    else:
+                    elif event.tuple_bytes in self._draining or self._flow_table.knows(event):
                         lost[event.tuple_bytes] = event.key
+                    else:
+                        unexplained[event.tuple_bytes] = event
         self.surveys += 1
         self._flow_table.finish_resync()
+        for key, event in unexplained.items():
+            if not self.grace.holds(key, event.flow, _stopwatch()):
+                lost[key] = event.key
+        self.grace.finish()
+        self.unexplained = len(unexplained)
+        if self.grace.waiting:
+            self._said_waiting.warning(
+                "sweep.unexplained", flows=self.grace.waiting, at_most_s=self.grace.longest_s
+            )
+        await self._drain(lost, now)
+
+    async def _drain(self, lost: dict[bytes, ConnectionKey], now: float) -> None:
         # Never longer than the drain is now: it may have been shortened, or the clock set back.
         latest = now + self.drain_s
         deadlines = {key: min(self._draining.get(key, latest), latest) for key in lost}
@@ -237,9 +366,13 @@ class Sweeper:
         later = [(key, at_s) for key, at_s in deadlines.items() if at_s > now]
         self._draining = dict(later[:MOST_DRAINING])
         if due:
-            count = await self._conntrack.change_marks(due, 0, self._layout.mask)
+            count = await self._conntrack.change_marks(due, 0, self.layout.mask)
             self.drained += count
             log.info("sweep.drained", flows=count)
+
+
+def _reverse(flow: Flow) -> Flow:
+    return Flow(flow.protocol, flow.destination, flow.source, flow.destination_port, flow.source_port)
 
 
 def _stopwatch() -> float:

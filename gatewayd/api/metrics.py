@@ -18,7 +18,9 @@ from gatewayd.api.families import counter, counters, gauge, gauges
 from gatewayd.api.subscriber_metrics import listener_metrics, response_metrics, session_metrics
 from gatewayd.api.times import parse_time
 from gatewayd.api.views import (
+    ConntrackView,
     KernelView,
+    MarksView,
     MetricsView,
     OverridesView,
     RegistrationCounts,
@@ -74,6 +76,9 @@ class _ViewCollector(Collector):
         )
         yield from _traffic_metrics(status)
         yield from _watch_metrics(status.watch)
+        yield from _marks_metrics(status.marks)
+        if status.conntrack is not None:
+            yield from _conntrack_metrics(status.conntrack)
         if status.subscribers is not None:
             yield from session_metrics(status.subscribers)
             if status.subscribers.listener is not None:
@@ -248,6 +253,42 @@ def _traffic_metrics(status: StatusView) -> Iterator[Metric]:
     yield counters("packets", "Packets counted by the rules, by class.", "class", packets)
     yield counters("bytes", "Bytes counted by the rules, by class.", "class", sizes)
     yield counters("flows", "Flows judged by the rules, by class.", "class", flows)
+
+
+def _marks_metrics(marks: MarksView) -> Iterator[Metric]:
+    yield counter(
+        "marks_not_believed",
+        "Judged marks from elsewhere on registered flows; they were cleared.",
+        marks.not_believed,
+    )
+    yield counter(
+        "connections_carried", "Connections with a mark of ours that another program put in.", marks.carried
+    )
+    yield gauge(
+        "flows_unexplained",
+        "Flows marked registered that no registration or binding here explains.",
+        marks.unexplained,
+    )
+    yield gauge(
+        "flows_waiting",
+        "Unexplained flows that are left alone until accounting has named their address.",
+        marks.waiting,
+    )
+    yield gauge("flows_draining", "Flows that are registered no more and whose drain runs.", marks.draining)
+    deeds = {"writes": marks.writers, "leaks": marks.leakers}
+    yield gauges("mark_neighbours", "Rules of other programs that use our bits of the ct mark.", "kind", deeds)
+
+
+def _conntrack_metrics(conntrack: ConntrackView) -> Iterator[Metric]:
+    yield gauge("conntrack_entries", "Connections that the kernel tracks, of everybody.", conntrack.entries)
+    yield gauge("conntrack_max", "Connections that the kernel tracks at most.", conntrack.max)
+    for name, help, value in (
+        ("dropped", "Packets dropped as there was no room for their flow.", conntrack.dropped),
+        ("insert_failed", "Flows that could not be entered.", conntrack.insert_failed),
+        ("early_dropped", "Flows thrown out as others needed their room.", conntrack.early_dropped),
+    ):
+        if value is not None:
+            yield counter(f"conntrack_{name}", help, value)
 
 
 def _watch_metrics(watch: WatchView) -> Iterator[Metric]:

@@ -38,6 +38,9 @@ Role = Literal["source", "destination"]
 MOST_EXAMPLES = 20
 """How many unprogrammed registrations a status names."""
 
+MOST_NEIGHBOURS = 20
+"""How many rules of other programs a status names."""
+
 MOST_AGGREGATES = 20
 """How many prefixes of unregistered traffic a status names, the busiest first."""
 
@@ -164,6 +167,49 @@ class WatchView(msgspec.Struct, frozen=True):
     flows_evicted: int = 0
 
 
+class ConntrackView(msgspec.Struct, frozen=True):
+    """Connection tracking of the whole namespace, not of our flows alone. `dropped`: packets for whose flow there
+    was no room; `early_dropped`: flows thrown out for others. None where the kernel does not tell."""
+
+    entries: int
+    max: int
+    dropped: int | None = None
+    insert_failed: int | None = None
+    early_dropped: int | None = None
+
+
+class NeighbourView(msgspec.Struct, frozen=True):
+    """A rule of another program that uses our bits of the ct mark: it `writes` them, or `leaks` them into the
+    packet mark."""
+
+    deed: Literal["writes", "leaks"]
+    family: str
+    table: str
+    chain: str
+    handle: int
+
+
+class MarksView(msgspec.Struct, frozen=True):
+    """Marks that came from elsewhere, and those that no longer say what is true.
+
+    `carried`: connections with a mark of ours that another program put in. `not_believed`: judged marks of
+    registered flows, cleared. `unexplained`: flows marked registered that no registration or binding here explains,
+    as of the latest survey; `waiting`: of them those that are left alone until accounting has named their address,
+    for `waiting_at_most_s`; `draining`: flows whose drain runs. `writers`, `leakers`: rules of others.
+    """
+
+    carried: int = 0
+    not_believed: int = 0
+    unexplained: int = 0
+    waiting: int = 0
+    waiting_at_most_s: float = 0.0
+    draining: int = 0
+    writers: int = 0
+    leakers: int = 0
+    neighbours: tuple[NeighbourView, ...] = ()
+    """At most MOST_NEIGHBOURS."""
+
+
 class AggregateView(msgspec.Struct, frozen=True):
     """Unregistered flows from a /24 or /48, as far as they were logged. `services`: words, the most used first."""
 
@@ -198,6 +244,11 @@ class StatusView(msgspec.Struct, frozen=True):
     reload_error: str | None = None
     """Why the latest reload was refused; the settings of before are in force."""
     overrides: OverridesView = OverridesView()
+    warnings: tuple[str, ...] = ()
+    """What can cut a registered customer though all of ours is as it should be; one sentence each."""
+    marks: MarksView = MarksView()
+    conntrack: ConntrackView | None = None
+    """None while connection tracking is not loaded."""
     subscribers: SubscribersView | None = None
     """None where the configuration has no such section."""
 

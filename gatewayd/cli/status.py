@@ -9,7 +9,7 @@ import click
 
 from gatewayd.api.subscriber_views import JournalView, ListenerView, SubscribersView
 from gatewayd.api.times import parse_time
-from gatewayd.api.views import OverridesView, SourceView, StatusView
+from gatewayd.api.views import MarksView, OverridesView, SourceView, StatusView
 from gatewayd.cli.client import Endpoint, daemon_options
 from gatewayd.cli.output import (
     BAD,
@@ -54,6 +54,8 @@ def headline(view: StatusView) -> str:
 def describe_status(view: StatusView) -> Iterator[Line]:
     """Everything under the first line."""
     yield Line("mode", *_mode(view))
+    for number, warning in enumerate(view.warnings):
+        yield Line("" if number else "WARNING", warning, BAD)
     if view.reload_error:
         yield Line("reload refused", view.reload_error, BAD)
     for source in view.sources:
@@ -67,6 +69,7 @@ def describe_status(view: StatusView) -> Iterator[Line]:
     yield from _kernel(view)
     yield from _traffic(view)
     yield from _watch(view)
+    yield from _marks(view.marks)
     for number, aggregate in enumerate(view.unregistered):
         label = "" if number else "unregistered"
         services = some(aggregate.services, none="no service")
@@ -234,6 +237,12 @@ def _kernel(view: StatusView) -> Iterator[Line]:
         f"verified {ago(view.now, kernel.last_verified_at)}, {count(kernel.transactions, 'transaction')}, "
         f"{count(kernel.failures, 'failure')}, {count(kernel.repairs, 'repair')}",
     )
+    if view.conntrack is not None:
+        share = view.conntrack.entries / view.conntrack.max if view.conntrack.max else 0.0
+        text = f"connection tracking: {view.conntrack.entries:,} of {view.conntrack.max:,} entries ({share:.0%})"
+        if view.conntrack.dropped:
+            text += f", {count(view.conntrack.dropped, 'packet')} dropped for want of room"
+        yield Line("", text, DOUBTFUL if view.conntrack.dropped else "")
     if kernel.spared:
         yield Line(
             "", f"{count(kernel.spared, 'element')} beyond the last good, until every source answers", DOUBTFUL
@@ -274,6 +283,25 @@ def _watch(view: StatusView) -> Iterator[Line]:
     ]
     if troubles:
         yield Line("", f"events: {', '.join(troubles)}", DOUBTFUL)
+
+
+def _marks(marks: MarksView) -> Iterator[Line]:
+    """Nothing in peace."""
+    facts = [
+        f"{number:,} {word}"
+        for number, word in (
+            (marks.draining, "draining"),
+            (marks.unexplained, "registered by their mark alone"),
+            (marks.waiting, "waiting for accounting"),
+            (marks.not_believed, "not believed"),
+        )
+        if number
+    ]
+    if facts:
+        yield Line("marks", f"flows: {', '.join(facts)}", DOUBTFUL if marks.unexplained else "")
+    for each in marks.neighbours[:_MOST_FAULTS]:
+        text = f"{each.deed} our bits: {each.family} {each.table} {each.chain} handle {each.handle}"
+        yield Line("", text, DOUBTFUL)
 
 
 def _since(now: str, then: str) -> str:

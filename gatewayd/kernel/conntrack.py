@@ -167,10 +167,11 @@ class Conntrack:
         return self._channels
 
     async def dump(
-        self, *, mark: int, mask: int, family: int = AF_UNSPEC, source: bytes | None = None
-    ) -> AsyncGenerator[list[ConnectionEvent], None]:
+        self, *, mark: int, mask: int, family: int = AF_UNSPEC,
+        source: bytes | None = None, answered_by: bytes | None = None,
+    ) -> AsyncGenerator[list[ConnectionEvent], None]:  # fmt: skip
         """The connections with `ct mark & mask == mark`, in batches of up to 32 KiB of the kernel's bytes; with
-        `source` only those that this address opened.
+        `source` only those that this address opened, with `answered_by` only those that it answers.
 
         Raises DumpInterrupted at the end, after all that was read, when the table changed underneath.
         Connections that begin during the dump may be missing and a connection may come twice. Wrap it in
@@ -182,7 +183,7 @@ class Conntrack:
             await self._finish_dump(channel)
             sequence = channel.next_sequence()
             channel.dumping = True
-            request = encode_dump(sequence, mark, mask, family, source)
+            request = encode_dump(sequence, mark, mask, family, source, answered_by)
             await _complete_in_thread(channel.send, operation, request)
             interrupted = False
             while channel.dumping:
@@ -209,17 +210,27 @@ class Conntrack:
         A connection that ended meanwhile is counted in `stats.ended`. On OperationRefused the connections
         before and after the refused one of the same send were still changed.
         """
+        keys = list(connections)
+        return len(keys) - len(await self.change_known_marks(keys, value, mask))
+
+    async def change_known_marks(
+        self, connections: Iterable[ConnectionKey], value: int, mask: int
+    ) -> list[ConnectionKey]:
+        """As `change_marks`; returns those that were not there to change."""
         channel = self._open_channels()[1]
         keys = iter(connections)
-        changed = 0
+        missing: list[ConnectionKey] = []
         async with channel.lock:
             while some := list(islice(keys, CHANGES_PER_SEND)):
-                changed += await self._change_some(channel, some, value, mask)
+                missing += await self._change_some(channel, some, value, mask)
                 await asyncio.sleep(0)
-        return changed
+        return missing
 
-    async def _change_some(self, channel: _Channel, keys: list[ConnectionKey], value: int, mask: int) -> int:
-        """One send. Only failures and the last change are answered, so an answer to the last is the end."""
+    async def _change_some(
+        self, channel: _Channel, keys: list[ConnectionKey], value: int, mask: int
+    ) -> list[ConnectionKey]:
+        """One send; the keys that nothing was found by. Only failures and the last change are answered: an answer
+        to the last is the end."""
         operation = "change connection marks"
         pending = {channel.next_sequence(): key for key in keys}
         last = channel.sequence
@@ -230,23 +241,24 @@ class Conntrack:
                 for sequence, key in pending.items()
             ),
         )
-        ended = 0
+        ended: list[ConnectionKey] = []
         refused = 0
         while last in pending:
             batch = await channel.receive(operation, self._timeout_s)
             for control in batch.controls:
-                if control.kind != NLMSG_ERROR or pending.pop(control.sequence, None) is None:
+                key = pending.pop(control.sequence, None) if control.kind == NLMSG_ERROR else None
+                if key is None:
                     continue  # the answer to an earlier request that we no longer waited for
                 number = errno_of(control)
-                ended += number == errno.ENOENT
+                if number == errno.ENOENT:
+                    ended.append(key)
                 if number not in (0, errno.ENOENT):
                     refused = number
-        changed = len(keys) - ended
         if refused:
             raise OperationRefused(operation, refused)
-        self.stats.changed += changed
-        self.stats.ended += ended
-        return changed
+        self.stats.changed += len(keys) - len(ended)
+        self.stats.ended += len(ended)
+        return ended
 
     async def count(self) -> int:
         """How many connections the table of this namespace holds."""

@@ -45,14 +45,14 @@ CT_NEW, CT_GET, CT_DELETE, CT_GET_STATS = 0x100, 0x101, 0x102, 0x105
 """IPCTNL_MSG_CT_NEW, _GET, _DELETE, _GET_STATS with the subsystem in the high byte."""
 _CONNECTION_MESSAGES = frozenset({CT_NEW, CT_DELETE})
 AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
-CTA_TUPLE_ORIG, CTA_MARK, CTA_COUNTERS_ORIG, CTA_COUNTERS_REPLY = 1, 8, 9, 10
+CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_MARK, CTA_COUNTERS_ORIG, CTA_COUNTERS_REPLY = 1, 2, 8, 9, 10
 CTA_ID, CTA_ZONE, CTA_MARK_MASK = 12, 18, 21
 CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
 CTA_IP_V4_SRC, CTA_IP_V6_SRC = 1, 3
-CTA_FILTER, CTA_FILTER_ORIG_FLAGS, CTA_FILTER_F_IP_SRC = 25, 1, 1
+CTA_FILTER, CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS, CTA_FILTER_F_IP_SRC = 25, 1, 2, 1
 CTA_STATS_GLOBAL_ENTRIES = 1
 
-_HEADER = Struct("=IHHI")
+_HEADER = Struct("=IHHII")
 _TLV = Struct("=HH")
 _ERRNO = Struct("=i")
 MAX_LAYOUTS = 64
@@ -62,7 +62,8 @@ ConnectionKind = Literal["new", "update", "destroy", "listed"]
 
 
 class ConnectionKey(msgspec.Struct, frozen=True, gc=False):
-    """What the kernel finds a connection by. `tuple_bytes`: its CTA_TUPLE_ORIG, header included."""
+    """What the kernel finds a connection by. `tuple_bytes`: a CTA_TUPLE_ORIG, header included, with the original
+    tuple or the reply tuple: ctnetlink looks for either (nf_conntrack_find_get)."""
 
     tuple_bytes: bytes
     family: int
@@ -70,10 +71,15 @@ class ConnectionKey(msgspec.Struct, frozen=True, gc=False):
 
 
 class ConnectionEvent(msgspec.Struct, frozen=True, gc=False):
-    """One connection: an event, or an item of a dump (`listed`). `flow` is the original tuple.
+    """One connection: an event, or an item of a dump (`listed`).
 
+    `flow` is the tuple that a rule in the forward hook sees in the original direction: after DNAT and before SNAT,
+    so from the source of the original tuple to the source of the reply tuple. In the reply direction a rule sees
+    the same, reversed.
     Counters are 0 while `net.netfilter.nf_conntrack_acct` is off. `id` is the kernel's, 0 when not given.
     `tuple_bytes`: the CTA_TUPLE_ORIG attribute as received, header included, fit to be sent back.
+    `sender_port`: of an event, the netlink port of the program whose request caused it (conntrackd, conntrack); 0
+    where a packet or a timeout did.
     """
 
     kind: ConnectionKind
@@ -86,6 +92,7 @@ class ConnectionEvent(msgspec.Struct, frozen=True, gc=False):
     bytes_reply: int
     tuple_bytes: bytes
     zone: int
+    sender_port: int = 0
 
     @property
     def key(self) -> ConnectionKey:
@@ -117,8 +124,13 @@ _TUPLE_TREE: dict[int, Any] = {
     CTA_TUPLE_IP: {1: ("source", 4), 2: ("destination", 4), 3: ("source", 16), 4: ("destination", 16)},
     CTA_TUPLE_PROTO: {1: ("protocol", 1), 2: ("source_port", 2), 3: ("destination_port", 2)},
 }
+_REPLY_TREE: dict[int, Any] = {
+    CTA_TUPLE_IP: {1: ("reply_source", 4), 3: ("reply_source", 16)},
+    CTA_TUPLE_PROTO: {2: ("reply_source_port", 2)},
+}
 _TREE: dict[int, Any] = {
     CTA_TUPLE_ORIG: _TUPLE_TREE,
+    CTA_TUPLE_REPLY: _REPLY_TREE,
     CTA_ID: ("id", 4),
     CTA_MARK: ("mark", 4),
     CTA_ZONE: ("zone", 2),
@@ -129,6 +141,9 @@ _FIELDS = (
     "source", "destination", "protocol", "source_port", "destination_port", "mark", "id",
     "packets_original", "bytes_original", "packets_reply", "bytes_reply", "zone",
 )  # fmt: skip
+_SEEN_INSTEAD = {"destination": "reply_source", "destination_port": "reply_source_port"}
+"""Where the far end is after DNAT, if the message has the reply tuple. ctnetlink sends both of every connection."""
+_ADDRESSES = frozenset({"source", "destination", "reply_source"})
 _FORMATS = {1: "B", 2: "H", 4: "I", 8: "Q"}
 _ABSENT = (0,)
 
@@ -155,17 +170,19 @@ class _Layout:
         self.bits = int.from_bytes(image, "little") & self.mask
         self.tuple_start, self.tuple_end = places.tuple_start, places.tuple_end
         present = sorted(places.fields, key=places.fields.__getitem__)
+        present = [field for field in present if _SEEN_INSTEAD.get(field) not in places.fields]
         layout, end = ">", 0
         for field in present:
             offset, size = places.fields[field]
             layout += f"{offset - end}x"
-            layout += f"{size}s" if field in ("source", "destination") else _FORMATS[size]
+            layout += f"{size}s" if field in _ADDRESSES else _FORMATS[size]
             end = offset + size
         self.unpack = Struct(layout).unpack_from
         order = {field: index for index, field in enumerate(present)}
-        self.pick = itemgetter(*(order.get(field, -1) for field in _FIELDS))
+        seen = (order.get(_SEEN_INSTEAD.get(field, ""), order.get(field, -1)) for field in _FIELDS)
+        self.pick = itemgetter(*seen)
 
-    def read(self, kind: ConnectionKind, image: bytes) -> ConnectionEvent:
+    def read(self, kind: ConnectionKind, image: bytes, sender_port: int) -> ConnectionEvent:
         (
             source, destination, protocol, source_port, destination_port, mark, identity,
             packets_original, bytes_original, packets_reply, bytes_reply, zone,
@@ -176,7 +193,7 @@ class _Layout:
             flow = Flow(protocol, source, destination)
         return ConnectionEvent(
             kind, flow, mark, identity, packets_original, bytes_original, packets_reply, bytes_reply,
-            image[self.tuple_start : self.tuple_end], zone,
+            image[self.tuple_start : self.tuple_end], zone, sender_port,
         )  # fmt: skip
 
 
@@ -196,7 +213,7 @@ def decode_connections(buffer: bytes | bytearray | memoryview) -> ConnectionBatc
     malformed = offset = flags_seen = 0
     total = len(octets)
     while total - offset >= 16:
-        length, kind, flags, sequence = _HEADER.unpack_from(octets, offset)
+        length, kind, flags, sequence, port = _HEADER.unpack_from(octets, offset)
         end = offset + length
         if length < 16 or end > total:
             malformed += 1
@@ -205,14 +222,16 @@ def decode_connections(buffer: bytes | bytearray | memoryview) -> ConnectionBatc
         if kind in _CONNECTION_MESSAGES:
             image = octets[offset:end]
             word = _kind_of(kind, flags)
+            if flags & NLM_F_MULTI:
+                port = 0  # of who asked for the list
             bits = int.from_bytes(image, "little")
             for layout in _layouts.get(length, ()):
                 if bits & layout.mask == layout.bits:
-                    events.append(layout.read(word, image))
+                    events.append(layout.read(word, image, port))
                     break
             else:
                 try:
-                    events.append(_meet(word, image))
+                    events.append(_meet(word, image, port))
                 except EventMalformed:
                     malformed += 1
         else:
@@ -229,12 +248,12 @@ def _kind_of(kind: int, flags: int) -> ConnectionKind:
     return "listed" if flags & NLM_F_MULTI else "update"
 
 
-def _meet(kind: ConnectionKind, image: bytes) -> ConnectionEvent:
+def _meet(kind: ConnectionKind, image: bytes, sender_port: int) -> ConnectionEvent:
     """Walk a message of no known layout, and remember its layout."""
     places = locate(image)
     if sum(map(len, _layouts.values())) < MAX_LAYOUTS:
         _layouts.setdefault(len(image), []).append(_Layout(image, places))
-    return read_places(kind, image, places)
+    return read_places(kind, image, places, sender_port)
 
 
 def locate(image: bytes) -> Places:
@@ -244,7 +263,7 @@ def locate(image: bytes) -> Places:
     _walk(image, 20, len(image), _TREE, fields, headers)
     if not {"source", "destination", "protocol"} <= fields.keys():
         raise EventMalformed("conntrack event", "no complete original tuple")
-    if fields["source"][1] != fields["destination"][1]:
+    if fields["source"][1] != fields["destination"][1] or fields["source"][1] != _far_size(fields):
         raise EventMalformed("conntrack event", "addresses of two families in one tuple")
     low, high = next(
         (low, high)
@@ -252,6 +271,10 @@ def locate(image: bytes) -> Places:
         if kind == CTA_TUPLE_ORIG and low < fields["source"][0] < high
     )
     return Places(fields, headers, low - 4, high)
+
+
+def _far_size(fields: dict[str, tuple[int, int]]) -> int:
+    return fields.get("reply_source", fields["destination"])[1]
 
 
 def _walk(
@@ -275,11 +298,12 @@ def _walk(
         offset += align4(length)
 
 
-def read_places(kind: ConnectionKind, image: bytes, places: Places) -> ConnectionEvent:
+def read_places(kind: ConnectionKind, image: bytes, places: Places, sender_port: int = 0) -> ConnectionEvent:
     """The generic reading of a message: field by field, nothing precompiled."""
 
     def octets(field: str) -> bytes:
-        offset, size = places.fields.get(field, (0, 0))
+        instead = _SEEN_INSTEAD.get(field, field)
+        offset, size = places.fields.get(instead, places.fields.get(field, (0, 0)))
         return image[offset : offset + size]
 
     def number(field: str) -> int:
@@ -304,23 +328,30 @@ def read_places(kind: ConnectionKind, image: bytes, places: Places) -> Connectio
         bytes_reply=number("bytes_reply"),
         tuple_bytes=image[places.tuple_start : places.tuple_end],
         zone=number("zone"),
+        sender_port=sender_port,
     )
 
 
-def encode_dump(sequence: int, mark: int, mask: int, family: int = AF_UNSPEC, source: bytes | None = None) -> bytes:
+def encode_dump(
+    sequence: int, mark: int, mask: int, family: int = AF_UNSPEC,
+    source: bytes | None = None, answered_by: bytes | None = None,
+) -> bytes:  # fmt: skip
     """List the connections with `ct mark & mask == mark`; the kernel does the choosing (CTA_MARK_MASK).
 
-    `source`: only those that this address opened (CTA_FILTER, Linux 5.8); its family is that of the list.
+    `source`: only those that this address opened; `answered_by`: only those that it answers, which after DNAT is
+    not the address that was asked for (CTA_FILTER, Linux 5.8). The family of the list is theirs; one at most.
     """
     _check_mark(mark, mask)
     flags = NLM_F_REQUEST | NLM_F_DUMP
     marks = be32(CTA_MARK, mark), be32(CTA_MARK_MASK, mask)
-    if source is None:
+    address = source or answered_by
+    if address is None:
         return message(CT_GET, flags, sequence, family, 0, *marks)
-    kind = CTA_IP_V4_SRC if len(source) == 4 else CTA_IP_V6_SRC
-    chosen = nest(CTA_TUPLE_ORIG, nest(CTA_TUPLE_IP, attribute(kind, source)))
-    by_source = nest(CTA_FILTER, attribute(CTA_FILTER_ORIG_FLAGS, CTA_FILTER_F_IP_SRC.to_bytes(4, sys.byteorder)))
-    family = AF_INET if len(source) == 4 else AF_INET6
+    side, which = (CTA_TUPLE_ORIG, CTA_FILTER_ORIG_FLAGS) if source else (CTA_TUPLE_REPLY, CTA_FILTER_REPLY_FLAGS)
+    kind = CTA_IP_V4_SRC if len(address) == 4 else CTA_IP_V6_SRC
+    chosen = nest(side, nest(CTA_TUPLE_IP, attribute(kind, address)))
+    by_source = nest(CTA_FILTER, attribute(which, CTA_FILTER_F_IP_SRC.to_bytes(4, sys.byteorder)))
+    family = AF_INET if len(address) == 4 else AF_INET6
     return message(CT_GET, flags, sequence, family, 0, *marks, chosen, by_source)
 
 
@@ -366,7 +397,8 @@ def _check_mark(value: int, mask: int) -> None:
 
 
 def key_of_flow(flow: Flow) -> ConnectionKey | None:
-    """The key of the connection whose original tuple is `flow`; None for GRE, whose call ids a flow lacks."""
+    """The key of the connection of which `flow` is the original or the reply tuple; None for GRE, whose call ids a
+    flow lacks. A flow that was translated at both ends is neither."""
     if flow.protocol == GRE:
         return None
     wide = len(flow.source) == 16

@@ -15,7 +15,8 @@ Mode = Literal["observe", "mark", "limit", "reject"]
 
 
 class Flow(msgspec.Struct, frozen=True, gc=False):
-    """A conntrack original tuple. Addresses packed, of one family; ports 0 where there are none."""
+    """Who opened it and what answers, as a rule in the forward hook sees them: after DNAT, before SNAT. Addresses
+    packed, of one family; ports 0 where there are none."""
 
     protocol: int
     source: bytes

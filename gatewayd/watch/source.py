@@ -55,7 +55,8 @@ class SourceStats:
 
 
 class EventSource:
-    """NFLOG packets of one group, and begin and end of the connections with `ct mark & mask == mark`.
+    """NFLOG packets of one group, and begin and end of the connections with `ct mark & mask == mark`; and the
+    beginning of those that another program made, with `ct mark & carried != 0`.
 
     `open` belongs in the network namespace to watch; `start` attaches to the running loop. Callbacks come
     from the loop, with lists that are never empty; `on_lost` says that events of that source are missing,
@@ -65,7 +66,7 @@ class EventSource:
 
     def __init__(
         self, *,
-        group: int, mark: int, mask: int,
+        group: int, mark: int, mask: int, carried: int = 0,
         on_packets: Callable[[list[PacketEvent]], None],
         on_connections: Callable[[list[ConnectionEvent]], None],
         on_lost: Callable[[SourceName], None],
@@ -73,7 +74,7 @@ class EventSource:
     ) -> None:  # fmt: skip
         self.stats: dict[SourceName, SourceStats] = {"nflog": SourceStats(), "conntrack": SourceStats()}
         self._group = group
-        self._filter = pack_filter(mark_filter(mark, mask))
+        self._filter = pack_filter(mark_filter(mark, mask, carried))
         self._receive_buffer_bytes = receive_buffer_bytes
         self._copy_bytes = copy_bytes
         self._queue_threshold = queue_threshold

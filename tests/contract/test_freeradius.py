@@ -334,3 +334,23 @@ def test_the_document_has_both_ways() -> None:
     for way in BOTH:
         heads = [block.partition("\n")[0] for block in documented_blocks(way)]
         assert any(head.startswith("# first in accounting { }") for head in heads)
+
+
+async def test_two_gateways_have_a_queue_each(tmp_path: Path) -> None:
+    """One that is away keeps nothing from the other, and hears all of it when it is back."""
+    with Receiver() as first, Receiver() as second:
+        second.is_answering = False
+        radius = await asyncio.to_thread(FreeRadius, tmp_path, "buffered", first.address)
+        await asyncio.to_thread(radius.add_second_gateway, second.address)
+        await asyncio.to_thread(radius.__enter__)
+        try:
+            for number in range(1, 4):
+                start = START.format(session=f"s{number}", address=f"39.41.0.{number}")
+                assert await send(radius, start)
+            assert await becomes(lambda: first.sessions == ["s1", "s2", "s3"]), radius.words()
+            assert await becomes(lambda: bool(second.events))
+            second.is_answering = True
+            assert await becomes(lambda: {"s1", "s2", "s3"} <= set(second.sessions)), radius.words()
+        finally:
+            await asyncio.to_thread(radius.__exit__, None)
+    assert first.sessions == ["s1", "s2", "s3"]

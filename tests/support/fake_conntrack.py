@@ -19,6 +19,8 @@ class FakeConntrack:
 
     def __init__(self) -> None:
         self.connections: dict[bytes, ConnectionEvent] = {}
+        self.answers: dict[bytes, bytes] = {}
+        """The original tuple by the reply tuple, both as CTA_TUPLE_ORIG."""
         self.dumps: list[tuple[int, int]] = []
         self.sources: list[bytes | None] = []
         self.changes: list[tuple[frozenset[bytes], int, int]] = []
@@ -32,6 +34,8 @@ class FakeConntrack:
         """A connection of the flow with this mark, in place of one that was there."""
         event = connection_event(flow, mark, "listed", number=len(self.connections) + 1, packets=packets)
         self.connections[event.tuple_bytes] = event
+        back = Flow(flow.protocol, flow.destination, flow.source, flow.destination_port, flow.source_port)
+        self.answers[tuple_of(back)] = event.tuple_bytes
         return event
 
     def end(self, flow: Flow) -> None:
@@ -41,17 +45,20 @@ class FakeConntrack:
         return self.connections[tuple_of(flow)].mark
 
     async def dump(
-        self, *, mark: int, mask: int, family: int = AF_UNSPEC, source: bytes | None = None
-    ) -> AsyncGenerator[list[ConnectionEvent], None]:
+        self, *, mark: int, mask: int, family: int = AF_UNSPEC,
+        source: bytes | None = None, answered_by: bytes | None = None,
+    ) -> AsyncGenerator[list[ConnectionEvent], None]:  # fmt: skip
         self.dumps.append((mark, mask))
-        self.sources.append(source)
+        self.sources.append(source or answered_by)
         self.before_dump()
         if self.patience_s:
             await asyncio.sleep(self.patience_s)
         chosen = [
             event
             for event in self.connections.values()
-            if event.mark & mask == mark and source in (None, event.flow.source)
+            if event.mark & mask == mark
+            and source in (None, event.flow.source)
+            and answered_by in (None, event.flow.destination)
         ]
         for start in range(0, len(chosen), BATCH):
             await asyncio.sleep(0)
@@ -61,17 +68,26 @@ class FakeConntrack:
 
     async def change_marks(self, connections: Iterable[ConnectionKey], value: int, mask: int) -> int:
         keys = list(connections)
+        return len(keys) - len(await self.change_known_marks(keys, value, mask))
+
+    async def change_known_marks(
+        self, connections: Iterable[ConnectionKey], value: int, mask: int
+    ) -> list[ConnectionKey]:
+        """By the original tuple or that of the answers."""
+        keys = list(connections)
         self.before_change()
         self.changes.append((frozenset(key.tuple_bytes for key in keys), value, mask))
         await asyncio.sleep(0)
-        changed = 0
+        missing = []
         for key in keys:
-            known = self.connections.get(key.tuple_bytes)
-            if known is not None:
-                changed += 1
+            found = self.answers.get(key.tuple_bytes, key.tuple_bytes)
+            known = self.connections.get(found)
+            if known is None:
+                missing.append(key)
+            else:
                 mark = known.mark & ~mask | value
-                self.connections[key.tuple_bytes] = msgspec.structs.replace(known, mark=mark)
-        return changed
+                self.connections[found] = msgspec.structs.replace(known, mark=mark)
+        return missing
 
 
 def connection_event(

@@ -109,11 +109,14 @@ server default {{
 
 def documented_blocks(way: Way) -> list[str]:
     """The fenced blocks of one way, in order, without the fences."""
-    text = DOCUMENT.read_text()
-    section = text.partition(f"\n{HEADINGS[way]}\n")[2]
+    return _blocks_under(HEADINGS[way])
+
+
+def _blocks_under(heading: str) -> list[str]:
+    section = DOCUMENT.read_text().partition(f"\n{heading}\n")[2]
     section = re.split(r"^##", section, maxsplit=1, flags=re.MULTILINE)[0]
-    blocks = re.findall(r"^```\w*\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    assert blocks, f"{DOCUMENT.name} has no blocks under {HEADINGS[way]!r}"
+    blocks: list[str] = re.findall(r"^```\w*\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    assert blocks, f"{DOCUMENT.name} has no blocks under {heading!r}"
     return blocks
 
 
@@ -193,6 +196,18 @@ class FreeRadius:
         """The commands of the document that make links; in its directory, not in Debian's."""
         links = [line for line in commands.splitlines() if line.startswith("ln -s ")]
         subprocess.run(["sh", "-ec", "\n".join(links)], cwd=self._raddb, check=True)
+
+    def add_second_gateway(self, receiver: tuple[str, int]) -> None:
+        """As the document says; before `start`."""
+        (commands,) = _blocks_under("### FreeRADIUS, to two gateways")
+        lines = [line for line in commands.splitlines() if line.startswith(("sed ", "ln -s "))]
+        subprocess.run(["sh", "-ec", "\n".join(lines)], cwd=self._raddb, check=True)
+        site = self._raddb / "sites-available" / "gatewayd-b"
+        text = site.read_text()
+        assert "ipaddr = 192.0.2.2" in text
+        text = text.replace("ipaddr = 192.0.2.2", f"ipaddr = {receiver[0]}")
+        site.write_text(re.sub(r"^(\s*port = )\S+$", rf"\g<1>{receiver[1]}", text, flags=re.MULTILINE))
+        assert "\n        gatewayd-b\n" in (self._raddb / "sites-available" / "default").read_text()
 
     def start(self) -> None:
         """Until it takes requests."""

@@ -33,7 +33,9 @@ MAY_IMPORT: dict[str, str] = {
     "kernel": "errors model compile",
     "watch": "errors model kernel",
     "api": "errors log model",
-    "sweep": "errors log model kernel",
+    "grace": "model",
+    "surroundings": "errors log model kernel",
+    "sweep": "errors log model kernel grace",
     "effective": "log model allowlist compile reconcile sweep",
     "bindings": "log model subscribers effective",
     "subscriber_service": "errors log model settings subscribers effective bindings",
@@ -42,9 +44,9 @@ MAY_IMPORT: dict[str, str] = {
     "owner": "errors log model settings registry allowlist reconcile kernel watch sweep effective source_facts",
     "subscriber_answers": "errors model allowlist subscribers api bindings owner",
     "answers": "gatewayd errors model registry allowlist compile watch api source_facts runners owner"
-    " subscriber_answers",
+    " subscriber_answers surroundings",
     "daemon": "gatewayd errors log notify model settings registry reconcile kernel watch api owner answers runners"
-    " subscriber_service subscriber_answers",
+    " subscriber_service subscriber_answers surroundings",
     "demo": "errors model registry",
     "cli": "gatewayd errors model settings registry compile reconcile kernel subscribers api owner daemon demo"
     " runners",
@@ -52,8 +54,9 @@ MAY_IMPORT: dict[str, str] = {
 }
 
 PURE = """
-    gatewayd errors
-    model model.accounting model.binding model.flow model.foreign model.grant model.mask model.msisdn model.policy
+    gatewayd errors grace
+    model model.accounting model.binding model.flow model.foreign model.grant model.mask model.msisdn
+    model.neighbour model.policy
     model.prefix model.registration model.service model.transaction
     settings.load settings.model settings.readers settings.restart settings.schema settings.tree settings.values
     registry.feed registry.feed_answer registry.feed_files registry.feed_outcome registry.feed_plan
@@ -74,7 +77,8 @@ PURE = """
     reconcile.dataplane reconcile.dead_man reconcile.forecast reconcile.generations reconcile.missing
     reconcile.picture reconcile.set_state
     reconcile.steps reconcile.tally
-    kernel kernel.attributes kernel.conntrack_codec kernel.fake kernel.notices_codec kernel.tables_codec
+    kernel kernel.attributes kernel.conntrack_codec kernel.fake kernel.neighbours_codec kernel.notices_codec
+    kernel.tables_codec
     watch watch.aggregate watch.attribute watch.decode watch.event_filter
     api api.bodies api.families api.metrics api.parameters api.queries api.subscriber_metrics
     api.subscriber_views api.times api.views
@@ -94,7 +98,8 @@ IO = """
     reconcile reconcile.loop reconcile.verify
     subscribers.core_dumps subscribers.journal subscribers.journal_file subscribers.listener
     subscribers.secret_files
-    kernel.conntrack kernel.event_socket kernel.netlink kernel.nft kernel.notices kernel.tables
+    kernel.conntrack kernel.event_socket kernel.netlink kernel.nft kernel.notices kernel.surroundings
+    kernel.tables
     watch.source
     api.app
     demo.announced demo.cast demo.gateway demo.handshake demo.keep demo.lab demo.namespace demo.nas demo.registry
@@ -102,8 +107,8 @@ IO = """
 """
 
 COMPOSITION = """
-    sweep effective bindings subscriber_service subscriber_answers source_facts runners owner answers daemon
-    __main__
+    sweep surroundings effective bindings subscriber_service subscriber_answers source_facts runners owner answers
+    daemon __main__
     cli cli.accept cli.bindings cli.check cli.client cli.demo cli.explain cli.flows cli.output cli.plan
     cli.registrations
     cli.registry cli.registry_authoring cli.registry_progress cli.registry_publish cli.run cli.status cli.sync

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 
+import msgspec
 import pytest
 
 from gatewayd.errors import DumpInterrupted, OperationRefused, ReplyMissing
 from gatewayd.model import Flow, Registration
-from gatewayd.model.prefix import Prefix
-from gatewayd.sweep import LONGEST_UNBOUND_S, MOST_BOUND, REST, RETRY_S, Sweeper
+from gatewayd.model.prefix import Prefix, parse_prefix
+from gatewayd.sweep import LONGEST_UNBOUND_S, MOST_BOUND, REST, RETRY_S, SCAN_EVERY_S, SCAN_REST, Sweeper
 from gatewayd.watch.attribute import Attribution
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.manual_clock import Time, until
@@ -30,6 +31,7 @@ class Sweeping:
         self.conntrack = FakeConntrack()
         self.registered: set[bytes] = set()
         self.attribution = Attribution()
+        self.programmed: Callable[[Flow, float], tuple[Registration, ...]] = self._matching
         self.asked: list[Flow] = []
         self.sweeper = Sweeper(
             self.conntrack,  # type: ignore[arg-type]
@@ -38,6 +40,7 @@ class Sweeping:
             clock=time.clock,
             drain_s=drain_s,
             flow_table=self.attribution,
+            programmed=lambda asked, now: self.programmed(asked, now),
         )
 
     def _matching(self, asked: Flow, _: float) -> tuple[Registration, ...]:
@@ -137,12 +140,14 @@ def test_flows_left_from_an_earlier_round_of_the_epochs_are_judged_anew(time):
     sweep(time, scenario)
 
 
-def test_nothing_is_listed_when_nothing_was_registered_or_withdrawn(time):
+def test_only_the_scan_lists_when_nothing_was_registered_or_withdrawn(time):
     async def scenario(it: Sweeping) -> None:
         for _ in range(5):
             await it.settle()
-        await asyncio.sleep(600)
         assert it.conntrack.dumps == []
+        await asyncio.sleep(20 * SCAN_EVERY_S)
+        assert it.conntrack.dumps == [(JUDGED, LAYOUT.mask), (REGISTERED, REGISTERED)] * it.sweeper.scans
+        assert 18 <= it.sweeper.scans <= 20
 
     sweep(time, scenario)
 
@@ -206,6 +211,43 @@ def test_a_late_flow_without_a_tuple_of_its_own_is_found_by_a_sweep(time):
         it.sweeper.note_late(late)
         await it.settle()
         assert it.conntrack.mark_of(late) == 0
+
+    sweep(time, scenario)
+
+
+def test_a_late_flow_is_found_by_its_answer(time):
+    """A packet of the reply direction was logged: after DNAT, or as the far end spoke first."""
+
+    async def scenario(it: Sweeping) -> None:
+        mine = flow("39.32.0.1")
+        it.conntrack.put(mine, JUDGED | OTHERS)
+        it.sweeper.note_late(turned(mine), in_kernel=True)
+        await asyncio.sleep(0.01)
+        assert it.conntrack.mark_of(mine) == OTHERS
+        assert it.sweeper.rejudged == 1
+        assert it.conntrack.dumps == []
+
+    sweep(time, scenario)
+
+
+def turned(flow: Flow) -> Flow:
+    return Flow(flow.protocol, flow.destination, flow.source, flow.destination_port, flow.source_port)
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_late_flow_that_was_translated_at_both_ends_is_looked_for(time, back):
+    async def scenario(it: Sweeping) -> None:
+        seen, asked_for, stranger = flow("39.32.0.1"), flow("39.32.0.1", port=7), flow("39.32.0.1", port=8)
+        event = msgspec.structs.replace(it.conntrack.put(asked_for, JUDGED), flow=seen)
+        it.conntrack.connections[event.tuple_bytes] = event
+        it.conntrack.answers.clear()
+        it.conntrack.put(stranger, JUDGED)
+        it.conntrack.sources.clear()
+        it.sweeper.note_late(turned(seen) if back else seen, in_kernel=True)
+        await asyncio.sleep(0.01)
+        assert it.conntrack.mark_of(asked_for) == 0
+        assert it.conntrack.mark_of(stranger) == JUDGED
+        assert set(it.conntrack.sources) == {seen.source, seen.destination}
 
     sweep(time, scenario)
 
@@ -472,7 +514,7 @@ def test_the_flows_of_an_address_that_was_bound_are_asked_for_alone(time):
         await it.settle()
         assert it.conntrack.mark_of(early) == OTHERS
         assert it.conntrack.mark_of(stranger) == JUDGED
-        assert it.conntrack.sources == [early.source]
+        assert it.conntrack.sources == [early.source] * 2  # as who opened, as who answers
 
     sweep(time, scenario)
 
@@ -506,7 +548,7 @@ def test_flows_of_an_address_that_was_lost_begin_to_drain_in_a_while(time):
             await it.settle()
         assert it.conntrack.dumps == []
         await asyncio.sleep(LONGEST_UNBOUND_S + 1)
-        assert len(it.conntrack.dumps) == 1
+        assert it.conntrack.dumps.count((REGISTERED, REGISTERED)) == 1
         assert it.conntrack.mark_of(mine) == REGISTERED
         await asyncio.sleep(600)
         assert it.conntrack.mark_of(mine) == 0
@@ -550,3 +592,173 @@ def test_after_a_search_it_rests_and_late_admissions_do_not_wait_for_that(time):
         assert it.conntrack.mark_of(early) == 0
 
     sweep(time, scenario)
+
+
+# -- marks from elsewhere ------------------------------------------------------------------------------------------
+
+
+def test_a_judged_mark_that_nobody_here_gave_is_found_by_the_scan(time):
+    """conntrackd brought it in an update, or another program's rule set it: nothing was registered meanwhile."""
+
+    async def scenario(it: Sweeping) -> None:
+        mine, stranger = flow("39.32.0.1"), flow("39.40.0.1")
+        it.registered.add(mine.source)
+        it.conntrack.put(mine, JUDGED | OTHERS)
+        it.conntrack.put(stranger, JUDGED)
+        await asyncio.sleep(SCAN_EVERY_S + 1)
+        assert it.conntrack.mark_of(mine) == OTHERS
+        assert it.conntrack.mark_of(stranger) == JUDGED
+        assert (it.sweeper.not_believed, it.sweeper.rejudged) == (1, 0)
+
+    sweep(time, scenario)
+
+
+def test_a_connection_put_in_judged_is_cleared_at_once(time):
+    async def scenario(it: Sweeping) -> None:
+        mine, stranger, older = flow("39.32.0.1"), flow("39.40.0.1"), flow("39.32.0.2")
+        it.registered.update((mine.source, older.source))
+        for each, mark in ((mine, JUDGED), (stranger, JUDGED), (older, LAYOUT.judged(EPOCH + 1))):
+            it.sweeper.note_carried(it.conntrack.put(each, mark))
+        await asyncio.sleep(0.01)
+        assert [it.conntrack.mark_of(each) for each in (mine, stranger)] == [0, JUDGED]
+        assert it.conntrack.mark_of(older) == LAYOUT.judged(EPOCH + 1)  # to the rules it says nothing
+        assert (it.sweeper.not_believed, it.sweeper.carried) == (1, 3)
+        assert it.conntrack.dumps == []
+
+    sweep(time, scenario)
+
+
+def test_a_scan_leaves_what_was_registered_meanwhile_to_the_kernel(time):
+    async def scenario(it: Sweeping) -> None:
+        mine = flow("39.32.0.1")
+        it.conntrack.put(mine, JUDGED)
+        it.conntrack.before_dump = lambda: it.register(mine)
+        await asyncio.sleep(SCAN_EVERY_S + 1)
+        assert it.conntrack.mark_of(mine) == JUDGED
+        it.conntrack.before_dump = lambda: None
+        await it.settle()
+        await asyncio.sleep(0.01)
+        assert it.conntrack.mark_of(mine) == 0
+        assert (it.sweeper.not_believed, it.sweeper.rejudged) == (0, 1)
+
+    sweep(time, scenario)
+
+
+def test_a_registration_that_the_kernel_cannot_be_told_of_clears_nothing(time):
+    async def scenario(it: Sweeping) -> None:
+        mine = flow("39.32.0.1")
+        it.conntrack.put(mine, JUDGED)
+        it.registered.add(mine.source)
+        it.programmed = lambda *_: ()
+        it.sweeper.note_carried(it.conntrack.put(mine, JUDGED))
+        await asyncio.sleep(3 * SCAN_EVERY_S)
+        assert it.conntrack.mark_of(mine) == JUDGED
+        assert it.sweeper.not_believed == 0
+
+    sweep(time, scenario)
+
+
+def test_a_long_scan_is_followed_by_a_long_rest(time):
+    async def scenario(it: Sweeping) -> None:
+        it.conntrack.patience_s = 5.0  # two dumps a scan
+        await asyncio.sleep(SCAN_EVERY_S + 10 + SCAN_REST * 10 - 5)
+        assert it.sweeper.scans == 1
+        await asyncio.sleep(30)
+        assert it.sweeper.scans == 2
+
+    sweep(time, scenario)
+
+
+# -- came registered, and nothing explains it ----------------------------------------------------------------------
+
+DAY_S = 86_400.0
+
+
+def registered_from_elsewhere(it: Sweeping, *flows: Flow) -> None:
+    it.sweeper.grace.longest_s = DAY_S
+    for each in flows:
+        it.conntrack.put(each, REGISTERED | OTHERS)
+
+
+def test_a_flow_that_came_registered_is_left_alone_until_accounting_names_its_address(time):
+    async def scenario(it: Sweeping) -> None:
+        named, unnamed = flow("39.42.0.1"), flow("39.42.0.2")
+        registered_from_elsewhere(it, named, unnamed)
+        it.sweeper.note_removed()
+        it.sweeper.look()
+        await asyncio.sleep(3600)
+        assert it.conntrack.mark_of(named) == REGISTERED | OTHERS
+        assert (it.sweeper.unexplained, it.sweeper.grace.waiting) == (2, 2)
+        it.sweeper.grace.hear([parse_prefix("39.42.0.1/32")])
+        await asyncio.sleep(3 * SCAN_EVERY_S)
+        assert it.conntrack.mark_of(named) == OTHERS
+        assert it.conntrack.mark_of(unnamed) == REGISTERED | OTHERS
+        assert it.sweeper.grace.waiting == 1
+        await asyncio.sleep(DAY_S)
+        assert it.conntrack.mark_of(unnamed) == OTHERS
+        assert it.sweeper.grace.waiting == 0
+
+    sweep(time, scenario, drain_s=0)
+
+
+def test_a_binding_that_comes_explains_it(time):
+    async def scenario(it: Sweeping) -> None:
+        mine = flow("39.42.0.1")
+        registered_from_elsewhere(it, mine)
+        await asyncio.sleep(2 * SCAN_EVERY_S)
+        assert it.sweeper.grace.waiting == 1
+        it.registered.add(mine.source)
+        it.sweeper.grace.hear([parse_prefix("39.42.0.1/32")])
+        await asyncio.sleep(2 * SCAN_EVERY_S)
+        assert it.conntrack.mark_of(mine) == REGISTERED | OTHERS
+        assert (it.sweeper.unexplained, it.sweeper.grace.waiting) == (0, 0)
+        # From now on it is known here, and drains as any other.
+        it.withdraw(mine)
+        it.sweeper.look()
+        await asyncio.sleep(1)
+        assert it.conntrack.mark_of(mine) == OTHERS
+
+    sweep(time, scenario, drain_s=0)
+
+
+def test_what_was_known_here_drains_although_subscribers_are_configured(time):
+    async def scenario(it: Sweeping) -> None:
+        mine = flow("39.42.0.1")
+        registered_from_elsewhere(it, mine)
+        it.registered.add(mine.source)
+        it.sweeper.note_removed()
+        it.sweeper.look()
+        await asyncio.sleep(1)
+        it.withdraw(mine)
+        it.sweeper.look()
+        await asyncio.sleep(59)
+        assert it.conntrack.mark_of(mine) == REGISTERED | OTHERS
+        await asyncio.sleep(40)
+        assert it.conntrack.mark_of(mine) == OTHERS
+
+    sweep(time, scenario, drain_s=60)
+
+
+def test_what_the_kernel_let_pass_a_moment_too_late_drains(time):
+    """Its element went while its first packet passed: nobody brought its mark from elsewhere."""
+
+    async def scenario(it: Sweeping) -> None:
+        mine = flow("39.42.0.1")
+        registered_from_elsewhere(it, mine)
+        it.sweeper.note_ended_early(it.conntrack.put(mine, REGISTERED))
+        await asyncio.sleep(1)
+        assert it.conntrack.mark_of(mine) == 0
+
+    sweep(time, scenario, drain_s=0)
+
+
+def test_without_subscribers_nothing_waits(time):
+    async def scenario(it: Sweeping) -> None:
+        mine = flow("39.42.0.1")
+        it.conntrack.put(mine, REGISTERED)
+        it.sweeper.note_removed()
+        it.sweeper.look()
+        await asyncio.sleep(0.01)
+        assert it.conntrack.mark_of(mine) == 0
+
+    sweep(time, scenario, drain_s=0)

@@ -52,6 +52,8 @@ daemon         gatewayd 0.1.0, started 3d 3h ago, now 2024-11-04T03:00:00Z
 STATUS_IN_TROUBLE = """\
 NOT READY: 12 registered elements are not in the kernel; source lab was never read
 mode           reject
+WARNING        a rule of another program (inet a c handle 3) sets the ct mark
+               connection tracking is 90% full
 registrations  30,988 effective of 31,022: bank 31,000, embassy 22
                NOT PROGRAMMED: 1 registration
                  PK-9: would need 5000 elements, 4096 are allowed
@@ -64,12 +66,15 @@ source         mirror: FAILING, 0 registrations, last read never
 kernel         NOT IN KERNEL: 12 registered elements
                table gatewayd: 61,000 elements in 14 sets, 12 not in kernel, 1 surplus, 12 pending
                last commit 40s ago, verified never, 144 transactions, 2 failures, 1 repair
+               connection tracking: 900 of 1,000 entries (90%), 7 packets dropped for want of room
                3 elements beyond the last good, until every source answers
                last error: commit: Device or resource busy
 flows          not counted yet
 packets        not counted yet
 watch          0 flows tracked, 0 packet events, 0 connection events, 5 late admissions
                events: 20 lost, 1 malformed, 3 evicted, 1 resyncs
+marks          flows: 5 draining, 6 registered by their mark alone, 4 waiting for accounting, 2 not believed
+               writes our bits: inet a c handle 3
 unregistered   192.0.2.0/24: 55 flows, udp/51820 (54), esp (1)
                2001:db8:99::/48: 1 flow, no service
 daemon         gatewayd 0.1.0, started 3d 3h ago, now 2024-11-04T03:00:00Z

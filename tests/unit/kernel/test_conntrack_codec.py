@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
@@ -173,6 +174,53 @@ def protocol(number: int, *ports: bytes) -> bytes:
     return nest(codec.CTA_TUPLE_PROTO, attribute(1, bytes([number])), *ports)
 
 
+def translated(source: bytes, port: int) -> bytes:
+    """A UDP connection from LOOPBACK4 to LOOPBACK4B, answered by `source` and `port`."""
+    ports = be16(2, 40001), be16(3, 7)
+    answer = nest(codec.CTA_TUPLE_IP, attribute(1, source), attribute(2, bytes([10, 0, 0, 1])))
+    reply = nest(codec.CTA_TUPLE_REPLY, answer, protocol(17, be16(2, port), be16(3, 61000)))
+    return message(codec.CT_NEW, 0, 0, 2, 0, tuple_of(ends4(), protocol(17, *ports)), reply)
+
+
+def test_a_flow_is_as_the_rules_see_it_behind_dnat_and_before_snat() -> None:
+    octets = translated(bytes([9, 9, 9, 9]), 51820)
+    walked = decode_one(octets)
+    assert walked.flow == Flow(17, LOOPBACK4, bytes([9, 9, 9, 9]), 40001, 51820)
+    assert decode_one(octets) == walked
+    other = decode_one(translated(bytes([8, 8, 8, 8]), 500))
+    assert other.flow == Flow(17, LOOPBACK4, bytes([8, 8, 8, 8]), 40001, 500)
+    assert walked.tuple_bytes == other.tuple_bytes
+    assert len(codec._layouts) == 1
+
+
+def test_a_reply_tuple_of_another_family_is_malformed() -> None:
+    octets = message(
+        codec.CT_NEW, 0, 0, 2, 0, tuple_of(ends4(), protocol(17)),
+        nest(codec.CTA_TUPLE_REPLY, nest(codec.CTA_TUPLE_IP, attribute(3, LOOPBACK6))),
+    )  # fmt: skip
+    assert codec.decode_connections(octets).malformed == 1
+
+
+def test_an_event_says_which_program_caused_it_and_a_list_does_not() -> None:
+    octets = bytearray(CAPTURES["udp4 new"])
+    assert decode_one(bytes(octets)).sender_port == 0
+    octets[12:16] = (4711).to_bytes(4, sys.byteorder)
+    assert [decode_one(bytes(octets)).sender_port for _ in range(2)] == [4711, 4711]
+    octets[6:8] = (2).to_bytes(2, "little")
+    assert decode_one(bytes(octets)).sender_port == 0
+
+
+@pytest.mark.parametrize("address", [LOOPBACK4, LOOPBACK6])
+def test_a_dump_can_ask_for_who_answers(address: bytes) -> None:
+    decoded = nfct_msg(codec.encode_dump(5, 0, 0, answered_by=address))
+    decoded.decode()
+    version = "V4" if len(address) == 4 else "V6"
+    assert decoded.get_nested("CTA_TUPLE_REPLY", "CTA_TUPLE_IP").get_attr(f"CTA_IP_{version}_SRC") == str(
+        ip_address(address)
+    )
+    assert decoded.get_attr("CTA_TUPLE_ORIG") is None
+
+
 MALFORMED = {
     "no attributes": b"",
     "no tuple": be32(codec.CTA_MARK, 1),
@@ -236,7 +284,8 @@ def test_on_mutated_bytes_the_fast_reading_and_the_walk_agree(name: str, changes
     kind = fast.events[0].kind if fast.events else "new"
     image = bytes(octets)
     try:
-        walked = [codec.read_places(kind, image, codec.locate(image))]
+        port = int.from_bytes(image[12:16], sys.byteorder)
+        walked = [codec.read_places(kind, image, codec.locate(image), port if kind != "listed" else 0)]
     except EventMalformed:
         walked = []
     assert fast.events == walked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 
 import pytest
 
@@ -27,6 +28,12 @@ def passes(packed: bytes, octets: bytes) -> bool:
                 accumulator = k
             case 0x01:
                 index = k
+            case 0x20 if k == 12:
+                accumulator = int.from_bytes(octets[12:16], "big")
+            case 0x28:
+                accumulator = int.from_bytes(octets[k : k + 2], "big")
+            case 0x87:
+                accumulator = index
             case 0x20:
                 assert k == 0xFFFFF00C
                 found = (
@@ -70,6 +77,16 @@ def test_the_mark_is_found_wherever_it_stands(name: str) -> None:
     octets = bytes.fromhex(CONNECTIONS[name])
     assert passes(pack_filter(mark_filter(0xA1000000, MASK)), octets)
     assert not passes(pack_filter(mark_filter(0x21000000, MASK)), octets)
+
+
+@pytest.mark.parametrize("name", [name for name in CONNECTIONS if "plain" not in name])
+@pytest.mark.parametrize("port", [0, 4711])
+@pytest.mark.parametrize("carried", [0, MASK, 0x10000000])
+def test_of_what_a_program_made_all_with_bits_of_ours_pass(name: str, port: int, carried: int) -> None:
+    octets = bytearray(bytes.fromhex(CONNECTIONS[name]))
+    octets[12:16] = port.to_bytes(4, sys.byteorder)
+    expected = bool(port) and carried == MASK and "destroy" not in name
+    assert passes(pack_filter(mark_filter(0x40000000, 0x40000000, carried)), bytes(octets)) is expected
 
 
 @pytest.mark.parametrize(("value", "mask"), [(1, MASK), (0, -1), (0, 1 << 32)])
