@@ -260,7 +260,7 @@ def test_flows_known_as_registered_are_accepted_before_anything_else_and_the_rul
 
 def test_the_epoch_is_in_the_mark_of_what_was_judged_and_other_bits_are_kept() -> None:
     chains = chains_of(replace(REJECT, mark_layout=MarkLayout(0x000FF000)), epoch=3)
-    assert chains["forward"][2] == "ct mark & 0x0007f000 == 0x00003000 goto judged"
+    assert chains["forward"][3] == "ct mark & 0x0007f000 == 0x00003000 goto judged"
     assert "ct mark set ct mark & 0xfff00fff | 0x00003000" in chains["judge_packet"]
     assert "ct mark set ct mark & 0xfff00fff | 0x00080000" in chains["registered"]
 
@@ -323,7 +323,7 @@ def test_a_server_inside_has_a_system_port_that_is_no_service_in_scope(words: st
 
 def test_what_was_judged_before_is_looked_up_again_before_it_is_refused() -> None:
     chains = chains_of(REJECT)
-    assert chains["forward"][2].endswith("goto judged")
+    assert chains["forward"][3].endswith("goto judged")
     assert chains["judged"] == ["counter name unregistered_packets", "jump look_up", "goto refuse"]
     assert chains["unregistered"] == ["counter name unregistered_packets", "goto refuse"]
     limit = chains_of(replace(OBSERVE, mode="limit"))
