@@ -23,7 +23,8 @@ from gatewayd.model.service import PROTOCOLS_WITH_PORTS, TCP
 
 Outcome = Literal["passed", "rejected", "lost"]
 
-DEFAULT_DEADLINE_S = 1.0
+DEFAULT_DEADLINE_S = 10.0
+"""A machine may be busy with something else."""
 _PACKETS_AT_ONCE = 256
 EPHEMERAL_PORT = 40000
 """Source port of `flow_of` where none is asked for."""

@@ -115,7 +115,7 @@ def test_a_tcp_reset_is_rejected(lab):
 def test_a_silent_drop_is_lost_and_touches_no_other_flow(lab):
     load_rules(lab, "udp dport 500 drop", "tcp dport 443 drop", "meta l4proto esp drop")
     flows = flows_of("udp/500", "udp/51820", "tcp/443", "tcp/1723", "esp", "gre")
-    assert probe(lab, flows) == ["lost", "passed"] * 6
+    assert probe(lab, flows, deadline_s=5.0) == ["lost", "passed"] * 6
 
 
 def test_an_answer_that_is_dropped_makes_the_answered_probe_lost(lab):

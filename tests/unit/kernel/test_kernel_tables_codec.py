@@ -461,6 +461,36 @@ def test_counters_and_generations_that_say_nothing_are_zero() -> None:
     assert codec.decode_counter(b"", 0, 0) == ("", CounterReading(0, 0))
     assert codec.decode_generation(b"", 0, 0) == 0
     assert codec.decode_chain_name(b"", 0, 0) == ""
+    assert codec.decode_rule_chain(b"", 0, 0) == ""
+
+
+def test_a_rule_is_a_line_of_its_chain() -> None:
+    """As the kernel lists them; what is declared beside them is none."""
+    text = """table inet gatewayd {
+\tcounter hits {
+\t}
+\tset limited4 {
+\t\ttypeof ct original ip saddr
+\t\tsize 65536
+\t}
+
+\tchain forward {
+\t\ttype filter hook forward priority -10; policy accept;
+\t\tip saddr @c4_32 counter name hits accept
+\t\tth dport { 500, 4500 } accept
+\t}
+
+\tchain extra {
+\t}
+
+\tchain last {
+\t\taccept
+\t}
+}
+flush set inet gatewayd limited4
+"""
+    assert codec.count_rules(text) == {"forward": 2, "last": 1}
+    assert [codec.decode_rule_chain(*message) for message in messages_of("rules")] == ["forward", "forward"]
 
 
 # -- the fingerprint ---------------------------------------------------------------------------------------
@@ -564,6 +594,7 @@ DECODERS: list[Callable[[bytes, int, int], object]] = [
     codec.decode_set,
     codec.decode_chain_name,
     codec.decode_table_name,
+    codec.decode_rule_chain,
     codec.decode_rule_comment,
     codec.decode_counter,
     codec.decode_generation,
