@@ -13,7 +13,7 @@ from itertools import islice
 from math import inf
 from typing import TypeVar
 
-from gatewayd.allowlist import Allowlist
+from gatewayd.allowlist import Allowlist, in_scope
 from gatewayd.effective import Effective
 from gatewayd.errors import SerialNotHeld, SourceFailed
 from gatewayd.kernel.conntrack import Conntrack
@@ -115,6 +115,7 @@ class Owner:
             drain_s=settings.policy.drain_s,
             flow_table=self.attribution,
             programmed=self._matching_programmed,
+            in_scope=self._is_in_scope,
         )
         self.effective = Effective(
             self.allowlist, reconciler, self.sweeper, prepares=settings.subscribers is not None
@@ -556,6 +557,14 @@ class Owner:
         if self._unprogrammed[0] != second:
             self._unprogrammed = second, desired.unprogrammed()
         return tuple(each for each in registrations if each.id not in self._unprogrammed[1])
+
+    def _is_in_scope(self, flow: Flow) -> bool:
+        """By the port of either end: the far end may have spoken first."""
+        policy = self.reconciler.policy_in_force
+        if policy is None or in_scope(policy.scope, flow):
+            return True
+        back = Flow(flow.protocol, flow.destination, flow.source, flow.destination_port, flow.source_port)
+        return in_scope(policy.scope, back)
 
     def on_lost(self, source: str) -> None:
         """Events were lost: what there is now comes from a listing."""

@@ -88,7 +88,7 @@ class Surroundings:
         except KernelError as error:
             self._said.warning("neighbours.failed", error=str(error))
             return
-        self._generation = generation
+        self._generation = generation  # of before the list: what was committed since is looked at next time
         if found != self.neighbours:
             self.neighbours = found
             if not found:

@@ -52,8 +52,8 @@ MOST_LATE = 10_000
 SCAN_EVERY_S = 30.0
 """How often all marks are held against the registry, though nothing was registered or withdrawn."""
 SCAN_REST = 50
-"""After such a scan so many times as long as it took passes before the next: 2 % of one core at most. A million
-judged flows take 10 s, and are gone through every 8 minutes then."""
+"""After such a scan so many times as long as it took passes before the next: 2 % of one core at most. 100,000
+judged flows take 0.6 s (0.45 s of processor time, 6.18)."""
 
 Matching = Callable[[Flow, float], Sequence[Registration]]
 
@@ -83,14 +83,17 @@ class Sweeper:
         drain_s: float,
         flow_table: FlowTable,
         programmed: Matching | None = None,
+        in_scope: Callable[[Flow], bool] = lambda _: True,
     ) -> None:
         """`programmed`: as `matching`, without registrations that the kernel cannot be told of: a mark judged for
-        want of those would be judged again, for ever."""
+        want of those would be judged again, for ever. `in_scope`: of the policy in force; what is out of it nobody
+        here has judged."""
         self._conntrack = conntrack
         self.layout = layout
         self._matching = matching
         self._clock = clock
         self._programmed = programmed or matching
+        self._in_scope = in_scope
         self._flow_table = flow_table
         self.grace = Grace()
         self._foreign: list[ConnectionKey] = []
@@ -165,7 +168,7 @@ class Sweeper:
         """Another program put in this connection, and its mark has bits of ours."""
         self.carried += 1
         is_judged = event.mark & self.layout.mask == self.layout.judged(self.epoch)
-        if is_judged and self.epoch and self._programmed(event.flow, self._clock()):
+        if is_judged and self.epoch and self._is_misjudged(event.flow):
             if len(self._foreign) < MOST_LATE:
                 self._foreign.append(event.key)
             self._wake.set()
@@ -301,14 +304,18 @@ class Sweeper:
             self._disbelieve(await self._conntrack.change_marks(foreign, 0, self.layout.mask))
 
     async def _scan_judged(self) -> None:
-        """Judged marks of registered flows, though nothing was registered since they were last gone through."""
+        """Judged marks of flows that are registered or out of scope, though nothing was registered since the last
+        time."""
         found: list[ConnectionKey] = []
         async for event in self._judged():
-            if self._programmed(event.flow, self._clock()):
+            if self._is_misjudged(event.flow):
                 found.append(event.key)
         # What was registered meanwhile is not in the kernel yet: its flows are judged rightly until it is.
         if found and not (self._added or self._bound or self._late):
             self._disbelieve(await self._conntrack.change_marks(found, 0, self.layout.mask))
+
+    def _is_misjudged(self, flow: Flow) -> bool:
+        return bool(self._programmed(flow, self._clock())) or not self._in_scope(flow)
 
     def _disbelieve(self, count: int) -> None:
         if count:

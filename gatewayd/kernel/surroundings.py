@@ -6,6 +6,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from gatewayd.errors import DumpInterrupted
 from gatewayd.kernel import attributes as nl
 from gatewayd.kernel import neighbours_codec as codec
 from gatewayd.kernel import tables_codec
@@ -13,6 +14,7 @@ from gatewayd.kernel.netlink import NetlinkChannel
 from gatewayd.model.neighbour import ConntrackSize, Neighbour
 
 MOST_NEIGHBOURS = 1000
+ATTEMPTS = 3
 _SETTINGS = Path("/proc/sys/net/netfilter")
 _STATISTICS = Path("/proc/thread-self/net/stat/nf_conntrack")
 
@@ -46,14 +48,24 @@ class RuleReader:
 
     async def neighbours(self) -> tuple[Neighbour, ...]:
         """Other tables' rules that use our bits, at most MOST_NEIGHBOURS; elements of sets are not listed. Raises
-        KernelError; DumpInterrupted when the rules changed meanwhile."""
-        found: dict[Neighbour, None] = {}
+        KernelError.
+
+        Every commit in any table interrupts a list, our own elements too. A list interrupted again and again
+        is taken as it is: what was committed meanwhile has changed the generation, so there will be another.
+        """
+        for _ in range(ATTEMPTS):
+            found: dict[Neighbour, None] = {}
+            with suppress(DumpInterrupted):
+                await self._list(found)
+                break
+        return tuple(found)
+
+    async def _list(self, found: dict[Neighbour, None]) -> None:
         sequence = self._channel.take_sequences(1)
         async for datagram in self._channel.dump(codec.encode_dump(sequence), sequence, "list rules of all tables"):
             for each in codec.neighbours_in(datagram, self._mask, self._table):
                 if len(found) < MOST_NEIGHBOURS:
                     found[each] = None
-        return tuple(found)
 
 
 def read_conntrack_size() -> ConntrackSize | None:

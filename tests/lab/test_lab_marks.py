@@ -71,7 +71,7 @@ def test_an_update_of_a_mark_is_found_by_the_scan(daemon: LabDaemon) -> None:
     """No event of ours tells of it."""
     lab = run(daemon, "mark")
     mine = wireguard()
-    assert probe(lab, [mine]) == ["passed"]
+    carry(lab.gateway, mine, LAYOUT.registered)  # it lives for longer than a flow of one packet
     judged = LAYOUT.judged(daemon.status()["epoch"])
     change_mark(lab.gateway, mine, judged)
     assert holds(lambda: mark_of(lab, mine) == 0, deadline_s=90)
@@ -151,6 +151,25 @@ def test_a_live_tunnel_that_came_registered_is_not_cut_before_the_nas_was_heard(
     # And what is known here drains as ever: at once.
     nas.stop("s1", NUMBER, HOME)
     assert holds(lambda: mark_of(lab, mine) == 0, deadline_s=90)
+
+
+def test_a_lost_journal_cuts_no_live_tunnel(daemon: LabDaemon, nas: Nas) -> None:
+    """After a restart the mark is all that is left of a binding, until the NAS tells of the session again."""
+    lab = run_with_subscribers(daemon)
+    nas.start("s1", NUMBER, HOME)
+    live = wireguard(HOME)
+    assert holds(lambda: probe(lab, [live], answered=True) == ["passed"])
+    daemon.end()
+    for each in daemon.directory.glob("sessions.sqlite*"):
+        each.unlink()
+    daemon.start()
+    daemon.wait_ready()
+    daemon.wait(lambda: marks(daemon)["waiting"] == 1, "one flow that waits")
+    assert probe(lab, [live], answered=True) == ["passed"]
+    assert mark_of(lab, live) == LAYOUT.registered
+    nas.interim("s1", NUMBER, HOME)
+    assert holds(lambda: marks(daemon)["waiting"] == 0, deadline_s=90)
+    assert mark_of(lab, live) == LAYOUT.registered
 
 
 def test_without_subscribers_nothing_waits(daemon: LabDaemon) -> None:

@@ -31,6 +31,7 @@ class Sweeping:
         self.conntrack = FakeConntrack()
         self.registered: set[bytes] = set()
         self.attribution = Attribution()
+        self.in_scope: Callable[[Flow], bool] = lambda _: True
         self.programmed: Callable[[Flow, float], tuple[Registration, ...]] = self._matching
         self.asked: list[Flow] = []
         self.sweeper = Sweeper(
@@ -41,6 +42,7 @@ class Sweeping:
             drain_s=drain_s,
             flow_table=self.attribution,
             programmed=lambda asked, now: self.programmed(asked, now),
+            in_scope=lambda asked: self.in_scope(asked),
         )
 
     def _matching(self, asked: Flow, _: float) -> tuple[Registration, ...]:
@@ -624,6 +626,23 @@ def test_a_connection_put_in_judged_is_cleared_at_once(time):
         assert it.conntrack.mark_of(older) == LAYOUT.judged(EPOCH + 1)  # to the rules it says nothing
         assert (it.sweeper.not_believed, it.sweeper.carried) == (1, 3)
         assert it.conntrack.dumps == []
+
+    sweep(time, scenario)
+
+
+@pytest.mark.parametrize("is_event", [True, False])
+def test_a_judged_mark_of_what_is_out_of_scope_is_not_believed(time, is_event):
+    """The other gateway has another scope: nobody here has judged it, and nobody here may refuse it."""
+
+    async def scenario(it: Sweeping) -> None:
+        theirs = flow("39.40.0.1")
+        it.in_scope = lambda _: False
+        event = it.conntrack.put(theirs, JUDGED | OTHERS)
+        if is_event:
+            it.sweeper.note_carried(event)
+        await asyncio.sleep(1 if is_event else SCAN_EVERY_S + 1)
+        assert it.conntrack.mark_of(theirs) == OTHERS
+        assert it.sweeper.not_believed == 1
 
     sweep(time, scenario)
 
