@@ -1,0 +1,64 @@
+"""What the guard remembers of the last day: what went, and how few there were (DESIGN §6).
+
+A share is taken of the fewest that were in force in the last WINDOW_S: what was added since does not make a
+removal small. Both are kept by the hour and by category; WHOLE stands for all of them together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final
+
+WINDOW_S: Final = 86400.0
+BUCKET_S: Final = 3600.0
+WHOLE: Final = ""
+"""No category has this name."""
+
+ByHour = Mapping[int, Mapping[str, int]]
+
+
+class DayMemory:
+    """`removed`: removals let through, by hour (Unix seconds / BUCKET_S) and category. `fewest`: the smallest number
+    in force of each category in an hour in which it changed. Costs what changes; there are at most 25 hours."""
+
+    def __init__(self, removed: ByHour | None = None, fewest: ByHour | None = None) -> None:
+        self.removed = {hour: Counter(counts) for hour, counts in (removed or {}).items()}
+        self.fewest = {hour: dict(counts) for hour, counts in (fewest or {}).items()}
+
+    def expire(self, now: float) -> None:
+        """Also what lies ahead, after the wall clock was set back: it would never run out."""
+        first, hour = (now - WINDOW_S) // BUCKET_S, now // BUCKET_S
+        self.removed = {at: counts for at, counts in self.removed.items() if first < at <= hour}
+        self.fewest = {at: counts for at, counts in self.fewest.items() if first < at <= hour}
+
+    def note_removed(self, counts: Mapping[str, int], now: float) -> None:
+        """Removals were let through; by category alone."""
+        if counts:
+            self.removed.setdefault(int(now // BUCKET_S), Counter()).update(counts)
+
+    def note_size(self, name: str, before: int, after: int, now: float) -> None:
+        """How many are in force of a category, before and after a change."""
+        fewest = self.fewest.setdefault(int(now // BUCKET_S), {})
+        fewest[name] = min(before, after, fewest.get(name, before))
+
+    def count_at_once(self, added: Mapping[str, int]) -> None:
+        """These were added, and do not have to wait for a day until they count."""
+        for fewest in self.fewest.values():
+            for name in fewest:
+                fewest[name] += added.get(name, 0)
+
+    def forget(self) -> None:
+        """An operator has looked at it: the day begins now."""
+        self.removed, self.fewest = {}, {}
+
+    def removed_by_category(self) -> Counter[str]:
+        """In all of the window."""
+        summed: Counter[str] = Counter()
+        for counts in self.removed.values():
+            summed.update(counts)
+        return summed
+
+    def fewest_of(self, name: str, size: int) -> int:
+        """The fewest of a category in the window; `size`: how many there are now."""
+        return min([size, *(counts.get(name, size) for counts in self.fewest.values())])
