@@ -55,8 +55,8 @@ REMAINDER_EVERY_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Removals that wait for `accept`. `serial`: under which. `by_cause`: how many of what each source, or something
-    else, brought about; registrations, or elements of the kernel. `reason`: in words."""
+    """Removals that wait for `accept`. `serial`: under which. `by_cause`: how many, by what brought them about;
+    registrations, or elements of the kernel. `reason`: in words."""
 
     serial: int
     since_s: float
@@ -116,6 +116,8 @@ class Owner:
         self.attribution = Attribution()
         self.aggregate = UnregisteredAggregate(settings.watch.unregistered)
         self.sources = {each.name: SourceFacts(each.url) for each in settings.registry.sources}
+        self.loaded = False
+        """The registry in force is in the allowlist, all of it."""
         self.late_admissions = 0
         self.resyncs = 0
         self.sweeper = Sweeper(
@@ -132,7 +134,7 @@ class Owner:
         )
         self.on_known: Callable[[], None] = lambda: None
         """Told once every source has spoken in this run, and what it said is applied."""
-        self._is_known = self._has_policy = False
+        self._is_known = False
         self._clock = clock
         self.restored: dict[str, Restored] = {}
         self.override_faults: tuple[str, ...] = ()
@@ -158,11 +160,6 @@ class Owner:
         self._said_late = RateLimited(log, interval_s=10.0, clock=clock)
 
     # -- registry ------------------------------------------------------------------------------------------
-
-    @property
-    def loaded(self) -> bool:
-        """Whether there is a registry in force."""
-        return self._registry.is_loaded
 
     @property
     def merged(self) -> Merged:
@@ -258,8 +255,8 @@ class Owner:
             self._say_held(
                 held.serial, len(held.versions), ",".join(sorted(set(held.causes.values()))), held.decision
             )
-        if not self._has_policy:
-            self._has_policy = True
+        if not self.loaded:
+            self.loaded = True
             self.sweeper.note_added()
             self.sweeper.note_removed()
             self.reconciler.want_policy(self.policy(self._clock()))
@@ -464,14 +461,14 @@ class Owner:
             await self._judge_remainder(now)
 
     async def _know(self) -> None:
-        """Whether every source has spoken in this run, and what it said is applied. The caller holds `_applying`."""
+        """Whether every source has spoken in this run, and it is applied. The caller holds `_applying`."""
         if not self._is_known and self._answered >= self.sources.keys() and not self._registry.unread():
             self._is_known = True
             self.on_known()
             self._retime.set()
 
     async def _judge_remainder(self, now: float) -> None:
-        """What a start found in the kernel and nobody registers goes, unless that is more than the guard lets go."""
+        """What a start found in the kernel and nobody registers goes, unless it is more than the guard lets go."""
         self._spares = self._is_remainder_old = False
         self._remainder_at = now
         closed = self.effective.closed(now)

@@ -69,8 +69,8 @@ class SourceFacts:
 
 
 async def record_of(store: LastGood, restored: Mapping[str, Restored]) -> GuardRecord:
-    """What the guard knew when the last run ended; what an earlier version of gatewayd held of each source, where there
-    is nothing of ours. A file that is damaged is said, and costs what it had."""
+    """What the guard knew when the last run ended; where there is nothing, what an earlier version of gatewayd held
+    of each source. A file that is damaged is said, and costs what it had."""
     content = await store.guard_file.load()
     try:
         record = decode_record(content)

@@ -19,8 +19,8 @@ ByHour = Mapping[int, Mapping[str, int]]
 
 
 class DayMemory:
-    """`removed`: removals let through, by hour (Unix seconds / BUCKET_S) and category. `fewest`: the smallest number
-    in force of each category in an hour in which it changed. Costs what changes; there are at most 25 hours."""
+    """`removed`: removals let through, by hour (Unix seconds / BUCKET_S) and category. `fewest`: the smallest
+    number in force of each category in an hour in which it changed. Costs what changes; 25 hours at most."""
 
     def __init__(self, removed: ByHour | None = None, fewest: ByHour | None = None) -> None:
         self.removed = {hour: Counter(counts) for hour, counts in (removed or {}).items()}

@@ -16,8 +16,9 @@ and when the rest is within the limits it applies. What an operator names by its
 is not held. A held registration whose window closes is held no longer.
 
 A share is of the fewest in force in a day (`day_memory`), and removals of a day may not sum up to more than
-WINDOW_FACTOR times a limit, nor to more than half, unless `max_removed` says so: a registry that loses 4 % a minute is
-noticed too. What an operator accepted does not count. A window that closes on time is no removal and never comes here.
+WINDOW_FACTOR times a limit, nor to more than half, unless `max_removed` says so: a registry that loses 4 % a
+minute is noticed too. What an operator accepted does not count. A window that closes on time is no removal and
+never comes here.
 """
 
 from __future__ import annotations
@@ -90,8 +91,8 @@ class Guarded:
 @dataclass(frozen=True, slots=True)
 class HeldRemovals:
     """What is held. `serial`: the number under which it is accepted, that of the reading that last added to it.
-    `versions`: by id of the registry, the registrations kept in force, oldest first. `causes`: what took each id away:
-    the name of a source, or another word."""
+    `versions`: by id of the registry, the registrations kept in force, oldest first. `causes`: what took each id
+    away: the name of a source, or another word."""
 
     serial: int
     since_s: float
@@ -259,8 +260,9 @@ class RemovalGuard:
         """`changes` lead from `old` to what is registered now; `serial` and `cause` say what brought them about.
 
         `old` is asked for the ids of `changes` and for those held. `is_asked`: whether an operator has named an id.
-        `counts_at_once`: what is added need not be a day old to count. `looks_at_all`: what is held may be registered
-        by now, though `changes` do not name it. No changes at all are fine, and judge what is held by new settings.
+        `counts_at_once`: what is added need not be a day old to count. `looks_at_all`: what is held may be
+        registered by now, though `changes` do not name it. No changes at all are fine, and judge what is held by new
+        settings.
         """
         protected = frozenset(each.category for each in settings.protected)
         counts, grown = Counter(self._counts), Counter[str]()

@@ -1,9 +1,9 @@
 """What the guard knows, as bytes: NDJSON that survives a restart.
 
-The first line says what was decided, what happened in the last day, and of what the registry in force was made:
-names of sources and local files. So a restart compares what it finds with what was in force, whatever its sources
-are called by then. Each of the other lines is one registration that is held, as the registry wrote it, the versions of
-one id from the oldest on. A line of JSON with the sha256 of all that follows comes before everything.
+The first line is the sha256 of all that follows. The second says what was decided, what happened in the last day,
+and of what the registry in force was made: names of sources and local files. So a restart compares what it finds
+with what was in force, whatever its sources are called by then. Each of the other lines is one registration that is
+held, as the registry wrote it, the versions of one id from the oldest on.
 """
 
 from __future__ import annotations

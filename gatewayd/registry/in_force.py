@@ -1,9 +1,8 @@
-"""The registry in force, as one state: sources merged in order, local pins and filters over them, and what the guard
-holds of what any change would take away (DESIGN §6).
+"""The registry in force as one state: sources in order, pins and filters over them, and what is held (DESIGN §6).
 
-Whatever happens — a reading, a delta, other sources, other local files, an operator's word, a window that closes, a
-start — is one call that gives what is to change of what is in force, judged by one guard. The caller applies it; calls
-are made one after the other, and each generator of slices is run to its end.
+Whatever happens — a reading, a delta, other sources, other local files, an operator's word, a window that closes,
+a start — is one call that gives what is to change of what is in force, judged by one guard. The caller applies it;
+calls are made one after the other, and each generator of slices is run to its end.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ _REST: Final = ""
 
 
 class _Registered:
-    """What is registered under an id: what the sources have, with pins and filters over it. The window of a pin ends
-    with the pin."""
+    """What is registered under an id: what the sources have, with pins and filters over it. The window of a pin
+    ends with the pin."""
 
     __slots__ = ("_find", "_overrides")
 
@@ -138,8 +137,8 @@ class InForce:
         settings: ShrinkGuardSettings,
         now: float,
     ) -> Slices[Guarded | None]:
-        """A source was read; `delta` leads to it from its last reading, None: not known. Only what it names is looked
-        at: one record costs what one record costs."""
+        """A source was read; `delta` leads to it from its last reading, None: not known. Only what it names is
+        looked at: one record costs what one record costs."""
         old = self._readings.reading_of(name)
         if old is None or not self.is_loaded or self.unread():
             self._readings.put(name, registrations)
@@ -170,8 +169,8 @@ class InForce:
     def use_sources_in_slices(
         self, sources: Iterable[str], *, settings: ShrinkGuardSettings, now: float
     ) -> Slices[Guarded | None]:
-        """Other sources, or in another order. Those that stay keep their reading until they are read anew; nothing is
-        withdrawn before all that are new have been read."""
+        """Other sources, or in another order. Those that stay keep their reading until they are read anew; nothing
+        is withdrawn before all that are new have been read."""
         sources = tuple(sources)
         readings = SourceSet(sources)
         for name in sources:
@@ -287,7 +286,7 @@ class InForce:
     def _load_in_slices(
         self, cause: str, serial: int, settings: ShrinkGuardSettings, now: float
     ) -> Slices[Guarded | None]:
-        """Once every source has a reading: all that is in force, judged against what was when the last run ended."""
+        """Once every source has a reading: all that is in force, judged against what the last run left."""
         if self.unread():
             return None
         merged = yield from self._readings.merge_in_slices()

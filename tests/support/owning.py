@@ -60,8 +60,8 @@ def packet_event(seen: Flow) -> PacketEvent:
 
 
 def settings_of(*sources: str, **policy: Any) -> Settings:
-    """Sources by name, in order; the rest are fields of the policy, which rejects and drains for 60 s. The guard holds
-    nothing: see `guarded`."""
+    """Sources by name, in order; the rest are fields of the policy, which rejects and drains for 60 s. The guard
+    holds nothing: see `guarded`."""
     return Settings(
         RegistrySettings(
             tuple(SourceSettings(name, f"file:/nowhere/{name}", allow_unsigned=True) for name in sources),

@@ -21,7 +21,6 @@ from tests.support.manual_clock import Time, until
 from tests.support.owning import Owning, owning, registration, settings_of
 from tests.support.owning import guarded as with_guard
 
-DAY_S = 86400.0
 BANK = registration("BANK", "39.32.0.0/28", category="bank")
 NEW = registration("NEW", "39.60.0.0/28")
 
@@ -200,9 +199,7 @@ def test_what_a_lost_directory_leaves_in_the_kernel_goes_where_it_is_little(time
     time.run(scenario())
 
 
-def test_what_is_held_of_the_kernel_is_held_again_after_the_next_restart_and_ends_when_it_is_registered(
-    time, places
-):
+def test_what_is_held_of_the_kernel_is_held_after_each_restart_until_it_is_registered(time, places):
     async def scenario() -> None:
         there = houses(300)
         async with places.start("national", files=False) as it:
@@ -219,7 +216,7 @@ def test_what_is_held_of_the_kernel_is_held_again_after_the_next_restart_and_end
             await until(lambda: last.owner.holds() != ())
             await last.read("national", NEW, *there)
             await last.settled()
-            await until(lambda: last.owner.holds() == ())
+            await until(lambda: last.owner.holds() == (), 30)
             assert all_pass(last, there)
             assert last.removed_keys() == []
 
@@ -353,19 +350,6 @@ def test_junk_that_came_first_does_not_make_a_removal_small(time, places):
             await again.settled()
             assert all_pass(again, there)
             assert [each.count for each in again.owner.holds()] == [400]
-
-    time.run(scenario())
-
-
-def test_what_has_been_there_for_a_day_counts(time):
-    async def scenario() -> None:
-        async with owning(time.clock, guarded("national")) as it:
-            there, more = houses(400), houses(9000, "more")
-            await it.read("national", *there)
-            await it.read("national", *there, *more)
-            await asyncio.sleep(DAY_S + 7200)
-            await it.read("national", *there, *more[:8700])
-            assert it.owner.holds() == ()
 
     time.run(scenario())
 
@@ -551,16 +535,16 @@ def test_a_crash_between_the_reading_and_what_is_held_of_it_loses_nothing(time, 
         async with places.start("national") as it:
             await it.read("national", *there)
             await it.settled()
-            monkeypatch.setattr(Owner, "_keep_guard", _fails)
-            await it.read("national", NEW)
-        monkeypatch.undo()
+            with monkeypatch.context() as patch:
+                patch.setattr(Owner, "_keep_guard", _fails)
+                await it.read("national", NEW)
         async with places.start("national") as again:
             await again.settled()
             assert all_pass(again, there)
-            monkeypatch.setattr(Owner, "_keep_reading", _fails)
-            await again.read("national", NEW)
+            with monkeypatch.context() as patch:
+                patch.setattr(Owner, "_keep_reading", _fails)
+                await again.read("national", NEW)
             await again.settled()
-        monkeypatch.undo()
         async with places.start("national") as last:
             await last.settled()
             assert all_pass(last, there)
@@ -571,3 +555,53 @@ def test_a_crash_between_the_reading_and_what_is_held_of_it_loses_nothing(time, 
 
 async def _fails(*_: object) -> bool:
     return False
+
+
+# -- a reload while the last good is loaded ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sources", [("registry",), ("desk", "registry"), ("desk", "national"), ("national",), ()])
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13, 21, 34, 55])
+def test_a_reload_at_any_moment_of_the_start_ends_nothing_and_loses_nothing(time, places, sources, turns):
+    async def scenario() -> None:
+        there, other_bank = [BANK, *houses(300)], registration("OTHER-BANK", "39.33.0.0/28", category="bank")
+        async with places.start("national", "desk") as it:
+            await it.read("national", *there)
+            await it.read("desk", other_bank)
+            await it.settled()
+        store = LastGood(places.directory, clock=time.clock, stopwatch=time.clock.stopwatch)
+        settings = guarded("national", "desk")
+        async with owning(time.clock, settings, tables=places.tables, store=store) as again:
+            restoring = asyncio.ensure_future(again.owner.restore())
+            reloading = None
+            for turn in range(200):
+                if turn == turns:
+                    reloading = asyncio.ensure_future(again.owner.use_sources(urls(*sources)))
+                await asyncio.sleep(0)
+            assert reloading is not None
+            await asyncio.gather(restoring, reloading)
+            for name in again.owner.unread_sources():
+                await again.read(name, registration("OTHER", "39.63.0.0/28"))
+            await again.settled()
+            assert tuple(again.owner.sources) == sources
+            assert all_pass(again, [*there, other_bank])
+            assert again.owner.unread_sources() == ()
+
+    time.run(scenario())
+
+
+def test_a_reading_that_comes_while_the_last_good_is_loaded_is_not_overwritten_by_it(time, places):
+    async def scenario() -> None:
+        there = houses(300)
+        async with places.start("national") as it:
+            await it.read("national", *there)
+        store = LastGood(places.directory, clock=time.clock, stopwatch=time.clock.stopwatch)
+        async with owning(time.clock, guarded("national"), tables=places.tables, store=store) as again:
+            restoring = asyncio.ensure_future(again.owner.restore())
+            await asyncio.sleep(0)
+            await again.read("national", NEW, *there)
+            await restoring
+            await again.settled()
+            assert all_pass(again, [NEW, *there])
+
+    time.run(scenario())

@@ -222,7 +222,9 @@ def test_small_removals_sum_up() -> None:
     assert not guard_changes(1000, sizes, [], BANKS_AT_ALL, {"bpo": 1000}).is_held
 
 
-@pytest.mark.parametrize(("total", "limit"), [(0, 0), (1, 0), (2, 1), (3, 1), (7, 3), (199, 99), (200, 100), (201, 100)])
+@pytest.mark.parametrize(
+    ("total", "limit"), [(0, 0), (1, 0), (2, 1), (3, 1), (7, 3), (199, 99), (200, 100), (201, 100)]
+)
 def test_the_floor_never_lets_go_of_more_than_half(total: int, limit: int) -> None:
     settings = ShrinkGuardSettings(protected=())
     sizes = {"bpo": 100_000}
@@ -503,6 +505,58 @@ def test_removals_of_another_day_are_forgotten_and_so_are_those_ahead_of_a_clock
     assert list(source.guard.memory.removed) == [int(source.now // BUCKET_S)]
 
 
+def test_what_came_less_than_a_day_ago_does_not_make_a_removal_small() -> None:
+    source, junk = Guarding(), [registration(f"j{number}", "junk") for number in range(200)]
+    source.read(*OTHERS)
+    source.read(*OTHERS, *junk)
+    assert source.read(*junk).decision == GuardDecision(True, "too_many", 10, 2)
+    source.read(*OTHERS, *junk)
+    assert not source.read(*OTHERS[:8], *junk).decision.is_held
+    source.read(*OTHERS, *junk)
+    source.now += WINDOW_S + BUCKET_S
+    assert not source.read(*OTHERS, *junk[:190]).decision.is_held
+    assert source.read(*OTHERS, *junk[:150]).decision == GuardDecision(True, "too_many", 40, 10)
+
+
+def test_what_came_less_than_a_day_ago_is_known_after_a_restart() -> None:
+    source, junk = Guarding(), [registration(f"j{number}", "junk") for number in range(200)]
+    source.read(*OTHERS)
+    source.read(*OTHERS, *junk)
+    source.guard = decode_record(encode_record(GuardRecord(source.guard))).guard
+    run_slices(source.guard.count_in_slices(source.reading.values()))
+    assert source.read(*junk).decision == GuardDecision(True, "too_many", 10, 2)
+
+
+def test_what_is_held_ends_with_its_window() -> None:
+    source = Guarding()
+    ends = registration("e", "bank", valid_until_s=NOW + 100)
+    source.read(BANK, ends, *OTHERS)
+    source.read(*OTHERS)
+    assert source.guard.next_end() == NOW + 100
+    source.guard = decode_record(encode_record(GuardRecord(source.guard))).guard
+    run_slices(source.guard.count_in_slices(source.reading.values()))
+    assert run_slices(source.guard.end_in_slices(source.reading, NOW + 99)) is None
+    source.apply(run_slices(source.guard.end_in_slices(source.reading, NOW + 100)))
+    assert source.versions().keys() == {"b"}
+    assert source.guard.next_end() == inf
+    assert source.guard.held_by_category() == {"bank": 1}
+
+
+def test_what_an_operator_names_goes_and_is_no_removal() -> None:
+    source = Guarding()
+    source.read(BANK, *OTHERS)
+    source.read(*OTHERS)
+    slices = source.guard.take_in_slices(
+        source.reading, Changes((), ("0",)), 9, cause="local", settings=BANKS_AT_ALL, now=NOW,
+        is_asked=lambda id: id in ("b", "0"), looks_at_all=True,
+    )  # fmt: skip
+    changes = run_slices(slices).changes
+    assert changes is not None
+    assert (changes.upserts, sorted(changes.withdrawals)) == ((), ["0", "b"])
+    assert source.guard.held() is None
+    assert source.guard.memory.removed == {}
+
+
 def test_what_is_held_and_what_went_lately_survive_a_restart() -> None:
     source = Guarding()
     source.read(BANK, *OTHERS)
@@ -525,7 +579,9 @@ def test_a_guard_with_nothing_to_tell_is_no_bytes() -> None:
     source = Guarding()
     source.read(*OTHERS)
     source.read(*OTHERS[1:])
-    assert decode_record(encode_record(GuardRecord(source.guard))).guard.memory.removed == source.guard.memory.removed
+    assert (
+        decode_record(encode_record(GuardRecord(source.guard))).guard.memory.removed == source.guard.memory.removed
+    )
 
 
 def test_a_held_registration_that_is_none_any_more_is_left_out() -> None:
@@ -558,7 +614,8 @@ def test_of_what_the_registry_was_made_survives_too() -> None:
 
 
 def test_what_an_earlier_version_held_of_a_source_is_read() -> None:
-    head = b'{"serial":7,"since_s":1.0,"decision":{"is_held":true,"reason":"too_many","removed":1,"limit":0},"recent":{}}'
+    decision = b'{"is_held":true,"reason":"too_many","removed":1,"limit":0}'
+    head = b'{"serial":7,"since_s":1.0,"decision":%s,"recent":{}}' % decision
     source = Guarding()
     source.read(BANK)
     source.read()
