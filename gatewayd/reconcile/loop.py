@@ -124,7 +124,7 @@ class Reconciler:
         self.picture.sparing = True
 
     def sort_spared_in_slices(self, closed: Iterable[Registration]) -> Generator[None, None, tuple[int, int]]:
-        """How many elements were spared that nothing explains, of how many that were found; these are released last.
+        """How many elements were spared that nothing explains, of how many found; these are released last.
         `closed`: registrations whose windows have closed, which explain theirs."""
         explained = (
             {element for each in closed for element in elements_of(each)} if self.picture.count_spared() else ()

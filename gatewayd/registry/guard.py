@@ -261,8 +261,8 @@ class RemovalGuard:
 
         `old` is asked for the ids of `changes` and for those held. `is_asked`: whether an operator has named an id.
         `counts_at_once`: what is added need not be a day old to count. `looks_at_all`: what is held may be
-        registered by now, though `changes` do not name it. No changes at all are fine, and judge what is held by new
-        settings.
+        registered by now, though `changes` do not name it. No changes at all are fine: what is held is judged by
+        new settings.
         """
         protected = frozenset(each.category for each in settings.protected)
         counts, grown = Counter(self._counts), Counter[str]()
