@@ -7,7 +7,7 @@ tell the reconciler. What is long (a million registrations) is cut into slices, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import inf
@@ -150,6 +150,8 @@ class Owner:
         self._answered: set[str] = set()
         self._store = store
         self._registry = InForce(self.sources)
+        self._kept_version: Hashable = None
+        self._said_held: Hashable = None
         self._unsaved: list[SourceReading | SourceDelta] = []
         """Readings from before all were there: to be the last good once they are in force."""
         self._override_files: tuple[OverrideFile, ...] = ()
@@ -263,7 +265,9 @@ class Owner:
         self._retime.set()
 
     def _say_held(self, serial: int, removals: int, cause: str, decision: GuardDecision) -> None:
-        log.warning("guard.held", cause=cause, serial=serial, removals=removals, reason=str(decision))
+        if (serial, removals, cause) != self._said_held:
+            self._said_held = serial, removals, cause
+            log.warning("guard.held", cause=cause, serial=serial, removals=removals, reason=str(decision))
 
     async def _change(self, changes: Changes | None) -> None:
         if changes is None or not (changes.upserts or changes.withdrawals):
@@ -278,12 +282,18 @@ class Owner:
         """What the guard knows, on disk; whether it is."""
         if self._store is None or not self.loaded:
             return True
+        version = self._registry.version()
+        if version == self._kept_version:
+            return True
         record = self._registry.record()
         if len(record.guard) < SLICE:
             content = encode_record(record)
         else:
             content = await asyncio.to_thread(encode_record, record)
-        return await self._store.guard_file.save(content)
+        if not await self._store.guard_file.save(content):
+            return False
+        self._kept_version = version
+        return True
 
     async def _keep_reading(self, result: SourceReading | SourceDelta, is_guard_kept: bool) -> None:
         """Make it the last good; not while what is held of it is not on disk."""

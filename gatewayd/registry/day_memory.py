@@ -25,6 +25,8 @@ class DayMemory:
     def __init__(self, removed: ByHour | None = None, fewest: ByHour | None = None) -> None:
         self.removed = {hour: Counter(counts) for hour, counts in (removed or {}).items()}
         self.fewest = {hour: dict(counts) for hour, counts in (fewest or {}).items()}
+        self.changes = 0
+        """Goes up with every change that a restart has to know of."""
 
     def expire(self, now: float) -> None:
         """Also what lies ahead, after the wall clock was set back: it would never run out."""
@@ -35,21 +37,26 @@ class DayMemory:
     def note_removed(self, counts: Mapping[str, int], now: float) -> None:
         """Removals were let through; by category alone."""
         if counts:
+            self.changes += 1
             self.removed.setdefault(int(now // BUCKET_S), Counter()).update(counts)
 
     def note_size(self, name: str, before: int, after: int, now: float) -> None:
         """How many are in force of a category, before and after a change."""
         fewest = self.fewest.setdefault(int(now // BUCKET_S), {})
-        fewest[name] = min(before, after, fewest.get(name, before))
+        least = min(before, after, fewest.get(name, before))
+        self.changes += fewest.get(name) != least
+        fewest[name] = least
 
     def count_at_once(self, added: Mapping[str, int]) -> None:
         """These were added, and do not have to wait for a day until they count."""
+        self.changes += 1
         for fewest in self.fewest.values():
             for name in fewest:
                 fewest[name] += added.get(name, 0)
 
     def forget(self) -> None:
         """An operator has looked at it: the day begins now."""
+        self.changes += 1
         self.removed, self.fewest = {}, {}
 
     def removed_by_category(self) -> Counter[str]:

@@ -202,12 +202,18 @@ class RemovalGuard:
         self._ends: list[tuple[float, str]] = []
         """When windows of what is held close, and some that are not held any more: a heap."""
         self.memory = memory or DayMemory()
+        self._changes = 0
         for id, versions in self._versions.items():
             self._note_ends(id, versions)
 
     def __len__(self) -> int:
         """How many ids are held."""
         return len(self._versions)
+
+    @property
+    def changes(self) -> tuple[int, int]:
+        """Another one whenever there is something that a restart has to know of."""
+        return self._changes, self.memory.changes
 
     def held(self) -> HeldRemovals | None:
         """A view, as of now; None if nothing is held."""
@@ -383,6 +389,7 @@ class RemovalGuard:
 
         What is added under a `#held` id comes first: nobody shall take its elements away in between.
         """
+        self._changes += bool(touched)
         if not touched:
             return changes if changes.upserts or changes.withdrawals else None
         beside: list[Registration] = []

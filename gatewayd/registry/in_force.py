@@ -7,7 +7,7 @@ calls are made one after the other, and each generator of slices is run to its e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -99,6 +99,10 @@ class InForce:
     def held(self) -> HeldRemovals | None:
         """What the guard holds."""
         return self.guard.held()
+
+    def version(self) -> Hashable:
+        """Another one whenever `record` is."""
+        return self.guard.changes, self.is_loaded and not self.unread(), self._sources, self._files
 
     def record(self) -> GuardRecord:
         """What the next run needs, beside the readings of the sources."""
