@@ -224,7 +224,15 @@ class Owner:
                 )
                 await self._take_reading(result, facts.serial)
             self._answered.add(result.name)
-            await self._know()
+            self._know()
+            readings, self._unsaved = (self._unsaved, []) if self.loaded else ([], self._unsaved)
+            holds = self._registry.held() is not None
+            record = await self._encode_guard()
+        # Nothing that is in force waits for the disk. What is held is on it before the reading without it is: after a
+        # crash in between it is held again.
+        is_kept = await self._save_guard(record)
+        for each in readings:
+            await self._keep_reading(each, is_safe=is_kept or not holds)
 
     async def _take_reading(self, result: SourceReading | SourceDelta, serial: int) -> None:
         delta = Changes(result.upserts, result.withdrawals) if isinstance(result, SourceDelta) else None
@@ -240,12 +248,6 @@ class Owner:
         )
         await self._take(guarded)
         self._unsaved.append(result)
-        if self.loaded:
-            # What is held is on disk before the reading without it is: a crash in between holds it again.
-            is_kept = await self._keep_guard()
-            for each in self._unsaved:
-                await self._keep_reading(each, is_kept)
-            self._unsaved.clear()
 
     async def _take(self, guarded: Guarded | None) -> None:
         """What is to change of what is in force, into the allowlist."""
@@ -278,31 +280,34 @@ class Owner:
         self._is_remainder_old = True
         self._retime.set()
 
-    async def _keep_guard(self) -> bool:
-        """What the guard knows, on disk; whether it is."""
-        if self._store is None or not self.loaded:
-            return True
+    async def _keep_guard(self) -> None:
+        """What the guard knows, on disk. The caller holds `_applying`."""
+        await self._save_guard(await self._encode_guard())
+
+    async def _encode_guard(self) -> tuple[Hashable, bytes] | None:
+        """What the guard knows, if that is not on disk yet. The caller holds `_applying`."""
         version = self._registry.version()
-        if version == self._kept_version:
-            return True
+        if self._store is None or not self.loaded or version == self._kept_version:
+            return None
         record = self._registry.record()
         if len(record.guard) < SLICE:
-            content = encode_record(record)
-        else:
-            content = await asyncio.to_thread(encode_record, record)
+            return version, encode_record(record)
+        return version, await asyncio.to_thread(encode_record, record)
+
+    async def _save_guard(self, record: tuple[Hashable, bytes] | None) -> bool:
+        """Saves are made in the order of the calls; whether it is on disk."""
+        if self._store is None or record is None:
+            return True
+        version, content = record
         if not await self._store.guard_file.save(content):
             return False
         self._kept_version = version
         return True
 
-    async def _keep_reading(self, result: SourceReading | SourceDelta, is_guard_kept: bool) -> None:
-        """Make it the last good; not while what is held of it is not on disk."""
-        if self._store is None:
-            return
-        if is_guard_kept or not self._registry.held():
-            await keep(self._store, result)
-        else:
-            await discard(self._store, result)
+    async def _keep_reading(self, result: SourceReading | SourceDelta, *, is_safe: bool) -> None:
+        """Make it the last good, unless a restart would lose what is held of it."""
+        if self._store is not None:
+            await (keep if is_safe else discard)(self._store, result)
 
     async def accept(self, serial: int) -> dict[str, object]:
         """Release the removals that are held under this serial. Raises SerialNotHeld when none are."""
@@ -465,12 +470,12 @@ class Owner:
         if self._registry.next_end() <= now:
             await self._change(await run_in_slices(self._registry.end_in_slices(now)))
             await self._keep_guard()
-        await self._know()
+        self._know()
         is_due = self._is_remainder_old and now >= self._remainder_at + REMAINDER_EVERY_S
         if self._is_known and self.reconciler.unready() is None and (self._spares or (self._remainder and is_due)):
             await self._judge_remainder(now)
 
-    async def _know(self) -> None:
+    def _know(self) -> None:
         """Whether every source has spoken in this run, and it is applied. The caller holds `_applying`."""
         if not self._is_known and self._answered >= self.sources.keys() and not self._registry.unread():
             self._is_known = True

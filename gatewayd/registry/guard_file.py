@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from gatewayd.log import get_logger
@@ -22,6 +23,7 @@ class GuardFile:
         """Why the latest save failed; None if it did not."""
         self._files = files
         self._saved: bytes | None = None
+        self._saving = asyncio.Lock()
 
     async def load(self) -> bytes | None:
         """What was saved; None if there is nothing that can be read."""
@@ -35,19 +37,20 @@ class GuardFile:
         return self._saved
 
     async def save(self, content: bytes) -> bool:
-        """Make it durable; whether it is."""
-        if content == self._saved:
+        """Make it durable, after what was to be saved before; whether it is."""
+        async with self._saving:
+            if content == self._saved:
+                return True
+            try:
+                await in_thread(self._write, content)
+            except OSError as error:
+                why = error.strerror or str(error)
+                if why != self.error:
+                    log.error("guard.not_saved", file=str(self.path), error=why)
+                self.error = why
+                return False
+            self._saved, self.error = content, None
             return True
-        try:
-            await in_thread(self._write, content)
-        except OSError as error:
-            why = error.strerror or str(error)
-            if why != self.error:
-                log.error("guard.not_saved", file=str(self.path), error=why)
-            self.error = why
-            return False
-        self._saved, self.error = content, None
-        return True
 
     def _read(self) -> bytes:
         descriptor = self._files.open_to_read(self.path)

@@ -536,7 +536,7 @@ def test_a_crash_between_the_reading_and_what_is_held_of_it_loses_nothing(time, 
             await it.read("national", *there)
             await it.settled()
             with monkeypatch.context() as patch:
-                patch.setattr(Owner, "_keep_guard", _fails)
+                patch.setattr(Owner, "_save_guard", _fails)
                 await it.read("national", NEW)
         async with places.start("national") as again:
             await again.settled()
@@ -553,7 +553,7 @@ def test_a_crash_between_the_reading_and_what_is_held_of_it_loses_nothing(time, 
     time.run(scenario())
 
 
-async def _fails(*_: object) -> bool:
+async def _fails(*_: object, **__: object) -> bool:
     return False
 
 
