@@ -228,8 +228,8 @@ class Owner:
             readings, self._unsaved = (self._unsaved, []) if self.loaded else ([], self._unsaved)
             holds = self._registry.held() is not None
             record = await self._encode_guard()
-        # Nothing that is in force waits for the disk. What is held is on it before the reading without it is: after a
-        # crash in between it is held again.
+        # Nothing that is in force waits for the disk. What is held is on it before the reading without it is: a
+        # crash in between holds it again.
         is_kept = await self._save_guard(record)
         for each in readings:
             await self._keep_reading(each, is_safe=is_kept or not holds)

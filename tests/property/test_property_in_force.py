@@ -101,9 +101,7 @@ class World:
         readings = {name: reading for name, reading in self.disk.items() if name in known}
         self.read_now = {name: reading for name, reading in readings.items() if name in self.sources}
         self.is_up_to_date = False
-        self.apply(
-            run_slices(self.registry.restore_in_slices(record, readings, settings=GUARD, now=self.now))
-        )
+        self.apply(run_slices(self.registry.restore_in_slices(record, readings, settings=GUARD, now=self.now)))
 
     def apply(self, guarded: Guarded | None) -> None:
         if guarded is None:
@@ -130,9 +128,7 @@ class World:
         elif kind == "sources":
             self.sources = what[0]
             self.read_now = {name: each for name, each in self.read_now.items() if name in self.sources}
-            self.apply(
-                run_slices(self.registry.use_sources_in_slices(self.sources, settings=GUARD, now=self.now))
-            )
+            self.apply(run_slices(self.registry.use_sources_in_slices(self.sources, settings=GUARD, now=self.now)))
         elif kind in ("restart", "crash"):
             if kind == "crash":
                 self.disk = self.disk_before  # what is held was saved, the last reading was not
@@ -154,9 +150,7 @@ class World:
         delta = (construct_changes(old, new) or Changes((), ())) if is_delta and old is not None else None
         self.read_now[name] = new
         self.apply(
-            run_slices(
-                self.registry.take_in_slices(name, new, delta, self.serial, settings=GUARD, now=self.now)
-            )
+            run_slices(self.registry.take_in_slices(name, new, delta, self.serial, settings=GUARD, now=self.now))
         )
         self.disk_before = self.disk
         if self.registry.is_loaded:
@@ -175,9 +169,7 @@ class World:
 def covered(old: Registration, allowlist: Mapping[str, Registration], now: float) -> bool:
     base = old.id.partition("#")[0]
     return any(
-        not is_loss(old, other, now, PROTECTED)
-        for id, other in allowlist.items()
-        if id.partition("#")[0] == base
+        not is_loss(old, other, now, PROTECTED) for id, other in allowlist.items() if id.partition("#")[0] == base
     )
 
 

@@ -13,6 +13,7 @@ from gatewayd.errors import SerialNotHeld
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration
 from gatewayd.owner import Owner
+from gatewayd.registry.kept import LineWriter, Position
 from gatewayd.registry.override_file import parse_overrides
 from gatewayd.registry.overrides_dir import OverridesReading
 from gatewayd.registry.store import LastGood
@@ -603,5 +604,33 @@ def test_a_reading_that_comes_while_the_last_good_is_loaded_is_not_overwritten_b
             await restoring
             await again.settled()
             assert all_pass(again, [NEW, *there])
+
+    time.run(scenario())
+
+
+# -- the layout of before ----------------------------------------------------------------------------------
+
+
+def test_what_an_earlier_version_held_is_held_still(time, places):
+    async def scenario() -> None:
+        there = houses(300)
+        store = LastGood(places.directory, clock=time.clock, stopwatch=time.clock.stopwatch)
+        decision = '{"is_held":true,"reason":"protected","removed":1,"limit":0,"category":"bank"}'
+        head = f'{{"serial":77,"since_s":1.0,"decision":{decision},"recent":{{}}}}'
+        lines = [head, *LineWriter().lines([BANK]), ""]
+        readings = {each.id: each for each in there}
+        await store.save_reading("national", readings, Position(None, 77), "\n".join(lines).encode())
+        async with places.start("national") as it:
+            await it.settled()
+            assert all_pass(it, [BANK, *there])
+            (held,) = it.owner.holds()
+            assert (held.serial, held.by_cause) == (77, {"national": 1})
+        async with places.start("national") as again:
+            await again.read("national", *there)
+            await again.settled()
+            assert all_pass(again, [BANK, *there])
+            await again.owner.accept(again.owner.holds()[0].serial)
+            await again.settled()
+            assert not again.passes(BANK)
 
     time.run(scenario())
