@@ -256,9 +256,8 @@ class Owner:
         await self._change(guarded.changes)
         held = self._registry.held()
         if guarded.decision.is_held and held is not None:
-            self._say_held(
-                held.serial, len(held.versions), ",".join(sorted(set(held.causes.values()))), held.decision
-            )
+            causes = ",".join(sorted(self._registry.guard.held_by_cause()))
+            self._say_held(held.serial, len(held.versions), causes, held.decision)
         if not self.loaded:
             self.loaded = True
             self.sweeper.note_added()
@@ -493,7 +492,9 @@ class Owner:
         before, self._remainder = self._remainder, None
         if decision.is_held:
             reason = f"the kernel has {left} elements that nobody registers, of {found} that it was found with"
-            serial, since_s = (int(now), now) if before is None else (before.serial, before.since_s)
+            held = self._registry.held()
+            number = int(now) + (held is not None and held.serial == int(now))
+            serial, since_s = (number, now) if before is None else (before.serial, before.since_s)
             self._remainder = Hold(serial, since_s, {KERNEL: left}, f"{reason}; more than {decision.limit}")
             if before is None:
                 self._say_held(serial, left, KERNEL, decision)

@@ -193,6 +193,7 @@ class RemovalGuard:
     def __init__(self, held: HeldRemovals | None = None, memory: DayMemory | None = None) -> None:
         self._versions: dict[str, Versions] = dict(held.versions) if held else {}
         self._causes: dict[str, str] = dict(held.causes) if held else {}
+        self._by_cause = Counter(self._causes.values())
         self._serial = held.serial if held else 0
         self._since_s = held.since_s if held else 0.0
         self._decision = held.decision if held else _NOTHING_REMOVED
@@ -226,8 +227,8 @@ class RemovalGuard:
         return dict(self._counts)
 
     def held_by_cause(self) -> dict[str, int]:
-        """Ids by what took them away."""
-        return dict(Counter(self._causes.values()))
+        """How many ids each cause took away; a copy."""
+        return dict(self._by_cause)
 
     def in_force(self, registered: Lookup) -> dict[str, Registration]:
         """What is in force beside what is registered; ids of the latter are never among it."""
@@ -298,6 +299,8 @@ class RemovalGuard:
             touched = yield from self._release_in_slices(old, touched)
         if not self._versions:
             self._since_s = now
+        elif serial == self._serial:
+            serial += 1  # of the same second; nobody shall accept more than he was shown
         result = yield from self._settle_in_slices(old, changes, touched, cause)
         if has_more:
             self._serial = serial
@@ -382,6 +385,16 @@ class RemovalGuard:
             if each.valid_until_s < inf:
                 heappush(self._ends, (each.valid_until_s, id))
 
+    def _note_cause(self, id: str, cause: str | None) -> None:
+        """An id is held, for what took it away first; None: it is not."""
+        if cause is not None and id not in self._causes:
+            self._causes[id] = cause
+            self._by_cause[cause] += 1
+        elif cause is None and id in self._causes:
+            gone = self._causes.pop(id)
+            self._by_cause[gone] -= 1
+            self._by_cause = +self._by_cause
+
     def _settle_in_slices(
         self, old: Lookup, changes: Changes, touched: _Touched, cause: str
     ) -> Slices[Changes | None]:
@@ -401,10 +414,8 @@ class RemovalGuard:
             after = _shown(id, new, versions)
             if versions:
                 self._versions[id] = versions
-                self._causes[id] = self._causes.get(id, cause)
                 self._note_ends(id, versions if versions != held else ())
-            else:
-                self._causes.pop(id, None)
+            self._note_cause(id, cause if versions else None)
             for shown_id, registration in after.items():
                 if before.get(shown_id) != registration:
                     (upserts if shown_id == id else beside).append(registration)

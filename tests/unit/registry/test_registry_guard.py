@@ -557,6 +557,26 @@ def test_what_an_operator_names_goes_and_is_no_removal() -> None:
     assert source.guard.memory.removed == {}
 
 
+def test_what_joins_what_is_held_has_another_number_and_its_own_cause() -> None:
+    source = Guarding()
+    source.read(BANK, *OTHERS)
+    source.read(*OTHERS)
+    source.serial -= 1  # of the same second
+    source.read(*OTHERS[1:])
+    held = source.guard.held()
+    assert held is not None
+    assert held.serial == 3
+    taken = source.guard.take_in_slices(
+        source.reading, Changes((), ("1",)), 9, cause="config/local", settings=BANKS_AT_ALL, now=NOW
+    )
+    assert run_slices(taken).decision.is_held
+    assert source.guard.held_by_cause() == {"national": 2, "config/local": 1}
+    restored = decode_record(encode_record(GuardRecord(source.guard))).guard
+    assert restored.held_by_cause() == {"national": 2, "config/local": 1}
+    run_slices(restored.accept_in_slices(9, {}))
+    assert restored.held_by_cause() == {}
+
+
 def test_what_is_held_and_what_went_lately_survive_a_restart() -> None:
     source = Guarding()
     source.read(BANK, *OTHERS)
