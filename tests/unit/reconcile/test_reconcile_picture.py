@@ -615,7 +615,7 @@ def test_elements_of_bindings_are_not_for_the_guard() -> None:
     bound = Mask(4, 32, source_bits=0)
     picture = Picture(DesiredSets())
     picture.sparing = True
-    found = ObservedSet(set_name(bound), 4, 1024, True, 1, picture.dead_man_s)
+    found = ObservedSet(set_name(bound, 0), 4, 1024, True, 1, picture.dead_man_s)
     picture.start_reading(TableReading(True, (found,), "seen", TAG))
     picture.observe_elements(picture.masks[bound].current, {ONE})
     assert picture.count_spared() == 1
