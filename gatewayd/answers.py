@@ -19,6 +19,7 @@ from gatewayd.errors import AllowlistIncomplete, PrefixInvalid
 from gatewayd.model import Flow, Grant, Prefix, Registration, Status, parse_prefix
 from gatewayd.model.transaction import CounterReading
 from gatewayd.owner import Owner
+from gatewayd.registry.in_force import KERNEL
 from gatewayd.registry.staleness import Freshness
 from gatewayd.runners import Runner
 from gatewayd.source_facts import SourceFacts
@@ -162,6 +163,10 @@ class Answers:
             reason = view.reason
             if is_for_ports_to_decide(owner.allowlist, flow):
                 reason += "; the source address is shared, and the source port decides: it was not given"
+            left = next((each for each in owner.holds() if KERNEL in each.by_cause), None)
+            if left is not None:
+                held = f"{left.count} elements that a start found in the kernel and nobody registers"
+                reason += f"; it passes if it is covered by one of {held}, until gatewayd accept {left.serial}"
             return msgspec.structs.replace(view, reason=f"{reason}, but {incomplete[0]}" if incomplete else reason)
         return view
 

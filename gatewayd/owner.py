@@ -470,8 +470,9 @@ class Owner:
             await self._change(await run_in_slices(self._registry.end_in_slices(now)))
             await self._keep_guard()
         self._know()
-        is_due = self._is_remainder_old and now >= self._remainder_at + REMAINDER_EVERY_S
-        if self._is_known and self.reconciler.unready() is None and (self._spares or (self._remainder and is_due)):
+        is_old = self._is_remainder_old and now >= self._remainder_at + REMAINDER_EVERY_S
+        is_due = self._spares or (self._remainder is not None and is_old)
+        if is_due and self._is_known and self.reconciler.unready() is None:
             await self._judge_remainder(now)
 
     def _know(self) -> None:
