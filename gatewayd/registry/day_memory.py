@@ -41,18 +41,12 @@ class DayMemory:
             self.removed.setdefault(int(now // BUCKET_S), Counter()).update(counts)
 
     def note_size(self, name: str, before: int, after: int, now: float) -> None:
-        """How many are in force of a category, before and after a change."""
+        """How many are in force of a category, before and after a change. Where there were none, nothing can have
+        been taken away: these count at once."""
         fewest = self.fewest.setdefault(int(now // BUCKET_S), {})
-        least = min(before, after, fewest.get(name, before))
+        least = min(before or after, after, fewest.get(name, after))
         self.changes += fewest.get(name) != least
         fewest[name] = least
-
-    def count_at_once(self, added: Mapping[str, int]) -> None:
-        """These were added, and do not have to wait for a day until they count."""
-        self.changes += 1
-        for fewest in self.fewest.values():
-            for name in fewest:
-                fewest[name] += added.get(name, 0)
 
     def forget(self) -> None:
         """An operator has looked at it: the day begins now."""

@@ -261,15 +261,13 @@ class RemovalGuard:
         settings: ShrinkGuardSettings,
         now: float,
         is_asked: Callable[[str], bool] = lambda _: False,
-        counts_at_once: bool = False,
         looks_at_all: bool = False,
     ) -> Slices[Guarded]:
         """`changes` lead from `old` to what is registered now; `serial` and `cause` say what brought them about.
 
         `old` is asked for the ids of `changes` and for those held. `is_asked`: whether an operator has named an id.
-        `counts_at_once`: what is added need not be a day old to count. `looks_at_all`: what is held may be
-        registered by now, though `changes` do not name it. No changes at all are fine: what is held is judged by
-        new settings.
+        `looks_at_all`: what is held may be registered by now, though `changes` do not name it. No changes at all
+        are fine: what is held is judged by new settings.
         """
         protected = frozenset(each.category for each in settings.protected)
         counts, grown = Counter(self._counts), Counter[str]()
@@ -291,8 +289,6 @@ class RemovalGuard:
                 yield
         counts = +counts
         self.memory.expire(now)
-        if counts_at_once:
-            self.memory.count_at_once(+grown)
         decision = self._judge(counts, settings)
         if not decision.is_held:
             self.memory.note_removed(counts, now)
@@ -305,7 +301,7 @@ class RemovalGuard:
         if has_more:
             self._serial = serial
         counts = counts if decision.is_held else Counter()
-        self._note_sizes(grown, counts, now, counts_at_once=counts_at_once)
+        self._note_sizes(grown, counts, now)
         self._decision, self._counts = decision, counts
         return Guarded(result, decision)
 
@@ -331,12 +327,12 @@ class RemovalGuard:
     def _size_of(self, name: str, held: Counter[str]) -> int:
         return self._sizes[name] + (held[name] if name != WHOLE else held.total())
 
-    def _note_sizes(self, grown: Counter[str], held: Counter[str], now: float, *, counts_at_once: bool) -> None:
+    def _note_sizes(self, grown: Counter[str], held: Counter[str], now: float) -> None:
         before = {name: self._size_of(name, self._counts) for name in grown}
         self._sizes.update(grown)
         for name in grown:
             after = self._size_of(name, held)
-            self.memory.note_size(name, after if counts_at_once else before[name], after, now)
+            self.memory.note_size(name, before[name], after, now)
 
     def next_end(self) -> float:
         """When the window of something held closes, at the earliest; inf: never."""

@@ -148,7 +148,7 @@ class InForce:
             self._readings.put(name, registrations)
             if not self.is_loaded:
                 return (yield from self._load_in_slices(name, serial, settings, now))
-            return (yield from self._merge_in_slices(name, serial, settings, now, is_first=old is None))
+            return (yield from self._merge_in_slices(name, serial, settings, now))
         raw = delta
         if raw is None:
             raw = (yield from changes_in_slices(old, registrations)) or NOTHING
@@ -229,8 +229,6 @@ class InForce:
         serial: int,
         settings: ShrinkGuardSettings,
         now: float,
-        *,
-        counts_at_once: bool = False,
     ) -> Slices[Guarded]:
         """Changes of the merged registry → changes of what is in force. `find`: the registry before them."""
         amended = yield from self.layer.amend_in_slices(changes)
@@ -244,7 +242,6 @@ class InForce:
                 settings=settings,
                 now=now,
                 is_asked=overrides.names,
-                counts_at_once=counts_at_once,
             )
         )
 
@@ -264,7 +261,7 @@ class InForce:
         return Changes(tuple(upserts), tuple(withdrawals))
 
     def _merge_in_slices(
-        self, cause: str, serial: int, settings: ShrinkGuardSettings, now: float, *, is_first: bool = False
+        self, cause: str, serial: int, settings: ShrinkGuardSettings, now: float
     ) -> Slices[Guarded]:
         """All sources anew. While one has not been read, what was in force before comes last in their order."""
         readings = self._readings
@@ -281,11 +278,7 @@ class InForce:
         merged = yield from readings.merge_in_slices()
         changes = yield from changes_in_slices(before, merged.registrations)
         self.merged, self._size = merged, len(merged.registrations)
-        return (
-            yield from self._guard_in_slices(
-                before.get, changes or NOTHING, cause, serial, settings, now, counts_at_once=is_first
-            )
-        )
+        return (yield from self._guard_in_slices(before.get, changes or NOTHING, cause, serial, settings, now))
 
     def _load_in_slices(
         self, cause: str, serial: int, settings: ShrinkGuardSettings, now: float
@@ -313,7 +306,6 @@ class InForce:
             settings=settings,
             now=now,
             is_asked=self.layer.overrides.names,
-            counts_at_once=True,
             looks_at_all=True,
         )
         self.is_loaded = True

@@ -355,14 +355,18 @@ def test_junk_that_came_first_does_not_make_a_removal_small(time, places):
     time.run(scenario())
 
 
-def test_the_first_reading_of_a_source_counts_at_once(time):
+def test_a_larger_source_that_came_today_counts_once_an_operator_has_looked(time):
     async def scenario() -> None:
         async with owning(time.clock, guarded("lab")) as it:
             await it.read("lab", NEW)
             await it.owner.use_sources(urls("lab", "national"))
             there = houses(400)
             await it.read("national", *there)
-            await it.read("national", *there[:300])
+            await it.read("national", *there[:399])
+            (held,) = it.owner.holds()
+            assert held.reason == "1 registration removed at once, more than 0"
+            await it.owner.accept(held.serial)
+            await it.read("national", *there[:330])
             assert it.owner.holds() == ()
 
     time.run(scenario())

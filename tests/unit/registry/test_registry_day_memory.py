@@ -40,12 +40,14 @@ def test_the_fewest_of_a_day_are_remembered() -> None:
     assert (memory.fewest_of("bank", 700), memory.fewest_of(WHOLE, 60)) == (700, 40)
 
 
-def test_what_counts_at_once_is_added_to_all_of_the_day() -> None:
+def test_where_there_were_none_all_count_at_once() -> None:
     memory = DayMemory()
-    memory.note_size("bank", 7, 8, NOW)
-    memory.count_at_once({"bank": 100, "bpo": 5})
-    assert memory.fewest_of("bank", 1000) == 107
-    assert memory.fewest_of("bpo", 5) == 5
+    memory.note_size("bank", 0, 8, NOW)
+    memory.note_size("bank", 8, 80, NOW)
+    assert memory.fewest_of("bank", 80) == 8
+    memory.note_size("bank", 80, 0, NOW)
+    memory.note_size("bank", 0, 500, NOW + BUCKET_S)
+    assert memory.fewest_of("bank", 500) == 0
 
 
 def test_changes_are_counted_and_nothing_else_is() -> None:

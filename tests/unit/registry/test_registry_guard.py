@@ -328,7 +328,6 @@ class Guarding:
                 cause="national",
                 settings=self.settings,
                 now=self.now,
-                counts_at_once=not self.reading,
             )
         )
         self.reading = new
