@@ -19,6 +19,7 @@ from gatewayd.errors import AllowlistIncomplete, PrefixInvalid
 from gatewayd.model import Flow, Grant, Prefix, Registration, Status, parse_prefix
 from gatewayd.model.transaction import CounterReading
 from gatewayd.owner import Owner
+from gatewayd.registry.in_force import KERNEL
 from gatewayd.registry.staleness import Freshness
 from gatewayd.runners import Runner
 from gatewayd.source_facts import SourceFacts
@@ -93,6 +94,10 @@ class Answers:
         fresh = owner.freshness(now)
         return views.StatusView(
             overrides=self._overrides(),
+            held=tuple(
+                views.HoldView(each.serial, _time(each.since_s), each.count, each.reason, dict(each.by_cause))
+                for each in owner.holds()
+            ),
             version=__version__,
             started_at=_time(self._started_at),
             now=_time(now),
@@ -158,6 +163,10 @@ class Answers:
             reason = view.reason
             if is_for_ports_to_decide(owner.allowlist, flow):
                 reason += "; the source address is shared, and the source port decides: it was not given"
+            left = next((each for each in owner.holds() if KERNEL in each.by_cause), None)
+            if left is not None:
+                held = f"{left.count} elements that a start found in the kernel and nobody registers"
+                reason += f"; it passes if it is covered by one of {held}, until gatewayd accept {left.serial}"
             return msgspec.structs.replace(view, reason=f"{reason}, but {incomplete[0]}" if incomplete else reason)
         return view
 
@@ -250,7 +259,7 @@ class Answers:
     def _source(self, name: str, facts: SourceFacts, freshness: Freshness) -> views.SourceView:
         runner = self._runners.get(name)
         state = runner.state if runner is not None else None
-        held = self._owner.held(name)
+        held = next((each for each in self._owner.holds() if name in each.by_cause), None)
         confirmed_at = max(facts.confirmed_at, state.checked_at if state is not None else -inf)
         return views.SourceView(
             name=name,
@@ -271,7 +280,7 @@ class Answers:
             not_fresh_since=None if freshness.word == "fresh" else views.format_time(freshness.since_s),
             held=None
             if held is None
-            else views.HeldView(held.serial, _time(held.since_s), len(held.versions), str(held.decision)),
+            else views.HeldView(held.serial, _time(held.since_s), held.by_cause[name], held.reason),
             kept=facts.kept,
             restored_at=views.format_time(facts.restored_at),
             store_error=self._owner.store_error(name),

@@ -21,7 +21,7 @@ from typing import Any
 from gatewayd import __version__
 from gatewayd.answers import Answers
 from gatewayd.api.app import ApiServer
-from gatewayd.errors import KernelError, MissingPrerequisite, SettingsInvalid, SourceFailed
+from gatewayd.errors import KernelError, MissingPrerequisite, SettingsInvalid
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.surroundings import RuleReader
 from gatewayd.kernel.tables import KernelTables
@@ -31,12 +31,10 @@ from gatewayd.notify import Notifier, watchdog_interval_s
 from gatewayd.owner import Owner
 from gatewayd.reconcile import Reconciler
 from gatewayd.reconcile.picture import DEAD_MAN_S
-from gatewayd.registry.feed_source import FeedReading, SourceDelta
 from gatewayd.registry.fetch import Session, open_session
 from gatewayd.registry.overrides_dir import OverridesDir
-from gatewayd.registry.sources import SourceReading
 from gatewayd.registry.store import LastGood
-from gatewayd.runners import Runner, make_runner
+from gatewayd.runners import Delivery, Runner, make_runner
 from gatewayd.settings import Settings, SourceSettings, read_settings, settings_that_need_restart
 from gatewayd.subscriber_service import SubscriberService, longest_unheard_s
 from gatewayd.surroundings import Surroundings
@@ -57,6 +55,8 @@ class Daemon:
         self._config_path = config_path
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
+        self._is_started = asyncio.Event()
+        """The last good is in force and its sources are asked: what comes before is not mixed with a reload."""
         self._notifier = Notifier()
         self._said_ready = False
         self._runners: dict[str, Runner] = {}
@@ -123,7 +123,6 @@ class Daemon:
         self._store = LastGood(Path(settings.state_dir), clock=time.time, stopwatch=time.monotonic)
         self._owner = Owner(settings, self._reconciler, conntrack, clock=time.time, store=self._store)
         self._owner.confirmed_at = self._confirmed_at
-        self._owner.has_answered = self._has_answered
         await self._read_overrides()
         self._subscribers: SubscriberService | None = None
         if settings.subscribers is not None:
@@ -175,21 +174,18 @@ class Daemon:
     # -- sources -------------------------------------------------------------------------------------------
 
     async def _restore_and_read(self) -> None:
-        """The journal and the last good before the network."""
+        """The journal and the last good before the network; a reload comes after all of it."""
         if self._subscribers is not None:
             await self._subscribers.start()
             self._tasks.append(self._group.create_task(self._subscribers.bindings.run(), name="sessions"))
         await self._owner.restore()
         await self._store.say_unused(self._owner.sources)
         self._use_sources(self._group)
+        self._is_started.set()
 
     def _confirmed_at(self, name: str) -> float:
         runner = self._runners.get(name)
         return runner.state.checked_at if runner is not None else -inf
-
-    def _has_answered(self, name: str) -> bool:
-        runner = self._runners.get(name)
-        return runner is not None and runner.has_answered
 
     def _use_sources(self, group: asyncio.TaskGroup) -> None:
         """Start runners for the sources of the settings; stop those that are gone or changed."""
@@ -207,7 +203,7 @@ class Daemon:
                 self._running[name] = (each, intervals, group.create_task(runner.run(), name=f"source {name}"))
 
     def _runner(self, each: SourceSettings) -> Runner:
-        async def deliver(result: SourceReading | FeedReading | SourceDelta | SourceFailed) -> None:
+        async def deliver(result: Delivery) -> None:
             # A sync may still be reading the URL that a reload has replaced.
             if self._runners.get(each.name) is runner:
                 await self._owner.deliver(result)
@@ -256,9 +252,10 @@ class Daemon:
             return
         self._answers.reload_error = None
         setup_logging(settings.log.level, settings.log.format)
-        self._settings = settings
         if settings.policy.mode == "observe":
             self._owner.reload(settings)  # waits for nothing; an armed mode waits for the sources that are new
+        await self._is_started.wait()
+        self._settings = settings
         await self._owner.use_sources({each.name: each.url for each in settings.registry.sources})
         self._owner.reload(settings)
         if self._subscribers is not None and settings.subscribers is not None:

@@ -49,6 +49,13 @@ class Effective:
         """Registrations that are effective."""
         return len(self.allowlist) - len(self._dormant)
 
+    def closed(self, now: float) -> list[Registration]:
+        """Registrations whose window has closed."""
+        found = [self.allowlist.get(id) for id in self._dormant]
+        return [
+            each for each in found if each is not None and each.status == "active" and each.valid_until_s <= now
+        ]
+
     def upsert(self, registration: Registration, now: float) -> None:
         old = self.allowlist.upsert(registration)
         was_programmed = old is not None and registration.id not in self._dormant

@@ -7,8 +7,8 @@ tell the reconciler. What is long (a million registrations) is cut into slices, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import inf
 from typing import TypeVar
@@ -23,24 +23,18 @@ from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.registration import Registration
 from gatewayd.reconcile import Reconciler
 from gatewayd.registry.feed_source import SourceDelta
-from gatewayd.registry.guard import HeldRemovals, RemovalGuard
-from gatewayd.registry.held import decode_guard, encode_guard
-from gatewayd.registry.merge import Changes, Merged, SourceSet, changes_in_slices
+from gatewayd.registry.guard import GuardDecision, Guarded, RemovalGuard, judge_remainder
+from gatewayd.registry.held import GuardRecord, encode_record
+from gatewayd.registry.in_force import KERNEL, InForce
+from gatewayd.registry.merge import Changes, Merged
 from gatewayd.registry.override_file import OverrideFile
-from gatewayd.registry.overrides import OverrideCounts, OverrideLayer, Overrides
+from gatewayd.registry.overrides import OverrideCounts
 from gatewayd.registry.overrides_dir import OverridesReading
-from gatewayd.registry.sources import SourceReading, run_in_slices
+from gatewayd.registry.sources import SourceConfirmed, SourceReading, run_in_slices
 from gatewayd.registry.staleness import Freshness, judge_freshness, mode_by_freshness
 from gatewayd.registry.store import LastGood, Restored
 from gatewayd.settings import PolicySettings, Settings
-from gatewayd.source_facts import (
-    SourceFacts,
-    count_categories,
-    held_name,
-    keep,
-    merge_order,
-    recount_categories,
-)
+from gatewayd.source_facts import SourceFacts, discard, keep, record_of
 from gatewayd.sweep import Sweeper
 from gatewayd.watch.aggregate import UnregisteredAggregate
 from gatewayd.watch.attribute import Attribution
@@ -55,8 +49,27 @@ LONGEST_SLEEP_S = 1.0
 """The wall clock may be set; it is looked at this often."""
 SET_BACK_S = 2.0
 """A wall clock that goes back by more than this has been set: every window is looked at again."""
-_IN_FORCE = ""
-"""Stands for a source: what was in force when a reload brought sources that have not been read yet."""
+REMAINDER_EVERY_S = 10.0
+"""How often at most what is held of the kernel is compared with a registry that changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Removals that wait for `accept`. `serial`: under which. `by_cause`: how many, by what brought them about;
+    registrations, or elements of the kernel. `reason`: in words."""
+
+    serial: int
+    since_s: float
+    by_cause: Mapping[str, int]
+    reason: str
+
+    @property
+    def count(self) -> int:
+        return sum(self.by_cause.values())
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        return tuple(sorted(self.by_cause))
 
 
 def policy_in_force(settings: Settings, now: float) -> Policy:
@@ -103,8 +116,8 @@ class Owner:
         self.attribution = Attribution()
         self.aggregate = UnregisteredAggregate(settings.watch.unregistered)
         self.sources = {each.name: SourceFacts(each.url) for each in settings.registry.sources}
-        self.merged = Merged({})
         self.loaded = False
+        """The registry in force is in the allowlist, all of it."""
         self.late_admissions = 0
         self.resyncs = 0
         self.sweeper = Sweeper(
@@ -128,19 +141,21 @@ class Owner:
         self.override_faults: tuple[str, ...] = ()
         self.confirmed_at: Callable[[str], float] = lambda _: -inf
         """When a source last said that it has nothing else, by name; the daemon asks its runner."""
-        self.has_answered: Callable[[str], bool] = lambda _: False
-        """Whether a source was read or confirmed in this run; the daemon asks its runner."""
-        self._spares = False
+        self._spares = True
+        """What the kernel was found with stays, until it was judged what of it may go."""
+        reconciler.spare()
+        self._remainder: Hold | None = None
+        """What of it nobody registers, and is held."""
+        self._remainder_at = -inf
+        self._is_remainder_old = False
         self._answered: set[str] = set()
         self._store = store
-        self._layer = OverrideLayer()
+        self._registry = InForce(self.sources)
+        self._kept_version: Hashable = None
+        self._said_held: Hashable = None
+        self._unsaved: list[SourceReading | SourceDelta] = []
+        """Readings from before all were there: to be the last good once they are in force."""
         self._override_files: tuple[OverrideFile, ...] = ()
-        self._size = 0
-        self._readings = SourceSet(merge_order(self.sources))
-        self._guards = {name: RemovalGuard() for name in self.sources}
-        for name in self.sources:
-            self._readings.put(held_name(name), {})
-        self._in_force: Mapping[str, Registration] = {}
         self._applying = asyncio.Lock()
         self._retime = asyncio.Event()
         self._unprogrammed: tuple[int, Mapping[str, str]] = 0, {}
@@ -149,124 +164,112 @@ class Owner:
 
     # -- registry ------------------------------------------------------------------------------------------
 
-    async def restore(self) -> None:
-        """Begin with the last good of each source, before any of them is asked."""
-        for name, facts in list(self.sources.items()):
-            restored = await self._store.load(name) if self._store is not None else Restored({})
-            async with self._applying:
-                guard = decode_guard(restored.held)
-                self._guards[name] = guard
-                self.restored[name] = restored
-                if restored.position is None:
-                    continue
-                facts.restore(restored)
-                self.reconciler.spare()
-                self._spares = True
-                facts.by_category = await run_in_slices(count_categories(restored.registrations))
-                self._readings.put(name, restored.registrations)
-                self._readings.put(held_name(name), guard.in_force(restored.registrations))
-                log.info("source.restored", source=name, registrations=facts.registrations, held=len(guard))
-        async with self._applying:
-            await self._merge()
+    @property
+    def merged(self) -> Merged:
+        """The sources as merged, without local pins and filters and what is held."""
+        return self._registry.merged
 
-    async def deliver(self, result: SourceReading | SourceDelta | SourceFailed) -> None:
-        """A source was read, or could not be: whatever is in force stays until something better is complete."""
+    async def restore(self) -> None:
+        """Begin with the last good of each source, before any of them is asked. Other sources, readings and local
+        files wait until this is done."""
+        async with self._applying:
+            if self._store is None:
+                await self._restore(GuardRecord(RemovalGuard()), {})
+                return
+            for name in self.sources:
+                self.restored[name] = await self._store.load(name)
+            record = await record_of(self._store, self.restored)
+            found = {**self.restored}
+            for name in record.sources or ():
+                if name not in found:
+                    log.info("source.not_configured", source=name)
+                    found[name] = await self._store.load(name)
+            readings = {name: each.registrations for name, each in found.items() if each.position is not None}
+            for name, facts in self.sources.items():
+                facts.restore(self.restored[name])
+                if name in readings:
+                    log.info("source.restored", source=name, registrations=facts.registrations)
+            await self._restore(record, readings)
+
+    async def _restore(self, record: GuardRecord, readings: Mapping[str, Mapping[str, Registration]]) -> None:
+        await self._take(
+            await run_in_slices(
+                self._registry.restore_in_slices(
+                    record, readings, settings=self.settings.registry.shrink_guard, now=self._clock()
+                )
+            )
+        )
+        await self._keep_guard()
+
+    async def deliver(self, result: SourceReading | SourceDelta | SourceConfirmed | SourceFailed) -> None:
+        """What came of asking a source. Whatever is in force stays until something better is complete; every good
+        answer ends a failure."""
         if isinstance(result, SourceFailed):
             if result.source in self.sources:
                 self.sources[result.source].error = result.why
             log.warning("source.failed", source=result.source, error=result.why)
             return
-        facts = self.sources.get(result.name)
-        if facts is None:
-            return  # a reload has removed it while it was being read
-        facts.take(result)
-        log.info(
-            "source.read",
-            source=result.name,
-            registrations=facts.registrations,
-            rejected=sum(facts.rejected.values()),
-        )
         async with self._applying:
-            if result.name not in self.sources:
-                return
-            changes = await self._guard(result, facts)
-            held = self._guards[result.name].in_force(result.registrations)
-            if self.loaded and not self._readings.unread():
-                await self._replace({result.name: result.registrations, held_name(result.name): held}, changes)
-                if not isinstance(result, SourceDelta):
-                    # A whole reading is gone through anyway: conflicts are counted anew.
-                    self.merged = await run_in_slices(self._readings.merge_in_slices())
+            facts = self.sources.get(result.name)
+            if facts is None:
+                return  # a reload has removed it while it was being read
+            if isinstance(result, SourceConfirmed):
+                facts.confirm(result.checked_at)
             else:
-                self._readings.put(result.name, result.registrations)
-                self._readings.put(held_name(result.name), held)
-                await self._merge()
+                facts.take(result)
+                log.info(
+                    "source.read",
+                    source=result.name,
+                    registrations=facts.registrations,
+                    rejected=sum(facts.rejected.values()),
+                )
+                await self._take_reading(result, facts.serial)
             self._answered.add(result.name)
-            await self._release_spared()
-            kept = await _encode(self._guards[result.name])
-        if self._store is not None:
-            await keep(self._store, result, kept)
+            self._know()
+            readings, self._unsaved = (self._unsaved, []) if self.loaded else ([], self._unsaved)
+            holds = self._registry.held() is not None
+            record = await self._encode_guard()
+        # Nothing that is in force waits for the disk. What is held is on it before the reading without it is: a
+        # crash in between holds it again.
+        is_kept = await self._save_guard(record)
+        for each in readings:
+            await self._keep_reading(each, is_safe=is_kept or not holds)
 
-    async def _guard(self, result: SourceReading | SourceDelta, facts: SourceFacts) -> Changes:
-        """What of the reading's changes may take effect; the guard holds the rest back (DESIGN §6)."""
-        old = self._readings.reading_of(result.name) or {}
-        if isinstance(result, SourceDelta):
-            raw = Changes(tuple(result.upserts), tuple(result.withdrawals))
-        else:
-            found = await run_in_slices(changes_in_slices(old, result.registrations))
-            raw = found if found is not None else Changes((), ())
-        guard = self._guards[result.name]
+    async def _take_reading(self, result: SourceReading | SourceDelta, serial: int) -> None:
+        delta = Changes(result.upserts, result.withdrawals) if isinstance(result, SourceDelta) else None
         guarded = await run_in_slices(
-            guard.take_in_slices(
-                old,
-                raw,
-                facts.serial,
-                total=len(old),
-                by_category=facts.by_category,
+            self._registry.take_in_slices(
+                result.name,
+                result.registrations,
+                delta,
+                serial,
                 settings=self.settings.registry.shrink_guard,
                 now=self._clock(),
             )
         )
-        await run_in_slices(recount_categories(facts.by_category, old, raw))
-        if guarded.decision.is_held:
-            log.warning(
-                "guard.held",
-                source=result.name,
-                serial=facts.serial,
-                removals=len(guard),
-                reason=str(guarded.decision),
-            )
-        return guarded.changes if guarded.changes is not None else Changes((), ())
+        await self._take(guarded)
+        self._unsaved.append(result)
 
-    async def _replace(self, readings: Mapping[str, Mapping[str, Registration]], changes: Changes | None) -> None:
-        """Put readings in place of those of the same names. Only what `changes` names is looked at: one record
-        costs what one record costs."""
-        before: dict[str, Registration | None] = {}
-        if changes is not None:
-            ids = dict.fromkeys([*(each.id for each in changes.upserts), *changes.withdrawals])
-            before = {each: self._readings.winner(each) for each in ids}
-        for name, reading in readings.items():
-            self._readings.put(name, reading)
-        await self._apply_winners(before)
-        self.merged = Merged(self._readings.view(self._size), self.merged.conflicts)
+    async def _take(self, guarded: Guarded | None) -> None:
+        """What is to change of what is in force, into the allowlist."""
+        if guarded is None:
+            return
+        await self._change(guarded.changes)
+        held = self._registry.held()
+        if guarded.decision.is_held and held is not None:
+            causes = ",".join(sorted(self._registry.guard.held_by_cause()))
+            self._say_held(held.serial, len(held.versions), causes, held.decision)
+        if not self.loaded:
+            self.loaded = True
+            self.sweeper.note_added()
+            self.sweeper.note_removed()
+            self.reconciler.want_policy(self.policy(self._clock()))
+        self._retime.set()
 
-    async def _apply_winners(self, before: Mapping[str, Registration | None]) -> None:
-        """`before`: what was in force under the ids that may have changed."""
-        upserts: list[Registration] = []
-        withdrawals: list[str] = []
-        for registration_id, old in before.items():
-            new = self._readings.winner(registration_id)
-            self._size += (new is not None) - (old is not None)
-            if new is not None and new != old:
-                upserts.append(new)
-            elif new is None and old is not None:
-                withdrawals.append(registration_id)
-        self._in_force = {}
-        await self._apply(Changes(tuple(upserts), tuple(withdrawals)))
-
-    async def _apply(self, changes: Changes) -> None:
-        """Changes of the merged registry, local overrides laid over them, into the allowlist."""
-        amended = await run_in_slices(self._layer.amend_in_slices(changes))
-        await self._change(amended)
+    def _say_held(self, serial: int, removals: int, cause: str, decision: GuardDecision) -> None:
+        if (serial, removals, cause) != self._said_held:
+            self._said_held = serial, removals, cause
+            log.warning("guard.held", cause=cause, serial=serial, removals=removals, reason=str(decision))
 
     async def _change(self, changes: Changes | None) -> None:
         if changes is None or not (changes.upserts or changes.withdrawals):
@@ -274,40 +277,73 @@ class Owner:
         await self._in_slices(changes.upserts, self.effective.upsert)
         await self._in_slices(changes.withdrawals, self._withdraw)
         log.info("registry.applied", upserts=len(changes.upserts), withdrawals=len(changes.withdrawals))
+        self._is_remainder_old = True
         self._retime.set()
 
+    async def _keep_guard(self) -> None:
+        """What the guard knows, on disk. The caller holds `_applying`."""
+        await self._save_guard(await self._encode_guard())
+
+    async def _encode_guard(self) -> tuple[Hashable, bytes] | None:
+        """What the guard knows, if that is not on disk yet. The caller holds `_applying`."""
+        version = self._registry.version()
+        if self._store is None or not self.loaded or version == self._kept_version:
+            return None
+        record = self._registry.record()
+        if len(record.guard) < SLICE:
+            return version, encode_record(record)
+        return version, await asyncio.to_thread(encode_record, record)
+
+    async def _save_guard(self, record: tuple[Hashable, bytes] | None) -> bool:
+        """Saves are made in the order of the calls; whether it is on disk."""
+        if self._store is None or record is None:
+            return True
+        version, content = record
+        if not await self._store.guard_file.save(content):
+            return False
+        self._kept_version = version
+        return True
+
+    async def _keep_reading(self, result: SourceReading | SourceDelta, *, is_safe: bool) -> None:
+        """Make it the last good, unless a restart would lose what is held of it."""
+        if self._store is not None:
+            await (keep if is_safe else discard)(self._store, result)
+
     async def accept(self, serial: int) -> dict[str, object]:
-        """Release the removals that any source holds under this serial. Raises SerialNotHeld when none does."""
+        """Release the removals that are held under this serial. Raises SerialNotHeld when none are."""
         released: dict[str, int] = {}
         async with self._applying:
-            for name, guard in self._guards.items():
-                held, reading = guard.held(), self._readings.reading_of(name)
-                if held is not None and held.serial == serial and reading is not None:
-                    released[name] = len(guard)
-                    await self._release(name, guard, serial, reading)
-            if released:
-                return {"serial": serial, "released": released}
-            others = [held.serial for guard in self._guards.values() if (held := guard.held()) is not None]
-        raise SerialNotHeld(serial, min(others, default=None))
+            held = self._registry.held()
+            if held is not None and held.serial == serial:
+                released = self._registry.guard.held_by_cause()
+                await self._change(await run_in_slices(self._registry.accept_in_slices(serial)))
+                await self._keep_guard()
+            remainder = self._remainder
+            if remainder is not None and remainder.serial == serial:
+                self._remainder = None
+                released[KERNEL] = remainder.count
+                await run_in_slices(self.reconciler.release_in_slices())
+            if not released:
+                raise SerialNotHeld(serial, min((each.serial for each in self.holds()), default=None))
+        for cause, count in released.items():
+            log.info("guard.accepted", cause=cause, serial=serial, removals=count)
+        return {"serial": serial, "released": released}
 
-    async def _release(
-        self, name: str, guard: RemovalGuard, serial: int, reading: Mapping[str, Registration]
-    ) -> None:
-        count = len(guard)
-        changes = await run_in_slices(guard.accept_in_slices(serial, reading))
-        await self._replace({held_name(name): guard.in_force(reading)}, changes)
-        log.info("guard.accepted", source=name, serial=serial, removals=count)
-        if self._store is not None:
-            await self._store.save_held(name, await _encode(guard))
-
-    def held(self, source: str) -> HeldRemovals | None:
-        """What the guard of a source holds back."""
-        return self._guards[source].held()
+    def holds(self) -> tuple[Hold, ...]:
+        """All that waits for an operator's word."""
+        found = []
+        held = self._registry.held()
+        if held is not None:
+            by_cause = self._registry.guard.held_by_cause()
+            found.append(Hold(held.serial, held.since_s, by_cause, str(held.decision)))
+        return (*found, *((self._remainder,) if self._remainder is not None else ()))
 
     def store_error(self, source: str) -> str | None:
         """Why what is kept on disk of a source is old; None if it is not."""
-        error = self._store.state_of(source).error if self._store is not None else None
-        return str(error) if error is not None else None
+        if self._store is None:
+            return None
+        error = self._store.state_of(source).error
+        return str(error) if error is not None else self._store.guard_file.error
 
     async def use_overrides(self, reading: OverridesReading) -> None:
         """The local pins and filters as they are now; a file with faults stays as it was."""
@@ -319,49 +355,36 @@ class Owner:
             await self._lay_overrides()
 
     async def _lay_overrides(self) -> None:
-        overrides = Overrides(self._override_files, self._clock())
-        changes = await run_in_slices(self._layer.switch_in_slices(overrides, self.merged.registrations))
-        if self.loaded:
-            await self._change(changes)
+        """The caller holds `_applying`."""
+        await self._take(
+            await run_in_slices(
+                self._registry.use_overrides_in_slices(
+                    self._override_files, settings=self.settings.registry.shrink_guard, now=self._clock()
+                )
+            )
+        )
+        await self._keep_guard()
         self._retime.set()
+
+    async def use_sources(self, urls: Mapping[str, str]) -> None:
+        """The sources of new settings, in order. Those that stay keep their reading until they are read anew; what
+        only a removed source had goes, if the guard lets it, once all that are new have been read."""
+        async with self._applying:
+            self.sources = {name: self.sources.get(name, SourceFacts(url)) for name, url in urls.items()}
+            for name, url in urls.items():
+                self.sources[name].url = url
+            self._answered &= urls.keys()
+            await self._take(
+                await run_in_slices(
+                    self._registry.use_sources_in_slices(
+                        urls, settings=self.settings.registry.shrink_guard, now=self._clock()
+                    )
+                )
+            )
+            await self._keep_guard()
 
     def override_counts(self) -> OverrideCounts:
-        return self._layer.counts()
-
-    async def _merge(self) -> None:
-        """Apply what the readings in force say now; before the first time, once there is one of every source.
-
-        While a source that a reload brought has not been read, nothing is withdrawn: what was in force then
-        comes last in the order.
-        """
-        unread = self._readings.unread()
-        if unread and not self.loaded:
-            return
-        readings = self._readings
-        if not unread:
-            self._in_force = {}
-        else:
-            readings = SourceSet([*merge_order(self.sources), _IN_FORCE])
-            for name in merge_order(self.sources):
-                known = self._readings.reading_of(name)
-                if known is not None:
-                    readings.put(name, known)
-            readings.put(_IN_FORCE, self._in_force)
-        merged = await run_in_slices(readings.merge_in_slices())
-        changes = await run_in_slices(changes_in_slices(self.merged.registrations, merged.registrations))
-        self.merged = merged
-        self._size = len(merged.registrations)
-        if changes is not None:
-            await self._apply(changes)
-        if not self.loaded:
-            overrides = self._layer.overrides
-            pins = [overrides.in_force(name, None) for name in overrides.pins if name not in self.allowlist]
-            await self._change(Changes(tuple(pin for pin in pins if pin is not None), ()))
-            self.loaded = True
-            self.sweeper.note_added()
-            self.sweeper.note_removed()
-            self.reconciler.want_policy(self.policy(self._clock()))
-        self._retime.set()
+        return self._registry.layer.counts()
 
     def freshness(self, now: float) -> dict[str, Freshness]:
         """How old what is known of each source is."""
@@ -386,7 +409,7 @@ class Owner:
 
     def unread_sources(self) -> tuple[str, ...]:
         """Sources without a first reading; until there is none the kernel is left as it was found."""
-        return self._readings.unread()
+        return self._registry.unread()
 
     async def _in_slices(self, items: Iterable[_Item], change: Callable[[_Item, float], None]) -> None:
         iterator = iter(items)
@@ -423,15 +446,15 @@ class Owner:
             before = now
             await self._in_slices(self.effective.schedule.due(now), self.effective.refresh)
             self.aggregate.expire(now)
-            if self._spares and not self._applying.locked():
+            if not self._applying.locked():
                 async with self._applying:
-                    await self._release_spared()
+                    await self._tend_held(now)
             self._want_policy(now)
-            overrides_at = self._layer.overrides.next_change()
+            overrides_at = self._registry.layer.overrides.next_change()
             if overrides_at is not None and overrides_at <= now:
                 async with self._applying:
                     await self._lay_overrides()
-                overrides_at = self._layer.overrides.next_change()
+                overrides_at = self._registry.layer.overrides.next_change()
             times = (self.effective.schedule.next_change(), self._starts_after(now), overrides_at)
             upcoming = [at_s for at_s in times if at_s is not None]
             pause_s = min([LONGEST_SLEEP_S, *(max(0.0, at_s - now) for at_s in upcoming)])
@@ -441,23 +464,47 @@ class Owner:
             except TimeoutError:
                 pass
 
-    async def _release_spared(self) -> None:
-        """What a restart found in the kernel beyond the last good goes once every source has spoken in this run,
-        and what it said is applied. The caller holds `_applying`."""
-        answered = (name in self._answered or self.has_answered(name) for name in self.sources)
-        if not all(answered) or self._readings.unread():
-            return
-        if not self._is_known:
+    async def _tend_held(self, now: float) -> None:
+        """What is held ends with its window, and what the kernel was found with is judged once it is known what is
+        registered. The caller holds `_applying`."""
+        if self._registry.next_end() <= now:
+            await self._change(await run_in_slices(self._registry.end_in_slices(now)))
+            await self._keep_guard()
+        self._know()
+        is_old = self._is_remainder_old and now >= self._remainder_at + REMAINDER_EVERY_S
+        is_due = self._spares or (self._remainder is not None and is_old)
+        if is_due and self._is_known and self.reconciler.unready() is None:
+            await self._judge_remainder(now)
+
+    def _know(self) -> None:
+        """Whether every source has spoken in this run, and it is applied. The caller holds `_applying`."""
+        if not self._is_known and self._answered >= self.sources.keys() and not self._registry.unread():
             self._is_known = True
             self.on_known()
-        if self._spares:
-            self._spares = False
-            await run_in_slices(self.reconciler.release_in_slices())
+            self._retime.set()
+
+    async def _judge_remainder(self, now: float) -> None:
+        """What a start found in the kernel and nobody registers goes, unless it is more than the guard lets go."""
+        self._spares = self._is_remainder_old = False
+        self._remainder_at = now
+        closed = self.effective.closed(now)
+        left, found = await run_in_slices(self.reconciler.sort_spared_in_slices(closed))
+        decision = judge_remainder(found, left, self.settings.registry.shrink_guard)
+        await run_in_slices(self.reconciler.release_in_slices(left if decision.is_held else 0))
+        before, self._remainder = self._remainder, None
+        if decision.is_held:
+            reason = f"the kernel has {left} elements that nobody registers, of {found} that it was found with"
+            held = self._registry.held()
+            number = int(now) + (held is not None and held.serial == int(now))
+            serial, since_s = (number, now) if before is None else (before.serial, before.since_s)
+            self._remainder = Hold(serial, since_s, {KERNEL: left}, f"{reason}; more than {decision.limit}")
+            if before is None:
+                self._say_held(serial, left, KERNEL, decision)
 
     def _want_policy(self, now: float) -> None:
         """What the settings say, once the allowlist is complete; observe needs no allowlist to be safe."""
         policy = self.policy(now)
-        is_complete = not self._readings.unread() and not self._applying.locked()
+        is_complete = not self._registry.unread() and not self._applying.locked()
         if self.loaded and (is_complete or policy.mode == "observe"):
             self.reconciler.want_policy(policy)
         elif policy.mode == "observe" != self.reconciler.mode_in_force:
@@ -482,25 +529,6 @@ class Owner:
         self.aggregate.detail = settings.watch.unregistered
         self.reconciler.verify_every(settings.kernel.verify_every_s)
         self._retime.set()
-
-    async def use_sources(self, urls: Mapping[str, str]) -> None:
-        """The sources of new settings, in order. Those that stay keep their reading until they are read anew;
-        what only a removed source had goes once all that are new have been read."""
-        async with self._applying:
-            self._in_force = self.merged.registrations
-            readings = SourceSet(merge_order(urls))
-            guards = {}
-            for name in urls:
-                known = self._readings.reading_of(name) if name in self.sources else None
-                guards[name] = self._guards[name] if name in self.sources else RemovalGuard()
-                readings.put(held_name(name), guards[name].in_force(known or {}))
-                if known is not None:
-                    readings.put(name, known)
-            self._readings, self._guards = readings, guards
-            self.sources = {name: self.sources.get(name, SourceFacts(url)) for name, url in urls.items()}
-            for name, url in urls.items():
-                self.sources[name].url = url
-            await self._merge()
 
     # -- events --------------------------------------------------------------------------------------------
 
@@ -576,8 +604,4 @@ class Owner:
     def on_settled(self) -> None:
         """The kernel is as desired and was read back."""
         self.sweeper.settle(self.reconciler.epoch)
-
-
-async def _encode(guard: RemovalGuard) -> bytes | None:
-    """As the store keeps it; what is long, in a thread."""
-    return encode_guard(guard) if len(guard) < SLICE else await asyncio.to_thread(encode_guard, guard)
+        self._retime.set()

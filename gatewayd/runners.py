@@ -6,8 +6,8 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 
-from gatewayd.errors import SourceFailed
-from gatewayd.registry.feed_source import FeedReading, FeedRunner, SourceDelta, resumed_position
+from gatewayd.registry.feed_source import Delivery as FeedDelivery
+from gatewayd.registry.feed_source import FeedRunner, resumed_position
 from gatewayd.registry.fetch import Session
 from gatewayd.registry.kept_sink import Keeper
 from gatewayd.registry.sources import SourceReading, SourceRunner
@@ -15,7 +15,8 @@ from gatewayd.registry.store import Restored
 from gatewayd.settings import RegistrySettings, SourceSettings
 
 Runner = SourceRunner | FeedRunner
-Deliver = Callable[[SourceReading | FeedReading | SourceDelta | SourceFailed], Awaitable[None]]
+Delivery = SourceReading | FeedDelivery
+Deliver = Callable[[Delivery], Awaitable[None]]
 
 
 def make_runner(

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import inf
 
-from gatewayd.model.registration import Registration
+from gatewayd.log import get_logger
 from gatewayd.registry.feed_source import FeedReading, SourceDelta, kept_position, resumed_position
-from gatewayd.registry.kept import Position
-from gatewayd.registry.merge import SLICE, Changes, Slices
+from gatewayd.registry.guard import GuardDecision, HeldRemovals, RemovalGuard
+from gatewayd.registry.held import GuardRecord, decode_record, decode_versions
+from gatewayd.registry.kept import Damaged, Position
 from gatewayd.registry.sources import SourceReading
 from gatewayd.registry.store import LastGood, Restored
+
+log = get_logger(__name__)
 
 
 @dataclass(slots=True)
 class SourceFacts:
     """`error`: of the latest attempt, None if it succeeded. `read_at`, `confirmed_at`, `restored_at`: Unix
     seconds. `serial`: of the feed, or the second of the reading for a source that has none. `expire_s`: as the
-    feed says, 0 if it does not. `by_category`: of the latest reading."""
+    feed says, 0 if it does not."""
 
     url: str
     registrations: int = 0
@@ -33,7 +35,6 @@ class SourceFacts:
     issued_at: float | None = None
     expire_s: float = 0.0
     kept: int = 0
-    by_category: Counter[str] = field(default_factory=Counter)
 
     def take(self, result: SourceReading | SourceDelta) -> None:
         """A reading that is complete."""
@@ -49,6 +50,11 @@ class SourceFacts:
             self.session, self.serial = position.session, position.serial
             self.issued_at, self.expire_s = position.issued_at, float(position.expire)
 
+    def confirm(self, checked_at: float) -> None:
+        """The source has nothing else than before."""
+        self.error = None
+        self.confirmed_at = max(self.confirmed_at, checked_at)
+
     def restore(self, restored: Restored) -> None:
         """The last good of an earlier run."""
         position = restored.position
@@ -62,50 +68,45 @@ class SourceFacts:
         self.expire_s = float(known.expire) if known is not None else 0.0
 
 
-def held_name(source: str) -> str:
-    """The name under which what the guard holds of a source is merged; no source can have it."""
-    return f"{source}#held"
+async def record_of(store: LastGood, restored: Mapping[str, Restored]) -> GuardRecord:
+    """What the guard knew when the last run ended; where there is nothing, what an earlier version of gatewayd held
+    of each source. A file that is damaged is said, and costs what it had."""
+    content = await store.guard_file.load()
+    try:
+        record = decode_record(content)
+    except Damaged as error:
+        log.warning("guard.damaged", file=str(store.guard_file.path), error=str(error))
+        record = decode_record(None)
+    if content is not None:
+        return record
+    versions = {name: decode_versions(each.held) for name, each in restored.items()}
+    causes = {id: name for name, held in versions.items() for id in held}
+    if not causes:
+        return record
+    serial = max(each.position.serial for each in restored.values() if each.position is not None and each.held)
+    decision = GuardDecision(True, "too_many", len(causes), 0)
+    merged = {id: kept for held in versions.values() for id, kept in held.items()}
+    return GuardRecord(RemovalGuard(HeldRemovals(serial, 0.0, decision, merged, causes)))
 
 
-def merge_order(sources: Iterable[str]) -> list[str]:
-    """What is held of a source comes right before the source."""
-    return [name for source in sources for name in (held_name(source), source)]
-
-
-def count_categories(registrations: Mapping[str, Registration]) -> Slices[Counter[str]]:
-    counts: Counter[str] = Counter()
-    for done, registration in enumerate(registrations.values(), 1):
-        counts[registration.category] += 1
-        if done % SLICE == 0:
-            yield
-    return counts
-
-
-def recount_categories(counts: Counter[str], old: Mapping[str, Registration], changes: Changes) -> Slices[None]:
-    """Bring `counts` of `old` up to date with what leads to the next reading."""
-    for done, registration in enumerate(changes.upserts, 1):
-        before = old.get(registration.id)
-        if before is not None:
-            counts[before.category] -= 1
-        counts[registration.category] += 1
-        if done % SLICE == 0:
-            yield
-    for registration_id in changes.withdrawals:
-        counts[old[registration_id].category] -= 1
-
-
-async def keep(store: LastGood, result: SourceReading | SourceDelta, held: bytes | None) -> None:
+async def keep(store: LastGood, result: SourceReading | SourceDelta) -> None:
     """Make the reading the source's last good. A disk that fails is the store's to tell."""
     position = Position(None, int(result.read_at))
     if isinstance(result, SourceDelta):
         position = kept_position(result.position)
         if result.content is not None:
             after = kept_position(result.after)
-            await store.save_delta(result.name, result.content, position, after=after, held=held)
+            await store.save_delta(result.name, result.content, position, after=after, held=None)
     elif isinstance(result, FeedReading):
         position = kept_position(result.position)
-        await store.save_snapshot(result.name, result.kept_file, result.count, position, held)
+        await store.save_snapshot(result.name, result.kept_file, result.count, position, None)
     else:
-        await store.save_reading(result.name, result.registrations, position, held)
+        await store.save_reading(result.name, result.registrations, position, None)
     if store.needs_reading(result.name):
-        await store.save_reading(result.name, result.registrations, position, held)
+        await store.save_reading(result.name, result.registrations, position, None)
+
+
+async def discard(store: LastGood, result: SourceReading | SourceDelta) -> None:
+    """The reading is not to be the last good."""
+    if isinstance(result, FeedReading) and result.kept_file is not None:
+        await store.discard(result.name, result.kept_file)

@@ -66,6 +66,12 @@ class _ViewCollector(Collector):
         yield from _registration_metrics(status.registrations)
         yield from _source_metrics(status)
         yield from _feed_metrics(status.sources)
+        yield gauges(
+            "held_removals",
+            "Removals that wait for an operator, by what brought them about: a source, or another word.",
+            "cause",
+            {cause: count for each in status.held for cause, count in each.by_cause.items()},
+        )
         yield from _override_metrics(status.overrides)
         yield from _kernel_metrics(status.kernel)
         yield SummaryMetricFamily(

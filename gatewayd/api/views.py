@@ -54,6 +54,13 @@ class HeldView(msgspec.Struct, frozen=True):
     reason: str
 
 
+class HoldView(HeldView, frozen=True):
+    """`by_cause`: how many of what each source took away; `config/sources`, `config/local`, `kernel/elements` are
+    the list of sources, local pins and filters, and elements found in the kernel that nobody registers."""
+
+    by_cause: dict[str, int] = {}
+
+
 class SourceView(msgspec.Struct, frozen=True):
     """`registrations`: usable records of the last good reading; `conflicts`: ids an earlier source has too.
 
@@ -249,6 +256,8 @@ class StatusView(msgspec.Struct, frozen=True):
     marks: MarksView = MarksView()
     conntrack: ConntrackView | None = None
     """None while connection tracking is not loaded."""
+    held: tuple[HoldView, ...] = ()
+    """All that waits for `gatewayd accept`, whatever brought it about."""
     subscribers: SubscribersView | None = None
     """None where the configuration has no such section."""
 

@@ -23,13 +23,12 @@ from gatewayd.model.registration import Registration
 from gatewayd.owner import policy_in_force
 from gatewayd.reconcile.forecast import Forecast, forecast
 from gatewayd.reconcile.picture import Picture
-from gatewayd.registry.feed_source import SourceDelta
 from gatewayd.registry.fetch import open_session
 from gatewayd.registry.merge import SourceSet
 from gatewayd.registry.overrides import Overrides
 from gatewayd.registry.overrides_dir import OverridesReading, read_overrides
 from gatewayd.registry.sources import SourceReading
-from gatewayd.runners import make_runner
+from gatewayd.runners import Delivery, make_runner
 from gatewayd.settings import Settings, read_settings
 
 
@@ -135,8 +134,8 @@ def _in_force(settings: Settings, merged: Mapping[str, Registration], now: float
 async def _read_sources(settings: Settings) -> AsyncIterator[SourceReading]:
     results: list[SourceReading | SourceFailed] = []
 
-    async def deliver(result: SourceReading | SourceDelta | SourceFailed) -> None:
-        if not isinstance(result, SourceDelta):
+    async def deliver(result: Delivery) -> None:
+        if isinstance(result, SourceReading | SourceFailed):
             results.append(result)
 
     async with open_session() as session:

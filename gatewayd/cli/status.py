@@ -9,7 +9,7 @@ import click
 
 from gatewayd.api.subscriber_views import JournalView, ListenerView, SubscribersView
 from gatewayd.api.times import parse_time
-from gatewayd.api.views import MarksView, OverridesView, SourceView, StatusView
+from gatewayd.api.views import HeldView, MarksView, OverridesView, SourceView, StatusView
 from gatewayd.cli.client import Endpoint, daemon_options
 from gatewayd.cli.output import (
     BAD,
@@ -59,7 +59,12 @@ def describe_status(view: StatusView) -> Iterator[Line]:
     if view.reload_error:
         yield Line("reload refused", view.reload_error, BAD)
     for source in view.sources:
-        yield from _held(view.now, source)
+        yield from _held(view.now, source.name, source.held)
+    sources = {source.name for source in view.sources}
+    for hold in view.held:
+        others = sorted(hold.by_cause.keys() - sources)
+        if others:
+            yield from _held(view.now, ", ".join(others), hold)
     yield from _registrations(view)
     for source in view.sources:
         yield from _source(view.now, source)
@@ -102,12 +107,11 @@ def _registrations(view: StatusView) -> Iterator[Line]:
         yield Line("", f"next window opens or closes {ago(view.now, counts.next_window_change_at)}")
 
 
-def _held(now: str, source: SourceView) -> Iterator[Line]:
+def _held(now: str, cause: str, held: HeldView | None) -> Iterator[Line]:
     """Nothing is cut by it, but only a human can end it: above all that is merely reported."""
-    held = source.held
     if held is not None:
         what = f"{count(held.count, 'removal')} of serial {held.serial} for {_since(now, held.since)}"
-        yield Line("HELD", f"{source.name}: {what} ({held.reason}); gatewayd accept {held.serial}", BAD)
+        yield Line("HELD", f"{cause}: {what} ({held.reason}); gatewayd accept {held.serial}", BAD)
 
 
 def _source(now: str, source: SourceView) -> Iterator[Line]:

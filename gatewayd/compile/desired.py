@@ -107,6 +107,10 @@ class DesiredSets:
         """Want one element of a mask in use, which nobody wanted before."""
         self._sets[mask].keys.add(key)
 
+    def is_wanted_twice(self, mask: Mask, key: bytes) -> bool:
+        """Whether something else wants an element that was wanted by `want`."""
+        return key in self._sets[mask].shared
+
     def unwant(self, mask: Mask, key: bytes) -> bool:
         """Take back a `want`; whether nobody wants the element now."""
         desired = self._sets[mask]

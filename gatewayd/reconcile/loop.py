@@ -123,10 +123,21 @@ class Reconciler:
         """What is found in the kernel at the start stays, desired or not, until `release`."""
         self.picture.sparing = True
 
-    def release_in_slices(self) -> Generator[None, None, None]:
-        """The registry is known for what it is now: what was spared goes, some of it between two yields."""
+    def sort_spared_in_slices(self, closed: Iterable[Registration]) -> Generator[None, None, tuple[int, int]]:
+        """How many elements were spared that nothing explains, of how many found; these are released last.
+        `closed`: registrations whose windows have closed, which explain theirs."""
+        explained = (
+            {element for each in closed for element in elements_of(each)} if self.picture.count_spared() else ()
+        )
+        left = yield from self.picture.sort_spared_in_slices(explained)
+        return left, sum(self.picture.found.values())
+
+    def release_in_slices(self, keeping: int = 0) -> Generator[None, None, None]:
+        """The registry is known for what it is now: what was spared goes but for so many, some of it between two
+        yields."""
         released = 0
-        while count := self.picture.release(MOST_RELEASED):
+        self.picture.sparing = False
+        while count := self.picture.release(min(MOST_RELEASED, self.picture.count_spared() - keeping)):
             released += count
             self._work.set()
             yield

@@ -15,7 +15,7 @@ is desired like everything else, and let go by `release`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 
 from gatewayd.compile.desired import DesiredSets
 from gatewayd.compile.keys import PARTS, Keys
@@ -52,6 +52,8 @@ class Picture:
         """The latest tag known. Marks outlive the table, so an epoch counts on where the rules are gone."""
         self.urgent: dict[tuple[Mask, bytes], None] = {}
         self.sparing = False
+        self.found: dict[str, int] = {}
+        """While sparing: elements of registrations that sets had when they were first seen, by set."""
         self._spared: list[tuple[Mask, bytes]] = []
         self.doubted = True
         """What is said here of the kernel may be wrong until it is read again."""
@@ -106,6 +108,20 @@ class Picture:
         if released and not self._spared:
             self.retire_unused()
         return len(released)
+
+    def sort_spared_in_slices(self, explained: Container[tuple[Mask, bytes]]) -> Generator[None, None, int]:
+        """Put ahead what may go unasked: elements of bindings, those that a registration wants by now, and those of
+        `explained`. How many are left. Nothing more is spared from now on."""
+        self.sparing = False
+        going: list[tuple[Mask, bytes]] = []
+        staying: list[tuple[Mask, bytes]] = []
+        for done, (mask, key) in enumerate(self._spared, 1):
+            goes = mask.is_bound or self.desired.is_wanted_twice(mask, key) or (mask, key) in explained
+            (going if goes else staying).append((mask, key))
+            if done % SLICE == 0:
+                yield
+        self._spared = [*going, *staying]
+        return len(staying)
 
     def urge(self, elements: Iterable[tuple[Mask, bytes]]) -> int:
         """Put the elements ahead of all others; returns how many of them are missing.
@@ -242,6 +258,8 @@ class Picture:
         state = self._make_state(mask, generation, found.capacity)
         state.exists = True
         state.unread = found.count or 0
+        if self.sparing and not mask.is_bound and found.count is not None:
+            self.found.setdefault(found.name, found.count)
         return state, found
 
     def observe_elements(self, state: SetState, keys: Iterable[bytes]) -> int:
@@ -270,6 +288,8 @@ class Picture:
                 looked_at = 0
                 yield
         strange, state.unread = 0 if state.unread else strange, 0
+        if self.sparing and not state.mask.is_bound:
+            self.found.setdefault(state.name, sum(len(part) for part in keys.parts))
         return strange
 
     def observe_some(self, state: SetState, keys: Keys) -> None:

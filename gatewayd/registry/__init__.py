@@ -2,8 +2,8 @@
 
     file_source ─┐                    ┌─ record ◄ prefixes
     fetch ◄ route, inflate ─ origin ─► reading ─► sources ─┐
-    notification, feed_* ─► feed ─────────────► feed_source ┴─► guard ─► merge ─► overrides ─► allowlist
-                                                    └─ bytes ─► store        local files ─┘
+    notification, feed_* ─► feed ─────────────► feed_source ┴─► merge ─► overrides ─► guard ─► allowlist
+                                                    └─ bytes ─► store   local files ─┘         └─► guard_file
 
 Modules, in the order of the data; (P) are pure:
 
@@ -16,8 +16,9 @@ Modules, in the order of the data; (P) are pure:
 - the signed feed: `notification` (P, JWS ↔ values, keys), `key_files`, `feed_outcome` (P, what goes into and comes
   out of the client), `feed_answer`, `feed_plan`, `feed_files` (P: the head of an answer, what a notification
   means, snapshots and deltas), `feed` (P, the client as a state machine), `feed_source` its shell.
-- what may take effect: `loss` (P, whether something is lost), `guard` (P, holds unusual removals back), `held` (P,
-  these as bytes), `merge` (P, several sources → one registry and what changed).
+- the registry in force: `merge` (P, several sources → one registry and what changed), `loss` (P, whether something
+  is lost), `day_memory` (P, what went in a day, and how few there were), `guard` (P, holds unusual removals back),
+  `held` (P, what it knows as bytes), `guard_file` (these on disk); `in_force` (P) is all of it as one state.
 - the operator's word over it: `override_file` (P, YAML → pins and filters), `overrides` (P, laid over the
   registry), `overrides_dir` (the directory, watched); `staleness` (P, how old what we know is).
 - the last good on disk: `kept` (P, the format), `files` (the calls to the file system), `kept_files` (one source's

@@ -40,7 +40,7 @@ from gatewayd.registry.key_files import read_keys
 from gatewayd.registry.pacing import Pacer, Randomness
 from gatewayd.registry.reading import Rejection
 from gatewayd.registry.route import FAILURES, Route, describe_failure, shown_url
-from gatewayd.registry.sources import SourceReading, SourceState, run_in_slices
+from gatewayd.registry.sources import SourceConfirmed, SourceReading, SourceState, run_in_slices
 
 LARGEST_HELD_CONTENT_BYTES: Final = 64 << 20
 """Of the deltas of one chain, as served."""
@@ -115,7 +115,8 @@ class FeedState(SourceState):
     snapshot_reason: SnapshotReason | None = None
 
 
-Deliver = Callable[[FeedReading | SourceDelta | SourceFailed], Awaitable[None]]
+Delivery = FeedReading | SourceDelta | SourceConfirmed | SourceFailed
+Deliver = Callable[[Delivery], Awaitable[None]]
 
 
 class FeedRunner:
@@ -179,11 +180,6 @@ class FeedRunner:
         """Where what is held stands."""
         return self._client.position
 
-    @property
-    def has_answered(self) -> bool:
-        """Whether the source gave or confirmed its content in this run, and what it gave was taken."""
-        return self.state.checked_at > -inf and not self._pacer.is_attempting
-
     def request_now(self) -> None:
         """The feed is asked at once."""
         self._pacer.request_now()
@@ -193,7 +189,7 @@ class FeedRunner:
         await self._pacer.run()
 
     async def attempt(self) -> None:
-        """One round: delivers what it gave, or the error, or nothing where the feed has nothing new.
+        """One round: delivers what it gave, or the error, or that the feed has nothing new.
 
         A round that is under way is waited for first (`gatewayd sync`).
         """
@@ -207,8 +203,7 @@ class FeedRunner:
             delivery = await self._delivery_of(outcome, after)
         finally:
             await self._end_sink()
-        if delivery is not None:
-            await self._deliver(delivery)
+        await self._deliver(delivery)
 
     def _note(self, outcome: Outcome) -> None:
         """The state after an attempt."""
@@ -223,16 +218,15 @@ class FeedRunner:
         elif isinstance(outcome, DeltaRead):
             self.state = replace(self.state, rejected=Counter(self.state.rejected) + Counter(outcome.rejected))
 
-    async def _delivery_of(
-        self, outcome: Outcome, after: FeedPosition | None
-    ) -> FeedReading | SourceDelta | SourceFailed | None:
+    async def _delivery_of(self, outcome: Outcome, after: FeedPosition | None) -> Delivery:
         if isinstance(outcome, Refused):
+            assert self.state.error is not None
             return self.state.error
         if isinstance(outcome, SnapshotRead):
             return await self._reading_of(outcome)
         if isinstance(outcome, Unchanged):
             if not outcome.is_reissued:
-                return None
+                return SourceConfirmed(self.name, self.state.checked_at)
             outcome = DeltaRead(outcome.position, (), (), self._client.registrations, {}, ())
         assert after is not None
         return self._delta_of(outcome, after)

@@ -1,55 +1,66 @@
-"""The shrink guard: what of a source's changes is let through, and what waits for an operator (DESIGN §6).
+"""The shrink guard: what of the registry's changes is let through, and what waits for an operator (DESIGN §6).
+
+It judges what would leave force, whatever brings it about: the registry as merged, with local pins and filters over
+it, against what was in force. It knows no sources: a name, an order, a lost file are nothing to it.
 
 Additions always apply at once. Removals (see `loss`) are judged as one: within the limits all of them apply,
 beyond any limit none does, so that `accept` is one decision. What is held stays in force:
 
-- a registration that the source has withdrawn, under its own id;
+- a registration that is registered no more, under its own id;
 - one that was replaced by less, beside its replacement, under its id and `#held`: no id of a registry has a
   `#`, and the two together pass exactly what either of them passes.
 
-While something is held, further removals join it, under the serial of the latest reading: a source that has
-just shrunk past belief is not believed in small things either (a local filter drops a registration whatever
-is held). At every reading all that is pending is judged anew; what the source has again is held no longer,
-and when the rest is within the limits it applies.
+While something is held, further removals join it: a registry that has just shrunk past belief is not believed in
+small things either. At every change all that is pending is judged anew; what is registered again is held no longer,
+and when the rest is within the limits it applies. What an operator names by its id in a local file is his word, and
+is not held. A held registration whose window closes is held no longer.
 
-Removals let through are remembered for WINDOW_S, and may not sum up to more than WINDOW_FACTOR times a limit:
-a registry that loses 4 % a minute is noticed too. What an operator accepted does not count. A window that
-closes on time is no removal and never comes here.
+A share is of the fewest in force in a day (`day_memory`), and removals of a day may not sum up to more than
+WINDOW_FACTOR times a limit, nor to more than half, unless `max_removed` says so: a registry that loses 4 % a
+minute is noticed too. What an operator accepted does not count. A window that closes on time is no removal and
+never comes here.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from itertools import chain
-from typing import Final, Literal
+from math import inf
+from typing import Final, Literal, Protocol
 
 import msgspec
 
 from gatewayd.errors import SerialNotHeld
 from gatewayd.model import Registration
+from gatewayd.registry.day_memory import WHOLE, DayMemory
 from gatewayd.registry.loss import is_loss
+from gatewayd.registry.merge import SLICE as COUNTED_SLICE
 from gatewayd.registry.merge import Changes, Slices
-from gatewayd.settings.model import ShrinkGuardSettings
+from gatewayd.settings.model import RemovalLimit, ShrinkGuardSettings
 
 SLICE: Final = 1024
 """Changes looked at between two yields: some 5 ms."""
-WINDOW_S: Final = 86400.0
 WINDOW_FACTOR: Final = 3
-BUCKET_S: Final = 3600.0
-"""What was let through is remembered by the hour."""
 
-Reason = Literal["", "too_many", "protected", "trickle"]
+Reason = Literal["", "too_many", "protected", "category", "trickle"]
 Versions = tuple[Registration, ...]
 _Touched = dict[str, tuple[Versions, Registration | None]]
-"""Ids of the source whose removals are looked at: what of them is held from now on, and what the source has."""
+"""Ids whose removals are looked at: what of them is held from now on, and what is registered."""
+
+
+class Lookup(Protocol):
+    """What is registered under an id; a mapping is one."""
+
+    def get(self, id: str, /) -> Registration | None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class GuardDecision:
-    """`removed` and `limit` are those of the limit that was passed, or of the whole. `category`: of a
-    protected one. `reason` is empty when nothing is held, and stable: a metric label."""
+    """`removed` and `limit` are those of the limit that was passed, or of the whole. `category`: whose limit it
+    was. `reason` is empty when nothing is held, and stable: a metric label."""
 
     is_held: bool
     reason: Reason
@@ -64,7 +75,7 @@ class GuardDecision:
             case "":
                 return f"{what}, within the limit of {self.limit}"
             case "trickle":
-                return f"{what} in {WINDOW_S / 3600:g} h, more than {self.limit}"
+                return f"{what} in 24 h, more than {self.limit}"
             case _:
                 return f"{what} at once, more than {self.limit}"
 
@@ -79,13 +90,15 @@ class Guarded:
 
 @dataclass(frozen=True, slots=True)
 class HeldRemovals:
-    """What is held of one source. `serial`: of the reading that last lacked it (a reading number where the
-    source has no serials). `versions`: by id of the registry, the registrations kept in force, oldest first."""
+    """What is held. `serial`: the number under which it is accepted, that of the reading that last added to it.
+    `versions`: by id of the registry, the registrations kept in force, oldest first. `causes`: what took each id
+    away: the name of a source, or another word."""
 
     serial: int
     since_s: float
     decision: GuardDecision
     versions: Mapping[str, Versions]
+    causes: Mapping[str, str] = field(default_factory=dict)
 
 
 _NOTHING_REMOVED: Final = GuardDecision(False, "", 0, 0)
@@ -100,37 +113,68 @@ def guard_changes(
 ) -> GuardDecision:
     """Whether these removals are let through, out of `total` and `by_category` in force before them.
 
-    `recent`: removals let through in the last WINDOW_S, by category.
+    `recent`: removals let through in the last day, by category.
     """
     removed = Counter(registration.category for registration in removals)
-    return judge_removals(total, by_category, removed, settings, recent or {})
+    return judge_removals({**by_category, WHOLE: total}, removed, settings, recent or {})
 
 
 def judge_removals(
-    total: int,
-    by_category: Mapping[str, int],
-    removed: Mapping[str, int],
-    settings: ShrinkGuardSettings,
-    recent: Mapping[str, int],
+    base: Mapping[str, int], removed: Mapping[str, int], settings: ShrinkGuardSettings, recent: Mapping[str, int]
 ) -> GuardDecision:
-    """`guard_changes` over counts by category."""
-    for protected in settings.protected:
-        category = protected.category
-        limit = protected.max_removed.allowed_of(by_category.get(category, 0))
+    """`guard_changes` over counts by category; `base` has the whole too."""
+    protected = {each.category for each in settings.protected}
+    for each in settings.protected:
+        category = each.category
+        limit = each.max_removed.allowed_of(base.get(category, 0))
         count = removed.get(category, 0)
-        decision = _judge(count, count and recent.get(category, 0), limit, "protected", category)
+        of_day = count and recent.get(category, 0)
+        decision = _judge(count, of_day, limit, limit * WINDOW_FACTOR, "protected", category)
         if decision.is_held:
             return decision
     count = sum(removed.values())
-    limit = max(settings.max_removed.allowed_of(total), settings.min_removed)
-    return _judge(count, count and sum(recent.values()), limit, "too_many", "")
+    whole = _judge_share(base.get(WHOLE, 0), count, count and sum(recent.values()), settings, "too_many", "")
+    if whole.is_held:
+        return whole
+    for category in sorted(removed):
+        if category not in protected and removed[category]:
+            sizes = base.get(category, 0), removed[category], recent.get(category, 0)
+            decision = _judge_share(*sizes, settings, "category", category)
+            if decision.is_held:
+                return decision
+    return whole
 
 
-def _judge(count: int, recent: int, limit: int, reason: Reason, category: str) -> GuardDecision:
+def judge_remainder(found: int, unwanted: int, settings: ShrinkGuardSettings) -> GuardDecision:
+    """Whether what the kernel was found with and nobody registers any more may go, counted in elements."""
+    return _judge_share(found, unwanted, 0, settings, "too_many", "")
+
+
+def _judge_share(
+    base: int, count: int, recent: int, settings: ShrinkGuardSettings, reason: Reason, category: str
+) -> GuardDecision:
+    """`min_removed` never lets go of more than half, at once or in a day. One of a category may always go."""
+    share, floor, of_day = settings.max_removed, settings.min_removed, base + recent
+    least = 1 if category else 0
+    at_once = max(share.allowed_of(base), min(floor, base // 2), least)
+    by_day = max(
+        min(share.allowed_of(base) * WINDOW_FACTOR, _most_of(share, of_day)),
+        min(floor * WINDOW_FACTOR, of_day // 2),
+        least,
+    )
+    return _judge(count, recent, at_once, by_day, reason, category)
+
+
+def _most_of(share: RemovalLimit, total: int) -> int:
+    """Half, or what `max_removed` itself lets go of at once."""
+    return max(total // 2, share.allowed_of(total))
+
+
+def _judge(count: int, recent: int, limit: int, limit_of_day: int, reason: Reason, category: str) -> GuardDecision:
     if count > limit:
         return GuardDecision(True, reason, count, limit, category)
-    if count + recent > limit * WINDOW_FACTOR:
-        return GuardDecision(True, "trickle", count + recent, limit * WINDOW_FACTOR, category)
+    if count + recent > limit_of_day:
+        return GuardDecision(True, "trickle", count + recent, limit_of_day, category)
     return GuardDecision(False, "", count, limit, category)
 
 
@@ -140,72 +184,103 @@ def held_id(id: str, place: int) -> str:
 
 
 class RemovalGuard:
-    """The guard of one source. Owned by one task.
+    """The guard of the registry. Owned by one task.
 
-    Readings are the source's own, as published; what is in force is a reading and `in_force` of it. The cost
-    of a reading is that of its changes. Generators of slices are run to their end before the next call.
+    What is in force is what is registered and `in_force` of it. The cost of a change is that of what it names.
+    Generators of slices are run to their end before the next call.
     """
 
-    def __init__(self, held: HeldRemovals | None = None, recent: Mapping[int, Mapping[str, int]] | None = None):
-        """`recent`: removals let through, by hour (Unix seconds / BUCKET_S) and category."""
+    def __init__(self, held: HeldRemovals | None = None, memory: DayMemory | None = None) -> None:
         self._versions: dict[str, Versions] = dict(held.versions) if held else {}
+        self._causes: dict[str, str] = dict(held.causes) if held else {}
+        self._by_cause = Counter(self._causes.values())
         self._serial = held.serial if held else 0
         self._since_s = held.since_s if held else 0.0
         self._decision = held.decision if held else _NOTHING_REMOVED
         self._counts = _count_categories(self._versions.values())
-        self._recent = {hour: Counter(counts) for hour, counts in (recent or {}).items()}
+        self._sizes: Counter[str] = Counter()
+        """Active registrations by category, and WHOLE; what is held is not among them."""
+        self._ends: list[tuple[float, str]] = []
+        """When windows of what is held close, and some that are not held any more: a heap."""
+        self.memory = memory or DayMemory()
+        self._changes = 0
+        for id, versions in self._versions.items():
+            self._note_ends(id, versions)
 
     def __len__(self) -> int:
         """How many ids are held."""
         return len(self._versions)
 
+    @property
+    def changes(self) -> tuple[int, int]:
+        """Another one whenever there is something that a restart has to know of."""
+        return self._changes, self.memory.changes
+
     def held(self) -> HeldRemovals | None:
         """A view, as of now; None if nothing is held."""
         if not self._versions:
             return None
-        return HeldRemovals(self._serial, self._since_s, self._decision, self._versions)
+        return HeldRemovals(self._serial, self._since_s, self._decision, self._versions, self._causes)
 
     def held_by_category(self) -> dict[str, int]:
         """A copy, for metrics."""
         return dict(self._counts)
 
-    def recent(self) -> Mapping[int, Mapping[str, int]]:
-        """As given to the constructor."""
-        return self._recent
+    def held_by_cause(self) -> dict[str, int]:
+        """How many ids each cause took away; a copy."""
+        return dict(self._by_cause)
 
-    def in_force(self, reading: Mapping[str, Registration]) -> dict[str, Registration]:
-        """What is in force beside `reading`; ids of the reading are never among it."""
+    def in_force(self, registered: Lookup) -> dict[str, Registration]:
+        """What is in force beside what is registered; ids of the latter are never among it."""
         shown: dict[str, Registration] = {}
         for id, versions in self._versions.items():
-            shown |= _shown(id, reading.get(id), versions)
-            if id in reading:
+            current = registered.get(id)
+            shown |= _shown(id, current, versions)
+            if current is not None:
                 del shown[id]
         return shown
 
+    def count_in_slices(self, registered: Iterable[Registration]) -> Slices[None]:
+        """At the start: this is what is registered."""
+        sizes: Counter[str] = Counter()
+        for done, registration in enumerate(registered, 1):
+            if registration.status == "active":
+                sizes[registration.category] += 1
+            if done % COUNTED_SLICE == 0:
+                yield
+        sizes[WHOLE] = sum(sizes.values())
+        self._sizes = sizes
+
     def take_in_slices(
         self,
-        old: Mapping[str, Registration],
+        old: Lookup,
         changes: Changes,
         serial: int,
         *,
-        total: int,
-        by_category: Mapping[str, int],
+        cause: str,
         settings: ShrinkGuardSettings,
         now: float,
+        is_asked: Callable[[str], bool] = lambda _: False,
+        looks_at_all: bool = False,
     ) -> Slices[Guarded]:
-        """A new reading: `changes` lead to it from `old`, and `serial` is its own.
+        """`changes` lead from `old` to what is registered now; `serial` and `cause` say what brought them about.
 
-        `old` is asked for the ids of `changes` and for those held. `total`, `by_category`: in force before.
-        No changes at all are fine, and judge what is held by new settings.
+        `old` is asked for the ids of `changes` and for those held. `is_asked`: whether an operator has named an id.
+        `looks_at_all`: what is held may be registered by now, though `changes` do not name it. No changes at all
+        are fine: what is held is judged by new settings.
         """
         protected = frozenset(each.category for each in settings.protected)
-        counts = Counter(self._counts)
+        counts, grown = Counter(self._counts), Counter[str]()
         touched: _Touched = {}
-        for done, (id, new) in enumerate(_pairs_of(changes), 1):
+        has_more = False
+        for done, (id, new) in enumerate(self._pairs_of(old, changes, looks_at_all), 1):
             held, before = self._versions.get(id, ()), old.get(id)
+            _count(grown, before, -1)
+            _count(grown, new, +1)
             if held or (before is not None and is_loss(before, new, now, protected)):
-                lost = _versions_lost(held, before, new, now, protected)
+                lost = () if is_asked(id) else _versions_lost(held, before, new, now, protected)
                 touched[id] = lost, new
+                has_more = has_more or bool(lost and lost != held)
                 for version in held:
                     counts[version.category] -= 1
                 for version in lost:
@@ -213,31 +288,86 @@ class RemovalGuard:
             if done % SLICE == 0:
                 yield
         counts = +counts
-        self._expire(now)
-        decision = judge_removals(total, by_category, counts, settings, self._recent_by_category())
+        self.memory.expire(now)
+        decision = self._judge(counts, settings)
         if not decision.is_held:
-            self._remember(counts, now)
+            self.memory.note_removed(counts, now)
             touched = yield from self._release_in_slices(old, touched)
-        self._since_s = self._since_s if self._versions else now
-        result = yield from self._settle_in_slices(old, changes, touched)
-        self._serial, self._decision, self._counts = serial, decision, _if_held(decision, counts)
+        if not self._versions:
+            self._since_s = now
+        elif serial == self._serial:
+            serial += 1  # of the same second; nobody shall accept more than he was shown
+        result = yield from self._settle_in_slices(old, changes, touched, cause)
+        if has_more:
+            self._serial = serial
+        counts = counts if decision.is_held else Counter()
+        self._note_sizes(grown, counts, now)
+        self._decision, self._counts = decision, counts
         return Guarded(result, decision)
 
-    def accept_in_slices(self, serial: int, reading: Mapping[str, Registration]) -> Slices[Changes | None]:
-        """Let go of everything that is held; `reading` is the latest. Raises SerialNotHeld at once."""
+    def _pairs_of(
+        self, old: Lookup, changes: Changes, looks_at_all: bool
+    ) -> Iterable[tuple[str, Registration | None]]:
+        """Ids to be looked at, and what is registered of them now."""
+        upserts = ((registration.id, registration) for registration in changes.upserts)
+        pairs = chain(upserts, ((id, None) for id in changes.withdrawals))
+        if not looks_at_all or not self._versions:
+            return pairs
+        named = {each.id for each in changes.upserts} | set(changes.withdrawals)
+        return chain(pairs, [(id, old.get(id)) for id in self._versions if id not in named])
+
+    def _judge(self, counts: Counter[str], settings: ShrinkGuardSettings) -> GuardDecision:
+        """Of the fewest that were in force in a day; what is held is in force."""
+        if not counts:
+            return GuardDecision(False, "", 0, 0)
+        names = {WHOLE, *counts, *(each.category for each in settings.protected)}
+        base = {name: self.memory.fewest_of(name, self._size_of(name, self._counts)) for name in names}
+        return judge_removals(base, counts, settings, self.memory.removed_by_category())
+
+    def _size_of(self, name: str, held: Counter[str]) -> int:
+        return self._sizes[name] + (held[name] if name != WHOLE else held.total())
+
+    def _note_sizes(self, grown: Counter[str], held: Counter[str], now: float) -> None:
+        before = {name: self._size_of(name, self._counts) for name in grown}
+        self._sizes.update(grown)
+        for name in grown:
+            after = self._size_of(name, held)
+            self.memory.note_size(name, before[name], after, now)
+
+    def next_end(self) -> float:
+        """When the window of something held closes, at the earliest; inf: never."""
+        return self._ends[0][0] if self._ends else inf
+
+    def end_in_slices(self, registered: Lookup, now: float) -> Slices[Changes | None]:
+        """Hold no longer what has a window that closed: it passes nothing, and nobody need accept that."""
+        touched: _Touched = {}
+        while self._ends and self._ends[0][0] <= now:
+            _, id = heappop(self._ends)
+            versions = self._versions.get(id, ())
+            left = tuple(each for each in versions if each.valid_until_s > now)
+            if len(left) < len(versions):
+                touched[id] = left, registered.get(id)
+            if len(touched) % SLICE == 0:
+                yield
+        result = yield from self._settle_in_slices(registered, Changes((), ()), touched, "")
+        self._counts = _count_categories(self._versions.values())
+        return result
+
+    def accept_in_slices(self, serial: int, registered: Lookup) -> Slices[Changes | None]:
+        """Let go of everything that is held. Raises SerialNotHeld at once."""
         if not self._versions or serial != self._serial:
             raise SerialNotHeld(serial, self._serial if self._versions else None)
-        return self._accept_in_slices(reading)
+        return self._accept_in_slices(registered)
 
-    def _accept_in_slices(self, reading: Mapping[str, Registration]) -> Slices[Changes | None]:
-        touched = yield from self._release_in_slices(reading, {})
-        result = yield from self._settle_in_slices(reading, Changes((), ()), touched)
+    def _accept_in_slices(self, registered: Lookup) -> Slices[Changes | None]:
+        touched = yield from self._release_in_slices(registered, {})
+        result = yield from self._settle_in_slices(registered, Changes((), ()), touched, "")
         self._counts = Counter()
-        self._recent = {}
+        self.memory.forget()
         self._decision = _NOTHING_REMOVED
         return result
 
-    def _release_in_slices(self, old: Mapping[str, Registration], touched: _Touched) -> Slices[_Touched]:
+    def _release_in_slices(self, old: Lookup, touched: _Touched) -> Slices[_Touched]:
         """What is held, to be held no longer."""
         released: _Touched = {}
         for done, id in enumerate(self._versions, 1):
@@ -246,23 +376,42 @@ class RemovalGuard:
                 yield
         return released
 
+    def _note_ends(self, id: str, versions: Versions) -> None:
+        for each in versions:
+            if each.valid_until_s < inf:
+                heappush(self._ends, (each.valid_until_s, id))
+
+    def _note_cause(self, id: str, cause: str | None) -> None:
+        """An id is held, for what took it away first; None: it is not."""
+        if cause is not None and id not in self._causes:
+            self._causes[id] = cause
+            self._by_cause[cause] += 1
+        elif cause is None and id in self._causes:
+            gone = self._causes.pop(id)
+            self._by_cause[gone] -= 1
+            self._by_cause = +self._by_cause
+
     def _settle_in_slices(
-        self, old: Mapping[str, Registration], changes: Changes, touched: _Touched
+        self, old: Lookup, changes: Changes, touched: _Touched, cause: str
     ) -> Slices[Changes | None]:
         """Hold what is in `touched` from now on, and say what is to change of what is in force.
 
         What is added under a `#held` id comes first: nobody shall take its elements away in between.
         """
+        self._changes += bool(touched)
         if not touched:
             return changes if changes.upserts or changes.withdrawals else None
         beside: list[Registration] = []
         upserts: list[Registration] = []
         withdrawals: list[str] = []
         for done, (id, (versions, new)) in enumerate(touched.items(), 1):
-            before = _shown(id, old.get(id), self._versions.pop(id, ()))
+            held = self._versions.pop(id, ())
+            before = _shown(id, old.get(id), held)
             after = _shown(id, new, versions)
             if versions:
                 self._versions[id] = versions
+                self._note_ends(id, versions if versions != held else ())
+            self._note_cause(id, cause if versions else None)
             for shown_id, registration in after.items():
                 if before.get(shown_id) != registration:
                     (upserts if shown_id == id else beside).append(registration)
@@ -279,30 +428,11 @@ class RemovalGuard:
             return None
         return Changes((*beside, *upserts), tuple(withdrawals))
 
-    def _recent_by_category(self) -> Counter[str]:
-        summed: Counter[str] = Counter()
-        for counts in self._recent.values():
-            summed.update(counts)
-        return summed
 
-    def _remember(self, counts: Counter[str], now: float) -> None:
-        if counts:
-            self._recent.setdefault(int(now // BUCKET_S), Counter()).update(counts)
-
-    def _expire(self, now: float) -> None:
-        """Also what lies ahead, after the wall clock was set back: it would never run out."""
-        hour = now // BUCKET_S
-        first = (now - WINDOW_S) // BUCKET_S
-        self._recent = {at: counts for at, counts in self._recent.items() if first < at <= hour}
-
-
-def _if_held(decision: GuardDecision, counts: Counter[str]) -> Counter[str]:
-    return counts if decision.is_held else Counter()
-
-
-def _pairs_of(changes: Changes) -> Iterable[tuple[str, Registration | None]]:
-    upserts = ((registration.id, registration) for registration in changes.upserts)
-    return chain(upserts, ((id, None) for id in changes.withdrawals))
+def _count(sizes: Counter[str], registration: Registration | None, change: int) -> None:
+    if registration is not None and registration.status == "active":
+        sizes[registration.category] += change
+        sizes[WHOLE] += change
 
 
 def _count_categories(held: Iterable[Versions]) -> Counter[str]:

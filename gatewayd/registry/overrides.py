@@ -125,6 +125,10 @@ class Overrides:
         pin = self.pins.get(id)
         return None if pin is None else pin.registration
 
+    def names(self, id: str) -> bool:
+        """Whether an operator speaks of this id by name: his word, whatever it takes away."""
+        return id in self.id_filters or id in self.pins
+
     def filters_of(self, registration: Registration) -> tuple[Filter, ...]:
         """The filters that speak of a registration, pinned or not: for explanations."""
         found = [self.id_filters[registration.id]] if registration.id in self.id_filters else []

@@ -42,11 +42,6 @@ class Pacer:
         self._wake.set()
         return self._clock() + wait_s
 
-    @property
-    def is_attempting(self) -> bool:
-        """Whether an attempt is under way, its delivery included."""
-        return self._attempting.locked()
-
     def request_now(self) -> None:
         """Ends the present wait; during an attempt, another follows it at once."""
         self._is_asked = True

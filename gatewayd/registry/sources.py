@@ -63,6 +63,14 @@ class SourceReading:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceConfirmed:
+    """A source was asked, and has nothing else than before: as good an answer as a reading."""
+
+    name: str
+    checked_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class SourceState:
     """For health and status. Times are of the injected clock; -inf = never, inf = not planned.
 
@@ -77,7 +85,7 @@ class SourceState:
     rejected: Mapping[str, int] = field(default_factory=dict)
 
 
-Deliver = Callable[[SourceReading | SourceFailed], Awaitable[None]]
+Deliver = Callable[[SourceReading | SourceConfirmed | SourceFailed], Awaitable[None]]
 
 
 class SourceRunner:
@@ -126,11 +134,6 @@ class SourceRunner:
         """Where the source is read from, without secrets."""
         return self._origin.place
 
-    @property
-    def has_answered(self) -> bool:
-        """Whether the source gave or confirmed its content in this run, and what it gave was taken."""
-        return self.state.checked_at > -inf and not self._pacer.is_attempting
-
     def request_now(self) -> None:
         """The source is asked at once."""
         self._pacer.request_now()
@@ -143,7 +146,7 @@ class SourceRunner:
             await self._pacer.run()
 
     async def attempt(self) -> None:
-        """One reading: delivers it, or the error, or nothing when the content is still the same.
+        """One reading: delivers it, or the error, or that the content is still the same.
 
         One that is under way is waited for first (`gatewayd sync`).
         """
@@ -166,11 +169,13 @@ class SourceRunner:
             failures=0,
             next_attempt_at=self._pacer.plan(self._refresh_s),
         )
-        if reading is not None:
-            self.state = replace(self.state, rejected=reading.rejected)
-            self._registrations = reading.registrations
-            self._validator = reading.validator
-            await self._deliver(reading)
+        if reading is None:
+            await self._deliver(SourceConfirmed(self.name, self.state.checked_at))
+            return
+        self.state = replace(self.state, rejected=reading.rejected)
+        self._registrations = reading.registrations
+        self._validator = reading.validator
+        await self._deliver(reading)
 
     async def _watch(self, path: Path) -> None:
         async with aclosing(watch_file(path)) as changes:

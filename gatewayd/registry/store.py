@@ -28,6 +28,7 @@ from gatewayd.log import RateLimited, get_logger
 from gatewayd.model import Registration
 from gatewayd.registry.feed_files import Changes, DeltaReader
 from gatewayd.registry.files import Files, RealFiles
+from gatewayd.registry.guard_file import GuardFile
 from gatewayd.registry.kept import FileMark, Frame, Position
 from gatewayd.registry.kept_files import SAME, Held, SourceDirectory, inflate_whole
 from gatewayd.registry.kept_sink import BATCH_BYTES, FileSink, Packer, in_thread
@@ -92,6 +93,7 @@ class LastGood:
         self._clock = clock
         self._stopwatch = stopwatch
         self._files = files or RealFiles()
+        self.guard_file = GuardFile(self._files, state_dir / "guard")
         self._limits = limits or ReadLimits()
         self._sources: dict[str, _Source] = {}
         self._said = RateLimited(log, SAY_EVERY_S, stopwatch)

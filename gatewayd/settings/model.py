@@ -82,7 +82,7 @@ class ProtectedCategory:
 
 @dataclass(frozen=True, slots=True)
 class ShrinkGuardSettings:
-    """Removals are held when they are more than both `max_removed` and `min_removed` (DESIGN §6)."""
+    """Removals are held when they are more than both limits; `min_removed` lets go of half at most (DESIGN §6)."""
 
     max_removed: RemovalLimit = RemovalLimit(fraction=0.05)
     min_removed: int = 100

@@ -118,7 +118,7 @@ def check_said(it: FedGateway, case: BadInput) -> None:
         assert it.runner.state.snapshot_reason == case.reason
     if case.rejected:
         assert it.facts.rejected[case.rejected] > 0
-    assert (it.owner.held(SOURCE) is not None) == case.is_held
+    assert bool(it.owner.holds()) == case.is_held
     assert (it.owner.store_error(SOURCE) or "").endswith(case.store_error)
     assert bool(it.owner.store_error(SOURCE)) == bool(case.store_error)
 
@@ -131,7 +131,7 @@ async def recover(it: FedGateway, case: BadInput) -> None:
     await it.attempt()
     assert it.facts.error is None
     assert extra in it.in_force()
-    assert it.owner.held(SOURCE) is None
+    assert it.owner.holds() == ()
     assert it.owner.store_error(SOURCE) is None
     kept = await it.store.load(SOURCE)
     assert kept.damage is None

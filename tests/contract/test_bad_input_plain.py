@@ -247,7 +247,7 @@ async def check(case: PlainInput, place: Place, source: SourceSettings, put: Cal
         it.check_in_force(before)
         assert it.facts.error is None
         assert "EXTRA" in it.in_force()
-        assert it.owner.held(SOURCE) is None
+        assert it.owner.holds() == ()
         assert it.owner.store_error(SOURCE) is None
         assert (await it.store.load(SOURCE)).registrations == it.in_force()
 
@@ -257,6 +257,6 @@ def check_said(it: FedGateway, case: PlainInput) -> None:
     assert bool(it.facts.error) == bool(case.error)
     if case.rejected:
         assert it.facts.rejected[case.rejected] > 0
-    assert (it.owner.held(SOURCE) is not None) == case.is_held
+    assert bool(it.owner.holds()) == case.is_held
     assert (it.owner.store_error(SOURCE) or "").endswith(case.store_error)
     assert bool(it.owner.store_error(SOURCE)) == bool(case.store_error)

@@ -161,7 +161,6 @@ class FedGateway(Owning):
                 max_bytes=self.source.max_bytes,
                 previous=known.registrations,
             )
-        self.owner.has_answered = lambda _: self.runner.has_answered
 
     async def attempt(self) -> None:
         """The source is asked once, and the kernel has what came of it."""

@@ -56,12 +56,7 @@ class LabDaemon(DemoGateway):
         self, mode: str = "reject", *, sources: Sequence[str | dict[str, Any]] = ("national",), **sections: Any
     ) -> None:
         """A source is its file's name, or a mapping. `policy`, `kernel`, … add to or replace keys of a section."""
-        listed = [
-            {"name": each, "url": f"file:{self.directory}/{each}.ndjson", "allow_unsigned": True}
-            if isinstance(each, str)
-            else each
-            for each in sources
-        ]
+        listed = self.sources_of(*sources)
         whole: dict[str, Any] = {
             # Registries come and go here as a test needs it; the guard has tests of its own.
             "registry": {
@@ -75,6 +70,15 @@ class LabDaemon(DemoGateway):
         for name, section in sections.items():
             whole[name] = {**whole.get(name, {}), **section}
         self._replace(self.config_path, yaml.safe_dump(whole).encode())
+
+    def sources_of(self, *sources: str | dict[str, Any]) -> list[dict[str, Any]]:
+        """As the configuration has them."""
+        return [
+            {"name": each, "url": f"file:{self.directory}/{each}.ndjson", "allow_unsigned": True}
+            if isinstance(each, str)
+            else each
+            for each in sources
+        ]
 
     def write_registry(self, name: str, records: bytes | Iterable[Any]) -> None:
         """A source's file, swapped in whole."""

@@ -19,7 +19,15 @@ from gatewayd.model.transaction import RemoveElements, Ruleset, Transaction
 from gatewayd.owner import Owner
 from gatewayd.reconcile import Reconciler
 from gatewayd.registry.sources import SourceReading
-from gatewayd.settings.model import PolicySettings, RegistrySettings, Settings, SourceSettings
+from gatewayd.registry.store import LastGood
+from gatewayd.settings.model import (
+    PolicySettings,
+    RegistrySettings,
+    RemovalLimit,
+    Settings,
+    ShrinkGuardSettings,
+    SourceSettings,
+)
 from gatewayd.watch.decode import PacketEvent
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.manual_clock import ManualClock, until
@@ -52,20 +60,33 @@ def packet_event(seen: Flow) -> PacketEvent:
 
 
 def settings_of(*sources: str, **policy: Any) -> Settings:
-    """Sources by name, in order; the rest are fields of the policy, which rejects and drains for 60 s."""
+    """Sources by name, in order; the rest are fields of the policy, which rejects and drains for 60 s. The guard
+    holds nothing: see `guarded`."""
     return Settings(
         RegistrySettings(
-            tuple(SourceSettings(name, f"file:/nowhere/{name}", allow_unsigned=True) for name in sources)
+            tuple(SourceSettings(name, f"file:/nowhere/{name}", allow_unsigned=True) for name in sources),
+            shrink_guard=ShrinkGuardSettings(RemovalLimit(count=1_000_000), protected=()),
         ),
         PolicySettings(**{"mode": "reject", "drain_s": 60.0} | policy),
     )
+
+
+def guarded(settings: Settings, **fields: Any) -> Settings:
+    """With the guard of the default configuration, or `fields` of it."""
+    guard = replace(ShrinkGuardSettings(), **fields)
+    return replace(settings, registry=replace(settings.registry, shrink_guard=guard))
 
 
 class Owning:
     """`written`: every transaction and ruleset that was committed, in order."""
 
     def __init__(
-        self, clock: ManualClock, settings: Settings, tables: FakeTables, conntrack: FakeConntrack
+        self,
+        clock: ManualClock,
+        settings: Settings,
+        tables: FakeTables,
+        conntrack: FakeConntrack,
+        store: LastGood | None = None,
     ) -> None:
         self.clock = clock
         self.tables = tables
@@ -80,7 +101,7 @@ class Owning:
             stopwatch=clock.stopwatch,
             on_settled=lambda: self.owner.on_settled(),
         )
-        self.owner = Owner(settings, self.reconciler, conntrack, clock=clock)  # type: ignore[arg-type]
+        self.owner = Owner(settings, self.reconciler, conntrack, clock=clock, store=store)  # type: ignore[arg-type]
         self.sweeper = self.owner.sweeper
 
     def _before_write(self, write: Transaction | Ruleset) -> None:
@@ -144,9 +165,12 @@ async def owning(
     *,
     tables: FakeTables | None = None,
     conntrack: FakeConntrack | None = None,
+    store: LastGood | None = None,
 ) -> AsyncIterator[Owning]:
     """The tasks of the daemon that have to do with the kernel run until the block ends."""
-    made = Owning(clock, settings or settings_of("national"), tables or FakeTables(), conntrack or FakeConntrack())
+    made = Owning(
+        clock, settings or settings_of("national"), tables or FakeTables(), conntrack or FakeConntrack(), store
+    )
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(work) for work in (made.reconciler.run(), made.sweeper.run(), made.owner.keep_time())

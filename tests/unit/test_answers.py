@@ -13,13 +13,14 @@ import pytest
 from gatewayd.answers import Answers
 from gatewayd.compile.canary import canary_bucket
 from gatewayd.errors import AllowlistIncomplete, SourceUnreadable
+from gatewayd.kernel.fake import FakeTables
 from gatewayd.model.transaction import CounterReading
 from gatewayd.reconcile.loop import STUCK_AFTER_S
 from gatewayd.registry.sources import SourceState
 from gatewayd.watch.source import SourceStats
 from tests.support.fake_conntrack import FakeConntrack, connection_event
 from tests.support.manual_clock import START_S, ManualClock, Time, until
-from tests.support.owning import REGISTERED, Owning, flow, owning, packet_event, registration, settings_of
+from tests.support.owning import REGISTERED, Owning, flow, guarded, owning, packet_event, registration, settings_of
 
 BANK = registration(
     "BANK-1", "39.32.0.0/28", "2400:adc0:12::/48", peers=["198.51.100.0/24"], services=("ipsec",), category="bank"
@@ -81,6 +82,27 @@ def test_readiness_says_what_is_waited_for_in_each_phase(time):
             await it.settled()
             assert "elements are not in the kernel yet" in seen
             assert answers.status().ready
+
+    time.run(scenario())
+
+
+def test_what_passes_by_what_a_start_left_in_the_kernel_is_explained_and_shown(time):
+    async def scenario() -> None:
+        tables = FakeTables()
+        settings = guarded(settings_of("national"))
+        async with owning(time.clock, settings, tables=tables) as it:
+            await it.read("national", BANK)
+            await it.settled()
+        async with owning(time.clock, settings, tables=tables) as again:
+            answers = Answers(again.owner, _Events(), {}, clock=time.clock, read_sources=asyncio.Event().wait)  # type: ignore[arg-type]
+            await again.read("national", HOUSE)
+            await again.settled()
+            await until(lambda: again.owner.holds() != ())
+            (held,) = answers.status().held
+            assert list(held.by_cause) == ["kernel/elements"]
+            view = answers.explain(flow("39.32.0.5", "esp"))
+            assert view.decision == "unregistered"
+            assert f"nobody registers, until gatewayd accept {held.serial}" in view.reason
 
     time.run(scenario())
 

@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, str] = {
     "effective": "log model allowlist compile reconcile sweep",
     "bindings": "log model subscribers effective",
     "subscriber_service": "errors log model settings subscribers effective bindings",
-    "source_facts": "model registry",
+    "source_facts": "log registry",
     "runners": "errors settings registry",
     "owner": "errors log model settings registry allowlist reconcile kernel watch sweep effective source_facts",
     "subscriber_answers": "errors model allowlist subscribers api bindings owner",
@@ -61,7 +61,8 @@ PURE = """
     settings.load settings.model settings.readers settings.restart settings.schema settings.tree settings.values
     registry.feed registry.feed_answer registry.feed_files registry.feed_outcome registry.feed_plan
     registry.authorities
-    registry.guard registry.held registry.inflate registry.intervals registry.kept registry.loss
+    registry.day_memory registry.guard registry.held registry.in_force registry.inflate registry.intervals
+    registry.kept registry.loss
     registry.override_file registry.overrides registry.merge registry.notification registry.origin
     registry.prefixes registry.reading registry.record registry.staleness
     registry.authoring registry.authoring.canonical registry.authoring.layout registry.authoring.readers
@@ -90,8 +91,8 @@ PURE = """
 IO = """
     log notify
     settings settings.file
-    registry registry.feed_source registry.fetch registry.file_source registry.files registry.kept_files
-    registry.kept_sink registry.key_files registry.overrides_dir registry.pacing registry.route
+    registry registry.feed_source registry.fetch registry.file_source registry.files registry.guard_file
+    registry.kept_files registry.kept_sink registry.key_files registry.overrides_dir registry.pacing registry.route
     registry.sources registry.store
     registry.authoring.database registry.authoring.disk registry.authoring.importing
     registry.authoring.publishing registry.authoring.serving

@@ -21,7 +21,7 @@ from gatewayd.registry.store import LastGood
 from gatewayd.settings.model import Settings
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.manual_clock import Time
-from tests.support.owning import owning, registration, settings_of
+from tests.support.owning import guarded, owning, registration, settings_of
 
 BANK = registration("BANK", "39.32.0.0/28", category="bank")
 OTHER_BANK = registration("OTHER-BANK", "39.33.0.0/28", category="bank")
@@ -41,16 +41,15 @@ def overrides(text: str) -> OverridesReading:
 
 def test_a_bank_that_is_withdrawn_stays_until_it_is_accepted(time):
     async def scenario() -> None:
-        async with owning(time.clock) as it:
+        async with owning(time.clock, guarded(settings_of("national"))) as it:
             await it.read("national", BANK, OTHER_BANK, HOUSE)
             await it.settled()
             await it.read("national", OTHER_BANK, registration("NEW", "39.60.0.0/28"))
             await it.settled()
             assert it.passes(BANK)
             assert it.passes(registration("NEW", "39.60.0.0/28"))
-            held = it.owner.held("national")
-            assert held is not None
-            assert sorted(held.versions) == ["BANK", "HOUSE"]
+            (held,) = it.owner.holds()
+            assert held.by_cause == {"national": 2}
             with pytest.raises(SerialNotHeld):
                 await it.owner.accept(held.serial + 1)
             assert await it.owner.accept(held.serial) == {"serial": held.serial, "released": {"national": 2}}
@@ -58,7 +57,7 @@ def test_a_bank_that_is_withdrawn_stays_until_it_is_accepted(time):
             assert not it.passes(BANK)
             assert not it.passes(HOUSE)
             assert it.passes(OTHER_BANK)
-            assert it.owner.held("national") is None
+            assert it.owner.holds() == ()
             assert sorted(it.owner.merged.registrations) == ["NEW", "OTHER-BANK"]
 
     time.run(scenario())
@@ -66,14 +65,14 @@ def test_a_bank_that_is_withdrawn_stays_until_it_is_accepted(time):
 
 def test_a_bank_that_comes_back_is_held_no_longer(time):
     async def scenario() -> None:
-        async with owning(time.clock) as it:
+        async with owning(time.clock, guarded(settings_of("national"))) as it:
             await it.read("national", BANK, HOUSE)
             await it.settled()
             await it.read("national", HOUSE)
-            assert it.owner.held("national") is not None
+            assert len(it.owner.holds()) == 1
             await it.read("national", BANK, HOUSE)
             await it.settled()
-            assert it.owner.held("national") is None
+            assert it.owner.holds() == ()
             assert it.passes(BANK)
             assert it.removed_keys() == []
 
@@ -161,37 +160,36 @@ def reading(*registrations: Registration, at_s: float = 1000.0) -> SourceReading
 
 
 async def test_a_restart_begins_with_the_last_good_and_what_was_held(tmp_path: Path) -> None:
-    first = make_owner(tmp_path, settings_of("national"), 1000.0)
+    first = make_owner(tmp_path, guarded(settings_of("national")), 1000.0)
     await first.restore()
     assert not first.loaded
     await first.deliver(reading(BANK, HOUSE))
     await first.deliver(reading(HOUSE, at_s=1001.0))
     assert sorted(each.id for each in first.allowlist) == ["BANK", "HOUSE"]
 
-    second = make_owner(tmp_path, settings_of("national"), 2000.0)
+    second = make_owner(tmp_path, guarded(settings_of("national")), 2000.0)
     await second.restore()
     assert second.loaded
     assert sorted(each.id for each in second.allowlist) == ["BANK", "HOUSE"]
     assert second.sources["national"].restored_at == 1000.0
     assert second.sources["national"].serial == 1001
-    held = second.held("national")
-    assert held is not None
+    (held,) = second.holds()
     assert held.serial == 1001
     await second.accept(1001)
     assert [each.id for each in second.allowlist] == ["HOUSE"]
 
-    third = make_owner(tmp_path, settings_of("national"), 3000.0)
+    third = make_owner(tmp_path, guarded(settings_of("national")), 3000.0)
     await third.restore()
     assert [each.id for each in third.allowlist] == ["HOUSE"]
-    assert third.held("national") is None
+    assert third.holds() == ()
 
 
 async def test_a_damaged_last_good_is_no_allowlist_at_all(tmp_path: Path) -> None:
-    first = make_owner(tmp_path, settings_of("national"), 1000.0)
+    first = make_owner(tmp_path, guarded(settings_of("national")), 1000.0)
     await first.deliver(reading(BANK, HOUSE))
     for path in (tmp_path / "registry").rglob("snapshot*"):
         path.write_bytes(b"")
-    second = make_owner(tmp_path, settings_of("national"), 2000.0)
+    second = make_owner(tmp_path, guarded(settings_of("national")), 2000.0)
     await second.restore()
     assert not second.loaded
     assert second.unread_sources() == ("national",)
@@ -200,9 +198,9 @@ async def test_a_damaged_last_good_is_no_allowlist_at_all(tmp_path: Path) -> Non
 
 
 async def test_a_reading_after_a_restart_is_guarded_against_the_last_good(tmp_path: Path) -> None:
-    first = make_owner(tmp_path, settings_of("national"), 1000.0)
+    first = make_owner(tmp_path, guarded(settings_of("national")), 1000.0)
     await first.deliver(reading(BANK, HOUSE))
-    second = make_owner(tmp_path, settings_of("national"), 2000.0)
+    second = make_owner(tmp_path, guarded(settings_of("national")), 2000.0)
     await second.restore()
     await second.deliver(reading(HOUSE, at_s=2000.0))
     assert sorted(each.id for each in second.allowlist) == ["BANK", "HOUSE"]

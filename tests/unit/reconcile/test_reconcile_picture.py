@@ -585,6 +585,54 @@ def test_what_is_spared_goes_into_a_successor_too() -> None:
     assert STRANGER in picture.masks[HOSTS].newest.missing
 
 
+def sort_spared(picture: Picture, explained: set[tuple[Mask, bytes]]) -> int:
+    slices = picture.sort_spared_in_slices(explained)
+    while True:
+        try:
+            next(slices)
+        except StopIteration as end:
+            return int(end.value)
+
+
+def test_what_nothing_explains_is_released_last() -> None:
+    picture = sparing(hosts(1), observed())
+    picture.observe_elements(current(picture), {ONE, TWO, STRANGER})
+    assert sort_spared(picture, {(HOSTS, TWO)}) == 1
+    assert not picture.sparing
+    assert picture.release(picture.count_spared() - 1) == 1
+    assert current(picture).surplus == {TWO}
+    assert picture.count_spared() == 1
+
+
+def test_what_is_registered_by_now_explains_itself() -> None:
+    picture = sparing(hosts(1), observed())
+    picture.observe_elements(current(picture), {ONE, TWO})
+    picture.add(hosts(2)[1])
+    assert sort_spared(picture, set()) == 0
+
+
+def test_elements_of_bindings_are_not_for_the_guard() -> None:
+    bound = Mask(4, 32, source_bits=0)
+    picture = Picture(DesiredSets())
+    picture.sparing = True
+    found = ObservedSet(set_name(bound, 0), 4, 1024, True, 1, picture.dead_man_s)
+    picture.start_reading(TableReading(True, (found,), "seen", TAG))
+    picture.observe_elements(picture.masks[bound].current, {ONE})
+    assert picture.count_spared() == 1
+    assert picture.found == {}
+    assert sort_spared(picture, set()) == 0
+
+
+def test_what_was_found_is_counted_once_and_not_what_came_since() -> None:
+    picture = sparing(hosts(2), observed(count=None))
+    picture.observe_elements(current(picture), {ONE, STRANGER})
+    picture.observe_elements(current(picture), {ONE, TWO, STRANGER})
+    assert picture.found == {"c4_32": 2}
+    counted = sparing(hosts(2), observed(count=7))
+    counted.observe_elements(current(counted), {ONE})
+    assert counted.found == {"c4_32": 7}
+
+
 def test_what_we_are_about_to_remove_is_not_spared() -> None:
     picture = sparing(hosts(2), observed())
     picture.observe_elements(current(picture), {ONE, TWO})

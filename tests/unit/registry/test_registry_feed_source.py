@@ -26,6 +26,7 @@ from gatewayd.errors import (
 from gatewayd.model import Registration
 from gatewayd.registry.feed_outcome import FeedPosition
 from gatewayd.registry.feed_source import (
+    Delivery,
     FeedReading,
     FeedRunner,
     SourceDelta,
@@ -35,6 +36,7 @@ from gatewayd.registry.feed_source import (
 from gatewayd.registry.fetch import FetchLimits, Session, open_session
 from gatewayd.registry.kept import FileMark, Position
 from gatewayd.registry.notification import generate_key
+from gatewayd.registry.sources import SourceConfirmed
 from tests.support.feeds import KEY, NOW, Publisher, sha256, upsert, withdraw
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -76,7 +78,7 @@ class Feed:
     publisher: Publisher = field(default_factory=Publisher)
     special: dict[str, Handler] = field(default_factory=dict)
     requests: list[web.Request] = field(default_factory=list)
-    delivered: list[FeedReading | SourceDelta | SourceFailed] = field(default_factory=list)
+    delivered: list[Delivery] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     now: float = NOW
     url: str = ""
@@ -176,12 +178,12 @@ async def test_a_snapshot_and_then_deltas_are_delivered(feed: Feed) -> None:
     assert [request.path for request in feed.requests][3:] == ["/feed/delta-2.gz", "/feed/delta-3.gz"]
 
 
-async def test_files_are_asked_for_as_they_are_and_what_did_not_change_is_not_delivered(feed: Feed) -> None:
+async def test_files_are_asked_for_as_they_are_and_what_did_not_change_is_said_to_be_so(feed: Feed) -> None:
     runner = feed.runner()
     await runner.attempt()
     feed.now += 60
     await runner.attempt()
-    assert len(feed.delivered) == 1
+    assert feed.delivered[1:] == [SourceConfirmed(runner.name, NOW + 60)]
     assert runner.state.checked_at == NOW + 60
     assert {request.headers["Accept-Encoding"] for request in feed.requests} == {"identity"}
     assert "If-None-Match" in feed.requests[-1].headers
@@ -470,7 +472,7 @@ async def test_it_is_asked_again_by_itself(feed: Feed) -> None:
 async def test_two_attempts_at_once_take_turns(feed: Feed) -> None:
     runner = feed.runner()
     await asyncio.gather(runner.attempt(), runner.attempt())
-    assert len(feed.delivered) == 1
+    assert [type(each) for each in feed.delivered] == [FeedReading, SourceConfirmed]
 
 
 async def test_a_session_that_undoes_gzip_by_itself_is_refused(feed: Feed) -> None:

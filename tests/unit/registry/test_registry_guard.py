@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from hashlib import sha256
 from math import inf
 
 import msgspec
@@ -14,18 +15,20 @@ from hypothesis import strategies as st
 from gatewayd.errors import SerialNotHeld
 from gatewayd.model import Flow, Registration, parse_prefix, parse_services
 from gatewayd.registry import guard as guard_module
+from gatewayd.registry.day_memory import BUCKET_S, WINDOW_S
 from gatewayd.registry.guard import (
-    BUCKET_S,
-    WINDOW_S,
     GuardDecision,
     Guarded,
     RemovalGuard,
     guard_changes,
     held_id,
+    judge_remainder,
 )
-from gatewayd.registry.held import decode_guard, encode_guard
+from gatewayd.registry.held import GuardRecord, decode_record, decode_versions, encode_record
+from gatewayd.registry.kept import Damaged
 from gatewayd.registry.loss import is_loss
 from gatewayd.registry.merge import Changes, construct_changes, run_slices
+from gatewayd.registry.override_file import parse_overrides
 from gatewayd.settings import ProtectedCategory, RemovalLimit, ShrinkGuardSettings
 from tests.support.strategies import flows, registrations
 
@@ -201,7 +204,8 @@ def many(count: int, category: str = "bpo") -> list[Registration]:
 def test_removals_are_held_beyond_a_limit(
     total: int, banks: int, removals: list[Registration], expected: GuardDecision
 ) -> None:
-    assert guard_changes(total, {"bank": banks}, removals, BANKS_AT_ALL) == expected
+    by_category = {"bank": banks, "bpo": 1000}
+    assert guard_changes(total, by_category, removals, BANKS_AT_ALL) == expected
 
 
 def test_a_protected_category_may_have_a_share() -> None:
@@ -211,11 +215,52 @@ def test_a_protected_category_may_have_a_share() -> None:
 
 
 def test_small_removals_sum_up() -> None:
-    recent = {"bpo": 149}
-    assert not guard_changes(1000, {}, many(1), BANKS_AT_ALL, recent).is_held
-    decision = guard_changes(1000, {}, many(2), BANKS_AT_ALL, recent)
+    recent, sizes = {"bpo": 149}, {"bpo": 2000}
+    assert not guard_changes(1000, sizes, many(1), BANKS_AT_ALL, recent).is_held
+    decision = guard_changes(1000, sizes, many(2), BANKS_AT_ALL, recent)
     assert decision == GuardDecision(True, "trickle", 151, 150)
-    assert not guard_changes(1000, {}, [], BANKS_AT_ALL, {"bpo": 1000}).is_held
+    assert not guard_changes(1000, sizes, [], BANKS_AT_ALL, {"bpo": 1000}).is_held
+
+
+@pytest.mark.parametrize(
+    ("total", "limit"), [(0, 0), (1, 0), (2, 1), (3, 1), (7, 3), (199, 99), (200, 100), (201, 100)]
+)
+def test_the_floor_never_lets_go_of_more_than_half(total: int, limit: int) -> None:
+    settings = ShrinkGuardSettings(protected=())
+    sizes = {"bpo": 100_000}
+    assert not guard_changes(total, sizes, many(limit), settings).is_held
+    decision = guard_changes(total, sizes, many(limit + 1), settings)
+    assert decision == GuardDecision(True, "too_many", limit + 1, limit)
+
+
+def test_no_day_takes_more_than_half_away() -> None:
+    settings = ShrinkGuardSettings(protected=())
+    assert guard_changes(40, {"bpo": 1000}, many(10), settings, {"bpo": 40}).reason == "trickle"
+    assert not guard_changes(90, {"bpo": 1000}, many(10), settings, {"bpo": 40}).is_held
+
+
+def test_what_an_operator_lets_go_of_goes_though_it_is_more_than_half() -> None:
+    everything = ShrinkGuardSettings(RemovalLimit(fraction=1.0), protected=())
+    assert not guard_changes(10, {"bpo": 10}, many(10), everything).is_held
+    assert not guard_changes(10, {"bpo": 10}, many(10), ShrinkGuardSettings(RemovalLimit(count=50), 0, ())).is_held
+
+
+@pytest.mark.parametrize(
+    ("size", "removed", "is_held"), [(1, 1, False), (2, 1, False), (2, 2, True), (30, 15, False), (30, 16, True)]
+)
+def test_a_category_loses_no_more_than_half_but_the_only_one_of_it_may_go(
+    size: int, removed: int, is_held: bool
+) -> None:
+    decision = guard_changes(1_000_000, {"ngo": size}, many(removed, "ngo"), ShrinkGuardSettings())
+    assert decision.is_held == is_held
+    assert decision.reason == ("category" if is_held else "")
+
+
+def test_what_the_kernel_was_found_with_goes_within_the_same_limits() -> None:
+    assert not judge_remainder(3021, 151, ShrinkGuardSettings()).is_held
+    assert judge_remainder(3021, 152, ShrinkGuardSettings()) == GuardDecision(True, "too_many", 152, 151)
+    assert judge_remainder(3, 2, ShrinkGuardSettings()).is_held
+    assert not judge_remainder(3, 0, ShrinkGuardSettings()).is_held
 
 
 def test_a_decision_says_itself_in_words() -> None:
@@ -242,7 +287,16 @@ def test_never_more_than_a_limit_goes(
     )
     removals = [registration(str(number), category) for number, category in enumerate(categories)]
     decision = guard_changes(total, Counter(categories), removals, settings)
-    fits = len(removals) <= max(total * percent // 100, least) and categories.count("bank") <= banks_allowed
+    sizes = Counter(categories)
+
+    def allowed_of(size: int) -> int:
+        return max(size * percent // 100, min(least, size // 2))
+
+    fits = (
+        len(removals) <= allowed_of(total)
+        and sizes["bank"] <= banks_allowed
+        and all(sizes[each] <= max(1, allowed_of(sizes[each])) for each in sizes if each != "bank")
+    )
     assert decision.is_held == (not fits)
 
 
@@ -271,8 +325,7 @@ class Guarding:
                 self.reading,
                 changes,
                 self.serial,
-                total=len(self.in_force),
-                by_category=Counter(each.category for each in self.in_force.values()),
+                cause="national",
                 settings=self.settings,
                 now=self.now,
             )
@@ -342,7 +395,7 @@ def test_an_operators_word_lets_go_of_everything_held() -> None:
     assert source.in_force == registry(*OTHERS[1:])
     with pytest.raises(SerialNotHeld, match="nothing is"):
         source.accept(2)
-    assert not source.guard.recent()
+    assert not source.guard.memory.removed
 
 
 def test_what_the_source_has_again_is_held_no_longer() -> None:
@@ -427,28 +480,100 @@ def test_settings_may_let_go_of_what_is_held() -> None:
     source = Guarding()
     source.read(BANK)
     source.read()
-    source.settings = ShrinkGuardSettings(protected=())
+    source.settings = ShrinkGuardSettings(RemovalLimit(fraction=1.0), protected=())
     assert source.take({}).changes == Changes((), ("b",))
 
 
 def test_a_registry_that_shrinks_little_by_little_is_noticed() -> None:
     source = Guarding()
     source.read(*OTHERS)
-    for left in (8, 6, 4):
+    for left in (8, 6):
         assert not source.read(*OTHERS[:left]).decision.is_held
-    assert source.read(*OTHERS[:3]).decision.reason == "trickle"
+    assert source.read(*OTHERS[:4]).decision.reason == "trickle"
 
 
 def test_removals_of_another_day_are_forgotten_and_so_are_those_ahead_of_a_clock_set_back() -> None:
     source = Guarding()
     source.read(*OTHERS)
-    for left in (8, 6, 4):
+    for left in (8, 6):
         source.read(*OTHERS[:left])
     source.now += WINDOW_S + BUCKET_S
-    assert not source.read(*OTHERS[:2]).decision.is_held
+    assert not source.read(*OTHERS[:4]).decision.is_held
     source.now -= WINDOW_S
-    source.read(*OTHERS[:1])
-    assert list(source.guard.recent()) == [int(source.now // BUCKET_S)]
+    source.read(*OTHERS[:3])
+    assert list(source.guard.memory.removed) == [int(source.now // BUCKET_S)]
+
+
+def test_what_came_less_than_a_day_ago_does_not_make_a_removal_small() -> None:
+    source, junk = Guarding(), [registration(f"j{number}", "junk") for number in range(200)]
+    source.read(*OTHERS)
+    source.read(*OTHERS, *junk)
+    assert source.read(*junk).decision == GuardDecision(True, "too_many", 10, 2)
+    source.read(*OTHERS, *junk)
+    assert not source.read(*OTHERS[:8], *junk).decision.is_held
+    source.read(*OTHERS, *junk)
+    source.now += WINDOW_S + BUCKET_S
+    assert not source.read(*OTHERS, *junk[:190]).decision.is_held
+    assert source.read(*OTHERS, *junk[:150]).decision == GuardDecision(True, "too_many", 40, 10)
+
+
+def test_what_came_less_than_a_day_ago_is_known_after_a_restart() -> None:
+    source, junk = Guarding(), [registration(f"j{number}", "junk") for number in range(200)]
+    source.read(*OTHERS)
+    source.read(*OTHERS, *junk)
+    source.guard = decode_record(encode_record(GuardRecord(source.guard))).guard
+    run_slices(source.guard.count_in_slices(source.reading.values()))
+    assert source.read(*junk).decision == GuardDecision(True, "too_many", 10, 2)
+
+
+def test_what_is_held_ends_with_its_window() -> None:
+    source = Guarding()
+    ends = registration("e", "bank", valid_until_s=NOW + 100)
+    source.read(BANK, ends, *OTHERS)
+    source.read(*OTHERS)
+    assert source.guard.next_end() == NOW + 100
+    source.guard = decode_record(encode_record(GuardRecord(source.guard))).guard
+    run_slices(source.guard.count_in_slices(source.reading.values()))
+    assert run_slices(source.guard.end_in_slices(source.reading, NOW + 99)) is None
+    source.apply(run_slices(source.guard.end_in_slices(source.reading, NOW + 100)))
+    assert source.versions().keys() == {"b"}
+    assert source.guard.next_end() == inf
+    assert source.guard.held_by_category() == {"bank": 1}
+
+
+def test_what_an_operator_names_goes_and_is_no_removal() -> None:
+    source = Guarding()
+    source.read(BANK, *OTHERS)
+    source.read(*OTHERS)
+    slices = source.guard.take_in_slices(
+        source.reading, Changes((), ("0",)), 9, cause="local", settings=BANKS_AT_ALL, now=NOW,
+        is_asked=lambda id: id in ("b", "0"), looks_at_all=True,
+    )  # fmt: skip
+    changes = run_slices(slices).changes
+    assert changes is not None
+    assert (changes.upserts, sorted(changes.withdrawals)) == ((), ["0", "b"])
+    assert source.guard.held() is None
+    assert source.guard.memory.removed == {}
+
+
+def test_what_joins_what_is_held_has_another_number_and_its_own_cause() -> None:
+    source = Guarding()
+    source.read(BANK, *OTHERS)
+    source.read(*OTHERS)
+    source.serial -= 1  # of the same second
+    source.read(*OTHERS[1:])
+    held = source.guard.held()
+    assert held is not None
+    assert held.serial == 3
+    taken = source.guard.take_in_slices(
+        source.reading, Changes((), ("1",)), 9, cause="config/local", settings=BANKS_AT_ALL, now=NOW
+    )
+    assert run_slices(taken).decision.is_held
+    assert source.guard.held_by_cause() == {"national": 2, "config/local": 1}
+    restored = decode_record(encode_record(GuardRecord(source.guard))).guard
+    assert restored.held_by_cause() == {"national": 2, "config/local": 1}
+    run_slices(restored.accept_in_slices(9, {}))
+    assert restored.held_by_cause() == {}
 
 
 def test_what_is_held_and_what_went_lately_survive_a_restart() -> None:
@@ -456,33 +581,66 @@ def test_what_is_held_and_what_went_lately_survive_a_restart() -> None:
     source.read(BANK, *OTHERS)
     source.read(BANK, *OTHERS[1:])
     source.read(registration("b", "bank", "203.0.113.16/28"), *OTHERS[2:])
-    content = encode_guard(source.guard)
+    content = encode_record(GuardRecord(source.guard))
     assert content is not None
-    restored = decode_guard(content)
+    restored = decode_record(content).guard
     assert restored.held() == source.guard.held()
-    assert restored.recent() == source.guard.recent() == {int(NOW // BUCKET_S): {"bpo": 1}}
+    assert restored.memory.removed == source.guard.memory.removed == {int(NOW // BUCKET_S): {"bpo": 1}}
     assert restored.held_by_category() == source.guard.held_by_category() == {"bank": 1, "bpo": 1}
     assert restored.in_force(source.reading) == source.guard.in_force(source.reading)
     run_slices(restored.accept_in_slices(3, source.reading))
-    assert encode_guard(restored) is None
+    assert restored.held() is None
 
 
 def test_a_guard_with_nothing_to_tell_is_no_bytes() -> None:
-    assert encode_guard(RemovalGuard()) is None
-    assert decode_guard(None).held() is None
+    assert decode_record(None).guard.held() is None
+    assert decode_record(encode_record(GuardRecord(RemovalGuard()))).guard.held() is None
     source = Guarding()
     source.read(*OTHERS)
     source.read(*OTHERS[1:])
-    assert decode_guard(encode_guard(source.guard)).recent() == source.guard.recent()
+    assert (
+        decode_record(encode_record(GuardRecord(source.guard))).guard.memory.removed == source.guard.memory.removed
+    )
 
 
 def test_a_held_registration_that_is_none_any_more_is_left_out() -> None:
     source = Guarding()
     source.read(BANK, registration("c", "bank"))
     source.read()
-    content = encode_guard(source.guard)
+    content = encode_record(GuardRecord(source.guard))
     assert content is not None
-    assert decode_guard(content.replace(b'"id":"b"', b'"id":"?"')).in_force({}).keys() == {"c"}
+    kept = content.partition(b"\n")[2].replace(b'"id":"b"', b'"id":"?"')
+    content = sha256(kept).hexdigest().encode() + b"\n" + kept
+    assert decode_record(content).guard.in_force({}).keys() == {"c"}
+
+
+def test_a_record_that_is_damaged_or_of_another_format_says_so() -> None:
+    content = encode_record(GuardRecord(RemovalGuard(), ("national",)))
+    for damaged in (b"", content[:-3], content.replace(b"national", b"nationaL")):
+        with pytest.raises(Damaged):
+            decode_record(damaged)
+    strange = b'{"serial": "x"}\n'
+    with pytest.raises(Damaged, match="another format"):
+        decode_record(sha256(strange).hexdigest().encode() + b"\n" + strange)
+
+
+def test_of_what_the_registry_was_made_survives_too() -> None:
+    text = 'pins:\n  - {id: A, category: bpo, clients: [39.61.0.0/28], services: [ipsec], comment: "x"}\n'
+    text += 'filters:\n  - {prefix: 10.0.0.0/8, comment: "y", until: 2030-01-01T00:00:00Z}\n'
+    files = (parse_overrides(text, "desk.yaml", "desk.yaml"),)
+    record = decode_record(encode_record(GuardRecord(RemovalGuard(), ("a", "b"), files)))
+    assert (record.sources, record.overrides) == (("a", "b"), files)
+
+
+def test_what_an_earlier_version_held_of_a_source_is_read() -> None:
+    decision = b'{"is_held":true,"reason":"too_many","removed":1,"limit":0}'
+    head = b'{"serial":7,"since_s":1.0,"decision":%s,"recent":{}}' % decision
+    source = Guarding()
+    source.read(BANK)
+    source.read()
+    lines = encode_record(GuardRecord(source.guard)).split(b"\n")[2:]
+    assert decode_versions(b"\n".join([head, *lines])) == {"b": (BANK,)}
+    assert decode_versions(None) == decode_versions(b"{") == {}
 
 
 def test_older_versions_have_ids_that_no_registry_can_have() -> None:
@@ -494,7 +652,7 @@ def test_long_work_yields_between_slices(monkeypatch: pytest.MonkeyPatch) -> Non
     all = {each.id: each for each in (BANK, *OTHERS[:5])}
     changes = Changes(tuple(OTHERS[5:]), tuple(all))
     guard = RemovalGuard()
-    slices = guard.take_in_slices(all, changes, 1, total=6, by_category={}, settings=BANKS_AT_ALL, now=NOW)
+    slices = guard.take_in_slices(all, changes, 1, cause="national", settings=BANKS_AT_ALL, now=NOW)
     assert len(list(slices)) == 5 + 3 + 2
     assert len(list(guard.accept_in_slices(1, {}))) == 3 + 3
 
@@ -521,8 +679,9 @@ def test_nothing_new_waits_and_nothing_held_is_lost(steps: list[dict[str, int] |
     source = Guarding()
     for step in steps:
         if isinstance(step, str):
-            if source.guard.held() is not None:
-                source.accept(source.serial)
+            held = source.guard.held()
+            if held is not None:
+                source.accept(held.serial)
                 assert source.in_force == source.reading
             continue
         before = dict(source.in_force)
@@ -540,4 +699,5 @@ def test_nothing_new_waits_and_nothing_held_is_lost(steps: list[dict[str, int] |
         else:
             assert source.in_force == new
         if is_restarted:
-            source.guard = decode_guard(encode_guard(source.guard))
+            source.guard = decode_record(encode_record(GuardRecord(source.guard))).guard
+            run_slices(source.guard.count_in_slices(source.reading.values()))

@@ -13,7 +13,13 @@ from gatewayd.errors import SourceFailed, SourceTooLarge, SourceUnreadable, Sour
 from gatewayd.model import Registration
 from gatewayd.registry.fetch import open_session
 from gatewayd.registry.merge import SourceSet, changes_in_slices
-from gatewayd.registry.sources import SourceReading, SourceRunner, open_origin, run_in_slices
+from gatewayd.registry.sources import (
+    SourceConfirmed,
+    SourceReading,
+    SourceRunner,
+    open_origin,
+    run_in_slices,
+)
 
 
 def lines_of(*ids: str, client: str = "203.0.113.0/28") -> bytes:
@@ -38,10 +44,10 @@ class Delivered:
     """Collects what a runner delivers; `now` is its clock."""
 
     now: float = 1000.0
-    all: list[SourceReading | SourceFailed] = field(default_factory=list)
-    arrived: asyncio.Queue[SourceReading | SourceFailed] = field(default_factory=asyncio.Queue)
+    all: list[SourceReading | SourceConfirmed | SourceFailed] = field(default_factory=list)
+    arrived: asyncio.Queue[SourceReading | SourceConfirmed | SourceFailed] = field(default_factory=asyncio.Queue)
 
-    async def deliver(self, what: SourceReading | SourceFailed) -> None:
+    async def deliver(self, what: SourceReading | SourceConfirmed | SourceFailed) -> None:
         self.all.append(what)
         self.arrived.put_nowait(what)
 
@@ -111,14 +117,14 @@ async def test_csv_is_found_out_and_a_configured_format_wins(path: Path) -> None
     assert "none of its 2 records is usable; line 1: -: not_json" in delivered.error().why
 
 
-async def test_content_that_did_not_change_is_not_delivered_again(path: Path) -> None:
+async def test_content_that_did_not_change_is_confirmed_and_not_delivered_again(path: Path) -> None:
     write(path, lines_of("a"))
     delivered = Delivered()
     runner = delivered.runner(path)
     await runner.attempt()
     delivered.now = 1060.0
     await runner.attempt()
-    assert len(delivered.all) == 1
+    assert delivered.all[1:] == [SourceConfirmed("lab", 1060.0)]
     assert runner.state.checked_at == 1060.0
 
 
@@ -248,7 +254,7 @@ async def test_a_url_is_asked_again_and_again() -> None:
         )
         task = asyncio.create_task(runner.run())
         async with asyncio.timeout(30):
-            first, second = await delivered.arrived.get(), await delivered.arrived.get()
+            first, *_, second = [await delivered.arrived.get() for _ in range(4)]
         task.cancel()
         await asyncio.wait({task})
     await server.cleanup()
