@@ -175,7 +175,10 @@ def test_only_what_crosses_between_inside_and_outside_is_judged(daemon):
     daemon.wait(lambda: bool(daemon.get("/readyz").get("ready")), "ready")
     assert holds(
         lambda: (
-            seen_at_far_end(lab, flow_of(STRANGER, "39.41.1.1", "udp/51820", next(_ports)), turn_back=True) is None
+            seen_at_far_end(
+                lab, flow_of(STRANGER, "39.41.1.1", "udp/51820", next(_ports)), turn_back=True, deadline_s=1.0
+            )
+            is None
         )
     )
 

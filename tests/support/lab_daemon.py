@@ -221,8 +221,10 @@ def mark_of(lab: Lab, flow: Flow) -> int | None:
 # -- the wire ----------------------------------------------------------------------------------------------------
 
 
-def seen_at_far_end(lab: Lab, flow: Flow, *, start: Side = "customers", turn_back: bool = False) -> bytes | None:
-    """The packet of the flow as it arrived, None if it did not within a second.
+def seen_at_far_end(
+    lab: Lab, flow: Flow, *, start: Side = "customers", turn_back: bool = False, deadline_s: float = DEADLINE_S
+) -> bytes | None:
+    """The packet of the flow as it arrived, None if it did not in time.
 
     `turn_back`: it is expected where it came from, by the same interface.
     """
@@ -230,7 +232,7 @@ def seen_at_far_end(lab: Lab, flow: Flow, *, start: Side = "customers", turn_bac
     tokens = Tokens()
     with Tap(near) as near_tap, Tap(near if turn_back else far) as far_tap:
         near_tap.send(flow, tokens.payload(1))
-        deadline = time.monotonic() + 1.0
+        deadline = time.monotonic() + deadline_s
         while (left_s := deadline - time.monotonic()) > 0:
             if not select.select([far_tap], [], [], left_s)[0]:
                 break
