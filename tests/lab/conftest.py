@@ -15,6 +15,9 @@ from tests.support.lab_daemon import LabDaemon, clean, daemon_in
 @pytest.fixture(scope="module")
 def shared_lab(kernel: None) -> Iterator[Lab]:
     with Lab((parse_prefix("39.32.0.0/11"), parse_prefix("2400:adc0::/31"))) as lab:
+        for name in ("udp", "gre"):
+            # A connection outlives a test, however long its commands take: 30 s go by on a busy machine.
+            lab.gateway.sysctl(f"net.netfilter.nf_conntrack_{name}_timeout", "3600")
         yield lab
 
 
