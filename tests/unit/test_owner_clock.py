@@ -386,10 +386,8 @@ def test_a_pin_that_ended_by_a_wrong_clock_is_back_when_that_is_known(time):
         async with owning(time.clock) as it:
             it.clock.set_by(5 * YEAR_S)  # a first start: nothing contradicts it
             local = registration("LOCAL", "39.61.0.0/28")
-            content = """pins:
-  - {comment: for now, until: 2024-12-31T00:00:00Z,
-     registration: {id: LOCAL, category: bpo, status: active, clients: [39.61.0.0/28], services: [wireguard]}}
-"""
+            pin = "{id: LOCAL, category: bpo, clients: [39.61.0.0/28], services: [wireguard]"
+            content = f"pins:\n  - {pin}, comment: for now, until: 2024-12-31T00:00:00Z}}\n"
             await it.owner.use_overrides(OverridesReading((parse_overrides(content, "desk.yaml", "desk.yaml"),)))
             await it.read("national", BANK)
             await it.settled()
