@@ -16,6 +16,7 @@ from gatewayd.api.subscriber_views import BindingPage, bound_view
 from gatewayd.compile import count_elements
 from gatewayd.compile.canary import canary_bucket
 from gatewayd.errors import AllowlistIncomplete, PrefixInvalid
+from gatewayd.host_time import HostTime
 from gatewayd.model import Flow, Grant, Prefix, Registration, Status, parse_prefix
 from gatewayd.model.transaction import CounterReading
 from gatewayd.owner import Owner
@@ -50,8 +51,10 @@ class Answers:
         read_sources: Callable[[], Awaitable[None]],
         subscribers: Subscribers | None = None,
         surroundings: Surroundings | None = None,
+        host_time: HostTime | None = None,
     ) -> None:
         self._owner = owner
+        self._host_time = host_time
         self._events = events
         self._runners = runners
         self._clock = clock
@@ -88,16 +91,18 @@ class Answers:
 
     def status(self) -> views.StatusView:
         owner, now = self._owner, self._clock()
+        clock = self._clock_view()
         policy = owner.settings.policy
         mode = owner.reconciler.mode_in_force
         reasons = self.readiness()
-        fresh = owner.freshness(now)
+        fresh = owner.freshness(owner.moment())
         return views.StatusView(
             overrides=self._overrides(),
             held=tuple(
                 views.HoldView(each.serial, _time(each.since_s), each.count, each.reason, dict(each.by_cause))
                 for each in owner.holds()
             ),
+            clock=clock,
             version=__version__,
             started_at=_time(self._started_at),
             now=_time(now),
@@ -136,7 +141,7 @@ class Answers:
         return msgspec.structs.replace(view, response_times=self._subscribers.response_times())
 
     def explain(self, flow: Flow) -> views.ExplainView:
-        owner, now = self._owner, self._clock()
+        owner, now = self._owner, self._owner.moment()
         # New settings may wait for a source; until then the old rules are what a flow meets.
         policy = owner.reconciler.policy_in_force or owner.settings.policy
         allowlist = owner.allowlist if self._subscribers is None else self._subscribers.covering
@@ -286,6 +291,21 @@ class Answers:
             store_error=self._owner.store_error(name),
         )
 
+    def _clock_view(self) -> views.ClockView:
+        if self._host_time is None:
+            return views.ClockView()
+        judged = self._host_time.judge()
+        doubt = judged.doubt
+        return views.ClockView(
+            host=views.format_time(judged.wall_s),
+            used=views.format_time(judged.earliest_s),
+            opens_by=views.format_time(judged.latest_s),
+            doubt=None if doubt is None else doubt.word,
+            why=None if doubt is None else doubt.why,
+            offset_s=0.0 if doubt is None else round(doubt.offset_s, 3),
+            confirmed=judged.is_confirmed,
+        )
+
     def _overrides(self) -> views.OverridesView:
         counts = self._owner.override_counts()
         return views.OverridesView(
@@ -386,7 +406,7 @@ class Answers:
         return views.ConntrackView(size.entries, size.most, size.dropped, size.insert_failed, size.early_dropped)
 
     def _view(self, registration: Registration, unprogrammed: Mapping[str, str]) -> views.RegistrationView:
-        now = self._clock()
+        now = self._owner.moment()
         usage = self._owner.attribution.usage(registration.id)
         reason = unprogrammed.get(registration.id)
         in_kernel = None

@@ -22,6 +22,7 @@ from gatewayd import __version__
 from gatewayd.answers import Answers
 from gatewayd.api.app import ApiServer
 from gatewayd.errors import KernelError, MissingPrerequisite, SettingsInvalid
+from gatewayd.host_time import open_host_time
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.surroundings import RuleReader
 from gatewayd.kernel.tables import KernelTables
@@ -77,6 +78,7 @@ class Daemon:
                     for name, work in (
                         ("reconcile", self._reconciler.run()),
                         ("sweep", self._owner.sweeper.run()),
+                        ("clock", self._time.keep()),
                         ("time", self._owner.keep_time()),
                         ("counters", self._read_counters()),
                         ("surroundings", self._surroundings.run()),
@@ -99,6 +101,7 @@ class Daemon:
     async def _build(self, stack: AsyncExitStack) -> None:
         settings = self._settings
         layout = MarkLayout(settings.kernel.ct_mark_mask)
+        self._time = open_host_time(Path(settings.state_dir), has_signed=settings.registry.has_signed)
         stack.enter_context(claim_table(settings.kernel.table))
         self._dataplane = KernelTables.open(settings.kernel.table)
         stack.callback(self._dataplane.close)
@@ -112,7 +115,7 @@ class Daemon:
         self._reconciler = Reconciler(
             self._dataplane,
             settings.kernel.table,
-            clock=time.time,
+            clock=self._time,
             stopwatch=time.monotonic,
             verify_every_s=settings.kernel.verify_every_s,
             dead_man_s=int(settings.subscribers.dead_man_s) if settings.subscribers is not None else DEAD_MAN_S,
@@ -120,14 +123,16 @@ class Daemon:
             on_settled=lambda: self._owner.on_settled(),
         )
         self._reconciler.found((await self._dataplane.read_table()).tag)
-        self._store = LastGood(Path(settings.state_dir), clock=time.time, stopwatch=time.monotonic)
-        self._owner = Owner(settings, self._reconciler, conntrack, clock=time.time, store=self._store)
+        self._store = LastGood(Path(settings.state_dir), clock=self._time, stopwatch=time.monotonic)
+        self._owner = Owner(
+            settings, self._reconciler, conntrack, clock=self._time, store=self._store, host_time=self._time
+        )
         self._owner.confirmed_at = self._confirmed_at
         await self._read_overrides()
         self._subscribers: SubscriberService | None = None
         if settings.subscribers is not None:
             self._subscribers = SubscriberService(
-                settings.subscribers, Path(settings.state_dir), self._owner.effective
+                settings.subscribers, Path(settings.state_dir), self._owner.effective, clock=self._time
             )
             self._owner.on_known = self._subscribers.bindings.forget_unregistered
             self._subscribers.bindings.on_named = self._owner.sweeper.grace.hear
@@ -151,7 +156,8 @@ class Daemon:
             self._owner,
             self._events,
             self._runners,
-            clock=time.time,
+            clock=self._time,
+            host_time=self._time,
             read_sources=self._read_sources,
             subscribers=self._subscribers,
             surroundings=self._surroundings,
@@ -215,6 +221,8 @@ class Daemon:
             session=self._session,
             keeper=self._store,
             restored=self._owner.restored.pop(each.name, None),
+            clock=self._time,
+            witnessed=self._time,
         )
         return runner
 
@@ -252,6 +260,7 @@ class Daemon:
             return
         self._answers.reload_error = None
         setup_logging(settings.log.level, settings.log.format)
+        self._time.expect_signed(settings.registry.has_signed)
         if settings.policy.mode == "observe":
             self._owner.reload(settings)  # waits for nothing; an armed mode waits for the sources that are new
         await self._is_started.wait()
@@ -281,6 +290,7 @@ class Daemon:
         interval_s = watchdog_interval_s()
         beat_at = 0.0
         ready: bool | None = None
+        was_doubted = False
         while True:
             before = time.monotonic()
             await asyncio.sleep(PULSE_S)
@@ -300,6 +310,11 @@ class Daemon:
                 else:
                     self._notifier.status(f"not ready: {reasons[0]}")
                     log.info("daemon.not_ready", reason=reasons[0])
+            doubt = self._time.doubt()
+            if ready and was_doubted is not (doubt is not None):
+                was_doubted = doubt is not None
+                clock = "" if doubt is None else f"; this host's clock is {doubt.word} and not believed"
+                self._notifier.status(f"{len(self._owner.allowlist)} registrations in the kernel{clock}")
 
 
 def claim_table(table: str) -> socket.socket:

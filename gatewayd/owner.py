@@ -10,15 +10,17 @@ import asyncio
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from math import inf
+from math import inf, isfinite
 from typing import TypeVar
 
 from gatewayd.allowlist import Allowlist, in_scope
 from gatewayd.effective import Effective
 from gatewayd.errors import SerialNotHeld, SourceFailed
+from gatewayd.host_time import HostTime
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.flow import Flow, Mode
+from gatewayd.model.moment import Moment, earliest_of, latest_of, went_back_s
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.registration import Registration
 from gatewayd.reconcile import Reconciler
@@ -46,9 +48,9 @@ _Item = TypeVar("_Item")
 SLICE = 500
 """Registrations applied between two turns of the loop: some 5 ms."""
 LONGEST_SLEEP_S = 1.0
-"""The wall clock may be set; it is looked at this often."""
+"""The clock may be set, or believed at last; it is looked at this often."""
 SET_BACK_S = 2.0
-"""A wall clock that goes back by more than this has been set: every window is looked at again."""
+"""A time that goes back by more than this was wrong before: every window is looked at again."""
 REMAINDER_EVERY_S = 10.0
 """How often at most what is held of the kernel is compared with a registry that changes."""
 
@@ -109,7 +111,9 @@ class Owner:
         *,
         clock: Callable[[], float],
         store: LastGood | None = None,
+        host_time: HostTime | None = None,
     ) -> None:
+        """`clock`: the likely time, for ages. `host_time`: what is decided by; None = `clock` is always right."""
         self.settings = settings
         self.allowlist = Allowlist()
         self.reconciler = reconciler
@@ -124,7 +128,7 @@ class Owner:
             conntrack,
             MarkLayout(settings.kernel.ct_mark_mask),
             self.allowlist.matching,
-            clock=clock,
+            clock=self.moment,
             drain_s=settings.policy.drain_s,
             flow_table=self.attribution,
             programmed=self._matching_programmed,
@@ -137,6 +141,11 @@ class Owner:
         """Told once every source has spoken in this run, and what it said is applied."""
         self._is_known = False
         self._clock = clock
+        self._host_time = host_time
+        self._moment_used: float = -inf
+        """The latest that something was done by since `keep_time` last looked."""
+        self._laid_at: float = -inf
+        """The time that the local overrides in force were judged by."""
         self.restored: dict[str, Restored] = {}
         self.override_faults: tuple[str, ...] = ()
         self.confirmed_at: Callable[[str], float] = lambda _: -inf
@@ -187,6 +196,8 @@ class Owner:
             readings = {name: each.registrations for name, each in found.items() if each.position is not None}
             for name, facts in self.sources.items():
                 facts.restore(self.restored[name])
+                if self._host_time is not None:
+                    self._host_time.note_last_good(facts.issued_at, self.restored[name].saved_at_s)
                 if name in readings:
                     log.info("source.restored", source=name, registrations=facts.registrations)
             await self._restore(record, readings)
@@ -195,7 +206,7 @@ class Owner:
         await self._take(
             await run_in_slices(
                 self._registry.restore_in_slices(
-                    record, readings, settings=self.settings.registry.shrink_guard, now=self._clock()
+                    record, readings, settings=self.settings.registry.shrink_guard, now=self._certain()
                 )
             )
         )
@@ -244,7 +255,7 @@ class Owner:
                 delta,
                 serial,
                 settings=self.settings.registry.shrink_guard,
-                now=self._clock(),
+                now=self._certain(),
             )
         )
         await self._take(guarded)
@@ -263,7 +274,7 @@ class Owner:
             self.loaded = True
             self.sweeper.note_added()
             self.sweeper.note_removed()
-            self.reconciler.want_policy(self.policy(self._clock()))
+            self.reconciler.want_policy(self.policy(self.moment()))
         self._retime.set()
 
     def _say_held(self, serial: int, removals: int, cause: str, decision: GuardDecision) -> None:
@@ -356,10 +367,11 @@ class Owner:
 
     async def _lay_overrides(self) -> None:
         """The caller holds `_applying`."""
+        self._laid_at = self._certain()
         await self._take(
             await run_in_slices(
                 self._registry.use_overrides_in_slices(
-                    self._override_files, settings=self.settings.registry.shrink_guard, now=self._clock()
+                    self._override_files, settings=self.settings.registry.shrink_guard, now=self._laid_at
                 )
             )
         )
@@ -377,7 +389,7 @@ class Owner:
             await self._take(
                 await run_in_slices(
                     self._registry.use_sources_in_slices(
-                        urls, settings=self.settings.registry.shrink_guard, now=self._clock()
+                        urls, settings=self.settings.registry.shrink_guard, now=self._certain()
                     )
                 )
             )
@@ -388,7 +400,7 @@ class Owner:
 
     def freshness(self, now: float) -> dict[str, Freshness]:
         """How old what is known of each source is."""
-        registry = self.settings.registry
+        registry, now = self.settings.registry, earliest_of(now)
         fresh = {}
         for name, facts in self.sources.items():
             confirmed_at = max(facts.confirmed_at, self.confirmed_at(name))
@@ -402,8 +414,13 @@ class Owner:
         return fresh
 
     def policy(self, now: float) -> Policy:
-        """The policy of the moment: observe before `starts`, and where stale sources shall mean that."""
-        policy = policy_in_force(self.settings, now)
+        """The policy of the moment: observe before `starts`, and where stale sources shall mean that.
+
+        `now` may be a Moment: nothing is armed, nor a source stale, before that has certainly come; what is armed
+        stays so while it may be.
+        """
+        is_armed = self.reconciler.mode_in_force != "observe"
+        policy = policy_in_force(self.settings, latest_of(now) if is_armed else earliest_of(now))
         known = {name: each for name, each in self.freshness(now).items() if each.since_s > -inf}
         return replace(policy, mode=mode_by_freshness(policy.mode, known, self.settings.registry.on_stale))
 
@@ -414,7 +431,7 @@ class Owner:
     async def _in_slices(self, items: Iterable[_Item], change: Callable[[_Item, float], None]) -> None:
         iterator = iter(items)
         while piece := list(islice(iterator, SLICE)):
-            now = self._clock()
+            now = self.moment()
             for item in piece:
                 change(item, now)
             await asyncio.sleep(0)
@@ -431,33 +448,55 @@ class Owner:
 
     # -- time ----------------------------------------------------------------------------------------------
 
+    def moment(self) -> float:
+        """The time for windows, as far as it is known (`model.moment`)."""
+        now, used = self._ask_moment(), self._moment_used
+        # What was done by a later time, however short that was believed, is looked at again.
+        earliest = max(earliest_of(now), earliest_of(used))
+        latest = max(latest_of(now), latest_of(used))
+        self._moment_used = earliest if earliest == latest else Moment(earliest, latest)
+        return now
+
+    def _ask_moment(self) -> float:
+        return self._clock() if self._host_time is None else self._host_time.moment()
+
+    def _certain(self) -> float:
+        """The time that has certainly come: what the guard goes by, and the ends of local overrides."""
+        earliest = earliest_of(self._ask_moment())
+        return earliest if isfinite(earliest) else self._clock()
+
     async def keep_time(self) -> None:
         """Windows and `starts`, on time. Until cancelled."""
-        before = self._clock()
         while True:
             self._retime.clear()
-            now = self._clock()
-            if now < before - SET_BACK_S:
-                log.warning("clock.set_back", seconds=round(before - now, 3))
+            before, now = self._moment_used, self._ask_moment()
+            if went_back_s(before, now) > SET_BACK_S:
+                seconds = went_back_s(before, now)
+                known = {"seconds": round(seconds, 3)} if isfinite(seconds) else {}
+                log.warning("clock.set_back", **known)
+                self._moment_used = now
                 async with self._applying:
                     self.effective.schedule.watch_all(self.allowlist, now)
                     await self._in_slices([each.id for each in self.allowlist], self.effective.refresh)
                 self._survey()
-            before = now
+                for facts in self.sources.values():
+                    facts.confirmed_at = min(facts.confirmed_at, self._clock())
             await self._in_slices(self.effective.schedule.due(now), self.effective.refresh)
-            self.aggregate.expire(now)
+            certain = earliest_of(now)
+            self.aggregate.expire(self._clock())
             if not self._applying.locked():
                 async with self._applying:
-                    await self._tend_held(now)
+                    await self._tend_held(self._certain())
             self._want_policy(now)
             overrides_at = self._registry.layer.overrides.next_change()
-            if overrides_at is not None and overrides_at <= now:
+            is_due = overrides_at is not None and overrides_at <= certain
+            if is_due or self._laid_at > self._certain() + SET_BACK_S:
                 async with self._applying:
                     await self._lay_overrides()
                 overrides_at = self._registry.layer.overrides.next_change()
-            times = (self.effective.schedule.next_change(), self._starts_after(now), overrides_at)
-            upcoming = [at_s for at_s in times if at_s is not None]
-            pause_s = min([LONGEST_SLEEP_S, *(max(0.0, at_s - now) for at_s in upcoming)])
+            times = (self._starts_after(certain), overrides_at)
+            upcoming = [max(0.0, at_s - certain) for at_s in times if at_s is not None]
+            pause_s = min([LONGEST_SLEEP_S, self.effective.schedule.due_in_s(now), *upcoming])
             try:
                 async with asyncio.timeout(pause_s):
                     await self._retime.wait()
@@ -534,7 +573,7 @@ class Owner:
 
     def on_packets(self, events: list[PacketEvent]) -> None:
         """Packets in scope that matched nothing in the kernel. A registered one is admitted late, at once."""
-        now = self._clock()
+        now = self.moment()
         unprogrammed = self.reconciler.picture.desired.unprogrammed()
         for event in events:
             registrations = self.allowlist.matching(event.flow, now)
@@ -544,7 +583,7 @@ class Owner:
             if registrations:
                 self._admit_late(event.flow, registrations)
             else:
-                self.aggregate.seen(event.flow, now)
+                self.aggregate.seen(event.flow, self._clock())
 
     def _admit_late(self, flow: Flow, registrations: tuple[Registration, ...]) -> None:
         self.late_admissions += 1
@@ -560,7 +599,7 @@ class Owner:
 
     def on_connections(self, events: list[ConnectionEvent]) -> None:
         """Begin and end of flows that the kernel knows as registered."""
-        now = self._clock()
+        now, moment = self._clock(), self.moment()
         registered = self.sweeper.layout.registered
         for event in events:
             if event.sender_port and event.kind == "new":
@@ -570,7 +609,7 @@ class Owner:
             if event.kind == "destroy":
                 self.attribution.closed(event, now)
             else:
-                registrations = self.allowlist.matching(event.flow, now)
+                registrations = self.allowlist.matching(event.flow, moment)
                 self.attribution.opened(event, registrations, now)
                 if not registrations and not event.sender_port:
                     self.sweeper.note_ended_early(event)
@@ -581,7 +620,7 @@ class Owner:
         desired = self.reconciler.picture.desired
         if not registrations or not desired.count_unprogrammed():
             return registrations
-        second = int(now)
+        second = int(self._clock())
         if self._unprogrammed[0] != second:
             self._unprogrammed = second, desired.unprogrammed()
         return tuple(each for each in registrations if each.id not in self._unprogrammed[1])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Awaitable, Callable
+from time import time as wall_clock
 
 from gatewayd.registry.feed_source import Delivery as FeedDelivery
-from gatewayd.registry.feed_source import FeedRunner, resumed_position
+from gatewayd.registry.feed_source import FeedRunner, WitnessedTime, resumed_position
 from gatewayd.registry.fetch import Session
 from gatewayd.registry.kept_sink import Keeper
 from gatewayd.registry.sources import SourceReading, SourceRunner
@@ -27,8 +27,11 @@ def make_runner(
     session: Session,
     keeper: Keeper | None = None,
     restored: Restored | None = None,
+    clock: Callable[[], float] = wall_clock,
+    witnessed: WitnessedTime | None = None,
 ) -> Runner:
-    """`restored`: the last good, to go on from. `keeper`: takes the bytes of a feed's snapshots."""
+    """`restored`: the last good, to go on from. `keeper`: takes the bytes of a feed's snapshots. `witnessed`: is
+    told what a feed says of the time."""
     known = restored if restored is not None else Restored({})
     if source.is_signed:
         resume = resumed_position(known.position)
@@ -37,7 +40,7 @@ def make_runner(
             source.url,
             keys=source.keys,
             deliver=deliver,
-            clock=time.time,
+            clock=clock,
             randomness=random.Random(),
             session=session,
             max_bytes=source.max_bytes,
@@ -49,12 +52,13 @@ def make_runner(
             keeper=keeper,
             resume=resume,
             previous=known.registrations if resume is not None else None,
+            time=witnessed,
         )
     return SourceRunner(
         source.name,
         source.url,
         deliver=deliver,
-        clock=time.time,
+        clock=clock,
         randomness=random.Random(),
         session=session,
         format=None if source.format == "auto" else source.format,

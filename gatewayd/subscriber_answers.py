@@ -69,7 +69,7 @@ class SubscriberAnswers:
         else:
             matches = list(self._search(registration_id, prefix))
             total, found = len(matches), matches[offset : offset + limit]
-        now = self._clock()
+        now = self._owner.moment()
         return views.BindingPage(total, offset, tuple(self._view(each, now) for each in found))
 
     def _search(self, registration_id: str | None, prefix: Prefix | None) -> Iterator[Binding]:

@@ -71,7 +71,8 @@ class FlowTable(Protocol):
 
 
 class Sweeper:
-    """Owns the drain times."""
+    """Owns the drain times, which no clock that is set makes shorter or longer. `clock`: for `matching`, and for
+    what is told of flows."""
 
     def __init__(
         self,
@@ -148,7 +149,7 @@ class Sweeper:
     def note_unbound(self) -> None:
         """A subscriber lost an address: its flows begin to drain, and no hurry is in that."""
         if self.drain_s:
-            self._unbound_at = min(self._unbound_at, self._clock() + min(LONGEST_UNBOUND_S, self.drain_s / 20))
+            self._unbound_at = min(self._unbound_at, _stopwatch() + min(LONGEST_UNBOUND_S, self.drain_s / 20))
         else:
             self._survey = True
 
@@ -176,7 +177,7 @@ class Sweeper:
     def note_ended_early(self, event: ConnectionEvent) -> None:
         """The kernel itself has just let this flow pass as registered, and by now it is not: it drains."""
         if len(self._draining) < MOST_DRAINING:
-            self._draining.setdefault(event.tuple_bytes, self._clock() + self.drain_s)
+            self._draining.setdefault(event.tuple_bytes, _stopwatch() + self.drain_s)
             self._wake.set()
 
     def settle(self, epoch: int) -> None:
@@ -216,7 +217,7 @@ class Sweeper:
 
     async def _search(self) -> None:
         """What is due of that which goes through the kernel's table; then it is to rest."""
-        began, now = _stopwatch(), self._clock()
+        began = _stopwatch()
         is_scan = began >= self._scan_at
         if self._rejudge and self.epoch:
             self._rejudge, self._bound_in_kernel = False, set()
@@ -229,7 +230,7 @@ class Sweeper:
             await self._find_late()
         elif is_scan:
             await self._scan_judged()
-        if self._survey or is_scan or self._next_due() <= now:
+        if self._survey or is_scan or self._next_due() <= began:
             self._survey, self._unbound_at = False, inf
             await self._survey_registered()
         ended = _stopwatch()
@@ -240,14 +241,13 @@ class Sweeper:
 
     async def _wait(self) -> None:
         while not self._wake.is_set():
-            # The clock may be set; look again at least every so often.
-            due_s = self._search_at - _stopwatch() if self._owed else self._next_due() - self._clock()
+            due_s = (self._search_at if self._owed else self._next_due()) - _stopwatch()
             scan_s = self._scan_at - _stopwatch()
             try:
                 async with asyncio.timeout(min(max(0.0, min(due_s, scan_s)), 60.0)):
                     await self._wake.wait()
             except TimeoutError:
-                if self._owed or self._next_due() <= self._clock() or self._scan_at <= _stopwatch():
+                if self._owed or min(self._next_due(), self._scan_at) <= _stopwatch():
                     return
 
     def _next_due(self) -> float:
@@ -363,14 +363,15 @@ class Sweeper:
             self._said_waiting.warning(
                 "sweep.unexplained", flows=self.grace.waiting, at_most_s=self.grace.longest_s
             )
-        await self._drain(lost, now)
+        await self._drain(lost)
 
-    async def _drain(self, lost: dict[bytes, ConnectionKey], now: float) -> None:
-        # Never longer than the drain is now: it may have been shortened, or the clock set back.
-        latest = now + self.drain_s
+    async def _drain(self, lost: dict[bytes, ConnectionKey]) -> None:
+        # Never longer than the drain is now: it may have been shortened.
+        began = _stopwatch()
+        latest = began + self.drain_s
         deadlines = {key: min(self._draining.get(key, latest), latest) for key in lost}
-        due = [lost[key] for key, at_s in deadlines.items() if at_s <= now]
-        later = [(key, at_s) for key, at_s in deadlines.items() if at_s > now]
+        due = [lost[key] for key, at_s in deadlines.items() if at_s <= began]
+        later = [(key, at_s) for key, at_s in deadlines.items() if at_s > began]
         self._draining = dict(later[:MOST_DRAINING])
         if due:
             count = await self._conntrack.change_marks(due, 0, self.layout.mask)

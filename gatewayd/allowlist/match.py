@@ -250,9 +250,9 @@ def _failures(registration: Registration, far: bytes, flow: Flow, now: float) ->
     """The conditions of `_admits` that do not hold, each as the rest of a sentence."""
     if registration.status != "active":
         yield f"is {registration.status}"
-    elif now < registration.valid_from_s:
+    elif not registration.valid_from_s <= now:
         yield f"its window opens at {_format_moment(registration.valid_from_s)}"
-    elif now >= registration.valid_until_s:
+    elif not now < registration.valid_until_s:
         yield f"its window closed at {_format_moment(registration.valid_until_s)}"
     if registration.peers and not _includes(registration.peers, far):
         yield f"its peers do not include {format_address(far)}"

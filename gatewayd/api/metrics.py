@@ -105,6 +105,13 @@ def _daemon_metrics(view: MetricsView) -> Iterator[Metric]:
     yield gauges("configured_mode", "1 for the mode of the configuration, in force or not yet.", "mode", configured)
     yield gauge("epoch", "Epoch in which unregistered flows are judged.", status.epoch)
     lags = {"last": view.loop_lag_last_s, "max": view.loop_lag_max_s}
+    yield gauge("clock_doubted", "1 while this host's clock is not believed.", status.clock.doubt is not None)
+    yield gauge(
+        "clock_offset_seconds",
+        "How far this host's clock is ahead of the time that is believed; 0 where it is believed.",
+        status.clock.offset_s,
+    )
+    yield gauge("clock_confirmed", "1 when NTP or a signed notification confirms the time.", status.clock.confirmed)
     yield gauges("loop_lag_seconds", "How late the event loop ran: last, and worst since start.", "kind", lags)
 
 

@@ -92,6 +92,24 @@ class SourceView(msgspec.Struct, frozen=True):
     store_error: str | None = None
 
 
+class ClockView(msgspec.Struct, frozen=True):
+    """What this host's clock says, and what is believed.
+
+    `doubt`: `ahead` or `behind`, with `why`; None where it is believed. `used`: what closings of windows and
+    `starts` go by; None where the time is not known yet, and nothing closes. `opens_by`: what openings go by; None
+    where every window that has not ended is open. `offset_s`: of the host's clock to `used`, positive = ahead.
+    `confirmed`: NTP, as the kernel says, or a signed notification agrees.
+    """
+
+    host: str | None = None
+    used: str | None = None
+    opens_by: str | None = None
+    doubt: Literal["ahead", "behind"] | None = None
+    why: str | None = None
+    offset_s: float = 0.0
+    confirmed: bool = False
+
+
 class OverridesView(msgspec.Struct, frozen=True):
     """Local overrides. `pins`, `filters`: in force. `filtered`: registrations dropped; `trimmed`: left with fewer
     clients. `conflicts`: pins over a filter or over a registration with other content; `shadowed`: pins that an
@@ -258,6 +276,7 @@ class StatusView(msgspec.Struct, frozen=True):
     """None while connection tracking is not loaded."""
     held: tuple[HoldView, ...] = ()
     """All that waits for `gatewayd accept`, whatever brought it about."""
+    clock: ClockView = ClockView()
     subscribers: SubscribersView | None = None
     """None where the configuration has no such section."""
 

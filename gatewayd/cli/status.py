@@ -9,7 +9,7 @@ import click
 
 from gatewayd.api.subscriber_views import JournalView, ListenerView, SubscribersView
 from gatewayd.api.times import parse_time
-from gatewayd.api.views import HeldView, MarksView, OverridesView, SourceView, StatusView
+from gatewayd.api.views import ClockView, HeldView, MarksView, OverridesView, SourceView, StatusView
 from gatewayd.cli.client import Endpoint, daemon_options
 from gatewayd.cli.output import (
     BAD,
@@ -56,6 +56,7 @@ def describe_status(view: StatusView) -> Iterator[Line]:
     yield Line("mode", *_mode(view))
     for number, warning in enumerate(view.warnings):
         yield Line("" if number else "WARNING", warning, BAD)
+    yield from _clock(view.clock)
     if view.reload_error:
         yield Line("reload refused", view.reload_error, BAD)
     for source in view.sources:
@@ -90,6 +91,17 @@ def _mode(view: StatusView) -> tuple[str, str]:
         when = f"from {view.starts_at} ({ago(view.now, view.starts_at)})" if view.starts_at else "not in force"
         facts.append(f"configured is {view.configured_mode}, {when}")
     return ", ".join(facts), DOUBTFUL if view.armed else ""
+
+
+def _clock(clock: ClockView) -> Iterator[Line]:
+    """Only where it is doubted: both times, and what that means."""
+    if clock.doubt is None:
+        return
+    off = span(abs(clock.offset_s))
+    yield Line("CLOCK", f"this host says {clock.host}, {off} {clock.doubt}: not believed, {clock.why}", BAD)
+    opens = f"open by {clock.opens_by}" if clock.opens_by else "are open before they begin"
+    opens = "open by it" if clock.opens_by == clock.used else opens
+    yield Line("", f"windows close and `starts` arms by {clock.used}, windows {opens}; mend NTP", DOUBTFUL)
 
 
 def _registrations(view: StatusView) -> Iterator[Line]:

@@ -16,6 +16,7 @@ from gatewayd.errors import (
     SerialReused,
     SerialWentBackwards,
 )
+from gatewayd.model.moment import earliest_of, latest_of
 from gatewayd.registry.feed_outcome import FeedLimits, FeedPosition, SnapshotReason
 from gatewayd.registry.notification import DeltaRef, Notification, is_url_text
 
@@ -32,15 +33,17 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def check_age(issued_at: float, expire_s: float, now: float) -> None:
-    """Raises NotificationStale."""
-    if now > issued_at + expire_s:
-        raise NotificationStale(now - issued_at, expire_s)
+    """Raises NotificationStale, once that is certain."""
+    age_s = earliest_of(now) - issued_at
+    if age_s > expire_s:
+        raise NotificationStale(age_s, expire_s)
 
 
 def check_not_ahead(issued_at: float, now: float, limits: FeedLimits) -> None:
-    """Raises IssuedInFuture."""
-    if issued_at > now + limits.ahead_tolerance_s:
-        raise IssuedInFuture(issued_at - now)
+    """Raises IssuedInFuture, unless it may be our clock that is wrong."""
+    ahead_s = issued_at - latest_of(now)
+    if ahead_s > limits.ahead_tolerance_s:
+        raise IssuedInFuture(ahead_s)
 
 
 def check_snapshot_size(new: Notification, limits: FeedLimits) -> None:

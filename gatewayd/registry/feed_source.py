@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import aiohttp
 import msgspec
@@ -119,12 +119,21 @@ Delivery = FeedReading | SourceDelta | SourceConfirmed | SourceFailed
 Deliver = Callable[[Delivery], Awaitable[None]]
 
 
+class WitnessedTime(Protocol):
+    """What time it is, to a feed, and who is told when a notification was issued."""
+
+    def feed_moment(self) -> float: ...
+
+    def witness(self, issued_at_s: float, holds_s: float, since_s: float | None) -> None: ...
+
+
 class FeedRunner:
     """Reads one signed feed: at the start, every `refresh_s`, and when asked to; the feed's own values win.
 
     `keys`: files of public keys, read anew at every attempt. `session`, `proxy`, `ca_file`: see Route. `resume`
     and `previous`: position and registrations of an earlier run, both or neither. `keeper`: takes the bytes of
-    snapshots. `state` may be read at any time; `attempt` may be called from any task.
+    snapshots. `clock`: for people; `time`: what a notification's times are judged by, None = `clock`. `state` may
+    be read at any time; `attempt` may be called from any task.
     """
 
     def __init__(
@@ -147,12 +156,16 @@ class FeedRunner:
         resume: FeedPosition | None = None,
         previous: Mapping[str, Registration] | None = None,
         fetch_limits: FetchLimits | None = None,
+        time: WitnessedTime | None = None,
     ) -> None:
         self.name = name
         self._url = URL(url)
         self._key_files = [Path(path) for path in keys]
         self._deliver = deliver
         self._clock = clock
+        self._time = time
+        self._asked_at: float | None = None
+        """When the latest question was put that had an answer, by the event loop's clock."""
         limits = fetch_limits or FetchLimits(max_bytes=max_bytes)
         self._route = Route(session, limits.timeout(), proxy=proxy, ca_file=ca_file)
         self._pacer = Pacer(self._attempt, clock=clock, randomness=randomness)
@@ -196,14 +209,29 @@ class FeedRunner:
         await self._pacer.attempt()
 
     async def _attempt(self) -> None:
-        after = self._client.position
+        after, asked_at = self._client.position, asyncio.get_running_loop().time()
         try:
             outcome = await self._read()
+            self._witness(outcome, after, asked_at)
             self._note(outcome)
             delivery = await self._delivery_of(outcome, after)
         finally:
             await self._end_sink()
         await self._deliver(delivery)
+
+    def _witness(self, outcome: Outcome, after: FeedPosition | None, asked_at: float) -> None:
+        """A notification that was not there at the last question came out since."""
+        last_asked_at, self._asked_at = self._asked_at, None if isinstance(outcome, Refused) else asked_at
+        position, stale_after = self._client.position, self._client.stale_after
+        if self._time is None or isinstance(outcome, Refused) or position is None or stale_after is None:
+            return
+        since_s = None
+        if last_asked_at is not None and after is not None and position.issued_at > after.issued_at:
+            since_s = asyncio.get_running_loop().time() - last_asked_at
+        self._time.witness(position.issued_at, stale_after - position.issued_at, since_s)
+
+    def _moment(self) -> float:
+        return self._clock() if self._time is None else self._time.feed_moment()
 
     def _note(self, outcome: Outcome) -> None:
         """The state after an attempt."""
@@ -300,7 +328,7 @@ class FeedRunner:
         try:
             async with await self._route.get(URL(request.url, encoded=True), request.headers) as response:
                 headers = {name.lower(): value for name, value in response.headers.items()}
-                self._client.on_response(response.status, headers, self._clock())
+                self._client.on_response(response.status, headers, self._moment())
                 if self._client.is_reading:
                     await self._read_body(request, response)
                 if not response.content.is_eof():
@@ -318,7 +346,7 @@ class FeedRunner:
             await run_in_slices(client.on_chunk(chunk))
             if not client.is_reading:
                 return
-        await run_in_slices(client.on_end(self._clock()))
+        await run_in_slices(client.on_end(self._moment()))
 
     async def _keep(self, request: FeedRequest, chunk: bytes) -> None:
         """A snapshot goes to its sink, deltas are held."""

@@ -135,6 +135,11 @@ class RegistrySettings:
     shrink_guard: ShrinkGuardSettings = field(default_factory=ShrinkGuardSettings)
     on_stale: OnStale = "keep"
 
+    @property
+    def has_signed(self) -> bool:
+        """Whether any source is a signed feed."""
+        return any(source.is_signed for source in self.sources)
+
 
 @dataclass(frozen=True, slots=True)
 class InterfaceSettings:

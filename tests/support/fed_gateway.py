@@ -118,10 +118,18 @@ class FedGateway(Owning):
         settings = Settings(registry, PolicySettings(mode="reject", drain_s=60.0))
         conntrack = FakeConntrack()
         super().__init__(place.clock, settings, place.tables, conntrack)
+        self.is_synced = True
         self.place = place
         self.source = source
         self.store = LastGood(place.directory, clock=place.clock, stopwatch=place.clock.stopwatch, files=place.disk)
-        self.owner = Owner(settings, self.reconciler, conntrack, clock=place.clock, store=self.store)  # type: ignore[arg-type]
+        self.owner = Owner(
+            settings,
+            self.reconciler,
+            conntrack,  # type: ignore[arg-type]
+            clock=self.host_time,
+            store=self.store,
+            host_time=self.host_time,
+        )
         self.sweeper = self.owner.sweeper
         self.runner: FeedRunner | SourceRunner
 
@@ -149,6 +157,7 @@ class FedGateway(Owning):
                 resume=resume,
                 previous=known.registrations if resume is not None else None,
                 fetch_limits=fetch_limits,
+                time=self.host_time,
             )
         else:
             self.runner = SourceRunner(

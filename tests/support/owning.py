@@ -11,6 +11,7 @@ from typing import Any
 from gatewayd.compile.masks import compile_elements
 from gatewayd.demo.traffic import flow_of
 from gatewayd.errors import OperationRefused
+from gatewayd.host_time import HostTime
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Flow, Registration, parse_prefix, parse_services
 from gatewayd.model.mask import set_name
@@ -93,6 +94,15 @@ class Owning:
         self.conntrack = conntrack
         self.written: list[Transaction | Ruleset] = []
         self.refuse_writes = False
+        self.is_synced = False
+        """What the kernel says of the clock."""
+        self.host_time = HostTime(
+            has_signed=settings.registry.has_signed,
+            wall=clock,
+            elapsed=clock.stopwatch,
+            is_synced=lambda _: self.is_synced,
+            boot_id="boot",
+        )
         tables.before_write = self._before_write
         self.reconciler = Reconciler(
             tables,
@@ -101,7 +111,14 @@ class Owning:
             stopwatch=clock.stopwatch,
             on_settled=lambda: self.owner.on_settled(),
         )
-        self.owner = Owner(settings, self.reconciler, conntrack, clock=clock, store=store)  # type: ignore[arg-type]
+        self.owner = Owner(
+            settings,
+            self.reconciler,
+            conntrack,  # type: ignore[arg-type]
+            clock=self.host_time,
+            store=store,
+            host_time=self.host_time,
+        )
         self.sweeper = self.owner.sweeper
 
     def _before_write(self, write: Transaction | Ruleset) -> None:

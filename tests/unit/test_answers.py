@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from gatewayd.answers import Answers
+from gatewayd.api.metrics import render_metrics
+from gatewayd.api.times import format_time, parse_time
 from gatewayd.compile.canary import canary_bucket
 from gatewayd.errors import AllowlistIncomplete, SourceUnreadable
 from gatewayd.kernel.fake import FakeTables
@@ -47,7 +49,17 @@ async def answering(clock: ManualClock, *sources: str, **policy: Any) -> AsyncIt
         async def read_sources() -> None:
             await it.read("national", BANK)
 
-        yield Answers(it.owner, _Events(), {}, clock=clock, read_sources=read_sources), it  # type: ignore[arg-type]
+        yield (
+            Answers(
+                it.owner,
+                _Events(),  # type: ignore[arg-type]
+                {},
+                clock=it.host_time,
+                host_time=it.host_time,
+                read_sources=read_sources,
+            ),
+            it,
+        )
 
 
 # -- readiness -------------------------------------------------------------------------------------------------
@@ -120,6 +132,43 @@ def test_alive_while_the_reconciler_gets_on_and_not_when_it_is_stuck(time):
             assert "has not moved" in str(answers.is_alive())
             await asyncio.sleep(1)
             assert answers.is_alive() is None
+
+    time.run(scenario())
+
+
+# -- the clock -------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_is_doubted_is_in_the_status_and_makes_no_nonsense_of_ages(time):
+    async def scenario() -> None:
+        async with answering(time.clock) as (answers, it):
+            it.is_synced = True
+            await it.read("national", BANK, registration("YEARLY", "39.40.0.0/28", valid_until_s=START_S + 86400))
+            await asyncio.sleep(2)
+            peace = answers.status().clock
+            assert (peace.doubt, peace.offset_s, peace.confirmed) == (None, 0.0, True)
+            assert peace.host == peace.used == peace.opens_by
+            it.is_synced = False
+            time.clock.set_by(-6 * 365 * 86400)
+            await asyncio.sleep(30)
+            view = answers.status()
+            assert view.ready
+            assert (view.clock.doubt, view.clock.offset_s) == ("behind", -6.0 * 365 * 86400)
+            assert view.clock.host == format_time(time.clock())
+            assert view.now == view.clock.used == view.clock.opens_by
+            (source,) = view.sources
+            assert source.freshness == "fresh"
+            assert 0 <= parse_time(view.now) - parse_time(str(source.last_success_at)) < 60
+            assert view.registrations.effective == 2
+            assert parse_time(view.started_at) <= parse_time(view.now)
+            yearly = answers.registration("YEARLY")
+            assert yearly is not None
+            assert (yearly.effective, yearly.in_kernel) == (True, True)
+            explained = answers.explain(flow("39.40.0.5"))
+            assert (explained.decision, explained.effect, explained.in_kernel) == ("registered", "pass", True)
+            page = render_metrics(answers.metrics()).decode()
+            assert "gatewayd_clock_doubted 1.0" in page
+            assert "gatewayd_clock_offset_seconds -189216000.0\n" in page
 
     time.run(scenario())
 

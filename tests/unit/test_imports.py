@@ -39,14 +39,17 @@ MAY_IMPORT: dict[str, str] = {
     "effective": "log model allowlist compile reconcile sweep",
     "bindings": "log model subscribers effective",
     "subscriber_service": "errors log model settings subscribers effective bindings",
+    "trusted_time": "model",
+    "host_time": "log trusted_time",
     "source_facts": "log registry",
     "runners": "errors settings registry",
-    "owner": "errors log model settings registry allowlist reconcile kernel watch sweep effective source_facts",
+    "owner": "errors log model settings registry allowlist reconcile kernel watch sweep effective source_facts"
+    " host_time",
     "subscriber_answers": "errors model allowlist subscribers api bindings owner",
     "answers": "gatewayd errors model registry allowlist compile watch api source_facts runners owner"
-    " subscriber_answers surroundings",
+    " subscriber_answers surroundings host_time",
     "daemon": "gatewayd errors log notify model settings registry reconcile kernel watch api owner answers runners"
-    " subscriber_service subscriber_answers surroundings",
+    " subscriber_service subscriber_answers surroundings host_time",
     "demo": "errors model registry",
     "cli": "gatewayd errors model settings registry compile reconcile kernel subscribers api owner daemon demo"
     " runners",
@@ -54,8 +57,8 @@ MAY_IMPORT: dict[str, str] = {
 }
 
 PURE = """
-    gatewayd errors grace
-    model model.accounting model.binding model.flow model.foreign model.grant model.mask model.msisdn
+    gatewayd errors grace trusted_time
+    model model.accounting model.binding model.flow model.foreign model.grant model.mask model.moment model.msisdn
     model.neighbour model.policy
     model.prefix model.registration model.service model.transaction
     settings.load settings.model settings.readers settings.restart settings.schema settings.tree settings.values
@@ -89,7 +92,7 @@ PURE = """
 `__init__` gathers shells too is under IO."""
 
 IO = """
-    log notify
+    log notify host_time
     settings settings.file
     registry registry.feed_source registry.fetch registry.file_source registry.files registry.guard_file
     registry.kept_files registry.kept_sink registry.key_files registry.overrides_dir registry.pacing registry.route

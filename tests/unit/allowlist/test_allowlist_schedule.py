@@ -4,6 +4,7 @@ from math import inf
 
 from gatewayd.allowlist import Schedule
 from gatewayd.model import Registration, Status, parse_prefix
+from gatewayd.model.moment import Moment
 
 
 def registration(
@@ -107,7 +108,7 @@ def test_many_upserts_of_one_id_keep_one_boundary_and_a_bounded_heap() -> None:
     schedule = Schedule()
     for moment in range(10_000):
         schedule.watch(registration(closes=1e6 - moment), 0)
-        assert len(schedule._heap) <= 2 * len(schedule) + 1024
+        assert len(schedule._closings._heap) <= 2 * len(schedule) + 1024
     assert schedule.due(1e9) == ["PK-1"]
 
 
@@ -117,5 +118,29 @@ def test_forgetting_compacts_too() -> None:
         schedule.watch(registration(f"PK-{number}", closes=1e6), 0)
     for number in range(5000):
         schedule.forget(f"PK-{number}")
-    assert len(schedule._heap) <= 1024
+    assert len(schedule._closings._heap) <= 1024
     assert schedule.next_change() is None
+
+
+def test_where_the_time_is_not_known_openings_go_by_the_latest_and_closings_by_the_earliest() -> None:
+    schedule = Schedule()
+    schedule.watch(registration("opens", opens=50), Moment(0, 20))
+    schedule.watch(registration("closes", closes=50), Moment(0, 20))
+    assert schedule.due_in_s(Moment(0, 20)) == 30
+    assert schedule.due(Moment(10, 50)) == ["opens"]
+    schedule.watch(registration("opens", opens=50), Moment(10, 50))
+    assert schedule.due(Moment(20, 1e9)) == []
+    assert schedule.due_in_s(Moment(20, 1e9)) == 30
+    assert schedule.due(Moment(50, 1e9)) == ["closes"]
+
+
+def test_a_time_that_is_not_known_at_all_keeps_nothing_spinning() -> None:
+    unknown = Moment(-inf, inf)
+    schedule = Schedule()
+    assert schedule.due_in_s(unknown) == inf
+    schedule.watch(registration("both", opens=10, closes=20), unknown)
+    assert schedule.due(unknown) == []
+    assert schedule.due_in_s(unknown) == inf
+    assert schedule.next_change() == 20
+    assert schedule.due_in_s(25.0) == 0
+    assert schedule.due(25.0) == ["both"]

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gatewayd.api.app import ApiServer
-from gatewayd.api.views import HeldView, OverridesView, explain_view
+from gatewayd.api.views import ClockView, HeldView, OverridesView, explain_view
 from gatewayd.cli import client, main
 from gatewayd.cli.explain import verdict
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD
@@ -274,6 +274,47 @@ def test_status_shows_in_colour_what_is_bad_and_what_is_doubtful() -> None:
         ("FAULTS:", BAD),
         *[("", BAD)] * 6,
     ]
+
+
+@pytest.mark.parametrize(
+    ("clock", "lines"),
+    [
+        (
+            ClockView(
+                host="2020-11-04T03:00:00Z",
+                used="2024-11-04T02:00:00Z",
+                doubt="behind",
+                why="x",
+                offset_s=-1461 * 86400.0,
+            ),
+            [
+                "this host says 2020-11-04T03:00:00Z, 1461d behind: not believed, x",
+                "windows close and `starts` arms by 2024-11-04T02:00:00Z, windows are open before they begin; "
+                "mend NTP",
+            ],
+        ),
+        (
+            ClockView(
+                host="2024-11-04T08:00:00Z",
+                used="2024-11-04T03:00:00Z",
+                opens_by="2024-11-04T03:00:00Z",
+                doubt="ahead",
+                why="x",
+                offset_s=18000.0,
+            ),
+            [
+                "this host says 2024-11-04T08:00:00Z, 5h ahead: not believed, x",
+                "windows close and `starts` arms by 2024-11-04T03:00:00Z, windows open by it; mend NTP",
+            ],
+        ),
+        (ClockView(host="2024-11-04T03:00:00Z", used="2024-11-04T02:00:00Z"), []),
+    ],
+)
+def test_a_clock_that_is_doubted_is_said_with_both_times(clock: ClockView, lines: list[str]) -> None:
+    found = [line for line in describe_status(msgspec.structs.replace(PEACE, clock=clock))]
+    first = next((number for number, line in enumerate(found) if line.label == "CLOCK"), None)
+    assert [line.text for line in found[first : first + 2]] == lines if first is not None else not lines
+    assert first in (1, None)  # under the mode, before all else
 
 
 def test_a_source_that_is_overdue_is_doubtful_while_its_last_attempt_was_good() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Mapping
+from math import inf
 
 import msgspec
 import pytest
@@ -29,6 +30,7 @@ from gatewayd.errors import (
     UnknownKey,
 )
 from gatewayd.model import Registration
+from gatewayd.model.moment import Moment
 from gatewayd.registry.feed import MOST_REDIRECTS, FeedClient
 from gatewayd.registry.feed_files import HeldRegistrations
 from gatewayd.registry.feed_outcome import (
@@ -332,6 +334,20 @@ def test_future_issued_at() -> None:
     assert isinstance(error, IssuedInFuture)
     assert error.ahead_s == 301
     assert isinstance(attempt(client_of(), serve(publisher), publisher.issued_at - 300)[0], SnapshotRead)
+
+
+def test_an_issue_ahead_of_a_doubted_clock_is_taken_and_none_is_stale_by_it() -> None:
+    """The clock is in 2020, or years ahead: nobody knows how late it is, and what is signed is read."""
+    publisher = published()
+    behind = Moment(publisher.issued_at - 6 * 365 * 86400, inf)
+    assert isinstance(attempt(client_of(), serve(publisher), behind)[0], SnapshotRead)
+    ahead = Moment(publisher.issued_at - 60, publisher.issued_at + 6 * 365 * 86400)
+    client = joined(publisher)
+    assert isinstance(attempt(client, serve(publisher), ahead)[0], Unchanged)
+    certain = Moment(publisher.issued_at + 604801, publisher.issued_at + 6 * 365 * 86400)
+    assert isinstance(refusal(client, serve(publisher), now=certain), NotificationStale)
+    known = Moment(0.0, publisher.issued_at - 301)
+    assert isinstance(refusal(client_of(), serve(publisher), now=known), IssuedInFuture)
 
 
 def test_serial_backwards() -> None:

@@ -19,6 +19,7 @@ from gatewayd.errors import (
     ForeignOrigin,
     IssuedInFuture,
     KeysUnusable,
+    NotificationStale,
     SourceFailed,
     TransferFailed,
     UnknownKey,
@@ -198,6 +199,50 @@ async def test_a_notification_signed_anew_is_delivered_as_an_empty_change(feed: 
     assert (delta.upserts, delta.withdrawals, delta.content) == ((), (), b"")
     assert delta.position.issued_at == runner.state.issued_at == NOW
     assert delta.registrations == feed.publisher.registrations()
+
+
+class Witnessed:
+    """Takes down what a feed says of the time."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[float, float, bool]] = []
+        self.moment: float = NOW
+
+    def feed_moment(self) -> float:
+        return self.moment
+
+    def witness(self, issued_at_s: float, holds_s: float, since_s: float | None) -> None:
+        self.said.append((issued_at_s, holds_s, since_s is not None))
+
+
+async def test_what_a_feed_says_of_the_time_is_told(feed: Feed) -> None:
+    witnessed = Witnessed()
+    runner = feed.runner(time=witnessed)
+    issued_at = feed.publisher.issued_at
+    await runner.attempt()
+    await runner.attempt()
+    assert witnessed.said == [(issued_at, 604800.0, False)] * 2  # read, and found unchanged
+    feed.publisher.edit(issued_at=NOW)
+    await runner.attempt()
+    assert witnessed.said[2:] == [(NOW, 604800.0, True)]  # it was not there at the last question
+    witnessed.moment = NOW + 604801
+    await runner.attempt()
+    assert isinstance(feed.cause(), NotificationStale)
+    witnessed.moment = NOW
+    feed.publisher.edit(issued_at=NOW + 5)
+    await runner.attempt()
+    assert witnessed.said[3:] == [(NOW + 5, 604800.0, False)]  # after a failure nobody knows since when
+
+
+async def test_a_feed_that_goes_on_from_disk_says_nothing_of_when_it_came_out(feed: Feed) -> None:
+    first = feed.runner()
+    await first.attempt()
+    reading = feed.reading()
+    feed.publisher.edit(issued_at=NOW)
+    witnessed = Witnessed()
+    again = feed.runner(time=witnessed, resume=reading.position, previous=reading.registrations)
+    await again.attempt()
+    assert witnessed.said == [(NOW, 604800.0, False)]
 
 
 async def test_an_error_is_delivered_as_what_it_is_and_tried_again_sooner(feed: Feed) -> None:

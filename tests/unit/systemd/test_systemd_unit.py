@@ -115,8 +115,23 @@ def test_the_daemon_is_always_started_again(service: dict[str, list[str]]) -> No
 
 def test_it_starts_after_the_hosts_rules_and_waits_for_no_network() -> None:
     unit = read_unit(UNIT)["Unit"]
-    assert unit["After"] == ["nftables.service network-pre.target"]
+    assert unit["After"][0] == "nftables.service network-pre.target"
     assert not {"Before", "PartOf", "BindsTo", "Requires", "Wants"} & unit.keys()
+
+
+def test_it_starts_after_the_clock_is_set_and_waits_for_no_ntp() -> None:
+    """time-sync.target waits for ever where systemd-time-wait-sync.service is enabled and no server answers."""
+    after = " ".join(read_unit(UNIT)["Unit"]["After"]).split()
+    assert {"time-set.target", "systemd-timesyncd.service", "chrony.service", "ntpsec.service"} <= set(after)
+    assert not {"time-sync.target", "systemd-time-wait-sync.service", "network-online.target"} & set(after)
+
+
+def test_the_kernel_may_be_asked_whether_ntp_keeps_its_clock_and_it_cannot_be_set(
+    service: dict[str, list[str]],
+) -> None:
+    assert service["ProtectClock"] == ["no"]
+    assert service["SystemCallFilter"][-1] == "adjtimex clock_adjtime"
+    assert "CAP_SYS_TIME" not in " ".join(service["CapabilityBoundingSet"])
 
 
 def test_the_user_of_the_unit_is_the_one_that_sysusers_makes(service: dict[str, list[str]]) -> None:
