@@ -43,7 +43,7 @@ class DesiredSets:
         return mask in self._sets
 
     def masks(self) -> list[Mask]:
-        """Masks in use, sorted; a mask stays in use after its last key went until `drop_unused`."""
+        """Masks in use, sorted; a mask stays in use after its last key went until `drop`."""
         return sorted(self._sets)
 
     def keys(self, mask: Mask) -> Keys:
@@ -123,13 +123,15 @@ class DesiredSets:
             desired.shared[key] = others - 1
         return others == 0
 
-    def drop_unused(self) -> list[Mask]:
-        """Forget masks without keys that are not prepared; returns them."""
-        unused = [mask for mask, desired in self._sets.items() if not desired.keys and mask not in self._prepared]
-        for mask in unused:
-            del self._sets[mask]
-            self._masks_of_family[mask.family] -= 1
-        return unused
+    def unused(self) -> list[Mask]:
+        """Masks without keys that are not prepared."""
+        return [mask for mask, desired in self._sets.items() if not desired.keys and mask not in self._prepared]
+
+    def drop(self, mask: Mask) -> None:
+        """Put an unused mask out of use."""
+        assert not self._sets[mask].keys
+        del self._sets[mask]
+        self._masks_of_family[mask.family] -= 1
 
     def _admit(self, wanted: Registration | Grant) -> list[tuple[Mask, bytes]]:
         """The elements of it, a set being there for each; none if a bound is in the way."""

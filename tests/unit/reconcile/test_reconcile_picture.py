@@ -565,6 +565,11 @@ def test_a_set_of_a_mask_that_nobody_needs_is_looked_into_while_it_is_spared() -
     assert picture.hooks()[nets] == "c4_24"
     assert not picture.retired
     picture.release(10)
+    assert picture.hooks()[nets] == "c4_24", "until it is empty"
+    picture.removed(picture.masks[nets].current, [STRANGER])
+    picture.added(current(picture), [ONE])
+    assert picture.retiring
+    picture.retire_unused()
     assert picture.retired == {"c4_24"}
     assert nets not in picture.hooks()
 
