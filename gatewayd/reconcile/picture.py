@@ -37,6 +37,12 @@ SLICE = 16384
 """Keys compared in one turn of the loop: some 2 ms."""
 
 
+def masks_of(reading: TableReading) -> list[Mask]:
+    """Masks of the sets that are laid out as ours are."""
+    parsed = (parse_set_name(found.name) for found in reading.sets if found.regular)
+    return [each[0] for each in parsed if each is not None]
+
+
 class Picture:
     """What we know of the table, against what is desired. Pure; owned by the reconciler."""
 
@@ -65,7 +71,7 @@ class Picture:
         self._spared: list[tuple[Mask, bytes]] = []
         self.doubted = True
         """What is said here of the kernel may be wrong until it is read again."""
-        self._is_read = False
+        self._is_first = self._is_read = False
         """Read at least once. Before that, desires are only gathered: a million of them in half the time."""
 
     # -- desires -------------------------------------------------------------------------------------------
@@ -83,6 +89,7 @@ class Picture:
     def add(self, wanted: Registration | Grant) -> None:
         """Desire the elements of a registration, or of a subscriber's registration at an address."""
         fresh = self.desired.add(wanted)
+        self._forget_superseded()
         for mask, key in fresh if self._is_read else ():
             known = self.masks.get(mask) or self._mask_state(mask)
             for state in (known.current,) if known.successor is None else known.states():
@@ -99,6 +106,12 @@ class Picture:
         gone = self.desired.remove(wanted)
         for mask, key in gone if self._is_read else ():
             self._unwanted(mask, key)
+
+    def _forget_superseded(self) -> None:
+        """A form past a bound was programmed after all: what was kept of the former one is desired no longer."""
+        for mask, key in self.desired.take_superseded():
+            if self._is_read:
+                self._unwanted(mask, key)
 
     def _unwanted(self, mask: Mask, key: bytes) -> None:
         for state in self.masks[mask].states():
@@ -227,7 +240,10 @@ class Picture:
         is taken, or while we spare what is there the oldest too. A set of ours whose elements have another time is
         followed by one with ours. Anything else in the table is retired.
         """
+        self._is_first = not self._is_read
         self.table_present, self.doubted, self._is_read = reading.present, False, True
+        if self._is_first and not self.sparing:
+            self._end_reservation()
         self.in_force = hooks_of(hooked)
         self.retired = set()
         self.rules_seen = reading.rules
@@ -239,7 +255,7 @@ class Picture:
                 continue
             parsed = parse_set_name(found.name) if found.regular else None
             if parsed is not None and (self.sparing or found.name in hooked):
-                self.desired.adopt(parsed[0])
+                self.desired.adopt(parsed[0], past_bound=True)
             if parsed is None or parsed[0] not in self.desired:
                 self.retired.add(found.name)
                 continue
@@ -292,6 +308,8 @@ class Picture:
             surplus = keys.parts[number] - wanted.parts[number]
             if self.sparing and surplus:
                 surplus = self._spare(state, surplus)
+            elif self._is_first and surplus:
+                surplus -= self._keep_former(state, surplus)
             strange += len(missing - state.missing.part(number)) + len(surplus - state.surplus.parts[number])
             state.missing.replace_part(number, missing)
             state.surplus.replace_part(number, surplus)
@@ -321,6 +339,21 @@ class Picture:
                 if other is not state:
                     other.missing.add(key)
         return keys - found
+
+    def _keep_former(self, state: SetState, keys: set[bytes]) -> set[bytes]:
+        """Of what a start found and nobody wants: that of registrations whose present form is past a bound."""
+        kept = {key for _, key in self.desired.keep_found((state.mask, key) for key in keys)}
+        for other in self.masks[state.mask].states() if kept else ():
+            if other is not state:
+                other.missing |= kept
+        return kept
+
+    def _end_reservation(self) -> None:
+        """All that is desired is known: masks that the kernel has and nobody needs are given up, or looked into for
+        former forms first."""
+        self.retiring = self.desired.count_unprogrammed() > 0
+        for mask in () if self.retiring else self.desired.unused():
+            self.desired.drop(mask)
 
     def observe_changes(self, changes: Iterable[ElementChange]) -> tuple[int, int]:
         """What somebody else did to elements: how many wanted ones went, how many unwanted ones came.

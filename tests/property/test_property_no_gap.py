@@ -1,8 +1,8 @@
 """Whatever happens between whichever steps: who is registered before and after is registered all along.
 
-A real reconciler on the fake kernel. A script says what happens, and how many calls to the kernel later: before a call
-is made, or after it was done and before its answer is heard. After every write and every event each flow that has
-been registered since it last passed must pass.
+A real reconciler on the fake kernel. A script says what happens, and how many calls to the kernel later: before a
+call is made, or after it was done and before its answer is heard. After every write and every event each flow that
+has been registered since it last passed must pass.
 """
 
 from __future__ import annotations
@@ -297,7 +297,7 @@ class World:
             self.script.append((3, ("release",)))
 
     async def _settled(self) -> None:
-        while self.script or not self._is_settled():
+        while self.script or not self._is_settled():  # noqa: ASYNC110 - what is waited for is a call to the kernel
             await asyncio.sleep(0)
 
     def _is_settled(self) -> bool:
