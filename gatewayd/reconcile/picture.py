@@ -71,7 +71,9 @@ class Picture:
         self._spared: list[tuple[Mask, bytes]] = []
         self.doubted = True
         """What is said here of the kernel may be wrong until it is read again."""
-        self._is_first = self._is_read = False
+        self.is_first = True
+        """No reading has come to its end yet."""
+        self._is_read = False
         """Read at least once. Before that, desires are only gathered: a million of them in half the time."""
 
     # -- desires -------------------------------------------------------------------------------------------
@@ -123,8 +125,10 @@ class Picture:
         """Desire spared elements no longer, at most so many of them; how many they were."""
         self.sparing = False
         released, self._spared = self._spared[:most], self._spared[most:]
-        for mask, key in released:
-            if self.desired.unwant(mask, key):
+        gone = [element for element in released if self.desired.unwant(*element)]
+        kept = set(self.desired.keep_found(gone))
+        for mask, key in gone:
+            if (mask, key) not in kept:
                 self._unwanted(mask, key)
         if released and not self._spared:
             self.retire_unused()
@@ -240,10 +244,9 @@ class Picture:
         is taken, or while we spare what is there the oldest too. A set of ours whose elements have another time is
         followed by one with ours. Anything else in the table is retired.
         """
-        self._is_first = not self._is_read
-        self.table_present, self.doubted, self._is_read = reading.present, False, True
-        if self._is_first and not self.sparing:
+        if not self._is_read and not self.sparing:
             self._end_reservation()
+        self.table_present, self.doubted, self._is_read = reading.present, False, True
         self.in_force = hooks_of(hooked)
         self.retired = set()
         self.rules_seen = reading.rules
@@ -308,7 +311,7 @@ class Picture:
             surplus = keys.parts[number] - wanted.parts[number]
             if self.sparing and surplus:
                 surplus = self._spare(state, surplus)
-            elif self._is_first and surplus:
+            elif self.is_first and surplus:
                 surplus -= self._keep_former(state, surplus)
             strange += len(missing - state.missing.part(number)) + len(surplus - state.surplus.parts[number])
             state.missing.replace_part(number, missing)

@@ -118,6 +118,7 @@ class Verifier:
                     picture.observe_some(state, keys)
                     state.unread = max(1, len(keys) - len(state.surplus))
         self.known, self.verified, self._asserted = True, False, True
+        picture.is_first = False
 
     async def _read_elements(self, state: SetState) -> tuple[Keys, bool]:
         """Keys of a set, and whether these are all: a listing that is interrupted again and again is given up."""

@@ -586,6 +586,21 @@ def test_no_bound_of_masks_keeps_what_is_in_force_from_being_spared() -> None:
 # -- past a bound ------------------------------------------------------------------------------------------
 
 
+def test_what_is_spared_of_a_registration_past_a_bound_is_not_released() -> None:
+    picture = Picture(DesiredSets(most_masks=1, protected_masks=0))
+    picture.sparing = True
+    picture.desired.reserve([HOSTS])
+    new = registered("bank", "10.0.0.0/31", services=["esp"])
+    picture.add(new)
+    picture.start_reading(TableReading(True, (observed(count=2),), "seen", TAG))
+    picture.observe_elements(current(picture), {ONE, STRANGER})
+    assert picture.release(10) == 2
+    assert current(picture).surplus == {STRANGER}
+    assert picture.desired.in_former_form() == ["bank"]
+    picture.remove(new)
+    assert current(picture).surplus == {ONE, STRANGER}
+
+
 @pytest.mark.parametrize("at_start", [True, False])
 def test_a_form_past_a_bound_leaves_the_former_one_in_force_in_this_life_and_the_next(at_start: bool) -> None:
     old, new = registered("bank", "10.0.0.1"), registered("bank", "10.0.0.0/31", services=["esp"])
