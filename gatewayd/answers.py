@@ -328,6 +328,7 @@ class Answers:
             by_category=owner.allowlist.count_by_category(),
             by_status={status: count for status, count in owner.allowlist.count_by_status().items()},
             unprogrammed=len(unprogrammed),
+            in_former_form=len(owner.reconciler.picture.desired.in_former_form()),
             unprogrammed_examples=tuple(
                 views.UnprogrammedView(*each) for each in islice(unprogrammed.items(), views.MOST_EXAMPLES)
             ),

@@ -122,7 +122,8 @@ class Daemon:
             spread=random.random,
             on_settled=lambda: self._owner.on_settled(),
         )
-        self._reconciler.found((await self._dataplane.read_table()).tag)
+        self._reconciler.protect(each.category for each in settings.registry.shrink_guard.protected)
+        self._reconciler.found(await self._dataplane.read_table())
         self._store = LastGood(Path(settings.state_dir), clock=self._time, stopwatch=time.monotonic)
         self._owner = Owner(
             settings, self._reconciler, conntrack, clock=self._time, store=self._store, host_time=self._time

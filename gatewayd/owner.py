@@ -567,6 +567,7 @@ class Owner:
         self.settings = settings
         self.aggregate.detail = settings.watch.unregistered
         self.reconciler.verify_every(settings.kernel.verify_every_s)
+        self.reconciler.protect(each.category for each in settings.registry.shrink_guard.protected)
         self._retime.set()
 
     # -- events --------------------------------------------------------------------------------------------

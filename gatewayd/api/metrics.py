@@ -124,6 +124,11 @@ def _registration_metrics(counts: RegistrationCounts) -> Iterator[Metric]:
         "Registrations that the kernel cannot be told of; status names them.",
         counts.unprogrammed,
     )
+    yield gauge(
+        "registrations_in_former_form",
+        "Of these, registrations of which a former form is in the kernel until there is room: not ready.",
+        counts.in_former_form,
+    )
 
 
 def _source_metrics(status: StatusView) -> Iterator[Metric]:

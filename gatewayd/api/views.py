@@ -134,13 +134,17 @@ class UnprogrammedView(msgspec.Struct, frozen=True):
 
 
 class RegistrationCounts(msgspec.Struct, frozen=True):
-    """`effective`: active and in their window now. `unprogrammed_examples`: at most MOST_EXAMPLES."""
+    """`effective`: active and in their window now. `unprogrammed_examples`: at most MOST_EXAMPLES.
+
+    `in_former_form`: of the unprogrammed ones, those of which a former form is in the kernel meanwhile.
+    """
 
     total: int = 0
     effective: int = 0
     by_category: dict[str, int] = {}
     by_status: dict[str, int] = {}
     unprogrammed: int = 0
+    in_former_form: int = 0
     unprogrammed_examples: tuple[UnprogrammedView, ...] = ()
     next_window_change_at: str | None = None
 

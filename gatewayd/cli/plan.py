@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from gatewayd.cli.check import DEFAULT_CONFIG
-from gatewayd.cli.output import DOUBTFUL, GOOD, Line, count, print_headline, print_lines
+from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, count, print_headline, print_lines
 from gatewayd.compile import DesiredSets
 from gatewayd.compile.rehearsal import rehearsal_script
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag
@@ -22,7 +22,7 @@ from gatewayd.model.mask import parse_set_name
 from gatewayd.model.registration import Registration
 from gatewayd.owner import policy_in_force
 from gatewayd.reconcile.forecast import Forecast, forecast
-from gatewayd.reconcile.picture import Picture
+from gatewayd.reconcile.picture import Picture, masks_of
 from gatewayd.registry.fetch import open_session
 from gatewayd.registry.merge import SourceSet
 from gatewayd.registry.overrides import Overrides
@@ -40,29 +40,45 @@ def command(config_path: str, show_rules: bool, as_json: bool) -> None:
     """Show what would change in the kernel; touch nothing.
 
     Reads every source once, compares with the table that is there, and lists the difference. Exit status 0
-    whether or not there is one; 1 when nft would refuse the new rules, in its own words (nft -c).
+    whether or not there is one; 1 where a registration would not be in the kernel, by its id and why, or when nft
+    would refuse the new rules, in its own words (nft -c).
     """
     settings = read_settings(config_path)
     result = asyncio.run(make_plan(settings))
     print_plan(result, as_json=as_json, show_rules=show_rules)
     if result.ruleset is not None:
         asyncio.run(rehearse(result.ruleset, settings.kernel.table, is_present=not result.creates_table))
+    if result.unprogrammed:
+        raise SystemExit(1)
 
 
 def print_plan(result: Forecast, *, as_json: bool, show_rules: bool) -> None:
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2))
-        return
-    if result.is_empty:
+    else:
+        _print(result)
+        if show_rules and result.ruleset is not None:
+            click.echo(result.ruleset)
+
+
+def _print(result: Forecast) -> None:
+    if result.unprogrammed:
+        words = "would not be in the kernel as registered."
+        print_headline(f"{count(len(result.unprogrammed), 'registration')} {words}", BAD)
+    elif result.is_empty:
         print_headline("Nothing would change.", GOOD)
         return
-    print_headline(f"{count(result.transactions, 'transaction')} would be committed.", DOUBTFUL)
+    else:
+        print_headline(f"{count(result.transactions, 'transaction')} would be committed.", DOUBTFUL)
     print_lines(describe(result))
-    if show_rules and result.ruleset is not None:
-        click.echo(result.ruleset)
 
 
 def describe(result: Forecast) -> Iterator[Line]:
+    for id, reason in result.unprogrammed.items():
+        kept = "; what the kernel has of its addresses stays" if id in result.in_former_form else ""
+        yield Line("NOT PROGRAMMED", f"{id}: {reason}{kept}", BAD)
+    if result.is_empty:
+        return
     if result.creates_table:
         yield Line("table", "would be made")
     for label, names in (("new sets", result.created_sets), ("sets removed", result.deleted_sets)):
@@ -82,22 +98,23 @@ async def rehearse(text: str, table: str, *, is_present: bool) -> None:
 async def make_plan(settings: Settings) -> Forecast:
     """Raises SourceFailed when a source cannot be read, MissingPrerequisite when the kernel cannot be asked."""
     now = time.time()
-    desired = DesiredSets()
-    readings = SourceSet(each.name for each in settings.registry.sources)
-    async for reading in _read_sources(settings):
-        readings.put(reading.name, reading.registrations)
-    for registration in _in_force(settings, readings.merge().registrations, now):
-        if registration.is_effective(now):
-            desired.add(registration)
+    desired = DesiredSets(protected={each.category for each in settings.registry.shrink_guard.protected})
     picture = Picture(desired)
     tables = KernelTables.open(settings.kernel.table)
     try:
         await tables.check()
         table_reading = await tables.read_table()
+        desired.reserve(masks_of(table_reading))
+        readings = SourceSet(each.name for each in settings.registry.sources)
+        async for reading in _read_sources(settings):
+            readings.put(reading.name, reading.registrations)
+        for registration in _in_force(settings, readings.merge().registrations, now):
+            if registration.is_effective(now):
+                desired.add(registration)
         for found in table_reading.sets:
             # Who has which address only the daemon knows: what is there of bindings stays.
             parsed = parse_set_name(found.name) if found.regular else None
-            if parsed is not None and parsed[0].is_bound and desired.adopt(parsed[0]):
+            if parsed is not None and parsed[0].is_bound:
                 picture.dead_man_s = found.timeout_s
                 async for piece in tables.read_elements(found.name):
                     for key in piece:

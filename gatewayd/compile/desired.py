@@ -2,22 +2,43 @@
 
 Each element is stored once, as its key. Several registrations may want the same element; only those keys carry
 a count.
+
+No bound takes away what is in force. The masks in use are bounded, those of registrations by address and those of
+bindings apart; some are left for protected categories. At a start those that the kernel has are kept before
+anything new gets one. Where a new form of a registration is past a bound, its former form stays until it is not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
 from gatewayd.compile.keys import Keys
-from gatewayd.compile.masks import MOST_ELEMENTS, compile_elements, compile_grant, count_elements
+from gatewayd.compile.masks import (
+    MOST_ELEMENTS,
+    MOST_GRANT_ELEMENTS,
+    compile_elements,
+    compile_grant,
+    count_elements,
+    is_former,
+)
 from gatewayd.model.grant import Grant
 from gatewayd.model.mask import Mask
+from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Registration
 
 MOST_PREPARED = 32
 """Masks in use without an element: each costs a new flow a look-up."""
 MOST_MASKS = 256
 """Masks in use at most, per family: each costs a new flow two look-ups. Registrations beyond are reported."""
+MOST_BOUND_MASKS = 320
+"""The same of bindings, which have few by construction (compile/masks.py)."""
+PROTECTED_MASKS = 64
+"""As many more, of either, that only registrations of protected categories are given."""
+
+Subject = tuple[str, Prefix | None, tuple[int, int] | None]
+"""A registration, or its grant at an address, whatever its form."""
+Element = tuple[Mask, bytes]
 
 
 @dataclass(slots=True)
@@ -29,21 +50,35 @@ class DesiredSet:
 
 
 class DesiredSets:
-    """All masks in use and their keys."""
+    """All masks in use and their keys. `protected`: categories that some masks are left for."""
 
-    def __init__(self, most_masks: int = MOST_MASKS) -> None:
-        self._most_masks = most_masks
+    def __init__(
+        self,
+        most_masks: int = MOST_MASKS,
+        *,
+        most_bound_masks: int = MOST_BOUND_MASKS,
+        protected_masks: int = PROTECTED_MASKS,
+        protected: Container[str] = frozenset(),
+    ) -> None:
+        self._most = {False: most_masks, True: most_bound_masks}
+        self._protected_masks = protected_masks
+        self.protected = protected
         self._sets: dict[Mask, DesiredSet] = {}
-        self._masks_of_family = {4: 0, 6: 0}
+        self._in_use = {(family, is_bound): 0 for family in (4, 6) for is_bound in (False, True)}
         # A registration by identity: while one form of it replaces another, both are known here.
         self._unprogrammed: dict[int | Grant, tuple[Registration | Grant, str]] = {}
+        self._waiting: dict[Subject, int] = {}
+        """How many forms of each are past a bound."""
+        self._former: dict[Subject, list[Element]] = {}
+        """What of an earlier form of it is wanted meanwhile."""
+        self._superseded: list[Element] = []
         self._prepared: set[Mask] = set()
 
     def __contains__(self, mask: Mask) -> bool:
         return mask in self._sets
 
     def masks(self) -> list[Mask]:
-        """Masks in use, sorted; a mask stays in use after its last key went until `drop_unused`."""
+        """Masks in use, sorted; a mask stays in use after its last key went until `drop`."""
         return sorted(self._sets)
 
     def keys(self, mask: Mask) -> Keys:
@@ -65,29 +100,80 @@ class DesiredSets:
         """Forget what is past a bound, and return it: it may be added again."""
         taken = [wanted for wanted, _ in self._unprogrammed.values()]
         self._unprogrammed.clear()
+        self._waiting.clear()
+        # Whoever is protected comes first.
+        taken.sort(key=lambda wanted: _registration_of(wanted).category not in self.protected)
         return taken
 
-    def add(self, wanted: Registration | Grant) -> list[tuple[Mask, bytes]]:
+    def in_former_form(self) -> list[str]:
+        """Ids of the registrations whose present form is past a bound and a former one is in force."""
+        return list(dict.fromkeys(subject[0] for subject in self._former))
+
+    def keep_found(self, found: Iterable[Element]) -> list[Element]:
+        """Want those of the elements found in the kernel, which nobody wants, that are of an address of a
+        registration past a bound; returns them. It may be its former form."""
+        if not self._unprogrammed:
+            return []
+        waiting = [(_subject_of(wanted), _addresses_of(wanted)) for wanted, _ in self._unprogrammed.values()]
+        kept = []
+        for mask, key in found:
+            address = Prefix(key[: 4 if mask.family == 4 else 16], mask.client_length)
+            subject = next(
+                (name for name, addresses in waiting if any(_overlap(address, each) for each in addresses)), None
+            )
+            if subject is not None:
+                self.want(mask, key)
+                self._former.setdefault(subject, []).append((mask, key))
+                kept.append((mask, key))
+        return kept
+
+    def take_superseded(self) -> list[Element]:
+        """What nobody wants now of former forms whose present one is programmed."""
+        taken, self._superseded = self._superseded, []
+        return taken
+
+    def add(self, wanted: Registration | Grant) -> list[Element]:
         """Want the elements of it; returns those that nobody wanted before."""
         fresh, sets = [], self._sets
-        for element in self._admit(wanted):
+        elements = self._admit(wanted)
+        if elements is None:
+            return []
+        for element in elements:
             mask, key = element
             desired = sets[mask]
             if desired.keys.put(key):
                 fresh.append(element)
             else:
                 desired.shared[key] = desired.shared.get(key, 0) + 1
+        if self._former:
+            self._superseded += self._drop_former(_subject_of(wanted))
         return fresh
 
-    def remove(self, wanted: Registration | Grant) -> list[tuple[Mask, bytes]]:
-        """Take back an `add` of this very registration, or of an equal grant; returns what nobody wants now."""
+    def remove(self, wanted: Registration | Grant) -> list[Element]:
+        """Take back an `add` of this very registration, or of an equal grant; returns what nobody wants now.
+
+        Nothing, while another form of it is past a bound.
+        """
         if self._unprogrammed and self._unprogrammed.pop(_name_of(wanted), None) is not None:
+            subject = _subject_of(wanted)
+            self._waiting[subject] -= 1
+            if self._waiting[subject]:
+                return []
+            del self._waiting[subject]
+            return self._drop_former(subject)
+        elements = elements_of(wanted)
+        if self._waiting and _subject_of(wanted) in self._waiting:
+            self._former.setdefault(_subject_of(wanted), []).extend(elements)
             return []
-        gone = []
-        for element in elements_of(wanted):
-            if self.unwant(*element):
-                gone.append(element)
-        return gone
+        return [element for element in elements if self.unwant(*element)]
+
+    def _drop_former(self, subject: Subject) -> list[Element]:
+        return [element for element in self._former.pop(subject, ()) if self.unwant(*element)]
+
+    def _refuse(self, wanted: Registration | Grant, reason: str) -> None:
+        self._unprogrammed[_name_of(wanted)] = (wanted, reason)
+        subject = _subject_of(wanted)
+        self._waiting[subject] = self._waiting.get(subject, 0) + 1
 
     def prepare(self, mask: Mask) -> bool:
         """Put a mask in use for what is to come, and keep it there; whether it is in use."""
@@ -95,13 +181,18 @@ class DesiredSets:
             self._prepared.add(mask)
         return mask in self._sets
 
-    def adopt(self, mask: Mask) -> bool:
+    def adopt(self, mask: Mask, *, past_bound: bool = False) -> bool:
         """Put a mask in use that no registration needs; whether the bound lets it."""
         if mask not in self._sets:
-            if self._masks_of_family[mask.family] >= self._most_masks:
+            if not past_bound and self._in_use[mask.family, mask.is_bound] >= self._most[mask.is_bound]:
                 return False
             self._put_in_use(mask)
         return True
+
+    def reserve(self, masks: Iterable[Mask]) -> None:
+        """Put those in use that the kernel has, before anything else is known: whoever was there stays there."""
+        for mask in masks:
+            self.adopt(mask, past_bound=True)
 
     def want(self, mask: Mask, key: bytes) -> None:
         """Want one element of a mask in use, which nobody wanted before."""
@@ -123,47 +214,48 @@ class DesiredSets:
             desired.shared[key] = others - 1
         return others == 0
 
-    def drop_unused(self) -> list[Mask]:
-        """Forget masks without keys that are not prepared; returns them."""
-        unused = [mask for mask, desired in self._sets.items() if not desired.keys and mask not in self._prepared]
-        for mask in unused:
-            del self._sets[mask]
-            self._masks_of_family[mask.family] -= 1
-        return unused
+    def unused(self) -> list[Mask]:
+        """Masks without keys that are not prepared."""
+        return [mask for mask, desired in self._sets.items() if not desired.keys and mask not in self._prepared]
 
-    def _admit(self, wanted: Registration | Grant) -> list[tuple[Mask, bytes]]:
-        """The elements of it, a set being there for each; none if a bound is in the way."""
+    def drop(self, mask: Mask) -> None:
+        """Put an unused mask out of use."""
+        assert not self._sets[mask].keys
+        del self._sets[mask]
+        self._in_use[mask.family, mask.is_bound] -= not is_former(mask)
+
+    def _admit(self, wanted: Registration | Grant) -> list[Element] | None:
+        """The elements of it, a set being there for each; None if a bound is in the way."""
         registration = _registration_of(wanted)
-        if (
-            len(registration.clients) > 1
-            or registration.peers
-            or registration.services
-            or wanted is not registration
-        ):
-            count = count_elements(wanted)
-            if count > MOST_ELEMENTS:
-                reason = f"needs {count} elements, at most {MOST_ELEMENTS} are made"
-                self._unprogrammed[_name_of(wanted)] = (wanted, reason)
-                return []
+        is_bound = wanted is not registration
+        if len(registration.clients) > 1 or registration.peers or registration.services or is_bound:
+            count, most = count_elements(wanted), MOST_GRANT_ELEMENTS if is_bound else MOST_ELEMENTS
+            if count > most:
+                self._refuse(wanted, f"needs {count} elements, at most {most} are made")
+                return None
         elements = elements_of(wanted)
         sets = self._sets
         needed = {mask for mask, _ in elements if mask not in sets}
         if not needed:
             return elements
+        most = self._most[is_bound]
+        if registration.category in self.protected:
+            most += self._protected_masks
         for family in (4, 6):
             more = sum(mask.family == family for mask in needed)
-            if self._masks_of_family[family] + more > self._most_masks:
-                in_use = f"{self._masks_of_family[family]} of at most {self._most_masks} are in use"
-                reason = f"needs {more} new masks for IPv{family}, {in_use}"
-                self._unprogrammed[_name_of(wanted)] = (wanted, reason)
-                return []
+            in_use = self._in_use[family, is_bound]
+            if more and in_use + more > most:
+                reason = f"needs {more} new masks for IPv{family}, {in_use} of at most {most} are in use"
+                self._refuse(wanted, reason)
+                return None
         for mask in needed:
             self._put_in_use(mask)
         return elements
 
     def _put_in_use(self, mask: Mask) -> None:
         self._sets[mask] = DesiredSet()
-        self._masks_of_family[mask.family] += 1
+        # Sets of an earlier version's bindings go as soon as what took over is there.
+        self._in_use[mask.family, mask.is_bound] += not is_former(mask)
 
 
 def _registration_of(wanted: Registration | Grant) -> Registration:
@@ -174,5 +266,21 @@ def _name_of(wanted: Registration | Grant) -> int | Grant:
     return wanted if isinstance(wanted, Grant) else id(wanted)
 
 
-def elements_of(wanted: Registration | Grant) -> list[tuple[Mask, bytes]]:
+def _subject_of(wanted: Registration | Grant) -> Subject:
+    if isinstance(wanted, Grant):
+        return wanted.registration.id, wanted.prefix, wanted.ports
+    return wanted.id, None, None
+
+
+def _overlap(one: Prefix, other: Prefix) -> bool:
+    if one.family != other.family:
+        return False
+    return one.covers(other.packed) if one.length <= other.length else other.covers(one.packed)
+
+
+def _addresses_of(wanted: Registration | Grant) -> tuple[Prefix, ...]:
+    return (wanted.prefix,) if isinstance(wanted, Grant) else wanted.clients
+
+
+def elements_of(wanted: Registration | Grant) -> list[Element]:
     return compile_grant(wanted) if isinstance(wanted, Grant) else compile_elements(wanted)

@@ -7,6 +7,7 @@ from functools import cache, lru_cache
 
 from gatewayd.model.grant import Grant
 from gatewayd.model.mask import ANY_PEER, NOT_BOUND, Mask
+from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Registration
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS, Service
 
@@ -16,17 +17,37 @@ WIDEST_LISTED_RANGE = 64
 MOST_ELEMENTS = 4096
 """A registration that would need more elements than this is not programmed, and is reported."""
 
+MOST_GRANT_ELEMENTS = 16384
+"""The same of a binding, whose elements are more so that its masks may be few."""
+
+PORT_GRAINS = (8, 12, 16)
+"""Leading bits of the source port in the keys of a binding: 256, 16 and 1 ports, whatever a NAT gives out.
+
+A block of 1,000 ports from 1,024 on takes 26 elements, 40 at most; 2,000 take 22, 35 at most; 256, 512 and 4,096
+that are aligned take 1, 2 and 16. With 10 or 6 and 11 bits in place of 8 and 12 the thousands take twice as many.
+"""
+
+GRAINS = {4: (16, 24, 32), 6: (48, 56, 64, 128)}
+"""Lengths of a binding's own prefix in its keys; a /60 is sixteen /64."""
+
+PEER_GRAINS = {4: (8, 16, 24, 32), 6: (32, 48, 64, 128)}
+"""Lengths of a binding's peers in its keys, unless it would take more than MOST_CUT elements."""
+
+SERVICE_GRAINS = (4, 8, 12, 16)
+"""Leading bits of the destination port in the keys of a binding, likewise."""
+
+MOST_CUT = 256
+"""Elements of a binding that are made for the sake of few masks; 1,000 ports to 64 peers would be 1,664."""
+
+ANY_GRAIN = tuple(range(1, 17))
+"""Every number of leading bits that a port in a key may have."""
+
 _ANY: tuple[tuple[str, bytes], ...] = (("", b""),)
 
 
 def count_elements(wanted: Registration | Grant) -> int:
     """How many elements it compiles to, without making them; of a port block, how many at most."""
-    if isinstance(wanted, Grant):
-        registration, blocks = wanted.registration, source_blocks(wanted.ports)
-        family = wanted.prefix.family
-        peers = sum(peer.family == family for peer in registration.peers) if registration.peers else 1
-        return peers * len(select_services(registration.services)) * len(blocks)
-    return _count_elements(wanted)
+    return _shape(wanted)[0] if isinstance(wanted, Grant) else _count_elements(wanted)
 
 
 def _count_elements(registration: Registration) -> int:
@@ -62,24 +83,70 @@ def compile_elements(registration: Registration) -> list[tuple[Mask, bytes]]:
 def compile_grant(grant: Grant) -> list[tuple[Mask, bytes]]:
     """(mask, key) of every element that makes a subscriber's registration pass at an address.
 
-    A port block is cut into aligned powers of two, and only protocols with ports can come out of one.
+    Prefix and ports are cut into pieces of few sizes, and only protocols with ports can come out of a port block.
     """
-    registration, prefix = grant.registration, grant.prefix
-    width, length = len(prefix.packed), prefix.length
+    count, peers, services = _shape(grant)
+    if not count:
+        return []
+    width = len(grant.prefix.packed)
     blocks = source_blocks(grant.ports)
-    ends = (
-        [(peer.length, prefix.packed + peer.packed) for peer in registration.peers if len(peer.packed) == width]
-        if registration.peers
-        else [(ANY_PEER, prefix.packed)]
-    )
     elements = []
-    for selector, suffix in select_services(registration.services):
-        if grant.ports is not None and selector == "proto" and suffix[0] not in PROTOCOLS_WITH_PORTS:
-            continue
-        for peer_length, key in ends:
-            for bits, block in blocks:
-                elements.append((_intern_mask(width, length, peer_length, selector, bits), key + suffix + block))
+    # One past the bound is not programmed: nobody wants its millions of pieces.
+    is_past = count > MOST_GRANT_ELEMENTS
+    for client in (grant.prefix,) if is_past else cut_prefix(grant.prefix, GRAINS[grant.prefix.family]):
+        packed, length = client.packed, client.length
+        for selector, suffix in services:
+            if grant.ports is not None and selector == "proto" and suffix[0] not in PROTOCOLS_WITH_PORTS:
+                continue
+            for peer in peers:
+                peer_length, key = (ANY_PEER, packed) if peer is None else (peer.length, packed + peer.packed)
+                for bits, block in blocks:
+                    elements.append(
+                        (_intern_mask(width, length, peer_length, selector, bits), key + suffix + block)
+                    )
     return elements
+
+
+def is_former(mask: Mask) -> bool:
+    """Whether no binding is put into such a set any more: it is from an earlier version."""
+    return mask.is_bound and (
+        mask.client_length not in GRAINS[mask.family] or mask.source_bits not in (0, *PORT_GRAINS)
+    )
+
+
+def _shape(grant: Grant) -> tuple[int, tuple[Prefix | None, ...], tuple[tuple[str, bytes], ...]]:
+    """How many elements, to which peers (None = any) and with which services: both cut into few sizes or, where
+    that would be many elements, as they are."""
+    registration, family = grant.registration, grant.prefix.family
+    places = count_cut(grant.prefix.length, GRAINS[family]) * len(source_blocks(grant.ports))
+    own = tuple(peer for peer in registration.peers if peer.family == family)
+    peers: tuple[Prefix | None, ...] = own if registration.peers else (None,)
+    services = select_services(registration.services, SERVICE_GRAINS)
+    pieces = sum(count_cut(peer.length, PEER_GRAINS[family]) for peer in own) if registration.peers else 1
+    if places * pieces * len(services) > MOST_CUT:
+        services = select_services(registration.services)
+        return places * len(peers) * len(services), peers, services
+    if registration.peers:
+        # Peers of a registration may overlap, and no element comes twice.
+        peers = tuple(dict.fromkeys(each for peer in own for each in cut_prefix(peer, PEER_GRAINS[family])))
+    return places * len(peers) * len(services), peers, services
+
+
+def count_cut(length: int, grains: tuple[int, ...]) -> int:
+    """Into how many pieces `cut_prefix` would cut a prefix of this length."""
+    return 1 << next(grain - length for grain in grains if grain >= length)
+
+
+def cut_prefix(prefix: Prefix, grains: tuple[int, ...]) -> Iterator[Prefix]:
+    """The prefixes of the next longer one of these lengths that make it up; itself, if it has one of them."""
+    width = len(prefix.packed)
+    length = next(grain for grain in grains if grain >= prefix.length)
+    if length == prefix.length:
+        yield prefix
+        return
+    first, step = int.from_bytes(prefix.packed, "big"), 1 << (width * 8 - length)
+    for number in range(1 << (length - prefix.length)):
+        yield Prefix((first + number * step).to_bytes(width, "big"), length)
 
 
 @lru_cache(maxsize=65536)
@@ -87,15 +154,7 @@ def source_blocks(ports: tuple[int, int] | None) -> tuple[tuple[int, bytes], ...
     """(leading bits, what the source port adds to the key) of each block of a binding's ports."""
     if ports is None:
         return ((0, b""),)
-    return tuple((bits, port.to_bytes(2, "big") + b"\0\0") for port, bits in _split_ports(*ports))
-
-
-def _split_ports(low: int, high: int) -> Iterator[tuple[int, int]]:
-    """As `split_range`; all ports are two halves, as a key has one bit of the port at least."""
-    if (low, high) == (0, 65535):
-        yield from ((0, 1), (32768, 1))
-    else:
-        yield from split_range(low, high)
+    return tuple((bits, port.to_bytes(2, "big") + b"\0\0") for port, bits in split_range(*ports, PORT_GRAINS))
 
 
 @cache
@@ -108,8 +167,11 @@ def _intern_mask(
 
 
 @lru_cache(maxsize=65536)
-def select_services(services: tuple[Service, ...]) -> tuple[tuple[str, bytes], ...]:
-    """(selector, what the service adds to the key) for each element a client needs; see model/mask.py."""
+def select_services(
+    services: tuple[Service, ...], grains: tuple[int, ...] = ANY_GRAIN
+) -> tuple[tuple[str, bytes], ...]:
+    """(selector, what the service adds to the key) for each element a client needs; see model/mask.py. `grains`: as
+    of `split_range`."""
     if not services:
         return _ANY
     rest = set(services)
@@ -119,11 +181,11 @@ def select_services(services: tuple[Service, ...]) -> tuple[tuple[str, bytes], .
             chosen.append((name, b""))
             rest.difference_update(members)
     for service in sorted(rest):
-        chosen.extend(_select_service(service))
-    return tuple(chosen)
+        chosen.extend(_select_service(service, grains))
+    return tuple(dict.fromkeys(chosen))  # ranges may overlap
 
 
-def _select_service(service: Service) -> Iterator[tuple[str, bytes]]:
+def _select_service(service: Service, grains: tuple[int, ...]) -> Iterator[tuple[str, bytes]]:
     protocol = bytes((service.protocol, 0, 0, 0))
     if (service.low, service.high) == (0, 65535):
         yield "proto", protocol
@@ -131,15 +193,15 @@ def _select_service(service: Service) -> Iterator[tuple[str, bytes]]:
         for port in range(service.low, service.high + 1):
             yield "port16", protocol + port.to_bytes(2, "big") + b"\0\0"
     else:
-        for port, length in split_range(service.low, service.high):
+        for port, length in split_range(service.low, service.high, grains):
             yield f"port{length}", protocol + port.to_bytes(2, "big") + b"\0\0"
 
 
-def split_range(low: int, high: int) -> Iterator[tuple[int, int]]:
-    """(first port, leading bits) of the fewest aligned blocks that make up low..high, not 0..65535."""
+def split_range(low: int, high: int, grains: tuple[int, ...] = ANY_GRAIN) -> Iterator[tuple[int, int]]:
+    """(first port, leading bits) of the fewest aligned blocks of these sizes that make up low..high."""
     while low <= high:
-        bits = (low & -low).bit_length() - 1 if low else 16
-        while low + (1 << bits) - 1 > high:
-            bits -= 1
-        yield low, 16 - bits
-        low += 1 << bits
+        bits = next(
+            bits for bits in grains if low % (1 << (16 - bits)) == 0 and low + (1 << (16 - bits)) - 1 <= high
+        )
+        yield low, bits
+        low += 1 << (16 - bits)

@@ -3,6 +3,7 @@
     picture      what is desired and what the kernel is known to have, as differences
     set_state    one set of the kernel, and the larger one that is to follow it
     missing      the desired keys that are not known to be there
+    hooks        which sets the rules look into: the invariant of make before break
     steps        the next safe step; pure
     loop         takes the steps
     verify       reads, hears what others do, compares

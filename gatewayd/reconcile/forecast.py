@@ -12,7 +12,11 @@ from gatewayd.reconcile.steps import PutRules, acknowledge, next_step
 
 @dataclass(slots=True)
 class Forecast:
-    """`added`, `removed`: elements by set. `ruleset`: the new text, None if the rules stay."""
+    """`added`, `removed`: elements by set. `ruleset`: the new text, None if the rules stay.
+
+    `unprogrammed`: ids of the registrations past a bound, with the reason; `in_former_form`: of them, those of
+    whose addresses something is in the kernel, which stays.
+    """
 
     creates_table: bool = False
     created_sets: list[str] = field(default_factory=list)
@@ -21,6 +25,8 @@ class Forecast:
     removed: dict[str, int] = field(default_factory=dict)
     ruleset: str | None = None
     transactions: int = 0
+    unprogrammed: dict[str, str] = field(default_factory=dict)
+    in_former_form: list[str] = field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
@@ -29,7 +35,8 @@ class Forecast:
 
 def forecast(picture: Picture, policy: Policy, table: str) -> Forecast:
     """Uses the picture up: it says afterwards that all is done."""
-    result = Forecast()
+    desired = picture.desired
+    result = Forecast(unprogrammed=desired.unprogrammed(), in_former_form=desired.in_former_form())
     while (step := next_step(picture, policy, table)) is not None:
         result.transactions += 1
         if isinstance(step, PutRules):

@@ -18,10 +18,10 @@ from gatewayd.model.grant import Grant
 from gatewayd.model.mask import Mask, parse_set_name, set_name
 from gatewayd.model.policy import Policy
 from gatewayd.model.registration import Registration
-from gatewayd.model.transaction import AddElements, RulesTag
+from gatewayd.model.transaction import AddElements, TableReading
 from gatewayd.reconcile.dataplane import Dataplane
 from gatewayd.reconcile.dead_man import DeadMan
-from gatewayd.reconcile.picture import DEAD_MAN_S, Picture
+from gatewayd.reconcile.picture import DEAD_MAN_S, Picture, masks_of
 from gatewayd.reconcile.steps import Commit, PutRules, acknowledge, is_urgent, next_step
 from gatewayd.reconcile.tally import Tally
 from gatewayd.reconcile.verify import Verifier
@@ -37,6 +37,8 @@ STUCK_AFTER_S = 60.0
 """Longer than any answer is waited for."""
 MOST_RELEASED = 4096
 """Spared elements let go in one turn of the loop."""
+MOST_NAMED = 5
+"""Registrations that a reason for not being ready names."""
 LARGE_COMMIT = 1024
 """Elements whose acknowledgement is worth a turn of the loop of its own."""
 
@@ -69,6 +71,7 @@ class Reconciler:
         self._was_refresh = False
         """So was it with bindings asserted again: neither these nor the rest waits for ever for the other."""
         self._poll_at = stopwatch()
+        self._said_past_bound = (0, 0)
         self._policy_put: Policy | None = None
         self._disarmed: Policy | None = None
         self._ready_to_write = asyncio.Event()
@@ -144,9 +147,14 @@ class Reconciler:
         if released:
             log.info("reconcile.released", elements=released)
 
-    def found(self, tag: RulesTag | None) -> None:
-        """What the rules say that were there at the start."""
-        self.picture.tag = tag
+    def found(self, reading: TableReading) -> None:
+        """What was there at the start: its masks are kept before anything new gets one."""
+        self.picture.tag = reading.tag
+        self.picture.desired.reserve(masks_of(reading))
+
+    def protect(self, categories: Iterable[str]) -> None:
+        """Registrations of these find room where others find none."""
+        self.picture.desired.protected = frozenset(categories)
 
     @property
     def mode_in_force(self) -> Mode:
@@ -184,7 +192,14 @@ class Reconciler:
             return "rules are not in the kernel yet"
         if not self._verifier.read_back:
             return "the kernel has not been read back yet"
-        return None
+        return self._in_former_form()
+
+    def _in_former_form(self) -> str | None:
+        ids = self.picture.desired.in_former_form()
+        if not ids:
+            return None
+        named = ", ".join(ids[:MOST_NAMED]) + (", …" if len(ids) > MOST_NAMED else "")
+        return f"{len(ids)} registrations are in the kernel in their former form alone, past a bound: {named}"
 
     def stuck(self) -> str | None:
         """None while the task gets on; else for how long it has not. Feeds the watchdog."""
@@ -305,6 +320,7 @@ class Reconciler:
                 await self._perform(Commit(refresh))
             elif verifier.verified and self._unsettled:
                 self._unsettled = False
+                self._say_past_bound()
                 self._on_settled()
             elif (again := verifier.next_assertion()) is not None:
                 await self._commit(again)
@@ -313,6 +329,16 @@ class Reconciler:
                 self._unsettled = self._unsettled or verifier.verified
             else:
                 return
+
+    def _say_past_bound(self) -> None:
+        """Which registrations are past a bound, when there are others than the last time."""
+        desired = self.picture.desired
+        said = (desired.count_unprogrammed(), len(desired.in_former_form()))
+        if said != self._said_past_bound:
+            self._said_past_bound = said
+            unprogrammed = desired.unprogrammed()
+            ids = [*dict.fromkeys([*desired.in_former_form(), *unprogrammed])][:MOST_NAMED]
+            log.warning("reconcile.past_bound", registrations=len(unprogrammed), in_former_form=said[1], ids=ids)
 
     async def _perform(self, step: Commit | PutRules) -> None:
         if isinstance(step, PutRules):

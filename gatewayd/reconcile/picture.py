@@ -7,6 +7,9 @@ and not missing", and a set that is as it should be costs nothing.
 Observed means read or acknowledged, never sent. Desires may change while a transaction is under way; the
 acknowledgement looks again.
 
+A mask goes from here when nothing is desired of it and its sets are known to be empty; which sets the rules look
+into is decided in hooks.py.
+
 After a restart the registry on disk may be older than the kernel's content: a disk that was full, a kill between
 applying and saving. Until every source has been read, what is found in the kernel and not desired is *spared*: it
 is desired like everything else, and let go by `release`.
@@ -25,12 +28,19 @@ from gatewayd.model.grant import Grant
 from gatewayd.model.mask import Mask, parse_set_name, set_name
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
+from gatewayd.reconcile.hooks import choose_hooks, hooks_of, is_complete
 from gatewayd.reconcile.missing import MissingKeys
 from gatewayd.reconcile.set_state import MaskState, SetState, choose_capacity
 
 DEAD_MAN_S = 7200
 SLICE = 16384
 """Keys compared in one turn of the loop: some 2 ms."""
+
+
+def masks_of(reading: TableReading) -> list[Mask]:
+    """Masks of the sets that are laid out as ours are."""
+    parsed = (parse_set_name(found.name) for found in reading.sets if found.regular)
+    return [each[0] for each in parsed if each is not None]
 
 
 class Picture:
@@ -45,6 +55,10 @@ class Picture:
         self.retired: set[str] = set()
         self.rules: str | None = None
         """Text of the ruleset in force, None if it is not known to be ours."""
+        self.in_force: dict[Mask, str] = {}
+        """The sets that the rules in force look into; none if they are not known to be ours."""
+        self.retiring = False
+        """Masks out of use are to go as soon as their sets are empty."""
         self.rules_seen = ""
         """Fingerprint that the kernel gave for the rules in force."""
         self.tag: RulesTag | None = None
@@ -57,6 +71,8 @@ class Picture:
         self._spared: list[tuple[Mask, bytes]] = []
         self.doubted = True
         """What is said here of the kernel may be wrong until it is read again."""
+        self.is_first = True
+        """No reading has come to its end yet."""
         self._is_read = False
         """Read at least once. Before that, desires are only gathered: a million of them in half the time."""
 
@@ -75,6 +91,7 @@ class Picture:
     def add(self, wanted: Registration | Grant) -> None:
         """Desire the elements of a registration, or of a subscriber's registration at an address."""
         fresh = self.desired.add(wanted)
+        self._forget_superseded()
         for mask, key in fresh if self._is_read else ():
             known = self.masks.get(mask) or self._mask_state(mask)
             for state in (known.current,) if known.successor is None else known.states():
@@ -92,6 +109,12 @@ class Picture:
         for mask, key in gone if self._is_read else ():
             self._unwanted(mask, key)
 
+    def _forget_superseded(self) -> None:
+        """A form past a bound was programmed after all: what was kept of the former one is desired no longer."""
+        for mask, key in self.desired.take_superseded():
+            if self._is_read:
+                self._unwanted(mask, key)
+
     def _unwanted(self, mask: Mask, key: bytes) -> None:
         for state in self.masks[mask].states():
             if not state.missing.forget(key):
@@ -102,8 +125,10 @@ class Picture:
         """Desire spared elements no longer, at most so many of them; how many they were."""
         self.sparing = False
         released, self._spared = self._spared[:most], self._spared[most:]
-        for mask, key in released:
-            if self.desired.unwant(mask, key):
+        gone = [element for element in released if self.desired.unwant(*element)]
+        kept = set(self.desired.keep_found(gone))
+        for mask, key in gone:
+            if (mask, key) not in kept:
                 self._unwanted(mask, key)
         if released and not self._spared:
             self.retire_unused()
@@ -136,20 +161,27 @@ class Picture:
                 missing += key in state.current.missing
         return missing
 
-    def retire_unused(self) -> None:
-        """Give up masks that no registration needs any more; their sets go once no rule looks into them.
+    def retire_unused(self) -> bool:
+        """Give up masks that no registration needs any more; whether any went.
 
-        That makes room under the bound of masks for registrations that were past it.
+        They go when nothing is missing anywhere and their sets are known to be empty, now or later; the sets, once
+        no rule looks into them. That makes room under the bound of masks for registrations that were past it.
         """
-        unused = self.desired.drop_unused()
-        for mask in unused:
-            known = self.masks.pop(mask, None)
-            for state in known.states() if known is not None else ():
-                if state.exists:
-                    self.retired.add(state.name)
-        if unused:
+        self.retiring, retired = not self.is_complete(), False
+        for mask in () if self.retiring else self.desired.unused():
+            known = self.masks.get(mask)
+            states = list(known.states()) if known is not None else []
+            if any(state.may_have_surplus for state in states):
+                self.retiring = True
+                continue
+            self.masks.pop(mask, None)
+            self.desired.drop(mask)
+            self.retired.update(state.name for state in states if state.exists)
+            retired = True
+        if retired:
             for each in self.desired.take_unprogrammed():
                 self.add(each)
+        return retired
 
     def grow_where_full(self) -> None:
         """Start a larger successor for every set that has no room for what is missing in it.
@@ -160,7 +192,7 @@ class Picture:
         for mask, state in self.masks.items():
             count = len(self.desired.keys(mask))
             newest = state.newest
-            if newest.has_room_for(count):
+            if newest.has_room_for(count) and not newest.outdated:
                 continue
             if not newest.exists:
                 newest.capacity = choose_capacity(mask, count)
@@ -173,18 +205,12 @@ class Picture:
             state.successor = self._make_state(mask, generation, choose_capacity(mask, count))
 
     def hooks(self) -> dict[Mask, str]:
-        """The set that the rules shall look into for each mask: the successor as soon as it is complete.
+        """The set that the rules shall look into now, for each mask; see hooks.py."""
+        return choose_hooks(self.masks, self.in_force)
 
-        In order of capacity, the largest first: where most registrations are, most flows are found. It changes only
-        with the sets, so an element more or less never asks for other rules.
-        """
-        chosen = []
-        for mask, state in self.masks.items():
-            successor = state.successor
-            ready = successor is not None and successor.exists and not successor.missing
-            chosen.append((mask, successor if successor is not None and ready else state.current))
-        chosen.sort(key=lambda each: (-each[1].capacity, -each[0].client_length, each[0]))
-        return {mask: state.name for mask, state in chosen}
+    def is_complete(self) -> bool:
+        """Whether every desired element is known to be in a set that `hooks` has: only then may anything go."""
+        return is_complete(self.masks)
 
     def count_missing(self) -> int:
         """Elements of registrations that are not known to be in a set that the rules look into."""
@@ -213,11 +239,15 @@ class Picture:
     ) -> list[tuple[SetState, ObservedSet]]:
         """Begin anew from a reading; returns the sets whose content is still to be observed.
 
-        `hooked`: the sets that the rules are known to look into. Of several sets of a mask the hooked one stays
-        until the newest, its successor, is complete; where none is known to be hooked, the newest is taken.
-        Anything else in the table is retired.
+        `hooked`: the sets that the rules are known to look into. They stay in use. Of several sets of a mask the
+        hooked one stays until the newest, its successor, is complete; where none is known to be hooked, the newest
+        is taken, or while we spare what is there the oldest too. A set of ours whose elements have another time is
+        followed by one with ours. Anything else in the table is retired.
         """
+        if not self._is_read and not self.sparing:
+            self._end_reservation()
         self.table_present, self.doubted, self._is_read = reading.present, False, True
+        self.in_force = hooks_of(hooked)
         self.retired = set()
         self.rules_seen = reading.rules
         self.tag = reading.tag
@@ -227,10 +257,8 @@ class Picture:
             if found.name in RULE_SETS:
                 continue
             parsed = parse_set_name(found.name) if found.regular else None
-            if parsed is not None and found.timeout_s != self.timeout_s(parsed[0]):
-                parsed = None
-            if parsed is not None and self.sparing:
-                self.desired.adopt(parsed[0])
+            if parsed is not None and (self.sparing or found.name in hooked):
+                self.desired.adopt(parsed[0], past_bound=True)
             if parsed is None or parsed[0] not in self.desired:
                 self.retired.add(found.name)
                 continue
@@ -240,7 +268,8 @@ class Picture:
         for mask in self.desired.masks():
             candidates = sorted(found_sets.get(mask, ()), key=lambda pair: pair[0])
             newest = candidates[-1:]
-            current = [pair for pair in candidates if pair[1].name in hooked] or newest
+            current = [pair for pair in candidates if pair[1].name in hooked]
+            current = current or (candidates[:1] if self.sparing else newest)
             self.retired.update(found.name for _, found in candidates)
             if not current:
                 self._mask_state(mask)
@@ -257,6 +286,8 @@ class Picture:
         self.retired.remove(found.name)
         state = self._make_state(mask, generation, found.capacity)
         state.exists = True
+        state.hooked = found.name in self.in_force.values()
+        state.outdated = found.timeout_s != self.timeout_s(mask)
         state.unread = found.count or 0
         if self.sparing and not mask.is_bound and found.count is not None:
             self.found.setdefault(found.name, found.count)
@@ -280,6 +311,8 @@ class Picture:
             surplus = keys.parts[number] - wanted.parts[number]
             if self.sparing and surplus:
                 surplus = self._spare(state, surplus)
+            elif self.is_first and surplus:
+                surplus -= self._keep_former(state, surplus)
             strange += len(missing - state.missing.part(number)) + len(surplus - state.surplus.parts[number])
             state.missing.replace_part(number, missing)
             state.surplus.replace_part(number, surplus)
@@ -310,6 +343,21 @@ class Picture:
                     other.missing.add(key)
         return keys - found
 
+    def _keep_former(self, state: SetState, keys: set[bytes]) -> set[bytes]:
+        """Of what a start found and nobody wants: that of registrations whose present form is past a bound."""
+        kept = {key for _, key in self.desired.keep_found((state.mask, key) for key in keys)}
+        for other in self.masks[state.mask].states() if kept else ():
+            if other is not state:
+                other.missing |= kept
+        return kept
+
+    def _end_reservation(self) -> None:
+        """All that is desired is known: masks that the kernel has and nobody needs are given up, or looked into for
+        former forms first."""
+        self.retiring = self.desired.count_unprogrammed() > 0
+        for mask in () if self.retiring else self.desired.unused():
+            self.desired.drop(mask)
+
     def observe_changes(self, changes: Iterable[ElementChange]) -> tuple[int, int]:
         """What somebody else did to elements: how many wanted ones went, how many unwanted ones came.
 
@@ -335,7 +383,7 @@ class Picture:
 
     def forget_rules(self, tag: RulesTag | None) -> None:
         """The rules are not ours any more, or not all of them: nothing is known to be looked into."""
-        self.rules, self.rules_seen, self.tag = None, "", tag
+        self.rules, self.rules_seen, self.tag, self.in_force = None, "", tag, {}
         self.last_tag = tag or self.last_tag
         for state in self.set_states():
             state.hooked = False
@@ -391,6 +439,7 @@ class Picture:
         """The rules in force now look into the sets named; what was replaced is retired."""
         self.rules, self.tag, self.rules_seen = text, tag, ""
         self.last_tag = tag or self.last_tag
+        self.in_force = hooks_of(names)
         for state in self.masks.values():
             successor = state.successor
             if successor is not None and successor.name in names:

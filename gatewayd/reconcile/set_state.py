@@ -27,6 +27,7 @@ class SetState:
     """One kernel set. `exists`: seen or acknowledged. `hooked`: the rules in force look into it.
 
     `unread`: elements that it had when it was seen and whose keys were not read; any of them may be desired.
+    `outdated`: its elements have another time than ours; a set can only be made with it.
     """
 
     name: str
@@ -36,8 +37,14 @@ class SetState:
     exists: bool = False
     hooked: bool = False
     unread: int = 0
+    outdated: bool = False
     missing: MissingKeys = field(default_factory=lambda: MissingKeys(Keys()))
     surplus: Keys = field(default_factory=Keys)
+
+    @property
+    def may_have_surplus(self) -> bool:
+        """Whether there may be elements in it that are not desired."""
+        return bool(self.surplus) or self.unread > 0
 
     def has_room_for(self, desired: int) -> bool:
         """Whether what is missing of so many wanted elements fits beside what is there."""
@@ -67,3 +74,13 @@ class MaskState:
     @property
     def newest(self) -> SetState:
         return self.successor or self.current
+
+    @property
+    def successor_is_whole(self) -> bool:
+        """Whether there is a successor, with all that is desired."""
+        return self.successor is not None and self.successor.exists and not self.successor.missing
+
+    @property
+    def successor_has_all(self) -> bool:
+        """Whether there is a successor, with all that is desired and all else that the set may have."""
+        return self.successor_is_whole and not self.current.may_have_surplus

@@ -3,8 +3,9 @@ in between (a late admission, a failure, a new registration) is looked at first.
 
 The order is make before break, and at no point does a registered address lose its place:
 
-    table → late admissions → new sets → (new hooks, policy unchanged) → elements → rules → removals → old sets
+    table → late admissions → new sets → (more hooks, policy unchanged) → elements → rules → removals → old sets
 
+While anything is missing, rules look into more sets and never into fewer (hooks.py), and nothing is removed.
 Each step is bounded in bytes. A policy reaches the kernel only after every element is there, so that a load of
 many transactions is never visible as a partial allowlist.
 """
@@ -123,20 +124,25 @@ def _next_step(picture: Picture, policy: Policy | None, table: str, *, urgent_fi
     step = (_urgent(picture) if urgent_first else None) or _create_sets(picture)
     if step is not None:
         return step
+    complete = picture.is_complete()
     ruleset = None if policy is None else wanted_ruleset(picture, policy, table)
     stale = ruleset is not None and ruleset.text != picture.rules
-    if ruleset is not None and stale and picture.rules is not None and _same_policy(picture, ruleset):
+    if ruleset is not None and stale and _same_policy(picture, ruleset):
         return PutRules(ruleset)
     step = _add(picture)
-    if step is not None:
+    if step is not None or not complete:
         return step
     if ruleset is not None and stale:
         return PutRules(ruleset)
+    if picture.rules is None:
+        # What rules may look into that are not our own stays until ours are in force.
+        return None
     step = _remove(picture)
     if step is not None:
         return step
-    # A set that rules may look into stays until our own rules are in force.
-    return _delete_sets(picture) if picture.rules is not None else None
+    if picture.retiring and picture.retire_unused():
+        return _next_step(picture, policy, table, urgent_first=urgent_first)
+    return _delete_sets(picture)
 
 
 def acknowledge(picture: Picture, step: Step) -> None:
@@ -168,7 +174,8 @@ def acknowledge(picture: Picture, step: Step) -> None:
 
 
 def _same_policy(picture: Picture, ruleset: Ruleset) -> bool:
-    return picture.tag is not None and picture.tag.policy == ruleset.policy
+    """Whether rules of this policy, known to be ours, are in force."""
+    return picture.rules is not None and picture.tag is not None and picture.tag.policy == ruleset.policy
 
 
 def _urgent(picture: Picture) -> Step | None:
@@ -237,6 +244,6 @@ def _remove(picture: Picture) -> Step | None:
 
 
 def _delete_sets(picture: Picture) -> Step | None:
-    names = sorted(picture.retired)[:MOST_SETS]
+    names = sorted(picture.retired.difference(picture.in_force.values()))[:MOST_SETS]
     operations = tuple(DeleteSet(name) for name in names)
     return Commit(Transaction(operations, "delete sets")) if operations else None

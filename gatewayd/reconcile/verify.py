@@ -104,12 +104,10 @@ class Verifier:
         same_rules = bool(reading.rules) and reading.rules == picture.rules_seen
         rules = picture.rules if same_rules else None
         # A set is known to be looked into only by rules that we know.
-        hooked = frozenset(state.name for state in picture.set_states() if state.hooked and rules is not None)
-        pending = picture.start_reading(reading, hooked)
+        pending = picture.start_reading(reading, frozenset(picture.in_force.values() if rules is not None else ()))
         picture.rules = rules
         self._anchor(reading)
         for state, found in pending:
-            state.hooked = state.name in hooked
             if found.count == 0:
                 picture.observe_elements(state, ())
             elif (found.count or 0) <= SMALL_SET:
@@ -118,8 +116,9 @@ class Verifier:
                     await self._observe(state, keys)
                 else:
                     picture.observe_some(state, keys)
-                    state.unread = len(keys) - len(state.surplus)
+                    state.unread = max(1, len(keys) - len(state.surplus))
         self.known, self.verified, self._asserted = True, False, True
+        picture.is_first = False
 
     async def _read_elements(self, state: SetState) -> tuple[Keys, bool]:
         """Keys of a set, and whether these are all: a listing that is interrupted again and again is given up."""

@@ -334,7 +334,7 @@ def test_from_world_to_world_the_reconciler_leaves_the_kernel_saying_what_the_la
         settled = asyncio.Event()
         reconciler = Reconciler(tables, TABLE, clock=time.time, stopwatch=time.monotonic, on_settled=settled.set)
         # Those of a world stay in use until the timer: there are two worlds' masks at a time, and more.
-        reconciler.picture.desired = DesiredSets(most_masks=2048)
+        reconciler.picture.desired = DesiredSets(2048, most_bound_masks=2048)
         task = asyncio.create_task(reconciler.run())
         held: list[Registration | Grant] = []
         try:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gatewayd.compile.ruleset import RULE_SETS
 from gatewayd.demo.lab import Lab
+from gatewayd.errors import OperationRefused
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model.mask import Mask, parse_set_name
 from tests.support.lab_daemon import TABLE
@@ -49,8 +51,13 @@ class Sight:
         for each in (await self._tables.read_table()).sets:
             if each.name not in RULE_SETS:
                 keys: set[bytes] = set()
-                async for piece in self._tables.read_elements(each.name):
-                    keys.update(piece)
+                try:
+                    async for piece in self._tables.read_elements(each.name):
+                        keys.update(piece)
+                except OperationRefused as error:
+                    if error.errno != errno.ENOENT:
+                        raise
+                    continue  # deleted since the sets were listed: it is not there
                 found[each.name] = frozenset(keys)
         return found
 

@@ -139,7 +139,7 @@ class FedGateway(Owning):
 
     async def start(self, session: Session, fetch_limits: FetchLimits | None = None) -> None:
         """What the daemon does before it asks the network."""
-        self.reconciler.found((await self.tables.read_table()).tag)
+        self.reconciler.found(await self.tables.read_table())
         await self.owner.restore()
         known = self.owner.restored.pop(SOURCE)
         if self.source.is_signed:

@@ -81,7 +81,7 @@ def test_an_armed_mode_is_taken_off_although_the_registry_cannot_be_read(time):
             await it.settled()
             epoch = it.reconciler.epoch
         async with owning(time.clock, settings_of("national", mode="observe"), tables=tables) as again:
-            again.reconciler.found((await tables.read_table()).tag)
+            again.reconciler.found(await tables.read_table())
             assert again.reconciler.mode_in_force == "reject"
             await until(lambda: again.reconciler.mode_in_force == "observe")
             assert again.reconciler.epoch == epoch + 1
@@ -98,7 +98,7 @@ def test_before_the_registry_is_read_an_armed_table_stays_as_it_was_found(time):
             await it.read("national", BANK)
             await it.settled()
         async with owning(time.clock, tables=tables) as again:
-            again.reconciler.found((await tables.read_table()).tag)
+            again.reconciler.found(await tables.read_table())
             await asyncio.sleep(5)
             assert again.written == []
             assert again.reconciler.mode_in_force == "reject"

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatewayd.compile import DesiredSets, compile_elements, compile_grant
+from gatewayd.compile import DesiredSets, compile_elements, compile_grant, count_elements
 from gatewayd.compile.desired import MOST_PREPARED, elements_of
-from gatewayd.compile.masks import MOST_ELEMENTS
+from gatewayd.compile.masks import MOST_ELEMENTS, MOST_GRANT_ELEMENTS
 from gatewayd.model import Grant, Registration, Service, parse_prefix, parse_services
 from gatewayd.model.mask import Mask
 from gatewayd.model.service import UDP
@@ -32,6 +33,13 @@ def keys_of(sets: DesiredSets) -> set[tuple[Mask, bytes]]:
     return {(mask, key) for mask in sets.masks() for key in sets.keys(mask)}
 
 
+def drop_unused(sets: DesiredSets) -> list[Mask]:
+    dropped = sets.unused()
+    for mask in dropped:
+        sets.drop(mask)
+    return dropped
+
+
 C4_28 = Mask(4, 28)
 KEY = parse_prefix("203.0.113.0/28").packed
 
@@ -40,7 +48,7 @@ def test_nothing_is_desired_at_first() -> None:
     sets = DesiredSets()
     assert (sets.masks(), sets.count(), sets.unprogrammed(), sets.count_unprogrammed()) == ([], 0, {}, 0)
     assert C4_28 not in sets
-    assert sets.drop_unused() == []
+    assert drop_unused(sets) == []
 
 
 def test_what_was_added_is_desired_until_it_is_removed() -> None:
@@ -105,10 +113,10 @@ def test_masks_without_keys_are_kept_until_they_are_dropped() -> None:
     sets.add(other)
     sets.remove(one)
     assert C4_28 in sets
-    assert sets.drop_unused() == [C4_28]
+    assert drop_unused(sets) == [C4_28]
     assert C4_28 not in sets
     assert sets.masks() == [Mask(4, 32)]
-    assert sets.drop_unused() == []
+    assert drop_unused(sets) == []
     assert sets.add(one) == [(C4_28, KEY)]
 
 
@@ -169,7 +177,7 @@ def test_dropped_masks_make_room_under_the_bound() -> None:
     sets.remove(first)
     assert sets.add(second) == []
     assert sets.remove(second) == []
-    sets.drop_unused()
+    drop_unused(sets)
     assert sets.add(second) != []
 
 
@@ -178,12 +186,13 @@ def test_a_form_past_a_bound_and_one_within_it_are_told_apart_while_one_replaces
     small, monster = registration("PK-9"), too_many_elements("PK-9")
     sets.add(small)
     sets.add(monster)
-    assert sets.remove(small) == [(C4_28, KEY)]
-    assert set(sets.unprogrammed()) == {"PK-9"}
+    assert sets.remove(small) == [], "it stays: the new form is past a bound"
+    assert (set(sets.unprogrammed()), sets.in_former_form()) == ({"PK-9"}, ["PK-9"])
     sets.add(small)
     assert sets.remove(monster) == []
-    assert sets.unprogrammed() == {}
+    assert (sets.unprogrammed(), sets.in_former_form()) == ({}, [])
     assert sets.keys(C4_28) == {KEY}
+    assert sets.remove(small) == [(C4_28, KEY)]
 
 
 # -- grants ------------------------------------------------------------------------------------------------
@@ -222,15 +231,15 @@ def test_two_blocks_of_an_address_that_share_a_part_share_its_element() -> None:
     """While one is taking the place of the other."""
     sets = DesiredSets()
     held = subscribed("PK-1", services=["ipsec"])
-    old, new = granted(held, "100.64.0.1", (1024, 2047)), granted(held, "100.64.0.1", (1024, 3071))
+    old, new = granted(held, "100.64.0.1", (1024, 2047)), granted(held, "100.64.0.1", (1024, 2303))
     sets.add(old)
-    assert sets.add(new) == [(Mask(4, 32, -1, "ipsec", 6), bytes((100, 64, 0, 1, 8, 0, 0, 0)))]
+    assert sets.add(new) == [(Mask(4, 32, -1, "ipsec", 8), bytes((100, 64, 0, 1, 8, 0, 0, 0)))]
     assert sets.remove(old) == []
     assert keys_of(sets) == set(compile_grant(new))
 
 
 def test_a_grant_past_the_bound_of_masks_is_reported_and_leaves_no_trace() -> None:
-    sets = DesiredSets(most_masks=1)
+    sets = DesiredSets(most_bound_masks=1)
     sets.add(granted(subscribed("PK-1"), "100.64.0.1"))
     beyond = granted(subscribed("PK-2"), "100.64.0.1", (1024, 2047))
     assert sets.add(beyond) == []
@@ -240,15 +249,15 @@ def test_a_grant_past_the_bound_of_masks_is_reported_and_leaves_no_trace() -> No
 
 
 def test_a_registration_past_a_bound_at_two_addresses_is_reported_once_and_comes_back_at_both() -> None:
-    sets = DesiredSets(most_masks=1)
-    held = registration("PK-1", "203.0.113.9")
+    sets = DesiredSets(most_bound_masks=1)
+    held = granted(subscribed("PK-1"), "100.64.3.0/24")
     sets.add(held)
     beyond = [granted(subscribed("PK-2"), f"100.64.0.{number}") for number in (1, 2)]
     for each in beyond:
         assert sets.add(each) == []
     assert (list(sets.unprogrammed()), sets.count_unprogrammed()) == (["PK-2"], 2)
     sets.remove(held)
-    assert sets.drop_unused() == [C4_32]
+    assert drop_unused(sets) == [Mask(4, 24, source_bits=0)]
     assert sets.take_unprogrammed() == beyond
     for each in beyond:
         assert sets.add(each) == compile_grant(each)
@@ -262,7 +271,8 @@ def test_a_grant_of_too_many_elements_is_reported() -> None:
     assert sets.add(granted(held, "100.64.0.1")) != []
     monster = granted(held, "100.64.0.1", (1, 65534))
     assert sets.add(monster) == []
-    assert sets.unprogrammed() == {"PK-9": f"needs {199 * 30} elements, at most {MOST_ELEMENTS} are made"}
+    reason = f"needs {199 * 314} elements, at most {MOST_GRANT_ELEMENTS} are made"
+    assert sets.unprogrammed() == {"PK-9": reason}
     assert sets.remove(monster) == []
     assert sets.remove(granted(held, "100.64.0.1")) != []
     assert (sets.count(), sets.count_unprogrammed()) == (0, 0)
@@ -286,7 +296,7 @@ def test_a_prepared_mask_is_in_use_and_stays_without_a_key() -> None:
     held = granted(subscribed("PK-1"), "100.64.0.1")
     sets.add(held)
     sets.remove(held)
-    assert sets.drop_unused() == []
+    assert drop_unused(sets) == []
     assert sets.masks() == [B4_32]
 
 
@@ -296,15 +306,16 @@ def test_a_mask_in_use_may_be_prepared_and_then_outlives_its_keys() -> None:
     sets.add(held)
     assert sets.prepare(B4_32)
     sets.remove(held)
-    assert sets.drop_unused() == []
+    assert drop_unused(sets) == []
 
 
 def test_no_mask_is_prepared_past_the_bound_of_masks() -> None:
-    sets = DesiredSets(most_masks=1)
-    sets.add(registration("PK-1", "203.0.113.9"))
+    sets = DesiredSets(most_bound_masks=1)
+    b4_24 = Mask(4, 24, source_bits=0)
+    sets.add(granted(subscribed("PK-1"), "100.64.3.0/24"))
     assert not sets.prepare(B4_32)
     assert sets.prepare(Mask(6, 64, source_bits=0))
-    assert sets.masks() == [C4_32, Mask(6, 64, source_bits=0)]
+    assert sets.masks() == [b4_24, Mask(6, 64, source_bits=0)]
 
 
 def test_what_is_prepared_has_a_bound_of_its_own() -> None:
@@ -332,9 +343,10 @@ class Oracle:
 
 
 def wanted() -> st.SearchStrategy[Registration | Grant]:
-    """Of either kind; blocks few enough to meet."""
-    ports = st.none() | st.sampled_from([(1024, 2047), (1024, 3071), (0, 65535)])
-    return registrations() | st.builds(Grant, registrations(), prefixes(), ports)
+    """Of either kind; blocks few enough to meet; within the bound of elements."""
+    ports = st.none() | st.sampled_from([(1024, 2047), (1024, 3071), (1024, 2023)])
+    grants = st.builds(Grant, registrations(), prefixes(), ports)
+    return registrations() | grants.filter(lambda each: count_elements(each) <= MOST_GRANT_ELEMENTS // 8)
 
 
 @unhurried
@@ -356,7 +368,7 @@ def test_any_order_of_additions_and_removals_wants_what_a_count_says(
         assert len(fresh) == len(set(fresh))
         assert keys_of(sets) == set(+oracle.wanted)
         assert sets.count() == len(+oracle.wanted)
-    sets.drop_unused()
+    drop_unused(sets)
     assert sets.masks() == []
 
 
@@ -365,16 +377,109 @@ def test_any_order_of_additions_and_removals_wants_what_a_count_says(
 def test_what_is_past_the_bound_of_masks_comes_and_goes_without_harm_to_the_rest(
     some: list[Registration | Grant], most: int
 ) -> None:
-    sets = DesiredSets(most_masks=most)
+    sets = DesiredSets(most, most_bound_masks=most, protected_masks=0)
     programmed = []
     for each in some:
         before = sets.count_unprogrammed()
         sets.add(each)
         if sets.count_unprogrammed() == before:
             programmed.append(each)
-        for family in (4, 6):
-            assert sum(mask.family == family for mask in sets.masks()) <= most
+        for kind in product((4, 6), (True, False)):
+            assert sum((mask.family, mask.is_bound) == kind for mask in sets.masks()) <= most
     assert keys_of(sets) == {element for each in programmed for element in elements_of(each)}
     for each in some:
         sets.remove(each)
     assert (sets.count(), sets.count_unprogrammed()) == (0, 0)
+
+
+# -- no bound takes away what is in force ------------------------------------------------------------------
+
+
+def test_bindings_and_registrations_by_address_have_masks_of_their_own() -> None:
+    sets = DesiredSets(1, most_bound_masks=1)
+    assert sets.add(granted(subscribed("PK-1"), "100.64.0.1")) != []
+    assert sets.add(registration("PK-2", "203.0.113.9")) != []
+    assert sets.unprogrammed() == {}
+
+
+@pytest.mark.parametrize("protected_first", [True, False])
+def test_some_masks_are_left_for_protected_categories_whatever_comes_first(protected_first: bool) -> None:
+    sets = DesiredSets(2, protected_masks=1, protected={"bank"})
+    others = [
+        Registration(f"PK-{length}", "bpo", "active", (parse_prefix(f"10.0.0.0/{length}"),))
+        for length in range(20, 24)
+    ]
+    bank = registration("bank")
+    for each in [bank, *others] if protected_first else [*others, bank]:
+        sets.add(each)
+    assert "bank" not in sets.unprogrammed()
+    assert len(sets.masks()) == (2 if protected_first else 3)
+
+
+def test_those_of_protected_categories_come_back_first() -> None:
+    sets = DesiredSets(0, protected_masks=0, protected={"bank"})
+    some = [Registration(f"PK-{kind}", kind, "active", (parse_prefix("10.0.0.0/20"),)) for kind in ("bpo", "bank")]
+    for each in some:
+        sets.add(each)
+    assert sets.take_unprogrammed() == some[::-1]
+
+
+def test_masks_that_the_kernel_has_are_kept_before_anything_new_gets_one() -> None:
+    """After a restart the order of arrival is another."""
+    old, new = registration("old"), registration("new", "10.0.0.0/20")
+    sets = DesiredSets(1, protected_masks=0)
+    sets.reserve([C4_28])
+    sets.add(new)
+    sets.add(old)
+    assert set(sets.unprogrammed()) == {"new"}
+    assert keys_of(sets) == {(C4_28, KEY)}
+
+
+def test_sets_of_an_earlier_versions_bindings_take_nobodys_place() -> None:
+    sets = DesiredSets(most_bound_masks=1)
+    sets.reserve([Mask(4, 32, source_bits=6), Mask(6, 60, source_bits=0), Mask(4, 29, source_bits=0)])
+    assert sets.add(granted(subscribed("PK-1"), "100.64.0.1")) != []
+    assert [str(mask) for mask in drop_unused(sets)] == ["b4_32_s6", "b6_60", "b4_29"]
+    assert sets.add(granted(subscribed("PK-2"), "100.64.0.0/24")) == []
+    assert set(sets.unprogrammed()) == {"PK-2"}
+
+
+def test_a_former_form_goes_once_the_new_one_has_room() -> None:
+    sets = DesiredSets(1, protected_masks=0)
+    one, old, new = registration("one"), registration("PK-1", "203.0.113.16/28"), registration("PK-1", "10.0.0.1")
+    for each in (one, old, new):
+        sets.add(each)
+    assert sets.remove(old) == []
+    assert sets.in_former_form() == ["PK-1"]
+    assert sets.keys(C4_28) == {KEY, old.clients[0].packed}
+    sets.reserve([C4_32])
+    (waiting,) = sets.take_unprogrammed()
+    assert sets.add(waiting) == [(C4_32, new.clients[0].packed)]  # type: ignore[arg-type]
+    assert sets.take_superseded() == [(C4_28, old.clients[0].packed)]
+    assert (sets.take_superseded(), sets.in_former_form(), sets.unprogrammed()) == ([], [], {})
+
+
+def test_a_former_form_goes_with_its_registration_and_not_before_the_last_form_past_a_bound() -> None:
+    sets = DesiredSets()
+    small, one, other = registration("PK-9"), too_many_elements("PK-9"), too_many_elements("PK-9")
+    for each in (small, one):
+        sets.add(each)
+    sets.remove(small)
+    sets.add(other)
+    assert sets.remove(one) == []
+    assert sets.in_former_form() == ["PK-9"]
+    assert sets.remove(other) == [(C4_28, KEY)]
+    assert (sets.count(), sets.in_former_form()) == (0, [])
+
+
+def test_what_a_start_finds_of_the_addresses_of_one_past_a_bound_is_kept() -> None:
+    sets = DesiredSets(0, protected_masks=0)
+    sets.reserve([C4_32, C4_28])
+    here, elsewhere = parse_prefix("203.0.113.9").packed, parse_prefix("198.51.100.9").packed
+    assert sets.keep_found([(C4_32, here)]) == []
+    new = registration("PK-1", "203.0.113.8/29")
+    sets.add(new)
+    assert sets.keep_found([(C4_32, here), (C4_32, elsewhere)]) == [(C4_32, here)]
+    assert sets.keep_found([(C4_28, KEY)]) == [(C4_28, KEY)]
+    assert sets.in_former_form() == ["PK-1"]
+    assert set(sets.remove(new)) == {(C4_32, here), (C4_28, KEY)}

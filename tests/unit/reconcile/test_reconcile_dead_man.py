@@ -201,6 +201,8 @@ def test_a_mask_that_goes_in_the_middle_of_a_round_harms_nothing() -> None:
     assert watched.next_piece(0.0) is not None
     for each in grants:
         picture.remove(each)
+    state = picture.masks[BOUND].current
+    picture.removed(state, list(state.surplus))
     picture.retire_unused()
     assert pieces_at(watched, 0.0) == []
     assert BOUND not in picture.desired

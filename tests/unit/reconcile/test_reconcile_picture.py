@@ -565,16 +565,78 @@ def test_a_set_of_a_mask_that_nobody_needs_is_looked_into_while_it_is_spared() -
     assert picture.hooks()[nets] == "c4_24"
     assert not picture.retired
     picture.release(10)
+    assert picture.hooks()[nets] == "c4_24", "until it is empty"
+    picture.removed(picture.masks[nets].current, [STRANGER])
+    picture.added(current(picture), [ONE])
+    assert picture.retiring
+    picture.retire_unused()
     assert picture.retired == {"c4_24"}
     assert nets not in picture.hooks()
 
 
-def test_sparing_does_not_go_past_the_bound_of_masks() -> None:
+def test_no_bound_of_masks_keeps_what_is_in_force_from_being_spared() -> None:
     picture = Picture(DesiredSets(most_masks=1))
     picture.sparing = True
     picture.add(*hosts(1))
     picture.start_reading(TableReading(True, (observed(), observed("c4_24")), "seen", TAG))
-    assert picture.retired == {"c4_24"}
+    assert picture.retired == set()
+    assert Mask(4, 24) in picture.masks
+
+
+# -- past a bound ------------------------------------------------------------------------------------------
+
+
+def test_what_is_spared_of_a_registration_past_a_bound_is_not_released() -> None:
+    picture = Picture(DesiredSets(most_masks=1, protected_masks=0))
+    picture.sparing = True
+    picture.desired.reserve([HOSTS])
+    new = registered("bank", "10.0.0.0/31", services=["esp"])
+    picture.add(new)
+    picture.start_reading(TableReading(True, (observed(count=2),), "seen", TAG))
+    picture.observe_elements(current(picture), {ONE, STRANGER})
+    assert picture.release(10) == 2
+    assert current(picture).surplus == {STRANGER}
+    assert picture.desired.in_former_form() == ["bank"]
+    picture.remove(new)
+    assert current(picture).surplus == {ONE, STRANGER}
+
+
+@pytest.mark.parametrize("at_start", [True, False])
+def test_a_form_past_a_bound_leaves_the_former_one_in_force_in_this_life_and_the_next(at_start: bool) -> None:
+    old, new = registered("bank", "10.0.0.1"), registered("bank", "10.0.0.0/31", services=["esp"])
+    picture = Picture(DesiredSets(most_masks=1, protected_masks=0))
+    if at_start:
+        picture.desired.reserve([HOSTS])
+    else:
+        picture.add(old)
+    picture.add(new)
+    if not at_start:
+        picture.remove(old)
+    picture.start_reading(TableReading(True, (observed(count=2),), "seen", TAG))
+    picture.observe_elements(current(picture), {ONE, STRANGER})
+    assert (current(picture).missing, current(picture).surplus) == (set(), {STRANGER})
+    assert picture.desired.in_former_form() == ["bank"]
+    picture.remove(new)
+    assert current(picture).surplus == {ONE, STRANGER}
+
+
+def test_a_former_form_goes_when_masks_given_up_make_room_for_the_present_one() -> None:
+    nets = Mask(4, 24)
+    picture = pictured(hosts(1), observed(count=1))
+    picture.desired = DesiredSets(most_masks=2, protected_masks=0)
+    other, old, new = registered("n", "10.1.0.0/24"), registered("b", "10.0.0.1"), registered("b", "10.0.0.0/31")
+    for each in (other, old, new):
+        picture.add(each)
+    picture.remove(old)
+    picture.start_reading(TableReading(True))
+    picture.remove(other)
+    for state in picture.set_states():
+        picture.added(state, list(state.missing))
+        picture.removed(state, list(state.surplus))
+    assert picture.retire_unused()
+    assert nets not in picture.desired
+    assert picture.masks[HOSTS].current.surplus == {ONE}
+    assert picture.desired.in_former_form() == []
 
 
 def test_what_is_spared_goes_into_a_successor_too() -> None:
