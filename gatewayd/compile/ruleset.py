@@ -29,7 +29,7 @@ and the far end's go to a port that is nobody's service. So
 
 No packet is refused on the word of a mark: it may have come with the connection from another gateway, be another
 program's, or be older than the registration. In `reject` and `limit` a flow known as judged is looked up again
-where a packet of it would be refused.
+where a packet of it would be refused, and so is whether the policy is about it at all.
 """
 
 from __future__ import annotations
@@ -195,17 +195,39 @@ def _bridged() -> list[str]:
 
 
 def _interface_test(policy: Policy) -> list[str]:
-    """Traffic that does not cross between inside and outside leaves; a side without names is any interface."""
+    """Traffic that does not cross between inside and outside leaves."""
+    crossing = _crossing(policy)
+    return [f"{test} goto scope" for test in crossing] if crossing else ["goto scope"]
+
+
+def _crossing(policy: Policy) -> list[str]:
+    """Tests, one of which is true of a packet between inside and outside; a side without names is any interface.
+    None where neither side has names."""
     inside, outside = _interfaces(policy.inside), _interfaces(policy.outside)
     if inside and outside:
         pairs = [*product(inside, outside), *product(outside, inside)]
-        crossing = list(dict.fromkeys(f"iifname {incoming} oifname {outgoing}" for incoming, outgoing in pairs))
-    elif inside or outside:
-        named = inside or outside
-        crossing = [f"{word} {names}" for word in ("iifname", "oifname") for names in named]
-    else:
-        return ["goto scope"]
-    return [f"{test} goto scope" for test in crossing]
+        return list(dict.fromkeys(f"iifname {incoming} oifname {outgoing}" for incoming, outgoing in pairs))
+    return [f"{word} {names}" for word in ("iifname", "oifname") for names in inside or outside]
+
+
+def _in_policy(policy: Policy) -> list[str]:
+    """Return if a packet is between inside and outside and has a service in scope at either end, else accept. A
+    mark alone never brings anything else before the policy."""
+    whole, ports = _scope_by_protocol(policy.scope)
+    ways = {protocol: "return" for protocol in whole} | {
+        protocol: f"goto in_scope_{protocol}" for protocol in ports
+    }
+    lines = []
+    if ways:
+        targets = ", ".join(f"{protocol} : {way}" for protocol, way in sorted(ways.items()))
+        lines.append(f"meta l4proto vmap {{ {targets} }}")
+    chains = []
+    for protocol, listed in sorted(ports.items()):
+        either = [f"th {port} {listed} return" for port in ("dport", "sport")]
+        chains += _chain(f"in_scope_{protocol}", [*either, "accept"])
+    chains += _chain("in_scope", [*lines, "accept"])
+    crossing = [f"{test} goto in_scope" for test in _crossing(policy)]
+    return chains + _chain("in_policy", [*crossing, "accept"] if crossing else ["goto in_scope"])
 
 
 def _interfaces(names: tuple[str, ...]) -> list[str]:
@@ -237,6 +259,21 @@ def _may_meet(inside: Iterable[str], outside: Iterable[str]) -> bool:
 
 def _scope(scope: tuple[Service, ...]) -> list[str]:
     """One look-up of the protocol; ports are looked at for protocols that have some in scope."""
+    whole, ports = _scope_by_protocol(scope)
+    ways = {protocol: "judge" for protocol in whole} | {protocol: f"scope_{protocol}" for protocol in ports}
+    if not ways:
+        return _chain("scope", [])
+    targets = ", ".join(f"{protocol} : goto {target}" for protocol, target in sorted(ways.items()))
+    chains = _chain("scope", [f"meta l4proto vmap {{ {targets} }}"])
+    for protocol, listed in sorted(ports.items()):
+        # `new` is every packet of a flow until it was answered.
+        answer = f"ct state new,untracked th sport {listed} goto answer"
+        chains += _chain(f"scope_{protocol}", [f"th dport {listed} goto judge", answer])
+    return chains
+
+
+def _scope_by_protocol(scope: tuple[Service, ...]) -> tuple[set[int], dict[int, str]]:
+    """Protocols that are in scope whole; of others their ports, as an nft set."""
     whole = {service.protocol for service in scope if (service.low, service.high) == (0, 65535)}
     ports: dict[int, list[str]] = {}
     for service in sorted(scope):
@@ -245,17 +282,7 @@ def _scope(scope: tuple[Service, ...]) -> list[str]:
             ports.setdefault(service.protocol, []).append(
                 f"{service.low}" if single else f"{service.low}-{service.high}"
             )
-    ways = {protocol: "judge" for protocol in whole} | {protocol: f"scope_{protocol}" for protocol in ports}
-    if not ways:
-        return _chain("scope", [])
-    targets = ", ".join(f"{protocol} : goto {target}" for protocol, target in sorted(ways.items()))
-    chains = _chain("scope", [f"meta l4proto vmap {{ {targets} }}"])
-    for protocol, values in sorted(ports.items()):
-        listed = f"{{ {', '.join(values)} }}"
-        # `new` is every packet of a flow until it was answered.
-        answer = f"ct state new,untracked th sport {listed} goto answer"
-        chains += _chain(f"scope_{protocol}", [f"th dport {listed} goto judge", answer])
-    return chains
+    return whole, {protocol: f"{{ {', '.join(values)} }}" for protocol, values in ports.items()}
 
 
 def _judge(policy: Policy, epoch: int) -> list[str]:
@@ -454,7 +481,8 @@ def _unregistered(policy: Policy) -> list[str]:
             "reject with icmpx admin-prohibited",
         ]
         chains += _chain("refuse", refuse)
-        chains += _chain("judged", [count, *enforced, "jump look_up", "goto refuse"])
+        chains += _in_policy(policy)
+        chains += _chain("judged", [count, *enforced, "jump look_up", "jump in_policy", "goto refuse"])
         enforced.append("goto refuse")
     else:
         enforced.append("accept")
@@ -481,7 +509,8 @@ def _limit(policy: Policy) -> list[str]:
         chains = _chain(
             "throttle", [*limit("ct original {} saddr"), *limit("{} saddr", "ct state untracked "), "accept"]
         )
-    return _chain("over_limit", ["jump look_up", "counter name limited_packets drop"]) + chains
+    drop = "counter name limited_packets drop"
+    return _in_policy(policy) + _chain("over_limit", ["jump look_up", "jump in_policy", drop]) + chains
 
 
 def _canary(policy: Policy) -> list[str]:

@@ -251,6 +251,19 @@ def test_a_mark_of_somebody_else_refuses_no_packet_of_a_registered_flow(talk, wo
         assert said == ["passed"] * 10
 
 
+@pytest.mark.parametrize("mode", ["reject", "limit"])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_mark_of_somebody_else_brings_nothing_out_of_scope_before_the_policy(talk, mode, named):
+    talk.put(World([], policy(mode, named=named, limit_bytes_s=100)))
+    with talk.beside("prerouting priority mangle", "ct mark set 0x01000000"):
+        for service in ("udp/9999", "ipv6"):
+            flow = client_flow(service, next(_ports), STRANGER)
+            assert [turn(flow) for _ in range(5) for turn in (talk.client, talk.far_end)] == ["passed"] * 10
+        # What the policy is about is refused all the same.
+        flow = client_flow("udp/51820", next(_ports), STRANGER)
+        assert "passed" not in [talk.say("customers", flow, 200) for _ in range(3)][1:]
+
+
 def test_a_limit_and_a_canary_are_of_the_client_whoever_speaks_first(talk):
     """Many far ends: all is the traffic of one client, in one limiter."""
     talk.put(World([], policy("limit", limit_bytes_s=1000)))
