@@ -60,24 +60,27 @@ class Lookup(Protocol):
 @dataclass(frozen=True, slots=True)
 class GuardDecision:
     """`removed` and `limit` are those of the limit that was passed, or of the whole. `category`: whose limit it
-    was. `reason` is empty when nothing is held, and stable: a metric label."""
+    was. `reason` is empty when nothing is held, and stable: a metric label. `base`: what the limit is a part of,
+    the fewest in force in a day."""
 
     is_held: bool
     reason: Reason
     removed: int
     limit: int
     category: str = ""
+    base: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         noun = "registration" if self.removed == 1 else "registrations"
         what = f"{self.removed} {noun}{self.category and f' of category {self.category}'} removed"
+        limit = f"{self.limit} of {self.base}" if self.base else f"{self.limit}"
         match self.reason:
             case "":
-                return f"{what}, within the limit of {self.limit}"
+                return f"{what}, within the limit of {limit}"
             case "trickle":
-                return f"{what} in 24 h, more than {self.limit}"
+                return f"{what} in 24 h, more than {limit}"
             case _:
-                return f"{what} at once, more than {self.limit}"
+                return f"{what} at once, more than {limit}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +129,10 @@ def judge_removals(
     protected = {each.category for each in settings.protected}
     for each in settings.protected:
         category = each.category
-        limit = each.max_removed.allowed_of(base.get(category, 0))
-        count = removed.get(category, 0)
+        size, count = base.get(category, 0), removed.get(category, 0)
+        limit = each.max_removed.allowed_of(size)
         of_day = count and recent.get(category, 0)
-        decision = _judge(count, of_day, limit, limit * WINDOW_FACTOR, "protected", category)
+        decision = _judge(count, of_day, limit, limit * WINDOW_FACTOR, "protected", category, size)
         if decision.is_held:
             return decision
     count = sum(removed.values())
@@ -162,7 +165,7 @@ def _judge_share(
         min(floor * WINDOW_FACTOR, of_day // 2),
         least,
     )
-    return _judge(count, recent, at_once, by_day, reason, category)
+    return _judge(count, recent, at_once, by_day, reason, category, base)
 
 
 def _most_of(share: RemovalLimit, total: int) -> int:
@@ -170,12 +173,14 @@ def _most_of(share: RemovalLimit, total: int) -> int:
     return max(total // 2, share.allowed_of(total))
 
 
-def _judge(count: int, recent: int, limit: int, limit_of_day: int, reason: Reason, category: str) -> GuardDecision:
+def _judge(
+    count: int, recent: int, limit: int, limit_of_day: int, reason: Reason, category: str, base: int
+) -> GuardDecision:
     if count > limit:
-        return GuardDecision(True, reason, count, limit, category)
+        return GuardDecision(True, reason, count, limit, category, base)
     if count + recent > limit_of_day:
-        return GuardDecision(True, "trickle", count + recent, limit_of_day, category)
-    return GuardDecision(False, "", count, limit, category)
+        return GuardDecision(True, "trickle", count + recent, limit_of_day, category, base + recent)
+    return GuardDecision(False, "", count, limit, category, base)
 
 
 def held_id(id: str, place: int) -> str:

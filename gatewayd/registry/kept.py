@@ -3,7 +3,7 @@
     index.json       one line of JSON, one with its sha256: which files count, and where in the feed they are
     snapshot-N.gz    gzip NDJSON of registrations, as served or as written by us
     deltas-N         what came since, appended: frames, each with its own hash and the position after it
-    held-N           what the guard holds (`held`)
+    held-N           what the guard of an earlier version of gatewayd held (now: `guard_file`)
 
 Whoever replaces index.json replaces everything at once; whoever appends a whole frame moves on by one delta.
 A frame cut short by a crash is no frame, and what stands before it counts.

@@ -50,8 +50,8 @@ LEAST_COMPACTED_BYTES: Final = 1 << 20
 class Restored:
     """`position` None: there is nothing that could be used. `damage`: what was found not to be whole.
 
-    `held` is for `held.decode_guard`, and may be there without registrations. `saved_at_s`: the last that is
-    known of when the source confirmed it.
+    `held`: what an earlier version of gatewayd held, for `held.decode_versions`; may be there without
+    registrations. `saved_at_s`: the last that is known of when the source confirmed it.
     """
 
     registrations: dict[str, Registration]

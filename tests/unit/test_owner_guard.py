@@ -364,7 +364,7 @@ def test_a_larger_source_that_came_today_counts_once_an_operator_has_looked(time
             await it.read("national", *there)
             await it.read("national", *there[:399])
             (held,) = it.owner.holds()
-            assert held.reason == "1 registration removed at once, more than 0"
+            assert held.reason == "1 registration removed at once, more than 0 of 1"
             await it.owner.accept(held.serial)
             await it.read("national", *there[:330])
             assert it.owner.holds() == ()
@@ -381,7 +381,7 @@ def test_a_category_has_a_share_of_its_own(time):
             await it.settled()
             assert all_pass(it, ngos)
             (held,) = it.owner.holds()
-            assert held.reason == "16 registrations of category ngo removed at once, more than 15"
+            assert held.reason == "16 registrations of category ngo removed at once, more than 15 of 30"
             await it.read("national", *ngos[:29], *others)
             assert it.owner.holds() == ()
 

@@ -266,6 +266,7 @@ def test_what_the_kernel_was_found_with_goes_within_the_same_limits() -> None:
 def test_a_decision_says_itself_in_words() -> None:
     assert str(GuardDecision(False, "", 1, 5)) == "1 registration removed, within the limit of 5"
     assert str(GuardDecision(True, "too_many", 9, 5)) == "9 registrations removed at once, more than 5"
+    assert str(GuardDecision(True, "too_many", 9, 5, base=100)).endswith(" at once, more than 5 of 100")
     words = "1 registration of category bank removed in 24 h, more than 0"
     assert str(GuardDecision(True, "trickle", 1, 0, "bank")) == words
 
