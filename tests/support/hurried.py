@@ -59,6 +59,7 @@ class HurriedClock:
         time.time_ns = lambda: int(self() * 1e9)
         time.monotonic = self.monotonic
         time.monotonic_ns = lambda: int(self.monotonic() * 1e9)
+        time.clock_gettime = lambda _: self.monotonic()  # only CLOCK_BOOTTIME is asked for
 
 
 class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type,misc]
