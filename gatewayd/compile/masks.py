@@ -20,11 +20,11 @@ MOST_ELEMENTS = 4096
 MOST_GRANT_ELEMENTS = 16384
 """The same of a binding, whose elements are more so that its masks may be few."""
 
-PORT_GRAINS = (8, 12, 16)
-"""Leading bits of the source port in the keys of a binding: 256, 16 and 1 ports, whatever a NAT gives out.
+PORT_GRAINS = (4, 8, 12, 16)
+"""Leading bits of the source port in the keys of a binding: 4,096, 256, 16 and 1 ports, whatever a NAT gives out.
 
 A block of 1,000 ports from 1,024 on takes 26 elements, 40 at most; 2,000 take 22, 35 at most; 256, 512 and 4,096
-that are aligned take 1, 2 and 16. With 10 or 6 and 11 bits in place of 8 and 12 the thousands take twice as many.
+that are aligned take 1, 2 and 1. With 10 bits, or 6 and 11, in place of 8 and 12 the thousands take twice as many.
 """
 
 GRAINS = {4: (16, 24, 32), 6: (48, 56, 64, 128)}

@@ -6,7 +6,7 @@ import copy
 import errno
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from gatewayd.compile.ruleset import COUNTERS, parse_tag
 from gatewayd.errors import OperationRefused, RulesetRefused
@@ -67,6 +67,15 @@ class FakeTable:
     rules: str = ""
     used: frozenset[str] = frozenset()
 
+    def copy(self, operations: Sequence[Operation]) -> FakeTable:
+        """For these operations: sets that they leave alone are the same objects."""
+        names = {each.set_name for each in operations if isinstance(each, ElementOperation)}
+        sets = {
+            name: replace(found, keys=set(found.keys), until=dict(found.until)) if name in names else found
+            for name, found in self.sets.items()
+        }
+        return FakeTable(sets, self.rules, self.used)
+
 
 class FakeTables:
     """Dataplane without a kernel. `before_write` is called ahead of every write and may raise to cut it short.
@@ -116,7 +125,7 @@ class FakeTables:
     async def commit(self, transaction: Transaction) -> None:
         self.before_write(transaction)
         self._expire()
-        table = copy.deepcopy(self.table)
+        table = None if self.table is None else self.table.copy(transaction.operations)
         for operation in transaction.operations:
             table = _apply(table, operation, self._stopwatch())
         if table != self.table or any(_begins_anew(operation) for operation in transaction.operations):
@@ -125,7 +134,7 @@ class FakeTables:
 
     async def replace_rules(self, ruleset: Ruleset) -> None:
         self.before_write(ruleset)
-        table = copy.deepcopy(self.table) or FakeTable()
+        table = FakeTable() if self.table is None else self.table.copy(())
         for name in _DECLARED_SET.findall(ruleset.text):
             table.sets.setdefault(name, FakeSet(None, 16 if name.endswith("6") else 4, 65536))
         used = frozenset(_REFERENCE.findall(ruleset.text))

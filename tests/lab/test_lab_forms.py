@@ -77,7 +77,9 @@ def test_a_record_that_changes_its_form_under_traffic_loses_no_first_packet(daem
     assert report.sent > CHANGES * 100
 
 
-def test_a_record_past_the_bound_of_masks_takes_nobodys_place_and_is_named(daemon: LabDaemon) -> None:
+def test_a_record_past_the_bound_of_masks_takes_nobodys_place_and_plan_and_status_name_it(
+    daemon: LabDaemon,
+) -> None:
     crowd = [
         registration(f"CROWD-{length}-{far}", "bpo", [f"39.0.0.0/{length}"], peers=[f"192.0.0.0/{far}"])
         for length in range(10, 29)

@@ -271,7 +271,7 @@ def test_a_grant_of_too_many_elements_is_reported() -> None:
     assert sets.add(granted(held, "100.64.0.1")) != []
     monster = granted(held, "100.64.0.1", (1, 65534))
     assert sets.add(monster) == []
-    reason = f"needs {199 * 314} elements, at most {MOST_GRANT_ELEMENTS} are made"
+    reason = f"needs {199 * 104} elements, at most {MOST_GRANT_ELEMENTS} are made"
     assert sets.unprogrammed() == {"PK-9": reason}
     assert sets.remove(monster) == []
     assert sets.remove(granted(held, "100.64.0.1")) != []

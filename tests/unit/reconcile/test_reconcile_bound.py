@@ -36,9 +36,7 @@ CLIENTS = hosts(5)
 GRANTS: list[Grant] = [
     *bound_hosts(40),
     *(
-        granted(
-            subscribed(f"cgn-{number}", services=["ipsec"]), "100.127.0.1", (number << 10, (number << 10) + 1023)
-        )
+        granted(subscribed(f"cgn-{number}", services=["ipsec"]), "100.127.0.1", (number << 8, (number << 8) + 255))
         for number in range(1, 20)
     ),
     granted(subscribed("mobile"), "2001:db8:64::/64"),
