@@ -12,10 +12,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from msgspec import structs
-
 from gatewayd.effective import Effective
-from gatewayd.log import RateLimited, get_logger
+from gatewayd.log import get_logger
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.binding import Binding
 from gatewayd.model.prefix import Prefix
@@ -52,7 +50,6 @@ class Bindings:
         self.is_restored = False
         self.on_named: Callable[[Iterable[Prefix]], None] = lambda _: None
         """Told of the addresses in each word of accounting, whosever they are."""
-        self._said_conflict = RateLimited(log, 60.0, stopwatch)
         self._effective = effective
         self._terms_of = terms_of
         self._stopwatch = stopwatch
@@ -69,7 +66,7 @@ class Bindings:
 
     @property
     def conflicting(self) -> int:
-        """Addresses of registered subscribers that were left out, as a registration of somebody else has them."""
+        """Times that an address was bound which lies in another registrant's own prefix."""
         return self._effective.conflicting
 
     def use(self, terms_of: Callable[[str], Terms]) -> None:
@@ -94,7 +91,7 @@ class Bindings:
         count = 0
         for event in events:
             self.on_named(event.addresses)
-            self.sessions.receive(self._without_conflicts(event), self.now())
+            self.sessions.receive(event, self.now())
             count += 1
             if count % SLICE == 0:
                 self._tell()
@@ -109,22 +106,10 @@ class Bindings:
             return
         if event.addresses:
             self.on_named(event.addresses)
-        self.sessions.receive(self._without_conflicts(event), self.now())
+        self.sessions.receive(event, self.now())
         if event.kind in ("on", "off"):
             self._timer_moved.set()
         self._tell(answer)
-
-    def _without_conflicts(self, event: AccountingEvent) -> AccountingEvent:
-        """Without addresses that the registry gives to somebody else for good: a bank's address is no subscriber's,
-        whatever a NAS says."""
-        if event.subscriber is None or event.subscriber not in self._effective.allowlist.subscribers:
-            return event
-        conflicting = [each for each in event.addresses if self._effective.is_taken(each, event.subscriber)]
-        if not conflicting:
-            return event
-        self._effective.conflicting += len(conflicting)
-        self._said_conflict.warning("bindings.conflicting", nas=event.nas, addresses=len(conflicting))
-        return structs.replace(event, addresses=tuple(each for each in event.addresses if each not in conflicting))
 
     async def run(self) -> None:
         """Sessions end on time. Until cancelled."""

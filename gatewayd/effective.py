@@ -1,16 +1,20 @@
 """What is effective now, told to the kernel's side: registrations in their windows, and grants at bound addresses.
 
+Registrations and bindings that overlap do not disturb each other: what any of them lets pass, passes. So one record
+costs what one record costs, however many bindings lie within its addresses.
+
 Every change is one turn without await, and additions come before removals, so an element that both an old and a new
 form want never leaves the kernel.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 
 from gatewayd.allowlist import Allowlist, Schedule
 from gatewayd.compile import compile_grant
-from gatewayd.log import get_logger
+from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.binding import Binding, BindingChange
 from gatewayd.model.grant import Grant
 from gatewayd.model.prefix import Prefix
@@ -20,11 +24,9 @@ from gatewayd.sweep import Sweeper
 
 log = get_logger(__name__)
 
+CONFLICT_EVERY_S = 60.0
 _USUAL_ADDRESSES = (Prefix(bytes(4), 32), Prefix(bytes(16), 64))
 """What a phone gets: an IPv4 address, an IPv6 /64 (3GPP TS 23.401 §5.3.1.2)."""
-
-
-_Place = tuple[bytes, Prefix, tuple[int, int] | None]
 
 
 class Effective:
@@ -41,9 +43,9 @@ class Effective:
         self._sweeper = sweeper
         self._prepares = prepares
         self._dormant: set[str] = set()
-        self._refused: dict[_Place, Binding] = {}
+        self._said_conflict = RateLimited(log, CONFLICT_EVERY_S, time.monotonic)
         self.conflicting = 0
-        """Times that an address was not bound, as a registration of somebody else has it."""
+        """Times that an address was bound which lies in another registrant's own prefix."""
 
     def count(self) -> int:
         """Registrations that are effective."""
@@ -94,26 +96,19 @@ class Effective:
             self._unprogram(registration)
             log.info("window.closed", id=registration_id)
 
-    def is_taken(self, prefix: Prefix, subscriber: bytes) -> bool:
-        """Whether an effective registration of somebody else has an address of the prefix among its clients."""
-        for registration in self.allowlist.across(prefix):
-            if registration.subscriber != subscriber and registration.id not in self._dormant:
-                return True
-        return False
-
     def take(self, changes: Iterable[BindingChange]) -> None:
         """Bindings came and went; those that came are first."""
         for change in changes:
             if change.kind == "added":
                 self._bind(change.binding)
-            elif self._refused.pop(_place(change.binding), None) is None:
+            else:
                 self._unbind(change.binding)
 
     def _bind(self, binding: Binding) -> None:
-        if self.is_taken(binding.prefix, binding.subscriber):
+        others = self.allowlist.owners_around(binding)
+        if others:
             self.conflicting += 1
-            self._refused[_place(binding)] = binding
-            return
+            self._said_conflict.warning("bindings.conflicting", nas=binding.nas, id=others[0].id)
         for grant in self.allowlist.bind(binding):
             if grant.registration.id not in self._dormant:
                 self._reconciler.add(grant)
@@ -133,11 +128,6 @@ class Effective:
             for prefix in _USUAL_ADDRESSES:
                 self._reconciler.prepare(mask for mask, _ in compile_grant(Grant(registration, prefix)))
         self._sweeper.note_added()
-        for client in registration.clients:
-            for binding in self.allowlist.bindings_across(client):
-                if binding.subscriber != registration.subscriber:
-                    self._unbind(binding)
-                    self._bind(binding)
 
     def _unprogram(self, registration: Registration) -> None:
         """Called once it is effective no more, or replaced."""
@@ -145,16 +135,7 @@ class Effective:
         for grant in self.allowlist.grants_of(registration):
             self._reconciler.remove(grant)
         self._sweeper.note_removed()
-        if self._refused and registration.clients:
-            for place, binding in list(self._refused.items()):
-                if not self.is_taken(binding.prefix, binding.subscriber):
-                    del self._refused[place]
-                    self._bind(binding)
 
     def _tell_subscribers(self, old: Registration | None, new: Registration | None) -> None:
         for subscriber in self.allowlist.subscribers_changed(old, new):
             self.on_subscriber(subscriber)
-
-
-def _place(binding: Binding) -> _Place:
-    return binding.subscriber, binding.prefix, binding.ports

@@ -99,6 +99,7 @@ class SubscriberAnswers:
             now,
             registrations=tuple(each.id for each in registrations),
             in_kernel=in_kernel,
+            also_of=tuple(each.id for each in self._allowlist.owners_around(binding)),
         )
 
     # -- explain -------------------------------------------------------------------------------------------
@@ -136,7 +137,7 @@ class SubscriberAnswers:
     async def put(self, entries: Sequence[object]) -> Mapping[str, object]:
         """Live sessions, all taken or none; when it returns they are on disk.
 
-        In the outcome, `conflicting`: addresses that were left out, as a registration of somebody else has them.
+        In the outcome, `conflicting`: times that an address was bound which another registrant's own prefix has.
 
         Raises SessionEntryInvalid for the first that cannot be used, and SessionsNotKept.
         """

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from gatewayd.allowlist.bound import Bound, Ports
 from gatewayd.allowlist.match import matching_bound, matching_clients
 from gatewayd.allowlist.radix import Radix
 from gatewayd.model import Binding, Flow, Grant, Prefix, Registration, Status
+
+OWN_LENGTH: Final[dict[int, int]] = {4: 24, 6: 48}
+"""By family: a client prefix that is shorter is a pool or a provider's block, where anybody's addresses are."""
 
 _Word = TypeVar("_Word", bound=str)
 
@@ -127,10 +130,6 @@ class Allowlist:
         """Those whose prefix covers the address, with or without ports, longest prefix first."""
         return self._bound.bindings_at(address)
 
-    def bindings_across(self, prefix: Prefix) -> tuple[Binding, ...]:
-        """Those that have an address in common with the prefix."""
-        return self._bound.bindings_across(prefix) if self._has_bindings else ()
-
     def bindings_of(self, subscriber: bytes) -> tuple[Binding, ...]:
         """Of this subscriber, in order of arrival."""
         return self._bound.bindings_of(subscriber)
@@ -146,12 +145,12 @@ class Allowlist:
         """Those with the address in their clients, effective or not, once each, longest prefix first."""
         return tuple({registration.id: registration for registration in self._radix.covering(address)}.values())
 
-    def across(self, prefix: Prefix) -> tuple[Registration, ...]:
-        """Those of whose clients one has an address in common with the prefix, effective or not, once each."""
-        found = [*self._radix.covering(prefix.packed)]
-        if prefix.length < 8 * len(prefix.packed):
-            found += self._radix.under(prefix)
-        return tuple({each.id: each for each in found}.values())
+    def owners_around(self, binding: Binding) -> tuple[Registration, ...]:
+        """Registrations of others, effective or not, of which a client prefix of a size that one registrant has
+        for itself covers the bound address: the NAS and the registry disagree on whose it is. Once each."""
+        shortest = OWN_LENGTH[binding.prefix.family]
+        found = self._radix.covering_longer(binding.prefix.packed, shortest)
+        return tuple({each.id: each for each in found if each.subscriber != binding.subscriber}.values())
 
     def at(self, prefix: Prefix) -> tuple[Registration, ...]:
         """Those with this very prefix among their clients."""

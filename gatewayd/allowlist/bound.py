@@ -82,11 +82,6 @@ class Bound:
         places = self._radix.covering(address)
         return tuple([place.binding for place in places]) if places else ()
 
-    def bindings_across(self, prefix: Prefix) -> tuple[Binding, ...]:
-        """Those that have an address in common with the prefix, once each."""
-        places = {id(place): place for place in (*self._radix.covering(prefix.packed), *self._radix.under(prefix))}
-        return tuple([place.binding for place in places.values()])
-
     def bindings_of(self, subscriber: bytes) -> tuple[Binding, ...]:
         return tuple([place.binding for place in self._places.of(subscriber)])
 

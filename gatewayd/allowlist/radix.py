@@ -3,7 +3,7 @@
 pytricia 1.3 (patricia.c, the MRT radix tree), where it is not what one expects:
 
 - any look-up but `has_key` is a longest match, also `get`, `[]` and `in` with a whole prefix as key;
-- `len()` walks the tree (80 ms at 1 M prefixes), so we count ourselves; `children()` walks the subtree;
+- `len()` walks the tree (80 ms at 1 M prefixes), so we count ourselves;
 - a key with host bits set is stored as given; an address of the other family is looked up as if it were
   ours; an unknown key is a ValueError. Keys are canonical `Prefix`es and families have their own tree;
 - a miss costs as much as a hit: the descent ends at a leaf and only then compares;
@@ -34,14 +34,13 @@ class _Tree(Generic[_Value]):
     a client's flow is seldom in a network that has clients. At most 65536 of them.
     """
 
-    __slots__ = ("children", "delete", "has_key", "heads", "insert", "longest_key", "parent_key", "values")
+    __slots__ = ("delete", "has_key", "heads", "insert", "longest_key", "parent_key", "values")
 
     def __init__(self, bits: int, family: int) -> None:
         trie = pytricia.PyTricia(bits, family, True)
         self.heads: dict[bytes, int] = {}
         self.insert: Callable[[_Key, _Value | tuple[_Value, ...]], None] = trie.insert
         self.delete: Callable[[_Key], None] = trie.delete
-        self.children: Callable[[_Key], list[_Key]] = trie.children
         self.has_key: Callable[[_Key], bool] = trie.has_key
         self.longest_key: Callable[[bytes], _Key | None] = trie.get_key
         self.parent_key: Callable[[_Key], _Key | None] = trie.parent
@@ -122,18 +121,16 @@ class Radix(Generic[_Value]):
             key = parent_key(key)
         return found
 
-    def under(self, prefix: Prefix) -> tuple[_Value, ...]:
-        """All values at the prefix and at those that it covers, in no order. About 1 µs where there are few."""
-        tree, key = self._tree_of(prefix.packed), (prefix.packed, prefix.length)
-        if prefix.length >= _HEAD_BITS and prefix.packed[:2] not in tree.heads:
-            return ()
-        held = self.exact(prefix)
-        if not held:
-            tree.insert(key, ())  # only a prefix that is there has children
-        children = tree.children(key)
-        if not held:
-            tree.delete(key)
-        return (*held, *(value for child in children for value in _as_tuple(tree.values(child))))
+    def covering_longer(self, address: bytes, shortest: int) -> tuple[_Value, ...]:
+        """Of `covering` those at prefixes of the length `shortest` or longer, 1 or more."""
+        tree = self._tree_of(address)
+        found: tuple[_Value, ...] = ()
+        if address[:2] in tree.heads:
+            key = tree.longest_key(address)
+            while key is not None and key[1] >= shortest:
+                found += _as_tuple(tree.values(key))
+                key = tree.parent_key(key)
+        return found
 
     def _tree_of(self, packed: bytes) -> _Tree[_Value]:
         return self._ipv4 if len(packed) == 4 else self._ipv6

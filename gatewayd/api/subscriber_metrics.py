@@ -22,7 +22,7 @@ def session_metrics(view: SubscribersView) -> Iterator[Metric]:
     yield gauge("bindings", "Addresses of registered subscribers.", view.bindings)
     yield counter(
         "bindings_conflicting",
-        "Addresses left out, as a registration of somebody else has them.",
+        "Times that an address was bound which another registrant's own prefix has.",
         view.conflicting,
     )
     yield counters("session_events", "What came, ended and was not followed.", "kind", view.counts)

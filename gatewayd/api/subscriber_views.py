@@ -38,7 +38,8 @@ class BindingView(msgspec.Struct, frozen=True):
     """As BoundView, and whose it is: the registrations of the subscriber. `session`: as the NAS calls it.
 
     `in_kernel`: all elements of the effective registrations at this address are known to be there; None where none
-    is effective, or it is not known.
+    is effective, or it is not known. `also_of`: other registrations that have the address in a prefix of their own
+    (of /24 or /48, or longer). Both pass; the NAS and the registry disagree on whose it is.
     """
 
     prefix: str
@@ -51,6 +52,7 @@ class BindingView(msgspec.Struct, frozen=True):
     session: str
     restored: bool
     in_kernel: bool | None
+    also_of: tuple[str, ...] = ()
 
 
 class BindingPage(msgspec.Struct, frozen=True):
@@ -120,7 +122,7 @@ class SubscribersView(msgspec.Struct, frozen=True):
     """`sessions`: live, of everybody. `restored`: of them from before a restart, and not confirmed since.
 
     `bindings`: addresses of registered subscribers. `unanswered`: words that were taken and not answered, as the
-    journal had no room. `conflicting`: addresses that were left out, as a registration of somebody else has them.
+    journal had no room. `conflicting`: times that an address was bound which another registrant's own prefix has.
     `counts`: what came, ended and was not followed since the start, by name. `refreshed`:
     elements of bindings that were asserted again in the kernel. `listener` None: bindings come by API and lists.
     """
@@ -161,7 +163,12 @@ def bound_view(binding: Binding, now: float) -> BoundView:
 
 
 def binding_view(
-    binding: Binding, now: float, *, registrations: tuple[str, ...], in_kernel: bool | None
+    binding: Binding,
+    now: float,
+    *,
+    registrations: tuple[str, ...],
+    in_kernel: bool | None,
+    also_of: tuple[str, ...] = (),
 ) -> BindingView:
     """`registrations`: ids of those that name its subscriber."""
     return BindingView(
@@ -175,6 +182,7 @@ def binding_view(
         session=binding.session,
         restored=binding.is_restored,
         in_kernel=in_kernel,
+        also_of=also_of,
     )
 
 

@@ -40,6 +40,11 @@ def command(
                 for binding in page.items
             ],
         )
+    for binding in page.items:
+        if binding.also_of:
+            click.echo(
+                f"{place(binding.prefix, binding.ports)} is also in a prefix of {', '.join(binding.also_of)}"
+            )
     if len(page.items) < page.total:
         click.echo(f"{len(page.items):,} of {page.total:,} shown; --limit, --registration or --address for others")
     else:

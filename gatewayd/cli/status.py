@@ -202,7 +202,7 @@ def _subscribers(view: SubscribersView) -> Iterator[Line]:
     yield Line("subscribers", ", ".join(facts))
     if view.conflicting:
         times = count(view.conflicting, "time")
-        yield Line("", f"{times} an address was left out: a registration of somebody else has it", DOUBTFUL)
+        yield Line("", f"{times} an address was bound that another registrant's own prefix has", DOUBTFUL)
     yield from _journal(view.journal)
     if view.unanswered:
         yield Line("", f"{count(view.unanswered, 'word')} not answered: the journal had no room", DOUBTFUL)

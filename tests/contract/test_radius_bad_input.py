@@ -212,7 +212,8 @@ async def test_what_is_of_no_use_is_answered_and_changes_nothing(gateway: Subscr
 @dataclass(frozen=True)
 class Flawed:
     """A Start of CHAND. `gains`: what he is bound to by it. `left_out`: parts by reason. `conflicting`: addresses
-    that were somebody else's by the registry. `has_row`: whether his session is in the journal."""
+    in a prefix that is somebody else's by the registry; bound all the same.
+    `has_row`: whether his session is in the journal."""
 
     name: str
     request: bytes
@@ -257,11 +258,12 @@ FLAWED = [
     Flawed("a prefix for a region", start(WHO, attribute(97, b"\0\x10\x20\x01")), {"prefix_too_short": 1}),
     Flawed("everything, as a prefix", start(WHO, attribute(123, b"\0\0")), {"prefix_too_short": 1}),
     Flawed("prefix of 129 bits", start(WHO, attribute(97, b"\0\x81" + bytes(16))), MALFORMED),
-    Flawed("someone else's static address", start(WHO, ipv4("203.0.113.5")), conflicting=1),
+    Flawed("someone else's static address", start(WHO, ipv4("203.0.113.5")), gains=("203.0.113.5/32",),
+           conflicting=1),
     Flawed(
         "someone else's static address beside one's own",
         start(WHO, attribute(97, b"\0\x40\x20\x01\x0d\xb8\0\x09\0\0"), ipv4("203.0.113.15")),
-        gains=("2001:db8:9::/64",), conflicting=1,
+        gains=("2001:db8:9::/64", "203.0.113.15/32"), conflicting=1,
     ),
     Flawed("the address behind somebody's prefix", start(WHO, ipv4("203.0.113.16")), gains=("203.0.113.16/32",)),
     Flawed("clock hours ahead", start(WHO, WHERE, integer(55, 1_700_000_000 + 5 * HOUR_S)),
@@ -291,8 +293,8 @@ FLAWED = [
     Flawed("port block beyond 65535", block("198.51.100.9 65000-65536 router base"), UNUSED_BLOCK, nas=OUTSIDE),
     Flawed("port block of a zero address", block("0.0.0.0 1024-2047 router base"), {"address_unspecified": 1},
            nas=OUTSIDE),
-    Flawed("port block of someone else's static address", block("203.0.113.5 1024-2047 router base"), conflicting=1,
-           nas=OUTSIDE),
+    Flawed("port block of someone else's static address", block("203.0.113.5 1024-2047 router base"),
+           gains=("203.0.113.5/32 1024-2047",), conflicting=1, nas=OUTSIDE),
     Flawed("identity missing", start(WHERE), has_row=False),
     Flawed("identity empty", start(text(31, ""), WHERE), has_row=False),
     Flawed("identity of letters", start(text(31, "nobody"), WHERE), {"identity_not_a_number": 1}, has_row=False),

@@ -104,6 +104,25 @@ def test_an_address_that_goes_to_somebody_else_is_his_at_once(daemon, nas):
     assert holds(lambda: probe(lab, [wireguard(HOME)]) == ["rejected"])
 
 
+def test_a_record_around_bound_addresses_loses_nobody_a_packet(daemon, nas):
+    """An embassy's slip: a whole /8, one peer, one service; and a bank that has the very address."""
+    lab = run(daemon)
+    nas.start("s1", NUMBER, HOME)
+    wait_passes(lab, HOME)
+    slip = registration("PK-SLIP", "embassy", ["39.0.0.0/8"], services=["esp"], peers=["203.0.113.99/32"])
+    same = registration("PK-SAME", "bank", [f"{HOME}/32"], services=["ipsec"])
+    with Stream(lab, [wireguard(HOME)], rate_pps=400) as flow:
+        assert flow.wait_for_arrivals(100)
+        daemon.write_registry("national", [BANK, FREELANCER, CODER, slip, same])
+        assert holds(lambda: probe(lab, [flow_of(HOME, FAR, "udp/500", next(_ports))]) == ["passed"])
+        wait_passes(lab, HOME)
+        daemon.write_registry("national", [BANK, FREELANCER, CODER])
+        assert holds(lambda: probe(lab, [flow_of(HOME, FAR, "udp/500", next(_ports))]) == ["rejected"])
+        wait_passes(lab, HOME)
+        assert flow.wait_for_arrivals(100)
+    assert flow.report().lost == ()
+
+
 def test_both_families_of_a_session_pass(daemon, nas):
     lab = run(daemon)
     nas.start("s1", NUMBER, HOME, HOME_IPV6)

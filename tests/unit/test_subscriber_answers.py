@@ -15,11 +15,13 @@ import aiohttp
 import msgspec
 import pytest
 
+from gatewayd.allowlist import Allowlist
 from gatewayd.answers import Answers
 from gatewayd.api.subscriber_views import JournalView
 from gatewayd.bindings import Bindings
 from gatewayd.errors import SessionEntryInvalid, SessionsNotKept
 from gatewayd.model import Registration, parse_prefix
+from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.msisdn import subscriber_digest
 from gatewayd.settings.model import ProfileSettings, SubscriberSettings
 from gatewayd.subscribers.clients import Client, ClientTable, Profiles
@@ -27,6 +29,7 @@ from gatewayd.subscribers.identity import session_digest
 from gatewayd.subscribers.journal import Journal, JournalStats
 from gatewayd.subscribers.journal_rows import Row, SessionRow
 from gatewayd.subscribers.listener import AccountingListener
+from gatewayd.subscribers.terms import Terms
 from gatewayd.watch.source import SourceStats
 from tests.support.accounting import NoJitter
 from tests.support.fake_conntrack import FakeConntrack
@@ -291,12 +294,12 @@ def test_what_says_nothing_new_is_counted_and_not_called_a_session(time):
     time.run(scenario())
 
 
-def test_an_address_that_the_registry_gives_to_a_bank_is_nobody_else_s(time):
+def test_an_address_that_the_registry_gives_to_a_bank_is_bound_and_it_is_said(time):
     async def scenario() -> None:
         async with answering(time.clock, MOBILE, BANK) as scene:
             outcome = await scene.put(entry("39.32.0.5", "10.1.2.3"))
             assert (outcome["sessions"], outcome["conflicting"]) == (1, 1)
-            assert scene.listed() == ["10.1.2.3/32"]
+            assert sorted(scene.listed()) == ["10.1.2.3/32", "39.32.0.5/32"]
             status = scene.answers.status().subscribers
             assert status is not None
             assert status.conflicting == 1
@@ -682,5 +685,67 @@ def test_the_status_tells_of_the_listener_and_whom_it_refuses(time):
                 assert scene.listed() == ["10.1.2.9/32"]
             finally:
                 listener.close()
+
+    time.run(scenario())
+
+
+# -- and registrations by address ------------------------------------------------------------------------------
+
+
+EMBASSY = registration("EMB-1", "10.0.0.0/8", peers=("192.0.2.1/32",), category="embassy")
+OFFICE = registration("BANK-2", "10.1.2.0/28", services=("udp/500",), category="bank")
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_registration_around_a_bound_address_takes_nothing_and_explain_names_both(time, later):
+    async def scenario() -> None:
+        before, after = ((MOBILE,), (MOBILE, EMBASSY, OFFICE)) if later else ((MOBILE, EMBASSY, OFFICE),) * 2
+        async with answering(time.clock, *before) as scene:
+            await scene.put(entry())
+            await scene.it.read("national", *after)
+            await scene.it.settled()
+            view = scene.answers.explain(flow("10.1.2.3"))
+            assert (view.decision, view.registrations, view.in_kernel) == ("registered", ("MOBILE-1",), True)
+            view = scene.answers.explain(flow("10.1.2.3", destination="192.0.2.1"))
+            assert set(view.registrations) == {"MOBILE-1", "EMB-1"}
+            assert "MOBILE-1" in view.reason
+            assert "EMB-1" in view.reason
+            page = scene.answers.bindings(None, None, 0, 100)
+            assert page is not None
+            (item,) = page.items
+            assert (item.registrations, item.also_of) == (("MOBILE-1",), ("BANK-2",))
+
+    time.run(scenario())
+
+
+def test_a_record_around_thousands_of_bindings_costs_what_one_record_costs(time, monkeypatch):
+    async def scenario() -> None:
+        async with answering(time.clock, MOBILE) as scene:
+            scene.service.bindings.sessions._terms_of = lambda _: Terms(interim_s=600)
+            subscribers = [
+                registration(f"M-{number}", subscriber=number.to_bytes(32, "big")) for number in range(300)
+            ]
+            for each, number in zip(subscribers, range(300), strict=True):
+                scene.it.owner.effective.upsert(each, time.clock())
+                event = AccountingEvent(
+                    kind="start", nas="n", session=str(number), subscriber=each.subscriber, at_s=time.clock(),
+                    received_at_s=time.clock(), addresses=(parse_prefix(f"10.1.{number >> 8}.{number & 255}"),),
+                )  # fmt: skip
+                scene.service.bindings.on_event(event, lambda: None)
+            assert scene.it.owner.allowlist.count_bindings() == 300
+            looked_at: list[object] = []
+            for name in ("bind", "unbind", "bindings_at", "bindings_of"):
+                real = getattr(Allowlist, name)
+
+                def spied(*arguments: Any, real: Any = real) -> Any:
+                    looked_at.append(real)
+                    return real(*arguments)
+
+                monkeypatch.setattr(Allowlist, name, spied)
+            scene.it.owner.effective.upsert(EMBASSY, time.clock())
+            scene.it.owner.effective.upsert(registration("EMB-1", "10.0.0.0/9", category="embassy"), time.clock())
+            scene.it.owner.effective.withdraw("EMB-1")
+            assert looked_at == []
+            assert scene.it.owner.allowlist.count_bindings() == 300
 
     time.run(scenario())

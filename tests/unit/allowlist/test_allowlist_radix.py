@@ -93,29 +93,15 @@ def test_removing_what_is_not_there_is_a_bug_and_changes_nothing() -> None:
     assert covering(radix, "10.1.0.1") == ["a"]
 
 
-def under(radix: Radix[object], prefix: str) -> set[object]:
-    return set(radix.under(parse_prefix(prefix)))
+def longer(radix: Radix[object], address: str, shortest: int) -> list[object]:
+    return list(radix.covering_longer(parse_address(address), shortest))
 
 
-def test_what_is_under_a_prefix_is_found_whether_or_not_the_prefix_is_there() -> None:
-    radix = radix_of(("10.1.2.0/24", "a"), ("10.1.2.7/32", "b"), ("10.1.3.7/32", "c"), ("2001:db8:7::/64", "d"))
-    assert under(radix, "10.1.2.0/24") == {"a", "b"}
-    assert under(radix, "10.1.2.0/28") == {"b"}
-    assert under(radix, "10.1.2.7/32") == {"b"}
-    assert under(radix, "10.1.0.0/16") == {"a", "b", "c"}
-    assert under(radix, "10.0.0.0/8") == {"a", "b", "c"}
-    assert under(radix, "2001:db8::/32") == {"d"}
-    for elsewhere in ("10.1.4.0/24", "10.2.0.0/16", "2001:db9::/32", "11.0.0.0/8"):
-        assert under(radix, elsewhere) == set()
-
-
-def test_asking_leaves_nothing_behind() -> None:
-    radix = radix_of(("10.1.2.7/32", "b"))
-    under(radix, "10.1.2.0/28")
-    assert len(radix) == 1
-    assert covering(radix, "10.1.2.1") == []
-    assert radix.exact(parse_prefix("10.1.2.0/28")) == ()
-
-
-def test_several_values_at_one_prefix_below_are_all_found() -> None:
-    assert under(radix_of(("10.1.2.7/32", "a"), ("10.1.2.7/32", "b")), "10.1.2.0/24") == {"a", "b"}
+def test_of_what_covers_an_address_the_longer_prefixes_are_found() -> None:
+    radix = radix_of(("10.0.0.0/8", "a"), ("10.1.2.0/24", "b"), ("10.1.2.0/24", "c"), ("10.1.2.7/32", "d"))
+    assert longer(radix, "10.1.2.7", 24) == ["d", "b", "c"]
+    assert longer(radix, "10.1.2.8", 24) == ["b", "c"]
+    assert longer(radix, "10.1.2.8", 25) == []
+    assert longer(radix, "10.9.9.9", 9) == []
+    assert longer(radix, "11.0.0.1", 1) == []
+    assert longer(radix_of(("2001:db8:7::/48", "e")), "2001:db8:7::1", 48) == ["e"]

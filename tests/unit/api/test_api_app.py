@@ -210,7 +210,7 @@ async def test_bindings_are_listed_and_nobody_is_named(client: Client, queries: 
     assert answer.json["items"][1] == {
         "prefix": "192.0.2.77/32", "ports": [1024, 2047], "registrations": [MOBILE.id],
         "since": "2024-11-03T02:00:00Z", "confirmed": "2024-11-04T02:00:00Z", "age_s": 3600.0, "nas": "cgn-2",
-        "session": "s-77", "restored": True, "in_kernel": True,
+        "session": "s-77", "restored": True, "in_kernel": True, "also_of": [],
     }  # fmt: skip
     assert "d2d2" not in answer.text
     assert "sha256" not in answer.text

@@ -130,6 +130,7 @@ def test_a_binding_shows_no_digest_of_its_subscriber() -> None:
         "session": "s-77",
         "restored": True,
         "in_kernel": None,
+        "also_of": (),
     }
 
 

@@ -117,7 +117,7 @@ radius         0.0.0.0:1813: 1,000 requests, 9 repeats, 1 of no use
 
 SUBSCRIBERS_UNHEARD = """\
 subscribers    1 session, 1 binding of registered subscribers, 1 from before the restart and not confirmed since
-               6 times an address was left out: a registration of somebody else has it
+               6 times an address was bound that another registrant's own prefix has
                JOURNAL SUSPENDED: what is answered is not on disk (OperationalError: database or disk is full), \
 7 rows waiting
                2 words not answered: the journal had no room
