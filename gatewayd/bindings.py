@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from gatewayd.effective import Effective
-from gatewayd.log import get_logger
+from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.binding import Binding
 from gatewayd.model.prefix import Prefix
@@ -26,6 +26,7 @@ log = get_logger(__name__)
 
 LONGEST_SLEEP_S = 1.0
 """Events move the table's timer; it is looked at this often."""
+SAY_AGAIN_S = 60.0
 SLICE = 500
 """Events of a list taken between two turns of the loop."""
 
@@ -56,6 +57,7 @@ class Bindings:
         self._began_at = clock() - stopwatch()
         self._owed: dict[Key, Row] = {}
         self._timer_moved = asyncio.Event()
+        self._said_same_name = RateLimited(log, SAY_AGAIN_S, stopwatch)
         self.sessions = Sessions(
             effective.allowlist.subscribers,
             randomness=randomness,
@@ -106,7 +108,10 @@ class Bindings:
             return
         if event.addresses:
             self.on_named(event.addresses)
+        same_name = self.sessions.counts.same_name
         self.sessions.receive(event, self.now())
+        if self.sessions.counts.same_name > same_name and (found := self.sessions.same_names()):
+            self._said_same_name.warning("nas.same_name", name=found[-1].name, sources=" ".join(found[-1].sources))
         if event.kind in ("on", "off"):
             self._timer_moved.set()
         self._tell(answer)

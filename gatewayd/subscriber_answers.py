@@ -120,6 +120,7 @@ class SubscriberAnswers:
             restored=sessions.restored,
             unanswered=bindings.unanswered,
             conflicting=bindings.conflicting,
+            same_names=tuple(views.SameNameView(each.name, each.sources) for each in sessions.same_names()),
             refreshed=self._owner.reconciler.refreshed,
             tombstones=sessions.tombstones,
             tombstones_lost=sessions.tombstones_lost,

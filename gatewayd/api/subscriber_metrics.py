@@ -25,6 +25,7 @@ def session_metrics(view: SubscribersView) -> Iterator[Metric]:
         "Times that an address was bound which another registrant's own prefix has.",
         view.conflicting,
     )
+    yield gauge("nas_same_name", "Names that several NAS use for sessions of the same ids.", len(view.same_names))
     yield counters("session_events", "What came, ended and was not followed.", "kind", view.counts)
     yield gauge("session_tombstones", "Ended sessions and released addresses that are remembered.", view.tombstones)
     yield counter("session_tombstones_lost", "Of them, forgotten before their time.", view.tombstones_lost)

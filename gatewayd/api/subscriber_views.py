@@ -118,13 +118,21 @@ class ListenerView(msgspec.Struct, frozen=True):
     most_refused: tuple[RefusedSourceView, ...] = ()
 
 
+class SameNameView(msgspec.Struct, frozen=True):
+    """Several NAS that call themselves `name`, for sessions of the same ids. `sources`: where they speak from."""
+
+    name: str
+    sources: tuple[str, ...]
+
+
 class SubscribersView(msgspec.Struct, frozen=True):
     """`sessions`: live, of everybody. `restored`: of them from before a restart, and not confirmed since.
 
     `bindings`: addresses of registered subscribers. `unanswered`: words that were taken and not answered, as the
     journal had no room. `conflicting`: times that an address was bound which another registrant's own prefix has.
-    `counts`: what came, ended and was not followed since the start, by name. `refreshed`:
-    elements of bindings that were asserted again in the kernel. `listener` None: bindings come by API and lists.
+    `same_names`: NAS that are told apart by where they speak from alone. `counts`: what came, ended and was not
+    followed since the start, by name. `refreshed`: elements of bindings that were asserted again in the kernel.
+    `listener` None: bindings come by API and lists.
     """
 
     sessions: int = 0
@@ -132,6 +140,7 @@ class SubscribersView(msgspec.Struct, frozen=True):
     restored: int = 0
     unanswered: int = 0
     conflicting: int = 0
+    same_names: tuple[SameNameView, ...] = ()
     refreshed: int = 0
     tombstones: int = 0
     tombstones_lost: int = 0

@@ -27,6 +27,7 @@ from gatewayd.cli.output import (
 )
 
 _MOST_FAULTS: Final = 5
+_MOST_SAME_NAMES: Final = 5
 """Faults of overrides that stand on the screen; `--json` has all."""
 
 
@@ -203,6 +204,11 @@ def _subscribers(view: SubscribersView) -> Iterator[Line]:
     if view.conflicting:
         times = count(view.conflicting, "time")
         yield Line("", f"{times} an address was bound that another registrant's own prefix has", DOUBTFUL)
+    for same in view.same_names[:_MOST_SAME_NAMES]:
+        sources = " and ".join(same.sources[:_MOST_SAME_NAMES])
+        yield Line("", f"{len(same.sources):,} NAS call themselves {same.name}: from {sources}", DOUBTFUL)
+    if len(view.same_names) > _MOST_SAME_NAMES:
+        yield Line("", f"and {len(view.same_names) - _MOST_SAME_NAMES:,} more such names", DOUBTFUL)
     yield from _journal(view.journal)
     if view.unanswered:
         yield Line("", f"{count(view.unanswered, 'word')} not answered: the journal had no room", DOUBTFUL)

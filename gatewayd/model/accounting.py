@@ -7,7 +7,7 @@ the keyed digest of `model.msisdn`, and what else a packet carries of identity s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -37,6 +37,24 @@ class NasProfile:
     """`digest` for gear that writes the subscriber's number into Acct-Session-Id."""
 
 
+PROXIES: Final = ""
+"""The place of every NAS that is heard through a client which is configured as a proxy."""
+
+
+@dataclass(frozen=True, slots=True)
+class NasIdentity:
+    """What a NAS says of itself in one packet, and from where it speaks.
+
+    `name`: the first that there is of `identifier` (NAS-Identifier), `addresses` (NAS-IPv6-Address, NAS-IP-Address)
+    and the address that the packet came from. `source`: that address, or PROXIES; None: somebody else tells of it.
+    """
+
+    name: str
+    identifier: str | None = None
+    addresses: tuple[str, ...] = ()
+    source: str | None = None
+
+
 class AccountingEvent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """One Accounting-Request, verified, with identity hashed. Times are Unix seconds.
 
@@ -47,6 +65,8 @@ class AccountingEvent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     kind: AccountingKind
     nas: str
     """NAS-Identifier, else NAS-IPv6-Address or NAS-IP-Address, else the address that the packet came from."""
+    identity: NasIdentity | None = None
+    """All that tells this NAS from others; None where there is the name alone."""
     session: str
     """Acct-Session-Id as text, or its digest where the profile says so. Empty for `on` and `off` alone."""
     at_s: float

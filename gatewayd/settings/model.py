@@ -235,13 +235,15 @@ class RadiusClient:
     """Who may send accounting, and the file of the secrets shared with it.
 
     `profile`: of all NAS behind it that are not named, whole as in NasSettings; None: the usual one.
-    `sign_answers`: a Message-Authenticator in answers to Accounting-Requests.
+    `sign_answers`: a Message-Authenticator in answers to Accounting-Requests. `proxy`: it sends what NAS behind it
+    say, which may come through any other client that is one.
     """
 
     address: Prefix
     secret_file: str
     require_message_authenticator: bool = False
     sign_answers: bool = False
+    proxy: bool = False
     profile: ProfileSettings | None = None
 
 

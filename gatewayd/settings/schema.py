@@ -227,6 +227,7 @@ RADIUS_CLIENT = Section(
         "secret_file": Key("secret_file", SECRET_PATH),
         "require_message_authenticator": Key("require_message_authenticator", SWITCH),
         "sign_answers": Key("sign_answers", SWITCH),
+        "proxy": Key("proxy", SWITCH),
         "profile": Key("profile", OrNull(PROFILE)),
     },
 )

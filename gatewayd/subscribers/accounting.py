@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from gatewayd.errors import AccountingRejected
-from gatewayd.model.accounting import AccountingEvent, AccountingKind, NasProfile
+from gatewayd.model.accounting import PROXIES, AccountingEvent, AccountingKind, NasIdentity, NasProfile
 from gatewayd.model.prefix import Prefix, format_address
 from gatewayd.subscribers.addresses import host_prefix, read_addresses
 from gatewayd.subscribers.attributes import (
@@ -59,21 +59,28 @@ def read_event(
     profile: NasProfile,
     pepper: bytes,
     now_s: float,
-    nas: str | None = None,
+    identity: NasIdentity | None = None,
 ) -> AccountingEvent:
     """The event of a request from `source` (packed) at `now_s`. No number is in it, and none in an error.
 
-    `nas`: what read_nas said, where it was asked for the profile. Raises AccountingRejected: the request is to be
-    answered, and changes nothing.
+    `identity`: what read_nas said, where it was asked for the profile. Raises AccountingRejected: the request is to
+    be answered, and changes nothing.
     """
     left_out: list[str] = []
     kind = _read_kind(request)
-    nas = nas or read_nas(request, source)
+    identity = identity or read_nas(request, source)
+    nas = identity.name
     at_s = _read_time(request, now_s, left_out)
     if kind in ("on", "off"):
         _check_texts(request, [nas])
         return AccountingEvent(
-            kind=kind, nas=nas, session="", at_s=at_s, received_at_s=now_s, left_out=tuple(left_out)
+            kind=kind,
+            nas=nas,
+            identity=identity,
+            session="",
+            at_s=at_s,
+            received_at_s=now_s,
+            left_out=tuple(left_out),
         )
     session = read_text(request, ACCT_SESSION_ID)
     if session is None:
@@ -88,6 +95,7 @@ def read_event(
     return AccountingEvent(
         kind=kind,
         nas=nas,
+        identity=identity,
         session=session,
         at_s=at_s,
         received_at_s=now_s,
@@ -115,19 +123,21 @@ def _read_kind(request: AccountingRequest) -> AccountingKind:
     return _KINDS[number]
 
 
-def read_nas(request: AccountingRequest, source: bytes) -> str:
-    """The NAS's name: what it calls itself comes first, as behind a proxy the source (packed) is the proxy's.
+def read_nas(request: AccountingRequest, source: bytes, *, is_proxied: bool = False) -> NasIdentity:
+    """What the NAS calls itself, and the place it is heard from. `is_proxied`: `source` (packed) is a proxy's.
 
-    It may have a subscriber's number in it until read_event has looked: not to be logged.
+    The name may have a subscriber's number in it until read_event has looked: not to be logged.
     """
-    name = read_text(request, NAS_IDENTIFIER)
-    if name is not None:
-        return name
+    identifier = read_text(request, NAS_IDENTIFIER)
+    addresses: tuple[str, ...] = ()
     for type_, size in ((NAS_IPV6_ADDRESS, 16), (NAS_IP_ADDRESS, 4)):
         for value in request.values(type_):
             if len(value) == size and any(value):
-                return format_address(value)
-    return format_address(source)
+                addresses += (format_address(value),)
+                break
+    place = format_address(source)
+    name = identifier or (addresses[0] if addresses else place)
+    return NasIdentity(name, identifier, addresses, PROXIES if is_proxied else place)
 
 
 def _check_texts(request: AccountingRequest, texts: list[str]) -> None:

@@ -103,7 +103,7 @@ class Changes:
             ports=hold.ports,
             since_s=since_s,
             confirmed_s=hold.named_s,
-            nas=hold.session.nas.name,
+            nas=hold.session.nas.label,
             session=hold.session.id,
             is_restored=hold.session in self.restored,
         )

@@ -23,14 +23,15 @@ _IPV4_IN_IPV6: Final = bytes(10) + b"\xff\xff"
 @dataclass(frozen=True, slots=True)
 class Client:
     """Who may send from `prefix`. `secrets`: in the order in which they are tried; without any, nothing from there
-    is believed. Its repr leaves them out. `profile`: of every NAS behind it that has none of its own; None: the
-    usual one.
+    is believed. Its repr leaves them out. `is_proxy`: the NAS behind it may come by another one. `profile`: of
+    every NAS behind it that has none of its own; None: the usual one.
     """
 
     prefix: Prefix
     secrets: tuple[bytes, ...] = field(repr=False)
     require_message_authenticator: bool = False
     sign_answers: bool = False
+    is_proxy: bool = False
     profile: ProfileSettings | None = None
 
 
@@ -41,6 +42,7 @@ def client_of(settings: RadiusClient, secrets: tuple[bytes, ...]) -> Client:
         secrets=secrets,
         require_message_authenticator=settings.require_message_authenticator,
         sign_answers=settings.sign_answers,
+        is_proxy=settings.proxy,
         profile=settings.profile,
     )
 

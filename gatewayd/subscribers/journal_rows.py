@@ -24,7 +24,7 @@ VERSION: Final = 1
 
 Key = tuple[str, str, str]
 """Kind, then what it is of: (`session`, NAS, id), (`ended`, NAS, id), (`word`, packed prefix in hexadecimal,
-length), (`nas`, NAS, "")."""
+length), (`nas`, NAS, ""). A NAS is its key in `nas_table`."""
 
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 PortNumber = Annotated[int, msgspec.Meta(ge=0, le=65535)]

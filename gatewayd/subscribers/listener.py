@@ -28,7 +28,7 @@ from gatewayd.errors import AccountingRejected, MissingPrerequisite, RadiusRejec
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.subscribers.accounting import read_event, read_nas
-from gatewayd.subscribers.clients import Client, ClientTable, Profiles
+from gatewayd.subscribers.clients import Client, ClientTable, Profiles, plain_source
 from gatewayd.subscribers.packet import (
     HEADER_BYTES,
     MESSAGE_AUTHENTICATOR,
@@ -188,10 +188,10 @@ class AccountingListener:
         self, request: AccountingRequest, client: Client, address: bytes, host: str, answer: Callable[[], None]
     ) -> None:
         """A request that is new."""
-        nas = read_nas(request, address)
-        profile = self._profiles.profile_of(client, nas)
+        identity = read_nas(request, plain_source(address), is_proxied=client.is_proxy)
+        profile = self._profiles.profile_of(client, identity.name)
         try:
-            event = read_event(request, address, profile, self._pepper, self._clock(), nas)
+            event = read_event(request, address, profile, self._pepper, self._clock(), identity)
         except AccountingRejected as rejected:
             self.stats.accounting_rejected[rejected.code] += 1
             self._log_of(rejected.code).warning("radius.unusable", source=host, reason=rejected.code)

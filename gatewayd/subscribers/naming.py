@@ -172,6 +172,19 @@ def are_two(one: bytes | None, other: bytes | None) -> bool:
     return one is not None and other is not None and one != other
 
 
+def is_of(session: Session, event: AccountingEvent) -> bool:
+    """Whether what a NAS says of a session id is of this session, which a namesake told of: of the same subscriber,
+    or at the same address where one of them names nobody."""
+    if are_two(session.subscriber, event.subscriber):
+        return False
+    if shares(session, {(prefix, ports_of(event, prefix)) for prefix in event.addresses}):
+        return True
+    if session.subscriber is None or event.subscriber is None:
+        return False
+    has_other = event.ports is None and any(prefix.family == 4 for prefix in event.addresses)
+    return not (has_other and any(map(_is_single, session.holds)))
+
+
 def shares(session: Session, places: set[tuple[Prefix, Ports]]) -> bool:
     """Whether the session has one of them."""
     return any((hold.prefix, hold.ports) in places for hold in session.holds)

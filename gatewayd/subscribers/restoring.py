@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from gatewayd.subscribers.accounting import FUTURE_SKEW_S
 from gatewayd.subscribers.expiry import TICK_S
 from gatewayd.subscribers.journal_rows import EndedRow, HoldRow, Key, NasRow, Row, SessionRow, WordRow
+from gatewayd.subscribers.nas_table import name_of_key
 from gatewayd.subscribers.terms import JITTER, Terms
 
 
@@ -58,7 +59,7 @@ def sort_rows(rows: Iterable[Row], now: float, terms_of: Callable[[str], Terms])
 def _longest_s(row: SessionRow, terms_of: Callable[[str], Terms]) -> float:
     """How far ahead a session can run out by what the NAS may have said of its interval, now or earlier; an
     interval that became shorter shortens no life. `due_s` of a row is a tick rounded up."""
-    terms = terms_of(row.nas)
+    terms = terms_of(name_of_key(row.nas))
     lifetimes = {terms.lifetime_s(row.interim_s), terms.lifetime_s(None)}
     if row.due_s is not None and len(lifetimes) > 1:
         lifetimes.discard(inf)

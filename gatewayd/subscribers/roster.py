@@ -9,11 +9,13 @@ from collections.abc import Callable, Container, Iterable, Iterator
 from math import inf
 from typing import Final
 
+from gatewayd.model.accounting import NasIdentity
 from gatewayd.model.binding import Binding, BindingChange
 from gatewayd.model.prefix import Prefix
 from gatewayd.subscribers.expiry import Expiry
 from gatewayd.subscribers.journal_rows import EndedRow, NasRow, Row, SessionRow, WordRow, key_of
 from gatewayd.subscribers.naming import Naming
+from gatewayd.subscribers.nas_table import NasTable, SameName, identity_of_key, key_of_identity
 from gatewayd.subscribers.restoring import sort_rows
 from gatewayd.subscribers.row_changes import RowChanges
 from gatewayd.subscribers.session import Nas, Ports, Session
@@ -48,14 +50,13 @@ class Roster:
         self._randomness = randomness
         self._terms_of = terms_of
         self._most_sessions = most_sessions
-        self._most_nas = most_nas
-        self._nas: dict[str, Nas] = {}
+        self._nas = NasTable(most_nas)
         self._count = 0
         self._of_subscriber: dict[bytes, Session | tuple[Session, ...]] = {}
         self._expiry = Expiry()
         self._ended: Tombstones[tuple[str, str]] = Tombstones(keep_s=tombstone_s, most=most_tombstones)
         self._last_words: Tombstones[Prefix] = Tombstones(keep_s=tombstone_s, most=most_tombstones)
-        self._row_changes = RowChanges(registered, self._nas, keep_s=tombstone_s, most=most_tombstones)
+        self._row_changes = RowChanges(registered, self._nas.by_key, keep_s=tombstone_s, most=most_tombstones)
         self._naming = Naming(registered, self.counts, self._last_words, self._row_changes)
         self._restarted: dict[str, Nas] = {}
         self._sweeping: list[Session] = []
@@ -131,7 +132,7 @@ class Roster:
             if session is not None and row.due_s is not None and row.due_s <= now:
                 self._run_out(session)
         self._row_changes.touch_keys(found.changed)
-        self._restarted = {nas.name: nas for nas in self._nas.values() if nas.has_restarted and nas.sessions}
+        self._restarted = {nas.key: nas for nas in self._nas if nas.has_restarted and nas.sessions}
         return self._count
 
     @property
@@ -140,10 +141,13 @@ class Roster:
         return len(self._naming.changes.restored)
 
     def last_word_s(self, nas: str, session: str) -> float | None:
-        """Event time of the last word of a live session."""
-        known = self._nas.get(nas)
-        found = known.sessions.get(session) if known is not None else None
-        return found.at_s if found is not None else None
+        """Event time of the last word of a live session; the latest of those that NAS of one name have."""
+        found = [each.sessions.get(session) for each in self._nas.of_name(nas)]
+        return max((each.at_s for each in found if each is not None), default=None)
+
+    def same_names(self) -> tuple[SameName, ...]:
+        """Names that several NAS use for sessions of the same ids."""
+        return self._nas.same_names()
 
     def recheck_restored(self) -> None:
         """The registry is whole: rows go of subscribers who were registered before the restart, and are not now."""
@@ -152,16 +156,16 @@ class Roster:
 
     # What sessions does with it
 
-    def _nas_of(self, name: str) -> Nas | None:
-        nas = self._nas.get(name)
-        if nas is None:
-            if len(self._nas) >= self._most_nas:
-                for idle in [each.name for each in self._nas.values() if not each.sessions]:
-                    del self._nas[idle]
-                    self._row_changes.touch_nas(idle)
-            if len(self._nas) >= self._most_nas:
-                return None
-            nas = self._nas[name] = Nas(name)
+    def _nas_of(self, identity: NasIdentity) -> Nas | None:
+        return self._nas.find(identity) or self._add_nas(key_of_identity(identity), identity)
+
+    def _nas_of_key(self, key: str) -> Nas | None:
+        return self._nas.by_key.get(key) or self._add_nas(key, identity_of_key(key))
+
+    def _add_nas(self, key: str, identity: NasIdentity) -> Nas | None:
+        nas, gone = self._nas.add(key, identity)
+        for idle in gone:
+            self._row_changes.touch_nas(idle.key)
         return nas
 
     def _enlist(self, session: Session, subscriber: bytes) -> None:
@@ -198,7 +202,7 @@ class Roster:
     # What was before a restart of ours
 
     def _restore_nas(self, row: NasRow) -> None:
-        nas = self._nas_of(row.nas)
+        nas = self._nas_of_key(row.nas)
         self._row_changes.restore(row)
         if nas is None:
             self._row_changes.touch_keys([key_of(row)])
@@ -220,11 +224,11 @@ class Roster:
 
     def _live(self, row: SessionRow) -> Session | None:
         """The session of the row, unless there was no room for it."""
-        nas = self._nas.get(row.nas)
+        nas = self._nas.by_key.get(row.nas)
         return nas.sessions.get(row.session) if nas is not None else None
 
     def _restore_session(self, row: SessionRow) -> None:
-        nas = self._nas_of(row.nas)
+        nas = self._nas_of_key(row.nas)
         self._row_changes.restore(row)
         if nas is None:
             self._row_changes.touch_keys([key_of(row)])

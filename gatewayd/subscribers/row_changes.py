@@ -39,7 +39,7 @@ _NOBODY = b""
 
 
 class RowChanges:
-    """`registered` and `nas` (by name) are the caller's, and live; who changes `registered` calls
+    """`registered` and `nas` (by key) are the caller's, and live; who changes `registered` calls
     `touch_subscriber`. `keep_s`, `most`: of ends and last words."""
 
     __slots__ = ("_given", "_nas", "_of_subscriber", "_registered", "_stones", "_touched")
@@ -56,11 +56,11 @@ class RowChanges:
         """The session is about to change, or has changed."""
         subscriber = session.subscriber
         if subscriber is not None and (subscriber in self._registered or subscriber in self._of_subscriber):
-            self._touched[session_key(session.nas.name, session.id)] = None
+            self._touched[session_key(session.nas.key, session.id)] = None
 
-    def touch_nas(self, name: str) -> None:
+    def touch_nas(self, key: str) -> None:
         """It restarted, or is known no more."""
-        self._touched[nas_key(name)] = None
+        self._touched[nas_key(key)] = None
 
     def touch_subscriber(self, subscriber: bytes, sessions: Iterable[Session]) -> None:
         """A registration of this subscriber came or went; `sessions` are those it has."""
@@ -169,7 +169,7 @@ class RowChanges:
         if subscriber is None or subscriber not in self._registered:
             return None
         return SessionRow(
-            nas=session.nas.name,
+            nas=session.nas.key,
             session=session.id,
             subscriber=subscriber,
             since_s=session.since_s,

@@ -80,19 +80,49 @@ class Session(msgspec.Struct, gc=False, eq=False):
 class Nas:
     """A NAS: its live sessions by id, when it last restarted, how far its clock is behind.
 
-    `restarted_s`: event time of its last Accounting-On or -Off; a word older than that counts for nothing.
+    `key`: stands for it in rows, and never changes. `name`: the best that it was heard to call itself. `label`: for
+    people, with its place where others have the name. `source`: from where it speaks, as in NasIdentity.
+    `identifier`, `addresses`: what it calls itself; `names`: all that leads to it. `restarted_s`: event time of its
+    last Accounting-On or -Off; a word older than that counts for nothing.
     """
 
-    __slots__ = ("_lag_before_s", "_lag_s", "_window_ends_s", "interim_s", "name", "restarted_s", "sessions")
+    __slots__ = (
+        "_lag_before_s",
+        "_lag_s",
+        "_window_ends_s",
+        "addresses",
+        "identifier",
+        "interim_s",
+        "key",
+        "label",
+        "name",
+        "names",
+        "restarted_s",
+        "sessions",
+        "source",
+    )
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, key: str, name: str | None = None, source: str | None = None) -> None:
+        self.key = key
+        self.name = self.label = key if name is None else name
+        self.source = source
+        self.identifier: str | None = None
+        self.addresses: set[str] = set()
+        self.names: set[str] = set()
         self.sessions: dict[str, Session] = {}
         self.restarted_s = -inf
         self.interim_s: int | None = None
         self._lag_s = inf
         self._lag_before_s = inf
         self._window_ends_s = -inf
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people: its address behind a proxy, or where several speak from one place."""
+        own = sorted(self.addresses - {self.source or ""})
+        return " ".join(
+            filter(None, (self.source, f"({own[0]})" if own and self.source else own[0] if own else ""))
+        )
 
     @property
     def has_restarted(self) -> bool:

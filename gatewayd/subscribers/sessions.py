@@ -18,6 +18,9 @@ What counts is when a thing happened by the NAS, not when it was heard; at the s
   they come. If it is of one bearer (3GPP TS 29.061 §16.4.7), the addresses stay until another session of the
   subscriber has them, the final Stop, or the end of their time.
 - *On*, *Off*: what a NAS said before counts no longer; its sessions end after a grace, in helpings (RFC 2866 §5.1).
+- Two NAS of one name are two (`nas_table`): a word of one ends, evicts by id, or restarts nothing of the other. One
+  that is heard by another way than before is the same: a session that one of its name has with this id, of the same
+  subscriber or address, is his from then on. Where that cannot be told, both stay until their time is over.
 - An address belongs to whom the last word gives it (`ownership`); a subscriber has the union of what his sessions
   have (dual stack, bearers, Acct-Multi-Session-Id). Class (RFC 2865 §5.25) says nothing of identity.
 - What nobody confirms runs out: by the event's age, not its arrival, so a replay of old events prolongs nothing.
@@ -35,13 +38,14 @@ from __future__ import annotations
 from math import inf, nextafter
 from typing import Final
 
-from gatewayd.model.accounting import AccountingEvent
-from gatewayd.subscribers.naming import are_two, ports_of, shares
+from gatewayd.model.accounting import AccountingEvent, NasIdentity
+from gatewayd.subscribers.naming import are_two, is_of, ports_of, shares
 from gatewayd.subscribers.roster import MOST_OF_SUBSCRIBER as MOST_OF_SUBSCRIBER
 from gatewayd.subscribers.roster import USUAL_TERMS as USUAL_TERMS
 from gatewayd.subscribers.roster import Roster
 from gatewayd.subscribers.session import Nas, Session
 from gatewayd.subscribers.terms import JITTER
+from gatewayd.subscribers.tombstones import Tombstone
 
 HELPING: Final = 250
 """Sessions that one call of `handle_timer` ends; 10 µs each at a million."""
@@ -55,11 +59,13 @@ class Sessions(Roster):
     def receive(self, event: AccountingEvent, now: float) -> None:
         """Take what happened. Raises nothing; what is not followed is counted."""
         self._now = now
-        nas = self._nas_of(event.nas)
+        nas = self._nas_of(event.identity or NasIdentity(event.nas))
         if nas is None:
             self.counts.nas_refused += 1
         elif event.kind in ("on", "off"):
-            self._restart(nas, event)
+            self.counts.restarts += 1
+            for each in self._restarting(nas):
+                self._restart(each, event)
         else:
             self._receive_word(nas, event)
 
@@ -82,13 +88,18 @@ class Sessions(Roster):
 
     # A NAS
 
+    def _restarting(self, nas: Nas) -> list[Nas]:
+        """Those that a restart of it is of: itself, and what lists say of its names, if no other has its name."""
+        others = self._nas.namesakes(nas)
+        is_alone = nas.source is not None and all(each.source is None for each in others)
+        return [nas, *others] if is_alone else [nas]
+
     def _restart(self, nas: Nas, event: AccountingEvent) -> None:
-        self.counts.restarts += 1
-        self._row_changes.touch_nas(nas.name)
+        self._row_changes.touch_nas(nas.key)
         if event.at_s > nas.restarted_s:
             nas.restarted_s = event.at_s
             if nas.sessions:
-                self._restarted[nas.name] = nas
+                self._restarted[nas.key] = nas
 
     def _sweep(self) -> None:
         """A helping of the sessions of a NAS that restarted. One that restarts meanwhile is swept again after."""
@@ -141,8 +152,8 @@ class Sessions(Roster):
 
     def _follow(self, nas: Nas, event: AccountingEvent, at_s: float, age_s: float) -> None:
         """A Start or an Interim."""
-        session = nas.sessions.get(event.session)
-        stone = self._ended.get((nas.name, event.session))
+        session = nas.sessions.get(event.session) or self._taken_over(nas, event)
+        stone = self._stone_of(nas, event)
         if stone is not None:
             slack_s = INTERIM_AFTER_STOP_S if session is None and event.kind == "interim" else 0.0
             if at_s <= stone.at_s + slack_s:
@@ -151,12 +162,14 @@ class Sessions(Roster):
                 return
         if session is not None and self._is_over(session, event, at_s):
             self._end(session)
-            session = None
+            session = self._taken_over(nas, event)
         elif session is not None and are_two(session.subscriber, event.subscriber):
             self.counts.before_restart += 1
             self._pass_over(nas, event, at_s)
             return
         is_opening = session is None
+        if session is None and self._is_for_a_namesake(nas, event, age_s):
+            return
         interim_s = event.interim_s
         if session is not None and (interim_s is None or at_s < session.at_s):
             interim_s = session.interim_s
@@ -178,6 +191,55 @@ class Sessions(Roster):
         due_s = self._now - age_s + lifetime_s * self._randomness.uniform(1, 1 + JITTER)
         self._expiry.extend(session, due_s)
         self._row_changes.touch(session)
+
+    # Sessions of namesakes
+
+    def _taken_over(self, nas: Nas, event: AccountingEvent) -> Session | None:
+        """The session of the word that a namesake told of until now: one NAS, heard by another way. It is the one's
+        from now on who was heard last."""
+        session = self._at_namesake(nas, event)
+        if session is None:
+            return None
+        self._row_changes.touch(session)
+        del session.nas.sessions[session.id]
+        session.nas = nas
+        nas.sessions[session.id] = session
+        self._row_changes.touch(session)
+        return session
+
+    def _at_namesake(self, nas: Nas, event: AccountingEvent) -> Session | None:
+        for other in self._nas.namesakes(nas):
+            session = other.sessions.get(event.session)
+            if session is not None and is_of(session, event):
+                return session
+        return None
+
+    def _is_for_a_namesake(self, nas: Nas, event: AccountingEvent, age_s: float) -> bool:
+        """Whether the word, which would open a session, says of nobody and of no address, and a namesake has a
+        session of this id: it may be of that one, and so prolongs it. Else a session of the id that a namesake has
+        is another's: two NAS have one name, which is noted."""
+        found = [each.sessions.get(event.session) for each in self._nas.namesakes(nas)]
+        sessions = [each for each in found if each is not None]
+        if sessions and event.kind == "interim" and event.subscriber is None and not event.addresses:
+            for session in sessions:
+                lifetime_s = self._terms_of(session.nas.name).lifetime_s(session.interim_s)
+                self._expiry.extend(session, self._now - age_s + lifetime_s)
+                self._row_changes.touch(session)
+            return True
+        if any(are_two(each.subscriber, event.subscriber) for each in sessions):
+            self.counts.same_name += 1
+            self._nas.note_same_name(nas)
+        return False
+
+    def _stone_of(self, nas: Nas, event: AccountingEvent) -> Tombstone | None:
+        """Of the session, if it ended; by a namesake's word only if it was of the same subscriber."""
+        stone = self._ended.get((nas.key, event.session))
+        if stone is None and event.subscriber is not None:
+            for other in self._nas.namesakes(nas):
+                found = self._ended.get((other.key, event.session))
+                if found is not None and found.subscriber == event.subscriber:
+                    return found
+        return stone
 
     def _pass_over(self, nas: Nas, event: AccountingEvent, at_s: float) -> None:
         """A word of a session that is over: it opens nothing, and what it names was not an older session's then."""
@@ -247,6 +309,10 @@ class Sessions(Roster):
     def _stop(self, nas: Nas, event: AccountingEvent, at_s: float) -> None:
         self.counts.stops += 1
         session = nas.sessions.get(event.session)
+        if session is None or are_two(session.subscriber, event.subscriber):
+            session = self._at_namesake(nas, event) or session
+        if session is not None:
+            nas = session.nas
         places = {(prefix, ports_of(event, prefix)) for prefix in event.addresses}
         subscriber = event.subscriber
         if session is not None:
@@ -256,9 +322,9 @@ class Sessions(Roster):
             self.counts.bearer_stops += 1
             self._stop_bearer(session, at_s)
             return
-        self._ended.bury((nas.name, event.session), at_s, self._now)
+        self._ended.bury((nas.key, event.session), at_s, self._now, subscriber)
         own = session.subscriber if session is not None else None
-        self._row_changes.bury_session(nas.name, event.session, at_s, self._now, own, event.subscriber)
+        self._row_changes.bury_session(nas.key, event.session, at_s, self._now, own, event.subscriber)
         if session is None:
             self.counts.unknown_stops += 1
         elif (

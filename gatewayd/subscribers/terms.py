@@ -76,6 +76,9 @@ class SessionCounts:
     outdated: int = 0
     """Words so old that what they began had run out when they came."""
 
+    same_name: int = 0
+    """Sessions of an id that another NAS of the same name has, for another subscriber."""
+
     refused: int = 0
     """New sessions of no registered subscriber, beyond `most_sessions`."""
     crowded_out: int = 0

@@ -268,7 +268,7 @@ def event_of(attributes: Mapping[str, Any], settings: SubscriberSettings) -> Acc
     assert isinstance(request, AccountingRequest)
     nas = read_nas(request, SOURCE)
     client = Client(prefix=Prefix(SOURCE, 32), secrets=(SECRET,))
-    profile = profiles_of(settings).profile_of(client, nas)
+    profile = profiles_of(settings).profile_of(client, nas.name)
     return read_event(request, SOURCE, profile, PEPPER, NOW, nas)
 
 

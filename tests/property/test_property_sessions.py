@@ -199,7 +199,7 @@ class Network(RuleBasedStateMachine):
     @invariant()
     def every_index_holds_the_sessions_that_live_and_no_other(self) -> None:
         sessions = self.table.sessions
-        live = [session for nas in sessions._nas.values() for session in nas.sessions.values()]
+        live = [session for nas in sessions._nas for session in nas.sessions.values()]
         assert len(live) == len(sessions)
         for session in live:
             assert session.bucket is not None

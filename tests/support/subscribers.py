@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from msgspec import structs
+
 from gatewayd.allowlist import Allowlist
 from gatewayd.bindings import Bindings
 from gatewayd.effective import Effective
@@ -47,8 +49,9 @@ from gatewayd.settings.model import (
 )
 from gatewayd.subscriber_service import JOURNAL_NAME, SubscriberService
 from gatewayd.subscribers.journal_file import JournalFile
-from gatewayd.subscribers.journal_rows import Key, Value
+from gatewayd.subscribers.journal_rows import Key, Row, Value, WordRow
 from gatewayd.subscribers.listener import ListenerStats
+from gatewayd.subscribers.nas_table import name_of_key
 from gatewayd.subscribers.terms import SessionCounts
 from gatewayd.sweep import Sweeper
 from gatewayd.watch.attribute import Attribution
@@ -383,14 +386,14 @@ class SubscriberGateway:
         await self._monitor.ask(status_server())
 
     async def rows(self) -> dict[Key, Value | None]:
-        """The journal as it is on disk."""
+        """The journal as it is on disk; a NAS is called by its name in it, as here no two have one name."""
         await self._journal_is_idle()
         copied = self.directory / "copy"
         copied.mkdir()
         _copy_journal(self.directory, copied)
         file = JournalFile(copied / JOURNAL_NAME)
         try:
-            return {row.key: row.value for row in file.open()}
+            return dict(_by_name(row) for row in file.open())
         finally:
             file.close()
             shutil.rmtree(copied)
@@ -447,6 +450,15 @@ def _copy_journal(source: Path, target: Path) -> None:
     for suffix in ("", "-wal"):
         if (path := source / f"{JOURNAL_NAME}{suffix}").exists():
             shutil.copy(path, target)
+
+
+def _by_name(row: Row) -> tuple[Key, Value | None]:
+    value = row.value
+    assert value is not None
+    if isinstance(value, WordRow):
+        return row.key, value
+    kind, nas, of = row.key
+    return (kind, name_of_key(nas), of), structs.replace(value, nas=name_of_key(value.nas))
 
 
 def _place(prefix: Prefix, ports: tuple[int, int] | None) -> str:

@@ -87,7 +87,7 @@ subscribers:
     listen: ["[::]:1813"]
     clients:
       - {address: 10.0.0.1, secret_file: /secret, require_message_authenticator: yes, sign_answers: true,
-         profile: {silent: 2d}}
+         proxy: true, profile: {silent: 2d}}
 kernel: {table: gw, priority: 5, ct_mark_mask: 0x0000fff0, verify_every: 30s, nflog_group: 7, nflog_rate: 50}
 watch: {unregistered: off}
 http: {listen: "[::1]:0", socket: /api.sock}
@@ -112,7 +112,7 @@ log: {level: debug, format: json}
     assert (policy.on_unregistered.dscp, policy.on_unregistered.mark) == (8, 32)
     assert policy.on_unregistered.limit == RateLimit(125_000)
     usual = ProfileSettings("snapshot", "alc-msisdn", "92", "outside", "digest", 600.0, 20, 60.0, inf, 0.0)
-    client = RadiusClient(parse_prefix("10.0.0.1"), "/secret", True, True, replace(usual, silent_s=172800.0))
+    client = RadiusClient(parse_prefix("10.0.0.1"), "/secret", True, True, True, replace(usual, silent_s=172800.0))
     assert settings.subscribers == SubscriberSettings(
         "/pepper", "/sessions.csv", 1000, 600.0, usual, (NasSettings("bng-1", replace(usual, interim="merge")),),
         RadiusSettings((client,), (ListenAddress("::", 1813),)),

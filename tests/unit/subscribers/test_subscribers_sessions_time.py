@@ -239,7 +239,7 @@ def test_nothing_remains_of_an_ended_session_when_its_tombstone_is_gone() -> Non
     assert table.sessions.get_timer() is None
     assert table.sessions.tombstones == 0
     assert table.sessions.sessions_of(ALI) == ()
-    assert not table.sessions._nas["bng1"].sessions
+    assert not table.sessions._nas.by_key["bng1"].sessions
     assert not table.sessions._of_subscriber
     assert len(table.sessions._naming.ownership) == 0
     assert not table.sessions._naming.changes._told
