@@ -12,15 +12,19 @@ import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from msgspec import structs
+
 from gatewayd.effective import Effective
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.binding import Binding
 from gatewayd.model.prefix import Prefix
+from gatewayd.subscribers.accounting import SET_S
 from gatewayd.subscribers.journal import Journal
 from gatewayd.subscribers.journal_rows import Key, Row
 from gatewayd.subscribers.sessions import Sessions
 from gatewayd.subscribers.terms import Randomness, Terms
+from gatewayd.subscribers.timeline import Timeline
 
 log = get_logger(__name__)
 
@@ -32,7 +36,8 @@ SLICE = 500
 
 
 class Bindings:
-    """Owns the table of sessions. `clock`: the wall's; `stopwatch`: is never set, so to set the wall ends none."""
+    """Owns the table of sessions. `clock`: the wall's; `stopwatch`: is never set, so to set the wall ends none;
+    `timeline`: made of both, if not given."""
 
     def __init__(
         self,
@@ -44,6 +49,7 @@ class Bindings:
         clock: Callable[[], float],
         stopwatch: Callable[[], float],
         randomness: Randomness,
+        timeline: Timeline | None = None,
     ) -> None:
         self.journal = journal
         self.unanswered = 0
@@ -53,8 +59,7 @@ class Bindings:
         """Told of the addresses in each word of accounting, whosever they are."""
         self._effective = effective
         self._terms_of = terms_of
-        self._stopwatch = stopwatch
-        self._began_at = clock() - stopwatch()
+        self._timeline = timeline or Timeline(clock, stopwatch)
         self._owed: dict[Key, Row] = {}
         self._timer_moved = asyncio.Event()
         self._said_same_name = RateLimited(log, SAY_AGAIN_S, stopwatch)
@@ -76,12 +81,21 @@ class Bindings:
         self._terms_of = terms_of
 
     def now(self) -> float:
-        """The table's time: Unix seconds by a clock that is never set."""
-        return self._began_at + self._stopwatch()
+        """The table's time: Unix seconds by a clock that is never set, and goes on over a restart."""
+        return self._timeline.time_s()
+
+    def told_by_wall(self, event: AccountingEvent) -> AccountingEvent:
+        """The event, whose times are the wall's, by the table's clock."""
+        set_by_s = self._timeline.wall_is_ahead_s()
+        if abs(set_by_s) <= SET_S:
+            return event
+        return structs.replace(event, at_s=event.at_s - set_by_s, received_at_s=event.received_at_s - set_by_s)
 
     async def restore(self) -> None:
         """Begin with what the journal has. It costs bindings if it is damaged, never the start."""
         rows = await self.journal.open()
+        if self.journal.last_moment is not None:
+            self._timeline.go_on_from(self.journal.last_moment)
         # Half a second for 31,000 sessions; until it is done nobody else touches the table.
         await asyncio.to_thread(self.sessions.restore, rows, self.now())
         self.is_restored = True
@@ -93,7 +107,7 @@ class Bindings:
         count = 0
         for event in events:
             self.on_named(event.addresses)
-            self.sessions.receive(event, self.now())
+            self.sessions.receive(self.told_by_wall(event), self.now())
             count += 1
             if count % SLICE == 0:
                 self._tell()
@@ -141,8 +155,12 @@ class Bindings:
         self._tell()
 
     def confirmed(self, binding: Binding) -> Binding:
-        """The binding as the last word of its session has it."""
-        return self.sessions.binding_at(binding.subscriber, binding.prefix, binding.ports) or binding
+        """The binding as the last word of its session has it, its times by the wall clock."""
+        found = self.sessions.binding_at(binding.subscriber, binding.prefix, binding.ports) or binding
+        set_by_s = self._timeline.wall_is_ahead_s()
+        if abs(set_by_s) <= SET_S:
+            return found
+        return structs.replace(found, since_s=found.since_s + set_by_s, confirmed_s=found.confirmed_s + set_by_s)
 
     def write_all(self) -> None:
         """The journal begins anew: its file was damaged, or taken away."""

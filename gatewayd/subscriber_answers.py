@@ -152,7 +152,7 @@ class SubscriberAnswers:
                 if len(entries) == 1:
                     raise
                 raise SessionEntryInvalid(invalid.field, invalid.code, invalid.why, number) from None
-            events.append(event)
+            events.append(subscribers.bindings.told_by_wall(event))
             if number % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
         conflicting = subscribers.bindings.conflicting
@@ -166,7 +166,7 @@ class SubscriberAnswers:
     async def delete(self, nas: object, session: object, at: object) -> Mapping[str, object]:
         """The session is over: since `at`, else now, whatever its NAS's clock says. It may be called as accounting
         calls it, or as `page` shows it. Raises as `put`."""
-        event = end_event(nas, session, self._clock(), at)
+        event = self._subscribers.bindings.told_by_wall(end_event(nas, session, self._clock(), at))
         events = [event]
         if self._subscribers.profiles.profile_by_name(event.nas).session_ids == "digest":
             hashed = session_digest(event.session, self._subscribers.pepper)

@@ -21,9 +21,11 @@ from gatewayd.settings import RadiusClient, SubscriberSettings
 from gatewayd.subscribers.clients import Client, ClientTable, client_of, profiles_of, terms_of_profile
 from gatewayd.subscribers.core_dumps import forbid_core_dumps
 from gatewayd.subscribers.journal import Journal, JournalState
+from gatewayd.subscribers.journal_file import read_boot_id
 from gatewayd.subscribers.listener import AccountingListener
 from gatewayd.subscribers.secret_files import is_exposed, read_pepper, read_secrets
 from gatewayd.subscribers.session_list import SessionList, read_sessions
+from gatewayd.subscribers.timeline import Timeline
 
 log = get_logger(__name__)
 
@@ -50,14 +52,16 @@ class SubscriberService:
             raise MissingPrerequisite(str(error), "put the pepper that the registry was made with there") from None
         warn_if_exposed(settings.pepper_file)
         self.profiles = profiles_of(settings)
+        timeline = Timeline(clock, stopwatch, read_boot_id())
         self.bindings = Bindings(
             effective,
-            Journal(state_dir / JOURNAL_NAME, on_state=self._on_journal),
+            Journal(state_dir / JOURNAL_NAME, on_state=self._on_journal, moment=timeline.moment),
             terms_of=self.profiles.terms_of,
             most_sessions=settings.most_sessions,
             clock=clock,
             stopwatch=stopwatch,
             randomness=Random(),
+            timeline=timeline,
         )
         self._clients: dict[Prefix, Client] = {}
         self.listener: AccountingListener | None = None
@@ -69,8 +73,9 @@ class SubscriberService:
                 profiles=self.profiles,
                 pepper=self.pepper,
                 on_event=self.bindings.on_event,
-                clock=clock,
+                clock=self.bindings.now,
                 stopwatch=stopwatch,
+                wall=clock,
             )
 
     def open(self) -> None:

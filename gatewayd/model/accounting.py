@@ -73,7 +73,10 @@ class AccountingEvent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """When it happened: what the NAS says where it is plausible, else arrival less Acct-Delay-Time. Order by it."""
     received_at_s: float
     is_by_our_clock: bool = False
-    """Whether `at_s` is by the clock of this host, as in lists: no NAS's clock has a part in how old it is."""
+    """Whether `at_s` is by the clock of this host, as in lists and where no Event-Timestamp is of use: no NAS's
+    clock has a part in how old it is."""
+    delay_s: float = 0.0
+    """Acct-Delay-Time: for how long it was on its way, as the sender says."""
     subscriber: bytes | None = None
     """Digest of 32 bytes. None: this packet names no number. Another of the same session may, and the addresses are
     taken from whoever had them in any case."""

@@ -40,6 +40,8 @@ from gatewayd.subscribers.ports import read_port_blocks
 
 FUTURE_SKEW_S: Final = 300.0
 """A NAS's clock may be ahead by so much; a time zone taken for UTC is not skew."""
+SET_S: Final = 2.0
+"""The wall clock is another than the sessions' where they differ by more."""
 OLDEST_S: Final = 7 * 86400.0
 """An Event-Timestamp older than this is of a NAS that does not know the date (they start in 1970 or 2000). Proxies
 that keep requests and send them later count the wait in Acct-Delay-Time."""
@@ -60,9 +62,12 @@ def read_event(
     pepper: bytes,
     now_s: float,
     identity: NasIdentity | None = None,
+    wall_s: float | None = None,
 ) -> AccountingEvent:
     """The event of a request from `source` (packed) at `now_s`. No number is in it, and none in an error.
 
+    `now_s`: by the sessions' clock, which is never set. `wall_s`: what the wall clock says, if it is another time:
+    a NAS has the time that one of them has, or had.
     `identity`: what read_nas said, where it was asked for the profile. Raises AccountingRejected: the request is to
     be answered, and changes nothing.
     """
@@ -70,7 +75,7 @@ def read_event(
     kind = _read_kind(request)
     identity = identity or read_nas(request, source)
     nas = identity.name
-    at_s = _read_time(request, now_s, left_out)
+    at_s, delay_s, is_by_our_clock = _read_time(request, now_s, now_s if wall_s is None else wall_s, left_out)
     if kind in ("on", "off"):
         _check_texts(request, [nas])
         return AccountingEvent(
@@ -80,6 +85,8 @@ def read_event(
             session="",
             at_s=at_s,
             received_at_s=now_s,
+            is_by_our_clock=is_by_our_clock,
+            delay_s=delay_s,
             left_out=tuple(left_out),
         )
     session = read_text(request, ACCT_SESSION_ID)
@@ -99,6 +106,8 @@ def read_event(
         session=session,
         at_s=at_s,
         received_at_s=now_s,
+        is_by_our_clock=is_by_our_clock,
+        delay_s=delay_s,
         subscriber=read_subscriber(request, profile, pepper, left_out),
         link=link,
         addresses=tuple(addresses),
@@ -148,8 +157,11 @@ def _check_texts(request: AccountingRequest, texts: list[str]) -> None:
         )
 
 
-def _read_time(request: AccountingRequest, now_s: float, left_out: list[str]) -> float:
-    """When it happened: RFC 2869 §5.3, else RFC 2866 §5.2."""
+def _read_time(
+    request: AccountingRequest, now_s: float, wall_s: float, left_out: list[str]
+) -> tuple[float, float, bool]:
+    """When it happened (RFC 2869 §5.3, else RFC 2866 §5.2), for how long it was on its way, and whether the time is
+    by our clock."""
     delay_s = read_integer(request, ACCT_DELAY_TIME, left_out) or 0
     if delay_s > OLDEST_S:
         left_out.append("delay_implausible")  # of a sender that counts from a NAS's wrong clock
@@ -157,14 +169,17 @@ def _read_time(request: AccountingRequest, now_s: float, left_out: list[str]) ->
     arrived_less_delay_s = now_s - delay_s
     stamp_s = read_integer(request, EVENT_TIMESTAMP, left_out)
     if stamp_s is None:
-        return arrived_less_delay_s
-    if stamp_s > now_s + FUTURE_SKEW_S:
+        return arrived_less_delay_s, delay_s, True
+    at_s = float(stamp_s)
+    if abs(wall_s - now_s) > SET_S and abs(stamp_s - wall_s) < abs(stamp_s - now_s):
+        at_s += now_s - wall_s
+    if at_s > now_s + FUTURE_SKEW_S:
         left_out.append("event_timestamp_in_future")
-        return arrived_less_delay_s
-    if stamp_s < now_s - OLDEST_S:
+        return arrived_less_delay_s, delay_s, True
+    if at_s < now_s - OLDEST_S:
         left_out.append("event_timestamp_implausible")
-        return arrived_less_delay_s
-    return float(stamp_s)
+        return arrived_less_delay_s, delay_s, True
+    return at_s, delay_s, False
 
 
 def _read_interim(request: AccountingRequest, left_out: list[str]) -> int | None:

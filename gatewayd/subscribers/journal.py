@@ -25,6 +25,7 @@ from typing import Final
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.subscribers.journal_file import JournalFile
 from gatewayd.subscribers.journal_rows import Key, Row
+from gatewayd.subscribers.timeline import Moment
 
 STALL_S: Final = 3.0
 """A write that takes longer suspends; a NAS sends again after three to five seconds."""
@@ -70,7 +71,8 @@ class JournalStats:
 
 class Journal:
     """`path`: the file, in a directory that exists. `most_waiting`: calls of `done` that may wait; rows are
-    bounded by the keys that there are. `on_state` is called on the loop whenever something of it changes."""
+    bounded by the keys that there are. `on_state` is called on the loop whenever something of it changes. `moment`:
+    the present, which is written with each group."""
 
     def __init__(
         self,
@@ -81,6 +83,7 @@ class Journal:
         retry_s: tuple[float, float] = RETRY_S,
         stall_s: float = STALL_S,
         clock: Callable[[], float] = time.monotonic,
+        moment: Callable[[], Moment] | None = None,
     ) -> None:
         self.stats = JournalStats()
         self._file = JournalFile(path)
@@ -89,6 +92,9 @@ class Journal:
         self._retry_s = retry_s
         self._stall_s = stall_s
         self._clock = clock
+        self._moment = moment
+        self.last_moment: Moment | None = None
+        """When the last group was written that was found at the start."""
         self._limited = RateLimited(logger, _SAY_AGAIN_S, clock)
         self._thread = ThreadPoolExecutor(1, "journal")
         self._rows: dict[Key, Row] = {}
@@ -128,6 +134,7 @@ class Journal:
         except Exception as error:  # whatever it is, it costs bindings and never the start
             self._fail(error)
         self._copy_counts()
+        self.last_moment = self._file.last_moment
         if self.stats.skipped:
             logger.warning("journal.rows_skipped", rows=self.stats.skipped)
         self._task = loop.create_task(self._run(), name="journal")
@@ -182,7 +189,8 @@ class Journal:
         self._in_flight, self._callbacks = self._callbacks, []
         began_s = self._clock()
         loop = asyncio.get_running_loop()
-        writing = loop.run_in_executor(self._thread, self._file.write, rows.values())
+        moment = () if self._moment is None else (self._moment(),)
+        writing = loop.run_in_executor(self._thread, self._file.write, rows.values(), *moment)
         try:
             await asyncio.wait({writing}, timeout=self._stall_s)
             if not writing.done():

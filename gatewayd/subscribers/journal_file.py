@@ -20,8 +20,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import msgspec
+
 from gatewayd.log import get_logger
 from gatewayd.subscribers.journal_rows import VERSION, Row, decode_row, encode_key, encode_value
+from gatewayd.subscribers.timeline import Moment
 
 MODE: Final = 0o600
 MOST_SET_ASIDE: Final = 2
@@ -33,6 +36,7 @@ _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _BESIDE: Final = ("", "-wal", "-shm", "-journal")
 """What SQLite has beside a file; a log left behind would be taken for that of the next file."""
 _PUT: Final = "INSERT INTO row (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+_PUT_META: Final = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 _DELETE: Final = "DELETE FROM row WHERE key = ?"
 
 logger = get_logger(__name__)
@@ -47,6 +51,7 @@ class JournalFile:
 
     `has_begun_anew`: the rows that `open` returned are not in the file any more, or nobody knows what was in it;
     it is empty but for what was written since. Who has written everything again sets it to False.
+    `last_moment`: when the last group was written that `open` found.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,6 +62,7 @@ class JournalFile:
         self.skipped = 0
         self.set_aside = 0
         self.has_begun_anew = False
+        self.last_moment: Moment | None = None
 
     def open(self) -> tuple[Row, ...]:
         """What it holds; nothing, if it had to be begun. Raises sqlite3.Error or OSError: nothing was changed.
@@ -90,12 +96,12 @@ class JournalFile:
             raise
         return ()
 
-    def write(self, rows: Iterable[Row]) -> None:
+    def write(self, rows: Iterable[Row], moment: Moment | None = None) -> None:
         """All, or none; on disk afterwards. Raises sqlite3.Error or OSError: none, and the next call opens the file
         again."""
         try:
             connection = self._opened()
-            _write_rows(connection, rows)
+            _write_rows(connection, rows, moment)
         except (sqlite3.Error, OSError) as error:
             if _is_damage(error):
                 self._put_aside(error)
@@ -161,6 +167,7 @@ class JournalFile:
         ]
         rows = tuple(row for row in found if row is not None)
         self.skipped = len(found) - len(rows)
+        self.last_moment = _read_moment(connection)
         return rows
 
     def _read_copy(self) -> tuple[Row, ...] | None:
@@ -177,7 +184,7 @@ class JournalFile:
             return None
         if copy.set_aside or not rows:
             return None
-        self._token, self.skipped = copy._token, copy.skipped
+        self._token, self.skipped, self.last_moment = copy._token, copy.skipped, copy.last_moment
         return rows
 
     def _put_aside(self, reason: Exception) -> None:
@@ -213,6 +220,21 @@ def _read_token(connection: sqlite3.Connection) -> str | None:
     return str(meta.get("token"))
 
 
+def _read_moment(connection: sqlite3.Connection) -> Moment | None:
+    """When the last group was written; None if that is not known."""
+    for (value,) in connection.execute("SELECT value FROM meta WHERE name = 'moment'"):
+        with suppress(msgspec.DecodeError, TypeError):
+            return msgspec.msgpack.decode(value, type=Moment)
+    return None
+
+
+def read_boot_id() -> str:
+    """What tells this boot from others (random(4)); empty if that is not known."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
 def _begin(connection: sqlite3.Connection) -> str:
     token = os.urandom(8).hex()
     connection.execute("BEGIN IMMEDIATE")
@@ -223,7 +245,7 @@ def _begin(connection: sqlite3.Connection) -> str:
     return token
 
 
-def _write_rows(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
+def _write_rows(connection: sqlite3.Connection, rows: Iterable[Row], moment: Moment | None) -> None:
     puts, deletions = [], []
     for row in rows:
         key = encode_key(row.key)
@@ -234,6 +256,8 @@ def _write_rows(connection: sqlite3.Connection, rows: Iterable[Row]) -> None:
     connection.execute("BEGIN IMMEDIATE")
     connection.executemany(_DELETE, deletions)
     connection.executemany(_PUT, puts)
+    if moment is not None:
+        connection.execute(_PUT_META, ("moment", msgspec.msgpack.encode(moment)))
     connection.execute("COMMIT")
 
 

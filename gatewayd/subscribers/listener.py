@@ -96,15 +96,15 @@ class AccountingListener:
     """Listens on `addresses` (IP address and port; port 0: the kernel chooses one).
 
     `on_event(event, answer)` comes from the loop, once for each request that is new. The owner calls `answer()`
-    from the loop when the sender may forget what it sent; another call does nothing. `clock`: Unix seconds;
-    `stopwatch`: seconds that never go back.
+    from the loop when the sender may forget what it sent; another call does nothing. `clock`: that of the sessions,
+    Unix seconds that are never set; `wall`: the wall's; `stopwatch`: seconds that never go back.
     """
 
     def __init__(
         self, addresses: Iterable[tuple[str, int]], *,
         clients: ClientTable, profiles: Profiles, pepper: bytes,
         on_event: Callable[[AccountingEvent, Callable[[], None]], None],
-        clock: Callable[[], float], stopwatch: Callable[[], float],
+        clock: Callable[[], float], stopwatch: Callable[[], float], wall: Callable[[], float] | None = None,
     ) -> None:  # fmt: skip
         self.stats = ListenerStats()
         self.refusals = Refusals()
@@ -113,6 +113,7 @@ class AccountingListener:
         self._pepper = pepper
         self._on_event = on_event
         self._clock = clock
+        self._wall = wall or clock
         self._stopwatch = stopwatch
         self._logs: dict[str, RateLimited] = {}
         self._intakes: list[_Intake] = []
@@ -191,7 +192,7 @@ class AccountingListener:
         identity = read_nas(request, plain_source(address), is_proxied=client.is_proxy)
         profile = self._profiles.profile_of(client, identity.name)
         try:
-            event = read_event(request, address, profile, self._pepper, self._clock(), identity)
+            event = read_event(request, address, profile, self._pepper, self._clock(), identity, self._wall())
         except AccountingRejected as rejected:
             self.stats.accounting_rejected[rejected.code] += 1
             self._log_of(rejected.code).warning("radius.unusable", source=host, reason=rejected.code)

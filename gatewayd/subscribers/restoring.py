@@ -1,8 +1,8 @@
 """The rows of a journal, put right for the present: what is in them, in the order in which it can be rebuilt.
 
-A wall clock that was set between two runs must not make anything last for ever: times of the NAS are at most as far
-ahead of `now` as `accounting` lets them be, ours are not ahead, and nobody runs out later than if he had just been
-heard, with or without an interval. Where that changes a row, it is to be written anew.
+A wall clock that was set between two runs must not make anything last for ever: no time is ahead of `now`, and
+nobody runs out later than if he had just been heard, with or without an interval. Where that changes a row, it is
+to be written anew.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from math import inf
 
 from msgspec.structs import replace
 
-from gatewayd.subscribers.accounting import FUTURE_SKEW_S
 from gatewayd.subscribers.expiry import TICK_S
 from gatewayd.subscribers.journal_rows import EndedRow, HoldRow, Key, NasRow, Row, SessionRow, WordRow
 from gatewayd.subscribers.nas_table import name_of_key
@@ -33,7 +32,7 @@ class SortedRows:
 def sort_rows(rows: Iterable[Row], now: float, terms_of: Callable[[str], Terms]) -> SortedRows:
     """Rows without a value are left out."""
     found = SortedRows([], [], [], [])
-    latest_s = now + FUTURE_SKEW_S
+    latest_s = now
     for row in rows:
         value = row.value
         if isinstance(value, SessionRow):

@@ -15,6 +15,7 @@ from math import inf
 import msgspec
 
 from gatewayd.model.prefix import Prefix
+from gatewayd.subscribers.nas_clock import NasClock
 
 Ports = tuple[int, int] | None
 """First and last port of a port block; None = the whole address."""
@@ -78,7 +79,7 @@ class Session(msgspec.Struct, gc=False, eq=False):
 
 
 class Nas:
-    """A NAS: its live sessions by id, when it last restarted, how far its clock is behind.
+    """A NAS: its live sessions by id, when it last restarted, what its clock says.
 
     `key`: stands for it in rows, and never changes. `name`: the best that it was heard to call itself. `label`: for
     people, with its place where others have the name. `source`: from where it speaks, as in NasIdentity.
@@ -91,6 +92,7 @@ class Nas:
         "_lag_s",
         "_window_ends_s",
         "addresses",
+        "clock",
         "identifier",
         "interim_s",
         "key",
@@ -111,6 +113,7 @@ class Nas:
         self.names: set[str] = set()
         self.sessions: dict[str, Session] = {}
         self.restarted_s = -inf
+        self.clock = NasClock()
         self.interim_s: int | None = None
         self._lag_s = inf
         self._lag_before_s = inf

@@ -28,9 +28,10 @@ What counts is when a thing happened by the NAS, not when it was heard; at the s
 - Everything is bounded. What a word names is taken from older words of other subscribers even where the session is
   over already, or there is no room for it.
 
-Session ids of a restarted NAS may repeat (RFC 2866 §5.5); what tells the lives apart is time: the On, the Stop. A
-NAS whose clock was set back, and that gives an address to another subscriber, loses to the older word until its
-clock has come so far, or the older session has ended.
+Session ids of a restarted NAS may repeat (RFC 2866 §5.5); what tells the lives apart is time: the On, the Stop.
+
+Times of the NAS are put right before anything is compared (`nas_clock`), so none is later than now. A NAS whose
+clock was set back is found out by its next words; what it said meanwhile is then taken again, as of when it came.
 """
 
 from __future__ import annotations
@@ -62,12 +63,33 @@ class Sessions(Roster):
         nas = self._nas_of(event.identity or NasIdentity(event.nas))
         if nas is None:
             self.counts.nas_refused += 1
-        elif event.kind in ("on", "off"):
-            self.counts.restarts += 1
-            for each in self._restarting(nas):
-                self._restart(each, event)
+            return
+        if event.is_by_our_clock:
+            self._take(nas, event, min(event.at_s, event.received_at_s))
+            return
+        again = nas.clock.hear(event)
+        for each in again:
+            self._take(nas, each, nas.clock.time_of(each), is_again=True)
+        self._take(nas, event, nas.clock.time_of(event))
+
+    def _take(self, nas: Nas, event: AccountingEvent, at_s: float, *, is_again: bool = False) -> None:
+        """`at_s`: when it happened, by our clock. `is_again`: it was taken before, as of another time."""
+        kind = event.kind
+        if is_again:
+            self.counts.taken_again += 1
+        elif kind == "start":
+            self.counts.starts += 1
+        elif kind == "interim":
+            self.counts.interims += 1
+        elif kind == "stop":
+            self.counts.stops += 1
         else:
-            self._receive_word(nas, event)
+            self.counts.restarts += 1
+        if kind in ("on", "off"):
+            for each in self._restarting(nas):
+                self._restart(each, at_s)
+        else:
+            self._receive_word(nas, event, at_s)
 
     def get_timer(self) -> float | None:
         """When `handle_timer` is next due; the past if it has left something over, None if nothing is ahead."""
@@ -94,10 +116,10 @@ class Sessions(Roster):
         is_alone = nas.source is not None and all(each.source is None for each in others)
         return [nas, *others] if is_alone else [nas]
 
-    def _restart(self, nas: Nas, event: AccountingEvent) -> None:
+    def _restart(self, nas: Nas, at_s: float) -> None:
         self._row_changes.touch_nas(nas.key)
-        if event.at_s > nas.restarted_s:
-            nas.restarted_s = event.at_s
+        if at_s > nas.restarted_s:
+            nas.restarted_s = at_s
             if nas.sessions:
                 self._restarted[nas.key] = nas
 
@@ -127,12 +149,11 @@ class Sessions(Roster):
 
     # A session
 
-    def _receive_word(self, nas: Nas, event: AccountingEvent) -> None:
+    def _receive_word(self, nas: Nas, event: AccountingEvent, at_s: float) -> None:
         if event.is_by_our_clock:
             age_s = max(event.received_at_s - event.at_s, 0.0)
         else:
-            age_s = nas.age_s(event.at_s, event.received_at_s)
-        at_s = event.at_s
+            age_s = min(nas.age_s(event.at_s, event.received_at_s), event.received_at_s - at_s)
         is_before_restart = at_s < nas.restarted_s
         if is_before_restart and event.received_at_s - age_s >= nas.restarted_s:
             at_s = nas.restarted_s
@@ -140,10 +161,6 @@ class Sessions(Roster):
         if event.kind == "stop":
             self._stop(nas, event, at_s)
             return
-        if event.kind == "start":
-            self.counts.starts += 1
-        else:
-            self.counts.interims += 1
         if is_before_restart:
             self.counts.before_restart += 1
             self._pass_over(nas, event, at_s)
@@ -307,7 +324,6 @@ class Sessions(Roster):
         self._naming.changes.restored.discard(session)
 
     def _stop(self, nas: Nas, event: AccountingEvent, at_s: float) -> None:
-        self.counts.stops += 1
         session = nas.sessions.get(event.session)
         if session is None or are_two(session.subscriber, event.subscriber):
             session = self._at_namesake(nas, event) or session

@@ -76,6 +76,8 @@ class SessionCounts:
     outdated: int = 0
     """Words so old that what they began had run out when they came."""
 
+    taken_again: int = 0
+    """Words that counted as old until it was seen that the clock of their NAS had been set back."""
     same_name: int = 0
     """Sessions of an id that another NAS of the same name has, for another subscriber."""
 

@@ -114,6 +114,7 @@ class SlowJournal:
     """What Bindings asks of a journal: groups that are written one after another, and answered when they are."""
 
     suspended_for = None
+    last_moment = None
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk

@@ -131,7 +131,7 @@ def test_crashes_make_no_difference_to_registered_subscribers(
             step(table, rows, now)
         if is_crash:
             struck = restored(disk, now, fresh())
-        live = steady.sessions._nas.get(word["nas"])
+        live = steady.sessions._nas.by_key.get(word["nas"])
         # A Start that names nobody may begin another life of its id, of which nothing may be on disk.
         is_known = live is not None and word["session"] in live.sessions
         if names_nobody and is_known and word["kind"] != "start":

@@ -236,9 +236,9 @@ class SubscriberGateway:
         journal._stall_s = GUARD_S
         write = journal._file.write
 
-        def held_write(rows: Iterable[Any]) -> None:
+        def held_write(*arguments: Any) -> None:
             self._disk_is_free.wait(GUARD_S)
-            write(rows)
+            write(*arguments)
 
         journal._file.write = held_write
         self.service.open()

@@ -76,7 +76,8 @@ PURE = """
     subscribers.responses subscribers.restoring subscribers.roster subscribers.row_changes
     subscribers.session_list
     subscribers.changes subscribers.expiry subscribers.naming subscribers.ownership subscribers.session
-    subscribers.sessions subscribers.terms subscribers.tombstones
+    subscribers.nas_clock subscribers.nas_table
+    subscribers.sessions subscribers.terms subscribers.timeline subscribers.tombstones
     compile compile.canary compile.desired compile.keys compile.masks compile.rehearsal compile.ruleset
     reconcile.dataplane reconcile.dead_man reconcile.forecast reconcile.generations reconcile.hooks
     reconcile.missing reconcile.picture reconcile.set_state

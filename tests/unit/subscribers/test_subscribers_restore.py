@@ -395,7 +395,7 @@ def test_a_wall_clock_that_was_set_back_makes_nothing_last_for_ever() -> None:
     assert kept.told() == ["ended bng1s2", "nas bng2", "session bng1s1", "word 0a00000232"], "put right on disk"
     session = kept.rows["session", "bng1", "s1"]
     assert isinstance(session, SessionRow)
-    assert (session.at_s, session.snapshot_s, session.holds[0].named_s) == (1300, 1300, 1300)
+    assert (session.at_s, session.snapshot_s, session.holds[0].named_s) == (1000, 1000, 1000)
     assert net.bound() == {"10.0.0.1/32": ALI}
     net.start("s9", ALI, "10.0.0.9", at=1310, nas="bng2")
     assert "10.0.0.9/32" in net.bound(), "the NAS is heard"
@@ -444,14 +444,14 @@ def test_of_more_sessions_of_one_subscriber_than_may_be_the_oldest_goes() -> Non
     net, kept = table(ALI)
     holds = (HoldRow(IPV4, None, 1.0, 1.0),)
     crowd = [
-        SessionRow("bng1", f"s{each}", ALI, float(each), float(each), 15.0, 300, False, -inf, 1.0, holds)
+        SessionRow("bng1", f"s{each}", ALI, float(each), float(each), 75.0, 300, False, -inf, 1.0, holds)
         for each in range(MOST_OF_SUBSCRIBER + 1)
     ]
     kept.rows = {key_of(value): value for value in crowd}
-    net.sessions.restore([Row(key_of(value), value) for value in crowd], 10)
+    net.sessions.restore([Row(key_of(value), value) for value in crowd], 70)
     assert len(net.sessions) == MOST_OF_SUBSCRIBER
     assert kept.told() == ["-session bng1s0"]
-    net.wait_until(20)
+    net.wait_until(80)
     assert len(net.sessions) == 0
 
 

@@ -1,0 +1,91 @@
+"""What a NAS's time is by our clock: its offset, and what tells a clock that was set from a word that is old. Pure.
+
+A stamp less the offset is when a thing happened by our clock. It is never later than the arrival.
+
+- A stamp cannot be from the future: one that is later than the offset allows shows that the NAS is further ahead.
+- A NAS that was ahead, and whose stamp is of our time again, was put right (NTP sets it to the time that we have).
+- A stamp older than the offset allows is of an old word (a proxy's queue, repeats), or the NAS was set back. One
+  word does not tell which, unless it says for how long it was on its way (Acct-Delay-Time). Old words come as fast
+  as they are taken, and their age falls; by a clock that was set, each next word is as old as the one before. Until
+  that is seen, the word counts as old, and is remembered. Then it counts again, as of when it came.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from math import inf
+from typing import Final
+
+from gatewayd.model.accounting import AccountingEvent
+
+NEAR_S: Final = 5.0
+"""An age that needs no reason: stamps are of whole seconds, and ways take time."""
+SAME_S: Final = 2.0
+"""Two ages that differ by so much at most are one."""
+REPEATED_S: Final = 120.0
+"""So old a NAS's own repeats can be: up to here more proof is wanted."""
+PROOF_S: Final = 5.0
+PROOF_OF_SHORT_S: Final = 60.0
+PROOF_WITH_RESTART_S: Final = 1.0
+"""For how long words must be of one age. Clocks go wrong when a NAS boots."""
+MOST_UNDECIDED: Final = 256
+"""Words of one NAS that are remembered meanwhile."""
+
+
+class NasClock:
+    """`ahead_s`: how far the NAS is ahead of us; less than 0: behind."""
+
+    __slots__ = ("_age_s", "_has_restart", "_heard", "_since_s", "_undecided", "ahead_s")
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+        self._age_s = inf
+        self._since_s = 0.0
+        self._heard = 0
+        self._has_restart = False
+        self._undecided: deque[AccountingEvent] | None = None
+
+    def time_of(self, event: AccountingEvent) -> float:
+        """When it happened, by our clock."""
+        return min(event.at_s - self.ahead_s, event.received_at_s)
+
+    def hear(self, event: AccountingEvent) -> tuple[AccountingEvent, ...]:
+        """Take note of what a word says of the clock. Returns words before it that count anew: it was set back."""
+        stamp_s, received_s = event.at_s, event.received_at_s
+        ahead_s = stamp_s - received_s
+        age_s = self.ahead_s - ahead_s
+        if age_s <= 0 or (self.ahead_s > 1.0 and -SAME_S <= ahead_s <= 1.0):
+            self.ahead_s = max(ahead_s, 0.0) if age_s > 0 else ahead_s
+            self._settle()
+        elif age_s <= NEAR_S:
+            self._settle()
+        elif age_s > event.delay_s + NEAR_S:
+            return self._doubt(event, age_s)
+        return ()
+
+    def _doubt(self, event: AccountingEvent, age_s: float) -> tuple[AccountingEvent, ...]:
+        if age_s > self._age_s + SAME_S:
+            return ()  # older still than the others: that one is a repeat, or from a queue
+        if self._undecided is None or age_s < self._age_s - SAME_S:
+            self._undecided = deque(maxlen=MOST_UNDECIDED)
+            self._age_s, self._since_s, self._heard, self._has_restart = age_s, event.received_at_s, 0, False
+        self._age_s = min(self._age_s, age_s)
+        self._heard += 1
+        self._has_restart |= event.kind in ("on", "off")
+        self._undecided.append(event)
+        if not self._is_proven(event.received_at_s):
+            return ()
+        self.ahead_s -= self._age_s
+        *before, _ = self._undecided
+        self._settle()
+        return tuple(before)
+
+    def _is_proven(self, now_s: float) -> bool:
+        lasted_s = now_s - self._since_s
+        if self._age_s <= REPEATED_S:
+            return self._heard > 2 and lasted_s >= PROOF_OF_SHORT_S
+        return self._heard > 1 and lasted_s >= (PROOF_WITH_RESTART_S if self._has_restart else PROOF_S)
+
+    def _settle(self) -> None:
+        """What is heard is of the time that we think it is."""
+        self._undecided, self._age_s = None, inf
