@@ -99,6 +99,7 @@ class Bindings:
         # Half a second for 31,000 sessions; until it is done nobody else touches the table.
         await asyncio.to_thread(self.sessions.restore, rows, self.now())
         self.is_restored = True
+        self._effective.leave_unless(self.sessions.knows)
         self._tell()
         log.info("bindings.restored", sessions=len(self.sessions))
 
@@ -129,6 +130,14 @@ class Bindings:
         if event.kind in ("on", "off"):
             self._timer_moved.set()
         self._tell(answer)
+        self._let_go(event)
+
+    def _let_go(self, event: AccountingEvent) -> None:
+        """Of what a start left in the kernel: whoever had the address, it is somebody's by now, or nobody's."""
+        for prefix in event.addresses if self._effective.left else ():
+            ports = event.ports if prefix.family == 4 else None
+            if event.kind == "stop" or self.sessions.knows(prefix, ports):
+                self._effective.let_go(prefix, ports)
 
     async def run(self) -> None:
         """Sessions end on time. Until cancelled."""

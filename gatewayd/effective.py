@@ -96,6 +96,19 @@ class Effective:
             self._unprogram(registration)
             log.info("window.closed", id=registration_id)
 
+    def leave_unless(self, explains: Callable[[Prefix, tuple[int, int] | None], bool]) -> None:
+        """What a start finds in the kernel of bindings, and this does not know of, stays until its time is over."""
+        self._reconciler.leave_unless(explains)
+
+    @property
+    def left(self) -> int:
+        """Elements that are left so."""
+        return len(self._reconciler.picture.leftovers)
+
+    def let_go(self, prefix: Prefix, ports: tuple[int, int] | None) -> None:
+        """Accounting says of a place who has it, or that nobody has it any more."""
+        self._reconciler.let_go(prefix, ports)
+
     def take(self, changes: Iterable[BindingChange]) -> None:
         """Bindings came and went; those that came are first."""
         for change in changes:

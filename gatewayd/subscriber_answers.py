@@ -120,6 +120,7 @@ class SubscriberAnswers:
             restored=sessions.restored,
             unanswered=bindings.unanswered,
             conflicting=bindings.conflicting,
+            left=len(self._owner.reconciler.picture.leftovers),
             same_names=tuple(views.SameNameView(each.name, each.sources) for each in sessions.same_names()),
             refreshed=self._owner.reconciler.refreshed,
             tombstones=sessions.tombstones,
@@ -268,6 +269,8 @@ def journal_view(journal: Journal) -> views.JournalView:
         refused=stats.refused,
         skipped=stats.skipped,
         set_aside=stats.set_aside,
+        lost_groups=stats.lost_groups,
+        lost_rows=stats.lost_rows,
         write_seconds=stats.write_s,
         longest_write_seconds=stats.longest_write_s,
     )

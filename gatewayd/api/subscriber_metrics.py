@@ -25,6 +25,7 @@ def session_metrics(view: SubscribersView) -> Iterator[Metric]:
         "Times that an address was bound which another registrant's own prefix has.",
         view.conflicting,
     )
+    yield gauge("bindings_left", "Elements found at the start that the journal does not know.", view.left)
     yield gauge("nas_same_name", "Names that several NAS use for sessions of the same ids.", len(view.same_names))
     yield counters("session_events", "What came, ended and was not followed.", "kind", view.counts)
     yield gauge("session_tombstones", "Ended sessions and released addresses that are remembered.", view.tombstones)
@@ -43,7 +44,7 @@ def _journal_metrics(journal: JournalView) -> Iterator[Metric]:
     yield counter("journal_rows", "Rows put on disk.", journal.rows)
     yield counter("journal_failures", "Groups of rows that the disk did not take.", journal.failures)
     yield counter("journal_refused", "Writes for which there was no room.", journal.refused)
-    damaged = {"row": journal.skipped, "file": journal.set_aside}
+    damaged = {"row": journal.skipped, "file": journal.set_aside, "lost_group": journal.lost_groups}
     yield counters("journal_damaged", "What was damaged at the start, and left out.", "kind", damaged)
     yield SummaryMetricFamily(
         "gatewayd_journal_write_seconds",

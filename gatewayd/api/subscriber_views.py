@@ -68,7 +68,8 @@ class JournalView(msgspec.Struct, frozen=True):
 
     `waiting`: answers that wait for the disk. `waiting_rows`: not on disk yet. `groups`, `rows`: on disk.
     `failures`: groups that the disk did not take. `refused`: words that had no room. `skipped`, `set_aside`: rows
-    and files that were damaged at the start.
+    and files that were damaged at the start. `lost_groups`, `lost_rows`: that were on disk, and were not there any
+    more at the start.
     """
 
     state: JournalWord = "ok"
@@ -82,6 +83,8 @@ class JournalView(msgspec.Struct, frozen=True):
     refused: int = 0
     skipped: int = 0
     set_aside: int = 0
+    lost_groups: int = 0
+    lost_rows: int = 0
     write_seconds: float = 0.0
     longest_write_seconds: float = 0.0
 
@@ -130,9 +133,10 @@ class SubscribersView(msgspec.Struct, frozen=True):
 
     `bindings`: addresses of registered subscribers. `unanswered`: words that were taken and not answered, as the
     journal had no room. `conflicting`: times that an address was bound which another registrant's own prefix has.
-    `same_names`: NAS that are told apart by where they speak from alone. `counts`: what came, ended and was not
-    followed since the start, by name. `refreshed`: elements of bindings that were asserted again in the kernel.
-    `listener` None: bindings come by API and lists.
+    `left`: elements found in the kernel at the start that the journal does not know of; they go when their time is
+    over, or somebody is known to have their address. `same_names`: NAS that are told apart by where they speak from
+    alone. `counts`: what came, ended and was not followed since the start, by name. `refreshed`: elements of
+    bindings that were asserted again in the kernel. `listener` None: bindings come by API and lists.
     """
 
     sessions: int = 0
@@ -141,6 +145,7 @@ class SubscribersView(msgspec.Struct, frozen=True):
     unanswered: int = 0
     conflicting: int = 0
     same_names: tuple[SameNameView, ...] = ()
+    left: int = 0
     refreshed: int = 0
     tombstones: int = 0
     tombstones_lost: int = 0

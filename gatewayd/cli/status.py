@@ -209,6 +209,9 @@ def _subscribers(view: SubscribersView) -> Iterator[Line]:
         yield Line("", f"{len(same.sources):,} NAS call themselves {same.name}: from {sources}", DOUBTFUL)
     if len(view.same_names) > _MOST_SAME_NAMES:
         yield Line("", f"and {len(view.same_names) - _MOST_SAME_NAMES:,} more such names", DOUBTFUL)
+    if view.left:
+        text = f"{count(view.left, 'element')} of bindings that the journal does not know, left to their time"
+        yield Line("", text, DOUBTFUL)
     yield from _journal(view.journal)
     if view.unanswered:
         yield Line("", f"{count(view.unanswered, 'word')} not answered: the journal had no room", DOUBTFUL)
@@ -221,6 +224,11 @@ def _journal(journal: JournalView) -> Iterator[Line]:
         text = f"JOURNAL SUSPENDED: what is answered is not on disk ({journal.suspended_for})"
         yield Line("", f"{text}, {count(journal.waiting_rows, 'row')} waiting", BAD)
         return
+    if journal.lost_groups:
+        text = (
+            f"JOURNAL DAMAGED at the start: the last {count(journal.lost_rows, 'row')} that were written are lost"
+        )
+        yield Line("", text, BAD)
     written = f"{count(journal.rows, 'row')} written, {journal.waiting:,} waiting"
     yield Line("", f"journal: {written}, {count(journal.failures, 'failure')}")
     if journal.last_error:

@@ -17,10 +17,12 @@ from gatewayd.model.flow import Mode
 from gatewayd.model.grant import Grant
 from gatewayd.model.mask import Mask, parse_set_name, set_name
 from gatewayd.model.policy import Policy
+from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import AddElements, TableReading
 from gatewayd.reconcile.dataplane import Dataplane
 from gatewayd.reconcile.dead_man import DeadMan
+from gatewayd.reconcile.leftovers import Ports
 from gatewayd.reconcile.picture import DEAD_MAN_S, Picture, masks_of
 from gatewayd.reconcile.steps import Commit, PutRules, acknowledge, is_urgent, next_step
 from gatewayd.reconcile.tally import Tally
@@ -125,6 +127,16 @@ class Reconciler:
     def spare(self) -> None:
         """What is found in the kernel at the start stays, desired or not, until `release`."""
         self.picture.sparing = True
+
+    def leave_unless(self, explains: Callable[[Prefix, Ports], bool]) -> None:
+        """What is found at the start in sets of bindings, neither desired nor explained by this, stays until its
+        time is over; see leftovers.py."""
+        self.picture.explains = explains
+
+    def let_go(self, prefix: Prefix, ports: Ports) -> None:
+        """Of what was left: it is known now who has the address, or that nobody has."""
+        if self.picture.leftovers and self.picture.leftovers.drop_at(prefix, ports):
+            self._work.set()
 
     def sort_spared_in_slices(self, closed: Iterable[Registration]) -> Generator[None, None, tuple[int, int]]:
         """How many elements were spared that nothing explains, of how many found; these are released last.

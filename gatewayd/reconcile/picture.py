@@ -12,7 +12,8 @@ into is decided in hooks.py.
 
 After a restart the registry on disk may be older than the kernel's content: a disk that was full, a kill between
 applying and saving. Until every source has been read, what is found in the kernel and not desired is *spared*: it
-is desired like everything else, and let go by `release`.
+is desired like everything else, and let go by `release`. What a start finds of bindings and nothing explains is
+*left* to its own time (leftovers.py): it counts as surplus that is not removed.
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from gatewayd.compile.ruleset import RULE_SETS
 from gatewayd.model.foreign import ElementChange
 from gatewayd.model.grant import Grant
 from gatewayd.model.mask import Mask, parse_set_name, set_name
+from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
 from gatewayd.reconcile.hooks import choose_hooks, hooks_of, is_complete
+from gatewayd.reconcile.leftovers import Leftovers, Ports, place_of
 from gatewayd.reconcile.missing import MissingKeys
 from gatewayd.reconcile.set_state import MaskState, SetState, choose_capacity
 
@@ -69,6 +72,9 @@ class Picture:
         self.found: dict[str, int] = {}
         """While sparing: elements of registrations that sets had when they were first seen, by set."""
         self._spared: list[tuple[Mask, bytes]] = []
+        self.leftovers = Leftovers()
+        self.explains: Callable[[Prefix, Ports], bool] | None = None
+        """While it is there, what is found in sets of bindings and not desired is left if this says False of it."""
         self.doubted = True
         """What is said here of the kernel may be wrong until it is read again."""
         self.is_first = True
@@ -102,6 +108,7 @@ class Picture:
                     # One of a binding may be about to go by itself: it is put there anew.
                     state.surplus.discard(key)
                     state.missing.add(key)
+                    self.leftovers.drop(mask, key)
 
     def remove(self, wanted: Registration | Grant) -> None:
         """Desire them no longer."""
@@ -222,7 +229,12 @@ class Picture:
         )
 
     def count_surplus(self) -> int:
-        return sum(len(state.surplus) for mask in self.masks.values() for state in mask.states())
+        """Elements that are to go; not those that are left."""
+        return sum(
+            len(state.surplus) - sum(key in state.surplus for key in self.leftovers.of(state.mask))
+            for mask in self.masks.values()
+            for state in mask.states()
+        )
 
     def count_spared(self) -> int:
         return len(self._spared)
@@ -257,7 +269,7 @@ class Picture:
             if found.name in RULE_SETS:
                 continue
             parsed = parse_set_name(found.name) if found.regular else None
-            if parsed is not None and (self.sparing or found.name in hooked):
+            if parsed is not None and (self._keeps(parsed[0]) or found.name in hooked):
                 self.desired.adopt(parsed[0], past_bound=True)
             if parsed is None or parsed[0] not in self.desired:
                 self.retired.add(found.name)
@@ -309,10 +321,8 @@ class Picture:
         for number in range(PARTS):
             missing = wanted.parts[number] - keys.parts[number]
             surplus = keys.parts[number] - wanted.parts[number]
-            if self.sparing and surplus:
-                surplus = self._spare(state, surplus)
-            elif self.is_first and surplus:
-                surplus -= self._keep_former(state, surplus)
+            if surplus:
+                surplus = self._keep(state, surplus)
             strange += len(missing - state.missing.part(number)) + len(surplus - state.surplus.parts[number])
             state.missing.replace_part(number, missing)
             state.surplus.replace_part(number, surplus)
@@ -320,6 +330,10 @@ class Picture:
             if looked_at > SLICE:
                 looked_at = 0
                 yield
+        known = self.masks.get(state.mask)
+        if known is not None and known.current is state:
+            for key in [key for key in self.leftovers.of(state.mask) if key not in keys]:
+                self.leftovers.drop(state.mask, key)  # its time was over
         strange, state.unread = 0 if state.unread else strange, 0
         if self.sparing and not state.mask.is_bound:
             self.found.setdefault(state.name, sum(len(part) for part in keys.parts))
@@ -330,7 +344,25 @@ class Picture:
         wanted = self._wanted(state.mask)
         for number in range(PARTS):
             surplus = keys.parts[number] - wanted.parts[number]
-            state.surplus.update(self._spare(state, surplus) if self.sparing else surplus)
+            state.surplus.update(self._keep(state, surplus))
+
+    def _keep(self, state: SetState, keys: set[bytes]) -> set[bytes]:
+        """Of what was found and is not desired: all but what is spared, and so desired from now on."""
+        if self.explains is not None and state.mask.is_bound:
+            for key in keys - state.surplus:
+                if not self.explains(*place_of(state.mask, key)):
+                    self.leftovers.add(state.mask, key)
+        left = keys & self.leftovers.of(state.mask)
+        rest = keys - left if left else keys
+        if self.sparing:
+            rest = self._spare(state, rest)
+        elif self.is_first:
+            rest -= self._keep_former(state, rest)
+        return left | rest if left else rest
+
+    def _keeps(self, mask: Mask) -> bool:
+        """Whether a set of this mask that a reading found stays, wanted or not."""
+        return self.sparing or (mask.is_bound and (self.explains is not None or bool(self.leftovers.of(mask))))
 
     def _spare(self, state: SetState, keys: set[bytes]) -> set[bytes]:
         """Desire what was found in a set; returns what we ourselves are about to remove from it."""

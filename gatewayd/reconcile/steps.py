@@ -234,7 +234,8 @@ def _remove(picture: Picture) -> Step | None:
         if not state.surplus:
             continue
         stride = _stride(state.mask)
-        keys = list(islice(state.surplus, budget // stride or not operations))
+        left = picture.leftovers.of(state.mask)
+        keys = list(islice((key for key in state.surplus if key not in left), budget // stride or not operations))
         if keys:
             operations.append(RemoveElements(state.name, keys))
             budget -= len(keys) * stride

@@ -240,7 +240,7 @@ class Verifier:
                 # Only its elements can tell; they are compared once there is no step left to take.
                 self.verified = self.verified and not state.exists
                 self._asserted = self._asserted and not state.exists
-            elif count != expected:
+            elif count is None or not expected - len(self._picture.leftovers.of(state.mask)) <= count <= expected:
                 difference = f"set {state.name} has {count} elements instead of {expected}"
         return difference
 
@@ -306,6 +306,9 @@ class Verifier:
             self._tell(f"{strange} elements, added or removed", None)
         self._anchor(reading)
         self.verified = self.read_back = True
+        if picture.explains is not None and picture.leftovers:
+            log.warning("reconcile.left", elements=len(picture.leftovers))
+        picture.explains = None
         self._compared_at = self._stopwatch()
         self._tally.last_verified_at = self._clock()
         self._tally.last_error = ""

@@ -67,6 +67,9 @@ class JournalStats:
     """Files that were damaged."""
     refused: int = 0
     """Writes for which there was no room."""
+    lost_groups: int = 0
+    lost_rows: int = 0
+    """Groups that were on disk and were not there any more at the start, and the rows in them."""
 
 
 class Journal:
@@ -267,3 +270,5 @@ class Journal:
     def _copy_counts(self) -> None:
         self.stats.skipped = self._file.skipped
         self.stats.set_aside = self._file.set_aside
+        if self._file.lost is not None:
+            self.stats.lost_groups, self.stats.lost_rows = self._file.lost.groups, self._file.lost.rows

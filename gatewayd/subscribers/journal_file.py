@@ -5,7 +5,8 @@ What is written is on disk when `write` returns: write-ahead log, synchronous=FU
 deleted is overwritten (secure_delete).
 
 A file that is damaged, or of another version, is set aside under another name and a new one is begun. A file that
-cannot be opened for another reason (locked, disk full, no permission) is left as it is.
+cannot be opened for another reason (locked, disk full, no permission) is left as it is. Of a damaged file each row
+that can be read is kept. What was written and is not there any more is noticed by a mark beside it.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ import sqlite3
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, TypeVar
+from zlib import crc32
 
 import msgspec
 
 from gatewayd.log import get_logger
-from gatewayd.subscribers.journal_rows import VERSION, Row, decode_row, encode_key, encode_value
+from gatewayd.subscribers.journal_rows import VERSION, Key, Row, decode_row, encode_key, encode_value
 from gatewayd.subscribers.timeline import Moment
 
 MODE: Final = 0o600
@@ -32,6 +35,8 @@ MOST_SET_ASIDE: Final = 2
 BUSY_TIMEOUT_S: Final = 2.0
 """How long to wait for whoever has the file locked, such as a gatewayd that is about to end."""
 
+_MARK_BYTES: Final = 80
+"""Of two numbers of twenty digits, a token of 16, a checksum of 8: a line is written over the one before."""
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _BESIDE: Final = ("", "-wal", "-shm", "-journal")
 """What SQLite has beside a file; a log left behind would be taken for that of the next file."""
@@ -40,6 +45,57 @@ _PUT_META: Final = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE 
 _DELETE: Final = "DELETE FROM row WHERE key = ?"
 
 logger = get_logger(__name__)
+
+
+class Written(msgspec.Struct, frozen=True, array_like=True):
+    """Groups, and rows put or deleted, since the file was begun."""
+
+    groups: int = 0
+    rows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Groups that were on disk, and the rows in them. `is_tail`: the last of the file; else the whole file went."""
+
+    groups: int
+    rows: int
+    is_tail: bool
+
+
+class MarkFile:
+    """Beside the database: what was written last. It is put there after the group was on disk, and not synced, so
+    it may be older than the database, but not newer. Raises nothing: without it a loss goes unseen, and no more."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def read(self) -> tuple[str, Written] | None:
+        """The file's token, and what was written to it."""
+        with suppress(OSError, ValueError):
+            token, groups, rows, checksum = self._path.read_text("ascii").split()
+            if checksum == _checksum_of(f"{token} {groups} {rows}"):
+                return token, Written(int(groups), int(rows))
+        return None
+
+    def put(self, token: str, written: Written) -> None:
+        text = f"{token} {written.groups} {written.rows}"
+        line = f"{text} {_checksum_of(text)}".ljust(_MARK_BYTES - 1) + "\n"
+        with suppress(OSError):
+            if self._descriptor is None:
+                self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, MODE)
+            os.pwrite(self._descriptor, line.encode(), 0)
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with suppress(OSError):
+                os.close(descriptor)
+
+
+def _checksum_of(text: str) -> str:
+    return f"{crc32(text.encode()):08x}"
 
 
 class _Unusable(OSError):
@@ -51,7 +107,7 @@ class JournalFile:
 
     `has_begun_anew`: the rows that `open` returned are not in the file any more, or nobody knows what was in it;
     it is empty but for what was written since. Who has written everything again sets it to False.
-    `last_moment`: when the last group was written that `open` found.
+    `last_moment`: when the last group was written that `open` found. `lost`: what was written, and is not there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,6 +119,9 @@ class JournalFile:
         self.set_aside = 0
         self.has_begun_anew = False
         self.last_moment: Moment | None = None
+        self.lost: Lost | None = None
+        self._written = Written()
+        self._mark = MarkFile(Path(f"{path}.mark"))
 
     def open(self) -> tuple[Row, ...]:
         """What it holds; nothing, if it had to be begun. Raises sqlite3.Error or OSError: nothing was changed.
@@ -84,32 +143,40 @@ class JournalFile:
         try:
             connection, self._token = self._connect()
             try:
-                return self._read_rows(connection)
+                rows = self._read_rows(connection)
+                self._look_for_loss()
+                return rows
             except (_Unusable, sqlite3.DatabaseError) as error:
                 if not isinstance(error, _Unusable) and not _is_damage(error):
                     raise
+                rows = _salvage(connection)
                 self._put_aside(error)
             _, self._token = self._connect()
+            self.has_begun_anew = bool(rows)
+            self._look_for_loss()
+            return rows
         except BaseException:
             self.close()
             self._token = None
             raise
-        return ()
 
     def write(self, rows: Iterable[Row], moment: Moment | None = None) -> None:
         """All, or none; on disk afterwards. Raises sqlite3.Error or OSError: none, and the next call opens the file
         again."""
         try:
             connection = self._opened()
-            _write_rows(connection, rows, moment)
+            written = _write_rows(connection, rows, moment, self._written)
         except (sqlite3.Error, OSError) as error:
             if _is_damage(error):
                 self._put_aside(error)
             self.close()
             raise
+        self._written = written
+        self._mark.put(self._token or "", written)
 
     def close(self) -> None:
         """Raises nothing. What was written stays written."""
+        self._mark.close()
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
@@ -131,6 +198,7 @@ class JournalFile:
         if token != self._token:
             connection.execute("DELETE FROM row")
             self._token = token
+            self._written = Written()
             self.has_begun_anew = True
         return connection
 
@@ -167,8 +235,23 @@ class JournalFile:
         ]
         rows = tuple(row for row in found if row is not None)
         self.skipped = len(found) - len(rows)
-        self.last_moment = _read_moment(connection)
+        self.last_moment = _read_meta(connection, "moment", Moment)
+        self._written = _read_meta(connection, "written", Written) or Written()
         return rows
+
+    def _look_for_loss(self) -> None:
+        """SQLite cuts off a write-ahead log at the first frame that is damaged, and says nothing. What was written
+        later by the mark is lost."""
+        mark = self._mark.read()
+        if mark is None:
+            return
+        token, marked = mark
+        is_same = token == self._token
+        groups = marked.groups - self._written.groups if is_same else marked.groups
+        if groups > 0:
+            rows = marked.rows - self._written.rows if is_same else marked.rows
+            self.lost = Lost(groups, rows, is_same)
+            logger.error("journal.lost", file=str(self._path), groups=groups, rows=rows, whole=not is_same)
 
     def _read_copy(self) -> tuple[Row, ...] | None:
         """None if that is not possible either, or there is nothing whole to be read."""
@@ -185,6 +268,7 @@ class JournalFile:
         if copy.set_aside or not rows:
             return None
         self._token, self.skipped, self.last_moment = copy._token, copy.skipped, copy.last_moment
+        self._written = copy._written
         return rows
 
     def _put_aside(self, reason: Exception) -> None:
@@ -220,11 +304,14 @@ def _read_token(connection: sqlite3.Connection) -> str | None:
     return str(meta.get("token"))
 
 
-def _read_moment(connection: sqlite3.Connection) -> Moment | None:
-    """When the last group was written; None if that is not known."""
-    for (value,) in connection.execute("SELECT value FROM meta WHERE name = 'moment'"):
+_Meta = TypeVar("_Meta", Moment, Written)
+
+
+def _read_meta(connection: sqlite3.Connection, name: str, type_: type[_Meta]) -> _Meta | None:
+    """What was written with the last group; None if there is nothing, or nothing that can be read."""
+    for (value,) in connection.execute("SELECT value FROM meta WHERE name = ?", (name,)):
         with suppress(msgspec.DecodeError, TypeError):
-            return msgspec.msgpack.decode(value, type=Moment)
+            return msgspec.msgpack.decode(value, type=type_)
     return None
 
 
@@ -245,7 +332,10 @@ def _begin(connection: sqlite3.Connection) -> str:
     return token
 
 
-def _write_rows(connection: sqlite3.Connection, rows: Iterable[Row], moment: Moment | None) -> None:
+def _write_rows(
+    connection: sqlite3.Connection, rows: Iterable[Row], moment: Moment | None, before: Written
+) -> Written:
+    """What was written with it."""
     puts, deletions = [], []
     for row in rows:
         key = encode_key(row.key)
@@ -258,7 +348,22 @@ def _write_rows(connection: sqlite3.Connection, rows: Iterable[Row], moment: Mom
     connection.executemany(_PUT, puts)
     if moment is not None:
         connection.execute(_PUT_META, ("moment", msgspec.msgpack.encode(moment)))
+    written = Written(before.groups + 1, before.rows + len(puts) + len(deletions))
+    connection.execute(_PUT_META, ("written", msgspec.msgpack.encode(written)))
     connection.execute("COMMIT")
+    return written
+
+
+def _salvage(connection: sqlite3.Connection) -> tuple[Row, ...]:
+    """What can be read of a damaged file, from either end; each row has a checksum of its own."""
+    found: dict[Key, Row] = {}
+    for order in ("ASC", "DESC"):
+        with suppress(sqlite3.DatabaseError):
+            for key, value in connection.execute(f"SELECT key, value FROM row ORDER BY key {order}"):
+                row = decode_row(key, value) if type(key) is type(value) is bytes else None
+                if row is not None:
+                    found[row.key] = row
+    return tuple(found.values())
 
 
 def _is_damage(error: Exception) -> bool:

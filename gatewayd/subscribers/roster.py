@@ -145,6 +145,12 @@ class Roster:
         found = [each.sessions.get(session) for each in self._nas.of_name(nas)]
         return max((each.at_s for each in found if each is not None), default=None)
 
+    def knows(self, prefix: Prefix, ports: Ports) -> bool:
+        """Whether a session has the address, or any of these ports of it, or it is remembered whose it was last."""
+        if any(hold.overlaps(ports) for hold in self._naming.ownership.holds_at(prefix)):
+            return True
+        return self._last_words.get(prefix) is not None
+
     def same_names(self) -> tuple[SameName, ...]:
         """Names that several NAS use for sessions of the same ids."""
         return self._nas.same_names()

@@ -149,6 +149,40 @@ def test_a_registration_that_comes_after_the_start_takes_effect_at_once(daemon, 
     assert holds(lambda: probe(lab, [wireguard(HOME)]) == ["rejected"])
 
 
+@pytest.mark.parametrize("damage", ["a bit of the log", "the log", "all of it"])
+def test_what_a_damaged_journal_lost_passes_on_until_somebody_else_has_the_address(daemon, nas, damage):
+    lab = run(daemon)
+    nas.start("s0", NUMBER, ABROAD)
+    nas.start("s1", NUMBER, HOME)
+    wait_passes(lab, HOME)
+    with Stream(lab, [wireguard(HOME)], rate_pps=200) as flow:
+        assert flow.wait_for_arrivals(50)
+        daemon.end(signal.SIGKILL)
+        journal = daemon.directory / "sessions.sqlite"
+        log = journal.with_name(f"{journal.name}-wal")
+        if damage == "a bit of the log":
+            octets = bytearray(log.read_bytes())
+            octets[len(octets) // 3] ^= 1
+            log.write_bytes(octets)
+        else:
+            log.unlink()
+        if damage == "all of it":
+            journal.unlink()
+        daemon.start()
+        daemon.wait_ready()
+        daemon.wait_log("journal.lost")
+        daemon.wait_log("reconcile.left")
+        assert probe(lab, [wireguard(HOME), wireguard(ABROAD)]) == ["passed"] * 2
+        assert "left to their time" in daemon.ask("status").stdout
+        assert flow.wait_for_arrivals(50)
+    assert flow.report().lost == ()
+    nas.start("s2", SOMEBODY, ABROAD)
+    assert holds(lambda: probe(lab, [wireguard(ABROAD)]) == ["rejected"])
+    assert probe(lab, [wireguard(HOME)]) == ["passed"]
+    nas.stop("s1", NUMBER, HOME)
+    assert holds(lambda: probe(lab, [wireguard(HOME)]) == ["rejected"])
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stop", "kill"])
 def test_what_was_answered_outlives_a_restart(daemon, nas, number):
     """New flows pass all the while: the kernel keeps them while nobody is there, the journal after."""

@@ -205,7 +205,7 @@ class SubscriberGateway:
 
     # -- the run of a daemon -----------------------------------------------------------------------------------
 
-    async def start(self, *, journal_of: Path | None = None) -> None:
+    async def start(self, *, journal_of: Path | None = None, waits: bool = True) -> None:
         """A new process; its registry is complete at once."""
         self.directory = self._directory / f"run-{next(self._runs)}"
         self.directory.mkdir()
@@ -246,7 +246,8 @@ class SubscriberGateway:
         self.bindings.forget_unregistered()
         self.reconciler.want_policy(policy("reject"))
         self._tasks = [asyncio.create_task(self.reconciler.run()), asyncio.create_task(self.bindings.run())]
-        await self.settled()
+        if waits:
+            await self.settled()
 
     async def crash(self) -> None:
         """The process is gone; what is on disk stays, and what is in the kernel. Answers under way get lost."""
@@ -259,9 +260,9 @@ class SubscriberGateway:
         _copy_journal(self.directory, saved)
         await self._end()
 
-    async def come_back(self, *, forgetting: bool = False) -> None:
-        """After a crash. `forgetting`: the disk was lost too."""
-        await self.start(journal_of=None if forgetting else self.directory / "saved")
+    async def come_back(self, *, forgetting: bool = False, waits: bool = True) -> None:
+        """After a crash. `forgetting`: the disk was lost too. `waits`: until all is settled."""
+        await self.start(journal_of=None if forgetting else self.directory / "saved", waits=waits)
 
     async def close(self) -> None:
         await self._end()
@@ -447,7 +448,7 @@ def named(name: str, **profile: Any) -> NasSettings:
 
 
 def _copy_journal(source: Path, target: Path) -> None:
-    for suffix in ("", "-wal"):
+    for suffix in ("", "-wal", ".mark"):
         if (path := source / f"{JOURNAL_NAME}{suffix}").exists():
             shutil.copy(path, target)
 

@@ -80,7 +80,7 @@ PURE = """
     subscribers.sessions subscribers.terms subscribers.timeline subscribers.tombstones
     compile compile.canary compile.desired compile.keys compile.masks compile.rehearsal compile.ruleset
     reconcile.dataplane reconcile.dead_man reconcile.forecast reconcile.generations reconcile.hooks
-    reconcile.missing reconcile.picture reconcile.set_state
+    reconcile.leftovers reconcile.missing reconcile.picture reconcile.set_state
     reconcile.steps reconcile.tally
     kernel kernel.attributes kernel.conntrack_codec kernel.fake kernel.neighbours_codec kernel.notices_codec
     kernel.tables_codec

@@ -77,7 +77,7 @@ async def read(path: Path) -> list[Row]:
 def as_after_a_crash(path: Path, to: Path) -> Path:
     """The files as they are now, under another name."""
     to.mkdir(mode=0o700)
-    for suffix in ("", "-wal"):
+    for suffix in ("", "-wal", ".mark"):
         if Path(f"{path}{suffix}").exists():
             shutil.copy(f"{path}{suffix}", to / f"{path.name}{suffix}")
     return to / path.name
@@ -133,7 +133,12 @@ async def test_what_is_done_is_on_disk_and_is_read_at_the_next_start(tmp_path: P
         copy = as_after_a_crash(path, tmp_path / "crash")
         assert await read(copy) == [row(1), row(2), row(3)]
         await written(journal, gone(2), row(3, at_s=9.0))
-        assert modes(tmp_path) == {"sessions.sqlite": 0o600, "sessions.sqlite-wal": 0o600, "crash": 0o700}
+        assert modes(tmp_path) == {
+            "sessions.sqlite": 0o600,
+            "sessions.sqlite-wal": 0o600,
+            "sessions.sqlite.mark": 0o600,
+            "crash": 0o700,
+        }
     assert await read(path) == [row(1), row(3, at_s=9.0)]
     assert states == []
     assert (journal.stats.groups, journal.stats.rows, journal.stats.failures) == (2, 5, 0)
@@ -408,7 +413,7 @@ async def test_a_file_that_another_has_locked_is_left_alone_and_taken_when_it_is
         await until(lambda: second.suspended_for is None)
         assert states[-1] == JournalState(None, has_begun_anew=True)
     assert await read(path) == [row(2)], "nobody read what was in it"
-    assert set(modes(tmp_path)) == {"sessions.sqlite"}
+    assert set(modes(tmp_path)) == {"sessions.sqlite", "sessions.sqlite.mark"}
 
 
 # The file fails
@@ -456,6 +461,113 @@ async def test_random_octets_in_the_middle_cost_rows_and_never_the_start(tmp_pat
     await written(journal, row(1))
     await journal.close()
     assert row(1) in await read(path)
+
+
+# What was written and is not there
+
+
+async def killed(tmp_path: Path, groups: int = 10) -> Path:
+    """The files of a journal that was killed after so many groups of three rows."""
+    path = tmp_path / "sessions.sqlite"
+    async with opened(path) as (journal, _):
+        for group in range(groups):
+            await written(journal, *map(row, range(3 * group, 3 * group + 3)))
+        return as_after_a_crash(path, tmp_path / "crash")
+
+
+def flip(path: Path, part: float) -> None:
+    """A bit, so far into it."""
+    octets = bytearray(path.read_bytes())
+    octets[int(part * len(octets))] ^= 1
+    path.write_bytes(octets)
+
+
+def remove(path: Path, *suffixes: str) -> None:
+    for suffix in suffixes:
+        Path(f"{path}{suffix}").unlink()
+
+
+def spoil(mark: Path, content: bytes | None) -> None:
+    """None: something that is no file."""
+    if content is None:
+        mark.unlink()
+        mark.mkdir()
+    else:
+        mark.write_bytes(content)
+
+
+async def lost(path: Path) -> tuple[int, int, int]:
+    """Groups and rows that the journal says are lost, and rows that it found."""
+    journal = Journal(path)
+    rows = await journal.open()
+    await journal.close()
+    return journal.stats.lost_groups, journal.stats.lost_rows, len(rows)
+
+
+async def test_a_sound_journal_has_lost_nothing(tmp_path: Path) -> None:
+    path = await killed(tmp_path)
+    assert await lost(path) == (0, 0, 30)
+    assert await lost(path) == (0, 0, 30)
+
+
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.9])
+async def test_a_bit_in_the_log_costs_what_comes_after_it_and_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, part: float
+) -> None:
+    path = await killed(tmp_path)
+    flip(path.with_name(f"{path.name}-wal"), part)
+    groups, rows, found = await lost(path)
+    assert groups > 0
+    assert (rows, found) == (3 * groups, 30 - 3 * groups)
+    assert "journal.lost" in caplog.text
+
+
+async def test_a_log_or_a_file_that_is_gone_is_said(tmp_path: Path) -> None:
+    path = await killed(tmp_path)
+    remove(path, "-wal")
+    groups, rows, found = await lost(path)
+    assert (groups, rows) == (10, 30)
+    assert found == 0
+    again = tmp_path / "again"
+    again.mkdir()
+    path = await killed(again)
+    remove(path, "", "-wal")
+    assert await lost(path) == (10, 30, 0)
+
+
+async def test_it_is_said_once_as_then_the_mark_is_of_what_there_is(tmp_path: Path) -> None:
+    path = await killed(tmp_path)
+    remove(path, "-wal")
+    async with opened(path) as (journal, _):
+        assert journal.stats.lost_groups == 10
+        await written(journal, row(1))
+    assert await lost(path) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"a b c d", b"\xff" * 80, None])
+async def test_without_a_mark_that_can_be_read_nothing_is_said_and_all_goes_on(
+    tmp_path: Path, content: bytes | None
+) -> None:
+    path = await killed(tmp_path)
+    spoil(path.with_name(f"{path.name}.mark"), content)
+    async with opened(path) as (journal, states):
+        assert journal.stats.lost_groups == 0
+        await written(journal, row(99))
+        assert states == []
+    assert len(await read(path)) == 31
+
+
+async def test_of_a_damaged_file_the_rows_that_can_be_read_are_kept_and_written_anew(tmp_path: Path) -> None:
+    path = tmp_path / "sessions.sqlite"
+    await full_journal(path)
+    octets = bytearray(path.read_bytes())
+    middle = len(octets) // 2 // 4096 * 4096
+    octets[middle : middle + 4096] = bytes(4096)
+    path.write_bytes(octets)
+    async with opened(path) as (journal, states):
+        assert journal.stats.set_aside == 1
+        await written(journal, row(1))
+        assert states == [JournalState(None, has_begun_anew=True)]
 
 
 async def test_a_row_that_cannot_be_read_is_skipped_and_counted(
