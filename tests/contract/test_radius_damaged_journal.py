@@ -77,7 +77,7 @@ async def damaged(gateway: SubscriberGateway, damage: Callable[[Path], None]) ->
     damage(gateway.directory / "saved")
     gateway.clock.advance(5)
     await gateway.come_back(waits=False)
-    await eventually(lambda: gateway.reconciler.unready() is None)
+    await gateway.read_back()
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

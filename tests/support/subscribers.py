@@ -382,6 +382,12 @@ class SubscriberGateway:
         assert kernel == self.bound()
         return kernel
 
+    async def read_back(self) -> dict[str, int]:
+        """What the kernel holds, once the reconciler has read it and done what it has to: with what is left there of
+        bindings that nobody knows of any more."""
+        await eventually(lambda: self.reconciler.unready() is None)
+        return self.kernel()
+
     async def has_read_all(self) -> None:
         """Every datagram that was sent before was read and dealt with: the socket gives them in order."""
         await self._monitor.ask(status_server())
