@@ -383,8 +383,8 @@ class SubscriberGateway:
         return kernel
 
     async def read_back(self) -> dict[str, int]:
-        """What the kernel holds, once the reconciler has read it and done what it has to: with what is left there of
-        bindings that nobody knows of any more."""
+        """What the kernel holds, once the reconciler has read it and done what it has to; what is left there of bindings
+        that nobody knows of any more too."""
         await eventually(lambda: self.reconciler.unready() is None)
         return self.kernel()
 
