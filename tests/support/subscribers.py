@@ -383,8 +383,8 @@ class SubscriberGateway:
         return kernel
 
     async def read_back(self) -> dict[str, int]:
-        """What the kernel holds, once the reconciler has read it and done what it has to; what is left there of bindings
-        that nobody knows of any more too."""
+        """What the kernel holds, once the reconciler has read it and done what it has to. What is left there of
+        bindings that nobody knows of any more is in it too."""
         await eventually(lambda: self.reconciler.unready() is None)
         return self.kernel()
 
