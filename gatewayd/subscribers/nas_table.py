@@ -134,6 +134,7 @@ class NasTable:
         if identity.source is None:
             known = self._by_name.get(identity.name, [])
             placeless = [each for each in known if each.source is None]
+            known = known or [each for each in self if each.label == identity.name]
             return placeless[0] if placeless else known[0] if len(known) == 1 else None
         near: dict[str, Nas] = {}
         for name in (identity.identifier, *_addresses(identity.addresses, identity.source)):

@@ -225,11 +225,11 @@ class Sessions(Roster):
         return session
 
     def _at_namesake(self, nas: Nas, event: AccountingEvent) -> Session | None:
-        for other in self._nas.namesakes(nas):
-            session = other.sessions.get(event.session)
-            if session is not None and is_of(session, event):
-                return session
-        return None
+        found = [each.sessions.get(event.session) for each in self._nas.namesakes(nas)]
+        sessions = [each for each in found if each is not None]
+        if nas.source is None and len(sessions) == 1 and not are_two(sessions[0].subscriber, event.subscriber):
+            return sessions[0]  # somebody who is told by no NAS means the only one that there is
+        return next((each for each in sessions if is_of(each, event)), None)
 
     def _is_for_a_namesake(self, nas: Nas, event: AccountingEvent, age_s: float) -> bool:
         """Whether the word, which would open a session, says of nobody and of no address, and a namesake has a

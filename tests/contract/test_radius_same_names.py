@@ -15,7 +15,7 @@ import pytest
 
 from gatewayd.model.prefix import parse_address, parse_prefix
 from gatewayd.settings.model import RadiusClient
-from gatewayd.subscribers.session_list import entry_event
+from gatewayd.subscribers.session_list import end_event, entry_event
 from tests.support.nas import INTERIM, OFF, ON, START, STOP
 from tests.support.radius import attribute, integer, text
 from tests.support.subscribers import (
@@ -208,6 +208,40 @@ async def test_a_list_that_names_the_nas_is_of_the_nas_that_is_heard(tmp_path: P
         await gateway.pass_time(10)
         await restarts(nas)
         assert await gateway.settled() == {}
+
+
+async def test_a_session_that_a_nas_told_of_is_ended_and_changed_by_the_api_too(tmp_path: Path):
+    async with network(tmp_path) as gateway:
+        entry = {"nas": "bng-1", "session": "s1", "number": f"+{number(ALI)}", "addresses": [HOME]}
+        await _put(gateway, entry | {"session": "s0"})
+        nas = gateway.nas("bng-1", host=ONE)
+        await gateway.pass_time(10)
+        await nas.says(START, "s1", ALI, HOME)
+        await gateway.pass_time(10)
+        await _put(gateway, entry | {"addresses": [AWAY]})
+        assert await gateway.settled() == {f"{HOME}/32": ALI, f"{AWAY}/32": ALI}, "s0 has it still"
+        await gateway.pass_time(10)
+        await nas.says(INTERIM, "s1", ALI, AWAY)
+        await _delete(gateway, "bng-1", "s1")
+        assert await gateway.settled() == {f"{HOME}/32": ALI}
+        await _delete(gateway, "bng-1", "s0")
+        assert await gateway.settled() == {}
+
+
+async def test_of_two_of_one_name_the_api_ends_a_session_by_the_name_that_is_shown(tmp_path: Path):
+    async with network(tmp_path) as gateway:
+        one, other = two(gateway)
+        await one.says(START, "81000001", ALI, HOME)
+        await other.says(START, "81000001", BANO, AWAY)
+        await gateway.pass_time(10)
+        await _delete(gateway, "MikroTik", "81000001")
+        assert await gateway.settled() == BOTH, "which of them?"
+        await _delete(gateway, f"MikroTik from {OTHER}", "81000001")
+        assert await gateway.settled() == {f"{HOME}/32": ALI}
+
+
+async def _delete(gateway: SubscriberGateway, nas: str, session: str) -> None:
+    gateway.bindings.on_event(end_event(nas, session, gateway.clock()), lambda: None)
 
 
 async def _put(gateway: SubscriberGateway, entry: dict[str, object]) -> None:

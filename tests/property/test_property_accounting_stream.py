@@ -19,6 +19,7 @@ from unittest.mock import patch
 from hypothesis import event as note
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from gatewayd.allowlist import Allowlist
 from gatewayd.bindings import Bindings
@@ -34,7 +35,7 @@ from gatewayd.subscribers.listener import AccountingListener
 from gatewayd.sweep import Sweeper
 from gatewayd.watch.attribute import Attribution
 from tests.property.test_property_sessions import NAS, SUBSCRIBERS, histories, replay
-from tests.support.accounting import NoJitter, event
+from tests.support.accounting import ALI, BANO, CHAND, NoJitter, event
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.granting import BoundTables
 from tests.support.manual_clock import ManualClock, Time, until
@@ -177,6 +178,10 @@ class Gateway:
         self.fake = BoundTables(clock.stopwatch)
         self.crashes = 0
         self._task: asyncio.Task[None] | None = None
+
+    def call_all(self, name: str) -> None:
+        """All NAS have this name, and one profile."""
+        self._profiles = {name: self._profiles[NAS[0]]}
 
     async def start(self) -> None:
         clock = self._clock
@@ -358,6 +363,18 @@ def world_of(
     return World(gateway, senders, weather)
 
 
+ONE_NAME = "MikroTik"
+
+
+def under_one_name(events: list[AccountingEvent]) -> list[AccountingEvent]:
+    """The same network, of NAS that have no subscriber in common; so a session id of both is of two sessions."""
+    own = {NAS[0]: {CHAND: ALI}, NAS[1]: {ALI: CHAND, BANO: CHAND}}
+    return [
+        structs.replace(each, subscriber=own[each.nas].get(each.subscriber, each.subscriber), is_snapshot=False)
+        for each in events
+    ]
+
+
 def of(subscribers: frozenset[bytes], bound: dict[Prefix, set[bytes]]) -> dict[Prefix, set[bytes]]:
     return {prefix: whose & subscribers for prefix, whose in bound.items() if whose & subscribers}
 
@@ -378,6 +395,26 @@ def test_whatever_the_wire_and_crashes_do_the_bindings_are_those_of_the_replay(
         assert world.gateway.bound() == replay(events)
         assert await world.gateway.programmed() == replay(events)
         note_what_there_was(world)
+
+    with Time(BEGIN_S) as time:
+        time.run(scenario(time.clock))
+
+
+@settings(max_examples=80, deadline=None)
+@given(histories(), weathers(crashes=True))
+def test_nas_of_one_name_are_told_apart_by_where_they_speak_from(
+    events: list[AccountingEvent], weather: Weather
+) -> None:
+    events = under_one_name(events)
+
+    async def scenario(clock: ManualClock) -> None:
+        world = world_of(clock, events, weather, EVERYBODY)
+        for sender in world.senders.values():
+            sender.name = ONE_NAME
+        world.gateway.call_all(ONE_NAME)
+        await world.tell_all(events)
+        assert world.gateway.bound() == replay(events)
+        assert await world.gateway.programmed() == replay(events)
 
     with Time(BEGIN_S) as time:
         time.run(scenario(time.clock))
