@@ -41,8 +41,7 @@ PROXIES: Final = ""
 """The place of every NAS that is heard through a client which is configured as a proxy."""
 
 
-@dataclass(frozen=True, slots=True)
-class NasIdentity:
+class NasIdentity(msgspec.Struct, frozen=True, gc=False):
     """What a NAS says of itself in one packet, and from where it speaks.
 
     `name`: the first that there is of `identifier` (NAS-Identifier), `addresses` (NAS-IPv6-Address, NAS-IP-Address)

@@ -9,6 +9,7 @@ and `port_blocks_several`.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from gatewayd.errors import AccountingRejected
@@ -142,11 +143,15 @@ def read_nas(request: AccountingRequest, source: bytes, *, is_proxied: bool = Fa
     for type_, size in ((NAS_IPV6_ADDRESS, 16), (NAS_IP_ADDRESS, 4)):
         for value in request.values(type_):
             if len(value) == size and any(value):
-                addresses += (format_address(value),)
+                addresses += (_nas_address(value),)
                 break
-    place = format_address(source)
+    place = _nas_address(source)
     name = identifier or (addresses[0] if addresses else place)
     return NasIdentity(name, identifier, addresses, PROXIES if is_proxied else place)
+
+
+_nas_address = lru_cache(maxsize=4096)(format_address)
+"""There are few NAS, and each says its address with every word."""
 
 
 def _check_texts(request: AccountingRequest, texts: list[str]) -> None:

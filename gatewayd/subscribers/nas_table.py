@@ -102,7 +102,10 @@ class NasTable:
     def namesakes(self, nas: Nas) -> list[Nas]:
         """Others that use its name, from other places or of other addresses; and what lists know by any of its
         names."""
-        found = [each for each in self._by_name.get(nas.name, ()) if each is not nas and each.name == nas.name]
+        known = self._by_name.get(nas.name, ())
+        if len(known) <= 1 and not self._placeless:
+            return []
+        found = [each for each in known if each is not nas and each.name == nas.name]
         for name in nas.names:
             for each in self._by_name.get(name, ()) if self._placeless else ():
                 if each.source is None and each is not nas and each not in found:

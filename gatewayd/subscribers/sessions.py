@@ -169,8 +169,9 @@ class Sessions(Roster):
 
     def _follow(self, nas: Nas, event: AccountingEvent, at_s: float, age_s: float) -> None:
         """A Start or an Interim."""
-        session = nas.sessions.get(event.session) or self._taken_over(nas, event)
-        stone = self._stone_of(nas, event)
+        others = self._nas.namesakes(nas)
+        session = nas.sessions.get(event.session) or (self._taken_over(nas, others, event) if others else None)
+        stone = self._stone_of(nas, others, event)
         if stone is not None:
             slack_s = INTERIM_AFTER_STOP_S if session is None and event.kind == "interim" else 0.0
             if at_s <= stone.at_s + slack_s:
@@ -179,13 +180,13 @@ class Sessions(Roster):
                 return
         if session is not None and self._is_over(session, event, at_s):
             self._end(session)
-            session = self._taken_over(nas, event)
+            session = self._taken_over(nas, others, event)
         elif session is not None and are_two(session.subscriber, event.subscriber):
             self.counts.before_restart += 1
             self._pass_over(nas, event, at_s)
             return
         is_opening = session is None
-        if session is None and self._is_for_a_namesake(nas, event, age_s):
+        if session is None and others and self._is_for_a_namesake(nas, others, event, age_s):
             return
         interim_s = event.interim_s
         if session is not None and (interim_s is None or at_s < session.at_s):
@@ -211,10 +212,10 @@ class Sessions(Roster):
 
     # Sessions of namesakes
 
-    def _taken_over(self, nas: Nas, event: AccountingEvent) -> Session | None:
+    def _taken_over(self, nas: Nas, others: list[Nas], event: AccountingEvent) -> Session | None:
         """The session of the word that a namesake told of until now: one NAS, heard by another way. It is the one's
         from now on who was heard last."""
-        session = self._at_namesake(nas, event)
+        session = self._at_namesake(nas, others, event)
         if session is None:
             return None
         self._row_changes.touch(session)
@@ -224,18 +225,18 @@ class Sessions(Roster):
         self._row_changes.touch(session)
         return session
 
-    def _at_namesake(self, nas: Nas, event: AccountingEvent) -> Session | None:
-        found = [each.sessions.get(event.session) for each in self._nas.namesakes(nas)]
+    def _at_namesake(self, nas: Nas, others: list[Nas], event: AccountingEvent) -> Session | None:
+        found = [each.sessions.get(event.session) for each in others]
         sessions = [each for each in found if each is not None]
         if nas.source is None and len(sessions) == 1 and not are_two(sessions[0].subscriber, event.subscriber):
             return sessions[0]  # somebody who is told by no NAS means the only one that there is
         return next((each for each in sessions if is_of(each, event)), None)
 
-    def _is_for_a_namesake(self, nas: Nas, event: AccountingEvent, age_s: float) -> bool:
+    def _is_for_a_namesake(self, nas: Nas, others: list[Nas], event: AccountingEvent, age_s: float) -> bool:
         """Whether the word, which would open a session, says of nobody and of no address, and a namesake has a
         session of this id: it may be of that one, and so prolongs it. Else a session of the id that a namesake has
         is another's: two NAS have one name, which is noted."""
-        found = [each.sessions.get(event.session) for each in self._nas.namesakes(nas)]
+        found = [each.sessions.get(event.session) for each in others]
         sessions = [each for each in found if each is not None]
         if sessions and event.kind == "interim" and event.subscriber is None and not event.addresses:
             for session in sessions:
@@ -248,11 +249,11 @@ class Sessions(Roster):
             self._nas.note_same_name(nas)
         return False
 
-    def _stone_of(self, nas: Nas, event: AccountingEvent) -> Tombstone | None:
+    def _stone_of(self, nas: Nas, others: list[Nas], event: AccountingEvent) -> Tombstone | None:
         """Of the session, if it ended; by a namesake's word only if it was of the same subscriber."""
         stone = self._ended.get((nas.key, event.session))
         if stone is None and event.subscriber is not None:
-            for other in self._nas.namesakes(nas):
+            for other in others:
                 found = self._ended.get((other.key, event.session))
                 if found is not None and found.subscriber == event.subscriber:
                     return found
@@ -326,7 +327,7 @@ class Sessions(Roster):
     def _stop(self, nas: Nas, event: AccountingEvent, at_s: float) -> None:
         session = nas.sessions.get(event.session)
         if session is None or are_two(session.subscriber, event.subscriber):
-            session = self._at_namesake(nas, event) or session
+            session = self._at_namesake(nas, self._nas.namesakes(nas), event) or session
         if session is not None:
             nas = session.nas
         places = {(prefix, ports_of(event, prefix)) for prefix in event.addresses}
