@@ -6,6 +6,8 @@ themselves when their time is over, unless somebody is known to have the address
 
 from __future__ import annotations
 
+from collections import Counter
+
 from gatewayd.model.mask import Mask
 from gatewayd.model.prefix import Prefix
 
@@ -25,11 +27,13 @@ def place_of(mask: Mask, key: bytes) -> tuple[Prefix, Ports]:
 class Leftovers:
     """By address, as there are as many as there are subscribers."""
 
-    __slots__ = ("_keys", "_places")
+    __slots__ = ("_keys", "_lengths", "_places")
 
     def __init__(self) -> None:
         self._keys: dict[Mask, set[bytes]] = {}
         self._places: dict[Prefix, set[tuple[Mask, bytes]]] = {}
+        self._lengths: Counter[int] = Counter()
+        """How many places of each length."""
 
     def __bool__(self) -> bool:
         return bool(self._places)
@@ -45,8 +49,10 @@ class Leftovers:
         return set(self._keys)
 
     def add(self, mask: Mask, key: bytes) -> None:
+        prefix, _ = place_of(mask, key)
         self._keys.setdefault(mask, set()).add(key)
-        self._places.setdefault(place_of(mask, key)[0], set()).add((mask, key))
+        self._lengths[prefix.length] += prefix not in self._places
+        self._places.setdefault(prefix, set()).add((mask, key))
 
     def drop(self, mask: Mask, key: bytes) -> None:
         """It is wanted, or has run out; nothing if it is none of these."""
@@ -61,11 +67,16 @@ class Leftovers:
         there.remove((mask, key))
         if not there:
             del self._places[prefix]
+            self._lengths[prefix.length] -= 1
 
     def drop_at(self, prefix: Prefix, ports: Ports) -> int:
         """Somebody is known to have the address, or those ports of it, or nobody any more. How many these were."""
+        places = [prefix]
+        if not self._lengths[prefix.length]:
+            # A prefix may be in the kernel in several pieces.
+            places = [each for each in self._places if prefix.length < each.length and prefix.covers(each.packed)]
         found = []
-        for mask, key in self._places.get(prefix, ()):
+        for mask, key in [element for place in places for element in self._places.get(place, ())]:
             block = place_of(mask, key)[1]
             if ports is None or block is None or (block[0] <= ports[1] and ports[0] <= block[1]):
                 found.append((mask, key))

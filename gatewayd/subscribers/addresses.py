@@ -21,6 +21,8 @@ from gatewayd.subscribers.packet import AccountingRequest
 
 SHORTEST_IPV6_LENGTH: Final = 40
 """End sites get /48 to /64 (RFC 6177). A slip in a NAS must not bind one subscriber to a whole region."""
+SHORTEST_IPV4_LENGTH: Final = 24
+"""A routed block behind one subscriber. A slip must not bind one subscriber to a whole region."""
 MOST_ADDRESSES: Final = 64
 """In one request. What is beyond would be elements in the kernel, on the word of one NAS."""
 

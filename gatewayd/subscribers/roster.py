@@ -11,7 +11,8 @@ from typing import Final
 
 from gatewayd.model.accounting import NasIdentity
 from gatewayd.model.binding import Binding, BindingChange
-from gatewayd.model.prefix import Prefix
+from gatewayd.model.prefix import Prefix, mask_address
+from gatewayd.subscribers.addresses import SHORTEST_IPV4_LENGTH, SHORTEST_IPV6_LENGTH
 from gatewayd.subscribers.expiry import Expiry
 from gatewayd.subscribers.journal_rows import EndedRow, NasRow, Row, SessionRow, WordRow, key_of
 from gatewayd.subscribers.naming import Naming
@@ -146,10 +147,16 @@ class Roster:
         return max((each.at_s for each in found if each is not None), default=None)
 
     def knows(self, prefix: Prefix, ports: Ports) -> bool:
-        """Whether a session has the address, or any of these ports of it, or it is remembered whose it was last."""
-        if any(hold.overlaps(ports) for hold in self._naming.ownership.holds_at(prefix)):
-            return True
-        return self._last_words.get(prefix) is not None
+        """Whether a session has the address, or any of these ports of it, or it is remembered whose it was last.
+        The prefix may be a part of what the session has."""
+        shortest = SHORTEST_IPV4_LENGTH if prefix.family == 4 else SHORTEST_IPV6_LENGTH
+        for length in range(prefix.length, min(shortest, prefix.length) - 1, -1):
+            around = prefix if length == prefix.length else Prefix(mask_address(prefix.packed, length), length)
+            if any(hold.overlaps(ports) for hold in self._naming.ownership.holds_at(around)):
+                return True
+            if self._last_words.get(around) is not None:
+                return True
+        return False
 
     def same_names(self) -> tuple[SameName, ...]:
         """Names that several NAS use for sessions of the same ids."""

@@ -30,15 +30,18 @@ from gatewayd.model.accounting import AccountingEvent, AccountingKind, NasProfil
 from gatewayd.model.msisdn import normalise_msisdn, subscriber_digest
 from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.subscribers.accounting import FUTURE_SKEW_S, LONGEST_INTERIM_S
-from gatewayd.subscribers.addresses import MOST_ADDRESSES, SHORTEST_IPV6_LENGTH, host_prefix
+from gatewayd.subscribers.addresses import (
+    MOST_ADDRESSES,
+    SHORTEST_IPV4_LENGTH,
+    SHORTEST_IPV6_LENGTH,
+    host_prefix,
+)
 from gatewayd.subscribers.identity import TELLING_DIGITS, session_digest
 from gatewayd.subscribers.ports import LAST_PORT
 
 FIELDS: Final = ("nas", "session", "subscriber", "number", "addresses", "ports", "at", "interim")
 LONGEST_TEXT: Final = 253
 """Octets of an attribute's value (RFC 2865 §5)."""
-SHORTEST_IPV4_LENGTH: Final = 24
-"""A routed block behind one subscriber. A slip must not bind one subscriber to a whole region."""
 MOST_FAULTS_KEPT: Final = 1000
 
 _LONGEST_NUMBER: Final = 64

@@ -38,3 +38,13 @@ def test_what_is_at_an_address_goes_together_and_of_ports_those_that_overlap() -
     left.drop(mask, key)
     assert not left
     assert left.of(mask) == set()
+
+
+def test_a_prefix_that_is_in_the_kernel_in_pieces_goes_whole() -> None:
+    left = Leftovers()
+    for piece in ("2001:db8:0:10::/64", "2001:db8:0:1f::/64", "2001:db8:0:20::/64"):
+        for mask, key in compile_grant(granted(ALI, piece)):
+            left.add(mask, key)
+    assert left.drop_at(parse_prefix("2001:db8:0:10::/60"), None) == 2
+    assert left.drop_at(parse_prefix("2001:db8:0:20::/64"), None) == 1
+    assert not left

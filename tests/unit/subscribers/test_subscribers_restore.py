@@ -467,3 +467,20 @@ def test_a_lingering_session_that_lost_its_addresses_ends_with_an_older_word_of_
     net.wait_until(300_000)
     assert len(net.sessions) == 0
     assert kept.told() == []
+
+
+def test_what_is_known_of_an_address_is_known_of_its_parts() -> None:
+    net, _ = table(ALI)
+    net.start("s1", ALI, "10.0.0.1", "2001:db8::/56", at=10)
+    net.start("s2", ALI, "10.0.0.2", at=10, ports=(1024, 2047))
+    net.start("s3", ALI, "10.0.0.3", at=10)
+    net.stop("s3", ALI, at=20)
+    knows = net.sessions.knows
+    assert knows(IPV4, None)
+    assert knows(IPV4, (1, 2))
+    assert knows(parse_prefix("2001:db8:0:1::/64"), None)
+    assert not knows(parse_prefix("2001:db8:1::/64"), None)
+    assert knows(parse_prefix("10.0.0.2"), (2040, 3000))
+    assert not knows(parse_prefix("10.0.0.2"), (2048, 3000))
+    assert knows(parse_prefix("10.0.0.3"), None), "it is remembered"
+    assert not knows(parse_prefix("10.0.0.4"), None)
