@@ -68,7 +68,7 @@ async def test_between_subscribers_the_last_word_counts_within_somebody_elses_pr
 
 @pytest.mark.parametrize(
     ("client", "address"),
-    [("2001:db8:5::/48", "2001:db8:5:10::/60"), (OFFICE, INSIDE), ("203.0.113.0/24", INSIDE)],
+    [("2001:db8:5::/48", "2001:db8:5:10::/64"), (OFFICE, INSIDE), ("203.0.113.0/24", INSIDE)],
     ids=["around what is delegated", "an address of it", "the largest that is somebody's own"],
 )
 async def test_an_address_in_somebody_elses_own_prefix_is_bound_and_counted(
