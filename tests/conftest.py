@@ -48,9 +48,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     reports = terminalreporter.getreports("skipped")
-    skipped = Counter(
-        str(value) for report in reports for name, value in report.user_properties if name == _SKIPPED
-    )
+    # A file that is skipped whole has a report without properties.
+    found = (pair for report in reports for pair in getattr(report, "user_properties", ()))
+    skipped = Counter(str(value) for name, value in found if name == _SKIPPED)
     for reason, count in sorted(skipped.items()):
         terminalreporter.write_line(f"{count} kernel tests did not run: {reason}", yellow=True)
 

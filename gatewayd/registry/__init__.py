@@ -8,7 +8,8 @@
 Modules, in the order of the data; (P) are pure:
 
 - what a source is read from: `origin` (P) the protocol; `file_source` a file, watched; `fetch` a URL, by `route`
-  (proxy, authorities, errors in words) and `inflate` (P, gzip in bounded pieces).
+  (proxy, authorities, errors in words) and `inflate` (P, gzip in bounded pieces); `authorities` tells what of a CA
+  file a strict verification will not take.
 - bytes → registrations, all (P): `prefixes`, `record` (one record, or why it is none), `reading` (NDJSON and CSV,
   however the bytes are cut; rejections are listed).
 - when: `intervals` (P, how long to wait and to believe), `pacing` (one attempt at a time); `sources` runs a plain
