@@ -126,9 +126,11 @@ def test_a_clock_that_is_set_while_running_cuts_nobody(
     registry.publish()
     assert daemon.ask("sync").returncode == 0
     assert daemon.status()["clock"]["confirmed"] is True
-    for seconds, word in ((-6 * YEAR_S, "behind"), (5 * YEAR_S, "ahead"), (-HOUR_S, "behind")):
+    steps = ((-6 * YEAR_S, "behind"), (5 * YEAR_S, "ahead"), (-HOUR_S, "behind"))
+    for number, (seconds, word) in enumerate(steps, 1):
         clock.set_by(seconds)
         daemon.wait(lambda word=word: doubt(daemon) == word, word)
+        daemon.wait_log("clock.doubted", times=number)
         time.sleep(1.5)
         assert outcomes(daemon) == RIGHT
         view = daemon.status()["clock"]

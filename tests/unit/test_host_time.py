@@ -79,17 +79,17 @@ async def test_what_is_known_is_kept_when_it_changes_now_and_then_and_at_the_end
 
     host = host_of(clock, asked, tmp_path)
     keeping = asyncio.ensure_future(host.keep())
-    await until(path.exists)
+    await until(path.exists, within_s=60)
     assert (kept().strength, kept().boot_id) == (ALONE, "boot")
     asked.is_synced = True
     clock.advance(1.0)
-    await until(lambda: kept().strength == WELL)
+    await until(lambda: kept().strength == WELL, within_s=60)
     clock.advance(KEEP_EVERY_S / 2)
     first = kept().at_s
     await asyncio.sleep(0.1)
     assert kept().at_s == first
     clock.advance(KEEP_EVERY_S / 2)
-    await until(lambda: kept().at_s == clock())
+    await until(lambda: kept().at_s == clock(), within_s=60)
     clock.advance(10.0)
     keeping.cancel()
     with pytest.raises(asyncio.CancelledError):
