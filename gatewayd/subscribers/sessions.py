@@ -228,8 +228,11 @@ class Sessions(Roster):
     def _at_namesake(self, nas: Nas, others: list[Nas], event: AccountingEvent) -> Session | None:
         found = [each.sessions.get(event.session) for each in others]
         sessions = [each for each in found if each is not None]
-        if nas.source is None and len(sessions) == 1 and not are_two(sessions[0].subscriber, event.subscriber):
-            return sessions[0]  # somebody who is told by no NAS means the only one that there is
+        if len(sessions) == 1 and not are_two(sessions[0].subscriber, event.subscriber):
+            (session,) = sessions
+            is_alone = session.nas.source is None and all(each.source is None for each in others)
+            if nas.source is None or is_alone:
+                return session  # one of the two is a list's, which means the only one that there is
         return next((each for each in sessions if is_of(each, event)), None)
 
     def _is_for_a_namesake(self, nas: Nas, others: list[Nas], event: AccountingEvent, age_s: float) -> bool:

@@ -210,6 +210,17 @@ async def test_a_list_that_names_the_nas_is_of_the_nas_that_is_heard(tmp_path: P
         assert await gateway.settled() == {}
 
 
+async def test_a_word_that_says_of_nobody_is_of_the_session_that_a_list_has(tmp_path: Path):
+    async with network(tmp_path) as gateway:
+        entry = {"nas": "bng-1", "session": "s1", "number": f"+{number(ALI)}", "addresses": [HOME]}
+        await _put(gateway, entry)
+        nas = gateway.nas("bng-1", host=ONE)
+        for kind, left in ((INTERIM, {f"{HOME}/32": ALI}), (STOP, {})):
+            await gateway.pass_time(10)
+            await nas.ask(nas.request(integer(40, kind), text(44, "s1"), integer(55, int(gateway.clock()))))
+            assert await gateway.settled() == left
+
+
 async def test_a_session_that_a_nas_told_of_is_ended_and_changed_by_the_api_too(tmp_path: Path):
     async with network(tmp_path) as gateway:
         entry = {"nas": "bng-1", "session": "s1", "number": f"+{number(ALI)}", "addresses": [HOME]}
