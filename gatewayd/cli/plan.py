@@ -116,6 +116,7 @@ async def make_plan(settings: Settings) -> Forecast:
             parsed = parse_set_name(found.name) if found.regular else None
             if parsed is not None and parsed[0].is_bound:
                 picture.dead_man_s = found.timeout_s
+                desired.prepare(parsed[0])
                 async for piece in tables.read_elements(found.name):
                     for key in piece:
                         desired.want(parsed[0], key)
