@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -25,6 +26,9 @@ from gatewayd.model.transaction import (
     Transaction,
     describe_operation,
 )
+
+INTERRUPTIONS = 5
+"""Times that a listing is begun anew because somebody committed in between."""
 
 
 class KernelTables:
@@ -129,17 +133,15 @@ class KernelTables:
             raise OperationRefused(describe_operation(operation), error.errno, detail) from None
 
     async def replace_rules(self, ruleset: Ruleset) -> None:
-        chains = [
-            codec.decode_chain_name(buffer, start, end)
-            async for buffer, start, end in self._objects(codec.GETCHAIN, "list chains")
-        ]
+        listed = await self._list_whole(codec.GETCHAIN, "list chains")
+        chains = [codec.decode_chain_name(*item) for item in listed]
         await nft.run_script(self._nft, replace_script(ruleset, self._table, chains), self._notices.own_port)
         await self._find_rules_of(ruleset)
 
     async def _find_rules_of(self, ruleset: Ruleset) -> None:
         """An exit status is no proof: the kernel must list each chain with its rules and our tag, no less and no
         more. Raises RulesetAbsent."""
-        rules = [item async for item in self._objects(codec.GETRULE, "list rules")]
+        rules = await self._list_whole(codec.GETRULE, "list rules")
         tag = _find_tag(rules)
         if tag is None or tag != parse_tag(ruleset.tag):
             raise RulesetAbsent("none carries their tag" if tag is None else f"they are tagged rules={tag.digest}")
@@ -185,6 +187,16 @@ class KernelTables:
                 return False
             raise
         return True
+
+    async def _list_whole(self, kind: int, name: str) -> list[tuple[bytes, int, int]]:
+        """All of `_objects`, begun again where another program's commit came in between. Raises DumpInterrupted
+        where one always does."""
+        for _ in range(INTERRUPTIONS - 1):
+            try:
+                return [item async for item in self._objects(kind, name)]
+            except DumpInterrupted:
+                await asyncio.sleep(0)
+        return [item async for item in self._objects(kind, name)]
 
     async def _objects(self, kind: int, name: str) -> AsyncIterator[tuple[bytes, int, int]]:
         """(datagram, start, end) of the attributes of each listed object of our table."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,8 +29,8 @@ class Demo:
     def __init__(self, scratch: Path, *arguments: str) -> None:
         self.scratch = scratch
         self.output = scratch / "output.txt"
-        self.temporary = scratch / "tmp"
-        self.temporary.mkdir()
+        # A short path: it ends in a socket's, which has 107 bytes at most.
+        self.temporary = Path(tempfile.mkdtemp(prefix="gwd-"))
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gatewayd", "demo", *arguments],
@@ -82,6 +84,7 @@ def demo(scratch: Path, *arguments: str) -> Iterator[Demo]:
         if made.process.poll() is None:
             made.process.kill()
         made.process.wait()
+        shutil.rmtree(made.temporary)
 
 
 def is_alive(pid: int) -> bool:

@@ -180,8 +180,10 @@ TAMPERINGS = {
     "add rule": f"add rule inet {TABLE} forward drop",
     "insert rule": f"insert rule inet {TABLE} judge accept",
     "add chain": f"add chain inet {TABLE} guests {{ type filter hook input priority 0; policy drop; }}",
-    "delete chain": f"flush chain inet {TABLE} unregistered\nflush chain inet {TABLE} judge\n"
-    f"flush chain inet {TABLE} forward\ndelete chain inet {TABLE} unregistered",
+    "delete chain": "".join(
+        f"flush chain inet {TABLE} {name}\n" for name in ("unregistered", "judge_packet", "forward")
+    )
+    + f"delete chain inet {TABLE} unregistered",
     "add set": f"add set inet {TABLE} guests {{ type ipv4_addr; flags interval; elements = {{ 10.0.0.0/8 }}; }}",
     "add set of our name": f"add set inet {TABLE} c4_32_g1 {{ type ipv4_addr; flags timeout; }}",
     "add map": f"add map inet {TABLE} ports {{ type inet_service : verdict; elements = {{ 80 : accept }}; }}",
@@ -267,7 +269,7 @@ async def test_a_set_grows_past_its_capacity_and_nothing_in_it_is_ever_gone(site
     looks: list[str] = []
 
     async def look() -> None:
-        rules = site.namespace.run(["nft", "list", "chain", "inet", TABLE, "classify4"])
+        rules = site.namespace.run(["nft", "list", "chain", "inet", TABLE, "classify4_rest"])
         names = {word.strip() for word in rules.replace("@", " @").split() if word.startswith("@c4_32")}
         assert len(names) == 1
         name = names.pop()[1:]

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 
 from gatewayd.compile.ruleset import RULE_SETS
 from gatewayd.demo.lab import Lab
-from gatewayd.errors import OperationRefused
+from gatewayd.errors import DumpInterrupted, OperationRefused
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model.mask import Mask, parse_set_name
+from gatewayd.model.transaction import TableReading
 from tests.support.lab_daemon import TABLE
 
 STAGES = (
@@ -48,7 +49,7 @@ class Sight:
 
     async def _contents(self) -> dict[str, frozenset[bytes]]:
         found = {}
-        for each in (await self._tables.read_table()).sets:
+        for each in (await self._read_table()).sets:
             if each.name not in RULE_SETS:
                 keys: set[bytes] = set()
                 try:
@@ -61,9 +62,17 @@ class Sight:
                 found[each.name] = frozenset(keys)
         return found
 
+    async def _read_table(self) -> TableReading:
+        """Between two commits of the daemon, of which there are many."""
+        while True:
+            try:
+                return await self._tables.read_table()
+            except DumpInterrupted:
+                await asyncio.sleep(_PAUSE_S)
+
     def stage(self, wanted: dict[Mask, frozenset[bytes]]) -> str:
         """One of STAGES."""
-        reading = self._runner.run(self._tables.read_table())
+        reading = self._runner.run(self._read_table())
         if not reading.present:
             return "no table"
         if reading.tag is None:

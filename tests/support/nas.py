@@ -26,8 +26,9 @@ class Nas(AbstractContextManager["Nas"]):
 
     def __init__(
         self, namespace: Namespace, name: str = "bng-1", *, server: tuple[str, int] = ("127.0.0.1", 1813),
-        secret: bytes = SECRET,
+        secret: bytes = SECRET, source: str | None = None,
     ) -> None:  # fmt: skip
+        """`source`: the address that it sends from."""
         self.name = name
         self.repeats = 0
         self._secret = secret
@@ -35,6 +36,8 @@ class Nas(AbstractContextManager["Nas"]):
         family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
         with namespace.entered():
             self._socket = socket.socket(family, socket.SOCK_DGRAM)
+            if source is not None:
+                self._socket.bind((source, 0))
             self._socket.connect(server)
 
     def __exit__(self, *_: object) -> None:

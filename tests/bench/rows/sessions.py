@@ -87,7 +87,8 @@ def reboot(context: Context, *, grace_s: int) -> Figures:
         )  # fmt: skip
         with Sending(program, place, others) as background, HealthWatch(daemon.lab) as health:
             time.sleep(LEAD_S)
-            with Nas(daemon.lab.gateway, "bng-00.core.example") as nas:
+            # A NAS is a name and a place: radius_sender.c has the first of them send from here.
+            with Nas(daemon.lab.gateway, "bng-00.core.example", source="127.0.1.1") as nas:
                 began = time.perf_counter()
                 nas.restart()
                 answered_s = time.perf_counter() - began
