@@ -7,6 +7,8 @@ that is skipped, for whatever reason, fails: there, nobody would read that it wa
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections import Counter
 from collections.abc import Generator
 from functools import cache
@@ -59,6 +61,10 @@ def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """gzip writes the time into its header: a test's name is the same in every process all the same."""
     return f"{argname}_gz" if isinstance(val, bytes) and b"\x1f\x8b\x08" in val else None
 
+
+# A shell has what it starts in the background ignore SIGINT, and so would every program that a test interrupts.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes is no property of the code; timing lives in the benchmark.
 settings.register_profile("gatewayd", deadline=None)
