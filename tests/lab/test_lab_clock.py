@@ -172,6 +172,9 @@ def test_a_boot_with_a_wrong_clock_cuts_nobody(
 ) -> None:
     """`knows`: after a restart also the elapsed time; after a reboot of an older version only what is on disk."""
     start()
+    # Ready is what the kernel has; what is kept on disk comes after.
+    kept = daemon.directory / "registry" / "national" / "index.json"
+    daemon.wait(kept.exists, "the last good is on disk")
     daemon.end()
     daemon.lab.gateway.run(["nft", "flush", "ruleset"])
     if knows == "the last good":
