@@ -27,8 +27,9 @@ from gatewayd.cli.output import (
 )
 
 _MOST_FAULTS: Final = 5
-_MOST_SAME_NAMES: Final = 5
 """Faults of overrides that stand on the screen; `--json` has all."""
+_MOST_SAME_NAMES: Final = 5
+"""Names that several NAS use, and sources of each, likewise."""
 
 
 @click.command("status")
