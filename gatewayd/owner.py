@@ -19,7 +19,7 @@ from gatewayd.errors import SerialNotHeld, SourceFailed
 from gatewayd.host_time import HostTime
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.log import RateLimited, get_logger
-from gatewayd.model.flow import Flow, Mode
+from gatewayd.model.flow import Flow, Mode, reverse_flow
 from gatewayd.model.moment import Moment, earliest_of, latest_of, went_back_s
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.registration import Registration
@@ -629,10 +629,7 @@ class Owner:
     def _is_in_scope(self, flow: Flow) -> bool:
         """By the port of either end: the far end may have spoken first."""
         policy = self.reconciler.policy_in_force
-        if policy is None or in_scope(policy.scope, flow):
-            return True
-        back = Flow(flow.protocol, flow.destination, flow.source, flow.destination_port, flow.source_port)
-        return in_scope(policy.scope, back)
+        return policy is None or in_scope(policy.scope, flow) or in_scope(policy.scope, reverse_flow(flow))
 
     def on_lost(self, source: str) -> None:
         """Events were lost: what there is now comes from a listing."""

@@ -28,7 +28,7 @@ from gatewayd.grace import Grace
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.conntrack_codec import ConnectionEvent, ConnectionKey, key_of_flow
 from gatewayd.log import RateLimited, get_logger
-from gatewayd.model.flow import Flow
+from gatewayd.model.flow import Flow, reverse_flow
 from gatewayd.model.policy import MarkLayout
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Registration
@@ -262,7 +262,7 @@ class Sweeper:
         count = len(wanted)
         if wanted:
             missing = await self._conntrack.change_known_marks(wanted, 0, self.layout.mask)
-            turned = {key: wanted[each] for each in missing if (key := key_of_flow(_reverse(wanted[each])))}
+            turned = {key: wanted[each] for each in missing if (key := key_of_flow(reverse_flow(wanted[each])))}
             if turned:
                 missing = await self._conntrack.change_known_marks(turned, 0, self.layout.mask)
                 to_find.update(turned[key] for key in missing)
@@ -272,7 +272,7 @@ class Sweeper:
     async def _find_late(self) -> None:
         """Connections whose packets were logged, among all that were judged."""
         late, self._late_to_find = self._late_to_find, set()
-        wanted = late | {_reverse(flow) for flow in late}
+        wanted = late | {reverse_flow(flow) for flow in late}
         openers = {flow.source for flow in wanted}
         found: list[ConnectionKey] = []
         for opener in openers if len(openers) <= MOST_BOUND else [None]:
@@ -377,10 +377,6 @@ class Sweeper:
             count = await self._conntrack.change_marks(due, 0, self.layout.mask)
             self.drained += count
             log.info("sweep.drained", flows=count)
-
-
-def _reverse(flow: Flow) -> Flow:
-    return Flow(flow.protocol, flow.destination, flow.source, flow.destination_port, flow.source_port)
 
 
 def _stopwatch() -> float:

@@ -19,7 +19,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
-from gatewayd.model import Binding, Decision, Flow, Prefix, Registration, Service, format_address, service_words
+from gatewayd.model import (
+    Binding,
+    Decision,
+    Flow,
+    Prefix,
+    Registration,
+    Service,
+    format_address,
+    reverse_flow,
+    service_words,
+)
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS
 
 End = Literal["source", "destination"]
@@ -108,7 +118,7 @@ def in_scope(scope: tuple[Service, ...], flow: Flow) -> bool:
 def may_be_answer(scope: tuple[Service, ...], flow: Flow) -> bool:
     """Whether the source port is in scope: then the flow's first packet may be an answer of the far end, and it is
     registered or nothing at all."""
-    return any(service.matches(flow.protocol, flow.source_port) for service in scope)
+    return in_scope(scope, reverse_flow(flow))
 
 
 def decide(allowlist: Covering, scope: tuple[Service, ...], flow: Flow, now: float) -> Decision:

@@ -79,11 +79,6 @@ def internet_checksum(octets: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def reverse_flow(flow: Flow) -> Flow:
-    """The same conversation as the other end starts it."""
-    return Flow(flow.protocol, flow.destination, flow.source, flow.destination_port, flow.source_port)
-
-
 def parse_flow(packet: bytes) -> Flow | None:
     """The tuple of an IP packet (options and extension headers not followed); None if it is not one."""
     version = packet[0] >> 4 if packet else 0

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from gatewayd.demo.lab import Lab, Side
-from gatewayd.demo.packets import is_icmp, refused_packet, reverse_flow
+from gatewayd.demo.packets import is_icmp, refused_packet
 from gatewayd.demo.tap import Tap, Tokens
 from gatewayd.demo.traffic import arrivals
-from gatewayd.model import Flow
+from gatewayd.model import Flow, reverse_flow
 from gatewayd.model.service import SCTP, TCP
 
 DEFAULT_RATE_PPS = 200.0

@@ -15,10 +15,10 @@ from typing import Literal
 
 from gatewayd.demo.handshake import MAX_HANDSHAKES_AT_ONCE, HandshakeProbe
 from gatewayd.demo.lab import End, Lab, Side
-from gatewayd.demo.packets import is_icmp, parse_flow, refused_packet, reverse_flow
+from gatewayd.demo.packets import is_icmp, parse_flow, refused_packet
 from gatewayd.demo.tap import Tap, Tokens
 from gatewayd.errors import ServiceInvalid
-from gatewayd.model import Flow, parse_address, parse_service
+from gatewayd.model import Flow, parse_address, parse_service, reverse_flow
 from gatewayd.model.service import PROTOCOLS_WITH_PORTS, TCP
 
 Outcome = Literal["passed", "rejected", "lost"]

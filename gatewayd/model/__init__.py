@@ -7,7 +7,7 @@ the names?
 """
 
 from gatewayd.model.binding import Binding, BindingChange
-from gatewayd.model.flow import Decision, DecisionWord, Effect, Flow, Mode
+from gatewayd.model.flow import Decision, DecisionWord, Effect, Flow, Mode, reverse_flow
 from gatewayd.model.grant import Grant
 from gatewayd.model.prefix import Family, Prefix, format_address, parse_address, parse_prefix
 from gatewayd.model.registration import Registration, Status
@@ -32,5 +32,6 @@ __all__ = [
     "parse_prefix",
     "parse_service",
     "parse_services",
+    "reverse_flow",
     "service_words",
 ]

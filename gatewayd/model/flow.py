@@ -25,6 +25,11 @@ class Flow(msgspec.Struct, frozen=True, gc=False):
     destination_port: int = 0
 
 
+def reverse_flow(flow: Flow) -> Flow:
+    """The same conversation as the other end starts it."""
+    return Flow(flow.protocol, flow.destination, flow.source, flow.destination_port, flow.source_port)
+
+
 class Decision(msgspec.Struct, frozen=True, gc=False):
     """Ours, of a flow; the verdict is the kernel's. `registrations`: those that make it registered.
 

@@ -12,9 +12,8 @@ from itertools import count, product
 import pytest
 
 from gatewayd.demo.lab import Lab
-from gatewayd.demo.packets import reverse_flow
 from gatewayd.demo.traffic import flow_of
-from gatewayd.model import Binding, Flow, Registration, parse_prefix, parse_services
+from gatewayd.model import Binding, Flow, Registration, parse_prefix, parse_services, reverse_flow
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.service import GRE
 from tests.support.talk import PATIENCE_S, Talk

@@ -18,11 +18,10 @@ import uvloop
 from gatewayd.demo import namespace as namespace_module
 from gatewayd.demo.lab import Lab
 from gatewayd.demo.namespace import Namespace, entered
-from gatewayd.demo.packets import reverse_flow
 from gatewayd.demo.stream import Stream
 from gatewayd.demo.traffic import flow_of, probe
 from gatewayd.errors import ServiceInvalid
-from gatewayd.model import Flow, parse_prefix
+from gatewayd.model import Flow, parse_prefix, reverse_flow
 
 pytestmark = pytest.mark.kernel
 

@@ -10,9 +10,8 @@ from gatewayd.demo.packets import (
     is_icmp,
     parse_flow,
     refused_packet,
-    reverse_flow,
 )
-from gatewayd.model import Flow, parse_address
+from gatewayd.model import Flow, parse_address, reverse_flow
 from gatewayd.model.service import AH, ESP, GRE, L2TP, SCTP, TCP, UDP, UDPLITE
 
 FOUR = (parse_address("39.32.0.1"), parse_address("198.51.100.7"))
