@@ -26,10 +26,9 @@ from gatewayd.cli.output import (
     span,
 )
 
-_MOST_FAULTS: Final = 5
-"""Faults of overrides that stand on the screen; `--json` has all."""
-_MOST_SAME_NAMES: Final = 5
-"""Names that several NAS use, and sources of each, likewise."""
+_MOST_LISTED: Final = 5
+"""Of a kind that stand on the screen, a line each: faults of overrides, names of NAS, rules of others. `--json` has
+more."""
 
 
 @click.command("status")
@@ -171,30 +170,31 @@ def _position(now: str, source: SourceView) -> Iterator[Line]:
         yield Line("", ", ".join(facts))
 
 
+def _counted(*numbers: tuple[int, str]) -> list[str]:
+    """Those that are not 0, each with its word."""
+    return [f"{number:,} {word}" for number, word in numbers if number]
+
+
 def _overrides(overrides: OverridesView) -> Iterator[Line]:
     if overrides == OverridesView():
         return
     facts = [count(overrides.pins, "pin"), count(overrides.filters, "filter")]
-    facts += [
-        f"{number:,} {word}"
-        for number, word in (
-            (overrides.filtered, "dropped"),
-            (overrides.trimmed, "trimmed"),
-            (overrides.shadowed, "shadowed"),
-            (overrides.expired, "expired"),
-        )
-        if number
-    ]
+    facts += _counted(
+        (overrides.filtered, "dropped"),
+        (overrides.trimmed, "trimmed"),
+        (overrides.shadowed, "shadowed"),
+        (overrides.expired, "expired"),
+    )
     yield Line("overrides", ", ".join(facts))
     if overrides.conflicts:
         text = f"{count(overrides.conflicts, 'pin')} over a filter or over other content of the registry"
         yield Line("", text, DOUBTFUL)
     if overrides.faults:
         yield Line("", f"FAULTS: {len(overrides.faults):,}, in force is what those files said before", BAD)
-        for fault in overrides.faults[:_MOST_FAULTS]:
+        for fault in overrides.faults[:_MOST_LISTED]:
             yield Line("", f"  {fault}", BAD)
-        if len(overrides.faults) > _MOST_FAULTS:
-            yield Line("", f"  and {len(overrides.faults) - _MOST_FAULTS:,} more", BAD)
+        if len(overrides.faults) > _MOST_LISTED:
+            yield Line("", f"  and {len(overrides.faults) - _MOST_LISTED:,} more", BAD)
 
 
 def _subscribers(view: SubscribersView) -> Iterator[Line]:
@@ -205,11 +205,11 @@ def _subscribers(view: SubscribersView) -> Iterator[Line]:
     if view.conflicting:
         times = count(view.conflicting, "time")
         yield Line("", f"{times} an address was bound that another registrant's own prefix has", DOUBTFUL)
-    for same in view.same_names[:_MOST_SAME_NAMES]:
-        sources = " and ".join(same.sources[:_MOST_SAME_NAMES])
+    for same in view.same_names[:_MOST_LISTED]:
+        sources = " and ".join(same.sources[:_MOST_LISTED])
         yield Line("", f"{len(same.sources):,} NAS call themselves {same.name}: from {sources}", DOUBTFUL)
-    if len(view.same_names) > _MOST_SAME_NAMES:
-        yield Line("", f"and {len(view.same_names) - _MOST_SAME_NAMES:,} more such names", DOUBTFUL)
+    if len(view.same_names) > _MOST_LISTED:
+        yield Line("", f"and {len(view.same_names) - _MOST_LISTED:,} more such names", DOUBTFUL)
     if view.left:
         text = f"{count(view.left, 'element')} of bindings that the journal does not know, left to their time"
         yield Line("", text, DOUBTFUL)
@@ -302,35 +302,27 @@ def _watch(view: StatusView) -> Iterator[Line]:
         f"{count(watch.flows_tracked, 'flow')} tracked, {count(watch.packets, 'packet event')}, "
         f"{count(watch.connections, 'connection event')}, {count(watch.late_admissions, 'late admission')}",
     )
-    troubles = [
-        f"{number:,} {word}"
-        for number, word in (
-            (watch.overruns, "lost"),
-            (watch.malformed, "malformed"),
-            (watch.flows_evicted, "evicted"),
-            (watch.resyncs, "resyncs"),
-        )
-        if number
-    ]
+    troubles = _counted(
+        (watch.overruns, "lost"),
+        (watch.malformed, "malformed"),
+        (watch.flows_evicted, "evicted"),
+        (watch.resyncs, "resyncs"),
+    )
     if troubles:
         yield Line("", f"events: {', '.join(troubles)}", DOUBTFUL)
 
 
 def _marks(marks: MarksView) -> Iterator[Line]:
     """Nothing in peace."""
-    facts = [
-        f"{number:,} {word}"
-        for number, word in (
-            (marks.draining, "draining"),
-            (marks.unexplained, "registered by their mark alone"),
-            (marks.waiting, "waiting for accounting"),
-            (marks.not_believed, "not believed"),
-        )
-        if number
-    ]
+    facts = _counted(
+        (marks.draining, "draining"),
+        (marks.unexplained, "registered by their mark alone"),
+        (marks.waiting, "waiting for accounting"),
+        (marks.not_believed, "not believed"),
+    )
     if facts:
         yield Line("marks", f"flows: {', '.join(facts)}", DOUBTFUL if marks.unexplained else "")
-    for each in marks.neighbours[:_MOST_FAULTS]:
+    for each in marks.neighbours[:_MOST_LISTED]:
         text = f"{each.deed} our bits: {each.family} {each.table} {each.chain} handle {each.handle}"
         yield Line("", text, DOUBTFUL)
 
