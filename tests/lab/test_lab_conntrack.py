@@ -6,7 +6,7 @@ import asyncio
 import errno
 import struct
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from typing import Any
 
 import msgspec
@@ -52,8 +52,11 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Awaitable[Any]], A
 
 def test_a_dump_lists_the_connections_of_a_mark_and_no_others(run: Any, namespace: Namespace) -> None:
     async def scenario() -> None:
-        conntrack = opened_conntrack(namespace)
-        with Sender(namespace) as sender, Sender(namespace, "::1") as sender6:
+        with (
+            opened_conntrack(namespace) as conntrack,
+            Sender(namespace) as sender,
+            Sender(namespace, "::1") as sender6,
+        ):
             sender.send("127.0.0.2", 51820, 51821, 40000, 20000)
             sender6.send("::1", 51820)
             expected = {
@@ -69,15 +72,17 @@ def test_a_dump_lists_the_connections_of_a_mark_and_no_others(run: Any, namespac
             }
             assert await listed(conntrack, 0x55000000, MASK) == []
             assert await conntrack.count() == 5
-        conntrack.close()
 
     run(scenario())
 
 
 def test_marks_change_within_the_mask_in_every_zone_and_family(run: Any, namespace: Namespace) -> None:
     async def scenario() -> None:
-        conntrack = opened_conntrack(namespace)
-        with Sender(namespace) as sender, Sender(namespace, "::1") as sender6:
+        with (
+            opened_conntrack(namespace) as conntrack,
+            Sender(namespace) as sender,
+            Sender(namespace, "::1") as sender6,
+        ):
             sender.send("127.0.0.2", 51820, 51830, 51831)
             sender6.send("::1", 51820)
             send_raw(namespace, 50, "127.0.0.2", bytes(24))
@@ -88,15 +93,13 @@ def test_marks_change_within_the_mask_in_every_zone_and_family(run: Any, namespa
             assert {event.mark for event in await listed(conntrack, 0, 0)} == {0x42000007}
             assert await conntrack.change_marks([event.key for event in events], 0, MASK) == 6
             assert {event.mark for event in await listed(conntrack, 0, 0)} == {0x00000007}
-        conntrack.close()
 
     run(scenario())
 
 
 def test_connections_that_ended_meanwhile_are_counted_and_no_error(run: Any, namespace: Namespace) -> None:
     async def scenario() -> None:
-        conntrack = opened_conntrack(namespace)
-        with Sender(namespace) as sender:
+        with opened_conntrack(namespace) as conntrack, Sender(namespace) as sender:
             sender.send("127.0.0.2", 51820, 51821)
             ended = await listed(conntrack, MARK, MASK)
             flush_connections(namespace)
@@ -105,19 +108,17 @@ def test_connections_that_ended_meanwhile_are_counted_and_no_error(run: Any, nam
             keys = [event.key for event in (ended[0], *living, ended[1])]
             assert await conntrack.change_marks(keys, 0, MASK) == 1
             assert (conntrack.stats.changed, conntrack.stats.ended) == (1, 2)
-        conntrack.close()
 
     run(scenario())
 
 
 def test_a_tuple_the_kernel_cannot_read_is_refused(run: Any, namespace: Namespace) -> None:
     async def scenario() -> None:
-        conntrack = opened_conntrack(namespace)
-        with pytest.raises(OperationRefused) as refused:
-            await conntrack.change_marks([ConnectionKey(b"\x04\0\x01\x80", AF_INET)], 0, MASK)
-        assert refused.value.errno == errno.EINVAL
-        assert await conntrack.change_marks([], 0, MASK) == 0
-        conntrack.close()
+        with opened_conntrack(namespace) as conntrack:
+            with pytest.raises(OperationRefused) as refused:
+                await conntrack.change_marks([ConnectionKey(b"\x04\0\x01\x80", AF_INET)], 0, MASK)
+            assert refused.value.errno == errno.EINVAL
+            assert await conntrack.change_marks([], 0, MASK) == 0
 
     run(scenario())
 
@@ -126,22 +127,22 @@ def test_marks_can_be_changed_while_the_dump_goes_on_and_after_one_left_early(
     run: Any, namespace: Namespace
 ) -> None:
     async def scenario() -> None:
-        conntrack = opened_conntrack(namespace)
-        flows = 0
-        for _ in range(30):
-            with Sender(namespace) as sender:
-                sender.send("127.0.0.2", *range(51832, 51892))
-                flows += 60
-        async with aclosing(conntrack.dump(mark=MARK, mask=MASK)) as batches:
-            async for batch in batches:
-                assert 0 < len(batch) < flows
-                break
-        changed = 0
-        async for batch in conntrack.dump(mark=MARK, mask=MASK):
-            changed += await conntrack.change_marks([event.key for event in batch], 0, MASK)
-        assert changed == flows
-        assert await listed(conntrack, MARK, MASK) == []
-        conntrack.close()
+        with opened_conntrack(namespace) as conntrack:
+            # All bound at once: a port that is free again may be given a second time, and its flows are known.
+            with ExitStack() as senders:
+                for _ in range(30):
+                    sender = senders.enter_context(Sender(namespace))
+                    sender.send("127.0.0.2", *range(51832, 51892))
+            flows = 30 * 60
+            async with aclosing(conntrack.dump(mark=MARK, mask=MASK)) as batches:
+                async for batch in batches:
+                    assert 0 < len(batch) < flows
+                    break
+            changed = 0
+            async for batch in conntrack.dump(mark=MARK, mask=MASK):
+                changed += await conntrack.change_marks([event.key for event in batch], 0, MASK)
+            assert changed == flows
+            assert await listed(conntrack, MARK, MASK) == []
 
     run(scenario())
 
@@ -155,19 +156,18 @@ def test_an_interrupted_dump_says_so_after_all_that_was_read(
         return msgspec.structs.replace(decode_connections(octets), interrupted=True)
 
     async def scenario() -> None:
-        conntrack = opened_conntrack(namespace)
-        with Sender(namespace) as sender:
-            sender.send("127.0.0.2", 51820)
-        events: list[ConnectionEvent] = []
+        with opened_conntrack(namespace) as conntrack:
+            with Sender(namespace) as sender:
+                sender.send("127.0.0.2", 51820)
+            events: list[ConnectionEvent] = []
 
-        async def read() -> None:
-            async for batch in conntrack.dump(mark=MARK, mask=MASK):
-                events.extend(batch)
+            async def read() -> None:
+                async for batch in conntrack.dump(mark=MARK, mask=MASK):
+                    events.extend(batch)
 
-        with pytest.raises(DumpInterrupted):
-            await read()
-        assert len(events) == 1
-        conntrack.close()
+            with pytest.raises(DumpInterrupted):
+                await read()
+            assert len(events) == 1
 
     monkeypatch.setattr("gatewayd.kernel.conntrack.decode_connections", flagged)
     run(scenario())
@@ -177,8 +177,7 @@ def test_answers_lost_to_a_full_buffer_are_missing_and_the_next_request_is_answe
     run: Any, namespace: Namespace
 ) -> None:
     async def scenario() -> None:
-        conntrack = opened_conntrack(namespace, receive_buffer_bytes=4096)
-        with Sender(namespace) as sender:
+        with opened_conntrack(namespace, receive_buffer_bytes=4096) as conntrack, Sender(namespace) as sender:
             sender.send("127.0.0.2", *range(51832, 51892))
             keys = [event.key for event in await listed(conntrack, MARK, MASK)]
             flush_connections(namespace)
@@ -187,7 +186,6 @@ def test_answers_lost_to_a_full_buffer_are_missing_and_the_next_request_is_answe
             sender.send("127.0.0.2", 51820)
             (event,) = await listed(conntrack, MARK, MASK)
             assert await conntrack.change_marks([event.key], 0, MASK) == 1
-        conntrack.close()
 
     run(scenario())
 
@@ -196,16 +194,15 @@ def test_an_answer_that_does_not_come_is_missing(
     run: Any, namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
-        conntrack = opened_conntrack(namespace, timeout_s=0.5)
-        with monkeypatch.context() as patched:
-            patched.setattr("gatewayd.kernel.conntrack._Channel.send", lambda *_: None)
-            with pytest.raises(ReplyMissing, match="no answer"):
-                await conntrack.count()
-            with pytest.raises(ReplyMissing, match="no answer"):
-                await listed(conntrack, MARK, MASK)
-        assert await conntrack.count() == 0
-        assert await listed(conntrack, MARK, MASK) == []
-        conntrack.close()
+        with opened_conntrack(namespace, timeout_s=0.5) as conntrack:
+            with monkeypatch.context() as patched:
+                patched.setattr("gatewayd.kernel.conntrack._Channel.send", lambda *_: None)
+                with pytest.raises(ReplyMissing, match="no answer"):
+                    await conntrack.count()
+                with pytest.raises(ReplyMissing, match="no answer"):
+                    await listed(conntrack, MARK, MASK)
+            assert await conntrack.count() == 0
+            assert await listed(conntrack, MARK, MASK) == []
 
     run(scenario())
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from gatewayd.kernel.attributes import NLM_F_ACK, NLM_F_REQUEST, message
@@ -108,11 +109,15 @@ def flush_connections(namespace: Namespace) -> None:
         opened.recv(4096)
 
 
-def opened_conntrack(namespace: Namespace, **arguments: Any) -> Conntrack:
+@contextmanager
+def opened_conntrack(namespace: Namespace, **arguments: Any) -> Iterator[Conntrack]:
     conntrack = Conntrack(**arguments)
     with namespace.entered():
         conntrack.open()
-    return conntrack
+    try:
+        yield conntrack
+    finally:
+        conntrack.close()
 
 
 async def listed(conntrack: Conntrack, mark: int, mask: int) -> list[ConnectionEvent]:
