@@ -167,8 +167,6 @@ class Owner:
         self._override_files: tuple[OverrideFile, ...] = ()
         self._applying = asyncio.Lock()
         self._retime = asyncio.Event()
-        self._unprogrammed: tuple[int, Mapping[str, str]] = 0, {}
-        """As of a second: a scan asks for many flows."""
         self._said_late = RateLimited(log, interval_s=10.0, clock=clock)
 
     # -- registry ------------------------------------------------------------------------------------------
@@ -575,12 +573,8 @@ class Owner:
     def on_packets(self, events: list[PacketEvent]) -> None:
         """Packets in scope that matched nothing in the kernel. A registered one is admitted late, at once."""
         now = self.moment()
-        unprogrammed = self.reconciler.picture.desired.unprogrammed()
         for event in events:
-            registrations = self.allowlist.matching(event.flow, now)
-            if unprogrammed:
-                # To the kernel these are not registered, and telling it again changes nothing.
-                registrations = tuple(each for each in registrations if each.id not in unprogrammed)
+            registrations = self._matching_programmed(event.flow, now)
             if registrations:
                 self._admit_late(event.flow, registrations)
             else:
@@ -616,15 +610,13 @@ class Owner:
                     self.sweeper.note_ended_early(event)
 
     def _matching_programmed(self, flow: Flow, now: float) -> tuple[Registration, ...]:
-        """As `matching`, without registrations that the kernel cannot be told of."""
+        """As `matching`, without registrations that the kernel cannot be told of: to the kernel these are not
+        registered, and telling it again changes nothing."""
         registrations = self.allowlist.matching(flow, now)
-        desired = self.reconciler.picture.desired
-        if not registrations or not desired.count_unprogrammed():
+        unprogrammed = self.reconciler.picture.desired.unprogrammed()
+        if not registrations or not unprogrammed:
             return registrations
-        second = int(self._clock())
-        if self._unprogrammed[0] != second:
-            self._unprogrammed = second, desired.unprogrammed()
-        return tuple(each for each in registrations if each.id not in self._unprogrammed[1])
+        return tuple(each for each in registrations if each.id not in unprogrammed)
 
     def _is_in_scope(self, flow: Flow) -> bool:
         """By the port of either end: the far end may have spoken first."""

@@ -67,6 +67,8 @@ class DesiredSets:
         self._in_use = {(family, is_bound): 0 for family in (4, 6) for is_bound in (False, True)}
         # A registration by identity: while one form of it replaces another, both are known here.
         self._unprogrammed: dict[int | Grant, tuple[Registration | Grant, str]] = {}
+        self._reasons: dict[str, str] | None = None
+        """What `unprogrammed` says; None since that changed."""
         self._waiting: dict[Subject, int] = {}
         """How many forms of each are past a bound."""
         self._former: dict[Subject, list[Element]] = {}
@@ -90,8 +92,13 @@ class DesiredSets:
         return sum(len(desired.keys) for desired in self._sets.values())
 
     def unprogrammed(self) -> dict[str, str]:
-        """Ids of the registrations past a bound, at one of their addresses at least, with the reason."""
-        return {_registration_of(wanted).id: reason for wanted, reason in self._unprogrammed.values()}
+        """Ids of the registrations past a bound, at one of their addresses at least, with the reason.
+
+        Not to be changed by the caller. It is asked for every flow, so it is worked out once for each change.
+        """
+        if self._reasons is None:
+            self._reasons = {_registration_of(wanted).id: reason for wanted, reason in self._unprogrammed.values()}
+        return self._reasons
 
     def count_unprogrammed(self) -> int:
         return len(self._unprogrammed)
@@ -100,6 +107,7 @@ class DesiredSets:
         """Forget what is past a bound, and return it: it may be added again."""
         taken = [wanted for wanted, _ in self._unprogrammed.values()]
         self._unprogrammed.clear()
+        self._reasons = None
         self._waiting.clear()
         # Whoever is protected comes first.
         taken.sort(key=lambda wanted: _registration_of(wanted).category not in self.protected)
@@ -155,6 +163,7 @@ class DesiredSets:
         Nothing, while another form of it is past a bound.
         """
         if self._unprogrammed and self._unprogrammed.pop(_name_of(wanted), None) is not None:
+            self._reasons = None
             subject = _subject_of(wanted)
             self._waiting[subject] -= 1
             if self._waiting[subject]:
@@ -172,6 +181,7 @@ class DesiredSets:
 
     def _refuse(self, wanted: Registration | Grant, reason: str) -> None:
         self._unprogrammed[_name_of(wanted)] = (wanted, reason)
+        self._reasons = None
         subject = _subject_of(wanted)
         self._waiting[subject] = self._waiting.get(subject, 0) + 1
 
