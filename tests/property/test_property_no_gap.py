@@ -146,6 +146,10 @@ class World:
         self._safe: set[Flow] = set()
         self._told: dict[str, tuple[Wanted, ...]] = {}
         """What the process knows of the desires: all, but for a while after a start from old files."""
+        self._read_old = ""
+        """The party that the files of a start do not know of, until the process has written for the first time."""
+        self._unknown = ""
+        """Such a party, if the kernel lacked some of it too: nobody could know of it before `release`."""
         self._history: list[object] = []
         self.reconciler = self._make()
 
@@ -179,16 +183,31 @@ class World:
         wanted = oracle(each for party in desires.values() for each in party)
         return {flow for flow in FLOWS if any(looks_up(mask, keys, flow) for mask, keys in wanted.items())}
 
+    def _registered_and_known(self) -> set[Flow]:
+        known = {name: party for name, party in self.desires.items() if name != self._unknown}
+        return self._registered(known)
+
+    def _look_for_unknown(self) -> None:
+        """Until it writes, somebody else may still take away what the process would have found."""
+        if self._read_old:
+            found = self.kernel.looked_into()
+            wanted = oracle(self.desires.get(self._read_old, ()))
+            if any(not keys <= found.get(mask, frozenset()) for mask, keys in wanted.items()):
+                self._unknown = self._read_old
+
     def _wrote(self, what: object) -> None:
+        self._look_for_unknown()
+        self._read_old = ""
         lost = self._safe - (passing := self._passing())
         assert not lost, "\n".join(["lost:", *map(str, lost), *map(str, [*self._history, what])])
         self._history.append(what)
-        self._safe = self._registered(self.desires) & passing
+        self._safe = self._registered_and_known() & passing
 
     def _changed(self) -> None:
         """The desires, or the kernel by somebody else. What of it is better for a flow counts from the next write
         on: one that is under way knows nothing of it."""
-        self._safe &= self._registered(self.desires) & self._passing()
+        self._look_for_unknown()
+        self._safe &= self._registered_and_known() & self._passing()
 
     # -- events --------------------------------------------------------------------------------------------
 
@@ -230,6 +249,8 @@ class World:
 
     def _move(self, name: str, new: tuple[Wanted, ...]) -> None:
         """What is new before what is old, as the owner does."""
+        self._read_old = "" if name == self._read_old else self._read_old
+        self._unknown = "" if name == self._unknown else self._unknown
         self.desires[name] = new
         known, self._told[name] = self._told.get(name, ()), new
         for each in new:
@@ -291,6 +312,7 @@ class World:
         """`spares`: from files that do not know of a party, until sources were read."""
         self.dead_man_s = dead_man_s
         self._told = {name: party for name, party in self.desires.items() if not spares or name != stale}
+        self._read_old, self._unknown = stale if spares else "", ""
         self._changed()
         self.reconciler = self._make(spares=spares)
         if spares:
@@ -354,6 +376,7 @@ START: Script = [(0, ("move", ("bank", 0), ("few", 0), ("bea", 0), ("cid", 0), (
 @given(_scripts)
 @example([(60, ("move", ("bank", 1))), (0, ("retire",))])
 @example([(60, ("move", ("bea", 1))), (1, ("retire",))])
+@example([(0, ("restart", True, "net", 7200)), (60, ("move", ("few", 1)))])
 def test_who_is_registered_before_and_after_is_registered_all_along(script: Script) -> None:
     with pytest.MonkeyPatch.context() as patch:
         _small(patch)
