@@ -1,4 +1,4 @@
-"""Policy and masks in use → the table's chains as nft text (nft 1.0.6 and newer). No I/O; equal in, equal out.
+"""Policy and masks in use → the table's chains as nft text (nft 1.0.2 and newer). No I/O; equal in, equal out.
 
 The chains, in the order a packet meets them:
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import textwrap
 import tomllib
@@ -176,3 +177,27 @@ def test_nothing_is_left_to_be_written(document: Path) -> None:
     """TODO-NUMBERS too: a figure that is not measured is not documented."""
     left = [line for line in text_of(document).splitlines() if re.search(r"TODO|FIXME|XXX|TBD", line)]
     assert not left
+
+
+def log_events() -> set[str]:
+    """Names of the log events of the daemon, from level info on. The demo speaks to a terminal."""
+    found = set()
+    for path in (ROOT / "gatewayd").rglob("*.py"):
+        if "demo" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
+                continue
+            name = node.args[0]
+            if node.func.attr in {"info", "warning", "error", "exception"} and isinstance(name, ast.Constant):
+                found.add(str(name.value))
+    return found
+
+
+def test_every_log_event_is_in_the_table_of_the_log() -> None:
+    operations = text_of(ROOT / "docs" / "operations.md")
+    table = operations.partition("\n## What the log says")[2].partition("\n## ")[0]
+    cells = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `")]
+    named = {name for cell in cells for name in re.findall(r"`([a-z_.]+)[ `]", cell)}
+    assert log_events() - named == set()
+    assert named - log_events() == set()

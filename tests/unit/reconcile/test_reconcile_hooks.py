@@ -131,7 +131,7 @@ def test_a_mask_with_an_element_that_nobody_read_is_not_retired() -> None:
 
 
 def test_a_set_with_another_time_is_followed_by_one_with_ours_and_what_is_spared_of_it_too() -> None:
-    """After a change of element_timeout and a loss of the journal nobody may lose his place."""
+    """After a change of subscribers.dead_man and a loss of the journal nobody may lose his place."""
     spared = granted(BEA, "100.64.0.9")
     ((mask, key),) = compile_grant(spared)
     picture = Picture(DesiredSets(), dead_man_s=60)
