@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +19,7 @@ from gatewayd.kernel.fake import FakeTables
 from gatewayd.model.transaction import CounterReading
 from gatewayd.reconcile.loop import STUCK_AFTER_S
 from gatewayd.registry.sources import SourceState
+from gatewayd.registry.store import LastGood
 from gatewayd.watch.source import SourceStats
 from tests.support.fake_conntrack import FakeConntrack, connection_event
 from tests.support.manual_clock import START_S, ManualClock, Time, until
@@ -113,8 +114,54 @@ def test_what_passes_by_what_a_start_left_in_the_kernel_is_explained_and_shown(t
             (held,) = answers.status().held
             assert list(held.by_cause) == ["kernel/elements"]
             view = answers.explain(flow("39.32.0.5", "esp"))
-            assert view.decision == "unregistered"
-            assert f"nobody registers, until gatewayd accept {held.serial}" in view.reason
+            assert (view.decision, view.effect, view.in_kernel) == ("unregistered", "pass", True)
+            assert "it passes by 39.32.0.0 . 198.51.100.0 of c4_28_p24_ipsec, which" in view.reason
+            assert view.reason.endswith(f"nobody registers, until gatewayd accept {held.serial}")
+            # What no element has is refused, whatever is held.
+            view = answers.explain(flow("39.32.0.5", "udp/51820"))
+            assert (view.effect, "it passes" in view.reason) == ("reject", False)
+
+    time.run(scenario())
+
+
+def test_what_is_beyond_the_last_good_passes_while_the_source_is_waited_for(time, tmp_path, monkeypatch):
+    async def call_at_once(call: Callable[..., object], *arguments: object) -> object:
+        return call(*arguments)
+
+    monkeypatch.setattr(asyncio, "to_thread", call_at_once)
+
+    async def scenario() -> None:
+        tables, settings = FakeTables(), settings_of("national")
+        for kept, found in (([BANK], [BANK]), ([], [BANK, HOUSE])):
+            store = LastGood(tmp_path, clock=time.clock, stopwatch=time.clock.stopwatch) if kept else None
+            async with owning(time.clock, settings, tables=tables, store=store) as it:
+                await it.owner.restore()
+                await it.read("national", *found)
+                await it.settled()
+        store = LastGood(tmp_path, clock=time.clock, stopwatch=time.clock.stopwatch)
+        async with owning(time.clock, settings, tables=tables, store=store) as again:
+            answers = Answers(again.owner, _Events(), {}, clock=time.clock, read_sources=asyncio.Event().wait)  # type: ignore[arg-type]
+            await again.owner.restore()
+            await again.settled()
+            view = answers.explain(flow("39.32.64.9"))
+            assert (view.decision, view.effect) == ("unregistered", "pass")
+            assert view.reason.endswith("which a start found in the kernel, until every source has been read")
+
+    time.run(scenario())
+
+
+def test_what_is_withdrawn_passes_until_the_kernel_was_told(time):
+    async def scenario() -> None:
+        async with answering(time.clock) as (answers, it):
+            await it.read("national", BANK, HOUSE)
+            await it.settled()
+            views = []
+            it.tables.before_write = lambda _: views.append(answers.explain(flow("39.32.64.9")))
+            await it.read("national", BANK)
+            await it.settled()
+            assert (views[0].decision, views[0].effect) == ("unregistered", "pass")
+            assert views[0].reason.endswith("by 39.32.64.8 of c4_29_wireguard, which is about to be taken out")
+            assert answers.explain(flow("39.32.64.9")).effect == "reject"
 
     time.run(scenario())
 
@@ -280,6 +327,24 @@ def test_a_registration_past_a_bound_is_treated_as_unregistered_and_explain_says
             await it.settled()
             view = answers.explain(flow("39.32.0.5", destination="198.18.0.9"))
             assert (view.effect, view.in_kernel) == ("pass", True)
+
+    time.run(scenario())
+
+
+def test_a_registration_that_passes_in_its_former_form_alone_is_not_said_to_be_refused(time):
+    async def scenario() -> None:
+        async with answering(time.clock) as (answers, it):
+            await it.read("national", registration("LARGE", "39.32.0.0/28"))
+            await it.settled()
+            peers = ["198.51.100.0/24", *(f"198.18.{n >> 8}.{n & 255}" for n in range(5000))]
+            await it.read("national", registration("LARGE", "39.32.0.0/28", peers=peers))
+            await asyncio.sleep(1)
+            view = answers.explain(flow("39.32.0.5"))
+            assert (view.decision, view.effect, view.in_kernel) == ("registered", "pass", True)
+            assert "the kernel cannot be told: needs 5001 elements" in view.reason
+            assert view.reason.endswith(
+                "39.32.0.0 of c4_28_wireguard, which is there for another form or registration"
+            )
 
     time.run(scenario())
 

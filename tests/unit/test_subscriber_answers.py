@@ -20,6 +20,7 @@ from gatewayd.answers import Answers
 from gatewayd.api.subscriber_views import JournalView
 from gatewayd.bindings import Bindings
 from gatewayd.errors import SessionEntryInvalid, SessionsNotKept
+from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration, parse_prefix
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.msisdn import subscriber_digest
@@ -163,10 +164,13 @@ def answers_of(it: Owning, clock: ManualClock, service: Service | None) -> Answe
 
 
 @asynccontextmanager
-async def answering(clock: ManualClock, *known: Registration) -> AsyncIterator[Scene]:
-    """A daemon that has read `known`, and has them in the kernel."""
+async def answering(
+    clock: ManualClock, *known: Registration, tables: FakeTables | None = None
+) -> AsyncIterator[Scene]:
+    """A daemon that has read `known`, and has them in the kernel. Its journal knows no binding."""
     settings = replace(settings_of("national"), subscribers=SubscriberSettings(pepper_file="/nowhere"))
-    async with owning(clock, settings, conntrack=FakeConntrack()) as it:
+    async with owning(clock, settings, tables=tables, conntrack=FakeConntrack()) as it:
+        it.reconciler.leave_unless(lambda *_: False)
         journal = HeldJournal()
         service = Service(it, journal, clock, clock.stopwatch)
         service.bindings.is_restored = True  # of nothing
@@ -570,6 +574,23 @@ def test_two_subscribers_at_one_address_are_two_alternatives(time):
             view = scene.answers.explain(flow("10.1.3.9"))
             assert (set(view.registrations), view.in_kernel) == ({"MOBILE-1", "MOBILE-2"}, True)
             assert [each.prefix for each in view.bindings] == ["10.1.3.9/32", "10.1.3.0/24"]
+
+    time.run(scenario())
+
+
+def test_an_address_that_a_lost_journal_left_in_the_kernel_passes_and_explain_says_why(time):
+    async def scenario() -> None:
+        tables = FakeTables()
+        async with answering(time.clock, MOBILE, tables=tables) as scene:
+            await scene.put(entry(), entry("192.0.2.7", session="s2", ports="1024-2047"))
+            await scene.it.settled()
+        async with answering(time.clock, MOBILE, tables=tables) as scene:
+            for passing in (flow("10.1.2.3"), flow("192.0.2.7", port=1500)):
+                view = scene.answers.explain(passing)
+                assert (view.decision, view.effect, view.in_kernel) == ("unregistered", "pass", True)
+                assert view.reason.endswith(", a binding that the journal does not know, until its time is over")
+            for refused in (flow("10.1.2.4"), flow("192.0.2.7", port=2048), flow("10.1.2.3", "esp")):
+                assert scene.answers.explain(refused).effect == "reject"
 
     time.run(scenario())
 

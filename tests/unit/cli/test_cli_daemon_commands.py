@@ -424,6 +424,14 @@ def test_the_verdict_is_a_sentence(
     assert found == style
 
 
+def test_what_passes_by_the_kernel_alone_is_not_said_to_be_refused() -> None:
+    flow = Flow(50, parse_address("192.0.2.1"), parse_address("192.0.2.2"))
+    view = explain_view(flow, Decision("unregistered", (), ""), mode="reject", canary=None, in_kernel=None)
+    sentence, style = verdict(msgspec.structs.replace(view, effect="pass", in_kernel=True))
+    assert sentence.endswith("PASSES, but is not registered: an element in the kernel has it")
+    assert style == DOUBTFUL
+
+
 def test_a_registered_flow_that_the_kernel_cannot_be_told_of_gets_the_effect_in_the_answer() -> None:
     flow = Flow(50, parse_address("192.0.2.1"), parse_address("192.0.2.2"))
     view = explain_view(flow, Decision("registered", (), ""), mode="mark", canary=None, in_kernel=False)
