@@ -735,6 +735,20 @@ def test_a_registration_around_a_bound_address_takes_nothing_and_explain_names_b
             assert set(view.registrations) == {"MOBILE-1", "EMB-1"}
             assert "MOBILE-1" in view.reason
             assert "EMB-1" in view.reason
+            # Also where one of them matches, or neither does.
+            view = scene.answers.explain(flow("10.1.2.3"))
+            assert view.reason.startswith("registered by MOBILE-1")
+            assert view.reason.endswith("; BANK-2 covers the source, but its services are udp/500, not udp/51820")
+            view = scene.answers.explain(flow("10.1.2.3", "udp/500"))
+            assert view.reason.startswith("registered by BANK-2")
+            assert view.reason.endswith(
+                "; MOBILE-1 is bound to the source, but its services are udp/51820, not udp/500"
+            )
+            view = scene.answers.explain(flow("10.1.2.3", "udp/1194"))
+            assert view.reason == (
+                "BANK-2 covers the source, but its services are udp/500, not udp/1194;"
+                " MOBILE-1 is bound to the source, but its services are udp/51820, not udp/1194"
+            )
             page = scene.answers.bindings(None, None, 0, 100)
             assert page is not None
             (item,) = page.items
