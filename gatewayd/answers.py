@@ -389,7 +389,13 @@ class Answers:
 
     def _warnings(self) -> tuple[str, ...]:
         found = self._surroundings.warnings() if self._surroundings is not None else ()
-        grace = self._owner.sweeper.grace
+        sweeper = self._owner.sweeper
+        grace = sweeper.grace
+        if sweeper.strange and not grace.longest_s:
+            found += (
+                f"{sweeper.strange:,} flows were carried over marked registered, and no registration here explains"
+                f" them (they drain): do both gateways have the same sources, and the same section subscribers?",
+            )
         if grace.waiting:
             found += (
                 f"{grace.waiting:,} flows came marked registered, and no registration or binding here explains them"

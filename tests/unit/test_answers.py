@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gatewayd.answers import Answers
 from gatewayd.api.metrics import render_metrics
@@ -20,6 +21,7 @@ from gatewayd.model.transaction import CounterReading
 from gatewayd.reconcile.loop import STUCK_AFTER_S
 from gatewayd.registry.sources import SourceState
 from gatewayd.registry.store import LastGood
+from gatewayd.sweep import REMEMBER_S
 from gatewayd.watch.source import SourceStats
 from tests.support.fake_conntrack import FakeConntrack, connection_event
 from tests.support.manual_clock import START_S, ManualClock, Time, until
@@ -477,6 +479,31 @@ def test_a_source_shows_its_place_and_when_it_was_last_good(time):
             assert (source.state, source.last_error) == ("failing", "HTTP status 503")
             assert source.registrations == 1
             assert source.last_success_at == "2023-11-14T22:13:20Z"
+
+    time.run(scenario())
+
+
+def test_flows_that_are_carried_over_unexplained_are_warned_of_where_no_subscribers_are_configured(time):
+    async def scenario() -> None:
+        async with answering(time.clock) as (answers, it):
+            known, stranger = flow("39.32.64.9"), flow("39.41.0.7")
+            carried = [replace(connection_event(each, REGISTERED), sender_port=7) for each in (known, stranger)]
+            it.owner.on_connections(carried[1:])  # nobody can say so yet
+            await it.read("national", HOUSE)
+            await it.settled()
+            it.owner.on_connections(carried[:1])
+            assert answers.status().warnings == ()
+            it.owner.on_connections([replace(carried[1], mark=it.judged())])
+            assert answers.status().warnings == ()
+            it.owner.on_connections(carried)
+            (warning,) = answers.status().warnings
+            assert warning.startswith("1 flows were carried over marked registered, and no registration here")
+            # With subscribers, accounting is waited for: see test_sweep.
+            it.sweeper.grace.longest_s = 60.0
+            assert answers.status().warnings == ()
+            it.sweeper.grace.longest_s = 0.0
+            time.clock.advance(REMEMBER_S)
+            assert answers.status().warnings == ()
 
     time.run(scenario())
 
