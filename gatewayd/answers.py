@@ -18,6 +18,7 @@ from gatewayd.compile.canary import canary_bucket
 from gatewayd.errors import AllowlistIncomplete, PrefixInvalid
 from gatewayd.host_time import HostTime
 from gatewayd.model import Flow, Grant, Prefix, Registration, Status, parse_prefix
+from gatewayd.model.mask import Mask, describe_key
 from gatewayd.model.transaction import CounterReading
 from gatewayd.owner import Owner
 from gatewayd.registry.in_force import KERNEL
@@ -163,17 +164,32 @@ class Answers:
         if not in_kernel and reasons and all(reasons):
             effect = views.effect_of("unregistered", mode, canary)
             reason = f"{view.reason}, but the kernel cannot be told: {reasons[0]}"
-            return msgspec.structs.replace(view, effect=effect, reason=reason)
-        if decision.word == "unregistered":
+            view = msgspec.structs.replace(view, effect=effect, reason=reason)
+        elif decision.word == "unregistered":
             reason = view.reason
             if is_for_ports_to_decide(owner.allowlist, flow):
                 reason += "; the source address is shared, and the source port decides: it was not given"
-            left = next((each for each in owner.holds() if KERNEL in each.by_cause), None)
-            if left is not None:
-                held = f"{left.count} elements that a start found in the kernel and nobody registers"
-                reason += f"; it passes if it is covered by one of {held}, until gatewayd accept {left.serial}"
-            return msgspec.structs.replace(view, reason=f"{reason}, but {incomplete[0]}" if incomplete else reason)
+            view = msgspec.structs.replace(view, reason=f"{reason}, but {incomplete[0]}" if incomplete else reason)
+        if not in_kernel and decision.word != "out_of_scope" and (element := owner.reconciler.element_for(flow)):
+            reason = f"{view.reason}; it passes by {self._describe(*element)}"
+            return msgspec.structs.replace(view, effect="pass", in_kernel=True, reason=reason)
         return view
+
+    def _describe(self, mask: Mask, key: bytes) -> str:
+        """An element that no matching registration needs: where it is from, how long it stays."""
+        owner = self._owner
+        picture = owner.reconciler.picture
+        name = f"{describe_key(str(mask), key)} of {mask}"
+        if key in picture.leftovers.of(mask):
+            return f"{name}, a binding that the journal does not know, until its time is over"
+        if mask not in picture.desired or key not in picture.desired.keys(mask):
+            return f"{name}, which is about to be taken out"
+        held = next((each for each in owner.holds() if KERNEL in each.by_cause), None)
+        if held is not None:
+            return f"{name}, which a start found and nobody registers, until gatewayd accept {held.serial}"
+        if picture.count_spared():
+            return f"{name}, which a start found in the kernel, until every source has been read"
+        return f"{name}, which is there for another form or registration"
 
     def _in_kernel(self, alternatives: Iterable[Registration | Grant]) -> bool | None:
         """Whether the kernel is known to have all elements of one of them; None before it was ever read."""
@@ -373,7 +389,13 @@ class Answers:
 
     def _warnings(self) -> tuple[str, ...]:
         found = self._surroundings.warnings() if self._surroundings is not None else ()
-        grace = self._owner.sweeper.grace
+        sweeper = self._owner.sweeper
+        grace = sweeper.grace
+        if sweeper.strange and not grace.longest_s:
+            found += (
+                f"{sweeper.strange:,} flows were carried over marked registered, and no registration here explains"
+                f" them (they drain): do both gateways have the same sources, and the same section subscribers?",
+            )
         if grace.waiting:
             found += (
                 f"{grace.waiting:,} flows came marked registered, and no registration or binding here explains them"

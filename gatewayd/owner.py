@@ -608,6 +608,8 @@ class Owner:
                 self.attribution.opened(event, registrations, now)
                 if not registrations and not event.sender_port:
                     self.sweeper.note_ended_early(event)
+                elif not registrations and event.kind == "new" and self.loaded:
+                    self.sweeper.note_strange()
 
     def _matching_programmed(self, flow: Flow, now: float) -> tuple[Registration, ...]:
         """As `matching`, without registrations that the kernel cannot be told of: to the kernel these are not

@@ -271,6 +271,8 @@ def journal_view(journal: Journal) -> views.JournalView:
         set_aside=stats.set_aside,
         lost_groups=stats.lost_groups,
         lost_rows=stats.lost_rows,
+        lost_whole=stats.lost_whole,
+        salvaged=stats.salvaged,
         write_seconds=stats.write_s,
         longest_write_seconds=stats.longest_write_s,
     )

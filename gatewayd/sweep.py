@@ -46,6 +46,8 @@ LONGEST_UNBOUND_S = 30.0
 REST = 4
 """After a search so many times as long as it took passes before the next: it goes through the kernel's whole table,
 and addresses change all the time."""
+REMEMBER_S = 86_400.0
+"""How long it is told that flows came registered which nothing here explained."""
 MOST_LATE = 10_000
 """Late flows remembered by their tuples; more are found by going through all that were judged."""
 
@@ -125,6 +127,14 @@ class Sweeper:
         """Connections with a mark of ours that another program put in."""
         self.unexplained = 0
         """Flows marked registered that nothing here explains, as of the latest survey."""
+        self._strange = 0
+        self._strange_until = -inf
+
+    @property
+    def strange(self) -> int:
+        """Connections that another program put in marked registered, and that nothing here explained then: how many
+        since there was a day without any."""
+        return self._strange if _stopwatch() < self._strange_until else 0
 
     @property
     def draining(self) -> int:
@@ -173,6 +183,14 @@ class Sweeper:
             if len(self._foreign) < MOST_LATE:
                 self._foreign.append(event.key)
             self._wake.set()
+
+    def note_strange(self) -> None:
+        """Another program put in a connection marked registered, and nothing here explains it. Without subscribers
+        nothing that could is on its way: it drains."""
+        self._strange = self.strange + 1
+        self._strange_until = _stopwatch() + REMEMBER_S
+        if not self.grace.longest_s:
+            self._said_waiting.warning("sweep.unexplained", flows=self._strange, at_most_s=0.0)
 
     def note_ended_early(self, event: ConnectionEvent) -> None:
         """The kernel itself has just let this flow pass as registered, and by now it is not: it drains."""

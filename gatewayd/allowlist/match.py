@@ -133,7 +133,7 @@ def decide(allowlist: Covering, scope: tuple[Service, ...], flow: Flow, now: flo
     if not in_scope(scope, flow) and not (registrations and may_be_answer(scope, flow)):
         return Decision("out_of_scope", registrations, _reason_out_of_scope(scope, flow, registrations), bindings)
     if registrations:
-        reason = _reason_registered(claims[0], flow, registrations[1:], now)
+        reason = _reason_registered(claims[0], flow, registrations[1:], now) + _beside(claims)
         return Decision("registered", registrations, reason, bindings)
     return Decision("unregistered", (), _reason_unregistered(claims, flow))
 
@@ -288,9 +288,25 @@ def _reason_unregistered(claims: Sequence[_Claim], flow: Flow) -> str:
     if not claims:
         source, destination = format_address(flow.source), format_address(flow.destination)
         return f"no registration covers {source} or {destination}"
-    nearest = claims[0]
-    has = "covers" if nearest.binding is None else "is bound to"
-    return f"{nearest.registration.id} {has} the {nearest.end}, but {' and '.join(nearest.failures)}"
+    return _reason_failed(claims[0]) + _beside(claims)
+
+
+def _reason_failed(claim: _Claim) -> str:
+    has = "covers" if claim.binding is None else "is bound to"
+    return f"{claim.registration.id} {has} the {claim.end}, but {' and '.join(claim.failures)}"
+
+
+def _beside(claims: Sequence[_Claim]) -> str:
+    """Where the nearest claim is by address, another's that is nearest by binding, and the reverse, unless that
+    matches too: then it is named already."""
+    first = claims[0]
+    for claim in claims:
+        is_other = claim.registration.id != first.registration.id and (claim.binding is None) != (
+            first.binding is None
+        )
+        if is_other and not claim.is_elsewhere:
+            return f"; {_reason_failed(claim)}" if claim.failures else ""
+    return ""
 
 
 def _binding_facts(binding: Binding, end: End, now: float) -> Iterator[str]:

@@ -69,7 +69,7 @@ class JournalView(msgspec.Struct, frozen=True):
     `waiting`: answers that wait for the disk. `waiting_rows`: not on disk yet. `groups`, `rows`: on disk.
     `failures`: groups that the disk did not take. `refused`: words that had no room. `skipped`, `set_aside`: rows
     and files that were damaged at the start. `lost_groups`, `lost_rows`: that were on disk, and were not there any
-    more at the start.
+    more at the start. `lost_whole`: they were the whole file, but for the rows `salvaged`; so many rows at most.
     """
 
     state: JournalWord = "ok"
@@ -85,6 +85,8 @@ class JournalView(msgspec.Struct, frozen=True):
     set_aside: int = 0
     lost_groups: int = 0
     lost_rows: int = 0
+    lost_whole: bool = False
+    salvaged: int = 0
     write_seconds: float = 0.0
     longest_write_seconds: float = 0.0
 

@@ -24,7 +24,7 @@ from gatewayd.cli.output import (
 )
 
 _EFFECTS = {
-    "pass": ("PASSES", GOOD),
+    "pass": ("PASSES, but is not registered: an element in the kernel has it", DOUBTFUL),
     "observe": ("PASSES, but is not registered: it is only observed", DOUBTFUL),
     "mark": ("PASSES, but is not registered: it is marked", DOUBTFUL),
     "limit": ("IS LIMITED: it is not registered", BAD),

@@ -221,19 +221,28 @@ def _subscribers(view: SubscribersView) -> Iterator[Line]:
 
 
 def _journal(journal: JournalView) -> Iterator[Line]:
+    if journal.lost_groups or journal.lost_rows:
+        yield Line("", f"JOURNAL DAMAGED at the start: {_lost(journal)}", BAD)
+    if journal.set_aside or journal.skipped:
+        text = f"{count(journal.set_aside, 'damaged file')} set aside, {count(journal.skipped, 'row')} unreadable"
+        yield Line("", f"journal: {text}", DOUBTFUL)
     if journal.suspended_for is not None:
         text = f"JOURNAL SUSPENDED: what is answered is not on disk ({journal.suspended_for})"
         yield Line("", f"{text}, {count(journal.waiting_rows, 'row')} waiting", BAD)
         return
-    if journal.lost_groups:
-        text = (
-            f"JOURNAL DAMAGED at the start: the last {count(journal.lost_rows, 'row')} that were written are lost"
-        )
-        yield Line("", text, BAD)
     written = f"{count(journal.rows, 'row')} written, {journal.waiting:,} waiting"
     yield Line("", f"journal: {written}, {count(journal.failures, 'failure')}")
     if journal.last_error:
         yield Line("", f"last error of the journal: {journal.last_error}", DOUBTFUL)
+
+
+def _lost(journal: JournalView) -> str:
+    rows = count(journal.lost_rows, "row")
+    if not journal.lost_whole:
+        return f"the last {rows} written to it are lost"
+    if not journal.salvaged:
+        return f"the whole file is lost, with {rows} at most"
+    return f"{count(journal.salvaged, 'row')} of the file could be read, {rows} at most are lost"
 
 
 def _listener(view: ListenerView) -> Iterator[Line]:

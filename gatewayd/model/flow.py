@@ -33,9 +33,9 @@ def reverse_flow(flow: Flow) -> Flow:
 class Decision(msgspec.Struct, frozen=True, gc=False):
     """Ours, of a flow; the verdict is the kernel's. `registrations`: those that make it registered.
 
-    `reason` is a sentence for people: what matched, or which condition of the nearest registration failed; it
-    never has a digest in it. `bindings`: those through which registrations match that do not match by a client
-    prefix too; empty where all do.
+    `reason` is a sentence for people: what matched, or which condition of the nearest registration failed, by
+    address and by binding; it never has a digest in it. `bindings`: those through which registrations match that do
+    not match by a client prefix too; empty where all do.
     """
 
     word: DecisionWord

@@ -13,7 +13,7 @@ from gatewayd.compile.desired import DesiredSets, elements_of
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag
 from gatewayd.errors import KernelError
 from gatewayd.log import get_logger
-from gatewayd.model.flow import Mode
+from gatewayd.model.flow import Flow, Mode
 from gatewayd.model.grant import Grant
 from gatewayd.model.mask import Mask, parse_set_name, set_name
 from gatewayd.model.policy import Policy
@@ -225,6 +225,10 @@ class Reconciler:
         if not self._verifier.known:
             return False
         return all(self.picture.holds(*element) for element in elements_of(wanted))
+
+    def element_for(self, flow: Flow) -> tuple[Mask, bytes] | None:
+        """By which the kernel is known to pass the flow, whoever wants it there, or nobody."""
+        return self.picture.element_for(flow) if self._verifier.known else None
 
     @property
     def refreshed(self) -> int:

@@ -23,7 +23,9 @@ from collections.abc import Callable, Container, Generator, Iterable, Iterator, 
 
 from gatewayd.compile.desired import DesiredSets
 from gatewayd.compile.keys import PARTS, Keys
+from gatewayd.compile.lookups import keys_of
 from gatewayd.compile.ruleset import RULE_SETS
+from gatewayd.model.flow import Flow
 from gatewayd.model.foreign import ElementChange
 from gatewayd.model.grant import Grant
 from gatewayd.model.mask import Mask, parse_set_name, set_name
@@ -243,6 +245,14 @@ class Picture:
         """Whether a desired element is known to be in a set that the rules look into."""
         state = self.masks.get(mask)
         return state is not None and state.current.hooked and key not in state.current.missing
+
+    def element_for(self, flow: Flow) -> tuple[Mask, bytes] | None:
+        """By which the kernel is known to pass the flow, desired or not."""
+        for mask, known in self.masks.items():
+            for key in keys_of(mask, flow) if known.current.hooked else ():
+                if key in known.current.surplus or (key in self.desired.keys(mask) and self.holds(mask, key)):
+                    return mask, key
+        return None
 
     # -- observations --------------------------------------------------------------------------------------
 

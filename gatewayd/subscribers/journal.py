@@ -70,6 +70,9 @@ class JournalStats:
     lost_groups: int = 0
     lost_rows: int = 0
     """Groups that were on disk and were not there any more at the start, and the rows in them."""
+    lost_whole: bool = False
+    """They were the whole file, but for the rows `salvaged`: so many rows are lost at most."""
+    salvaged: int = 0
 
 
 class Journal:
@@ -270,5 +273,7 @@ class Journal:
     def _copy_counts(self) -> None:
         self.stats.skipped = self._file.skipped
         self.stats.set_aside = self._file.set_aside
-        if self._file.lost is not None:
-            self.stats.lost_groups, self.stats.lost_rows = self._file.lost.groups, self._file.lost.rows
+        lost = self._file.lost
+        if lost is not None:
+            self.stats.lost_groups, self.stats.lost_rows = lost.groups, lost.rows
+            self.stats.lost_whole, self.stats.salvaged = not lost.is_tail, lost.salvaged

@@ -56,11 +56,13 @@ class Written(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Groups that were on disk, and the rows in them. `is_tail`: the last of the file; else the whole file went."""
+    """Groups that were on disk, and the rows in them. `is_tail`: the last of the file; else the whole file went but
+    for the rows `salvaged`, and `rows` is the most that can be lost, as a row may be written many times."""
 
     groups: int
     rows: int
     is_tail: bool
+    salvaged: int = 0
 
 
 class MarkFile:
@@ -129,15 +131,25 @@ class JournalFile:
         On a disk that takes no writes, which SQLite needs for reading too, it is read in a copy elsewhere.
         """
         try:
-            return self._open()
+            rows = self._open()
         except (sqlite3.Error, OSError) as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
                 raise
-            rows = self._read_copy()
-            if rows is None:
+            copied = self._read_copy()
+            if copied is None:
                 raise
             logger.warning("journal.read_in_copy", reason=str(error))
-            return rows
+            rows = copied
+        if self.lost is not None:
+            logger.error(
+                "journal.lost",
+                file=str(self._path),
+                groups=self.lost.groups,
+                rows=self.lost.rows,
+                whole=not self.lost.is_tail,
+                salvaged=self.lost.salvaged,
+            )
+        return rows
 
     def _open(self) -> tuple[Row, ...]:
         try:
@@ -149,11 +161,11 @@ class JournalFile:
             except (_Unusable, sqlite3.DatabaseError) as error:
                 if not isinstance(error, _Unusable) and not _is_damage(error):
                     raise
-                rows = _salvage(connection)
+                rows, reached = _salvage(connection)
                 self._put_aside(error)
             _, self._token = self._connect()
             self.has_begun_anew = bool(rows)
-            self._look_for_loss()
+            self._look_for_loss(len(rows), reached)
             return rows
         except BaseException:
             self.close()
@@ -239,36 +251,35 @@ class JournalFile:
         self._written = _read_meta(connection, "written", Written) or Written()
         return rows
 
-    def _look_for_loss(self) -> None:
+    def _look_for_loss(self, salvaged: int = 0, reached: Written | None = None) -> None:
         """SQLite cuts off a write-ahead log at the first frame that is damaged, and says nothing. What was written
-        later by the mark is lost."""
+        later by the mark is lost. `salvaged`: rows of a file set aside; `reached`: written to it, if known."""
         mark = self._mark.read()
         if mark is None:
             return
         token, marked = mark
-        is_same = token == self._token
-        groups = marked.groups - self._written.groups if is_same else marked.groups
-        if groups > 0:
-            rows = marked.rows - self._written.rows if is_same else marked.rows
-            self.lost = Lost(groups, rows, is_same)
-            logger.error("journal.lost", file=str(self._path), groups=groups, rows=rows, whole=not is_same)
+        is_tail = token == self._token
+        before = self._written if is_tail else Written(reached.groups if reached else 0, salvaged)
+        groups, rows = max(marked.groups - before.groups, 0), max(marked.rows - before.rows, 0)
+        if groups or (rows and not is_tail):
+            self.lost = Lost(groups, rows, is_tail, salvaged)
 
     def _read_copy(self) -> tuple[Row, ...] | None:
         """None if that is not possible either, or there is nothing whole to be read."""
         try:
             with TemporaryDirectory(prefix="gatewayd-") as directory:
                 copy = JournalFile(Path(directory) / self._path.name)
-                for suffix in ("", "-wal"):
+                for suffix in ("", "-wal", ".mark"):
                     if (source := Path(f"{self._path}{suffix}")).is_file():
                         shutil.copyfile(source, f"{copy._path}{suffix}")
                 rows = copy._open()
                 copy.close()
         except (sqlite3.Error, OSError):
             return None
-        if copy.set_aside or not rows:
+        if copy.set_aside or not (rows or copy.lost):
             return None
         self._token, self.skipped, self.last_moment = copy._token, copy.skipped, copy.last_moment
-        self._written = copy._written
+        self._written, self.lost = copy._written, copy.lost
         return rows
 
     def _put_aside(self, reason: Exception) -> None:
@@ -354,8 +365,9 @@ def _write_rows(
     return written
 
 
-def _salvage(connection: sqlite3.Connection) -> tuple[Row, ...]:
-    """What can be read of a damaged file, from either end; each row has a checksum of its own."""
+def _salvage(connection: sqlite3.Connection) -> tuple[tuple[Row, ...], Written | None]:
+    """What can be read of a damaged file, from either end; each row has a checksum of its own. And what it says was
+    written to it."""
     found: dict[Key, Row] = {}
     for order in ("ASC", "DESC"):
         with suppress(sqlite3.DatabaseError):
@@ -363,7 +375,10 @@ def _salvage(connection: sqlite3.Connection) -> tuple[Row, ...]:
                 row = decode_row(key, value) if type(key) is type(value) is bytes else None
                 if row is not None:
                     found[row.key] = row
-    return tuple(found.values())
+    reached = None
+    with suppress(sqlite3.DatabaseError):
+        reached = _read_meta(connection, "written", Written)
+    return tuple(found.values()), reached
 
 
 def _is_damage(error: Exception) -> bool:

@@ -172,10 +172,13 @@ def test_a_lost_journal_cuts_no_live_tunnel(daemon: LabDaemon, nas: Nas) -> None
     assert mark_of(lab, live) == LAYOUT.registered
 
 
-def test_without_subscribers_nothing_waits(daemon: LabDaemon) -> None:
+def test_without_subscribers_nothing_waits_and_it_is_said(daemon: LabDaemon) -> None:
     lab = run(daemon, policy={"drain": "0s"})
     theirs = wireguard(STRANGER)
     carry(lab.gateway, theirs, LAYOUT.registered)
     survey(daemon)
     assert holds(lambda: mark_of(lab, theirs) == 0)
     assert marks(daemon)["waiting"] == 0
+    (warning,) = daemon.status()["warnings"]
+    assert "no registration here explains them" in warning
+    daemon.wait_log("sweep.unexplained")

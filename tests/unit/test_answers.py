@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gatewayd.answers import Answers
 from gatewayd.api.metrics import render_metrics
@@ -19,6 +20,8 @@ from gatewayd.kernel.fake import FakeTables
 from gatewayd.model.transaction import CounterReading
 from gatewayd.reconcile.loop import STUCK_AFTER_S
 from gatewayd.registry.sources import SourceState
+from gatewayd.registry.store import LastGood
+from gatewayd.sweep import REMEMBER_S
 from gatewayd.watch.source import SourceStats
 from tests.support.fake_conntrack import FakeConntrack, connection_event
 from tests.support.manual_clock import START_S, ManualClock, Time, until
@@ -113,8 +116,54 @@ def test_what_passes_by_what_a_start_left_in_the_kernel_is_explained_and_shown(t
             (held,) = answers.status().held
             assert list(held.by_cause) == ["kernel/elements"]
             view = answers.explain(flow("39.32.0.5", "esp"))
-            assert view.decision == "unregistered"
-            assert f"nobody registers, until gatewayd accept {held.serial}" in view.reason
+            assert (view.decision, view.effect, view.in_kernel) == ("unregistered", "pass", True)
+            assert "it passes by 39.32.0.0 . 198.51.100.0 of c4_28_p24_ipsec, which" in view.reason
+            assert view.reason.endswith(f"nobody registers, until gatewayd accept {held.serial}")
+            # What no element has is refused, whatever is held.
+            view = answers.explain(flow("39.32.0.5", "udp/51820"))
+            assert (view.effect, "it passes" in view.reason) == ("reject", False)
+
+    time.run(scenario())
+
+
+def test_what_is_beyond_the_last_good_passes_while_the_source_is_waited_for(time, tmp_path, monkeypatch):
+    async def call_at_once(call: Callable[..., object], *arguments: object) -> object:
+        return call(*arguments)
+
+    monkeypatch.setattr(asyncio, "to_thread", call_at_once)
+
+    async def scenario() -> None:
+        tables, settings = FakeTables(), settings_of("national")
+        for kept, found in (([BANK], [BANK]), ([], [BANK, HOUSE])):
+            store = LastGood(tmp_path, clock=time.clock, stopwatch=time.clock.stopwatch) if kept else None
+            async with owning(time.clock, settings, tables=tables, store=store) as it:
+                await it.owner.restore()
+                await it.read("national", *found)
+                await it.settled()
+        store = LastGood(tmp_path, clock=time.clock, stopwatch=time.clock.stopwatch)
+        async with owning(time.clock, settings, tables=tables, store=store) as again:
+            answers = Answers(again.owner, _Events(), {}, clock=time.clock, read_sources=asyncio.Event().wait)  # type: ignore[arg-type]
+            await again.owner.restore()
+            await again.settled()
+            view = answers.explain(flow("39.32.64.9"))
+            assert (view.decision, view.effect) == ("unregistered", "pass")
+            assert view.reason.endswith("which a start found in the kernel, until every source has been read")
+
+    time.run(scenario())
+
+
+def test_what_is_withdrawn_passes_until_the_kernel_was_told(time):
+    async def scenario() -> None:
+        async with answering(time.clock) as (answers, it):
+            await it.read("national", BANK, HOUSE)
+            await it.settled()
+            views = []
+            it.tables.before_write = lambda _: views.append(answers.explain(flow("39.32.64.9")))
+            await it.read("national", BANK)
+            await it.settled()
+            assert (views[0].decision, views[0].effect) == ("unregistered", "pass")
+            assert views[0].reason.endswith("by 39.32.64.8 of c4_29_wireguard, which is about to be taken out")
+            assert answers.explain(flow("39.32.64.9")).effect == "reject"
 
     time.run(scenario())
 
@@ -284,6 +333,24 @@ def test_a_registration_past_a_bound_is_treated_as_unregistered_and_explain_says
     time.run(scenario())
 
 
+def test_a_registration_that_passes_in_its_former_form_alone_is_not_said_to_be_refused(time):
+    async def scenario() -> None:
+        async with answering(time.clock) as (answers, it):
+            await it.read("national", registration("LARGE", "39.32.0.0/28"))
+            await it.settled()
+            peers = ["198.51.100.0/24", *(f"198.18.{n >> 8}.{n & 255}" for n in range(5000))]
+            await it.read("national", registration("LARGE", "39.32.0.0/28", peers=peers))
+            await asyncio.sleep(1)
+            view = answers.explain(flow("39.32.0.5"))
+            assert (view.decision, view.effect, view.in_kernel) == ("registered", "pass", True)
+            assert "the kernel cannot be told: needs 5001 elements" in view.reason
+            assert view.reason.endswith(
+                "39.32.0.0 of c4_28_wireguard, which is there for another form or registration"
+            )
+
+    time.run(scenario())
+
+
 def test_outside_of_the_canary_a_stranger_is_only_observed(time):
     async def scenario() -> None:
         sources = [f"39.40.9.{n}" for n in range(200)]
@@ -412,6 +479,31 @@ def test_a_source_shows_its_place_and_when_it_was_last_good(time):
             assert (source.state, source.last_error) == ("failing", "HTTP status 503")
             assert source.registrations == 1
             assert source.last_success_at == "2023-11-14T22:13:20Z"
+
+    time.run(scenario())
+
+
+def test_flows_that_are_carried_over_unexplained_are_warned_of_where_no_subscribers_are_configured(time):
+    async def scenario() -> None:
+        async with answering(time.clock) as (answers, it):
+            known, stranger = flow("39.32.64.9"), flow("39.41.0.7")
+            carried = [replace(connection_event(each, REGISTERED), sender_port=7) for each in (known, stranger)]
+            it.owner.on_connections(carried[1:])  # nobody can say so yet
+            await it.read("national", HOUSE)
+            await it.settled()
+            it.owner.on_connections(carried[:1])
+            assert answers.status().warnings == ()
+            it.owner.on_connections([replace(carried[1], mark=it.judged())])
+            assert answers.status().warnings == ()
+            it.owner.on_connections(carried)
+            (warning,) = answers.status().warnings
+            assert warning.startswith("1 flows were carried over marked registered, and no registration here")
+            # With subscribers, accounting is waited for: see test_sweep.
+            it.sweeper.grace.longest_s = 60.0
+            assert answers.status().warnings == ()
+            it.sweeper.grace.longest_s = 0.0
+            time.clock.advance(REMEMBER_S)
+            assert answers.status().warnings == ()
 
     time.run(scenario())
 

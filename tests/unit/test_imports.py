@@ -78,7 +78,8 @@ PURE = """
     subscribers.changes subscribers.expiry subscribers.naming subscribers.ownership subscribers.session
     subscribers.nas_clock subscribers.nas_table
     subscribers.sessions subscribers.terms subscribers.timeline subscribers.tombstones
-    compile compile.canary compile.desired compile.keys compile.masks compile.rehearsal compile.ruleset
+    compile compile.canary compile.desired compile.keys compile.lookups compile.masks compile.rehearsal
+    compile.ruleset
     reconcile.dataplane reconcile.dead_man reconcile.forecast reconcile.generations reconcile.hooks
     reconcile.leftovers reconcile.missing reconcile.picture reconcile.set_state
     reconcile.steps reconcile.tally

@@ -20,6 +20,7 @@ from gatewayd.answers import Answers
 from gatewayd.api.subscriber_views import JournalView
 from gatewayd.bindings import Bindings
 from gatewayd.errors import SessionEntryInvalid, SessionsNotKept
+from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration, parse_prefix
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.msisdn import subscriber_digest
@@ -163,10 +164,13 @@ def answers_of(it: Owning, clock: ManualClock, service: Service | None) -> Answe
 
 
 @asynccontextmanager
-async def answering(clock: ManualClock, *known: Registration) -> AsyncIterator[Scene]:
-    """A daemon that has read `known`, and has them in the kernel."""
+async def answering(
+    clock: ManualClock, *known: Registration, tables: FakeTables | None = None
+) -> AsyncIterator[Scene]:
+    """A daemon that has read `known`, and has them in the kernel. Its journal knows no binding."""
     settings = replace(settings_of("national"), subscribers=SubscriberSettings(pepper_file="/nowhere"))
-    async with owning(clock, settings, conntrack=FakeConntrack()) as it:
+    async with owning(clock, settings, tables=tables, conntrack=FakeConntrack()) as it:
+        it.reconciler.leave_unless(lambda *_: False)
         journal = HeldJournal()
         service = Service(it, journal, clock, clock.stopwatch)
         service.bindings.is_restored = True  # of nothing
@@ -574,6 +578,23 @@ def test_two_subscribers_at_one_address_are_two_alternatives(time):
     time.run(scenario())
 
 
+def test_an_address_that_a_lost_journal_left_in_the_kernel_passes_and_explain_says_why(time):
+    async def scenario() -> None:
+        tables = FakeTables()
+        async with answering(time.clock, MOBILE, tables=tables) as scene:
+            await scene.put(entry(), entry("192.0.2.7", session="s2", ports="1024-2047"))
+            await scene.it.settled()
+        async with answering(time.clock, MOBILE, tables=tables) as scene:
+            for passing in (flow("10.1.2.3"), flow("192.0.2.7", port=1500)):
+                view = scene.answers.explain(passing)
+                assert (view.decision, view.effect, view.in_kernel) == ("unregistered", "pass", True)
+                assert view.reason.endswith(", a binding that the journal does not know, until its time is over")
+            for refused in (flow("10.1.2.4"), flow("192.0.2.7", port=2048), flow("10.1.2.3", "esp")):
+                assert scene.answers.explain(refused).effect == "reject"
+
+    time.run(scenario())
+
+
 def test_of_a_shared_address_the_source_port_decides(time):
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
@@ -600,7 +621,7 @@ def test_of_a_shared_address_the_source_port_decides(time):
 def test_the_status_tells_of_the_journal(time):
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
-            scene.journal.stats = JournalStats(3, 7, 2, 0.5, 0.4, "OSError: full", 1, 1, 4)
+            scene.journal.stats = JournalStats(3, 7, 2, 0.5, 0.4, "OSError: full", 1, 1, 4, 2, 9, True, 5)
             scene.journal.suspended_for = "OSError: full"
             status = scene.answers.status()
             assert status.subscribers is not None
@@ -614,6 +635,10 @@ def test_the_status_tells_of_the_journal(time):
                 refused=4,
                 skipped=1,
                 set_aside=1,
+                lost_groups=2,
+                lost_rows=9,
+                lost_whole=True,
+                salvaged=5,
                 write_seconds=0.5,
                 longest_write_seconds=0.4,
             )
@@ -710,6 +735,20 @@ def test_a_registration_around_a_bound_address_takes_nothing_and_explain_names_b
             assert set(view.registrations) == {"MOBILE-1", "EMB-1"}
             assert "MOBILE-1" in view.reason
             assert "EMB-1" in view.reason
+            # Also where one of them matches, or neither does.
+            view = scene.answers.explain(flow("10.1.2.3"))
+            assert view.reason.startswith("registered by MOBILE-1")
+            assert view.reason.endswith("; BANK-2 covers the source, but its services are udp/500, not udp/51820")
+            view = scene.answers.explain(flow("10.1.2.3", "udp/500"))
+            assert view.reason.startswith("registered by BANK-2")
+            assert view.reason.endswith(
+                "; MOBILE-1 is bound to the source, but its services are udp/51820, not udp/500"
+            )
+            view = scene.answers.explain(flow("10.1.2.3", "udp/1194"))
+            assert view.reason == (
+                "BANK-2 covers the source, but its services are udp/500, not udp/1194;"
+                " MOBILE-1 is bound to the source, but its services are udp/51820, not udp/1194"
+            )
             page = scene.answers.bindings(None, None, 0, 100)
             assert page is not None
             (item,) = page.items

@@ -465,6 +465,21 @@ def test_a_client_prefix_tells_more_than_a_binding() -> None:
     assert decision.bindings == (other,)
 
 
+def test_what_overlaps_by_address_and_what_by_binding_are_both_named() -> None:
+    pin = mobile("PIN", BANO, clients="10.1.2.0/24", services="esp")
+    bound = mobile("PK-1", services="wireguard")
+    covers = "PIN covers the source, but its services are esp, not udp"
+    is_bound = "PK-1 is bound to the source, but its services are udp/51820, not"
+    neither = flow("10.1.2.3", "198.51.100.7", "udp/1194")
+    assert bound_decision(neither, [pin, bound], [binding()]).reason == f"{covers}/1194; {is_bound} udp/1194"
+    assert bound_decision(UP, [pin, bound], [binding()]).reason.endswith(f"service udp/51820; {covers}/51820")
+    assert bound_decision(UP_ESP, [pin, bound], [binding()]).reason.endswith(f"service esp; {is_bound} esp")
+    # Who has other ports of a shared address has nothing to do with it; nor is anybody named twice.
+    elsewhere = bound_decision(neither, [pin, bound], [binding(ports=(1024, 2047))])
+    assert elsewhere.reason == f"{covers}/1194"
+    assert bound_decision(neither, [pin], [binding(subscriber=BANO)]).reason == f"{covers}/1194"
+
+
 def test_a_client_prefix_that_does_not_match_leaves_it_to_the_binding() -> None:
     inside = Flow(17, parse_address("10.1.2.3"), parse_address("10.9.9.9"), 5000, 51820)
     held = mobile(clients="10.9.0.0/16", peers="10.9.9.9/32")

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gatewayd.api.app import ApiServer
+from gatewayd.api.subscriber_views import JournalView
 from gatewayd.api.views import ClockView, HeldView, OverridesView, explain_view
 from gatewayd.cli import client, main
 from gatewayd.cli.explain import verdict
@@ -118,6 +119,7 @@ radius         0.0.0.0:1813: 1,000 requests, 9 repeats, 1 of no use
 SUBSCRIBERS_UNHEARD = """\
 subscribers    1 session, 1 binding of registered subscribers, 1 from before the restart and not confirmed since
                6 times an address was bound that another registrant's own prefix has
+               journal: 1 damaged file set aside, 1 row unreadable
                JOURNAL SUSPENDED: what is answered is not on disk (OperationalError: database or disk is full), \
 7 rows waiting
                2 words not answered: the journal had no room
@@ -256,6 +258,24 @@ def test_a_journal_that_is_back_says_what_it_was_and_without_radius_there_is_non
     assert ("", "journal: 0 rows written, 1 waiting, 4 failures", "") in lines
     assert ("", f"last error of the journal: {back.last_error}", DOUBTFUL) in lines
     assert "radius" not in [line.label for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("journal", "said"),
+    [
+        (JournalView(lost_groups=2, lost_rows=6), "the last 6 rows written to it are lost"),
+        (JournalView(lost_groups=2, lost_rows=6, lost_whole=True), "the whole file is lost, with 6 rows at most"),
+        (
+            JournalView(lost_rows=6, lost_whole=True, salvaged=94, state="suspended", suspended_for="read-only"),
+            "94 rows of the file could be read, 6 rows at most are lost",
+        ),
+    ],
+)
+def test_what_a_damaged_journal_lost_is_said(journal: JournalView, said: str) -> None:
+    assert SUBSCRIBED.subscribers is not None
+    replace = msgspec.structs.replace
+    view = replace(SUBSCRIBED, subscribers=replace(SUBSCRIBED.subscribers, journal=journal))
+    assert ("", f"JOURNAL DAMAGED at the start: {said}", BAD) in list(describe_status(view))
 
 
 def test_status_shows_in_colour_what_is_bad_and_what_is_doubtful() -> None:
@@ -422,6 +442,14 @@ def test_the_verdict_is_a_sentence(
     sentence, found = verdict(view)
     assert sentence.endswith(said)
     assert found == style
+
+
+def test_what_passes_by_the_kernel_alone_is_not_said_to_be_refused() -> None:
+    flow = Flow(50, parse_address("192.0.2.1"), parse_address("192.0.2.2"))
+    view = explain_view(flow, Decision("unregistered", (), ""), mode="reject", canary=None, in_kernel=None)
+    sentence, style = verdict(msgspec.structs.replace(view, effect="pass", in_kernel=True))
+    assert sentence.endswith("PASSES, but is not registered: an element in the kernel has it")
+    assert style == DOUBTFUL
 
 
 def test_a_registered_flow_that_the_kernel_cannot_be_told_of_gets_the_effect_in_the_answer() -> None:

@@ -387,8 +387,14 @@ async def disk_read_only(directory: Path) -> None:
     journal = Journal(copy, retry_s=SOON)
     assert in_order(await journal.open()) == [row(0), row(1), row(2)], "with what was in the log alone"
     await journal.close()
+    assert journal.stats.lost_rows == 0
     async with opened(directory / "empty.sqlite") as (journal, _):
         assert journal.suspended_for is not None
+    remount(directory, "rw")
+    flip(copy.with_name(f"{copy.name}-wal"), 0.5)
+    remount(directory, "ro")
+    groups, rows, found = await lost(copy)
+    assert (groups, rows, found) == (1, 1, 2), "of a log that is damaged too"
 
 
 @pytest.mark.parametrize("scenario", [disk_full_and_back, disk_full_at_the_start, disk_read_only])
@@ -555,6 +561,34 @@ async def test_without_a_mark_that_can_be_read_nothing_is_said_and_all_goes_on(
         await written(journal, row(99))
         assert states == []
     assert len(await read(path)) == 31
+
+
+def without_free_pages(octets: bytes) -> bytes:
+    """The list of free pages is nonsense: quick_check refuses the file, and every row can be read."""
+    return octets[:32] + (5).to_bytes(4, "big") + (9).to_bytes(4, "big") + octets[40:]
+
+
+def without_a_page(octets: bytes) -> bytes:
+    return octets[: 8 * 4096] + bytes(4096) + octets[9 * 4096 :]
+
+
+@pytest.mark.parametrize("damage", [without_free_pages, without_a_page])
+async def test_of_a_file_that_was_set_aside_what_could_be_read_is_not_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "sessions.sqlite"
+    async with opened(path) as (journal, _):
+        for start in (0, 1000, 2000):
+            await written(journal, *map(row, range(start, start + 1000)))
+    path.write_bytes(damage(path.read_bytes()))
+    journal = Journal(path)
+    found = len(await journal.open())
+    await journal.close()
+    stats = journal.stats
+    assert (stats.set_aside, stats.lost_rows) == (1, 3000 - found)
+    assert found > 1000
+    assert (found == 3000) == (damage is without_free_pages) == ("journal.lost" not in caplog.text)
+    assert (stats.lost_whole, stats.salvaged) == ((False, 0) if found == 3000 else (True, found))
 
 
 async def test_of_a_damaged_file_the_rows_that_can_be_read_are_kept_and_written_anew(tmp_path: Path) -> None:
