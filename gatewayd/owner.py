@@ -181,7 +181,7 @@ class Owner:
         files wait until this is done."""
         async with self._applying:
             if self._store is None:
-                await self._restore(GuardRecord(RemovalGuard()), {})
+                await self._restore(GuardRecord(RemovalGuard(), lost_files=True), {})
                 return
             for name in self.sources:
                 self.restored[name] = await self._store.load(name)
@@ -192,6 +192,8 @@ class Owner:
                     log.info("source.not_configured", source=name)
                     found[name] = await self._store.load(name)
             readings = {name: each.registrations for name, each in found.items() if each.position is not None}
+            if record.sources is None or any(found[name].is_lost for name in record.sources):
+                record = replace(record, lost_files=True)
             for name, facts in self.sources.items():
                 facts.restore(self.restored[name])
                 if self._host_time is not None:
@@ -332,6 +334,8 @@ class Owner:
                 self._remainder = None
                 released[KERNEL] = remainder.count
                 await run_in_slices(self.reconciler.release_in_slices())
+                self._registry.end_loss()
+                await self._keep_guard()
             if not released:
                 raise SerialNotHeld(serial, min((each.serial for each in self.holds()), default=None))
         for cause, count in released.items():
@@ -526,11 +530,17 @@ class Owner:
         self._remainder_at = now
         closed = self.effective.closed(now)
         left, found = await run_in_slices(self.reconciler.sort_spared_in_slices(closed))
-        decision = judge_remainder(found, left, self.settings.registry.shrink_guard)
+        lost_files = self._registry.lost_files
+        decision = judge_remainder(found, left, self.settings.registry.shrink_guard, lost_files=lost_files)
         await run_in_slices(self.reconciler.release_in_slices(left if decision.is_held else 0))
         before, self._remainder = self._remainder, None
-        if decision.is_held:
+        if not decision.is_held:
+            self._registry.end_loss()
+            await self._keep_guard()
+        else:
             reason = f"the kernel has {left} elements that nobody registers, of {found} that it was found with"
+            if decision.reason == "protected":
+                reason = f"{reason}, and they may be of a protected category: files that said whose were lost"
             held = self._registry.held()
             number = int(now) + (held is not None and held.serial == int(now))
             serial, since_s = (number, now) if before is None else (before.serial, before.since_s)

@@ -21,7 +21,7 @@ MOST_GRANT_ELEMENTS = 16384
 """The same of a binding, whose elements are more so that its masks may be few."""
 
 PORT_GRAINS = (4, 8, 12, 16)
-"""Leading bits of the source port in the keys of a binding: 4,096, 256, 16 and 1 ports, whatever a NAT gives out.
+"""Leading bits of the client's port in the keys of a binding: 4,096, 256, 16 and 1 ports, whatever a NAT gives out.
 
 A block of 1,000 ports from 1,024 on takes 26 elements, 40 at most; 2,000 take 22, 35 at most; 256, 512 and 4,096
 that are aligned take 1, 2 and 1. With 10 bits, or 6 and 11, in place of 8 and 12 the thousands take twice as many.
@@ -151,7 +151,7 @@ def cut_prefix(prefix: Prefix, grains: tuple[int, ...]) -> Iterator[Prefix]:
 
 @lru_cache(maxsize=65536)
 def source_blocks(ports: tuple[int, int] | None) -> tuple[tuple[int, bytes], ...]:
-    """(leading bits, what the source port adds to the key) of each block of a binding's ports."""
+    """(leading bits, what the client's port adds to the key) of each block of a binding's ports."""
     if ports is None:
         return ((0, b""),)
     return tuple((bits, port.to_bytes(2, "big") + b"\0\0") for port, bits in split_range(*ports, PORT_GRAINS))

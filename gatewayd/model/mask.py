@@ -2,17 +2,18 @@
 
 The key of an element is the significant parts, each padded to 4 bytes as nft registers are:
 
-    client [. peer] [. protocol [. port]] [. source port]
+    client [. peer] [. protocol [. port]] [. the client's own port]
 
-Two roles: `c…` sets hold registrations' own clients, and a flow matches from either end. `b…` sets hold addresses
-that a subscriber has for a while (bindings): outbound only, and an element goes by itself unless asserted again.
+`c…` sets hold registrations' own clients, `b…` sets addresses that a subscriber has for a while (bindings), whose
+elements go by themselves unless asserted again. In both, a flow matches from either end, and the service's port may
+be that of either end.
 
 `selector` says how the service takes part:
 
     ""         any service; not in the key
     a bundle   `ipsec`, …: not in the key either, the rules look here only for flows of the bundle's services
     "proto"    the protocol is in the key (esp, gre; udp = all its ports)
-    "portN"    protocol and the N leading bits of the destination port are in the key, N = 1..16
+    "portN"    protocol and the N leading bits of the service's port are in the key, N = 1..16
 
 Measured for 1,000,000 registrations of `ipsec` (4 services) over 12 prefix lengths: an element per client and
 service 4 M elements, 395 MiB, 2.3 s; one set per bundle 1 M elements, 102 MiB, 0.4 s. A set for every list of
@@ -45,8 +46,8 @@ _NAME = re.compile(
 class Mask(msgspec.Struct, frozen=True, gc=False, order=True, cache_hash=True):
     """`client_length`, `peer_length`: prefix lengths; ANY_PEER where any peer will do.
 
-    `source_bits`: NOT_BOUND, or of bindings the leading bits of the source port in the key, 1..16 for a port block
-    (CGNAT) and 0 for a whole address.
+    `source_bits`: NOT_BOUND, or of bindings the leading bits of the client's port in the key, 1..16 for a port
+    block (CGNAT) and 0 for a whole address.
     """
 
     family: Family
@@ -57,7 +58,7 @@ class Mask(msgspec.Struct, frozen=True, gc=False, order=True, cache_hash=True):
 
     @property
     def is_bound(self) -> bool:
-        """Whether its elements are of bindings: outbound only, with a dead-man timeout."""
+        """Whether its elements are of bindings, with a dead-man timeout."""
         return self.source_bits != NOT_BOUND
 
     @property

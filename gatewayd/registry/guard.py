@@ -148,8 +148,15 @@ def judge_removals(
     return whole
 
 
-def judge_remainder(found: int, unwanted: int, settings: ShrinkGuardSettings) -> GuardDecision:
-    """Whether what the kernel was found with and nobody registers any more may go, counted in elements."""
+def judge_remainder(found: int, unwanted: int, settings: ShrinkGuardSettings, *, lost_files: bool) -> GuardDecision:
+    """Whether what the kernel was found with and nobody registers any more may go, counted in elements.
+
+    `lost_files`: nobody knows whose they are. They may be all that there is of a protected category.
+    """
+    if lost_files and settings.protected:
+        limit = min(each.max_removed.allowed_of(unwanted) for each in settings.protected)
+        if unwanted > limit:
+            return GuardDecision(True, "protected", unwanted, limit, base=found)
     return _judge_share(found, unwanted, 0, settings, "too_many", "")
 
 

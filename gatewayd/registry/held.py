@@ -26,7 +26,7 @@ _NOTHING: Final = GuardDecision(False, "", 0, 0)
 
 
 class _Head(msgspec.Struct, frozen=True):
-    """`recent`: removals let through. `overrides`: msgpack of the local files."""
+    """`recent`: removals let through. `overrides`: msgpack of the local files. `lost_files`: as in GuardRecord."""
 
     serial: int
     since_s: float
@@ -36,6 +36,7 @@ class _Head(msgspec.Struct, frozen=True):
     causes: dict[str, list[str]] = {}
     sources: tuple[str, ...] | None = None
     overrides: bytes = b""
+    lost_files: bool = False
 
 
 _decode_head = msgspec.json.Decoder(_Head).decode
@@ -44,11 +45,15 @@ _decode_files = msgspec.msgpack.Decoder(tuple[OverrideFile, ...]).decode
 
 @dataclass(frozen=True, slots=True)
 class GuardRecord:
-    """`sources`, in order, and `overrides` are what the registry in force was made of; None: not known."""
+    """`sources`, in order, and `overrides` are what the registry in force was made of; None: not known.
+
+    `lost_files`: some of what an earlier run knew was lost, and the kernel may still have elements of it.
+    """
 
     guard: RemovalGuard
     sources: tuple[str, ...] | None = None
     overrides: tuple[OverrideFile, ...] = ()
+    lost_files: bool = False
 
 
 def encode_record(record: GuardRecord) -> bytes:
@@ -67,6 +72,7 @@ def encode_record(record: GuardRecord) -> bytes:
         causes,
         record.sources,
         msgspec.msgpack.encode(record.overrides) if record.overrides else b"",
+        record.lost_files,
     )
     writer = LineWriter()
     lines = [msgspec.json.encode(head).decode()]
@@ -90,7 +96,9 @@ def decode_record(content: bytes | None) -> GuardRecord:
         raise Damaged(f"is of another format: {error}") from None
     causes = {id: cause for cause, ids in head.causes.items() for id in ids if id in versions}
     held = HeldRemovals(head.serial, head.since_s, head.decision, versions, causes)
-    return GuardRecord(RemovalGuard(held, DayMemory(head.recent, head.fewest)), head.sources, files)
+    return GuardRecord(
+        RemovalGuard(held, DayMemory(head.recent, head.fewest)), head.sources, files, head.lost_files
+    )
 
 
 def decode_versions(content: bytes | None) -> dict[str, tuple[Registration, ...]]:

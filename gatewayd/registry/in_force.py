@@ -84,6 +84,8 @@ class InForce:
         self.merged = Merged({})
         self.is_loaded = False
         """Every source was read once. Until then nothing is in force, and nothing is given."""
+        self.lost_files = False
+        """As of GuardRecord, until `end_loss`."""
         self._sources = tuple(sources)
         self._readings = SourceSet(self._sources)
         self._files: tuple[OverrideFile, ...] = ()
@@ -102,13 +104,18 @@ class InForce:
 
     def version(self) -> Hashable:
         """Another one whenever `record` is."""
-        return self.guard.changes, self.is_loaded and not self.unread(), self._sources, self._files
+        is_known = self.is_loaded and not self.unread()
+        return self.guard.changes, is_known, self._sources, self._files, self.lost_files
 
     def record(self) -> GuardRecord:
         """What the next run needs, beside the readings of the sources."""
         if self.is_loaded and not self.unread():
             self._recorded = self._sources
-        return GuardRecord(self.guard, self._recorded, self._files)
+        return GuardRecord(self.guard, self._recorded, self._files, self.lost_files)
+
+    def end_loss(self) -> None:
+        """The kernel has nothing any more of what lost files knew."""
+        self.lost_files = False
 
     # -- events ----------------------------------------------------------------------------------------------
 
@@ -122,7 +129,7 @@ class InForce:
     ) -> Slices[Guarded | None]:
         """Begin with what an earlier run left. `readings`: the last good of each source that has one, and of those
         that `record` names and nobody configures any more."""
-        self.guard, self._recorded = record.guard, record.sources
+        self.guard, self._recorded, self.lost_files = record.guard, record.sources, record.lost_files
         if record.sources is not None:
             self._earlier = _Earlier(readings, record.sources, record.overrides)
         for name in self._sources:

@@ -61,6 +61,11 @@ class Restored:
     rejected: Mapping[str, int] = field(default_factory=dict)
     damage: LastGoodDamaged | None = None
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether some of what was the last good cannot be used."""
+        return self.position is None or self.damage is not None
+
 
 @dataclass(frozen=True, slots=True)
 class KeptState:

@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 
 from gatewayd.errors import ReplyMissing
 from gatewayd.kernel.fake import FakeSet
-from gatewayd.model.flow import Flow
+from gatewayd.model.flow import Flow, reverse_flow
 from gatewayd.model.mask import Mask, parse_set_name
 from gatewayd.model.policy import Policy
 from gatewayd.model.prefix import parse_address
 from gatewayd.model.transaction import Ruleset, TableReading, Transaction
 from gatewayd.reconcile import Reconciler, loop, set_state, steps, verify
-from tests.support.granting import BoundTables, Wanted, granted, looks_up, oracle, subscribed
+from tests.support.granting import BoundTables, Wanted, granted, oracle, subscribed
 from tests.support.planes import TABLE
-from tests.support.reconciling import policy, registered
+from tests.support.reconciling import looks_up, policy, registered
 
 GUARD_S = 60
 CALL_S = 0.01
@@ -69,7 +69,7 @@ def _flow(source: str, service: int = 500, port: int = 4000, destination: str = 
     return Flow(17, parse_address(source), parse_address(destination), port, service)
 
 
-FLOWS = [
+_OPENED = [
     *(_flow(f"203.0.113.{last}") for last in (1, 8, 10, 12, 15)),
     _flow("203.0.113.9", 51820),
     *(_flow(each, 51820) for each in HOSTS),
@@ -80,6 +80,8 @@ FLOWS = [
     _flow("2001:db8:64::1", destination="2001:db8:ffff::1"),
     _flow("2001:db8:64:1::1", destination="2001:db8:ffff::1"),
 ]
+FLOWS = [*_OPENED, *map(reverse_flow, _OPENED)]
+"""The far end may speak first."""
 
 
 class Cut(Exception):

@@ -1,4 +1,4 @@
-"""Grants for tests: how sets of bindings are looked into, and a rig that wants grants beside registrations.
+"""Grants for tests: what they are in the kernel, and a rig that wants grants beside registrations.
 
 What tests/support/reconciling.py is for registrations' own clients.
 """
@@ -10,13 +10,13 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from gatewayd.compile.desired import elements_of
 from gatewayd.compile.ruleset import RULE_SETS
-from gatewayd.model.flow import Flow
+from gatewayd.model.flow import Flow, reverse_flow
 from gatewayd.model.grant import Grant
-from gatewayd.model.mask import ANY_PEER, Mask, parse_set_name
+from gatewayd.model.mask import Mask, parse_set_name
 from gatewayd.model.policy import Policy
-from gatewayd.model.prefix import mask_address, parse_prefix
+from gatewayd.model.prefix import parse_prefix
 from gatewayd.model.registration import Registration
-from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS, parse_services
+from gatewayd.model.service import parse_services
 from gatewayd.reconcile import Reconciler
 from tests.support import reconciling
 from tests.support.planes import TABLE
@@ -51,30 +51,6 @@ def bound_hosts(count: int, start: int = 1) -> list[Grant]:
     ]
 
 
-def looks_up(mask: Mask, keys: set[bytes], flow: Flow) -> bool:
-    """What the rules of one set say of a flow; of bindings as source alone, and by the source port of a block."""
-    if not mask.is_bound:
-        return reconciling.looks_up(mask, keys, flow)
-    if mask.family != (4 if len(flow.source) == 4 else 6):
-        return False
-    has_ports = flow.protocol in PROTOCOLS_WITH_PORTS
-    if not has_ports and (mask.source_bits or mask.port_length):
-        return False
-    if mask.selector in BUNDLES and not any(
-        service.matches(flow.protocol, flow.destination_port) for service in BUNDLES[mask.selector]
-    ):
-        return False
-    key = mask_address(flow.source, mask.client_length)
-    if mask.peer_length != ANY_PEER:
-        key += mask_address(flow.destination, mask.peer_length)
-    if mask.has_protocol:
-        key += bytes((flow.protocol, 0, 0, 0))
-    for bits, port in ((mask.port_length, flow.destination_port), (mask.source_bits, flow.source_port)):
-        if bits > 0:
-            key += (port & (0xFFFF << (16 - bits))).to_bytes(2, "big") + b"\0\0"
-    return key in keys
-
-
 def oracle(wanted: Iterable[Wanted]) -> dict[Mask, set[bytes]]:
     """Every mask's keys, from nothing but what is wanted."""
     found: dict[Mask, set[bytes]] = {}
@@ -85,7 +61,7 @@ def oracle(wanted: Iterable[Wanted]) -> dict[Mask, set[bytes]]:
 
 
 def probes(wanted: Iterable[Wanted]) -> list[Flow]:
-    """As reconciling.probes; of a grant outbound, from the first and the last port of its block."""
+    """As reconciling.probes; of a grant from the first and the last port of its block, whoever speaks first."""
     flows: list[Flow] = []
     for each in wanted:
         if isinstance(each, Registration):
@@ -98,7 +74,8 @@ def probes(wanted: Iterable[Wanted]) -> list[Flow]:
         for peer in peers:
             for service in registration.services or parse_services(("udp/51820",)):
                 for port in each.ports or (4000,):
-                    flows.append(Flow(service.protocol, each.prefix.packed, peer, port, service.low))
+                    flow = Flow(service.protocol, each.prefix.packed, peer, port, service.low)
+                    flows += [flow, reverse_flow(flow)]
     return flows
 
 
@@ -111,9 +88,6 @@ class BoundTables(WatchedTables):
 
     def goes_by(self, stopwatch: Callable[[], float]) -> None:
         self._stopwatch = stopwatch
-
-    def passes(self, flow: Flow) -> bool:
-        return any(looks_up(mask, keys, flow) for mask, keys in self.looked_into().items())
 
     def ages_s(self) -> dict[tuple[str, bytes], float]:
         """How long ago each element with a timeout was put there or asserted again."""

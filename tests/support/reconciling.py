@@ -9,6 +9,7 @@ import asyncio
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from gatewayd.compile.masks import compile_elements
@@ -19,7 +20,7 @@ from gatewayd.model.mask import ANY_PEER, Mask, parse_set_name
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.prefix import mask_address, parse_address, parse_prefix
 from gatewayd.model.registration import Registration
-from gatewayd.model.service import BUNDLES, parse_services
+from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS, parse_services
 from gatewayd.model.transaction import Ruleset, TableReading, Transaction
 from gatewayd.reconcile import Reconciler
 from tests.support.planes import TABLE
@@ -79,22 +80,26 @@ def probes(registrations: Iterable[Registration]) -> list[Flow]:
 
 
 def looks_up(mask: Mask, keys: set[bytes], flow: Flow) -> bool:
-    """What the rules of one set say of a flow, in both roles."""
+    """What the rules say of a flow by one set: in both roles, with the service at the port of either end, and a
+    block of ports at the client's."""
     if mask.family != (4 if len(flow.source) == 4 else 6):
         return False
-    if mask.selector in BUNDLES and not any(
-        service.matches(flow.protocol, flow.destination_port) for service in BUNDLES[mask.selector]
-    ):
+    if flow.protocol not in PROTOCOLS_WITH_PORTS and (mask.source_bits > 0 or mask.port_length):
         return False
-    suffix = bytes((flow.protocol, 0, 0, 0)) if mask.has_protocol else b""
-    if mask.port_length:
-        port = flow.destination_port & (0xFFFF << (16 - mask.port_length))
-        suffix += port.to_bytes(2, "big") + b"\0\0"
-    for client, peer in ((flow.source, flow.destination), (flow.destination, flow.source)):
+    near, far = (flow.source, flow.source_port), (flow.destination, flow.destination_port)
+    for ((client, own_port), (peer, _)), service in product(((near, far), (far, near)), (far[1], near[1])):
+        members = BUNDLES.get(mask.selector, ())
+        if members and not any(each.matches(flow.protocol, service) for each in members):
+            continue
         key = mask_address(client, mask.client_length)
         if mask.peer_length != ANY_PEER:
             key += mask_address(peer, mask.peer_length)
-        if key + suffix in keys:
+        if mask.has_protocol:
+            key += bytes((flow.protocol, 0, 0, 0))
+        for bits, port in ((mask.port_length, service), (mask.source_bits, own_port)):
+            if bits > 0:
+                key += (port & (0xFFFF << (16 - bits))).to_bytes(2, "big") + b"\0\0"
+        if key in keys:
             return True
     return False
 

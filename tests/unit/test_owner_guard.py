@@ -56,9 +56,9 @@ class Places:
         self.time = time
 
     @asynccontextmanager
-    async def start(self, *sources: str, files: bool = True) -> AsyncIterator[Owning]:
+    async def start(self, *sources: str, files: bool = True, **limits: object) -> AsyncIterator[Owning]:
         clock = self.time.clock
-        settings = guarded(*sources)
+        settings = with_guard(settings_of(*sources), **limits)
         store = LastGood(self.directory, clock=clock, stopwatch=clock.stopwatch) if files else None
         async with owning(clock, settings, tables=self.tables, store=store) as it:
             await it.owner.restore()
@@ -185,13 +185,70 @@ def test_a_state_directory_that_was_lost_takes_nothing_away(time, places, loss):
     time.run(scenario())
 
 
-def test_what_a_lost_directory_leaves_in_the_kernel_goes_where_it_is_little(time, places):
+@pytest.mark.parametrize("lost", ["*", "guard", "index.json", "snapshot*"])
+def test_a_bank_among_what_a_lost_file_leaves_in_the_kernel_is_held_through_a_restart(time, places, lost):
+    async def scenario() -> None:
+        there = [*houses(300), BANK]
+        async with places.start("national") as it:
+            await it.read("national", *there)
+            await it.settled()
+        files = [each for each in places.directory.rglob(lost) if each.is_file()]
+        assert files
+        for path in files:
+            path.unlink()
+        for _ in range(2):
+            async with places.start("national") as again:
+                await again.read("national", *there[:300])
+                await until(lambda: again.owner.holds() != ())
+                await again.settled()
+                assert again.passes(BANK)
+                (held,) = again.owner.holds()
+                assert held.count == 1
+        async with places.start("national") as last:
+            await last.read("national", *there[:300])
+            await until(lambda: last.owner.holds() != ())
+            (held,) = last.owner.holds()
+            await last.owner.accept(held.serial)
+            await last.settled()
+            assert not last.passes(BANK)
+
+    time.run(scenario())
+
+
+def test_after_an_operators_word_a_lost_file_is_lost_no_more(time, places):
+    async def scenario() -> None:
+        there = [*houses(300), BANK]
+        async with places.start("national", files=False) as it:
+            await it.read("national", *there)
+            await it.settled()
+        async with places.start("national") as again:
+            await again.read("national", *there[:300])
+            await until(lambda: again.owner.holds() != ())
+            (held,) = again.owner.holds()
+            assert "of a protected category" in held.reason
+            await again.owner.accept(held.serial)
+            await again.settled()
+            later = registration("LATER", "39.61.0.1")
+            await again.read("national", *there[:300], later)
+            await again.settled()
+        async with places.start("national", files=False) as unsaved:
+            await unsaved.read("national", *there[:300], later, NEW)
+            await until(lambda: unsaved.passes(NEW))
+        async with places.start("national") as last:
+            await last.read("national", *there[:300], later)
+            await until(lambda: not last.passes(NEW))
+            assert last.owner.holds() == ()
+
+    time.run(scenario())
+
+
+def test_what_a_lost_directory_leaves_in_the_kernel_goes_where_it_is_little_and_nobody_is_protected(time, places):
     async def scenario() -> None:
         there = houses(300)
         async with places.start("national", files=False) as it:
             await it.read("national", *there)
             await it.settled()
-        async with places.start("national", files=False) as again:
+        async with places.start("national", files=False, protected=()) as again:
             await again.read("national", *there[:290])
             await until(lambda: not again.passes(there[299]))
             assert all_pass(again, there[:290])

@@ -24,10 +24,11 @@ from gatewayd.compile.masks import (
     source_blocks,
 )
 from gatewayd.model import Flow, Grant, Service, parse_address
+from gatewayd.model.flow import reverse_flow
 from gatewayd.model.mask import Mask, parse_set_name
 from gatewayd.model.service import AH, BUNDLES, ESP, GRE, PROTOCOLS_WITH_PORTS, TCP, UDP
-from tests.support.granting import granted, looks_up, oracle, subscribed
-from tests.support.reconciling import registered
+from tests.support.granting import granted, oracle, subscribed
+from tests.support.reconciling import looks_up, registered
 from tests.support.strategies import flows, prefixes, registrations
 
 unhurried = settings(deadline=None)
@@ -48,7 +49,12 @@ def elements_of(grant: Grant) -> list[tuple[str, str]]:
 
 
 def is_granted(grant: Grant, flow: Flow) -> bool:
-    """The rule: outbound from the prefix, from the ports if there are any, to a peer, with a service."""
+    """The rule: one end in the prefix and in the ports, if there are any, the other a peer, and a service at the
+    port of either end."""
+    return _is_granted_as_source(grant, flow) or _is_granted_as_source(grant, reverse_flow(flow))
+
+
+def _is_granted_as_source(grant: Grant, flow: Flow) -> bool:
     registration = grant.registration
     return (
         grant.prefix.covers(flow.source)
@@ -59,7 +65,11 @@ def is_granted(grant: Grant, flow: Flow) -> bool:
         and (not registration.peers or any(peer.covers(flow.destination) for peer in registration.peers))
         and (
             not registration.services
-            or any(service.matches(flow.protocol, flow.destination_port) for service in registration.services)
+            or any(
+                service.matches(flow.protocol, port)
+                for service in registration.services
+                for port in (flow.destination_port, flow.source_port)
+            )
         )
     )
 
@@ -260,6 +270,7 @@ def test_looking_up_the_elements_says_what_the_rule_says(
     for near, far in ((source, flow.destination), (flow.destination, source)):
         tried = Flow(flow.protocol, near, far, from_port if has_ports else 0, flow.destination_port)
         assert passes(grant, tried) == is_granted(grant, tried)
+        assert passes(grant, reverse_flow(tried)) == passes(grant, tried)
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
@@ -378,7 +389,10 @@ def test_a_set_that_no_binding_has_any_more_is_known(name: str, former: bool) ->
     assert is_former(parsed[0]) == former
 
 
-def test_the_far_end_cannot_open_a_flow_to_a_subscriber() -> None:
-    grant = granted(subscribed("PK-1", peers=["198.51.100.7"]), "100.64.0.1")
-    assert passes(grant, Flow(UDP, ADDRESS, FAR, 4000, 500))
-    assert not passes(grant, Flow(UDP, FAR, ADDRESS, 500, 4000))
+@pytest.mark.parametrize("ports", [None, (1024, 2047)], ids=["whole", "block"])
+def test_the_far_end_may_speak_first_if_it_is_a_peer(ports: tuple[int, int] | None) -> None:
+    grant = granted(subscribed("PK-1", peers=["198.51.100.7"], services=["ipsec"]), "100.64.0.1", ports)
+    assert passes(grant, Flow(UDP, FAR, ADDRESS, 500, 1024))
+    assert passes(grant, Flow(UDP, FAR, ADDRESS, 4000, 500)) == (ports is None)
+    assert not passes(grant, Flow(UDP, FAR, ADDRESS, 4000, 1024))
+    assert not passes(grant, Flow(UDP, FAR[:3] + b"\x08", ADDRESS, 500, 1024))

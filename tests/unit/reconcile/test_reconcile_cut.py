@@ -19,8 +19,8 @@ from gatewayd.model.flow import Flow
 from gatewayd.model.mask import Mask, set_name
 from gatewayd.model.policy import Policy
 from gatewayd.reconcile import loop, set_state, steps, verify
-from tests.support.granting import BoundRig, BoundTables, Wanted, granted, looks_up, oracle, probes, subscribed
-from tests.support.reconciling import GUARD_S, WatchedTables, Write, hosts, policy, registered
+from tests.support.granting import BoundRig, BoundTables, Wanted, granted, oracle, probes, subscribed
+from tests.support.reconciling import GUARD_S, WatchedTables, Write, hosts, looks_up, policy, registered
 
 HOSTS = Mask(4, 32)
 

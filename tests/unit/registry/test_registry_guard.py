@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from math import inf
 
@@ -257,10 +258,23 @@ def test_a_category_loses_no_more_than_half_but_the_only_one_of_it_may_go(
 
 
 def test_what_the_kernel_was_found_with_goes_within_the_same_limits() -> None:
-    assert not judge_remainder(3021, 151, ShrinkGuardSettings()).is_held
-    assert judge_remainder(3021, 152, ShrinkGuardSettings()) == GuardDecision(True, "too_many", 152, 151)
-    assert judge_remainder(3, 2, ShrinkGuardSettings()).is_held
-    assert not judge_remainder(3, 0, ShrinkGuardSettings()).is_held
+    default = ShrinkGuardSettings()
+    assert not judge_remainder(3021, 151, default, lost_files=False).is_held
+    assert judge_remainder(3021, 152, default, lost_files=False) == GuardDecision(True, "too_many", 152, 151)
+    assert judge_remainder(3, 2, default, lost_files=False).is_held
+    assert not judge_remainder(3, 0, default, lost_files=False).is_held
+
+
+def test_where_nobody_knows_whose_it_is_it_may_all_be_of_a_protected_category() -> None:
+    default = ShrinkGuardSettings()
+    assert judge_remainder(3021, 1, default, lost_files=True) == GuardDecision(True, "protected", 1, 0)
+    assert not judge_remainder(3021, 0, default, lost_files=True).is_held
+    of_bank = replace(default, protected=(ProtectedCategory("bank", RemovalLimit(fraction=0.5)),))
+    assert judge_remainder(3021, 1, of_bank, lost_files=True).is_held
+    assert judge_remainder(3021, 40, replace(default, protected=()), lost_files=True).is_held is False
+    any_bank = replace(default, protected=(ProtectedCategory("bank", RemovalLimit(fraction=1.0)),))
+    assert not judge_remainder(3021, 151, any_bank, lost_files=True).is_held
+    assert judge_remainder(3021, 152, any_bank, lost_files=True).reason == "too_many"
 
 
 def test_a_decision_says_itself_in_words() -> None:
@@ -613,6 +627,12 @@ def test_a_held_registration_that_is_none_any_more_is_left_out() -> None:
     kept = content.partition(b"\n")[2].replace(b'"id":"b"', b'"id":"?"')
     content = sha256(kept).hexdigest().encode() + b"\n" + kept
     assert decode_record(content).guard.in_force({}).keys() == {"c"}
+
+
+@pytest.mark.parametrize("lost_files", [False, True])
+def test_that_files_were_lost_survives_a_restart(lost_files: bool) -> None:
+    record = GuardRecord(RemovalGuard(), ("national",), lost_files=lost_files)
+    assert decode_record(encode_record(record)).lost_files is lost_files
 
 
 def test_a_record_that_is_damaged_or_of_another_format_says_so() -> None:
