@@ -548,6 +548,25 @@ def test_a_daemon_whose_registry_is_gone_starts_with_the_last_good(daemon):
         assert probe(lab, [stranger()]) == ["rejected"]
 
 
+def test_a_reload_takes_the_policy_off_although_no_source_has_been_read_since_the_start(daemon):
+    lab = start(daemon)
+    flow = stranger()
+    with undisturbed(lab):
+        assert probe(lab, [flow]) == ["rejected"]
+        daemon.end()
+        (daemon.directory / "national.ndjson").unlink()
+        shutil.rmtree(daemon.directory / "registry")
+        daemon.start()
+        daemon.wait(lambda: "has not been read" in str(daemon.get("/readyz")), "the source cannot be read")
+        assert probe(lab, [flow]) == ["rejected"]
+        daemon.configure("observe")
+        daemon.reload()
+        daemon.wait_log("reconcile.disarmed was=reject")
+        assert probe(lab, [flow, *registered()]) == ["passed"] * 6
+        status = daemon.status()
+        assert (status["ready"], status["armed"], status["mode"]) == (False, False, "observe")
+
+
 # -- plan, teardown ------------------------------------------------------------------------------------------------
 
 

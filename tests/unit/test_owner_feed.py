@@ -104,3 +104,32 @@ def test_before_the_registry_is_read_an_armed_table_stays_as_it_was_found(time):
             assert again.reconciler.mode_in_force == "reject"
 
     time.run(scenario())
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_a_reload_takes_an_armed_mode_off_although_no_source_has_been_read_since_the_start(time, refused):
+    async def scenario() -> None:
+        tables = FakeTables()
+        async with owning(time.clock, tables=tables) as it:
+            await it.read("national", BANK)
+            await it.settled()
+        async with owning(time.clock, tables=tables) as again:
+            again.reconciler.found(await tables.read_table())
+            await asyncio.sleep(5)
+            again.refuse_writes = refused
+            again.configure(mode="observe")
+            if refused:
+                await until(lambda: again.reconciler.tally.failures > 1)
+                assert again.reconciler.mode_in_force == "reject"
+                again.refuse_writes = False
+            await until(lambda: again.reconciler.mode_in_force == "observe")
+            assert again.passes(BANK)
+            assert [type(write).__name__ for write in again.written] == ["Ruleset"]
+            # Arming waits for the source, as ever.
+            again.configure(mode="reject")
+            await asyncio.sleep(5)
+            assert again.reconciler.mode_in_force == "observe"
+            await again.read("national", BANK)
+            await until(lambda: again.reconciler.mode_in_force == "reject")
+
+    time.run(scenario())
