@@ -1,7 +1,8 @@
 """What of the sessions is kept on disk, as rows, and their octets. Pure.
 
 Not a log of events but the present state, a row for each thing: a live session of a registered subscriber, the end
-of one, the last word on an address that one of them let go, the last restart of a NAS. Nothing else is ever in a
+of one, the last word on an address that one of them let go, the last restart of a NAS and what its clock
+is off by. Nothing else is ever in a
 row; of subscribers that no registration knows there is none, not even as the time at which they took an address.
 
 A row is a key and a value, or a key alone: what it said is no more. On disk the key is MessagePack, the value a
@@ -80,10 +81,12 @@ class WordRow(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="word"
 
 
 class NasRow(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="nas"):
-    """`restarted_s`: event time of the last Accounting-On or -Off."""
+    """`restarted_s`: event time of the last Accounting-On or -Off; -inf = none. `ahead_s`: of its clock, as in
+    `NasClock.whole_s`; rows of before have none."""
 
     nas: str
     restarted_s: float
+    ahead_s: int = 0
 
 
 Value = SessionRow | EndedRow | WordRow | NasRow
@@ -170,7 +173,7 @@ def _is_sound(value: Value) -> bool:
                 and _are_times(value.others_s, least=-inf)
             )
         case _:
-            return _are_times(value.restarted_s)
+            return _are_times(value.restarted_s, least=-inf) and _are_times(value.ahead_s)
 
 
 def _is_sound_hold(hold: HoldRow) -> bool:

@@ -37,13 +37,18 @@ class NasClock:
 
     __slots__ = ("_age_s", "_has_restart", "_heard", "_since_s", "_undecided", "ahead_s")
 
-    def __init__(self) -> None:
-        self.ahead_s = 0.0
+    def __init__(self, ahead_s: float = 0.0) -> None:
+        self.ahead_s = ahead_s
         self._age_s = inf
         self._since_s = 0.0
         self._heard = 0
         self._has_restart = False
         self._undecided: deque[AccountingEvent] | None = None
+
+    @property
+    def whole_s(self) -> int:
+        """`ahead_s` as a restart of ours is to know it: stamps are of whole seconds."""
+        return round(self.ahead_s)
 
     def time_of(self, event: AccountingEvent) -> float:
         """When it happened, by our clock."""

@@ -40,7 +40,7 @@ def sort_rows(rows: Iterable[Row], now: float, terms_of: Callable[[str], Terms])
             found.sessions.append(session)
             is_changed = session is not value
         elif isinstance(value, NasRow):
-            found.nas.append(NasRow(value.nas, min(value.restarted_s, latest_s)))
+            found.nas.append(replace(value, restarted_s=min(value.restarted_s, latest_s)))
             is_changed = value.restarted_s > latest_s
         elif value is not None:
             stone = _tame_stone(value, latest_s, now)

@@ -59,7 +59,7 @@ class RowChanges:
             self._touched[session_key(session.nas.key, session.id)] = None
 
     def touch_nas(self, key: str) -> None:
-        """It restarted, or is known no more."""
+        """It restarted, its clock is known to be off by more or less, or it is known no more."""
         self._touched[nas_key(key)] = None
 
     def touch_subscriber(self, subscriber: bytes, sessions: Iterable[Session]) -> None:
@@ -153,7 +153,9 @@ class RowChanges:
             return self._session_row(live, changes) if live is not None else None
         if kind == "nas":
             nas = self._nas.get(name)
-            return NasRow(name, nas.restarted_s) if nas is not None and nas.has_restarted else None
+            if nas is None or not (nas.has_restarted or nas.clock.whole_s):
+                return None
+            return NasRow(name, nas.restarted_s, nas.clock.whole_s)
         stone = self._stones.get(key)
         if stone is None or stone.subscriber is None:
             return None

@@ -67,7 +67,10 @@ class Sessions(Roster):
         if event.is_by_our_clock:
             self._take(nas, event, min(event.at_s, event.received_at_s))
             return
+        known_s = nas.clock.whole_s
         again = nas.clock.hear(event)
+        if nas.clock.whole_s != known_s:
+            self._row_changes.touch_nas(nas.key)
         for each in again:
             self._take(nas, each, nas.clock.time_of(each), is_again=True)
         self._take(nas, event, nas.clock.time_of(event))

@@ -1,8 +1,8 @@
 """Crashes at any moment: what the rows rebuild is what there was, and nobody is in them who is not registered.
 
 A crash is that the table of sessions is dropped, and another made of the rows as they add up by key, through their
-octets. Networks misbehave as they like; events are late by no more than a NAS whose clock is right may be, because
-how far a clock is behind is learnt anew after a restart.
+octets. Networks misbehave as they like; events that are late say so (Acct-Delay-Time), because whether a clock was set
+back is found out anew after a restart.
 """
 
 from __future__ import annotations
@@ -106,6 +106,7 @@ def heard(word: dict[str, Any], now: float) -> AccountingEvent:
         interim_s=word["interim_s"],
         is_snapshot=word["is_snapshot"],
         is_final_stop=kind == "stop" and word["is_final_stop"],
+        delay_s=word["age_s"],
     )
 
 

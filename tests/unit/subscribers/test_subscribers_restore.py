@@ -484,3 +484,29 @@ def test_what_is_known_of_an_address_is_known_of_its_parts() -> None:
     assert not knows(parse_prefix("10.0.0.2"), (2048, 3000))
     assert knows(parse_prefix("10.0.0.3"), None), "it is remembered"
     assert not knows(parse_prefix("10.0.0.4"), None)
+
+
+@pytest.mark.parametrize("off_s", [-18_000, -90, 40, 18_000])
+def test_what_a_nas_clock_is_off_by_is_known_after_a_restart(off_s: int) -> None:
+    """Its first Start after the restart counts at once: an address that goes from hand to hand is not held up."""
+    net, kept = table(ALI, BANO)
+    for now in range(100_000, 100_300, 30):
+        net.interim("s1", ALI, "10.0.0.1", at=now + off_s, received=now)
+    net, kept = again(kept, 100_300, ALI, BANO)
+    net.start("s2", BANO, "10.0.0.1", at=100_301 + off_s, received=100_301)
+    assert net.bound() == {"10.0.0.1/32": BANO}
+
+
+def test_of_a_nas_whose_clock_is_right_there_is_no_row() -> None:
+    net, kept = table(ALI)
+
+    def told_of_nas() -> list[str]:
+        return [row for row in kept.told() if "nas" in row]
+
+    net.start("s1", ALI, "10.0.0.1", at=100.2, received=100)
+    net.interim("s1", ALI, "10.0.0.1", at=99, received=101)
+    assert told_of_nas() == []
+    net.interim("s1", ALI, "10.0.0.1", at=112, received=102)
+    assert told_of_nas() == ["nas bng1"]
+    net.interim("s1", ALI, "10.0.0.1", at=103, received=103)
+    assert told_of_nas() == ["-nas bng1"]
