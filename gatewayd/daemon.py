@@ -102,6 +102,9 @@ class Daemon:
         settings = self._settings
         layout = MarkLayout(settings.kernel.ct_mark_mask)
         self._time = open_host_time(Path(settings.state_dir), has_signed=settings.registry.has_signed)
+        self._store = LastGood(Path(settings.state_dir), clock=self._time, stopwatch=time.monotonic)
+        for source in settings.registry.sources:  # before anybody asks the time: nothing known, any is believed
+            self._time.note_last_good(*await self._store.read_times(source.name))
         stack.enter_context(claim_table(settings.kernel.table))
         self._dataplane = KernelTables.open(settings.kernel.table)
         stack.callback(self._dataplane.close)
@@ -124,7 +127,6 @@ class Daemon:
         )
         self._reconciler.protect(each.category for each in settings.registry.shrink_guard.protected)
         self._reconciler.found(await self._dataplane.read_table())
-        self._store = LastGood(Path(settings.state_dir), clock=self._time, stopwatch=time.monotonic)
         self._owner = Owner(
             settings, self._reconciler, conntrack, clock=self._time, store=self._store, host_time=self._time
         )

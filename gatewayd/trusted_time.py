@@ -12,7 +12,8 @@ let a registered customer pass a little longer harms nobody, to cut one does.
               confirmed time of before a reboot
     ceiling   a time that has not come yet: a registry issues anew within `expire`, so `issued_at` + `expire`, and
               what has elapsed since it was read
-    saved     the time when we last ran before a reboot, by a clock that nobody had confirmed
+    saved     the time when we last ran before a reboot, by a clock that nobody had confirmed, or when a last good
+              was saved; known before anybody asks the time
     anchor    a time that was believed, and what has elapsed since; *alone* if nothing confirmed it, *roughly* if a
               signed source put a floor and a ceiling around it, *well* if the kernel did, or a notification that
               came out between two questions of ours. It outlives a restart, not a reboot.
@@ -138,7 +139,8 @@ class Judgement:
 
 
 class KeptTime(msgspec.Struct, frozen=True):
-    """What a later run may know of this one. `elapsed_s` has a meaning within the same boot alone."""
+    """What a later run may know of this one. `elapsed_s` has a meaning within the same boot alone. `boot_id`: empty
+    where `at_s` is only when an earlier run ended."""
 
     boot_id: str
     elapsed_s: float
@@ -205,13 +207,14 @@ class TrustedTime:
             self._saved = _Mark(saved_at_s, elapsed_s)
 
     def keep(self, reading: Reading, boot_id: str) -> KeptTime | None:
-        """For a later run; None while there is nothing worth it."""
+        """For a later run; None while there is nothing worth it. Of no boot while nothing is believed: `saved` goes
+        on, as a last good saved meanwhile has the time of a clock that is doubted."""
         self.take(reading)
         anchor, floor, elapsed_s = self._anchor, self._floor, reading.elapsed_s
-        if anchor is None:
-            return None
         floor_s = None if floor is None else floor.at(elapsed_s)
-        return KeptTime(boot_id, elapsed_s, anchor.at(elapsed_s), anchor.strength, floor_s)
+        if anchor is not None:
+            return KeptTime(boot_id, elapsed_s, anchor.at(elapsed_s), anchor.strength, floor_s)
+        return None if self._saved is None else KeptTime("", elapsed_s, self._saved.at(elapsed_s), ALONE, floor_s)
 
     # -- the rules -------------------------------------------------------------------------------------------
 

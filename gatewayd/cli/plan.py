@@ -13,9 +13,10 @@ import msgspec
 from gatewayd.cli.check import DEFAULT_CONFIG
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, count, print_headline, print_lines
 from gatewayd.compile import DesiredSets
+from gatewayd.compile.keys import Keys
 from gatewayd.compile.rehearsal import rehearsal_script
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag
-from gatewayd.errors import SettingsInvalid, SourceFailed
+from gatewayd.errors import DumpInterrupted, SettingsInvalid, SourceFailed
 from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model.mask import parse_set_name
@@ -23,6 +24,7 @@ from gatewayd.model.registration import Registration
 from gatewayd.owner import policy_in_force
 from gatewayd.reconcile.forecast import Forecast, forecast
 from gatewayd.reconcile.picture import Picture, masks_of
+from gatewayd.reconcile.verify import read_keys
 from gatewayd.registry.fetch import open_session
 from gatewayd.registry.merge import SourceSet
 from gatewayd.registry.overrides import Overrides
@@ -96,7 +98,8 @@ async def rehearse(text: str, table: str, *, is_present: bool) -> None:
 
 
 async def make_plan(settings: Settings) -> Forecast:
-    """Raises SourceFailed when a source cannot be read, MissingPrerequisite when the kernel cannot be asked."""
+    """Raises SourceFailed when a source cannot be read, MissingPrerequisite when the kernel cannot be asked.
+    Where another program never ceases to change the kernel, DumpInterrupted."""
     now = time.time()
     desired = DesiredSets(protected={each.category for each in settings.registry.shrink_guard.protected})
     picture = Picture(desired)
@@ -111,6 +114,7 @@ async def make_plan(settings: Settings) -> Forecast:
         for registration in _in_force(settings, readings.merge().registrations, now):
             if registration.is_effective(now):
                 desired.add(registration)
+        bound: dict[str, Keys] = {}
         for found in table_reading.sets:
             # Who has which address only the daemon knows: what is there of bindings stays.
             parsed = parse_set_name(found.name) if found.regular else None
@@ -118,13 +122,16 @@ async def make_plan(settings: Settings) -> Forecast:
                 picture.dead_man_s = found.timeout_s
                 # An empty one may be ready for who comes next.
                 desired.prepare(parsed[0])
-                async for piece in tables.read_elements(found.name):
-                    for key in piece:
-                        desired.want(parsed[0], key)
+                bound[found.name], _ = await read_keys(tables, found.name)
+                for key in bound[found.name]:
+                    desired.want(parsed[0], key)
         for state, _ in picture.start_reading(table_reading):
-            keys: set[bytes] = set()
-            async for piece in tables.read_elements(state.name):
-                keys.update(piece)
+            if state.name in bound:
+                picture.observe_elements(state, bound[state.name])
+                continue
+            keys, whole = await read_keys(tables, state.name)
+            if not whole:
+                raise DumpInterrupted(f"list elements of {state.name}")
             picture.observe_elements(state, keys)
     finally:
         tables.close()

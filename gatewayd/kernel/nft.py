@@ -84,18 +84,27 @@ def _why(status: int, said: str) -> str:
 
 @contextmanager
 def _file_of(script: str) -> Iterator[int]:
-    """A descriptor of a file in memory that reads as the script. Raises RulesetRefused for want of memory."""
-    try:
+    """A descriptor of a file in memory that reads as the script. Raises RulesetRefused for want of memory or of
+    descriptors."""
+    with _refusing("there is no file for the script"):
         descriptor = _memory_file()
-    except OSError as error:
-        raise RulesetRefused(f"there is no file for the script: {error.strerror}") from None
     try:
-        with open(descriptor, "wb", closefd=False) as file:
+        with _refusing("the script cannot be written"), open(descriptor, "wb", closefd=False) as file:
             file.write(script.encode())
-        os.lseek(descriptor, 0, os.SEEK_SET)
+            file.seek(0)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _refusing(why: str) -> Iterator[None]:
+    """An OSError in it is a RulesetRefused: memory, descriptors and processes come back, and the rules are put in
+    again."""
+    try:
+        yield
+    except OSError as error:
+        raise RulesetRefused(f"{why}: {error.strerror}") from None
 
 
 def _memory_file() -> int:
@@ -110,7 +119,8 @@ class _Output:
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._reading, self.descriptor = os.pipe()
+        with _refusing("there is no pipe for what nft says"):
+            self._reading, self.descriptor = os.pipe()
         os.set_blocking(self._reading, False)
         self._said = bytearray()
         self._loop.add_reader(self._reading, self._take)
@@ -144,16 +154,13 @@ async def _run(
     ReplyMissing when it does not end."""
     output = _Output()
     try:
-        try:
+        with _refusing(f"{command[0]} cannot be run"):  # the package may be upgraded at this moment
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=stdin,
                 stdout=output.descriptor if wants_stdout else asyncio.subprocess.DEVNULL,
                 stderr=output.descriptor,
             )
-        except OSError as error:
-            # The package may be upgraded, or memory short, at this moment.
-            raise RulesetRefused(f"{command[0]} cannot be run: {error.strerror}") from None
         on_started(process.pid)
         try:
             async with asyncio.timeout(TIMEOUT_S):

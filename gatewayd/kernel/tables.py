@@ -83,12 +83,12 @@ class KernelTables:
         if not await self._table_exists():
             return TableReading(False, generation=generation)
         sets: list[ObservedSet] = []
-        async for buffer, start, end in self._objects(codec.GETSET, "list sets"):
+        for buffer, start, end in await self._list_whole(codec.GETSET, "list sets"):
             found = codec.decode_set(buffer, start, end)
             if found is not None:
                 sets.append(found)
-        chains = [item async for item in self._objects(codec.GETCHAIN, "list chains")]
-        rules = [item async for item in self._objects(codec.GETRULE, "list rules")]
+        chains = await self._list_whole(codec.GETCHAIN, "list chains")
+        rules = await self._list_whole(codec.GETRULE, "list rules")
         return TableReading(True, tuple(sets), codec.fingerprint_rules(chains, rules), _find_tag(rules), generation)
 
     async def read_elements(self, set_name: str) -> AsyncIterator[Sequence[bytes]]:
@@ -152,12 +152,8 @@ class KernelTables:
                 raise RulesetAbsent(f"chain {chain} has {found[chain]} rules instead of {expected[chain]}")
 
     async def read_counters(self) -> dict[str, CounterReading]:
-        return dict(
-            [
-                codec.decode_counter(buffer, start, end)
-                async for buffer, start, end in self._objects(codec.GETOBJ, "list counters")
-            ]
-        )
+        listed = await self._list_whole(codec.GETOBJ, "list counters")
+        return dict(codec.decode_counter(buffer, start, end) for buffer, start, end in listed)
 
     async def read_generation(self) -> int:
         sequence = self._commits.take_sequences(1)

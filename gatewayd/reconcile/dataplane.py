@@ -14,7 +14,8 @@ class Dataplane(Protocol):
     """One nf_tables table. Every method raises KernelError when the kernel's answer is a no or is missing."""
 
     async def read_table(self) -> TableReading:
-        """Sets, rules and generation; no elements."""
+        """Sets, rules and generation; no elements. Begins again where another program's commit came in between, and
+        raises DumpInterrupted where one always does."""
         ...
 
     def read_elements(self, set_name: str) -> AsyncIterator[Sequence[bytes]]:

@@ -280,7 +280,7 @@ class Reconciler:
                 self.disarm(policy)
 
     async def _put_disarmed(self, policy: Policy) -> None:
-        reading = await self._verifier.read_table()
+        reading = await self._dataplane.read_table()
         if reading.tag is None or reading.tag.mode == policy.mode:
             return
         parsed = [each for item in reading.sets if item.regular and (each := parse_set_name(item.name)) is not None]
@@ -386,7 +386,7 @@ class Reconciler:
         self._note("replace rules", 0, started, surely=True)
         acknowledge(self.picture, step)
         self._verifier.verified = False
-        reading = await self._verifier.read_table()
+        reading = await self._dataplane.read_table()
         if before + 1 == reading.generation == await self._dataplane.read_generation():
             self.picture.rules_seen = reading.rules
 

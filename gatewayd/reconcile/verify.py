@@ -89,17 +89,9 @@ class Verifier:
 
     # -- readings ------------------------------------------------------------------------------------------
 
-    async def read_table(self) -> TableReading:
-        for _ in range(INTERRUPTIONS - 1):
-            try:
-                return await self._dataplane.read_table()
-            except DumpInterrupted:
-                await asyncio.sleep(0)
-        return await self._dataplane.read_table()
-
     async def read(self) -> None:
         """Observe everything: sets, rules, and the content of sets small enough."""
-        reading = await self.read_table()
+        reading = await self._dataplane.read_table()
         picture = self._picture
         same_rules = bool(reading.rules) and reading.rules == picture.rules_seen
         rules = picture.rules if same_rules else None
@@ -121,19 +113,13 @@ class Verifier:
         picture.is_first = False
 
     async def _read_elements(self, state: SetState) -> tuple[Keys, bool]:
-        """Keys of a set, and whether these are all: a listing that is interrupted again and again is given up."""
-        keys = Keys()
-        for _ in range(INTERRUPTIONS):
-            keys = Keys()
-            try:
-                async for piece in self._dataplane.read_elements(state.name):
-                    keys.update(piece)
-                    self._tally.turned_at = self._stopwatch()
-            except DumpInterrupted:
-                continue
-            return keys, True
-        log.warning("reconcile.listing_given_up", set=state.name, attempts=INTERRUPTIONS)
-        return keys, False
+        keys, whole = await read_keys(self._dataplane, state.name, self._turn)
+        if not whole:
+            log.warning("reconcile.listing_given_up", set=state.name, attempts=INTERRUPTIONS)
+        return keys, whole
+
+    def _turn(self) -> None:
+        self._tally.turned_at = self._stopwatch()
 
     async def _observe(self, state: SetState, keys: Keys) -> int:
         slices = self._picture.observe_in_slices(state, keys)
@@ -194,7 +180,7 @@ class Verifier:
         """Sets, counts and rules, at once: whatever of ours is not as we left it is put right."""
         for _ in range(INTERRUPTIONS):
             self.must_look = False
-            reading = await self.read_table()
+            reading = await self._dataplane.read_table()
             if not self.hear():
                 break
         (suspect, found), self._suspect = self._suspect, (None, None)
@@ -279,7 +265,7 @@ class Verifier:
 
     async def verify(self) -> None:
         """Compare the kernel's counts and rules with the picture; look closer where they differ."""
-        reading = await self.read_table()
+        reading = await self._dataplane.read_table()
         picture = self._picture
         if self.hear() or self.must_look:
             return
@@ -312,3 +298,20 @@ class Verifier:
         self._compared_at = self._stopwatch()
         self._tally.last_verified_at = self._clock()
         self._tally.last_error = ""
+
+
+async def read_keys(
+    dataplane: Dataplane, set_name: str, on_piece: Callable[[], None] = lambda: None
+) -> tuple[Keys, bool]:
+    """Keys of a set, and whether these are all: a listing that is interrupted again and again is given up."""
+    keys = Keys()
+    for _ in range(INTERRUPTIONS):
+        keys = Keys()
+        try:
+            async for piece in dataplane.read_elements(set_name):
+                keys.update(piece)
+                on_piece()
+        except DumpInterrupted:
+            continue
+        return keys, True
+    return keys, False

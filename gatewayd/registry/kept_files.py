@@ -86,11 +86,15 @@ class SourceDirectory:
                 self._last_number = max(self._last_number, int(match[1]))
         if not any(name == INDEX or _number_of(name) for name in names):
             return
+        self.index = self.read_index()
+        self.head = FrameHead(self.index.position, self.index.saved_at_s, self.index.held)
+
+    def read_index(self) -> Index:
+        """What index.json says; nothing is changed. Raises LastGoodDamaged, also where there is none."""
         try:
-            self.index = decode_index(self._read_whole(INDEX))
+            return decode_index(self._read_whole(INDEX))
         except Damaged as error:
             raise LastGoodDamaged(self.source, INDEX, str(error)) from None
-        self.head = FrameHead(self.index.position, self.index.saved_at_s, self.index.held)
 
     def check(self, mark: FileMark) -> None:
         """Raises LastGoodDamaged unless the file is what the mark says."""

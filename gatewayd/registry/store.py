@@ -105,6 +105,13 @@ class LastGood:
 
     # -- read ----------------------------------------------------------------------------------------------
 
+    async def read_times(self, source: str) -> tuple[float | None, float | None]:
+        """When a source's last good was issued and saved, by its index alone; None where `load` finds none."""
+        with suppress(LastGoodDamaged):
+            index = await in_thread(SourceDirectory(self._files, self._root / source, source).read_index)
+            return index.position.issued_at_s, index.saved_at_s
+        return None, None
+
     async def load(self, source: str) -> Restored:
         """What there is of a source; call it before anything else of the source, or never. Never raises for what
         is on disk."""

@@ -195,3 +195,28 @@ def test_a_boot_with_a_wrong_clock_cuts_nobody(
     daemon.wait(lambda: outcomes(daemon) == RIGHT, "all is as by the true time")
     if not is_reachable:
         nginx.start()
+
+
+def test_a_boot_in_2020_with_unsigned_sources_alone_cuts_nobody_who_is_registered(
+    daemon: LabDaemon, clock: WrongClock
+) -> None:
+    """All that is known of the time is when the last good was saved; a second boot knows no less."""
+    daemon.write_registry("national", cast())
+    daemon.configure("reject", policy={"scope": ["udp/1024-65535"]})
+    daemon.start(env=clock.environment)
+    daemon.wait_ready()
+    kept = daemon.directory / "registry" / "national" / "index.json"
+    daemon.wait(kept.exists, "the last good is on disk")
+    daemon.end()
+    (daemon.directory / "clock.json").unlink(missing_ok=True)
+    clock.set_by(-6 * YEAR_S)
+    for _ in range(2):
+        daemon.lab.gateway.run(["nft", "flush", "ruleset"])
+        daemon.start(env=clock.environment)
+        daemon.wait_ready()
+        assert doubt(daemon) == "behind"
+        daemon.ask("sync")
+        after = outcomes(daemon)
+        assert after[:2] == RIGHT[:2]
+        assert after[4] == "rejected"
+        daemon.end()

@@ -400,6 +400,19 @@ def test_nothing_is_kept_of_a_time_that_is_not_believed() -> None:
     assert host.trusted.keep(host.reading(), "boot") is None
 
 
+@pytest.mark.parametrize("boot", ["boot", "another"])
+def test_when_we_last_ran_is_kept_over_runs_that_believed_nothing(boot: str) -> None:
+    first = Host(-6 * YEAR_S)
+    first.trusted.note_last_good(None, first.true_s - HOUR_S, first.elapsed_s)
+    first.wait(60.0)
+    kept = first.trusted.keep(first.reading(), "boot")
+    assert kept is not None
+    again = Host(-6 * YEAR_S)
+    again.elapsed_s = first.elapsed_s
+    again.trusted.recall(kept, boot, again.elapsed_s)
+    assert again.times() == (-6 * YEAR_S, -HOUR_S, "behind")
+
+
 @pytest.mark.parametrize("at_s", [inf, -inf, float("nan")])
 def test_what_is_no_time_is_not_recalled(at_s: float) -> None:
     host = Host()

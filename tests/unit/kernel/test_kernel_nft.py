@@ -233,6 +233,26 @@ def test_no_memory_for_a_file_is_a_refusal(tmp_path: Path, monkeypatch: pytest.M
         run(nft.run_script(stand_in(tmp_path, "true"), SCRIPT))
 
 
+def test_a_script_that_memory_has_no_room_for_is_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    # As a memfd without room: a write to it fails.
+    monkeypatch.setattr(os, "memfd_create", lambda *_: os.open("/dev/full", os.O_RDWR))
+    with pytest.raises(RulesetRefused, match="No space left on device"):
+        run(nft.run_script(stand_in(tmp_path, "true"), SCRIPT))
+
+
+def test_no_descriptor_for_what_it_says_is_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
+) -> None:
+    def none_left() -> tuple[int, int]:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "pipe", none_left)
+    with pytest.raises(RulesetRefused, match="Too many open files"):
+        run(nft.run_script(stand_in(tmp_path, "true"), SCRIPT))
+
+
 def test_a_kernel_that_knows_no_file_that_is_never_run_gives_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:

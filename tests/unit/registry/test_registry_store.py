@@ -533,6 +533,19 @@ async def test_a_source_that_comes_back_to_damage_begins_anew(tmp_path: Path) ->
     assert state_of(await load(RealFiles(), tmp_path)) == (TWO, at(9), None)
 
 
+async def test_its_times_are_read_before_it_is_loaded_and_nothing_is_touched(tmp_path: Path) -> None:
+    await save_one(last_good(RealFiles(), tmp_path))
+    written = tmp_path / "registry" / "lab" / "incoming-9.tmp"
+    written.touch()
+    kept = last_good(RealFiles(), tmp_path)
+    assert await kept.read_times("lab") == (1001.0, 5000.0)
+    assert await kept.read_times("another") == (None, None)
+    assert written.exists()
+    assert not (tmp_path / "registry" / "another").exists()
+    (tmp_path / "registry" / "lab" / "index.json").write_bytes(b"{")
+    assert await kept.read_times("lab") == (None, None)
+
+
 async def test_what_is_kept_of_sources_that_are_not_configured_is_named_and_left_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
