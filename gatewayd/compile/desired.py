@@ -103,6 +103,10 @@ class DesiredSets:
             self._reasons = {_registration_of(wanted).id: reason for wanted, reason in self._unprogrammed.values()}
         return self._reasons
 
+    def is_unprogrammed(self, wanted: Registration | Grant) -> bool:
+        """Whether this very registration, or an equal grant, is past a bound."""
+        return _name_of(wanted) in self._unprogrammed
+
     def count_unprogrammed(self) -> int:
         return len(self._unprogrammed)
 

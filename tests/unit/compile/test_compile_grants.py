@@ -352,12 +352,15 @@ def test_a_wide_block_has_room_for_peers_and_services() -> None:
     assert count_elements(granted(wide, "100.64.0.1", (1024, 65535))) == 27 * 64 * 2
 
 
-def test_one_interim_with_prefixes_of_all_lengths_has_four_masks() -> None:
-    sets = DesiredSets()
-    for length in range(48, 109):
-        sets.add(granted(subscribed("PK-1"), f"2001:db8::/{length}"))
-    assert [str(mask) for mask in sets.masks()] == ["b6_48", "b6_56", "b6_64"]
+def test_one_interim_with_prefixes_of_all_lengths_has_four_masks_and_some_are_past_a_bound() -> None:
+    sets, of_all_lengths = DesiredSets(), subscribed("PK-1")
+    grants = {length: granted(of_all_lengths, f"2001:db8::/{length}") for length in range(48, 129)}
+    for grant in grants.values():
+        sets.add(grant)
+    assert [str(mask) for mask in sets.masks()] == ["b6_48", "b6_56", "b6_64", "b6_128"]
     assert sets.unprogrammed()["PK-1"].startswith("needs ")
+    past_bound = {length for length, grant in grants.items() if sets.is_unprogrammed(grant)}
+    assert past_bound == {*range(65, 114)}
 
 
 @pytest.mark.parametrize(
