@@ -7,7 +7,7 @@ tell the reconciler. What is long (a million registrations) is cut into slices, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import inf, isfinite
@@ -20,6 +20,7 @@ from gatewayd.host_time import HostTime
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.flow import Flow, Mode, reverse_flow
+from gatewayd.model.grant import Grant
 from gatewayd.model.moment import Moment, earliest_of, latest_of, went_back_s
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.registration import Registration
@@ -592,14 +593,9 @@ class Owner:
 
     def _admit_late(self, flow: Flow, registrations: tuple[Registration, ...]) -> None:
         self.late_admissions += 1
-        grants = [
-            grant
-            for registration in registrations
-            for grant in self.allowlist.grants_of(registration)
-            if grant.prefix.covers(flow.source) or grant.prefix.covers(flow.destination)
-        ]
+        wanted = [each for registration in registrations for each in self._wanted_at(registration, flow)]
         # If none is missing they are in the kernel by now, and only the flow's mark is out of date.
-        self.sweeper.note_late(flow, in_kernel=not self.reconciler.urge([*registrations, *grants]))
+        self.sweeper.note_late(flow, in_kernel=not self.reconciler.urge(wanted))
         self._said_late.info("late_admission", id=registrations[0].id)
 
     def on_connections(self, events: list[ConnectionEvent]) -> None:
@@ -622,13 +618,27 @@ class Owner:
                     self.sweeper.note_strange()
 
     def _matching_programmed(self, flow: Flow, now: float) -> tuple[Registration, ...]:
-        """As `matching`, without registrations that the kernel cannot be told of: to the kernel these are not
-        registered, and telling it again changes nothing."""
+        """As `matching`, without registrations that the kernel cannot be told of at the flow's addresses: to the
+        kernel these are not registered, and telling it again changes nothing."""
         registrations = self.allowlist.matching(flow, now)
-        unprogrammed = self.reconciler.picture.desired.unprogrammed()
+        desired = self.reconciler.picture.desired
+        unprogrammed = desired.unprogrammed()
         if not registrations or not unprogrammed:
             return registrations
-        return tuple(each for each in registrations if each.id not in unprogrammed)
+        return tuple(
+            each
+            for each in registrations
+            if each.id not in unprogrammed or not all(map(desired.is_unprogrammed, self._wanted_at(each, flow)))
+        )
+
+    def _wanted_at(self, registration: Registration, flow: Flow) -> Iterator[Registration | Grant]:
+        """The registration, and what it is given, where they have an end of the flow."""
+        ends = flow.source, flow.destination
+        if any(client.covers(end) for client in registration.clients for end in ends):
+            yield registration
+        for grant in self.allowlist.grants_of(registration):
+            if any(map(grant.prefix.covers, ends)):
+                yield grant
 
     def _is_in_scope(self, flow: Flow) -> bool:
         """By the port of either end: the far end may have spoken first."""

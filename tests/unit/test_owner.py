@@ -11,7 +11,8 @@ import pytest
 
 from gatewayd.errors import SourceUnreadable
 from gatewayd.kernel.fake import FakeTables
-from gatewayd.model import Flow, parse_address
+from gatewayd.model import Flow, parse_address, parse_prefix
+from gatewayd.model.binding import Binding, BindingChange
 from gatewayd.model.transaction import Ruleset
 from gatewayd.owner import LONGEST_SLEEP_S, effective_mode, policy_in_force
 from gatewayd.settings.model import PolicySettings
@@ -504,6 +505,32 @@ def test_a_registration_that_cannot_be_programmed_is_not_admitted_late_for_ever(
             assert it.owner.late_admissions == 0
             assert conntrack.changes == []
             assert len(it.owner.aggregate) == 1
+
+    time.run(scenario())
+
+
+def test_an_address_that_cannot_be_programmed_takes_late_admission_from_no_other(time):
+    """One Interim may list a /66, which is too many elements, beside an address that is one."""
+
+    def bound(prefix: str) -> BindingChange:
+        fields = {"since_s": 0.0, "confirmed_s": 0.0, "nas": "bng", "session": "1"}
+        return BindingChange("added", Binding(subscriber=bytes(32), prefix=parse_prefix(prefix), **fields))
+
+    async def scenario() -> None:
+        conntrack = FakeConntrack()
+        async with owning(time.clock, conntrack=conntrack) as it:
+            await it.read("national", registration("PK-1", subscriber=bytes(32)))
+            it.owner.effective.take([bound("100.64.0.9"), bound("2001:db8::/66")])
+            await it.settled()
+            assert "PK-1" in it.reconciler.picture.desired.unprogrammed()
+            good, bad = flow("100.64.0.9"), flow("2001:db8::9", destination="2001:db8:ffff::1")
+            for seen in (good, bad):
+                conntrack.put(seen, it.judged())
+            it.owner.on_packets([packet_event(seen) for seen in (good, bad)])
+            await asyncio.sleep(5)
+            assert it.owner.late_admissions == 1
+            assert len(it.owner.aggregate) == 1
+            assert [conntrack.mark_of(each) for each in (good, bad)] == [0, it.judged()]
 
     time.run(scenario())
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import product
+from time import process_time
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from gatewayd.compile.desired import MOST_PREPARED, elements_of
 from gatewayd.compile.masks import MOST_ELEMENTS, MOST_GRANT_ELEMENTS
 from gatewayd.model import Grant, Registration, Service, parse_prefix, parse_services
 from gatewayd.model.mask import Mask
+from gatewayd.model.prefix import Prefix
 from gatewayd.model.service import UDP
 from tests.support.granting import granted, subscribed
 from tests.support.strategies import prefixes, registrations
@@ -483,3 +485,34 @@ def test_what_a_start_finds_of_the_addresses_of_one_past_a_bound_is_kept() -> No
     assert sets.keep_found([(C4_28, KEY)]) == [(C4_28, KEY)]
     assert sets.in_former_form() == ["PK-1"]
     assert set(sets.remove(new)) == {(C4_32, here), (C4_28, KEY)}
+
+
+@unhurried
+@given(st.lists(registrations(), min_size=1, max_size=4), st.lists(prefixes(), max_size=8))
+def test_what_is_kept_of_a_start_overlaps_an_address_of_one_past_a_bound(
+    waiting: list[Registration], found: list[Prefix]
+) -> None:
+    sets = DesiredSets(0, protected_masks=0)
+    for each in waiting:
+        sets.add(each)
+    clients = [client for each in waiting if elements_of(each) for client in each.clients]
+    elements = {(Mask(each.family, each.length), each.packed): each for each in found}
+    sets.reserve(mask for mask, _ in elements)
+    kept = sets.keep_found(elements)
+    assert kept == [
+        element
+        for element, prefix in elements.items()
+        if any(client.covers(prefix.packed) or prefix.covers(client.packed) for client in clients)
+    ]
+
+
+def test_what_a_start_finds_is_held_against_many_past_a_bound_in_one_turn() -> None:
+    """To compare each with each took half a minute."""
+    sets = DesiredSets(0, protected_masks=0)
+    for number in range(5000):
+        sets.add(registration(f"PK-{number}", f"10.{number >> 8}.{number & 255}.0/24"))
+    sets.reserve([C4_32])
+    strangers = [(C4_32, bytes((11, 0, *divmod(number, 256)))) for number in range(4096)]
+    before_s = process_time()
+    assert sets.keep_found(strangers) == []
+    assert process_time() - before_s < 1.0

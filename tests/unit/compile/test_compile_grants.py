@@ -335,12 +335,32 @@ def test_freelancers_behind_a_cgnat_with_peers_of_every_length_leave_the_banks_t
     assert sets.count() < 30_000
 
 
-def test_one_interim_with_prefixes_of_all_lengths_has_four_masks() -> None:
-    sets = DesiredSets()
-    for length in range(48, 109):
-        sets.add(granted(subscribed("PK-1"), f"2001:db8::/{length}"))
-    assert [str(mask) for mask in sets.masks()] == ["b6_48", "b6_56", "b6_64"]
+@pytest.mark.parametrize(
+    ("size", "most"),
+    [(63, 18), (64, 4), (126, 21), (256, 1), (504, 24), (512, 2), (1000, 40), (1008, 18), (2016, 21), (4032, 27)],
+)
+def test_a_plan_of_blocks_below_4096_ports_has_three_masks_and_few_elements(size: int, most: int) -> None:
+    found = [source_blocks((low, low + size - 1)) for low in range(1024, 65536 - size, size)]
+    assert {bits for blocks in found for bits, _ in blocks} <= set(PORT_GRAINS[1:])
+    assert max(map(len, found)) == most
+
+
+def test_a_wide_block_has_room_for_peers_and_services() -> None:
+    """Why there is a fourth grain."""
+    peers = [f"192.0.{number}.0/24" for number in range(64)]
+    wide = subscribed("PK-1", peers=peers, services=["ipsec", "wireguard"])
+    assert count_elements(granted(wide, "100.64.0.1", (1024, 65535))) == 27 * 64 * 2
+
+
+def test_one_interim_with_prefixes_of_all_lengths_has_four_masks_and_some_are_past_a_bound() -> None:
+    sets, of_all_lengths = DesiredSets(), subscribed("PK-1")
+    grants = {length: granted(of_all_lengths, f"2001:db8::/{length}") for length in range(48, 129)}
+    for grant in grants.values():
+        sets.add(grant)
+    assert [str(mask) for mask in sets.masks()] == ["b6_48", "b6_56", "b6_64", "b6_128"]
     assert sets.unprogrammed()["PK-1"].startswith("needs ")
+    past_bound = {length for length, grant in grants.items() if sets.is_unprogrammed(grant)}
+    assert past_bound == {*range(65, 114)}
 
 
 @pytest.mark.parametrize(
