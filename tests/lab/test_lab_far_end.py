@@ -10,9 +10,10 @@ from itertools import count, product
 
 import pytest
 
+from gatewayd.compile.canary import canary_bucket
 from gatewayd.demo.lab import Lab
 from gatewayd.demo.traffic import flow_of
-from gatewayd.model import Binding, Flow, Registration, parse_prefix, parse_services, reverse_flow
+from gatewayd.model import Binding, Flow, Registration, parse_address, parse_prefix, parse_services, reverse_flow
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.service import GRE
 from tests.support.lab_daemon import connections, holds
@@ -282,7 +283,7 @@ def test_a_mark_of_somebody_else_brings_nothing_out_of_scope_before_the_policy(t
         assert "passed" not in [talk.say("customers", flow, 200) for _ in range(3)][1:]
 
 
-def test_a_limit_and_a_canary_are_of_the_client_whoever_speaks_first(talk):
+def test_a_limit_is_of_the_client_whoever_speaks_first(talk):
     """Many far ends: all is the traffic of one client, in one limiter."""
     talk.put(World([], policy("limit", limit_bytes_s=1000)))
     said = []
@@ -294,6 +295,26 @@ def test_a_limit_and_a_canary_are_of_the_client_whoever_speaks_first(talk):
     assert said[0] == "passed"
     assert said[-1] == "lost"
     assert talk.counter("limited_packets") == 1
+
+
+@pytest.mark.parametrize(
+    ("clients", "fars"), [("39.32.9.{}", "198.51.100.{}"), ("2400:adc1:9::{}", "2a00:1450::{}")]
+)
+def test_a_canary_is_of_the_client_whoever_speaks_first(talk, clients, fars):
+    talk.put(World([], policy(canary_percent=50)))
+    seen = set()
+    for number in range(1, 25):
+        client, far = clients.format(number), fars.format(number)
+        inside, outside = (canary_bucket(parse_address(each)) < 50 for each in (client, far))
+        seen.add((inside, outside))
+        verdict = "rejected" if inside else "passed"
+        flow = client_flow("udp/4500", next(_ports), client, far)
+        assert [talk.far_end(flow), talk.client(flow), talk.far_end(flow)] == ["passed", verdict, verdict]
+        flow = client_flow("udp/4500", 4500, client, far)
+        assert [talk.far_end(flow), talk.client(flow)] == [verdict] * 2
+        assert talk.client(client_flow("udp/4500", next(_ports), client, far)) == verdict
+        assert talk.say("internet", flow_of(far, client, "udp/4500", next(_ports))) == verdict
+    assert len(seen) == 4
 
 
 def test_tcp_taken_up_in_the_middle_is_the_clients(lab, talk):
