@@ -3,20 +3,21 @@ make the conntrack entry, and the client's run in reply direction. The rules alo
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import count, product
 
 import pytest
 
+from gatewayd.compile.canary import canary_bucket
 from gatewayd.demo.lab import Lab
 from gatewayd.demo.traffic import flow_of
-from gatewayd.model import Binding, Flow, Registration, parse_prefix, parse_services, reverse_flow
+from gatewayd.model import Binding, Flow, Registration, parse_address, parse_prefix, parse_services, reverse_flow
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.service import GRE
-from tests.support.talk import PATIENCE_S, Talk
+from tests.support.lab_daemon import connections, holds
+from tests.support.talk import Connection, Talk, read
 from tests.support.worlds import World
 
 pytestmark = pytest.mark.kernel
@@ -230,6 +231,25 @@ def test_where_one_direction_alone_is_seen_a_registered_flow_is_known_all_the_sa
     assert talk.counter("registered_flows") == 1
 
 
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(
+    ("side", "flow", "judged"),
+    [
+        ("customers", client_flow("udp/51820", 40127, STRANGER), True),
+        ("internet", flow_of(FAR, STRANGER, "udp/51820", 40127), True),
+        ("internet", reverse_flow(client_flow("udp/51820", 40127, STRANGER)), False),
+        ("customers", reverse_flow(flow_of(FAR, STRANGER, "udp/500", 40127)), False),
+    ],
+    ids=["client to a service", "far end to a service", "from a service", "from a service inside"],
+)
+def test_where_one_direction_alone_is_seen_an_unregistered_flow_is_judged_by_what_goes_to_a_service(
+    talk, side, flow, judged, named
+):
+    talk.put(World([], policy(named=named)))
+    assert [talk.say(side, flow) for _ in range(3)] == ["rejected" if judged else "passed"] * 3
+    assert (talk.counter("unregistered_flows") > 0) == judged
+
+
 def test_a_firewall_that_accepts_by_our_mark_passes_a_registered_flow_that_the_far_end_wakes(talk):
     talk.put(static("wireguard"))
     flow = client_flow("udp/51820", 40123)
@@ -263,7 +283,7 @@ def test_a_mark_of_somebody_else_brings_nothing_out_of_scope_before_the_policy(t
         assert "passed" not in [talk.say("customers", flow, 200) for _ in range(3)][1:]
 
 
-def test_a_limit_and_a_canary_are_of_the_client_whoever_speaks_first(talk):
+def test_a_limit_is_of_the_client_whoever_speaks_first(talk):
     """Many far ends: all is the traffic of one client, in one limiter."""
     talk.put(World([], policy("limit", limit_bytes_s=1000)))
     said = []
@@ -277,11 +297,31 @@ def test_a_limit_and_a_canary_are_of_the_client_whoever_speaks_first(talk):
     assert talk.counter("limited_packets") == 1
 
 
+@pytest.mark.parametrize(
+    ("clients", "fars"), [("39.32.9.{}", "198.51.100.{}"), ("2400:adc1:9::{}", "2a00:1450::{}")]
+)
+def test_a_canary_is_of_the_client_whoever_speaks_first(talk, clients, fars):
+    talk.put(World([], policy(canary_percent=50)))
+    seen = set()
+    for number in range(1, 25):
+        client, far = clients.format(number), fars.format(number)
+        inside, outside = (canary_bucket(parse_address(each)) < 50 for each in (client, far))
+        seen.add((inside, outside))
+        verdict = "rejected" if inside else "passed"
+        flow = client_flow("udp/4500", next(_ports), client, far)
+        assert [talk.far_end(flow), talk.client(flow), talk.far_end(flow)] == ["passed", verdict, verdict]
+        flow = client_flow("udp/4500", 4500, client, far)
+        assert [talk.far_end(flow), talk.client(flow)] == [verdict] * 2
+        assert talk.client(client_flow("udp/4500", next(_ports), client, far)) == verdict
+        assert talk.say("internet", flow_of(far, client, "udp/4500", next(_ports))) == verdict
+    assert len(seen) == 4
+
+
 def test_tcp_taken_up_in_the_middle_is_the_clients(lab, talk):
     """The far end sends on a connection that conntrack has forgotten."""
     for client, passes in ((CLIENT, True), (STRANGER, False)):
         talk.put(World([], policy("observe")))
-        with connection(lab, client, FAR, 1194) as (near, far):
+        with Connection(lab, client, FAR, 1194) as (near, far):
             talk.put(static("openvpn"))
             far.sendall(b"from the far end")
             assert read(near) == b"from the far end"
@@ -297,38 +337,62 @@ def test_tcp_taken_up_in_the_middle_is_the_clients(lab, talk):
                 assert talk.counter("unregistered_flows") == 1
 
 
-class connection(ExitStack):
-    """A TCP connection between any two addresses."""
+# -- an idle hour --------------------------------------------------------------------------------------------------
 
-    def __init__(self, lab: Lab, client: str, server: str, port: int) -> None:
-        super().__init__()
-        with lab.internet.entered():
-            listener = self._made()
-            listener.bind((server, port))
-            listener.listen(1)
-        with lab.customers.entered():
-            self._near = self._made()
-            self._near.bind((client, 0))
-        self._near.settimeout(PATIENCE_S)
-        self._near.connect((server, port))
-        listener.settimeout(PATIENCE_S)
-        self._far, _ = listener.accept()
-        self.enter_context(self._far)
-        self._far.settimeout(PATIENCE_S)
-
-    def _made(self) -> socket.socket:
-        made = self.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.setsockopt(socket.SOL_IP, socket.IP_TRANSPARENT, 1)
-        return made
-
-    def __enter__(self) -> tuple[socket.socket, socket.socket]:  # type: ignore[override]
-        return self._near, self._far
+TIMEOUTS = {
+    "udp_timeout": 30, "udp_timeout_stream": 120, "gre_timeout": 30, "gre_timeout_stream": 180,
+    "generic_timeout": 600, "tcp_timeout_established": 432_000,
+}  # fmt: skip
+"""nf_conntrack_…, in seconds, with the kernel's defaults."""
 
 
-def read(end: socket.socket) -> bytes:
-    """What comes; b"" when the connection was refused."""
+@contextmanager
+def running_out(lab: Lab) -> Iterator[None]:
+    """What is tracked in the block has run out at its end: nobody flushed anything."""
     try:
-        return end.recv(100)
-    except ConnectionResetError:
-        return b""
+        for name in TIMEOUTS:
+            lab.gateway.sysctl(f"net.netfilter.nf_conntrack_{name}", "1")
+        yield
+    finally:
+        for name, default_s in TIMEOUTS.items():
+            lab.gateway.sysctl(f"net.netfilter.nf_conntrack_{name}", str(default_s))
+    assert holds(lambda: not connections(lab))
+
+
+@pytest.mark.parametrize("holder", [static, bound])
+def test_registered_flows_that_ran_out_are_known_again_by_the_far_ends_packets(lab, talk, holder):
+    talk.put(holder(*(word for word, _, _ in TUNNELS.values() if word)))
+    flows = [client_flow(service, port) for _, service, port in TUNNELS.values()]
+    with running_out(lab):
+        for flow in flows:
+            assert [talk.client(flow), talk.far_end(flow), talk.client(flow)] == ["passed"] * 3
+    for flow in flows:
+        before = talk.counter("registered_flows")
+        assert [talk.far_end(flow) for _ in range(2)] == ["passed"] * 2
+        assert talk.counter("registered_flows") == before + 1
+        assert [talk.client(flow), talk.far_end(flow)] == ["passed"] * 2
+    assert talk.counter("unregistered_flows") == 0
+
+
+def test_an_unregistered_flow_that_ran_out_is_judged_again_by_its_clients_packet(lab, talk):
+    talk.put(World([], policy()))
+    flow = client_flow("udp/51820", next(_ports), STRANGER)
+    for _ in range(2):
+        with running_out(lab):
+            assert [talk.far_end(flow), talk.client(flow)] == ["passed", "rejected"]
+    assert [talk.far_end(flow), talk.client(flow), talk.far_end(flow)] == ["passed", "rejected", "rejected"]
+
+
+@pytest.mark.parametrize(("client", "counted"), [(CLIENT, "registered_flows"), (STRANGER, "unregistered_flows")])
+def test_tcp_that_ran_out_is_the_clients_although_the_far_end_sends_first(lab, talk, client, counted):
+    """Its connection stands at both ends; conntrack takes it up in the middle."""
+    talk.put(under(static("openvpn"), policy("observe")))
+    with running_out(lab):
+        connected = Connection(lab, client, FAR, 1194)
+    with connected as (near, far):
+        before = talk.counter(counted)
+        far.sendall(b"from the far end")
+        assert read(near) == b"from the far end"
+        near.sendall(b"from the client")
+        assert read(far) == b"from the client"
+        assert talk.counter(counted) == before + 1

@@ -18,11 +18,12 @@ from gatewayd.demo.tap import Tap
 from gatewayd.demo.traffic import flow_of
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.conntrack_codec import ConnectionEvent
-from gatewayd.model import Flow, Registration, format_address
+from gatewayd.model import Flow, Registration, format_address, parse_address, reverse_flow
 from gatewayd.model.policy import MarkLayout
 from gatewayd.sweep import Sweeper
 from gatewayd.watch.attribute import Attribution
 from tests.support.lab_daemon import LabDaemon, connections, holds
+from tests.support.talk import Talk
 
 pytestmark = pytest.mark.kernel
 
@@ -149,17 +150,13 @@ def test_a_packet_that_was_logged_leads_to_its_connection(shared_lab: Lab, case:
         found = send(lab, flow, inward=case == "inward")
         assert found.mark == LAYOUT.judged(3)
         assert format_address(found.flow.destination) == seen_as
-        for logged in (found.flow, reverse(found.flow)):
+        for logged in (found.flow, reverse_flow(found.flow)):
             asyncio.run(_admit_late(lab, logged))
             after = tracked(lab, flow)
             assert after is not None
             assert after.mark == 0, logged
             again = send(lab, flow, inward=case == "inward")
             assert again.mark == LAYOUT.judged(3)
-
-
-def reverse(flow: Flow) -> Flow:
-    return Flow(flow.protocol, flow.destination, flow.source, flow.destination_port, flow.source_port)
 
 
 @contextlib.contextmanager
@@ -214,3 +211,51 @@ def test_a_stranger_behind_the_same_translation_stays_one(daemon: LabDaemon) -> 
     translate(lab, DNAT, MASQUERADE)
     found = send(lab, flow_of(STRANGER, VIRTUAL, "udp/4500", next(_ports)))
     assert found.mark == LAYOUT.judged(daemon.status()["epoch"])
+
+
+def test_after_a_flush_the_far_ends_packet_makes_the_entry_of_a_flow_behind_dnat(daemon: LabDaemon) -> None:
+    """It meets no rule of the translation, so that conntrack takes the two directions for two flows. The client's
+    is judged; the far end's alone is registered or left alone."""
+    daemon.write_registry("national", [BANK, SOFTWARE_HOUSE])
+    daemon.configure("reject", policy={"drain": "0s", "interfaces": {"inside": ["inside0"]}})
+    daemon.start()
+    daemon.wait_ready()
+    translate(daemon.lab, DNAT)
+    known, unknown = (flow_of(each, VIRTUAL, "udp/4500", 40000) for each in (BANK_OFFICE, STRANGER))
+    answers = [reverse_flow(flow_of(each, FAR, "udp/4500", 40000)) for each in (BANK_OFFICE, STRANGER)]
+    bank = parse_address(BANK_OFFICE)
+
+    def marks() -> list[int]:
+        found = connections(daemon.lab)
+        return [each.mark for each in found if bank in (each.flow.source, each.flow.destination)]
+
+    with Talk(daemon.lab) as talk:
+        for _ in range(2):
+            talk.forget()
+            assert [talk.say("internet", answers[0]), talk.client(known)] == ["passed"] * 2
+            for _ in range(2):
+                assert [talk.say("internet", answers[1]), talk.client(unknown)] == ["passed", "rejected"]
+        # Somebody else's withdrawal leaves what the far end woke; its own ends it.
+        daemon.write_registry("national", [BANK])
+        daemon.sync()
+        daemon.wait_settled()
+        assert marks() == [LAYOUT.registered] * 2
+        daemon.write_registry("national", [SOFTWARE_HOUSE])
+        daemon.sync()
+        assert holds(lambda: talk.client(known) == "rejected")
+        assert holds(lambda: LAYOUT.registered not in marks())
+
+
+def test_after_a_flush_an_inside_client_reached_by_dnat_is_known_whoever_speaks_first(daemon: LabDaemon) -> None:
+    daemon.write_registry("national", [BANK, SOFTWARE_HOUSE])
+    daemon.configure("reject", policy={"drain": "0s"})
+    daemon.start()
+    daemon.wait_ready()
+    translate(daemon.lab, INWARD)
+    to_public = flow_of(FAR, PUBLIC, "udp/500", 500)
+    from_inside = flow_of("39.32.0.9", FAR, "udp/500", 500)
+    with Talk(daemon.lab) as talk:
+        for turns in ("client first", "far end first"):
+            talk.forget()
+            said = [talk.say("internet", to_public), talk.say("customers", from_inside)]
+            assert said == ["passed"] * 2, turns

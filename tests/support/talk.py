@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -108,3 +109,40 @@ class Talk:
             yield
         finally:
             nft("delete table inet site\n")
+
+
+class Connection(ExitStack):
+    """A TCP connection between any two addresses."""
+
+    def __init__(self, lab: Lab, client: str, server: str, port: int) -> None:
+        super().__init__()
+        with lab.internet.entered():
+            listener = self._made()
+            listener.bind((server, port))
+            listener.listen(1)
+        with lab.customers.entered():
+            self._near = self._made()
+            self._near.bind((client, 0))
+        self._near.settimeout(PATIENCE_S)
+        self._near.connect((server, port))
+        listener.settimeout(PATIENCE_S)
+        self._far, _ = listener.accept()
+        self.enter_context(self._far)
+        self._far.settimeout(PATIENCE_S)
+
+    def _made(self) -> socket.socket:
+        made = self.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_IP, socket.IP_TRANSPARENT, 1)
+        return made
+
+    def __enter__(self) -> tuple[socket.socket, socket.socket]:  # type: ignore[override]
+        return self._near, self._far
+
+
+def read(end: socket.socket) -> bytes:
+    """What comes; b"" when the connection was refused."""
+    try:
+        return end.recv(100)
+    except ConnectionResetError:
+        return b""
