@@ -1,8 +1,8 @@
 """Crashes at any moment: what the rows rebuild is what there was, and nobody is in them who is not registered.
 
 A crash is that the table of sessions is dropped, and another made of the rows as they add up by key, through their
-octets. Networks misbehave as they like; events that are late say so (Acct-Delay-Time), because whether a clock was set
-back is found out anew after a restart.
+octets. Networks misbehave as they like; events that are late say so (Acct-Delay-Time): that a clock was set back is
+found out anew after a restart.
 """
 
 from __future__ import annotations
