@@ -4,14 +4,15 @@ Each element is stored once, as its key. Several registrations may want the same
 a count.
 
 No bound takes away what is in force. The masks in use are bounded, those of registrations by address and those of
-bindings apart; some are left for protected categories. At a start those that the kernel has are kept before
-anything new gets one. Where a new form of a registration is past a bound, its former form stays until it is not.
+bindings apart; some are left for protected categories, in whatever order they come. At a start those that the
+kernel has are kept before anything new gets one. Where a new form of a registration is past a bound, its former
+form stays until it is not.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 from dataclasses import dataclass, field
 
 from gatewayd.compile.keys import Keys
@@ -66,6 +67,9 @@ class DesiredSets:
         self.protected = protected
         self._sets: dict[Mask, DesiredSet] = {}
         self._in_use = {(family, is_bound): 0 for family in (4, 6) for is_bound in (False, True)}
+        self._only_protected: set[Mask] = set()
+        """Of those in use, the ones that no other category has been given. They do not count for others: so who all
+        had a mask have it in any order, as after a reboot."""
         # A registration by identity: while one form of it replaces another, both are known here.
         self._unprogrammed: dict[int | Grant, tuple[Registration | Grant, str]] = {}
         self._reasons: dict[str, str] | None = None
@@ -237,6 +241,7 @@ class DesiredSets:
         """Put an unused mask out of use."""
         assert not self._sets[mask].keys
         del self._sets[mask]
+        self._only_protected.discard(mask)
         self._in_use[mask.family, mask.is_bound] -= not is_former(mask)
 
     def _admit(self, wanted: Registration | Grant) -> list[Element] | None:
@@ -250,22 +255,39 @@ class DesiredSets:
                 return None
         elements = elements_of(wanted)
         sets = self._sets
+        only_protected = self._only_protected
         needed = {mask for mask, _ in elements if mask not in sets}
-        if not needed:
+        taken = {mask for mask, _ in elements if mask in only_protected} if only_protected else set()
+        is_protected = bool(needed or taken) and registration.category in self.protected
+        if is_protected:
+            taken.clear()
+        if not (needed or taken):
             return elements
-        most = self._most[is_bound]
-        if registration.category in self.protected:
-            most += self._protected_masks
-        for family in (4, 6):
-            more = sum(mask.family == family for mask in needed)
-            in_use = self._in_use[family, is_bound]
-            if more and in_use + more > most:
-                reason = f"needs {more} new masks for IPv{family}, {in_use} of at most {most} are in use"
-                self._refuse(wanted, reason)
-                return None
+        reason = self._reason_against(needed, (), is_bound, self._most[is_bound] + self._protected_masks)
+        if reason is None and not is_protected:
+            reason = self._reason_against(needed | taken, only_protected, is_bound, self._most[is_bound])
+        if reason is not None:
+            self._refuse(wanted, reason)
+            return None
         for mask in needed:
             self._put_in_use(mask)
+        if is_protected:
+            only_protected |= needed
+        else:
+            only_protected -= taken
         return elements
+
+    def _reason_against(
+        self, wanting: set[Mask], beside: Collection[Mask], is_bound: bool, most: int
+    ) -> str | None:
+        """Why these cannot be in use too, those of `beside` not counting; None if they can."""
+        for family in (4, 6):
+            more = sum(mask.family == family for mask in wanting)
+            in_use = self._in_use[family, is_bound]
+            in_use -= sum((mask.family, mask.is_bound) == (family, is_bound) for mask in beside)
+            if more and in_use + more > most:
+                return f"needs {more} new masks for IPv{family}, {in_use} of at most {most} are in use"
+        return None
 
     def _put_in_use(self, mask: Mask) -> None:
         self._sets[mask] = DesiredSet()

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import product
+from itertools import permutations, product
 from time import process_time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gatewayd.compile import DesiredSets, compile_elements, compile_grant, count_elements
 from gatewayd.compile.desired import MOST_PREPARED, elements_of
@@ -250,6 +251,49 @@ def test_a_grant_past_the_bound_of_masks_is_reported_and_leaves_no_trace() -> No
     assert (sets.unprogrammed(), sets.masks()) == ({}, [B4_32])
 
 
+def test_bindings_that_come_first_take_no_mask_from_registrations_by_address() -> None:
+    """After a reboot nothing is found in the kernel, and a journal is loaded before the registry."""
+    sets = DesiredSets(most_masks=1, most_bound_masks=1, protected_masks=1, protected={"bank"})
+    for prefix in ("100.64.0.1", "100.64.3.0/24", "100.0.0.0/16"):
+        sets.add(granted(subscribed(f"PK-{prefix}"), prefix))
+    assert len(sets.unprogrammed()) == 2
+    sets.add(registration("other", "198.51.100.0/24"))
+    assert sets.add(registration("bank")) == [(C4_28, KEY)]
+    assert {each for each in sets.unprogrammed() if not each.startswith("PK-")} == set()
+
+
+def test_who_all_had_masks_has_them_in_any_order_after_a_reboot() -> None:
+    """Masks of protected categories count for nobody else."""
+    banks = [registration(f"bank-{length}", f"10.0.0.0/{length}") for length in (8, 9)]
+    others = [
+        replace(registration(f"bpo-{length}", f"10.0.0.0/{length}"), category="bpo") for length in (9, 10, 11)
+    ]
+    for order in permutations([*banks, *others]):
+        sets = DesiredSets(most_masks=3, protected_masks=1, protected={"bank"})
+        for each in order:
+            sets.add(each)
+        assert sets.unprogrammed() == {}
+        assert sets.add(replace(registration("bpo-12", "10.0.0.0/12"), category="bpo")) == []
+        assert sets.add(registration("bank-13", "10.0.0.0/13")) == []
+        for each in (*banks, *others):
+            sets.remove(each)
+        assert len(drop_unused(sets)) == 4
+        for each in (*others, *banks):
+            sets.add(each)
+        assert "bank-8" not in sets.unprogrammed()
+
+
+def test_masks_of_others_and_protected_ones_are_bounded_together() -> None:
+    sets = DesiredSets(most_masks=2, protected_masks=1, protected={"bank"})
+    for length in (8, 9, 10):
+        assert sets.add(registration(f"bank-{length}", f"10.0.0.0/{length}")) != []
+    other = replace(registration("bpo-11", "10.0.0.0/11"), category="bpo")
+    assert sets.add(other) == []
+    assert sets.unprogrammed() == {"bpo-11": "needs 1 new masks for IPv4, 3 of at most 3 are in use"}
+    assert sets.add(replace(registration("bpo-8", "10.0.0.0/8"), category="bpo")) == []
+    assert len(sets.masks()) == 3
+
+
 def test_a_registration_past_a_bound_at_two_addresses_is_reported_once_and_comes_back_at_both() -> None:
     sets = DesiredSets(most_bound_masks=1)
     held = granted(subscribed("PK-1"), "100.64.3.0/24")
@@ -415,7 +459,7 @@ def test_some_masks_are_left_for_protected_categories_whatever_comes_first(prote
     for each in [bank, *others] if protected_first else [*others, bank]:
         sets.add(each)
     assert "bank" not in sets.unprogrammed()
-    assert len(sets.masks()) == (2 if protected_first else 3)
+    assert len(sets.masks()) == 3
 
 
 def test_those_of_protected_categories_come_back_first() -> None:
