@@ -99,7 +99,8 @@ class Sweeper:
         self._in_scope = in_scope
         self._flow_table = flow_table
         self.grace = Grace()
-        self._foreign: list[ConnectionKey] = []
+        self._foreign: dict[ConnectionKey, bool] = {}
+        """Put in judged, and wrongly so; whether it is registered."""
         self._said = RateLimited(log, interval_s=60.0, clock=_stopwatch)
         self._said_waiting = RateLimited(log, interval_s=600.0, clock=_stopwatch)
         self._draining: dict[bytes, float] = {}
@@ -179,9 +180,7 @@ class Sweeper:
         """Another program put in this connection, and its mark has bits of ours."""
         self.carried += 1
         is_judged = event.mark & self.layout.mask == self.layout.judged(self.epoch)
-        if is_judged and self.epoch and self._is_misjudged(event.flow):
-            if len(self._foreign) < MOST_LATE:
-                self._foreign.append(event.key)
+        if is_judged and self.epoch and len(self._foreign) < MOST_LATE and self._is_misjudged(event, self._foreign):
             self._wake.set()
 
     def note_strange(self) -> None:
@@ -316,29 +315,38 @@ class Sweeper:
             log.info("sweep.rejudged", flows=count)
 
     async def _clear_foreign(self) -> None:
-        """Connections that were put in judged, and are registered here."""
-        foreign, self._foreign = self._foreign, []
-        if foreign:
-            self._disbelieve(await self._conntrack.change_marks(foreign, 0, self.layout.mask))
+        """Connections that were put in judged, and are registered here or out of scope."""
+        foreign, self._foreign = self._foreign, {}
+        await self._disbelieve(foreign)
 
     async def _scan_judged(self) -> None:
         """Judged marks of flows that are registered or out of scope, though nothing was registered since the last
         time."""
-        found: list[ConnectionKey] = []
+        found: dict[ConnectionKey, bool] = {}
         async for event in self._judged():
-            if self._is_misjudged(event.flow):
-                found.append(event.key)
+            self._is_misjudged(event, found)
         # What was registered meanwhile is not in the kernel yet: its flows are judged rightly until it is.
-        if found and not (self._added or self._bound or self._late):
-            self._disbelieve(await self._conntrack.change_marks(found, 0, self.layout.mask))
+        if not (self._added or self._bound or self._late):
+            await self._disbelieve(found)
 
-    def _is_misjudged(self, flow: Flow) -> bool:
-        return bool(self._programmed(flow, self._clock())) or not self._in_scope(flow)
+    def _is_misjudged(self, event: ConnectionEvent, found: dict[ConnectionKey, bool]) -> bool:
+        """Whether nobody here can have judged this flow so; then it is put into `found`, with whether it is
+        registered."""
+        is_registered = bool(self._programmed(event.flow, self._clock()))
+        if not is_registered and self._in_scope(event.flow):
+            return False
+        found[event.key] = is_registered
+        return True
 
-    def _disbelieve(self, count: int) -> None:
-        if count:
-            self.not_believed += count
-            self._said.warning("sweep.not_believed", flows=count, total=self.not_believed)
+    async def _disbelieve(self, found: dict[ConnectionKey, bool]) -> None:
+        """Clear their marks, and count the registered. What is out of scope by its tuple may be AH over IPv6:
+        judged here, and tracked under the protocol inside."""
+        for is_counted in (True, False):
+            keys = [key for key, is_registered in found.items() if is_registered is is_counted]
+            count = await self._conntrack.change_marks(keys, 0, self.layout.mask) if keys else 0
+            if is_counted and count:
+                self.not_believed += count
+                self._said.warning("sweep.not_believed", flows=count, total=self.not_believed)
 
     async def _judged(
         self, source: bytes | None = None, answered_by: bytes | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.errors import DumpInterrupted
+from gatewayd.errors import DumpInterrupted, EventMalformed
 from gatewayd.kernel import surroundings as kernel
 from gatewayd.model.neighbour import ConntrackSize, Neighbour
 from gatewayd.surroundings import RULES_EVERY_S, SMALL_SIZE, Surroundings, warnings_of
@@ -24,6 +24,7 @@ class FakeRules:
         self.number = 1
         self.readings = 0
         self.failures = 0
+        self.failure: Exception = DumpInterrupted("list rules of all tables")
 
     async def generation(self) -> int:
         return self.number
@@ -32,7 +33,7 @@ class FakeRules:
         self.readings += 1
         if self.failures:
             self.failures -= 1
-            raise DumpInterrupted("list rules of all tables")
+            raise self.failure
         return self.found
 
 
@@ -90,18 +91,24 @@ def test_neighbours_are_said_when_they_change_and_when_they_are_gone(caplog: pyt
     ]  # fmt: skip
 
 
-def test_a_failure_leaves_what_was_found_and_is_tried_again() -> None:
+@pytest.mark.parametrize(
+    "failure", [DumpInterrupted("list rules of all tables"), EventMalformed("netlink message", "length 3")]
+)
+def test_a_failure_leaves_what_was_found_and_is_tried_again(
+    failure: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     with Time() as time:
 
         def change(it: Looking, second: int) -> None:
             if second == 0:
-                it.rules.found = (WRITER,)
+                it.rules.found, it.rules.failure = (WRITER,), failure
             elif second == 100:
                 it.rules.number, it.rules.failures, it.rules.found = 2, 1, ()
             elif second == 130:
                 assert it.surroundings.neighbours == (WRITER,)
 
         assert look(time, 300, change).surroundings.neighbours == ()
+    assert [each.getMessage() for each in caplog.records].count("neighbours.failed") == 1
 
 
 def test_a_small_table_is_said_once_and_a_full_one_again_and_again(caplog: pytest.LogCaptureFixture) -> None:
