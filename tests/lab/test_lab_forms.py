@@ -4,10 +4,6 @@ refused. And bounds: what plan says of them."""
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import cycle, islice
 from typing import Any
 
@@ -18,6 +14,7 @@ from gatewayd.demo.cast import BANK, ELSEWHERE, SOFTWARE_HOUSE, registration
 from gatewayd.demo.stream import Stream
 from gatewayd.demo.traffic import flow_of, probe
 from gatewayd.model import Flow
+from tests.support.busy import busy
 from tests.support.lab_daemon import LabDaemon, elements, holds
 
 pytestmark = pytest.mark.kernel
@@ -33,18 +30,6 @@ FORMS: list[dict[str, Any]] = [
     {"clients": ["39.32.64.0/27"], "peers": [f"{ELSEWHERE}/32"]},
 ]
 """All of them cover 39.32.64.8 to .15 for wireguard; each has masks that the others have not."""
-
-
-@contextmanager
-def busy() -> Iterator[None]:
-    """Both cores, or more, with something else."""
-    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
-    try:
-        yield
-    finally:
-        for each in loops:
-            each.kill()
-            each.wait()
 
 
 def fresh_flows() -> list[Flow]:

@@ -1,10 +1,11 @@
-"""`./run soak [--rounds 300 | --minutes 60] [--seed 7] [--registrations 1500]`."""
+"""`./run soak [--rounds 300 | --minutes 60] [--seed 7] [--registrations 1500] [--busy]`."""
 
 from __future__ import annotations
 
 import random
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
@@ -19,6 +20,7 @@ from tests.soak.damage import Bill, run_damages
 from tests.soak.rounds import Churn, Tally
 from tests.soak.sight import STAGES, sight_of
 from tests.soak.world import MOST, ROUTED
+from tests.support.busy import busy
 from tests.support.lab_daemon import clean, daemon_in
 
 ROUNDS = 300
@@ -36,7 +38,8 @@ DAMAGES = 20
     type=click.IntRange(1, MOST),
     help="That come and go besides the constant ones.",
 )
-def main(rounds: int | None, minutes: float | None, seed: int | None, registrations: int) -> None:
+@click.option("--busy", "is_busy", is_flag=True, help="With every core busy with something else.")
+def main(rounds: int | None, minutes: float | None, seed: int | None, registrations: int, *, is_busy: bool) -> None:
     """Kill the daemon at random moments under registered traffic. Exit status 1 if a packet is lost, or if the
     kernel does not come to be as desired."""
     if rounds is not None and minutes is not None:
@@ -45,11 +48,12 @@ def main(rounds: int | None, minutes: float | None, seed: int | None, registrati
         raise click.ClickException(reason)
     seed = random.SystemRandom().randrange(1_000_000) if seed is None else seed
     console = Console()
-    console.print(f"--seed {seed} --registrations {registrations}", style="dim")
+    console.print(f"--seed {seed} --registrations {registrations}{' --busy' * is_busy}", style="dim")
     most = sys.maxsize if minutes is not None else rounds or ROUNDS
     most_s = minutes * 60 if minutes is not None else float("inf")
     try:
-        tally, bill = _soak(seed, registrations, most, most_s, total=rounds or (None if minutes else ROUNDS))
+        with busy() if is_busy else nullcontext():
+            tally, bill = _soak(seed, registrations, most, most_s, total=rounds or (None if minutes else ROUNDS))
     except (AssertionError, GatewaydError) as error:
         console.print(f"--seed {seed}: {error}", style="red", markup=False)
         sys.exit(1)
