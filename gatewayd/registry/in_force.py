@@ -109,8 +109,10 @@ class InForce:
 
     def record(self) -> GuardRecord:
         """What the next run needs, beside the readings of the sources."""
-        if self.is_loaded and not self.unread():
-            self._recorded = self._sources
+        if self.is_loaded:
+            # While one has not been read, what was in force before comes last in their order.
+            before = self._recorded or () if self.unread() else ()
+            self._recorded = tuple(dict.fromkeys((*self._sources, *before)))
         return GuardRecord(self.guard, self._recorded, self._files, self.lost_files)
 
     def end_loss(self) -> None:

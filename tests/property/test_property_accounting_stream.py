@@ -454,9 +454,9 @@ def next_interims(events: list[AccountingEvent], at_s: float) -> list[Accounting
         subscriber = words[0].subscriber
         told = {prefix for word in words for prefix in word.addresses}
         held = sorted(str(prefix) for prefix in told if subscriber in owners.get(prefix, ()))
-        interims.append(
-            event("interim", session, subscriber, *held, at=at_s, nas=nas, is_snapshot=words[0].is_snapshot)
-        )
+        # An address that somebody else took is given up only by a list of all that the session has.
+        is_snapshot = words[0].is_snapshot or len(held) < len(told)
+        interims.append(event("interim", session, subscriber, *held, at=at_s, nas=nas, is_snapshot=is_snapshot))
     return interims
 
 

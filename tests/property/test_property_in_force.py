@@ -156,6 +156,17 @@ class World:
         if self.registry.is_loaded:
             self.disk = self.disk | {name: new for name, new in self.read_now.items()}
 
+    def saved(self, *, is_crash: bool) -> list[Registration]:
+        """What a new run can know of. What no disk has, the kernel has, and it is judged there."""
+        held = self.registry.held()
+        found = [each for versions in held.versions.values() for each in versions] if held is not None else []
+        if not is_crash:
+            return found + [each for reading in self.disk.values() for each in reading.values()]
+        merged: dict[str, Registration] = {}
+        for name in reversed(decode_record(self.record or None).sources or ()):
+            merged |= self.disk_before.get(name, {})
+        return found + list(merged.values())
+
     def registered(self) -> dict[str, Registration]:
         """All that is, the slow way; every source was read."""
         merged: dict[str, Registration] = {}
@@ -183,6 +194,15 @@ def covered(old: Registration, allowlist: Mapping[str, Registration], now: float
         ("crash", ("a",)),
     ]
 )
+@example(
+    [
+        ("sources", ("c", "a")),
+        ("read", "a", {"r0": 0, "r1": 0, "r2": 0, "r3": 0}),
+        ("read", "c", {"r0": 0, "r1": 0, "r2": 0, "r3": 1}),
+        ("sources", ("a", "b")),
+        ("restart", ("c",)),
+    ]
+)
 def test_nobody_protected_is_cut_and_never_more_than_half(steps: list[tuple[Any, ...]]) -> None:
     world = World()
     before: dict[str, Registration] = {}
@@ -196,11 +216,8 @@ def test_nobody_protected_is_cut_and_never_more_than_half(steps: list[tuple[Any,
                 world.save()
                 before = dict(world.allowlist)
             continue
-        if kind == "crash":
-            # What no disk has, the kernel has, and it is judged there: also where a disk has less of it.
-            held = world.registry.held()
-            saved = [each for reading in world.disk_before.values() for each in reading.values()]
-            saved += [each for versions in held.versions.values() for each in versions] if held is not None else []
+        if kind in ("crash", "restart"):
+            saved = world.saved(is_crash=kind == "crash")
             before = {
                 id: each
                 for id, each in before.items()
