@@ -14,7 +14,7 @@ from gatewayd.allowlist import decide
 from gatewayd.api import views
 from gatewayd.api.subscriber_views import BindingPage, bound_view
 from gatewayd.compile import count_elements
-from gatewayd.compile.canary import canary_bucket
+from gatewayd.compile.canary import judge_canary
 from gatewayd.errors import AllowlistIncomplete, PrefixInvalid
 from gatewayd.host_time import HostTime
 from gatewayd.model import Flow, Grant, Prefix, Registration, Status, parse_prefix
@@ -144,26 +144,24 @@ class Answers:
     def explain(self, flow: Flow) -> views.ExplainView:
         owner, now = self._owner, self._owner.moment()
         # New settings may wait for a source; until then the old rules are what a flow meets.
-        policy = owner.reconciler.policy_in_force or owner.settings.policy
+        policy = owner.reconciler.policy_in_force or owner.policy(now)
         allowlist = owner.allowlist if self._subscribers is None else self._subscribers.covering
         decision = decide(allowlist, policy.scope, flow, now)
         incomplete = self._incompleteness()
         if decision.word == "unregistered" and not owner.loaded:
             raise AllowlistIncomplete(incomplete[0])
-        canary: views.Canary | None = None
-        if policy.canary_percent < 100:
-            canary = "in" if canary_bucket(flow.source) < policy.canary_percent else "out"
+        canary = judge_canary(policy, flow)
         mode = owner.reconciler.mode_in_force
-        in_kernel = None
-        if decision.word == "registered":
-            in_kernel = self._in_kernel(programmed_for(flow, decision, now))
+        alternatives = list(programmed_for(flow, decision, now))
+        in_kernel = self._in_kernel(alternatives) if decision.word == "registered" else None
         bindings = tuple(bound_view(each, now) for each in decision.bindings)
         view = views.explain_view(flow, decision, mode=mode, canary=canary, in_kernel=in_kernel, bindings=bindings)
-        unprogrammed = owner.reconciler.picture.desired.unprogrammed()
-        reasons = [unprogrammed.get(each.id) for each in decision.registrations]
-        if not in_kernel and reasons and all(reasons):
+        desired = owner.reconciler.picture.desired
+        if not in_kernel and alternatives and all(map(desired.is_unprogrammed, alternatives)):
             effect = views.effect_of("unregistered", mode, canary)
-            reason = f"{view.reason}, but the kernel cannot be told: {reasons[0]}"
+            reasons = desired.unprogrammed()
+            why = next(reasons[each.id] for each in decision.registrations if each.id in reasons)
+            reason = f"{view.reason}, but the kernel cannot be told: {why}"
             view = msgspec.structs.replace(view, effect=effect, reason=reason)
         elif decision.word == "unregistered":
             reason = view.reason

@@ -32,7 +32,8 @@ from gatewayd.model.transaction import CounterReading
 
 SourceState = Literal["waiting", "ok", "failing"]
 FreshnessState = Literal["fresh", "overdue", "stale"]
-Canary = Literal["in", "out"]
+Canary = Literal["in", "out", "source", "destination"]
+"""Of a flow's client. "source", "destination": only this end is in it, and which end is inside is not known."""
 Role = Literal["source", "destination"]
 
 MOST_EXAMPLES = 20
@@ -395,7 +396,8 @@ def flow_service(flow: Flow) -> str:
 
 
 def effect_of(word: DecisionWord, mode: Mode, canary: Canary | None) -> Effect:
-    """What the rules do to such a flow; a client outside of the canary is only observed."""
+    """What the rules do to such a flow; a client outside of the canary is only observed. Where one of two ends is
+    in it, what is done if that one is the client."""
     if word != "unregistered":
         return "pass"
     return "observe" if canary == "out" else mode
@@ -410,7 +412,7 @@ def explain_view(
     in_kernel: bool | None,
     bindings: tuple[BoundView, ...] = (),
 ) -> ExplainView:
-    """`mode`: the effective one. `canary`: of the client that opened the flow."""
+    """`mode`: the effective one. `canary`: of the flow's client."""
     return ExplainView(
         decision=decision.word,
         effect=effect_of(decision.word, mode, canary),

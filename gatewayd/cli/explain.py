@@ -103,6 +103,9 @@ def verdict(view: ExplainView) -> tuple[str, str]:
             return f"{flow} is registered; WHETHER THE KERNEL HAS IT IS NOT KNOWN", DOUBTFUL
         return f"{flow} PASSES: it is registered and in the kernel", GOOD
     words, style = _EFFECTS[view.effect]
+    if view.canary in ("source", "destination") and view.effect != "observe":
+        other = view.dst if view.canary == "source" else view.src
+        return f"{flow} {words}; but if {other} is the end inside, it is only observed", DOUBTFUL
     return f"{flow} {words}", style
 
 
@@ -117,5 +120,10 @@ def describe_explanation(view: ExplainView) -> Iterator[Line]:
         restored = ", before a restart of gatewayd and not since" if binding.restored else ""
         where = place(binding.prefix, binding.ports)
         yield Line("through", f"{where}, told by {binding.nas} {when}{restored}", DOUBTFUL if restored else "")
-    canary = {"in": ", this client is in the canary", "out": ", this client is outside of the canary"}
+    canary = {
+        "in": ", this client is in the canary",
+        "out": ", this client is outside of the canary",
+        "source": f", the canary goes by the end inside: {view.src} is in it, {view.dst} is not",
+        "destination": f", the canary goes by the end inside: {view.dst} is in it, {view.src} is not",
+    }
     yield Line("mode", view.mode + canary.get(view.canary or "", ""))

@@ -4,11 +4,25 @@
 from __future__ import annotations
 
 import sys
+from typing import Literal
 
-from gatewayd.compile.ruleset import CANARY_SEED
+from gatewayd.compile.ruleset import CANARY_SEED, knows_inside
+from gatewayd.model.flow import Flow
+from gatewayd.model.policy import Policy
 
 _M = 0xFFFFFFFF
 _INITIAL = 0xDEADBEEF
+
+
+def judge_canary(policy: Policy, flow: Flow) -> Literal["in", "out", "source", "destination"] | None:
+    """Whether the client of a flow that its source opened is in the canary; None at 100 %. "source", "destination":
+    only this end is in it. The rules go by the end inside then, and which that is only a packet tells."""
+    if policy.canary_percent >= 100:
+        return None
+    source, destination = (canary_bucket(each) < policy.canary_percent for each in (flow.source, flow.destination))
+    if source != destination and knows_inside(policy):
+        return "source" if source else "destination"
+    return "in" if source else "out"
 
 
 def canary_bucket(address: bytes) -> int:

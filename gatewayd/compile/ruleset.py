@@ -237,6 +237,11 @@ def _interfaces(names: tuple[str, ...]) -> list[str]:
     return ([f"{{ {', '.join(plain)} }}"] if plain else []) + wild
 
 
+def knows_inside(policy: Policy) -> bool:
+    """Whether the rules can tell a packet's end inside from the one outside."""
+    return bool(_from_client(policy))
+
+
 def _from_client(policy: Policy) -> list[str]:
     """Tests, one of which is true of a packet that a client sent, among those that cross; none where that cannot be
     told: no interface is named, or one is named for both sides."""

@@ -21,6 +21,7 @@ from gatewayd.model.transaction import CounterReading
 from gatewayd.reconcile.loop import STUCK_AFTER_S
 from gatewayd.registry.sources import SourceState
 from gatewayd.registry.store import LastGood
+from gatewayd.settings.model import InterfaceSettings
 from gatewayd.sweep import REMEMBER_S
 from gatewayd.watch.source import SourceStats
 from tests.support.fake_conntrack import FakeConntrack, connection_event
@@ -367,6 +368,29 @@ def test_outside_of_the_canary_a_stranger_is_only_observed(time):
             it.configure(canary_percent=100)
             await it.settled()
             assert answers.explain(outside).canary is None
+
+    time.run(scenario())
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_with_named_interfaces_the_canary_of_a_flow_is_of_the_end_inside_whichever_that_is(time, named):
+    async def scenario() -> None:
+        ends = [f"39.40.9.{n}" for n in range(200)]
+        inside = next(each for each in ends if canary_bucket(flow(each).source) < 30)
+        others = [each for each in ends if canary_bucket(flow(each).source) >= 30]
+        interfaces = InterfaceSettings(inside=("eth0",)) if named else InterfaceSettings()
+        async with answering(time.clock, canary_percent=30, interfaces=interfaces) as (answers, it):
+            await it.read("national", BANK)
+            await it.settled()
+            for source, destination, unnamed, by_end in (
+                (inside, others[0], ("in", "reject"), "source"),
+                (others[0], inside, ("out", "observe"), "destination"),
+            ):
+                view = answers.explain(flow(source, destination=destination))
+                # The kernel refuses it where the end in the canary is the one inside.
+                assert (view.canary, view.effect) == ((by_end, "reject") if named else unnamed)
+            view = answers.explain(flow(others[0], destination=others[1]))
+            assert (view.canary, view.effect) == ("out", "observe")
 
     time.run(scenario())
 

@@ -58,6 +58,7 @@ def test_a_time_can_be_read_back(at_s: float) -> None:
         ("unregistered", "mark", "in", "mark"),
         ("unregistered", "limit", None, "limit"),
         ("unregistered", "reject", "out", "observe"),
+        ("unregistered", "reject", "destination", "reject"),
     ],
 )
 def test_the_effect_follows_the_mode_for_unregistered_flows_alone(

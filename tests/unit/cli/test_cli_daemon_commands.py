@@ -432,6 +432,16 @@ def test_explain_as_json_has_the_decision(ask: Ask) -> None:
         ("unregistered", "limit", "in", None, "IS LIMITED: it is not registered", BAD),
         ("unregistered", "mark", None, None, "PASSES, but is not registered: it is marked", DOUBTFUL),
         ("unregistered", "mark", "out", None, "it is only observed", DOUBTFUL),
+        ("unregistered", "reject", "source", None, "if 192.0.2.2 is the end inside, it is only observed", DOUBTFUL),
+        (
+            "unregistered",
+            "limit",
+            "destination",
+            None,
+            "if 192.0.2.1 is the end inside, it is only observed",
+            DOUBTFUL,
+        ),
+        ("unregistered", "observe", "source", None, "is not registered: it is only observed", DOUBTFUL),
     ],
 )
 def test_the_verdict_is_a_sentence(

@@ -8,9 +8,10 @@ from random import Random
 
 import pytest
 
-from gatewayd.compile.canary import canary_bucket, jhash
+from gatewayd.compile.canary import canary_bucket, jhash, judge_canary
 from gatewayd.compile.ruleset import CANARY_SEED
-from gatewayd.model import parse_address
+from gatewayd.model import Flow, parse_address
+from gatewayd.model.policy import MarkLayout, Policy
 from tests.support.namespace import Namespace
 
 # Measured on Linux 6.18 with nft 1.0.6: `meta mark set jhash ip saddr mod M seed 0x67617465` on a real packet of
@@ -37,6 +38,37 @@ EXPERIMENTAL = 253
 def test_the_bucket_is_the_one_the_kernel_computes(address: str, bucket: int, hash_less_one: int) -> None:
     assert canary_bucket(parse_address(address)) == bucket
     assert jhash(parse_address(address), CANARY_SEED) == hash_less_one + 1
+
+
+IN, OUT, ALSO_OUT = "203.0.113.9", "192.0.2.128", "255.255.255.254"
+"""Of a canary of 50 %, by the table."""
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "unnamed", "named"),
+    [
+        (IN, IN, "in", "in"),
+        (OUT, ALSO_OUT, "out", "out"),
+        (IN, OUT, "in", "source"),
+        (OUT, IN, "out", "destination"),
+    ],
+)
+def test_a_canary_is_of_the_end_inside_where_the_rules_can_tell_it(
+    source: str, destination: str, unnamed: str, named: str
+) -> None:
+    flow = Flow(50, parse_address(source), parse_address(destination))
+
+    def judged(percent: int, inside: tuple[str, ...], outside: tuple[str, ...] = ()) -> str | None:
+        layout = MarkLayout(0xFF000000)
+        return judge_canary(
+            Policy("reject", (), layout, inside=inside, outside=outside, canary_percent=percent), flow
+        )
+
+    assert judged(50, ()) == unnamed
+    assert judged(50, ("ppp*",)) == named
+    assert judged(50, (), ("eth0",)) == named
+    assert judged(50, ("ppp*",), ("ppp0",)) == unnamed
+    assert judged(100, ("ppp*",)) is None
 
 
 # lib/test_hash.c has no vectors for jhash; these are lookup3.c's own for hashlittle (driver5), whose seeds and
