@@ -16,7 +16,6 @@ from gatewayd.subscribers.addresses import SHORTEST_IPV4_LENGTH, SHORTEST_IPV6_L
 from gatewayd.subscribers.expiry import Expiry
 from gatewayd.subscribers.journal_rows import EndedRow, NasRow, Row, SessionRow, WordRow, key_of
 from gatewayd.subscribers.naming import Naming
-from gatewayd.subscribers.nas_clock import NasClock
 from gatewayd.subscribers.nas_table import NasTable, SameName, identity_of_key, key_of_identity
 from gatewayd.subscribers.restoring import sort_rows
 from gatewayd.subscribers.row_changes import RowChanges
@@ -221,7 +220,7 @@ class Roster:
         if nas is None:
             self._row_changes.touch_keys([key_of(row)])
         else:
-            nas.restarted_s, nas.clock = row.restarted_s, NasClock(float(row.ahead_s))
+            nas.resume(row.restarted_s, row.ahead_s, self._now)
 
     def _restore_stone(self, row: EndedRow | WordRow) -> None:
         others_s = row.others_s if isinstance(row, WordRow) else -inf

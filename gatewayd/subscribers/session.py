@@ -132,6 +132,11 @@ class Nas:
         """Whether an Accounting-On or -Off of it is known."""
         return self.restarted_s > -inf
 
+    def resume(self, restarted_s: float, ahead_s: float, now: float) -> None:
+        """As known before a restart of ours: what is late from now on is late, and no clock that is behind."""
+        self.restarted_s, self.clock = restarted_s, NasClock(ahead_s)
+        self._lag_s, self._window_ends_s = max(-ahead_s, 0.0), now
+
     def age_s(self, at_s: float, received_s: float) -> float:
         """How old an event of this NAS was when it came, its clock put right.
 

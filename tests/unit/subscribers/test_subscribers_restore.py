@@ -510,3 +510,16 @@ def test_of_a_nas_whose_clock_is_right_there_is_no_row() -> None:
     assert told_of_nas() == ["nas bng1"]
     net.interim("s1", ALI, "10.0.0.1", at=103, received=103)
     assert told_of_nas() == ["-nas bng1"]
+
+
+def test_a_start_of_before_a_nas_restart_that_comes_late_after_one_of_ours_is_old() -> None:
+    """The restart, said again, is late too: that is no clock that is behind, as the run before knew."""
+    net, kept = table(ALI, terms=Terms(restart_grace_s=0))
+    net.start("s1", ALI, "10.0.0.1", at=1006, received=1012)
+    net.on(at=1027, received=1028)
+    net.wait_until(1030)
+    net, kept = again(kept, 1054, ALI, terms=Terms(restart_grace_s=0))
+    net.on(at=1027, received=1057)
+    net.wait_until(1058)
+    net.start("s1", ALI, "10.0.0.1", at=1006, received=1067)
+    assert net.bound() == {}
