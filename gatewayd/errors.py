@@ -19,7 +19,6 @@ the text of a message.
     │   ├── SerialNotHeld                  nothing of this serial waits to be accepted
     │   ├── OverridesInvalid               a file of local overrides has faults; what it said before stays
     │   ├── RecordRejected                 one registration of a source, with a reason code
-    │   ├── EventMalformed                 a netlink event that does not parse
     │   ├── RadiusRejected                 a datagram is no RADIUS request that we can trust; it gets no answer
     │   ├── AccountingRejected             a trusted accounting request says nothing usable; it is answered
     │   └── SessionEntryInvalid            an entry of a list of live sessions cannot be used
@@ -58,6 +57,7 @@ the text of a message.
         ├── OperationRefused               the kernel refused one operation of a transaction
         ├── ReplyMissing                   no answer in time, or the answer was lost
         ├── DumpInterrupted                the kernel changed while it was being read
+        ├── EventMalformed                 a netlink message that does not parse; of events, the rest goes on
         ├── EventsLost                     the event buffer overran
         ├── RulesetRefused                 nft refused the rule text
         └── RulesetAbsent                  nft took the rule text, and the kernel has other rules
@@ -206,15 +206,6 @@ class RecordRejected(InputRejected):
         self.field = field
         self.detail = detail
         super().__init__(f"{code}: {field}: {detail}" if field else f"{code}: {detail}")
-
-
-class EventMalformed(InputRejected):
-    """A netlink event is not laid out as the kernel's headers say."""
-
-    def __init__(self, what: str, why: str) -> None:
-        self.what = what
-        self.why = why
-        super().__init__(f"{what}: {why}")
 
 
 class RadiusRejected(InputRejected):
@@ -529,6 +520,15 @@ class KernelError(GatewaydError):
     """Our picture of the kernel may be wrong: read it again before going on."""
 
     consequence = "resync"
+
+
+class EventMalformed(KernelError):
+    """A netlink message is not laid out as the kernel's headers say. An event costs itself and is counted."""
+
+    def __init__(self, what: str, why: str) -> None:
+        self.what = what
+        self.why = why
+        super().__init__(f"{what}: {why}")
 
 
 class OperationRefused(KernelError):

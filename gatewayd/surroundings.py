@@ -11,7 +11,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Protocol
 
-from gatewayd.errors import EventMalformed, KernelError
+from gatewayd.errors import KernelError
 from gatewayd.kernel.surroundings import read_conntrack_size
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.neighbour import ConntrackSize, Neighbour
@@ -85,7 +85,7 @@ class Surroundings:
             if generation == self._generation:
                 return
             found = await self._rules.neighbours()
-        except (KernelError, EventMalformed) as error:
+        except KernelError as error:
             self._said.warning("neighbours.failed", error=str(error))
             return
         self._generation = generation  # of before the list: what was committed since is looked at next time

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 import msgspec
 import pytest
 
-from gatewayd.errors import DumpInterrupted, OperationRefused, ReplyMissing
+from gatewayd.errors import DumpInterrupted, EventMalformed, OperationRefused, ReplyMissing
 from gatewayd.model import Flow, Registration
 from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.sweep import LONGEST_UNBOUND_S, MOST_BOUND, REST, RETRY_S, SCAN_EVERY_S, SCAN_REST, Sweeper
@@ -429,7 +429,12 @@ def test_before_any_epoch_is_known_nothing_is_listed_but_registered_flows(time):
 
 @pytest.mark.parametrize(
     "error",
-    [DumpInterrupted("list connections"), OperationRefused("list connections", 16), ReplyMissing("list", "late")],
+    [
+        DumpInterrupted("list connections"),
+        OperationRefused("list connections", 16),
+        ReplyMissing("list", "late"),
+        EventMalformed("conntrack statistics", "no number of entries"),
+    ],
     ids=lambda error: type(error).__name__,
 )
 def test_a_listing_that_fails_is_made_again_and_clears_nothing_meanwhile(time, error):

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gatewayd.compile.masks import compile_elements
-from gatewayd.errors import DumpInterrupted, KernelError, OperationRefused, ReplyMissing, RulesetRefused
+from gatewayd.errors import (
+    DumpInterrupted,
+    EventMalformed,
+    KernelError,
+    OperationRefused,
+    ReplyMissing,
+    RulesetRefused,
+)
 from gatewayd.kernel.fake import FakeSet, FakeTable
 from gatewayd.model.mask import Mask, set_name
 from gatewayd.model.policy import Policy
@@ -878,7 +885,9 @@ async def test_reasons_for_not_being_ready() -> None:
     assert "kernel not read: write: Device or resource busy" in said
 
 
-@pytest.mark.parametrize("error", [ReplyMissing("read", "late"), DumpInterrupted("list sets")])
+@pytest.mark.parametrize(
+    "error", [ReplyMissing("read", "late"), DumpInterrupted("list sets"), EventMalformed("set element", "no key")]
+)
 async def test_a_failed_reading_is_made_again(error: KernelError) -> None:
     rig = Rig()
     read_table, fails = rig.fake.read_table, [error] * 3
