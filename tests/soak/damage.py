@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from gatewayd.demo.stream import Stream
 from gatewayd.demo.traffic import probe
 from tests.soak.sight import Sight, is_as_wanted
+from tests.soak.subscribers import Cgnat
 from tests.soak.world import World, handshakes, inbound, traffic
 from tests.support.lab_daemon import LabDaemon, holds
 
@@ -42,11 +43,14 @@ def run_damages(daemon: LabDaemon, sight: Sight, *, seed: int, rounds: int) -> B
     """Every second time the daemon is killed before it can repair anything. Raises AssertionError where there is no
     repair."""
     chance = random.Random(seed)
-    registry = World(chance, 200).registry()
+    cgnat = Cgnat(daemon, chance)
+    registry = World(chance, 200).registry(cgnat.grants())
     daemon.write_registry("national", registry.records)
-    daemon.configure("reject")
+    daemon.configure("reject", subscribers=cgnat.section)
     daemon.start()
     daemon.wait_ready()
+    cgnat.start()
+    assert holds(lambda: is_as_wanted(sight.contents(), registry.keys))
     bill = Bill()
     spans: list[tuple[str, bool, range]] = []
     with Stream(daemon.lab, traffic(_PACKETS), rate_pps=RATE_PPS) as stream:

@@ -14,7 +14,8 @@ from gatewayd.demo.stream import Stream
 from gatewayd.demo.traffic import probe
 from gatewayd.errors import DaemonNotReachable
 from tests.soak.sight import Sight, is_as_wanted
-from tests.soak.world import Registry, World, handshakes, inbound, stranger, traffic
+from tests.soak.subscribers import Cgnat
+from tests.soak.world import Registry, World, handshakes, inbound, registry_of, stranger, traffic
 from tests.support.lab_daemon import LabDaemon, holds
 
 RATE_PPS = 400.0
@@ -62,6 +63,7 @@ class Churn:
         self._daemon, self._lab, self._sight, self._note = daemon, daemon.lab, sight, note
         self._chance = random.Random(seed)
         self._world = World(self._chance, registrations)
+        self._cgnat = Cgnat(daemon, self._chance)
         self._registry = Registry([], {})
         self._mode = "observe"
         self._events: list[tuple[int, str]] = []
@@ -75,6 +77,10 @@ class Churn:
         done = 0
         self._change_registry()
         self._change_mode()
+        self._start()
+        self._daemon.wait_ready()
+        self._cgnat.start()
+        self._kill("in peace")
         while done < rounds and time.monotonic() < deadline:
             with self._watched():
                 for _ in range(min(LEG, rounds - done)):
@@ -101,7 +107,8 @@ class Churn:
             self._kill("starting")
         else:
             self._converge()
-            chance.choice([self._change_registry, self._change_both, self._change_mode, self._tamper])()
+            deeds = (self._change_registry, self._change_both, self._change_mode, self._tamper)
+            chance.choice([*deeds, *(self._change_blocks,) * 2])()
             self._wait_moment(0.3)
             self._kill("at work")
         self.tally.rounds += 1
@@ -152,16 +159,22 @@ class Churn:
     # -- deeds ---------------------------------------------------------------------------------------------
 
     def _change_registry(self) -> None:
-        self._registry = self._world.registry()
+        self._registry = self._world.registry(self._cgnat.grants())
         self._daemon.write_registry("national", self._registry.records)
         self._did("registry", f"{len(self._registry.records)} registrations")
 
     def _change_mode(self) -> None:
         self._mode = self._world.mode()
-        self._daemon.configure(self._mode, kernel={"verify_every": self._chance.choice(["1s", "3s", "5m"])})
+        verify_every = self._chance.choice(["1s", "3s", "5m"])
+        self._daemon.configure(self._mode, kernel={"verify_every": verify_every}, subscribers=self._cgnat.section)
         if self._daemon.is_running():
             self._daemon.reload()
         self._did("mode", self._mode)
+
+    def _change_blocks(self) -> None:
+        told = self._cgnat.change()
+        self._registry = registry_of(self._registry.records, self._cgnat.grants())
+        self._did("blocks", told)
 
     def _change_both(self) -> None:
         self._change_registry()

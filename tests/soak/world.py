@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain, count, islice
@@ -11,12 +11,14 @@ from typing import Any
 
 import msgspec
 
-from gatewayd.compile.masks import compile_elements
+from gatewayd.compile.masks import compile_elements, compile_grant
 from gatewayd.demo.cast import BANK, ELSEWHERE, EMBASSY, FAR, FREELANCER, SOFTWARE_HOUSE, STRANGER, registration
 from gatewayd.demo.traffic import flow_of
 from gatewayd.model import Flow
+from gatewayd.model.grant import Grant
 from gatewayd.model.mask import Mask
 from gatewayd.registry.record import parse_record
+from tests.soak import subscribers
 
 FAR_IPV6, ELSEWHERE_IPV6 = "2001:db8:7::7", "2001:db8:99::1"
 HOST = registration("SOAK-HOST", "software_house", ["39.36.0.1/32"])
@@ -45,16 +47,17 @@ class World:
         self._chance = chance
         self._extras = [_extra(number) for number in range(min(size, MOST))]
 
-    def registry(self) -> Registry:
-        """The constant registrations, in one of the forms that they may have, and some of the others."""
+    def registry(self, grants: Iterable[Grant]) -> Registry:
+        """The constant registrations, in one of the forms that they may have, and some of the others.
+        `grants`: what the subscribers among them have."""
         chance = self._chance
         some = chance.sample(self._extras, round(len(self._extras) * chance.choice(SHARES)))
         rare = [each for each in _RARE if chance.random() < 0.5]
         house = dict(SOFTWARE_HOUSE, clients=[chance.choice(_HOUSE_IPV4), "2400:adc0:100::/56"])
         house["clients"] = [*house["clients"][0].split(), house["clients"][1]]
         house["services"] = chance.choice([SOFTWARE_HOUSE["services"], []])
-        records = [BANK, house, EMBASSY, FREELANCER, HOST, *rare, *some]
-        return Registry(records, _keys(records))
+        records = [BANK, house, EMBASSY, FREELANCER, HOST, *subscribers.RECORDS, *rare, *some]
+        return registry_of(records, grants)
 
     def mode(self) -> str:
         return self._chance.choice(MODES)
@@ -82,12 +85,12 @@ def _extra(number: int) -> Record:
     return registration(id, "software_house", [f"{first}/29"], services=["wireguard"])
 
 
-def _keys(records: list[Record]) -> dict[Mask, frozenset[bytes]]:
+def registry_of(records: list[Record], grants: Iterable[Grant]) -> Registry:
     wanted: dict[Mask, set[bytes]] = {}
-    for record in records:
-        for mask, key in compile_elements(parse_record(msgspec.json.encode(record))):
-            wanted.setdefault(mask, set()).add(key)
-    return {mask: frozenset(keys) for mask, keys in wanted.items()}
+    own = (compile_elements(parse_record(msgspec.json.encode(record))) for record in records)
+    for mask, key in chain.from_iterable((*own, *map(compile_grant, grants))):
+        wanted.setdefault(mask, set()).add(key)
+    return Registry(records, {mask: frozenset(keys) for mask, keys in wanted.items()})
 
 
 # -- flows -------------------------------------------------------------------------------------------------
@@ -102,11 +105,12 @@ def lasting_flows() -> list[Flow]:
         flow_of("39.32.64.12", ELSEWHERE, "gre"),
         flow_of("2400:adc0:100::10", ELSEWHERE_IPV6, "udp/51820", 1000),
         flow_of("39.36.0.1", ELSEWHERE, "udp/1701", 1000),
+        subscribers.flow(60_000),
     ]
 
 
 def fresh_flows() -> Iterator[Flow]:
-    """Registered in every registry, and each another one: some 300,000 of them."""
+    """Registered in every registry, and each another one: some 360,000 of them."""
     for number in range(60_000):
         port = 2000 + number
         yield flow_of(f"39.32.64.{8 + number % 8}", ELSEWHERE, "udp/51820", port)
@@ -114,6 +118,7 @@ def fresh_flows() -> Iterator[Flow]:
         yield flow_of(f"2400:adc1:7::{number:x}", ELSEWHERE_IPV6, "esp")
         yield flow_of("39.36.0.1", ELSEWHERE, "udp/500", port)
         yield flow_of(f"2400:adc0:100::{number + 16:x}", ELSEWHERE_IPV6, "udp/51820", port)
+        yield subscribers.flow(number)
 
 
 @cache
