@@ -29,13 +29,13 @@ _GRACE_S = 2.0
 @dataclass(frozen=True, slots=True)
 class StreamReport:
     """`lost`: numbers of the packets that did not arrive; number n is of flow n modulo the number of flows.
-    `rejected`: how many of the lost the gateway refused. `longest_gap_s`: between two arrivals."""
+    `rejected`: those of them that the gateway refused. `longest_gap_s`: between two arrivals."""
 
     sent: int
     arrived: int
     answered: int
     lost: tuple[int, ...]
-    rejected: int
+    rejected: tuple[int, ...]
     longest_gap_s: float
 
 
@@ -113,7 +113,7 @@ class Stream:
                 arrived=len(self._arrived),
                 answered=len(self._answers),
                 lost=lost,
-                rejected=len(self._rejected),
+                rejected=tuple(sorted(self._rejected - self._arrived)),
                 longest_gap_s=self._longest_gap_s,
             )
 

@@ -208,7 +208,9 @@ class Churn:
         tally.fresh += report.sent // 2
         tally.lost += len(report.lost)
         tally.refused += sum(number % 2 for number in report.lost)
-        tally.losses += [f"packet {number}\n{self._where(number)}" for number in report.lost[:3]]
+        for number in report.lost[:3]:
+            fate = "refused" if number in report.rejected else "neither arrived nor refused"
+            tally.losses.append(f"packet {number}, {fate}\n{self._where(number)}")
 
     def _probe(self) -> None:
         """What a stream cannot: handshakes, and flows that the far end opens."""
