@@ -9,7 +9,7 @@ The chains, in the order a packet meets them:
     reply         a packet in reply direction: the client's is judged like any other, the rest leaves
     answer        a new flow *from* a port in scope: registered, or left alone
     look_up       registered if the packet or its reverse is
-    classify4/6   a map to the bundle's look-ups, one for every set and role; then single services; then any service
+    classify4/6   the bundle's look-ups, one for every set and role; then single services; then any service
     answered4/6   the same by the source port
     registered    set the mark, ask for conntrack events, count, accept
     judged        a flow judged before: before a packet of it is refused, it is looked up again
@@ -307,14 +307,14 @@ def _judge(policy: Policy, epoch: int) -> list[str]:
     else:
         reply = ["jump look_up", "accept"]
     answer = [
-        "meta nfproto vmap { ipv4 : jump answered4, ipv6 : jump answered6 }",
-        "meta nfproto vmap { ipv4 : jump classify4_rest, ipv6 : jump classify6_rest }",
+        *_by_family("jump answered{}"),
+        *_by_family("jump classify{}_rest"),
         "accept",
     ]
     look_up = [
-        "meta nfproto vmap { ipv4 : jump classify4, ipv6 : jump classify6 }",
+        *_by_family("jump classify{}"),
         f"meta l4proto != {_PORT_PROTOCOLS} return",
-        "meta nfproto vmap { ipv4 : jump answered4, ipv6 : jump answered6 }",
+        *_by_family("jump answered{}"),
     ]
     return [
         *_chain("judge", judge),
@@ -323,6 +323,11 @@ def _judge(policy: Policy, epoch: int) -> list[str]:
         *(_chain("answer", answer) if _has_ports(policy.scope) else []),
         *_chain("look_up", look_up),
     ]
+
+
+def _by_family(way: str) -> list[str]:
+    """No map: see _to_bundles."""
+    return [f"meta nfproto ipv{family} {way.format(family)}" for family in (4, 6)]
 
 
 def _server_answers(scope: tuple[Service, ...]) -> list[str]:
@@ -357,11 +362,11 @@ def _has_ports(scope: tuple[Service, ...]) -> bool:
 
 
 def _classify(family: Family, hooks: Mapping[Mask, str]) -> list[str]:
-    """`classifyN` goes to the look-ups of the flow's own bundle by one map, then to those of protocols and ports in
-    use, and last to those for any service.
+    """`classifyN` goes to the look-ups of the packet's own bundle (`classifyN_bundle`), then to those of protocols
+    and ports in use, and last to those for any service.
 
-    A test for each bundle in turn costs a new flow more than the look-ups behind it: 1.7 × as many new flows a
-    second with the map, at 31 k registrations and 298 look-ups (6.18).
+    A test for each bundle in turn, without a map before them, costs a new flow more than the look-ups behind it:
+    1.7 × as many new flows a second with the map, at 31 k registrations and 298 look-ups (6.18).
 
     `answeredN` is what depends on the port once more, the source port being the service's.
     """
@@ -374,11 +379,11 @@ def _classify(family: Family, hooks: Mapping[Mask, str]) -> list[str]:
     for group in sorted(groups.keys() & {*BUNDLES, "proto"}):
         chains += _chain(f"classify{family}_{group}", _lookups(groups[group], hooks))
     bundles = sorted(groups.keys() & BUNDLES.keys())
-    ways = {}
+    ways: dict[str, list[str]] = {}
     for name, port in (("classify", "dport"), ("answered", "sport")):
-        ways[port] = _to_bundles(family, bundles, port)
-        if port == "dport":
-            ways[port] += _to_bundle_protocols(family, bundles)
+        to_bundle = _to_bundle(family, bundles, port)
+        chains += _chain(f"{name}{family}_bundle", to_bundle) if to_bundle else []
+        ways[port] = [f"jump {name}{family}_bundle"] if to_bundle else []
         if "ports" in groups:
             chains += _chain(f"{name}{family}_ports", _lookups(groups["ports"], hooks, port))
             ways[port].append(f"meta l4proto {_PORT_PROTOCOLS} jump {name}{family}_ports")
@@ -389,28 +394,38 @@ def _classify(family: Family, hooks: Mapping[Mask, str]) -> list[str]:
     return chains + _chain(f"answered{family}", ways["sport"])
 
 
-def _to_bundles(family: Family, names: Iterable[str], port: str) -> list[str]:
-    """No service is in two bundles, so a flow is in one at most by a port of it."""
-    ports = {
-        f"{service.protocol} . {service.low}": name
+def _to_bundle(family: Family, names: Sequence[str], port: str) -> list[str]:
+    """Go to the look-ups of the packet's bundle. No service is in two, so a packet is in one at most by a port of
+    it; by a protocol, all of which is of a bundle, its `dport` look-ups stand for both roles.
+
+    A map is never all: while rules are replaced, a packet that is on its way through the old ones finds their maps
+    empty (the kernel makes the elements of a map inactive in the next generation, nf_tables_api.c:
+    nft_mapelem_deactivate, since 6.10 and in stable kernels). Seen on 6.18: 6 of a million registered flows refused
+    in 450 replacements. Sets that are no maps keep theirs, so behind each map the same is asked of sets.
+    """
+    by_port = {
+        name: [f"{each.protocol} . {each.low}" for each in sorted(BUNDLES[name]) if each.low == each.high]
         for name in names
-        for service in BUNDLES[name]
-        if service.low == service.high
     }
-    return _vmap(family, f"meta l4proto . th {port}", ports)
-
-
-def _to_bundle_protocols(family: Family, names: Iterable[str]) -> list[str]:
-    """Likewise by a protocol, all of which is of the bundle."""
-    protocols = {
-        f"{service.protocol}": name for name in names for service in BUNDLES[name] if service.low != service.high
+    by_protocol = {
+        name: [f"{each.protocol}" for each in sorted(BUNDLES[name]) if each.low != each.high]
+        for name in names
+        if port == "dport"
     }
-    return _vmap(family, "meta l4proto", protocols)
+    key = f"meta l4proto . th {port}"
+    return [*_map_and_sets(family, key, by_port), *_map_and_sets(family, "meta l4proto", by_protocol)]
 
 
-def _vmap(family: Family, key: str, pairs: Mapping[str, str]) -> list[str]:
-    ways = ", ".join(f"{value} : jump classify{family}_{name}" for value, name in pairs.items())
-    return [f"{key} vmap {{ {ways} }}"] if pairs else []
+def _map_and_sets(family: Family, key: str, bundles: Mapping[str, list[str]]) -> list[str]:
+    """`bundles`: values of the key by the name of their bundle."""
+    found = {name: values for name, values in bundles.items() if values}
+    if not found:
+        return []
+    ways = ", ".join(f"{each} : goto classify{family}_{name}" for name, values in found.items() for each in values)
+    return [
+        f"{key} vmap {{ {ways} }}",
+        *(f"{key} {{ {', '.join(values)} }} goto classify{family}_{name}" for name, values in found.items()),
+    ]
 
 
 def _lookups(masks: Sequence[Mask], hooks: Mapping[Mask, str], service: str = "dport") -> list[str]:

@@ -11,7 +11,7 @@ from gatewayd.compile import compile_ruleset, parse_tag, policy_digest, replace_
 from gatewayd.compile.ruleset import COUNTERS, RULE_SETS
 from gatewayd.model import Service, parse_services
 from gatewayd.model.mask import ANY_PEER, Mask, set_name
-from gatewayd.model.policy import MarkLayout, Policy
+from gatewayd.model.policy import MarkLayout, Mode, Policy
 from gatewayd.model.service import BUNDLES
 from gatewayd.model.transaction import RulesTag
 
@@ -184,19 +184,19 @@ def test_the_client_is_looked_for_as_source_before_as_destination() -> None:
     assert ends == ["saddr", "saddr", "daddr", "daddr"]
 
 
-TO_CHAIN = "jump classify6_"
+def ways_to(bundle: str, key: str, *values: str) -> tuple[str, str]:
+    """A map, and behind it a set with the same values."""
+    ways = ", ".join(f"{value} : goto classify6_{bundle}" for value in values)
+    return f"{key} vmap {{ {ways} }}", f"{key} {{ {', '.join(values)} }} goto classify6_{bundle}"
+
+
+PORT, PROTOCOL = "meta l4proto . th dport", "meta l4proto"
 TO_BUNDLES = {
-    "ipsec": (
-        f"meta l4proto . th dport vmap {{ 17 . 500 : {TO_CHAIN}ipsec, 17 . 4500 : {TO_CHAIN}ipsec }}",
-        f"meta l4proto vmap {{ 50 : {TO_CHAIN}ipsec, 51 : {TO_CHAIN}ipsec }}",
-    ),
-    "wireguard": (f"meta l4proto . th dport vmap {{ 17 . 51820 : {TO_CHAIN}wireguard }}",),
-    "openvpn": (f"meta l4proto . th dport vmap {{ 6 . 1194 : {TO_CHAIN}openvpn, 17 . 1194 : {TO_CHAIN}openvpn }}",),
-    "pptp": (
-        f"meta l4proto . th dport vmap {{ 6 . 1723 : {TO_CHAIN}pptp }}",
-        f"meta l4proto vmap {{ 47 : {TO_CHAIN}pptp }}",
-    ),
-    "l2tp": (f"meta l4proto . th dport vmap {{ 17 . 1701 : {TO_CHAIN}l2tp }}",),
+    "ipsec": (*ways_to("ipsec", PORT, "17 . 500", "17 . 4500"), *ways_to("ipsec", PROTOCOL, "50", "51")),
+    "wireguard": ways_to("wireguard", PORT, "17 . 51820"),
+    "openvpn": ways_to("openvpn", PORT, "6 . 1194", "17 . 1194"),
+    "pptp": (*ways_to("pptp", PORT, "6 . 1723"), *ways_to("pptp", PROTOCOL, "47")),
+    "l2tp": ways_to("l2tp", PORT, "17 . 1701"),
 }
 
 
@@ -208,8 +208,11 @@ def test_every_bundle_has_a_way_to_its_sets() -> None:
 def test_sets_of_a_bundle_are_for_flows_of_its_services_alone(bundle: str) -> None:
     mask = Mask(6, 48, ANY_PEER, bundle)
     chains = chains_of(OBSERVE, {mask: str(mask)})
-    assert tuple(chains["classify6"]) == (*TO_BUNDLES[bundle], "goto classify6_rest")
-    assert chains["answered6"] == [line.replace("dport", "sport") for line in TO_BUNDLES[bundle] if "dport" in line]
+    assert chains["classify6"] == ["jump classify6_bundle", "goto classify6_rest"]
+    assert tuple(chains["classify6_bundle"]) == TO_BUNDLES[bundle]
+    assert chains["answered6"] == ["jump answered6_bundle"]
+    by_port = [line for line in TO_BUNDLES[bundle] if "dport" in line]
+    assert chains["answered6_bundle"] == [line.replace("dport", "sport") for line in by_port]
     assert len(chains[f"classify6_{bundle}"]) == 2
     assert chains["classify4"] == ["goto classify4_rest"]
     assert chains["classify4_rest"] == chains["answered4"] == []
@@ -218,12 +221,33 @@ def test_sets_of_a_bundle_are_for_flows_of_its_services_alone(bundle: str) -> No
 def test_one_map_leads_to_all_bundles_and_any_service_comes_last() -> None:
     hooks = {mask: str(mask) for mask in (Mask(4, 32), *(Mask(4, 32, ANY_PEER, name) for name in BUNDLES))}
     chains = chains_of(OBSERVE, hooks)
-    lines = chains["classify4"]
-    assert [" vmap " in line for line in lines] == [True, True, False]
-    assert lines[-1] == "goto classify4_rest"
+    assert chains["classify4"] == ["jump classify4_bundle", "goto classify4_rest"]
     assert len(chains["classify4_rest"]) == 2
+    maps = [line for line in chains["classify4_bundle"] if " vmap " in line]
+    assert len(maps) == 2
+    assert chains["classify4_bundle"][0] == maps[0]
     for name in BUNDLES:
-        assert f"jump classify4_{name}" in lines[0] + lines[1]
+        assert f"goto classify4_{name}" in "".join(maps)
+
+
+@pytest.mark.parametrize("mode", ["observe", "mark", "limit", "reject"])
+def test_whether_a_packet_is_registered_is_never_asked_of_a_map_alone(mode: Mode) -> None:
+    """While rules are replaced, maps of the old ones are empty for packets that are on their way through them. What
+    a map misses in `scope` and `in_scope` leaves, and is accepted."""
+    hooks = {mask: str(mask) for mask in (Mask(4, 32), *(Mask(6, 48, ANY_PEER, name) for name in BUNDLES))}
+    for name, lines in chains_of(replace(OBSERVE, mode=mode), hooks).items():
+        for line in lines:
+            key, is_map, ways = line.partition(" vmap ")
+            if not is_map or name in ("scope", "in_scope"):
+                continue
+            found = dict(way.split(" : goto ") for way in ways.strip("{} ").split(", "))
+            sets = [each for each in lines[lines.index(line) + 1 :] if each.startswith(f"{key} {{ ")]
+            behind = {
+                value: target
+                for values, target in (each.removeprefix(f"{key} {{ ").split(" } goto ") for each in sets)
+                for value in values.split(", ")
+            }
+            assert behind == found
 
 
 def test_no_service_is_in_two_bundles() -> None:
@@ -234,10 +258,13 @@ def test_no_service_is_in_two_bundles() -> None:
 def test_a_bundle_without_ports_would_be_told_by_its_protocols_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BUNDLES, "tunnels", (Service(47), Service(50)))
     mask = Mask(4, 24, ANY_PEER, "tunnels")
-    assert chains_of(OBSERVE, {mask: str(mask)})["classify4"] == [
-        "meta l4proto vmap { 47 : jump classify4_tunnels, 50 : jump classify4_tunnels }",
-        "goto classify4_rest",
+    chains = chains_of(OBSERVE, {mask: str(mask)})
+    assert chains["classify4"] == ["jump classify4_bundle", "goto classify4_rest"]
+    assert chains["classify4_bundle"] == [
+        "meta l4proto vmap { 47 : goto classify4_tunnels, 50 : goto classify4_tunnels }",
+        "meta l4proto { 47, 50 } goto classify4_tunnels",
     ]
+    assert chains["answered4"] == []
 
 
 def test_sets_with_ports_in_the_key_are_for_protocols_that_have_ports() -> None:
