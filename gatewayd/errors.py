@@ -1,7 +1,7 @@
 """Every error of gatewayd, named for what happened.
 
-Each class states its *consequence*, which is what the caller does about it; nothing in the project looks at
-the text of a message.
+The class says what the caller does about it (exit, drop, retry, resync); nothing in the project looks at the text
+of a message.
 
     GatewaydError
     ├── UsageError                 exit    the operator must change something before we can run
@@ -66,21 +66,14 @@ the text of a message.
 from __future__ import annotations
 
 import os
-from typing import ClassVar, Literal
-
-Consequence = Literal["exit", "drop", "retry", "resync"]
 
 
 class GatewaydError(Exception):
-    """Root. `consequence` is what the caller does: exit, drop, retry or resync."""
-
-    consequence: ClassVar[Consequence]
+    """Root of all of them."""
 
 
 class UsageError(GatewaydError):
     """The operator must change something first."""
-
-    consequence = "exit"
 
 
 class SettingsInvalid(UsageError):
@@ -137,8 +130,6 @@ class KeyInvalid(UsageError):
 
 class InputRejected(GatewaydError):
     """A typed rejection of outside input: count it, list it, go on."""
-
-    consequence = "drop"
 
 
 class PrefixInvalid(InputRejected):
@@ -253,8 +244,6 @@ class SessionEntryInvalid(InputRejected):
 class SourceFailed(GatewaydError):
     """A registry source failed; nothing that is in force changes."""
 
-    consequence = "retry"
-
     def __init__(self, source: str, why: str) -> None:
         self.source = source
         self.why = why
@@ -295,8 +284,6 @@ class FeedFailed(SourceFailed):
 
 class FeedRefused(GatewaydError):
     """What a signed feed serves is not believed. The position and the registrations stay as they are."""
-
-    consequence = "retry"
 
 
 class NotificationMalformed(FeedRefused):
@@ -482,8 +469,6 @@ class DeltaConflict(FeedRefused):
 class AllowlistIncomplete(GatewaydError):
     """A question that only a complete allowlist can answer; `why` says what is missing."""
 
-    consequence = "retry"
-
     def __init__(self, why: str) -> None:
         self.why = why
         super().__init__(f"not known yet: {why}; until then the kernel keeps what it has")
@@ -494,8 +479,6 @@ class SessionsNotKept(GatewaydError):
 
     `why` says whether they are in force all the same.
     """
-
-    consequence = "retry"
 
     def __init__(self, why: str) -> None:
         self.why = why
@@ -508,8 +491,6 @@ class SecretFileUnusable(GatewaydError):
     Whatever secrets are in use stay; without any, what is sent under them is not believed.
     """
 
-    consequence = "retry"
-
     def __init__(self, path: str, why: str) -> None:
         self.path = path
         self.why = why
@@ -518,8 +499,6 @@ class SecretFileUnusable(GatewaydError):
 
 class KernelError(GatewaydError):
     """Our picture of the kernel may be wrong: read it again before going on."""
-
-    consequence = "resync"
 
 
 class EventMalformed(KernelError):

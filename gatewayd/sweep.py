@@ -3,7 +3,7 @@
 Two kinds, both found by a dump that the kernel filters by mark:
 
 - *judged unregistered*, and registered by now: the mark is cleared and the flow's next packet is classified;
-- *registered*, and no longer so: left alone for `drain_s` (DESIGN §7), then cleared likewise. That a flow is no
+- *registered*, and no longer so: left alone for `drain_s`, then cleared likewise. That a flow is no
   longer registered is seen here, whatever the reason and whoever was running when it happened, so a restart
   needs no memory of it. One that came so and was never known here waits for accounting first (gatewayd.grace).
 

@@ -1,4 +1,4 @@
-"""What time it is, judged from this host's clock and from what contradicts or confirms it (DESIGN §4, promise 1).
+"""What time it is, judged from this host's clock and from what contradicts or confirms it.
 
 A gateway's clock is wrong more often than one thinks: no battery, the RTC in local time, a virtual machine that was
 paused, a bad time server, a slip of the hand. Of such a clock no window closes and nothing is armed or stale. Where

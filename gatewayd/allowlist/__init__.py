@@ -2,7 +2,7 @@
 
 `Allowlist` owns the registrations: a dict by id and a radix by client prefix that hold the same objects.
 `Bound` in it has the bindings, in a radix of their own, and the registrations of each subscriber. `decide` and
-`matching_registrations` apply the rule of DESIGN §5 to what they find. `Schedule` says when a window next
+`matching_registrations` apply the rule (match.py) to what they find. `Schedule` says when a window next
 opens or closes; the daemon recompiles what is due. Nothing here reads a clock.
 
 Why a radix at all, when the kernel's sets decide: events, `explain` and `impact` must name the registrations,

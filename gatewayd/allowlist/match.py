@@ -1,4 +1,4 @@
-"""What a flow is, by the registrations: the rule of DESIGN §5, and its reasons in words.
+"""What a flow is, by the registrations: the rule, and its reasons in words.
 
 `matching_registrations` is the hot path and says only which; `decide` says why, for people.
 

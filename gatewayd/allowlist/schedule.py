@@ -1,4 +1,4 @@
-"""When windows open and close: what is due, and what comes next (DESIGN §5: never by kernel timeouts).
+"""When windows open and close: what is due, and what comes next (never by kernel timeouts).
 
 The clock is the caller's. It watches a registration whenever it is upserted *and* whenever it was due (it may
 have another boundary ahead), and after the time went back it hands over everything again (`watch_all`), because

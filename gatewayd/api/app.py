@@ -1,4 +1,4 @@
-"""HTTP (DESIGN §8): read only on TCP; on the Unix socket also what changes something.
+"""HTTP: read only on TCP; on the Unix socket also what changes something.
 
 Every answer is JSON but the metrics, errors included: `{"error": …}`, with `parameter` where one is to blame.
 Both listeners are bound before either serves, so a fault at start leaves nothing behind.

@@ -314,7 +314,7 @@ class MatchView(msgspec.Struct, frozen=True):
 
 
 class ExplainView(msgspec.Struct, frozen=True):
-    """Why a flow passes or does not (DESIGN §8). `in_kernel`: all elements that make it pass are known to be
+    """Why a flow passes or does not. `in_kernel`: all elements that make it pass are known to be
     there; None where nothing is to be there or it is not known. An unregistered flow passes by an element that the
     kernel still has: then the reason names it. `canary`: None at 100 %. `bindings`: those of the
     source that registrations match by."""

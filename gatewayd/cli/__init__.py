@@ -6,7 +6,7 @@ stand in the table below. `run`, `plan` and `teardown` touch the kernel; `check`
 over its Unix socket, and print through `output`: tables on a terminal, plain aligned text elsewhere, the API's own
 JSON with `--json`.
 
-Exit status (DESIGN §8): 0 ok, 1 failed, 2 usage or configuration, 3 daemon not reachable, 130 interrupted.
+Exit status: 0 ok, 1 failed, 2 usage or configuration, 3 daemon not reachable, 130 interrupted.
 It is decided here, from the class of the error; a command raises and never catches to choose a number. A fault
 is one line on stderr and never a traceback; a traceback is a bug.
 

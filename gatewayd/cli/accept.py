@@ -1,4 +1,4 @@
-"""`gatewayd accept`: release the removals that the shrink guard holds (DESIGN §6)."""
+"""`gatewayd accept`: release the removals that the shrink guard holds."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Registrations as a national registry might hold them: who, from which addresses, for which tunnels.
 
-The same prefixes, count and randomness give the same registrations. Records are JSON objects as of DESIGN §5;
+The same prefixes, count and randomness give the same registrations. Records are JSON objects as in docs/feed.md;
 that they are valid is for the reader of the feed to find, and the tests of this module to hold. Prefixes of
 different registrations overlap now and then, as they do in life.
 """
@@ -45,7 +45,7 @@ class Randomness(Protocol):
 
 
 class Record(msgspec.Struct, gc=False):
-    """One registration as the feed writes it (DESIGN §5). Tuples, which the garbage collector lets go of."""
+    """One registration as the feed writes it. Tuples, which the garbage collector lets go of."""
 
     id: str
     category: str
@@ -128,7 +128,7 @@ def mobile_number(number: int) -> str:
 
 
 def subscriber_of(number: int, pepper: bytes = DEMO_PEPPER) -> str:
-    """The `subscriber` field for `mobile_number(number)` (DESIGN §5)."""
+    """The `subscriber` field for `mobile_number(number)`."""
     return f"hmac-sha256:{hmac.digest(pepper, mobile_number(number).encode(), hashlib.sha256).hex()}"
 
 

@@ -1,4 +1,4 @@
-"""The `nft` command: the few rules go to the kernel as readable text, in one transaction (DESIGN §4).
+"""The `nft` command: the few rules go to the kernel as readable text, in one transaction.
 
 Whatever the command does is one of three: it ended well, RulesetRefused, ReplyMissing. That the rules are in the
 kernel is not believed of its exit status; kernel/tables.py reads them back.

@@ -2,7 +2,7 @@
 
 Only these types travel between the numbered packages.
 
-Review notes: is a new noun really the trade's word (DESIGN §3)? Can a value exist that is wrong? Are units in
+Review notes: is a new noun really the trade's word? Can a value exist that is wrong? Are units in
 the names?
 """
 

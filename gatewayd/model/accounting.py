@@ -79,8 +79,6 @@ class AccountingEvent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     subscriber: bytes | None = None
     """Digest of 32 bytes. None: this packet names no number. Another of the same session may, and the addresses are
     taken from whoever had them in any case."""
-    link: str | None = None
-    """Acct-Multi-Session-Id: the same for sessions that belong together, such as bearers or IPv4 and IPv6."""
     addresses: tuple[Prefix, ...] = ()
     """Without repeats; a host address is a /32 or /128. Only those that a subscriber can be bound to."""
     is_snapshot: bool = False
@@ -90,10 +88,6 @@ class AccountingEvent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     of it alone."""
     interim_s: int | None = None
     """Acct-Interim-Interval: seconds between the interim updates that the NAS means to send."""
-    session_time_s: int | None = None
-    """Acct-Session-Time: seconds since the session began, by the NAS."""
-    terminate_cause: int | None = None
-    """Acct-Terminate-Cause (RFC 2866 §5.10); a `stop` alone has one."""
     is_final_stop: bool = False
     """Whether a `stop` ends the subscriber's session. False for a stop of one bearer among several (3GPP TS 29.061
     §16.4.7: 3GPP-Session-Stop-Indicator absent from a stop of a PDP context), and for every other kind."""

@@ -1,4 +1,4 @@
-"""A mask: which bits of a flow are significant. One kernel hash set for every mask in use (DESIGN §4).
+"""A mask: which bits of a flow are significant. One kernel hash set for every mask in use.
 
 The key of an element is the significant parts, each padded to 4 bytes as nft registers are:
 

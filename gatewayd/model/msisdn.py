@@ -1,4 +1,4 @@
-"""Mobile numbers (MSISDN) and the keyed digest that stands for one (DESIGN §5).
+"""Mobile numbers (MSISDN) and the keyed digest that stands for one.
 
 A number is only ever passed through here: text in, E.164 digits out, digest of those. Nothing in this module
 keeps a number, and no error repeats one. The registry (import) and the gateway (accounting) both come through

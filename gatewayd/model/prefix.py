@@ -74,7 +74,7 @@ def parse_address(text: str) -> bytes:
 def parse_prefix(text: str) -> Prefix:
     """A canonical CIDR prefix; a bare address is its host prefix.
 
-    Raises PrefixInvalid: `prefix_syntax`, `prefix_host_bits` (DESIGN §5: rejected, never silently masked),
+    Raises PrefixInvalid: `prefix_syntax`, `prefix_host_bits` (rejected, never silently masked),
     `prefix_too_short` (shorter than /8 or /16).
     """
     address_text, slash, length_text = text.partition("/")

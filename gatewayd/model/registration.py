@@ -1,4 +1,4 @@
-"""A registration: one entry of the registry (DESIGN §5), already validated.
+"""A registration: one entry of the registry, already validated.
 
 There may be a million; they are frozen, untracked by the garbage collector, and share their parts
 (`services`, `category`) where the reader interns them.
@@ -34,7 +34,7 @@ class Registration(msgspec.Struct, frozen=True, gc=False):
     valid_until_s: float = inf
 
     def is_effective(self, now: float) -> bool:
-        """DESIGN §5: active, and `valid_from ≤ now < valid_until`."""
+        """Active, and `valid_from ≤ now < valid_until`."""
         return self.status == "active" and self.valid_from_s <= now < self.valid_until_s
 
     def next_change_after(self, now: float) -> float:

@@ -1,6 +1,6 @@
 """When the elements of bindings are asserted again; pure.
 
-They go by themselves `dead_man_s` after the daemon has died (DESIGN §7). While it lives, a round goes through all
+They go by themselves `dead_man_s` after the daemon has died. While it lives, a round goes through all
 of them in a third of that time, a piece at a time and not quite evenly, so that an element is never older than two
 thirds. The first round is at once: how old the elements are that a restart found, nobody knows.
 """

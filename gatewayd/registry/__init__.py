@@ -1,4 +1,4 @@
-"""Step 1: sources → the registry in force (DESIGN §5, §6).
+"""Step 1: sources → the registry in force.
 
     file_source ─┐                    ┌─ record ◄ prefixes
     fetch ◄ route, inflate ─ origin ─► reading ─► sources ─┐

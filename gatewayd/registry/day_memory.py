@@ -1,4 +1,4 @@
-"""What the guard remembers of the last day: what went, and how few there were (DESIGN §6).
+"""What the guard remembers of the last day: what went, and how few there were.
 
 A share is taken of the fewest that were in force in the last WINDOW_S: what was added since does not make a
 removal small. Both are kept by the hour and by category; WHOLE stands for all of them together.

@@ -1,4 +1,4 @@
-"""The client of a signed feed as a state machine: answers and `now` in, requests and outcomes out (DESIGN §6).
+"""The client of a signed feed as a state machine: answers and `now` in, requests and outcomes out.
 
     begin(now) ─► next_request ─► on_response ─► on_chunk … ─► on_end ─► next_request … ─► outcome
                                       └────── on_failure ──────────────────────────────────┘

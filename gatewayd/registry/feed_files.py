@@ -1,4 +1,4 @@
-"""The files of a signed feed, as they come: gzip NDJSON of registrations, or of operations on them (DESIGN §6).
+"""The files of a signed feed, as they come: gzip NDJSON of registrations, or of operations on them.
 
 `FileReading` checks the bytes as served against what the notification states of them, undoes gzip within the
 limits and hands lines to a reader. `DeltaReader` is the reader of operations; that of registrations is

@@ -1,4 +1,4 @@
-"""The shrink guard: what of the registry's changes is let through, and what waits for an operator (DESIGN §6).
+"""The shrink guard: what of the registry's changes is let through, and what waits for an operator.
 
 It judges what would leave force, whatever brings it about: the registry as merged, with local pins and filters over
 it, against what was in force. It knows no sources: a name, an order, a lost file are nothing to it.

@@ -1,4 +1,4 @@
-"""The registry in force as one state: sources in order, pins and filters over them, and what is held (DESIGN §6).
+"""The registry in force as one state: sources in order, pins and filters over them, and what is held.
 
 Whatever happens — a reading, a delta, other sources, other local files, an operator's word, a window that closes,
 a start — is one call that gives what is to change of what is in force, judged by one guard. The caller applies it;

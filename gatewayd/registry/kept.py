@@ -127,7 +127,7 @@ class LineWriter:
 
 
 def encode_delta(upserts: Iterable[Registration], withdrawals: Iterable[str]) -> bytes:
-    """A delta as the feed has them (DESIGN §6), for a change whose bytes as served are not at hand."""
+    """A delta as the feed has them, for a change whose bytes as served are not at hand."""
     lines = [upsert_line(record) for record in LineWriter().lines(upserts)]
     lines += [withdraw_line(id) for id in withdrawals]
     return gzip.compress("\n".join([*lines, ""]).encode(), 1, mtime=0)

@@ -1,4 +1,4 @@
-"""Several sources → one registry, and what changed in it (DESIGN §6).
+"""Several sources → one registry, and what changed in it.
 
 Sources merge in the order of the configuration; where two have the same id, the earlier one wins. Nothing is
 stored twice: the merged registry is a view over the readings of the sources, and with one source in use it is

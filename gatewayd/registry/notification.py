@@ -1,4 +1,4 @@
-"""The notification of a signed feed: bytes ↔ Notification, and the keys it is signed with (DESIGN §6).
+"""The notification of a signed feed: bytes ↔ Notification, and the keys it is signed with.
 
 A notification is a compact JWS (RFC 7515 §3.1) over JSON, signed with Ed25519 (RFC 8037 §3.1; `EdDSA`, or
 `Ed25519` as RFC 9864 names it). The protected header is `alg`, `kid` and at most `typ`: a key, a URL of one or

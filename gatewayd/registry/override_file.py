@@ -1,4 +1,4 @@
-"""One file of local overrides: YAML → pins and filters, or every fault of it (DESIGN §6, RFC 8416 §3).
+"""One file of local overrides: YAML → pins and filters, or every fault of it (RFC 8416 §3).
 
     pins:
       - {id: LOCAL-1, category: bank, clients: [203.0.113.0/28], services: [ipsec],

@@ -1,4 +1,4 @@
-"""Local overrides over the merged registry: filters first, then pins (DESIGN §6, in the manner of RFC 8416).
+"""Local overrides over the merged registry: filters first, then pins (in the manner of RFC 8416).
 
 - A filter by id drops the registration of that id. A filter by prefix drops every client prefix that lies in
   it, the same length included; a client prefix that is wider than the filter stays. A registration that loses

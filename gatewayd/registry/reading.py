@@ -1,4 +1,4 @@
-"""A source's bytes → registrations and rejections, chunk by chunk (DESIGN §5, §6).
+"""A source's bytes → registrations and rejections, chunk by chunk.
 
 A reader is fed chunks as they come, however they are cut, and never looks back: one bad record is rejected
 with its place and reason and the rest goes on. `feed` takes a few milliseconds for 64 KiB, so that whoever

@@ -1,4 +1,4 @@
-"""One record of a source → a Registration, or the reason why not (DESIGN §5).
+"""One record of a source → a Registration, or the reason why not.
 
 Two ways through: a typed decode that accepts what is right in a few microseconds, and, only where that fails,
 a slow one over plain fields that finds which rule is broken. Both end in the same checks of the values.

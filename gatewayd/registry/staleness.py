@@ -1,4 +1,4 @@
-"""How old what we know of a source is, and what that means for the mode (DESIGN §6). Nothing is removed.
+"""How old what we know of a source is, and what that means for the mode. Nothing is removed.
 
 A source is confirmed when it gave content or said that it has no other. A signed feed also says when it was
 issued: an answer that was issued long ago, from a cache that no longer asks or from somebody who replays it,

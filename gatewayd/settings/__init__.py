@@ -1,4 +1,4 @@
-"""The YAML of DESIGN §8 as typed values, and every fault of a file in one go.
+"""The configuration's YAML as typed values, and every fault of a file in one go.
 
     text ─ load ─► tree (scalars, lists, mappings, each with its place) ─ schema + readers ─► Settings
 

@@ -82,7 +82,7 @@ class ProtectedCategory:
 
 @dataclass(frozen=True, slots=True)
 class ShrinkGuardSettings:
-    """Removals are held when they are more than both limits; `min_removed` lets go of half at most (DESIGN §6)."""
+    """Removals are held when they are more than both limits; `min_removed` lets go of half at most."""
 
     max_removed: RemovalLimit = RemovalLimit(fraction=0.05)
     min_removed: int = 100
@@ -118,7 +118,7 @@ class SourceSettings:
 
     @property
     def is_signed(self) -> bool:
-        """Whether the URL names the notification of a signed feed (DESIGN §6)."""
+        """Whether the URL names the notification of a signed feed."""
         return urlsplit(self.url).path.endswith("notification.jws")
 
 
@@ -293,7 +293,7 @@ class WatchSettings:
 
 @dataclass(frozen=True, slots=True)
 class HttpSettings:
-    """`listen` is read only; what changes anything is on `socket` (DESIGN §8)."""
+    """`listen` is read only; what changes anything is on `socket`."""
 
     listen: ListenAddress = _HTTP_LISTEN
     socket: str = "/run/gatewayd/api.sock"

@@ -19,11 +19,8 @@ from gatewayd.subscribers.addresses import host_prefix, read_addresses
 from gatewayd.subscribers.attributes import (
     ACCT_DELAY_TIME,
     ACCT_INTERIM_INTERVAL,
-    ACCT_MULTI_SESSION_ID,
     ACCT_SESSION_ID,
-    ACCT_SESSION_TIME,
     ACCT_STATUS_TYPE,
-    ACCT_TERMINATE_CAUSE,
     EVENT_TIMESTAMP,
     INTEGER_BYTES,
     NAS_IDENTIFIER,
@@ -93,11 +90,9 @@ def read_event(
     session = read_text(request, ACCT_SESSION_ID)
     if session is None:
         raise AccountingRejected("no_session", "Acct-Session-Id is absent or empty")
-    link = read_text(request, ACCT_MULTI_SESSION_ID)
     if profile.session_ids == "digest":
         session = session_digest(session, pepper)
-        link = link and session_digest(link, pepper)
-    _check_texts(request, [nas, session, link or ""])
+    _check_texts(request, [nas, session])
     addresses, ports = _read_whereabouts(request, profile, left_out)
     is_stop = kind == "stop"
     return AccountingEvent(
@@ -110,13 +105,10 @@ def read_event(
         is_by_our_clock=is_by_our_clock,
         delay_s=delay_s,
         subscriber=read_subscriber(request, profile, pepper, left_out),
-        link=link,
         addresses=tuple(addresses),
         is_snapshot=profile.interim == "snapshot" and _PERHAPS_NOT_ALL.isdisjoint(left_out),
         ports=ports,
         interim_s=_read_interim(request, left_out),
-        session_time_s=read_integer(request, ACCT_SESSION_TIME, left_out),
-        terminate_cause=read_integer(request, ACCT_TERMINATE_CAUSE, left_out) if is_stop else None,
         is_final_stop=is_stop and _is_final(request),
         left_out=tuple(left_out),
     )

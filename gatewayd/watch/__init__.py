@@ -14,7 +14,7 @@ Loss is read from the socket's drop counter (SO_MEMINFO) with ENOBUFS switched o
 With ENOBUFS on, an overrun makes the socket poll as *error*, and libuv stops watching a descriptor that does
 (seen with uvloop 0.23): the first overrun would be the last event ever. The counter also says how many.
 
-Review notes: Is anything behind the ports looked at (DESIGN §1, promise 5)? Does a malformed message cost
+Review notes: Is anything behind the ports looked at? Does a malformed message cost
 only itself, and is it counted? Is work per wakeup bounded? Does a loss reach `on_lost`? Would this still
 work when the reader wakes up ten seconds late?
 """

@@ -1,4 +1,4 @@
-"""Unregistered flows, as counts for a neighbourhood: never more than DESIGN §1, promise 5, allows.
+"""Unregistered flows, as counts for a neighbourhood: no addresses, no flows.
 
 A source counts as its /24 or /48 and is not kept itself. Only in detail `flows`, which the operator turns
 on, are the last flows themselves held. Everything is in memory, bounded, and a day after it was last seen it

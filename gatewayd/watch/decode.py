@@ -38,13 +38,10 @@ __all__ = [
 
 NFNL_SUBSYS_ULOG = 4
 NFULNL_MSG_PACKET = NFNL_SUBSYS_ULOG << 8
-NFULA_MARK, NFULA_TIMESTAMP, NFULA_IFINDEX_INDEV, NFULA_IFINDEX_OUTDEV = 2, 3, 4, 5
 NFULA_PAYLOAD, NFULA_PREFIX = 9, 10
 
 _HEADER = Struct("=IH")
 _TLV = Struct("=HH")
-_U32 = Struct(">I")
-_TIMESTAMP = Struct(">QQ")
 _PORTS = Struct(">HH")
 _IPV4 = Struct(">BxHxxHxBxx4s4s")
 """RFC 791 §3.1: version and IHL, total length, flags and fragment offset, protocol, source, destination."""
@@ -60,17 +57,12 @@ there too."""
 class PacketEvent(msgspec.Struct, frozen=True, gc=False):
     """A logged packet. `flow` is as the packet stood at the rule's hook: before NAT of the source.
 
-    `prefix` is the rule's `log prefix`. Interface indexes are 0 when the hook has none. `timestamp_us`: Unix
-    time of reception, 0 when the kernel stamped none. `truncated`: the packet was longer than its copy.
-    `fragment`: not the first of its datagram, so `flow` has no ports.
+    `prefix` is the rule's `log prefix`. `truncated`: the packet was longer than its copy. `fragment`: not the first
+    of its datagram, so `flow` has no ports.
     """
 
     flow: Flow
     prefix: str
-    mark: int
-    input_ifindex: int
-    output_ifindex: int
-    timestamp_us: int
     truncated: bool
     fragment: bool
 
@@ -106,7 +98,6 @@ def decode_packets(buffer: bytes | bytearray | memoryview) -> PacketBatch:
 
 
 def _decode_packet(octets: bytes, start: int, end: int) -> PacketEvent:
-    mark = input_ifindex = output_ifindex = timestamp_us = 0
     prefix = ""
     packet: bytes | None = None
     offset = start
@@ -120,32 +111,11 @@ def _decode_packet(octets: bytes, start: int, end: int) -> PacketEvent:
             packet = payload
         elif kind == NFULA_PREFIX:
             prefix = string_of(payload)
-        elif kind == NFULA_MARK:
-            mark = _u32(payload)
-        elif kind == NFULA_IFINDEX_INDEV:
-            input_ifindex = _u32(payload)
-        elif kind == NFULA_IFINDEX_OUTDEV:
-            output_ifindex = _u32(payload)
-        elif kind == NFULA_TIMESTAMP:
-            timestamp_us = _microseconds(payload)
         offset += align4(length)
     if packet is None:
         raise EventMalformed("nflog event", "no payload")
     flow, truncated, fragment = flow_of_packet(packet)
-    return PacketEvent(flow, prefix, mark, input_ifindex, output_ifindex, timestamp_us, truncated, fragment)
-
-
-def _u32(payload: bytes) -> int:
-    if len(payload) != 4:
-        raise EventMalformed("nflog event", f"{len(payload)} bytes where 4 belong")
-    return int(_U32.unpack(payload)[0])
-
-
-def _microseconds(payload: bytes) -> int:
-    if len(payload) != 16:
-        raise EventMalformed("nflog event", f"a timestamp of {len(payload)} bytes")
-    seconds, microseconds = _TIMESTAMP.unpack(payload)
-    return int(seconds * 1_000_000 + microseconds)
+    return PacketEvent(flow, prefix, truncated, fragment)
 
 
 def flow_of_packet(packet: bytes) -> tuple[Flow, bool, bool]:

@@ -134,13 +134,10 @@ async def test_a_session_passes_through_with_all_that_we_read(way: Way, tmp_path
     assert {event.subscriber for event in receiver.events} == {SUBSCRIBER}
     assert [event.left_out for event in receiver.events] == [()] * 4
     assert started.session == "0A1B"
-    assert started.link == "multi/7"
     assert started.interim_s == 600
     assert {str(each) for each in started.addresses} == {"100.64.3.9/32", "2001:db8:1:2::/64", "2001:db8:ff01::/56"}
     assert {str(each) for each in interim_event.addresses} == {"2001:db8:1:2::1/128", "2001:db8:9:2::1/128"}
-    assert interim_event.session_time_s == 61
     assert stopped.is_final_stop
-    assert stopped.terminate_cause == 1
     assert (shared.ports, [str(each) for each in shared.addresses]) == ((2048, 4095), ["203.0.113.7/32"])
     assert not receiver.listener.stats.rejected
     assert not receiver.listener.stats.unknown_client

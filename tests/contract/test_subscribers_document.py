@@ -194,7 +194,7 @@ SAMPLES = [
             "Calling-Station-Id": "923001234567", "3GPP-NSAPI": "5", "3GPP-Session-Stop-Indicator": b"\xff",
             "Acct-Terminate-Cause": 1,
         },
-        kind="stop", nas="pgw-1", is_final_stop=True, terminate_cause=1,
+        kind="stop", nas="pgw-1", is_final_stop=True,
     ),
     sample(
         "3GPP PGW and GGSN",

@@ -37,7 +37,7 @@ def scan_serves(services: tuple[Service, ...], flow: Flow) -> bool:
 
 
 def scan_registers(registration: Registration, flow: Flow, now: float) -> bool:
-    """DESIGN §5, word for word."""
+    """The rule, word for word."""
     effective = registration.status == "active" and registration.valid_from_s <= now < registration.valid_until_s
     out = any(scan_covers(prefix, flow.source) for prefix in registration.clients) and (
         not registration.peers or any(scan_covers(prefix, flow.destination) for prefix in registration.peers)

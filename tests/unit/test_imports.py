@@ -1,4 +1,4 @@
-"""The house rules about imports (STYLE.md), read with `ast`: one direction, and no I/O in what is pure.
+"""The house rules about imports, read with `ast`: one direction, and no I/O in what is pure.
 
 A new module must be put into PURE, IO or COMPOSITION here; a new arrow between packages into MAY_IMPORT.
 """

@@ -1,4 +1,4 @@
-"""The reference registry: a SQLite database, and the feed that is published from it (DESIGN §6, §8; docs/feed.md).
+"""The reference registry: a SQLite database, and the feed that is published from it (docs/feed.md).
 
     file ─► readers (mobile → digest) ─► importing ─┐
     upsert, revoke ─────────────────────────────────┴─► database ─► publishing ─► directory ─► serving, nginx, CDN

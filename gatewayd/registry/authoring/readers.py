@@ -1,4 +1,4 @@
-"""Readers for the registry's own files: records in canonical form, mobile numbers hashed and let go (DESIGN §5).
+"""Readers for the registry's own files: records in canonical form, mobile numbers hashed and let go.
 
 They are `registry.reading`'s readers with a step before and one after, so every rule of a registration is the same
 and stands there alone. The number is in the bytes that are read and nowhere else: not in the registration, not

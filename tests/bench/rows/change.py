@@ -172,7 +172,7 @@ CHANGE = Row(
             nft_interval,
             needs="nft",
             most=100_000,
-            why="1 s a change at 100 k, 70 s at 1 M (DESIGN §4): it lists the whole set first",
+            why="1 s a change at 100 k, 70 s at 1 M: it lists the whole set first",
         ),
         Subject("libnftables (python3-nftables), hash set", libnftables_hash, needs="libnftables"),
         Subject(

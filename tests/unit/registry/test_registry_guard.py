@@ -158,7 +158,7 @@ def test_a_window_that_opens_later_is_lost_and_one_that_stays_shut_is_not() -> N
 
 
 def passes(registration: Registration, flow: Flow, now: float) -> bool:
-    """DESIGN §5, the slow way."""
+    """The rule of docs/feed.md, the slow way."""
 
     def lies_in(address: bytes, prefixes: tuple[object, ...]) -> bool:
         return any(prefix.covers(address) for prefix in prefixes)  # type: ignore[attr-defined]

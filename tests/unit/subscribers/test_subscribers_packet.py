@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.errors import RadiusRejected
+from gatewayd.errors import InputRejected, RadiusRejected
 from gatewayd.subscribers.packet import (
     MOST_BYTES,
     AccountingRequest,
@@ -42,7 +42,7 @@ def opened(*attributes: bytes, is_signed: bool = False) -> AccountingRequest:
 def reason(octets: bytes, *secrets: bytes) -> str:
     with pytest.raises(RadiusRejected) as caught:
         open_request(octets, secrets or [SECRET])
-    assert caught.value.consequence == "drop"
+    assert isinstance(caught.value, InputRejected)
     assert str(caught.value) == f"{caught.value.code}: {caught.value.detail}"
     return caught.value.code
 

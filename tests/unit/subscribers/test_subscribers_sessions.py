@@ -221,12 +221,12 @@ def test_ipv6_that_comes_in_interims_of_the_second_of_the_start_is_added_in_any_
 
 def test_two_sessions_of_a_subscriber_are_a_union() -> None:
     table = Table()
-    table.start("v4", ALI, "10.0.0.1", at=10, link="m1")
-    table.start("v6", ALI, "2001:db8::/56", "10.0.0.1", at=10, link="m1")
+    table.start("v4", ALI, "10.0.0.1", at=10)
+    table.start("v6", ALI, "2001:db8::/56", "10.0.0.1", at=10)
     assert table.bound().keys() == {"10.0.0.1/32", "2001:db8::/56"}
-    table.stop("v4", ALI, at=20, link="m1")
+    table.stop("v4", ALI, at=20)
     assert table.next_changes() == [], "the other session has the address too"
-    table.stop("v6", ALI, at=30, link="m1")
+    table.stop("v6", ALI, at=30)
     assert table.bound() == {}
 
 

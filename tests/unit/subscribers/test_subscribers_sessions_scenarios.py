@@ -22,7 +22,7 @@ def nokia(is_snapshot: bool) -> list[AccountingEvent]:
     """One session; the triggered Interims have the Event-Timestamp of the Start and Acct-Session-Time 0."""
     return [
         event("start", NOKIA_SESSION, ALI, V4, at=NOKIA_S, is_snapshot=is_snapshot),
-        event("interim", NOKIA_SESSION, ALI, V4, SLAAC, at=NOKIA_S, session_time_s=0, is_snapshot=is_snapshot),
+        event("interim", NOKIA_SESSION, ALI, V4, SLAAC, at=NOKIA_S, is_snapshot=is_snapshot),
         event("interim", NOKIA_SESSION, ALI, V4, SLAAC, DELEGATED, at=NOKIA_S, is_snapshot=is_snapshot),
     ]
 
@@ -48,16 +48,16 @@ def test_dapphp_start_interim_stop_without_addresses_and_all_of_one_second() -> 
     table = Table()
     table.start("SESSION_ID", ALI, at=1764894138)
     assert len(table.sessions) == 1
-    table.interim("SESSION_ID", ALI, at=1764894138, session_time_s=300)
+    table.interim("SESSION_ID", ALI, at=1764894138)
     assert len(table.sessions) == 1
-    table.stop("SESSION_ID", ALI, at=1764894138, session_time_s=523)
+    table.stop("SESSION_ID", ALI, at=1764894138)
     assert len(table.sessions) == 0
     assert table.bound() == {}
 
 
 def test_freeradius_interim_without_start() -> None:
     table = Table()
-    table.interim("00000004", ALI, "198.51.100.59", at=1000, session_time_s=30)
+    table.interim("00000004", ALI, "198.51.100.59", at=1000)
     assert len(table.sessions) == 1
     assert table.bound() == {"198.51.100.59/32": ALI}
 
@@ -72,6 +72,6 @@ def test_freeradius_duplicate_start() -> None:
 
 def test_freeradius_stop_without_start() -> None:
     table = Table()
-    table.stop("00000002", ALI, "198.51.100.59", at=1000, terminate_cause=1)
+    table.stop("00000002", ALI, "198.51.100.59", at=1000)
     assert len(table.sessions) == 0
     assert table.bound() == {}

@@ -1,4 +1,4 @@
-"""The unit, as systemd-analyze reads it and as a list of what it promises (DESIGN §8)."""
+"""The unit, as systemd-analyze reads it and as a list of what it promises."""
 
 from __future__ import annotations
 

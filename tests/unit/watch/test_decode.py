@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.errors import EventMalformed
-from gatewayd.kernel.attributes import attribute, be32, be64, message, text
+from gatewayd.kernel.attributes import attribute, be32, message, text
 from gatewayd.model import Flow, parse_address
 from gatewayd.watch import decode
 from tests.support.captures import PACKETS
@@ -58,15 +58,7 @@ def payload(packet: bytes) -> bytes:
 )
 def test_the_kernels_bytes_give_the_packet_that_was_sent(name: str, flow: Flow, truncated: bool) -> None:
     batch = decode.decode_packets(bytes.fromhex(PACKETS[name]))
-    assert batch == decode.PacketBatch([decode.PacketEvent(flow, "gatewayd u", 5, 0, 1, 0, truncated, False)], 0)
-
-
-def test_interfaces_and_time_are_read() -> None:
-    stamp = attribute(decode.NFULA_TIMESTAMP, be64(0, 1_700_000_000)[4:] + be64(0, 250)[4:])
-    packet = payload(ipv4(UDP, PORTS))
-    octets = nflog(be32(decode.NFULA_IFINDEX_INDEV, 3), be32(decode.NFULA_IFINDEX_OUTDEV, 4), stamp, packet)
-    (event,) = decode.decode_packets(octets).events
-    assert (event.input_ifindex, event.output_ifindex, event.timestamp_us) == (3, 4, 1_700_000_000_000_250)
+    assert batch == decode.PacketBatch([decode.PacketEvent(flow, "gatewayd u", truncated, False)], 0)
 
 
 IPV4_FLOW = Flow(UDP, SOURCE4, DESTINATION4, 40001, 51820)
@@ -125,10 +117,8 @@ def test_a_packet_that_does_not_reach_to_its_ports_is_malformed(name: str) -> No
 
 
 MALFORMED = {
-    "no payload": be32(decode.NFULA_MARK, 1),
+    "no payload": be32(decode.NFULA_PREFIX, 1),
     "unreadable packet": payload(b"\x45"),
-    "a mark of 8 bytes": be64(decode.NFULA_MARK, 1) + payload(ipv4(UDP, PORTS)),
-    "a timestamp of 8 bytes": be64(decode.NFULA_TIMESTAMP, 1) + payload(ipv4(UDP, PORTS)),
     "an attribute of length 3": b"\x03\0\x02\0",
     "an attribute past the end": b"\x20\0\x02\0",
 }
