@@ -231,7 +231,7 @@ def test_a_window_opens_and_closes_on_time_and_its_live_flow_is_drained(daemon):
         return datetime.fromtimestamp(at_s, UTC).isoformat().replace("+00:00", "Z")
 
     lab = run(daemon, "reject", policy={"drain": "3s"})
-    opens, closes = time.time() + 2, time.time() + 4
+    opens, closes = time.time() + 4, time.time() + 12
     timed = SOFTWARE_HOUSE | {"id": "TIMED", "clients": ["39.36.1.0/24"]}
     daemon.write_registry("national", [*CAST, timed | {"valid_from": moment(opens), "valid_until": moment(closes)}])
     flow = wireguard("39.36.1.7")

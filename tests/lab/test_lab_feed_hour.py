@@ -236,5 +236,7 @@ def test_an_hour_of_registry_misbehaviour_loses_nothing(hurried: HurriedDaemon) 
     assert report.sent > RATE_PPS * HOUR_S / FACTOR / 4
     assert passed_s >= HOUR_S
     assert attempts >= HOUR_S / REFRESH_S / 2
-    # Never but before it was ready: at its start, and at the one after kill -9.
-    assert daemon.log_text().count("daemon.not_ready") <= 2
+    # Never but before it was ready: at its start, and at the one after kill -9. A change takes some milliseconds of
+    # a busy machine, which are seconds of this hour.
+    lines = [line for line in daemon.log_text().splitlines() if "daemon.not_ready" in line]
+    assert len([line for line in lines if "not in the kernel yet" not in line]) <= 2
