@@ -15,6 +15,7 @@ from gatewayd.api.subscriber_views import BoundView, ResponseTimesView, Subscrib
 from gatewayd.api.times import format_time as format_time
 from gatewayd.api.times import parse_time as parse_time
 from gatewayd.model import (
+    Canary,
     Decision,
     DecisionWord,
     Effect,
@@ -32,8 +33,6 @@ from gatewayd.model.transaction import CounterReading
 
 SourceState = Literal["waiting", "ok", "failing"]
 FreshnessState = Literal["fresh", "overdue", "stale"]
-Canary = Literal["in", "out", "source", "destination"]
-"""Of a flow's client. "source", "destination": only this end is in it, and which end is inside is not known."""
 Role = Literal["source", "destination"]
 
 MOST_EXAMPLES = 20

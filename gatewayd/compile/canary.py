@@ -4,17 +4,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Literal
 
 from gatewayd.compile.ruleset import CANARY_SEED, knows_inside
-from gatewayd.model.flow import Flow
+from gatewayd.model.flow import Canary, Flow
 from gatewayd.model.policy import Policy
 
 _M = 0xFFFFFFFF
 _INITIAL = 0xDEADBEEF
 
 
-def judge_canary(policy: Policy, flow: Flow) -> Literal["in", "out", "source", "destination"] | None:
+def judge_canary(policy: Policy, flow: Flow) -> Canary | None:
     """Whether the client of a flow that its source opened is in the canary; None at 100 %. "source", "destination":
     only this end is in it. The rules go by the end inside then, and which that is only a packet tells."""
     if policy.canary_percent >= 100:

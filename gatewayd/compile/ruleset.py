@@ -326,7 +326,7 @@ def _judge(policy: Policy, epoch: int) -> list[str]:
 
 
 def _by_family(way: str) -> list[str]:
-    """No map: see _to_bundles."""
+    """No map: see _to_bundle."""
     return [f"meta nfproto ipv{family} {way.format(family)}" for family in (4, 6)]
 
 

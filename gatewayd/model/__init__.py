@@ -7,7 +7,7 @@ the names?
 """
 
 from gatewayd.model.binding import Binding, BindingChange
-from gatewayd.model.flow import Decision, DecisionWord, Effect, Flow, Mode, reverse_flow
+from gatewayd.model.flow import Canary, Decision, DecisionWord, Effect, Flow, Mode, reverse_flow
 from gatewayd.model.grant import Grant
 from gatewayd.model.prefix import Family, Prefix, format_address, parse_address, parse_prefix
 from gatewayd.model.registration import Registration, Status
@@ -16,6 +16,7 @@ from gatewayd.model.service import Service, parse_service, parse_services, servi
 __all__ = [
     "Binding",
     "BindingChange",
+    "Canary",
     "Decision",
     "DecisionWord",
     "Effect",

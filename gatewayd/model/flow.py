@@ -11,6 +11,8 @@ from gatewayd.model.registration import Registration
 
 DecisionWord = Literal["registered", "unregistered", "out_of_scope"]
 Effect = Literal["pass", "observe", "mark", "limit", "reject"]
+Canary = Literal["in", "out", "source", "destination"]
+"""Of a flow's client. "source", "destination": only this end is in it, and which end is inside is not known."""
 Mode = Literal["observe", "mark", "limit", "reject"]
 
 
