@@ -180,7 +180,8 @@ class Sweeper:
         """Another program put in this connection, and its mark has bits of ours."""
         self.carried += 1
         is_judged = event.mark & self.layout.mask == self.layout.judged(self.epoch)
-        if is_judged and self.epoch and len(self._foreign) < MOST_LATE and self._is_misjudged(event, self._foreign):
+        has_room = len(self._foreign) < MOST_LATE
+        if is_judged and self.epoch and has_room and self._note_misjudged(event, self._foreign):
             self._wake.set()
 
     def note_strange(self) -> None:
@@ -324,14 +325,14 @@ class Sweeper:
         time."""
         found: dict[ConnectionKey, bool] = {}
         async for event in self._judged():
-            self._is_misjudged(event, found)
+            self._note_misjudged(event, found)
         # What was registered meanwhile is not in the kernel yet: its flows are judged rightly until it is.
         if not (self._added or self._bound or self._late):
             await self._disbelieve(found)
 
-    def _is_misjudged(self, event: ConnectionEvent, found: dict[ConnectionKey, bool]) -> bool:
-        """Whether nobody here can have judged this flow so; then it is put into `found`, with whether it is
-        registered."""
+    def _note_misjudged(self, event: ConnectionEvent, found: dict[ConnectionKey, bool]) -> bool:
+        """Put a flow that nobody here can have judged so into `found`, with whether it is registered. Says whether
+        it is one."""
         is_registered = bool(self._programmed(event.flow, self._clock()))
         if not is_registered and self._in_scope(event.flow):
             return False
