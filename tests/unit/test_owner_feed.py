@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -73,6 +74,18 @@ def test_a_delta_of_a_later_source_does_not_override_an_earlier_one(time):
     time.run(scenario())
 
 
+@asynccontextmanager
+async def restarted(time: Time) -> AsyncIterator[Owning]:
+    """After a run that armed: the table was found, and no source has been read."""
+    tables = FakeTables()
+    async with owning(time.clock, tables=tables) as it:
+        await it.read("national", BANK)
+        await it.settled()
+    async with owning(time.clock, tables=tables) as again:
+        again.reconciler.found(await tables.read_table())
+        yield again
+
+
 def test_an_armed_mode_is_taken_off_although_the_registry_cannot_be_read(time):
     async def scenario() -> None:
         tables = FakeTables()
@@ -93,12 +106,7 @@ def test_an_armed_mode_is_taken_off_although_the_registry_cannot_be_read(time):
 
 def test_before_the_registry_is_read_an_armed_table_stays_as_it_was_found(time):
     async def scenario() -> None:
-        tables = FakeTables()
-        async with owning(time.clock, tables=tables) as it:
-            await it.read("national", BANK)
-            await it.settled()
-        async with owning(time.clock, tables=tables) as again:
-            again.reconciler.found(await tables.read_table())
+        async with restarted(time) as again:
             await asyncio.sleep(5)
             assert again.written == []
             assert again.reconciler.mode_in_force == "reject"
@@ -109,12 +117,7 @@ def test_before_the_registry_is_read_an_armed_table_stays_as_it_was_found(time):
 @pytest.mark.parametrize("refused", [False, True])
 def test_a_reload_takes_an_armed_mode_off_although_no_source_has_been_read_since_the_start(time, refused):
     async def scenario() -> None:
-        tables = FakeTables()
-        async with owning(time.clock, tables=tables) as it:
-            await it.read("national", BANK)
-            await it.settled()
-        async with owning(time.clock, tables=tables) as again:
-            again.reconciler.found(await tables.read_table())
+        async with restarted(time) as again:
             await asyncio.sleep(5)
             again.refuse_writes = refused
             again.configure(mode="observe")
