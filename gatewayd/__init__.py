@@ -1,16 +1,20 @@
 """gatewayd keeps registered VPN traffic passing. The way of the data, a package a step:
 
-1. `registry`     reads sources, validates record by record, keeps what is usable
-2. `allowlist`    holds registrations in a radix tree; `decide` says what a flow is at a moment
-3. `subscribers`  (mobile numbers to addresses; not built yet)
-4. `compile`      registrations → masks → desired hash sets; settings → nft rules as text
-5. `reconcile`    desired against observed → bounded transactions, make before break
-6. `kernel`       netlink: elements in and out, rules through nft, conntrack marks
-7. `watch`        kernel events → attribution, late admission
-8. `api`          immutable views → health, metrics, JSON
+1. `feed`         the format of the registry: records, snapshots, deltas, signatures
+   `sources`      asks each source, and keeps its last good on disk
+2. `registry`     the registry in force: merged, with local overrides, unusual removals held back
+3. `allowlist`    registrations in a radix tree; `decide` says what a flow is at a moment
+4. `subscribers`  mobile numbers to addresses, by RADIUS accounting
+5. `compile`      registrations → masks → desired hash sets; settings → nft rules as text
+6. `kernel`       netlink: elements in and out, rules through nft, conntrack
+7. `reconcile`    desired against observed → bounded transactions, make before break
+8. `watch`        kernel events → attribution, late admission
+   `control`      the tasks and the clock: what happens when
+9. `api`          immutable views → health, metrics, JSON
+   `cli`          the same for people
 
-`model` has the nouns, `errors` the faults, `settings` the YAML; `daemon` puts it together, `cli` is for
-people.
+`model` has the nouns, `settings` the YAML; `daemon` builds all of it. `authority` is the reference registry,
+another organisation's program. `lab` is a small internet in network namespaces, and `demo` a scenario on it.
 """
 
 __version__ = "0.1.0"

@@ -19,27 +19,27 @@ from pathlib import Path
 from typing import Any
 
 from gatewayd import __version__
-from gatewayd.answers import Answers
 from gatewayd.api.app import ApiServer
+from gatewayd.control.controller import Owner
+from gatewayd.control.host_time import open_host_time
+from gatewayd.control.queries import Answers
+from gatewayd.control.subscriber_service import SubscriberService, longest_unheard_s
 from gatewayd.errors import KernelError, MissingPrerequisite, SettingsInvalid
-from gatewayd.host_time import open_host_time
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.surroundings import RuleReader
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.log import get_logger, setup_logging
 from gatewayd.model.policy import MarkLayout
-from gatewayd.notify import Notifier, watchdog_interval_s
-from gatewayd.owner import Owner
 from gatewayd.reconcile import Reconciler
 from gatewayd.reconcile.picture import DEAD_MAN_S
-from gatewayd.registry.fetch import Session, open_session
-from gatewayd.registry.overrides_dir import OverridesDir
-from gatewayd.registry.store import LastGood
-from gatewayd.runners import Delivery, Runner, make_runner
 from gatewayd.settings import Settings, SourceSettings, read_settings, settings_that_need_restart
-from gatewayd.subscriber_service import SubscriberService, longest_unheard_s
-from gatewayd.surroundings import Surroundings
+from gatewayd.sources.fetch import Session, open_session
+from gatewayd.sources.last_good_store import LastGood
+from gatewayd.sources.overrides_dir import OverridesDir
+from gatewayd.sources.runners import Delivery, Runner, make_runner
+from gatewayd.systemd import Notifier, watchdog_interval_s
 from gatewayd.watch.source import EventSource
+from gatewayd.watch.surroundings import Surroundings
 
 log = get_logger(__name__)
 

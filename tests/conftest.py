@@ -16,7 +16,7 @@ from functools import cache
 import pytest
 from hypothesis import settings
 
-from gatewayd.demo.lab import missing_for_lab
+from gatewayd.lab.lab import missing_for_lab
 
 _missing = cache(missing_for_lab)
 _SKIPPED = "kernel test skipped"

@@ -1,9 +1,10 @@
 """Step 2, pure: the registrations in force, and what a flow is at a moment.
 
-`Allowlist` owns the registrations: a dict by id and a radix by client prefix that hold the same objects.
-`Bound` in it has the bindings, in a radix of their own, and the registrations of each subscriber. `decide` and
-`matching_registrations` apply the rule (match.py) to what they find. `Schedule` says when a window next
-opens or closes; the daemon recompiles what is due. Nothing here reads a clock.
+`Allowlist` (allowlist.py) owns the registrations: a dict by id and a radix (radix.py) by client prefix that hold
+the same objects. `Bound` (bound.py) in it has the bindings, in a radix of their own, and the registrations of each
+subscriber. `decide` and `matching_registrations` apply the rule (match.py) to what they find. `Schedule`
+(schedule.py) says when a window next opens or closes; the daemon recompiles what is due. Nothing here reads a
+clock.
 
 Why a radix at all, when the kernel's sets decide: events, `explain` and `impact` must name the registrations,
 of both ends, at every length.

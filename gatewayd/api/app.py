@@ -19,10 +19,11 @@ import msgspec
 from aiohttp import hdrs, web
 from prometheus_client import ProcessCollector
 
-from gatewayd.api.bodies import read_end, read_entries
 from gatewayd.api.metrics import choose_type, render_metrics
 from gatewayd.api.parameters import (
     ParameterRejected,
+    read_end,
+    read_entries,
     read_flow,
     read_page,
     read_parameters,

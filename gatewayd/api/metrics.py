@@ -14,9 +14,15 @@ from prometheus_client import CollectorRegistry, generate_latest, openmetrics
 from prometheus_client.core import GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
 
-from gatewayd.api.families import counter, counters, gauge, gauges
-from gatewayd.api.subscriber_metrics import listener_metrics, response_metrics, session_metrics
-from gatewayd.api.times import parse_time
+from gatewayd.api.subscriber_metrics import (
+    counter,
+    counters,
+    gauge,
+    gauges,
+    listener_metrics,
+    response_metrics,
+    session_metrics,
+)
 from gatewayd.api.views import (
     ConntrackView,
     KernelView,
@@ -29,6 +35,7 @@ from gatewayd.api.views import (
     WatchView,
 )
 from gatewayd.model import Mode
+from gatewayd.model.moment import parse_time
 
 TEXT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS_TYPE: Final = "application/openmetrics-text; version=1.0.0; charset=utf-8"

@@ -5,13 +5,40 @@ No label is an address, a NAS or a digest: sources can be forged, so there is no
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 
-from prometheus_client.core import HistogramMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 
-from gatewayd.api.families import counter, counters, gauge
 from gatewayd.api.subscriber_views import JournalView, ListenerView, ResponseTimesView, SubscribersView
+
+
+def gauge(name: str, help: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"gatewayd_{name}", help, value=value)
+
+
+def counter(name: str, help: str, value: float) -> Metric:
+    return CounterMetricFamily(f"gatewayd_{name}", help, value=value)
+
+
+def gauges(name: str, help: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = GaugeMetricFamily(f"gatewayd_{name}", help, labels=[label])
+    for word, value in values.items():
+        family.add_metric([word], value)
+    return family
+
+
+def counters(name: str, help: str, label: str, values: Mapping[str, float]) -> Metric:
+    family = CounterMetricFamily(f"gatewayd_{name}", help, labels=[label])
+    for word, value in values.items():
+        family.add_metric([word], value)
+    return family
 
 
 def session_metrics(view: SubscribersView) -> Iterator[Metric]:

@@ -9,8 +9,8 @@ from typing import Literal
 
 import msgspec
 
-from gatewayd.api.times import format_time
 from gatewayd.model import Binding
+from gatewayd.model.moment import format_time
 
 JournalWord = Literal["ok", "suspended"]
 

@@ -12,8 +12,6 @@ from typing import Literal
 import msgspec
 
 from gatewayd.api.subscriber_views import BoundView, ResponseTimesView, SubscribersView
-from gatewayd.api.times import format_time as format_time
-from gatewayd.api.times import parse_time as parse_time
 from gatewayd.model import (
     Canary,
     Decision,
@@ -28,6 +26,8 @@ from gatewayd.model import (
     format_address,
     service_words,
 )
+from gatewayd.model.moment import format_time as format_time
+from gatewayd.model.moment import parse_time as parse_time
 from gatewayd.model.service import PROTOCOLS_WITH_PORTS
 from gatewayd.model.transaction import CounterReading
 

@@ -14,18 +14,17 @@ import click
 
 from gatewayd.compile.rehearsal import OTHER_TABLE, rehearsal_script
 from gatewayd.compile.ruleset import compile_ruleset
+from gatewayd.control.controller import policy_in_force
 from gatewayd.errors import KeysUnusable, SecretFileUnusable, SettingsInvalid
 from gatewayd.kernel.nft import find_refusal
-from gatewayd.owner import policy_in_force
-from gatewayd.registry.authorities import find_shortcomings
-from gatewayd.registry.key_files import read_keys
-from gatewayd.registry.overrides_dir import read_overrides
-from gatewayd.registry.route import CaFileUnusable, load_authorities
 from gatewayd.settings import RegistrySettings, Settings, load_settings
 from gatewayd.settings.file import read_text
 from gatewayd.settings.load import load_document
 from gatewayd.settings.readers import Report
 from gatewayd.settings.tree import ListNode, MappingNode, Node, ScalarNode, child_of
+from gatewayd.sources.authorities import find_shortcomings, read_keys
+from gatewayd.sources.overrides_dir import read_overrides
+from gatewayd.sources.route import CaFileUnusable, load_authorities
 from gatewayd.subscribers.secret_files import is_exposed, read_pepper, read_secrets
 
 DEFAULT_CONFIG = "/etc/gatewayd/gatewayd.yaml"

@@ -30,10 +30,10 @@ def command(registrations: int, keep: bool) -> None:
     from rich.console import Console
 
     from gatewayd.demo.keep import keep_running
-    from gatewayd.demo.lab import Lab, missing_for_lab
     from gatewayd.demo.scenario import Scenario
     from gatewayd.demo.stage import Stage
     from gatewayd.errors import MissingPrerequisite
+    from gatewayd.lab.lab import Lab, missing_for_lab
 
     signal.signal(signal.SIGTERM, _interrupt)
     missing = missing_for_lab()

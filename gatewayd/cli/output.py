@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gatewayd.api.times import parse_time
+from gatewayd.model.moment import parse_time
 
 GOOD: Final = "bold green"
 BAD: Final = "bold red"

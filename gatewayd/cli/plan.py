@@ -16,22 +16,22 @@ from gatewayd.compile import DesiredSets
 from gatewayd.compile.keys import Keys
 from gatewayd.compile.rehearsal import rehearsal_script
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag
+from gatewayd.control.controller import policy_in_force
 from gatewayd.errors import DumpInterrupted, SettingsInvalid, SourceFailed
 from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model.mask import parse_set_name
 from gatewayd.model.registration import Registration
-from gatewayd.owner import policy_in_force
-from gatewayd.reconcile.forecast import Forecast, forecast
 from gatewayd.reconcile.picture import Picture, masks_of
+from gatewayd.reconcile.steps import Forecast, forecast
 from gatewayd.reconcile.verify import read_keys
-from gatewayd.registry.fetch import open_session
 from gatewayd.registry.merge import SourceSet
 from gatewayd.registry.overrides import Overrides
-from gatewayd.registry.overrides_dir import OverridesReading, read_overrides
-from gatewayd.registry.sources import SourceReading
-from gatewayd.runners import Delivery, make_runner
 from gatewayd.settings import Settings, read_settings
+from gatewayd.sources.fetch import open_session
+from gatewayd.sources.overrides_dir import OverridesReading, read_overrides
+from gatewayd.sources.runners import Delivery, make_runner
+from gatewayd.sources.sources import SourceReading
 
 
 @click.command("plan")

@@ -15,7 +15,7 @@ from rich.table import Table
 from gatewayd.cli.registry_authoring import history, import_file, keygen, revoke, upsert
 from gatewayd.cli.registry_publish import publish, serve
 from gatewayd.errors import SourceFailed
-from gatewayd.registry.reading import Format, RecordReader, format_of, reader_for
+from gatewayd.feed.reading import Format, RecordReader, format_of, reader_for
 
 CHUNK_BYTES: Final = 1 << 20
 

@@ -18,9 +18,9 @@ from gatewayd.cli.registry_progress import metered
 from gatewayd.errors import PepperUnusable, RegistrationUnknown, RegistryUnusable
 
 if TYPE_CHECKING:
-    from gatewayd.registry.authoring.importing import ImportReport
-    from gatewayd.registry.authoring.readers import Hashing
-    from gatewayd.registry.reading import Format
+    from gatewayd.authority.importing import ImportReport
+    from gatewayd.authority.readers import Hashing
+    from gatewayd.feed.reading import Format
 
 DEFAULT_DATABASE = Path("registry.db")
 
@@ -66,7 +66,7 @@ def keygen(file: Path, kid: str, as_json: bool) -> None:
 
     A file that is there is never overwritten.
     """
-    from gatewayd.registry.notification import generate_key
+    from gatewayd.feed.notification import generate_key
 
     key = generate_key(kid)
     public = file.with_name(file.name + ".pub")
@@ -105,8 +105,8 @@ def import_file(
 
     Exit status: 0 all rows are stored, 1 some are rejected or nothing could be withdrawn, 2 usage.
     """
-    from gatewayd.registry.authoring.database import RegistryDatabase
-    from gatewayd.registry.authoring.importing import FileImport
+    from gatewayd.authority.database import RegistryDatabase
+    from gatewayd.authority.importing import FileImport
 
     hashing = _hashing(pepper_file, country_code)
     with metered() as meter:
@@ -139,8 +139,8 @@ def upsert(
 
     With a mobile number use stdin: arguments are seen by every user of the host.
     """
-    from gatewayd.registry.authoring.database import RegistryDatabase
-    from gatewayd.registry.authoring.importing import written_record
+    from gatewayd.authority.database import RegistryDatabase
+    from gatewayd.authority.importing import written_record
 
     octets = sys.stdin.buffer.read() if record == "-" else os.fsencode(record)
     id, written = written_record(octets, _hashing(pepper_file, country_code))
@@ -155,8 +155,8 @@ def upsert(
 @_change_options
 def revoke(id: str, suspend: bool, database: Path, actor: str | None, as_json: bool) -> None:
     """Revoke registration ID. It stays in the registry, so that gateways can say why it no longer counts."""
-    from gatewayd.registry.authoring.database import RegistryDatabase
-    from gatewayd.registry.authoring.importing import with_status
+    from gatewayd.authority.database import RegistryDatabase
+    from gatewayd.authority.importing import with_status
 
     with RegistryDatabase(database, may_create=False) as registry:
         record = registry.record_of(id)
@@ -179,7 +179,7 @@ def revoke(id: str, suspend: bool, database: Path, actor: str | None, as_json: b
 @json_option
 def history(id: str | None, limit: int, database: Path, as_json: bool) -> None:
     """Show who changed what and when: of registration ID, or of all. The latest change comes first."""
-    from gatewayd.registry.authoring.database import RegistryDatabase
+    from gatewayd.authority.database import RegistryDatabase
 
     with RegistryDatabase(database, may_create=False) as registry:
         rows = registry.history(id, limit)
@@ -207,8 +207,8 @@ def _user() -> str:
 
 
 def _hashing(pepper_file: Path | None, country_code: str | None) -> Hashing | None:
+    from gatewayd.authority.readers import Hashing
     from gatewayd.model.msisdn import is_country_code, pepper_of
-    from gatewayd.registry.authoring.readers import Hashing
 
     if country_code is not None and not is_country_code(country_code):
         raise click.BadParameter("must be one to three digits, such as 92", param_hint="--country-code")

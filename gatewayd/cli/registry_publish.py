@@ -18,7 +18,7 @@ from gatewayd.cli.registry_progress import metered
 from gatewayd.errors import RegistryUnusable
 
 if TYPE_CHECKING:
-    from gatewayd.registry.authoring.publishing import PublishReport
+    from gatewayd.authority.publishing import PublishReport
 
 DEFAULT_DIRECTORY = Path("feed")
 _YEAR_S = 366 * 86400.0
@@ -69,10 +69,10 @@ def publish(
 
     To be run from a timer, more often than --expire and at best as often as --refresh.
     """
-    from gatewayd.registry.authoring.database import RegistryDatabase
-    from gatewayd.registry.authoring.publishing import PublishOptions
-    from gatewayd.registry.authoring.publishing import publish as publish_feed
-    from gatewayd.registry.notification import load_signing_key
+    from gatewayd.authority.database import RegistryDatabase
+    from gatewayd.authority.publishing import PublishOptions
+    from gatewayd.authority.publishing import publish as publish_feed
+    from gatewayd.feed.notification import load_signing_key
 
     try:
         signing_key = load_signing_key(key.read_text("utf-8"))
@@ -124,7 +124,7 @@ def _print_report(report: PublishReport) -> None:
 @click.option("--listen", default="127.0.0.1:8080", show_default=True, help="HOST:PORT")
 def serve(directory: Path, listen: str) -> None:
     """Serve a published directory over HTTP until SIGTERM or SIGINT; downloads under way may end."""
-    from gatewayd.registry.authoring.serving import serve_until
+    from gatewayd.authority.serving import serve_until
     from gatewayd.settings.values import parse_listen_address
 
     try:

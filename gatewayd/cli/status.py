@@ -8,7 +8,6 @@ from typing import Final
 import click
 
 from gatewayd.api.subscriber_views import JournalView, ListenerView, SubscribersView
-from gatewayd.api.times import parse_time
 from gatewayd.api.views import ClockView, HeldView, MarksView, OverridesView, SourceView, StatusView
 from gatewayd.cli.client import Endpoint, daemon_options
 from gatewayd.cli.output import (
@@ -25,6 +24,7 @@ from gatewayd.cli.output import (
     some,
     span,
 )
+from gatewayd.model.moment import parse_time
 
 _MOST_LISTED: Final = 5
 """Of a kind that stand on the screen, a line each: faults of overrides, names of NAS, rules of others. `--json` has

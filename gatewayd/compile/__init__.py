@@ -3,6 +3,12 @@
 Overlapping prefixes live in different sets, so the kernel holds what the registry says, element for element:
 no interval is merged, nothing collapses and nothing has to be put back when a covering prefix goes.
 
+    masks      the addresses and ports of a registration → masks and keys
+    keys       a set's keys, and the keys by which the rules look a packet up
+    desired    all registrations → the desired sets, by reference counts
+    ruleset    policy and masks → nft text; `rehearsal` the same, to be checked before anything is in the kernel
+    canary     which flows a percentage is
+
 Review notes: does every element come from a registration, and every registration give the elements that
 `allowlist.match` would say yes to? (tests/property compares them with the kernel's verdict.) Is a bound
 reported, never silent? Is the text the same for the same input?

@@ -24,7 +24,7 @@ from gatewayd.compile.masks import (
     count_elements,
     is_former,
 )
-from gatewayd.model.grant import Grant
+from gatewayd.model.binding import Grant
 from gatewayd.model.mask import Mask
 from gatewayd.model.prefix import Prefix, mask_address
 from gatewayd.model.registration import Registration

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache, lru_cache
 
-from gatewayd.model.grant import Grant
+from gatewayd.model.binding import Grant
 from gatewayd.model.mask import ANY_PEER, NOT_BOUND, Mask
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Registration

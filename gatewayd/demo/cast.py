@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gatewayd.demo.lab import Side
-from gatewayd.demo.world import mobile_number, subscriber_of
+from gatewayd.lab.lab import Side
+from gatewayd.lab.world import mobile_number, subscriber_of
 from gatewayd.model import Flow, parse_address, parse_service
 from gatewayd.model.service import TCP
 

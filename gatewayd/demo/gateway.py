@@ -16,8 +16,8 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from gatewayd.demo.lab import Lab
 from gatewayd.errors import DaemonNotReachable, MissingPrerequisite
+from gatewayd.lab.lab import Lab
 from gatewayd.model import Flow, Service, format_address
 from gatewayd.model.service import PROTOCOLS_WITH_PORTS
 

@@ -8,10 +8,10 @@ import socket
 from gatewayd.demo import cast
 from gatewayd.demo.cast import is_streamable
 from gatewayd.demo.gateway import DemoGateway
-from gatewayd.demo.lab import Lab
 from gatewayd.demo.registry import DemoRegistry
 from gatewayd.demo.stage import Stage
-from gatewayd.demo.stream import Stream
+from gatewayd.lab.lab import Lab
+from gatewayd.lab.stream import Stream
 
 API = ("127.0.0.1", 9480)
 KEPT_PORT = 39999

@@ -10,8 +10,8 @@ from typing import Any, Final, Self
 
 from pyrad.packet import AccountingRequest, AcctPacket
 
-from gatewayd.demo.lab import INSIDE, Lab
-from gatewayd.demo.world import DEMO_PEPPER
+from gatewayd.lab.lab import INSIDE, Lab
+from gatewayd.lab.world import DEMO_PEPPER
 from gatewayd.model import parse_address
 
 SERVER: Final = (INSIDE.gateway_addresses[4], 1813)

@@ -17,14 +17,14 @@ from typing import Any, Final
 
 import msgspec
 
-from gatewayd.demo.lab import OUTSIDE, Lab
-from gatewayd.demo.world import encode_ndjson
+from gatewayd.authority.database import Action, Applied, RegistryDatabase
+from gatewayd.authority.importing import FileImport, with_status, written_record
+from gatewayd.authority.layout import NOTIFICATION
+from gatewayd.authority.publishing import PublishOptions, PublishReport, publish
 from gatewayd.errors import MissingPrerequisite
-from gatewayd.registry.authoring.database import Action, Applied, RegistryDatabase
-from gatewayd.registry.authoring.importing import FileImport, with_status, written_record
-from gatewayd.registry.authoring.layout import NOTIFICATION
-from gatewayd.registry.authoring.publishing import PublishOptions, PublishReport, publish
-from gatewayd.registry.notification import Notification, generate_key, sign_notification
+from gatewayd.feed.notification import Notification, generate_key, sign_notification
+from gatewayd.lab.lab import OUTSIDE, Lab
+from gatewayd.lab.world import encode_ndjson
 
 ACTOR: Final = "registrar"
 """Who changes the registry, as its audit says."""

@@ -6,15 +6,15 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from gatewayd.authority.publishing import PublishReport
 from gatewayd.demo import cast
 from gatewayd.demo.gateway import DemoGateway
-from gatewayd.demo.lab import Lab
 from gatewayd.demo.registry import DemoRegistry
 from gatewayd.demo.stage import Stage
-from gatewayd.demo.stream import RATE_PPS, SETTLE_PACKETS, Stream
-from gatewayd.demo.traffic import probe
+from gatewayd.lab.lab import Lab
+from gatewayd.lab.stream import RATE_PPS, SETTLE_PACKETS, Stream
+from gatewayd.lab.traffic import probe
 from gatewayd.model import Flow
-from gatewayd.registry.authoring.publishing import PublishReport
 
 LEFT_OF_IT = 10
 """The registry shrinks to one part in so many."""

@@ -13,17 +13,17 @@ from typing import Any
 from msgspec import structs
 
 from gatewayd.demo import cast
-from gatewayd.demo.announced import announced_prefixes
 from gatewayd.demo.gateway import DemoGateway
-from gatewayd.demo.lab import Lab
 from gatewayd.demo.nas import DemoNas, write_subscribers
 from gatewayd.demo.registry import DemoRegistry
 from gatewayd.demo.registry_acts import RegistryActs
 from gatewayd.demo.stage import Stage
-from gatewayd.demo.stream import RATE_PPS, SETTLE_PACKETS, Stream
 from gatewayd.demo.subscriber_acts import SubscriberActs
-from gatewayd.demo.traffic import Outcome, probe
-from gatewayd.demo.world import generate_records
+from gatewayd.lab.announced import announced_prefixes
+from gatewayd.lab.lab import Lab
+from gatewayd.lab.stream import RATE_PPS, SETTLE_PACKETS, Stream
+from gatewayd.lab.traffic import Outcome, probe
+from gatewayd.lab.world import generate_records
 from gatewayd.model import Flow, format_address, parse_prefix
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.service import BUNDLES

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from gatewayd.demo import cast
 from gatewayd.demo.gateway import DemoGateway
-from gatewayd.demo.lab import Lab
 from gatewayd.demo.nas import INTERIM, NAS_NAME, START, STOP, DemoNas
 from gatewayd.demo.stage import Stage
-from gatewayd.demo.stream import RATE_PPS, SETTLE_PACKETS, Stream
-from gatewayd.demo.traffic import probe
+from gatewayd.lab.lab import Lab
+from gatewayd.lab.stream import RATE_PPS, SETTLE_PACKETS, Stream
+from gatewayd.lab.traffic import probe
 from gatewayd.model import Flow
 
 _SESSION, _NEXT_SESSION = "0042-demo", "0043-demo"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from gatewayd.compile.ruleset import COUNTERS, parse_tag
 from gatewayd.errors import OperationRefused, RulesetRefused
-from gatewayd.model.foreign import ElementChange, ForeignChanges, ForeignCommit
+from gatewayd.model.external import ElementChange, ForeignChanges, ForeignCommit
 from gatewayd.model.mask import Mask, describe_key, parse_set_name
 from gatewayd.model.transaction import (
     AddElements,

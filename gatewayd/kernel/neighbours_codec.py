@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from gatewayd.errors import EventMalformed
 from gatewayd.kernel import attributes as nl
-from gatewayd.model.neighbour import Deed, Neighbour
+from gatewayd.model.external import Deed, Neighbour
 
 NEWRULE, GETRULE = 10 << 8 | 6, 10 << 8 | 7
 _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}

@@ -11,7 +11,7 @@ from gatewayd.kernel import attributes as nl
 from gatewayd.kernel import neighbours_codec as codec
 from gatewayd.kernel import tables_codec
 from gatewayd.kernel.netlink import NetlinkChannel
-from gatewayd.model.neighbour import ConntrackSize, Neighbour
+from gatewayd.model.external import ConntrackSize, Neighbour
 
 MOST_NEIGHBOURS = 1000
 ATTEMPTS = 3

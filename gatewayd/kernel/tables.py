@@ -13,8 +13,8 @@ from gatewayd.kernel import attributes as nl
 from gatewayd.kernel import nft
 from gatewayd.kernel import tables_codec as codec
 from gatewayd.kernel.netlink import NetlinkChannel, RefusedAt
-from gatewayd.kernel.notices import NoticeSocket
-from gatewayd.model.foreign import ForeignChanges
+from gatewayd.kernel.notifications import NoticeSocket
+from gatewayd.model.external import ForeignChanges
 from gatewayd.model.mask import describe_key, parse_set_name
 from gatewayd.model.transaction import (
     CounterReading,

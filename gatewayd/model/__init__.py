@@ -2,13 +2,16 @@
 
 Only these types travel between the numbered packages.
 
+`prefix`, `service`, `registration`, `binding` (and grants), `flow`, `mask` (of a set), `policy`, `transaction` (of
+the kernel), `external` (changes of other programs), `accounting` (records of a NAS), `changes` (from one registry
+to the next), `msisdn` (mobile numbers and their digests), `moment` (a time that is not certain, and times as text).
+
 Review notes: is a new noun really the trade's word? Can a value exist that is wrong? Are units in
 the names?
 """
 
-from gatewayd.model.binding import Binding, BindingChange
+from gatewayd.model.binding import Binding, BindingChange, Grant
 from gatewayd.model.flow import Canary, Decision, DecisionWord, Effect, Flow, Mode, reverse_flow
-from gatewayd.model.grant import Grant
 from gatewayd.model.prefix import Family, Prefix, format_address, parse_address, parse_prefix
 from gatewayd.model.registration import Registration, Status
 from gatewayd.model.service import Service, parse_service, parse_services, service_words

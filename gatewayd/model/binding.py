@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from gatewayd.model.prefix import Prefix
+from gatewayd.model.registration import Registration
 
 
 class Binding(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -34,3 +35,12 @@ class BindingChange(msgspec.Struct, frozen=True, gc=False):
 
     kind: Literal["added", "removed"]
     binding: Binding
+
+
+class Grant(msgspec.Struct, frozen=True, gc=False):
+    """`registration` may be used at `prefix`, whoever opens the flow; of a shared IPv4 address (CGNAT) with the
+    subscriber's port in first..last alone. A value: two of the same registration, prefix and ports are one."""
+
+    registration: Registration
+    prefix: Prefix
+    ports: tuple[int, int] | None = None

@@ -12,6 +12,8 @@ Of one boundary both may hold. Whatever must be certain (a source is stale, a po
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from math import isfinite
 from typing import Self
 
 
@@ -56,3 +58,16 @@ def went_back_s(before: float, now: float) -> float:
     """By how much an end of it is earlier than it was; 0 = neither is."""
     ends = ((earliest_of(before), earliest_of(now)), (latest_of(before), latest_of(now)))
     return max((was - end for was, end in ends if was > end), default=0.0)
+
+
+def format_time(at_s: float | None) -> str | None:
+    """RFC 3339 in UTC to the millisecond, whole seconds without a fraction; None for None and ∓inf."""
+    if at_s is None or not isfinite(at_s):
+        return None
+    moment = datetime.fromtimestamp(round(at_s, 3), UTC).replace(tzinfo=None)
+    return moment.isoformat(timespec="milliseconds").removesuffix(".000") + "Z"
+
+
+def parse_time(text: str) -> float:
+    """Unix seconds of what format_time made."""
+    return datetime.fromisoformat(text).timestamp()

@@ -13,19 +13,18 @@ from gatewayd.compile.desired import DesiredSets, elements_of
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag
 from gatewayd.errors import KernelError
 from gatewayd.log import get_logger
+from gatewayd.model.binding import Grant
 from gatewayd.model.flow import Flow, Mode
-from gatewayd.model.grant import Grant
 from gatewayd.model.mask import Mask, parse_set_name, set_name
 from gatewayd.model.policy import Policy
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import AddElements, TableReading
-from gatewayd.reconcile.dataplane import Dataplane
-from gatewayd.reconcile.dead_man import DeadMan
+from gatewayd.reconcile.dataplane import Dataplane, Tally
+from gatewayd.reconcile.element_timeout import DeadMan
 from gatewayd.reconcile.leftovers import Ports
 from gatewayd.reconcile.picture import DEAD_MAN_S, Picture, masks_of
 from gatewayd.reconcile.steps import Commit, PutRules, acknowledge, is_urgent, next_step
-from gatewayd.reconcile.tally import Tally
 from gatewayd.reconcile.verify import Verifier
 
 log = get_logger(__name__)

@@ -22,20 +22,25 @@ from collections import deque
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 
 from gatewayd.compile.desired import DesiredSets
-from gatewayd.compile.keys import PARTS, Keys
-from gatewayd.compile.lookups import keys_of
+from gatewayd.compile.keys import PARTS, Keys, keys_of
 from gatewayd.compile.ruleset import RULE_SETS
+from gatewayd.model.binding import Grant
+from gatewayd.model.external import ElementChange
 from gatewayd.model.flow import Flow
-from gatewayd.model.foreign import ElementChange
-from gatewayd.model.grant import Grant
 from gatewayd.model.mask import Mask, parse_set_name, set_name
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
-from gatewayd.reconcile.hooks import choose_hooks, hooks_of, is_complete
 from gatewayd.reconcile.leftovers import Leftovers, Ports, place_of
-from gatewayd.reconcile.missing import MissingKeys
-from gatewayd.reconcile.set_state import MaskState, SetState, choose_capacity
+from gatewayd.reconcile.set_state import (
+    MaskState,
+    MissingKeys,
+    SetState,
+    choose_capacity,
+    choose_hooks,
+    hooks_of,
+    is_complete,
+)
 
 DEAD_MAN_S = 7200
 SLICE = 16384

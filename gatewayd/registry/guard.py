@@ -35,10 +35,9 @@ import msgspec
 
 from gatewayd.errors import SerialNotHeld
 from gatewayd.model import Registration
-from gatewayd.registry.day_memory import WHOLE, DayMemory
-from gatewayd.registry.loss import is_loss
-from gatewayd.registry.merge import SLICE as COUNTED_SLICE
-from gatewayd.registry.merge import Changes, Slices
+from gatewayd.model.changes import SLICE as COUNTED_SLICE
+from gatewayd.model.changes import Changes, Slices
+from gatewayd.registry.guard_memory import WHOLE, DayMemory, is_loss
 from gatewayd.settings.model import RemovalLimit, ShrinkGuardSettings
 
 SLICE: Final = 1024

@@ -20,9 +20,9 @@ from typing import Final
 import msgspec
 
 from gatewayd.model import Prefix, Registration
+from gatewayd.model.changes import Changes, Slices
 from gatewayd.model.prefix import mask_address
-from gatewayd.registry.merge import Changes, Slices
-from gatewayd.registry.override_file import Filter, OverrideFile, Pin
+from gatewayd.sources.override_file import Filter, OverrideFile, Pin
 
 SLICE: Final = 1024
 """Registrations looked at between two yields: some 5 ms."""

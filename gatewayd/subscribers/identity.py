@@ -13,7 +13,7 @@ from typing import Final
 from gatewayd.errors import MsisdnInvalid
 from gatewayd.model.accounting import Identity, NasProfile
 from gatewayd.model.msisdn import normalise_msisdn, subscriber_digest
-from gatewayd.subscribers.attributes import (
+from gatewayd.subscribers.radius.attributes import (
     ALC_MSISDN,
     CALLING_STATION_ID,
     CHARGEABLE_USER_IDENTITY,
@@ -23,7 +23,7 @@ from gatewayd.subscribers.attributes import (
     VENDOR_NOKIA,
     text_of,
 )
-from gatewayd.subscribers.packet import AccountingRequest
+from gatewayd.subscribers.radius.packet import AccountingRequest
 
 TELLING_DIGITS: Final = 9
 """So many last digits of a number, found in another text, are taken for that number: the country code and the trunk

@@ -6,13 +6,29 @@ No message repeats anything of what is in a file.
 from __future__ import annotations
 
 import codecs
+import ctypes
 import os
 import stat
 from pathlib import Path
 from typing import Final
 
-from gatewayd.errors import PepperUnusable, SecretFileUnusable
+from gatewayd.errors import MissingPrerequisite, PepperUnusable, SecretFileUnusable
 from gatewayd.model.msisdn import pepper_of
+
+_PR_SET_DUMPABLE: Final = 4
+
+
+def forbid_core_dumps() -> None:
+    """For this process, from now on: not even to a program that collects them, which RLIMIT_CORE does not stop
+    (prctl(2) PR_SET_DUMPABLE, core(5)). Nor can another process of the same user read its memory (ptrace(2)).
+
+    Raises MissingPrerequisite where the kernel refuses.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        why = os.strerror(ctypes.get_errno())
+        raise MissingPrerequisite(f"core dumps cannot be turned off ({why})", "allow prctl in the sandbox")
+
 
 LARGEST_FILE_BYTES: Final = 64 * 1024
 LONGEST_SECRET_BYTES: Final = 253

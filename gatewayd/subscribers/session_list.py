@@ -29,15 +29,15 @@ from gatewayd.errors import MsisdnInvalid, PrefixInvalid, SessionEntryInvalid
 from gatewayd.model.accounting import AccountingEvent, AccountingKind, NasProfile
 from gatewayd.model.msisdn import normalise_msisdn, subscriber_digest
 from gatewayd.model.prefix import Prefix, parse_prefix
-from gatewayd.subscribers.accounting import FUTURE_SKEW_S, LONGEST_INTERIM_S
-from gatewayd.subscribers.addresses import (
+from gatewayd.subscribers.identity import TELLING_DIGITS, session_digest
+from gatewayd.subscribers.radius.accounting import FUTURE_SKEW_S, LONGEST_INTERIM_S
+from gatewayd.subscribers.radius.attributes import (
+    LAST_PORT,
     MOST_ADDRESSES,
     SHORTEST_IPV4_LENGTH,
     SHORTEST_IPV6_LENGTH,
     host_prefix,
 )
-from gatewayd.subscribers.identity import TELLING_DIGITS, session_digest
-from gatewayd.subscribers.ports import LAST_PORT
 
 FIELDS: Final = ("nas", "session", "subscriber", "number", "addresses", "ports", "at", "interim")
 LONGEST_TEXT: Final = 253

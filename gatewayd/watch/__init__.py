@@ -10,6 +10,9 @@ are pure. `source` owns the sockets. A wakeup reads a bounded number of datagram
 them in one go and calls back once with the whole list, so the price of a call is shared by hundreds of
 events and a flood cannot keep the loop from its other work.
 
+`attribute` gives flows their registrations, `aggregate` counts unregistered ones, `surroundings` watches the rules
+of other programs and the size of conntrack.
+
 Loss is read from the socket's drop counter (SO_MEMINFO) with ENOBUFS switched off (NETLINK_NO_ENOBUFS).
 With ENOBUFS on, an overrun makes the socket poll as *error*, and libuv stops watching a descriptor that does
 (seen with uvloop 0.23): the first overrun would be the last event ever. The counter also says how many.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gatewayd.demo.cast import FAR
-from gatewayd.demo.lab import Lab
+from gatewayd.lab.lab import Lab
 from tests.bench.registrants import PORT
 from tests.bench.row import check
 

@@ -8,9 +8,9 @@ import threading
 import time
 from typing import Self
 
-from gatewayd.demo.namespace import Namespace
 from gatewayd.kernel.attributes import iter_messages
 from gatewayd.kernel.tables_codec import NEWSETELEM
+from gatewayd.lab.namespace import Namespace
 from tests.bench.row import check
 
 NFNLGRP_NFTABLES = 7

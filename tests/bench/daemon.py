@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from gatewayd.demo.lab import Lab
 from gatewayd.errors import DaemonNotReachable
+from gatewayd.lab.lab import Lab
 from tests.bench.clock import percentile
 from tests.bench.registry import Registry, served
 from tests.bench.row import Context, check

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from gatewayd.demo.lab import Lab
+from gatewayd.lab.lab import Lab
 from tests.bench.clock import run_command
 from tests.support.lab_daemon import daemon_in
 

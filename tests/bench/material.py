@@ -9,8 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from gatewayd.demo.announced import announced_prefixes
-from gatewayd.demo.world import encode_ndjson, generate_records, outermost_prefixes
+from gatewayd.lab.announced import announced_prefixes
+from gatewayd.lab.world import encode_ndjson, generate_records, outermost_prefixes
 from gatewayd.model import Prefix, parse_prefix
 
 SEED = 20240101

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from gatewayd.demo.announced import announced_prefixes
-from gatewayd.demo.world import MOST_NUMBERS, Record, encode_ndjson, generate_records
+from gatewayd.lab.announced import announced_prefixes
+from gatewayd.lab.world import MOST_NUMBERS, Record, encode_ndjson, generate_records
 from tests.bench.material import SEED, keep_made
 
 UNLISTED = 5_000_000

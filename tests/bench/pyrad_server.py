@@ -18,7 +18,7 @@ from pyrad.dictionary import Dictionary
 from pyrad.packet import AcctPacket
 from pyrad.server import RemoteHost, Server
 
-from gatewayd.demo.world import mobile_number
+from gatewayd.lab.world import mobile_number
 from tests.bench.numbered import read_numbers
 from tests.support.radius import SECRET
 

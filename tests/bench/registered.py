@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from gatewayd.demo.world import Record, encode_ndjson
+from gatewayd.lab.world import Record, encode_ndjson
 from gatewayd.model.service import UDP, parse_services
 from tests.bench.gateways import SCOPE
 from tests.bench.material import snapshot

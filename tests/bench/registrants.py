@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from gatewayd.demo.cast import FAR
-from gatewayd.demo.traffic import flow_of
-from gatewayd.demo.world import Record
+from gatewayd.lab.traffic import flow_of
+from gatewayd.lab.world import Record
 from gatewayd.model import Flow, format_address, parse_prefix
 from tests.bench.material import snapshot
 

@@ -28,7 +28,7 @@ from statistics import median
 
 import msgspec
 
-from gatewayd.demo.lab import INSIDE, OUTSIDE, End, Lab
+from gatewayd.lab.lab import INSIDE, OUTSIDE, End, Lab
 from tests.bench.row import Figures, check
 from tests.support.events import flush_connections
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from gatewayd.demo.lab import Lab
-from gatewayd.demo.world import DEMO_PEPPER
+from gatewayd.lab.lab import Lab
+from gatewayd.lab.world import DEMO_PEPPER
 from gatewayd.model import Prefix
 from tests.bench.accounting import on_server_core
 from tests.bench.counting import count_elements

@@ -16,7 +16,7 @@ from typing import Literal
 
 import pytest
 
-from gatewayd.registry.record import FIELDS
+from gatewayd.feed.record import FIELDS
 from gatewayd.settings.model import SourceSettings
 from tests.support.bad_input import BOMB, LONG_LINE_BYTES, MAX_BYTES, VICTIM, check_complete, published_register
 from tests.support.bad_input import NAMES as ALL_NAMES

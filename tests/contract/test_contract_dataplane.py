@@ -23,7 +23,7 @@ from gatewayd.compile.ruleset import COUNTERS, RULE_SETS, compile_ruleset, polic
 from gatewayd.errors import DumpInterrupted, KernelError, OperationRefused, RulesetRefused
 from gatewayd.kernel.fake import FakeSet, FakeTables
 from gatewayd.kernel.tables import KernelTables
-from gatewayd.model.foreign import ElementChange, ForeignChanges, ForeignCommit
+from gatewayd.model.external import ElementChange, ForeignChanges, ForeignCommit
 from gatewayd.model.mask import Mask
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.service import UDP, Service

@@ -17,8 +17,8 @@ from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.msisdn import subscriber_digest
 from gatewayd.model.prefix import parse_prefix
 from gatewayd.settings.model import ProfileSettings
-from gatewayd.subscribers.clients import Client, ClientTable, Profiles
-from gatewayd.subscribers.listener import AccountingListener
+from gatewayd.subscribers.radius.clients import Client, ClientTable, Profiles
+from gatewayd.subscribers.radius.listener import AccountingListener
 from tests.support.accounting import Table
 from tests.support.freeradius import NAS_SECRET, RECEIVER_SECRET, FreeRadius, Way, documented_blocks, radclient
 from tests.support.radius import accounting_request, attribute, extended, integer, text, vendor

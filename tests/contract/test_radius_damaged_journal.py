@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.subscriber_service import JOURNAL_NAME
+from gatewayd.control.subscriber_service import JOURNAL_NAME
 from tests.support.nas import INTERIM, START, STOP
 from tests.support.subscribers import (
     DEAD_MAN_S,

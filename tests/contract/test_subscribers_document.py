@@ -22,9 +22,9 @@ from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.msisdn import subscriber_digest
 from gatewayd.model.prefix import Prefix
 from gatewayd.settings import SubscriberSettings, load_settings
-from gatewayd.subscribers.accounting import read_event, read_nas
-from gatewayd.subscribers.clients import Client, profiles_of
-from gatewayd.subscribers.packet import AccountingRequest, open_request
+from gatewayd.subscribers.radius.accounting import read_event, read_nas
+from gatewayd.subscribers.radius.clients import Client, profiles_of
+from gatewayd.subscribers.radius.packet import AccountingRequest, open_request
 from gatewayd.subscribers.session_list import end_event, entry_event, read_sessions
 
 ROOT = Path(__file__).parents[2]

@@ -19,14 +19,14 @@ import pytest
 
 from gatewayd.compile import DesiredSets, compile_ruleset, parse_tag
 from gatewayd.compile.rehearsal import key_type, rehearsal_script
+from gatewayd.control.controller import policy_in_force
 from gatewayd.errors import RulesetRefused
+from gatewayd.feed.reading import NdjsonReader
 from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model import Grant, Prefix, parse_prefix
 from gatewayd.model.mask import ANY_PEER, NOT_BOUND, Mask, describe_key, set_name
 from gatewayd.model.transaction import AddElements, CreateSet, CreateTable, Ruleset, Transaction
-from gatewayd.owner import policy_in_force
-from gatewayd.registry import NdjsonReader
 from gatewayd.settings import load_settings
 from tests.support.namespace import Namespace, namespace_or_skip
 

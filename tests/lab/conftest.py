@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.demo.lab import Lab
+from gatewayd.lab.lab import Lab
 from gatewayd.model import parse_prefix
 from tests.support.lab_daemon import LabDaemon, clean, daemon_in
 

@@ -22,7 +22,7 @@ from typing import Literal
 import pytest
 
 from gatewayd.compile.ruleset import compile_ruleset
-from gatewayd.demo.namespace import Namespace
+from gatewayd.lab.namespace import Namespace
 from gatewayd.model.flow import Mode
 from gatewayd.model.mask import Mask
 from gatewayd.model.policy import MarkLayout, Policy

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from gatewayd.demo.lab import Lab
+from gatewayd.lab.lab import Lab
 from tests.soak.damage import run_damages
 from tests.soak.rounds import Churn
 from tests.soak.sight import sight_of

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
+from gatewayd.authority.database import RegistryDatabase
+from gatewayd.authority.publishing import PublishOptions, publish
 from gatewayd.demo.cast import BANK, EMBASSY, FAR, FREELANCER, SOFTWARE_HOUSE, STRANGER
-from gatewayd.demo.traffic import flow_of, probe
-from gatewayd.registry.authoring.canonical import Canonicaliser
-from gatewayd.registry.authoring.database import RegistryDatabase
-from gatewayd.registry.authoring.publishing import PublishOptions, publish
-from gatewayd.registry.notification import generate_key
-from gatewayd.registry.record import registration_of
+from gatewayd.feed.canonical import Canonicaliser
+from gatewayd.feed.notification import generate_key
+from gatewayd.feed.record import registration_of
+from gatewayd.lab.traffic import flow_of, probe
 from tests.support.lab_daemon import LabDaemon
 from tests.support.nginx import NGINX, Nginx
 from tests.support.nginx import NOT_INSTALLED as NO_NGINX

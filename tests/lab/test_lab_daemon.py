@@ -11,10 +11,19 @@ from typing import Any
 
 import pytest
 
-from gatewayd.demo.cast import BANK, EMBASSY, FAR, FAR_IPV6, FREELANCER, SOFTWARE_HOUSE, STRANGER, STRANGER_IPV6
-from gatewayd.demo.lab import Lab
-from gatewayd.demo.stream import Stream
-from gatewayd.demo.traffic import flow_of, probe
+from gatewayd.demo.cast import (
+    BANK,
+    EMBASSY,
+    FAR,
+    FAR_IPV6,
+    FREELANCER,
+    SOFTWARE_HOUSE,
+    STRANGER,
+    STRANGER_IPV6,
+)
+from gatewayd.lab.lab import Lab
+from gatewayd.lab.stream import Stream
+from gatewayd.lab.traffic import flow_of, probe
 from gatewayd.model import Flow, reverse_flow
 from gatewayd.model.policy import MarkLayout
 from tests.support.lab_daemon import LabDaemon, decode, dscp_of, elements, holds, mark_of, seen_at_far_end

@@ -11,9 +11,17 @@ from itertools import count, product
 import pytest
 
 from gatewayd.compile.canary import canary_bucket
-from gatewayd.demo.lab import Lab
-from gatewayd.demo.traffic import flow_of
-from gatewayd.model import Binding, Flow, Registration, parse_address, parse_prefix, parse_services, reverse_flow
+from gatewayd.lab.lab import Lab
+from gatewayd.lab.traffic import flow_of
+from gatewayd.model import (
+    Binding,
+    Flow,
+    Registration,
+    parse_address,
+    parse_prefix,
+    parse_services,
+    reverse_flow,
+)
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.service import GRE
 from tests.support.lab_daemon import connections, holds

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from gatewayd.demo.cast import FAR, registration
-from gatewayd.demo.traffic import flow_of
-from gatewayd.demo.world import DEMO_PEPPER, mobile_number, subscriber_of
+from gatewayd.lab.traffic import flow_of
+from gatewayd.lab.world import DEMO_PEPPER, mobile_number, subscriber_of
 from gatewayd.model import Flow, reverse_flow
 from tests.support.lab_daemon import LabDaemon, holds
 from tests.support.nas import Nas, write_secrets

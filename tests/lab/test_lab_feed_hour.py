@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from gatewayd.demo.cast import ELSEWHERE, FAR, FREELANCER
-from gatewayd.demo.lab import Lab
-from gatewayd.demo.stream import Stream
-from gatewayd.demo.traffic import flow_of, probe
+from gatewayd.lab.lab import Lab
+from gatewayd.lab.stream import Stream
+from gatewayd.lab.traffic import flow_of, probe
 from tests.support.bad_input import BAD_INPUTS, MAX_BYTES, BadInput, check_complete, published_register
 from tests.support.bad_registry import BadRegistry, Special, bad_registry
 from tests.support.feeds import KEY, upsert

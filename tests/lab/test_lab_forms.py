@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from gatewayd.demo.cast import BANK, ELSEWHERE, SOFTWARE_HOUSE, registration
-from gatewayd.demo.stream import Stream
-from gatewayd.demo.traffic import flow_of, probe
+from gatewayd.lab.stream import Stream
+from gatewayd.lab.traffic import flow_of, probe
 from gatewayd.model import Flow
 from tests.support.busy import busy
 from tests.support.lab_daemon import LabDaemon, elements, holds

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from gatewayd.demo.cast import BANK, ELSEWHERE, EMBASSY, FAR, FREELANCER, SOFTWARE_HOUSE, STRANGER
-from gatewayd.demo.lab import Lab
-from gatewayd.demo.stream import Stream
-from gatewayd.demo.traffic import flow_of, probe
+from gatewayd.lab.lab import Lab
+from gatewayd.lab.stream import Stream
+from gatewayd.lab.traffic import flow_of, probe
 from gatewayd.model import Flow
 from tests.support.lab_daemon import LabDaemon, holds
 

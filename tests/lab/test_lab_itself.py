@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from gatewayd.demo import namespace as namespace_module
-from gatewayd.demo.lab import Lab
-from gatewayd.demo.namespace import Namespace, entered
-from gatewayd.demo.stream import Stream
-from gatewayd.demo.traffic import flow_of, probe
 from gatewayd.errors import ServiceInvalid
+from gatewayd.lab import namespace as namespace_module
+from gatewayd.lab.lab import Lab
+from gatewayd.lab.namespace import Namespace, entered
+from gatewayd.lab.stream import Stream
+from gatewayd.lab.traffic import flow_of, probe
 from gatewayd.model import Flow, parse_prefix, reverse_flow
 
 pytestmark = pytest.mark.kernel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gatewayd.demo.cast import ELSEWHERE, EMBASSY, FREELANCER
-from gatewayd.demo.traffic import flow_of, probe
+from gatewayd.lab.traffic import flow_of, probe
 from tests.support.lab_daemon import LabDaemon
 
 pytestmark = pytest.mark.kernel

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from gatewayd.demo.cast import BANK, EMBASSY, FAR, SOFTWARE_HOUSE, STRANGER, registration
-from gatewayd.demo.lab import Lab
-from gatewayd.demo.traffic import flow_of, probe
-from gatewayd.demo.world import DEMO_PEPPER, mobile_number, subscriber_of
+from gatewayd.lab.lab import Lab
+from gatewayd.lab.traffic import flow_of, probe
+from gatewayd.lab.world import DEMO_PEPPER, mobile_number, subscriber_of
 from gatewayd.model import Flow
 from gatewayd.model.policy import MarkLayout
 from tests.support.carrying import carry, change_mark

@@ -13,14 +13,14 @@ from itertools import count
 import pytest
 
 from gatewayd.demo.cast import BANK, EMBASSY, FAR, SOFTWARE_HOUSE, STRANGER
-from gatewayd.demo.lab import Lab
-from gatewayd.demo.tap import Tap
-from gatewayd.demo.traffic import flow_of
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.conntrack_codec import ConnectionEvent
+from gatewayd.lab.lab import Lab
+from gatewayd.lab.tap import Tap
+from gatewayd.lab.traffic import flow_of
 from gatewayd.model import Flow, Registration, format_address, parse_address, reverse_flow
 from gatewayd.model.policy import MarkLayout
-from gatewayd.sweep import Sweeper
+from gatewayd.reconcile.connections import Sweeper
 from gatewayd.watch.attribute import Attribution
 from tests.support.lab_daemon import LabDaemon, connections, holds
 from tests.support.talk import Talk

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gatewayd.demo.cast import ELSEWHERE, SOFTWARE_HOUSE, STRANGER
-from gatewayd.demo.traffic import flow_of, probe
+from gatewayd.lab.traffic import flow_of, probe
 from tests.support.lab_daemon import LabDaemon
 
 pytestmark = pytest.mark.kernel

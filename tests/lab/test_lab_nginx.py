@@ -16,13 +16,11 @@ import aiohttp
 import msgspec
 import pytest
 
+from gatewayd.authority.database import RegistryDatabase
+from gatewayd.authority.publishing import PublishOptions, publish
 from gatewayd.demo.cast import BANK, ELSEWHERE, EMBASSY, FAR, FREELANCER, registration
-from gatewayd.demo.traffic import flow_of, probe
-from gatewayd.model import Flow
-from gatewayd.registry.authoring.canonical import Canonicaliser
-from gatewayd.registry.authoring.database import RegistryDatabase
-from gatewayd.registry.authoring.publishing import PublishOptions, publish
-from gatewayd.registry.notification import (
+from gatewayd.feed.canonical import Canonicaliser
+from gatewayd.feed.notification import (
     DeltaRef,
     Notification,
     SnapshotRef,
@@ -30,7 +28,9 @@ from gatewayd.registry.notification import (
     load_verifying_keys,
     open_notification,
 )
-from gatewayd.registry.record import parse_record, registration_of
+from gatewayd.feed.record import parse_record, registration_of
+from gatewayd.lab.traffic import flow_of, probe
+from gatewayd.model import Flow
 from tests.support.lab_daemon import LabDaemon, holds
 from tests.support.nginx import NGINX, NOT_INSTALLED, Nginx
 

@@ -20,10 +20,10 @@ import pytest_asyncio
 from gatewayd.compile.ruleset import RULE_SETS
 from gatewayd.demo.cast import BANK as DEMO_BANK
 from gatewayd.demo.cast import SOFTWARE_HOUSE, STRANGER
-from gatewayd.demo.lab import Lab
-from gatewayd.demo.traffic import flow_of, probe
-from gatewayd.kernel import notices
+from gatewayd.kernel import notifications as notices
 from gatewayd.kernel.tables import KernelTables
+from gatewayd.lab.lab import Lab
+from gatewayd.lab.traffic import flow_of, probe
 from gatewayd.model import Flow
 from gatewayd.model.mask import Mask, parse_set_name
 from gatewayd.model.registration import Registration

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gatewayd.compile.ruleset import compile_ruleset, replace_script
-from gatewayd.demo.lab import Lab
+from gatewayd.lab.lab import Lab
 from gatewayd.model.mask import Mask
 from tests.bench.burst import Burst
 from tests.support.events import flush_connections

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from gatewayd.demo.cast import BANK, FAR, FAR_IPV6, registration
-from gatewayd.demo.lab import Lab
-from gatewayd.demo.stream import Stream
-from gatewayd.demo.traffic import flow_of, probe
-from gatewayd.demo.world import DEMO_PEPPER, mobile_number, subscriber_of
+from gatewayd.lab.lab import Lab
+from gatewayd.lab.stream import Stream
+from gatewayd.lab.traffic import flow_of, probe
+from gatewayd.lab.world import DEMO_PEPPER, mobile_number, subscriber_of
 from gatewayd.model import Flow
 from tests.support.lab_daemon import LabDaemon, elements, holds
 from tests.support.nas import Nas, write_secrets

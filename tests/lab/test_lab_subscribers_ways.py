@@ -16,8 +16,8 @@ import pytest
 
 from gatewayd.demo.cast import FAR
 from gatewayd.demo.gateway import _UnixConnection
-from gatewayd.demo.traffic import flow_of, probe
-from gatewayd.demo.world import subscriber_of
+from gatewayd.lab.traffic import flow_of, probe
+from gatewayd.lab.world import subscriber_of
 from gatewayd.model import Flow, parse_address
 from tests.lab.test_lab_subscribers import (
     ABROAD,

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from gatewayd.demo.cast import BANK, FAR, SOFTWARE_HOUSE, registration
-from gatewayd.demo.lab import Lab
-from gatewayd.demo.traffic import flow_of, probe
-from gatewayd.demo.world import DEMO_PEPPER, mobile_number, subscriber_of
+from gatewayd.lab.lab import Lab
+from gatewayd.lab.traffic import flow_of, probe
+from gatewayd.lab.world import DEMO_PEPPER, mobile_number, subscriber_of
 from gatewayd.model import Flow, parse_prefix
 from gatewayd.model.policy import MarkLayout
 from tests.support.lab_daemon import LabDaemon, daemon_in, holds, mark_of

@@ -22,17 +22,17 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from gatewayd.allowlist import Allowlist
-from gatewayd.bindings import Bindings
-from gatewayd.effective import Effective
+from gatewayd.control.active import Effective
+from gatewayd.control.bindings import Bindings
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.policy import MarkLayout
 from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.reconcile import Reconciler
+from gatewayd.reconcile.connections import Sweeper
 from gatewayd.settings.model import ProfileSettings
-from gatewayd.subscribers.clients import Client, ClientTable, Profiles
 from gatewayd.subscribers.journal_rows import Row, decode_row, encode_key, encode_value
-from gatewayd.subscribers.listener import AccountingListener
-from gatewayd.sweep import Sweeper
+from gatewayd.subscribers.radius.clients import Client, ClientTable, Profiles
+from gatewayd.subscribers.radius.listener import AccountingListener
 from gatewayd.watch.attribute import Attribution
 from tests.property.test_property_sessions import NAS, SUBSCRIBERS, histories, replay
 from tests.support.accounting import ALI, BANO, CHAND, NoJitter, event

@@ -17,13 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.errors import FeedRefused, OverridesInvalid, SourceFailed, SourceTooLarge, SourceUnusable
+from gatewayd.feed.canonical import Damaged
+from gatewayd.feed.files import Changes, DeltaReader, FileReading
+from gatewayd.feed.inflate import PIECE_BYTES, GzipDamaged, Inflater
+from gatewayd.feed.notification import SnapshotRef
+from gatewayd.feed.reading import CsvReader, NdjsonReader, ReadLimits
+from gatewayd.feed.record import FIELDS, REASONS, registration_of
 from gatewayd.model import Registration
-from gatewayd.registry.feed_files import Changes, DeltaReader, FileReading
-from gatewayd.registry.feed_outcome import FeedPosition
-from gatewayd.registry.feed_source import resumed_position
-from gatewayd.registry.inflate import PIECE_BYTES, GzipDamaged, Inflater
-from gatewayd.registry.kept import (
-    Damaged,
+from gatewayd.model.changes import run_slices
+from gatewayd.sources.client_outcome import FeedPosition
+from gatewayd.sources.feed_source import resumed_position
+from gatewayd.sources.last_good import (
     FileMark,
     FrameHead,
     Index,
@@ -34,13 +38,9 @@ from gatewayd.registry.kept import (
     encode_frame,
     encode_index,
 )
-from gatewayd.registry.merge import run_slices
-from gatewayd.registry.notification import SnapshotRef
-from gatewayd.registry.override_file import parse_overrides
-from gatewayd.registry.overrides_dir import read_overrides
-from gatewayd.registry.reading import CsvReader, NdjsonReader, ReadLimits
-from gatewayd.registry.record import FIELDS, REASONS, registration_of
-from gatewayd.registry.store import LastGood, Restored
+from gatewayd.sources.last_good_store import LastGood, Restored
+from gatewayd.sources.override_file import parse_overrides
+from gatewayd.sources.overrides_dir import read_overrides
 from tests.support.fake_files import STATE, FakeFiles
 from tests.support.feeds import fields_of, line_of, sha256, upsert, withdraw
 

@@ -10,13 +10,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gatewayd.model import Registration, parse_prefix, parse_services
+from gatewayd.model.changes import Changes, construct_changes, run_slices
 from gatewayd.registry.guard import Guarded
-from gatewayd.registry.held import decode_record, encode_record
-from gatewayd.registry.in_force import InForce
-from gatewayd.registry.loss import is_loss
-from gatewayd.registry.merge import Changes, construct_changes, run_slices
-from gatewayd.registry.override_file import OverrideFile, parse_overrides
+from gatewayd.registry.guard_memory import is_loss
+from gatewayd.registry.guard_record import decode_record, encode_record
+from gatewayd.registry.state import InForce
 from gatewayd.settings.model import RemovalLimit, ShrinkGuardSettings
+from gatewayd.sources.override_file import OverrideFile, parse_overrides
 
 NOW = 1_700_000_000.0
 GUARD = ShrinkGuardSettings(RemovalLimit(fraction=0.05), 2)

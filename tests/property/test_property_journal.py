@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from gatewayd.model.accounting import AccountingEvent, AccountingKind
 from gatewayd.model.prefix import Prefix
 from gatewayd.subscribers.journal_rows import Key, Row, decode_row, encode_key, encode_value
-from gatewayd.subscribers.terms import Terms
+from gatewayd.subscribers.sessions.terms import Terms
 from tests.support.accounting import ALI, BANO, CHAND, Table, event
 
 SUBSCRIBERS = [ALI, BANO, CHAND]

@@ -23,9 +23,9 @@ import pytest
 
 from gatewayd.compile import DesiredSets
 from gatewayd.compile.canary import canary_bucket
-from gatewayd.demo.lab import Lab, Side
-from gatewayd.demo.traffic import Outcome, probe
 from gatewayd.kernel.tables import KernelTables
+from gatewayd.lab.lab import Lab, Side
+from gatewayd.lab.traffic import Outcome, probe
 from gatewayd.model import (
     Binding,
     Family,

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from gatewayd.demo.lab import Lab, missing_for_lab
 from gatewayd.errors import GatewaydError
+from gatewayd.lab.lab import Lab, missing_for_lab
 from gatewayd.model import parse_prefix
 from tests.soak.damage import Bill, run_damages
 from tests.soak.rounds import Churn, Tally

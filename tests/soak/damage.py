@@ -6,8 +6,8 @@ import random
 import signal
 from dataclasses import dataclass, field
 
-from gatewayd.demo.stream import Stream
-from gatewayd.demo.traffic import probe
+from gatewayd.lab.stream import Stream
+from gatewayd.lab.traffic import probe
 from tests.soak.sight import Sight, is_as_wanted
 from tests.soak.subscribers import Cgnat
 from tests.soak.world import World, handshakes, inbound, traffic

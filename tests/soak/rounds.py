@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from gatewayd.demo.stream import Stream
-from gatewayd.demo.traffic import probe
 from gatewayd.errors import DaemonNotReachable
+from gatewayd.lab.stream import Stream
+from gatewayd.lab.traffic import probe
 from tests.soak.sight import Sight, is_as_wanted
 from tests.soak.subscribers import Cgnat
 from tests.soak.world import Registry, World, handshakes, inbound, registry_of, stranger, traffic

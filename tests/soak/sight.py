@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from gatewayd.compile.ruleset import RULE_SETS
-from gatewayd.demo.lab import Lab
 from gatewayd.errors import DumpInterrupted, OperationRefused
 from gatewayd.kernel.tables import KernelTables
+from gatewayd.lab.lab import Lab
 from gatewayd.model.mask import Mask, parse_set_name
 from gatewayd.model.transaction import TableReading
 from tests.support.lab_daemon import TABLE

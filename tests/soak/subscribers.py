@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from gatewayd.demo.cast import registration
-from gatewayd.demo.traffic import flow_of
-from gatewayd.demo.world import DEMO_PEPPER, mobile_number, subscriber_of
+from gatewayd.feed.record import parse_record
+from gatewayd.lab.traffic import flow_of
+from gatewayd.lab.world import DEMO_PEPPER, mobile_number, subscriber_of
 from gatewayd.model import Flow, parse_prefix
-from gatewayd.model.grant import Grant
-from gatewayd.registry.record import parse_record
+from gatewayd.model.binding import Grant
 from tests.support.lab_daemon import LabDaemon
 from tests.support.nas import START, STOP, Nas, write_secrets
 from tests.support.radius import text, vendor

@@ -12,12 +12,21 @@ from typing import Any
 import msgspec
 
 from gatewayd.compile.masks import compile_elements, compile_grant
-from gatewayd.demo.cast import BANK, ELSEWHERE, EMBASSY, FAR, FREELANCER, SOFTWARE_HOUSE, STRANGER, registration
-from gatewayd.demo.traffic import flow_of
+from gatewayd.demo.cast import (
+    BANK,
+    ELSEWHERE,
+    EMBASSY,
+    FAR,
+    FREELANCER,
+    SOFTWARE_HOUSE,
+    STRANGER,
+    registration,
+)
+from gatewayd.feed.record import parse_record
+from gatewayd.lab.traffic import flow_of
 from gatewayd.model import Flow
-from gatewayd.model.grant import Grant
+from gatewayd.model.binding import Grant
 from gatewayd.model.mask import Mask
-from gatewayd.registry.record import parse_record
 from tests.soak import subscribers
 
 FAR_IPV6, ELSEWHERE_IPV6 = "2001:db8:7::7", "2001:db8:99::1"

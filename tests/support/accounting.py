@@ -16,8 +16,8 @@ from typing import Any
 from gatewayd.model.accounting import AccountingEvent, AccountingKind
 from gatewayd.model.binding import BindingChange
 from gatewayd.model.prefix import Prefix, parse_prefix
-from gatewayd.subscribers.sessions import Sessions
-from gatewayd.subscribers.terms import Terms
+from gatewayd.subscribers.sessions.sessions import Sessions
+from gatewayd.subscribers.sessions.terms import Terms
 
 ALI, BANO, CHAND = b"A" * 32, b"B" * 32, b"C" * 32
 AT_ONCE = Terms(restart_grace_s=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from gatewayd.demo.namespace import Namespace
 from gatewayd.kernel.attributes import NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, be32, message
 from gatewayd.kernel.conntrack_codec import (
     CT_NEW,
@@ -14,6 +13,7 @@ from gatewayd.kernel.conntrack_codec import (
     key_of_flow,
 )
 from gatewayd.kernel.event_socket import open_netfilter_socket
+from gatewayd.lab.namespace import Namespace
 from gatewayd.model import Flow
 
 CTA_STATUS, CTA_TIMEOUT = 3, 7

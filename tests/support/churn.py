@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import cycle
 
-from gatewayd.demo.stream import Stream
+from gatewayd.lab.stream import Stream
 from tests.support.lab_daemon import LabDaemon
 
 MOMENTS_S = tuple(number * 0.25 for number in range(1, 9))

@@ -48,7 +48,16 @@ from gatewayd.api.views import (
     registration_view,
 )
 from gatewayd.errors import SerialNotHeld
-from gatewayd.model import Binding, Flow, Prefix, Registration, Status, parse_address, parse_prefix, parse_services
+from gatewayd.model import (
+    Binding,
+    Flow,
+    Prefix,
+    Registration,
+    Status,
+    parse_address,
+    parse_prefix,
+    parse_services,
+)
 from gatewayd.model.accounting import AccountingEvent, NasProfile
 from gatewayd.subscribers.session_list import end_event, entry_event
 

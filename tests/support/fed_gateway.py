@@ -12,14 +12,9 @@ from pathlib import Path
 from random import Random
 
 from gatewayd.compile.masks import compile_elements
+from gatewayd.control.controller import Owner
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration
-from gatewayd.owner import Owner
-from gatewayd.registry.feed_source import FeedRunner, resumed_position
-from gatewayd.registry.fetch import FetchLimits, Session, open_session
-from gatewayd.registry.files import RealFiles
-from gatewayd.registry.sources import SourceRunner
-from gatewayd.registry.store import LastGood
 from gatewayd.settings.model import (
     PolicySettings,
     RegistrySettings,
@@ -28,7 +23,12 @@ from gatewayd.settings.model import (
     ShrinkGuardSettings,
     SourceSettings,
 )
-from gatewayd.source_facts import SourceFacts
+from gatewayd.sources.disk import RealFiles
+from gatewayd.sources.feed_source import FeedRunner, resumed_position
+from gatewayd.sources.fetch import FetchLimits, Session, open_session
+from gatewayd.sources.last_good_store import LastGood
+from gatewayd.sources.source_facts import SourceFacts
+from gatewayd.sources.sources import SourceRunner
 from tests.support.bad_input import MAX_BYTES
 from tests.support.bad_registry import BadRegistry
 from tests.support.fake_conntrack import FakeConntrack

@@ -11,11 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from gatewayd.errors import TransferFailed
-from gatewayd.model import Registration
-from gatewayd.registry.feed import FeedClient
-from gatewayd.registry.feed_outcome import FeedRequest, Outcome
-from gatewayd.registry.merge import run_slices
-from gatewayd.registry.notification import (
+from gatewayd.feed.notification import (
     DeltaRef,
     Notification,
     SigningKey,
@@ -24,7 +20,11 @@ from gatewayd.registry.notification import (
     load_verifying_keys,
     sign_notification,
 )
-from gatewayd.registry.record import registration_of
+from gatewayd.feed.record import registration_of
+from gatewayd.model import Registration
+from gatewayd.model.changes import run_slices
+from gatewayd.sources.client import FeedClient
+from gatewayd.sources.client_outcome import FeedRequest, Outcome
 
 ORIGIN = "https://registry.example"
 URL = f"{ORIGIN}/feed/notification.jws"

@@ -19,7 +19,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal, Self
 
-from gatewayd.demo.namespace import Namespace
+from gatewayd.lab.namespace import Namespace
 from tests.support.lab_daemon import holds
 
 Way = Literal["replicate", "buffered"]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from gatewayd.compile.desired import elements_of
 from gatewayd.compile.ruleset import RULE_SETS
+from gatewayd.model.binding import Grant
 from gatewayd.model.flow import Flow, reverse_flow
-from gatewayd.model.grant import Grant
 from gatewayd.model.mask import Mask, parse_set_name
 from gatewayd.model.policy import Policy
 from gatewayd.model.prefix import parse_prefix

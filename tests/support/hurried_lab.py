@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gatewayd.demo.lab import Lab
+from gatewayd.lab.lab import Lab
 from tests.support.hurried import HurriedClock
 from tests.support.lab_daemon import LabDaemon, clean, holds
 

@@ -18,12 +18,12 @@ import msgspec
 import yaml
 
 from gatewayd.demo.gateway import DemoGateway
-from gatewayd.demo.lab import Lab, Side
-from gatewayd.demo.packets import parse_flow
-from gatewayd.demo.tap import Tap, Tokens
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.conntrack_codec import ConnectionEvent
 from gatewayd.kernel.tables import KernelTables
+from gatewayd.lab.lab import Lab, Side
+from gatewayd.lab.packets import parse_flow
+from gatewayd.lab.tap import Tap, Tokens
 from gatewayd.model import Flow
 from tests.support.events import flush_connections
 

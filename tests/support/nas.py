@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
-from gatewayd.demo.namespace import Namespace
+from gatewayd.lab.namespace import Namespace
 from gatewayd.model.prefix import parse_prefix
 from tests.support.radius import SECRET, accounting_request, attribute, integer, is_response, text
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from gatewayd.demo.namespace import Namespace
+from gatewayd.lab.namespace import Namespace
 from tests.support.lab_daemon import holds
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

@@ -9,18 +9,16 @@ from dataclasses import replace
 from typing import Any
 
 from gatewayd.compile.masks import compile_elements
-from gatewayd.demo.traffic import flow_of
+from gatewayd.control.controller import Owner
+from gatewayd.control.host_time import HostTime
 from gatewayd.errors import OperationRefused
-from gatewayd.host_time import HostTime
 from gatewayd.kernel.fake import FakeTables
+from gatewayd.lab.traffic import flow_of
 from gatewayd.model import Flow, Registration, parse_prefix, parse_services
 from gatewayd.model.mask import set_name
 from gatewayd.model.policy import MarkLayout
 from gatewayd.model.transaction import RemoveElements, Ruleset, Transaction
-from gatewayd.owner import Owner
 from gatewayd.reconcile import Reconciler
-from gatewayd.registry.sources import SourceReading
-from gatewayd.registry.store import LastGood
 from gatewayd.settings.model import (
     PolicySettings,
     RegistrySettings,
@@ -29,6 +27,8 @@ from gatewayd.settings.model import (
     ShrinkGuardSettings,
     SourceSettings,
 )
+from gatewayd.sources.last_good_store import LastGood
+from gatewayd.sources.sources import SourceReading
 from gatewayd.watch.decode import PacketEvent
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.manual_clock import ManualClock, until

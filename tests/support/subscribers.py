@@ -30,8 +30,9 @@ from unittest.mock import patch
 from msgspec import structs
 
 from gatewayd.allowlist import Allowlist
-from gatewayd.bindings import Bindings
-from gatewayd.effective import Effective
+from gatewayd.control.active import Effective
+from gatewayd.control.bindings import Bindings
+from gatewayd.control.subscriber_service import JOURNAL_NAME, SubscriberService
 from gatewayd.model.mask import Mask
 from gatewayd.model.msisdn import subscriber_digest
 from gatewayd.model.policy import MarkLayout
@@ -39,6 +40,7 @@ from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.model.registration import Registration
 from gatewayd.model.service import parse_services
 from gatewayd.reconcile import Reconciler
+from gatewayd.reconcile.connections import Sweeper
 from gatewayd.settings.model import (
     ListenAddress,
     NasSettings,
@@ -47,13 +49,11 @@ from gatewayd.settings.model import (
     RadiusSettings,
     SubscriberSettings,
 )
-from gatewayd.subscriber_service import JOURNAL_NAME, SubscriberService
 from gatewayd.subscribers.journal_file import JournalFile
 from gatewayd.subscribers.journal_rows import Key, Row, Value, WordRow
-from gatewayd.subscribers.listener import ListenerStats
-from gatewayd.subscribers.nas_table import name_of_key
-from gatewayd.subscribers.terms import SessionCounts
-from gatewayd.sweep import Sweeper
+from gatewayd.subscribers.radius.listener import ListenerStats
+from gatewayd.subscribers.sessions.nas_table import name_of_key
+from gatewayd.subscribers.sessions.terms import SessionCounts
 from gatewayd.watch.attribute import Attribution
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.granting import BoundTables, oracle
@@ -228,7 +228,7 @@ class SubscriberGateway:
         for each in self.registrations.values():
             self.effective.upsert(each, clock())
         # What is forbidden there is forbidden for ever, and other tests of this process look into /proc.
-        with patch("gatewayd.subscriber_service.forbid_core_dumps"):
+        with patch("gatewayd.control.subscriber_service.forbid_core_dumps"):
             self.service = SubscriberService(
                 self.settings, self.directory, self.effective, clock=clock, stopwatch=clock.stopwatch
             )

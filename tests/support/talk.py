@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import Literal, Self
 
-from gatewayd.demo.lab import Lab, Side
-from gatewayd.demo.packets import refused_packet
-from gatewayd.demo.tap import Tap, Tokens
 from gatewayd.kernel.tables import KernelTables
+from gatewayd.lab.lab import Lab, Side
+from gatewayd.lab.packets import refused_packet
+from gatewayd.lab.tap import Tap, Tokens
 from gatewayd.model import Flow, reverse_flow
 from tests.support.worlds import TABLE, World, forget_connections, program
 

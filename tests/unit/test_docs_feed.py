@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.model.service import BUNDLES, PROTOCOL_NUMBERS, PROTOCOLS_WITH_PORTS
-from gatewayd.registry.authoring.canonical import Canonicaliser, upsert_line, withdraw_line
-from gatewayd.registry.feed_outcome import FeedLimits
-from gatewayd.registry.notification import (
+from gatewayd.feed.canonical import Canonicaliser, upsert_line, withdraw_line
+from gatewayd.feed.notification import (
     LARGEST_BYTES,
     MOST_DELTAS,
     DeltaRef,
@@ -24,7 +22,7 @@ from gatewayd.registry.notification import (
     open_notification,
     sign_notification,
 )
-from gatewayd.registry.record import (
+from gatewayd.feed.record import (
     FIELDS,
     LONGEST_LINE_BYTES,
     MOST_CLIENTS,
@@ -32,6 +30,8 @@ from gatewayd.registry.record import (
     MOST_SERVICES,
     parse_record,
 )
+from gatewayd.model.service import BUNDLES, PROTOCOL_NUMBERS, PROTOCOLS_WITH_PORTS
+from gatewayd.sources.client_outcome import FeedLimits
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLE = DOCS / "feed-example"

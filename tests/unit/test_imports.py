@@ -22,103 +22,74 @@ MAY_IMPORT: dict[str, str] = {
     "gatewayd": "",
     "errors": "",
     "log": "",
-    "notify": "",
+    "systemd": "",
     "model": "errors",
     "settings": "errors model",
-    "registry": "gatewayd errors model settings log",
+    "feed": "errors model",
+    "sources": "gatewayd errors log model settings feed",
+    "registry": "errors model settings feed sources",
     "allowlist": "model",
     "subscribers": "errors log model settings",
     "compile": "model",
-    "reconcile": "errors log model compile",
     "kernel": "errors model compile",
-    "watch": "errors model kernel",
+    "reconcile": "errors log model compile kernel",
+    "watch": "errors log model kernel",
     "api": "errors log model",
-    "grace": "model",
-    "surroundings": "errors log model kernel",
-    "sweep": "errors log model kernel grace",
-    "effective": "log model allowlist compile reconcile sweep",
-    "bindings": "log model subscribers effective",
-    "subscriber_service": "errors log model settings subscribers effective bindings",
-    "trusted_time": "model",
-    "host_time": "log trusted_time",
-    "source_facts": "log registry",
-    "runners": "errors settings registry",
-    "owner": "errors log model settings registry allowlist reconcile kernel watch sweep effective source_facts"
-    " host_time",
-    "subscriber_answers": "errors model allowlist subscribers api bindings owner",
-    "answers": "gatewayd errors model registry allowlist compile watch api source_facts runners owner"
-    " subscriber_answers surroundings host_time",
-    "daemon": "gatewayd errors log notify model settings registry reconcile kernel watch api owner answers runners"
-    " subscriber_service subscriber_answers surroundings host_time",
-    "demo": "errors model registry",
-    "cli": "gatewayd errors model settings registry compile reconcile kernel subscribers api owner daemon demo"
-    " runners",
+    "control": "gatewayd errors log model settings feed sources registry allowlist subscribers compile kernel"
+    " reconcile watch api",
+    "daemon": "gatewayd errors log systemd model settings sources reconcile kernel watch api control",
+    "authority": "errors model feed",
+    "lab": "errors model",
+    "demo": "errors model feed authority lab",
+    "cli": "gatewayd errors model settings feed sources registry compile reconcile kernel subscribers api control"
+    " daemon authority lab demo",
     "__main__": "cli",
 }
 
 PURE = """
-    gatewayd errors grace trusted_time
-    model model.accounting model.binding model.flow model.foreign model.grant model.mask model.moment model.msisdn
-    model.neighbour model.policy
-    model.prefix model.registration model.service model.transaction
-    settings.load settings.model settings.readers settings.restart settings.schema settings.tree settings.values
-    registry.feed registry.feed_answer registry.feed_files registry.feed_outcome registry.feed_plan
-    registry.authorities
-    registry.day_memory registry.guard registry.held registry.in_force registry.inflate registry.intervals
-    registry.kept registry.loss
-    registry.override_file registry.overrides registry.merge registry.notification registry.origin
-    registry.prefixes registry.reading registry.record registry.staleness
-    registry.authoring registry.authoring.canonical registry.authoring.layout registry.authoring.readers
-    registry.authoring.schema
-    allowlist allowlist.allowlist allowlist.bound allowlist.match allowlist.radix allowlist.schedule
-    subscribers subscribers.accounting subscribers.addresses subscribers.attributes subscribers.identity
-    subscribers.clients subscribers.journal_rows subscribers.packet subscribers.ports subscribers.refusals
-    subscribers.responses subscribers.restoring subscribers.roster subscribers.row_changes
-    subscribers.session_list
-    subscribers.changes subscribers.expiry subscribers.naming subscribers.ownership subscribers.session
-    subscribers.nas_clock subscribers.nas_table
-    subscribers.sessions subscribers.terms subscribers.timeline subscribers.tombstones
-    compile compile.canary compile.desired compile.keys compile.lookups compile.masks compile.rehearsal
-    compile.ruleset
-    reconcile.dataplane reconcile.dead_man reconcile.forecast reconcile.generations reconcile.hooks
-    reconcile.leftovers reconcile.missing reconcile.picture reconcile.set_state
-    reconcile.steps reconcile.tally
-    kernel kernel.attributes kernel.conntrack_codec kernel.fake kernel.neighbours_codec kernel.notices_codec
-    kernel.tables_codec
-    watch watch.aggregate watch.attribute watch.decode watch.event_filter
-    api api.bodies api.families api.metrics api.parameters api.queries api.subscriber_metrics
-    api.subscriber_views api.times api.views
-    demo demo.packets demo.world
+    allowlist allowlist.allowlist allowlist.bound allowlist.match allowlist.radix allowlist.schedule api
+    api.metrics api.parameters api.queries api.subscriber_metrics api.subscriber_views api.views
+    authority.layout authority.readers compile compile.canary compile.desired compile.keys compile.masks
+    compile.rehearsal compile.ruleset control control.trusted_time demo errors feed feed.canonical feed.files
+    feed.inflate feed.notification feed.reading feed.record gatewayd kernel kernel.attributes
+    kernel.conntrack_codec kernel.fake kernel.neighbours_codec kernel.notifications_codec kernel.tables_codec
+    lab.packets lab.world model model.accounting model.binding model.changes model.external model.flow
+    model.mask model.moment model.msisdn model.policy model.prefix model.registration model.service
+    model.transaction reconcile.dataplane reconcile.element_timeout reconcile.grace reconcile.leftovers
+    reconcile.picture reconcile.set_state reconcile.steps registry.freshness registry.guard
+    registry.guard_memory registry.guard_record registry.merge registry.overrides registry.state settings.load
+    settings.model settings.readers settings.restart settings.schema settings.tree settings.values
+    sources.client sources.client_outcome sources.client_plan sources.last_good sources.origin
+    sources.override_file subscribers subscribers.identity subscribers.journal_rows subscribers.radius
+    subscribers.radius.accounting subscribers.radius.attributes subscribers.radius.clients
+    subscribers.radius.packet subscribers.radius.responses subscribers.session_list subscribers.sessions
+    subscribers.sessions.changes subscribers.sessions.index subscribers.sessions.naming
+    subscribers.sessions.nas_clock subscribers.sessions.nas_table subscribers.sessions.restoring
+    subscribers.sessions.row_changes subscribers.sessions.session subscribers.sessions.sessions
+    subscribers.sessions.terms subscribers.sessions.tombstones subscribers.timeline watch watch.aggregate
+    watch.attribute watch.decode watch.event_filter
 """
 """No clock, file, socket, process, randomness or environment; takes `now` and bytes as arguments. A package whose
 `__init__` gathers shells too is under IO."""
 
 IO = """
-    log notify host_time
-    settings settings.file
-    registry registry.feed_source registry.fetch registry.file_source registry.files registry.guard_file
-    registry.kept_files registry.kept_sink registry.key_files registry.overrides_dir registry.pacing registry.route
-    registry.sources registry.store
-    registry.authoring.database registry.authoring.disk registry.authoring.importing
-    registry.authoring.publishing registry.authoring.serving
-    reconcile reconcile.loop reconcile.verify
-    subscribers.core_dumps subscribers.journal subscribers.journal_file subscribers.listener
-    subscribers.secret_files
-    kernel.conntrack kernel.event_socket kernel.netlink kernel.nft kernel.notices kernel.surroundings
-    kernel.tables
-    watch.source
-    api.app
-    demo.announced demo.cast demo.gateway demo.handshake demo.keep demo.lab demo.namespace demo.nas demo.registry
-    demo.registry_acts demo.scenario demo.stage demo.stream demo.subscriber_acts demo.tap demo.traffic
+    authority.disk api.app authority authority.database authority.importing authority.publishing authority.serving
+    control.host_time demo.cast demo.gateway demo.keep demo.nas demo.registry demo.registry_acts demo.scenario
+    demo.stage demo.subscriber_acts kernel.conntrack kernel.event_socket kernel.netlink kernel.nft
+    kernel.notifications kernel.surroundings kernel.tables lab lab.announced lab.handshake lab.lab lab.namespace
+    lab.stream lab.tap lab.traffic log reconcile reconcile.loop reconcile.verify registry settings settings.file
+    sources sources.authorities sources.disk sources.feed_source sources.fetch sources.file_source
+    sources.guard_file sources.last_good_files sources.last_good_sink sources.last_good_store
+    sources.overrides_dir sources.pacing sources.route sources.sources subscribers.journal
+    subscribers.journal_file subscribers.radius.listener subscribers.secret_files systemd watch.source
 """
 
 COMPOSITION = """
-    sweep surroundings effective bindings subscriber_service subscriber_answers source_facts runners owner answers
-    daemon __main__
-    cli cli.accept cli.bindings cli.check cli.client cli.demo cli.explain cli.flows cli.output cli.plan
-    cli.registrations
-    cli.registry cli.registry_authoring cli.registry_progress cli.registry_publish cli.run cli.status cli.sync
-    cli.teardown
+    __main__ cli cli.accept cli.bindings cli.check cli.client cli.demo cli.explain cli.flows cli.output cli.plan
+    cli.registrations cli.registry cli.registry_authoring cli.registry_progress cli.registry_publish cli.run
+    cli.status cli.sync cli.teardown control.active control.bindings control.controller control.queries
+    control.subscriber_queries control.subscriber_service daemon reconcile.connections sources.runners
+    sources.source_facts watch.surroundings
 """
 
 TOUCHES_THE_WORLD = """
@@ -132,20 +103,20 @@ HARMLESS = {"io": {"BytesIO", "StringIO"}, "os": {"strerror"}, "sys": {"byteorde
 """What pure modules may use of those, name by name."""
 
 THIRD_PARTY: dict[str, str] = {
-    "aiohttp": "registry.fetch registry.feed_source registry.route registry.authoring.serving api.app cli.client",
+    "aiohttp": "sources.fetch sources.feed_source sources.route authority.serving api.app cli.client",
     "click": "cli.*",
-    "cryptography": "registry.authorities",
-    "joserfc": "registry.notification",
+    "cryptography": "sources.authorities",
+    "joserfc": "feed.notification",
     "msgspec": "*",
-    "prometheus_client": "api.families api.metrics api.subscriber_metrics api.app",
-    "pyrad": "subscribers.packet demo.nas",
-    "pyroute2": "kernel.* demo.*",
+    "prometheus_client": "api.subscriber_metrics api.metrics api.subscriber_metrics api.app",
+    "pyrad": "subscribers.radius.packet demo.nas",
+    "pyroute2": "kernel.* lab.*",
     "pytricia": "allowlist.radix",
     "rich": "cli.* demo.*",
     "uvloop": "cli.run",
-    "watchfiles": "registry.file_source registry.overrides_dir",
+    "watchfiles": "sources.file_source sources.overrides_dir",
     "yaml": "settings.load",
-    "yarl": "registry.fetch registry.feed_source registry.route",
+    "yarl": "sources.fetch sources.feed_source sources.route",
 }
 """Where each library may be imported."""
 PURE_LIBRARIES = frozenset({"cryptography", "joserfc", "msgspec", "prometheus_client", "pyrad", "pytricia", "yaml"})
@@ -300,7 +271,7 @@ def test_the_tests_of_these_rules_see_what_they_look_for() -> None:
     assert "gatewayd.model.mask" in set(imported_names("compile.masks"))
     assert own_imports("kernel.tables_codec") >= {"kernel.attributes", "model.mask"}
     assert package_of("compile.masks") == "compile"
-    assert foreign_imports("registry.fetch") >= {"aiohttp", "contextlib"}
+    assert foreign_imports("sources.fetch") >= {"aiohttp", "contextlib"}
     assert uses_of("errors", "os") == {"strerror"}
     assert is_named("cli.run", "cli.*")
     assert not is_named("cli.run", "cli.client kernel.*")

@@ -14,8 +14,8 @@ from typing import Any
 
 import uvloop
 
-from gatewayd.registry.feed_source import FeedRunner
-from gatewayd.registry.fetch import open_session
+from gatewayd.sources.feed_source import FeedRunner
+from gatewayd.sources.fetch import open_session
 from tests.bench.clock import Stopwatch, peak_mb, percentile
 from tests.bench.registry import Registry, served
 from tests.bench.row import Context, Figures, Measure, Row, Subject, check

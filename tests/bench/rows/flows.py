@@ -10,10 +10,10 @@ import time
 import msgspec
 
 from gatewayd.allowlist import Allowlist
-from gatewayd.demo.lab import Lab
 from gatewayd.errors import MissingPrerequisite
+from gatewayd.feed.record import registration_of
 from gatewayd.kernel.event_socket import open_netfilter_socket
-from gatewayd.registry.record import registration_of
+from gatewayd.lab.lab import Lab
 from gatewayd.watch.attribute import Attribution
 from gatewayd.watch.decode import decode_connections
 from gatewayd.watch.source import DATAGRAMS_PER_WAKEUP, NFNLGRP_CONNTRACK_NEW

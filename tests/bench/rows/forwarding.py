@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from gatewayd.demo.lab import Lab
+from gatewayd.lab.lab import Lab
 from tests.bench.gateways import admit_intervals, start_daemon, track
 from tests.bench.material import client_prefixes, snapshot
 from tests.bench.registered import registered_flows, registry_of_masks

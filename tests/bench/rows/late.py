@@ -16,17 +16,17 @@ import msgspec
 import uvloop
 
 from gatewayd.compile.masks import compile_elements
-from gatewayd.demo.lab import Lab
-from gatewayd.demo.tap import Tap
+from gatewayd.control.controller import Owner
+from gatewayd.feed.record import registration_of
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.tables import KernelTables
+from gatewayd.lab.lab import Lab
+from gatewayd.lab.tap import Tap
 from gatewayd.model import Flow, Registration
 from gatewayd.model.mask import parse_set_name
 from gatewayd.model.transaction import RemoveElements, Transaction
-from gatewayd.owner import Owner
 from gatewayd.reconcile import Reconciler
-from gatewayd.registry.record import registration_of
-from gatewayd.registry.sources import SourceReading
+from gatewayd.sources.sources import SourceReading
 from gatewayd.watch.decode import PacketEvent
 from gatewayd.watch.source import EventSource
 from tests.bench.clock import percentile

@@ -7,7 +7,7 @@ import time
 import uuid
 from itertools import cycle, islice
 
-from gatewayd.demo.stream import Stream
+from gatewayd.lab.stream import Stream
 from gatewayd.model import Flow
 from tests.bench.daemon import BenchDaemon, fed_daemon
 from tests.bench.material import packed_snapshot, snapshot

@@ -19,14 +19,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gatewayd.control.subscriber_service import JOURNAL_NAME
 from gatewayd.demo.cast import FAR
-from gatewayd.demo.lab import Lab
-from gatewayd.demo.packets import build_packet, parse_flow
-from gatewayd.demo.tap import Tap
-from gatewayd.demo.traffic import flow_of
-from gatewayd.demo.world import mobile_number
+from gatewayd.lab.lab import Lab
+from gatewayd.lab.packets import build_packet, parse_flow
+from gatewayd.lab.tap import Tap
+from gatewayd.lab.traffic import flow_of
+from gatewayd.lab.world import mobile_number
 from gatewayd.model import format_address
-from gatewayd.subscriber_service import JOURNAL_NAME
 from gatewayd.subscribers.journal_file import JournalFile
 from gatewayd.subscribers.journal_rows import SessionRow
 from tests.bench.accounting import Load, Place, Sending, Sent, build_radius_sender

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from gatewayd.demo.cast import FAR
-from gatewayd.demo.traffic import flow_of
+from gatewayd.lab.traffic import flow_of
 from tests.bench.clock import Stopwatch, percentile, run_command
 from tests.bench.commits import CommitWatch
 from tests.bench.daemon import fed_daemon

@@ -16,7 +16,7 @@ import pytest
 import uvloop
 
 from gatewayd.api.app import MOST_BODY_BYTES, ApiServer
-from gatewayd.api.bodies import MOST_ENTRIES
+from gatewayd.api.parameters import MOST_ENTRIES
 from gatewayd.errors import MissingPrerequisite, SessionsNotKept, SourceUnreadable
 from gatewayd.model import Flow, parse_address, parse_prefix
 from gatewayd.model.msisdn import subscriber_digest

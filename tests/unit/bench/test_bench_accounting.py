@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.demo.world import DEMO_PEPPER, mobile_number
+from gatewayd.lab.world import DEMO_PEPPER, mobile_number
 from gatewayd.model.accounting import AccountingEvent, NasProfile
 from gatewayd.model.msisdn import subscriber_digest
-from gatewayd.subscribers.accounting import read_event
-from gatewayd.subscribers.packet import AccountingRequest, encode_response, open_request
+from gatewayd.subscribers.radius.accounting import read_event
+from gatewayd.subscribers.radius.packet import AccountingRequest, encode_response, open_request
 from tests.bench.accounting import Load, Sending, Sent, build_radius_sender, fill, here, send
 from tests.bench.numbered import UNLISTED
 from tests.support.lab_daemon import holds

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gatewayd.demo.world import mobile_number, subscriber_of
-from gatewayd.registry.record import registration_of
+from gatewayd.feed.record import registration_of
+from gatewayd.lab.world import mobile_number, subscriber_of
 from tests.bench.numbered import UNLISTED, numbered_registry, read_numbers
 
 

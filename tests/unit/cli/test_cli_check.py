@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from gatewayd.cli.check import DEFAULT_CONFIG, command
+from gatewayd.feed.notification import generate_key
 from gatewayd.kernel import nft
-from gatewayd.registry.notification import generate_key
 from tests.support.authority import Authority
 from tests.support.feeds import KEY
 

@@ -4,7 +4,18 @@ import pytest
 from rich.console import Console
 
 from gatewayd.cli import output
-from gatewayd.cli.output import Line, ago, count, place, print_headline, print_lines, print_table, size, some, span
+from gatewayd.cli.output import (
+    Line,
+    ago,
+    count,
+    place,
+    print_headline,
+    print_lines,
+    print_table,
+    size,
+    some,
+    span,
+)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from gatewayd.cli import main, registry_progress
 from gatewayd.cli.registry_progress import Meter
-from gatewayd.registry.notification import load_verifying_keys, open_notification
+from gatewayd.feed.notification import load_verifying_keys, open_notification
 
 CONFIG = Path(__file__).parents[3] / "config"
 RECORD = '{"id":"a","category":"bank","status":"active","clients":["203.0.113.0/28"]}'

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from gatewayd.demo.cast import BRANCH, CAST, ELSEWHERE, FAR, LATECOMER, flow, lines, registered_flows
+from gatewayd.feed.record import registration_of
 from gatewayd.model.service import TCP
-from gatewayd.registry.record import registration_of
 from gatewayd.settings.model import ShrinkGuardSettings
 
 

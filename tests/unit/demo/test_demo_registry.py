@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from gatewayd.authority.publishing import PublishReport
 from gatewayd.demo.cast import CAST, LATECOMER
 from gatewayd.demo.registry import DemoRegistry
 from gatewayd.errors import BadSignature
-from gatewayd.registry.authoring.publishing import PublishReport
-from gatewayd.registry.notification import Notification, load_verifying_keys, open_notification
+from gatewayd.feed.notification import Notification, load_verifying_keys, open_notification
 
 
 @pytest.fixture

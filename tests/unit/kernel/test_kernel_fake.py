@@ -9,7 +9,7 @@ import pytest
 from gatewayd.compile.ruleset import COUNTERS, compile_ruleset
 from gatewayd.errors import OperationRefused, RulesetRefused
 from gatewayd.kernel.fake import FakeTables
-from gatewayd.model.foreign import ElementChange, ForeignChanges, ForeignCommit
+from gatewayd.model.external import ElementChange, ForeignChanges, ForeignCommit
 from gatewayd.model.mask import Mask
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.transaction import (

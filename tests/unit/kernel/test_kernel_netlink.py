@@ -13,7 +13,13 @@ from typing import Any
 import pytest
 import uvloop
 
-from gatewayd.errors import DumpInterrupted, KernelError, MissingPrerequisite, OperationRefused, ReplyMissing
+from gatewayd.errors import (
+    DumpInterrupted,
+    KernelError,
+    MissingPrerequisite,
+    OperationRefused,
+    ReplyMissing,
+)
 from gatewayd.kernel import attributes as nl
 from gatewayd.kernel import netlink
 from gatewayd.kernel.netlink import NetlinkChannel, RefusedAt, decode_error

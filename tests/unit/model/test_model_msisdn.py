@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.demo.world import DEMO_PEPPER, mobile_number, subscriber_of
 from gatewayd.errors import MsisdnInvalid, PepperUnusable
+from gatewayd.lab.world import DEMO_PEPPER, mobile_number, subscriber_of
 from gatewayd.model.msisdn import is_country_code, normalise_msisdn, pepper_of, subscriber_digest
 
 DIGITS = "923001234567"

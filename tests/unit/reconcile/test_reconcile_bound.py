@@ -9,10 +9,11 @@ import pytest
 
 from gatewayd.compile.desired import elements_of
 from gatewayd.errors import ReplyMissing
-from gatewayd.model.grant import Grant
+from gatewayd.model.binding import Grant
 from gatewayd.model.mask import Mask
 from gatewayd.model.transaction import CreateSet, RefreshElements, Transaction
-from gatewayd.reconcile import Reconciler, dead_man, loop, verify
+from gatewayd.reconcile import Reconciler, loop, verify
+from gatewayd.reconcile import element_timeout as dead_man
 from tests.support.granting import (
     BoundRig,
     BoundTables,

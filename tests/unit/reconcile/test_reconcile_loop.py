@@ -25,12 +25,7 @@ from gatewayd.kernel.fake import FakeSet, FakeTable
 from gatewayd.model.mask import Mask, set_name
 from gatewayd.model.policy import Policy
 from gatewayd.model.registration import Registration
-from gatewayd.model.transaction import (
-    AddElements,
-    CreateTable,
-    Ruleset,
-    Transaction,
-)
+from gatewayd.model.transaction import AddElements, CreateTable, Ruleset, Transaction
 from gatewayd.reconcile import loop, set_state, steps, verify
 from tests.support.reconciling import Rig, WatchedTables, Witness, Write, hosts, oracle, policy, registered
 

@@ -11,8 +11,8 @@ from gatewayd.compile.desired import MOST_MASKS
 from gatewayd.kernel.fake import FakeSet
 from gatewayd.model.mask import parse_set_name
 from gatewayd.model.registration import Registration
-from gatewayd.reconcile.forecast import forecast
 from gatewayd.reconcile.picture import Picture
+from gatewayd.reconcile.steps import forecast
 from tests.support.granting import BoundRig, granted, oracle, subscribed
 from tests.support.planes import TABLE
 from tests.support.reconciling import Rig, WatchedTables, hosts, policy, registered

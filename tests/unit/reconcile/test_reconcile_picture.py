@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gatewayd.compile.desired import DesiredSets
 from gatewayd.compile.keys import Keys
-from gatewayd.model.foreign import ElementChange
+from gatewayd.model.external import ElementChange
 from gatewayd.model.mask import Mask, set_name
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading

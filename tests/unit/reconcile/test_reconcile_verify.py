@@ -10,7 +10,7 @@ import pytest
 
 from gatewayd.errors import DumpInterrupted, ReplyMissing
 from gatewayd.kernel.fake import FakeSet
-from gatewayd.model.foreign import ElementChange, ForeignChanges, ForeignCommit
+from gatewayd.model.external import ElementChange, ForeignChanges, ForeignCommit
 from gatewayd.model.mask import Mask
 from gatewayd.model.transaction import AddElements, RemoveElements, Transaction
 from gatewayd.reconcile import verify

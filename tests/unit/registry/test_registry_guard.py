@@ -14,23 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewayd.errors import SerialNotHeld
+from gatewayd.feed.canonical import Damaged
 from gatewayd.model import Flow, Registration, parse_prefix, parse_services
+from gatewayd.model.changes import Changes, construct_changes, run_slices
 from gatewayd.registry import guard as guard_module
-from gatewayd.registry.day_memory import BUCKET_S, WINDOW_S
-from gatewayd.registry.guard import (
-    GuardDecision,
-    Guarded,
-    RemovalGuard,
-    guard_changes,
-    held_id,
-    judge_remainder,
-)
-from gatewayd.registry.held import GuardRecord, decode_record, decode_versions, encode_record
-from gatewayd.registry.kept import Damaged
-from gatewayd.registry.loss import is_loss
-from gatewayd.registry.merge import Changes, construct_changes, run_slices
-from gatewayd.registry.override_file import parse_overrides
+from gatewayd.registry.guard import GuardDecision, Guarded, RemovalGuard, guard_changes, held_id, judge_remainder
+from gatewayd.registry.guard_memory import BUCKET_S, WINDOW_S, is_loss
+from gatewayd.registry.guard_record import GuardRecord, decode_record, decode_versions, encode_record
 from gatewayd.settings import ProtectedCategory, RemovalLimit, ShrinkGuardSettings
+from gatewayd.sources.override_file import parse_overrides
 from tests.support.strategies import flows, registrations
 
 NOW = 1_700_000_000.0

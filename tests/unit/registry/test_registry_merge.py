@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewayd.model import Registration, parse_prefix
+from gatewayd.model.changes import Changes, construct_changes
 from gatewayd.registry import merge
-from gatewayd.registry.merge import Changes, SourceSet, construct_changes
+from gatewayd.registry.merge import SourceSet
 
 PREFIXES = [parse_prefix(f"203.0.113.{n}") for n in range(4)]
 

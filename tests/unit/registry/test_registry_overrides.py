@@ -15,10 +15,8 @@ from hypothesis import strategies as st
 
 from gatewayd.errors import OverridesInvalid
 from gatewayd.model import Prefix, Registration, parse_prefix, parse_services
+from gatewayd.model.changes import Changes, construct_changes, run_slices
 from gatewayd.registry import overrides as overrides_module
-from gatewayd.registry import overrides_dir as dir_module
-from gatewayd.registry.merge import Changes, construct_changes, run_slices
-from gatewayd.registry.override_file import Filter, OverrideFile, Pin, parse_overrides
 from gatewayd.registry.overrides import (
     NO_OVERRIDES,
     OverrideCounts,
@@ -28,7 +26,9 @@ from gatewayd.registry.overrides import (
     affected_ids,
     ids_within_in_slices,
 )
-from gatewayd.registry.overrides_dir import OverridesDir, OverridesReading, read_overrides
+from gatewayd.sources import overrides_dir as dir_module
+from gatewayd.sources.override_file import Filter, OverrideFile, Pin, parse_overrides
+from gatewayd.sources.overrides_dir import OverridesDir, OverridesReading, read_overrides
 from tests.support.strategies import prefix_sets, prefixes, registrations
 
 NOW = 1_700_000_000.0

@@ -15,13 +15,7 @@ from gatewayd.model import parse_prefix
 from gatewayd.model.accounting import AccountingEvent, NasProfile
 from gatewayd.model.msisdn import subscriber_digest
 from gatewayd.subscribers.identity import session_digest
-from gatewayd.subscribers.session_list import (
-    MOST_FAULTS_KEPT,
-    SessionList,
-    end_event,
-    entry_event,
-    read_sessions,
-)
+from gatewayd.subscribers.session_list import MOST_FAULTS_KEPT, SessionList, end_event, entry_event, read_sessions
 from tests.support.accounting import Table
 
 NOW = 1_730_689_200.0  # 2024-11-04T03:00:00Z

@@ -1,0 +1,232 @@
+"""This host's clocks, asked, judged (`trusted_time`), said and kept: the shell of the daemon's one source of time.
+
+state_dir/clock.json    what a later run may know of this one; written on a change, every 5 minutes, at the end
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from gatewayd.control.trusted_time import Doubt, Judgement, KeptTime, Reading, TrustedTime
+from gatewayd.log import get_logger
+
+log = get_logger(__name__)
+
+LOOK_EVERY_S: Final = 1.0
+KEEP_EVERY_S: Final = 300.0
+FILE_NAME: Final = "clock.json"
+_HOLDS_S: Final = 0.002
+_SAY_AGAIN_BY_S: Final = 60.0
+"""A doubt is said once; again when what the clock is off by has moved by more than this."""
+
+_STA_UNSYNC: Final = 0x40
+_TIME_BAD: Final = 5
+"""adjtimex(2): TIME_ERROR, the clock is not synchronised."""
+_STATUS_AT: Final = 5 * ctypes.sizeof(ctypes.c_long)
+_SECONDS_AT: Final = 9 * ctypes.sizeof(ctypes.c_long)
+_TIMEX_BYTES: Final = 512
+"""struct timex is 208 on 64 bits."""
+
+
+class HostTime:
+    """Call it for the likely time: ages, records. Decisions go by `moment`.
+
+    `wall`, `elapsed`, `is_synced`: the host's clocks; `elapsed` goes on through sleep and is the same for all
+    processes of a boot (`boot_id`).
+    """
+
+    def __init__(
+        self,
+        *,
+        has_signed: bool,
+        wall: Callable[[], float],
+        elapsed: Callable[[], float],
+        is_synced: Callable[[float], bool],
+        boot_id: str = "",
+        directory: Path | None = None,
+    ) -> None:
+        self.trusted = TrustedTime(has_signed=has_signed)
+        self._wall = wall
+        self._elapsed = elapsed
+        self._is_synced = is_synced
+        self._boot_id = boot_id
+        self._path = None if directory is None else directory / FILE_NAME
+        self._offset_s = 0.0
+        self._synced = False
+        self._synced_at_s: float | None = None
+        self._judged: Judgement | None = None
+        self._judged_at_s = 0.0
+        self._said: Doubt | None = None
+        self._kept_strength: int | None = None
+        self._kept_at_s = 0.0
+
+    def __call__(self) -> float:
+        return self.judge().likely()
+
+    def moment(self) -> float:
+        """The time for windows (`model.moment`)."""
+        return self.judge().moment()
+
+    def feed_moment(self) -> float:
+        """The time for the client of a signed feed."""
+        return self.judge().feed_moment()
+
+    def judge(self) -> Judgement:
+        """Asked for every flow of a scan: what was judged some milliseconds ago still holds, if nothing was set."""
+        elapsed_s, judged = self._elapsed(), self._judged
+        is_new = judged is not None and 0 <= elapsed_s - self._judged_at_s < _HOLDS_S
+        if judged is not None and is_new and abs(self._wall() - elapsed_s - self._offset_s) < _HOLDS_S:
+            return judged
+        self._judged, self._judged_at_s = self.trusted.take(self._read()), elapsed_s
+        return self._judged
+
+    def doubt(self) -> Doubt | None:
+        return self.judge().doubt
+
+    def expect_signed(self, has_signed: bool) -> None:
+        """Whether there is a signed source now, whose word is worth waiting for."""
+        self.trusted.has_signed, self._judged = has_signed, None
+
+    def note_last_good(self, issued_at_s: float | None, saved_at_s: float | None) -> None:
+        """A source's last good was read from disk."""
+        self.trusted.note_last_good(issued_at_s, saved_at_s, self._elapsed())
+        self._judged = None
+
+    def witness(self, issued_at_s: float, holds_s: float, since_s: float | None) -> None:
+        """A notification was verified and taken, or found unchanged: `TrustedTime.witness`."""
+        self.trusted.witness(self._read(), issued_at_s, holds_s, since_s)
+        self._judged = None
+
+    def _read(self) -> Reading:
+        """The kernel is asked whenever the clock was set, and once a second."""
+        elapsed_s, wall_s = self._elapsed(), self._wall()
+        offset_s, asked_at_s = wall_s - elapsed_s, self._synced_at_s
+        is_old = asked_at_s is None or elapsed_s - asked_at_s >= LOOK_EVERY_S
+        if is_old or abs(offset_s - self._offset_s) > 0.1:
+            self._synced, self._synced_at_s = self._is_synced(wall_s), elapsed_s
+        self._offset_s = offset_s
+        return Reading(wall_s, elapsed_s, self._synced)
+
+    # -- said and kept ---------------------------------------------------------------------------------------
+
+    async def keep(self) -> None:
+        """Say what is doubted, and keep what a restart should know. Until cancelled."""
+        try:
+            while True:
+                self.say()
+                if self._is_to_be_kept():
+                    await asyncio.to_thread(self._write, self._kept())
+                await asyncio.sleep(LOOK_EVERY_S)
+        finally:
+            self._write(self._kept(), "last.tmp")
+
+    def say(self) -> None:
+        """Log a doubt that is new, and its end."""
+        doubt, said = self.doubt(), self._said
+        if doubt is None:
+            if said is not None:
+                log.info("clock.trusted", host=_text(self._wall()))
+            self._said = None
+            return
+        if said is None or said.word != doubt.word or abs(said.offset_s - doubt.offset_s) > _SAY_AGAIN_BY_S:
+            log.warning(
+                "clock.doubted",
+                host=_text(doubt.wall_s),
+                used=_text(doubt.used_s),
+                seconds=round(doubt.offset_s),
+                why=doubt.why,
+            )
+            self._said = doubt
+
+    def recall(self) -> None:
+        """What an earlier run kept; a file that is of no use costs what it knew."""
+        if self._path is None:
+            return
+        try:
+            kept = msgspec.json.decode(self._path.read_bytes(), type=KeptTime)
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            log.warning("clock.not_recalled", path=str(self._path), error=str(error))
+            return
+        self.trusted.recall(kept, self._boot_id, self._elapsed())
+        self._judged = None
+
+    def _kept(self) -> KeptTime | None:
+        return self.trusted.keep(self._read(), self._boot_id)
+
+    def _is_to_be_kept(self) -> bool:
+        kept = self._kept()
+        if kept is None:
+            return False
+        return kept.strength != self._kept_strength or kept.elapsed_s - self._kept_at_s >= KEEP_EVERY_S
+
+    def _write(self, kept: KeptTime | None, suffix: str = "tmp") -> None:
+        """A disk that fails costs the next run what this one knows; that it fails is the store's to say."""
+        if self._path is None or kept is None:
+            return
+        self._kept_strength, self._kept_at_s = kept.strength, kept.elapsed_s
+        temporary = self._path.with_suffix(f".{suffix}")
+        try:
+            with temporary.open("wb") as file:
+                file.write(msgspec.json.encode(kept))
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+        except OSError as error:
+            log.debug("clock.not_kept", path=str(self._path), error=str(error))
+
+
+def open_host_time(directory: Path, *, has_signed: bool) -> HostTime:
+    """Of this host, with what an earlier run kept in `directory`."""
+    made = HostTime(
+        has_signed=has_signed,
+        wall=time.time,
+        elapsed=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
+        is_synced=is_kernel_synced,
+        boot_id=_read_boot_id(),
+        directory=directory,
+    )
+    made.recall()
+    return made
+
+
+def is_kernel_synced(wall_s: float) -> bool:
+    """Whether an NTP daemon keeps the kernel's clock (adjtimex(2) without STA_UNSYNC), and `wall_s` is that clock.
+
+    Setting the clock clears the word, in the same moment; the NTP daemon that set it gives it anew. A sandbox that
+    refuses the call says nothing.
+    """
+    timex = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes 0: only read
+    state = _LIBC.adjtimex(timex)
+    if state < 0 or state == _TIME_BAD:
+        return False
+    status = ctypes.c_int.from_buffer(timex, _STATUS_AT).value
+    seconds = ctypes.c_long.from_buffer(timex, _SECONDS_AT).value
+    return not status & _STA_UNSYNC and abs(wall_s - seconds) <= 2
+
+
+def _read_boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _text(at_s: float) -> str:
+    try:
+        return datetime.fromtimestamp(round(at_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return f"{at_s:.0f}"
+
+
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)

@@ -1,0 +1,18 @@
+"""Step 1: the format that the registry and the gateway share. Pure: bytes in, values out.
+
+- `record`        one record → a registration, or the reason why it is none; its prefixes
+- `reading`       NDJSON and CSV → registrations and rejections, however the bytes are cut
+- `inflate`       gzip in bounded pieces
+- `notification`  JWS ↔ the notification of a feed, and the keys that verify it
+- `files`         snapshots and deltas of a feed
+- `canonical`     a registration → the one text that stands for it
+
+A reading is used when its end was seen and never before. A record that is wrong is dropped alone, with a stable
+code and its place; its content is repeated only where it cannot be a person's number. A reading keeps the objects
+of the one before where they are equal, so a refresh of a million costs one dictionary. docs/feed.md is the format
+in words.
+
+Review notes: does a new rule have its code in `record.REASONS`, its case in the tests, and do both ways through
+(typed and explaining) agree on it? Can a rejection repeat an identity? Is every size bounded before it is
+allocated?
+"""

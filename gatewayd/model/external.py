@@ -1,0 +1,74 @@
+"""Rules of other programs that use our bits of the ct mark, and how full connection tracking is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import msgspec
+
+Deed = Literal["writes", "leaks"]
+"""*writes*: sets the ct mark and does not keep our bits. *leaks*: copies our bits into the packet mark."""
+
+
+class Neighbour(msgspec.Struct, frozen=True, gc=False):
+    """One rule, by the names that `nft -a list` shows."""
+
+    deed: Deed
+    family: str
+    table: str
+    chain: str
+    handle: int
+
+    def __str__(self) -> str:
+        return f"{self.family} {self.table} {self.chain} handle {self.handle}"
+
+
+class ConntrackSize(msgspec.Struct, frozen=True, gc=False):
+    """Of a network namespace. `dropped`, `insert_failed`, `early_dropped`: since it was made; None where the kernel
+    does not tell (CONFIG_NF_CONNTRACK_PROCFS)."""
+
+    entries: int
+    most: int
+    dropped: int | None = None
+    """Packets for whose flow there was no room."""
+    insert_failed: int | None = None
+    early_dropped: int | None = None
+    """Flows thrown out, as others needed their room."""
+
+    @property
+    def fill(self) -> float:
+        return self.entries / self.most if self.most else 0.0
+
+
+class ElementChange(msgspec.Struct, frozen=True, gc=False):
+    """An element of one of our sets came (`present`) or went."""
+
+    set_name: str
+    key: bytes
+    present: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignCommit:
+    """One transaction of somebody else; of changes outside our table only that there was one.
+
+    `generation`: of the kernel's ruleset after it. `pid` is of the initial pid namespace. `elements`: the last
+    that happened to each key; `unlisted`: there were more. `others`: chains, rules, sets or the table may have
+    changed too, only a reading tells.
+    """
+
+    generation: int
+    pid: int = 0
+    program: str = ""
+    elements: tuple[ElementChange, ...] = ()
+    others: bool = False
+    unlisted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignChanges:
+    """Since the last call, oldest first. `lost`: there were more, and nobody knows which."""
+
+    commits: tuple[ForeignCommit, ...] = ()
+    lost: bool = False

@@ -1,0 +1,135 @@
+"""Whether a registration loses something when another takes its place, or none does: what the guard counts.
+
+A loss is a flow that the old registration makes registered, now or later in its window, and the new one does
+not. In doubt it is a loss: held for an operator's word, and never cut by mistake.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Container, Iterable, Mapping
+from typing import Final
+
+from gatewayd.model import Prefix, Registration, Service
+
+WINDOW_S: Final = 86400.0
+BUCKET_S: Final = 3600.0
+WHOLE: Final = ""
+"""No category has this name."""
+
+ByHour = Mapping[int, Mapping[str, int]]
+
+
+class DayMemory:
+    """`removed`: removals let through, by hour (Unix seconds / BUCKET_S) and category. `fewest`: the smallest
+    number in force of each category in an hour in which it changed. Costs what changes; 25 hours at most."""
+
+    def __init__(self, removed: ByHour | None = None, fewest: ByHour | None = None) -> None:
+        self.removed = {hour: Counter(counts) for hour, counts in (removed or {}).items()}
+        self.fewest = {hour: dict(counts) for hour, counts in (fewest or {}).items()}
+        self.changes = 0
+        """Goes up with every change that a restart has to know of."""
+
+    def expire(self, now: float) -> None:
+        """Also what lies ahead, after the wall clock was set back: it would never run out."""
+        first, hour = (now - WINDOW_S) // BUCKET_S, now // BUCKET_S
+        self.removed = {at: counts for at, counts in self.removed.items() if first < at <= hour}
+        self.fewest = {at: counts for at, counts in self.fewest.items() if first < at <= hour}
+
+    def note_removed(self, counts: Mapping[str, int], now: float) -> None:
+        """Removals were let through; by category alone."""
+        if counts:
+            self.changes += 1
+            self.removed.setdefault(int(now // BUCKET_S), Counter()).update(counts)
+
+    def note_size(self, name: str, before: int, after: int, now: float) -> None:
+        """How many are in force of a category, before and after a change. Where there were none, nothing can have
+        been taken away: these count at once."""
+        fewest = self.fewest.setdefault(int(now // BUCKET_S), {})
+        least = min(before or after, after, fewest.get(name, after))
+        self.changes += fewest.get(name) != least
+        fewest[name] = least
+
+    def forget(self) -> None:
+        """An operator has looked at it: the day begins now."""
+        self.changes += 1
+        self.removed, self.fewest = {}, {}
+
+    def removed_by_category(self) -> Counter[str]:
+        """In all of the window."""
+        summed: Counter[str] = Counter()
+        for counts in self.removed.values():
+            summed.update(counts)
+        return summed
+
+    def fewest_of(self, name: str, size: int) -> int:
+        """The fewest of a category in the window; `size`: how many there are now."""
+        return min([size, *(counts.get(name, size) for counts in self.fewest.values())])
+
+
+_Span = tuple[int, int, int]
+"""A kind (width of the address in bytes, or protocol) and the numbers from low to high."""
+
+
+def is_loss(
+    old: Registration, new: Registration | None, now: float, protected: Container[str] = frozenset()
+) -> bool:
+    """Whether `new` (None: withdrawn) covers less than `old` in clients, peers, services, window or status,
+    has another subscriber, or leaves a category of `protected`.
+
+    Nothing is lost of a registration that is suspended or revoked or whose window has closed by `now`. A
+    prefix split in two, or ports listed in two ranges, is covered as before.
+    """
+    if old.status != "active" or old.valid_until_s <= now:
+        return False
+    if new is None or new.status != "active":
+        return True
+    return (
+        (new.valid_from_s > now and new.valid_from_s > old.valid_from_s)
+        or new.valid_until_s < old.valid_until_s
+        or (old.subscriber is not None and new.subscriber != old.subscriber)
+        or (new.category != old.category and old.category in protected)
+        or not _covers_prefixes(new.clients, old.clients)
+        or not _covers_peers(new.peers, old.peers)
+        or not _covers_services(new.services, old.services)
+    )
+
+
+def _covers_prefixes(new: tuple[Prefix, ...], old: tuple[Prefix, ...]) -> bool:
+    return new == old or _lie_within(_prefix_spans(old), _prefix_spans(new))
+
+
+def _covers_peers(new: tuple[Prefix, ...], old: tuple[Prefix, ...]) -> bool:
+    """No peers are any peers."""
+    return not new or (bool(old) and _covers_prefixes(new, old))
+
+
+def _covers_services(new: tuple[Service, ...], old: tuple[Service, ...]) -> bool:
+    """No services are any services."""
+    return not new or new == old or (bool(old) and _lie_within(_service_spans(old), _service_spans(new)))
+
+
+def _prefix_spans(prefixes: Iterable[Prefix]) -> list[_Span]:
+    spans = []
+    for prefix in prefixes:
+        width, low = len(prefix.packed), int.from_bytes(prefix.packed, "big")
+        spans.append((width, low, low | ((1 << (width * 8 - prefix.length)) - 1)))
+    return spans
+
+
+def _service_spans(services: Iterable[Service]) -> list[_Span]:
+    return [(service.protocol, service.low, service.high) for service in services]
+
+
+def _lie_within(inner: Iterable[_Span], outer: Iterable[_Span]) -> bool:
+    merged: list[_Span] = []
+    for kind, low, high in sorted(outer):
+        if merged and merged[-1][0] == kind and low <= merged[-1][2] + 1:
+            kind, low, high = kind, merged[-1][1], max(merged.pop()[2], high)
+        merged.append((kind, low, high))
+    for kind, low, high in inner:
+        place = bisect_right(merged, (kind, low), key=lambda span: span[:2]) - 1
+        if place < 0 or merged[place][0] != kind or merged[place][2] < high:
+            return False
+    return True

@@ -1,0 +1,124 @@
+"""What the guard knows, as bytes: NDJSON that survives a restart.
+
+The first line is the sha256 of all that follows. The second says what was decided, what happened in the last day,
+and of what the registry in force was made: names of sources and local files. So a restart compares what it finds
+with what was in force, whatever its sources are called by then. Each of the other lines is one registration that is
+held, as the registry wrote it, the versions of one id from the oldest on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from gatewayd.errors import RecordRejected
+from gatewayd.feed.canonical import Damaged, LineWriter
+from gatewayd.feed.record import RecordParser
+from gatewayd.model import Registration
+from gatewayd.registry.guard import GuardDecision, HeldRemovals, RemovalGuard
+from gatewayd.registry.guard_memory import DayMemory
+from gatewayd.sources.override_file import OverrideFile
+
+_NOTHING: Final = GuardDecision(False, "", 0, 0)
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """`recent`: removals let through. `overrides`: msgpack of the local files. `lost_files`: as in GuardRecord."""
+
+    serial: int
+    since_s: float
+    decision: GuardDecision
+    recent: dict[int, dict[str, int]]
+    fewest: dict[int, dict[str, int]] = {}
+    causes: dict[str, list[str]] = {}
+    sources: tuple[str, ...] | None = None
+    overrides: bytes = b""
+    lost_files: bool = False
+
+
+_decode_head = msgspec.json.Decoder(_Head).decode
+_decode_files = msgspec.msgpack.Decoder(tuple[OverrideFile, ...]).decode
+
+
+@dataclass(frozen=True, slots=True)
+class GuardRecord:
+    """`sources`, in order, and `overrides` are what the registry in force was made of; None: not known.
+
+    `lost_files`: some of what an earlier run knew was lost, and the kernel may still have elements of it.
+    """
+
+    guard: RemovalGuard
+    sources: tuple[str, ...] | None = None
+    overrides: tuple[OverrideFile, ...] = ()
+    lost_files: bool = False
+
+
+def encode_record(record: GuardRecord) -> bytes:
+    """What `decode_record` needs."""
+    guard = record.guard
+    held = guard.held() or HeldRemovals(0, 0.0, _NOTHING, {})
+    causes: dict[str, list[str]] = {}
+    for id, cause in held.causes.items():
+        causes.setdefault(cause, []).append(id)
+    head = _Head(
+        held.serial,
+        held.since_s,
+        held.decision,
+        {hour: dict(counts) for hour, counts in guard.memory.removed.items()},
+        guard.memory.fewest,
+        causes,
+        record.sources,
+        msgspec.msgpack.encode(record.overrides) if record.overrides else b"",
+        record.lost_files,
+    )
+    writer = LineWriter()
+    lines = [msgspec.json.encode(head).decode()]
+    for versions in held.versions.values():
+        lines += writer.lines(versions)
+    content = "\n".join(lines).encode() + b"\n"
+    return hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+
+
+def decode_record(content: bytes | None) -> GuardRecord:
+    """What was encoded; a new guard for None. Raises Damaged."""
+    if content is None:
+        return GuardRecord(RemovalGuard())
+    check, _, rest = content.partition(b"\n")
+    if check != hashlib.sha256(rest).hexdigest().encode():
+        raise Damaged("its hash is wrong" if content else "is empty")
+    try:
+        head, versions = _decode(rest)
+        files = _decode_files(head.overrides) if head.overrides else ()
+    except msgspec.DecodeError as error:  # whole, and of another version of gatewayd
+        raise Damaged(f"is of another format: {error}") from None
+    causes = {id: cause for cause, ids in head.causes.items() for id in ids if id in versions}
+    held = HeldRemovals(head.serial, head.since_s, head.decision, versions, causes)
+    return GuardRecord(
+        RemovalGuard(held, DayMemory(head.recent, head.fewest)), head.sources, files, head.lost_files
+    )
+
+
+def decode_versions(content: bytes | None) -> dict[str, tuple[Registration, ...]]:
+    """What an earlier version of gatewayd held of one source. Empty for what cannot be used."""
+    try:
+        return _decode(content)[1] if content is not None else {}
+    except msgspec.DecodeError:
+        return {}
+
+
+def _decode(content: bytes) -> tuple[_Head, dict[str, tuple[Registration, ...]]]:
+    """A registration that a later version of gatewayd takes for none is left out, as in a reading."""
+    first, *lines = content.split(b"\n")
+    head = _decode_head(first)
+    parser = RecordParser()
+    versions: dict[str, tuple[Registration, ...]] = {}
+    for line in filter(None, lines):
+        try:
+            registration = parser.parse(line)
+        except RecordRejected:
+            continue
+        versions[registration.id] = (*versions.get(registration.id, ()), registration)
+    return head, versions

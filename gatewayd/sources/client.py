@@ -1,0 +1,405 @@
+"""The client of a signed feed as a state machine: answers and `now` in, requests and outcomes out.
+
+    begin(now) ─► next_request ─► on_response ─► on_chunk … ─► on_end ─► next_request … ─► outcome
+                                      └────── on_failure ──────────────────────────────────┘
+
+One attempt asks for the notification and, where it says so, for deltas or the snapshot; `outcome` is its
+result, and nothing before it may be used. Modelled on RRDP (RFC 8182 §3.4) as Routinator does it: what is
+wrong with a delta leads to the snapshot, with a named reason; what is wrong with the notification or the
+snapshot leaves the position and the registrations as they are. Against that which a signature alone does not
+see: serial and `issued_at` never go backwards, a session changes only forwards in time, a notification that
+ran out or comes from the future is refused, and a frozen one (304 for ever) is noticed.
+
+When the network fails in the middle of a chain, the next attempt goes on with deltas; only after
+MOST_CHAIN_FAILURES does it take the snapshot.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from gatewayd.errors import (
+    AnswerUnexpected,
+    CountMismatch,
+    DeltaConflict,
+    DeltaMalformed,
+    FeedRefused,
+    FileDamaged,
+    FileTooLarge,
+    HashMismatch,
+    SizeMismatch,
+    SnapshotUnusable,
+)
+from gatewayd.feed.files import Changes, DeltaReader, FileReading, HeldRegistrations, net_changes
+from gatewayd.feed.notification import (
+    LARGEST_BYTES,
+    DeltaRef,
+    Notification,
+    SnapshotRef,
+    VerifyingKey,
+    open_notification,
+)
+from gatewayd.feed.reading import MOST_REJECTIONS_KEPT, NdjsonReader, ReadLimits, Rejection
+from gatewayd.model import Registration
+from gatewayd.model.changes import Slices
+from gatewayd.sources.client_outcome import (
+    DeltaRead,
+    FeedLimits,
+    FeedPosition,
+    FeedRequest,
+    FileKind,
+    Outcome,
+    Refused,
+    SnapshotRead,
+    SnapshotReason,
+    Unchanged,
+)
+from gatewayd.sources.client_plan import (
+    FeedIntervals,
+    check_age,
+    check_head,
+    check_not_ahead,
+    check_snapshot_size,
+    plan,
+    resolve,
+    validators_of,
+)
+
+MOST_REDIRECTS: Final = 5
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_CONDITIONS: Final = frozenset({"if-none-match", "if-modified-since"})
+_GONE: Final = frozenset({404, 410})
+
+_FALLBACKS: Final[dict[type[FeedRefused], SnapshotReason]] = {
+    SizeMismatch: "delta_digest",
+    HashMismatch: "delta_digest",
+    FileDamaged: "delta_damaged",
+    FileTooLarge: "delta_damaged",
+    DeltaMalformed: "delta_malformed",
+    DeltaConflict: "delta_conflict",
+}
+"""What is wrong with the content of a delta; another error of it may be over at the next attempt."""
+
+
+class FeedClient:
+    """One feed. `source` names it in the readers' errors; `url` is the notification's.
+
+    `position` and `registrations`: what an earlier run held; both or neither. `position` moves only with an
+    outcome that is not Refused. `notification`: the bytes of the one last verified. Owned by one task.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        url: str,
+        keys: Mapping[str, VerifyingKey],
+        *,
+        limits: FeedLimits | None = None,
+        intervals: FeedIntervals | None = None,
+        position: FeedPosition | None = None,
+        registrations: Mapping[str, Registration] | None = None,
+    ) -> None:
+        self.position = position if registrations is not None else None
+        self.outcome: Outcome | None = None
+        self.failures = 0
+        self.snapshot_reason: SnapshotReason | None = None
+        self.notification = b""
+        self._source = source
+        self._url = url
+        self._keys = dict(keys)
+        self._limits = limits or FeedLimits()
+        self._intervals = intervals or FeedIntervals()
+        self._held = HeldRegistrations.of(registrations or {})
+        self._chain_failures = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._pending: FeedRequest | None = None
+        self._request: FeedRequest | None = None
+        self._redirects = 0
+        self._validators: tuple[str | None, str | None] = (None, None)
+        self._base_url = self._url
+        self._buffer: bytearray | None = None
+        self._file: FileReading | None = None
+        self._target: Notification | None = None
+        self._reset_chain()
+
+    def _reset_chain(self) -> None:
+        self._chain: list[DeltaRef] = []
+        self._changes: Changes = {}
+        self._is_exact = self.position is None or self.position.is_exact
+        self._rejected: Counter[str] = Counter()
+        self._rejections: list[Rejection] = []
+
+    # -- what the shell asks -------------------------------------------------------------------------------
+
+    @property
+    def registrations(self) -> Mapping[str, Registration]:
+        """What is held: a mapping that never changes."""
+        return self._held
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether the rest of the body of the answer is wanted; else the answer is to be closed."""
+        return self._buffer is not None or self._file is not None
+
+    @property
+    def stale_after(self) -> float | None:
+        """Unix seconds after which what is held is stale; None with nothing held."""
+        if self.position is None:
+            return None
+        return self.position.issued_at + self._intervals.holds_s(self.position.expire)
+
+    def wait_s(self) -> float:
+        """How long to wait before the next attempt, without jitter: `refresh`, or a back-off from `retry`."""
+        if self.position is None:
+            return self._intervals.wait_s(self.failures)
+        return self._intervals.wait_s(self.failures, self.position.refresh, self.position.retry)
+
+    def use_keys(self, keys: Mapping[str, VerifyingKey]) -> None:
+        """Keys changed: the notification is asked for anew, so that it is verified with these."""
+        if self._keys != keys:
+            self._keys = dict(keys)
+            if self.position is not None:
+                self.position = msgspec.structs.replace(self.position, etag=None, last_modified=None)
+
+    # -- one attempt ---------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """A new attempt; whatever was under way is dropped."""
+        self._reset()
+        self.outcome = None
+        headers = {"accept": "application/jose, */*;q=0.5", "accept-encoding": "identity"}
+        if self.position is not None and self.position.etag is not None:
+            headers["if-none-match"] = self.position.etag
+        elif self.position is not None and self.position.last_modified is not None:
+            headers["if-modified-since"] = self.position.last_modified
+        self._pending = FeedRequest("notification", self._url, headers)
+
+    def next_request(self) -> FeedRequest | None:
+        """What to ask for now; None: the attempt is over and `outcome` is there."""
+        self._request, self._pending = self._pending, None
+        return self._request
+
+    def on_response(self, status: int, headers: Mapping[str, str], now: float) -> None:
+        """The head of the answer; the names of `headers` in lower case. Look at `is_reading` next."""
+        try:
+            self._take_head(self._asked(), status, headers, now)
+        except FeedRefused as error:
+            self._fail(error)
+
+    def on_chunk(self, octets: bytes) -> Slices[None]:
+        """The next bytes of the body, as served; to be run to its end. Look at `is_reading` next."""
+        try:
+            if self._file is not None:
+                yield from self._file.feed(octets)
+            elif self._buffer is not None:
+                self._buffer += octets
+                if len(self._buffer) > LARGEST_BYTES:
+                    raise FileTooLarge("notification", LARGEST_BYTES, "bytes")
+        except FeedRefused as error:
+            self._fail(error)
+
+    def on_end(self, now: float) -> Slices[None]:
+        """The body is whole, as far as HTTP can tell; to be run to its end."""
+        try:
+            if self._file is not None:
+                file, self._file = self._file, None
+                file.finish()
+                if isinstance(file.reader, DeltaReader):
+                    yield from self._end_delta(file.reader)
+                else:
+                    self._end_snapshot(file.reader)
+            elif self._buffer is not None:
+                octets, self._buffer = bytes(self._buffer), None
+                self._end_notification(octets, now)
+        except FeedRefused as error:
+            self._fail(error)
+
+    def on_failure(self, error: FeedRefused) -> None:
+        """The request came to nothing; no matter if the attempt is over."""
+        if self.outcome is None:
+            self._fail(error)
+
+    # -- heads ---------------------------------------------------------------------------------------------
+
+    def _asked(self) -> FeedRequest:
+        if self._request is None:
+            raise RuntimeError("an answer without a request")
+        return self._request
+
+    def _take_head(self, request: FeedRequest, status: int, headers: Mapping[str, str], now: float) -> None:
+        if status in _REDIRECTS and "location" in headers:
+            self._follow(request, headers["location"])
+            return
+        if status == 304 and self.position is not None and not _CONDITIONS.isdisjoint(request.headers):
+            check_age(self.position.issued_at, self._intervals.holds_s(self.position.expire), now)
+            self._succeed(Unchanged(self.position, is_reissued=False))
+            return
+        if status in _GONE and request.kind == "delta":
+            self._take_snapshot("delta_missing")
+            return
+        check_head(request, status, headers)
+        if request.ref is None:
+            self._base_url = request.url
+            self._validators = validators_of(headers)
+            self._buffer = bytearray()
+        else:
+            self._file = self._open_file(str(request), request.ref)
+
+    def _follow(self, request: FeedRequest, location: str) -> None:
+        self._redirects += 1
+        if self._redirects > MOST_REDIRECTS:
+            raise AnswerUnexpected(str(request), 300, f"redirected more than {MOST_REDIRECTS} times")
+        url = self._resolve(str(request), request.url, location)
+        self._pending = FeedRequest(
+            request.kind, url, request.headers, request.ref, request.session, request.serial
+        )
+
+    def _open_file(self, what: str, ref: SnapshotRef | DeltaRef) -> FileReading:
+        limits = ReadLimits(self._limits.max_bytes, self._limits.max_records)
+        reader: NdjsonReader
+        if isinstance(ref, DeltaRef):
+            reader = DeltaReader(
+                self._source, ref.serial, limits, self._held, self._changes, is_exact=self._is_exact
+            )
+        else:
+            reader = NdjsonReader(self._source, limits, self._held)
+        return FileReading(what, ref, reader, limits)
+
+    # -- the notification ----------------------------------------------------------------------------------
+
+    def _end_notification(self, octets: bytes, now: float) -> None:
+        new, held = open_notification(octets, self._keys), self.position
+        check_not_ahead(new.issued_at, now, self._limits)
+        check_age(new.issued_at, self._intervals.holds_s(new.expire), now)
+        check_snapshot_size(new, self._limits)
+        way = plan(held, new, self._limits, self._chain_failures)
+        self._resolve("snapshot", self._base_url, new.snapshot.url)
+        self.notification = octets
+        self._target = new
+        if way.reason is not None:
+            self._take_snapshot(way.reason)
+        elif way.chain:
+            self._chain = list(reversed(way.chain))
+            self._next_delta()
+        else:
+            assert held is not None
+            position = self._reached(new, is_exact=held.is_exact)
+            self._succeed(Unchanged(position, is_reissued=position.issued_at != held.issued_at))
+
+    def _resolve(self, what: str, base: str, reference: str) -> str:
+        return resolve(what, self._url, base, reference)
+
+    def _reached(self, to: Notification, *, is_exact: bool) -> FeedPosition:
+        etag, last_modified = self._validators
+        return FeedPosition(
+            session=to.session,
+            serial=to.serial,
+            issued_at=to.issued_at,
+            snapshot_sha256=to.snapshot.sha256,
+            delta_hashes=tuple((delta.serial, delta.sha256) for delta in to.deltas),
+            refresh=to.refresh,
+            retry=to.retry,
+            expire=to.expire,
+            is_exact=is_exact,
+            etag=etag,
+            last_modified=last_modified,
+        )
+
+    # -- files ---------------------------------------------------------------------------------------------
+
+    def _ask_for(self, kind: FileKind, ref: SnapshotRef | DeltaRef, serial: int) -> None:
+        assert self._target is not None
+        url = self._resolve(f"{kind} {serial}", self._base_url, ref.url)
+        headers = {"accept": "*/*", "accept-encoding": "identity"}
+        self._redirects = 0
+        self._pending = FeedRequest(kind, url, headers, ref, self._target.session, serial)
+
+    def _take_snapshot(self, reason: SnapshotReason) -> None:
+        assert self._target is not None
+        self._reset_chain()
+        self._file = None
+        self.snapshot_reason = reason
+        self._ask_for("snapshot", self._target.snapshot, self._target.serial)
+
+    def _end_snapshot(self, reader: NdjsonReader) -> None:
+        target, reason = self._target, self.snapshot_reason
+        assert target is not None
+        assert reason is not None
+        if reader.records != target.snapshot.count:
+            raise CountMismatch(target.snapshot.count, reader.records)
+        if not reader.registrations:
+            if reader.rejections:
+                raise SnapshotUnusable(
+                    f"none of its {reader.records} records is usable; line {reader.rejections[0]}"
+                )
+            if self._held:
+                raise SnapshotUnusable(f"is empty, and {len(self._held)} registrations are held")
+        position = self._reached(target, is_exact=not reader.rejected)
+        self._held = HeldRegistrations.of(reader.registrations)
+        rejected = dict(reader.rejected)
+        rejections = tuple(reader.rejections)
+        self._succeed(SnapshotRead(position, reader.registrations, rejected, rejections, reason, reader.kept))
+
+    def _next_delta(self) -> None:
+        delta = self._chain[-1]
+        self._ask_for("delta", delta, delta.serial)
+
+    def _end_delta(self, reader: DeltaReader) -> Slices[None]:
+        self._chain.pop()
+        self._is_exact = reader.is_exact
+        self._rejected.update(reader.rejected)
+        room = MOST_REJECTIONS_KEPT - len(self._rejections)
+        self._rejections += reader.rejections[:room]
+        if self._chain:
+            self._next_delta()
+        else:
+            yield from self._end_chain()
+
+    def _end_chain(self) -> Slices[None]:
+        target = self._target
+        assert target is not None
+        held = self._held
+        changes, upserts, withdrawals = yield from net_changes(held, self._changes)
+        held = held.changed(changes) if changes else held
+        if held.is_deep:
+            held = yield from held.flatten()
+        position = self._reached(target, is_exact=self._is_exact)
+        self._held = held
+        self._succeed(
+            DeltaRead(
+                position,
+                tuple(upserts),
+                tuple(withdrawals),
+                held,
+                dict(self._rejected),
+                tuple(self._rejections),
+            )
+        )
+
+    # -- ends ----------------------------------------------------------------------------------------------
+
+    def _succeed(self, outcome: Unchanged | SnapshotRead | DeltaRead) -> None:
+        self._reset()
+        self.position = outcome.position
+        self.outcome = outcome
+        self.failures = 0
+        self._chain_failures = 0
+
+    def _fail(self, error: FeedRefused) -> None:
+        """A delta with wrong content leads to the snapshot; anything else ends the attempt."""
+        is_delta = self._request is not None and self._request.kind == "delta"
+        fallback = _FALLBACKS.get(type(error)) if is_delta else None
+        if fallback is not None:
+            self._take_snapshot(fallback)
+            return
+        self._reset()
+        self.failures += 1
+        self._chain_failures += is_delta
+        self.outcome = Refused(error)

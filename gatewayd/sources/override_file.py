@@ -1,0 +1,260 @@
+"""One file of local overrides: YAML → pins and filters, or every fault of it (RFC 8416 §3).
+
+    pins:
+      - {id: LOCAL-1, category: bank, clients: [203.0.113.0/28], services: [ipsec],
+         comment: "agreed by phone 2024-11-03, ticket 4711", until: 2025-01-01T00:00:00Z}
+    filters:
+      - {id: PK-2024-000123, comment: "compromised", until: null}
+      - {prefix: 198.51.100.0/24, comment: "hijacked"}
+
+A pin is a registration, by the same rules as one of a registry (`status` is active if nothing is said), with a
+comment and an end. A fault shows what stands in the file, but not where it may be a person's number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+from typing import Final
+
+from gatewayd.errors import OverridesInvalid, PrefixInvalid, RecordRejected
+from gatewayd.feed.record import LIST_FIELDS, parse_unicast_prefix, registration_of
+from gatewayd.model import Prefix, Registration
+from gatewayd.settings.load import load_document
+from gatewayd.settings.readers import (
+    FAULTY,
+    Key,
+    ListOf,
+    OrNull,
+    Report,
+    Section,
+    Value,
+    join_path,
+    keep_private,
+    quote,
+)
+from gatewayd.settings.tree import Node, child_of
+from gatewayd.settings.values import parse_time
+
+LONGEST_COMMENT: Final = 1000
+_GOOD_FIELDS: Final = {"id": "x", "category": "x", "status": "active", "clients": ["192.0.2.1"]}
+
+_looks_like_prefix = re.compile(r"[0-9a-fA-F:./]*[.:][0-9a-fA-F:./]*", re.ASCII).fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A registration of the operator's own, good until `until_s` (Unix seconds, inf: for ever)."""
+
+    registration: Registration
+    comment: str
+    until_s: float
+    line: int
+
+    @property
+    def id(self) -> str:
+        return self.registration.id
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Drops the registration of an `id`, or every client prefix that lies in `prefix`; exactly one is given."""
+
+    id: str | None
+    prefix: Prefix | None
+    comment: str
+    until_s: float
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class OverrideFile:
+    """What one file says, in its order. `name` is the file's own, without directory."""
+
+    name: str
+    pins: tuple[Pin, ...] = ()
+    filters: tuple[Filter, ...] = ()
+
+
+def parse_overrides(text: str, name: str, filename: str) -> OverrideFile:
+    """Raises OverridesInvalid with one line per fault, in file order. `filename` names the file in them."""
+    report = Report()
+    content = load_document(text, _FILE, report)
+    if not isinstance(content, _File):
+        raise OverridesInvalid(report.lines(filename))
+    return OverrideFile(name, content.pins or (), content.filters or ())
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    pins: tuple[Pin, ...] | None = None
+    filters: tuple[Filter, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _PinFields:
+    """Texts, each right by itself."""
+
+    id: str
+    category: str
+    comment: str
+    status: str = "active"
+    clients: tuple[str, ...] = ()
+    subscriber: str | None = None
+    peers: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()
+    valid_from: str | None = None
+    valid_until: str | None = None
+    until_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _FilterFields:
+    comment: str
+    id: str | None = None
+    prefix: Prefix | None = None
+    until_s: float | None = None
+
+
+def _field_of_record(field: str) -> Callable[[str], str]:
+    """A parser that holds one field's text to the rules of a record."""
+
+    def parse(text: str) -> str:
+        try:
+            registration_of({**_GOOD_FIELDS, field: [text] if field in LIST_FIELDS else text})
+        except RecordRejected as error:
+            what = error.detail.removeprefix(f"{text[:64]!r}: ").removeprefix(f"{text[:64]}: ")
+            raise ValueError(f"is refused ({error.code}): {what}") from None
+        return text
+
+    return parse
+
+
+def _parse_comment(text: str) -> str:
+    if not text.strip():
+        raise ValueError("says nothing")
+    if len(text) > LONGEST_COMMENT:
+        raise ValueError(f"is longer than {LONGEST_COMMENT} characters")
+    return text
+
+
+def _parse_prefix(text: str) -> Prefix:
+    try:
+        return parse_unicast_prefix(text)
+    except PrefixInvalid as error:
+        raise ValueError(f"is not a prefix: {error.why}") from None
+
+
+def _show_prefix(text: str) -> str:
+    return quote(text) if _looks_like_prefix(text) else keep_private(text)
+
+
+_COMMENT = Value("why it is here, who agreed, when", _parse_comment)
+_UNTIL = OrNull(Value("a time with its offset such as 2025-01-01T00:00:00Z, or null", parse_time))
+_ID = Value("1 to 64 of A-Z a-z 0-9 . _ : -", _field_of_record("id"))
+_A_PREFIX = "a prefix such as 203.0.113.0/28"
+
+
+def _time_of(field: str) -> OrNull:
+    return OrNull(Value("a time such as 2024-11-01T00:00:00Z, or null", _field_of_record(field)))
+
+
+def _prefixes_of(field: str) -> ListOf:
+    return ListOf(Value(_A_PREFIX, _field_of_record(field), _show_prefix), "a list of prefixes")
+
+
+_PIN = Section(
+    _PinFields,
+    {
+        "id": Key("id", _ID),
+        "category": Key("category", Value("a lower-case word such as bank", _field_of_record("category"))),
+        "status": Key("status", Value("active, suspended or revoked", _field_of_record("status"))),
+        "clients": Key("clients", _prefixes_of("clients")),
+        "subscriber": Key(
+            "subscriber",
+            OrNull(Value("hmac-sha256: and 64 hex digits", _field_of_record("subscriber"), keep_private)),
+        ),
+        "peers": Key("peers", _prefixes_of("peers")),
+        "services": Key(
+            "services",
+            ListOf(
+                Value("a service such as ipsec or udp/51820", _field_of_record("services")), "a list of services"
+            ),
+        ),
+        "valid_from": Key("valid_from", _time_of("valid_from")),
+        "valid_until": Key("valid_until", _time_of("valid_until")),
+        "comment": Key("comment", _COMMENT),
+        "until": Key("until_s", _UNTIL),
+    },
+)
+
+_FILTER = Section(
+    _FilterFields,
+    {
+        "id": Key("id", _ID),
+        "prefix": Key("prefix", Value(_A_PREFIX, _parse_prefix, _show_prefix)),
+        "comment": Key("comment", _COMMENT),
+        "until": Key("until_s", _UNTIL),
+    },
+)
+
+
+class _PinReader:
+    """Fields that are right by themselves → a Pin, if they are right together."""
+
+    expected = _PIN.expected
+
+    def read(self, node: Node, path: str, report: Report) -> object:
+        fields = _PIN.read(node, path, report)
+        if not isinstance(fields, _PinFields):
+            return FAULTY
+        record: dict[str, object] = {
+            "id": fields.id,
+            "category": fields.category,
+            "status": fields.status,
+            "clients": fields.clients,
+            "subscriber": fields.subscriber,
+            "peers": fields.peers,
+            "services": fields.services,
+            "valid_from": fields.valid_from,
+            "valid_until": fields.valid_until,
+        }
+        try:
+            registration = registration_of(record)
+        except RecordRejected as error:
+            place = (child_of(node, error.field) or node).place
+            where = join_path(path, error.field) if error.field else path
+            report.add(place, where, f"is refused ({error.code}): {error.detail}")
+            return FAULTY
+        return Pin(registration, fields.comment, _end_of(fields.until_s), node.place.line)
+
+
+class _FilterReader:
+    """An id or a prefix."""
+
+    expected = _FILTER.expected
+
+    def read(self, node: Node, path: str, report: Report) -> object:
+        fields = _FILTER.read(node, path, report)
+        if not isinstance(fields, _FilterFields):
+            return FAULTY
+        if (fields.id is None) == (fields.prefix is None):
+            what = "has neither id nor prefix" if fields.id is None else "has both id and prefix"
+            report.add(node.place, path, f"{what}, expected one of them")
+            return FAULTY
+        return Filter(fields.id, fields.prefix, fields.comment, _end_of(fields.until_s), node.place.line)
+
+
+def _end_of(until_s: float | None) -> float:
+    return inf if until_s is None else until_s
+
+
+_FILE = Section(
+    _File,
+    {
+        "pins": Key("pins", OrNull(ListOf(_PinReader(), "a list of pins", unique_by="id"))),
+        "filters": Key("filters", OrNull(ListOf(_FilterReader(), "a list of filters"))),
+    },
+)

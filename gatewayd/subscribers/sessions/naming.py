@@ -1,0 +1,194 @@
+"""What a session's words say of addresses: named, kept, replaced, taken from another subscriber.
+
+Words are taken in any order. What a session has is what its words say in the order of their times; who owns an
+address is settled by `named_s` of the holds and, for a while after a hold is gone, by the last word that is
+remembered of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from typing import Final
+
+from gatewayd.model.accounting import AccountingEvent
+from gatewayd.model.prefix import Prefix
+from gatewayd.subscribers.journal_rows import HoldRow
+from gatewayd.subscribers.sessions.changes import Changes, Ownership
+from gatewayd.subscribers.sessions.row_changes import RowChanges
+from gatewayd.subscribers.sessions.session import Hold, Ports, Session
+from gatewayd.subscribers.sessions.terms import SessionCounts
+from gatewayd.subscribers.sessions.tombstones import Tombstones
+
+MOST_ADDRESSES: Final = 64
+"""Of one session; the longest unconfirmed goes first."""
+
+
+class Naming:
+    """Owns who holds what, and what is to be told of it. `takes_ties`: of a Start that opens its session."""
+
+    def __init__(
+        self,
+        registered: Container[bytes],
+        counts: SessionCounts,
+        last_words: Tombstones[Prefix],
+        row_changes: RowChanges,
+    ) -> None:
+        self.ownership = Ownership()
+        self.changes = Changes(registered, self.ownership)
+        self._counts = counts
+        self._last_words = last_words
+        self._row_changes = row_changes
+
+    def name(self, session: Session, event: AccountingEvent, at_s: float, now: float, takes_ties: bool) -> None:
+        """The session's word on its addresses: its own and other subscribers' holds are put right."""
+        if not event.addresses:
+            return
+        if at_s < session.snapshot_s:
+            self.evict(session, event.addresses, event.ports, at_s, now)
+            return
+        if event.is_snapshot:
+            session.snapshot_s = at_s
+        has_ipv4 = False
+        for prefix in event.addresses:
+            ports = ports_of(event, prefix)
+            is_single = prefix.family == 4 and ports is None
+            if is_single and at_s < session.ipv4_s:
+                self.evict(session, (prefix,), ports, at_s, now)
+                continue
+            if is_single:
+                has_ipv4 = True
+                session.ipv4_s = at_s
+            self._claim(session, prefix, ports, at_s, now, takes_ties)
+        for hold in session.holds:
+            if hold.named_s < at_s and (event.is_snapshot or (has_ipv4 and _is_single(hold))):
+                self.release(hold, now)
+        while len(session.holds) > MOST_ADDRESSES:
+            self._counts.crowded_out += 1
+            self.release(min(session.holds, key=lambda hold: hold.named_s), now)
+
+    def keep_latest(self, sessions: Iterable[Session], now: float) -> None:
+        """Of one subscriber's sessions, those that began last keep their addresses, of each family."""
+        holds = [hold for session in sessions for hold in session.holds]
+        for family in (4, 6):
+            found = [hold for hold in holds if hold.prefix.family == family]
+            latest_s = max((hold.session.since_s for hold in found), default=0.0)
+            for hold in found:
+                if hold.session.since_s < latest_s:
+                    self.release(hold, now)
+
+    def evict(
+        self,
+        session: Session,
+        addresses: tuple[Prefix, ...],
+        ports: Ports,
+        at_s: float,
+        now: float,
+        takes_ties: bool = False,
+    ) -> None:
+        """What the session named then and does not hold: it was nobody else's, whatever became of it since."""
+        for prefix in addresses:
+            own_ports = ports if prefix.family == 4 else None
+            self._take(session, prefix, own_ports, at_s, now, takes_ties)
+            self._remember(prefix, own_ports, at_s, now, session.subscriber)
+
+    def identify(self, session: Session, subscriber: bytes) -> None:
+        """A later word says whose session it is."""
+        session.subscriber = subscriber
+        for hold in session.holds:
+            self.changes.touch(hold, subscriber)
+
+    def restore(self, session: Session, subscriber: bytes, row: HoldRow, now: float) -> None:
+        """A hold from before a restart; the rows come in the order of `named_s`. What overlaps is taken as ever."""
+        for rival in self.ownership.rivals(session, row.prefix, row.ports):
+            self.release(rival, now)
+        hold = Hold(row.prefix, row.ports, session, row.named_s)
+        self.ownership.add(hold)
+        self.changes.restore(hold, subscriber, row.since_s)
+
+    def release(self, hold: Hold, now: float) -> None:
+        """Its session has this no more."""
+        self.ownership.remove(hold)
+        subscriber = hold.session.subscriber
+        self.changes.touch(hold, subscriber)
+        self._row_changes.touch(hold.session)
+        self._remember(hold.prefix, hold.ports, hold.named_s, now, subscriber)
+
+    def _remember(self, prefix: Prefix, ports: Ports, at_s: float, now: float, subscriber: bytes | None) -> None:
+        """The last word on a whole address; port blocks are too many, and given out anew too soon."""
+        if ports is None:
+            self._last_words.bury(prefix, at_s, now, subscriber)
+            self._row_changes.bury_word(prefix, at_s, now, subscriber)
+
+    def _claim(
+        self, session: Session, prefix: Prefix, ports: Ports, at_s: float, now: float, takes_ties: bool
+    ) -> None:
+        own = session.hold_of(prefix, ports)
+        if own is not None:
+            own.named_s = max(own.named_s, at_s)
+        elif self._take(session, prefix, ports, at_s, now, takes_ties):
+            hold = Hold(prefix, ports, session, at_s)
+            self.ownership.add(hold)
+            self.changes.touch(hold, session.subscriber)
+        else:
+            self._counts.outdone += 1
+            self._remember(prefix, ports, at_s, now, session.subscriber)
+
+    def _take(
+        self, session: Session, prefix: Prefix, ports: Ports, at_s: float, now: float, takes_ties: bool
+    ) -> bool:
+        """Evict from an address whoever was given it earlier; False if another subscriber was given it later."""
+        stone = self._last_words.get(prefix) if ports is None else None
+        is_latest = stone is None or stone.last_but_of(session.subscriber) <= at_s
+        for rival in self.ownership.rivals(session, prefix, ports):
+            if rival.named_s > at_s or (rival.named_s == at_s and not takes_ties):
+                is_latest = False
+                continue
+            self._counts.evictions += 1
+            self.release(rival, now)
+            self._counts.missed_stops += not rival.session.holds
+        return is_latest
+
+    def is_covered(self, session: Session) -> bool:
+        """Whether other sessions of its subscriber, that do not linger, have all its addresses."""
+        return all(
+            any(
+                other.ports == hold.ports
+                and other.session.subscriber == session.subscriber
+                and not other.session.is_lingering
+                for other in self.ownership.holds_at(hold.prefix)
+            )
+            for hold in session.holds
+        )
+
+
+def ports_of(event: AccountingEvent, prefix: Prefix) -> Ports:
+    """Only IPv4 addresses are shared by ports."""
+    return event.ports if prefix.family == 4 else None
+
+
+def are_two(one: bytes | None, other: bytes | None) -> bool:
+    """Whether two words are known to be of two subscribers."""
+    return one is not None and other is not None and one != other
+
+
+def is_of(session: Session, event: AccountingEvent) -> bool:
+    """Whether what a NAS says of a session id is of this session, which a namesake told of: of the same subscriber,
+    or at the same address where one of them names nobody."""
+    if are_two(session.subscriber, event.subscriber):
+        return False
+    if shares(session, {(prefix, ports_of(event, prefix)) for prefix in event.addresses}):
+        return True
+    if session.subscriber is None or event.subscriber is None:
+        return False
+    has_other = event.ports is None and any(prefix.family == 4 for prefix in event.addresses)
+    return not (has_other and any(map(_is_single, session.holds)))
+
+
+def shares(session: Session, places: set[tuple[Prefix, Ports]]) -> bool:
+    """Whether the session has one of them."""
+    return any((hold.prefix, hold.ports) in places for hold in session.holds)
+
+
+def _is_single(hold: Hold) -> bool:
+    """Of these, without a snapshot, a session has one (RFC 2865 §5.44: Framed-IP-Address 0-1)."""
+    return hold.ports is None and hold.prefix.family == 4

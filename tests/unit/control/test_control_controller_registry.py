@@ -1,0 +1,206 @@
+"""What stands between a reading and the allowlist: the guard, the last good, local overrides, staleness."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gatewayd.control.controller import Owner
+from gatewayd.errors import SerialNotHeld
+from gatewayd.kernel.fake import FakeTables
+from gatewayd.model import Registration
+from gatewayd.reconcile import Reconciler
+from gatewayd.settings.model import Settings
+from gatewayd.sources.last_good_store import LastGood
+from gatewayd.sources.override_file import parse_overrides
+from gatewayd.sources.overrides_dir import OverridesReading
+from gatewayd.sources.sources import SourceReading
+from tests.support.fake_conntrack import FakeConntrack
+from tests.support.manual_clock import Time
+from tests.support.owning import guarded, owning, registration, settings_of
+
+BANK = registration("BANK", "39.32.0.0/28", category="bank")
+OTHER_BANK = registration("OTHER-BANK", "39.33.0.0/28", category="bank")
+HOUSE = registration("HOUSE", "39.32.64.8/29", category="software_house")
+HOUR_S = 3600.0
+
+
+@pytest.fixture
+def time() -> Iterator[Time]:
+    with Time() as made:
+        yield made
+
+
+def overrides(text: str) -> OverridesReading:
+    return OverridesReading((parse_overrides(text, "desk.yaml", "desk.yaml"),))
+
+
+def test_a_bank_that_is_withdrawn_stays_until_it_is_accepted(time):
+    async def scenario() -> None:
+        async with owning(time.clock, guarded(settings_of("national"))) as it:
+            await it.read("national", BANK, OTHER_BANK, HOUSE)
+            await it.settled()
+            await it.read("national", OTHER_BANK, registration("NEW", "39.60.0.0/28"))
+            await it.settled()
+            assert it.passes(BANK)
+            assert it.passes(registration("NEW", "39.60.0.0/28"))
+            (held,) = it.owner.holds()
+            assert held.by_cause == {"national": 2}
+            with pytest.raises(SerialNotHeld):
+                await it.owner.accept(held.serial + 1)
+            assert await it.owner.accept(held.serial) == {"serial": held.serial, "released": {"national": 2}}
+            await it.settled()
+            assert not it.passes(BANK)
+            assert not it.passes(HOUSE)
+            assert it.passes(OTHER_BANK)
+            assert it.owner.holds() == ()
+            assert sorted(it.owner.merged.registrations) == ["NEW", "OTHER-BANK"]
+
+    time.run(scenario())
+
+
+def test_a_bank_that_comes_back_is_held_no_longer(time):
+    async def scenario() -> None:
+        async with owning(time.clock, guarded(settings_of("national"))) as it:
+            await it.read("national", BANK, HOUSE)
+            await it.settled()
+            await it.read("national", HOUSE)
+            assert len(it.owner.holds()) == 1
+            await it.read("national", BANK, HOUSE)
+            await it.settled()
+            assert it.owner.holds() == ()
+            assert it.passes(BANK)
+            assert it.removed_keys() == []
+
+    time.run(scenario())
+
+
+def test_a_filter_and_a_pin_lie_over_what_the_registry_says(time):
+    async def scenario() -> None:
+        async with owning(time.clock) as it:
+            await it.owner.use_overrides(
+                overrides(
+                    "pins:\n  - {id: LOCAL-1, category: bpo, clients: [39.61.0.0/28], services: [wireguard], "
+                    'comment: "by phone"}\nfilters:\n  - {id: HOUSE, comment: "compromised"}\n'
+                )
+            )
+            await it.read("national", BANK, HOUSE)
+            await it.settled()
+            assert it.passes(registration("LOCAL-1", "39.61.0.0/28"))
+            assert it.passes(BANK)
+            assert not it.passes(HOUSE)
+            counts = it.owner.override_counts()
+            assert (counts.pins, counts.filters, counts.filtered) == (1, 1, 1)
+            await it.owner.use_overrides(OverridesReading(()))
+            await it.settled()
+            assert it.passes(HOUSE)
+            assert not it.passes(registration("LOCAL-1", "39.61.0.0/28"))
+
+    time.run(scenario())
+
+
+def test_a_filter_ends_on_its_date(time):
+    async def scenario() -> None:
+        async with owning(time.clock) as it:
+            until_s = time.clock() + 10
+            await it.owner.use_overrides(
+                overrides(f'filters:\n  - {{id: HOUSE, comment: "for now", until: {rfc3339(until_s)}}}\n')
+            )
+            await it.read("national", HOUSE)
+            await it.settled()
+            assert not it.passes(HOUSE)
+            await asyncio.sleep(15)
+            await it.settled()
+            assert it.passes(HOUSE)
+
+    time.run(scenario())
+
+
+def rfc3339(at_s: float) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@pytest.mark.parametrize(("on_stale", "mode"), [("keep", "reject"), ("observe", "observe")])
+def test_a_registry_that_is_not_confirmed_for_too_long_means_what_the_operator_chose(time, on_stale, mode):
+    async def scenario() -> None:
+        settings = settings_of("national")
+        registry = replace(settings.registry, on_stale=on_stale, expire_s=HOUR_S)
+        async with owning(time.clock, replace(settings, registry=registry)) as it:
+            await it.read("national", BANK)
+            await it.settled()
+            assert it.reconciler.mode_in_force == "reject"
+            await asyncio.sleep(2 * HOUR_S)
+            await it.settled()
+            assert it.owner.freshness(time.clock())["national"].word == "stale"
+            assert it.reconciler.mode_in_force == mode
+            assert it.passes(BANK)
+            await it.read("national", BANK)
+            await asyncio.sleep(2)
+            await it.settled()
+            assert it.reconciler.mode_in_force == "reject"
+
+    time.run(scenario())
+
+
+def make_owner(directory: Path, settings: Settings, now: float) -> Owner:
+    """An owner on a disk, its reconciler not running."""
+    reconciler = Reconciler(FakeTables(), "gatewayd", clock=lambda: now, stopwatch=lambda: now)
+    store = LastGood(directory, clock=lambda: now, stopwatch=lambda: now)
+    return Owner(settings, reconciler, FakeConntrack(), clock=lambda: now, store=store)  # type: ignore[arg-type]
+
+
+def reading(*registrations: Registration, at_s: float = 1000.0) -> SourceReading:
+    return SourceReading("national", {each.id: each for each in registrations}, {}, (), at_s, None, "here")
+
+
+async def test_a_restart_begins_with_the_last_good_and_what_was_held(tmp_path: Path) -> None:
+    first = make_owner(tmp_path, guarded(settings_of("national")), 1000.0)
+    await first.restore()
+    assert not first.loaded
+    await first.deliver(reading(BANK, HOUSE))
+    await first.deliver(reading(HOUSE, at_s=1001.0))
+    assert sorted(each.id for each in first.allowlist) == ["BANK", "HOUSE"]
+
+    second = make_owner(tmp_path, guarded(settings_of("national")), 2000.0)
+    await second.restore()
+    assert second.loaded
+    assert sorted(each.id for each in second.allowlist) == ["BANK", "HOUSE"]
+    assert second.sources["national"].restored_at == 1000.0
+    assert second.sources["national"].serial == 1001
+    (held,) = second.holds()
+    assert held.serial == 1001
+    await second.accept(1001)
+    assert [each.id for each in second.allowlist] == ["HOUSE"]
+
+    third = make_owner(tmp_path, guarded(settings_of("national")), 3000.0)
+    await third.restore()
+    assert [each.id for each in third.allowlist] == ["HOUSE"]
+    assert third.holds() == ()
+
+
+async def test_a_damaged_last_good_is_no_allowlist_at_all(tmp_path: Path) -> None:
+    first = make_owner(tmp_path, guarded(settings_of("national")), 1000.0)
+    await first.deliver(reading(BANK, HOUSE))
+    for path in (tmp_path / "registry").rglob("snapshot*"):
+        path.write_bytes(b"")
+    second = make_owner(tmp_path, guarded(settings_of("national")), 2000.0)
+    await second.restore()
+    assert not second.loaded
+    assert second.unread_sources() == ("national",)
+    await second.deliver(reading(BANK, at_s=2000.0))
+    assert [each.id for each in second.allowlist] == ["BANK"]
+
+
+async def test_a_reading_after_a_restart_is_guarded_against_the_last_good(tmp_path: Path) -> None:
+    first = make_owner(tmp_path, guarded(settings_of("national")), 1000.0)
+    await first.deliver(reading(BANK, HOUSE))
+    second = make_owner(tmp_path, guarded(settings_of("national")), 2000.0)
+    await second.restore()
+    await second.deliver(reading(HOUSE, at_s=2000.0))
+    assert sorted(each.id for each in second.allowlist) == ["BANK", "HOUSE"]

@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+import json
+from math import inf
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatewayd.errors import PrefixInvalid, RecordRejected
+from gatewayd.feed import record
+from gatewayd.feed.record import (
+    REASONS,
+    ReasonCode,
+    RecordParser,
+    id_of_line,
+    identity_field_of,
+    parse_record,
+    parse_unicast_prefix,
+    registration_of,
+)
+from gatewayd.model import Prefix, Registration, Service, parse_prefix
+
+DIGEST = "ab" * 32
+
+FULL: dict[str, Any] = {
+    "id": "PK-2024-000123",
+    "category": "bank",
+    "status": "active",
+    "clients": ["203.0.113.0/28", "2001:db8:12::/48"],
+    "subscriber": None,
+    "peers": ["198.51.100.7/32"],
+    "services": ["ipsec", "udp/51820"],
+    "valid_from": "2024-11-01T00:00:00Z",
+    "valid_until": None,
+}
+
+
+def line_of(**changes: Any) -> bytes:
+    return json.dumps(FULL | changes).encode()
+
+
+def without(name: str) -> bytes:
+    return json.dumps({key: value for key, value in FULL.items() if key != name}).encode()
+
+
+def test_a_full_record_becomes_a_registration() -> None:
+    assert parse_record(line_of()) == Registration(
+        id="PK-2024-000123",
+        category="bank",
+        status="active",
+        clients=(parse_prefix("2001:db8:12::/48"), Prefix(bytes((203, 0, 113, 0)), 28)),
+        subscriber=None,
+        peers=(parse_prefix("198.51.100.7/32"),),
+        services=(
+            Service(17, 500, 500),
+            Service(17, 4500, 4500),
+            Service(17, 51820, 51820),
+            Service(50),
+            Service(51),
+        ),
+        valid_from_s=1730419200.0,
+        valid_until_s=inf,
+    )
+
+
+def test_a_subscriber_without_clients_is_enough() -> None:
+    line = b'{"id":"a","category":"freelancer","status":"suspended","subscriber":"hmac-sha256:%s"}'
+    registration = parse_record(line % DIGEST.encode())
+    assert registration.subscriber == bytes.fromhex(DIGEST)
+    assert (registration.clients, registration.peers, registration.services) == ((), (), ())
+    assert registration.valid_from_s == -inf
+
+
+def test_plain_fields_and_a_line_give_the_same_registration() -> None:
+    assert registration_of(dict(FULL)) == parse_record(line_of())
+
+
+def test_the_explaining_way_accepts_what_the_typed_one_would() -> None:
+    parser = RecordParser()
+    assert parser.of_fields(FULL | {"clients": ("203.0.113.0/28", "2001:db8:12::/48")}) == parser.parse(line_of())
+
+
+def test_duplicates_of_clients_peers_and_services_collapse_and_are_sorted() -> None:
+    registration = parse_record(
+        line_of(
+            clients=["203.0.113.9", "203.0.113.8/32", "203.0.113.9/32"],
+            peers=["198.51.100.7", "198.51.100.7/32"],
+            services=["esp", "ipsec", "esp"],
+        )
+    )
+    assert [str(prefix) for prefix in registration.clients] == ["203.0.113.8/32", "203.0.113.9/32"]
+    assert len(registration.peers) == 1
+    assert len(registration.services) == 4
+
+
+CASES: list[tuple[ReasonCode, str, bytes]] = [
+    ("not_json", "", b"hello"),
+    ("not_json", "", b'{"id":'),
+    ("not_json", "", b'{"id":1e999}'),
+    ("not_json", "", b'{"x":' + b"[" * 30_000),
+    ("not_object", "", b'["a"]'),
+    ("not_object", "", b"7"),
+    ("not_utf8", "", b'{"id":"\xff"}'),
+    ("nul_byte", "", b'{"id":"a"}\0\0'),
+    ("line_too_long", "", b" " * 65_537),
+    ("unknown_field", "colour", line_of(colour="red")),
+    ("unknown_field", "Clients", line_of(Clients=[])),
+    ("unknown_field", "(not a word)", line_of(**{"03001234567": 1})),
+    ("identity_field", "name", line_of(name="x")),
+    ("identity_field", "MSISDN", line_of(colour="red", MSISDN="923001234567")),
+    ("missing_field", "id", without("id")),
+    ("missing_field", "category", without("category")),
+    ("missing_field", "status", line_of(status=None)),
+    ("bad_type", "id", line_of(id=7)),
+    ("bad_type", "clients", line_of(clients="203.0.113.0/28")),
+    ("bad_type", "peers", line_of(peers=[7])),
+    ("bad_type", "valid_from", line_of(valid_from=7)),
+    ("bad_id", "id", line_of(id="")),
+    ("bad_id", "id", line_of(id="a" * 65)),
+    ("bad_id", "id", line_of(id="a b")),
+    ("bad_id", "id", line_of(id="a\n")),
+    ("bad_id", "id", line_of(id="a\0")),
+    ("bad_category", "category", line_of(category="Bank")),
+    ("bad_category", "category", line_of(category="")),
+    ("bad_status", "status", line_of(status="ACTIVE")),
+    ("prefix_syntax", "clients", line_of(clients=["203.0.113.0/28", "bank"])),
+    ("prefix_syntax", "clients", line_of(clients=["203.0.113.010/32"])),
+    ("prefix_syntax", "clients", line_of(clients=["203.0.113.0/028"])),
+    ("prefix_syntax", "clients", line_of(clients=["fe80::1%eth0/128"])),
+    ("prefix_syntax", "peers", line_of(peers=["::ffff:198.51.100.7/128"])),
+    ("prefix_host_bits", "clients", line_of(clients=["203.0.113.1/28"])),
+    ("prefix_host_bits", "peers", line_of(peers=["2001:db8::1/64"])),
+    ("prefix_too_short", "clients", line_of(clients=["8.0.0.0/7"])),
+    ("prefix_too_short", "clients", line_of(clients=["2000::/15"])),
+    ("prefix_not_unicast", "clients", line_of(clients=["224.0.0.1/32"])),
+    ("prefix_not_unicast", "clients", line_of(clients=["0.0.0.0/8"])),
+    ("prefix_not_unicast", "clients", line_of(clients=["127.0.0.1"])),
+    ("prefix_not_unicast", "clients", line_of(clients=["169.254.7.0/24"])),
+    ("prefix_not_unicast", "clients", line_of(clients=["255.255.255.255"])),
+    ("prefix_not_unicast", "clients", line_of(clients=["::1"])),
+    ("prefix_not_unicast", "clients", line_of(clients=["::/16"])),
+    ("prefix_not_unicast", "clients", line_of(clients=["fe80::/64"])),
+    ("prefix_not_unicast", "peers", line_of(peers=["ff02::1"])),
+    ("no_client_or_subscriber", "", line_of(clients=[])),
+    ("no_client_or_subscriber", "", without("clients")),
+    ("bad_subscriber", "subscriber", line_of(subscriber="923001234567")),
+    ("bad_subscriber", "subscriber", line_of(subscriber="hmac-sha256:" + "AB" * 32)),
+    ("bad_subscriber", "subscriber", line_of(subscriber="")),
+    ("bad_service", "services", line_of(services=["udp/0"])),
+    ("bad_service", "services", line_of(services=["923001234567"])),
+    ("bad_time", "valid_from", line_of(valid_from="2024-11-01")),
+    ("bad_time", "valid_from", line_of(valid_from="2024-11-01T00:00:00")),
+    ("bad_time", "valid_until", line_of(valid_until="2024-02-30T00:00:00Z")),
+    ("bad_time", "valid_until", line_of(valid_until="2030-01-01 00:00:00Z")),
+    ("bad_time", "valid_until", line_of(valid_until="")),
+    ("window_empty", "valid_until", line_of(valid_until="2024-11-01T00:00:00Z")),
+    ("window_empty", "valid_until", line_of(valid_until="2024-11-01T04:00:00+05:00")),
+    ("too_many", "clients", line_of(clients=["203.0.113.1"] * 1025)),
+    ("too_many", "peers", line_of(peers=["203.0.113.1"] * 257)),
+    ("too_many", "services", line_of(services=["esp"] * 65)),
+]
+
+
+@pytest.mark.parametrize(("code", "field", "line"), CASES, ids=range(len(CASES)))
+def test_a_wrong_record_is_rejected_with_its_code_and_field(code: str, field: str, line: bytes) -> None:
+    with pytest.raises(RecordRejected) as caught:
+        parse_record(line)
+    assert (caught.value.code, caught.value.field) == (code, field)
+
+
+def test_every_reason_has_a_sentence_and_a_case() -> None:
+    of_readers = {"duplicate_id", "bad_columns"}
+    assert set(REASONS) == set(get_args(ReasonCode))
+    assert {code for code, _, _ in CASES} | of_readers == set(REASONS)
+    assert all(sentence.endswith((".", "-", ":")) for sentence in REASONS.values())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        line_of(cnic="35202-1234567-1"),
+        line_of(**{"35202-1234567-1": 1}),
+        line_of(id="352021234567 1"),
+        line_of(category="352021234567"),
+        line_of(status="352021234567"),
+        line_of(clients=["352021234567"]),
+        line_of(services=["352021234567"]),
+        line_of(services=["udp/352021234567"]),
+        line_of(subscriber="352021234567"),
+        line_of(valid_from="352021234567"),
+    ],
+)
+def test_a_rejection_never_repeats_what_may_be_a_number_of_a_person(line: bytes) -> None:
+    with pytest.raises(RecordRejected) as caught:
+        parse_record(line)
+    assert "1234567" not in str(caught.value)
+
+
+def test_a_rejection_shows_a_prefix_and_a_service_that_look_like_one() -> None:
+    with pytest.raises(RecordRejected, match=r"203\.0\.113\.1/28: host bits .* 203\.0\.113\.0/28"):
+        parse_record(line_of(clients=["203.0.113.1/28"]))
+    with pytest.raises(RecordRejected, match="upd/51820"):
+        parse_record(line_of(services=["upd/51820"]))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "name", "cnic", "nic", "nicop", "passport", "msisdn", "phone", "mobile", "email", "address", "imsi",
+        "imei", "owner", "contact", "father_name", "Father-Name", "ownerName", "contact_phone",
+        "contactEmail", "PHONE", "Phone-Number",
+    ],
+)  # fmt: skip
+def test_identity_fields_are_known_in_any_spelling(name: str) -> None:
+    assert identity_field_of(["id", name]) == name
+
+
+@pytest.mark.parametrize("name", [*record.FIELDS, "named", "comment", "nickel"])
+def test_other_names_carry_no_identity(name: str) -> None:
+    assert identity_field_of([name]) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("1970-01-01T00:00:00Z", 0.0),
+        ("1970-01-01t05:00:00+05:00", 0.0),
+        ("1970-01-01T00:00:01.5z", 1.5),
+        ("1970-01-01T00:00:00.1234567890Z", 0.123456),
+        ("1969-12-31T23:59:60Z", 0.0),
+        ("1970-01-01T00:00:00-00:00", 0.0),
+    ],
+)
+def test_times_are_rfc_3339(text: str, seconds: float) -> None:
+    assert parse_record(line_of(valid_from=text)).valid_from_s == seconds
+
+
+def test_equal_parts_of_one_source_are_one_object() -> None:
+    parser = RecordParser()
+    one, two = parser.parse(line_of(id="a")), parser.parse(line_of(id="b"))
+    assert one.category is two.category
+    assert one.peers is two.peers
+    assert one.services is two.services
+
+
+def test_what_is_shared_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "MOST_SHARED", 2)
+    parser = RecordParser()
+    lines = [line_of(peers=[f"198.51.100.{n}"], services=[]) for n in range(9)] + [line_of(peers=[])]
+    assert [len(parser.parse(line).peers) for line in lines] == [1] * 9 + [0]
+    assert len(parser._peers) <= 2
+
+
+def test_the_id_of_a_rejected_line_is_found_where_it_can_be_shown() -> None:
+    assert id_of_line(line_of(status="x")) == "PK-2024-000123"
+    assert id_of_line(line_of(id="0300 1234567")) is None
+    assert id_of_line(line_of(id=7)) is None
+    assert id_of_line(b"[]") is None
+    assert id_of_line(b"{") is None
+
+
+def _slow(text: str) -> Prefix | str:
+    try:
+        prefix = parse_prefix(text)
+    except PrefixInvalid as error:
+        return error.code
+    return prefix
+
+
+def _fast(text: str) -> Prefix | str:
+    try:
+        return parse_unicast_prefix(text)
+    except PrefixInvalid as error:
+        return error.code
+
+
+octet = st.one_of(st.integers(0, 260).map(str), st.sampled_from(["", "00", "01", "-1", " 1", "1_0", "٣"]))
+group = st.one_of(
+    st.integers(0, 0x10FFF).map(lambda n: f"{n:x}"), st.sampled_from(["", "0db8", "DB8", "00001", "2001"])
+)
+length = st.one_of(st.integers(0, 130).map(lambda n: f"/{n}"), st.sampled_from(["", "/", "/08", "/+8", "/8/8"]))
+
+
+@given(st.lists(octet, min_size=3, max_size=5), length)
+def test_ipv4_prefixes_are_read_as_the_model_reads_them(octets: list[str], length: str) -> None:
+    text = ".".join(octets) + length
+    assert _fast(text) in (_slow(text), "prefix_not_unicast")
+
+
+@given(st.lists(group, min_size=1, max_size=9), st.sampled_from(["", ":", "::"]), length)
+def test_ipv6_prefixes_are_read_as_the_model_reads_them(groups: list[str], end: str, length: str) -> None:
+    text = ":".join(groups) + end + length
+    assert _fast(text) in (_slow(text), "prefix_not_unicast")
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(8, 32))
+def test_every_ipv4_prefix_of_a_registrant_is_read_as_it_is_written(address: int, length: int) -> None:
+    packed = (address >> (32 - length) << (32 - length)).to_bytes(4, "big")
+    if 1 <= packed[0] < 224 and packed[0] not in (127, 169):
+        assert parse_unicast_prefix(str(Prefix(packed, length))) == Prefix(packed, length)
+
+
+@given(st.integers(2**125, 2**126 - 1), st.integers(16, 128))
+def test_every_global_ipv6_prefix_is_read_as_it_is_written(address: int, length: int) -> None:
+    packed = (address >> (128 - length) << (128 - length)).to_bytes(16, "big")
+    assert parse_unicast_prefix(str(Prefix(packed, length))) == Prefix(packed, length)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_give_a_registration_or_a_rejection(line: bytes) -> None:
+    with pytest.raises(RecordRejected):
+        parse_record(line)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(record.FIELDS), json_values, max_size=9))
+def test_any_values_give_a_registration_or_a_declared_rejection(fields: dict[str, Any]) -> None:
+    for call in (
+        lambda: parse_record(json.dumps(FULL | fields).encode()),
+        lambda: registration_of(FULL | fields),
+    ):
+        try:
+            code = call().id and None
+        except RecordRejected as error:
+            code = error.code
+        assert code is None or code in REASONS

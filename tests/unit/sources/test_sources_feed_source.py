@@ -1,0 +1,535 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from gatewayd.errors import (
+    AnswerUnexpected,
+    FeedFailed,
+    FeedRefused,
+    ForeignOrigin,
+    IssuedInFuture,
+    KeysUnusable,
+    NotificationStale,
+    SourceFailed,
+    TransferFailed,
+    UnknownKey,
+)
+from gatewayd.feed.notification import generate_key
+from gatewayd.model import Registration
+from gatewayd.sources.client_outcome import FeedPosition
+from gatewayd.sources.feed_source import (
+    Delivery,
+    FeedReading,
+    FeedRunner,
+    SourceDelta,
+    kept_position,
+    resumed_position,
+)
+from gatewayd.sources.fetch import FetchLimits, Session, open_session
+from gatewayd.sources.last_good import FileMark, Position
+from gatewayd.sources.sources import SourceConfirmed
+from tests.support.feeds import KEY, NOW, Publisher, sha256, upsert, withdraw
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass
+class Sink:
+    octets: bytearray = field(default_factory=bytearray)
+    end: str = ""
+
+    async def write(self, chunk: bytes) -> None:
+        self.octets += chunk
+
+    async def commit(self) -> FileMark | None:
+        self.end += "committed"
+        return FileMark("snapshot", len(self.octets), sha256(bytes(self.octets)))
+
+    async def abort(self) -> None:
+        self.end += "aborted"
+
+
+@dataclass
+class Keeper:
+    sinks: list[Sink] = field(default_factory=list)
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def open(self, source: str) -> Sink:
+        assert source == "national"
+        self.sinks.append(Sink())
+        self.opened.set()
+        return self.sinks[-1]
+
+
+@dataclass
+class Feed:
+    """A publisher behind a web server, and whatever a runner delivers. `now`: the clock of both."""
+
+    directory: Path
+    publisher: Publisher = field(default_factory=Publisher)
+    special: dict[str, Handler] = field(default_factory=dict)
+    requests: list[web.Request] = field(default_factory=list)
+    delivered: list[Delivery] = field(default_factory=list)
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    now: float = NOW
+    url: str = ""
+    session: Session = field(init=False)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(request)
+        name = request.path.removeprefix("/feed/")
+        if name in self.special:
+            return await self.special[name](request)
+        octets = self.publisher.files.get(name)
+        if octets is None:
+            raise web.HTTPNotFound
+        etag = f'"{sha256(octets)}"'
+        if request.headers.get("If-None-Match") == etag:
+            return web.Response(status=304)
+        return web.Response(body=octets, headers={"ETag": etag}, content_type="application/octet-stream")
+
+    async def deliver(self, what: FeedReading | SourceDelta | SourceFailed) -> None:
+        self.delivered.append(what)
+        self.arrived.set()
+
+    def write_key(self, text: str | bytes, name: str = "national.pub") -> Path:
+        path = self.directory / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    def runner(self, **options: Any) -> FeedRunner:
+        if "keys" not in options:
+            options["keys"] = [self.write_key(KEY.public_text())]
+        options.setdefault("url", self.url)
+        return FeedRunner(
+            "national",
+            deliver=self.deliver,
+            clock=lambda: self.now,
+            randomness=Random(7),
+            session=self.session,
+            **options,
+        )
+
+    def reading(self) -> FeedReading:
+        last = self.delivered[-1]
+        assert isinstance(last, FeedReading), last
+        return last
+
+    def delta(self) -> SourceDelta:
+        last = self.delivered[-1]
+        assert isinstance(last, SourceDelta), last
+        return last
+
+    def cause(self) -> FeedRefused:
+        last = self.delivered[-1]
+        assert isinstance(last, FeedFailed), last
+        return last.cause
+
+
+@pytest.fixture
+async def feed(tmp_path: Path) -> AsyncIterator[Feed]:
+    feed = Feed(tmp_path)
+    app = web.Application()
+    app.router.add_get("/{path:.*}", feed.handle)
+    server = web.AppRunner(app, shutdown_timeout=0.1)
+    await server.setup()
+    await web.TCPSite(server, "127.0.0.1", 0).start()
+    feed.url = f"http://127.0.0.1:{server.addresses[0][1]}/feed/notification.jws"
+    feed.publisher.publish(upsert("a"), upsert("b"), upsert("c"))
+    async with open_session() as session:
+        feed.session = session
+        yield feed
+    await server.cleanup()
+
+
+async def test_a_snapshot_and_then_deltas_are_delivered(feed: Feed) -> None:
+    runner = feed.runner()
+    assert (runner.state.serial, runner.state.session, runner.position) == (0, "", None)
+    await runner.attempt()
+    reading = feed.reading()
+    assert reading.registrations == feed.publisher.registrations()
+    assert (reading.name, reading.origin, reading.read_at) == ("national", feed.url, NOW)
+    assert (reading.session, reading.serial, reading.reason) == (feed.publisher.session, 1, "first_time")
+    assert (reading.count, reading.kept_file) == (3, None)
+    held = runner.position
+    feed.publisher.publish(upsert("d"), withdraw("a"))
+    feed.publisher.publish(withdraw("b"))
+    feed.now += 5
+    await runner.attempt()
+    delta = feed.delta()
+    assert [each.id for each in delta.upserts] == ["d"]
+    assert (delta.withdrawals, delta.session, delta.serial) == (("a", "b"), feed.publisher.session, 3)
+    assert delta.registrations == feed.publisher.registrations()
+    assert (delta.after, delta.position) == (held, runner.position)
+    assert delta.content == b"".join(feed.publisher.files[f"delta-{serial}.gz"] for serial in (2, 3))
+    state = runner.state
+    assert (state.serial, state.issued_at, state.checked_at) == (3, feed.publisher.issued_at, NOW + 5)
+    assert state.stale_after == feed.publisher.issued_at + 604800
+    assert 54 <= state.next_attempt_at - feed.now <= 60
+    assert [request.path for request in feed.requests][3:] == ["/feed/delta-2.gz", "/feed/delta-3.gz"]
+
+
+async def test_files_are_asked_for_as_they_are_and_what_did_not_change_is_said_to_be_so(feed: Feed) -> None:
+    runner = feed.runner()
+    await runner.attempt()
+    feed.now += 60
+    await runner.attempt()
+    assert feed.delivered[1:] == [SourceConfirmed(runner.name, NOW + 60)]
+    assert runner.state.checked_at == NOW + 60
+    assert {request.headers["Accept-Encoding"] for request in feed.requests} == {"identity"}
+    assert "If-None-Match" in feed.requests[-1].headers
+
+
+async def test_a_notification_signed_anew_is_delivered_as_an_empty_change(feed: Feed) -> None:
+    runner = feed.runner()
+    await runner.attempt()
+    feed.publisher.edit(issued_at=NOW)
+    await runner.attempt()
+    delta = feed.delta()
+    assert (delta.upserts, delta.withdrawals, delta.content) == ((), (), b"")
+    assert delta.position.issued_at == runner.state.issued_at == NOW
+    assert delta.registrations == feed.publisher.registrations()
+
+
+class Witnessed:
+    """Takes down what a feed says of the time."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[float, float, bool]] = []
+        self.moment: float = NOW
+
+    def feed_moment(self) -> float:
+        return self.moment
+
+    def witness(self, issued_at_s: float, holds_s: float, since_s: float | None) -> None:
+        self.said.append((issued_at_s, holds_s, since_s is not None))
+
+
+async def test_what_a_feed_says_of_the_time_is_told(feed: Feed) -> None:
+    witnessed = Witnessed()
+    runner = feed.runner(time=witnessed)
+    issued_at = feed.publisher.issued_at
+    await runner.attempt()
+    await runner.attempt()
+    assert witnessed.said == [(issued_at, 604800.0, False)] * 2  # read, and found unchanged
+    feed.publisher.edit(issued_at=NOW)
+    await runner.attempt()
+    assert witnessed.said[2:] == [(NOW, 604800.0, True)]  # it was not there at the last question
+    witnessed.moment = NOW + 604801
+    await runner.attempt()
+    assert isinstance(feed.cause(), NotificationStale)
+    witnessed.moment = NOW
+    feed.publisher.edit(issued_at=NOW + 5)
+    await runner.attempt()
+    assert witnessed.said[3:] == [(NOW + 5, 604800.0, False)]  # after a failure nobody knows since when
+
+
+async def test_a_feed_that_goes_on_from_disk_says_nothing_of_when_it_came_out(feed: Feed) -> None:
+    first = feed.runner()
+    await first.attempt()
+    reading = feed.reading()
+    feed.publisher.edit(issued_at=NOW)
+    witnessed = Witnessed()
+    again = feed.runner(time=witnessed, resume=reading.position, previous=reading.registrations)
+    await again.attempt()
+    assert witnessed.said == [(NOW, 604800.0, False)]
+
+
+async def test_an_error_is_delivered_as_what_it_is_and_tried_again_sooner(feed: Feed) -> None:
+    runner = feed.runner()
+    feed.now = 0
+    for failures, wait_s in enumerate((10, 20, 40, 60, 60), 1):
+        await runner.attempt()
+        assert isinstance(feed.cause(), IssuedInFuture)
+        assert (runner.state.failures, runner.state.error) == (failures, feed.delivered[-1])
+        assert wait_s * 0.9 <= runner.state.next_attempt_at <= wait_s
+    feed.now = NOW
+    await runner.attempt()
+    assert (runner.state.failures, runner.state.error) == (0, None)
+
+
+async def test_a_position_from_disk_goes_on_with_deltas(feed: Feed) -> None:
+    await feed.runner().attempt()
+    first = feed.reading()
+    resume = resumed_position(kept_position(first.position))
+    assert resume == first.position
+    feed.publisher.publish(upsert("d"))
+    runner = feed.runner(resume=resume, previous=first.registrations)
+    assert runner.state.serial == 1
+    await runner.attempt()
+    assert [each.id for each in feed.delta().upserts] == ["d"]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [None, Position("s", 1), Position("s", 1, resume=b"\xff"), Position("s", 1, resume=b"{}")],
+)
+def test_a_position_that_is_of_no_use(kept: Position | None) -> None:
+    assert resumed_position(kept) is None
+
+
+def test_a_position_of_another_serial_is_of_no_use() -> None:
+    position = kept_position(FeedPosition("s", 1, 1.0, "a" * 64))
+    assert resumed_position(position) is not None
+    assert resumed_position(Position("s", 2, resume=position.resume)) is None
+
+
+async def test_the_keeper_gets_a_snapshot_as_served_and_only_if_it_is_whole(feed: Feed) -> None:
+    keeper = Keeper()
+    runner = feed.runner(keeper=keeper)
+    path = feed.publisher.notification.snapshot.url
+    whole = feed.publisher.files[path]
+    feed.publisher.files[path] = whole[:-1] + b"\xff"
+    await runner.attempt()
+    assert [sink.end for sink in keeper.sinks] == ["aborted"]
+    feed.publisher.files[path] = whole
+    await runner.attempt()
+    assert [sink.end for sink in keeper.sinks] == ["aborted", "committed"]
+    assert feed.reading().kept_file == FileMark("snapshot", len(whole), sha256(whole))
+    feed.publisher.publish(upsert("d"))
+    await runner.attempt()
+    assert len(keeper.sinks) == 2
+
+
+async def test_an_attempt_that_is_cancelled_keeps_nothing_and_the_next_begins_anew(feed: Feed) -> None:
+    keeper = Keeper()
+    runner = feed.runner(keeper=keeper)
+    path = feed.publisher.notification.snapshot.url
+    stuck = asyncio.Event()
+
+    async def stick(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(feed.publisher.files[path][:10])
+        stuck.set()
+        await asyncio.sleep(3600)
+        return response
+
+    feed.special[path] = stick
+    task = asyncio.create_task(runner.attempt())
+    await stuck.wait()
+    await keeper.opened.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [sink.end for sink in keeper.sinks] == ["aborted"]
+    del feed.special[path]
+    await runner.attempt()
+    assert len(feed.reading().registrations) == 3
+
+
+async def test_a_wrong_delta_leads_to_the_snapshot(feed: Feed) -> None:
+    runner = feed.runner()
+    await runner.attempt()
+    feed.publisher.publish(upsert("d"))
+    del feed.publisher.files["delta-2.gz"]
+    await runner.attempt()
+    assert feed.reading().reason == runner.state.snapshot_reason == "delta_missing"
+    assert len(feed.reading().registrations) == 4
+
+
+async def test_rejections_are_counted_on_until_the_next_snapshot(feed: Feed) -> None:
+    feed.publisher.records["x"] = {"id": "x"}
+    feed.publisher.publish()
+    runner = feed.runner()
+    await runner.attempt()
+    assert runner.state.rejected == {"missing_field": 1}
+    assert feed.reading().count == 4
+    feed.publisher.publish_lines(b'{"op":"upsert","registration":{"id":"y"}}\n' * 2)
+    await runner.attempt()
+    assert runner.state.rejected == {"missing_field": 3}
+    assert feed.delta().rejected == {"missing_field": 2}
+
+
+# -- keys ----------------------------------------------------------------------------------------------------
+
+
+async def test_changed_key_files_are_picked_up(feed: Feed) -> None:
+    runner = feed.runner()
+    await runner.attempt()
+    feed.publisher.key = generate_key("national-2")
+    feed.publisher.publish(upsert("d"))
+    await runner.attempt()
+    assert isinstance(feed.cause(), UnknownKey)
+    feed.write_key(feed.publisher.key.public_text())
+    await runner.attempt()
+    assert feed.delta().serial == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"\xff", "not UTF-8"),
+        (b"PUBLIC KEY", "not JSON"),
+        (KEY.private_text().encode(), "private key"),
+        (generate_key("national-1").public_text().encode(), "another key in another file"),
+        (b" " * 70_000, "not JSON"),
+    ],
+)
+async def test_a_key_file_that_is_none(feed: Feed, content: bytes, why: str) -> None:
+    keys = [feed.write_key(KEY.public_text()), feed.write_key(content, "second.pub")]
+    await feed.runner(keys=keys).attempt()
+    error = feed.cause()
+    assert isinstance(error, KeysUnusable)
+    assert why in error.why
+    assert error.path.endswith("second.pub")
+    assert not feed.requests
+
+
+async def test_a_key_file_that_is_not_there(feed: Feed) -> None:
+    await feed.runner(keys=[feed.directory / "none"]).attempt()
+    assert "No such file" in str(feed.cause())
+
+
+# -- the network ---------------------------------------------------------------------------------------------
+
+SHORT = FetchLimits(connect_timeout_s=5.0, read_timeout_s=0.05, total_timeout_s=0.2)
+
+
+async def test_slow_body(feed: Feed) -> None:
+    async def trickle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(b"A")
+                await asyncio.sleep(0.01)
+        return response
+
+    async def silence(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(3600)
+        raise AssertionError
+
+    for handler in (trickle, silence):
+        feed.special["notification.jws"] = handler
+        await feed.runner(fetch_limits=SHORT).attempt()
+        error = feed.cause()
+        assert isinstance(error, TransferFailed)
+        assert error.why == "no answer in time"
+
+
+async def test_cut_body(feed: Feed) -> None:
+    async def cut(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b"A" * 500)
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    feed.special["notification.jws"] = cut
+    await feed.runner().attempt()
+    assert isinstance(feed.cause(), TransferFailed)
+    assert "cut short" in str(feed.cause())
+
+
+async def test_no_server(feed: Feed) -> None:
+    await feed.runner(url="http://127.0.0.1:1/notification.jws").attempt()
+    assert isinstance(feed.cause(), TransferFailed)
+
+
+async def test_a_proxy_is_asked_and_its_failure_told(feed: Feed) -> None:
+    origin = feed.url.removesuffix("/feed/notification.jws")
+    await feed.runner(url="http://registry.invalid/feed/notification.jws", proxy=origin).attempt()
+    assert feed.requests[0].url.host == "registry.invalid"
+    assert feed.reading().registrations == feed.publisher.registrations()
+    await feed.runner(proxy="http://127.0.0.1:1").attempt()
+    assert isinstance(feed.cause(), TransferFailed)
+
+
+async def test_a_ca_file_that_is_none(feed: Feed) -> None:
+    for path in (feed.directory / "none.pem", feed.write_key(b"x", "x.pem")):
+        await feed.runner(ca_file=str(path)).attempt()
+        assert isinstance(feed.cause(), TransferFailed)
+        assert str(path) in str(feed.cause())
+
+
+async def test_redirects_and_login_pages(feed: Feed) -> None:
+    async def away(request: web.Request) -> web.StreamResponse:
+        raise web.HTTPFound("http://127.0.0.1:1/feed/notification.jws")
+
+    async def login(request: web.Request) -> web.StreamResponse:
+        return web.Response(text="<html>log in</html>", content_type="text/html")
+
+    feed.special["notification.jws"] = away
+    await feed.runner().attempt()
+    assert isinstance(feed.cause(), ForeignOrigin)
+    feed.special["notification.jws"] = login
+    await feed.runner().attempt()
+    assert isinstance(feed.cause(), AnswerUnexpected)
+
+
+async def test_a_url_with_secrets_is_not_shown(feed: Feed) -> None:
+    url = feed.url.replace("127.0.0.1", "joe:secret@127.0.0.1") + "?token=secret"
+    runner = feed.runner(url=url)
+    assert runner.place == feed.url
+    feed.special["notification.jws"] = lambda request: _status(500)
+    await runner.attempt()
+    assert "secret" not in str(feed.delivered[-1])
+
+
+async def _status(status: int) -> web.StreamResponse:
+    return web.Response(status=status)
+
+
+async def test_it_is_asked_again_and_again_and_when_told_to(feed: Feed) -> None:
+    feed.publisher.intervals = (0, 0, 604800)
+    feed.publisher.publish()
+    runner = feed.runner(refresh_s=3600.0)
+    task = asyncio.create_task(runner.run())
+    async with asyncio.timeout(30):
+        for number in range(3):
+            await feed.arrived.wait()
+            feed.arrived.clear()
+            feed.publisher.publish(upsert(f"n{number}"))
+            runner.request_now()
+        await feed.arrived.wait()
+    task.cancel()
+    await asyncio.wait({task})
+    assert feed.delta().registrations == feed.publisher.registrations()
+
+
+async def test_it_is_asked_again_by_itself(feed: Feed) -> None:
+    feed.publisher.intervals = (0, 0, 604800)
+    feed.publisher.publish()
+    runner = feed.runner(refresh_s=0.001)
+    task = asyncio.create_task(runner.run())
+    async with asyncio.timeout(30):
+        await feed.arrived.wait()
+        feed.arrived.clear()
+        feed.publisher.publish(upsert("n"))
+        await feed.arrived.wait()
+    task.cancel()
+    await asyncio.wait({task})
+    assert feed.delta().serial == 3
+
+
+async def test_two_attempts_at_once_take_turns(feed: Feed) -> None:
+    runner = feed.runner()
+    await asyncio.gather(runner.attempt(), runner.attempt())
+    assert [type(each) for each in feed.delivered] == [FeedReading, SourceConfirmed]
+
+
+async def test_a_session_that_undoes_gzip_by_itself_is_refused(feed: Feed) -> None:
+    async with aiohttp.ClientSession() as session:
+        feed.session, ours = session, feed.session
+        with pytest.raises(ValueError, match="open_session"):
+            feed.runner()
+        feed.session = ours
+
+
+async def test_equal_registrations_keep_their_objects_over_a_restart(feed: Feed) -> None:
+    previous: dict[str, Registration] = feed.publisher.registrations()
+    runner = feed.runner(previous=previous)
+    await runner.attempt()
+    assert feed.reading().registrations["a"] is previous["a"]
