@@ -20,9 +20,9 @@ from typing import Any
 
 from gatewayd import __version__
 from gatewayd.api.app import ApiServer
-from gatewayd.control.controller import Owner
+from gatewayd.control.controller import Controller
 from gatewayd.control.host_time import open_host_time
-from gatewayd.control.queries import Answers
+from gatewayd.control.queries import DaemonQueries
 from gatewayd.control.subscriber_service import SubscriberService, longest_unheard_s
 from gatewayd.errors import KernelError, MissingPrerequisite, SettingsInvalid
 from gatewayd.kernel.conntrack import Conntrack
@@ -31,7 +31,7 @@ from gatewayd.kernel.tables import KernelTables
 from gatewayd.log import get_logger, setup_logging
 from gatewayd.model.policy import MarkLayout
 from gatewayd.reconcile import Reconciler
-from gatewayd.reconcile.picture import DEAD_MAN_S
+from gatewayd.reconcile.tracker import ELEMENT_TIMEOUT_S
 from gatewayd.settings import Settings, SourceSettings, read_settings, settings_that_need_restart
 from gatewayd.sources.fetch import Session, open_session
 from gatewayd.sources.last_good_store import LastGood
@@ -77,9 +77,9 @@ class Daemon:
                     group.create_task(work, name=name)
                     for name, work in (
                         ("reconcile", self._reconciler.run()),
-                        ("sweep", self._owner.sweeper.run()),
+                        ("sweep", self._controller.scanner.run()),
                         ("clock", self._time.keep()),
-                        ("time", self._owner.keep_time()),
+                        ("time", self._controller.keep_time()),
                         ("counters", self._read_counters()),
                         ("surroundings", self._surroundings.run()),
                         ("pulse", self._pulse()),
@@ -90,7 +90,7 @@ class Daemon:
                 self._group = group
                 self._tasks.append(group.create_task(self._restore_and_read(), name="restore"))
                 if self._overrides is not None:
-                    work = self._overrides.watch(self._owner.use_overrides)
+                    work = self._overrides.watch(self._controller.use_overrides)
                     self._tasks.append(group.create_task(work, name="overrides"))
                 await self._stop.wait()
                 self._notifier.stopping()
@@ -102,7 +102,7 @@ class Daemon:
         settings = self._settings
         layout = MarkLayout(settings.kernel.ct_mark_mask)
         self._time = open_host_time(Path(settings.state_dir), has_signed=settings.registry.has_signed)
-        self._store = LastGood(Path(settings.state_dir), clock=self._time, stopwatch=time.monotonic)
+        self._store = LastGood(Path(settings.state_dir), clock=self._time, monotonic=time.monotonic)
         for source in settings.registry.sources:  # before anybody asks the time: nothing known, any is believed
             self._time.note_last_good(*await self._store.read_times(source.name))
         stack.enter_context(claim_table(settings.kernel.table))
@@ -114,32 +114,34 @@ class Daemon:
         stack.callback(conntrack.close)
         rules = RuleReader.open(settings.kernel.table, layout.mask)
         stack.callback(rules.close)
-        self._surroundings = Surroundings(rules, layout.mask, stopwatch=time.monotonic)
+        self._surroundings = Surroundings(rules, layout.mask, monotonic=time.monotonic)
         self._reconciler = Reconciler(
             self._dataplane,
             settings.kernel.table,
             clock=self._time,
-            stopwatch=time.monotonic,
+            monotonic=time.monotonic,
             verify_every_s=settings.kernel.verify_every_s,
-            dead_man_s=int(settings.subscribers.dead_man_s) if settings.subscribers is not None else DEAD_MAN_S,
+            element_timeout_s=int(settings.subscribers.element_timeout_s)
+            if settings.subscribers is not None
+            else ELEMENT_TIMEOUT_S,
             spread=random.random,
-            on_settled=lambda: self._owner.on_settled(),
+            on_in_sync=lambda: self._controller.on_in_sync(),
         )
         self._reconciler.protect(each.category for each in settings.registry.shrink_guard.protected)
         self._reconciler.found(await self._dataplane.read_table())
-        self._owner = Owner(
+        self._controller = Controller(
             settings, self._reconciler, conntrack, clock=self._time, store=self._store, host_time=self._time
         )
-        self._owner.confirmed_at = self._confirmed_at
+        self._controller.confirmed_at = self._confirmed_at
         await self._read_overrides()
         self._subscribers: SubscriberService | None = None
         if settings.subscribers is not None:
             self._subscribers = SubscriberService(
-                settings.subscribers, Path(settings.state_dir), self._owner.effective, clock=self._time
+                settings.subscribers, Path(settings.state_dir), self._controller.active, clock=self._time
             )
-            self._owner.on_known = self._subscribers.bindings.forget_unregistered
-            self._subscribers.bindings.on_named = self._owner.sweeper.grace.hear
-            self._owner.sweeper.grace.longest_s = longest_unheard_s(settings.subscribers)
+            self._controller.on_known = self._subscribers.bindings.forget_unregistered
+            self._subscribers.bindings.on_named = self._controller.scanner.grace.hear
+            self._controller.scanner.grace.longest_s = longest_unheard_s(settings.subscribers)
             self._subscribers.open()
             stack.push_async_callback(self._subscribers.close)
         self._events = EventSource(
@@ -147,16 +149,16 @@ class Daemon:
             mark=layout.registered,
             mask=layout.registered,
             carried=layout.mask,
-            on_packets=self._owner.on_packets,
-            on_connections=self._owner.on_connections,
-            on_lost=self._owner.on_lost,
+            on_packets=self._controller.on_packets,
+            on_connections=self._controller.on_connections,
+            on_lost=self._controller.on_lost,
         )
         self._events.open()
         stack.callback(self._events.close)
         self._session: Session = open_session()
         stack.push_async_callback(self._session.close)
-        self._answers = Answers(
-            self._owner,
+        self._queries = DaemonQueries(
+            self._controller,
             self._events,
             self._runners,
             clock=self._time,
@@ -165,7 +167,7 @@ class Daemon:
             subscribers=self._subscribers,
             surroundings=self._surroundings,
         )
-        api = ApiServer(self._answers, *settings.http.listen, settings.http.socket)
+        api = ApiServer(self._queries, *settings.http.listen, settings.http.socket)
         await api.start()
         stack.push_async_callback(api.stop)
         log.info("api.listening", host=settings.http.listen.host, port=api.port, socket=settings.http.socket)
@@ -178,7 +180,7 @@ class Daemon:
             reading = await self._overrides.read()
             if reading.faults:
                 raise SettingsInvalid(reading.faults)
-            await self._owner.use_overrides(reading)
+            await self._controller.use_overrides(reading)
 
     # -- sources -------------------------------------------------------------------------------------------
 
@@ -187,8 +189,8 @@ class Daemon:
         if self._subscribers is not None:
             await self._subscribers.start()
             self._tasks.append(self._group.create_task(self._subscribers.bindings.run(), name="sessions"))
-        await self._owner.restore()
-        await self._store.say_unused(self._owner.sources)
+        await self._controller.restore()
+        await self._store.say_unused(self._controller.sources)
         self._use_sources(self._group)
         self._is_started.set()
 
@@ -215,7 +217,7 @@ class Daemon:
         async def deliver(result: Delivery) -> None:
             # A sync may still be reading the URL that a reload has replaced.
             if self._runners.get(each.name) is runner:
-                await self._owner.deliver(result)
+                await self._controller.deliver(result)
 
         runner = make_runner(
             each,
@@ -223,7 +225,7 @@ class Daemon:
             deliver=deliver,
             session=self._session,
             keeper=self._store,
-            restored=self._owner.restored.pop(each.name, None),
+            restored=self._controller.restored.pop(each.name, None),
             clock=self._time,
             witnessed=self._time,
         )
@@ -254,28 +256,28 @@ class Daemon:
         except SettingsInvalid as error:
             for fault in error.faults:
                 log.error("reload.refused", fault=fault)
-            self._answers.reload_error = error.faults[0]
+            self._queries.reload_error = error.faults[0]
             return
         fixed = settings_that_need_restart(self._settings, settings)
         if fixed:
             log.error("reload.needs_restart", keys=",".join(fixed))
-            self._answers.reload_error = f"{', '.join(fixed)}: only a restart can change that"
+            self._queries.reload_error = f"{', '.join(fixed)}: only a restart can change that"
             return
-        self._answers.reload_error = None
+        self._queries.reload_error = None
         setup_logging(settings.log.level, settings.log.format)
         self._time.expect_signed(settings.registry.has_signed)
         if settings.policy.mode == "observe":
-            self._owner.reload(settings)  # waits for nothing; an armed mode waits for the sources that are new
+            self._controller.reload(settings)  # waits for nothing; an armed mode waits for the sources that are new
         await self._is_started.wait()
         self._settings = settings
-        await self._owner.use_sources({each.name: each.url for each in settings.registry.sources})
-        self._owner.reload(settings)
+        await self._controller.use_sources({each.name: each.url for each in settings.registry.sources})
+        self._controller.reload(settings)
         if self._subscribers is not None and settings.subscribers is not None:
             faults = self._subscribers.reload(settings.subscribers)
-            self._owner.sweeper.grace.longest_s = longest_unheard_s(settings.subscribers)
-            self._answers.reload_error = faults[0] if faults else None
+            self._controller.scanner.grace.longest_s = longest_unheard_s(settings.subscribers)
+            self._queries.reload_error = faults[0] if faults else None
         self._use_sources(self._group)
-        await self._store.say_unused(self._owner.sources)
+        await self._store.say_unused(self._controller.sources)
         log.info("reload.done")
 
     # -- pulse ---------------------------------------------------------------------------------------------
@@ -283,7 +285,7 @@ class Daemon:
     async def _read_counters(self) -> None:
         while True:
             try:
-                self._answers.counters = await self._dataplane.read_counters()
+                self._queries.counters = await self._dataplane.read_counters()
             except KernelError as error:
                 log.warning("counters.failed", error=str(error))
             await asyncio.sleep(COUNTERS_EVERY_S)
@@ -298,16 +300,16 @@ class Daemon:
             before = time.monotonic()
             await asyncio.sleep(PULSE_S)
             now = time.monotonic()
-            self._answers.note_lag(now - before - PULSE_S)
-            if interval_s is not None and now >= beat_at and self._answers.is_alive() is None:
+            self._queries.note_lag(now - before - PULSE_S)
+            if interval_s is not None and now >= beat_at and self._queries.is_alive() is None:
                 self._notifier.watchdog()
                 beat_at = now + min(interval_s, 10.0)
-            reasons = self._answers.readiness()
+            reasons = self._queries.readiness()
             if ready is not (not reasons):
                 ready = not reasons
                 if ready:
                     self._said_ready = True
-                    registrations = len(self._owner.allowlist)
+                    registrations = len(self._controller.allowlist)
                     self._notifier.ready(f"{registrations} registrations in the kernel")
                     log.info("daemon.ready", registrations=registrations)
                 else:
@@ -317,7 +319,7 @@ class Daemon:
             if ready and was_doubted is not (doubt is not None):
                 was_doubted = doubt is not None
                 clock = "" if doubt is None else f"; this host's clock is {doubt.word} and not believed"
-                self._notifier.status(f"{len(self._owner.allowlist)} registrations in the kernel{clock}")
+                self._notifier.status(f"{len(self._controller.allowlist)} registrations in the kernel{clock}")
 
 
 def claim_table(table: str) -> socket.socket:

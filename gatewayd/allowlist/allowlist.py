@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 from gatewayd.allowlist.bound import Bound, Ports
 from gatewayd.allowlist.match import matching_bound, matching_clients
 from gatewayd.allowlist.radix import Radix
-from gatewayd.model import Binding, Flow, Grant, Prefix, Registration, Status
+from gatewayd.model import Binding, BoundRegistration, Flow, Prefix, Registration, Status
 
 OWN_LENGTH: Final[dict[int, int]] = {4: 24, 6: 48}
 """By family: a client prefix that is shorter is a pool or a provider's block, where anybody's addresses are."""
@@ -25,8 +25,8 @@ class Allowlist:
     led to.
 
     Bindings and registrations come and go independently. Whoever adds what `bind` and, after an upsert,
-    `grants_of` the new registration return, and removes what `unbind` and `grants_of` the old one return, has
-    at each moment one grant for each registration and binding of the same subscriber.
+    `bound_registrations_of` the new registration return, and removes what `unbind` and `bound_registrations_of` the
+    old one return, has at each moment one grant for each registration and binding of the same subscriber.
     """
 
     __slots__ = ("_bound", "_by_id", "_categories", "_has_bindings", "_radix", "_statuses")
@@ -79,7 +79,7 @@ class Allowlist:
         found = matching_clients(self._radix, flow, now)
         return matching_bound(self._bound, flow, now, found) if self._has_bindings else found
 
-    def bind(self, binding: Binding) -> tuple[Grant, ...]:
+    def bind(self, binding: Binding) -> tuple[BoundRegistration, ...]:
         """The subscriber has the place (prefix, ports). Returns what that gives to each of its registrations,
         effective or not.
 
@@ -89,20 +89,20 @@ class Allowlist:
         if not self._bound.put(binding):
             return ()
         self._has_bindings = True
-        return self._bound.grants_at(binding.subscriber, binding.prefix, binding.ports)
+        return self._bound.bound_registrations_at(binding.subscriber, binding.prefix, binding.ports)
 
-    def unbind(self, subscriber: bytes, prefix: Prefix, ports: Ports) -> tuple[Grant, ...]:
+    def unbind(self, subscriber: bytes, prefix: Prefix, ports: Ports) -> tuple[BoundRegistration, ...]:
         """The subscriber has the place no more. Returns what each of its registrations loses, effective or not;
         () and nothing changed if nothing was bound there."""
         if not self._bound.take(subscriber, prefix, ports):
             return ()
         self._has_bindings = len(self._bound) > 0
-        return self._bound.grants_at(subscriber, prefix, ports)
+        return self._bound.bound_registrations_at(subscriber, prefix, ports)
 
-    def grants_of(self, registration: Registration) -> tuple[Grant, ...]:
+    def bound_registrations_of(self, registration: Registration) -> tuple[BoundRegistration, ...]:
         """What it is given at the places that its subscriber has at present; also of one that was just taken
         out or replaced: what it then loses."""
-        return self._bound.grants_of(registration)
+        return self._bound.bound_registrations_of(registration)
 
     @property
     def subscribers(self) -> Container[bytes]:

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar, cast
 import msgspec
 
 from gatewayd.allowlist.radix import Radix
-from gatewayd.model import Binding, Grant, Prefix, Registration
+from gatewayd.model import Binding, BoundRegistration, Prefix, Registration
 
 Ports = tuple[int, int] | None
 """First and last port of a port block; None = the whole address."""
@@ -88,16 +88,20 @@ class Bound:
     def registrations_of(self, subscriber: bytes) -> tuple[Registration, ...]:
         return self._registrations.of(subscriber)
 
-    def grants_at(self, subscriber: bytes, prefix: Prefix, ports: Ports) -> tuple[Grant, ...]:
+    def bound_registrations_at(
+        self, subscriber: bytes, prefix: Prefix, ports: Ports
+    ) -> tuple[BoundRegistration, ...]:
         """What a binding there gives to the subscriber's registrations, bound or not."""
-        return tuple([Grant(each, prefix, ports) for each in self._registrations.of(subscriber)])
+        return tuple([BoundRegistration(each, prefix, ports) for each in self._registrations.of(subscriber)])
 
-    def grants_of(self, registration: Registration) -> tuple[Grant, ...]:
+    def bound_registrations_of(self, registration: Registration) -> tuple[BoundRegistration, ...]:
         """What the bindings of its subscriber give to it, enlisted or not."""
         subscriber = registration.subscriber
         if subscriber is None:
             return ()
-        return tuple([Grant(registration, each.prefix, each.ports) for each in self.bindings_of(subscriber)])
+        return tuple(
+            [BoundRegistration(registration, each.prefix, each.ports) for each in self.bindings_of(subscriber)]
+        )
 
     def _place(self, subscriber: bytes, prefix: Prefix, ports: Ports) -> _Place | None:
         for place in self._places.of(subscriber):

@@ -3,7 +3,7 @@
 - `views`       P   what is said, frozen, JSON as it stands; made by small builders from nouns and numbers;
                     `subscriber_views` of bindings, sessions, their journal and RADIUS; `times`: its moments
 - `parameters`  P   what is asked, from text to values; every fault names its parameter
-- `bodies`      P   what people tell of sessions, from octets to values
+- `bodies`      P   what people tell of sessions, from bytes to values
 - `metrics`     P   a view → the page of a Prometheus scrape, with `subscriber_metrics`, by way of `families`
 - `queries`     P   what the daemon must answer: a Protocol
 - `app`         IO  aiohttp: paths → queries → JSON, on a TCP port and on a Unix socket

@@ -44,8 +44,8 @@ SOCKET_MODE: Final = 0o660
 _SHUTDOWN_TIMEOUT_S: Final = 1.0
 _BACKLOG: Final = 128
 _PAGE: Final = ("offset", "limit")
-_MOST_SERIAL_DIGITS: Final = 19
-MOST_BODY_BYTES: Final = 2 << 20
+_MAX_SERIAL_DIGITS: Final = 19
+MAX_BODY_BYTES: Final = 2 << 20
 _NO_SUBSCRIBERS: Final = "the configuration has no section `subscribers`, so there are no bindings"
 
 log = get_logger(__name__)
@@ -55,7 +55,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def make_read_app(queries: Queries) -> web.Application:
     """What anyone who reaches the port may have; GET and HEAD alone."""
-    app = web.Application(middlewares=[_answer_faults], client_max_size=MOST_BODY_BYTES)
+    app = web.Application(middlewares=[_answer_faults], client_max_size=MAX_BODY_BYTES)
     reads = _Reads(queries)
     app.router.add_get("/healthz", reads.healthz)
     app.router.add_get("/readyz", reads.readyz)
@@ -108,7 +108,7 @@ def _read_serial(parameters: Mapping[str, str]) -> int:
     text = parameters.get("serial")
     if text is None:
         raise ParameterRejected("serial", "missing, expected for example serial=17")
-    if not (text.isascii() and text.isdigit()) or len(text) > _MOST_SERIAL_DIGITS:
+    if not (text.isascii() and text.isdigit()) or len(text) > _MAX_SERIAL_DIGITS:
         raise ParameterRejected("serial", f"{text!r} is not the serial of a reading, `gatewayd status` shows it")
     return int(text)
 
@@ -209,7 +209,7 @@ async def _answer_faults(request: web.Request, handler: _Handler) -> web.StreamR
         fault = {"error": str(error), "field": error.field, "reason": error.code}
         return _reply(request, fault if error.entry is None else fault | {"entry": error.entry}, 400)
     except web.HTTPRequestEntityTooLarge:
-        return _reply(request, {"error": f"the body has more than {MOST_BODY_BYTES} bytes"}, 413)
+        return _reply(request, {"error": f"the body has more than {MAX_BODY_BYTES} bytes"}, 413)
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
         answer = _reply(request, {"error": f"{error.method} is not allowed here, expected {allowed}"}, 405)

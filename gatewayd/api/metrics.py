@@ -239,9 +239,9 @@ def _kernel_metrics(kernel: KernelView) -> Iterator[Metric]:
     )
     yield gauge("kernel_surplus_elements", "Elements in the kernel that no registration wants.", kernel.surplus)
     yield gauge(
-        "kernel_spared_elements",
+        "kernel_retained_elements",
         "Elements found at the start beyond the last good; they stay until every source has answered.",
-        kernel.spared,
+        kernel.retained,
     )
     yield gauge("kernel_elements", "Elements that should be in the kernel.", kernel.elements_desired)
     yield gauge("kernel_masks", "Masks in use.", kernel.masks)
@@ -257,9 +257,9 @@ def _kernel_metrics(kernel: KernelView) -> Iterator[Metric]:
     yield counter("kernel_failures", "Transactions and readings that the kernel refused or lost.", kernel.failures)
     yield counter("kernel_repairs", "Changes by other programs that were undone.", kernel.repairs)
     yield counter(
-        "kernel_notices_lost",
+        "kernel_notifications_lost",
         "Times that the kernel told of more changes by other programs than could be read.",
-        kernel.notices_lost,
+        kernel.notifications_lost,
     )
 
 

@@ -11,12 +11,12 @@ from gatewayd.errors import InputRejected, PrefixInvalid, ServiceInvalid, Sessio
 from gatewayd.model import Flow, Prefix, Service, Status, parse_address, parse_prefix, parse_service
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS
 
-MOST_ENTRIES: Final = 1000
+MAX_ENTRIES: Final = 1000
 """Sessions of one PUT; more come in several, or as the file `subscribers.sessions_file`."""
 
 _END_FIELDS: Final = ("nas", "session", "at")
-_LONGEST_END: Final = 253
-"""Octets of an attribute's value (RFC 2865 §5)."""
+_MAX_END: Final = 253
+"""Bytes of an attribute's value (RFC 2865 §5)."""
 
 
 def read_entries(body: bytes) -> Sequence[object]:
@@ -24,8 +24,8 @@ def read_entries(body: bytes) -> Sequence[object]:
     found = _decode(body)
     if not isinstance(found, list):
         return (found,)
-    if len(found) > MOST_ENTRIES:
-        raise SessionEntryInvalid("", "too_many_entries", f"{len(found)} entries, at most {MOST_ENTRIES} are taken")
+    if len(found) > MAX_ENTRIES:
+        raise SessionEntryInvalid("", "too_many_entries", f"{len(found)} entries, at most {MAX_ENTRIES} are taken")
     return found
 
 
@@ -35,7 +35,7 @@ def read_end(body: bytes, pairs: Iterable[tuple[str, str]]) -> Mapping[str, obje
     Raises ParameterRejected and SessionEntryInvalid (`not_json`, `not_an_object`, `unknown_field`).
     """
     if not body:
-        return read_parameters(pairs, _END_FIELDS, _LONGEST_END)
+        return read_parameters(pairs, _END_FIELDS, _MAX_END)
     read_parameters(pairs, ())
     end = _decode(body)
     if not isinstance(end, dict):
@@ -54,8 +54,8 @@ def _decode(body: bytes) -> object:
 
 DEFAULT_LIMIT: Final = 100
 HIGHEST_LIMIT: Final = 1000
-_LONGEST_TEXT: Final = 200
-_MOST_DIGITS: Final = 12
+_MAX_TEXT: Final = 200
+_MAX_DIGITS: Final = 12
 
 
 class ParameterRejected(InputRejected):
@@ -75,7 +75,7 @@ class Page(NamedTuple):
 
 
 def read_parameters(
-    pairs: Iterable[tuple[str, str]], known: Iterable[str], longest: int = _LONGEST_TEXT
+    pairs: Iterable[tuple[str, str]], known: Iterable[str], longest: int = _MAX_TEXT
 ) -> dict[str, str]:
     """Parameters by name, without the empty ones. Raises ParameterRejected: unknown, given twice, too long."""
     allowed = (*known, "pretty")
@@ -120,7 +120,7 @@ def read_flow(parameters: Mapping[str, str]) -> Flow:
 def read_page(parameters: Mapping[str, str]) -> Page:
     """`offset` and `limit`. Raises ParameterRejected."""
     return Page(
-        _read_number("offset", parameters.get("offset"), 0, 0, 10**_MOST_DIGITS - 1),
+        _read_number("offset", parameters.get("offset"), 0, 0, 10**_MAX_DIGITS - 1),
         _read_number("limit", parameters.get("limit"), DEFAULT_LIMIT, 1, HIGHEST_LIMIT),
     )
 
@@ -168,7 +168,7 @@ def _read_service(text: str) -> Service:
 def _read_number(parameter: str, text: str | None, default: int, lowest: int, highest: int) -> int:
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit()) or len(text) > _MOST_DIGITS:
+    if not (text.isascii() and text.isdigit()) or len(text) > _MAX_DIGITS:
         raise ParameterRejected(parameter, f"{text!r} is not a number from {lowest} to {highest}")
     if not lowest <= int(text) <= highest:
         raise ParameterRejected(parameter, f"{text} is not from {lowest} to {highest}")

@@ -94,7 +94,7 @@ def listener_metrics(view: ListenerView) -> Iterator[Metric]:
     yield counters("radius_requests", "Datagrams, each in one kind.", "kind", requests)
     yield counters("radius_rejected", "Datagrams not believed and not answered.", "reason", view.rejected)
     yield counters("radius_accounting_rejected", "Requests believed and of no use.", "reason", view.unusable)
-    yield counters("radius_left_out", "Parts of requests that could not be used.", "reason", view.left_out)
+    yield counters("radius_ignored", "Parts of requests that could not be used.", "reason", view.ignored)
     yield counter("radius_responses", "Answers sent, those to repeats too.", view.responses)
     yield counter("radius_unsent", "Answers that the socket did not take.", view.unsent)
     yield counter("radius_receive_errors", "Times a socket could not be read.", view.receive_errors)

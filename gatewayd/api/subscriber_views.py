@@ -14,7 +14,7 @@ from gatewayd.model.moment import format_time
 
 JournalWord = Literal["ok", "suspended"]
 
-MOST_REFUSED_SOURCES = 5
+MAX_REFUSED_SOURCES = 5
 """How many of those whose datagrams are refused a status names, the most refused first."""
 
 
@@ -102,7 +102,7 @@ class RefusedSourceView(msgspec.Struct, frozen=True):
 class ListenerView(msgspec.Struct, frozen=True):
     """RADIUS accounting. Each of `requests` is in one of the counts of `unknown_client` to `unusable`.
 
-    `rejected`: not believed and not answered. `unusable`: believed, of no use, and answered. `left_out`: parts of
+    `rejected`: not believed and not answered. `unusable`: believed, of no use, and answered. `ignored`: parts of
     events. `kernel_drops`: datagrams for which the sockets had no room.
     """
 
@@ -115,12 +115,12 @@ class ListenerView(msgspec.Struct, frozen=True):
     pending_duplicates: int = 0
     events: int = 0
     unusable: dict[str, int] = {}
-    left_out: dict[str, int] = {}
+    ignored: dict[str, int] = {}
     responses: int = 0
     unsent: int = 0
     receive_errors: int = 0
     kernel_drops: int = 0
-    most_refused: tuple[RefusedSourceView, ...] = ()
+    max_refused: tuple[RefusedSourceView, ...] = ()
 
 
 class SameNameView(msgspec.Struct, frozen=True):

@@ -35,13 +35,13 @@ SourceState = Literal["waiting", "ok", "failing"]
 FreshnessState = Literal["fresh", "overdue", "stale"]
 Role = Literal["source", "destination"]
 
-MOST_EXAMPLES = 20
+MAX_EXAMPLES = 20
 """How many unprogrammed registrations a status names."""
 
-MOST_NEIGHBOURS = 20
+MAX_NEIGHBOURS = 20
 """How many rules of other programs a status names."""
 
-MOST_AGGREGATES = 20
+MAX_AGGREGATES = 20
 """How many prefixes of unregistered traffic a status names, the busiest first."""
 
 
@@ -96,8 +96,8 @@ class ClockView(msgspec.Struct, frozen=True):
     """What this host's clock says, and what is believed.
 
     `doubt`: `ahead` or `behind`, with `why`; None where it is believed. `used`: what closings of windows and
-    `starts` go by; None where the time is not known yet, and nothing closes. `opens_by`: what openings go by; None
-    where every window that has not ended is open. `offset_s`: of the host's clock to `used`, positive = ahead.
+    `enforce_from` go by; None where the time is not known yet, and nothing closes. `opens_by`: what openings go by;
+    None where every window that has not ended is open. `offset_s`: of the host's clock to `used`, positive = ahead.
     `confirmed`: NTP, as the kernel says, or a signed notification agrees.
     """
 
@@ -134,7 +134,7 @@ class UnprogrammedView(msgspec.Struct, frozen=True):
 
 
 class RegistrationCounts(msgspec.Struct, frozen=True):
-    """`effective`: active and in their window now. `unprogrammed_examples`: at most MOST_EXAMPLES.
+    """`effective`: active and in their window now. `unprogrammed_examples`: at most MAX_EXAMPLES.
 
     `in_former_form`: of the unprogrammed ones, those of which a former form is in the kernel meanwhile.
     """
@@ -152,10 +152,10 @@ class RegistrationCounts(msgspec.Struct, frozen=True):
 class KernelView(msgspec.Struct, frozen=True):
     """`not_in_kernel`: elements of effective registrations that are not known to be there; 0 in peace.
 
-    `surplus`: elements there that no registration wants. `spared`: those found at the start that the last good
+    `surplus`: elements there that no registration wants. `retained`: those found at the start that the last good
     does not have, until every source has answered. `pending`: operations not sent yet. `repairs`: foreign changes
-    undone. `notices_lost`: times that the kernel told of more of them than was read. `generation`: the kernel's
-    ruleset generation at the last reading.
+    undone. `notifications_lost`: times that the kernel told of more of them than was read. `generation`: the
+    kernel's ruleset generation at the last reading.
     """
 
     table: str
@@ -164,14 +164,14 @@ class KernelView(msgspec.Struct, frozen=True):
     elements_desired: int = 0
     not_in_kernel: int = 0
     surplus: int = 0
-    spared: int = 0
+    retained: int = 0
     transactions: int = 0
     failures: int = 0
     last_error: str | None = None
     last_commit_at: str | None = None
     last_verified_at: str | None = None
     repairs: int = 0
-    notices_lost: int = 0
+    notifications_lost: int = 0
     generation: int = 0
     pending: int = 0
 
@@ -236,7 +236,7 @@ class MarksView(msgspec.Struct, frozen=True):
     writers: int = 0
     leakers: int = 0
     neighbours: tuple[NeighbourView, ...] = ()
-    """At most MOST_NEIGHBOURS."""
+    """At most MAX_NEIGHBOURS."""
 
 
 class AggregateView(msgspec.Struct, frozen=True):
@@ -248,10 +248,10 @@ class AggregateView(msgspec.Struct, frozen=True):
 
 
 class StatusView(msgspec.Struct, frozen=True):
-    """Everything on one screen. `mode` is in force, `configured_mode` comes at `starts_at`.
+    """Everything on one screen. `mode` is in force, `configured_mode` comes at `enforce_from`.
 
     `counters` by the kernel's names: `<class>_packets`, `<class>_flows`. `unregistered`: at most
-    MOST_AGGREGATES.
+    MAX_AGGREGATES.
     """
 
     version: str
@@ -259,7 +259,7 @@ class StatusView(msgspec.Struct, frozen=True):
     now: str
     mode: Mode
     configured_mode: Mode
-    starts_at: str | None
+    enforce_from: str | None
     armed: bool
     epoch: int
     ready: bool

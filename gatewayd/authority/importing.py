@@ -131,13 +131,13 @@ class FileImport:
             raise SourceUnusable(str(self._file), "is cut short: the gzip stream has no end")
 
 
-def written_record(octets: bytes, hashing: Hashing | None = None) -> tuple[str, str]:
+def written_record(raw: bytes, hashing: Hashing | None = None) -> tuple[str, str]:
     """(id, canonical record) of one JSON object, on as many lines as it likes.
 
     Raises RecordRejected, PepperUnusable.
     """
     reader = import_reader("ndjson", "the record", hashing)
-    line = b" ".join(octets.splitlines()) + b"\n"
+    line = b" ".join(raw.splitlines()) + b"\n"
     written = list(reader.write(reader.feed(line)))
     if written:
         return written[0]

@@ -44,13 +44,13 @@ def path_of(session: str, serial: int, kind: Literal["snapshot", "delta"]) -> st
     return f"{session}/{serial}/{kind}.ndjson.gz"
 
 
-def read_served(octets: bytes) -> Served | None:
+def read_served(raw: bytes) -> Served | None:
     """The payload of a notification of ours, signature unseen: it may be of a key that was replaced.
 
     None: it is no notification. It decides nothing but which serial is next and which files are spared.
     """
     try:
-        segment = octets.split(b".")[1]
+        segment = raw.split(b".")[1]
         return msgspec.json.decode(urlsafe_b64decode(segment + b"=" * (-len(segment) % 4)), type=Served)
     except (IndexError, ValueError, msgspec.MsgspecError):
         return None

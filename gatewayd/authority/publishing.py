@@ -27,7 +27,7 @@ from gatewayd.errors import RegistryUnusable
 from gatewayd.feed.canonical import upsert_line, withdraw_line
 from gatewayd.feed.notification import DeltaRef, Notification, SigningKey, SnapshotRef, sign_notification
 
-MOST_AHEAD_S: Final = 300.0
+MAX_AHEAD_S: Final = 300.0
 """A last issue further ahead of the clock than this was a fault of the clock, and clients refused it."""
 
 _LINES_A_PIECE: Final = 2048
@@ -125,12 +125,12 @@ class _Publisher:
             snapshot, newest = self._write_data(publication, outcome, count)
         deltas = self._history(publication, newest, snapshot.size)
         notification = self._notification(publication, snapshot, deltas)
-        octets = sign_notification(notification, self._key)
+        raw = sign_notification(notification, self._key)
         announced = (snapshot, *(file for _, file in deltas))
         retired = self._retired({file.path for file in announced}, served)
         if not self._database.note_publication(previous, publication, (*announced, *retired)):
             raise RegistryUnusable(str(self._database.path), "another publish went ahead of this one")
-        self._disk.write(self._directory / NOTIFICATION, (octets,))
+        self._disk.write(self._directory / NOTIFICATION, (raw,))
         deleted = self._prune(retired)
         return PublishReport(
             outcome,
@@ -183,7 +183,7 @@ class _Publisher:
         issued = [previous.issued_at_s] if previous is not None else []
         if served is not None:
             issued.append(served.issued_at.timestamp())
-        believed = (round(last_s + 0.001, 3) for last_s in issued if last_s <= now + MOST_AHEAD_S)
+        believed = (round(last_s + 0.001, 3) for last_s in issued if last_s <= now + MAX_AHEAD_S)
         return max([now, *believed])
 
     def _notification(
@@ -273,13 +273,13 @@ class _Publisher:
 
         What the notification that is about to be replaced names is retired now, whatever was noted before.
         """
-        spared = set(served.paths()) if served is not None else set()
+        retained = set(served.paths()) if served is not None else set()
         retired = []
         for path in sorted(self._known.keys() | self._on_disk()):
             if path in announced:
                 continue
             file = self._known.get(path, PublishedFile(path, "", 0, 0))
-            if file.retired_at_s is None or path in spared:
+            if file.retired_at_s is None or path in retained:
                 file = replace(file, retired_at_s=self._now)
             retired.append(file)
         return retired

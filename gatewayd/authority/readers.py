@@ -29,7 +29,7 @@ _JSON_NAME: Final = b'"mobile"'
 
 _TELLING_DIGITS: Final = 9
 """Last digits of a number that say whose it is; no two numbers of a country share as many."""
-_FEWEST_TELLING_DIGITS: Final = 6
+_MIN_TELLING_DIGITS: Final = 6
 
 _SEEN: Final = Registration("seen", "seen", "active", ())
 """Stands for what was read: only ids are asked for again, and a million registrations are half a gigabyte."""
@@ -180,7 +180,7 @@ def _replace_number(fields: dict[str, object], hashing: Hashing | None, source: 
 def _repeats(id: object, number: str) -> bool:
     """Whether an id holds so many of a number's digits that it tells whose it is."""
     digits = _drop_signs("", number)[-_TELLING_DIGITS:]
-    return isinstance(id, str) and len(digits) >= _FEWEST_TELLING_DIGITS and digits in _drop_signs("", id)
+    return isinstance(id, str) and len(digits) >= _MIN_TELLING_DIGITS and digits in _drop_signs("", id)
 
 
 def _shown_id(fields: dict[str, object]) -> str | None:

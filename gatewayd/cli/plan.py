@@ -22,8 +22,8 @@ from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model.mask import parse_set_name
 from gatewayd.model.registration import Registration
-from gatewayd.reconcile.picture import Picture, masks_of
 from gatewayd.reconcile.steps import Forecast, forecast
+from gatewayd.reconcile.tracker import SetTracker, masks_of
 from gatewayd.reconcile.verify import read_keys
 from gatewayd.registry.merge import SourceSet
 from gatewayd.registry.overrides import Overrides
@@ -102,7 +102,7 @@ async def make_plan(settings: Settings) -> Forecast:
     Where another program never ceases to change the kernel, DumpInterrupted."""
     now = time.time()
     desired = DesiredSets(protected={each.category for each in settings.registry.shrink_guard.protected})
-    picture = Picture(desired)
+    tracker = SetTracker(desired)
     tables = KernelTables.open(settings.kernel.table)
     try:
         await tables.check()
@@ -119,29 +119,29 @@ async def make_plan(settings: Settings) -> Forecast:
             # Who has which address only the daemon knows: what is there of bindings stays.
             parsed = parse_set_name(found.name) if found.regular else None
             if parsed is not None and parsed[0].is_bound:
-                picture.dead_man_s = found.timeout_s
+                tracker.element_timeout_s = found.timeout_s
                 # An empty one may be ready for who comes next.
                 desired.prepare(parsed[0])
                 bound[found.name], _ = await read_keys(tables, found.name)
                 for key in bound[found.name]:
                     desired.want(parsed[0], key)
-        for state, _ in picture.start_reading(table_reading):
+        for state, _ in tracker.start_reading(table_reading):
             if state.name in bound:
-                picture.observe_elements(state, bound[state.name])
+                tracker.observe_elements(state, bound[state.name])
                 continue
             keys, whole = await read_keys(tables, state.name)
             if not whole:
                 raise DumpInterrupted(f"list elements of {state.name}")
-            picture.observe_elements(state, keys)
+            tracker.observe_elements(state, keys)
     finally:
         tables.close()
     policy, table = policy_in_force(settings, now), settings.kernel.table
     tag = table_reading.tag
     if tag is not None:
-        same = compile_ruleset(table, policy, picture.hooks(), tag.epoch)
+        same = compile_ruleset(table, policy, tracker.hooks(), tag.epoch)
         if parse_tag(same.tag) == tag:
-            picture.hooked(same.set_names, same.text, tag)
-    return forecast(picture, policy, table)
+            tracker.hooked(same.set_names, same.text, tag)
+    return forecast(tracker, policy, table)
 
 
 def _in_force(settings: Settings, merged: Mapping[str, Registration], now: float) -> Iterator[Registration]:

@@ -142,8 +142,8 @@ def upsert(
     from gatewayd.authority.database import RegistryDatabase
     from gatewayd.authority.importing import written_record
 
-    octets = sys.stdin.buffer.read() if record == "-" else os.fsencode(record)
-    id, written = written_record(octets, _hashing(pepper_file, country_code))
+    raw = sys.stdin.buffer.read() if record == "-" else os.fsencode(record)
+    id, written = written_record(raw, _hashing(pepper_file, country_code))
     with RegistryDatabase(database) as registry:
         applied = registry.apply([(id, written)], at_s=time.time(), action="upsert", actor=actor or _user())
     _print_change(id, "added" if applied.added else "changed" if applied.changed else "unchanged", as_json)
@@ -215,10 +215,10 @@ def _hashing(pepper_file: Path | None, country_code: str | None) -> Hashing | No
     if pepper_file is None:
         return None
     try:
-        octets = pepper_file.read_bytes()
+        raw = pepper_file.read_bytes()
     except OSError as error:
         raise PepperUnusable(f"{pepper_file}: {error.strerror}", "give a file that can be read") from None
-    return Hashing(pepper_of(octets), country_code)
+    return Hashing(pepper_of(raw), country_code)
 
 
 def _write_new(path: Path, text: str, mode: int) -> None:

@@ -26,7 +26,7 @@ from gatewayd.cli.output import (
 )
 from gatewayd.model.moment import parse_time
 
-_MOST_LISTED: Final = 5
+_MAX_LISTED: Final = 5
 """Of a kind that stand on the screen, a line each: faults of overrides, names of NAS, rules of others. `--json` has
 more."""
 
@@ -89,7 +89,11 @@ def _mode(view: StatusView) -> tuple[str, str]:
     if view.mode == "observe":
         facts.append("nothing is blocked")
     if view.configured_mode != view.mode:
-        when = f"from {view.starts_at} ({ago(view.now, view.starts_at)})" if view.starts_at else "not in force"
+        when = (
+            f"from {view.enforce_from} ({ago(view.now, view.enforce_from)})"
+            if view.enforce_from
+            else "not in force"
+        )
         facts.append(f"configured is {view.configured_mode}, {when}")
     return ", ".join(facts), DOUBTFUL if view.armed else ""
 
@@ -102,16 +106,16 @@ def _clock(clock: ClockView) -> Iterator[Line]:
     yield Line("CLOCK", f"this host says {clock.host}, {off} {clock.doubt}: not believed, {clock.why}", BAD)
     opens = f"open by {clock.opens_by}" if clock.opens_by else "are open before they begin"
     opens = "open by it" if clock.opens_by == clock.used else opens
-    yield Line("", f"windows close and `starts` arms by {clock.used}, windows {opens}; mend NTP", DOUBTFUL)
+    yield Line("", f"windows close and `enforce_from` arms by {clock.used}, windows {opens}; mend NTP", DOUBTFUL)
 
 
 def _registrations(view: StatusView) -> Iterator[Line]:
     counts = view.registrations
     categories = sorted(counts.by_category.items(), key=lambda item: (-item[1], item[0]))
-    yield Line("registrations", f"{counts.effective:,} effective of {counts.total:,}{_tally(categories)}")
+    yield Line("registrations", f"{counts.effective:,} effective of {counts.total:,}{_stats(categories)}")
     idle = [(status, number) for status, number in sorted(counts.by_status.items()) if status != "active"]
     if idle:
-        yield Line("", f"not active{_tally(idle)}")
+        yield Line("", f"not active{_stats(idle)}")
     if counts.unprogrammed:
         yield Line("", f"NOT PROGRAMMED: {count(counts.unprogrammed, 'registration')}", BAD)
         for example in counts.unprogrammed_examples[:5]:
@@ -154,7 +158,7 @@ def _source(now: str, source: SourceView) -> Iterator[Line]:
         yield Line("", f"{count(source.kept, 'record')} became unusable, in force as before", DOUBTFUL)
     if source.rejected:
         codes = sorted(source.rejected_by_code.items(), key=lambda item: (-item[1], item[0]))
-        yield Line("", f"{count(source.rejected, 'record')} rejected{_tally(codes)}", DOUBTFUL)
+        yield Line("", f"{count(source.rejected, 'record')} rejected{_stats(codes)}", DOUBTFUL)
     if source.conflicts:
         yield Line("", f"{count(source.conflicts, 'record')} of ids that an earlier source has", DOUBTFUL)
 
@@ -191,10 +195,10 @@ def _overrides(overrides: OverridesView) -> Iterator[Line]:
         yield Line("", text, DOUBTFUL)
     if overrides.faults:
         yield Line("", f"FAULTS: {len(overrides.faults):,}, in force is what those files said before", BAD)
-        for fault in overrides.faults[:_MOST_LISTED]:
+        for fault in overrides.faults[:_MAX_LISTED]:
             yield Line("", f"  {fault}", BAD)
-        if len(overrides.faults) > _MOST_LISTED:
-            yield Line("", f"  and {len(overrides.faults) - _MOST_LISTED:,} more", BAD)
+        if len(overrides.faults) > _MAX_LISTED:
+            yield Line("", f"  and {len(overrides.faults) - _MAX_LISTED:,} more", BAD)
 
 
 def _subscribers(view: SubscribersView) -> Iterator[Line]:
@@ -205,11 +209,11 @@ def _subscribers(view: SubscribersView) -> Iterator[Line]:
     if view.conflicting:
         times = count(view.conflicting, "time")
         yield Line("", f"{times} an address was bound that another registrant's own prefix has", DOUBTFUL)
-    for same in view.same_names[:_MOST_LISTED]:
-        sources = " and ".join(same.sources[:_MOST_LISTED])
+    for same in view.same_names[:_MAX_LISTED]:
+        sources = " and ".join(same.sources[:_MAX_LISTED])
         yield Line("", f"{len(same.sources):,} NAS call themselves {same.name}: from {sources}", DOUBTFUL)
-    if len(view.same_names) > _MOST_LISTED:
-        yield Line("", f"and {len(view.same_names) - _MOST_LISTED:,} more such names", DOUBTFUL)
+    if len(view.same_names) > _MAX_LISTED:
+        yield Line("", f"and {len(view.same_names) - _MAX_LISTED:,} more such names", DOUBTFUL)
     if view.left:
         text = f"{count(view.left, 'element')} of bindings that the journal does not know, left to their time"
         yield Line("", text, DOUBTFUL)
@@ -252,10 +256,10 @@ def _listener(view: ListenerView) -> Iterator[Line]:
     refused = {"unknown_client": view.unknown_client, **view.rejected}
     reasons = sorted(((code, number) for code, number in refused.items() if number), key=lambda item: -item[1])
     if reasons:
-        yield Line("", f"{sum(refused.values()):,} refused{_tally(reasons)}", DOUBTFUL)
-    for source in view.most_refused:
+        yield Line("", f"{sum(refused.values()):,} refused{_stats(reasons)}", DOUBTFUL)
+    for source in view.max_refused:
         codes = sorted(source.reasons.items(), key=lambda item: -item[1])
-        yield Line("", f"  {source.source}: {source.total:,} refused{_tally(codes)}", DOUBTFUL)
+        yield Line("", f"  {source.source}: {source.total:,} refused{_stats(codes)}", DOUBTFUL)
     if view.kernel_drops or view.unsent:
         lost = f"{count(view.kernel_drops, 'datagram')} lost before they were read"
         yield Line("", f"{lost}, {count(view.unsent, 'answer')} not sent", DOUBTFUL)
@@ -283,9 +287,9 @@ def _kernel(view: StatusView) -> Iterator[Line]:
         if view.conntrack.dropped:
             text += f", {count(view.conntrack.dropped, 'packet')} dropped for want of room"
         yield Line("", text, DOUBTFUL if view.conntrack.dropped else "")
-    if kernel.spared:
+    if kernel.retained:
         yield Line(
-            "", f"{count(kernel.spared, 'element')} beyond the last good, until every source answers", DOUBTFUL
+            "", f"{count(kernel.retained, 'element')} beyond the last good, until every source answers", DOUBTFUL
         )
     if kernel.last_error:
         yield Line("", f"last error: {kernel.last_error}", DOUBTFUL)
@@ -331,7 +335,7 @@ def _marks(marks: MarksView) -> Iterator[Line]:
     )
     if facts:
         yield Line("marks", f"flows: {', '.join(facts)}", DOUBTFUL if marks.unexplained else "")
-    for each in marks.neighbours[:_MOST_LISTED]:
+    for each in marks.neighbours[:_MAX_LISTED]:
         text = f"{each.deed} our bits: {each.family} {each.table} {each.chain} handle {each.handle}"
         yield Line("", text, DOUBTFUL)
 
@@ -341,7 +345,7 @@ def _since(now: str, then: str) -> str:
     return span(max(parse_time(now) - parse_time(then), 0))
 
 
-def _tally(numbers: list[tuple[str, int]]) -> str:
+def _stats(numbers: list[tuple[str, int]]) -> str:
     """`: bank 3, embassy 1`, or nothing."""
     words = ", ".join(f"{word} {number:,}" for word, number in numbers)
     return f": {words}" if words else ""

@@ -15,13 +15,13 @@ reported, never silent? Is the text the same for the same input?
 """
 
 from gatewayd.compile.desired import DesiredSets
-from gatewayd.compile.masks import compile_elements, compile_grant, count_elements
+from gatewayd.compile.masks import compile_bound, compile_elements, count_elements
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag, policy_digest, replace_script
 
 __all__ = [
     "DesiredSets",
+    "compile_bound",
     "compile_elements",
-    "compile_grant",
     "compile_ruleset",
     "count_elements",
     "parse_tag",

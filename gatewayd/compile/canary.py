@@ -29,27 +29,27 @@ def canary_bucket(address: bytes) -> int:
     return (jhash(address, CANARY_SEED) * 100) >> 32
 
 
-def jhash(octets: bytes, seed: int) -> int:
+def jhash(raw: bytes, seed: int) -> int:
     """Bob Jenkins' lookup3 as the kernel has it; words in host byte order, as the kernel reads them."""
-    length = len(octets)
+    length = len(raw)
     a = b = c = (_INITIAL + length + seed) & _M
     offset = 0
     while length > 12:
-        a = (a + _word(octets, offset)) & _M
-        b = (b + _word(octets, offset + 4)) & _M
-        c = (c + _word(octets, offset + 8)) & _M
+        a = (a + _word(raw, offset)) & _M
+        b = (b + _word(raw, offset + 4)) & _M
+        c = (c + _word(raw, offset + 8)) & _M
         a, b, c = _mix(a, b, c)
         length -= 12
         offset += 12
-    tail = octets[offset:].ljust(12, b"\0")
+    tail = raw[offset:].ljust(12, b"\0")
     a = (a + int.from_bytes(tail[0:4], "little")) & _M
     b = (b + int.from_bytes(tail[4:8], "little")) & _M
     c = (c + int.from_bytes(tail[8:12], "little")) & _M
     return _final(a, b, c)
 
 
-def _word(octets: bytes, offset: int) -> int:
-    return int.from_bytes(octets[offset : offset + 4], sys.byteorder)
+def _word(raw: bytes, offset: int) -> int:
+    return int.from_bytes(raw[offset : offset + 4], sys.byteorder)
 
 
 def _rotate(value: int, bits: int) -> int:

@@ -17,23 +17,23 @@ from dataclasses import dataclass, field
 
 from gatewayd.compile.keys import Keys
 from gatewayd.compile.masks import (
-    MOST_ELEMENTS,
-    MOST_GRANT_ELEMENTS,
+    MAX_BOUND_ELEMENTS,
+    MAX_ELEMENTS,
+    compile_bound,
     compile_elements,
-    compile_grant,
     count_elements,
     is_former,
 )
-from gatewayd.model.binding import Grant
+from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.mask import Mask
 from gatewayd.model.prefix import Prefix, mask_address
 from gatewayd.model.registration import Registration
 
-MOST_PREPARED = 32
+MAX_PREPARED = 32
 """Masks in use without an element: each costs a new flow a look-up."""
-MOST_MASKS = 256
+MAX_MASKS = 256
 """Masks in use at most, per family: each costs a new flow two look-ups. Registrations beyond are reported."""
-MOST_BOUND_MASKS = 320
+MAX_BOUND_MASKS = 320
 """The same of bindings, which have few by construction (compile/masks.py)."""
 PROTECTED_MASKS = 64
 """As many more, of either, that only registrations of protected categories are given."""
@@ -56,13 +56,13 @@ class DesiredSets:
 
     def __init__(
         self,
-        most_masks: int = MOST_MASKS,
+        max_masks: int = MAX_MASKS,
         *,
-        most_bound_masks: int = MOST_BOUND_MASKS,
+        max_bound_masks: int = MAX_BOUND_MASKS,
         protected_masks: int = PROTECTED_MASKS,
         protected: Container[str] = frozenset(),
     ) -> None:
-        self._most = {False: most_masks, True: most_bound_masks}
+        self._most = {False: max_masks, True: max_bound_masks}
         self._protected_masks = protected_masks
         self.protected = protected
         self._sets: dict[Mask, DesiredSet] = {}
@@ -71,7 +71,7 @@ class DesiredSets:
         """Of those in use, the ones that no other category has been given. They do not count for others: so who all
         had a mask have it in any order, as after a reboot."""
         # A registration by identity: while one form of it replaces another, both are known here.
-        self._unprogrammed: dict[int | Grant, tuple[Registration | Grant, str]] = {}
+        self._unprogrammed: dict[int | BoundRegistration, tuple[Registration | BoundRegistration, str]] = {}
         self._reasons: dict[str, str] | None = None
         """What `unprogrammed` says; None since that changed."""
         self._addresses: _Addresses | None = None
@@ -107,14 +107,14 @@ class DesiredSets:
             self._reasons = {_registration_of(wanted).id: reason for wanted, reason in self._unprogrammed.values()}
         return self._reasons
 
-    def is_unprogrammed(self, wanted: Registration | Grant) -> bool:
+    def is_unprogrammed(self, wanted: Registration | BoundRegistration) -> bool:
         """Whether this very registration, or an equal grant, is past a bound."""
         return _name_of(wanted) in self._unprogrammed
 
     def count_unprogrammed(self) -> int:
         return len(self._unprogrammed)
 
-    def take_unprogrammed(self) -> list[Registration | Grant]:
+    def take_unprogrammed(self) -> list[Registration | BoundRegistration]:
         """Forget what is past a bound, and return it: it may be added again."""
         taken = [wanted for wanted, _ in self._unprogrammed.values()]
         self._unprogrammed.clear()
@@ -149,7 +149,7 @@ class DesiredSets:
         taken, self._superseded = self._superseded, []
         return taken
 
-    def add(self, wanted: Registration | Grant) -> list[Element]:
+    def add(self, wanted: Registration | BoundRegistration) -> list[Element]:
         """Want the elements of it; returns those that nobody wanted before."""
         fresh, sets = [], self._sets
         elements = self._admit(wanted)
@@ -166,7 +166,7 @@ class DesiredSets:
             self._superseded += self._drop_former(_subject_of(wanted))
         return fresh
 
-    def remove(self, wanted: Registration | Grant) -> list[Element]:
+    def remove(self, wanted: Registration | BoundRegistration) -> list[Element]:
         """Take back an `add` of this very registration, or of an equal grant; returns what nobody wants now.
 
         Nothing, while another form of it is past a bound.
@@ -188,7 +188,7 @@ class DesiredSets:
     def _drop_former(self, subject: Subject) -> list[Element]:
         return [element for element in self._former.pop(subject, ()) if self.unwant(*element)]
 
-    def _refuse(self, wanted: Registration | Grant, reason: str) -> None:
+    def _refuse(self, wanted: Registration | BoundRegistration, reason: str) -> None:
         self._unprogrammed[_name_of(wanted)] = (wanted, reason)
         self._reasons = self._addresses = None
         subject = _subject_of(wanted)
@@ -196,7 +196,7 @@ class DesiredSets:
 
     def prepare(self, mask: Mask) -> bool:
         """Put a mask in use for what is to come, and keep it there; whether it is in use."""
-        if len(self._prepared) < MOST_PREPARED and self.adopt(mask):
+        if len(self._prepared) < MAX_PREPARED and self.adopt(mask):
             self._prepared.add(mask)
         return mask in self._sets
 
@@ -244,12 +244,12 @@ class DesiredSets:
         self._only_protected.discard(mask)
         self._in_use[mask.family, mask.is_bound] -= not is_former(mask)
 
-    def _admit(self, wanted: Registration | Grant) -> list[Element] | None:
+    def _admit(self, wanted: Registration | BoundRegistration) -> list[Element] | None:
         """The elements of it, a set being there for each; None if a bound is in the way."""
         registration = _registration_of(wanted)
         is_bound = wanted is not registration
         if len(registration.clients) > 1 or registration.peers or registration.services or is_bound:
-            count, most = count_elements(wanted), MOST_GRANT_ELEMENTS if is_bound else MOST_ELEMENTS
+            count, most = count_elements(wanted), MAX_BOUND_ELEMENTS if is_bound else MAX_ELEMENTS
             if count > most:
                 self._refuse(wanted, f"needs {count} elements, at most {most} are made")
                 return None
@@ -299,7 +299,7 @@ class _Addresses:
     """Who has an address. To hold 4,096 elements of the kernel, in one turn, against 5,000 subjects takes 5 ms, and
     4 ms once before that; to compare each with each took 30 s."""
 
-    def __init__(self, waiting: Iterable[Registration | Grant]) -> None:
+    def __init__(self, waiting: Iterable[Registration | BoundRegistration]) -> None:
         self._subjects: dict[tuple[int, int], dict[bytes, Subject]] = {}
         """By width and length of the prefix, and its first address."""
         self._firsts: dict[int, dict[bytes, Subject]] = {4: {}, 16: {}}
@@ -326,23 +326,23 @@ class _Addresses:
         return None
 
 
-def _registration_of(wanted: Registration | Grant) -> Registration:
-    return wanted.registration if isinstance(wanted, Grant) else wanted
+def _registration_of(wanted: Registration | BoundRegistration) -> Registration:
+    return wanted.registration if isinstance(wanted, BoundRegistration) else wanted
 
 
-def _name_of(wanted: Registration | Grant) -> int | Grant:
-    return wanted if isinstance(wanted, Grant) else id(wanted)
+def _name_of(wanted: Registration | BoundRegistration) -> int | BoundRegistration:
+    return wanted if isinstance(wanted, BoundRegistration) else id(wanted)
 
 
-def _subject_of(wanted: Registration | Grant) -> Subject:
-    if isinstance(wanted, Grant):
+def _subject_of(wanted: Registration | BoundRegistration) -> Subject:
+    if isinstance(wanted, BoundRegistration):
         return wanted.registration.id, wanted.prefix, wanted.ports
     return wanted.id, None, None
 
 
-def _addresses_of(wanted: Registration | Grant) -> tuple[Prefix, ...]:
-    return (wanted.prefix,) if isinstance(wanted, Grant) else wanted.clients
+def _addresses_of(wanted: Registration | BoundRegistration) -> tuple[Prefix, ...]:
+    return (wanted.prefix,) if isinstance(wanted, BoundRegistration) else wanted.clients
 
 
-def elements_of(wanted: Registration | Grant) -> list[Element]:
-    return compile_grant(wanted) if isinstance(wanted, Grant) else compile_elements(wanted)
+def elements_of(wanted: Registration | BoundRegistration) -> list[Element]:
+    return compile_bound(wanted) if isinstance(wanted, BoundRegistration) else compile_elements(wanted)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache, lru_cache
 
-from gatewayd.model.binding import Grant
+from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.mask import ANY_PEER, NOT_BOUND, Mask
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Registration
@@ -14,10 +14,10 @@ from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS, Service
 WIDEST_LISTED_RANGE = 64
 """A port range up to this wide is one element a port; a wider one is cut into aligned powers of two."""
 
-MOST_ELEMENTS = 4096
+MAX_ELEMENTS = 4096
 """A registration that would need more elements than this is not programmed, and is reported."""
 
-MOST_GRANT_ELEMENTS = 16384
+MAX_BOUND_ELEMENTS = 16384
 """The same of a binding, whose elements are more so that its masks may be few."""
 
 PORT_GRAINS = (4, 8, 12, 16)
@@ -28,7 +28,7 @@ A block of 1,000 ports from 1,024 on takes 26 elements, 40 at most; 2,000 take 2
 
 A plan of blocks below 4,096 ports has three masks: none of its blocks has an aligned 4,096 in it. The fourth is for
 wide blocks. Without it 4,096 ports take 16 elements instead of 1. All from 1,024 on take 252 instead of 27: with 64
-peers and two services that is past MOST_GRANT_ELEMENTS, and the subscriber is not programmed. Without 8 bits 1,000
+peers and two services that is past MAX_BOUND_ELEMENTS, and the subscriber is not programmed. Without 8 bits 1,000
 ports take 70; without 12, 251.
 """
 
@@ -36,12 +36,12 @@ GRAINS = {4: (16, 24, 32), 6: (48, 56, 64, 128)}
 """Lengths of a binding's own prefix in its keys; a /60 is sixteen /64."""
 
 PEER_GRAINS = {4: (8, 16, 24, 32), 6: (32, 48, 64, 128)}
-"""Lengths of a binding's peers in its keys, unless it would take more than MOST_CUT elements."""
+"""Lengths of a binding's peers in its keys, unless it would take more than MAX_CUT elements."""
 
 SERVICE_GRAINS = (4, 8, 12, 16)
 """Leading bits of the destination port in the keys of a binding, likewise."""
 
-MOST_CUT = 256
+MAX_CUT = 256
 """Elements of a binding that are made for the sake of few masks; 1,000 ports to 64 peers would be 1,664."""
 
 ANY_GRAIN = tuple(range(1, 17))
@@ -50,9 +50,9 @@ ANY_GRAIN = tuple(range(1, 17))
 _ANY: tuple[tuple[str, bytes], ...] = (("", b""),)
 
 
-def count_elements(wanted: Registration | Grant) -> int:
+def count_elements(wanted: Registration | BoundRegistration) -> int:
     """How many elements it compiles to, without making them; of a port block, how many at most."""
-    return _shape(wanted)[0] if isinstance(wanted, Grant) else _count_elements(wanted)
+    return _shape(wanted)[0] if isinstance(wanted, BoundRegistration) else _count_elements(wanted)
 
 
 def _count_elements(registration: Registration) -> int:
@@ -85,23 +85,23 @@ def compile_elements(registration: Registration) -> list[tuple[Mask, bytes]]:
     return elements
 
 
-def compile_grant(grant: Grant) -> list[tuple[Mask, bytes]]:
+def compile_bound(bound: BoundRegistration) -> list[tuple[Mask, bytes]]:
     """(mask, key) of every element that makes a subscriber's registration pass at an address.
 
     Prefix and ports are cut into pieces of few sizes, and only protocols with ports can come out of a port block.
     """
-    count, peers, services = _shape(grant)
+    count, peers, services = _shape(bound)
     if not count:
         return []
-    width = len(grant.prefix.packed)
-    blocks = source_blocks(grant.ports)
+    width = len(bound.prefix.packed)
+    blocks = source_blocks(bound.ports)
     elements = []
     # One past the bound is not programmed: nobody wants its millions of pieces.
-    is_past = count > MOST_GRANT_ELEMENTS
-    for client in (grant.prefix,) if is_past else cut_prefix(grant.prefix, GRAINS[grant.prefix.family]):
+    is_past = count > MAX_BOUND_ELEMENTS
+    for client in (bound.prefix,) if is_past else cut_prefix(bound.prefix, GRAINS[bound.prefix.family]):
         packed, length = client.packed, client.length
         for selector, suffix in services:
-            if grant.ports is not None and selector == "proto" and suffix[0] not in PROTOCOLS_WITH_PORTS:
+            if bound.ports is not None and selector == "proto" and suffix[0] not in PROTOCOLS_WITH_PORTS:
                 continue
             for peer in peers:
                 peer_length, key = (ANY_PEER, packed) if peer is None else (peer.length, packed + peer.packed)
@@ -119,16 +119,16 @@ def is_former(mask: Mask) -> bool:
     )
 
 
-def _shape(grant: Grant) -> tuple[int, tuple[Prefix | None, ...], tuple[tuple[str, bytes], ...]]:
+def _shape(bound: BoundRegistration) -> tuple[int, tuple[Prefix | None, ...], tuple[tuple[str, bytes], ...]]:
     """How many elements, to which peers (None = any) and with which services: both cut into few sizes or, where
     that would be many elements, as they are."""
-    registration, family = grant.registration, grant.prefix.family
-    places = count_cut(grant.prefix.length, GRAINS[family]) * len(source_blocks(grant.ports))
+    registration, family = bound.registration, bound.prefix.family
+    places = count_cut(bound.prefix.length, GRAINS[family]) * len(source_blocks(bound.ports))
     own = tuple(peer for peer in registration.peers if peer.family == family)
     peers: tuple[Prefix | None, ...] = own if registration.peers else (None,)
     services = select_services(registration.services, SERVICE_GRAINS)
     pieces = sum(count_cut(peer.length, PEER_GRAINS[family]) for peer in own) if registration.peers else 1
-    if places * pieces * len(services) > MOST_CUT:
+    if places * pieces * len(services) > MAX_CUT:
         services = select_services(registration.services)
         return places * len(peers) * len(services), peers, services
     if registration.peers:

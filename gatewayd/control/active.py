@@ -13,13 +13,13 @@ import time
 from collections.abc import Callable, Iterable
 
 from gatewayd.allowlist import Allowlist, Schedule
-from gatewayd.compile import compile_grant
+from gatewayd.compile import compile_bound
 from gatewayd.log import RateLimited, get_logger
-from gatewayd.model.binding import Binding, BindingChange, Grant
+from gatewayd.model.binding import Binding, BindingChange, BoundRegistration
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Registration
 from gatewayd.reconcile import Reconciler
-from gatewayd.reconcile.connections import Sweeper
+from gatewayd.reconcile.connections import ConnectionScanner
 
 log = get_logger(__name__)
 
@@ -28,18 +28,20 @@ _USUAL_ADDRESSES = (Prefix(bytes(4), 32), Prefix(bytes(16), 64))
 """What a phone gets: an IPv4 address, an IPv6 /64 (3GPP TS 23.401 §5.3.1.2)."""
 
 
-class Effective:
+class ActiveSet:
     """Owns the allowlist and the schedule. `prepares`: have sets ready for addresses that subscribers may get.
 
     `on_subscriber`: told of a subscriber whom a registration names now, or no longer.
     """
 
-    def __init__(self, allowlist: Allowlist, reconciler: Reconciler, sweeper: Sweeper, *, prepares: bool) -> None:
+    def __init__(
+        self, allowlist: Allowlist, reconciler: Reconciler, scanner: ConnectionScanner, *, prepares: bool
+    ) -> None:
         self.allowlist = allowlist
         self.schedule = Schedule()
         self.on_subscriber: Callable[[bytes], None] = lambda _: None
         self._reconciler = reconciler
-        self._sweeper = sweeper
+        self._scanner = scanner
         self._prepares = prepares
         self._dormant: set[str] = set()
         self._said_conflict = RateLimited(log, CONFLICT_EVERY_S, time.monotonic)
@@ -102,7 +104,7 @@ class Effective:
     @property
     def left(self) -> int:
         """Elements that are left so."""
-        return len(self._reconciler.picture.leftovers)
+        return len(self._reconciler.tracker.leftovers)
 
     def let_go(self, prefix: Prefix, ports: tuple[int, int] | None) -> None:
         """Accounting says of a place who has it, or that nobody has it any more."""
@@ -121,32 +123,32 @@ class Effective:
         if others:
             self.conflicting += 1
             self._said_conflict.warning("bindings.conflicting", nas=binding.nas, id=others[0].id)
-        for grant in self.allowlist.bind(binding):
-            if grant.registration.id not in self._dormant:
-                self._reconciler.add(grant)
-                self._sweeper.note_bound(binding.prefix)
+        for bound in self.allowlist.bind(binding):
+            if bound.registration.id not in self._dormant:
+                self._reconciler.add(bound)
+                self._scanner.note_bound(binding.prefix)
 
     def _unbind(self, binding: Binding) -> None:
-        for grant in self.allowlist.unbind(binding.subscriber, binding.prefix, binding.ports):
-            if grant.registration.id not in self._dormant:
-                self._reconciler.remove(grant)
-                self._sweeper.note_unbound()
+        for bound in self.allowlist.unbind(binding.subscriber, binding.prefix, binding.ports):
+            if bound.registration.id not in self._dormant:
+                self._reconciler.remove(bound)
+                self._scanner.note_unbound()
 
     def _program(self, registration: Registration) -> None:
         self._reconciler.add(registration)
-        for grant in self.allowlist.grants_of(registration):
-            self._reconciler.add(grant)
+        for bound in self.allowlist.bound_registrations_of(registration):
+            self._reconciler.add(bound)
         if self._prepares and registration.subscriber is not None:
             for prefix in _USUAL_ADDRESSES:
-                self._reconciler.prepare(mask for mask, _ in compile_grant(Grant(registration, prefix)))
-        self._sweeper.note_added()
+                self._reconciler.prepare(mask for mask, _ in compile_bound(BoundRegistration(registration, prefix)))
+        self._scanner.note_added()
 
     def _unprogram(self, registration: Registration) -> None:
         """Called once it is effective no more, or replaced."""
         self._reconciler.remove(registration)
-        for grant in self.allowlist.grants_of(registration):
-            self._reconciler.remove(grant)
-        self._sweeper.note_removed()
+        for bound in self.allowlist.bound_registrations_of(registration):
+            self._reconciler.remove(bound)
+        self._scanner.note_removed()
 
     def _tell_subscribers(self, old: Registration | None, new: Registration | None) -> None:
         for subscriber in self.allowlist.subscribers_changed(old, new):

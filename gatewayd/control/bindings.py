@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from msgspec import structs
 
-from gatewayd.control.active import Effective
+from gatewayd.control.active import ActiveSet
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.binding import Binding
@@ -28,7 +28,7 @@ from gatewayd.subscribers.timeline import Timeline
 
 log = get_logger(__name__)
 
-LONGEST_SLEEP_S = 1.0
+MAX_SLEEP_S = 1.0
 """Events move the table's timer; it is looked at this often."""
 SAY_AGAIN_S = 60.0
 SLICE = 500
@@ -36,18 +36,18 @@ SLICE = 500
 
 
 class Bindings:
-    """Owns the table of sessions. `clock`: the wall's; `stopwatch`: is never set, so to set the wall ends none;
-    `timeline`: made of both, if not given."""
+    """Owns the table of sessions. `clock`: the wall's; `monotonic clock`: is never set, so to set the wall ends
+    none; `timeline`: made of both, if not given."""
 
     def __init__(
         self,
-        effective: Effective,
+        active: ActiveSet,
         journal: Journal,
         *,
         terms_of: Callable[[str], Terms],
-        most_sessions: int,
+        max_sessions: int,
         clock: Callable[[], float],
-        stopwatch: Callable[[], float],
+        monotonic: Callable[[], float],
         randomness: Randomness,
         timeline: Timeline | None = None,
     ) -> None:
@@ -57,24 +57,24 @@ class Bindings:
         self.is_restored = False
         self.on_named: Callable[[Iterable[Prefix]], None] = lambda _: None
         """Told of the addresses in each word of accounting, whosever they are."""
-        self._effective = effective
+        self._active = active
         self._terms_of = terms_of
-        self._timeline = timeline or Timeline(clock, stopwatch)
+        self._timeline = timeline or Timeline(clock, monotonic)
         self._owed: dict[Key, Row] = {}
         self._timer_moved = asyncio.Event()
-        self._said_same_name = RateLimited(log, SAY_AGAIN_S, stopwatch)
+        self._said_same_name = RateLimited(log, SAY_AGAIN_S, monotonic)
         self.sessions = Sessions(
-            effective.allowlist.subscribers,
+            active.allowlist.subscribers,
             randomness=randomness,
             terms_of=lambda nas: self._terms_of(nas),
-            most_sessions=most_sessions,
+            max_sessions=max_sessions,
         )
-        effective.on_subscriber = self._recheck
+        active.on_subscriber = self._recheck
 
     @property
     def conflicting(self) -> int:
         """Times that an address was bound which lies in another registrant's own prefix."""
-        return self._effective.conflicting
+        return self._active.conflicting
 
     def use(self, terms_of: Callable[[str], Terms]) -> None:
         """How long each NAS is believed from now on."""
@@ -99,7 +99,7 @@ class Bindings:
         # Half a second for 31,000 sessions; until it is done nobody else touches the table.
         await asyncio.to_thread(self.sessions.restore, rows, self.now())
         self.is_restored = True
-        self._effective.leave_unless(self.sessions.knows)
+        self._active.leave_unless(self.sessions.knows)
         self._tell()
         log.info("bindings.restored", sessions=len(self.sessions))
 
@@ -134,10 +134,10 @@ class Bindings:
 
     def _let_go(self, event: AccountingEvent) -> None:
         """Of what a start left in the kernel: whoever had the address, it is somebody's by now, or nobody's."""
-        for prefix in event.addresses if self._effective.left else ():
+        for prefix in event.addresses if self._active.left else ():
             ports = event.ports if prefix.family == 4 else None
             if event.kind == "stop" or self.sessions.knows(prefix, ports):
-                self._effective.let_go(prefix, ports)
+                self._active.let_go(prefix, ports)
 
     async def run(self) -> None:
         """Sessions end on time. Until cancelled."""
@@ -149,12 +149,12 @@ class Bindings:
                 self._tell()
                 await asyncio.sleep(0)
             else:
-                pause_s = LONGEST_SLEEP_S if timer is None else timer - now
+                pause_s = MAX_SLEEP_S if timer is None else timer - now
                 if self._owed:
                     self._tell()
                 self._timer_moved.clear()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(min(pause_s, LONGEST_SLEEP_S)):
+                    async with asyncio.timeout(min(pause_s, MAX_SLEEP_S)):
                         await self._timer_moved.wait()
 
     def forget_unregistered(self) -> None:
@@ -181,7 +181,7 @@ class Bindings:
 
     def _tell(self, answer: Callable[[], None] | None = None) -> None:
         """The kernel's side first, then the disk, then the sender."""
-        self._effective.take(self.sessions.next_changes())
+        self._active.take(self.sessions.next_changes())
         rows = self.sessions.next_rows()
         if self._owed:
             rows = (*self._owed.values(), *rows)

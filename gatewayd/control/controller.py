@@ -14,20 +14,20 @@ from math import inf, isfinite
 from typing import TypeVar
 
 from gatewayd.allowlist import Allowlist, in_scope
-from gatewayd.control.active import Effective
+from gatewayd.control.active import ActiveSet
 from gatewayd.control.host_time import HostTime
 from gatewayd.errors import SerialNotHeld, SourceFailed
 from gatewayd.feed.canonical import Damaged
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.log import RateLimited, get_logger
-from gatewayd.model.binding import Grant
+from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.changes import Changes
 from gatewayd.model.flow import Flow, Mode, reverse_flow
 from gatewayd.model.moment import Moment, earliest_of, latest_of, went_back_s
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.registration import Registration
 from gatewayd.reconcile import Reconciler
-from gatewayd.reconcile.connections import Sweeper
+from gatewayd.reconcile.connections import ConnectionScanner
 from gatewayd.registry.freshness import Freshness, judge_freshness, mode_by_freshness
 from gatewayd.registry.guard import GuardDecision, Guarded, HeldRemovals, RemovalGuard, judge_remainder
 from gatewayd.registry.guard_record import GuardRecord, decode_record, decode_versions, encode_record
@@ -50,7 +50,7 @@ _Item = TypeVar("_Item")
 
 SLICE = 500
 """Registrations applied between two turns of the loop: some 5 ms."""
-LONGEST_SLEEP_S = 1.0
+MAX_SLEEP_S = 1.0
 """The clock may be set, or believed at last; it is looked at this often."""
 SET_BACK_S = 2.0
 """A time that goes back by more than this was wrong before: every window is looked at again."""
@@ -78,7 +78,7 @@ class Hold:
 
 
 def policy_in_force(settings: Settings, now: float) -> Policy:
-    """The policy at a moment: before `starts` the mode is observe."""
+    """The policy at a moment: before `enforce_from` the mode is observe."""
     policy, kernel = settings.policy, settings.kernel
     limit = policy.on_unregistered.limit
     return Policy(
@@ -100,10 +100,10 @@ def policy_in_force(settings: Settings, now: float) -> Policy:
 
 
 def effective_mode(policy: PolicySettings, now: float) -> Mode:
-    return "observe" if policy.starts_at is not None and now < policy.starts_at else policy.mode
+    return "observe" if policy.enforce_from is not None and now < policy.enforce_from else policy.mode
 
 
-class Owner:
+class Controller:
     """Fed by the sources, the event sockets and the clock; feeds the reconciler and the sweeper."""
 
     def __init__(
@@ -127,7 +127,7 @@ class Owner:
         """The registry in force is in the allowlist, all of it."""
         self.late_admissions = 0
         self.resyncs = 0
-        self.sweeper = Sweeper(
+        self.scanner = ConnectionScanner(
             conntrack,
             MarkLayout(settings.kernel.ct_mark_mask),
             self.allowlist.matching,
@@ -137,9 +137,7 @@ class Owner:
             programmed=self._matching_programmed,
             in_scope=self._is_in_scope,
         )
-        self.effective = Effective(
-            self.allowlist, reconciler, self.sweeper, prepares=settings.subscribers is not None
-        )
+        self.active = ActiveSet(self.allowlist, reconciler, self.scanner, prepares=settings.subscribers is not None)
         self.on_known: Callable[[], None] = lambda: None
         """Told once every source has spoken in this run, and what it said is applied."""
         self._is_known = False
@@ -153,9 +151,9 @@ class Owner:
         self.override_faults: tuple[str, ...] = ()
         self.confirmed_at: Callable[[str], float] = lambda _: -inf
         """When a source last said that it has nothing else, by name; the daemon asks its runner."""
-        self._spares = True
+        self._retains = True
         """What the kernel was found with stays, until it was judged what of it may go."""
-        reconciler.spare()
+        reconciler.retain()
         self._remainder: Hold | None = None
         """What of it nobody registers, and is held."""
         self._remainder_at = -inf
@@ -275,8 +273,8 @@ class Owner:
             self._say_held(held.serial, len(held.versions), causes, held.decision)
         if not self.loaded:
             self.loaded = True
-            self.sweeper.note_added()
-            self.sweeper.note_removed()
+            self.scanner.note_added()
+            self.scanner.note_removed()
             self.reconciler.want_policy(self.policy(self.moment()))
         self._retime.set()
 
@@ -288,7 +286,7 @@ class Owner:
     async def _change(self, changes: Changes | None) -> None:
         if changes is None or not (changes.upserts or changes.withdrawals):
             return
-        await self._in_slices(changes.upserts, self.effective.upsert)
+        await self._in_slices(changes.upserts, self.active.upsert)
         await self._in_slices(changes.withdrawals, self._withdraw)
         log.info("registry.applied", upserts=len(changes.upserts), withdrawals=len(changes.withdrawals))
         self._is_remainder_old = True
@@ -419,7 +417,7 @@ class Owner:
         return fresh
 
     def policy(self, now: float) -> Policy:
-        """The policy of the moment: observe before `starts`, and where stale sources shall mean that.
+        """The policy of the moment: observe before `enforce_from`, and where stale sources shall mean that.
 
         `now` may be a Moment: nothing is armed, nor a source stale, before that has certainly come; what is armed
         stays so while it may be.
@@ -442,14 +440,14 @@ class Owner:
             await asyncio.sleep(0)
 
     def _withdraw(self, registration_id: str, _: float) -> None:
-        self.effective.withdraw(registration_id)
+        self.active.withdraw(registration_id)
         self.attribution.forget(registration_id)
 
-    def count_effective(self) -> int:
-        return self.effective.count()
+    def count_active(self) -> int:
+        return self.active.count()
 
     def next_window_change(self) -> float | None:
-        return self.effective.schedule.next_change()
+        return self.active.schedule.next_change()
 
     # -- time ----------------------------------------------------------------------------------------------
 
@@ -471,7 +469,7 @@ class Owner:
         return earliest if isfinite(earliest) else self._clock()
 
     async def keep_time(self) -> None:
-        """Windows and `starts`, on time. Until cancelled."""
+        """Windows and `enforce_from`, on time. Until cancelled."""
         while True:
             self._retime.clear()
             before, now = self._moment_used, self._ask_moment()
@@ -481,12 +479,12 @@ class Owner:
                 log.warning("clock.set_back", **known)
                 self._moment_used = now
                 async with self._applying:
-                    self.effective.schedule.watch_all(self.allowlist, now)
-                    await self._in_slices([each.id for each in self.allowlist], self.effective.refresh)
-                self._survey()
+                    self.active.schedule.watch_all(self.allowlist, now)
+                    await self._in_slices([each.id for each in self.allowlist], self.active.refresh)
+                self._scan()
                 for facts in self.sources.values():
                     facts.confirmed_at = min(facts.confirmed_at, self._clock())
-            await self._in_slices(self.effective.schedule.due(now), self.effective.refresh)
+            await self._in_slices(self.active.schedule.due(now), self.active.refresh)
             certain = earliest_of(now)
             self.aggregate.expire(self._clock())
             if not self._applying.locked():
@@ -501,7 +499,7 @@ class Owner:
                 overrides_at = self._registry.layer.overrides.next_change()
             times = (self._starts_after(certain), overrides_at)
             upcoming = [max(0.0, at_s - certain) for at_s in times if at_s is not None]
-            pause_s = min([LONGEST_SLEEP_S, self.effective.schedule.due_in_s(now), *upcoming])
+            pause_s = min([MAX_SLEEP_S, self.active.schedule.due_in_s(now), *upcoming])
             try:
                 async with asyncio.timeout(pause_s):
                     await self._retime.wait()
@@ -516,7 +514,7 @@ class Owner:
             await self._keep_guard()
         self._know()
         is_old = self._is_remainder_old and now >= self._remainder_at + REMAINDER_EVERY_S
-        is_due = self._spares or (self._remainder is not None and is_old)
+        is_due = self._retains or (self._remainder is not None and is_old)
         if is_due and self._is_known and self.reconciler.unready() is None:
             await self._judge_remainder(now)
 
@@ -529,10 +527,10 @@ class Owner:
 
     async def _judge_remainder(self, now: float) -> None:
         """What a start found in the kernel and nobody registers goes, unless it is more than the guard lets go."""
-        self._spares = self._is_remainder_old = False
+        self._retains = self._is_remainder_old = False
         self._remainder_at = now
-        closed = self.effective.closed(now)
-        left, found = await run_in_slices(self.reconciler.sort_spared_in_slices(closed))
+        closed = self.active.closed(now)
+        left, found = await run_in_slices(self.reconciler.sort_retained_in_slices(closed))
         lost_files = self._registry.lost_files
         decision = judge_remainder(found, left, self.settings.registry.shrink_guard, lost_files=lost_files)
         await run_in_slices(self.reconciler.release_in_slices(left if decision.is_held else 0))
@@ -560,21 +558,21 @@ class Owner:
         elif policy.mode == "observe" != self.reconciler.mode_in_force:
             self.reconciler.disarm(policy)
 
-    def _survey(self) -> None:
+    def _scan(self) -> None:
         """Look at the registered flows again, whatever the kernel has still to be told."""
-        self.sweeper.note_removed()
+        self.scanner.note_removed()
         if self.loaded:
-            self.sweeper.look()
+            self.scanner.look()
 
     def _starts_after(self, now: float) -> float | None:
-        starts_at = self.settings.policy.starts_at
-        return starts_at if starts_at is not None and starts_at > now else None
+        enforce_from = self.settings.policy.enforce_from
+        return enforce_from if enforce_from is not None and enforce_from > now else None
 
     def reload(self, settings: Settings) -> None:
         """New settings, sources apart: they take effect at the next turn."""
         if settings.policy.drain_s != self.settings.policy.drain_s:
-            self.sweeper.drain_s = settings.policy.drain_s
-            self._survey()
+            self.scanner.drain_s = settings.policy.drain_s
+            self._scan()
         self.settings = settings
         self.aggregate.detail = settings.watch.unregistered
         self.reconciler.verify_every(settings.kernel.verify_every_s)
@@ -597,16 +595,16 @@ class Owner:
         self.late_admissions += 1
         wanted = [each for registration in registrations for each in self._wanted_at(registration, flow)]
         # If none is missing they are in the kernel by now, and only the flow's mark is out of date.
-        self.sweeper.note_late(flow, in_kernel=not self.reconciler.urge(wanted))
+        self.scanner.note_late(flow, in_kernel=not self.reconciler.prioritise(wanted))
         self._said_late.info("late_admission", id=registrations[0].id)
 
     def on_connections(self, events: list[ConnectionEvent]) -> None:
         """Begin and end of flows that the kernel knows as registered."""
         now, moment = self._clock(), self.moment()
-        registered = self.sweeper.layout.registered
+        registered = self.scanner.layout.registered
         for event in events:
             if event.sender_port and event.kind == "new":
-                self.sweeper.note_carried(event)
+                self.scanner.note_carried(event)
                 if not event.mark & registered:
                     continue
             if event.kind == "destroy":
@@ -615,15 +613,15 @@ class Owner:
                 registrations = self.allowlist.matching(event.flow, moment)
                 self.attribution.opened(event, registrations, now)
                 if not registrations and not event.sender_port:
-                    self.sweeper.note_ended_early(event)
+                    self.scanner.note_ended_early(event)
                 elif not registrations and event.kind == "new" and self.loaded:
-                    self.sweeper.note_strange()
+                    self.scanner.note_strange()
 
     def _matching_programmed(self, flow: Flow, now: float) -> tuple[Registration, ...]:
         """As `matching`, without registrations that the kernel cannot be told of at the flow's addresses: to the
         kernel these are not registered, and telling it again changes nothing."""
         registrations = self.allowlist.matching(flow, now)
-        desired = self.reconciler.picture.desired
+        desired = self.reconciler.tracker.desired
         unprogrammed = desired.unprogrammed()
         if not registrations or not unprogrammed:
             return registrations
@@ -633,14 +631,14 @@ class Owner:
             if each.id not in unprogrammed or not all(map(desired.is_unprogrammed, self._wanted_at(each, flow)))
         )
 
-    def _wanted_at(self, registration: Registration, flow: Flow) -> Iterator[Registration | Grant]:
+    def _wanted_at(self, registration: Registration, flow: Flow) -> Iterator[Registration | BoundRegistration]:
         """The registration, and what it is given, where they have an end of the flow."""
         ends = flow.source, flow.destination
         if any(client.covers(end) for client in registration.clients for end in ends):
             yield registration
-        for grant in self.allowlist.grants_of(registration):
-            if any(map(grant.prefix.covers, ends)):
-                yield grant
+        for bound in self.allowlist.bound_registrations_of(registration):
+            if any(map(bound.prefix.covers, ends)):
+                yield bound
 
     def _is_in_scope(self, flow: Flow) -> bool:
         """By the port of either end: the far end may have spoken first."""
@@ -652,11 +650,11 @@ class Owner:
         log.warning("watch.overrun", source=source)
         if source == "conntrack":
             self.resyncs += 1
-            self._survey()
+            self._scan()
 
-    def on_settled(self) -> None:
+    def on_in_sync(self) -> None:
         """The kernel is as desired and was read back."""
-        self.sweeper.settle(self.reconciler.epoch)
+        self.scanner.settle(self.reconciler.epoch)
         self._retime.set()
 
 

@@ -15,7 +15,7 @@ from gatewayd.api import views
 from gatewayd.api.subscriber_views import BindingPage, bound_view
 from gatewayd.compile import count_elements
 from gatewayd.compile.canary import judge_canary
-from gatewayd.control.controller import Owner
+from gatewayd.control.controller import Controller
 from gatewayd.control.host_time import HostTime
 from gatewayd.control.subscriber_queries import (
     SubscriberAnswers,
@@ -24,7 +24,7 @@ from gatewayd.control.subscriber_queries import (
     programmed_for,
 )
 from gatewayd.errors import AllowlistIncomplete, PrefixInvalid
-from gatewayd.model import Flow, Grant, Prefix, Registration, Status, parse_prefix
+from gatewayd.model import BoundRegistration, Flow, Prefix, Registration, Status, parse_prefix
 from gatewayd.model.mask import Mask, describe_key
 from gatewayd.model.transaction import CounterReading
 from gatewayd.registry.freshness import Freshness
@@ -39,12 +39,12 @@ SYNC_PATIENCE_S = 60.0
 _SYNC_PAUSE_S = 0.02
 
 
-class Answers:
+class DaemonQueries:
     """`api.queries.Queries` over the owner. `counters` is refreshed by the daemon."""
 
     def __init__(
         self,
-        owner: Owner,
+        controller: Controller,
         events: EventSource,
         runners: Mapping[str, Runner],
         *,
@@ -54,13 +54,13 @@ class Answers:
         surroundings: Surroundings | None = None,
         host_time: HostTime | None = None,
     ) -> None:
-        self._owner = owner
+        self._controller = controller
         self._host_time = host_time
         self._events = events
         self._runners = runners
         self._clock = clock
         self._read_sources = read_sources
-        self._subscribers = SubscriberAnswers(owner, subscribers, clock) if subscribers is not None else None
+        self._subscribers = SubscriberAnswers(controller, subscribers, clock) if subscribers is not None else None
         self._surroundings = surroundings
         self._started_at = clock()
         self.counters: dict[str, CounterReading] = {}
@@ -69,39 +69,39 @@ class Answers:
         self.lag_max_s = 0.0
 
     def is_alive(self) -> str | None:
-        return self._owner.reconciler.stuck()
+        return self._controller.reconciler.stuck()
 
     def readiness(self) -> tuple[str, ...]:
         reasons = self._incompleteness()
         if not reasons:
-            unready = self._owner.reconciler.unready()
+            unready = self._controller.reconciler.unready()
             if unready is not None:
                 reasons.append(unready)
         return tuple(reasons)
 
     def _incompleteness(self) -> list[str]:
         """Why the allowlist is not what the registry says."""
-        owner = self._owner
+        controller = self._controller
         reasons = []
-        for name in owner.unread_sources():
-            error = owner.sources[name].error
+        for name in controller.unread_sources():
+            error = controller.sources[name].error
             reasons.append(f"source {name} has not been read: {error}" if error else f"source {name} is being read")
-        if not reasons and not owner.loaded:
+        if not reasons and not controller.loaded:
             reasons.append("the allowlist is being loaded")
         return reasons
 
     def status(self) -> views.StatusView:
-        owner, now = self._owner, self._clock()
+        controller, now = self._controller, self._clock()
         clock = self._clock_view()
-        policy = owner.settings.policy
-        mode = owner.reconciler.mode_in_force
+        policy = controller.settings.policy
+        mode = controller.reconciler.mode_in_force
         reasons = self.readiness()
-        fresh = owner.freshness(owner.moment())
+        fresh = controller.freshness(controller.moment())
         return views.StatusView(
             overrides=self._overrides(),
             held=tuple(
                 views.HoldView(each.serial, _time(each.since_s), each.count, each.reason, dict(each.by_cause))
-                for each in owner.holds()
+                for each in controller.holds()
             ),
             clock=clock,
             version=__version__,
@@ -109,13 +109,13 @@ class Answers:
             now=_time(now),
             mode=mode,
             configured_mode=policy.mode,
-            starts_at=views.format_time(policy.starts_at),
+            enforce_from=views.format_time(policy.enforce_from),
             armed=mode != "observe",
-            epoch=owner.reconciler.epoch,
+            epoch=controller.reconciler.epoch,
             ready=not reasons,
             reasons=reasons,
             reload_error=self.reload_error,
-            sources=tuple(self._source(name, facts, fresh[name]) for name, facts in owner.sources.items()),
+            sources=tuple(self._source(name, facts, fresh[name]) for name, facts in controller.sources.items()),
             registrations=self._registration_counts(),
             kernel=self._kernel(),
             counters=views.counter_views(self.counters),
@@ -127,36 +127,36 @@ class Answers:
                 views.AggregateView(
                     str(line.prefix), line.flows, tuple(f"{service} ({count})" for service, count in line.services)
                 )
-                for line in owner.aggregate.top(views.MOST_AGGREGATES)
+                for line in controller.aggregate.top(views.MAX_AGGREGATES)
             ),
             subscribers=None if self._subscribers is None else self._subscribers.status(),
         )
 
     def metrics(self) -> views.MetricsView:
-        tally = self._owner.reconciler.tally
+        stats = self._controller.reconciler.stats
         view = views.MetricsView(
-            self.status(), self.lag_last_s, self.lag_max_s, tally.commit_seconds, tally.transactions
+            self.status(), self.lag_last_s, self.lag_max_s, stats.commit_seconds, stats.transactions
         )
         if self._subscribers is None:
             return view
         return msgspec.structs.replace(view, response_times=self._subscribers.response_times())
 
     def explain(self, flow: Flow) -> views.ExplainView:
-        owner, now = self._owner, self._owner.moment()
+        controller, now = self._controller, self._controller.moment()
         # New settings may wait for a source; until then the old rules are what a flow meets.
-        policy = owner.reconciler.policy_in_force or owner.policy(now)
-        allowlist = owner.allowlist if self._subscribers is None else self._subscribers.covering
+        policy = controller.reconciler.policy_in_force or controller.policy(now)
+        allowlist = controller.allowlist if self._subscribers is None else self._subscribers.covering
         decision = decide(allowlist, policy.scope, flow, now)
         incomplete = self._incompleteness()
-        if decision.word == "unregistered" and not owner.loaded:
+        if decision.word == "unregistered" and not controller.loaded:
             raise AllowlistIncomplete(incomplete[0])
         canary = judge_canary(policy, flow)
-        mode = owner.reconciler.mode_in_force
+        mode = controller.reconciler.mode_in_force
         alternatives = list(programmed_for(flow, decision, now))
         in_kernel = self._in_kernel(alternatives) if decision.word == "registered" else None
         bindings = tuple(bound_view(each, now) for each in decision.bindings)
         view = views.explain_view(flow, decision, mode=mode, canary=canary, in_kernel=in_kernel, bindings=bindings)
-        desired = owner.reconciler.picture.desired
+        desired = controller.reconciler.tracker.desired
         if not in_kernel and alternatives and all(map(desired.is_unprogrammed, alternatives)):
             effect = views.effect_of("unregistered", mode, canary)
             reasons = desired.unprogrammed()
@@ -165,58 +165,62 @@ class Answers:
             view = msgspec.structs.replace(view, effect=effect, reason=reason)
         elif decision.word == "unregistered":
             reason = view.reason
-            if is_for_ports_to_decide(owner.allowlist, flow):
+            if is_for_ports_to_decide(controller.allowlist, flow):
                 reason += "; the source address is shared, and the source port decides: it was not given"
             view = msgspec.structs.replace(view, reason=f"{reason}, but {incomplete[0]}" if incomplete else reason)
-        if not in_kernel and decision.word != "out_of_scope" and (element := owner.reconciler.element_for(flow)):
+        if (
+            not in_kernel
+            and decision.word != "out_of_scope"
+            and (element := controller.reconciler.element_for(flow))
+        ):
             reason = f"{view.reason}; it passes by {self._describe(*element)}"
             return msgspec.structs.replace(view, effect="pass", in_kernel=True, reason=reason)
         return view
 
     def _describe(self, mask: Mask, key: bytes) -> str:
         """An element that no matching registration needs: where it is from, how long it stays."""
-        owner = self._owner
-        picture = owner.reconciler.picture
+        controller = self._controller
+        tracker = controller.reconciler.tracker
         name = f"{describe_key(str(mask), key)} of {mask}"
-        if key in picture.leftovers.of(mask):
+        if key in tracker.leftovers.of(mask):
             return f"{name}, a binding that the journal does not know, until its time is over"
-        if mask not in picture.desired or key not in picture.desired.keys(mask):
+        if mask not in tracker.desired or key not in tracker.desired.keys(mask):
             return f"{name}, which is about to be taken out"
-        held = next((each for each in owner.holds() if KERNEL in each.by_cause), None)
+        held = next((each for each in controller.holds() if KERNEL in each.by_cause), None)
         if held is not None:
             return f"{name}, which a start found and nobody registers, until gatewayd accept {held.serial}"
-        if picture.count_spared():
+        if tracker.count_retained():
             return f"{name}, which a start found in the kernel, until every source has been read"
         return f"{name}, which is there for another form or registration"
 
-    def _in_kernel(self, alternatives: Iterable[Registration | Grant]) -> bool | None:
+    def _in_kernel(self, alternatives: Iterable[Registration | BoundRegistration]) -> bool | None:
         """Whether the kernel is known to have all elements of one of them; None before it was ever read."""
-        reconciler = self._owner.reconciler
+        reconciler = self._controller.reconciler
         if any(reconciler.holds(each) for each in alternatives):
             return True
-        return False if reconciler.tally.last_verified_at else None
+        return False if reconciler.stats.last_verified_at else None
 
     def registrations(
         self, category: str | None, status: Status | None, text: str | None, offset: int, limit: int
     ) -> views.RegistrationPage:
         found = self._search(category, status, text)
         if (category, status, text) == (None, None, None):
-            total = len(self._owner.allowlist)
+            total = len(self._controller.allowlist)
             page = list(islice(found, offset, offset + limit))
         else:
             matches = list(found)
             total, page = len(matches), matches[offset : offset + limit]
-        unprogrammed = self._owner.reconciler.picture.desired.unprogrammed()
+        unprogrammed = self._controller.reconciler.tracker.desired.unprogrammed()
         return views.RegistrationPage(total, offset, tuple(self._view(each, unprogrammed) for each in page))
 
     def registration(self, registration_id: str) -> views.RegistrationView | None:
-        found = self._owner.allowlist.get(registration_id)
+        found = self._controller.allowlist.get(registration_id)
         if found is None:
             return None
-        return self._view(found, self._owner.reconciler.picture.desired.unprogrammed())
+        return self._view(found, self._controller.reconciler.tracker.desired.unprogrammed())
 
     def flows(self, registration_id: str | None, offset: int, limit: int) -> views.FlowPage:
-        attribution = self._owner.attribution
+        attribution = self._controller.attribution
         lines = attribution.flows(registration_id, offset, limit)
         total = attribution.live_count
         if registration_id is not None:
@@ -249,14 +253,14 @@ class Answers:
 
     async def sync(self) -> Mapping[str, object]:
         await self._read_sources()
-        errors = {name: facts.error for name, facts in self._owner.sources.items() if facts.error}
+        errors = {name: facts.error for name, facts in self._controller.sources.items() if facts.error}
         reasons = await self._wait_for_kernel()
         if reasons and not errors:
             errors["kernel"] = reasons[0]
-        return {"registrations": len(self._owner.allowlist), "errors": errors}
+        return {"registrations": len(self._controller.allowlist), "errors": errors}
 
     async def accept(self, serial: int) -> Mapping[str, object]:
-        return await self._owner.accept(serial)
+        return await self._controller.accept(serial)
 
     async def _wait_for_kernel(self) -> tuple[str, ...]:
         """The reasons that are left when it is ready or patience is at an end."""
@@ -278,7 +282,7 @@ class Answers:
     def _source(self, name: str, facts: SourceFacts, freshness: Freshness) -> views.SourceView:
         runner = self._runners.get(name)
         state = runner.state if runner is not None else None
-        held = next((each for each in self._owner.holds() if name in each.by_cause), None)
+        held = next((each for each in self._controller.holds() if name in each.by_cause), None)
         confirmed_at = max(facts.confirmed_at, state.checked_at if state is not None else -inf)
         return views.SourceView(
             name=name,
@@ -290,7 +294,7 @@ class Answers:
             registrations=facts.registrations,
             rejected=sum(facts.rejected.values()),
             rejected_by_code=facts.rejected,
-            conflicts=self._owner.merged.conflicts.get(name, 0),
+            conflicts=self._controller.merged.conflicts.get(name, 0),
             signed=facts.session is not None,
             session=facts.session,
             serial=facts.serial if facts.session is not None else None,
@@ -302,7 +306,7 @@ class Answers:
             else views.HeldView(held.serial, _time(held.since_s), held.by_cause[name], held.reason),
             kept=facts.kept,
             restored_at=views.format_time(facts.restored_at),
-            store_error=self._owner.store_error(name),
+            store_error=self._controller.store_error(name),
         )
 
     def _clock_view(self) -> views.ClockView:
@@ -321,7 +325,7 @@ class Answers:
         )
 
     def _overrides(self) -> views.OverridesView:
-        counts = self._owner.override_counts()
+        counts = self._controller.override_counts()
         return views.OverridesView(
             pins=counts.pins,
             filters=counts.filters,
@@ -330,68 +334,68 @@ class Answers:
             conflicts=counts.conflicts,
             shadowed=counts.shadowed,
             expired=counts.expired,
-            faults=self._owner.override_faults,
+            faults=self._controller.override_faults,
         )
 
     def _registration_counts(self) -> views.RegistrationCounts:
-        owner = self._owner
-        unprogrammed = owner.reconciler.picture.desired.unprogrammed()
+        controller = self._controller
+        unprogrammed = controller.reconciler.tracker.desired.unprogrammed()
         return views.RegistrationCounts(
-            total=len(owner.allowlist),
-            effective=owner.count_effective(),
-            by_category=owner.allowlist.count_by_category(),
-            by_status={status: count for status, count in owner.allowlist.count_by_status().items()},
+            total=len(controller.allowlist),
+            effective=controller.count_active(),
+            by_category=controller.allowlist.count_by_category(),
+            by_status={status: count for status, count in controller.allowlist.count_by_status().items()},
             unprogrammed=len(unprogrammed),
-            in_former_form=len(owner.reconciler.picture.desired.in_former_form()),
+            in_former_form=len(controller.reconciler.tracker.desired.in_former_form()),
             unprogrammed_examples=tuple(
-                views.UnprogrammedView(*each) for each in islice(unprogrammed.items(), views.MOST_EXAMPLES)
+                views.UnprogrammedView(*each) for each in islice(unprogrammed.items(), views.MAX_EXAMPLES)
             ),
-            next_window_change_at=views.format_time(owner.next_window_change()),
+            next_window_change_at=views.format_time(controller.next_window_change()),
         )
 
     def _kernel(self) -> views.KernelView:
-        reconciler = self._owner.reconciler
-        picture, tally = reconciler.picture, reconciler.tally
+        reconciler = self._controller.reconciler
+        tracker, stats = reconciler.tracker, reconciler.stats
         return views.KernelView(
-            table=self._owner.settings.kernel.table,
-            masks=len(picture.masks),
-            sets=sum(state.exists for state in picture.set_states()),
-            elements_desired=picture.desired.count(),
-            not_in_kernel=picture.count_missing(),
-            surplus=picture.count_surplus(),
-            spared=picture.count_spared(),
-            transactions=tally.transactions,
-            failures=tally.failures,
-            last_error=tally.last_error or None,
-            last_commit_at=views.format_time(tally.last_commit_at or None),
-            last_verified_at=views.format_time(tally.last_verified_at or None),
-            repairs=tally.repairs,
-            notices_lost=tally.notices_lost,
-            generation=tally.generation,
-            pending=len(picture.retired)
-            + sum(len(each.missing) + len(each.surplus) for each in picture.set_states()),
+            table=self._controller.settings.kernel.table,
+            masks=len(tracker.masks),
+            sets=sum(state.exists for state in tracker.set_states()),
+            elements_desired=tracker.desired.count(),
+            not_in_kernel=tracker.count_missing(),
+            surplus=tracker.count_surplus(),
+            retained=tracker.count_retained(),
+            transactions=stats.transactions,
+            failures=stats.failures,
+            last_error=stats.last_error or None,
+            last_commit_at=views.format_time(stats.last_commit_at or None),
+            last_verified_at=views.format_time(stats.last_verified_at or None),
+            repairs=stats.repairs,
+            notifications_lost=stats.notifications_lost,
+            generation=stats.generation,
+            pending=len(tracker.retired)
+            + sum(len(each.missing) + len(each.surplus) for each in tracker.set_states()),
         )
 
     def _watch(self) -> views.WatchView:
-        owner, stats = self._owner, self._events.stats
+        controller, stats = self._controller, self._events.stats
         return views.WatchView(
             packets=stats["nflog"].received,
             connections=stats["conntrack"].received,
             malformed=sum(each.malformed for each in stats.values()),
             overruns=sum(each.overruns for each in stats.values()),
-            resyncs=owner.resyncs,
-            late_admissions=owner.late_admissions,
-            flows_tracked=owner.attribution.live_count,
-            flows_evicted=owner.attribution.evicted,
+            resyncs=controller.resyncs,
+            late_admissions=controller.late_admissions,
+            flows_tracked=controller.attribution.live_count,
+            flows_evicted=controller.attribution.evicted,
         )
 
     def _warnings(self) -> tuple[str, ...]:
         found = self._surroundings.warnings() if self._surroundings is not None else ()
-        sweeper = self._owner.sweeper
-        grace = sweeper.grace
-        if sweeper.strange and not grace.longest_s:
+        scanner = self._controller.scanner
+        grace = scanner.grace
+        if scanner.strange and not grace.longest_s:
             found += (
-                f"{sweeper.strange:,} flows were carried over marked registered, and no registration here explains"
+                f"{scanner.strange:,} flows were carried over marked registered, and no registration here explains"
                 f" them (they drain): do both gateways have the same sources, and the same section subscribers?",
             )
         if grace.waiting:
@@ -403,20 +407,20 @@ class Answers:
         return found
 
     def _marks(self) -> views.MarksView:
-        sweeper = self._owner.sweeper
+        scanner = self._controller.scanner
         neighbours = self._surroundings.neighbours if self._surroundings is not None else ()
         return views.MarksView(
-            carried=sweeper.carried,
-            not_believed=sweeper.not_believed,
-            unexplained=sweeper.unexplained,
-            waiting=sweeper.grace.waiting,
-            waiting_at_most_s=sweeper.grace.longest_s,
-            draining=sweeper.draining,
+            carried=scanner.carried,
+            not_believed=scanner.not_believed,
+            unexplained=scanner.unexplained,
+            waiting=scanner.grace.waiting,
+            waiting_at_most_s=scanner.grace.longest_s,
+            draining=scanner.draining,
             writers=sum(each.deed == "writes" for each in neighbours),
             leakers=sum(each.deed == "leaks" for each in neighbours),
             neighbours=tuple(
                 views.NeighbourView(each.deed, each.family, each.table, each.chain, each.handle)
-                for each in neighbours[: views.MOST_NEIGHBOURS]
+                for each in neighbours[: views.MAX_NEIGHBOURS]
             ),
         )
 
@@ -427,12 +431,12 @@ class Answers:
         return views.ConntrackView(size.entries, size.most, size.dropped, size.insert_failed, size.early_dropped)
 
     def _view(self, registration: Registration, unprogrammed: Mapping[str, str]) -> views.RegistrationView:
-        now = self._owner.moment()
-        usage = self._owner.attribution.usage(registration.id)
+        now = self._controller.moment()
+        usage = self._controller.attribution.usage(registration.id)
         reason = unprogrammed.get(registration.id)
         in_kernel = None
-        wanted: list[Registration | Grant] = [registration] if count_elements(registration) else []
-        wanted.extend(self._owner.allowlist.grants_of(registration))
+        wanted: list[Registration | BoundRegistration] = [registration] if count_elements(registration) else []
+        wanted.extend(self._controller.allowlist.bound_registrations_of(registration))
         if registration.is_effective(now) and wanted:
             states = [self._in_kernel((each,)) for each in wanted]
             in_kernel = False if reason is not None or False in states else None if None in states else True
@@ -448,7 +452,7 @@ class Answers:
 
     def _search(self, category: str | None, status: Status | None, text: str | None) -> Iterator[Registration]:
         prefix = _prefix_or_none(text)
-        for each in self._owner.allowlist:
+        for each in self._controller.allowlist:
             if category is not None and each.category != category:
                 continue
             if status is not None and each.status != status:

@@ -15,9 +15,9 @@ import msgspec
 from gatewayd.allowlist import Allowlist, registered_by
 from gatewayd.api import subscriber_views as views
 from gatewayd.control.bindings import Bindings
-from gatewayd.control.controller import Owner
+from gatewayd.control.controller import Controller
 from gatewayd.errors import SessionEntryInvalid, SessionsNotKept
-from gatewayd.model import Binding, Decision, Flow, Grant, Prefix, Registration, format_address
+from gatewayd.model import Binding, BoundRegistration, Decision, Flow, Prefix, Registration, format_address
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.service import PROTOCOLS_WITH_PORTS
 from gatewayd.subscribers.identity import session_digest
@@ -31,7 +31,7 @@ KEPT_PATIENCE_S: Final = 5.0
 """How long whoever tells us of a session waits for the disk."""
 SLICE: Final = 100
 """Entries between two turns of the loop: some 5 ms."""
-_PASSED_OVER: Final = ("tombstoned", "before_restart", "outdated", "refused", "nas_refused")
+_PASSED_OVER: Final = ("tombstoned", "before_restart", "stale", "refused", "nas_refused")
 """Counts of the table, of which an event that opens or confirms nothing raises one."""
 
 
@@ -51,9 +51,9 @@ class Subscribers(Protocol):
 class SubscriberAnswers:
     """Over the owner's allowlist and the table of sessions. `clock`: the wall's."""
 
-    def __init__(self, owner: Owner, subscribers: Subscribers, clock: Callable[[], float]) -> None:
-        self._owner = owner
-        self._allowlist = owner.allowlist
+    def __init__(self, controller: Controller, subscribers: Subscribers, clock: Callable[[], float]) -> None:
+        self._controller = controller
+        self._allowlist = controller.allowlist
         self._subscribers = subscribers
         self._clock = clock
 
@@ -69,7 +69,7 @@ class SubscriberAnswers:
         else:
             matches = list(self._search(registration_id, prefix))
             total, found = len(matches), matches[offset : offset + limit]
-        now = self._owner.moment()
+        now = self._controller.moment()
         return views.BindingPage(total, offset, tuple(self._view(each, now) for each in found))
 
     def _search(self, registration_id: str | None, prefix: Prefix | None) -> Iterator[Binding]:
@@ -89,11 +89,17 @@ class SubscriberAnswers:
 
     def _view(self, binding: Binding, now: float) -> views.BindingView:
         registrations = self._allowlist.registrations_of(binding.subscriber)
-        grants = [Grant(each, binding.prefix, binding.ports) for each in registrations if each.is_effective(now)]
-        reconciler = self._owner.reconciler
+        bound_registrations = [
+            BoundRegistration(each, binding.prefix, binding.ports)
+            for each in registrations
+            if each.is_effective(now)
+        ]
+        reconciler = self._controller.reconciler
         in_kernel = None
-        if grants and (reconciler.tally.last_verified_at or all(map(reconciler.holds, grants))):
-            in_kernel = all(map(reconciler.holds, grants))
+        if bound_registrations and (
+            reconciler.stats.last_verified_at or all(map(reconciler.holds, bound_registrations))
+        ):
+            in_kernel = all(map(reconciler.holds, bound_registrations))
         return views.binding_view(
             self._subscribers.bindings.confirmed(binding),
             now,
@@ -120,9 +126,9 @@ class SubscriberAnswers:
             restored=sessions.restored,
             unanswered=bindings.unanswered,
             conflicting=bindings.conflicting,
-            left=len(self._owner.reconciler.picture.leftovers),
+            left=len(self._controller.reconciler.tracker.leftovers),
             same_names=tuple(views.SameNameView(each.name, each.sources) for each in sessions.same_names()),
-            refreshed=self._owner.reconciler.refreshed,
+            refreshed=self._controller.reconciler.refreshed,
             tombstones=sessions.tombstones,
             tombstones_lost=sessions.tombstones_lost,
             counts=asdict(sessions.counts),
@@ -235,7 +241,7 @@ class Covering:
         return self._allowlist.registrations_of(subscriber)
 
 
-def programmed_for(flow: Flow, decision: Decision, now: float) -> Iterator[Registration | Grant]:
+def programmed_for(flow: Flow, decision: Decision, now: float) -> Iterator[Registration | BoundRegistration]:
     """What makes a registered flow pass, if all elements of one of these are in the kernel."""
     for registration in decision.registrations:
         if registered_by(flow, registration, now):
@@ -243,7 +249,7 @@ def programmed_for(flow: Flow, decision: Decision, now: float) -> Iterator[Regis
             continue
         for binding in decision.bindings:
             if binding.subscriber == registration.subscriber:
-                yield Grant(registration, binding.prefix, binding.ports)
+                yield BoundRegistration(registration, binding.prefix, binding.ports)
 
 
 def is_for_ports_to_decide(allowlist: Allowlist, flow: Flow) -> bool:
@@ -292,14 +298,14 @@ def listener_view(listener: AccountingListener) -> views.ListenerView:
         pending_duplicates=stats.pending_duplicates,
         events=stats.events,
         unusable=dict(stats.accounting_rejected),
-        left_out=dict(stats.left_out),
+        ignored=dict(stats.ignored),
         responses=stats.responses,
         unsent=stats.unsent,
         receive_errors=stats.receive_errors,
         kernel_drops=stats.kernel_drops,
-        most_refused=tuple(
+        max_refused=tuple(
             views.RefusedSourceView(format_address(plain_source(each.source)), each.total, each.reasons)
-            for each in listener.refusals.worst(views.MOST_REFUSED_SOURCES)
+            for each in listener.refusals.worst(views.MAX_REFUSED_SOURCES)
         ),
     )
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from gatewayd.control.active import Effective
+from gatewayd.control.active import ActiveSet
 from gatewayd.control.bindings import Bindings
 from gatewayd.errors import MissingPrerequisite, SecretFileUnusable
 from gatewayd.log import get_logger
@@ -29,8 +29,8 @@ from gatewayd.subscribers.timeline import Timeline
 log = get_logger(__name__)
 
 JOURNAL_NAME = "sessions.sqlite"
-LONGEST_UNHEARD_S = 86_400.0
-MOST_FAULTS_SAID = 5
+MAX_UNHEARD_S = 86_400.0
+MAX_FAULTS_SAID = 5
 """Of a list of sessions, in the log."""
 
 
@@ -38,8 +38,8 @@ class SubscriberService:
     """`listener` is None where bindings come by the API and lists alone."""
 
     def __init__(
-        self, settings: SubscriberSettings, state_dir: Path, effective: Effective, *,
-        clock: Callable[[], float] = time.time, stopwatch: Callable[[], float] = time.monotonic,
+        self, settings: SubscriberSettings, state_dir: Path, active: ActiveSet, *,
+        clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         """Raises MissingPrerequisite: without the pepper nobody can be told from anybody."""
         self._settings = settings
@@ -51,14 +51,14 @@ class SubscriberService:
             raise MissingPrerequisite(str(error), "put the pepper that the registry was made with there") from None
         warn_if_exposed(settings.pepper_file)
         self.profiles = profiles_of(settings)
-        timeline = Timeline(clock, stopwatch, read_boot_id())
+        timeline = Timeline(clock, monotonic, read_boot_id())
         self.bindings = Bindings(
-            effective,
+            active,
             Journal(state_dir / JOURNAL_NAME, on_state=self._on_journal, moment=timeline.moment),
             terms_of=self.profiles.terms_of,
-            most_sessions=settings.most_sessions,
+            max_sessions=settings.max_sessions,
             clock=clock,
-            stopwatch=stopwatch,
+            monotonic=monotonic,
             randomness=Random(),
             timeline=timeline,
         )
@@ -73,7 +73,7 @@ class SubscriberService:
                 pepper=self.pepper,
                 on_event=self.bindings.on_event,
                 clock=self.bindings.now,
-                stopwatch=stopwatch,
+                monotonic=monotonic,
                 wall=clock,
             )
 
@@ -109,7 +109,7 @@ class SubscriberService:
         await self.bindings.journal.close()
 
     def _on_journal(self, state: JournalState) -> None:
-        if state.has_begun_anew and self.bindings.is_restored:
+        if state.was_recreated and self.bindings.is_restored:
             self.bindings.write_all()
 
     def _read_clients(self, wanted: tuple[RadiusClient, ...]) -> tuple[ClientTable, tuple[str, ...]]:
@@ -143,7 +143,7 @@ class SubscriberService:
         except OSError as error:
             log.error("sessions_file.unusable", path=str(path), error=error.strerror or str(error))
             return
-        for fault in faults[:MOST_FAULTS_SAID]:
+        for fault in faults[:MAX_FAULTS_SAID]:
             log.warning("sessions_file.refused", path=str(path), fault=str(fault))
         taken = await self.bindings.take_list(events)
         log.info("sessions_file.read", path=str(path), sessions=taken, refused=faulty)
@@ -151,11 +151,11 @@ class SubscriberService:
 
 def longest_unheard_s(settings: SubscriberSettings) -> float:
     """How long the NAS of these profiles may not speak of a session that is alive: then all were heard of, or are
-    over. At most LONGEST_UNHEARD_S, where a profile has no bound or a long one."""
+    over. At most MAX_UNHEARD_S, where a profile has no bound or a long one."""
     clients = settings.radius.clients if settings.radius is not None else ()
     profiles = [settings.profile, *(each.profile for each in settings.nas), *(each.profile for each in clients)]
     longest_s = max(terms_of_profile(each).lifetime_s(None) for each in profiles if each is not None)
-    return min(longest_s, LONGEST_UNHEARD_S)
+    return min(longest_s, MAX_UNHEARD_S)
 
 
 def warn_if_exposed(path: str) -> None:

@@ -137,7 +137,7 @@ class DemoGateway:
         """The first of the sources, as status shows it."""
         return self.status()["sources"][0]
 
-    def wait_settled(self) -> float:
+    def wait_in_sync(self) -> float:
         """Seconds until nothing is left to write to the kernel."""
         return self.wait(
             lambda: not (kernel := self.status()["kernel"])["pending"] and not kernel["surplus"], "the kernel"
@@ -167,7 +167,7 @@ class DemoGateway:
         return text.splitlines()[-1] if text else "it said nothing"
 
     @staticmethod
-    def _replace(path: Path, octets: bytes) -> None:
+    def _replace(path: Path, raw: bytes) -> None:
         fresh = path.with_suffix(".new")
-        fresh.write_bytes(octets)
+        fresh.write_bytes(raw)
         fresh.replace(path)

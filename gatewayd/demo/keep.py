@@ -71,8 +71,8 @@ async def _relay(lab: Lab, gateway: DemoGateway, registry: DemoRegistry, stage: 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
-        while octets := await reader.read(1 << 16):
-            writer.write(octets)
+        while raw := await reader.read(1 << 16):
+            writer.write(raw)
             await writer.drain()
     except OSError:
         pass

@@ -65,10 +65,10 @@ class DemoNas:
         packet[_CALLING_STATION_ID] = [f"+{number}".encode()]
         packet[_NAS_IDENTIFIER] = [NAS_NAME.encode()]
         packet[_FRAMED_IP_ADDRESS] = [parse_address(address)]
-        octets = packet.RequestPacket()
+        raw = packet.RequestPacket()
         began = time.monotonic()
         for _ in range(_REPEATS):
-            self._socket.send(octets)
+            self._socket.send(raw)
             try:
                 while not packet.VerifyReply(AcctPacket(packet=self._socket.recv(4096), secret=SECRET)):
                     pass

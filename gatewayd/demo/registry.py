@@ -142,7 +142,7 @@ class DemoRegistry:
         self._server.communicate()
 
 
-def _replace(path: Path, octets: bytes) -> None:
+def _replace(path: Path, raw: bytes) -> None:
     fresh = path.with_suffix(".new")
-    fresh.write_bytes(octets)
+    fresh.write_bytes(raw)
     fresh.replace(path)

@@ -139,7 +139,7 @@ class RegistryActs:
         self._gateway.accept(serial)
         closed = self._branch()
         self._gateway.wait(lambda: self._gateway.explain(closed)["decision"] == "unregistered", "the closure")
-        self._gateway.wait_settled()
+        self._gateway.wait_in_sync()
         self._stage.promise(
             f"a bank's branch that does close is held too, until `gatewayd accept {serial}`",
             held is not None and still == ["passed"] and probe(self._lab, [closed]) == ["rejected"],

@@ -82,7 +82,7 @@ class SubscriberActs:
         self._nas.tell(STOP, _SESSION, cast.MOBILE_NUMBER, _AWAY)
         flow = self.flow()
         self._gateway.wait(lambda: self._gateway.explain(flow)["decision"] == "unregistered", "the Stop")
-        self._gateway.wait_settled()
+        self._gateway.wait_in_sync()
         self._stage.promise("after Accounting-Stop a new flow is refused", probe(self._lab, [flow]) == ["rejected"])
 
     def _reason(self, flow: Flow) -> str:

@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from gatewayd.feed.record import MOST_SHARED
+from gatewayd.feed.record import MAX_SHARED
 from gatewayd.model import Prefix, Registration, Service, service_words
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -30,7 +30,7 @@ _K = TypeVar("_K")
 class Canonicaliser:
     """Writes registrations in canonical form; keeps the texts of parts that repeat.
 
-    Each cache is emptied when it holds `record.MOST_SHARED`. Nothing needs escaping: every text of a
+    Each cache is emptied when it holds `record.MAX_SHARED`. Nothing needs escaping: every text of a
     Registration was checked to be of letters, digits and a few harmless signs.
     """
 
@@ -80,7 +80,7 @@ class Canonicaliser:
 
 
 def _bound(cache: dict[_K, str]) -> None:
-    if len(cache) >= MOST_SHARED:
+    if len(cache) >= MAX_SHARED:
         cache.clear()
 
 

@@ -29,7 +29,7 @@ from gatewayd.errors import (
 from gatewayd.feed.inflate import GzipDamaged, Inflater
 from gatewayd.feed.notification import DeltaRef, SnapshotRef
 from gatewayd.feed.reading import NdjsonReader, ReadLimits
-from gatewayd.feed.record import LONGEST_LINE_BYTES, id_of_line, is_id
+from gatewayd.feed.record import MAX_LINE_BYTES, id_of_line, is_id
 from gatewayd.model import Registration
 from gatewayd.model.changes import SLICE, Slices
 
@@ -175,7 +175,7 @@ class DeltaReader(NdjsonReader):
         return fresh
 
     def _take_overlong(self, head: bytes) -> None:
-        self._malformed(f"longer than {LONGEST_LINE_BYTES} bytes")
+        self._malformed(f"longer than {MAX_LINE_BYTES} bytes")
 
     def _take(self, line: bytes, fresh: list[Registration]) -> None:
         if self._fault is not None or not line.strip():
@@ -232,19 +232,19 @@ class FileReading:
         self._plain_bytes = 0
         self._damage: str | None = None
 
-    def feed(self, octets: bytes) -> Slices[None]:
+    def feed(self, raw: bytes) -> Slices[None]:
         """Takes the next bytes, yielding now and then. Raises SizeMismatch, FileTooLarge.
 
         Damage is told by `finish`, so that bytes changed on the way are told by their hash.
         """
-        self._size_bytes += len(octets)
+        self._size_bytes += len(raw)
         if self._size_bytes > self._ref.size:
             raise SizeMismatch(self._what, self._ref.size, self._size_bytes)
-        self._hash.update(octets)
+        self._hash.update(raw)
         if self._damage is not None:
             return
         try:
-            for piece in self._inflater.feed(octets):
+            for piece in self._inflater.feed(raw):
                 self._plain_bytes += len(piece)
                 if self._plain_bytes > self._limits.max_bytes:
                     raise FileTooLarge(self._what, self._limits.max_bytes, "bytes")

@@ -29,14 +29,14 @@ VERSION: Final = 1
 ALGORITHM: Final = "EdDSA"
 ALGORITHMS: Final = frozenset({"EdDSA", "Ed25519"})
 
-LARGEST_BYTES: Final = 1 << 20
+MAX_BYTES: Final = 1 << 20
 """A longer notification is not looked at."""
-MOST_DELTAS: Final = 2000
-LARGEST_FILE_BYTES: Final = 1 << 40
-MOST_RECORDS: Final = 10**9
+MAX_DELTAS: Final = 2000
+MAX_FILE_BYTES: Final = 1 << 40
+MAX_RECORDS: Final = 10**9
 LAST_SERIAL: Final = (1 << 53) - 1
 """What every JSON reader can hold (RFC 7493 §2.2)."""
-LONGEST_INTERVAL_S: Final = 366 * 86400
+MAX_INTERVAL_S: Final = 366 * 86400
 
 _HEADER_BYTES: Final = 512
 _is_compact = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+").fullmatch
@@ -124,10 +124,10 @@ class VerifyingKey:
     def __hash__(self) -> int:
         return hash((self.kid, self._x))
 
-    def verify(self, octets: bytes) -> bytes:
+    def verify(self, raw: bytes) -> bytes:
         """The payload of a compact JWS. Raises BadSignature, NotificationMalformed."""
         try:
-            return jws.deserialize_compact(octets, self._key, registry=_REGISTRY).payload
+            return jws.deserialize_compact(raw, self._key, registry=_REGISTRY).payload
         except BadSignatureError:
             raise BadSignature(self.kid) from None
         except (JoseError, ValueError):
@@ -138,32 +138,32 @@ def sign_notification(notification: Notification, key: SigningKey) -> bytes:
     """The compact JWS. Raises NotificationMalformed for what `open_notification` would refuse."""
     payload = _encode_payload(notification)
     _decode_payload(payload)
-    octets = key.sign(payload)
-    if len(octets) > LARGEST_BYTES:
-        raise NotificationMalformed(f"longer than {LARGEST_BYTES} bytes")
-    return octets
+    raw = key.sign(payload)
+    if len(raw) > MAX_BYTES:
+        raise NotificationMalformed(f"longer than {MAX_BYTES} bytes")
+    return raw
 
 
-def open_notification(octets: bytes, keys: Mapping[str, VerifyingKey]) -> Notification:
+def open_notification(raw: bytes, keys: Mapping[str, VerifyingKey]) -> Notification:
     """What was signed. `keys`: by `kid`.
 
     Raises NotificationMalformed, UnknownKey, BadSignature; nothing of the payload is looked at before the
     signature is found good.
     """
-    if len(octets) > LARGEST_BYTES:
-        raise NotificationMalformed(f"longer than {LARGEST_BYTES} bytes")
-    octets = octets.strip(b" \t\r\n")
-    if octets[:1] == b"<" or octets.startswith(b"\xef\xbb\xbf<"):
+    if len(raw) > MAX_BYTES:
+        raise NotificationMalformed(f"longer than {MAX_BYTES} bytes")
+    raw = raw.strip(b" \t\r\n")
+    if raw[:1] == b"<" or raw.startswith(b"\xef\xbb\xbf<"):
         raise NotificationMalformed("the server sends markup (a login page?)")
-    if not _is_compact(octets):
+    if not _is_compact(raw):
         raise NotificationMalformed("not a compact JWS")
-    header = _decode_header(octets.partition(b".")[0])
+    header = _decode_header(raw.partition(b".")[0])
     if header.alg not in ALGORITHMS:
         raise NotificationMalformed("is not signed with EdDSA (Ed25519)")
     key = keys.get(header.kid)
     if key is None:
         raise UnknownKey(header.kid, tuple(keys))
-    return _decode_payload(key.verify(octets))
+    return _decode_payload(key.verify(raw))
 
 
 # -- keys ----------------------------------------------------------------------------------------------------
@@ -263,9 +263,9 @@ is_url_text = re.compile(_URL).match
 
 _Url = Annotated[str, Meta(pattern=_URL)]
 _Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
-_Size = Annotated[int, Meta(ge=1, le=LARGEST_FILE_BYTES)]
+_Size = Annotated[int, Meta(ge=1, le=MAX_FILE_BYTES)]
 _Serial = Annotated[int, Meta(ge=1, le=LAST_SERIAL)]
-_Interval = Annotated[int, Meta(ge=0, le=LONGEST_INTERVAL_S)]
+_Interval = Annotated[int, Meta(ge=0, le=MAX_INTERVAL_S)]
 
 
 class _Header(msgspec.Struct, forbid_unknown_fields=True):
@@ -282,7 +282,7 @@ class _WireSnapshot(msgspec.Struct):
     url: _Url
     sha256: _Sha256
     size: _Size
-    count: Annotated[int, Meta(ge=0, le=MOST_RECORDS)]
+    count: Annotated[int, Meta(ge=0, le=MAX_RECORDS)]
 
 
 class _WireDelta(msgspec.Struct):
@@ -298,7 +298,7 @@ class _WireNotification(msgspec.Struct):
     serial: _Serial
     issued_at: Annotated[datetime, Meta(tz=True)]
     snapshot: _WireSnapshot
-    deltas: Annotated[tuple[_WireDelta, ...], Meta(max_length=MOST_DELTAS)] = ()
+    deltas: Annotated[tuple[_WireDelta, ...], Meta(max_length=MAX_DELTAS)] = ()
     refresh: _Interval = 0
     retry: _Interval = 0
     expire: _Interval = 0
@@ -349,7 +349,7 @@ class _FeedRegistry(jws.JWSRegistry):
     """joserfc with our bounds and our algorithm."""
 
     max_header_length = _HEADER_BYTES
-    max_payload_length = LARGEST_BYTES
+    max_payload_length = MAX_BYTES
 
     def get_alg(self, name: str) -> Any:
         """EdDSA, whatever the header says: `open_notification` has looked at it, and there is no other."""

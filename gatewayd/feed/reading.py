@@ -17,7 +17,7 @@ from typing import Final, Literal, Protocol
 from gatewayd.errors import RecordRejected, SourceTooLarge, SourceUnusable
 from gatewayd.feed.record import (
     FIELDS,
-    LONGEST_LINE_BYTES,
+    MAX_LINE_BYTES,
     REQUIRED_FIELDS,
     ReasonCode,
     RecordParser,
@@ -31,7 +31,7 @@ from gatewayd.model import Registration
 
 Format = Literal["ndjson", "csv"]
 
-MOST_REJECTIONS_KEPT: Final = 1000
+MAX_REJECTIONS_KEPT: Final = 1000
 """Rejections listed with their place; beyond it they are only counted."""
 
 _BOM: Final = b"\xef\xbb\xbf"
@@ -86,7 +86,7 @@ class NdjsonReader:
     `previous`: registrations of an earlier reading; what is equal keeps the earlier object, so that a second
     reading of a million costs no second million in memory. A record that is not usable now and was usable then
     is no withdrawal: what it said then stays, and `kept` counts it; also where the line is no JSON any more, as
-    long as its id can be made out in its first LONGEST_LINE_BYTES.
+    long as its id can be made out in its first MAX_LINE_BYTES.
     """
 
     def __init__(
@@ -123,9 +123,9 @@ class NdjsonReader:
             self._tail = bytearray(tail)
             for line in lines:
                 self._take_raw(line, fresh)
-        if len(self._tail) > LONGEST_LINE_BYTES or self._is_skipping:
+        if len(self._tail) > MAX_LINE_BYTES or self._is_skipping:
             if not self._is_skipping:
-                self._skipped_head = bytes(self._tail[:LONGEST_LINE_BYTES])
+                self._skipped_head = bytes(self._tail[:MAX_LINE_BYTES])
             self._tail.clear()
             self._is_skipping = True
         return fresh
@@ -158,8 +158,8 @@ class NdjsonReader:
 
     def _take_raw(self, line: bytes, fresh: list[Registration]) -> None:
         self._line += 1
-        if self._is_skipping or len(line) > LONGEST_LINE_BYTES:
-            head = self._skipped_head if self._is_skipping else line[:LONGEST_LINE_BYTES]
+        if self._is_skipping or len(line) > MAX_LINE_BYTES:
+            head = self._skipped_head if self._is_skipping else line[:MAX_LINE_BYTES]
             self._is_skipping, self._skipped_head = False, b""
             self._take_overlong(head)
             return
@@ -170,7 +170,7 @@ class NdjsonReader:
     def _take_overlong(self, head: bytes) -> None:
         self._count_record()
         id = self._earlier_id(head)
-        self._reject(self._line, id, "line_too_long", "", f"longer than {LONGEST_LINE_BYTES} bytes")
+        self._reject(self._line, id, "line_too_long", "", f"longer than {MAX_LINE_BYTES} bytes")
 
     def _take(self, line: bytes, fresh: list[Registration]) -> None:
         line = line.strip(_BLANKS)
@@ -180,19 +180,19 @@ class NdjsonReader:
         try:
             registration = self._parser.parse(line)
         except RecordRejected as error:
-            is_wanted = self._previous or len(self.rejections) < MOST_REJECTIONS_KEPT
+            is_wanted = self._previous or len(self.rejections) < MAX_REJECTIONS_KEPT
             id = (id_of_line(line) or self._earlier_id(line)) if is_wanted else None
             self._reject(self._line, id, error.code, error.field, error.detail)
             return
         self._admit(self._line, registration, fresh)
 
-    def _earlier_id(self, octets: bytes) -> str | None:
+    def _earlier_id(self, raw: bytes) -> str | None:
         """The id in a record that is damaged, if it is one of `previous`: only there it matters whose it is."""
-        id = self._legible_id(octets) if self._previous else None
+        id = self._legible_id(raw) if self._previous else None
         return id if id in self._previous else None
 
-    def _legible_id(self, octets: bytes) -> str | None:
-        found = _id_within(octets)
+    def _legible_id(self, raw: bytes) -> str | None:
+        found = _id_within(raw)
         return None if found is None else found[1].decode()
 
     def _count_record(self) -> None:
@@ -215,7 +215,7 @@ class NdjsonReader:
         self.rejected[code] += 1
         if id is not None and id in self._previous:
             self._rejected_ids.add(id)
-        if len(self.rejections) < MOST_REJECTIONS_KEPT:
+        if len(self.rejections) < MAX_REJECTIONS_KEPT:
             self.rejections.append(Rejection(line, id, code, field, detail))
 
 
@@ -254,9 +254,9 @@ class CsvReader(NdjsonReader):
             raise SourceUnusable(self._source, f"line {self._line}: the header is too long to be one")
         super()._take_overlong(head)
 
-    def _legible_id(self, octets: bytes) -> str | None:
+    def _legible_id(self, raw: bytes) -> str | None:
         """By commas alone: what is damaged may be the quotes."""
-        cells = octets.split(b",", self._columns)
+        cells = raw.split(b",", self._columns)
         place = self._places[0]
         return cells[place].strip(b' \t\r"').decode("ascii", "replace") if place < len(cells) else None
 
@@ -273,7 +273,7 @@ class CsvReader(NdjsonReader):
         if not self._is_quoted:
             row, self._row = b"\n".join(self._row), []
             self._take_row(row, fresh)
-        elif self._row_bytes > LONGEST_LINE_BYTES:
+        elif self._row_bytes > MAX_LINE_BYTES:
             raise self._quote_not_closed()
 
     def _quote_not_closed(self) -> SourceUnusable:

@@ -19,7 +19,7 @@ from gatewayd.model import Prefix, Registration, Service, Status, parse_prefix, 
 
 _OCTETS: dict[str, int] = {str(number): number for number in range(256)}
 _FIRST_OCTETS: dict[str, int] = {str(number): number for number in range(1, 224) if number not in (127, 169)}
-"""First octets of IPv4 under which every prefix of /8 or longer is unicast."""
+"""First bytes of IPv4 under which every prefix of /8 or longer is unicast."""
 
 _HOST_BITS_4: dict[str, tuple[int, int]] = {str(n): (n, (1 << (32 - n)) - 1) for n in range(8, 33)}
 _LENGTHS_6: dict[str, int] = {str(n): n for n in range(16, 129)}
@@ -116,8 +116,8 @@ FIELDS: Final = (
 REQUIRED_FIELDS: Final = ("id", "category", "status")
 LIST_FIELDS: Final = frozenset({"clients", "peers", "services"})
 
-LONGEST_LINE_BYTES: Final = 64 * 1024
-MOST_CLIENTS, MOST_PEERS, MOST_SERVICES = 1024, 256, 64
+MAX_LINE_BYTES: Final = 64 * 1024
+MAX_CLIENTS, MAX_PEERS, MAX_SERVICES = 1024, 256, 64
 
 IDENTITY_WORDS: Final = frozenset({
     "name", "fullname", "firstname", "lastname", "surname", "username", "fathername", "mothername",
@@ -129,7 +129,7 @@ IDENTITY_WORDS: Final = frozenset({
 """Words that make a field one that carries a person's identity; case, `-` and `_` do not matter."""
 
 _STATUSES: Final[dict[str, Status]] = {status: status for status in get_args(Status)}
-MOST_SHARED: Final = 65_536
+MAX_SHARED: Final = 65_536
 """Parts that one cache of a RecordParser holds at most."""
 
 is_id = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII).fullmatch
@@ -171,7 +171,7 @@ class RecordParser:
     """Parses the records of one source and lets equal parts of them be one object.
 
     A category, a list of peers or services, and a time repeat a great deal over a million records. Each cache
-    is emptied when it holds MOST_SHARED: a source in which nothing repeats then shares less, and that is all.
+    is emptied when it holds MAX_SHARED: a source in which nothing repeats then shares less, and that is all.
     """
 
     __slots__ = ("_categories", "_peers", "_services", "_times")
@@ -184,8 +184,8 @@ class RecordParser:
 
     def parse(self, line: bytes) -> Registration:
         """One line of NDJSON, without its newline. Raises RecordRejected."""
-        if len(line) > LONGEST_LINE_BYTES:
-            raise _rejected("line_too_long", "", f"longer than {LONGEST_LINE_BYTES} bytes")
+        if len(line) > MAX_LINE_BYTES:
+            raise _rejected("line_too_long", "", f"longer than {MAX_LINE_BYTES} bytes")
         try:
             wire = _decode_wire(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -204,7 +204,7 @@ class RecordParser:
         status = _STATUSES.get(wire.status)
         if status is None:
             raise _rejected("bad_status", "status", "must be active, suspended or revoked")
-        clients = _parse_prefixes("clients", wire.clients, MOST_CLIENTS) if wire.clients else ()
+        clients = _parse_prefixes("clients", wire.clients, MAX_CLIENTS) if wire.clients else ()
         subscriber = _parse_subscriber(wire.subscriber) if wire.subscriber is not None else None
         if not clients and subscriber is None:
             raise _rejected("no_client_or_subscriber", "", "needs `clients`, `subscriber` or both")
@@ -235,12 +235,12 @@ class RecordParser:
         return word
 
     def _share_peers(self, texts: tuple[str, ...]) -> tuple[Prefix, ...]:
-        peers = _parse_prefixes("peers", texts, MOST_PEERS)
+        peers = _parse_prefixes("peers", texts, MAX_PEERS)
         _remember(self._peers, texts, peers)
         return peers
 
     def _share_services(self, words: tuple[str, ...]) -> tuple[Service, ...]:
-        _check_count("services", len(words), MOST_SERVICES)
+        _check_count("services", len(words), MAX_SERVICES)
         try:
             services = parse_services(words)
         except ServiceInvalid as error:
@@ -301,7 +301,7 @@ def _rejected(code: ReasonCode, field: str, detail: str) -> RecordRejected:
 
 
 def _remember(cache: dict[_K, _V], key: _K, value: _V) -> None:
-    if len(cache) >= MOST_SHARED:
+    if len(cache) >= MAX_SHARED:
         cache.clear()
     cache[key] = value
 

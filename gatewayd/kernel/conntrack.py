@@ -37,7 +37,7 @@ from gatewayd.kernel.event_socket import dropped_messages, open_netfilter_socket
 
 CHANGES_PER_SEND = 128
 """Mark changes in one `send`: well under a millisecond in the kernel, and no more answers than fit."""
-_LARGEST_DATAGRAM_BYTES = 1 << 16
+_MAX_DATAGRAM_BYTES = 1 << 16
 _T = TypeVar("_T")
 
 
@@ -62,15 +62,15 @@ class _Channel:
         self.sequence = 0
         self.dumping = False
         self._drops = 0
-        self._buffer = bytearray(_LARGEST_DATAGRAM_BYTES)
+        self._buffer = bytearray(_MAX_DATAGRAM_BYTES)
 
     def next_sequence(self) -> int:
         self.sequence = self.sequence % 0xFFFFFFFF + 1
         return self.sequence
 
-    def send(self, operation: str, octets: bytes) -> None:
+    def send(self, operation: str, raw: bytes) -> None:
         try:
-            self.socket.send(octets)
+            self.socket.send(raw)
         except OSError as error:
             self.dumping = False
             raise OperationRefused(operation, error.errno or 0) from None

@@ -207,20 +207,20 @@ def decode_connections(buffer: bytes | bytearray | memoryview) -> ConnectionBatc
     A message that does not parse is counted; one with an impossible length is too, and ends the buffer,
     for what follows it cannot be found.
     """
-    octets = bytes(buffer)
+    raw = bytes(buffer)
     events: list[ConnectionEvent] = []
     controls: list[ControlMessage] = []
     malformed = offset = flags_seen = 0
-    total = len(octets)
+    total = len(raw)
     while total - offset >= 16:
-        length, kind, flags, sequence, port = _HEADER.unpack_from(octets, offset)
+        length, kind, flags, sequence, port = _HEADER.unpack_from(raw, offset)
         end = offset + length
         if length < 16 or end > total:
             malformed += 1
             break
         flags_seen |= flags
         if kind in _CONNECTION_MESSAGES:
-            image = octets[offset:end]
+            image = raw[offset:end]
             word = _kind_of(kind, flags)
             if flags & NLM_F_MULTI:
                 port = 0  # of who asked for the list
@@ -235,7 +235,7 @@ def decode_connections(buffer: bytes | bytearray | memoryview) -> ConnectionBatc
                 except EventMalformed:
                     malformed += 1
         else:
-            controls.append(ControlMessage(kind, flags, sequence, octets[offset + 16 : end]))
+            controls.append(ControlMessage(kind, flags, sequence, raw[offset + 16 : end]))
         offset += align4(length)
     return ConnectionBatch(events, malformed, controls, bool(flags_seen & NLM_F_DUMP_INTR))
 
@@ -301,13 +301,13 @@ def _walk(
 def read_places(kind: ConnectionKind, image: bytes, places: Places, sender_port: int = 0) -> ConnectionEvent:
     """The generic reading of a message: field by field, nothing precompiled."""
 
-    def octets(field: str) -> bytes:
+    def raw(field: str) -> bytes:
         instead = _SEEN_INSTEAD.get(field, field)
         offset, size = places.fields.get(instead, places.fields.get(field, (0, 0)))
         return image[offset : offset + size]
 
     def number(field: str) -> int:
-        return uint_of(octets(field))
+        return uint_of(raw(field))
 
     protocol = number("protocol")
     has_ports = protocol in PROTOCOLS_WITH_PORTS
@@ -315,8 +315,8 @@ def read_places(kind: ConnectionKind, image: bytes, places: Places, sender_port:
         kind=kind,
         flow=Flow(
             protocol=protocol,
-            source=octets("source"),
-            destination=octets("destination"),
+            source=raw("source"),
+            destination=raw("destination"),
             source_port=number("source_port") if has_ports else 0,
             destination_port=number("destination_port") if has_ports else 0,
         ),
@@ -408,5 +408,5 @@ def key_of_flow(flow: Flow) -> ConnectionKey | None:
     protocol = [attribute(1, bytes((flow.protocol,)))]
     if flow.protocol in PROTOCOLS_WITH_PORTS:
         protocol += [be16(2, flow.source_port), be16(3, flow.destination_port)]
-    octets = nest(CTA_TUPLE_ORIG, addresses, nest(CTA_TUPLE_PROTO, *protocol))
-    return ConnectionKey(octets, AF_INET6 if wide else AF_INET)
+    raw = nest(CTA_TUPLE_ORIG, addresses, nest(CTA_TUPLE_PROTO, *protocol))
+    return ConnectionKey(raw, AF_INET6 if wide else AF_INET)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from gatewayd.compile.ruleset import COUNTERS, parse_tag
 from gatewayd.errors import OperationRefused, RulesetRefused
-from gatewayd.model.external import ElementChange, ForeignChanges, ForeignCommit
+from gatewayd.model.external import ElementChange, ExternalChanges, ExternalCommit
 from gatewayd.model.mask import Mask, describe_key, parse_set_name
 from gatewayd.model.transaction import (
     AddElements,
@@ -80,18 +80,18 @@ class FakeTable:
 class FakeTables:
     """Dataplane without a kernel. `before_write` is called ahead of every write and may raise to cut it short.
 
-    `tells_counts`: whether sets are listed with their element count, as kernels from 6.17 do. `stopwatch`: by which
-    elements with a timeout go.
+    `tells_counts`: whether sets are listed with their element count, as kernels from 6.17 do. `monotonic clock`: by
+    which elements with a timeout go.
     """
 
-    def __init__(self, *, tells_counts: bool = True, stopwatch: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(self, *, tells_counts: bool = True, monotonic: Callable[[], float] = lambda: 0.0) -> None:
         self.table: FakeTable | None = None
-        self._stopwatch = stopwatch
+        self._monotonic = monotonic
         self.generation = 1
         self.tells_counts = tells_counts
         self.before_write: Callable[[Transaction | Ruleset], None] = lambda _: None
         self._on_change: Callable[[], None] | None = None
-        self._heard: list[ForeignCommit] = []
+        self._heard: list[ExternalCommit] = []
         self._lost = False
 
     async def read_table(self) -> TableReading:
@@ -127,7 +127,7 @@ class FakeTables:
         self._expire()
         table = None if self.table is None else self.table.copy(transaction.operations)
         for operation in transaction.operations:
-            table = _apply(table, operation, self._stopwatch())
+            table = _apply(table, operation, self._monotonic())
         if table != self.table or any(_begins_anew(operation) for operation in transaction.operations):
             self.generation += 1
         self.table = table
@@ -161,7 +161,7 @@ class FakeTables:
 
     def _expire(self) -> None:
         for each in self.table.sets.values() if self.table is not None else ():
-            each.expire(self._stopwatch())
+            each.expire(self._monotonic())
 
     # -- other programs ------------------------------------------------------------------------------------
 
@@ -172,8 +172,8 @@ class FakeTables:
     def unwatch(self) -> None:
         self._on_change, self._heard, self._lost = None, [], False
 
-    def take_changes(self) -> ForeignChanges:
-        taken = ForeignChanges(tuple(self._heard), self._lost)
+    def take_changes(self) -> ExternalChanges:
+        taken = ExternalChanges(tuple(self._heard), self._lost)
         self._heard, self._lost = [], False
         return taken
 
@@ -191,7 +191,7 @@ class FakeTables:
             return
         if heard:
             elements, others = _differences(before, self.table)
-            self._heard.append(ForeignCommit(self.generation, pid, program, elements, others))
+            self._heard.append(ExternalCommit(self.generation, pid, program, elements, others))
         self._lost = self._lost or not heard
         self._on_change()
 

@@ -87,18 +87,18 @@ def neighbours_in(datagram: bytes, mask: int, own_table: str) -> Iterator[Neighb
             yield Neighbour(deed, family, table, chain, handle)
 
 
-def judge_expressions(octets: bytes, mask: int) -> tuple[Deed, ...]:
+def judge_expressions(raw: bytes, mask: int) -> tuple[Deed, ...]:
     """What a rule with these NFTA_RULE_EXPRESSIONS does to our bits; () also where it is not understood."""
     deeds: dict[Deed, None] = {}
     with suppress(EventMalformed, ValueError):
-        _run(octets, mask, deeds)
+        _run(raw, mask, deeds)
     return tuple(deeds)
 
 
-def _run(octets: bytes, mask: int, deeds: dict[Deed, None]) -> None:
+def _run(raw: bytes, mask: int, deeds: dict[Deed, None]) -> None:
     registers: dict[int, _Value] = {}
-    for _, low, high in nl.iter_attributes(octets, 0, len(octets)):
-        expression = nl.attributes_of(octets, low, high)
+    for _, low, high in nl.iter_attributes(raw, 0, len(raw)):
+        expression = nl.attributes_of(raw, low, high)
         name = nl.string_of(expression.get(_EXPRESSION_NAME, b""))
         data = expression.get(_EXPRESSION_DATA, b"")
         fields = nl.attributes_of(data, 0, len(data))

@@ -22,7 +22,7 @@ OLDEST_VERSION = (1, 0, 2)
 TIMEOUT_S = 30.0
 """Our script takes some 10 ms; 25 ms beside a million elements. Another program's commit holds the same lock."""
 KILL_TIMEOUT_S = 5.0
-MOST_SAID_BYTES = 4096
+MAX_SAID_BYTES = 4096
 """Of what the command says; the rest is read and dropped."""
 _PIPE_BYTES = 65536
 _MFD_NOEXEC_SEAL = 0x8
@@ -128,12 +128,12 @@ class _Output:
     def _take(self) -> None:
         # We have an end to write on too, so that there is no end of file before `close`.
         with suppress(BlockingIOError):
-            self._said += os.read(self._reading, _PIPE_BYTES)[: MOST_SAID_BYTES - len(self._said)]
+            self._said += os.read(self._reading, _PIPE_BYTES)[: MAX_SAID_BYTES - len(self._said)]
 
     def close(self) -> str:
         """All that was said, as far as it is kept, without what is not for a terminal."""
         os.close(self.descriptor)
-        # What the command left in the pipe is one helping; nobody else's chatter keeps us here.
+        # What the command left in the pipe is one batch; nobody else's chatter keeps us here.
         self._take()
         self._loop.remove_reader(self._reading)
         os.close(self._reading)

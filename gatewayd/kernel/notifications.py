@@ -26,14 +26,14 @@ from contextlib import contextmanager
 from gatewayd.errors import EventMalformed
 from gatewayd.kernel.event_socket import attach_filter, dropped_messages, open_netfilter_socket
 from gatewayd.kernel.notifications_codec import NFNLGRP_NFTABLES, NoticeDecoder
-from gatewayd.model.external import ForeignChanges, ForeignCommit
+from gatewayd.model.external import ExternalChanges, ExternalCommit
 
 LARGE_COMMIT = 64
 """Elements from which on leaving and joining is cheaper than the messages."""
 DATAGRAMS_PER_HELPING = 16
 """Some 700 elements, and 6 ms: what is taken in at a time."""
 RECEIVE_BUFFER_BYTES = 4 << 20
-_LARGEST_DATAGRAM_BYTES = 1 << 16
+_MAX_DATAGRAM_BYTES = 1 << 16
 _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NETLINK_DROP_MEMBERSHIP = 270, 1, 2
 _LOAD_WORD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _PORT_OFFSET, _WHOLE_MESSAGE = 12, 0xFFFFFFFF
@@ -56,12 +56,12 @@ class NoticeSocket:
         self._drops = 0
         self._lost = False
 
-    def start(self, on_notice: Callable[[], None]) -> None:
+    def start(self, on_notification: Callable[[], None]) -> None:
         """Call back, from the running loop, while there is something to `take`."""
         self.stop()
         self._loop = asyncio.get_running_loop()
         self._join(_NETLINK_ADD_MEMBERSHIP)
-        self._loop.add_reader(self._socket.fileno(), on_notice)
+        self._loop.add_reader(self._socket.fileno(), on_notification)
 
     def stop(self) -> None:
         """Hear nothing more; what was not taken is gone."""
@@ -101,9 +101,9 @@ class NoticeSocket:
         finally:
             self._join(_NETLINK_ADD_MEMBERSHIP)
 
-    def take(self) -> ForeignChanges:
-        """A helping of what came in; `on_notice` comes again for the rest."""
-        commits: list[ForeignCommit] = []
+    def take(self) -> ExternalChanges:
+        """A batch of what came in; `on_notification` comes again for the rest."""
+        commits: list[ExternalCommit] = []
         for _ in range(DATAGRAMS_PER_HELPING):
             datagram = self._receive()
             if not datagram:
@@ -117,7 +117,7 @@ class NoticeSocket:
             self._drops = drops
             self._lose()
         lost, self._lost = self._lost, False
-        return ForeignChanges(tuple(commits), lost)
+        return ExternalChanges(tuple(commits), lost)
 
     def _lose(self) -> None:
         self._lost = True
@@ -125,7 +125,7 @@ class NoticeSocket:
 
     def _receive(self) -> bytes:
         try:
-            return self._socket.recv(_LARGEST_DATAGRAM_BYTES)
+            return self._socket.recv(_MAX_DATAGRAM_BYTES)
         except BlockingIOError:
             return b""
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 from gatewayd.kernel import attributes as nl
 from gatewayd.kernel import tables_codec as codec
-from gatewayd.model.external import ElementChange, ForeignCommit
+from gatewayd.model.external import ElementChange, ExternalCommit
 
 NFNLGRP_NFTABLES = 7
-MOST_CHANGES = 4096
+MAX_CHANGES = 4096
 """Elements remembered of one transaction. Of a larger one it is only known that there was one."""
 
 _TABLE, _SET_NAME = 1, 2
@@ -35,7 +35,7 @@ class NoticeDecoder:
         self._elements: dict[tuple[str, bytes], bool] = {}
         self._others = self._unlisted = False
 
-    def feed(self, datagram: bytes) -> Iterator[ForeignCommit]:
+    def feed(self, datagram: bytes) -> Iterator[ExternalCommit]:
         """The transactions that end in this datagram. Raises EventMalformed; then `reset` is due.
 
         What another table is about costs one search for our table's name.
@@ -63,16 +63,16 @@ class NoticeDecoder:
         if kind not in (codec.NEWSETELEM, codec.DELSETELEM):
             self._others = True
             return
-        if len(self._elements) >= MOST_CHANGES:
+        if len(self._elements) >= MAX_CHANGES:
             self._others = self._unlisted = True
             return
         name = nl.string_of(fields.get(_SET_NAME, b""))
         for key in codec.decode_elements(datagram, start, end):
             self._elements[(name, key)] = kind == codec.NEWSETELEM
 
-    def _finish(self, fields: dict[int, bytes]) -> ForeignCommit:
+    def _finish(self, fields: dict[int, bytes]) -> ExternalCommit:
         changes = (ElementChange(name, key, present) for (name, key), present in self._elements.items())
-        commit = ForeignCommit(
+        commit = ExternalCommit(
             nl.uint_of(fields.get(_GEN_ID, b"")),
             nl.uint_of(fields.get(_GEN_PROC_PID, b"")),
             nl.string_of(fields.get(_GEN_PROC_NAME, b"")),

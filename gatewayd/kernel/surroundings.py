@@ -13,7 +13,7 @@ from gatewayd.kernel import tables_codec
 from gatewayd.kernel.netlink import NetlinkChannel
 from gatewayd.model.external import ConntrackSize, Neighbour
 
-MOST_NEIGHBOURS = 1000
+MAX_NEIGHBOURS = 1000
 ATTEMPTS = 3
 _SETTINGS = Path("/proc/sys/net/netfilter")
 _STATISTICS = Path("/proc/thread-self/net/stat/nf_conntrack")
@@ -47,7 +47,7 @@ class RuleReader:
         return 0
 
     async def neighbours(self) -> tuple[Neighbour, ...]:
-        """Other tables' rules that use our bits, at most MOST_NEIGHBOURS; elements of sets are not listed. Raises
+        """Other tables' rules that use our bits, at most MAX_NEIGHBOURS; elements of sets are not listed. Raises
         KernelError.
 
         Every commit in any table interrupts a list, our own elements too. A list interrupted again and again
@@ -64,7 +64,7 @@ class RuleReader:
         sequence = self._channel.take_sequences(1)
         async for datagram in self._channel.dump(codec.encode_dump(sequence), sequence, "list rules of all tables"):
             for each in codec.neighbours_in(datagram, self._mask, self._table):
-                if len(found) < MOST_NEIGHBOURS:
+                if len(found) < MAX_NEIGHBOURS:
                     found[each] = None
 
 

@@ -14,7 +14,7 @@ from gatewayd.kernel import nft
 from gatewayd.kernel import tables_codec as codec
 from gatewayd.kernel.netlink import NetlinkChannel, RefusedAt
 from gatewayd.kernel.notifications import NoticeSocket
-from gatewayd.model.external import ForeignChanges
+from gatewayd.model.external import ExternalChanges
 from gatewayd.model.mask import describe_key, parse_set_name
 from gatewayd.model.transaction import (
     CounterReading,
@@ -42,7 +42,7 @@ class KernelTables:
         self._commits = commits
         self._dumps = dumps
         self._nft = nft_path
-        self._notices = NoticeSocket(table, commits.port)
+        self._notifications = NoticeSocket(table, commits.port)
 
     @classmethod
     def open(cls, table: str) -> KernelTables:
@@ -50,18 +50,18 @@ class KernelTables:
         return cls(table, NetlinkChannel.open(), NetlinkChannel.open(), nft.find_nft())
 
     def close(self) -> None:
-        self._notices.close()
+        self._notifications.close()
         self._commits.close()
         self._dumps.close()
 
     def watch(self, on_change: Callable[[], None]) -> None:
-        self._notices.start(on_change)
+        self._notifications.start(on_change)
 
     def unwatch(self) -> None:
-        self._notices.stop()
+        self._notifications.stop()
 
-    def take_changes(self) -> ForeignChanges:
-        return self._notices.take()
+    def take_changes(self) -> ExternalChanges:
+        return self._notifications.take()
 
     async def check(self) -> None:
         """Raises MissingPrerequisite when this process may not, or this kernel cannot, do nf_tables."""
@@ -121,7 +121,7 @@ class KernelTables:
                 batch.first_sequence,
                 batch.last_sequence,
                 transaction.cause,
-                self._notices.unheard(transaction.count_elements()),
+                self._notifications.unheard(transaction.count_elements()),
             )
         except RefusedAt as error:
             operation = batch.operations[error.sequence - batch.first_sequence]
@@ -135,7 +135,7 @@ class KernelTables:
     async def replace_rules(self, ruleset: Ruleset) -> None:
         listed = await self._list_whole(codec.GETCHAIN, "list chains")
         chains = [codec.decode_chain_name(*item) for item in listed]
-        await nft.run_script(self._nft, replace_script(ruleset, self._table, chains), self._notices.own_port)
+        await nft.run_script(self._nft, replace_script(ruleset, self._table, chains), self._notifications.own_port)
         await self._find_rules_of(ruleset)
 
     async def _find_rules_of(self, ruleset: Ruleset) -> None:

@@ -59,7 +59,7 @@ _USERDATA_COMMENT = 0
 # nft's numbers of data types (nftables include/datatype.h), six bits each in a concatenation.
 _TYPE_IPV4, _TYPE_IPV6, _TYPE_PROTOCOL, _TYPE_PORT, _TYPE_BITS = 7, 8, 12, 13, 6
 
-MOST_NEST_BYTES = 65528
+MAX_NEST_BYTES = 65528
 """An attribute's length is 16 bits, header included; kept aligned."""
 
 
@@ -219,7 +219,7 @@ def encode_elements(keys: Sequence[bytes]) -> Iterator[bytes]:
             nl.ATTRIBUTE_HEADER.pack(4 + size, _DATA_VALUE),
         )
     )
-    per_message = (MOST_NEST_BYTES - 4) // element_stride(size)
+    per_message = (MAX_NEST_BYTES - 4) // element_stride(size)
     for start in range(0, len(keys), per_message):
         body = header + header.join(keys[start : start + per_message])
         yield nl.ATTRIBUTE_HEADER.pack(4 + len(body), _LIST_ELEMENTS | nl.NLA_F_NESTED) + body

@@ -69,11 +69,11 @@ def _datagram(flow: Flow, payload: bytes) -> bytes:
     return _PORTS.pack(*ports, checksum or 0xFFFF) + payload
 
 
-def internet_checksum(octets: bytes) -> int:
+def internet_checksum(raw: bytes) -> int:
     """RFC 1071."""
-    if len(octets) % 2:
-        octets += b"\0"
-    total: int = sum(unpack(f">{len(octets) // 2}H", octets))
+    if len(raw) % 2:
+        raw += b"\0"
+    total: int = sum(unpack(f">{len(raw) // 2}H", raw))
     total = (total >> 16) + (total & 0xFFFF)
     total += total >> 16
     return ~total & 0xFFFF

@@ -20,7 +20,7 @@ DEFAULT_RATE_PPS = 200.0
 RATE_PPS = 400.0
 SETTLE_PACKETS = 100
 """Of the demo's streams; so many packets, a quarter of a second, after what could have hurt them."""
-_LONGEST_WAIT_S = 0.05
+_MAX_WAIT_S = 0.05
 _LOOK_EVERY_S = 0.002
 _PACKETS_AT_ONCE = 64
 _GRACE_S = 2.0
@@ -65,7 +65,7 @@ class Stream:
         self._tokens = Tokens()
         self._sent = 0
         self._arrived: set[int] = set()
-        self._answers: set[int] = set()
+        self._queries: set[int] = set()
         self._rejected: set[int] = set()
         self._last_arrival_s: float | None = None
         self._longest_gap_s = 0.0
@@ -111,7 +111,7 @@ class Stream:
             return StreamReport(
                 sent=self._sent,
                 arrived=len(self._arrived),
-                answered=len(self._answers),
+                answered=len(self._queries),
                 lost=lost,
                 rejected=tuple(sorted(self._rejected - self._arrived)),
                 longest_gap_s=self._longest_gap_s,
@@ -123,7 +123,7 @@ class Stream:
                 self._send_until_stopped(near_tap, far_tap)
                 deadline = time.monotonic() + _GRACE_S
                 while self._is_waiting() and time.monotonic() < deadline:
-                    self._look(near_tap, far_tap, _LONGEST_WAIT_S)
+                    self._look(near_tap, far_tap, _MAX_WAIT_S)
         except BaseException as failure:
             with self._progress:
                 self._failure = failure
@@ -138,12 +138,12 @@ class Stream:
                 near_tap.send(self._flows[self._sent % len(self._flows)], self._tokens.payload(self._sent))
                 self._sent += 1
                 due_s += self._interval_s
-            self._look(near_tap, far_tap, min(max(due_s - time.monotonic(), 0.0), _LONGEST_WAIT_S))
+            self._look(near_tap, far_tap, min(max(due_s - time.monotonic(), 0.0), _MAX_WAIT_S))
 
     def _is_waiting(self) -> bool:
         if len(self._arrived) + len(self._rejected - self._arrived) < self._sent:
             return True
-        return self._answered and len(self._answers) < len(self._arrived)
+        return self._answered and len(self._queries) < len(self._arrived)
 
     def _look(self, near_tap: Tap, far_tap: Tap, timeout_s: float) -> None:
         if not select.select([near_tap, far_tap], [], [], timeout_s)[0]:
@@ -159,7 +159,7 @@ class Stream:
                 if number_seen is not None and quoted is not None:
                     self._rejected.add(number_seen)
                 elif number_seen is not None and not is_icmp(packet):
-                    self._answers.add(number_seen)
+                    self._queries.add(number_seen)
             self._progress.notify_all()
 
     def _note_arrival(self, number: int) -> None:

@@ -21,7 +21,7 @@ from gatewayd.model import Prefix, parse_prefix
 DEFAULT_COUNT = 31_000
 DEMO_PEPPER = b"gatewayd demo pepper, not a secret"
 DEFAULT_YEAR = 2024
-MOST_NUMBERS = 10_000_000
+MAX_NUMBERS = 10_000_000
 
 _T = TypeVar("_T")
 _Table = tuple[list[_T], list[float]]
@@ -124,7 +124,7 @@ def outermost_prefixes(prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:
 
 def mobile_number(number: int) -> str:
     """The E.164 digits of the demo's mobile subscriber `number` (0..9,999,999)."""
-    return f"92300{number % MOST_NUMBERS:07}"
+    return f"92300{number % MAX_NUMBERS:07}"
 
 
 def subscriber_of(number: int, pepper: bytes = DEMO_PEPPER) -> str:

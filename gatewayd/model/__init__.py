@@ -10,7 +10,7 @@ Review notes: is a new noun really the trade's word? Can a value exist that is w
 the names?
 """
 
-from gatewayd.model.binding import Binding, BindingChange, Grant
+from gatewayd.model.binding import Binding, BindingChange, BoundRegistration
 from gatewayd.model.flow import Canary, Decision, DecisionWord, Effect, Flow, Mode, reverse_flow
 from gatewayd.model.prefix import Family, Prefix, format_address, parse_address, parse_prefix
 from gatewayd.model.registration import Registration, Status
@@ -19,13 +19,13 @@ from gatewayd.model.service import Service, parse_service, parse_services, servi
 __all__ = [
     "Binding",
     "BindingChange",
+    "BoundRegistration",
     "Canary",
     "Decision",
     "DecisionWord",
     "Effect",
     "Family",
     "Flow",
-    "Grant",
     "Mode",
     "Prefix",
     "Registration",

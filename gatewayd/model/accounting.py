@@ -31,7 +31,7 @@ class NasProfile:
     identity: Identity = "calling-station-id"
     country_code: str | None = None
     """For numbers without + or 00 (model.msisdn)."""
-    gateway_sees: Literal["inside", "outside"] = "inside"
+    nat_side: Literal["inside", "outside"] = "inside"
     """On which side of a CGNAT this gateway forwards: whether it sees the address behind it, or the shared one."""
     session_ids: Literal["plain", "digest"] = "plain"
     """`digest` for gear that writes the subscriber's number into Acct-Session-Id."""
@@ -91,5 +91,5 @@ class AccountingEvent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     is_final_stop: bool = False
     """Whether a `stop` ends the subscriber's session. False for a stop of one bearer among several (3GPP TS 29.061
     §16.4.7: 3GPP-Session-Stop-Indicator absent from a stop of a PDP context), and for every other kind."""
-    left_out: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
     """Reason codes of what this packet said and could not be used; each one was counted, and the rest stands."""

@@ -50,7 +50,7 @@ class ElementChange(msgspec.Struct, frozen=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignCommit:
+class ExternalCommit:
     """One transaction of somebody else; of changes outside our table only that there was one.
 
     `generation`: of the kernel's ruleset after it. `pid` is of the initial pid namespace. `elements`: the last
@@ -67,8 +67,8 @@ class ForeignCommit:
 
 
 @dataclass(frozen=True, slots=True)
-class ForeignChanges:
+class ExternalChanges:
     """Since the last call, oldest first. `lost`: there were more, and nobody knows which."""
 
-    commits: tuple[ForeignCommit, ...] = ()
+    commits: tuple[ExternalCommit, ...] = ()
     lost: bool = False

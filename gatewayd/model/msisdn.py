@@ -14,14 +14,14 @@ from typing import Final
 
 from gatewayd.errors import MsisdnInvalid, PepperUnusable
 
-FEWEST_DIGITS: Final = 7
+MIN_DIGITS: Final = 7
 """Country code and subscriber number; the shortest in use (Niue, Saint Helena) have seven or eight."""
-MOST_DIGITS: Final = 15
+MAX_DIGITS: Final = 15
 """ITU-T E.164 §6.2."""
-FEWEST_BARE_DIGITS: Final = 10
+MIN_BARE_DIGITS: Final = 10
 """A number with neither + nor 0 before it must be at least this long for its country code to be believed."""
 
-FEWEST_PEPPER_BYTES: Final = 16
+MIN_PEPPER_BYTES: Final = 16
 
 _SEPARATORS: Final = dict.fromkeys(map(ord, " \t\u00a0\u2007\u2009\u202f.-\u2010\u2011\u2012\u2013\u2014()[]"))
 """Blanks, dots, dashes and brackets, as people and spreadsheets write them."""
@@ -45,7 +45,7 @@ def normalise_msisdn(text: str, country_code: str | None = None) -> str:
     if not body.isdecimal():
         raise MsisdnInvalid("not_a_number", "not a mobile number")
     # Cut where it is longer than any number already; int() knows the digits of every script.
-    digits = body[: 2 * MOST_DIGITS]
+    digits = body[: 2 * MAX_DIGITS]
     if not digits.isascii():
         digits = "".join(str(int(sign)) for sign in digits)
     if body == compact:
@@ -54,10 +54,10 @@ def normalise_msisdn(text: str, country_code: str | None = None) -> str:
         raise MsisdnInvalid("not_a_number", "a country code never begins with 0")
     if country_code is not None and digits.startswith(f"{country_code}0"):
         raise MsisdnInvalid("trunk_zero", f"after the country code {country_code} there is no 0")
-    if len(digits) < FEWEST_DIGITS:
-        raise MsisdnInvalid("too_short", f"fewer than {FEWEST_DIGITS} digits")
-    if len(digits) > MOST_DIGITS:
-        raise MsisdnInvalid("too_long", f"more than {MOST_DIGITS} digits")
+    if len(digits) < MIN_DIGITS:
+        raise MsisdnInvalid("too_short", f"fewer than {MIN_DIGITS} digits")
+    if len(digits) > MAX_DIGITS:
+        raise MsisdnInvalid("too_long", f"more than {MAX_DIGITS} digits")
     return digits
 
 
@@ -67,7 +67,7 @@ def _with_country_code(digits: str, country_code: str | None) -> str:
         raise MsisdnInvalid("no_country_code", "has no + or 00 before it, and no country code is given")
     if digits.startswith("0"):
         return country_code + digits[1:]
-    if not digits.startswith(country_code) or len(digits) < FEWEST_BARE_DIGITS:
+    if not digits.startswith(country_code) or len(digits) < MIN_BARE_DIGITS:
         raise MsisdnInvalid("no_country_code", f"begins with none of +, 00, 0 and the country code {country_code}")
     return digits
 
@@ -77,16 +77,16 @@ def is_country_code(text: str) -> bool:
     return _is_country_code(text) is not None
 
 
-def pepper_of(octets: bytes) -> bytes:
+def pepper_of(raw: bytes) -> bytes:
     """The pepper that a pepper file holds: all of it but blanks and line ends at its end.
 
-    Raises PepperUnusable for fewer than FEWEST_PEPPER_BYTES: all numbers of a country can be tried in minutes,
+    Raises PepperUnusable for fewer than MIN_PEPPER_BYTES: all numbers of a country can be tried in minutes,
     so the digests are as secret as the pepper and no more.
     """
-    pepper = octets.rstrip(b" \t\r\n")
-    if len(pepper) < FEWEST_PEPPER_BYTES:
+    pepper = raw.rstrip(b" \t\r\n")
+    if len(pepper) < MIN_PEPPER_BYTES:
         raise PepperUnusable(
-            f"the pepper has fewer than {FEWEST_PEPPER_BYTES} bytes",
+            f"the pepper has fewer than {MIN_PEPPER_BYTES} bytes",
             "make one: head -c 32 /dev/urandom | base64 > PEPPER_FILE",
         )
     return pepper

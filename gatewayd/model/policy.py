@@ -50,7 +50,7 @@ class MarkLayout:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the rules do, times and files resolved. `mode` is the effective one (`observe` before `starts`).
+    """What the rules do, times and files resolved. `mode` is the effective one (`observe` before `enforce_from`).
 
     `canary_percent`: of client addresses, for which a mode other than observe takes effect. `dscp` 0..63 and
     packet marks are None where nothing is to be set. `limit_bytes_s`: per address that opened the flow.

@@ -1,6 +1,6 @@
 """Desired against observed, and the way from one to the other: bounded transactions, make before break.
 
-    picture          the desired and the observed state, as differences
+    tracker          the desired and the observed state, as differences
     set_state        one set of the kernel, its missing keys, its larger successor; which sets the rules look into:
                      the invariant of make before break
     steps            the next safe step; pure; and the steps on paper
@@ -19,9 +19,9 @@ bounded? What if the process dies right after it, or right before its acknowledg
 for more than one step? Is anything gone through whole that may have a million keys?
 """
 
-from gatewayd.reconcile.dataplane import Tally
+from gatewayd.reconcile.dataplane import Stats
 from gatewayd.reconcile.loop import Reconciler
-from gatewayd.reconcile.picture import Picture
 from gatewayd.reconcile.steps import Commit, PutRules, acknowledge, next_step
+from gatewayd.reconcile.tracker import SetTracker
 
-__all__ = ["Commit", "Picture", "PutRules", "Reconciler", "Tally", "acknowledge", "next_step"]
+__all__ = ["Commit", "PutRules", "Reconciler", "SetTracker", "Stats", "acknowledge", "next_step"]

@@ -9,7 +9,7 @@ Two kinds, both found by a dump that the kernel filters by mark:
 
 Marks come from elsewhere too: with a connection that conntrackd carried over, or from another program's rules. A
 mark that contradicts the registry is not believed. Connections that a program makes are told by events at once; all
-others are gone through every `SCAN_EVERY_S`, for at most a `SCAN_REST`th of the time.
+others are gone through every `AUDIT_EVERY_S`, for at most a `AUDIT_REST`th of the time.
 
 A mark is cleared only when the kernel would judge the flow rightly: what was registered waits for `settle`, which
 says that the kernel is as desired. `look` is for what needs no waiting.
@@ -37,24 +37,24 @@ from gatewayd.reconcile.grace import Grace
 log = get_logger(__name__)
 
 RETRY_S = 1.0
-MOST_DRAINING = 200_000
+MAX_DRAINING = 200_000
 """Flows whose drain is timed; more are found again by the next survey."""
-MOST_BOUND = 16
+MAX_BOUND = 16
 """Addresses whose flows are asked for one by one; beyond, all that were judged are gone through."""
-LONGEST_UNBOUND_S = 30.0
+MAX_UNBOUND_S = 30.0
 """How long a survey waits for more addresses that subscribers lost; at most a 20th of the drain."""
 REST = 4
 """After a search so many times as long as it took passes before the next: it goes through the kernel's whole table,
 and addresses change all the time."""
 REMEMBER_S = 86_400.0
 """How long it is told that flows came registered which nothing here explained."""
-MOST_LATE = 10_000
+MAX_LATE = 10_000
 """Late flows remembered by their tuples; more are found by going through all that were judged."""
 
-SCAN_EVERY_S = 30.0
+AUDIT_EVERY_S = 30.0
 """How often all marks are held against the registry, though nothing was registered or withdrawn."""
-SCAN_REST = 50
-"""After such a scan so many times as long as it took passes before the next: 2 % of one core at most. 100,000
+AUDIT_REST = 50
+"""After such a audit so many times as long as it took passes before the next: 2 % of one core at most. 100,000
 judged flows take 0.6 s (0.45 s of processor time, 6.18)."""
 
 Matching = Callable[[Flow, float], Sequence[Registration]]
@@ -72,7 +72,7 @@ class FlowTable(Protocol):
     def knows(self, event: ConnectionEvent) -> bool: ...
 
 
-class Sweeper:
+class ConnectionScanner:
     """Owns the drain times, which no clock that is set makes shorter or longer. `clock`: for `matching`, and for
     what is told of flows."""
 
@@ -99,10 +99,10 @@ class Sweeper:
         self._in_scope = in_scope
         self._flow_table = flow_table
         self.grace = Grace()
-        self._foreign: dict[ConnectionKey, bool] = {}
+        self._external: dict[ConnectionKey, bool] = {}
         """Put in judged, and wrongly so; whether it is registered."""
-        self._said = RateLimited(log, interval_s=60.0, clock=_stopwatch)
-        self._said_waiting = RateLimited(log, interval_s=600.0, clock=_stopwatch)
+        self._said = RateLimited(log, interval_s=60.0, clock=_monotonic)
+        self._said_waiting = RateLimited(log, interval_s=600.0, clock=_monotonic)
         self._draining: dict[bytes, float] = {}
         self._late: list[Flow] = []
         self._late_in_kernel: list[Flow] = []
@@ -111,17 +111,17 @@ class Sweeper:
         self._bound_in_kernel: set[bytes] = set()
         self._unbound_at = inf
         self._search_at = -inf
-        self._scan_at = inf
+        self._audit_at = inf
         self._owed = False
         """It was woken while it rested."""
-        self._added = self._rejudge = self._survey = False
+        self._added = self._reclassify = self._scan = False
         self._wake = asyncio.Event()
         self.drain_s = drain_s
         self.epoch = 0
-        self.surveys = 0
-        self.rejudged = 0
-        self.drained = 0
         self.scans = 0
+        self.reclassified = 0
+        self.drained = 0
+        self.audits = 0
         self.not_believed = 0
         """Judged marks that came from elsewhere, on flows that are registered here: cleared."""
         self.carried = 0
@@ -135,7 +135,7 @@ class Sweeper:
     def strange(self) -> int:
         """Connections that another program put in marked registered, and that nothing here explained then: how many
         since there was a day without any."""
-        return self._strange if _stopwatch() < self._strange_until else 0
+        return self._strange if _monotonic() < self._strange_until else 0
 
     @property
     def draining(self) -> int:
@@ -148,11 +148,11 @@ class Sweeper:
 
     def note_removed(self) -> None:
         """Something was withdrawn, or flow events were lost: look at the registered flows."""
-        self._survey = True
+        self._scan = True
 
     def note_bound(self, prefix: Prefix) -> None:
         """A registered subscriber has this address now; flows of it may have been judged a moment before."""
-        if prefix.length == 8 * len(prefix.packed) and len(self._bound) < MOST_BOUND:
+        if prefix.length == 8 * len(prefix.packed) and len(self._bound) < MAX_BOUND:
             self._bound.add(prefix.packed)
         else:
             self._added = True
@@ -160,17 +160,17 @@ class Sweeper:
     def note_unbound(self) -> None:
         """A subscriber lost an address: its flows begin to drain, and no hurry is in that."""
         if self.drain_s:
-            self._unbound_at = min(self._unbound_at, _stopwatch() + min(LONGEST_UNBOUND_S, self.drain_s / 20))
+            self._unbound_at = min(self._unbound_at, _monotonic() + min(MAX_UNBOUND_S, self.drain_s / 20))
         else:
-            self._survey = True
+            self._scan = True
 
     def note_late(self, flow: Flow, *, in_kernel: bool = False) -> None:
         """This very flow was judged unregistered a moment too early. `in_kernel`: it would not be now."""
         late = self._late_in_kernel if in_kernel else self._late
-        if len(late) < MOST_LATE:
+        if len(late) < MAX_LATE:
             late.append(flow)
         elif in_kernel:
-            self._rejudge = True
+            self._reclassify = True
         else:
             self._added = True
         if in_kernel:
@@ -180,36 +180,36 @@ class Sweeper:
         """Another program put in this connection, and its mark has bits of ours."""
         self.carried += 1
         is_judged = event.mark & self.layout.mask == self.layout.judged(self.epoch)
-        has_room = len(self._foreign) < MOST_LATE
-        if is_judged and self.epoch and has_room and self._note_misjudged(event, self._foreign):
+        has_room = len(self._external) < MAX_LATE
+        if is_judged and self.epoch and has_room and self._note_misjudged(event, self._external):
             self._wake.set()
 
     def note_strange(self) -> None:
         """Another program put in a connection marked registered, and nothing here explains it. Without subscribers
         nothing that could is on its way: it drains."""
         self._strange = self.strange + 1
-        self._strange_until = _stopwatch() + REMEMBER_S
+        self._strange_until = _monotonic() + REMEMBER_S
         if not self.grace.longest_s:
-            self._said_waiting.warning("sweep.unexplained", flows=self._strange, at_most_s=0.0)
+            self._said_waiting.warning("connections.unexplained", flows=self._strange, at_most_s=0.0)
 
     def note_ended_early(self, event: ConnectionEvent) -> None:
         """The kernel itself has just let this flow pass as registered, and by now it is not: it drains."""
-        if len(self._draining) < MOST_DRAINING:
-            self._draining.setdefault(event.tuple_bytes, _stopwatch() + self.drain_s)
+        if len(self._draining) < MAX_DRAINING:
+            self._draining.setdefault(event.tuple_bytes, _monotonic() + self.drain_s)
             self._wake.set()
 
     def settle(self, epoch: int) -> None:
         """The kernel is as desired, in this epoch: now a new judgement gives the right result."""
         # The number of a new epoch may have been in use before, and flows may carry it from then.
-        self._rejudge = self._rejudge or self._added or epoch != self.epoch
+        self._reclassify = self._reclassify or self._added or epoch != self.epoch
         self._added = False
         self._late_in_kernel += self._late
         self._late = []
         self._bound_in_kernel |= self._bound
         self._bound = set()
         self.epoch = epoch
-        if self._scan_at == inf:
-            self._scan_at = _stopwatch() + SCAN_EVERY_S
+        if self._audit_at == inf:
+            self._audit_at = _monotonic() + AUDIT_EVERY_S
         self._wake.set()
 
     def look(self) -> None:
@@ -224,21 +224,21 @@ class Sweeper:
             try:
                 await self._admit_late()
                 await self._clear_foreign()
-                self._owed = _stopwatch() < self._search_at
+                self._owed = _monotonic() < self._search_at
                 if not self._owed:
                     await self._search()
             except KernelError as error:
-                log.warning("sweep.failed", error=str(error), retry_in_s=RETRY_S)
-                self._rejudge = self._survey = True
+                log.warning("connections.failed", error=str(error), retry_in_s=RETRY_S)
+                self._reclassify = self._scan = True
                 await asyncio.sleep(RETRY_S)
                 self._wake.set()
 
     async def _search(self) -> None:
         """What is due of that which goes through the kernel's table; then it is to rest."""
-        began = _stopwatch()
-        is_scan = began >= self._scan_at
-        if self._rejudge and self.epoch:
-            self._rejudge, self._bound_in_kernel = False, set()
+        began = _monotonic()
+        is_audit = began >= self._audit_at
+        if self._reclassify and self.epoch:
+            self._reclassify, self._bound_in_kernel = False, set()
             await self._clear_judged()
         elif self._bound_in_kernel and self.epoch:
             addresses, self._bound_in_kernel = self._bound_in_kernel, set()
@@ -246,26 +246,26 @@ class Sweeper:
                 await self._clear_judged(address)
         if self._late_to_find and self.epoch:
             await self._find_late()
-        elif is_scan:
-            await self._scan_judged()
-        if self._survey or is_scan or self._next_due() <= began:
-            self._survey, self._unbound_at = False, inf
-            await self._survey_registered()
-        ended = _stopwatch()
+        elif is_audit:
+            await self._audit_judged()
+        if self._scan or is_audit or self._next_due() <= began:
+            self._scan, self._unbound_at = False, inf
+            await self._scan_registered()
+        ended = _monotonic()
         self._search_at = ended + REST * (ended - began)
-        if is_scan:
-            self.scans += 1
-            self._scan_at = ended + max(SCAN_EVERY_S, SCAN_REST * (ended - began))
+        if is_audit:
+            self.audits += 1
+            self._audit_at = ended + max(AUDIT_EVERY_S, AUDIT_REST * (ended - began))
 
     async def _wait(self) -> None:
         while not self._wake.is_set():
-            due_s = (self._search_at if self._owed else self._next_due()) - _stopwatch()
-            scan_s = self._scan_at - _stopwatch()
+            due_s = (self._search_at if self._owed else self._next_due()) - _monotonic()
+            audit_s = self._audit_at - _monotonic()
             try:
-                async with asyncio.timeout(min(max(0.0, min(due_s, scan_s)), 60.0)):
+                async with asyncio.timeout(min(max(0.0, min(due_s, audit_s)), 60.0)):
                     await self._wake.wait()
             except TimeoutError:
-                if self._owed or min(self._next_due(), self._scan_at) <= _stopwatch():
+                if self._owed or min(self._next_due(), self._audit_at) <= _monotonic():
                     return
 
     def _next_due(self) -> float:
@@ -284,7 +284,7 @@ class Sweeper:
             if turned:
                 missing = await self._conntrack.change_known_marks(turned, 0, self.layout.mask)
                 to_find.update(turned[key] for key in missing)
-            self.rejudged += count - len(missing)
+            self.reclassified += count - len(missing)
         self._late_to_find |= to_find
 
     async def _find_late(self) -> None:
@@ -293,12 +293,12 @@ class Sweeper:
         wanted = late | {reverse_flow(flow) for flow in late}
         openers = {flow.source for flow in wanted}
         found: list[ConnectionKey] = []
-        for opener in openers if len(openers) <= MOST_BOUND else [None]:
+        for opener in openers if len(openers) <= MAX_BOUND else [None]:
             async for event in self._judged(source=opener):
                 if event.flow in wanted:
                     found.append(event.key)
         if found:
-            self.rejudged += await self._conntrack.change_marks(found, 0, self.layout.mask)
+            self.reclassified += await self._conntrack.change_marks(found, 0, self.layout.mask)
 
     async def _clear_judged(self, address: bytes | None = None) -> None:
         """Flows judged in this epoch that are registered now; those of older epochs are judged anew anyway.
@@ -312,15 +312,15 @@ class Sweeper:
                     found[event.tuple_bytes + event.zone.to_bytes(2, "big")] = event.key
         if found:
             count = await self._conntrack.change_marks(found.values(), 0, self.layout.mask)
-            self.rejudged += count
-            log.info("sweep.rejudged", flows=count)
+            self.reclassified += count
+            log.info("connections.reclassified", flows=count)
 
     async def _clear_foreign(self) -> None:
         """Connections that were put in judged, and are registered here or out of scope."""
-        foreign, self._foreign = self._foreign, {}
-        await self._disbelieve(foreign)
+        external, self._external = self._external, {}
+        await self._disbelieve(external)
 
-    async def _scan_judged(self) -> None:
+    async def _audit_judged(self) -> None:
         """Judged marks of flows that are registered or out of scope, though nothing was registered since the last
         time."""
         found: dict[ConnectionKey, bool] = {}
@@ -347,7 +347,7 @@ class Sweeper:
             count = await self._conntrack.change_marks(keys, 0, self.layout.mask) if keys else 0
             if is_counted and count:
                 self.not_believed += count
-                self._said.warning("sweep.not_believed", flows=count, total=self.not_believed)
+                self._said.warning("connections.not_believed", flows=count, total=self.not_believed)
 
     async def _judged(
         self, source: bytes | None = None, answered_by: bytes | None = None
@@ -361,7 +361,7 @@ class Sweeper:
                 for event in events:
                     yield event
 
-    async def _survey_registered(self) -> None:
+    async def _scan_registered(self) -> None:
         now = self._clock()
         self._flow_table.begin_resync()
         self.grace.begin()
@@ -379,32 +379,32 @@ class Sweeper:
                         lost[event.tuple_bytes] = event.key
                     else:
                         unexplained[event.tuple_bytes] = event
-        self.surveys += 1
+        self.scans += 1
         self._flow_table.finish_resync()
         for key, event in unexplained.items():
-            if not self.grace.holds(key, event.flow, _stopwatch()):
+            if not self.grace.holds(key, event.flow, _monotonic()):
                 lost[key] = event.key
         self.grace.finish()
         self.unexplained = len(unexplained)
         if self.grace.waiting:
             self._said_waiting.warning(
-                "sweep.unexplained", flows=self.grace.waiting, at_most_s=self.grace.longest_s
+                "connections.unexplained", flows=self.grace.waiting, at_most_s=self.grace.longest_s
             )
         await self._drain(lost)
 
     async def _drain(self, lost: dict[bytes, ConnectionKey]) -> None:
         # Never longer than the drain is now: it may have been shortened.
-        began = _stopwatch()
+        began = _monotonic()
         latest = began + self.drain_s
         deadlines = {key: min(self._draining.get(key, latest), latest) for key in lost}
         due = [lost[key] for key, at_s in deadlines.items() if at_s <= began]
         later = [(key, at_s) for key, at_s in deadlines.items() if at_s > began]
-        self._draining = dict(later[:MOST_DRAINING])
+        self._draining = dict(later[:MAX_DRAINING])
         if due:
             count = await self._conntrack.change_marks(due, 0, self.layout.mask)
             self.drained += count
-            log.info("sweep.drained", flows=count)
+            log.info("connections.drained", flows=count)
 
 
-def _stopwatch() -> float:
+def _monotonic() -> float:
     return asyncio.get_running_loop().time()

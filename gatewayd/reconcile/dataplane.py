@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gatewayd.model.external import ForeignChanges
+from gatewayd.model.external import ExternalChanges
 from gatewayd.model.transaction import CounterReading, Ruleset, TableReading, Transaction
 
 
 @dataclass(slots=True)
-class Tally:
+class Stats:
     """What the reconciler did since start; times are unix seconds, 0 = never."""
 
     transactions: int = 0
@@ -23,12 +23,12 @@ class Tally:
     last_commit_at: float = 0.0
     last_verified_at: float = 0.0
     repairs: int = 0
-    notices_lost: int = 0
+    notifications_lost: int = 0
     """Times that others committed more than we were told of."""
     late_admissions: int = 0
     generation: int = 0
     turned_at: float = 0.0
-    """By the stopwatch: when the task last got somewhere."""
+    """By the monotonic clock: when the task last got somewhere."""
 
 
 class Dataplane(Protocol):
@@ -74,9 +74,9 @@ class Dataplane(Protocol):
         """Hear nothing more."""
         ...
 
-    def take_changes(self) -> ForeignChanges:
+    def take_changes(self) -> ExternalChanges:
         """What others committed since the last call, as far as it was heard and in its order; never ours.
 
-        A bounded helping: `on_change` comes again while there is more.
+        A bounded batch: `on_change` comes again while there is more.
         """
         ...

@@ -17,14 +17,14 @@ from collections.abc import Iterable
 from gatewayd.model.flow import Flow
 from gatewayd.model.prefix import Prefix
 
-MOST_WAITING = 100_000
+MAX_WAITING = 100_000
 """Flows whose time is kept; more are left alone and looked at again by the next survey."""
 
 
 class Grace:
     """Owns the times of waiting flows, and which of their addresses accounting has named since."""
 
-    def __init__(self, longest_s: float = 0.0, capacity: int = MOST_WAITING) -> None:
+    def __init__(self, longest_s: float = 0.0, capacity: int = MAX_WAITING) -> None:
         self.longest_s = longest_s
         self._capacity = capacity
         self._since: dict[bytes, tuple[float, Flow]] = {}

@@ -16,12 +16,12 @@ from gatewayd.compile.keys import Keys
 from gatewayd.compile.ruleset import RULE_SETS
 from gatewayd.errors import DumpInterrupted
 from gatewayd.log import get_logger
-from gatewayd.model.external import ForeignCommit
+from gatewayd.model.external import ExternalCommit
 from gatewayd.model.transaction import AddElements, TableReading, Transaction
-from gatewayd.reconcile.dataplane import Dataplane, Tally
-from gatewayd.reconcile.picture import Picture
+from gatewayd.reconcile.dataplane import Dataplane, Stats
 from gatewayd.reconcile.set_state import SetState
-from gatewayd.reconcile.steps import Commit, most_keys
+from gatewayd.reconcile.steps import Commit, max_keys
+from gatewayd.reconcile.tracker import SetTracker
 
 
 class Generations:
@@ -74,11 +74,11 @@ class Verifier:
     def __init__(
         self,
         dataplane: Dataplane,
-        picture: Picture,
-        tally: Tally,
+        tracker: SetTracker,
+        stats: Stats,
         *,
         clock: Callable[[], float],
-        stopwatch: Callable[[], float],
+        monotonic: Callable[[], float],
         verify_every_s: float,
     ) -> None:
         self.known = False
@@ -88,17 +88,17 @@ class Verifier:
         """Compared at least once since all was read: a look at the timer does not take readiness away."""
         self.must_look = False
         """Somebody changed more in our table than elements that we were told of."""
-        self._suspect: tuple[ForeignCommit | None, str | None] = (None, None)
+        self._suspect: tuple[ExternalCommit | None, str | None] = (None, None)
         """Who that was, and what of it was told of elements."""
         self._dataplane = dataplane
-        self._picture = picture
-        self._tally = tally
+        self._tracker = tracker
+        self._stats = stats
         self._clock = clock
-        self._stopwatch = stopwatch
+        self._monotonic = monotonic
         self._verify_every_s = verify_every_s
         self._generations = Generations()
         self._assertion: Iterator[tuple[SetState, list[bytes]]] | None = None
-        self._assert_at = stopwatch() + verify_every_s
+        self._assert_at = monotonic() + verify_every_s
         self._asserted_at = self._compared_at = -inf
         self._asserted = False
         """All that is desired was added again since the last thing that gave a reason to."""
@@ -107,12 +107,12 @@ class Verifier:
         """Another period of the timer, from now on."""
         if seconds != self._verify_every_s:
             self._verify_every_s = seconds
-            self._assert_at = self._stopwatch() + seconds
+            self._assert_at = self._monotonic() + seconds
 
     def forget(self) -> None:
         """Nothing is known any more; all is to be read."""
         self.known = self.verified = self.read_back = self.must_look = False
-        self._picture.doubted = True
+        self._tracker.doubted = True
         self._assertion, self._suspect = None, (None, None)
 
     def committed(self, *, surely: bool) -> None:
@@ -124,37 +124,37 @@ class Verifier:
     async def read(self) -> None:
         """Observe everything: sets, rules, and the content of sets small enough."""
         reading = await self._dataplane.read_table()
-        picture = self._picture
-        same_rules = bool(reading.rules) and reading.rules == picture.rules_seen
-        rules = picture.rules if same_rules else None
+        tracker = self._tracker
+        same_rules = bool(reading.rules) and reading.rules == tracker.rules_seen
+        rules = tracker.rules if same_rules else None
         # A set is known to be looked into only by rules that we know.
-        pending = picture.start_reading(reading, frozenset(picture.in_force.values() if rules is not None else ()))
-        picture.rules = rules
+        pending = tracker.start_reading(reading, frozenset(tracker.in_force.values() if rules is not None else ()))
+        tracker.rules = rules
         self._anchor(reading)
         for state, found in pending:
             if found.count == 0:
-                picture.observe_elements(state, ())
+                tracker.observe_elements(state, ())
             elif (found.count or 0) <= SMALL_SET:
                 keys, whole = await self._read_elements(state)
                 if whole:
                     await self._observe(state, keys)
                 else:
-                    picture.observe_some(state, keys)
+                    tracker.observe_some(state, keys)
                     state.unread = max(1, len(keys) - len(state.surplus))
         self.known, self.verified, self._asserted = True, False, True
-        picture.is_first = False
+        tracker.is_first = False
 
     async def _read_elements(self, state: SetState) -> tuple[Keys, bool]:
         keys, whole = await read_keys(self._dataplane, state.name, self._turn)
         if not whole:
-            log.warning("reconcile.listing_given_up", set=state.name, attempts=INTERRUPTIONS)
+            log.warning("reconcile.dump_abandoned", set=state.name, attempts=INTERRUPTIONS)
         return keys, whole
 
     def _turn(self) -> None:
-        self._tally.turned_at = self._stopwatch()
+        self._stats.turned_at = self._monotonic()
 
     async def _observe(self, state: SetState, keys: Keys) -> int:
-        slices = self._picture.observe_in_slices(state, keys)
+        slices = self._tracker.observe_in_slices(state, keys)
         while True:
             try:
                 next(slices)
@@ -173,7 +173,7 @@ class Verifier:
             if not (commit.others or commit.elements) or not self.known:
                 continue
             touched = True
-            went, came = self._picture.observe_changes(commit.elements)
+            went, came = self._tracker.observe_changes(commit.elements)
             names = ", ".join(sorted({change.set_name for change in commit.elements}))
             found = f"elements of {names}: {went} removed, {came} added" if went or came else None
             if commit.others:
@@ -185,8 +185,8 @@ class Verifier:
         if changes.lost and self.known:
             self.must_look = True
             self._doubt()
-            self._tally.notices_lost += 1
-            log.warning("reconcile.notices_lost")
+            self._stats.notifications_lost += 1
+            log.warning("reconcile.notifications_lost")
         return touched
 
     async def poll(self) -> None:
@@ -199,13 +199,13 @@ class Verifier:
         if not self._generations.explain(generation):
             await self.look()
             return
-        self._tally.generation = generation
-        if self._picture.desired.count_unprogrammed():
+        self._stats.generation = generation
+        if self._tracker.desired.count_unprogrammed():
             # Masks that nobody needs any more make room at once for what waits for one.
-            self._picture.retire_unused()
-        if self._stopwatch() >= self._assert_at and self._assertion is None:
-            self._assert_at = self._stopwatch() + self._verify_every_s
-            self._picture.retire_unused()
+            self._tracker.retire_unused()
+        if self._monotonic() >= self._assert_at and self._assertion is None:
+            self._assert_at = self._monotonic() + self._verify_every_s
+            self._tracker.retire_unused()
             self._assertion = self._slices()
 
     async def look(self) -> None:
@@ -222,7 +222,7 @@ class Verifier:
             self.forget()
         elif self._rules_differ(reading):
             self._tell("the rules were changed", suspect)
-            self._picture.forget_rules(reading.tag)
+            self._tracker.forget_rules(reading.tag)
             self.verified = False
         elif found is not None:
             self._tell(found, suspect)
@@ -230,27 +230,27 @@ class Verifier:
 
     def _rules_differ(self, reading: TableReading) -> bool:
         """Whether the kernel has other rules than those that we put, or none: ours carry our tag."""
-        picture = self._picture
-        return picture.rules is not None and (reading.rules != picture.rules_seen or reading.tag != picture.tag)
+        tracker = self._tracker
+        return tracker.rules is not None and (reading.rules != tracker.rules_seen or reading.tag != tracker.tag)
 
     def _difference(self, reading: TableReading) -> str | None:
         """Which sets are not as we left them, their content apart."""
         if not reading.present:
             return "the table is gone"
         found = {item.name for item in reading.sets}
-        known = {state.name for state in self._picture.set_states() if state.exists}
+        known = {state.name for state in self._tracker.set_states() if state.exists}
         if known - found:
             return f"set {min(known - found)} is gone"
-        strange = found - known - self._picture.retired - RULE_SETS
+        strange = found - known - self._tracker.retired - RULE_SETS
         if strange:
             return f"set {min(strange)} is not ours"
         return None
 
     def _count_difference(self, reading: TableReading) -> str | None:
         counts = {item.name: item.count for item in reading.sets}
-        now, difference = self._stopwatch(), None
-        for state in self._picture.set_states():
-            count, expected = counts.get(state.name), self._picture.expected_count(state)
+        now, difference = self._monotonic(), None
+        for state in self._tracker.set_states():
+            count, expected = counts.get(state.name), self._tracker.expected_count(state)
             if count is None and not state.unread and now < self._compared_at + COMPARE_AT_MOST_S:
                 # A listing of all elements for every commit of any program would never end.
                 self._doubt()
@@ -258,28 +258,28 @@ class Verifier:
                 # Only its elements can tell; they are compared once there is no step left to take.
                 self.verified = self.verified and not state.exists
                 self._asserted = self._asserted and not state.exists
-            elif count is None or not expected - len(self._picture.leftovers.of(state.mask)) <= count <= expected:
+            elif count is None or not expected - len(self._tracker.leftovers.of(state.mask)) <= count <= expected:
                 difference = f"set {state.name} has {count} elements instead of {expected}"
         return difference
 
-    def _tell(self, found: str, commit: ForeignCommit | None) -> None:
-        self._tally.repairs += 1
+    def _tell(self, found: str, commit: ExternalCommit | None) -> None:
+        self._stats.repairs += 1
         who = {} if commit is None else {"program": commit.program, "pid": commit.pid}
-        log.warning("reconcile.foreign_change", found=found, **who)
+        log.warning("reconcile.external_change", found=found, **who)
 
     def _anchor(self, reading: TableReading) -> None:
         self._generations.read(reading.generation)
-        self._tally.generation = reading.generation
+        self._stats.generation = reading.generation
 
     # -- comparing all -------------------------------------------------------------------------------------
 
     def _doubt(self) -> None:
         """Something may have been changed that no count shows: compare everything soon."""
-        self._assert_at = min(self._assert_at, max(self._stopwatch(), self._asserted_at + COMPARE_AT_MOST_S))
+        self._assert_at = min(self._assert_at, max(self._monotonic(), self._asserted_at + COMPARE_AT_MOST_S))
 
     def _slices(self) -> Iterator[tuple[SetState, list[bytes]]]:
         # With half of what a transaction may carry, gathering, sending and committing stay under 10 ms a turn.
-        return self._picture.known_in_slices(lambda key_length: max(1, most_keys(key_length) // 2))
+        return self._tracker.known_in_slices(lambda key_length: max(1, max_keys(key_length) // 2))
 
     def next_assertion(self) -> Commit | None:
         """The next piece of the timer's work: add again what is there. None when no piece is left."""
@@ -287,9 +287,9 @@ class Verifier:
             state, piece = next(self._assertion, (None, []))
             if state is None:
                 self._assertion, self.verified, self._asserted = None, False, True
-                self._asserted_at = self._stopwatch()
-            elif state.exists and any(state is known for known in self._picture.set_states()):
-                wanted = self._picture.desired.keys(state.mask)
+                self._asserted_at = self._monotonic()
+            elif state.exists and any(state is known for known in self._tracker.set_states()):
+                wanted = self._tracker.desired.keys(state.mask)
                 keys = [key for key in piece if key in wanted]
                 if keys:
                     return Commit(Transaction((AddElements(state.name, keys),), "verify"))
@@ -298,23 +298,23 @@ class Verifier:
     async def verify(self) -> None:
         """Compare the kernel's counts and rules with the picture; look closer where they differ."""
         reading = await self._dataplane.read_table()
-        picture = self._picture
+        tracker = self._tracker
         if self.hear() or self.must_look:
             return
-        if picture.rules is not None and not picture.rules_seen and reading.tag == picture.tag:
-            picture.rules_seen = reading.rules
+        if tracker.rules is not None and not tracker.rules_seen and reading.tag == tracker.tag:
+            tracker.rules_seen = reading.rules
         if self._rules_differ(reading) or self._difference(reading) is not None:
             await self.look()
             return
         counts = {item.name: item.count for item in reading.sets}
         strange = 0
-        for state in picture.set_states():
-            if state.exists and counts.get(state.name) != picture.expected_count(state):
+        for state in tracker.set_states():
+            if state.exists and counts.get(state.name) != tracker.expected_count(state):
                 keys, whole = await self._read_elements(state)
                 if whole:
                     strange += await self._observe(state, keys)
                 else:
-                    picture.observe_some(state, keys)
+                    tracker.observe_some(state, keys)
                 if not whole and not self._asserted:
                     # It cannot be compared, but all that is wanted can be put there again.
                     self._assertion = self._slices()
@@ -324,12 +324,12 @@ class Verifier:
             self._tell(f"{strange} elements, added or removed", None)
         self._anchor(reading)
         self.verified = self.read_back = True
-        if picture.explains is not None and picture.leftovers:
-            log.warning("reconcile.left", elements=len(picture.leftovers))
-        picture.explains = None
-        self._compared_at = self._stopwatch()
-        self._tally.last_verified_at = self._clock()
-        self._tally.last_error = ""
+        if tracker.explains is not None and tracker.leftovers:
+            log.warning("reconcile.left", elements=len(tracker.leftovers))
+        tracker.explains = None
+        self._compared_at = self._monotonic()
+        self._stats.last_verified_at = self._clock()
+        self._stats.last_error = ""
 
 
 async def read_keys(

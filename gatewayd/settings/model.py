@@ -14,7 +14,7 @@ from gatewayd.model import Mode, Prefix, Service, parse_services
 from gatewayd.model.accounting import Identity, NasProfile
 
 InterimWord = Literal["merge", "snapshot"]
-GatewaySees = Literal["inside", "outside"]
+NatSide = Literal["inside", "outside"]
 SessionIds = Literal["plain", "digest"]
 OnStale = Literal["keep", "observe"]
 SourceFormat = Literal["auto", "ndjson", "csv"]
@@ -170,12 +170,12 @@ class UnregisteredTreatment:
 class PolicySettings:
     """What is done, to which traffic, from when on.
 
-    `starts_at`: Unix seconds, None = now. `canary_percent`: 0..100 of client addresses. `drain_s` 0: at once.
+    `enforce_from`: Unix seconds, None = now. `canary_percent`: 0..100 of client addresses. `drain_s` 0: at once.
     `scope`: what `scope_words` stand for, sorted and unique; derived, so that the two cannot disagree.
     """
 
     mode: Mode = "observe"
-    starts_at: float | None = None
+    enforce_from: float | None = None
     canary_percent: int = 100
     drain_s: float = HOUR_S
     scope_words: tuple[str, ...] = ("ipsec", "wireguard", "openvpn", "pptp", "l2tp")
@@ -192,22 +192,22 @@ class PolicySettings:
 class ProfileSettings:
     """How NAS tell of their sessions (NasProfile has the words), and how long they are believed.
 
-    `interim_interval_s` None: what their packets say. Without a word a session ends after `intervals` of it, and
-    not before `least_s`; after `silent_s` (inf: never) where no interval is known; and `restart_grace_s` (0: at
-    once) after Accounting-On or -Off.
+    `interim_interval_s` None: what their packets say. Without a word a session ends after `missed_interims` of it,
+    and not before `min_session_timeout_s`; after `session_timeout_s` (inf: never) where no interval is known; and
+    `restart_grace_s` (0: at once) after Accounting-On or -Off.
     """
 
     interim: InterimWord = "merge"
     identity: Identity = "calling-station-id"
     country_code: str | None = None
-    gateway_sees: GatewaySees = "inside"
+    nat_side: NatSide = "inside"
     session_ids: SessionIds = "plain"
     interim_interval_s: float | None = None
-    intervals: int = 3
-    least_s: float = 15 * MINUTE_S
-    silent_s: float = DAY_S
+    missed_interims: int = 3
+    min_session_timeout_s: float = 15 * MINUTE_S
+    session_timeout_s: float = DAY_S
     restart_grace_s: float = 2 * MINUTE_S
-    one_address: bool = False
+    single_session: bool = False
 
     @property
     def nas_profile(self) -> NasProfile:
@@ -216,7 +216,7 @@ class ProfileSettings:
             interim=self.interim,
             identity=self.identity,
             country_code=self.country_code,
-            gateway_sees=self.gateway_sees,
+            nat_side=self.nat_side,
             session_ids=self.session_ids,
         )
 
@@ -235,14 +235,14 @@ class RadiusClient:
     """Who may send accounting, and the file of the secrets shared with it.
 
     `profile`: of all NAS behind it that are not named, whole as in NasSettings; None: the usual one.
-    `sign_answers`: a Message-Authenticator in answers to Accounting-Requests. `proxy`: it sends what NAS behind it
-    say, which may come through any other client that is one.
+    `response_message_authenticator`: a Message-Authenticator in answers to Accounting-Requests. `proxy`: it sends
+    what NAS behind it say, which may come through any other client that is one.
     """
 
     address: Prefix
     secret_file: str
     require_message_authenticator: bool = False
-    sign_answers: bool = False
+    response_message_authenticator: bool = False
     proxy: bool = False
     profile: ProfileSettings | None = None
 
@@ -259,14 +259,14 @@ class RadiusSettings:
 class SubscriberSettings:
     """`pepper_file`: the secret that mobile numbers are hashed with. `radius` None: bindings by API only.
 
-    `sessions_file`: list of live sessions, None for none. `most_sessions`: held in memory. `dead_man_s`: after our
-    death an address stays in the kernel for so long. `profile` is the usual one; `nas` have unique names.
+    `sessions_file`: list of live sessions, None for none. `max_sessions`: held in memory. `element_timeout_s`:
+    after our death an address stays in the kernel for so long. `profile` is the usual one; `nas` have unique names.
     """
 
     pepper_file: str
     sessions_file: str | None = None
-    most_sessions: int = 1_000_000
-    dead_man_s: float = 2 * HOUR_S
+    max_sessions: int = 1_000_000
+    element_timeout_s: float = 2 * HOUR_S
     profile: ProfileSettings = field(default_factory=ProfileSettings)
     nas: tuple[NasSettings, ...] = ()
     radius: RadiusSettings | None = None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _SectionT = TypeVar("_SectionT", bound="DataclassInstance")
 
-_LONGEST_QUOTE = 60
+_MAX_QUOTE = 60
 
 
 class Faulty(Enum):
@@ -64,7 +64,7 @@ def quote(text: str) -> str:
     """Text from the file as it may be shown: bounded, printable, without user, password and query of a URL."""
     text = re.sub(r"(?s)//.*@", "//***@", text)
     text = re.sub(r"(?s)(://[^?#]*[?#]).*", r"\1***", text)
-    return repr(text if len(text) <= _LONGEST_QUOTE else text[: _LONGEST_QUOTE - 3] + "...")
+    return repr(text if len(text) <= _MAX_QUOTE else text[: _MAX_QUOTE - 3] + "...")
 
 
 def quote_url(text: str) -> str:

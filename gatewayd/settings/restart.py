@@ -31,8 +31,8 @@ def _keys_of_subscribers(
         return {"subscribers": (old, new)}
     keys: dict[str, tuple[object, object]] = {
         "subscribers.pepper_file": (old.pepper_file, new.pepper_file),
-        "subscribers.most_sessions": (old.most_sessions, new.most_sessions),
-        "subscribers.dead_man": (old.dead_man_s, new.dead_man_s),
+        "subscribers.max_sessions": (old.max_sessions, new.max_sessions),
+        "subscribers.element_timeout": (old.element_timeout_s, new.element_timeout_s),
     }
     if old.radius is None or new.radius is None:
         return {**keys, "subscribers.radius": (old.radius, new.radius)}

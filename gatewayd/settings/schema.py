@@ -175,7 +175,7 @@ POLICY = Section(
     model.PolicySettings,
     {
         "mode": Key("mode", word_of(Mode)),
-        "starts": Key("starts_at", OrNull(
+        "enforce_from": Key("enforce_from", OrNull(
             Value("a time with its offset such as 2025-07-01T00:00:00+05:00, or null", values.parse_time))),
         "canary": Key("canary_percent", Value("a whole percentage from 0% to 100%", values.parse_percent)),
         "drain": Key("drain_s", duration("0s", "30d", "1h")),
@@ -199,16 +199,16 @@ PROFILE = Section(
         "interim": Key("interim", word_of(model.InterimWord)),
         "identity": Key("identity", word_of(Identity)),
         "country_code": Key("country_code", OrNull(Value("digits such as 92, or null", values.parse_country_code))),
-        "gateway_sees": Key("gateway_sees", word_of(model.GatewaySees)),
+        "nat_side": Key("nat_side", word_of(model.NatSide)),
         "session_ids": Key("session_ids", word_of(model.SessionIds)),
         "interim_interval": Key("interim_interval_s", OrNull(duration("1m", "7d", "10m, or null"))),
-        "intervals": Key("intervals", number(1, 20)),
-        "least": Key("least_s", duration("1m", "7d", "15m")),
-        "silent": Key("silent_s", Value(
+        "missed_interims": Key("missed_interims", number(1, 20)),
+        "min_session_timeout": Key("min_session_timeout_s", duration("1m", "7d", "15m")),
+        "session_timeout": Key("session_timeout_s", Value(
             "a duration from 1m to 366d such as 1d, or never",
             partial(values.parse_duration_or_never, low_s=60.0, high_s=366 * 86400.0))),
         "restart_grace": Key("restart_grace_s", duration("0s", "1h", "2m")),
-        "one_address": Key("one_address", SWITCH),
+        "single_session": Key("single_session", SWITCH),
     },
 )  # fmt: skip
 
@@ -226,7 +226,7 @@ RADIUS_CLIENT = Section(
         "address": Key("address", Value("a prefix such as 10.0.0.0/24", values.parse_client_prefix)),
         "secret_file": Key("secret_file", SECRET_PATH),
         "require_message_authenticator": Key("require_message_authenticator", SWITCH),
-        "sign_answers": Key("sign_answers", SWITCH),
+        "response_message_authenticator": Key("response_message_authenticator", SWITCH),
         "proxy": Key("proxy", SWITCH),
         "profile": Key("profile", OrNull(PROFILE)),
     },
@@ -276,8 +276,8 @@ SUBSCRIBERS = SubscribersSection(
     {
         "pepper_file": Key("pepper_file", SECRET_PATH),
         "sessions_file": Key("sessions_file", OrNull(PATH)),
-        "most_sessions": Key("most_sessions", number(1000, 10**7)),
-        "dead_man": Key("dead_man_s", duration("10m", "7d", "2h")),
+        "max_sessions": Key("max_sessions", number(1000, 10**7)),
+        "element_timeout": Key("element_timeout_s", duration("10m", "7d", "2h")),
         "profile": Key("profile", PROFILE),
         "nas": Key("nas", ListOf(
             NAS, "a list of NAS such as {name: bng-1, profile: {interim: snapshot}}", unique_by="name")),

@@ -59,7 +59,7 @@ _NFT_KEYWORDS = """
 NFT_KEYWORDS = frozenset(_NFT_KEYWORDS.split())
 """Words that nft 1.0.6, or a later one, refuses as a table's name (src/scanner.l)."""
 
-LONGEST_NAS_NAME_BYTES = 253
+MAX_NAS_NAME_BYTES = 253
 """RFC 2865 §5: what an attribute has room for."""
 
 _IPV4_IN_IPV6 = bytes(10) + b"\xff\xff"
@@ -231,8 +231,8 @@ def parse_nas_name(text: str) -> str:
     """What a NAS calls itself, to the letter. An address is written as we write it, or it would never be met."""
     if not text or not text.isprintable():
         raise ValueError("is empty" if not text else "has characters that cannot be printed")
-    if len(text.encode()) > LONGEST_NAS_NAME_BYTES:
-        raise ValueError(f"is longer than {LONGEST_NAS_NAME_BYTES} bytes")
+    if len(text.encode()) > MAX_NAS_NAME_BYTES:
+        raise ValueError(f"is longer than {MAX_NAS_NAME_BYTES} bytes")
     try:
         usual = format_address(parse_address(text))
     except PrefixInvalid:

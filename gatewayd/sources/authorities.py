@@ -17,7 +17,7 @@ from cryptography.x509.extensions import ExtensionNotFound
 from gatewayd.errors import KeyInvalid, KeysUnusable
 from gatewayd.feed.notification import VerifyingKey, load_verifying_keys
 
-LARGEST_KEY_FILE_BYTES: Final = 64 * 1024
+MAX_KEY_FILE_BYTES: Final = 64 * 1024
 
 
 def read_keys(paths: Iterable[Path]) -> dict[str, VerifyingKey]:
@@ -26,8 +26,8 @@ def read_keys(paths: Iterable[Path]) -> dict[str, VerifyingKey]:
     for path in paths:
         try:
             with path.open("rb") as file:
-                octets = file.read(LARGEST_KEY_FILE_BYTES)
-            found = load_verifying_keys([octets.decode()])
+                raw = file.read(MAX_KEY_FILE_BYTES)
+            found = load_verifying_keys([raw.decode()])
             for kid, key in found.items():
                 if keys.setdefault(kid, key) != key:
                     raise KeyInvalid(f"{kid} is another key in another file")

@@ -11,7 +11,7 @@ see: serial and `issued_at` never go backwards, a session changes only forwards 
 ran out or comes from the future is refused, and a frozen one (304 for ever) is noticed.
 
 When the network fails in the middle of a chain, the next attempt goes on with deltas; only after
-MOST_CHAIN_FAILURES does it take the snapshot.
+MAX_CHAIN_FAILURES does it take the snapshot.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from gatewayd.errors import (
 )
 from gatewayd.feed.files import Changes, DeltaReader, FileReading, HeldRegistrations, net_changes
 from gatewayd.feed.notification import (
-    LARGEST_BYTES,
+    MAX_BYTES,
     DeltaRef,
     Notification,
     SnapshotRef,
     VerifyingKey,
     open_notification,
 )
-from gatewayd.feed.reading import MOST_REJECTIONS_KEPT, NdjsonReader, ReadLimits, Rejection
+from gatewayd.feed.reading import MAX_REJECTIONS_KEPT, NdjsonReader, ReadLimits, Rejection
 from gatewayd.model import Registration
 from gatewayd.model.changes import Slices
 from gatewayd.sources.client_outcome import (
@@ -69,7 +69,7 @@ from gatewayd.sources.client_plan import (
     validators_of,
 )
 
-MOST_REDIRECTS: Final = 5
+MAX_REDIRECTS: Final = 5
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _CONDITIONS: Final = frozenset({"if-none-match", "if-modified-since"})
@@ -193,15 +193,15 @@ class FeedClient:
         except FeedRefused as error:
             self._fail(error)
 
-    def on_chunk(self, octets: bytes) -> Slices[None]:
+    def on_chunk(self, raw: bytes) -> Slices[None]:
         """The next bytes of the body, as served; to be run to its end. Look at `is_reading` next."""
         try:
             if self._file is not None:
-                yield from self._file.feed(octets)
+                yield from self._file.feed(raw)
             elif self._buffer is not None:
-                self._buffer += octets
-                if len(self._buffer) > LARGEST_BYTES:
-                    raise FileTooLarge("notification", LARGEST_BYTES, "bytes")
+                self._buffer += raw
+                if len(self._buffer) > MAX_BYTES:
+                    raise FileTooLarge("notification", MAX_BYTES, "bytes")
         except FeedRefused as error:
             self._fail(error)
 
@@ -216,8 +216,8 @@ class FeedClient:
                 else:
                     self._end_snapshot(file.reader)
             elif self._buffer is not None:
-                octets, self._buffer = bytes(self._buffer), None
-                self._end_notification(octets, now)
+                raw, self._buffer = bytes(self._buffer), None
+                self._end_notification(raw, now)
         except FeedRefused as error:
             self._fail(error)
 
@@ -254,8 +254,8 @@ class FeedClient:
 
     def _follow(self, request: FeedRequest, location: str) -> None:
         self._redirects += 1
-        if self._redirects > MOST_REDIRECTS:
-            raise AnswerUnexpected(str(request), 300, f"redirected more than {MOST_REDIRECTS} times")
+        if self._redirects > MAX_REDIRECTS:
+            raise AnswerUnexpected(str(request), 300, f"redirected more than {MAX_REDIRECTS} times")
         url = self._resolve(str(request), request.url, location)
         self._pending = FeedRequest(
             request.kind, url, request.headers, request.ref, request.session, request.serial
@@ -274,14 +274,14 @@ class FeedClient:
 
     # -- the notification ----------------------------------------------------------------------------------
 
-    def _end_notification(self, octets: bytes, now: float) -> None:
-        new, held = open_notification(octets, self._keys), self.position
+    def _end_notification(self, raw: bytes, now: float) -> None:
+        new, held = open_notification(raw, self._keys), self.position
         check_not_ahead(new.issued_at, now, self._limits)
         check_age(new.issued_at, self._intervals.holds_s(new.expire), now)
         check_snapshot_size(new, self._limits)
         way = plan(held, new, self._limits, self._chain_failures)
         self._resolve("snapshot", self._base_url, new.snapshot.url)
-        self.notification = octets
+        self.notification = raw
         self._target = new
         if way.reason is not None:
             self._take_snapshot(way.reason)
@@ -355,7 +355,7 @@ class FeedClient:
         self._chain.pop()
         self._is_exact = reader.is_exact
         self._rejected.update(reader.rejected)
-        room = MOST_REJECTIONS_KEPT - len(self._rejections)
+        room = MAX_REJECTIONS_KEPT - len(self._rejections)
         self._rejections += reader.rejections[:room]
         if self._chain:
             self._next_delta()

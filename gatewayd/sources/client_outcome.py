@@ -63,7 +63,7 @@ class FeedLimits:
 
     max_bytes: int = 1 << 30
     max_records: int = 4_000_000
-    most_deltas: int = 1000
+    max_deltas: int = 1000
     ahead_tolerance_s: float = 300.0
 
 

@@ -20,14 +20,14 @@ from gatewayd.errors import (
     SerialWentBackwards,
     SizeMismatch,
 )
-from gatewayd.feed.notification import LARGEST_BYTES, DeltaRef, Notification, is_url_text
+from gatewayd.feed.notification import MAX_BYTES, DeltaRef, Notification, is_url_text
 from gatewayd.model.moment import earliest_of, latest_of
 from gatewayd.sources.client_outcome import FeedLimits, FeedPosition, FeedRequest, SnapshotReason
 
 _MARKUP_TYPES: Final = frozenset({"text/html", "application/xhtml+xml"})
 _FILE_ENCODINGS: Final = frozenset({"identity", "gzip", "x-gzip"})
 """For a file that is gzip in itself, servers that say so by Content-Encoding serve the same bytes."""
-_LONGEST_VALIDATOR: Final = 256
+_MAX_VALIDATOR: Final = 256
 
 
 def check_head(request: FeedRequest, status: int, headers: Mapping[str, str]) -> None:
@@ -43,8 +43,8 @@ def check_head(request: FeedRequest, status: int, headers: Mapping[str, str]) ->
     length = headers.get("content-length", "")
     if not (length.isascii() and length.isdigit() and len(length) < 19):
         return
-    if request.ref is None and int(length) > LARGEST_BYTES:
-        raise FileTooLarge(what, LARGEST_BYTES, "bytes")
+    if request.ref is None and int(length) > MAX_BYTES:
+        raise FileTooLarge(what, MAX_BYTES, "bytes")
     if request.ref is not None and int(length) != request.ref.size:
         raise SizeMismatch(what, request.ref.size, int(length))
 
@@ -56,12 +56,12 @@ def validators_of(headers: Mapping[str, str]) -> tuple[str | None, str | None]:
 
 
 def _short_enough(value: str | None) -> str | None:
-    return value if value is not None and len(value) <= _LONGEST_VALIDATOR else None
+    return value if value is not None and len(value) <= _MAX_VALIDATOR else None
 
 
 LEAST_REFRESH_S: Final = 10.0
 """A notification cannot make us ask more often, unless the operator's own refresh is shorter."""
-LONGEST_REFRESH_S: Final = 86400.0
+MAX_REFRESH_S: Final = 86400.0
 LEAST_RETRY_S: Final = 1.0
 LEAST_EXPIRE_S: Final = 60.0
 
@@ -84,7 +84,7 @@ class FeedIntervals:
         refresh_s, retry_s = self.refresh_s, self.retry_s
         if stated_refresh:
             refresh_s = max(stated_refresh, min(LEAST_REFRESH_S, refresh_s))
-        refresh_s = min(refresh_s, LONGEST_REFRESH_S)
+        refresh_s = min(refresh_s, MAX_REFRESH_S)
         if not failures:
             return refresh_s
         if stated_retry:
@@ -96,7 +96,7 @@ class FeedIntervals:
         return max(float(stated_expire), LEAST_EXPIRE_S) if stated_expire else self.expire_s
 
 
-MOST_CHAIN_FAILURES: Final = 3
+MAX_CHAIN_FAILURES: Final = 3
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -158,7 +158,7 @@ def _plan_chain(held: FeedPosition, new: Notification, limits: FeedLimits, chain
             return Plan("delta_mutated")
     if not offered or held.serial + 1 < min(offered):
         return Plan("serial_gap")
-    if new.serial - held.serial > limits.most_deltas:
+    if new.serial - held.serial > limits.max_deltas:
         return Plan("too_many_deltas")
     wanted = range(held.serial + 1, new.serial + 1)
     chain = tuple(offered[serial] for serial in wanted if serial in offered)
@@ -166,7 +166,7 @@ def _plan_chain(held: FeedPosition, new: Notification, limits: FeedLimits, chain
         return Plan("delta_missing")
     if sum(delta.size for delta in chain) > limits.max_bytes:
         return Plan("too_many_deltas")
-    return Plan("delta_failed") if chain_failures >= MOST_CHAIN_FAILURES else Plan(chain=chain)
+    return Plan("delta_failed") if chain_failures >= MAX_CHAIN_FAILURES else Plan(chain=chain)
 
 
 def resolve(what: str, home: str, base: str, reference: str) -> str:

@@ -42,7 +42,7 @@ from gatewayd.sources.pacing import Pacer, Randomness
 from gatewayd.sources.route import FAILURES, Route, describe_failure, shown_url
 from gatewayd.sources.sources import SourceConfirmed, SourceReading, SourceState, run_in_slices
 
-LARGEST_HELD_CONTENT_BYTES: Final = 64 << 20
+MAX_HELD_CONTENT_BYTES: Final = 64 << 20
 """Of the deltas of one chain, as served."""
 
 
@@ -354,7 +354,7 @@ class FeedRunner:
             await self._sink.write(chunk)
         if request.kind == "delta" and self._content is not None:
             self._content += chunk
-            if len(self._content) > LARGEST_HELD_CONTENT_BYTES:
+            if len(self._content) > MAX_HELD_CONTENT_BYTES:
                 self._content = None
 
     async def _end_sink(self) -> None:

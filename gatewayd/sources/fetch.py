@@ -25,7 +25,7 @@ from gatewayd.sources.route import FAILURES, Route, describe_failure, shown_url
 Session = aiohttp.ClientSession
 
 CHUNK_BYTES: Final = 64 * 1024
-MOST_REDIRECTS: Final = 5
+MAX_REDIRECTS: Final = 5
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MARKUP_TYPES: Final = frozenset({"text/html", "application/xhtml+xml"})
@@ -103,7 +103,7 @@ class HttpSource:
     async def _answer(self, previous: Hashable | None) -> aiohttp.ClientResponse:
         """The response after redirects within the origin, its body still to be read."""
         url = self._url
-        for _ in range(MOST_REDIRECTS + 1):
+        for _ in range(MAX_REDIRECTS + 1):
             response = await self._request(url, previous)
             location = response.headers.get(hdrs.LOCATION)
             if response.status not in _REDIRECTS or location is None:
@@ -116,7 +116,7 @@ class HttpSource:
                 is_ours = False
             if not is_ours:
                 raise self._unreadable(f"redirected to another origin, {shown_url(url)}; refused")
-        raise self._unreadable(f"redirected more than {MOST_REDIRECTS} times")
+        raise self._unreadable(f"redirected more than {MAX_REDIRECTS} times")
 
     async def _request(self, url: URL, previous: Hashable | None) -> aiohttp.ClientResponse:
         headers: dict[str, str] = {

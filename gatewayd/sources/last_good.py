@@ -25,7 +25,7 @@ from gatewayd.model import Registration
 _MAGIC: Final = b"gwdD"
 _FRAME: Final = struct.Struct(">4sIQ32s")
 """Magic, bytes of the head, bytes of the content, sha256 of both."""
-LARGEST_HEAD_BYTES: Final = 1 << 20
+MAX_HEAD_BYTES: Final = 1 << 20
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -124,7 +124,7 @@ def decode_frame(content: bytes, offset: int) -> Frame:
     if len(content) - offset < _FRAME.size:
         raise Damaged(f"is cut off at {len(content)}")
     magic, head_bytes, content_bytes, digest = _FRAME.unpack_from(content, offset)
-    if magic != _MAGIC or head_bytes > LARGEST_HEAD_BYTES:
+    if magic != _MAGIC or head_bytes > MAX_HEAD_BYTES:
         raise Damaged(f"has no frame at {offset}")
     begin = offset + _FRAME.size
     middle, end = begin + head_bytes, begin + head_bytes + content_bytes

@@ -82,7 +82,7 @@ class KeptState:
 class LastGood:
     """All sources' last good. One task at a time a source; what comes meanwhile waits.
 
-    `stopwatch`: seconds that never go back.
+    `monotonic clock`: seconds that never go back.
     """
 
     def __init__(
@@ -90,18 +90,18 @@ class LastGood:
         state_dir: Path,
         *,
         clock: Callable[[], float],
-        stopwatch: Callable[[], float],
+        monotonic: Callable[[], float],
         files: Files | None = None,
         limits: ReadLimits | None = None,
     ) -> None:
         self._root = state_dir / "registry"
         self._clock = clock
-        self._stopwatch = stopwatch
+        self._monotonic = monotonic
         self._files = files or RealFiles()
         self.guard_file = GuardFile(self._files, state_dir / "guard")
         self._limits = limits or ReadLimits()
         self._sources: dict[str, _Source] = {}
-        self._said = RateLimited(log, SAY_EVERY_S, stopwatch)
+        self._said = RateLimited(log, SAY_EVERY_S, monotonic)
 
     # -- read ----------------------------------------------------------------------------------------------
 
@@ -318,7 +318,7 @@ class LastGood:
     def needs_reading(self, source: str) -> bool:
         """Whether `save_reading` is wanted: nothing is kept, it is behind, or its deltas outweigh it."""
         kept = self._source(source)
-        if self._stopwatch() < kept.retry_at_s:
+        if self._monotonic() < kept.retry_at_s:
             return False
         directory = kept.directory
         if directory.index is None or kept.is_behind:
@@ -351,7 +351,7 @@ class LastGood:
         kept.error = LastGoodNotSaved(kept.name, why)
         kept.failures += 1
         kept.is_behind = True
-        kept.retry_at_s = self._stopwatch() + RETRY_S
+        kept.retry_at_s = self._monotonic() + RETRY_S
         self._said.error("store.failed", source=kept.name, error=kept.error.why, failures=kept.failures)
         return False
 

@@ -38,7 +38,7 @@ from gatewayd.settings.readers import (
 from gatewayd.settings.tree import Node, child_of
 from gatewayd.settings.values import parse_time
 
-LONGEST_COMMENT: Final = 1000
+MAX_COMMENT: Final = 1000
 _GOOD_FIELDS: Final = {"id": "x", "category": "x", "status": "active", "clients": ["192.0.2.1"]}
 
 _looks_like_prefix = re.compile(r"[0-9a-fA-F:./]*[.:][0-9a-fA-F:./]*", re.ASCII).fullmatch
@@ -135,8 +135,8 @@ def _field_of_record(field: str) -> Callable[[str], str]:
 def _parse_comment(text: str) -> str:
     if not text.strip():
         raise ValueError("says nothing")
-    if len(text) > LONGEST_COMMENT:
-        raise ValueError(f"is longer than {LONGEST_COMMENT} characters")
+    if len(text) > MAX_COMMENT:
+        raise ValueError(f"is longer than {MAX_COMMENT} characters")
     return text
 
 

@@ -21,7 +21,7 @@ from gatewayd.settings.file import read_text
 from gatewayd.sources.file_source import FileSignature, signature_of
 from gatewayd.sources.override_file import OverrideFile, parse_overrides
 
-MOST_FILES: Final = 1000
+MAX_FILES: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,8 @@ class OverridesDir:
                 faults.append(f"{self._directory}: cannot be read: {error.strerror}, expected a directory")
             names = sorted(self._seen)
         else:
-            if len(names) > MOST_FILES:
-                faults.append(f"{self._directory}: has {len(names)} files, expected at most {MOST_FILES}")
+            if len(names) > MAX_FILES:
+                faults.append(f"{self._directory}: has {len(names)} files, expected at most {MAX_FILES}")
                 names = sorted(self._seen)
             self._seen = {name: self._look(name) for name in names}
         seen = [self._seen[name] for name in names]

@@ -51,19 +51,19 @@ _is_hardware_or_ip_address = re.compile(
 
 
 def read_subscriber(
-    request: AccountingRequest, profile: NasProfile, pepper: bytes, left_out: list[str]
+    request: AccountingRequest, profile: NasProfile, pepper: bytes, ignored: list[str]
 ) -> bytes | None:
     """The digest of the subscriber; None where the request names nobody, or nobody that could be registered."""
     texts = {text for value in _identity_values(request, profile.identity) if (text := text_of(value).strip())}
     if not texts:
         return None
     if len(texts) > 1:
-        left_out.append("identity_ambiguous")
+        ignored.append("identity_ambiguous")
         return None
     try:
         digits = _digits_of(texts.pop(), profile)
     except MsisdnInvalid as invalid:
-        left_out.append(f"identity_{invalid.code}")
+        ignored.append(f"identity_{invalid.code}")
         return None
     return subscriber_digest(digits, pepper)
 

@@ -43,12 +43,12 @@ logger = get_logger(__name__)
 class JournalState:
     """`suspended_for`: why what is answered is not durable at present; None if it is.
 
-    `has_begun_anew`: the file is a new one, because the former was damaged or taken away while we ran. It holds
+    `was_recreated`: the file is a new one, because the former was damaged or taken away while we ran. It holds
     what was written since alone, so all rows are to be written again. Said once.
     """
 
     suspended_for: str | None
-    has_begun_anew: bool = False
+    was_recreated: bool = False
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ class JournalStats:
 
 
 class Journal:
-    """`path`: the file, in a directory that exists. `most_waiting`: calls of `done` that may wait; rows are
+    """`path`: the file, in a directory that exists. `max_waiting`: calls of `done` that may wait; rows are
     bounded by the keys that there are. `on_state` is called on the loop whenever something of it changes. `moment`:
     the present, which is written with each group."""
 
@@ -84,7 +84,7 @@ class Journal:
         self,
         path: Path,
         *,
-        most_waiting: int = 10_000,
+        max_waiting: int = 10_000,
         on_state: Callable[[JournalState], None] | None = None,
         retry_s: tuple[float, float] = RETRY_S,
         stall_s: float = STALL_S,
@@ -93,7 +93,7 @@ class Journal:
     ) -> None:
         self.stats = JournalStats()
         self._file = JournalFile(path)
-        self._most_waiting = most_waiting
+        self._most_waiting = max_waiting
         self._on_state = on_state
         self._retry_s = retry_s
         self._stall_s = stall_s
@@ -250,11 +250,11 @@ class Journal:
         self._suspended_for = None
         if has_resumed:
             self._limited.info("journal.resumed", failures=self.stats.failures)
-        has_begun_anew, self._file.has_begun_anew = self._file.has_begun_anew, False
-        if has_begun_anew:
-            logger.warning("journal.begun_anew")
-        if has_resumed or has_begun_anew:
-            self._tell(JournalState(None, has_begun_anew))
+        was_recreated, self._file.was_recreated = self._file.was_recreated, False
+        if was_recreated:
+            logger.warning("journal.recreated")
+        if has_resumed or was_recreated:
+            self._tell(JournalState(None, was_recreated))
 
     def _tell(self, state: JournalState) -> None:
         if self._on_state is not None:

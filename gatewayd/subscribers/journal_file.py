@@ -30,7 +30,7 @@ from gatewayd.subscribers.journal_rows import VERSION, Key, Row, decode_row, enc
 from gatewayd.subscribers.timeline import Moment
 
 MODE: Final = 0o600
-MOST_SET_ASIDE: Final = 2
+MAX_SET_ASIDE: Final = 2
 """Files that are kept of those found damaged; the oldest go."""
 BUSY_TIMEOUT_S: Final = 2.0
 """How long to wait for whoever has the file locked, such as a gatewayd that is about to end."""
@@ -107,7 +107,7 @@ class _Unusable(OSError):
 class JournalFile:
     """`skipped`: rows that could not be decoded. `set_aside`: files that were. Both since the start.
 
-    `has_begun_anew`: the rows that `open` returned are not in the file any more, or nobody knows what was in it;
+    `was_recreated`: the rows that `open` returned are not in the file any more, or nobody knows what was in it;
     it is empty but for what was written since. Who has written everything again sets it to False.
     `last_moment`: when the last group was written that `open` found. `lost`: what was written, and is not there.
     """
@@ -119,7 +119,7 @@ class JournalFile:
         self._token: str | None = None
         self.skipped = 0
         self.set_aside = 0
-        self.has_begun_anew = False
+        self.was_recreated = False
         self.last_moment: Moment | None = None
         self.lost: Lost | None = None
         self._written = Written()
@@ -164,7 +164,7 @@ class JournalFile:
                 rows, reached = _salvage(connection)
                 self._put_aside(error)
             _, self._token = self._connect()
-            self.has_begun_anew = bool(rows)
+            self.was_recreated = bool(rows)
             self._look_for_loss(len(rows), reached)
             return rows
         except BaseException:
@@ -211,7 +211,7 @@ class JournalFile:
             connection.execute("DELETE FROM row")
             self._token = token
             self._written = Written()
-            self.has_begun_anew = True
+            self.was_recreated = True
         return connection
 
     def _connect(self) -> tuple[sqlite3.Connection, str]:
@@ -292,7 +292,7 @@ class JournalFile:
         for suffix in _BESIDE:
             with suppress(FileNotFoundError):
                 os.rename(f"{self._path}{suffix}", f"{target}{suffix}")
-        for _, path in kept[: len(kept) + 1 - MOST_SET_ASIDE]:
+        for _, path in kept[: len(kept) + 1 - MAX_SET_ASIDE]:
             for suffix in _BESIDE:
                 with suppress(OSError):
                     os.unlink(f"{path}{suffix}")

@@ -1,4 +1,4 @@
-"""What of the sessions is kept on disk, as rows, and their octets. Pure.
+"""What of the sessions is kept on disk, as rows, and their bytes. Pure.
 
 Not a log of events but the present state, a row for each thing: a live session of a registered subscriber, the end
 of one, the last word on an address that one of them let go, the last restart of a NAS and what its clock
@@ -31,7 +31,7 @@ Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 PortNumber = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 _CRC_BYTES: Final = 4
-_MOST_S: Final = 1e12
+_MAX_S: Final = 1e12
 
 
 class HoldRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -138,17 +138,17 @@ def encode_key(key: Key) -> bytes:
 
 def encode_value(key: bytes, value: Value) -> bytes:
     """`key`: as encoded."""
-    octets = _ENCODER.encode(value)
-    return crc32(octets, crc32(key)).to_bytes(_CRC_BYTES, "big") + octets
+    raw = _ENCODER.encode(value)
+    return crc32(raw, crc32(key)).to_bytes(_CRC_BYTES, "big") + raw
 
 
 def decode_row(key: bytes, value: bytes) -> Row | None:
     """What encode_key and encode_value made; None for anything else."""
-    octets = value[_CRC_BYTES:]
-    if crc32(octets, crc32(key)).to_bytes(_CRC_BYTES, "big") != value[:_CRC_BYTES]:
+    raw = value[_CRC_BYTES:]
+    if crc32(raw, crc32(key)).to_bytes(_CRC_BYTES, "big") != value[:_CRC_BYTES]:
         return None
     try:
-        found = _DECODER.decode(octets)
+        found = _DECODER.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     row = Row(key_of(found), found)
@@ -189,9 +189,9 @@ def _is_prefix(prefix: Prefix) -> bool:
     return len(packed) in (4, 16) and 0 <= length <= 8 * len(packed) and mask_address(packed, length) == packed
 
 
-def _are_times(*times: float, least: float = -_MOST_S) -> bool:
+def _are_times(*times: float, least: float = -_MAX_S) -> bool:
     """NaN is no time, and nor is what no clock will say."""
-    return all(least <= time <= _MOST_S for time in times)
+    return all(least <= time <= _MAX_S for time in times)
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

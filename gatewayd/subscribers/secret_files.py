@@ -30,10 +30,10 @@ def forbid_core_dumps() -> None:
         raise MissingPrerequisite(f"core dumps cannot be turned off ({why})", "allow prctl in the sandbox")
 
 
-LARGEST_FILE_BYTES: Final = 64 * 1024
-LONGEST_SECRET_BYTES: Final = 253
+MAX_FILE_BYTES: Final = 64 * 1024
+MAX_SECRET_BYTES: Final = 253
 """No RFC has a bound. What is longer is hardly a secret that a NAS takes."""
-MOST_SECRETS: Final = 8
+MAX_SECRETS: Final = 8
 """Of one client. Each is tried on a packet that fits none, and anyone can send such packets."""
 
 _BLANKS: Final = b" \t\r"
@@ -52,7 +52,7 @@ def read_pepper(path: str | os.PathLike[str]) -> bytes:
 
 
 def read_secrets(path: str | os.PathLike[str]) -> tuple[bytes, ...]:
-    """One secret a line, in order, without repeats, 1..MOST_SECRETS. Blocking. Raises SecretFileUnusable.
+    """One secret a line, in order, without repeats, 1..MAX_SECRETS. Blocking. Raises SecretFileUnusable.
 
     Blanks around a secret are not part of it. Empty lines and lines that begin with # are left out, so no secret
     can begin with #.
@@ -63,15 +63,15 @@ def read_secrets(path: str | os.PathLike[str]) -> tuple[bytes, ...]:
         secret = line.strip(_BLANKS)
         if not secret or secret.startswith(_COMMENT):
             continue
-        if len(secret) > LONGEST_SECRET_BYTES:
-            raise SecretFileUnusable(os.fspath(path), f"line {number} is longer than {LONGEST_SECRET_BYTES} bytes")
+        if len(secret) > MAX_SECRET_BYTES:
+            raise SecretFileUnusable(os.fspath(path), f"line {number} is longer than {MAX_SECRET_BYTES} bytes")
         if any(octet < 0x20 or octet == 0x7F for octet in secret):
             raise SecretFileUnusable(os.fspath(path), f"line {number} has control characters")
         secrets[secret] = None
     if not secrets:
         raise SecretFileUnusable(os.fspath(path), "holds no secret; a line that begins with # is a comment")
-    if len(secrets) > MOST_SECRETS:
-        raise SecretFileUnusable(os.fspath(path), f"holds {len(secrets)} secrets, more than {MOST_SECRETS}")
+    if len(secrets) > MAX_SECRETS:
+        raise SecretFileUnusable(os.fspath(path), f"holds {len(secrets)} secrets, more than {MAX_SECRETS}")
     return tuple(secrets)
 
 
@@ -86,9 +86,9 @@ def is_exposed(path: str | os.PathLike[str]) -> bool:
 def _read(path: str | os.PathLike[str]) -> bytes:
     try:
         with Path(path).open("rb") as file:
-            octets = file.read(LARGEST_FILE_BYTES + 1)
+            raw = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise SecretFileUnusable(os.fspath(path), getattr(error, "strerror", None) or str(error)) from None
-    if len(octets) > LARGEST_FILE_BYTES:
-        raise SecretFileUnusable(os.fspath(path), f"is larger than {LARGEST_FILE_BYTES} bytes")
-    return octets
+    if len(raw) > MAX_FILE_BYTES:
+        raise SecretFileUnusable(os.fspath(path), f"is larger than {MAX_FILE_BYTES} bytes")
+    return raw

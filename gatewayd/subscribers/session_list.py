@@ -30,22 +30,22 @@ from gatewayd.model.accounting import AccountingEvent, AccountingKind, NasProfil
 from gatewayd.model.msisdn import normalise_msisdn, subscriber_digest
 from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.subscribers.identity import TELLING_DIGITS, session_digest
-from gatewayd.subscribers.radius.accounting import FUTURE_SKEW_S, LONGEST_INTERIM_S
+from gatewayd.subscribers.radius.accounting import FUTURE_SKEW_S, MAX_INTERIM_S
 from gatewayd.subscribers.radius.attributes import (
     LAST_PORT,
-    MOST_ADDRESSES,
+    MAX_ADDRESSES,
     SHORTEST_IPV4_LENGTH,
     SHORTEST_IPV6_LENGTH,
     host_prefix,
 )
 
 FIELDS: Final = ("nas", "session", "subscriber", "number", "addresses", "ports", "at", "interim")
-LONGEST_TEXT: Final = 253
-"""Octets of an attribute's value (RFC 2865 §5)."""
-MOST_FAULTS_KEPT: Final = 1000
+MAX_TEXT: Final = 253
+"""Bytes of an attribute's value (RFC 2865 §5)."""
+MAX_FAULTS_KEPT: Final = 1000
 
-_LONGEST_NUMBER: Final = 64
-_MOST_SECONDS: Final = 10**12
+_MAX_NUMBER: Final = 64
+_MAX_SECONDS: Final = 10**12
 _BOM: Final = b"\xef\xbb\xbf"
 _BLANKS: Final = b" \t\r\n"
 
@@ -77,7 +77,7 @@ class SessionFault(NamedTuple):
 
 
 class SessionList(NamedTuple):
-    """`events`: by `at_s`. `faults`: the first MOST_FAULTS_KEPT. `faulty`: how many lines are not used."""
+    """`events`: by `at_s`. `faults`: the first MAX_FAULTS_KEPT. `faulty`: how many lines are not used."""
 
     events: list[AccountingEvent]
     faults: list[SessionFault]
@@ -132,13 +132,13 @@ def end_event(nas: object, session: object, now_s: float, at: object = None) -> 
     )
 
 
-def read_sessions(octets: bytes, *, pepper: bytes, profile_of: ProfileOf, now_s: float) -> SessionList:
+def read_sessions(raw: bytes, *, pepper: bytes, profile_of: ProfileOf, now_s: float) -> SessionList:
     """The sessions of a file. A line that cannot be used costs its own session and no other.
 
     Takes some 25 µs a line and lets nobody else run meanwhile: a long file is for a thread.
     """
-    octets = octets.removeprefix(_BOM)
-    lines = _ndjson_entries(octets) if octets.lstrip(_BLANKS).startswith(b"{") else _csv_entries(octets)
+    raw = raw.removeprefix(_BOM)
+    lines = _ndjson_entries(raw) if raw.lstrip(_BLANKS).startswith(b"{") else _csv_entries(raw)
     events: list[AccountingEvent] = []
     faults: list[SessionFault] = []
     faulty = 0
@@ -149,7 +149,7 @@ def read_sessions(octets: bytes, *, pepper: bytes, profile_of: ProfileOf, now_s:
             events.append(entry_event(entry, pepper=pepper, profile_of=profile_of, now_s=now_s))
         except SessionEntryInvalid as invalid:
             faulty += 1
-            if len(faults) < MOST_FAULTS_KEPT:
+            if len(faults) < MAX_FAULTS_KEPT:
                 faults.append(SessionFault(number, invalid.field, invalid.code, invalid.why))
     events.sort(key=lambda event: event.at_s)
     return SessionList(events, faults, faulty)
@@ -158,16 +158,16 @@ def read_sessions(octets: bytes, *, pepper: bytes, profile_of: ProfileOf, now_s:
 # Lines
 
 
-def _lines(octets: bytes) -> Iterator[tuple[int, bytes]]:
+def _lines(raw: bytes) -> Iterator[tuple[int, bytes]]:
     """Those that are not blank, numbered from 1."""
-    for number, line in enumerate(octets.split(b"\n"), 1):
+    for number, line in enumerate(raw.split(b"\n"), 1):
         stripped = line.strip(_BLANKS)
         if stripped:
             yield number, stripped
 
 
-def _ndjson_entries(octets: bytes) -> Iterator[tuple[int, object]]:
-    for number, line in _lines(octets):
+def _ndjson_entries(raw: bytes) -> Iterator[tuple[int, object]]:
+    for number, line in _lines(raw):
         try:
             entry: object = msgspec.json.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -175,10 +175,10 @@ def _ndjson_entries(octets: bytes) -> Iterator[tuple[int, object]]:
         yield number, entry
 
 
-def _csv_entries(octets: bytes) -> Iterator[tuple[int, object]]:
+def _csv_entries(raw: bytes) -> Iterator[tuple[int, object]]:
     """RFC 4180, a record a line. A head that is not understood is the only fault: without it nothing has a name."""
     columns: list[str] | None = None
-    for number, line in _lines(octets):
+    for number, line in _lines(raw):
         cells = _csv_cells(line)
         if columns is not None:
             yield number, cells if isinstance(cells, SessionEntryInvalid) else _csv_entry(columns, cells)
@@ -234,8 +234,8 @@ def _read_text(entry: Mapping[str, object], field: str) -> str:
         raise SessionEntryInvalid(field, "empty", "empty")
     if not text.isprintable():
         raise SessionEntryInvalid(field, "not_printable", "has signs that cannot be printed")
-    if len(text.encode()) > LONGEST_TEXT:
-        raise SessionEntryInvalid(field, "too_long", f"longer than {LONGEST_TEXT} octets")
+    if len(text.encode()) > MAX_TEXT:
+        raise SessionEntryInvalid(field, "too_long", f"longer than {MAX_TEXT} bytes")
     return text
 
 
@@ -250,8 +250,8 @@ def _read_digits(entry: Mapping[str, object], profile: NasProfile) -> str | None
         return None
     if not isinstance(number, str):
         raise SessionEntryInvalid("number", "bad_type", "expected a text")
-    if len(number) > _LONGEST_NUMBER:
-        raise SessionEntryInvalid("number", "too_long", f"longer than {_LONGEST_NUMBER} signs")
+    if len(number) > _MAX_NUMBER:
+        raise SessionEntryInvalid("number", "too_long", f"longer than {_MAX_NUMBER} signs")
     if _is_hardware_address(number):
         raise SessionEntryInvalid("number", "number_hardware_address", "a MAC address")
     try:
@@ -285,8 +285,8 @@ def _read_addresses(entry: Mapping[str, object]) -> tuple[Prefix, ...]:
         raise SessionEntryInvalid("addresses", "bad_type", "expected a list of texts")
     if not texts:
         raise SessionEntryInvalid("addresses", "empty", "empty")
-    if len(texts) > MOST_ADDRESSES:
-        raise SessionEntryInvalid("addresses", "too_many_addresses", f"more than {MOST_ADDRESSES}")
+    if len(texts) > MAX_ADDRESSES:
+        raise SessionEntryInvalid("addresses", "too_many_addresses", f"more than {MAX_ADDRESSES}")
     return tuple(dict.fromkeys(map(_read_prefix, texts)))
 
 
@@ -346,7 +346,7 @@ def _read_time(entry: Mapping[str, object], now_s: float) -> float:
 
 def _seconds(at: object) -> float | None:
     if isinstance(at, int | float) and not isinstance(at, bool):
-        return float(at) if abs(at) <= _MOST_SECONDS else None
+        return float(at) if abs(at) <= _MAX_SECONDS else None
     if not isinstance(at, str):
         return None
     if _is_seconds(at):
@@ -365,6 +365,6 @@ def _read_interim(entry: Mapping[str, object]) -> int | None:
         interim = int(interim)
     if interim is None:
         return None
-    if type(interim) is not int or not 1 <= interim <= LONGEST_INTERIM_S:
-        raise SessionEntryInvalid("interim", "bad_interim", f"expected seconds, from 1 to {LONGEST_INTERIM_S}")
+    if type(interim) is not int or not 1 <= interim <= MAX_INTERIM_S:
+        raise SessionEntryInvalid("interim", "bad_interim", f"expected seconds, from 1 to {MAX_INTERIM_S}")
     return interim

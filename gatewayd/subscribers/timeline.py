@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-LONGEST_AWAY_S: Final = 30 * 86400.0
+MAX_AWAY_S: Final = 30 * 86400.0
 """A gateway that was off for longer is taken for one whose clock is wrong."""
 
 
@@ -26,16 +26,17 @@ class Moment(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Timeline:
-    """`clock`: the wall's; `stopwatch`: the monotonic; `boot`: what tells this boot from others, if it is known."""
+    """`clock`: the wall's; `monotonic clock`: the monotonic; `boot`: what tells this boot from others, if it is
+    known."""
 
-    def __init__(self, clock: Callable[[], float], stopwatch: Callable[[], float], boot: str = "") -> None:
+    def __init__(self, clock: Callable[[], float], monotonic: Callable[[], float], boot: str = "") -> None:
         self._clock = clock
-        self._stopwatch = stopwatch
+        self._monotonic = monotonic
         self._boot = boot
-        self._began_at_s = clock() - stopwatch()
+        self._began_at_s = clock() - monotonic()
 
     def time_s(self) -> float:
-        return self._began_at_s + self._stopwatch()
+        return self._began_at_s + self._monotonic()
 
     def wall_is_ahead_s(self) -> float:
         """Of the timeline: the wall clock was set since, or was wrong at the start."""
@@ -43,13 +44,13 @@ class Timeline:
 
     def moment(self) -> Moment:
         """Now."""
-        return Moment(self.time_s(), self._clock(), self._stopwatch(), self._boot)
+        return Moment(self.time_s(), self._clock(), self._monotonic(), self._boot)
 
     def go_on_from(self, moment: Moment) -> None:
         """Of an earlier run. Within one boot the monotonic clock says how long ago it was. Else the wall clock does
-        as far as it can be believed: neither less than nothing nor more than LONGEST_AWAY_S."""
-        away_s = self._stopwatch() - moment.monotonic_s
+        as far as it can be believed: neither less than nothing nor more than MAX_AWAY_S."""
+        away_s = self._monotonic() - moment.monotonic_s
         if not self._boot or self._boot != moment.boot or away_s < 0:
             away_s = self._clock() - moment.wall_s
-            away_s = away_s if 0 <= away_s <= LONGEST_AWAY_S else 0.0
-        self._began_at_s = moment.time_s + away_s - self._stopwatch()
+            away_s = away_s if 0 <= away_s <= MAX_AWAY_S else 0.0
+        self._began_at_s = moment.time_s + away_s - self._monotonic()

@@ -68,7 +68,7 @@ class UnregisteredAggregate:
     ) -> None:
         self._detail: Detail = detail
         self._prefixes = prefixes
-        # By the octets of the /24 or /48: 3 or 6 of them, so the families do not meet.
+        # By the bytes of the /24 or /48: 3 or 6 of them, so the families do not meet.
         self._lines: OrderedDict[bytes, _Line] = OrderedDict()
         self._recent: deque[RecentFlow] = deque(maxlen=recent_flows)
         self.evicted = 0

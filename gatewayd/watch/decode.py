@@ -79,34 +79,34 @@ def decode_packets(buffer: bytes | bytearray | memoryview) -> PacketBatch:
 
     Raises nothing. A message of impossible length is counted and ends the buffer.
     """
-    octets = bytes(buffer)
+    raw = bytes(buffer)
     events: list[PacketEvent] = []
     malformed = offset = 0
-    total = len(octets)
+    total = len(raw)
     while total - offset >= 16:
-        length, kind = _HEADER.unpack_from(octets, offset)
+        length, kind = _HEADER.unpack_from(raw, offset)
         if length < 16 or offset + length > total:
             malformed += 1
             break
         if kind == NFULNL_MSG_PACKET:
             try:
-                events.append(_decode_packet(octets, offset + 20, offset + length))
+                events.append(_decode_packet(raw, offset + 20, offset + length))
             except EventMalformed:
                 malformed += 1
         offset += align4(length)
     return PacketBatch(events, malformed)
 
 
-def _decode_packet(octets: bytes, start: int, end: int) -> PacketEvent:
+def _decode_packet(raw: bytes, start: int, end: int) -> PacketEvent:
     prefix = ""
     packet: bytes | None = None
     offset = start
     while end - offset >= 4:
-        length, kind = _TLV.unpack_from(octets, offset)
+        length, kind = _TLV.unpack_from(raw, offset)
         if length < 4 or offset + length > end:
             raise EventMalformed("nflog event", f"attribute length {length} at offset {offset} of {end}")
         kind &= NLA_TYPE_MASK
-        payload = octets[offset + 4 : offset + length]
+        payload = raw[offset + 4 : offset + length]
         if kind == NFULA_PAYLOAD:
             packet = payload
         elif kind == NFULA_PREFIX:

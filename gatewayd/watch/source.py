@@ -1,6 +1,6 @@
 """The sockets that events come in on; all they do is receive, decode, count and call back.
 
-An event socket holds what arrives while the loop is busy, and the loop takes a bounded helping each time it
+An event socket holds what arrives while the loop is busy, and the loop takes a bounded batch each time it
 comes round. The kernel charges an event of 160 bytes with 1280, and doubles the size asked for: 8 MiB hold
 some 13 000 events.
 """
@@ -40,7 +40,7 @@ _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 270, 1
 CONNTRACK_PAUSE_S = 0.01
 """Nobody waits for an attribution; late admission comes by NFLOG, which is read at once."""
 DATAGRAMS_PER_WAKEUP = 256
-_LARGEST_DATAGRAM_BYTES = 1 << 16
+_MAX_DATAGRAM_BYTES = 1 << 16
 _BUFFER_BYTES = 1 << 19
 _ANSWER_TIMEOUT_S = 5.0
 
@@ -145,14 +145,14 @@ class EventSource:
         if number:
             raise OperationRefused(f"bind NFLOG group {self._group}", number)
 
-    def _decode_packets(self, octets: memoryview) -> int:
-        batch = decode_packets(octets)
+    def _decode_packets(self, raw: memoryview) -> int:
+        batch = decode_packets(raw)
         if batch.events:
             self._on_packets(batch.events)
         return batch.malformed
 
-    def _decode_connections(self, octets: memoryview) -> int:
-        batch = decode_connections(octets)
+    def _decode_connections(self, raw: memoryview) -> int:
+        batch = decode_connections(raw)
         if batch.events:
             self._on_connections(batch.events)
         return batch.malformed
@@ -161,7 +161,7 @@ class EventSource:
 class _Intake:
     """One event socket. `decode` takes a buffer of whole messages and returns how many did not parse.
 
-    `pause_s`: for so long after a helping nothing is read, unless more is known to wait. A wakeup costs as much as
+    `pause_s`: for so long after a batch nothing is read, unless more is known to wait. A wakeup costs as much as
     an event, so at 20 k a second events that come in dozens cost half of what they cost one by one.
     """
 
@@ -187,11 +187,11 @@ class _Intake:
         try:
             self._socket.send(request)
             while True:
-                octets = self._socket.recv(_LARGEST_DATAGRAM_BYTES)
-                answers = [control for control in decode_connections(octets).controls if _is_answer(control)]
+                raw = self._socket.recv(_MAX_DATAGRAM_BYTES)
+                answers = [control for control in decode_connections(raw).controls if _is_answer(control)]
                 if answers:
                     return errno_of(answers[0]) if answers[0].kind == NLMSG_ERROR else 0
-                self._early += octets
+                self._early += raw
         except TimeoutError:
             raise ReplyMissing(f"open {self._name} events", f"no answer in {_ANSWER_TIMEOUT_S:g} s") from None
         finally:
@@ -218,13 +218,13 @@ class _Intake:
         self._socket.close()
 
     def _receive(self) -> None:
-        """One helping: many datagrams, one decode, one callback. What is left wakes the loop again."""
+        """One batch: many datagrams, one decode, one callback. What is left wakes the loop again."""
         buffer, receive, filled = self._buffer, self._socket.recv_into, 0
         is_empty = False
         try:
             for _ in range(DATAGRAMS_PER_WAKEUP):
                 room = _BUFFER_BYTES - filled
-                if room < _LARGEST_DATAGRAM_BYTES:
+                if room < _MAX_DATAGRAM_BYTES:
                     break
                 size = receive(buffer[filled:], 0, socket.MSG_TRUNC)
                 self._stats.received += 1

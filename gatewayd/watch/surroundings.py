@@ -35,21 +35,21 @@ class Rules(Protocol):
 
 
 class Surroundings:
-    """`mask`: our bits. `stopwatch`: a clock that is never set."""
+    """`mask`: our bits. `monotonic clock`: a clock that is never set."""
 
     def __init__(
         self,
         rules: Rules,
         mask: int,
         *,
-        stopwatch: Callable[[], float],
+        monotonic: Callable[[], float],
         read_size: Callable[[], ConntrackSize | None] = read_conntrack_size,
     ) -> None:
         self._rules = rules
         self._mask = mask
-        self._stopwatch = stopwatch
+        self._monotonic = monotonic
         self._read_size = read_size
-        self._said = RateLimited(log, 600.0, stopwatch)
+        self._said = RateLimited(log, 600.0, monotonic)
         self._rules_at = -inf
         self._generation: int | None = None
         self.neighbours: tuple[Neighbour, ...] = ()
@@ -60,8 +60,8 @@ class Surroundings:
         """Until cancelled."""
         while True:
             self.look_at_size()
-            if self._stopwatch() >= self._rules_at:
-                self._rules_at = self._stopwatch() + RULES_EVERY_S
+            if self._monotonic() >= self._rules_at:
+                self._rules_at = self._monotonic() + RULES_EVERY_S
                 await self.look_at_rules()
             await asyncio.sleep(SIZE_EVERY_S)
 

@@ -22,7 +22,7 @@ from tests.support.lab_daemon import LabDaemon
 PORT = 9480
 ASK_EVERY_S = 0.05
 READY_WITHIN_S = 300.0
-SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.01, 0.2
+SHORTEST_PAUSE_S, MAX_PAUSE_S = 0.01, 0.2
 _ANSWER_WITHIN_S = 30.0
 _KILOBYTES = re.compile(r"^(Vm\w+):\s+(\d+) kB", re.MULTILINE)
 _LAG = re.compile(r'^gatewayd_loop_lag_seconds\{kind="max"\} (\S+)', re.MULTILINE)
@@ -52,7 +52,7 @@ class MeasuredDaemon(LabDaemon):
             check(self.is_running(), f"the daemon ended: {self.last_words()}")
             waited_s = time.perf_counter() - started
             check(waited_s < READY_WITHIN_S, f"not ready after {waited_s:.0f} s: {self.last_words()}")
-            time.sleep(min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, waited_s * 0.01)))
+            time.sleep(min(MAX_PAUSE_S, max(SHORTEST_PAUSE_S, waited_s * 0.01)))
         took_s = time.perf_counter() - started
         status = self.status()
         check(status["armed"] and status["mode"] == "reject", f"mode {status['mode']}")

@@ -9,7 +9,7 @@ from gatewayd.kernel.tables import KernelTables
 from gatewayd.model.mask import ANY_PEER, Mask
 from gatewayd.model.transaction import AddElements, CreateSet, CreateTable, Operation, Transaction
 from gatewayd.reconcile.set_state import choose_capacity
-from gatewayd.reconcile.steps import most_keys
+from gatewayd.reconcile.steps import max_keys
 from tests.bench.clock import Ran
 
 TABLE = "bench"
@@ -41,7 +41,7 @@ async def make_sets(tables: KernelTables, content: Content) -> None:
 
 def transactions(content: Content) -> Iterator[Transaction]:
     """All elements, each transaction as full as the reconciler would make it."""
-    most = most_keys(4)
+    most = max_keys(4)
     operations: list[Operation] = []
     room = most
     for mask, keys in content.items():

@@ -16,17 +16,17 @@ from pathlib import Path
 import msgspec
 
 from gatewayd.lab.announced import announced_prefixes
-from gatewayd.lab.world import MOST_NUMBERS, Record, encode_ndjson, generate_records
+from gatewayd.lab.world import MAX_NUMBERS, Record, encode_ndjson, generate_records
 from tests.bench.material import SEED, keep_made
 
 UNLISTED = 5_000_000
 """From here on no number is registered."""
-_CANDIDATES = MOST_NUMBERS // 2
+_CANDIDATES = MAX_NUMBERS // 2
 
 
 @dataclass(frozen=True, slots=True)
 class Numbered:
-    """`registry`: NDJSON. `numbers`: of the registrations by number, for the sender, 4 octets each, little-endian.
+    """`registry`: NDJSON. `numbers`: of the registrations by number, for the sender, 4 bytes each, little-endian.
 
     `open_numbers`: of those that may speak WireGuard to anybody.
     """

@@ -37,8 +37,8 @@ ATTRIBUTE Called-Station-Id 30 string
 ATTRIBUTE Calling-Station-Id 31 string
 ATTRIBUTE NAS-Identifier 32 string
 ATTRIBUTE Acct-Status-Type 40 integer
-ATTRIBUTE Acct-Input-Octets 42 integer
-ATTRIBUTE Acct-Output-Octets 43 integer
+ATTRIBUTE Acct-Input-Bytes 42 integer
+ATTRIBUTE Acct-Output-Bytes 43 integer
 ATTRIBUTE Acct-Session-Id 44 string
 ATTRIBUTE Acct-Authentic 45 integer
 ATTRIBUTE Acct-Session-Time 46 integer

@@ -51,7 +51,7 @@ class Measure:
 class Row:
     """`name`: one word, for `--rows`. `sizes`: False where the question does not depend on how many there are.
 
-    `own_sizes`: what N is where it is not registrations. `most_runs`: fewer runs than asked for, of what takes
+    `own_sizes`: what N is where it is not registrations. `max_runs`: fewer runs than asked for, of what takes
     minutes. `least_size`: smaller ones say nothing.
     """
 
@@ -61,7 +61,7 @@ class Row:
     subjects: tuple[Subject, ...]
     sizes: bool = True
     own_sizes: tuple[int, ...] = ()
-    most_runs: int = 99
+    max_runs: int = 99
     least_size: int = 0
 
 

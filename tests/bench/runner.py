@@ -16,7 +16,7 @@ from tests.bench.row import Figures, Outcome, Row, Subject
 from tests.bench.worker import CANNOT
 
 PATIENCE_S = 900.0
-LONGEST_REASON = 160
+MAX_REASON = 160
 FAILED = "failed"
 """How the reason begins where a subject was to be measured and gave an error."""
 
@@ -52,7 +52,7 @@ def cells(plan: Plan) -> Iterator[tuple[Row, int]]:
 
 
 def count_runs(plan: Plan) -> int:
-    return sum(len(row.subjects) * min(plan.runs, row.most_runs) for row, _ in cells(plan))
+    return sum(len(row.subjects) * min(plan.runs, row.max_runs) for row, _ in cells(plan))
 
 
 def run_plan(plan: Plan, note: Callable[[str], None]) -> Iterator[Outcome]:
@@ -64,20 +64,20 @@ def run_plan(plan: Plan, note: Callable[[str], None]) -> Iterator[Outcome]:
 def run_cell(row: Row, size: int, plan: Plan, note: Callable[[str], None]) -> Iterator[Outcome]:
     """The runs alternate between the subjects: what disturbs the machine meanwhile disturbs all of them."""
     taken: dict[str, list[Figures]] = {subject.name: [] for subject in row.subjects}
-    left_out = {subject.name: _why_not(subject, size, plan.missing) for subject in row.subjects}
-    count = min(plan.runs, row.most_runs)
+    ignored = {subject.name: _why_not(subject, size, plan.missing) for subject in row.subjects}
+    count = min(plan.runs, row.max_runs)
     for number in range(count):
         for subject in row.subjects:
             note(f"{row.name} {size:,}: {subject.name} ({number + 1}/{count})")
-            if left_out[subject.name]:
+            if ignored[subject.name]:
                 continue
             attempt = run_subject(row, subject, size, plan.material)
             if attempt.figures is None:
-                left_out[subject.name] = attempt.missing
+                ignored[subject.name] = attempt.missing
             else:
                 taken[subject.name].append(attempt.figures)
     for subject in row.subjects:
-        yield Outcome(row.name, subject.name, size, tuple(taken[subject.name]), left_out[subject.name])
+        yield Outcome(row.name, subject.name, size, tuple(taken[subject.name]), ignored[subject.name])
 
 
 def run_subject(row: Row, subject: Subject, size: int, material: Path) -> Attempt:
@@ -92,7 +92,7 @@ def run_subject(row: Row, subject: Subject, size: int, material: Path) -> Attemp
         shutil.rmtree(scratch, ignore_errors=True)
     if done.returncode == 0:
         return Attempt(msgspec.json.decode(done.stdout.splitlines()[-1], type=dict[str, float]))
-    words = (done.stderr.strip().splitlines() or ["no word"])[-1][:LONGEST_REASON]
+    words = (done.stderr.strip().splitlines() or ["no word"])[-1][:MAX_REASON]
     return Attempt(None, words if done.returncode == CANNOT else f"{FAILED}: {words}")
 
 

@@ -59,7 +59,7 @@ async def test_nothing_in_force_is_lost(case: BadInput, is_restarted: bool, plac
             it.check_in_force(before)
     if is_restarted:
         async with fed_gateway(place, source, patience) as it:
-            await it.settled()
+            await it.in_sync()
             assert it.facts.restored_at is not None
             it.check_in_force(before)
             await it.attempt()
@@ -88,7 +88,7 @@ async def test_what_the_disk_never_took_stays_in_the_kernel_until_the_registry_a
     place.disk.mend()
     registry.go_away()
     async with fed_gateway(place, source) as it:
-        await it.settled()
+        await it.in_sync()
         await it.attempt()
         assert "Cannot connect" in (it.facts.error or "")
         assert it.in_force() == in_force
@@ -99,7 +99,7 @@ async def test_what_the_disk_never_took_stays_in_the_kernel_until_the_registry_a
                 del registry.publisher.records[each.id]
             registry.publish_anew()
         await it.attempt()
-        await it.settled()
+        await it.in_sync()
         assert it.facts.error is None
         assert [it.passes(each) for each in newcomers] == [not is_withdrawn] * 2
         if not is_withdrawn:
@@ -118,9 +118,9 @@ def check_said(it: FedGateway, case: BadInput) -> None:
         assert it.runner.state.snapshot_reason == case.reason
     if case.rejected:
         assert it.facts.rejected[case.rejected] > 0
-    assert bool(it.owner.holds()) == case.is_held
-    assert (it.owner.store_error(SOURCE) or "").endswith(case.store_error)
-    assert bool(it.owner.store_error(SOURCE)) == bool(case.store_error)
+    assert bool(it.controller.holds()) == case.is_held
+    assert (it.controller.store_error(SOURCE) or "").endswith(case.store_error)
+    assert bool(it.controller.store_error(SOURCE)) == bool(case.store_error)
 
 
 async def recover(it: FedGateway, case: BadInput) -> None:
@@ -131,8 +131,8 @@ async def recover(it: FedGateway, case: BadInput) -> None:
     await it.attempt()
     assert it.facts.error is None
     assert extra in it.in_force()
-    assert it.owner.holds() == ()
-    assert it.owner.store_error(SOURCE) is None
+    assert it.controller.holds() == ()
+    assert it.controller.store_error(SOURCE) is None
     kept = await it.store.load(SOURCE)
     assert kept.damage is None
     assert kept.registrations == it.in_force()

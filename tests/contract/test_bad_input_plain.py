@@ -233,7 +233,7 @@ async def check(case: PlainInput, place: Place, source: SourceSettings, put: Cal
         check_said(it, case)
         it.check_in_force(before)
     async with fed_gateway(place, source) as it:
-        await it.settled()
+        await it.in_sync()
         assert it.facts.restored_at is not None
         it.check_in_force(before)
         await it.attempt()
@@ -247,8 +247,8 @@ async def check(case: PlainInput, place: Place, source: SourceSettings, put: Cal
         it.check_in_force(before)
         assert it.facts.error is None
         assert "EXTRA" in it.in_force()
-        assert it.owner.holds() == ()
-        assert it.owner.store_error(SOURCE) is None
+        assert it.controller.holds() == ()
+        assert it.controller.store_error(SOURCE) is None
         assert (await it.store.load(SOURCE)).registrations == it.in_force()
 
 
@@ -257,6 +257,6 @@ def check_said(it: FedGateway, case: PlainInput) -> None:
     assert bool(it.facts.error) == bool(case.error)
     if case.rejected:
         assert it.facts.rejected[case.rejected] > 0
-    assert bool(it.owner.holds()) == case.is_held
-    assert (it.owner.store_error(SOURCE) or "").endswith(case.store_error)
-    assert bool(it.owner.store_error(SOURCE)) == bool(case.store_error)
+    assert bool(it.controller.holds()) == case.is_held
+    assert (it.controller.store_error(SOURCE) or "").endswith(case.store_error)
+    assert bool(it.controller.store_error(SOURCE)) == bool(case.store_error)

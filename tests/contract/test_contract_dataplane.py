@@ -23,7 +23,7 @@ from gatewayd.compile.ruleset import COUNTERS, RULE_SETS, compile_ruleset, polic
 from gatewayd.errors import DumpInterrupted, KernelError, OperationRefused, RulesetRefused
 from gatewayd.kernel.fake import FakeSet, FakeTables
 from gatewayd.kernel.tables import KernelTables
-from gatewayd.model.external import ElementChange, ForeignChanges, ForeignCommit
+from gatewayd.model.external import ElementChange, ExternalChanges, ExternalCommit
 from gatewayd.model.mask import Mask
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.service import UDP, Service
@@ -90,7 +90,7 @@ class World:
 
 def fake_world(tells_counts: bool) -> World:
     now = 1000.0
-    fake = FakeTables(tells_counts=tells_counts, stopwatch=lambda: now)
+    fake = FakeTables(tells_counts=tells_counts, monotonic=lambda: now)
 
     async def pass_time(seconds: float) -> None:
         nonlocal now
@@ -525,7 +525,7 @@ async def test_elements_come_back_whatever_their_number(world: World, count: int
     assert await world.keys() == keys[1::2]
 
 
-async def test_a_foreign_set_is_seen_and_is_not_regular(world: World) -> None:
+async def test_a_external_set_is_seen_and_is_not_regular(world: World) -> None:
     await element_there(world)
     for name in ("c4_24", "guests"):
         world.add_foreign_set(name)
@@ -564,11 +564,11 @@ async def is_gone(world: World, key: bytes) -> bool:
 
 
 async def test_an_element_goes_after_the_timeout_of_its_set_and_nobody_is_told(
-    world: World, notices: asyncio.Event
+    world: World, notifications: asyncio.Event
 ) -> None:
     await set_used_by_rules(world)
     await bound_set(world, SHORT_S, KEY, OTHER)
-    world.plane.watch(notices.set)
+    world.plane.watch(notifications.set)
     before = await world.plane.read_generation()
     assert await world.keys(BOUND_NAME) == [KEY, OTHER]
 
@@ -578,7 +578,7 @@ async def test_an_element_goes_after_the_timeout_of_its_set_and_nobody_is_told(
     await until(world, are_gone)
     assert await world.keys() == [KEY], "those of sets without a timeout stay"
     assert await world.plane.read_generation() == before
-    assert world.plane.take_changes() == ForeignChanges()
+    assert world.plane.take_changes() == ExternalChanges()
 
 
 async def test_a_set_is_counted_without_what_went_in_the_end(world: World) -> None:
@@ -702,7 +702,7 @@ async def test_many_elements_of_bindings_come_are_refreshed_and_go(world: World,
     assert await world.keys(BOUND_NAME) == keys[1::2]
 
 
-async def test_a_listing_of_bindings_that_are_being_refreshed_is_right_or_it_is_interrupted(world: World) -> None:
+async def test_a_dump_of_bindings_that_are_being_refreshed_is_right_or_it_is_interrupted(world: World) -> None:
     """The kernel's table for them is rebuilt as it grows; a piece of a listing then begins in another order."""
     keys = [number.to_bytes(4, "big") for number in range(1, 9001)]
     await bound_set(world, LONG_S)
@@ -734,12 +734,12 @@ async def test_sets_of_bindings_may_be_looked_into_and_refreshed_meanwhile(world
 
 
 async def test_what_another_program_does_to_bindings_is_told_with_its_keys(
-    world: World, notices: asyncio.Event
+    world: World, notifications: asyncio.Event
 ) -> None:
     await bound_set(world, LONG_S, KEY)
-    world.plane.watch(notices.set)
+    world.plane.watch(notifications.set)
     world.swap_behind(BOUND_NAME, KEY, OTHER)
-    (commit,) = await hear(world, notices)
+    (commit,) = await hear(world, notifications)
     assert set(commit.elements) == {ElementChange(BOUND_NAME, KEY, False), ElementChange(BOUND_NAME, OTHER, True)}
     assert not commit.others
 
@@ -785,7 +785,7 @@ async def test_sets_that_the_rules_made_stay_when_the_rules_go(world: World) -> 
     ]
 
 
-async def test_a_foreign_rule_changes_the_fingerprint_and_goes_with_a_replacement(world: World) -> None:
+async def test_a_external_rule_changes_the_fingerprint_and_goes_with_a_replacement(world: World) -> None:
     await set_used_by_rules(world)
     before = await world.plane.read_table()
     world.add_foreign_rule()
@@ -820,56 +820,60 @@ async def test_delete_table_says_whether_there_was_one(world: World) -> None:
 
 
 @pytest.fixture
-def notices(world: World) -> Iterator[asyncio.Event]:
+def notifications(world: World) -> Iterator[asyncio.Event]:
     """Set when the dataplane says that there is something."""
     yield asyncio.Event()
     world.plane.unwatch()
 
 
-async def hear(world: World, notices: asyncio.Event, commits: int = 1) -> list[ForeignCommit]:
+async def hear(world: World, notifications: asyncio.Event, commits: int = 1) -> list[ExternalCommit]:
     """What others did, the callback having come before it was asked for."""
-    heard: list[ForeignCommit] = []
+    heard: list[ExternalCommit] = []
     async with asyncio.timeout(30):
         while len(heard) < commits:
-            await notices.wait()
-            notices.clear()
+            await notifications.wait()
+            notifications.clear()
             changes = world.plane.take_changes()
             assert not changes.lost
             heard += changes.commits
     return heard
 
 
-async def test_a_swapped_element_is_told_with_its_keys_and_who_did_it(world: World, notices: asyncio.Event) -> None:
+async def test_a_swapped_element_is_told_with_its_keys_and_who_did_it(
+    world: World, notifications: asyncio.Event
+) -> None:
     await world.commit(CreateTable(), CreateSet(NAME, HOSTS, ROOM), AddElements(NAME, [KEY]))
-    world.plane.watch(notices.set)
+    world.plane.watch(notifications.set)
     world.swap_behind(NAME, KEY, OTHER)
-    (commit,) = await hear(world, notices)
+    (commit,) = await hear(world, notifications)
     assert set(commit.elements) == {ElementChange(NAME, KEY, False), ElementChange(NAME, OTHER, True)}
     assert (commit.others, commit.unlisted, commit.program) == (False, False, "nft")
     assert commit.pid > 0
     assert commit.generation == await world.plane.read_generation()
 
 
-async def test_other_changes_of_our_table_are_told_as_such(world: World, notices: asyncio.Event) -> None:
+async def test_other_changes_of_our_table_are_told_as_such(world: World, notifications: asyncio.Event) -> None:
     await set_used_by_rules(world)
-    world.plane.watch(notices.set)
+    world.plane.watch(notifications.set)
     world.add_foreign_set("guests")
     world.add_foreign_rule()
-    assert [commit.others for commit in await hear(world, notices, 2)] == [True, True]
+    assert [commit.others for commit in await hear(world, notifications, 2)] == [True, True]
 
 
-async def test_a_commit_in_another_table_is_told_as_no_more_than_that(world: World, notices: asyncio.Event) -> None:
+async def test_a_commit_in_another_table_is_told_as_no_more_than_that(
+    world: World, notifications: asyncio.Event
+) -> None:
     await set_used_by_rules(world)
-    world.plane.watch(notices.set)
+    world.plane.watch(notifications.set)
     world.touch_another_table()
-    (commit,) = await hear(world, notices)
+    (commit,) = await hear(world, notifications)
     assert (commit.elements, commit.others) == ((), False)
     assert commit.generation == await world.plane.read_generation()
 
 
-async def test_what_we_commit_is_never_told(world: World, notices: asyncio.Event) -> None:
+async def test_what_we_commit_is_never_told(world: World, notifications: asyncio.Event) -> None:
     await world.commit(CreateTable(), CreateSet(NAME, HOSTS, 1 << 10))
-    world.plane.watch(notices.set)
+    world.plane.watch(notifications.set)
     await world.commit(AddElements(NAME, [KEY]))
     await world.commit(AddElements(NAME, [bytes((10, 2, number, 0)) for number in range(200)]))
     await world.commit(CreateSet(BOUND_NAME, BOUND, 0, LONG_S), RefreshElements(BOUND_NAME, [KEY]))
@@ -881,23 +885,23 @@ async def test_what_we_commit_is_never_told(world: World, notices: asyncio.Event
     await world.commit(DeleteSet(NAME))
     await world.plane.delete_table()
     world.touch_another_table()
-    (commit,) = await hear(world, notices)
+    (commit,) = await hear(world, notifications)
     assert (commit.elements, commit.others) == ((), False)
 
 
-async def test_nothing_is_told_before_and_after_the_watch(world: World, notices: asyncio.Event) -> None:
+async def test_nothing_is_told_before_and_after_the_watch(world: World, notifications: asyncio.Event) -> None:
     await set_used_by_rules(world)
     world.add_foreign_rule()
-    world.plane.watch(notices.set)
-    assert world.plane.take_changes() == ForeignChanges()
+    world.plane.watch(notifications.set)
+    assert world.plane.take_changes() == ExternalChanges()
     world.add_foreign_rule()
     world.plane.unwatch()
     world.add_foreign_rule()
-    assert world.plane.take_changes() == ForeignChanges()
-    world.plane.watch(notices.set)
-    world.plane.watch(notices.set)
+    assert world.plane.take_changes() == ExternalChanges()
+    world.plane.watch(notifications.set)
+    world.plane.watch(notifications.set)
     world.add_foreign_rule()
-    assert len(await hear(world, notices)) == 1
+    assert len(await hear(world, notifications)) == 1
 
 
 # -- the kernel alone --------------------------------------------------------------------------------------
@@ -936,7 +940,7 @@ async def test_what_is_in_other_tables_is_not_read_and_not_touched(tmp_path: Pat
 
 
 @pytest.mark.kernel
-async def test_a_listing_of_a_set_that_goes_meanwhile_is_refused(tmp_path: Path) -> None:
+async def test_a_dump_of_a_set_that_goes_meanwhile_is_refused(tmp_path: Path) -> None:
     keys = [number.to_bytes(4, "big") for number in range(60_000)]
     with namespace_or_skip() as namespace, kernel_tables(namespace, tmp_path) as tables:
         world = kernel_world(namespace, tables)
@@ -999,7 +1003,7 @@ async def test_a_dump_that_was_given_up_does_not_spoil_the_next(tmp_path: Path) 
 
 
 @pytest.mark.kernel
-async def test_a_change_in_the_middle_of_a_listing_shows_in_the_generation(tmp_path: Path) -> None:
+async def test_a_change_in_the_middle_of_a_dump_shows_in_the_generation(tmp_path: Path) -> None:
     """Not as DumpInterrupted: nf_tables_dump_set of 6.18 never calls nl_dump_check_consistent."""
     keys = [number.to_bytes(4, "big") for number in range(60_000)]
     with namespace_or_skip() as namespace, kernel_tables(namespace, tmp_path) as tables:

@@ -50,7 +50,7 @@ class Receiver:
             pepper=PEPPER,
             on_event=self._take,
             clock=time.time,
-            stopwatch=time.monotonic,
+            monotonic=time.monotonic,
         )
 
     @property
@@ -126,13 +126,13 @@ async def test_a_session_passes_through_with_all_that_we_read(way: Way, tmp_path
         async with proxied(tmp_path, way, receiver.address) as radius:
             for request in (start, interim, stop, block):
                 before = len(receiver.events)
-                assert await asyncio.to_thread(radius.send_octets, request)
+                assert await asyncio.to_thread(radius.send_raw, request)
                 assert await becomes(lambda before=before: len(receiver.events) > before), radius.words()
             started, interim_event, stopped, shared = receiver.events
     assert [event.kind for event in receiver.events] == ["start", "interim", "stop", "start"]
     assert [event.nas for event in receiver.events] == ["pgw-1", "pgw-1", "pgw-1", "cgn-1"]
     assert {event.subscriber for event in receiver.events} == {SUBSCRIBER}
-    assert [event.left_out for event in receiver.events] == [()] * 4
+    assert [event.ignored for event in receiver.events] == [()] * 4
     assert started.session == "0A1B"
     assert started.interim_s == 600
     assert {str(each) for each in started.addresses} == {"100.64.3.9/32", "2001:db8:1:2::/64", "2001:db8:ff01::/56"}
@@ -181,7 +181,7 @@ async def test_when_it_happened_is_what_the_nas_says_and_where_it_cannot_be_when
     ago = 40 if is_believed else 0
     # FreeRADIUS tells whole seconds, and the queue's wait is the difference of two of them.
     assert before - ago - 1 <= event.at_s <= after - ago + 1
-    assert bool(event.left_out) is not is_believed
+    assert bool(event.ignored) is not is_believed
 
 
 @pytest.mark.parametrize("zone", ["UTC0", "PKT-5", "XST5XDT,0/0,J365/25"])
@@ -197,7 +197,7 @@ async def test_the_time_zone_of_the_aaa_does_not_move_an_event(
             start = START.format(session="s", address="100.64.3.9")
             assert await send(radius, f"{start}, Event-Timestamp = {happened}")
             assert await becomes(lambda: bool(receiver.events)), radius.words()
-    assert [(event.at_s, event.left_out) for event in receiver.events] == [(happened, ())]
+    assert [(event.at_s, event.ignored) for event in receiver.events] == [(happened, ())]
 
 
 async def test_what_the_buffered_way_holds_while_we_are_away_comes_late_whole_and_in_its_time(

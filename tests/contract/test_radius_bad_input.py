@@ -70,7 +70,7 @@ def peaceful(directory: Path) -> AbstractAsyncContextManager[SubscriberGateway]:
         directory,
         registered=(ALI, BANO, CHAND),
         more=(bank(BANK),),
-        nas=(named(OUTSIDE, gateway_sees="outside"), named("plain-1", country_code=None)),
+        nas=(named(OUTSIDE, nat_side="outside"), named("plain-1", country_code=None)),
     )
 
 
@@ -137,9 +137,9 @@ async def test_what_is_not_believed_gets_silence_and_changes_nothing(
     gateway: SubscriberGateway, bad: Refused
 ) -> None:
     nas = gateway.nas()
-    before = await gateway.picture()
+    before = await gateway.tracker()
     assert await nas.gets_no_answer(bad.datagram)
-    assert await gateway.picture() == before
+    assert await gateway.tracker() == before
     assert gateway.stats.rejected == {bad.reason: 1}
     assert gateway.kernel() == STEADY
 
@@ -147,15 +147,15 @@ async def test_what_is_not_believed_gets_silence_and_changes_nothing(
 async def test_random_bytes_get_silence(gateway: SubscriberGateway) -> None:
     generator = random.Random(2866)
     nas = gateway.nas()
-    before = await gateway.picture()
+    before = await gateway.tracker()
     sizes = [generator.choice([1, 19, 20, 21, 60, 300, 1500, 4096, 5000]) for _ in range(300)]
     for index, size in enumerate(sizes):
-        octets = generator.randbytes(size)
+        raw = generator.randbytes(size)
         if index % 2 and size >= 20:
-            octets = bytes((4, 1)) + size.to_bytes(2, "big") + octets[4:]
-        nas.send(octets)
+            raw = bytes((4, 1)) + size.to_bytes(2, "big") + raw[4:]
+        nas.send(raw)
     assert await nas.gets_no_answer(b"\0")
-    assert await gateway.picture() == before
+    assert await gateway.tracker() == before
     assert gateway.stats.rejected.total() == 301
 
 
@@ -163,19 +163,19 @@ async def test_a_request_that_is_cut_off_anywhere_gets_silence(gateway: Subscrib
     """With the length of the whole, with its own, and signed anew as well: then it is a whole one if an attribute
     ends there."""
     nas = gateway.nas()
-    before = await gateway.picture()
+    before = await gateway.tracker()
     for cut in range(len(GOOD)):
         nas.send(GOOD[:cut])
         nas.send(GOOD[:2] + cut.to_bytes(2, "big") + GOOD[4:cut])
     assert await nas.gets_no_answer(b"\0")
-    assert await gateway.picture() == before
+    assert await gateway.tracker() == before
     ends, at = {0}, 20
     while at < len(GOOD):
         at += GOOD[at + 1]
         ends.add(at - 20)
     for cut in sorted(set(range(len(GOOD) - 20)) - ends):
         assert await nas.gets_no_answer(signed(GOOD[20 : 20 + cut]))
-    assert await gateway.picture() == before
+    assert await gateway.tracker() == before
     assert gateway.stats.events == 2
 
 
@@ -198,10 +198,10 @@ UNUSABLE = {
 @pytest.mark.parametrize("name", UNUSABLE)
 async def test_what_is_of_no_use_is_answered_and_changes_nothing(gateway: SubscriberGateway, name: str) -> None:
     request, reason = UNUSABLE[name]
-    before = await gateway.picture()
+    before = await gateway.tracker()
     answer = await gateway.nas().ask(request)
     assert is_response(answer, request)
-    assert await gateway.picture() == before
+    assert await gateway.tracker() == before
     assert gateway.stats.accounting_rejected == {reason: 1}
     assert gateway.kernel() == STEADY
 
@@ -211,13 +211,13 @@ async def test_what_is_of_no_use_is_answered_and_changes_nothing(gateway: Subscr
 
 @dataclass(frozen=True)
 class Flawed:
-    """A Start of CHAND. `gains`: what he is bound to by it. `left_out`: parts by reason. `conflicting`: addresses
+    """A Start of CHAND. `gains`: what he is bound to by it. `ignored`: parts by reason. `conflicting`: addresses
     in a prefix that is somebody else's by the registry; bound all the same.
     `has_row`: whether his session is in the journal."""
 
     name: str
     request: bytes
-    left_out: dict[str, int] = field(default_factory=dict)
+    ignored: dict[str, int] = field(default_factory=dict)
     gains: tuple[str, ...] = ()
     conflicting: int = 0
     has_row: bool = True
@@ -232,8 +232,8 @@ def bad_address(name: str, written: str, reason: str) -> Flawed:
 
 
 def ipv6(written: str) -> bytes:
-    octets = bytes.fromhex(written.replace(" ", ""))
-    return attribute(168, octets)
+    raw = bytes.fromhex(written.replace(" ", ""))
+    return attribute(168, raw)
 
 
 def block(written: str) -> bytes:
@@ -315,27 +315,27 @@ FLAWED = [
 async def test_a_part_that_is_of_no_use_is_left_out_and_counted_and_the_rest_stands(
     gateway: SubscriberGateway, bad: Flawed
 ) -> None:
-    before = await gateway.picture()
+    before = await gateway.tracker()
     answer = await gateway.nas().ask(bad.request)
     assert is_response(answer, bad.request)
-    after = await gateway.picture()
+    after = await gateway.tracker()
     assert gateway.kernel() == STEADY | dict.fromkeys(bad.gains, CHAND)
     row = session_key(bad.nas, "s9")
     assert (row in after.rows) == bad.has_row
     assert {key: value for key, value in after.rows.items() if key != row} == before.rows
     assert before.bound < after.bound if bad.gains else before.bound == after.bound
     assert after.sessions == before.sessions + 1
-    assert gateway.stats.left_out == bad.left_out
+    assert gateway.stats.ignored == bad.ignored
     assert gateway.bindings.conflicting == bad.conflicting
     assert gateway.stats.accounting_rejected == {}
 
 
 async def test_5000_bytes_of_which_the_first_are_a_request_are_that_request(gateway: SubscriberGateway) -> None:
-    """Octets behind the stated length are padding (RFC 2865 §3)."""
+    """Bytes behind the stated length are padding (RFC 2865 §3)."""
     nas = gateway.nas()
     nas.send(GOOD.ljust(5000, b"\0"))
     await gateway.has_read_all()
-    assert await gateway.settled() == STEADY | {PLACE_32: CHAND}
+    assert await gateway.in_sync() == STEADY | {PLACE_32: CHAND}
     assert [is_response(each, GOOD) for each in nas.received()] == [True]
 
 
@@ -352,12 +352,12 @@ async def test_a_number_in_ten_spellings_is_one_subscriber(gateway: SubscriberGa
     nas = gateway.nas()
     for index, spelling in enumerate(SPELLINGS):
         await nas.says(START, f"s-{index}", spelling, f"10.0.1.{index}")
-    assert await gateway.settled() == STEADY | {f"10.0.1.{index}/32": CHAND for index in range(len(SPELLINGS))}
+    assert await gateway.in_sync() == STEADY | {f"10.0.1.{index}/32": CHAND for index in range(len(SPELLINGS))}
     await nas.says(START, "one", SPELLINGS[0], PLACE)
     for spelling in SPELLINGS:
         await nas.says(INTERIM, "one", spelling, PLACE)
     assert gateway.counts.missed_stops == 0
-    assert gateway.stats.left_out == {}
+    assert gateway.stats.ignored == {}
 
 
 # -- anything at all, under the right secret -------------------------------------------------------------------
@@ -389,12 +389,12 @@ ATTRIBUTES = st.tuples(
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """The attributes of a real request with octets changed, taken out, put in or cut off."""
-    octets = bytearray(draw(st.sampled_from(SEEDS))[20:])
+    """The attributes of a real request with bytes changed, taken out, put in or cut off."""
+    raw = bytearray(draw(st.sampled_from(SEEDS))[20:])
     for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, len(octets)))
-        octets[at : at + draw(st.sampled_from([0, 1, 1, 1, 2, 20]))] = draw(st.binary(max_size=3))
-    return bytes(octets)
+        at = draw(st.integers(0, len(raw)))
+        raw[at : at + draw(st.sampled_from([0, 1, 1, 1, 2, 20]))] = draw(st.binary(max_size=3))
+    return bytes(raw)
 
 
 BODIES = st.one_of(st.binary(max_size=64), st.lists(ATTRIBUTES, max_size=12).map(b"".join), mutated())
@@ -440,7 +440,7 @@ def test_whatever_somebody_with_the_secret_says_is_answered_and_costs_nobody_els
         for datagram in datagrams:
             nas.send(datagram)
         await gateway.has_read_all()
-        kernel = await gateway.settled()
+        kernel = await gateway.in_sync()
         others = {place: whose for place, whose in kernel.items() if whose != CHAND}
         assert others == STEADY
         answers = nas.received()
@@ -464,6 +464,6 @@ def test_whatever_somebody_with_the_secret_says_is_answered_and_costs_nobody_els
             + stats.events + stats.accounting_rejected.total()
         )  # fmt: skip
         assert min(stats.rejected.total(), stats.events, stats.accounting_rejected.total()) > 0
-        assert stats.left_out.total() > 0
+        assert stats.ignored.total() > 0
     finally:
         run(stack.aclose())

@@ -22,13 +22,13 @@ async def test_a_registration_that_comes_later_disturbs_nobody_who_is_bound_ther
         nas = gateway.nas()
         await nas.says(START, "s1", ALI, INSIDE)
         gateway.register(bank(client))
-        assert await gateway.settled() == {f"{INSIDE}/32": ALI}
+        assert await gateway.in_sync() == {f"{INSIDE}/32": ALI}
         # And a restart comes to the same.
         await gateway.crash()
         await gateway.come_back()
-        assert await gateway.settled() == {f"{INSIDE}/32": ALI}
+        assert await gateway.in_sync() == {f"{INSIDE}/32": ALI}
         gateway.withdraw(bank(client))
-        assert await gateway.settled() == {f"{INSIDE}/32": ALI}
+        assert await gateway.in_sync() == {f"{INSIDE}/32": ALI}
 
 
 @pytest.mark.parametrize("restarts", [False, True])
@@ -39,9 +39,9 @@ async def test_nor_does_one_that_was_there_before(tmp_path: Path, restarts: bool
         if restarts:
             await gateway.crash()
             await gateway.come_back()
-        assert await gateway.settled() == {f"{INSIDE}/32": ALI}
+        assert await gateway.in_sync() == {f"{INSIDE}/32": ALI}
         gateway.withdraw(bank(OFFICE))
-        assert await gateway.settled() == {f"{INSIDE}/32": ALI}
+        assert await gateway.in_sync() == {f"{INSIDE}/32": ALI}
 
 
 async def test_of_who_moved_on_nothing_comes_back(tmp_path: Path):
@@ -51,9 +51,9 @@ async def test_of_who_moved_on_nothing_comes_back(tmp_path: Path):
         gateway.register(bank(OFFICE))
         await gateway.pass_time(60)
         await nas.says(INTERIM, "s1", ALI, ELSEWHERE)
-        assert await gateway.settled() == {f"{ELSEWHERE}/32": ALI}
+        assert await gateway.in_sync() == {f"{ELSEWHERE}/32": ALI}
         gateway.withdraw(bank(OFFICE))
-        assert await gateway.settled() == {f"{ELSEWHERE}/32": ALI}
+        assert await gateway.in_sync() == {f"{ELSEWHERE}/32": ALI}
 
 
 async def test_between_subscribers_the_last_word_counts_within_somebody_elses_prefix_too(tmp_path: Path):
@@ -63,7 +63,7 @@ async def test_between_subscribers_the_last_word_counts_within_somebody_elses_pr
         await nas.says(START, "s1", ALI, INSIDE)
         await gateway.pass_time(60)
         await nas.says(START, "s2", BANO, INSIDE)
-        assert await gateway.settled() == {f"{INSIDE}/32": BANO}
+        assert await gateway.in_sync() == {f"{INSIDE}/32": BANO}
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ async def test_an_address_in_somebody_elses_own_prefix_is_bound_and_counted(
     async with subscriber_gateway(tmp_path) as gateway:
         gateway.register(bank(client))
         await gateway.nas().says(START, "s1", ALI, address, ELSEWHERE)
-        assert set(await gateway.settled()) == {f"{ELSEWHERE}/32", address if "/" in address else f"{address}/32"}
+        assert set(await gateway.in_sync()) == {f"{ELSEWHERE}/32", address if "/" in address else f"{address}/32"}
         assert gateway.bindings.conflicting == 1
 
 
@@ -86,7 +86,7 @@ async def test_one_in_a_pool_or_a_providers_block_is_nothing_to_speak_of(tmp_pat
     async with subscriber_gateway(tmp_path) as gateway:
         gateway.register(bank(client.replace("203.0.0.0/23", "203.0.112.0/23")))
         await gateway.nas().says(START, "s1", ALI, INSIDE)
-        assert await gateway.settled() == {f"{INSIDE}/32": ALI}
+        assert await gateway.in_sync() == {f"{INSIDE}/32": ALI}
         assert gateway.bindings.conflicting == 0
 
 
@@ -94,5 +94,5 @@ async def test_ones_own_registration_by_address_is_in_nobodys_way(tmp_path: Path
     async with subscriber_gateway(tmp_path) as gateway:
         gateway.register(structs.replace(registration(ALI), clients=bank(OFFICE).clients))
         await gateway.nas().says(START, "s1", ALI, INSIDE)
-        assert await gateway.settled() == {f"{INSIDE}/32": ALI}
+        assert await gateway.in_sync() == {f"{INSIDE}/32": ALI}
         assert gateway.bindings.conflicting == 0

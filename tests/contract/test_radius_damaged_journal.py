@@ -15,7 +15,7 @@ import pytest
 from gatewayd.control.subscriber_service import JOURNAL_NAME
 from tests.support.nas import INTERIM, START, STOP
 from tests.support.subscribers import (
-    DEAD_MAN_S,
+    ELEMENT_TIMEOUT_S,
     STRIDE_S,
     SubscriberGateway,
     bank,
@@ -37,9 +37,9 @@ ALL = {f"{address(each)}/32": each for each in range(1, COUNT + 1)}
 def flip_in_log(directory: Path) -> None:
     """One bit in the middle of the write-ahead log."""
     path = directory / f"{JOURNAL_NAME}-wal"
-    octets = bytearray(path.read_bytes())
-    octets[len(octets) // 2] ^= 0x10
-    path.write_bytes(octets)
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 0x10
+    path.write_bytes(raw)
 
 
 def remove_log(directory: Path) -> None:
@@ -68,7 +68,7 @@ async def filled(directory: Path) -> AsyncIterator[SubscriberGateway]:
         nas = gateway.nas()
         for each in registered:
             await nas.says(START, f"s{each}", each, address(each), interim=600)
-        assert await gateway.settled() == ALL
+        assert await gateway.in_sync() == ALL
         yield gateway
 
 
@@ -90,15 +90,15 @@ async def test_a_damaged_journal_takes_nobody_out_of_the_kernel_and_is_said(
         known = gateway.bindings.sessions
         lost = COUNT - sum(1 for _ in known.bindings())
         assert lost > 0
-        assert gateway.effective.left == lost
+        assert gateway.active.left == lost
         assert gateway.bindings.journal.stats.lost_groups > 0
-        assert gateway.reconciler.picture.count_surplus() == 0
+        assert gateway.reconciler.tracker.count_surplus() == 0
         # Time passes, and each is told of again, or is not.
         nas = gateway.nas()
         for each in range(1, COUNT + 1, 2):
             await nas.says(INTERIM, f"s{each}", each, address(each), interim=600)
         assert gateway.kernel() == ALL
-        assert gateway.effective.left <= COUNT // 2
+        assert gateway.active.left <= COUNT // 2
 
 
 async def test_what_nobody_tells_of_again_goes_by_itself_and_comes_back_by_nothing(tmp_path: Path):
@@ -106,11 +106,11 @@ async def test_what_nobody_tells_of_again_goes_by_itself_and_comes_back_by_nothi
         await damaged(gateway, remove_all)
         nas = gateway.nas()
         await nas.says(START, "t1", 1, address(1), interim=600)
-        gateway.clock.advance(DEAD_MAN_S - 20)
+        gateway.clock.advance(ELEMENT_TIMEOUT_S - 20)
         await eventually(lambda: gateway.reconciler.unready() is None)
         assert set(gateway.kernel()) <= set(ALL)
         gateway.clock.advance(2 * STRIDE_S)
-        await eventually(lambda: not gateway.effective.left)
+        await eventually(lambda: not gateway.active.left)
         assert not set(gateway.kernel()) - {f"{address(1)}/32"}
 
 
@@ -121,7 +121,7 @@ async def test_whoever_is_known_to_have_the_address_has_it(tmp_path: Path):
         await nas.says(START, "x1", STRANGER, address(1))
         await nas.says(START, "x2", 3, address(2))
         await nas.says(STOP, "s4", 4, address(4))
-        await eventually(lambda: gateway.effective.left == COUNT - 3)
+        await eventually(lambda: gateway.active.left == COUNT - 3)
         expected = {place: who for place, who in ALL.items() if who not in (1, 2, 4)} | {f"{address(2)}/32": 3}
         await eventually(lambda: gateway.reconciler.unready() is None)
         await eventually(lambda: gateway.kernel() == expected)
@@ -135,13 +135,13 @@ async def test_with_a_sound_journal_nothing_is_left_that_is_not_wanted(tmp_path:
             gateway.registrations.pop(f"PK-{each}")
         gateway.clock.advance(5)
         await gateway.come_back()
-        assert await gateway.settled() == {place: who for place, who in ALL.items() if who > 2}
-        assert gateway.effective.left == 0
+        assert await gateway.in_sync() == {place: who for place, who in ALL.items() if who > 2}
+        assert gateway.active.left == 0
         assert gateway.bindings.journal.stats.lost_groups == 0
 
 
 async def test_what_somebody_adds_to_our_sets_later_is_removed_as_ever(tmp_path: Path):
     async with filled(tmp_path) as gateway:
         await damaged(gateway, remove_all)
-        await eventually(lambda: gateway.reconciler.picture.explains is None)
-        assert gateway.effective.left == COUNT
+        await eventually(lambda: gateway.reconciler.tracker.explains is None)
+        assert gateway.active.left == COUNT

@@ -51,10 +51,10 @@ async def test_7b_01_identical_bytes_get_the_same_answer_and_happen_once(tmp_pat
         nas = gateway.nas()
         request = nas.word(START, "s1", ALI, HOME)
         first = await nas.ask(request)
-        before = await gateway.picture()
+        before = await gateway.tracker()
         writes = len(gateway.fake.writes)
         assert [await nas.ask(request) for _ in range(3)] == [first] * 3
-        assert await gateway.picture() == before
+        assert await gateway.tracker() == before
         assert gateway.kernel() == {HOME_32: ALI}
         assert (gateway.stats.events, gateway.stats.duplicates, gateway.counts.starts) == (1, 3, 1)
         assert len(gateway.fake.writes) == writes
@@ -65,12 +65,12 @@ async def test_7b_01_a_repeat_with_a_new_delay_is_another_packet_and_the_same_ev
     async with subscriber_gateway(tmp_path) as gateway:
         nas = gateway.nas()
         await nas.says(START, "s1", ALI, HOME, SLAAC)
-        before = await gateway.picture()
+        before = await gateway.tracker()
         at = int(gateway.clock())
         for delay in (3, 6, 9):
             gateway.clock.advance(3)
             await nas.says(START, "s1", ALI, HOME, SLAAC, delay=delay, ago=int(gateway.clock()) - at)
-        after = await gateway.picture()
+        after = await gateway.tracker()
         assert (after.bound, after.elements, after.sessions) == (before.bound, before.elements, 1)
         assert (gateway.stats.events, gateway.stats.duplicates, gateway.counts.repeated) == (4, 0, 3)
 
@@ -81,8 +81,8 @@ async def test_7b_01_without_event_time_the_delay_says_when_it_was(tmp_path: Pat
         nas = gateway.nas()
         await nas.says(START, "s2", BANO, HOME, ago=None, delay=2)
         await nas.says(START, "s1", ALI, HOME, ago=None, delay=9)
-        assert await gateway.settled() == {HOME_32: BANO}
-        assert gateway.counts.outdone == 1
+        assert await gateway.in_sync() == {HOME_32: BANO}
+        assert gateway.counts.superseded == 1
 
 
 async def test_7b_02_a_stop_under_the_identifier_of_the_last_interim_is_a_stop(tmp_path: Path) -> None:
@@ -92,12 +92,12 @@ async def test_7b_02_a_stop_under_the_identifier_of_the_last_interim_is_a_stop(t
         await nas.says(START, "s1", ALI, HOME)
         interim = nas.word(INTERIM, "s1", ALI, HOME)
         await nas.ask(interim)
-        assert await gateway.settled() == {HOME_32: ALI}
+        assert await gateway.in_sync() == {HOME_32: ALI}
         nas._identifiers = iter([interim[1]])  # type: ignore[assignment]
         stop = nas.word(STOP, "s1", ALI, HOME)
         assert stop[1] == interim[1]
         assert is_response(await nas.ask(stop), stop)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
         assert (gateway.stats.events, gateway.stats.duplicates, gateway.counts.stops) == (3, 0, 1)
 
 
@@ -111,7 +111,7 @@ async def test_7b_02_many_requests_at_once_under_one_identifier_are_all_taken(tm
         for request in requests:
             nas.send(request)
         await gateway.has_read_all()
-        assert await gateway.settled() == {f"10.0.0.{each}/32": each for each in range(1, 6)}
+        assert await gateway.in_sync() == {f"10.0.0.{each}/32": each for each in range(1, 6)}
         answers = nas.received()
         assert len(answers) == 5
         assert all(any(is_response(answer, request) for answer in answers) for request in requests)
@@ -127,7 +127,7 @@ async def test_7b_03_a_late_stop_of_an_old_session_removes_only_what_that_sessio
         await nas.says(START, "s1", ALI, HOME, SLAAC, ago=20)
         await nas.says(START, "s2", ALI, new_place, ago=10)
         await nas.says(STOP, "s1", ALI, HOME, SLAAC)
-        assert await gateway.settled() == {f"{new_place}/32": ALI}
+        assert await gateway.in_sync() == {f"{new_place}/32": ALI}
         assert (gateway.counts.stops, len(gateway.bindings.sessions)) == (1, 1)
 
 
@@ -137,7 +137,7 @@ async def test_7b_03_a_late_stop_takes_nothing_from_whoever_has_the_address_now(
         await nas.says(START, "s1", ALI, HOME, ago=20)
         await nas.says(START, "s2", BANO, HOME, ago=10)
         await nas.says(STOP, "s1", ALI, HOME)
-        assert await gateway.settled() == {HOME_32: BANO}
+        assert await gateway.in_sync() == {HOME_32: BANO}
         assert (gateway.counts.stops, gateway.counts.evictions) == (1, 1)
 
 
@@ -147,7 +147,7 @@ async def test_7b_03_a_stop_of_an_earlier_life_of_a_session_id_leaves_the_later_
         await nas.says(START, "s1", ALI, HOME, ago=30)
         await nas.says(START, "s1", BANO, ABROAD, ago=10)
         await nas.says(STOP, "s1", ALI, HOME, ago=20)
-        assert await gateway.settled() == {ABROAD_32: BANO}
+        assert await gateway.in_sync() == {ABROAD_32: BANO}
         assert (gateway.counts.late_stops, gateway.counts.missed_stops) == (1, 1)
 
 
@@ -156,14 +156,14 @@ async def test_7b_04_an_address_that_is_given_to_another_without_a_stop_is_his_a
     async with subscriber_gateway(tmp_path) as gateway:
         nas = gateway.nas()
         await nas.says(START, "s1", ALI, HOME, ago=10)
-        assert await gateway.settled() == {HOME_32: ALI}
+        assert await gateway.in_sync() == {HOME_32: ALI}
         gateway.hold_disk()
         nas.send(nas.word(START, "s2", BANO, HOME))
         await gateway.has_read_all()
-        assert await gateway.settled() == {HOME_32: BANO}
+        assert await gateway.in_sync() == {HOME_32: BANO}
         assert nas.received() == []
         gateway.free_disk()
-        await gateway.settled()
+        await gateway.in_sync()
         assert (gateway.counts.evictions, gateway.counts.missed_stops) == (1, 1)
 
 
@@ -172,7 +172,7 @@ async def test_7b_04_nobody_registered_takes_an_address_too(tmp_path: Path) -> N
         nas = gateway.nas()
         await nas.says(START, "s1", ALI, HOME, ago=10)
         await nas.says(START, "s2", CHAND, HOME)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
         assert (gateway.counts.evictions, gateway.counts.missed_stops) == (1, 1)
 
 
@@ -181,8 +181,8 @@ async def test_7b_04_an_older_start_takes_nothing(tmp_path: Path) -> None:
         nas = gateway.nas()
         await nas.says(START, "s2", BANO, HOME, ago=10)
         await nas.says(START, "s1", ALI, HOME, ago=20)
-        assert await gateway.settled() == {HOME_32: BANO}
-        assert (gateway.counts.outdone, gateway.counts.evictions) == (1, 0)
+        assert await gateway.in_sync() == {HOME_32: BANO}
+        assert (gateway.counts.superseded, gateway.counts.evictions) == (1, 0)
 
 
 async def test_7b_04_a_session_has_one_ipv4_address_and_a_subscriber_as_many_as_his_sessions(
@@ -192,30 +192,30 @@ async def test_7b_04_a_session_has_one_ipv4_address_and_a_subscriber_as_many_as_
         nas = gateway.nas()
         await nas.says(START, "s1", ALI, HOME, ago=10)
         await nas.says(INTERIM, "s1", ALI, ABROAD, ago=5)
-        assert await gateway.settled() == {ABROAD_32: ALI}
+        assert await gateway.in_sync() == {ABROAD_32: ALI}
         await nas.says(START, "s2", ALI, HOME)
-        assert await gateway.settled() == {HOME_32: ALI, ABROAD_32: ALI}
+        assert await gateway.in_sync() == {HOME_32: ALI, ABROAD_32: ALI}
         assert gateway.counts.evictions == 0
 
 
 async def test_7b_04_where_a_subscriber_has_one_address_the_session_that_began_last_has_it(tmp_path: Path) -> None:
     """Its older session lives, and says so; a late word of one that began before changes nothing."""
-    profile = ProfileSettings(country_code="92", one_address=True)
+    profile = ProfileSettings(country_code="92", single_session=True)
     async with subscriber_gateway(tmp_path, profile=profile) as gateway:
         nas = gateway.nas()
         await nas.says(START, "s1", ALI, HOME, ago=30)
         await nas.says(START, "s2", ALI, ABROAD, ago=20)
-        assert await gateway.settled() == {ABROAD_32: ALI}
+        assert await gateway.in_sync() == {ABROAD_32: ALI}
         await nas.says(INTERIM, "s1", ALI, HOME, ago=10)
-        assert await gateway.settled() == {ABROAD_32: ALI}
+        assert await gateway.in_sync() == {ABROAD_32: ALI}
         await nas.says(START, "s0", ALI, "100.64.9.9", ago=40)
-        assert await gateway.settled() == {ABROAD_32: ALI}
+        assert await gateway.in_sync() == {ABROAD_32: ALI}
         await gateway.crash()
         await gateway.come_back()
-        assert await gateway.settled() == {ABROAD_32: ALI}
+        assert await gateway.in_sync() == {ABROAD_32: ALI}
         await nas.says(STOP, "s2", ALI, ABROAD, ago=5)
         await nas.says(INTERIM, "s1", ALI, HOME)
-        assert await gateway.settled() == {HOME_32: ALI}
+        assert await gateway.in_sync() == {HOME_32: ALI}
 
 
 async def test_7b_05_an_interim_behind_its_stop_raises_nothing(tmp_path: Path) -> None:
@@ -227,12 +227,12 @@ async def test_7b_05_an_interim_behind_its_stop_raises_nothing(tmp_path: Path) -
         for ago in (40, 30, 29):
             await nas.says(INTERIM, "s1", ALI, HOME, ago=ago)
         await nas.says(START, "s1", ALI, HOME, ago=60)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
         assert gateway.counts.tombstoned == 4
         await gateway.crash()
         await gateway.come_back()
         await nas.says(INTERIM, "s1", ALI, HOME, ago=31)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
         assert gateway.counts.tombstoned == 1
 
 
@@ -241,7 +241,7 @@ async def test_7b_05_a_later_word_is_of_another_life_of_the_id(tmp_path: Path) -
         nas = gateway.nas()
         await nas.says(STOP, "s1", ALI, HOME, ago=30)
         await nas.says(START, "s1", ALI, HOME, ago=10)
-        assert await gateway.settled() == {HOME_32: ALI}
+        assert await gateway.in_sync() == {HOME_32: ALI}
         assert (gateway.counts.tombstoned, gateway.counts.unknown_stops) == (0, 1)
 
 
@@ -266,10 +266,10 @@ async def test_7b_06_an_interim_of_a_session_that_nobody_knows_is_its_start(tmp_
         assert await gateway.read_back() == {HOME_32: ALI}, "until it is known to be somebody else's"
         assert gateway.bound() == {}
         await nas.says(INTERIM, "s1", ALI, HOME, ago=5)
-        assert await gateway.settled() == {HOME_32: ALI}
+        assert await gateway.in_sync() == {HOME_32: ALI}
         assert gateway.counts.interims_first == 1
         await nas.says(STOP, "s1", ALI, HOME)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
         assert gateway.counts.unknown_stops == 0
 
 
@@ -284,12 +284,12 @@ async def test_7b_07_a_restart_ends_what_is_not_confirmed_after_a_grace_and_of_t
         await other.says(START, "s1", CHAND, "10.0.0.3", ago=10)
         await nas.ask(nas.request(integer(40, status), integer(55, int(gateway.clock()))))
         await gateway.do_what_is_due()
-        assert await gateway.settled() == {HOME_32: ALI, ABROAD_32: BANO, "10.0.0.3/32": CHAND}
+        assert await gateway.in_sync() == {HOME_32: ALI, ABROAD_32: BANO, "10.0.0.3/32": CHAND}
         await gateway.pass_time(60)
         await nas.says(INTERIM, "s2", BANO, ABROAD)
-        assert await gateway.settled() == {HOME_32: ALI, ABROAD_32: BANO, "10.0.0.3/32": CHAND}
+        assert await gateway.in_sync() == {HOME_32: ALI, ABROAD_32: BANO, "10.0.0.3/32": CHAND}
         await gateway.pass_time(90)
-        assert await gateway.settled() == {ABROAD_32: BANO, "10.0.0.3/32": CHAND}
+        assert await gateway.in_sync() == {ABROAD_32: BANO, "10.0.0.3/32": CHAND}
         assert (gateway.counts.restarts, gateway.counts.ended_by_restart, gateway.counts.expired) == (1, 1, 0)
 
 
@@ -301,7 +301,7 @@ async def test_7b_07_an_accounting_on_of_a_proxy_ends_nothing_of_the_nas_behind_
         await gateway.nas("proxy-7").restart_now()
         assert is_response(*(await nas.asks_plainly(integer(40, ON))))
         await gateway.pass_time(600)
-        assert await gateway.settled() == {HOME_32: ALI}
+        assert await gateway.in_sync() == {HOME_32: ALI}
         assert (gateway.counts.restarts, gateway.counts.ended_by_restart) == (2, 0)
 
 
@@ -313,11 +313,11 @@ async def test_7b_07_the_sessions_of_a_nas_that_never_says_on_run_out(tmp_path: 
         await nas.says(START, "old-2", BANO, ABROAD, interim=300)
         await gateway.pass_time(300)
         await nas.says(START, "new-1", CHAND, HOME, interim=300)
-        assert await gateway.settled() == {HOME_32: CHAND, ABROAD_32: BANO}
+        assert await gateway.in_sync() == {HOME_32: CHAND, ABROAD_32: BANO}
         await gateway.pass_time(580)
-        assert await gateway.settled() == {HOME_32: CHAND, ABROAD_32: BANO}
+        assert await gateway.in_sync() == {HOME_32: CHAND, ABROAD_32: BANO}
         await gateway.pass_time(130)
-        assert await gateway.settled() == {HOME_32: CHAND}
+        assert await gateway.in_sync() == {HOME_32: CHAND}
         assert (gateway.counts.evictions, gateway.counts.missed_stops, gateway.counts.expired) == (1, 1, 2)
 
 
@@ -328,9 +328,9 @@ async def test_7b_08_an_interim_names_all_of_a_session_or_a_part_as_its_nas_has_
     async with subscriber_gateway(tmp_path, nas=(named("bng-1", interim=interim),)) as gateway:
         nas = gateway.nas("bng-1")
         await nas.says(START, "s1", ALI, HOME, SLAAC, DELEGATED, ago=10)
-        assert await gateway.settled() == {HOME_32: ALI, SLAAC: ALI, DELEGATED: ALI}
+        assert await gateway.in_sync() == {HOME_32: ALI, SLAAC: ALI, DELEGATED: ALI}
         await nas.says(INTERIM, "s1", ALI, HOME)
-        assert (await gateway.settled()).keys() == left
+        assert (await gateway.in_sync()).keys() == left
         assert gateway.counts.interims == 1
 
 
@@ -339,14 +339,14 @@ async def test_7b_08_an_interim_without_addresses_says_nothing_of_them(tmp_path:
         nas = gateway.nas()
         await nas.says(START, "s1", ALI, HOME, SLAAC, ago=10)
         await nas.says(INTERIM, "s1", ALI)
-        assert await gateway.settled() == {HOME_32: ALI, SLAAC: ALI}
+        assert await gateway.in_sync() == {HOME_32: ALI, SLAAC: ALI}
 
 
 async def test_7b_08_a_nokia_interim_as_it_was_sent(tmp_path: Path) -> None:
     """All kinds of addresses; its subscriber is a MAC address, which is nobody's number."""
     async with subscriber_gateway(tmp_path) as gateway:
         await gateway.nas().ask(NOKIA_INTERIM)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
         assert len(gateway.bindings.sessions) == 1
 
 
@@ -358,13 +358,13 @@ async def test_7b_09_a_subscriber_has_the_union_of_his_live_sessions(tmp_path: P
         for session, address in (("v4", HOME), ("slaac", SLAAC), ("pd", DELEGATED)):
             await nas.says(START, session, ALI, address, ago=10, extra=link)
         await nas.says(START, "v4-again", ALI, HOME, ago=5, extra=link)
-        assert await gateway.settled() == {HOME_32: ALI, SLAAC: ALI, DELEGATED: ALI}
+        assert await gateway.in_sync() == {HOME_32: ALI, SLAAC: ALI, DELEGATED: ALI}
         await nas.says(STOP, "slaac", ALI, SLAAC, extra=link)
-        assert await gateway.settled() == {HOME_32: ALI, DELEGATED: ALI}
+        assert await gateway.in_sync() == {HOME_32: ALI, DELEGATED: ALI}
         await nas.says(STOP, "v4", ALI, HOME, extra=link)
-        assert await gateway.settled() == {HOME_32: ALI, DELEGATED: ALI}
+        assert await gateway.in_sync() == {HOME_32: ALI, DELEGATED: ALI}
         await nas.says(STOP, "v4-again", ALI, HOME, extra=link)
-        assert await gateway.settled() == {DELEGATED: ALI}
+        assert await gateway.in_sync() == {DELEGATED: ALI}
         assert (gateway.counts.starts, gateway.counts.stops, gateway.counts.evictions) == (4, 3, 0)
 
 
@@ -375,10 +375,10 @@ async def test_7b_10_a_stop_of_one_bearer_ends_nothing_and_the_last_one_all(tmp_
         await nas.says(START, "primary", ALI, HOME, ago=10, extra=NSAPI)
         await nas.says(START, "secondary", ALI, HOME, ago=9, extra=NSAPI)
         await nas.says(STOP, "primary", ALI, HOME, ago=5, extra=NSAPI)
-        assert await gateway.settled() == {HOME_32: ALI}
+        assert await gateway.in_sync() == {HOME_32: ALI}
         assert gateway.counts.bearer_stops == 1
         await nas.says(STOP, "secondary", ALI, HOME, extra=NSAPI + LAST_BEARER)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
         assert gateway.counts.stops == 2
 
 
@@ -389,9 +389,9 @@ async def test_7b_10_a_bearer_whose_siblings_are_unknown_keeps_the_address_until
         nas = gateway.nas("ggsn-1")
         await nas.says(START, "primary", ALI, HOME, ago=10, extra=NSAPI)
         await nas.says(STOP, "primary", ALI, HOME, ago=5, extra=NSAPI)
-        assert await gateway.settled() == {HOME_32: ALI}
+        assert await gateway.in_sync() == {HOME_32: ALI}
         await nas.says(STOP, "unheard", ALI, HOME, extra=NSAPI + LAST_BEARER)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
         assert (gateway.counts.bearer_stops, gateway.counts.unknown_stops) == (1, 1)
 
 
@@ -410,7 +410,7 @@ async def test_7b_11_a_proxys_queue_of_old_packets_is_applied_by_event_time(tmp_
         for request in queue:
             nas.send(request)
         await gateway.has_read_all()
-        assert await gateway.settled() == {HOME_32: BANO, "10.0.0.3/32": CHAND}
+        assert await gateway.in_sync() == {HOME_32: BANO, "10.0.0.3/32": CHAND}
         answers = nas.received()
         assert all(any(is_response(answer, request) for answer in answers) for request in queue)
         assert gateway.counts.tombstoned == 2
@@ -424,9 +424,9 @@ async def test_7b_11_an_old_event_prolongs_no_life(tmp_path: Path) -> None:
         await gateway.pass_time(890)
         await nas.says(START, "fresh", CHAND, "10.0.0.3", interim=300)
         await nas.says(INTERIM, "s1", ALI, HOME, ago=880, interim=300)
-        assert await gateway.settled() == {HOME_32: ALI}
+        assert await gateway.in_sync() == {HOME_32: ALI}
         await gateway.pass_time(130)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
         assert gateway.counts.expired == 1
 
 
@@ -434,11 +434,11 @@ async def test_7b_11_what_had_run_out_when_it_came_is_never_bound(tmp_path: Path
     async with subscriber_gateway(tmp_path) as gateway:
         nas = gateway.nas()
         await nas.says(START, "fresh", CHAND, "10.0.0.3", interim=300)
-        await gateway.settled()
+        await gateway.in_sync()
         writes = len(gateway.fake.writes)
         await nas.says(START, "s1", ALI, HOME, ago=7200, interim=300)
-        assert await gateway.settled() == {}
-        assert (gateway.counts.outdated, len(gateway.fake.writes)) == (1, writes)
+        assert await gateway.in_sync() == {}
+        assert (gateway.counts.stale, len(gateway.fake.writes)) == (1, writes)
 
 
 @pytest.mark.parametrize(("interim_s", "least", "most"), [(60, 900, 1010), (600, 1800, 2000)])
@@ -448,63 +448,63 @@ async def test_7b_12_a_missed_stop_costs_three_intervals_and_a_quarter_of_an_hou
     async with subscriber_gateway(tmp_path) as gateway:
         await gateway.nas().says(START, "s1", ALI, HOME, interim=interim_s)
         await gateway.pass_time(least - 5)
-        assert await gateway.settled() == {HOME_32: ALI}
+        assert await gateway.in_sync() == {HOME_32: ALI}
         await gateway.pass_time(most - least + 5)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
         assert (gateway.counts.expired, len(await gateway.rows())) == (1, 1)
 
 
 async def test_7b_12_a_nas_without_interims_is_believed_for_as_long_as_its_profile_says(tmp_path: Path) -> None:
     """A day, another time, or for ever."""
-    profiles = (named("short", silent_s=3600.0), named("ever", silent_s=float("inf")))
+    profiles = (named("short", session_timeout_s=3600.0), named("ever", session_timeout_s=float("inf")))
     async with subscriber_gateway(tmp_path, registered=(ALI, BANO, CHAND), nas=profiles) as gateway:
         for name, subscriber in (("usual", ALI), ("short", BANO), ("ever", CHAND)):
             await gateway.nas(name).says(START, "s1", subscriber, f"10.0.0.{subscriber}")
         await gateway.pass_time(3590)
-        assert len(await gateway.settled()) == 3
+        assert len(await gateway.in_sync()) == 3
         await gateway.pass_time(400)
-        assert set((await gateway.settled()).values()) == {ALI, CHAND}
+        assert set((await gateway.in_sync()).values()) == {ALI, CHAND}
         await gateway.pass_time(82_000)
-        assert set((await gateway.settled()).values()) == {ALI, CHAND}
+        assert set((await gateway.in_sync()).values()) == {ALI, CHAND}
         await gateway.pass_time(10_000)
-        assert set((await gateway.settled()).values()) == {CHAND}
+        assert set((await gateway.in_sync()).values()) == {CHAND}
         await gateway.pass_time(200_000)
-        assert set((await gateway.settled()).values()) == {CHAND}
+        assert set((await gateway.in_sync()).values()) == {CHAND}
         assert gateway.counts.expired == 2
 
 
 @pytest.mark.parametrize(
-    ("gateway_sees", "expected"), [("inside", {"100.64.0.1/32"}), ("outside", {"203.0.113.9/32 1024-2047"})]
+    ("nat_side", "expected"), [("inside", {"100.64.0.1/32"}), ("outside", {"203.0.113.9/32 1024-2047"})]
 )
 async def test_7b_13_the_address_is_the_one_on_this_side_of_the_nat(
-    tmp_path: Path, gateway_sees: str, expected: set[str]
+    tmp_path: Path, nat_side: str, expected: set[str]
 ) -> None:
     """RFC 8045 §3.1.2, IP-Port-Range: address, first and last port."""
     block = extended(
         6, attribute(3, bytes((203, 0, 113, 9))) + integer(8, 1) + integer(9, 1024) + integer(10, 2047)
     )
-    async with subscriber_gateway(tmp_path, nas=(named("bng-1", gateway_sees=gateway_sees),)) as gateway:
+    async with subscriber_gateway(tmp_path, nas=(named("bng-1", nat_side=nat_side),)) as gateway:
         nas = gateway.nas("bng-1")
         await nas.says(START, "s1", ALI, "100.64.0.1", ago=10, extra=block)
-        assert (await gateway.settled()).keys() == expected
-        assert gateway.stats.left_out == {}
+        assert (await gateway.in_sync()).keys() == expected
+        assert gateway.stats.ignored == {}
         await nas.says(STOP, "s1", ALI, "100.64.0.1", extra=block)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
 
 
 async def test_7b_13_two_share_an_address_by_ports_and_the_overlap_is_the_laters(tmp_path: Path) -> None:
     def block(first: int, last: int) -> bytes:
         return vendor(6527, text(121, f"203.0.113.9 {first}-{last} router base"))
 
-    async with subscriber_gateway(tmp_path, nas=(named("bng-1", gateway_sees="outside"),)) as gateway:
+    async with subscriber_gateway(tmp_path, nas=(named("bng-1", nat_side="outside"),)) as gateway:
         nas = gateway.nas("bng-1")
         await nas.says(START, "s1", ALI, ago=10, extra=block(1024, 2047))
         await nas.says(START, "s2", BANO, ago=5, extra=block(2048, 3000))
         shared = {"203.0.113.9/32 1024-2047": ALI, "203.0.113.9/32 2048-3000": BANO}
-        assert await gateway.settled() == shared
+        assert await gateway.in_sync() == shared
         await nas.says(START, "s3", BANO, extra=block(2000, 2040))
         later = {"203.0.113.9/32 2000-2040": BANO, "203.0.113.9/32 2048-3000": BANO}
-        assert await gateway.settled() == later
+        assert await gateway.in_sync() == later
         assert (gateway.counts.evictions, gateway.counts.missed_stops) == (1, 1)
 
 
@@ -537,7 +537,7 @@ async def test_7b_14_what_was_not_answered_comes_again_after_a_crash_and_nothing
         assert await gateway.read_back() == {HOME_32: ALI, ABROAD_32: BANO}, "the kernel comes before the disk"
         assert gateway.bound() == {HOME_32: ALI}
         assert is_response(await nas.ask(request), request)
-        assert await gateway.settled() == {HOME_32: ALI, ABROAD_32: BANO}
+        assert await gateway.in_sync() == {HOME_32: ALI, ABROAD_32: BANO}
 
 
 async def test_7b_14_a_full_queue_is_silence_and_the_sender_repeats(tmp_path: Path) -> None:
@@ -551,7 +551,7 @@ async def test_7b_14_a_full_queue_is_silence_and_the_sender_repeats(tmp_path: Pa
         assert (gateway.bindings.unanswered, gateway.bindings.journal.stats.refused) == (2, 2)
         assert gateway.kernel() == {f"10.0.0.{each}/32": each for each in range(1, 6)}
         gateway.free_disk()
-        await gateway.settled()
+        await gateway.in_sync()
         answers = nas.received()
         assert [any(is_response(answer, each) for answer in answers) for each in requests] == [True] * 3 + [
             False
@@ -568,14 +568,14 @@ async def test_7b_15_a_stranger_and_a_wrong_secret_get_silence_a_count_and_a_lin
     async with subscriber_gateway(tmp_path) as gateway:
         nas = gateway.nas()
         await nas.says(START, "s1", ALI, HOME, ago=10)
-        before = await gateway.picture()
+        before = await gateway.tracker()
         wrong = gateway.nas("bng-1", secret=b"another")
         stranger = gateway.nas("bng-1", host="127.0.0.9")
         caplog.clear()
         for _ in range(20):
             assert await wrong.gets_no_answer(wrong.word(STOP, "s1", ALI, HOME))
             assert await stranger.gets_no_answer(stranger.word(STOP, "s1", ALI, HOME))
-        assert await gateway.picture() == before
+        assert await gateway.tracker() == before
         assert gateway.kernel() == {HOME_32: ALI}
         assert (gateway.stats.unknown_client, gateway.stats.rejected) == (20, {"bad_authenticator": 20})
         assert gateway.service.listener is not None
@@ -614,10 +614,10 @@ async def test_7b_16_an_event_from_the_future_is_of_now_and_counted(tmp_path: Pa
         nas = gateway.nas()
         await nas.says(START, "s1", ALI, HOME, ago=-4 * 3600)
         gateway.clock.advance(1)
-        assert await gateway.settled() == {HOME_32: ALI}
-        assert gateway.stats.left_out == {"event_timestamp_in_future": 1}
+        assert await gateway.in_sync() == {HOME_32: ALI}
+        assert gateway.stats.ignored == {"event_timestamp_in_future": 1}
         await nas.says(START, "s2", BANO, HOME)
-        assert await gateway.settled() == {HOME_32: BANO}
+        assert await gateway.in_sync() == {HOME_32: BANO}
 
 
 async def test_7b_16_a_little_ahead_is_believed(tmp_path: Path) -> None:
@@ -625,8 +625,8 @@ async def test_7b_16_a_little_ahead_is_believed(tmp_path: Path) -> None:
         nas = gateway.nas()
         await nas.says(START, "s1", ALI, HOME, ago=-200)
         await nas.says(STOP, "s1", ALI, HOME, ago=-250)
-        assert await gateway.settled() == {}
-        assert gateway.stats.left_out == {}
+        assert await gateway.in_sync() == {}
+        assert gateway.stats.ignored == {}
 
 
 async def test_7b_16_a_nas_hours_behind_keeps_its_sessions_alive(tmp_path: Path) -> None:
@@ -637,10 +637,10 @@ async def test_7b_16_a_nas_hours_behind_keeps_its_sessions_alive(tmp_path: Path)
         for _ in range(8):
             await gateway.pass_time(300)
             await nas.says(INTERIM, "s1", ALI, HOME, ago=5 * 3600, interim=300)
-            assert await gateway.settled() == {HOME_32: ALI}
+            assert await gateway.in_sync() == {HOME_32: ALI}
         await nas.says(STOP, "s1", ALI, HOME, ago=5 * 3600)
-        assert await gateway.settled() == {}
-        assert (gateway.counts.outdated, gateway.counts.expired, gateway.stats.left_out) == (0, 0, {})
+        assert await gateway.in_sync() == {}
+        assert (gateway.counts.stale, gateway.counts.expired, gateway.stats.ignored) == (0, 0, {})
 
 
 async def test_7b_16_a_nas_that_does_not_know_the_date_is_timed_by_arrival(tmp_path: Path) -> None:
@@ -649,10 +649,10 @@ async def test_7b_16_a_nas_that_does_not_know_the_date_is_timed_by_arrival(tmp_p
         since_1970 = int(gateway.clock()) - 4711
         await nas.says(START, "s1", ALI, HOME, ago=since_1970)
         gateway.clock.advance(1)
-        assert await gateway.settled() == {HOME_32: ALI}
+        assert await gateway.in_sync() == {HOME_32: ALI}
         await nas.says(START, "s2", BANO, HOME, ago=since_1970)
-        assert await gateway.settled() == {HOME_32: BANO}
-        assert gateway.stats.left_out == {"event_timestamp_implausible": 2}
+        assert await gateway.in_sync() == {HOME_32: BANO}
+        assert gateway.stats.ignored == {"event_timestamp_implausible": 2}
 
 
 @pytest.mark.parametrize("by_s", [6 * 3600, -6 * 3600], ids=["forward", "back"])
@@ -662,9 +662,9 @@ async def test_7b_16_to_set_our_own_clock_ends_no_session(tmp_path: Path, by_s: 
         await nas.says(START, "s1", ALI, HOME, interim=300)
         gateway.clock.set_by(by_s)
         await gateway.pass_time(300)
-        assert await gateway.settled() == {HOME_32: ALI}
+        assert await gateway.in_sync() == {HOME_32: ALI}
         await gateway.pass_time(700)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
         assert gateway.counts.expired == 1
 
 
@@ -676,13 +676,13 @@ async def test_7b_17_a_cold_start_has_what_was_known_until_its_time_is_up(tmp_pa
         await gateway.crash()
         gateway.clock.advance(500)
         await gateway.come_back()
-        assert await gateway.settled() == {HOME_32: ALI, ABROAD_32: BANO}
+        assert await gateway.in_sync() == {HOME_32: ALI, ABROAD_32: BANO}
         assert all(each.is_restored for each in gateway.bindings.sessions.bindings())
         await nas.says(INTERIM, "s1", ALI, HOME, interim=300)
         restored = {each.session: each.is_restored for each in gateway.bindings.sessions.bindings()}
         assert restored == {"s1": False, "s2": True}
         await gateway.pass_time(510)
-        assert await gateway.settled() == {HOME_32: ALI}
+        assert await gateway.in_sync() == {HOME_32: ALI}
         assert gateway.counts.expired == 1
 
 
@@ -692,7 +692,7 @@ async def test_7b_17_what_ran_out_while_nobody_was_there_is_never_bound_again(tm
         await gateway.crash()
         gateway.clock.advance(1200)
         await gateway.come_back()
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
         assert gateway.counts.expired == 1
 
 
@@ -702,7 +702,7 @@ async def test_7b_17_who_is_registered_no_more_is_neither_bound_nor_kept(tmp_pat
         await gateway.crash()
         del gateway.registrations[registration(ALI).id]
         await gateway.come_back()
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
         assert await gateway.rows() == {}
 
 
@@ -715,13 +715,13 @@ async def test_7b_17_a_list_of_sessions_fills_a_gateway_that_knows_nothing(tmp_p
         f"bng-1,s2,+{number(BANO)},{ABROAD} {SLAAC},2023-11-14T22:10:00Z\n"
     )
     async with subscriber_gateway(tmp_path, sessions_file=str(listed), profile=PROFILE) as gateway:
-        assert await gateway.settled() == {HOME_32: ALI, ABROAD_32: BANO, SLAAC: BANO}
+        assert await gateway.in_sync() == {HOME_32: ALI, ABROAD_32: BANO, SLAAC: BANO}
         nas = gateway.nas()
         await nas.says(STOP, "s1", ALI, HOME, ago=10)
-        assert await gateway.settled() == {ABROAD_32: BANO, SLAAC: BANO}
+        assert await gateway.in_sync() == {ABROAD_32: BANO, SLAAC: BANO}
         await gateway.crash()
         await gateway.come_back()
-        assert await gateway.settled() == {ABROAD_32: BANO, SLAAC: BANO}
+        assert await gateway.in_sync() == {ABROAD_32: BANO, SLAAC: BANO}
 
 
 # -- sequences that real gear sent ---------------------------------------------------------------------------------
@@ -755,19 +755,19 @@ async def test_a_dual_stack_session_of_a_nokia_as_it_was_sent(tmp_path: Path, in
         nas = gateway.nas()
         for request in NOKIA:
             assert is_response(await nas.ask(request), request)
-            assert await gateway.settled() == {}
+            assert await gateway.in_sync() == {}
             assert len(gateway.bindings.sessions) == 1
         whose = text(31, f"+{number(ALI)}")
         for request, expected in zip(
             NOKIA, [{V4}, {V4, NOKIA_SLAAC}, {V4, NOKIA_SLAAC, NOKIA_DELEGATED}], strict=True
         ):
             await nas.ask(accounting_request(request[20:], whose))
-            kernel = await gateway.settled()
+            kernel = await gateway.in_sync()
             assert kernel.keys() >= expected
             assert set(kernel.values()) == {ALI}
         assert kernel.keys() == {V4, NOKIA_SLAAC, NOKIA_DELEGATED}
         assert len(gateway.bindings.sessions) == 1
-        assert gateway.stats.left_out == {}
+        assert gateway.stats.ignored == {}
 
 
 async def test_start_interim_and_stop_of_one_second_under_one_identifier_as_dapphp_sends_them(
@@ -782,7 +782,7 @@ async def test_start_interim_and_stop_of_one_second_under_one_identifier_as_dapp
         for vector, sessions in zip(vectors, [1, 1, 0], strict=True):
             assert await nas.ask(vector.request) == vector.response
             assert len(gateway.bindings.sessions) == sessions
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
         assert (gateway.stats.events, gateway.stats.duplicates) == (3, 0)
 
 
@@ -793,12 +793,12 @@ async def test_an_interim_without_a_start_a_second_start_and_a_lonely_stop_as_in
     async with subscriber_gateway(tmp_path) as gateway:
         nas = gateway.nas()
         await nas.says(INTERIM, "00000004", ALI, "198.51.100.59", extra=integer(46, 30))
-        assert await gateway.settled() == {"198.51.100.59/32": ALI}
+        assert await gateway.in_sync() == {"198.51.100.59/32": ALI}
         assert len(gateway.bindings.sessions) == 1
         for _ in range(2):
             await nas.says(START, "00000003", BANO, "198.51.100.60")
-            assert await gateway.settled() == {"198.51.100.59/32": ALI, "198.51.100.60/32": BANO}
+            assert await gateway.in_sync() == {"198.51.100.59/32": ALI, "198.51.100.60/32": BANO}
             assert len(gateway.bindings.sessions) == 2
         await nas.says(STOP, "00000002", ALI, "198.51.100.59", extra=integer(49, 1))
-        assert await gateway.settled() == {"198.51.100.59/32": ALI, "198.51.100.60/32": BANO}
+        assert await gateway.in_sync() == {"198.51.100.59/32": ALI, "198.51.100.60/32": BANO}
         assert gateway.counts.unknown_stops == 1

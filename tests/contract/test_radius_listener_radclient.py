@@ -55,7 +55,7 @@ async def scene() -> AsyncIterator[Scene]:
         pepper=PEPPER,
         on_event=on_event,
         clock=time.time,
-        stopwatch=time.monotonic,
+        monotonic=time.monotonic,
     )
     made = Scene(listener)
     made.use()
@@ -99,7 +99,7 @@ async def test_a_start_is_an_event_and_its_answer_is_accepted(scene: Scene, host
     ((event, _),) = scene.events
     assert (event.kind, event.nas, event.session, event.interim_s) == ("start", "bng-1", "0A0B", 300)
     assert [str(prefix) for prefix in event.addresses] == ["100.64.1.2/32", "2001:db8:5::/56"]
-    assert (event.subscriber, event.left_out) == (subscriber_digest(NUMBER, PEPPER), ())
+    assert (event.subscriber, event.ignored) == (subscriber_digest(NUMBER, PEPPER), ())
 
 
 @pytest.mark.parametrize("host", ["127.0.0.2", "::1"])
@@ -145,7 +145,7 @@ async def test_what_is_never_answered_is_repeated(scene: Scene) -> None:
 
 
 async def test_a_message_authenticator_is_asked_for_and_given(scene: Scene) -> None:
-    scene.use(require_message_authenticator=True, sign_answers=True)
+    scene.use(require_message_authenticator=True, response_message_authenticator=True)
     without = await radclient(scene, "acct", START, "-r", "1", "-t", "0.2")
     assert without.code == 1
     assert scene.listener.stats.rejected == {"missing_message_authenticator": 1}

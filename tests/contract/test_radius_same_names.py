@@ -64,17 +64,17 @@ async def test_two_boxes_of_one_name_and_one_session_id_leave_each_other_alone(t
         one, other = two(gateway)
         await one.says(START, "81000001", ALI, HOME, extra=extra)
         await other.says(START, "81000001", BANO, AWAY, extra=extra)
-        assert await gateway.settled() == BOTH
+        assert await gateway.in_sync() == BOTH
         for _ in range(3):
             await gateway.pass_time(60)
             await one.says(INTERIM, "81000001", ALI, HOME, extra=extra)
-            assert await gateway.settled() == BOTH
+            assert await gateway.in_sync() == BOTH
             await other.says(INTERIM, "81000001", BANO, AWAY, extra=extra)
-            assert await gateway.settled() == BOTH
+            assert await gateway.in_sync() == BOTH
         await one.says(STOP, "81000001", ALI, HOME, extra=extra)
-        assert await gateway.settled() == {f"{AWAY}/32": BANO}
+        assert await gateway.in_sync() == {f"{AWAY}/32": BANO}
         await other.says(INTERIM, "81000001", BANO, AWAY, extra=extra)
-        assert await gateway.settled() == {f"{AWAY}/32": BANO}
+        assert await gateway.in_sync() == {f"{AWAY}/32": BANO}
         assert gateway.counts.missed_stops == 0
 
 
@@ -89,7 +89,7 @@ async def test_the_restart_of_one_ends_nothing_of_the_other(tmp_path: Path, kind
             await gateway.crash()
             await gateway.come_back()
         await restarts(one, kind)
-        assert await gateway.settled() == {f"{AWAY}/32": BANO}
+        assert await gateway.in_sync() == {f"{AWAY}/32": BANO}
 
 
 async def test_two_of_one_name_behind_one_proxy_are_told_apart_by_their_addresses(tmp_path: Path):
@@ -98,9 +98,9 @@ async def test_two_of_one_name_behind_one_proxy_are_told_apart_by_their_addresse
         first, second = (attribute(4, parse_address(each)) for each in ("10.9.0.1", "10.9.0.2"))
         await proxy.says(START, "81000001", ALI, HOME, extra=first)
         await proxy.says(START, "81000001", BANO, AWAY, extra=second)
-        assert await gateway.settled() == BOTH
+        assert await gateway.in_sync() == BOTH
         await restarts(proxy, extra=first)
-        assert await gateway.settled() == {f"{AWAY}/32": BANO}
+        assert await gateway.in_sync() == {f"{AWAY}/32": BANO}
 
 
 async def test_two_of_one_name_are_named_with_their_addresses(tmp_path: Path):
@@ -133,11 +133,11 @@ async def test_a_nas_behind_another_proxy_than_before_keeps_its_sessions(tmp_pat
             await gateway.pass_time(600)
             await after.says(INTERIM, "s1", ALI, HOME, extra=REAL, interim=600)
             await after.says(INTERIM, "s2", BANO, AWAY, extra=REAL, interim=600)
-            assert await gateway.settled() == BOTH
+            assert await gateway.in_sync() == BOTH
         await after.says(STOP, "s1", ALI, HOME, extra=REAL)
-        assert await gateway.settled() == {f"{AWAY}/32": BANO}
+        assert await gateway.in_sync() == {f"{AWAY}/32": BANO}
         await restarts(after, extra=REAL)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
         assert len(gateway.bindings.sessions) == 0
         assert gateway.bindings.sessions.same_names() == ()
 
@@ -150,7 +150,7 @@ async def test_so_does_one_whose_interims_name_nobody_and_no_address(tmp_path: P
             await gateway.pass_time(600)
             at = integer(55, int(gateway.clock()))
             await after.ask(after.request(integer(40, INTERIM), text(44, "s1"), at, REAL))
-            assert await gateway.settled() == {f"{HOME}/32": ALI}
+            assert await gateway.in_sync() == {f"{HOME}/32": ALI}
 
 
 async def test_a_stop_that_comes_by_the_other_way_is_of_the_session_and_a_late_word_does_not_raise_it(
@@ -162,10 +162,10 @@ async def test_a_stop_that_comes_by_the_other_way_is_of_the_session_and_a_late_w
         late = before.word(INTERIM, "s1", ALI, HOME, extra=REAL)
         await gateway.pass_time(10)
         await after.says(STOP, "s1", ALI, HOME, extra=REAL)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
         await after.ask(late)
         await before.ask(late)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
 
 
 async def test_ways_in_turn_cost_nobody_anything(tmp_path: Path):
@@ -175,10 +175,10 @@ async def test_ways_in_turn_cost_nobody_anything(tmp_path: Path):
         for turn in range(6):
             await gateway.pass_time(600)
             await ways[turn % 2].says(INTERIM, "s1", ALI, HOME, interim=600)
-            assert await gateway.settled() == {f"{HOME}/32": ALI}
+            assert await gateway.in_sync() == {f"{HOME}/32": ALI}
             assert len(gateway.bindings.sessions) == 1
         await ways[0].says(STOP, "s1", ALI, HOME)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
 
 
 async def test_with_proxies_that_are_named_as_such_a_restart_is_of_the_nas_whichever_of_them_tells_it(
@@ -188,26 +188,26 @@ async def test_with_proxies_that_are_named_as_such_a_restart_is_of_the_nas_which
         before, after = two(gateway, "bng-1")
         await before.says(START, "s1", ALI, HOME, extra=REAL)
         await before.says(START, "s1", BANO, AWAY, extra=attribute(4, parse_address("10.9.0.2")))
-        assert await gateway.settled() == BOTH
+        assert await gateway.in_sync() == BOTH
         await restarts(after, extra=REAL)
-        assert await gateway.settled() == {f"{AWAY}/32": BANO}
+        assert await gateway.in_sync() == {f"{AWAY}/32": BANO}
 
 
 async def test_a_list_that_names_the_nas_is_of_the_nas_that_is_heard(tmp_path: Path):
     async with network(tmp_path) as gateway:
         entry = {"nas": "bng-1", "session": "s1", "number": f"+{number(ALI)}", "addresses": [HOME]}
         await _put(gateway, entry)
-        assert await gateway.settled() == {f"{HOME}/32": ALI}
+        assert await gateway.in_sync() == {f"{HOME}/32": ALI}
         nas = gateway.nas("bng-1", host=ONE)
         await gateway.pass_time(10)
         await nas.says(STOP, "s1", ALI, HOME)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
         await gateway.pass_time(10)
         await _put(gateway, entry | {"session": "s2"})
-        assert await gateway.settled() == {f"{HOME}/32": ALI}
+        assert await gateway.in_sync() == {f"{HOME}/32": ALI}
         await gateway.pass_time(10)
         await restarts(nas)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
 
 
 async def test_a_word_that_says_of_nobody_is_of_the_session_that_a_list_has(tmp_path: Path):
@@ -218,7 +218,7 @@ async def test_a_word_that_says_of_nobody_is_of_the_session_that_a_list_has(tmp_
         for kind, left in ((INTERIM, {f"{HOME}/32": ALI}), (STOP, {})):
             await gateway.pass_time(10)
             await nas.ask(nas.request(integer(40, kind), text(44, "s1"), integer(55, int(gateway.clock()))))
-            assert await gateway.settled() == left
+            assert await gateway.in_sync() == left
 
 
 async def test_a_session_that_a_nas_told_of_is_ended_and_changed_by_the_api_too(tmp_path: Path):
@@ -230,13 +230,13 @@ async def test_a_session_that_a_nas_told_of_is_ended_and_changed_by_the_api_too(
         await nas.says(START, "s1", ALI, HOME)
         await gateway.pass_time(10)
         await _put(gateway, entry | {"addresses": [AWAY]})
-        assert await gateway.settled() == {f"{HOME}/32": ALI, f"{AWAY}/32": ALI}, "s0 has it still"
+        assert await gateway.in_sync() == {f"{HOME}/32": ALI, f"{AWAY}/32": ALI}, "s0 has it still"
         await gateway.pass_time(10)
         await nas.says(INTERIM, "s1", ALI, AWAY)
         await _delete(gateway, "bng-1", "s1")
-        assert await gateway.settled() == {f"{HOME}/32": ALI}
+        assert await gateway.in_sync() == {f"{HOME}/32": ALI}
         await _delete(gateway, "bng-1", "s0")
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
 
 
 async def test_of_two_of_one_name_the_api_ends_a_session_by_the_name_that_is_shown(tmp_path: Path):
@@ -246,9 +246,9 @@ async def test_of_two_of_one_name_the_api_ends_a_session_by_the_name_that_is_sho
         await other.says(START, "81000001", BANO, AWAY)
         await gateway.pass_time(10)
         await _delete(gateway, "MikroTik", "81000001")
-        assert await gateway.settled() == BOTH, "which of them?"
+        assert await gateway.in_sync() == BOTH, "which of them?"
         await _delete(gateway, f"MikroTik from {OTHER}", "81000001")
-        assert await gateway.settled() == {f"{HOME}/32": ALI}
+        assert await gateway.in_sync() == {f"{HOME}/32": ALI}
 
 
 async def _delete(gateway: SubscriberGateway, nas: str, session: str) -> None:
@@ -299,14 +299,14 @@ async def test_a_restart_by_another_of_its_names_is_of_the_nas(tmp_path: Path, w
         ]
         await nas.asks_plainly(*start, *started)
         await beside.says(START, "s1", BANO, AWAY, extra=attribute(4, parse_address("10.9.0.2")))
-        assert await gateway.settled() == BOTH
+        assert await gateway.in_sync() == BOTH
         if crashes:
             await gateway.crash()
             await gateway.come_back()
         await gateway.pass_time(10)
         await nas.asks_plainly(integer(40, kind), integer(55, int(gateway.clock())), *restarted)
         await gateway.pass_time(200)
-        assert await gateway.settled() == {f"{AWAY}/32": BANO}
+        assert await gateway.in_sync() == {f"{AWAY}/32": BANO}
 
 
 async def test_names_that_were_seen_together_are_of_one_nas(tmp_path: Path):
@@ -319,4 +319,4 @@ async def test_names_that_were_seen_together_are_of_one_nas(tmp_path: Path):
         await gateway.pass_time(10)
         await nas.asks_plainly(integer(40, ON), *named(None, "10.9.0.1"))
         await gateway.pass_time(200)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}

@@ -47,12 +47,12 @@ async def test_a_nas_ahead_that_is_put_right_hands_an_address_on(
         if restarts:
             await restart(nas, 0, has_stamp)
         await nas.says(START, "s2", BANO, HOME, **by(nas, 0, has_stamp))
-        assert await gateway.settled() == {f"{HOME}/32": BANO}
+        assert await gateway.in_sync() == {f"{HOME}/32": BANO}
         await gateway.pass_time(1)
         await nas.says(STOP, "s1", STRANGER, HOME, **by(nas, 0, has_stamp))
-        assert await gateway.settled() == {f"{HOME}/32": BANO}
+        assert await gateway.in_sync() == {f"{HOME}/32": BANO}
         await nas.says(STOP, "s2", BANO, HOME, **by(nas, 0, has_stamp))
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
 
 
 @pytest.mark.parametrize("behind_s", [130, 3600, 5 * DAY_S, 400 * DAY_S])
@@ -71,15 +71,15 @@ async def test_a_nas_that_is_set_back_is_believed_within_its_next_words(
         await nas.says(START, "s2", BANO, HOME, ago=behind_s)
         await gateway.pass_time(6)
         await nas.says(INTERIM, "other", ALI, "192.0.2.90", ago=behind_s)
-        assert (await gateway.settled()).get(f"{HOME}/32") == BANO
+        assert (await gateway.in_sync()).get(f"{HOME}/32") == BANO
         await nas.says(STOP, "s2", BANO, HOME, ago=behind_s)
-        assert f"{HOME}/32" not in await gateway.settled()
+        assert f"{HOME}/32" not in await gateway.in_sync()
         # And put right again.
         await gateway.pass_time(5)
         await nas.says(START, "s3", STRANGER, HOME)
         await gateway.pass_time(5)
         await nas.says(START, "s4", BANO, HOME)
-        assert (await gateway.settled()).get(f"{HOME}/32") == BANO
+        assert (await gateway.in_sync()).get(f"{HOME}/32") == BANO
 
 
 async def test_old_words_among_fresh_ones_stay_old(tmp_path: Path):
@@ -95,7 +95,7 @@ async def test_old_words_among_fresh_ones_stay_old(tmp_path: Path):
         for minute in range(5):
             await nas.says(INTERIM, "s1", STRANGER, HOME, ago=4900 - 60 * minute)
             await gateway.pass_time(3)
-        assert await gateway.settled() == {f"{HOME}/32": BANO}
+        assert await gateway.in_sync() == {f"{HOME}/32": BANO}
 
 
 async def test_old_words_that_say_how_old_they_are_stay_old(tmp_path: Path):
@@ -106,7 +106,7 @@ async def test_old_words_that_say_how_old_they_are_stay_old(tmp_path: Path):
         for _ in range(5):
             await nas.says(INTERIM, "s1", STRANGER, HOME, ago=5000, delay=5000)
             await gateway.pass_time(10)
-        assert await gateway.settled() == {f"{HOME}/32": BANO}
+        assert await gateway.in_sync() == {f"{HOME}/32": BANO}
 
 
 @pytest.mark.parametrize("has_stamp", [True, False])
@@ -123,14 +123,14 @@ async def test_our_clock_that_is_set_changes_nothing(tmp_path: Path, set_s: int,
         await gateway.pass_time(5)
         gateway.clock.set_by(set_s)
         await nas.says(START, "s2", BANO, HOME, **now(set_s), interim=600)
-        assert await gateway.settled() == {f"{HOME}/32": BANO}
+        assert await gateway.in_sync() == {f"{HOME}/32": BANO}
         await gateway.pass_time(5)
         gateway.clock.set_by(-set_s)
         await nas.says(START, "s3", STRANGER, HOME, **now(), interim=600)
-        assert await gateway.settled() == {}
+        assert await gateway.in_sync() == {}
         await gateway.pass_time(5)
         await nas.says(START, "s4", BANO, HOME, **now(), interim=600)
-        assert await gateway.settled() == {f"{HOME}/32": BANO}
+        assert await gateway.in_sync() == {f"{HOME}/32": BANO}
 
 
 @pytest.mark.parametrize("wrong_s", [-2500 * DAY_S, -DAY_S, -3600, 3600, 400 * DAY_S])
@@ -145,17 +145,17 @@ async def test_our_clock_that_was_wrong_at_the_start_and_is_put_right(
         await gateway.pass_time(60)
         gateway.clock.set_by(-wrong_s)
         await nas.says(START, "s2", BANO, HOME, **by(nas, 0, has_stamp), interim=600)
-        assert (await gateway.settled()).get(f"{HOME}/32") == BANO
+        assert (await gateway.in_sync()).get(f"{HOME}/32") == BANO
         # What a restart makes of it: nothing.
         for _ in range(3):
             await gateway.crash()
             gateway.clock.advance(30)
             await gateway.come_back()
-            assert await gateway.settled() == {f"{HOME}/32": BANO, "192.0.2.90/32": ALI}
+            assert await gateway.in_sync() == {f"{HOME}/32": BANO, "192.0.2.90/32": ALI}
         (found,) = [each for each in gateway.bindings.sessions.bindings() if str(each.prefix) == f"{HOME}/32"]
         assert abs(gateway.bindings.confirmed(found).confirmed_s - gateway.clock()) < 300
         await gateway.pass_time(2500)
-        assert await gateway.settled() == {}, "nobody lives longer for it"
+        assert await gateway.in_sync() == {}, "nobody lives longer for it"
 
 
 async def test_our_clock_that_is_wrong_at_a_restart_ends_nobody(tmp_path: Path):
@@ -166,6 +166,6 @@ async def test_our_clock_that_is_wrong_at_a_restart_ends_nobody(tmp_path: Path):
             await gateway.crash()
             gateway.clock.set_by(set_s)
             await gateway.come_back()
-            assert await gateway.settled() == {f"{HOME}/32": ALI}
+            assert await gateway.in_sync() == {f"{HOME}/32": ALI}
         await nas.says(START, "s2", BANO, HOME, interim=600)
-        assert await gateway.settled() == {f"{HOME}/32": BANO}
+        assert await gateway.in_sync() == {f"{HOME}/32": BANO}

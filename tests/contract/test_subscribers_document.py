@@ -279,7 +279,7 @@ def test_a_packet_of_each_gear_is_understood_with_the_settings_that_are_shown_fo
     found = {name: getattr(event, name) for name in case.expected}
     found["addresses"] = {str(each) for each in event.addresses}
     assert found == case.expected
-    assert event.left_out == ()
+    assert event.ignored == ()
 
 
 def test_every_gear_and_every_nas_that_is_shown_has_a_sample() -> None:
@@ -352,8 +352,8 @@ def test_the_query_gives_the_live_sessions_of_freeradius_as_a_list_that_is_taken
     lines += [",".join(map(str, values)) for values in found.fetchall()]
     database.close()
     profiles = profiles_of(settings_of(blocks(section("CGNAT"), "yaml")[0]))
-    octets = "\n".join(lines).encode()
-    taken = read_sessions(octets, pepper=PEPPER, profile_of=profiles.profile_by_name, now_s=NOW)
+    raw = "\n".join(lines).encode()
+    taken = read_sessions(raw, pepper=PEPPER, profile_of=profiles.profile_by_name, now_s=NOW)
     assert taken.faults == []
     assert {(event.nas, event.session, event.subscriber) for event in taken.events} == {
         ("bng-1", "live", SUBSCRIBER),

@@ -24,7 +24,7 @@ from gatewayd.errors import RulesetRefused
 from gatewayd.feed.reading import NdjsonReader
 from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables
-from gatewayd.model import Grant, Prefix, parse_prefix
+from gatewayd.model import BoundRegistration, Prefix, parse_prefix
 from gatewayd.model.mask import ANY_PEER, NOT_BOUND, Mask, describe_key, set_name
 from gatewayd.model.transaction import AddElements, CreateSet, CreateTable, Ruleset, Transaction
 from gatewayd.settings import load_settings
@@ -36,7 +36,7 @@ NOW = 1750000000.0
 """2025-06-15T15:06:40Z, whatever the clock says."""
 EPOCH = 1
 LEAST_CASES = 8
-DEAD_MAN_S = 7200
+ELEMENT_TIMEOUT_S = 7200
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Compiled:
     def _describe_sets(self) -> Iterator[str]:
         for mask in self.sets.masks():
             keys = self.sets.keys(mask)
-            timeout = f", {DEAD_MAN_S} s" if mask.is_bound else ""
+            timeout = f", {ELEMENT_TIMEOUT_S} s" if mask.is_bound else ""
             yield f"set {self.hooks[mask]}: {key_type(mask)}{timeout}"
             yield from (f"  {describe_key(self.hooks[mask], key)}" for key in sorted(keys))
         yield from (f"not programmed: {id}: {reason}" for id, reason in sorted(self.sets.unprogrammed().items()))
@@ -63,7 +63,7 @@ class Compiled:
 
     def transaction(self) -> Transaction:
         create = [
-            CreateSet(name, mask, 0, DEAD_MAN_S) if mask.is_bound else CreateSet(name, mask, 1024)
+            CreateSet(name, mask, 0, ELEMENT_TIMEOUT_S) if mask.is_bound else CreateSet(name, mask, 1024)
             for mask, name in self.hooks.items()
         ]
         add = [AddElements(name, sorted(self.sets.keys(mask))) for mask, name in self.hooks.items()]
@@ -83,7 +83,7 @@ def compile_case(name: str) -> Compiled:
         if registration.is_effective(NOW):
             sets.add(registration)
             for prefix, ports in places.get(registration.subscriber, ()):
-                sets.add(Grant(registration, prefix, ports))
+                sets.add(BoundRegistration(registration, prefix, ports))
     hooks = {mask: set_name(mask, 0) for mask in sets.masks()}
     table = settings.kernel.table
     return Compiled(table, sets, hooks, compile_ruleset(table, policy_in_force(settings, NOW), hooks, EPOCH))

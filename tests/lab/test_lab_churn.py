@@ -29,10 +29,10 @@ def test_a_daemon_killed_at_any_moment_loses_no_registered_packet(
     shared_lab: Lab, daemon: LabDaemon, seed: int
 ) -> None:
     with sight_of(shared_lab) as sight:
-        tally = Churn(daemon, sight, seed=seed).run(ROUNDS)
-    assert (tally.lost, tally.refused) == (0, 0), "\n".join(tally.losses)
-    assert tally.kills > ROUNDS
-    assert tally.sent > 100 * ROUNDS
+        stats = Churn(daemon, sight, seed=seed).run(ROUNDS)
+    assert (stats.lost, stats.refused) == (0, 0), "\n".join(stats.losses)
+    assert stats.kills > ROUNDS
+    assert stats.sent > 100 * ROUNDS
 
 
 def test_emptied_sets_and_lookups_are_filled_again_and_cost_no_flow_that_was_there(

@@ -152,8 +152,8 @@ def test_an_interrupted_dump_says_so_after_all_that_was_read(
 ) -> None:
     """ctnetlink itself never sets NLM_F_DUMP_INTR in 6.18, so the flag is put in here."""
 
-    def flagged(octets: bytes) -> ConnectionBatch:
-        return msgspec.structs.replace(decode_connections(octets), interrupted=True)
+    def flagged(raw: bytes) -> ConnectionBatch:
+        return msgspec.structs.replace(decode_connections(raw), interrupted=True)
 
     async def scenario() -> None:
         with opened_conntrack(namespace) as conntrack:

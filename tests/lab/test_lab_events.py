@@ -58,19 +58,19 @@ def test_a_wireguard_flow_is_one_new_event_and_one_destroy_event(
 
 @pytest.mark.parametrize("address", ["127.0.0.2", "::1"])
 @pytest.mark.parametrize(
-    ("protocol", "octets"),
+    ("protocol", "bytes"),
     [
         pytest.param(50, struct.pack(">II", 0xABC, 1) + bytes(16), id="esp"),
         pytest.param(47, struct.pack(">HHHHI", 0x3001, 0x880B, 0, 77, 1), id="gre"),
     ],
 )
 def test_a_flow_without_ports_is_one_new_event(
-    run: Any, namespace: Namespace, protocol: int, octets: bytes, address: str
+    run: Any, namespace: Namespace, protocol: int, raw: bytes, address: str
 ) -> None:
     async def scenario() -> None:
         async with Heard(namespace) as heard:
-            send_raw(namespace, protocol, address, octets)
-            send_raw(namespace, protocol, address, octets)
+            send_raw(namespace, protocol, address, raw)
+            send_raw(namespace, protocol, address, raw)
             with Sender(namespace) as sender:
                 sender.send("127.0.0.2", 51899)
                 await until(lambda: sender.flow("127.0.0.2", 51899) in heard.flows("new"))
@@ -197,7 +197,7 @@ def test_an_overrun_is_reported_with_its_number_and_events_go_on(run: Any, names
     run(scenario())
 
 
-def test_a_wakeup_takes_a_bounded_helping(run: Any, namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wakeup_takes_a_bounded_batch(run: Any, namespace: Namespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gatewayd.watch.source.DATAGRAMS_PER_WAKEUP", 16)
 
     async def scenario() -> None:

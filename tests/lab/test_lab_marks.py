@@ -64,7 +64,7 @@ def test_a_registered_flow_that_came_judged_is_believed_to_be_registered(daemon:
     assert mark_of(lab, mine) == LAYOUT.registered | 0x5
     daemon.wait(lambda: marks(daemon)["not_believed"] == 2, "two marks that are not believed")
     assert marks(daemon)["carried"] == 3
-    daemon.wait_log("sweep.not_believed")
+    daemon.wait_log("connections.not_believed")
 
 
 def test_an_update_of_a_mark_is_found_by_the_scan(daemon: LabDaemon) -> None:
@@ -119,7 +119,7 @@ def run_with_subscribers(daemon: LabDaemon, **sections: Any) -> Lab:
     )
 
 
-def survey(daemon: LabDaemon) -> None:
+def scan(daemon: LabDaemon) -> None:
     """What was withdrawn makes the daemon go through all registered flows."""
     before = daemon.log_text().count("registry.applied")
     daemon.write_registry("national", [BANK, SOFTWARE_HOUSE, FREELANCER])
@@ -134,12 +134,12 @@ def test_a_live_tunnel_that_came_registered_is_not_cut_before_the_nas_was_heard(
     mine, somebodys, silent = wireguard(HOME), wireguard("39.41.0.8"), wireguard("39.41.0.9")
     for each in (mine, somebodys, silent):
         carry(lab.gateway, each, LAYOUT.registered)
-    survey(daemon)
+    scan(daemon)
     daemon.wait(lambda: marks(daemon)["waiting"] == 3, "three flows that wait")
     assert probe(lab, [mine, somebodys, silent]) == ["passed"] * 3
     warnings = daemon.status()["warnings"]
     assert any("accounting" in each for each in warnings), warnings
-    daemon.wait_log("sweep.unexplained")
+    daemon.wait_log("connections.unexplained")
     nas.start("s1", NUMBER, HOME)
     nas.start("s2", SOMEBODY, "39.41.0.8")
     # Of the one a binding is known now, of the other that nobody registered has the address.
@@ -176,9 +176,9 @@ def test_without_subscribers_nothing_waits_and_it_is_said(daemon: LabDaemon) -> 
     lab = run(daemon, policy={"drain": "0s"})
     theirs = wireguard(STRANGER)
     carry(lab.gateway, theirs, LAYOUT.registered)
-    survey(daemon)
+    scan(daemon)
     assert holds(lambda: mark_of(lab, theirs) == 0)
     assert marks(daemon)["waiting"] == 0
     (warning,) = daemon.status()["warnings"]
     assert "no registration here explains them" in warning
-    daemon.wait_log("sweep.unexplained")
+    daemon.wait_log("connections.unexplained")

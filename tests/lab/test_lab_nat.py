@@ -20,7 +20,7 @@ from gatewayd.lab.tap import Tap
 from gatewayd.lab.traffic import flow_of
 from gatewayd.model import Flow, Registration, format_address, parse_address, reverse_flow
 from gatewayd.model.policy import MarkLayout
-from gatewayd.reconcile.connections import Sweeper
+from gatewayd.reconcile.connections import ConnectionScanner
 from gatewayd.watch.attribute import Attribution
 from tests.support.lab_daemon import LabDaemon, connections, holds
 from tests.support.talk import Talk
@@ -100,7 +100,7 @@ def test_withdrawing_somebody_else_leaves_a_translated_flow_registered(daemon: L
     daemon.write_registry("national", [BANK, SOFTWARE_HOUSE])
     daemon.sync()
     daemon.wait(lambda: daemon.status()["registrations"]["total"] == 2, "the withdrawal")
-    daemon.wait_settled()
+    daemon.wait_in_sync()
     assert holds(lambda: (gone := tracked(lab, embassys)) is not None and gone.mark == 0)
     found = tracked(lab, flow)
     assert found is not None
@@ -187,13 +187,15 @@ async def _admit_late(lab: Lab, logged: Flow) -> None:
     def matching(flow: Flow, _: float) -> tuple[Registration, ...]:
         return ()
 
-    sweeper = Sweeper(conntrack, LAYOUT, matching, clock=time.time, drain_s=60.0, flow_table=Attribution())
-    task = asyncio.ensure_future(sweeper.run())
+    scanner = ConnectionScanner(
+        conntrack, LAYOUT, matching, clock=time.time, drain_s=60.0, flow_table=Attribution()
+    )
+    task = asyncio.ensure_future(scanner.run())
     try:
-        sweeper.settle(3)
-        sweeper.note_late(logged, in_kernel=True)
+        scanner.settle(3)
+        scanner.note_late(logged, in_kernel=True)
         async with asyncio.timeout(20):
-            while not sweeper.rejudged:  # noqa: ASYNC110 - what is waited for happens in the kernel
+            while not scanner.reclassified:  # noqa: ASYNC110 - what is waited for happens in the kernel
                 await asyncio.sleep(0.01)
     finally:
         task.cancel()
@@ -238,7 +240,7 @@ def test_after_a_flush_the_far_ends_packet_makes_the_entry_of_a_flow_behind_dnat
         # Somebody else's withdrawal leaves what the far end woke; its own ends it.
         daemon.write_registry("national", [BANK])
         daemon.sync()
-        daemon.wait_settled()
+        daemon.wait_in_sync()
         assert marks() == [LAYOUT.registered] * 2
         daemon.write_registry("national", [SOFTWARE_HOUSE])
         daemon.sync()

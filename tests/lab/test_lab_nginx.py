@@ -77,15 +77,15 @@ async def fetch(url: str, path: str, **headers: str) -> tuple[int, bytes, str]:
 
 
 async def served(url: str) -> Notification:
-    status, octets, _ = await fetch(url, "notification.jws", **{"Accept-Encoding": "identity"})
+    status, raw, _ = await fetch(url, "notification.jws", **{"Accept-Encoding": "identity"})
     assert status == 200
-    return open_notification(octets, load_verifying_keys([KEY.public_text()]))
+    return open_notification(raw, load_verifying_keys([KEY.public_text()]))
 
 
 async def lines(url: str, ref: SnapshotRef | DeltaRef) -> list[bytes]:
-    status, octets, _ = await fetch(url, ref.url)
-    assert (status, len(octets), hashlib.sha256(octets).hexdigest()) == (200, ref.size, ref.sha256)
-    return gzip.decompress(octets).splitlines()
+    status, raw, _ = await fetch(url, ref.url)
+    assert (status, len(raw), hashlib.sha256(raw).hexdigest()) == (200, ref.size, ref.sha256)
+    return gzip.decompress(raw).splitlines()
 
 
 async def test_the_notification_verifies(url: str) -> None:
@@ -116,8 +116,8 @@ async def test_what_is_still_the_same_is_not_sent_again(url: str) -> None:
 
 async def test_a_download_can_be_taken_up_again(url: str, directory: Path) -> None:
     snapshot = (await served(url)).snapshot
-    status, octets, _ = await fetch(url, snapshot.url, Range="bytes=100-")
-    assert (status, octets) == (206, (directory / snapshot.url).read_bytes()[100:])
+    status, raw, _ = await fetch(url, snapshot.url, Range="bytes=100-")
+    assert (status, raw) == (206, (directory / snapshot.url).read_bytes()[100:])
 
 
 # -- and a daemon --------------------------------------------------------------------------------------------------

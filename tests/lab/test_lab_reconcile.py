@@ -20,7 +20,7 @@ import pytest_asyncio
 from gatewayd.compile.ruleset import RULE_SETS
 from gatewayd.demo.cast import BANK as DEMO_BANK
 from gatewayd.demo.cast import SOFTWARE_HOUSE, STRANGER
-from gatewayd.kernel import notifications as notices
+from gatewayd.kernel import notifications as notifications
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.lab.lab import Lab
 from gatewayd.lab.traffic import flow_of, probe
@@ -58,7 +58,7 @@ class Site:
 
     def _make(self) -> Reconciler:
         made = Reconciler(
-            self, TABLE, clock=lambda: 5000.0, stopwatch=lambda: self.now, on_settled=self.stirred.set
+            self, TABLE, clock=lambda: 5000.0, monotonic=lambda: self.now, on_in_sync=self.stirred.set
         )
         for registration in self.wanted:
             made.add(registration)
@@ -99,10 +99,10 @@ class Site:
             if item.name not in RULE_SETS
         }
 
-    async def is_settled(self) -> bool:
-        if self.reconciler.unready() is not None or self.reconciler.picture.count_surplus():
+    async def is_in_sync(self) -> bool:
+        if self.reconciler.unready() is not None or self.reconciler.tracker.count_surplus():
             return False
-        if self.reconciler.picture.retired or self.reconciler.picture.tag is None:
+        if self.reconciler.tracker.retired or self.reconciler.tracker.tag is None:
             return False
         found = await self.contents()
         parsed = {name: parse_set_name(name) for name in found}
@@ -110,7 +110,7 @@ class Site:
             return False
         by_mask = {each[0]: found[name] for name, each in parsed.items() if each is not None and found[name]}
         reading = await self.tables.read_table()
-        return by_mask == oracle(self.wanted) and reading.rules == self.reconciler.picture.rules_seen != ""
+        return by_mask == oracle(self.wanted) and reading.rules == self.reconciler.tracker.rules_seen != ""
 
     def start(self) -> None:
         self.reconciler.want_policy(self.policy)
@@ -121,7 +121,7 @@ class Site:
         self.start()
         assert self.task is not None
         async with asyncio.timeout(GUARD_S):
-            while not await self.is_settled():
+            while not await self.is_in_sync():
                 # Not every change is one of ours to be told of; the reconciler's own poll sets the pace.
                 await self.tables.read_generation()
                 assert not self.task.done(), self.task.result()
@@ -141,11 +141,11 @@ class Site:
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "GENERATION_POLL_S", 0.001)
     monkeypatch.setattr(loop, "FIRST_RETRY_S", 0.0)
-    monkeypatch.setattr(loop, "LONGEST_RETRY_S", 0.0)
+    monkeypatch.setattr(loop, "MAX_RETRY_S", 0.0)
     monkeypatch.setattr(loop, "HURRIED_RETRY_S", 0.0)
     monkeypatch.setattr(verify, "COMPARE_AT_MOST_S", 0.0)
     monkeypatch.setattr(set_state, "SMALLEST_CAPACITY", 4)
-    monkeypatch.setattr(steps, "MOST_BYTES", 128)
+    monkeypatch.setattr(steps, "MAX_BYTES", 128)
 
 
 @pytest.fixture
@@ -201,13 +201,13 @@ async def test_what_nft_did_to_the_table_is_repaired(
     for number in (1, 2):
         site.namespace.nft(TAMPERINGS[tampering] + "\n")
         async with asyncio.timeout(GUARD_S):
-            while site.reconciler.tally.repairs < number:
+            while site.reconciler.stats.repairs < number:
                 await site.tables.read_generation()
         await site.settle()
-        assert site.reconciler.tally.repairs == number
-        assert [record.message for record in caplog.records] == ["reconcile.foreign_change"] * number
+        assert site.reconciler.stats.repairs == number
+        assert [record.message for record in caplog.records] == ["reconcile.external_change"] * number
     assert {record.fields["program"] for record in caplog.records} == {"nft"}  # type: ignore[attr-defined]
-    assert site.reconciler.tally.failures == 0
+    assert site.reconciler.stats.failures == 0
     assert site.reconciler.epoch == 1
     shown = site.namespace.run(["nft", "list", "chain", "inet", TABLE, "forward"])
     assert "priority filter - 10" in shown
@@ -225,7 +225,7 @@ async def test_other_tables_are_left_alone_and_are_no_repair(site: Site) -> None
     await site.restart()
     await site.settle()
     assert site.namespace.run(["nft", "list", "table", "inet", "other"]) == other
-    assert site.reconciler.tally.repairs == site.reconciler.tally.failures == 0
+    assert site.reconciler.stats.repairs == site.reconciler.stats.failures == 0
 
 
 async def test_two_commits_that_swap_an_element_are_put_right_though_the_count_is_as_before(site: Site) -> None:
@@ -234,18 +234,18 @@ async def test_two_commits_that_swap_an_element_are_put_right_though_the_count_i
     site.namespace.nft(f"delete element inet {TABLE} c4_32 {{ 10.0.0.3 }}")
     site.namespace.nft(f"add element inet {TABLE} c4_32 {{ 192.0.2.77 }}")
     async with asyncio.timeout(GUARD_S):
-        while site.reconciler.tally.repairs < 2:
+        while site.reconciler.stats.repairs < 2:
             await site.tables.read_generation()
     await site.settle()
-    assert site.reconciler.tally.repairs == 2
+    assert site.reconciler.stats.repairs == 2
 
 
 async def test_a_swap_during_a_bulk_load_is_put_right(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes between leaving the group and our commit, where nobody hears it: the generation says so."""
-    monkeypatch.setattr(notices, "LARGE_COMMIT", 0)
+    monkeypatch.setattr(notifications, "LARGE_COMMIT", 0)
     site.want([BANK, *hosts(5)])
     await site.settle()
-    unheard = site.tables._notices.unheard
+    unheard = site.tables._notifications.unheard
     swaps = [f"delete element inet {TABLE} c4_32 {{ 10.0.0.3 }}\nadd element inet {TABLE} c4_32 {{ 192.0.2.77 }}"]
 
     @contextmanager
@@ -255,11 +255,11 @@ async def test_a_swap_during_a_bulk_load_is_put_right(site: Site, monkeypatch: p
                 site.namespace.nft(swaps.pop())
             yield
 
-    monkeypatch.setattr(site.tables._notices, "unheard", swapped)
+    monkeypatch.setattr(site.tables._notifications, "unheard", swapped)
     site.want([BANK, *hosts(6)])
     await site.settle()
     assert not swaps
-    assert site.reconciler.tally.failures == 0
+    assert site.reconciler.stats.failures == 0
 
 
 async def test_a_set_grows_past_its_capacity_and_nothing_in_it_is_ever_gone(site: Site) -> None:
@@ -282,7 +282,7 @@ async def test_a_set_grows_past_its_capacity_and_nothing_in_it_is_ever_gone(site
     assert looks[0] == "c4_32"
     assert looks[-1] != "c4_32"
     assert looks == sorted(looks, key=lambda name: len(name))
-    assert site.reconciler.tally.failures == 0
+    assert site.reconciler.stats.failures == 0
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -299,8 +299,8 @@ async def test_a_reconciler_abandoned_at_any_moment_is_taken_over_by_the_next(si
             await asyncio.sleep(0)
         await site.restart()
     await site.settle()
-    assert site.reconciler.tally.failures == 0
-    assert site.reconciler.tally.repairs == 0
+    assert site.reconciler.stats.failures == 0
+    assert site.reconciler.stats.repairs == 0
     assert 1 <= site.reconciler.epoch <= 11
 
 
@@ -362,7 +362,7 @@ def test_whatever_somebody_does_the_registered_pass_again_and_strangers_do_not(
         each.replace("SET", name).replace("ELEMENT", element).replace("OTHER", other) for each in DEEDS[deed]
     )
     lab.gateway.run(["nft", "-f", "-"], input=script + "\n")
-    assert holds(lambda: "reconcile.foreign_change" in daemon.log_text())
+    assert holds(lambda: "reconcile.external_change" in daemon.log_text())
     daemon.wait(
         lambda: bool(daemon.get("/readyz").get("ready")) and not daemon.status()["kernel"]["pending"], "repair"
     )

@@ -161,9 +161,9 @@ def test_what_a_damaged_journal_lost_passes_on_until_somebody_else_has_the_addre
         journal = daemon.directory / "sessions.sqlite"
         log = journal.with_name(f"{journal.name}-wal")
         if damage == "a bit of the log":
-            octets = bytearray(log.read_bytes())
-            octets[len(octets) // 3] ^= 1
-            log.write_bytes(octets)
+            raw = bytearray(log.read_bytes())
+            raw[len(raw) // 3] ^= 1
+            log.write_bytes(raw)
         else:
             log.unlink()
         if damage == "all of it":

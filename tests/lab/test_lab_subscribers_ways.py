@@ -131,7 +131,7 @@ def from_port(source: str, port: int, service: str = "udp/51820") -> Flow:
 
 def test_of_a_shared_address_only_the_subscribers_ports_pass(daemon, nas):
     """RFC 8045: an address and a block of its ports. The gateway is outside of the NAT."""
-    lab = run(daemon, subscribers={"profile": {"gateway_sees": "outside"}})
+    lab = run(daemon, subscribers={"profile": {"nat_side": "outside"}})
     block = extended(6, port_range(2000, 2999, HOME))
     nas.exchange(nas.encode(1, "s1", NUMBER, extra=block))
     assert holds(lambda: probe(lab, [from_port(HOME, 2500)]) == ["passed"])
@@ -186,13 +186,13 @@ def test_a_damaged_journal_costs_bindings_until_the_next_word_never_the_start(da
     path = daemon.directory / "sessions.sqlite"
     for leftover in daemon.directory.glob("sessions.sqlite-*"):
         leftover.unlink()
-    octets = path.read_bytes()
+    raw = path.read_bytes()
     path.unlink()
     match damage:
         case "cut":
-            path.write_bytes(octets[: len(octets) // 2])
+            path.write_bytes(raw[: len(raw) // 2])
         case "noise":
-            path.write_bytes(os.urandom(len(octets)))
+            path.write_bytes(os.urandom(len(raw)))
         case "empty":
             path.touch()
         case _:

@@ -2,7 +2,7 @@
 
 The oracle replays what happened in the order of its times; it knows of no wire and no crash, and shares no code
 with the gateway. Real are the datagrams, the listener's reading and its memory of answers, the table of sessions,
-the octets of the journal's rows, the allowlist and the reconciler. The kernel, the disk and the wire are models; a
+the bytes of the journal's rows, the allowlist and the reconciler. The kernel, the disk and the wire are models; a
 crash loses what the disk has not taken. Time is virtual.
 """
 
@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from gatewayd.allowlist import Allowlist
-from gatewayd.control.active import Effective
+from gatewayd.control.active import ActiveSet
 from gatewayd.control.bindings import Bindings
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.policy import MarkLayout
 from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.reconcile import Reconciler
-from gatewayd.reconcile.connections import Sweeper
+from gatewayd.reconcile.connections import ConnectionScanner
 from gatewayd.settings.model import ProfileSettings
 from gatewayd.subscribers.journal_rows import Row, decode_row, encode_key, encode_value
 from gatewayd.subscribers.radius.clients import Client, ClientTable, Profiles
@@ -47,7 +47,7 @@ from tests.support.subscribers import FIRST_PORT, PEPPER, digest, number, regist
 BEGIN_S = 1000.0
 """When the first event of a history happens."""
 REPEAT_S = 3.0
-LONGEST_WAY_S = 8.0
+MAX_WAY_S = 8.0
 """Of a datagram. More than REPEAT_S, and than what lies between two events: all comes in any order."""
 STATUS = {"start": 1, "stop": 2, "interim": 3, "on": 7, "off": 8}
 EVERYBODY = frozenset(SUBSCRIBERS)
@@ -96,7 +96,7 @@ class Wire:
             if self._random.random() < self._weather.loss:
                 self.lost += 1
             else:
-                way_s = self._random.uniform(0.001, LONGEST_WAY_S)
+                way_s = self._random.uniform(0.001, MAX_WAY_S)
                 asyncio.get_running_loop().call_later(way_s, deliver, datagram)
 
 
@@ -175,7 +175,7 @@ class Gateway:
         self._profiles = {
             nas: ProfileSettings("snapshot" if nas in snapshots else "merge", restart_grace_s=0.0) for nas in NAS
         }
-        self.fake = BoundTables(clock.stopwatch)
+        self.fake = BoundTables(clock.monotonic)
         self.crashes = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -186,7 +186,7 @@ class Gateway:
     async def start(self) -> None:
         clock = self._clock
         allowlist = Allowlist()
-        sweeper = Sweeper(
+        scanner = ConnectionScanner(
             FakeConntrack(),  # type: ignore[arg-type]
             MarkLayout(0xFF000000),
             allowlist.matching,
@@ -194,19 +194,19 @@ class Gateway:
             drain_s=60.0,
             flow_table=Attribution(),
         )
-        self.reconciler = Reconciler(self.fake, TABLE, clock=clock, stopwatch=clock.stopwatch)
-        self.effective = Effective(allowlist, self.reconciler, sweeper, prepares=True)
+        self.reconciler = Reconciler(self.fake, TABLE, clock=clock, monotonic=clock.monotonic)
+        self.active = ActiveSet(allowlist, self.reconciler, scanner, prepares=True)
         for subscriber in sorted(self._registered):
-            self.effective.upsert(registration(index_of(subscriber)), clock())
+            self.active.upsert(registration(index_of(subscriber)), clock())
         profiles = Profiles(ProfileSettings(), self._profiles)
         self._journal = SlowJournal(self._disk)
         self.bindings = Bindings(
-            self.effective,
+            self.active,
             self._journal,  # type: ignore[arg-type]
             terms_of=profiles.terms_of,
-            most_sessions=1000,
+            max_sessions=1000,
             clock=clock,
-            stopwatch=clock.stopwatch,
+            monotonic=clock.monotonic,
             randomness=NoJitter(),
         )
         self.listener = AccountingListener(
@@ -216,7 +216,7 @@ class Gateway:
             pepper=PEPPER,
             on_event=self.bindings.on_event,
             clock=clock,
-            stopwatch=clock.stopwatch,
+            monotonic=clock.monotonic,
         )
         # Virtual time waits for no thread.
         with patch("asyncio.to_thread", _at_once):
@@ -236,7 +236,7 @@ class Gateway:
     def hear(self, datagram: bytes, source: tuple[str, int], answer_to: Callable[[bytes], None]) -> None:
         if self._task is not None:
             self.listener.handle(
-                datagram, source, self._clock.stopwatch(), lambda answer: self._wire.carry(answer_to, answer)
+                datagram, source, self._clock.monotonic(), lambda answer: self._wire.carry(answer_to, answer)
             )
 
     def bound(self) -> dict[Prefix, set[bytes]]:
@@ -250,7 +250,7 @@ class Gateway:
         """As `bound`, of what is in the kernel once it is as desired."""
         self.reconciler.want_policy(policy("reject"))
         reconciling = asyncio.create_task(self.reconciler.run())
-        await until(lambda: self.reconciler.unready() is None and not self.reconciler.picture.count_surplus())
+        await until(lambda: self.reconciler.unready() is None and not self.reconciler.tracker.count_surplus())
         reconciling.cancel()
         await asyncio.wait({reconciling})
         found: dict[Prefix, set[bytes]] = {}
@@ -334,12 +334,12 @@ class World:
         crashing = asyncio.create_task(self._crash_and_come_back())
         await asyncio.gather(*(self.senders[each.nas].tell(each) for each in events))
         await crashing
-        await asyncio.sleep(2 * LONGEST_WAY_S + 5)
+        await asyncio.sleep(2 * MAX_WAY_S + 5)
         assert not self.loop_faults
 
     async def tell_again(self, events: Iterable[AccountingEvent]) -> None:
         await asyncio.gather(*(self.senders[each.nas].tell(each) for each in events))
-        await asyncio.sleep(2 * LONGEST_WAY_S + 5)
+        await asyncio.sleep(2 * MAX_WAY_S + 5)
         assert not self.loop_faults
 
     async def _crash_and_come_back(self) -> None:

@@ -38,14 +38,14 @@ def scan_serves(services: tuple[Service, ...], flow: Flow) -> bool:
 
 def scan_registers(registration: Registration, flow: Flow, now: float) -> bool:
     """The rule, word for word."""
-    effective = registration.status == "active" and registration.valid_from_s <= now < registration.valid_until_s
+    active = registration.status == "active" and registration.valid_from_s <= now < registration.valid_until_s
     out = any(scan_covers(prefix, flow.source) for prefix in registration.clients) and (
         not registration.peers or any(scan_covers(prefix, flow.destination) for prefix in registration.peers)
     )
     back = any(scan_covers(prefix, flow.destination) for prefix in registration.clients) and (
         not registration.peers or any(scan_covers(prefix, flow.source) for prefix in registration.peers)
     )
-    return effective and (out or back) and (not registration.services or scan_serves(registration.services, flow))
+    return active and (out or back) and (not registration.services or scan_serves(registration.services, flow))
 
 
 def scan(held: list[Registration], flow: Flow, now: float) -> set[str]:

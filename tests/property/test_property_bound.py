@@ -13,8 +13,8 @@ from hypothesis.strategies import SearchStrategy
 from gatewayd.allowlist import Allowlist, decide, matching_registrations, registered_by
 from gatewayd.model import (
     Binding,
+    BoundRegistration,
     Flow,
-    Grant,
     Prefix,
     Registration,
     parse_address,
@@ -258,27 +258,27 @@ class BoundMachine(RuleBasedStateMachine):
         self.subscribers = self.allowlist.subscribers
         self.held: dict[str, Registration] = {}
         self.bound: dict[Place, Binding] = {}
-        self.granted: set[Grant] = set()
+        self.granted: set[BoundRegistration] = set()
         self.known: set[bytes] = set()
 
-    def grant(self, grants: tuple[Grant, ...]) -> None:
-        assert len(set(grants)) == len(grants)
-        assert self.granted.isdisjoint(grants)
-        self.granted.update(grants)
+    def bound(self, bound_registrations: tuple[BoundRegistration, ...]) -> None:
+        assert len(set(bound_registrations)) == len(bound_registrations)
+        assert self.granted.isdisjoint(bound_registrations)
+        self.granted.update(bound_registrations)
 
-    def revoke(self, grants: tuple[Grant, ...]) -> None:
-        assert len(set(grants)) == len(grants)
-        assert self.granted.issuperset(grants)
-        self.granted.difference_update(grants)
+    def revoke(self, bound_registrations: tuple[BoundRegistration, ...]) -> None:
+        assert len(set(bound_registrations)) == len(bound_registrations)
+        assert self.granted.issuperset(bound_registrations)
+        self.granted.difference_update(bound_registrations)
 
     def replaced(self, old: Registration | None, new: Registration | None) -> None:
         changed = self.allowlist.subscribers_changed(old, new)
         assert len(set(changed)) == len(changed)
         self.known.symmetric_difference_update(changed)
         if old is not None:
-            self.revoke(self.allowlist.grants_of(old))
+            self.revoke(self.allowlist.bound_registrations_of(old))
         if new is not None:
-            self.grant(self.allowlist.grants_of(new))
+            self.bound(self.allowlist.bound_registrations_of(new))
 
     @rule(registration=registrations())
     def upsert(self, registration: Registration) -> None:
@@ -295,11 +295,11 @@ class BoundMachine(RuleBasedStateMachine):
 
     @rule(binding=bindings())
     def bind(self, binding: Binding) -> None:
-        grants = self.allowlist.bind(binding)
+        bound_registrations = self.allowlist.bind(binding)
         if place_of(binding) in self.bound:
-            assert grants == ()
+            assert bound_registrations == ()
         self.bound[place_of(binding)] = binding
-        self.grant(grants)
+        self.bound(bound_registrations)
 
     @rule(binding=bindings())
     def unbind_whatever(self, binding: Binding) -> None:
@@ -311,10 +311,10 @@ class BoundMachine(RuleBasedStateMachine):
             self.unbind(data.draw(st.sampled_from(sorted(self.bound, key=repr))))
 
     def unbind(self, place: Place) -> None:
-        grants = self.allowlist.unbind(*place)
+        bound_registrations = self.allowlist.unbind(*place)
         if self.bound.pop(place, None) is None:
-            assert grants == ()
-        self.revoke(grants)
+            assert bound_registrations == ()
+        self.revoke(bound_registrations)
 
     @rule(some=flows(), now=moments())
     def match(self, some: list[Flow], now: float) -> None:
@@ -334,13 +334,15 @@ class BoundMachine(RuleBasedStateMachine):
     @invariant()
     def grants_are_each_registration_at_each_place_of_its_subscriber(self) -> None:
         expected = {
-            Grant(each, prefix, ports)
+            BoundRegistration(each, prefix, ports)
             for each in self.held.values()
             for subscriber, prefix, ports in self.bound
             if subscriber == each.subscriber
         }
         assert self.granted == expected
-        assert {grant for each in self.allowlist for grant in self.allowlist.grants_of(each)} == expected
+        assert {
+            bound for each in self.allowlist for bound in self.allowlist.bound_registrations_of(each)
+        } == expected
 
     @invariant()
     def holds_what_was_bound(self) -> None:

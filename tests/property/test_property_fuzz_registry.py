@@ -51,12 +51,12 @@ PREVIOUS = {id: registration_of(fields_of(id)) for id in ("a", "b", "c")}
 @st.composite
 def spoiled(draw: st.DrawFn, content: bytes) -> bytes:
     """Good bytes with some bytes changed, put in or taken out, cut short, or followed by others."""
-    octets = bytearray(content)
+    raw = bytearray(content)
     for _ in range(draw(st.integers(1, 3))):
-        start = draw(st.integers(0, len(octets)))
-        length = draw(st.sampled_from((0, 1, 2, 40, len(octets))))
-        octets[start : start + length] = draw(st.binary(max_size=4))
-    return bytes(octets)
+        start = draw(st.integers(0, len(raw)))
+        length = draw(st.sampled_from((0, 1, 2, 40, len(raw))))
+        raw[start : start + length] = draw(st.binary(max_size=4))
+    return bytes(raw)
 
 
 # -- gzip ----------------------------------------------------------------------------------------------------
@@ -64,20 +64,18 @@ def spoiled(draw: st.DrawFn, content: bytes) -> bytes:
 PACKED = gzip.compress(b"".join(line_of(fields_of(id)) for id in "abc"), mtime=0)
 
 
-@given(
-    st.binary(max_size=300) | spoiled(PACKED) | spoiled(PACKED).map(lambda octets: PACKED + octets), st.booleans()
-)
-def test_what_is_inflated_comes_in_bounded_pieces_or_is_damaged(octets: bytes, must_be_gzip: bool) -> None:
+@given(st.binary(max_size=300) | spoiled(PACKED) | spoiled(PACKED).map(lambda raw: PACKED + raw), st.booleans())
+def test_what_is_inflated_comes_in_bounded_pieces_or_is_damaged(raw: bytes, must_be_gzip: bool) -> None:
     inflater = Inflater(must_be_gzip)
     with suppress(GzipDamaged):
-        for start in range(0, len(octets), 50):
-            assert all(len(piece) <= PIECE_BYTES for piece in inflater.feed(octets[start : start + 50]))
+        for start in range(0, len(raw), 50):
+            assert all(len(piece) <= PIECE_BYTES for piece in inflater.feed(raw[start : start + 50]))
         assert len(inflater.finish()) <= 1
         assert inflater.is_whole() in (True, False)
 
 
 @given(st.binary(max_size=200) | spoiled(PACKED), st.booleans())
-def test_a_file_of_a_feed_is_read_or_refused(octets: bytes, is_delta: bool) -> None:
+def test_a_file_of_a_feed_is_read_or_refused(raw: bytes, is_delta: bool) -> None:
     """Its size and hash being as stated: what a registry signed that has gone mad."""
     changes: Changes = {}
     reader = (
@@ -85,9 +83,9 @@ def test_a_file_of_a_feed_is_read_or_refused(octets: bytes, is_delta: bool) -> N
         if is_delta
         else NdjsonReader("lab", LIMITS, PREVIOUS)
     )
-    file = FileReading("snapshot", SnapshotRef("x", sha256(octets), len(octets), 3), reader, LIMITS)
+    file = FileReading("snapshot", SnapshotRef("x", sha256(raw), len(raw), 3), reader, LIMITS)
     with suppress(FeedRefused):
-        run_slices(file.feed(octets))
+        run_slices(file.feed(raw))
         file.finish()
         assert reader.rejected.keys() <= set(REASONS)
 
@@ -101,18 +99,18 @@ DELTA = b"".join(map(line_of, (upsert("d"), withdraw("a"), upsert("b", "203.0.11
 
 
 @given(st.binary(max_size=300) | spoiled(NDJSON))
-def test_ndjson_is_read_or_refused_as_a_whole(octets: bytes) -> None:
-    read(NdjsonReader("lab", LIMITS, PREVIOUS), octets)
+def test_ndjson_is_read_or_refused_as_a_whole(raw: bytes) -> None:
+    read(NdjsonReader("lab", LIMITS, PREVIOUS), raw)
 
 
-@given(st.binary(max_size=300) | spoiled(CSV) | st.binary(max_size=200).map(lambda octets: HEADER + octets))
-def test_csv_is_read_or_refused_as_a_whole(octets: bytes) -> None:
-    read(CsvReader("lab", LIMITS, PREVIOUS), octets)
+@given(st.binary(max_size=300) | spoiled(CSV) | st.binary(max_size=200).map(lambda raw: HEADER + raw))
+def test_csv_is_read_or_refused_as_a_whole(raw: bytes) -> None:
+    read(CsvReader("lab", LIMITS, PREVIOUS), raw)
 
 
-def read(reader: NdjsonReader, octets: bytes) -> None:
+def read(reader: NdjsonReader, raw: bytes) -> None:
     try:
-        reader.feed(octets)
+        reader.feed(raw)
         reader.finish()
     except (SourceTooLarge, SourceUnusable):
         return
@@ -121,18 +119,18 @@ def read(reader: NdjsonReader, octets: bytes) -> None:
 
 
 @given(st.binary(max_size=200) | spoiled(DELTA))
-def test_a_delta_is_read_or_refused(octets: bytes) -> None:
+def test_a_delta_is_read_or_refused(raw: bytes) -> None:
     changes: Changes = {}
     reader = DeltaReader("lab", 2, LIMITS, PREVIOUS, changes, is_exact=True)
     with suppress(FeedRefused, SourceFailed):
-        reader.feed(octets)
+        reader.feed(raw)
         reader.finish()
         assert all(id in PREVIOUS for id, registration in changes.items() if registration is None)
 
 
 DAMAGE = st.one_of(
     st.binary(min_size=1, max_size=40), st.sampled_from([b"\0", b"\xff", b'"', b",", b"x" * 70_000, b"}", b"{"])
-).filter(lambda octets: b"\n" not in octets)
+).filter(lambda raw: b"\n" not in raw)
 
 
 @given(DAMAGE, st.booleans(), st.booleans())
@@ -189,9 +187,9 @@ def test_overrides_are_read_or_have_faults(text: str) -> None:
 
 @settings(max_examples=50)
 @given(st.binary(max_size=100) | spoiled(OVERRIDES.encode()))
-def test_a_file_of_overrides_is_read_or_has_faults(octets: bytes) -> None:
+def test_a_file_of_overrides_is_read_or_has_faults(raw: bytes) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        Path(directory, "x.yaml").write_bytes(octets)
+        Path(directory, "x.yaml").write_bytes(raw)
         reading = read_overrides(Path(directory))
     assert len(reading.files) == (not reading.faults)
 
@@ -204,27 +202,27 @@ FRAME = encode_frame(FrameHead(Position(SESSION, 2), 6.0), encode_delta(PREVIOUS
 
 
 @given(st.binary(max_size=200) | spoiled(INDEX))
-def test_an_index_is_what_was_written_or_damaged(octets: bytes) -> None:
+def test_an_index_is_what_was_written_or_damaged(raw: bytes) -> None:
     try:
-        index = decode_index(octets)
+        index = decode_index(raw)
     except Damaged:
         return
-    assert encode_index(index) == octets == INDEX
+    assert encode_index(index) == raw == INDEX
 
 
-@given(st.binary(min_size=1, max_size=200) | spoiled(FRAME) | spoiled(FRAME).map(lambda octets: FRAME + octets))
-def test_a_frame_is_what_was_written_or_damaged(octets: bytes) -> None:
+@given(st.binary(min_size=1, max_size=200) | spoiled(FRAME) | spoiled(FRAME).map(lambda raw: FRAME + raw))
+def test_a_frame_is_what_was_written_or_damaged(raw: bytes) -> None:
     with suppress(Damaged):
         offset = 0
-        while offset < len(octets):
-            frame = decode_frame(octets, offset)
-            assert octets[offset : frame.end] == FRAME
+        while offset < len(raw):
+            frame = decode_frame(raw, offset)
+            assert raw[offset : frame.end] == FRAME
             offset = frame.end
 
 
 @given(st.binary(max_size=100) | spoiled(msgspec.json.encode(FeedPosition(SESSION, 1, 1.0, "a" * 64))))
-def test_a_position_is_gone_on_from_or_of_no_use(octets: bytes) -> None:
-    position = resumed_position(Position(SESSION, 1, resume=octets))
+def test_a_position_is_gone_on_from_or_of_no_use(raw: bytes) -> None:
+    position = resumed_position(Position(SESSION, 1, resume=raw))
     assert position is None or (position.session, position.serial) == (SESSION, 1)
 
 
@@ -239,7 +237,7 @@ HISTORY = (registry("a", "b"), registry("a", "b", "c"), registry("a", "c"))
 async def saved() -> FakeFiles:
     """A snapshot, two deltas, and something that the guard held at each."""
     files = FakeFiles()
-    kept = LastGood(STATE, clock=lambda: 5.0, stopwatch=lambda: 0.0, files=files)
+    kept = LastGood(STATE, clock=lambda: 5.0, monotonic=lambda: 0.0, files=files)
     first, second, third = (Position(SESSION, serial) for serial in (1, 2, 3))
     assert await kept.save_reading("lab", HISTORY[0], first, b"held 1")
     assert await kept.save_delta(
@@ -264,10 +262,10 @@ def test_whatever_becomes_of_its_files_the_last_good_is_one_that_was(data: st.Da
             del files.names[path]
 
     async def load_and_save() -> Restored:
-        kept = LastGood(STATE, clock=lambda: 5.0, stopwatch=lambda: 0.0, files=files)
+        kept = LastGood(STATE, clock=lambda: 5.0, monotonic=lambda: 0.0, files=files)
         found = await kept.load("lab")
         assert await kept.save_reading("lab", HISTORY[2], Position(SESSION, 9), None)
-        again = await LastGood(STATE, clock=lambda: 5.0, stopwatch=lambda: 0.0, files=files).load("lab")
+        again = await LastGood(STATE, clock=lambda: 5.0, monotonic=lambda: 0.0, files=files).load("lab")
         assert (again.registrations, again.damage) == (HISTORY[2], None)
         return found
 

@@ -1,7 +1,7 @@
 """Crashes at any moment: what the rows rebuild is what there was, and nobody is in them who is not registered.
 
 A crash is that the table of sessions is dropped, and another made of the rows as they add up by key, through their
-octets. Networks misbehave as they like; events that are late say so (Acct-Delay-Time): that a clock was set back is
+bytes. Networks misbehave as they like; events that are late say so (Acct-Delay-Time): that a clock was set back is
 found out anew after a restart.
 """
 
@@ -30,7 +30,7 @@ Bound = set[tuple[bytes, Prefix, tuple[int, int] | None, float, float]]
 
 
 class Disk:
-    """The rows as they add up, in octets."""
+    """The rows as they add up, in bytes."""
 
     def __init__(self) -> None:
         self.rows: dict[bytes, bytes] = {}
@@ -161,7 +161,7 @@ class Crashes(RuleBasedStateMachine):
         self.table = self.fresh()
 
     def fresh(self) -> Table:
-        return Table(self.registered, WITH_GRACE, most_sessions=5, most_nas=2, most_tombstones=20)
+        return Table(self.registered, WITH_GRACE, max_sessions=5, max_nas=2, max_tombstones=20)
 
     @rule(word=words([*SUBSCRIBERS, None]), wait_s=WAITS, is_old=st.booleans())
     def hear(self, word: dict[str, Any], wait_s: float, is_old: bool) -> None:
@@ -197,10 +197,10 @@ class Crashes(RuleBasedStateMachine):
 
     @invariant()
     def nobody_is_on_disk_who_is_not_registered(self) -> None:
-        octets = b"".join(key + value for key, value in self.disk.rows.items())
+        raw = b"".join(key + value for key, value in self.disk.rows.items())
         for subscriber in SUBSCRIBERS:
             if subscriber not in self.registered:
-                assert subscriber not in octets
+                assert subscriber not in raw
 
     @invariant()
     def the_rows_are_what_lives(self) -> None:

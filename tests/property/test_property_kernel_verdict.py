@@ -28,9 +28,9 @@ from gatewayd.lab.lab import Lab, Side
 from gatewayd.lab.traffic import Outcome, probe
 from gatewayd.model import (
     Binding,
+    BoundRegistration,
     Family,
     Flow,
-    Grant,
     Prefix,
     Registration,
     Service,
@@ -331,30 +331,30 @@ def test_from_world_to_world_the_reconciler_leaves_the_kernel_saying_what_the_la
     async def run() -> None:
         tables = KernelTables.open(TABLE)
         await tables.delete_table()
-        settled = asyncio.Event()
-        reconciler = Reconciler(tables, TABLE, clock=time.time, stopwatch=time.monotonic, on_settled=settled.set)
+        in_sync = asyncio.Event()
+        reconciler = Reconciler(tables, TABLE, clock=time.time, monotonic=time.monotonic, on_in_sync=in_sync.set)
         # Those of a world stay in use until the timer: there are two worlds' masks at a time, and more.
-        reconciler.picture.desired = DesiredSets(2048, most_bound_masks=2048)
+        reconciler.tracker.desired = DesiredSets(2048, max_bound_masks=2048)
         task = asyncio.create_task(reconciler.run())
-        held: list[Registration | Grant] = []
+        held: list[Registration | BoundRegistration] = []
         try:
             for world, attempts in map(draw, range(WORLDS, WORLDS + 6)):
-                before, held = held, world.effective()
+                before, held = held, world.active()
                 for each in held:
                     reconciler.add(each)
                 for each in before:
                     reconciler.remove(each)
                 reconciler.want_policy(world.policy)
                 async with asyncio.timeout(60):
-                    settled.clear()
-                    while reconciler.unready() or reconciler.picture.count_surplus():
-                        await settled.wait()
-                        settled.clear()
-                assert reconciler.picture.desired.unprogrammed() == {}
+                    in_sync.clear()
+                    while reconciler.unready() or reconciler.tracker.count_surplus():
+                        await in_sync.wait()
+                        in_sync.clear()
+                assert reconciler.tracker.desired.unprogrammed() == {}
                 forget_connections()
                 expected = {attempt: world.passes(attempt.flow) for attempt in attempts}
                 assert complaints(lab, attempts, expected, world) == []
-            assert reconciler.tally.failures == 0
+            assert reconciler.stats.failures == 0
         finally:
             task.cancel()
             await asyncio.wait([task])

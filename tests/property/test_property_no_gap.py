@@ -140,7 +140,7 @@ class World:
     kernel: Kernel = field(default_factory=Kernel)
     desires: dict[str, tuple[Wanted, ...]] = field(default_factory=dict)
     policy: Policy = POLICIES[0]
-    dead_man_s: int = 7200
+    element_timeout_s: int = 7200
 
     def __post_init__(self) -> None:
         self.kernel.on_call, self.kernel.on_written = self._call, self._wrote
@@ -155,17 +155,17 @@ class World:
         self._history: list[object] = []
         self.reconciler = self._make()
 
-    def _make(self, *, spares: bool = False) -> Reconciler:
+    def _make(self, *, retains: bool = False) -> Reconciler:
         made = Reconciler(
             self.kernel,
             TABLE,
             clock=lambda: 0.0,
-            stopwatch=lambda: self.kernel.now,
+            monotonic=lambda: self.kernel.now,
             verify_every_s=VERIFY_S,
-            dead_man_s=self.dead_man_s,
+            element_timeout_s=self.element_timeout_s,
         )
-        if spares:
-            made.spare()
+        if retains:
+            made.retain()
         for party in self._told.values():
             for each in party:
                 made.add(each)
@@ -231,13 +231,13 @@ class World:
                 self.policy = POLICIES[number]
                 self.reconciler.want_policy(self.policy)
             case ("urge", name):
-                self.reconciler.urge(self._told.get(name, ()))
+                self.reconciler.prioritise(self._told.get(name, ()))
             case ("prepare", number):
                 self.reconciler.prepare([PREPARED[number]])
             case ("time", seconds):
                 self.kernel.now += seconds
             case ("retire",):
-                self.reconciler.picture.retire_unused()
+                self.reconciler.tracker.retire_unused()
             case ("refused",):
                 # Before the call, or after it and before its answer.
                 raise ReplyMissing("a call", "lost")
@@ -297,12 +297,12 @@ class World:
         async with asyncio.timeout(GUARD_S):
             while True:
                 task = asyncio.create_task(self.reconciler.run())
-                settled = asyncio.create_task(self._settled())
-                done, _ = await asyncio.wait({task, settled}, return_when=asyncio.FIRST_COMPLETED)
+                in_sync = asyncio.create_task(self._in_sync())
+                done, _ = await asyncio.wait({task, in_sync}, return_when=asyncio.FIRST_COMPLETED)
                 error = task.exception() if task in done else None
-                for each in (task, settled):
+                for each in (task, in_sync):
                     each.cancel()
-                await asyncio.wait({task, settled})
+                await asyncio.wait({task, in_sync})
                 if task not in done:
                     return
                 if not isinstance(error, Cut):
@@ -310,25 +310,25 @@ class World:
                     raise error
                 self._restart(*error.args)
 
-    def _restart(self, spares: bool, stale: str, dead_man_s: int) -> None:
-        """`spares`: from files that do not know of a party, until sources were read."""
-        self.dead_man_s = dead_man_s
-        self._told = {name: party for name, party in self.desires.items() if not spares or name != stale}
-        self._read_old, self._unknown = stale if spares else "", ""
+    def _restart(self, retains: bool, stale: str, element_timeout_s: int) -> None:
+        """`retains`: from files that do not know of a party, until sources were read."""
+        self.element_timeout_s = element_timeout_s
+        self._told = {name: party for name, party in self.desires.items() if not retains or name != stale}
+        self._read_old, self._unknown = stale if retains else "", ""
         self._changed()
-        self.reconciler = self._make(spares=spares)
-        if spares:
+        self.reconciler = self._make(retains=retains)
+        if retains:
             self.script.append((3, ("release",)))
 
-    async def _settled(self) -> None:
-        while self.script or not self._is_settled():  # noqa: ASYNC110 - what is waited for is a call to the kernel
+    async def _in_sync(self) -> None:
+        while self.script or not self._is_in_sync():  # noqa: ASYNC110 - what is waited for is a call to the kernel
             await asyncio.sleep(0)
 
-    def _is_settled(self) -> bool:
+    def _is_in_sync(self) -> bool:
         found = {mask: keys for mask, keys in self.kernel.looked_into().items() if keys}
         return (
             self.reconciler.unready() is None
-            and self.reconciler.picture.count_surplus() == 0
+            and self.reconciler.tracker.count_surplus() == 0
             and self.reconciler.policy_in_force == self.policy
             and found == oracle(each for party in self.desires.values() for each in party)
         )
@@ -356,19 +356,19 @@ _scripts: st.SearchStrategy[Script] = st.lists(st.tuples(st.integers(0, 7) | st.
 
 
 def _small(patch: pytest.MonkeyPatch) -> None:
-    for name in ("FIRST_RETRY_S", "LONGEST_RETRY_S", "HURRIED_RETRY_S"):
+    for name in ("FIRST_RETRY_S", "MAX_RETRY_S", "HURRIED_RETRY_S"):
         patch.setattr(loop, name, 0.0)
     patch.setattr(loop, "GENERATION_POLL_S", 0.04)
     patch.setattr(loop.Reconciler, "_idle", _no_pause)
     patch.setattr(verify, "COMPARE_AT_MOST_S", 0.1)
     patch.setattr(set_state, "SMALLEST_CAPACITY", 4)
-    patch.setattr(steps, "MOST_BYTES", 64)
+    patch.setattr(steps, "MAX_BYTES", 64)
 
 
 async def _no_pause(self: Reconciler) -> None:
     """Time passes with calls alone."""
     await asyncio.sleep(0)
-    self._poll_at = self._stopwatch()
+    self._poll_at = self._monotonic()
 
 
 START: Script = [(0, ("move", ("bank", 0), ("few", 0), ("bea", 0), ("cid", 0), ("net", 0)))]

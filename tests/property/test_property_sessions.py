@@ -130,7 +130,7 @@ class Network(RuleBasedStateMachine):
         super().__init__()
         self.registered = {ALI, BANO}
         self.now = 1000.0
-        self.table = Table(self.registered, most_sessions=6, most_tombstones=5)
+        self.table = Table(self.registered, max_sessions=6, max_tombstones=5)
 
     @rule(
         kind=st.sampled_from(["start", "interim", "stop", "on", "off"]),

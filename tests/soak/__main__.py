@@ -17,7 +17,7 @@ from gatewayd.errors import GatewaydError
 from gatewayd.lab.lab import Lab, missing_for_lab
 from gatewayd.model import parse_prefix
 from tests.soak.damage import Bill, run_damages
-from tests.soak.rounds import Churn, Tally
+from tests.soak.rounds import Churn, Stats
 from tests.soak.sight import STAGES, sight_of
 from tests.soak.world import MOST, ROUTED
 from tests.support.busy import busy
@@ -50,36 +50,36 @@ def main(rounds: int | None, minutes: float | None, seed: int | None, registrati
     console = Console()
     console.print(f"--seed {seed} --registrations {registrations}{' --busy' * is_busy}", style="dim")
     most = sys.maxsize if minutes is not None else rounds or ROUNDS
-    most_s = minutes * 60 if minutes is not None else float("inf")
+    max_s = minutes * 60 if minutes is not None else float("inf")
     try:
         with busy() if is_busy else nullcontext():
-            tally, bill = _soak(seed, registrations, most, most_s, total=rounds or (None if minutes else ROUNDS))
+            stats, bill = _soak(seed, registrations, most, max_s, total=rounds or (None if minutes else ROUNDS))
     except (AssertionError, GatewaydError) as error:
         console.print(f"--seed {seed}: {error}", style="red", markup=False)
         sys.exit(1)
-    console.print(_table(tally, bill))
-    for each in [*tally.losses, *bill.losses]:
+    console.print(_table(stats, bill))
+    for each in [*stats.losses, *bill.losses]:
         console.print(each, style="red", markup=False)
-    sys.exit(1 if tally.lost or tally.refused or bill.lost else 0)
+    sys.exit(1 if stats.lost or stats.refused or bill.lost else 0)
 
 
-def _soak(seed: int, registrations: int, most: int, most_s: float, *, total: int | None) -> tuple[Tally, Bill]:
+def _soak(seed: int, registrations: int, most: int, max_s: float, *, total: int | None) -> tuple[Stats, Bill]:
     lab = Lab(map(parse_prefix, ROUTED))
     with lab, tempfile.TemporaryDirectory(prefix="gatewayd-soak-") as directory, sight_of(lab) as sight:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("", total=total)
 
-            def note(tally: Tally) -> None:
-                text = f"{tally.kills} kills, {tally.lost} lost, {tally.refused} refused"
-                progress.update(task, completed=tally.rounds, description=text)
+            def note(stats: Stats) -> None:
+                text = f"{stats.kills} kills, {stats.lost} lost, {stats.refused} refused"
+                progress.update(task, completed=stats.rounds, description=text)
 
             with daemon_in(lab, _subdirectory(directory, "churn")) as daemon:
                 churn = Churn(daemon, sight, seed=seed, registrations=registrations, note=note)
-                tally = churn.run(most, most_s)
+                stats = churn.run(most, max_s)
             clean(lab)
             with daemon_in(lab, _subdirectory(directory, "damage")) as daemon:
-                return tally, run_damages(daemon, sight, seed=seed, rounds=DAMAGES)
+                return stats, run_damages(daemon, sight, seed=seed, rounds=DAMAGES)
 
 
 def _subdirectory(directory: str, name: str) -> Path:
@@ -88,20 +88,20 @@ def _subdirectory(directory: str, name: str) -> Path:
     return made
 
 
-def _table(tally: Tally, bill: Bill) -> Table:
-    times = sorted(tally.converged_s)
-    table = Table("what", "how many", title=f"--seed {tally.seed}")
+def _table(stats: Stats, bill: Bill) -> Table:
+    times = sorted(stats.converged_s)
+    table = Table("what", "how many", title=f"--seed {stats.seed}")
     table.columns[1].justify = "right"
     rows = {
-        "rounds": tally.rounds,
-        "kills": tally.kills,
-        **{f"  found then: {stage}": tally.stages[stage] for stage in STAGES},
-        **{f"done: {name}": count for name, count in sorted(tally.deeds.items())},
-        "packets of registered flows": tally.sent,
-        "  of them the first of their flow": tally.fresh,
-        "  lost": tally.lost,
-        "handshakes and flows from the far end": tally.probed,
-        "new flows refused": tally.refused,
+        "rounds": stats.rounds,
+        "kills": stats.kills,
+        **{f"  found then: {stage}": stats.stages[stage] for stage in STAGES},
+        **{f"done: {name}": count for name, count in sorted(stats.deeds.items())},
+        "packets of registered flows": stats.sent,
+        "  of them the first of their flow": stats.fresh,
+        "  lost": stats.lost,
+        "handshakes and flows from the far end": stats.probed,
+        "new flows refused": stats.refused,
         "from start to converged, times": len(times),
         "  median": f"{times[len(times) // 2]:.2f} s" if times else "",
         "  longest": f"{times[-1]:.2f} s" if times else "",

@@ -44,7 +44,7 @@ def run_damages(daemon: LabDaemon, sight: Sight, *, seed: int, rounds: int) -> B
     repair."""
     chance = random.Random(seed)
     cgnat = Cgnat(daemon, chance)
-    registry = World(chance, 200).registry(cgnat.grants())
+    registry = World(chance, 200).registry(cgnat.bound_registrations())
     daemon.write_registry("national", registry.records)
     daemon.configure("reject", subscribers=cgnat.section)
     daemon.start()

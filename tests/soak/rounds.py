@@ -29,7 +29,7 @@ _SETTLE_PACKETS = 20
 
 
 @dataclass
-class Tally:
+class Stats:
     """`stages`: kills by what was in the kernel then. `converged_s`: from a start to the kernel as desired."""
 
     seed: int
@@ -57,9 +57,9 @@ class Churn:
         *,
         seed: int,
         registrations: int = 1500,
-        note: Callable[[Tally], None] = lambda _: None,
+        note: Callable[[Stats], None] = lambda _: None,
     ) -> None:
-        self.tally = Tally(seed)
+        self.stats = Stats(seed)
         self._daemon, self._lab, self._sight, self._note = daemon, daemon.lab, sight, note
         self._chance = random.Random(seed)
         self._world = World(self._chance, registrations)
@@ -70,10 +70,10 @@ class Churn:
         self._stream: Stream | None = None
         self._started = 0.0
 
-    def run(self, rounds: int, most_s: float = float("inf")) -> Tally:
+    def run(self, rounds: int, max_s: float = float("inf")) -> Stats:
         """As many rounds as there is time for, and the kernel as desired at the end. Raises AssertionError when it
         does not come to be, or the daemon says that something went wrong; losses are in the tally."""
-        deadline = time.monotonic() + most_s
+        deadline = time.monotonic() + max_s
         done = 0
         self._change_registry()
         self._change_mode()
@@ -94,7 +94,7 @@ class Churn:
                 self._converge()
                 self._kill("in peace")
         assert "Traceback" not in self._daemon.log_text(), self._where()
-        return self.tally
+        return self.stats
 
     # -- a round -------------------------------------------------------------------------------------------
 
@@ -114,17 +114,17 @@ class Churn:
             chance.choice([*deeds, *(self._change_blocks,) * 2])()
             self._wait_moment(0.3)
             self._kill("at work")
-        self.tally.rounds += 1
-        self._note(self.tally)
+        self.stats.rounds += 1
+        self._note(self.stats)
 
-    def _wait_moment(self, most_s: float) -> None:
+    def _wait_moment(self, max_s: float) -> None:
         """A moment anywhere, or shortly after the next commit: a load of milliseconds would seldom be hit."""
         if self._chance.random() < 0.6:
             since = self._sight.generation()
             pause_s = self._chance.uniform(0.0, 0.06)
-            self._sight.wait_commit(since, most_s)
+            self._sight.wait_commit(since, max_s)
         else:
-            pause_s = self._chance.uniform(0.0, most_s)
+            pause_s = self._chance.uniform(0.0, max_s)
         time.sleep(pause_s)
 
     def _start(self) -> None:
@@ -135,8 +135,8 @@ class Churn:
         """And look at what is there while nobody can change it."""
         self._daemon.end(signal.SIGKILL)
         stage = self._sight.stage(self._registry.keys)
-        self.tally.kills += 1
-        self.tally.stages[stage] += 1
+        self.stats.kills += 1
+        self.stats.stages[stage] += 1
         self._event(f"killed {when}: {stage}")
         self._probe()
 
@@ -144,7 +144,7 @@ class Churn:
         self._start()
         self._daemon.wait_ready()
         self._wait_converged()
-        self.tally.converged_s.append(time.monotonic() - self._started)
+        self.stats.converged_s.append(time.monotonic() - self._started)
         self._event(f"converged in {self._mode}")
         outcome = "rejected" if self._mode == "reject" else "passed"
         assert probe(self._lab, [stranger()]) == [outcome], self._where()
@@ -165,7 +165,7 @@ class Churn:
     # -- deeds ---------------------------------------------------------------------------------------------
 
     def _change_registry(self) -> None:
-        self._registry = self._world.registry(self._cgnat.grants())
+        self._registry = self._world.registry(self._cgnat.bound_registrations())
         self._daemon.write_registry("national", self._registry.records)
         self._did("registry", f"{len(self._registry.records)} registrations")
 
@@ -179,7 +179,7 @@ class Churn:
 
     def _change_blocks(self) -> None:
         told = self._cgnat.change()
-        self._registry = registry_of(self._registry.records, self._cgnat.grants())
+        self._registry = registry_of(self._registry.records, self._cgnat.bound_registrations())
         self._did("blocks", told)
 
     def _change_both(self) -> None:
@@ -194,7 +194,7 @@ class Churn:
         self._did(name)
 
     def _did(self, name: str, details: str = "") -> None:
-        self.tally.deeds[name] += 1
+        self.stats.deeds[name] += 1
         self._event(f"{name} {details}".rstrip())
 
     # -- packets -------------------------------------------------------------------------------------------
@@ -209,33 +209,33 @@ class Churn:
             yield
             assert stream.wait_for_arrivals(_SETTLE_PACKETS), self._where()
         report = stream.stop()
-        tally = self.tally
-        tally.sent += report.sent
-        tally.fresh += report.sent // 2
-        tally.lost += len(report.lost)
-        tally.refused += sum(number % 2 for number in report.lost)
+        stats = self.stats
+        stats.sent += report.sent
+        stats.fresh += report.sent // 2
+        stats.lost += len(report.lost)
+        stats.refused += sum(number % 2 for number in report.lost)
         for number in report.lost[:3]:
             fate = "refused" if number in report.rejected else "neither arrived nor refused"
-            tally.losses.append(f"packet {number}, {fate}\n{self._where(number)}")
+            stats.losses.append(f"packet {number}, {fate}\n{self._where(number)}")
 
     def _probe(self) -> None:
         """What a stream cannot: handshakes, and flows that the far end opens."""
         outcomes = [*probe(self._lab, handshakes()), *probe(self._lab, inbound(), start="internet")]
         failed = [each for each in outcomes if each != "passed"]
-        self.tally.probed += len(outcomes)
-        self.tally.refused += len(failed)
+        self.stats.probed += len(outcomes)
+        self.stats.refused += len(failed)
         if failed:
-            self.tally.losses.append(f"probes {outcomes}\n{self._where()}")
+            self.stats.losses.append(f"probes {outcomes}\n{self._where()}")
 
     def _event(self, text: str) -> None:
         sent = self._stream.sent if self._stream is not None else 0
-        self._events.append((sent, f"round {self.tally.rounds + 1}: {text}"))
+        self._events.append((sent, f"round {self.stats.rounds + 1}: {text}"))
 
     def _where(self, number: int | None = None) -> str:
         """What had just happened at a packet, or now, and what came next."""
         at = sum(sent <= number for sent, _ in self._events) if number is not None else len(self._events)
         lines = [f"  packet {sent}: {text}" for sent, text in self._events[max(0, at - 6) : at + 3]]
-        return "\n".join([f"--seed {self.tally.seed}", *lines])
+        return "\n".join([f"--seed {self.stats.seed}", *lines])
 
 
 _TAMPERINGS = {

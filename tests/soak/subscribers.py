@@ -12,7 +12,7 @@ from gatewayd.feed.record import parse_record
 from gatewayd.lab.traffic import flow_of
 from gatewayd.lab.world import DEMO_PEPPER, mobile_number, subscriber_of
 from gatewayd.model import Flow, parse_prefix
-from gatewayd.model.binding import Grant
+from gatewayd.model.binding import BoundRegistration
 from tests.support.lab_daemon import LabDaemon
 from tests.support.nas import START, STOP, Nas, write_secrets
 from tests.support.radius import text, vendor
@@ -46,7 +46,7 @@ class Cgnat:
         self._shapes = [_SHAPES[0]] * len(RECORDS)
         self._sessions = [0] * len(RECORDS)
         self.section: dict[str, Any] = write_secrets(daemon.directory, pepper=DEMO_PEPPER) | {
-            "nas": [{"name": "cgn-1", "profile": {"country_code": "92", "gateway_sees": "outside"}}]
+            "nas": [{"name": "cgn-1", "profile": {"country_code": "92", "nat_side": "outside"}}]
         }
         """`subscribers` of the configuration."""
 
@@ -65,10 +65,10 @@ class Cgnat:
             self._tell(STOP, who, self._sessions[who] - 1, former)
         return ", ".join(f"{who + 1}: {self._shapes[who]}" for who in some)
 
-    def grants(self) -> list[Grant]:
+    def bound_registrations(self) -> list[BoundRegistration]:
         """What the subscribers' registrations have by what was told."""
         return [
-            Grant(each, parse_prefix(f"{SHARED}/32"), (_first(who) + first, _first(who) + last))
+            BoundRegistration(each, parse_prefix(f"{SHARED}/32"), (_first(who) + first, _first(who) + last))
             for who, (each, (first, last)) in enumerate(zip(_REGISTRATIONS, self._shapes, strict=True))
         ]
 

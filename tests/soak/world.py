@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from gatewayd.compile.masks import compile_elements, compile_grant
+from gatewayd.compile.masks import compile_bound, compile_elements
 from gatewayd.demo.cast import (
     BANK,
     ELSEWHERE,
@@ -25,7 +25,7 @@ from gatewayd.demo.cast import (
 from gatewayd.feed.record import parse_record
 from gatewayd.lab.traffic import flow_of
 from gatewayd.model import Flow
-from gatewayd.model.binding import Grant
+from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.mask import Mask
 from tests.soak import subscribers
 
@@ -56,9 +56,9 @@ class World:
         self._chance = chance
         self._extras = [_extra(number) for number in range(min(size, MOST))]
 
-    def registry(self, grants: Iterable[Grant]) -> Registry:
+    def registry(self, bound_registrations: Iterable[BoundRegistration]) -> Registry:
         """The constant registrations, in one of the forms that they may have, and some of the others.
-        `grants`: what the subscribers among them have."""
+        `bound_registrations`: what the subscribers among them have."""
         chance = self._chance
         some = chance.sample(self._extras, round(len(self._extras) * chance.choice(SHARES)))
         rare = [each for each in _RARE if chance.random() < 0.5]
@@ -66,7 +66,7 @@ class World:
         house["clients"] = [*house["clients"][0].split(), house["clients"][1]]
         house["services"] = chance.choice([SOFTWARE_HOUSE["services"], []])
         records = [BANK, house, EMBASSY, FREELANCER, HOST, *subscribers.RECORDS, *rare, *some]
-        return registry_of(records, grants)
+        return registry_of(records, bound_registrations)
 
     def mode(self) -> str:
         return self._chance.choice(MODES)
@@ -94,10 +94,10 @@ def _extra(number: int) -> Record:
     return registration(id, "software_house", [f"{first}/29"], services=["wireguard"])
 
 
-def registry_of(records: list[Record], grants: Iterable[Grant]) -> Registry:
+def registry_of(records: list[Record], bound_registrations: Iterable[BoundRegistration]) -> Registry:
     wanted: dict[Mask, set[bytes]] = {}
     own = (compile_elements(parse_record(msgspec.json.encode(record))) for record in records)
-    for mask, key in chain.from_iterable((*own, *map(compile_grant, grants))):
+    for mask, key in chain.from_iterable((*own, *map(compile_bound, bound_registrations))):
         wanted.setdefault(mask, set()).add(key)
     return Registry(records, {mask: frozenset(keys) for mask, keys in wanted.items()})
 

@@ -104,12 +104,12 @@ def say(kind: str, special: Special) -> Callable[[World], None]:
     return misbehave
 
 
-def content(kind: str, octets: bytes) -> Callable[[World], None]:
+def content(kind: str, raw: bytes) -> Callable[[World], None]:
     """The file is these bytes, and is said to be."""
 
     def misbehave(world: World) -> None:
         registry = world.registry
-        (registry.publish_anew_as if kind == "snapshot" else registry.publish_delta_as)(octets)
+        (registry.publish_anew_as if kind == "snapshot" else registry.publish_delta_as)(raw)
 
     return misbehave
 

@@ -33,7 +33,7 @@ class Special:
 
     status: int = 200
     body: bytes | None = None
-    media_type: str = "application/octet-stream"
+    media_type: str = "application/byte-stream"
     headers: dict[str, str] = field(default_factory=dict)
     manner: Manner = "whole"
 
@@ -51,36 +51,36 @@ class _Handler(BaseHTTPRequestHandler):
         kind = name.rpartition("/")[2].partition("-")[0].partition(".")[0]
         registry.asked[kind] = registry.asked.get(kind, 0) + 1
         special = registry.special.get(kind, Special())
-        octets = special.body if special.body is not None else registry.publisher.files.get(name)
-        if octets is None:
+        raw = special.body if special.body is not None else registry.publisher.files.get(name)
+        if raw is None:
             self._say(Special(404, b"no such file", "text/plain"), b"no such file")
             return
-        etag = f'"{hashlib.sha256(octets).hexdigest()[:16]}"'
+        etag = f'"{hashlib.sha256(bytes).hexdigest()[:16]}"'
         if special == Special() and self.headers.get("If-None-Match") == etag:
             self.send_response(304)
             self.end_headers()
             return
-        self._say(special, octets, etag)
+        self._say(special, raw, etag)
 
-    def _say(self, special: Special, octets: bytes, etag: str = "") -> None:
+    def _say(self, special: Special, raw: bytes, etag: str = "") -> None:
         registry: BadRegistry = self.server.registry  # type: ignore[attr-defined]
         self.send_response(special.status)
         for name, value in {"Content-Type": special.media_type, "ETag": etag, **special.headers}.items():
             if value:
                 self.send_header(name, value)
-        self.send_header("Content-Length", str(len(octets)))
+        self.send_header("Content-Length", str(len(raw)))
         self.end_headers()
         if special.manner == "whole":
-            self.wfile.write(octets)
+            self.wfile.write(raw)
             return
         self.close_connection = True
         if special.manner == "trickle":
-            for place in range(len(octets)):
-                self.wfile.write(octets[place : place + 1])
+            for place in range(len(raw)):
+                self.wfile.write(raw[place : place + 1])
                 if registry.released.wait(registry.trickle_s):
                     break
             return
-        self.wfile.write(octets[: len(octets) // 2])
+        self.wfile.write(raw[: len(raw) // 2])
         if special.manner == "stall":
             registry.released.wait()
 
@@ -161,16 +161,16 @@ class BadRegistry:
         lines = [line_of(each) for each in publisher.records.values()] if lines is None else lines
         publisher.issue(b"".join(lines), len(lines) if count is None else count)
 
-    def publish_anew_as(self, octets: bytes) -> None:
+    def publish_anew_as(self, raw: bytes) -> None:
         """As `publish_anew`, with these bytes as the file of the snapshot, rightly hashed."""
         self.publish_anew()
-        self.publisher.issue_file(octets, len(self.publisher.records))
+        self.publisher.issue_file(raw, len(self.publisher.records))
 
-    def publish_delta_as(self, octets: bytes) -> None:
+    def publish_delta_as(self, raw: bytes) -> None:
         """The next serial, its delta being these bytes, rightly hashed; the snapshot is good."""
         self.publish()
         self.publisher.deltas.pop()
-        self.publisher.put_delta(octets)
+        self.publisher.put_delta(raw)
         self.publisher.edit(deltas=tuple(self.publisher.deltas))
 
     def lines_with(self, id: str, line: bytes) -> list[bytes]:
@@ -179,9 +179,9 @@ class BadRegistry:
 
     def spoil(self, path: str) -> None:
         """One byte in the middle of a file is another."""
-        octets = self.publisher.files[path]
-        middle = len(octets) // 2
-        self.publisher.files[path] = octets[:middle] + bytes([octets[middle] ^ 1]) + octets[middle + 1 :]
+        raw = self.publisher.files[path]
+        middle = len(raw) // 2
+        self.publisher.files[path] = raw[:middle] + bytes([raw[middle] ^ 1]) + raw[middle + 1 :]
 
     def keep_fresh(self) -> None:
         """As a registry does from a timer: what has not changed is signed again now and then. While it is good."""

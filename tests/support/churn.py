@@ -28,13 +28,13 @@ class Churn:
     reconfigure: Callable[[int], None]
     deeds: dict[str, int] = field(default_factory=dict)
 
-    def run(self, count: int, most_s: float, note: Callable[[str, int], None] = lambda *_: None) -> int:
+    def run(self, count: int, max_s: float, note: Callable[[str, int], None] = lambda *_: None) -> int:
         """So many deeds, all four in turns, as long as there is time. Returns how many were done.
 
         `note` is told of each before it is done. Raises AssertionError when the daemon did not take one as it
         should, RuntimeError when the traffic stands still.
         """
-        deadline = time.monotonic() + most_s
+        deadline = time.monotonic() + max_s
         works = {"kill": self._kill, "stop": self._stop, "reload": self._reload, "resync": self._resync}
         names = cycle(works)
         done = 0
@@ -78,4 +78,4 @@ class Churn:
         answer = self.daemon.sync()
         assert not answer["errors"], str(answer["errors"])
         assert self.daemon.source()["session"] != before, "the old session is still in force"
-        self.daemon.wait_settled()
+        self.daemon.wait_in_sync()

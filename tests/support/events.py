@@ -96,10 +96,10 @@ class Sender:
         self.socket.close()
 
 
-def send_raw(namespace: Namespace, protocol: int, address: str, octets: bytes) -> None:
+def send_raw(namespace: Namespace, protocol: int, address: str, raw: bytes) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with namespace.entered(), socket.socket(family, socket.SOCK_RAW, protocol) as raw:
-        raw.sendto(octets, (address, 0))
+        raw.sendto(raw, (address, 0))
 
 
 def flush_connections(namespace: Namespace) -> None:

@@ -54,7 +54,7 @@ class FakeFiles:
         left = FakeFiles()
         left.names = dict(self.durable_names)
         left.contents = {inode: self.durable.get(inode, b"") for inode in left.names.values()}
-        return left._settled(self)
+        return left._in_sync(self)
 
     def after_power_cut_out_of_order(self) -> FakeFiles:
         """The latest name reached the disk before those that were given earlier."""
@@ -63,14 +63,14 @@ class FakeFiles:
             inode = self.names[self.latest]
             left.names[self.latest] = inode
             left.contents[inode] = self.durable.get(inode, b"")
-        return left._settled(self)
+        return left._in_sync(self)
 
     def after_kill(self) -> FakeFiles:
         left = FakeFiles()
         left.names, left.contents = dict(self.names), dict(self.contents)
-        return left._settled(self)
+        return left._in_sync(self)
 
-    def _settled(self, before: FakeFiles) -> FakeFiles:
+    def _in_sync(self, before: FakeFiles) -> FakeFiles:
         self.durable_names, self.durable = dict(self.names), dict(self.contents)
         self.directories = set(before.directories)
         self._next = before._next

@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 
 from gatewayd.compile.masks import compile_elements
-from gatewayd.control.controller import Owner
+from gatewayd.control.controller import Controller
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration
 from gatewayd.settings.model import (
@@ -48,7 +48,7 @@ class HostClock(ManualClock):
     def __call__(self) -> float:
         return time.time() + self.elapsed_s
 
-    def stopwatch(self) -> float:
+    def monotonic(self) -> float:
         return time.monotonic() + self.elapsed_s
 
 
@@ -121,8 +121,8 @@ class FedGateway(Owning):
         self.is_synced = True
         self.place = place
         self.source = source
-        self.store = LastGood(place.directory, clock=place.clock, stopwatch=place.clock.stopwatch, files=place.disk)
-        self.owner = Owner(
+        self.store = LastGood(place.directory, clock=place.clock, monotonic=place.clock.monotonic, files=place.disk)
+        self.controller = Controller(
             settings,
             self.reconciler,
             conntrack,  # type: ignore[arg-type]
@@ -130,25 +130,25 @@ class FedGateway(Owning):
             store=self.store,
             host_time=self.host_time,
         )
-        self.sweeper = self.owner.sweeper
+        self.scanner = self.controller.scanner
         self.runner: FeedRunner | SourceRunner
 
     @property
     def facts(self) -> SourceFacts:
-        return self.owner.sources[SOURCE]
+        return self.controller.sources[SOURCE]
 
     async def start(self, session: Session, fetch_limits: FetchLimits | None = None) -> None:
         """What the daemon does before it asks the network."""
         self.reconciler.found(await self.tables.read_table())
-        await self.owner.restore()
-        known = self.owner.restored.pop(SOURCE)
+        await self.controller.restore()
+        known = self.controller.restored.pop(SOURCE)
         if self.source.is_signed:
             resume = resumed_position(known.position)
             self.runner = FeedRunner(
                 SOURCE,
                 self.source.url,
                 keys=self.source.keys,
-                deliver=self.owner.deliver,
+                deliver=self.controller.deliver,
                 clock=self.clock,
                 randomness=Random(7),
                 session=session,
@@ -163,7 +163,7 @@ class FedGateway(Owning):
             self.runner = SourceRunner(
                 SOURCE,
                 self.source.url,
-                deliver=self.owner.deliver,
+                deliver=self.controller.deliver,
                 clock=self.clock,
                 randomness=Random(7),
                 session=session,
@@ -174,10 +174,10 @@ class FedGateway(Owning):
     async def attempt(self) -> None:
         """The source is asked once, and the kernel has what came of it."""
         await self.runner.attempt()
-        await self.settled()
+        await self.in_sync()
 
     def in_force(self) -> dict[str, Registration]:
-        return {each.id: each for each in self.owner.allowlist}
+        return {each.id: each for each in self.controller.allowlist}
 
     def check_in_force(self, wanted: Mapping[str, Registration]) -> None:
         """All of these are, as they were, and none of their elements was ever taken from the kernel."""
@@ -196,7 +196,8 @@ async def fed_gateway(
     made = FedGateway(place, source)
     async with open_session() as session, asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(work) for work in (made.reconciler.run(), made.sweeper.run(), made.owner.keep_time())
+            group.create_task(work)
+            for work in (made.reconciler.run(), made.scanner.run(), made.controller.keep_time())
         ]
         await made.start(session, fetch_limits)
         yield made

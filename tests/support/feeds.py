@@ -52,8 +52,8 @@ def withdraw(id: str) -> Fields:
     return {"op": "withdraw", "id": id}
 
 
-def sha256(octets: bytes) -> str:
-    return hashlib.sha256(octets).hexdigest()
+def sha256(raw: bytes) -> str:
+    return hashlib.sha256(raw).hexdigest()
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Publisher:
     serial: int = 0
     issued_at: float = NOW - 1000.0
     key: SigningKey = KEY
-    most_deltas: int = 100
+    max_deltas: int = 100
     intervals: tuple[int, int, int] = (60, 10, 604800)
     records: dict[str, Fields] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
@@ -90,21 +90,21 @@ class Publisher:
             self.put_delta(gzip.compress(delta, mtime=0))
         return self.issue(b"".join(map(line_of, self.records.values())), len(self.records))
 
-    def put_delta(self, octets: bytes) -> DeltaRef:
+    def put_delta(self, raw: bytes) -> DeltaRef:
         path = f"delta-{self.serial}.gz"
-        self.files[path] = octets
-        ref = DeltaRef(self.serial, path, sha256(octets), len(octets))
-        self.deltas = [*self.deltas, ref][-self.most_deltas :]
+        self.files[path] = raw
+        ref = DeltaRef(self.serial, path, sha256(raw), len(raw))
+        self.deltas = [*self.deltas, ref][-self.max_deltas :]
         return ref
 
     def issue(self, snapshot: bytes, count: int) -> Notification:
         """The notification of the present serial over this plain snapshot."""
         return self.issue_file(gzip.compress(snapshot, mtime=0), count)
 
-    def issue_file(self, octets: bytes, count: int) -> Notification:
+    def issue_file(self, raw: bytes, count: int) -> Notification:
         path = f"{self.session}/snapshot-{self.serial}.gz"
-        self.files[path] = octets
-        ref = SnapshotRef(path, sha256(octets), len(octets), count)
+        self.files[path] = raw
+        ref = SnapshotRef(path, sha256(raw), len(raw), count)
         refresh, retry, expire = self.intervals
         self.sign(
             Notification(self.session, self.serial, self.issued_at, refresh, retry, expire, ref, tuple(self.deltas))
@@ -146,13 +146,13 @@ def serve(publisher: Publisher, **special: Answer) -> Serve:
     def answer(request: FeedRequest) -> Answer:
         if request.kind in special:
             return special[request.kind]
-        octets = publisher.files.get(request.url.removeprefix(f"{ORIGIN}/feed/"))
-        if octets is None:
+        raw = publisher.files.get(request.url.removeprefix(f"{ORIGIN}/feed/"))
+        if raw is None:
             return Answer(404, {"content-type": "text/html"})
-        etag = f'"{sha256(octets)[:16]}"'
+        etag = f'"{sha256(raw)[:16]}"'
         if request.headers.get("if-none-match") == etag:
             return Answer(304)
-        return Answer(200, {"etag": etag, "content-length": str(len(octets))}, octets)
+        return Answer(200, {"etag": etag, "content-length": str(len(raw))}, raw)
 
     return answer
 

@@ -249,7 +249,7 @@ class FreeRadius:
         with self._within():
             return radclient(attributes, self.host, self.port, self.nas_secret, tries=tries)
 
-    def send_octets(self, request: bytes) -> bool:
+    def send_raw(self, request: bytes) -> bool:
         """The same for a request that is encoded under the NAS's secret; whether anything came back."""
         with self._within(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nas:
             nas.settimeout(5)

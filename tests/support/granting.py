@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 
 from gatewayd.compile.desired import elements_of
 from gatewayd.compile.ruleset import RULE_SETS
-from gatewayd.model.binding import Grant
+from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.flow import Flow, reverse_flow
 from gatewayd.model.mask import Mask, parse_set_name
 from gatewayd.model.policy import Policy
@@ -22,8 +22,8 @@ from tests.support import reconciling
 from tests.support.planes import TABLE
 from tests.support.reconciling import FAR_END, Rig, Stopwatch, WatchedTables
 
-Wanted = Registration | Grant
-DEAD_MAN_S = 7200
+Wanted = Registration | BoundRegistration
+ELEMENT_TIMEOUT_S = 7200
 
 
 def subscribed(id: str, *, peers: Iterable[str] = (), services: Iterable[str] = ()) -> Registration:
@@ -39,11 +39,11 @@ def subscribed(id: str, *, peers: Iterable[str] = (), services: Iterable[str] = 
     )
 
 
-def granted(registration: Registration, prefix: str, ports: tuple[int, int] | None = None) -> Grant:
-    return Grant(registration, parse_prefix(prefix), ports)
+def granted(registration: Registration, prefix: str, ports: tuple[int, int] | None = None) -> BoundRegistration:
+    return BoundRegistration(registration, parse_prefix(prefix), ports)
 
 
-def bound_hosts(count: int, start: int = 1) -> list[Grant]:
+def bound_hosts(count: int, start: int = 1) -> list[BoundRegistration]:
     """Subscribers with an address each, from 100.64.0.0/16."""
     return [
         granted(subscribed(f"sub-{number}"), f"100.64.{number >> 8}.{number & 255}")
@@ -80,18 +80,18 @@ def probes(wanted: Iterable[Wanted]) -> list[Flow]:
 
 
 class BoundTables(WatchedTables):
-    """WatchedTables whose elements with a timeout go by a stopwatch."""
+    """WatchedTables whose elements with a timeout go by a monotonic clock."""
 
-    def __init__(self, stopwatch: Callable[[], float] = lambda: 0.0, *, tells_counts: bool = True) -> None:
+    def __init__(self, monotonic: Callable[[], float] = lambda: 0.0, *, tells_counts: bool = True) -> None:
         super().__init__(tells_counts=tells_counts)
-        self._stopwatch = stopwatch
+        self._monotonic = monotonic
 
-    def goes_by(self, stopwatch: Callable[[], float]) -> None:
-        self._stopwatch = stopwatch
+    def goes_by(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
 
     def ages_s(self) -> dict[tuple[str, bytes], float]:
         """How long ago each element with a timeout was put there or asserted again."""
-        now = self._stopwatch()
+        now = self._monotonic()
         sets = self.table.sets if self.table is not None else {}
         return {
             (name, key): now - (until_s - each.timeout_s)
@@ -107,14 +107,14 @@ class BoundRig(Rig):
         self,
         fake: BoundTables | None = None,
         *,
-        stopwatch: Stopwatch | None = None,
-        dead_man_s: int = DEAD_MAN_S,
+        monotonic: Stopwatch | None = None,
+        element_timeout_s: int = ELEMENT_TIMEOUT_S,
         spread: Callable[[], float] = lambda: 0.5,
         wanted: Iterable[Wanted] = (),
     ) -> None:
-        self.dead_man_s, self.spread = dead_man_s, spread
+        self.element_timeout_s, self.spread = element_timeout_s, spread
         self.desires: dict[Hashable, Wanted] = {_name_of(each): each for each in wanted}
-        watch = stopwatch or Stopwatch()
+        watch = monotonic or Stopwatch()
         bound = fake or BoundTables(watch)
         bound.goes_by(watch)
         super().__init__(bound, watch)
@@ -124,17 +124,17 @@ class BoundRig(Rig):
             self.fake,
             TABLE,
             clock=lambda: 5000.0,
-            stopwatch=self.stopwatch,
-            dead_man_s=self.dead_man_s,
+            monotonic=self.monotonic,
+            element_timeout_s=self.element_timeout_s,
             spread=self.spread,
-            on_settled=self._on_settled,
+            on_in_sync=self._on_in_sync,
         )
         for each in self.desires.values():
             made.add(each)
         return made
 
     def copy_kernel(self) -> BoundTables:
-        copied = BoundTables(self.stopwatch, tells_counts=self.fake.tells_counts)
+        copied = BoundTables(self.monotonic, tells_counts=self.fake.tells_counts)
         copied.table, copied.generation = copy.deepcopy(self.fake.table), self.fake.generation
         return copied
 
@@ -154,22 +154,22 @@ class BoundRig(Rig):
             self.policy = policy
         self.reconciler.want_policy(self.policy)
 
-    def is_settled(self) -> bool:
+    def is_in_sync(self) -> bool:
         reconciler, table = self.reconciler, self.fake.table
         return (
             reconciler.unready() is None
             and table is not None
-            and reconciler.picture.count_surplus() == 0
-            and not reconciler.picture.retired
+            and reconciler.tracker.count_surplus() == 0
+            and not reconciler.tracker.retired
             and set(table.sets) - RULE_SETS == table.used - RULE_SETS
             and self.elements() == oracle(self.desires.values())
-            and reconciler.picture.tag is not None
+            and reconciler.tracker.tag is not None
             and table.rules == self.expected_rules()
         )
 
 
 def _name_of(wanted: Wanted) -> Hashable:
-    if isinstance(wanted, Grant):
+    if isinstance(wanted, BoundRegistration):
         return wanted.registration.id, wanted.prefix, wanted.ports
     return wanted.id
 

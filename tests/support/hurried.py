@@ -29,18 +29,19 @@ _host_monotonic = time.monotonic
 
 @dataclass(frozen=True, slots=True)
 class HurriedClock:
-    """Unix seconds: `wall` when the host's stopwatch showed `stopwatch`, and `factor` times as fast from then."""
+    """Unix seconds: `wall` when the host's monotonic clock showed `monotonic clock`, and `factor` times as fast
+    from then."""
 
     factor: float
     wall: float
-    stopwatch: float
+    monotonic: float
 
     @classmethod
     def starting_now(cls, factor: float) -> HurriedClock:
         return cls(factor, time.time(), _host_monotonic())
 
     def __call__(self) -> float:
-        return self.wall + (_host_monotonic() - self.stopwatch) * self.factor
+        return self.wall + (_host_monotonic() - self.monotonic) * self.factor
 
     def monotonic(self) -> float:
         return _host_monotonic() * self.factor
@@ -51,7 +52,7 @@ class HurriedClock:
 
     def arguments(self) -> list[str]:
         """For another process, on the same host since the same boot."""
-        return [repr(self.factor), repr(self.wall), repr(self.stopwatch)]
+        return [repr(self.factor), repr(self.wall), repr(self.monotonic)]
 
     def rule(self) -> None:
         """This process has no other time from now on. Before any of gatewayd is imported."""
@@ -77,9 +78,9 @@ def hurried_loop(clock: HurriedClock) -> asyncio.AbstractEventLoop:
 
 
 def main(arguments: list[str]) -> None:
-    factor, wall, stopwatch, option, path = arguments
+    factor, wall, monotonic, option, path = arguments
     assert option == "--config"
-    clock = HurriedClock(float(factor), float(wall), float(stopwatch))
+    clock = HurriedClock(float(factor), float(wall), float(monotonic))
     clock.rule()
     from gatewayd.daemon import run_daemon
     from gatewayd.settings import read_settings

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Self, TypeVar
 
 START_S = 1_700_000_000.0
-MOST_TURNS = 1_000_000
+MAX_TURNS = 1_000_000
 """With `step_s=0` time may stand still."""
 _T = TypeVar("_T")
 
@@ -25,7 +25,7 @@ class NothingWillHappen(AssertionError):
 
 
 class ManualClock:
-    """The wall clock, in Unix seconds: call it. `elapsed_s` is the stopwatch that never goes back."""
+    """The wall clock, in Unix seconds: call it. `elapsed_s` is the monotonic clock that never goes back."""
 
     def __init__(self, start_s: float = START_S) -> None:
         self.elapsed_s = 0.0
@@ -34,7 +34,7 @@ class ManualClock:
     def __call__(self) -> float:
         return self._offset_s + self.elapsed_s
 
-    def stopwatch(self) -> float:
+    def monotonic(self) -> float:
         return self.elapsed_s
 
     def advance(self, seconds: float) -> None:
@@ -98,5 +98,5 @@ async def until(condition: Callable[[], bool], within_s: float = 5.0, step_s: fl
     while not condition():
         turns += 1
         assert loop.time() < deadline, f"it did not come true within {within_s:g} s"
-        assert turns < MOST_TURNS, f"it did not come true in {turns} turns of the loop"
+        assert turns < MAX_TURNS, f"it did not come true in {turns} turns of the loop"
         await asyncio.sleep(step_s)

@@ -69,10 +69,10 @@ class Nginx:
             command = self._namespace.command(command)
         with (self._prefix / "stderr").open("ab") as stderr:
             self._server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr)
-        assert holds(lambda: self._server.poll() is not None or self._answers()), "nginx does not answer"
+        assert holds(lambda: self._server.poll() is not None or self._queries()), "nginx does not answer"
         assert self._server.poll() is None, self._words()
 
-    def _answers(self) -> bool:
+    def _queries(self) -> bool:
         try:
             with self._within():
                 socket.create_connection(("127.0.0.1", self._port), timeout=1.0).close()

@@ -1,4 +1,4 @@
-"""An Owner with its reconciler and sweeper on a kernel in memory, and time that passes when we say so."""
+"""An Controller with its reconciler and sweeper on a kernel in memory, and time that passes when we say so."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from gatewayd.compile.masks import compile_elements
-from gatewayd.control.controller import Owner
+from gatewayd.control.controller import Controller
 from gatewayd.control.host_time import HostTime
 from gatewayd.errors import OperationRefused
 from gatewayd.kernel.fake import FakeTables
@@ -99,7 +99,7 @@ class Owning:
         self.host_time = HostTime(
             has_signed=settings.registry.has_signed,
             wall=clock,
-            elapsed=clock.stopwatch,
+            elapsed=clock.monotonic,
             is_synced=lambda _: self.is_synced,
             boot_id="boot",
         )
@@ -108,10 +108,10 @@ class Owning:
             tables,
             "gatewayd",
             clock=clock,
-            stopwatch=clock.stopwatch,
-            on_settled=lambda: self.owner.on_settled(),
+            monotonic=clock.monotonic,
+            on_in_sync=lambda: self.controller.on_in_sync(),
         )
-        self.owner = Owner(
+        self.controller = Controller(
             settings,
             self.reconciler,
             conntrack,  # type: ignore[arg-type]
@@ -119,7 +119,7 @@ class Owning:
             store=store,
             host_time=self.host_time,
         )
-        self.sweeper = self.owner.sweeper
+        self.scanner = self.controller.scanner
 
     def _before_write(self, write: Transaction | Ruleset) -> None:
         if self.refuse_writes:
@@ -131,14 +131,14 @@ class Owning:
     async def read(self, source: str, *registrations: Registration) -> None:
         """The source was read, and holds these."""
         by_id = {each.id: each for each in registrations}
-        await self.owner.deliver(SourceReading(source, by_id, {}, (), self.clock(), None, source))
+        await self.controller.deliver(SourceReading(source, by_id, {}, (), self.clock(), None, source))
 
     def configure(self, **policy: Any) -> None:
         """SIGHUP with another policy."""
-        settings = self.owner.settings
-        self.owner.reload(replace(settings, policy=replace(settings.policy, **policy)))
+        settings = self.controller.settings
+        self.controller.reload(replace(settings, policy=replace(settings.policy, **policy)))
 
-    async def settled(self) -> None:
+    async def in_sync(self) -> None:
         """The kernel is as desired and was read back, and the sweeper has nothing left to do now."""
         await until(lambda: self.reconciler.unready() is None)
         await asyncio.sleep(0.05)
@@ -190,7 +190,8 @@ async def owning(
     )
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(work) for work in (made.reconciler.run(), made.sweeper.run(), made.owner.keep_time())
+            group.create_task(work)
+            for work in (made.reconciler.run(), made.scanner.run(), made.controller.keep_time())
         ]
         yield made
         for task in tasks:

@@ -183,10 +183,10 @@ class Rig:
     """One fake kernel, the registry and policy wanted, and a reconciler that may be thrown away."""
 
     fake: WatchedTables = field(default_factory=WatchedTables)
-    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    monotonic: Stopwatch = field(default_factory=Stopwatch)
     wanted: dict[str, Registration] = field(default_factory=dict)
     policy: Policy = field(default_factory=policy)
-    settled: int = 0
+    in_sync: int = 0
 
     def __post_init__(self) -> None:
         self._task: asyncio.Task[None] | None = None
@@ -195,15 +195,15 @@ class Rig:
 
     def _make(self) -> Reconciler:
         made = Reconciler(
-            self.fake, TABLE, clock=lambda: 5000.0, stopwatch=self.stopwatch, on_settled=self._on_settled
+            self.fake, TABLE, clock=lambda: 5000.0, monotonic=self.monotonic, on_in_sync=self._on_in_sync
         )
         for registration in self.wanted.values():
             made.add(registration)
         return made
 
-    def _on_settled(self) -> None:
-        assert self.reconciler.picture.count_missing() == 0
-        self.settled += 1
+    def _on_in_sync(self) -> None:
+        assert self.reconciler.tracker.count_missing() == 0
+        self.in_sync += 1
         self._stirred.set()
 
     def copy_kernel(self) -> WatchedTables:
@@ -233,7 +233,7 @@ class Rig:
         if self._task is None:
             self._task = asyncio.create_task(self.reconciler.run())
         async with asyncio.timeout(GUARD_S):
-            while not self.is_settled():
+            while not self.is_in_sync():
                 self._stirred.clear()
                 woken = asyncio.create_task(self._stirred.wait())
                 await asyncio.wait({woken, self._task}, return_when=asyncio.FIRST_COMPLETED)
@@ -259,16 +259,16 @@ class Rig:
         await self.stop()
         self.reconciler = self._make()
 
-    def is_settled(self) -> bool:
+    def is_in_sync(self) -> bool:
         reconciler, table = self.reconciler, self.fake.table
         return (
             reconciler.unready() is None
             and table is not None
-            and reconciler.picture.count_surplus() == 0
-            and not reconciler.picture.retired
+            and reconciler.tracker.count_surplus() == 0
+            and not reconciler.tracker.retired
             and set(table.sets) - RULE_SETS == table.used - RULE_SETS
             and self.elements() == oracle(self.wanted.values())
-            and reconciler.picture.tag is not None
+            and reconciler.tracker.tag is not None
             and table.rules == self.expected_rules()
         )
 
@@ -298,7 +298,7 @@ class Witness:
             if rig.fake.passes(flow) and any(looks_up(mask, keys, flow) for mask, keys in still.items())
         ]
         self.wanted = still
-        tag = rig.reconciler.picture.tag
+        tag = rig.reconciler.tracker.tag
         self.policy = tag.policy if tag is not None else ""
 
     def look(self, write: Write) -> None:

@@ -5,7 +5,7 @@
         await nas.says(START, "s1", ALI, "10.0.0.1")
         assert await gateway.settled() == {"10.0.0.1/32": ALI}
 
-Real are SubscriberService, its UDP sockets on the loopback and its SQLite journal; the allowlist, Effective and the
+Real are SubscriberService, its UDP sockets on the loopback and its SQLite journal; the allowlist, ActiveSet and the
 Reconciler. The kernel is the fake one. Time is the test's: `pass_time` lets it pass, `clock.set_by` sets the wall
 clock alone. Nothing waits for real time to pass; GUARD_S ends a test that hangs.
 
@@ -30,7 +30,7 @@ from unittest.mock import patch
 from msgspec import structs
 
 from gatewayd.allowlist import Allowlist
-from gatewayd.control.active import Effective
+from gatewayd.control.active import ActiveSet
 from gatewayd.control.bindings import Bindings
 from gatewayd.control.subscriber_service import JOURNAL_NAME, SubscriberService
 from gatewayd.model.mask import Mask
@@ -40,7 +40,7 @@ from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.model.registration import Registration
 from gatewayd.model.service import parse_services
 from gatewayd.reconcile import Reconciler
-from gatewayd.reconcile.connections import Sweeper
+from gatewayd.reconcile.connections import ConnectionScanner
 from gatewayd.settings.model import (
     ListenAddress,
     NasSettings,
@@ -69,7 +69,7 @@ PEPPER = b"the pepper of these tests"
 ALI, BANO, CHAND = 1, 2, 3
 PROFILE = ProfileSettings(country_code="92")
 FIRST_PORT = 10_000
-DEAD_MAN_S = 10**7
+ELEMENT_TIMEOUT_S = 10**7
 """Longer than any test: what goes from the kernel is what the gateway takes out."""
 STRIDE_S = 600.0
 """Time passes in such steps, as the tasks of a daemon see it."""
@@ -105,7 +105,7 @@ async def eventually(condition: Callable[[], bool]) -> None:
 
 
 @dataclass(frozen=True)
-class Picture:
+class SetTracker:
     """All that accounting can change. `rows`: of the journal, as they are on disk."""
 
     bound: frozenset[tuple[str, bytes]]
@@ -174,16 +174,16 @@ class SpeakingNas(Nas):
         self.received()
         self.send(request)
         await self._gateway.has_read_all()
-        await self._gateway.settled()
+        await self._gateway.in_sync()
         return self.received() == []
 
 
 class SubscriberGateway:
-    """`clock` is the wall's, and its `stopwatch`. `fake`: the kernel."""
+    """`clock` is the wall's, and its `monotonic clock`. `fake`: the kernel."""
 
     def __init__(self, directory: Path, registrations: Iterable[Registration], settings: dict[str, Any]) -> None:
         self.clock = ManualClock(settings.pop("start_s", START_S))
-        self.fake = BoundTables(self.clock.stopwatch)
+        self.fake = BoundTables(self.clock.monotonic)
         self.registrations = {each.id: each for each in registrations}
         self._directory = directory
         self._runs = itertools.count(1)
@@ -192,8 +192,8 @@ class SubscriberGateway:
         self._disk_is_free = threading.Event()
         self._disk_is_free.set()
         pepper, secret = directory / "pepper", directory / "secret"
-        for path, octets in ((pepper, PEPPER), (secret, SECRET)):
-            path.write_bytes(octets + b"\n")
+        for path, raw in ((pepper, PEPPER), (secret, SECRET)):
+            path.write_bytes(raw + b"\n")
             path.chmod(0o600)
         clients = tuple(
             RadiusClient(parse_prefix(each), str(secret)) for each in ("127.0.0.1/32", f"{MONITOR_HOST}/32")
@@ -213,10 +213,10 @@ class SubscriberGateway:
             _copy_journal(journal_of, self.directory)
         clock = self.clock
         self.reconciler = Reconciler(
-            self.fake, TABLE, clock=clock, stopwatch=clock.stopwatch, dead_man_s=DEAD_MAN_S
+            self.fake, TABLE, clock=clock, monotonic=clock.monotonic, element_timeout_s=ELEMENT_TIMEOUT_S
         )
         allowlist = Allowlist()
-        sweeper = Sweeper(
+        scanner = ConnectionScanner(
             FakeConntrack(),  # type: ignore[arg-type]
             MarkLayout(0xFF000000),
             allowlist.matching,
@@ -224,13 +224,13 @@ class SubscriberGateway:
             drain_s=60.0,
             flow_table=Attribution(),
         )
-        self.effective = Effective(allowlist, self.reconciler, sweeper, prepares=True)
+        self.active = ActiveSet(allowlist, self.reconciler, scanner, prepares=True)
         for each in self.registrations.values():
-            self.effective.upsert(each, clock())
+            self.active.upsert(each, clock())
         # What is forbidden there is forbidden for ever, and other tests of this process look into /proc.
         with patch("gatewayd.control.subscriber_service.forbid_core_dumps"):
             self.service = SubscriberService(
-                self.settings, self.directory, self.effective, clock=clock, stopwatch=clock.stopwatch
+                self.settings, self.directory, self.active, clock=clock, monotonic=clock.monotonic
             )
         journal: Any = self.service.bindings.journal
         journal._stall_s = GUARD_S
@@ -247,7 +247,7 @@ class SubscriberGateway:
         self.reconciler.want_policy(policy("reject"))
         self._tasks = [asyncio.create_task(self.reconciler.run()), asyncio.create_task(self.bindings.run())]
         if waits:
-            await self.settled()
+            await self.in_sync()
 
     async def crash(self) -> None:
         """The process is gone; what is on disk stays, and what is in the kernel. Answers under way get lost."""
@@ -296,11 +296,11 @@ class SubscriberGateway:
 
     def register(self, registered: Registration) -> None:
         self.registrations[registered.id] = registered
-        self.effective.upsert(registered, self.clock())
+        self.active.upsert(registered, self.clock())
 
     def withdraw(self, registered: Registration) -> None:
         del self.registrations[registered.id]
-        self.effective.withdraw(registered.id)
+        self.active.withdraw(registered.id)
 
     async def pass_time(self, seconds: float) -> None:
         """The tasks see it pass, and do what is due."""
@@ -308,7 +308,7 @@ class SubscriberGateway:
         while self.clock.elapsed_s < end_s:
             self.clock.advance(min(STRIDE_S, end_s - self.clock.elapsed_s))
             await self.do_what_is_due()
-        await self.settled()
+        await self.in_sync()
 
     async def do_what_is_due(self) -> None:
         """Bindings.run sleeps by the loop's time; begun anew, it looks at the table's timer at once."""
@@ -348,7 +348,7 @@ class SubscriberGateway:
         """Place → subscriber, as the allowlist has it; None for one of an unknown number. The table of sessions has
         the same, whatever else is registered."""
         told = {(each.prefix, each.ports, each.subscriber) for each in self.bindings.sessions.bindings()}
-        held = {(each.prefix, each.ports, each.subscriber) for each in self.effective.allowlist.bindings()}
+        held = {(each.prefix, each.ports, each.subscriber) for each in self.active.allowlist.bindings()}
         assert held == told
         known = {each.subscriber: int(id[3:]) for id, each in self.registrations.items() if each.subscriber}
         return {_place(prefix, ports): known.get(subscriber) for prefix, ports, subscriber in held}
@@ -372,12 +372,12 @@ class SubscriberGateway:
                 assert found.setdefault(_ported(prefix, ports), whose) == whose
         return found
 
-    async def settled(self) -> dict[str, int]:
+    async def in_sync(self) -> dict[str, int]:
         """What the kernel holds, once it holds what is bound and nothing else, and the journal is on disk."""
         if self._disk_is_free.is_set():
             await self._journal_is_idle()
         self.reconciler.prepare(())
-        await eventually(self._is_settled)
+        await eventually(self._is_in_sync)
         kernel = self.kernel()
         assert kernel == self.bound()
         return kernel
@@ -405,25 +405,25 @@ class SubscriberGateway:
             file.close()
             shutil.rmtree(copied)
 
-    async def picture(self) -> Picture:
-        await self.settled()
-        return Picture(
+    async def tracker(self) -> SetTracker:
+        await self.in_sync()
+        return SetTracker(
             frozenset(
-                (_place(each.prefix, each.ports), each.subscriber) for each in self.effective.allowlist.bindings()
+                (_place(each.prefix, each.ports), each.subscriber) for each in self.active.allowlist.bindings()
             ),
             {mask: frozenset(keys) for mask, keys in self.fake.looked_into().items()},
             await self.rows(),
             len(self.bindings.sessions),
         )
 
-    def _is_settled(self) -> bool:
+    def _is_in_sync(self) -> bool:
         for task in self._tasks:
             if task.done():
                 task.result()
-        allowlist = self.effective.allowlist
-        grants = [grant for each in allowlist for grant in allowlist.grants_of(each)]
+        allowlist = self.active.allowlist
+        bound_registrations = [bound for each in allowlist for bound in allowlist.bound_registrations_of(each)]
         looked_into = {mask: keys for mask, keys in self.fake.looked_into().items() if keys}
-        return self.reconciler.unready() is None and looked_into == oracle([*allowlist, *grants])
+        return self.reconciler.unready() is None and looked_into == oracle([*allowlist, *bound_registrations])
 
     async def _journal_is_idle(self) -> None:
         """Behind all that was given to it, even where nobody waits for an answer."""

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from gatewayd.allowlist import Allowlist, decide, matching_registrations
 from gatewayd.compile import DesiredSets, compile_ruleset
 from gatewayd.kernel.tables import KernelTables
-from gatewayd.model import Binding, Decision, Flow, Grant, Registration
+from gatewayd.model import Binding, BoundRegistration, Decision, Flow, Registration
 from gatewayd.model.mask import set_name
 from gatewayd.model.policy import Policy
 from gatewayd.model.transaction import AddElements, CreateSet, CreateTable, Transaction
 
 TABLE = "gatewayd"
-DEAD_MAN_S = 7200
+ELEMENT_TIMEOUT_S = 7200
 NOW = 5.0
 """Windows open and close at it."""
 
@@ -31,9 +31,9 @@ class World:
         for binding in bindings:
             self.allowlist.bind(binding)
 
-    def effective(self) -> list[Registration | Grant]:
+    def active(self) -> list[Registration | BoundRegistration]:
         some = [each for each in self.allowlist if each.is_effective(NOW)]
-        return [*some, *(grant for each in some for grant in self.allowlist.grants_of(each))]
+        return [*some, *(bound for each in some for bound in self.allowlist.bound_registrations_of(each))]
 
     def decision(self, flow: Flow) -> Decision:
         decision = decide(self.allowlist, self.policy.scope, flow, NOW)
@@ -59,12 +59,12 @@ async def program(tables: KernelTables, world: World) -> None:
     """The world in place of whatever is there, without a reconciler."""
     await tables.delete_table()
     sets = DesiredSets()
-    for each in world.effective():
+    for each in world.active():
         sets.add(each)
     assert sets.unprogrammed() == {}
     names = {mask: set_name(mask, 0) for mask in sets.masks()}
     create = [
-        CreateSet(name, mask, 0, DEAD_MAN_S)
+        CreateSet(name, mask, 0, ELEMENT_TIMEOUT_S)
         if mask.is_bound
         else CreateSet(name, mask, max(16, len(sets.keys(mask))))
         for mask, name in names.items()

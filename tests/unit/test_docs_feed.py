@@ -13,8 +13,8 @@ import pytest
 
 from gatewayd.feed.canonical import Canonicaliser, upsert_line, withdraw_line
 from gatewayd.feed.notification import (
-    LARGEST_BYTES,
-    MOST_DELTAS,
+    MAX_BYTES,
+    MAX_DELTAS,
     DeltaRef,
     SnapshotRef,
     load_signing_key,
@@ -24,10 +24,10 @@ from gatewayd.feed.notification import (
 )
 from gatewayd.feed.record import (
     FIELDS,
-    LONGEST_LINE_BYTES,
-    MOST_CLIENTS,
-    MOST_PEERS,
-    MOST_SERVICES,
+    MAX_CLIENTS,
+    MAX_LINE_BYTES,
+    MAX_PEERS,
+    MAX_SERVICES,
     parse_record,
 )
 from gatewayd.model.service import BUNDLES, PROTOCOL_NUMBERS, PROTOCOLS_WITH_PORTS
@@ -49,9 +49,9 @@ def block(name: str) -> str:
 
 def lines_of(ref: SnapshotRef | DeltaRef) -> list[str]:
     """The lines of an example file whose size and hash are as signed."""
-    octets = (EXAMPLE / ref.url).read_bytes()
-    assert (len(octets), hashlib.sha256(octets).hexdigest()) == (ref.size, ref.sha256)
-    return gzip.decompress(octets).decode("ascii").splitlines()
+    raw = (EXAMPLE / ref.url).read_bytes()
+    assert (len(raw), hashlib.sha256(raw).hexdigest()) == (ref.size, ref.sha256)
+    return gzip.decompress(raw).decode("ascii").splitlines()
 
 
 def decoded(part: int) -> object:
@@ -122,15 +122,15 @@ def test_the_page_has_every_member_of_the_payload() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        f"at most {MOST_CLIENTS}",
-        f"at most {MOST_PEERS}",
-        f"at most {MOST_SERVICES} words",
-        f"longer than {LONGEST_LINE_BYTES >> 10} KiB",
-        f"At most {LARGEST_BYTES >> 20} MiB",
-        f"at most {MOST_DELTAS} deltas",
+        f"at most {MAX_CLIENTS}",
+        f"at most {MAX_PEERS}",
+        f"at most {MAX_SERVICES} words",
+        f"longer than {MAX_LINE_BYTES >> 10} KiB",
+        f"At most {MAX_BYTES >> 20} MiB",
+        f"at most {MAX_DELTAS} deltas",
         f"{FeedLimits().max_bytes >> 30} GiB",
         f"{FeedLimits().max_records:,}",
-        f"{FeedLimits().most_deltas} deltas in a chain",
+        f"{FeedLimits().max_deltas} deltas in a chain",
     ],
 )
 def test_the_page_states_the_limits_that_hold(text: str) -> None:

@@ -56,7 +56,7 @@ PURE = """
     lab.packets lab.world model model.accounting model.binding model.changes model.external model.flow
     model.mask model.moment model.msisdn model.policy model.prefix model.registration model.service
     model.transaction reconcile.dataplane reconcile.element_timeout reconcile.grace reconcile.leftovers
-    reconcile.picture reconcile.set_state reconcile.steps registry.freshness registry.guard
+    reconcile.tracker reconcile.set_state reconcile.steps registry.freshness registry.guard
     registry.guard_memory registry.guard_record registry.merge registry.overrides registry.state settings.load
     settings.model settings.readers settings.restart settings.schema settings.tree settings.values
     sources.client sources.client_outcome sources.client_plan sources.last_good sources.origin

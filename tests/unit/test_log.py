@@ -158,13 +158,13 @@ def test_an_exception_below_the_level_is_left_out() -> None:
 
 
 def test_another_setup_takes_the_place_of_the_first_and_leaves_other_handlers() -> None:
-    foreign = logging.NullHandler()
-    logging.getLogger().addHandler(foreign)
+    external = logging.NullHandler()
+    logging.getLogger().addHandler(external)
     first, second = listen(), listen("json")
     logger.info("e")
     assert first.getvalue() == ""
     assert second.getvalue().count("\n") == 1
-    assert foreign in logging.getLogger().handlers
+    assert external in logging.getLogger().handlers
 
 
 def test_other_libraries_are_heard_from_warning_on_with_their_text_as_a_field() -> None:

@@ -44,7 +44,7 @@ SET_S: Final = 2.0
 OLDEST_S: Final = 7 * 86400.0
 """An Event-Timestamp older than this is of a NAS that does not know the date (they start in 1970 or 2000). Proxies
 that keep requests and send them later count the wait in Acct-Delay-Time."""
-LONGEST_INTERIM_S: Final = 7 * 86400
+MAX_INTERIM_S: Final = 7 * 86400
 
 _KINDS: Final[dict[int, AccountingKind]] = {1: "start", 2: "stop", 3: "interim", 7: "on", 8: "off"}
 _LAST_OF_ITS_SESSION: Final = b"\xff"
@@ -70,11 +70,11 @@ def read_event(
     `identity`: what read_nas said, where it was asked for the profile. Raises AccountingRejected: the request is to
     be answered, and changes nothing.
     """
-    left_out: list[str] = []
+    ignored: list[str] = []
     kind = _read_kind(request)
     identity = identity or read_nas(request, source)
     nas = identity.name
-    at_s, delay_s, is_by_our_clock = _read_time(request, now_s, now_s if wall_s is None else wall_s, left_out)
+    at_s, delay_s, is_by_our_clock = _read_time(request, now_s, now_s if wall_s is None else wall_s, ignored)
     if kind in ("on", "off"):
         _check_texts(request, [nas])
         return AccountingEvent(
@@ -86,7 +86,7 @@ def read_event(
             received_at_s=now_s,
             is_by_our_clock=is_by_our_clock,
             delay_s=delay_s,
-            left_out=tuple(left_out),
+            ignored=tuple(ignored),
         )
     session = read_text(request, ACCT_SESSION_ID)
     if session is None:
@@ -94,7 +94,7 @@ def read_event(
     if profile.session_ids == "digest":
         session = session_digest(session, pepper)
     _check_texts(request, [nas, session])
-    addresses, ports = _read_whereabouts(request, profile, left_out)
+    addresses, ports = _read_whereabouts(request, profile, ignored)
     is_stop = kind == "stop"
     return AccountingEvent(
         kind=kind,
@@ -105,13 +105,13 @@ def read_event(
         received_at_s=now_s,
         is_by_our_clock=is_by_our_clock,
         delay_s=delay_s,
-        subscriber=read_subscriber(request, profile, pepper, left_out),
+        subscriber=read_subscriber(request, profile, pepper, ignored),
         addresses=tuple(addresses),
-        is_snapshot=profile.interim == "snapshot" and _PERHAPS_NOT_ALL.isdisjoint(left_out),
+        is_snapshot=profile.interim == "snapshot" and _PERHAPS_NOT_ALL.isdisjoint(ignored),
         ports=ports,
-        interim_s=_read_interim(request, left_out),
+        interim_s=_read_interim(request, ignored),
         is_final_stop=is_stop and _is_final(request),
-        left_out=tuple(left_out),
+        ignored=tuple(ignored),
     )
 
 
@@ -156,35 +156,35 @@ def _check_texts(request: AccountingRequest, texts: list[str]) -> None:
 
 
 def _read_time(
-    request: AccountingRequest, now_s: float, wall_s: float, left_out: list[str]
+    request: AccountingRequest, now_s: float, wall_s: float, ignored: list[str]
 ) -> tuple[float, float, bool]:
     """When it happened (RFC 2869 §5.3, else RFC 2866 §5.2), for how long it was on its way, and whether the time is
     by our clock."""
-    delay_s = read_integer(request, ACCT_DELAY_TIME, left_out) or 0
+    delay_s = read_integer(request, ACCT_DELAY_TIME, ignored) or 0
     if delay_s > OLDEST_S:
-        left_out.append("delay_implausible")  # of a sender that counts from a NAS's wrong clock
+        ignored.append("delay_implausible")  # of a sender that counts from a NAS's wrong clock
         delay_s = 0
     arrived_less_delay_s = now_s - delay_s
-    stamp_s = read_integer(request, EVENT_TIMESTAMP, left_out)
+    stamp_s = read_integer(request, EVENT_TIMESTAMP, ignored)
     if stamp_s is None:
         return arrived_less_delay_s, delay_s, True
     at_s = float(stamp_s)
     if abs(wall_s - now_s) > SET_S and abs(stamp_s - wall_s) < abs(stamp_s - now_s):
         at_s += now_s - wall_s
     if at_s > now_s + FUTURE_SKEW_S:
-        left_out.append("event_timestamp_in_future")
+        ignored.append("event_timestamp_in_future")
         return arrived_less_delay_s, delay_s, True
     if at_s < now_s - OLDEST_S:
-        left_out.append("event_timestamp_implausible")
+        ignored.append("event_timestamp_implausible")
         return arrived_less_delay_s, delay_s, True
     return at_s, delay_s, False
 
 
-def _read_interim(request: AccountingRequest, left_out: list[str]) -> int | None:
+def _read_interim(request: AccountingRequest, ignored: list[str]) -> int | None:
     """RFC 2869 §5.16; 0 is for none."""
-    interim_s = read_integer(request, ACCT_INTERIM_INTERVAL, left_out)
-    if interim_s is not None and interim_s > LONGEST_INTERIM_S:
-        left_out.append("interim_interval_implausible")
+    interim_s = read_integer(request, ACCT_INTERIM_INTERVAL, ignored)
+    if interim_s is not None and interim_s > MAX_INTERIM_S:
+        ignored.append("interim_interval_implausible")
         return None
     return interim_s or None
 
@@ -197,10 +197,10 @@ def _is_final(request: AccountingRequest) -> bool:
 
 
 def _read_whereabouts(
-    request: AccountingRequest, profile: NasProfile, left_out: list[str]
+    request: AccountingRequest, profile: NasProfile, ignored: list[str]
 ) -> tuple[list[Prefix], tuple[int, int] | None]:
     """The addresses of the session as this gateway sees them, and the ports where its IPv4 address is shared."""
-    addresses = read_addresses(request, left_out)
+    addresses = read_addresses(request, ignored)
     blocks = read_port_blocks(request)
     if not blocks:
         return addresses, None
@@ -209,22 +209,22 @@ def _read_whereabouts(
     usable = [each for each in blocks if each]
     shared = {each.address for each in usable}
     if (
-        profile.gateway_sees == "inside"
+        profile.nat_side == "inside"
         and shared
         and None not in shared
         and shared.isdisjoint(each.packed for each in ipv4)
     ):
         return addresses, None
     if None in blocks:
-        left_out.append("port_block_unusable")
+        ignored.append("port_block_unusable")
     if len(usable) != 1:
-        left_out.extend(["port_blocks_several"] if usable else [])
+        ignored.extend(["port_blocks_several"] if usable else [])
         return ipv6, None
     (block,) = usable
     if block.address is not None:
         host = host_prefix(block.address)
         if isinstance(host, str):
-            left_out.append(host)
+            ignored.append(host)
             return ipv6, None
         ipv4 = [host]
     return ipv4 + ipv6, block.ports if ipv4 else None

@@ -55,9 +55,9 @@ HUAWEI_NAT_END_PORT: Final = 163
 INTEGER_BYTES: Final = 4
 
 
-def text_of(octets: bytes) -> str:
+def text_of(raw: bytes) -> str:
     """Text that can go into a log line: printable, without the NULs that some gear ends its strings with."""
-    text = octets.rstrip(b"\0").decode("utf-8", "backslashreplace")
+    text = raw.rstrip(b"\0").decode("utf-8", "backslashreplace")
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 
@@ -66,13 +66,13 @@ def read_text(request: AccountingRequest, type_: int) -> str | None:
     return next(filter(None, map(text_of, request.values(type_))), None)
 
 
-def read_integer(request: AccountingRequest, type_: int, left_out: list[str]) -> int | None:
+def read_integer(request: AccountingRequest, type_: int, ignored: list[str]) -> int | None:
     """The first value, unsigned; None where there is none, or `integer_malformed`: it is not of four bytes."""
     values = request.values(type_)
     if not values:
         return None
     if len(values[0]) != INTEGER_BYTES:
-        left_out.append("integer_malformed")
+        ignored.append("integer_malformed")
         return None
     return int.from_bytes(values[0], "big")
 
@@ -81,7 +81,7 @@ SHORTEST_IPV6_LENGTH: Final = 40
 """End sites get /48 to /64 (RFC 6177). A slip in a NAS must not bind one subscriber to a whole region."""
 SHORTEST_IPV4_LENGTH: Final = 24
 """A routed block behind one subscriber. A slip must not bind one subscriber to a whole region."""
-MOST_ADDRESSES: Final = 64
+MAX_ADDRESSES: Final = 64
 """In one request. What is beyond would be elements in the kernel, on the word of one NAS."""
 
 _IPV4_BYTES: Final = 4
@@ -91,18 +91,18 @@ _HINTS: Final = (b"\xff\xff\xff\xfe", b"\xff\xff\xff\xff")
 """RFC 2865 §5.8: the NAS, or the user, is to choose. No address yet."""
 
 
-def read_addresses(request: AccountingRequest, left_out: list[str]) -> list[Prefix]:
+def read_addresses(request: AccountingRequest, ignored: list[str]) -> list[Prefix]:
     """All of them, each once. Framed-IP-Netmask is not looked at: it is the link's, not the subscriber's share."""
     values = [_read_address(value, _IPV4_BYTES) for value in request.values(FRAMED_IP_ADDRESS)]
     values += [_read_address(value, _IPV6_BYTES) for value in request.values(FRAMED_IPV6_ADDRESS)]
     values += [_read_address(value, _IPV6_BYTES) for value in request.vendor_values(VENDOR_NOKIA, ALC_IPV6_ADDRESS)]
     values += [_read_prefix(value) for value in request.values(FRAMED_IPV6_PREFIX)]
     values += [_read_prefix(value) for value in request.values(DELEGATED_IPV6_PREFIX)]
-    left_out += [value for value in values if isinstance(value, str)]
+    ignored += [value for value in values if isinstance(value, str)]
     prefixes = list(dict.fromkeys(value for value in values if isinstance(value, Prefix)))
-    if len(prefixes) > MOST_ADDRESSES:
-        left_out.append("too_many_addresses")
-    return prefixes[:MOST_ADDRESSES]
+    if len(prefixes) > MAX_ADDRESSES:
+        ignored.append("too_many_addresses")
+    return prefixes[:MAX_ADDRESSES]
 
 
 def host_prefix(address: bytes) -> Prefix | str:
@@ -115,7 +115,7 @@ def _read_address(value: bytes, size: int) -> Prefix | str:
 
 
 def _read_prefix(value: bytes) -> Prefix | str:
-    """RFC 3162 §2.3 and RFC 4818 §3: a reserved octet, the length, up to 16 octets; the last may be missing.
+    """RFC 3162 §2.3 and RFC 4818 §3: a reserved byte, the length, up to 16 bytes; the last may be missing.
 
     Bits behind the length are cleared: it is the length that says what was given to the subscriber.
     """

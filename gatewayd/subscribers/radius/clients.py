@@ -15,7 +15,7 @@ from gatewayd.model.prefix import Prefix, mask_address
 from gatewayd.settings.model import ProfileSettings, RadiusClient, SubscriberSettings
 from gatewayd.subscribers.sessions.terms import Terms
 
-MOST_NAS_HEARD: Final = 10_000
+MAX_NAS_HEARD: Final = 10_000
 
 _IPV4_IN_IPV6: Final = bytes(10) + b"\xff\xff"
 
@@ -30,7 +30,7 @@ class Client:
     prefix: Prefix
     secrets: tuple[bytes, ...] = field(repr=False)
     require_message_authenticator: bool = False
-    sign_answers: bool = False
+    response_message_authenticator: bool = False
     is_proxy: bool = False
     profile: ProfileSettings | None = None
 
@@ -41,7 +41,7 @@ def client_of(settings: RadiusClient, secrets: tuple[bytes, ...]) -> Client:
         prefix=settings.address,
         secrets=secrets,
         require_message_authenticator=settings.require_message_authenticator,
-        sign_answers=settings.sign_answers,
+        response_message_authenticator=settings.response_message_authenticator,
         is_proxy=settings.proxy,
         profile=settings.profile,
     )
@@ -75,11 +75,11 @@ def terms_of_profile(profile: ProfileSettings) -> Terms:
     interval_s = profile.interim_interval_s
     return Terms(
         interim_s=None if interval_s is None else int(interval_s),
-        intervals=float(profile.intervals),
-        least_s=profile.least_s,
-        silent_s=profile.silent_s,
+        missed_interims=float(profile.missed_interims),
+        min_session_timeout_s=profile.min_session_timeout_s,
+        session_timeout_s=profile.session_timeout_s,
         restart_grace_s=profile.restart_grace_s,
-        one_address=profile.one_address,
+        single_session=profile.single_session,
     )
 
 
@@ -95,7 +95,7 @@ class Profiles:
     """How a NAS tells of its sessions, and how long it is believed: by its own profile, else by that of the client
     through which it was last heard, else by the usual one.
 
-    The table of sessions knows a NAS by its name alone, so what each came by is remembered, of `most_nas` at most.
+    The table of sessions knows a NAS by its name alone, so what each came by is remembered, of `max_nas` at most.
     Who was heard longest ago is forgotten first, and has the usual terms until it is heard again; so has everyone
     after a restart or reload.
     """
@@ -105,14 +105,14 @@ class Profiles:
         usual: ProfileSettings,
         by_nas: Mapping[str, ProfileSettings] | None = None,
         *,
-        most_nas: int = MOST_NAS_HEARD,
+        max_nas: int = MAX_NAS_HEARD,
     ) -> None:
         self.forgotten = 0
         """NAS that were forgotten for the bound."""
         self._manners: dict[ProfileSettings, _Manner] = {}
         self._usual = self._manner_of(usual)
         self._by_nas = {name: self._manner_of(profile) for name, profile in (by_nas or {}).items()}
-        self._most_nas = most_nas
+        self._most_nas = max_nas
         self._heard: OrderedDict[str, _Manner] = OrderedDict()
         """Those that have no profile of their own and came by a client with one; last heard, last."""
 

@@ -4,7 +4,7 @@ The owner of an event answers it: at once where nothing has to be written, later
 first, never where it could not be written. The sender repeats what is not answered (RFC 2866 §2), so back-pressure
 needs no queue here: what we do not keep up with waits in the sockets' buffers, and what they lose comes again.
 
-A datagram that is not believed leaves a count and nothing else. What waits in a socket is taken in helpings, so
+A datagram that is not believed leaves a count and nothing else. What waits in a socket is taken in batches, so
 that a burst of old accounting (a proxy that was cut off keeps it all) holds up nobody else of the loop for long.
 
 A gateway has many addresses, and a sender takes an answer only from the one that it asked. So each answer leaves
@@ -31,8 +31,8 @@ from gatewayd.subscribers.radius.accounting import read_event, read_nas
 from gatewayd.subscribers.radius.clients import Client, ClientTable, Profiles, plain_source
 from gatewayd.subscribers.radius.packet import (
     HEADER_BYTES,
+    MAX_BYTES,
     MESSAGE_AUTHENTICATOR,
-    MOST_BYTES,
     AccountingRequest,
     StatusServer,
     encode_response,
@@ -78,7 +78,7 @@ class ListenerStats:
     accounting_rejected: Counter[str] = field(default_factory=Counter)
     """Believed, of no use, and answered, by code of AccountingRejected."""
 
-    left_out: Counter[str] = field(default_factory=Counter)
+    ignored: Counter[str] = field(default_factory=Counter)
     """Parts of events that could not be used, by code."""
     responses: int = 0
     """Answers that the socket took, those to repeats and Status-Server too."""
@@ -96,14 +96,14 @@ class AccountingListener:
 
     `on_event(event, answer)` comes from the loop, once for each request that is new. The owner calls `answer()`
     from the loop when the sender may forget what it sent; another call does nothing. `clock`: that of the sessions,
-    Unix seconds that are never set; `wall`: the wall's; `stopwatch`: seconds that never go back.
+    Unix seconds that are never set; `wall`: the wall's; `monotonic clock`: seconds that never go back.
     """
 
     def __init__(
         self, addresses: Iterable[tuple[str, int]], *,
         clients: ClientTable, profiles: Profiles, pepper: bytes,
         on_event: Callable[[AccountingEvent, Callable[[], None]], None],
-        clock: Callable[[], float], stopwatch: Callable[[], float], wall: Callable[[], float] | None = None,
+        clock: Callable[[], float], monotonic: Callable[[], float], wall: Callable[[], float] | None = None,
     ) -> None:  # fmt: skip
         self.stats = ListenerStats()
         self.refusals = Refusals()
@@ -113,7 +113,7 @@ class AccountingListener:
         self._on_event = on_event
         self._clock = clock
         self._wall = wall or clock
-        self._stopwatch = stopwatch
+        self._monotonic = monotonic
         self._logs: dict[str, RateLimited] = {}
         self._intakes: list[_Intake] = []
         self._clients = clients
@@ -128,7 +128,7 @@ class AccountingListener:
         """Bind; datagrams gather from now on. Raises MissingPrerequisite; nothing stays open then."""
         try:
             for host, port in self._addresses:
-                self._intakes.append(_Intake(bind_udp(host, port), self.handle, self.stats, self._stopwatch))
+                self._intakes.append(_Intake(bind_udp(host, port), self.handle, self.stats, self._monotonic))
         except BaseException:
             self.close()
             raise
@@ -150,9 +150,9 @@ class AccountingListener:
         self._clients = clients
         self._profiles = profiles
 
-    def handle(self, octets: bytes, source: SocketAddress, now: float, send: Send) -> None:
-        """One datagram that was read at `now`, by the stopwatch. Whatever it is, nothing but what `on_event` raises
-        is raised for it."""
+    def handle(self, raw: bytes, source: SocketAddress, now: float, send: Send) -> None:
+        """One datagram that was read at `now`, by the monotonic clock. Whatever it is, nothing but what `on_event`
+        raises is raised for it."""
         stats = self.stats
         stats.requests += 1
         host = source[0]
@@ -163,7 +163,7 @@ class AccountingListener:
             self._refuse(address, host, "unknown_client")
             return
         try:
-            request = _open(octets, client)
+            request = _open(raw, client)
         except RadiusRejected as rejected:
             stats.rejected[rejected.code] += 1
             self._refuse(address, host, rejected.code)
@@ -172,11 +172,11 @@ class AccountingListener:
             stats.status_server += 1
             self._send(encode_response(request), send)
             return
-        # The header of an authentic request has a digest of all the rest. Octets keep their hash, tuples do not.
-        key = octets[:HEADER_BYTES] + source[1].to_bytes(2, "big") + address
+        # The header of an authentic request has a digest of all the rest. Bytes keep their hash, tuples do not.
+        key = raw[:HEADER_BYTES] + source[1].to_bytes(2, "big") + address
         response = self.responses.admit(key, now)
         if response is None:
-            answer = _Answer(self, key, request, client.sign_answers, send, now)
+            answer = _Answer(self, key, request, client.response_message_authenticator, send, now)
             self._take(request, client, address, host, answer)
         elif response is PENDING:
             stats.pending_duplicates += 1
@@ -198,13 +198,13 @@ class AccountingListener:
             answer()
             return
         self.stats.events += 1
-        for reason in event.left_out:
-            self.stats.left_out[reason] += 1
+        for reason in event.ignored:
+            self.stats.ignored[reason] += 1
         self._on_event(event, answer)
 
     def respond(self, key: bytes, response: bytes, send: Send, since: float) -> None:
         """The first answer to what was read at `since`; repeats get the same from now on."""
-        now = self._stopwatch()
+        now = self._monotonic()
         self.responses.keep(key, response, now)
         self._send(response, send)
         self.stats.response_times.observe(now - since)
@@ -225,7 +225,7 @@ class AccountingListener:
         """One for each reason, so that a flood of one kind does not hide another."""
         log = self._logs.get(reason)
         if log is None:
-            log = self._logs[reason] = RateLimited(get_logger(__name__), LOG_INTERVAL_S, self._stopwatch)
+            log = self._logs[reason] = RateLimited(get_logger(__name__), LOG_INTERVAL_S, self._monotonic)
         return log
 
 
@@ -257,12 +257,12 @@ class _Intake:
 
     def __init__(
         self, opened: socket.socket, handle: Callable[[bytes, SocketAddress, float, Send], None],
-        stats: ListenerStats, stopwatch: Callable[[], float],
+        stats: ListenerStats, monotonic: Callable[[], float],
     ) -> None:  # fmt: skip
         self._socket = opened
         self._handle = handle
         self._stats = stats
-        self._stopwatch = stopwatch
+        self._monotonic = monotonic
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drops = 0
 
@@ -282,16 +282,16 @@ class _Intake:
         self._socket.close()
 
     def _receive(self) -> None:
-        """One helping. What is left wakes the loop again; octets behind MOST_BYTES can only be padding."""
+        """One batch. What is left wakes the loop again; bytes behind MAX_BYTES can only be padding."""
         for _ in range(DATAGRAMS_PER_WAKEUP):
             try:
-                octets, ancillary, _, source = self._socket.recvmsg(MOST_BYTES, _ANCILLARY_BYTES)
+                raw, ancillary, _, source = self._socket.recvmsg(MAX_BYTES, _ANCILLARY_BYTES)
             except BlockingIOError:
                 break
             except OSError:
                 self._stats.receive_errors += 1
                 break
-            self._handle(octets, source, self._stopwatch(), partial(self._send, source, ancillary))
+            self._handle(raw, source, self._monotonic(), partial(self._send, source, ancillary))
             if self._loop is None:
                 return
         drops = _dropped_datagrams(self._socket)
@@ -333,9 +333,9 @@ def bind_udp(host: str, port: int) -> socket.socket:
     return opened
 
 
-def _open(octets: bytes, client: Client) -> AccountingRequest | StatusServer:
+def _open(raw: bytes, client: Client) -> AccountingRequest | StatusServer:
     """open_request, and the client's policy: a Status-Server always has a Message-Authenticator."""
-    request = open_request(octets, client.secrets)
+    request = open_request(raw, client.secrets)
     if (
         client.require_message_authenticator
         and isinstance(request, AccountingRequest)
@@ -361,7 +361,7 @@ def answer_ancillary(ancillary: _Ancillary) -> _Ancillary:
 
 
 def _dropped_datagrams(opened: socket.socket) -> int:
-    """sock_diag(7), SK_MEMINFO_DROPS, modulo 2³². Asked once a helping; SO_RXQ_OVFL would be a message more with
+    """sock_diag(7), SK_MEMINFO_DROPS, modulo 2³². Asked once a batch; SO_RXQ_OVFL would be a message more with
     each datagram, and silent after the last."""
     size = 4 * (_SK_MEMINFO_DROPS + 1)
     return int(struct.unpack("=9I", opened.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, size))[_SK_MEMINFO_DROPS])

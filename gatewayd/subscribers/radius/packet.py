@@ -26,7 +26,7 @@ STATUS_SERVER: Final = 12
 """RFC 5997: "are you there", asked by proxies before they send."""
 
 HEADER_BYTES: Final = 20
-MOST_BYTES: Final = 4096
+MAX_BYTES: Final = 4096
 """RFC 2865 §3."""
 
 MESSAGE_AUTHENTICATOR: Final = 80
@@ -65,7 +65,7 @@ class StatusServer(_Request):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class AccountingRequest(_Request):
-    """RFC 2866 §4.1. Values are octets, in the order of the packet, as they came."""
+    """RFC 2866 §4.1. Values are bytes, in the order of the packet, as they came."""
 
     _values: dict[int | tuple[int, int], list[bytes]]
     """By type, or by vendor and type."""
@@ -84,23 +84,23 @@ class AccountingRequest(_Request):
         return [value[1:] for value in self.values(_EXTENDED) if value.startswith(lead)]
 
 
-def open_request(octets: bytes, secrets: Sequence[bytes]) -> AccountingRequest | StatusServer:
+def open_request(raw: bytes, secrets: Sequence[bytes]) -> AccountingRequest | StatusServer:
     """The request that a datagram is. `secrets`: those of its sender, tried in order (rotation needs two).
 
-    Octets behind the length that the header states are padding (RFC 2865 §3). Raises RadiusRejected; then nothing
+    Bytes behind the length that the header states are padding (RFC 2865 §3). Raises RadiusRejected; then nothing
     in the datagram is to be believed and nothing is to be answered.
     """
-    length = _checked_length(octets)
-    code = octets[0]
+    length = _checked_length(raw)
+    code = raw[0]
     if code not in (ACCOUNTING_REQUEST, STATUS_SERVER):
         raise RadiusRejected("bad_code", f"code {code}")
-    attributes = split_attributes(octets[HEADER_BYTES:length])
+    attributes = split_attributes(raw[HEADER_BYTES:length])
     if attributes is None:
         raise RadiusRejected("bad_attribute", "the lengths of the attributes do not fill the packet")
     is_signed = _is_signed(attributes)
     if code == STATUS_SERVER and not is_signed:
         raise RadiusRejected("missing_message_authenticator", "RFC 5997 §3 asks for one")
-    packet = _undecoded_packet(octets[:length], attributes)
+    packet = _undecoded_packet(raw[:length], attributes)
     for secret in secrets:
         packet.secret = secret
         if code == ACCOUNTING_REQUEST:
@@ -131,10 +131,10 @@ def encode_response(request: AccountingRequest | StatusServer, *, is_signed: boo
     return bytes(request._packet.CreateReply(message_authenticator=is_signed or None).ReplyPacket())
 
 
-def _undecoded_packet(octets: bytes, attributes: list[tuple[int, bytes]]) -> Any:
+def _undecoded_packet(raw: bytes, attributes: list[tuple[int, bytes]]) -> Any:
     """What pyrad needs for authenticators and the answer, and no more: to decode the rest takes it 20 µs."""
-    packet = AcctPacket(code=octets[0], id=octets[1], authenticator=octets[4:HEADER_BYTES])
-    packet.raw_packet = octets
+    packet = AcctPacket(code=raw[0], id=raw[1], authenticator=raw[4:HEADER_BYTES])
+    packet.raw_packet = raw
     for type_, value in attributes:
         if type_ == MESSAGE_AUTHENTICATOR:
             packet.message_authenticator = True
@@ -144,29 +144,29 @@ def _undecoded_packet(octets: bytes, attributes: list[tuple[int, bytes]]) -> Any
     return packet
 
 
-def split_attributes(octets: bytes) -> list[tuple[int, bytes]] | None:
-    """(type, value) of attributes that follow one another without a gap; None where they do not fill `octets`.
+def split_attributes(raw: bytes) -> list[tuple[int, bytes]] | None:
+    """(type, value) of attributes that follow one another without a gap; None where they do not fill `bytes`.
 
     The layout is the same for a packet, a vendor's attributes and TLVs (RFC 2865 §5, §5.26; RFC 6929 §2.3).
     """
     attributes = []
-    at, end = 0, len(octets)
+    at, end = 0, len(raw)
     while at < end:
-        after = at + octets[at + 1] if at + 1 < end else 0
+        after = at + raw[at + 1] if at + 1 < end else 0
         if not at + 2 <= after <= end:
             return None
-        attributes.append((octets[at], octets[at + 2 : after]))
+        attributes.append((raw[at], raw[at + 2 : after]))
         at = after
     return attributes
 
 
-def _checked_length(octets: bytes) -> int:
+def _checked_length(raw: bytes) -> int:
     """The length that the header states, where the datagram has as much."""
-    if len(octets) < HEADER_BYTES:
-        raise RadiusRejected("too_short", f"{len(octets)} bytes, and a header has {HEADER_BYTES}")
-    length = int.from_bytes(octets[2:4], "big")
-    if not HEADER_BYTES <= length <= min(len(octets), MOST_BYTES):
-        raise RadiusRejected("bad_length", f"states {length} bytes and has {len(octets)}")
+    if len(raw) < HEADER_BYTES:
+        raise RadiusRejected("too_short", f"{len(raw)} bytes, and a header has {HEADER_BYTES}")
+    length = int.from_bytes(raw[2:4], "big")
+    if not HEADER_BYTES <= length <= min(len(raw), MAX_BYTES):
+        raise RadiusRejected("bad_length", f"states {length} bytes and has {len(raw)}")
     return length
 
 

@@ -1,4 +1,4 @@
-"""What was answered to whom, so that a repeat of a request gets the same octets and does nothing twice.
+"""What was answered to whom, so that a repeat of a request gets the same bytes and does nothing twice.
 
 RFC 5080 §2.2.2: a repeat has the address, port, identifier and authenticator of the first. An answer may take its
 time, as the request is written down before it. Repeats that come meanwhile get nothing, and those that come later
@@ -17,7 +17,7 @@ KEEP_S: Final = 30.0
 """RFC 5080 §2.2.2: no less than 5 seconds and no more than 30."""
 PENDING_S: Final = 5.0
 """What nobody answered in this time is given up, and its repeat is taken as new. A NAS repeats after 3 to 5 s."""
-MOST_RESPONSES: Final = 65536
+MAX_RESPONSES: Final = 65536
 
 PENDING: Final = b""
 """In place of an answer: the request is being dealt with."""
@@ -34,7 +34,7 @@ class Responses:
 
     __slots__ = ("_entries", "_keep_s", "_most", "_pending_s", "lost")
 
-    def __init__(self, *, keep_s: float = KEEP_S, pending_s: float = PENDING_S, most: int = MOST_RESPONSES) -> None:
+    def __init__(self, *, keep_s: float = KEEP_S, pending_s: float = PENDING_S, most: int = MAX_RESPONSES) -> None:
         self._keep_s = keep_s
         self._pending_s = pending_s
         self._most = most
@@ -99,7 +99,7 @@ class ResponseTimes:
         self.sum_s += seconds
 
 
-MOST_SOURCES: Final = 1024
+MAX_SOURCES: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ class Refusals:
 
     __slots__ = ("_most", "_once", "_repeated", "others")
 
-    def __init__(self, most: int = MOST_SOURCES) -> None:
+    def __init__(self, most: int = MAX_SOURCES) -> None:
         self._most = most
         self._once: OrderedDict[bytes, str] = OrderedDict()
         self._repeated: OrderedDict[bytes, Counter[str]] = OrderedDict()

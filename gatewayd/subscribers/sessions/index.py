@@ -1,6 +1,6 @@
 """The live sessions, and every index of them: how one enters and ends, what is told of it, how all is rebuilt.
 
-The rules by which words of a NAS change them are in `sessions`, which is the one owner of a Roster.
+The rules by which words of a NAS change them are in `sessions`, which is the one owner of a SessionIndex.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from gatewayd.subscribers.sessions.session import Expiry, Nas, Ports, Session
 from gatewayd.subscribers.sessions.terms import Randomness, SessionCounts, Terms
 from gatewayd.subscribers.sessions.tombstones import Tombstone, Tombstones
 
-MOST_OF_SUBSCRIBER: Final = 64
+MAX_OF_SUBSCRIBER: Final = 64
 """Sessions of one subscriber; a phone has a dozen bearers."""
 
 USUAL_TERMS: Final = Terms()
 
 
-class Roster:
+class SessionIndex:
     """`registered`: digests that some registration knows; live, the caller's.
 
-    Beyond `most_sessions` only registered subscribers open sessions, each at most MOST_OF_SUBSCRIBER.
+    Beyond `max_sessions` only registered subscribers open sessions, each at most MAX_OF_SUBSCRIBER.
     """
 
     def __init__(
@@ -40,26 +40,26 @@ class Roster:
         *,
         randomness: Randomness,
         terms_of: Callable[[str], Terms] = lambda _: USUAL_TERMS,
-        most_sessions: int = 1_000_000,
-        most_nas: int = 10_000,
-        most_tombstones: int = 250_000,
+        max_sessions: int = 1_000_000,
+        max_nas: int = 10_000,
+        max_tombstones: int = 250_000,
         tombstone_s: float = 900.0,
     ) -> None:
         self.counts = SessionCounts()
         self._registered = registered
         self._randomness = randomness
         self._terms_of = terms_of
-        self._most_sessions = most_sessions
-        self._nas = NasTable(most_nas)
+        self._most_sessions = max_sessions
+        self._nas = NasTable(max_nas)
         self._count = 0
         self._of_subscriber: dict[bytes, Session | tuple[Session, ...]] = {}
         self._expiry = Expiry()
-        self._ended: Tombstones[tuple[str, str]] = Tombstones(keep_s=tombstone_s, most=most_tombstones)
-        self._last_words: Tombstones[Prefix] = Tombstones(keep_s=tombstone_s, most=most_tombstones)
-        self._row_changes = RowChanges(registered, self._nas.by_key, keep_s=tombstone_s, most=most_tombstones)
+        self._ended: Tombstones[tuple[str, str]] = Tombstones(keep_s=tombstone_s, most=max_tombstones)
+        self._last_words: Tombstones[Prefix] = Tombstones(keep_s=tombstone_s, most=max_tombstones)
+        self._row_changes = RowChanges(registered, self._nas.by_key, keep_s=tombstone_s, most=max_tombstones)
         self._naming = Naming(registered, self.counts, self._last_words, self._row_changes)
         self._restarted: dict[str, Nas] = {}
-        self._sweeping: list[Session] = []
+        self._scanning: list[Session] = []
         self._now = 0.0
 
     def __len__(self) -> int:
@@ -182,8 +182,8 @@ class Roster:
 
     def _enlist(self, session: Session, subscriber: bytes) -> None:
         others = self.sessions_of(subscriber)
-        if len(others) >= MOST_OF_SUBSCRIBER:
-            self.counts.crowded_out += 1
+        if len(others) >= MAX_OF_SUBSCRIBER:
+            self.counts.over_limit += 1
             self._end(min(others, key=lambda each: each.at_s))
             others = self.sessions_of(subscriber)
         self._of_subscriber[subscriber] = (*others, session) if others else session

@@ -19,7 +19,7 @@ from gatewayd.subscribers.sessions.session import Hold, Ports, Session
 from gatewayd.subscribers.sessions.terms import SessionCounts
 from gatewayd.subscribers.sessions.tombstones import Tombstones
 
-MOST_ADDRESSES: Final = 64
+MAX_ADDRESSES: Final = 64
 """Of one session; the longest unconfirmed goes first."""
 
 
@@ -62,8 +62,8 @@ class Naming:
         for hold in session.holds:
             if hold.named_s < at_s and (event.is_snapshot or (has_ipv4 and _is_single(hold))):
                 self.release(hold, now)
-        while len(session.holds) > MOST_ADDRESSES:
-            self._counts.crowded_out += 1
+        while len(session.holds) > MAX_ADDRESSES:
+            self._counts.over_limit += 1
             self.release(min(session.holds, key=lambda hold: hold.named_s), now)
 
     def keep_latest(self, sessions: Iterable[Session], now: float) -> None:
@@ -130,7 +130,7 @@ class Naming:
             self.ownership.add(hold)
             self.changes.touch(hold, session.subscriber)
         else:
-            self._counts.outdone += 1
+            self._counts.superseded += 1
             self._remember(prefix, ports, at_s, now, session.subscriber)
 
     def _take(

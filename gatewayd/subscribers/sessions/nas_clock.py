@@ -28,7 +28,7 @@ PROOF_S: Final = 5.0
 PROOF_OF_SHORT_S: Final = 60.0
 PROOF_WITH_RESTART_S: Final = 1.0
 """For how long words must be of one age. Clocks go wrong when a NAS boots."""
-MOST_UNDECIDED: Final = 256
+MAX_UNDECIDED: Final = 256
 """Words of one NAS that are remembered meanwhile."""
 
 
@@ -72,7 +72,7 @@ class NasClock:
         if age_s > self._age_s + SAME_S:
             return ()  # older still than the others: that one is a repeat, or from a queue
         if self._undecided is None or age_s < self._age_s - SAME_S:
-            self._undecided = deque(maxlen=MOST_UNDECIDED)
+            self._undecided = deque(maxlen=MAX_UNDECIDED)
             self._age_s, self._since_s, self._heard, self._has_restart = age_s, event.received_at_s, 0, False
         self._age_s = min(self._age_s, age_s)
         self._heard += 1

@@ -21,11 +21,11 @@ from typing import Final
 from gatewayd.model.accounting import PROXIES, NasIdentity
 from gatewayd.subscribers.sessions.session import Nas
 
-MOST_SAME_NAMES: Final = 100
+MAX_SAME_NAMES: Final = 100
 """Names of several NAS that are remembered."""
 _PARTED: Final = "\x1f"
 """Between the parts of a key; no text of a packet has it (attributes.text_of)."""
-_MOST_RESOLVED_EACH: Final = 4
+_MAX_RESOLVED_EACH: Final = 4
 """Identities remembered for each NAS that there may be."""
 
 
@@ -121,7 +121,7 @@ class NasTable:
         """A namesake has a session of the same id, of somebody else."""
         self._same_names.pop(nas.name, None)
         self._same_names[nas.name] = None
-        if len(self._same_names) > MOST_SAME_NAMES:
+        if len(self._same_names) > MAX_SAME_NAMES:
             del self._same_names[next(iter(self._same_names))]
 
     def same_names(self) -> tuple[SameName, ...]:
@@ -157,7 +157,7 @@ class NasTable:
             if nas.identifier is None and identity.identifier is not None:
                 nas.identifier = nas.name = identity.identifier
             nas.addresses.update(identity.addresses)
-            if len(self._resolved) >= _MOST_RESOLVED_EACH * self._most:
+            if len(self._resolved) >= _MAX_RESOLVED_EACH * self._most:
                 self._resolved.clear()
             self._resolved[identity] = nas
         names = {nas.name, identity.name, *_addresses(nas.addresses, nas.source)}

@@ -2,8 +2,8 @@
 
 `receive`, `handle_timer`, `get_timer`, `next_changes`, and `recheck` when a registration comes or goes. For the
 journal there are two more: `next_rows` after each of them, and `restore` at the start. `now` is in Unix seconds by
-a clock that is never set (the wall clock at the start plus a stopwatch), so that setting the wall clock ends no
-session.
+a clock that is never set (the wall clock at the start plus a monotonic clock), so that setting the wall clock ends
+no session.
 
 What counts is when a thing happened by the NAS, not when it was heard; at the same second, what was heard last.
 
@@ -17,7 +17,7 @@ What counts is when a thing happened by the NAS, not when it was heard; at the s
 - *Stop* ends its own session and nothing else; its tombstone keeps older words from raising it, in whatever order
   they come. If it is of one bearer (3GPP TS 29.061 §16.4.7), the addresses stay until another session of the
   subscriber has them, the final Stop, or the end of their time.
-- *On*, *Off*: what a NAS said before counts no longer; its sessions end after a grace, in helpings (RFC 2866 §5.1).
+- *On*, *Off*: what a NAS said before counts no longer; its sessions end after a grace, in batches (RFC 2866 §5.1).
 - Two NAS of one name are two (`nas_table`): a word of one ends, evicts by id, or restarts nothing of the other. One
   that is heard by another way than before is the same: a session that one of its name has with this id, of the same
   subscriber or address, is his from then on. Where that cannot be told, both stay until their time is over.
@@ -40,9 +40,9 @@ from math import inf, nextafter
 from typing import Final
 
 from gatewayd.model.accounting import AccountingEvent, NasIdentity
-from gatewayd.subscribers.sessions.index import MOST_OF_SUBSCRIBER as MOST_OF_SUBSCRIBER
+from gatewayd.subscribers.sessions.index import MAX_OF_SUBSCRIBER as MAX_OF_SUBSCRIBER
 from gatewayd.subscribers.sessions.index import USUAL_TERMS as USUAL_TERMS
-from gatewayd.subscribers.sessions.index import Roster
+from gatewayd.subscribers.sessions.index import SessionIndex
 from gatewayd.subscribers.sessions.naming import are_two, is_of, ports_of, shares
 from gatewayd.subscribers.sessions.session import Nas, Session
 from gatewayd.subscribers.sessions.terms import JITTER
@@ -54,8 +54,8 @@ INTERIM_AFTER_STOP_S: Final = 2.0
 """An Interim that crossed the Stop on its way out of the NAS does not raise the session."""
 
 
-class Sessions(Roster):
-    """The rules. What is held, and the two calls for changes and for the journal, are the Roster's."""
+class Sessions(SessionIndex):
+    """The rules. What is held, and the two calls for changes and for the journal, are the SessionIndex's."""
 
     def receive(self, event: AccountingEvent, now: float) -> None:
         """Take what happened. Raises nothing; what is not followed is counted."""
@@ -96,15 +96,15 @@ class Sessions(Roster):
 
     def get_timer(self) -> float | None:
         """When `handle_timer` is next due; the past if it has left something over, None if nothing is ahead."""
-        if self._sweeping or self._restarted:
+        if self._scanning or self._restarted:
             return self._now
         times = (each.next_due() for each in (self._expiry, self._ended, self._last_words, self._row_changes))
         return min((time for time in times if time is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
-        """One helping of what is due; ask `get_timer` again after it."""
+        """One batch of what is due; ask `get_timer` again after it."""
         self._now = now
-        self._sweep()
+        self._scan()
         for session in self._expiry.due(now, HELPING):
             self._run_out(session)
         self._ended.prune(now, HELPING)
@@ -126,14 +126,14 @@ class Sessions(Roster):
             if nas.sessions:
                 self._restarted[nas.key] = nas
 
-    def _sweep(self) -> None:
-        """A helping of the sessions of a NAS that restarted. One that restarts meanwhile is swept again after."""
-        if not self._sweeping and self._restarted:
+    def _scan(self) -> None:
+        """A batch of the sessions of a NAS that restarted. One that restarts meanwhile is swept again after."""
+        if not self._scanning and self._restarted:
             nas = self._restarted.pop(next(iter(self._restarted)))
-            self._sweeping = list(nas.sessions.values())
-        for session in self._sweeping[-HELPING:]:
+            self._scanning = list(nas.sessions.values())
+        for session in self._scanning[-HELPING:]:
             self._outlive_restart(session)
-        del self._sweeping[-HELPING:]
+        del self._scanning[-HELPING:]
 
     def _outlive_restart(self, session: Session) -> None:
         nas = session.nas
@@ -197,7 +197,7 @@ class Sessions(Roster):
         lifetime_s = self._terms_of(nas.name).lifetime_s(interim_s)
         if session is None:
             if age_s >= lifetime_s:
-                self.counts.outdated += 1
+                self.counts.stale += 1
                 self._pass_over(nas, event, at_s)
                 return
             session = self._open(nas, event, at_s)
@@ -319,7 +319,7 @@ class Sessions(Roster):
             self._enlist(session, event.subscriber)
             self._naming.identify(session, event.subscriber)
         self._naming.name(session, event, at_s, self._now, is_opening and event.kind == "start")
-        if event.addresses and self._terms_of(session.nas.name).one_address:
+        if event.addresses and self._terms_of(session.nas.name).single_session:
             self._naming.keep_latest(self.sessions_of(session.subscriber), self._now)
         for other in self.sessions_of(session.subscriber):
             if other.is_lingering and self._naming.is_covered(other):

@@ -20,25 +20,30 @@ class Terms:
     """How long a NAS is believed, in seconds, and of how much.
 
     `interim_s`: the interval that it is configured with; None = what its packets say (RFC 2869 §5.16), if they do.
-    A session runs out after `intervals` of it, and not before `least_s`. One of which no interval is known, as of a
-    NAS that sends no interim updates, runs out after `silent_s`; inf = never. After Accounting-On or -Off sessions
-    stay for `restart_grace_s` unless confirmed: a proxy may have sent it; 0 = they end at once.
+    A session runs out after `missed_interims` of it, and not before `min_session_timeout_s`. One of which no
+    interval is known, as of a NAS that sends no interim updates, runs out after `session_timeout_s`; inf = never.
+    After Accounting-On or -Off sessions stay for `restart_grace_s` unless confirmed: a proxy may have sent it; 0 =
+    they end at once.
 
-    `one_address`: of a subscriber's sessions only the one that began last, as far as it was heard of, has addresses
-    of a family; else all of them together, as of a phone with bearers.
+    `single_session`: of a subscriber's sessions only the one that began last, as far as it was heard of, has
+    addresses of a family; else all of them together, as of a phone with bearers.
     """
 
     interim_s: int | None = None
-    intervals: float = 3.0
-    least_s: float = 900.0
-    silent_s: float = 86400.0
+    missed_interims: float = 3.0
+    min_session_timeout_s: float = 900.0
+    session_timeout_s: float = 86400.0
     restart_grace_s: float = 120.0
-    one_address: bool = False
+    single_session: bool = False
 
     def lifetime_s(self, interim_s: int | None) -> float:
         """Of a session, after a word of it that said this interval."""
         interval_s = interim_s or self.interim_s
-        return self.silent_s if interval_s is None else max(self.intervals * interval_s, self.least_s)
+        return (
+            self.session_timeout_s
+            if interval_s is None
+            else max(self.missed_interims * interval_s, self.min_session_timeout_s)
+        )
 
 
 @dataclass(slots=True)
@@ -71,9 +76,9 @@ class SessionCounts:
     """Words of sessions that had ended."""
     before_restart: int = 0
     """Words from before the last restart of their NAS, or of an earlier subscriber of the session id."""
-    outdone: int = 0
+    superseded: int = 0
     """Addresses named by a word older than what another subscriber was told since."""
-    outdated: int = 0
+    stale: int = 0
     """Words so old that what they began had run out when they came."""
 
     taken_again: int = 0
@@ -82,8 +87,8 @@ class SessionCounts:
     """Sessions of an id that another NAS of the same name has, for another subscriber."""
 
     refused: int = 0
-    """New sessions of no registered subscriber, beyond `most_sessions`."""
-    crowded_out: int = 0
+    """New sessions of no registered subscriber, beyond `max_sessions`."""
+    over_limit: int = 0
     """Sessions or addresses that went because their subscriber or session had too many."""
     nas_refused: int = 0
-    """Words of a NAS beyond `most_nas`."""
+    """Words of a NAS beyond `max_nas`."""

@@ -130,5 +130,5 @@ ACCOUNTING = Row(
         Subject("script: pyrad Server, sessions in a dict", peer_pyrad, needs="gcc"),
     ),
     own_sizes=(REGISTRATIONS,),
-    most_runs=1,
+    max_runs=1,
 )

@@ -17,7 +17,7 @@ from tests.bench.row import Context, Figures, Measure, Row, Subject, check
 from tests.support.captures import CONNECTIONS
 
 ELEMENTS, PIECE = 100_000, 1000
-EVENTS = [bytes.fromhex(octets) for octets in CONNECTIONS.values()]
+EVENTS = [bytes.fromhex(raw) for raw in CONNECTIONS.values()]
 BUFFER = b"".join(EVENTS) * 10
 PER_BUFFER = len(EVENTS) * 10
 

@@ -132,5 +132,5 @@ DELTA = Row(
     "one record changed among N, wire to registrations",
     (Measure("p50_s", "s", "p50"), Measure("p99_s", "s", "p99")),
     (Subject("gatewayd", gatewayd_delta), Subject(f"{SCRIPT}, whole", script_delta)),
-    most_runs=3,
+    max_runs=3,
 )

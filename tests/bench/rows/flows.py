@@ -171,5 +171,5 @@ FLOWS_ROW = Row(
         Subject("pyroute2, decode alone", pyroute2_offline, needs="gcc"),
     ),
     least_size=31_000,
-    most_runs=3,
+    max_runs=3,
 )

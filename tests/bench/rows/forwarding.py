@@ -21,7 +21,7 @@ NEW_FLOWS = 25_000
 MASKS = (1, 4, 16, 64)
 """In use. The rules look into each twice, for either end as the client."""
 
-_MOST_TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+_MAX_TRACKED = Path("/proc/sys/net/netfilter/nf_conntrack_max")
 
 Prepare = Callable[[Context, ExitStack, Lab], None]
 
@@ -70,7 +70,7 @@ def _masks(context: Context) -> Figures:
 
 def _new_flows() -> int:
     """As many as connection tracking has room for, and some to spare."""
-    most = int(_MOST_TRACKED.read_text()) if _MOST_TRACKED.exists() else NEW_FLOWS
+    most = int(_MAX_TRACKED.read_text()) if _MAX_TRACKED.exists() else NEW_FLOWS
     return min(NEW_FLOWS, most // 2)
 
 
@@ -90,7 +90,7 @@ FORWARDING = Row(
         Subject("one interval set", partial(_known, _intervals), needs="gcc"),
         Subject("plain forwarding", partial(_known, _nothing), needs="gcc"),
     ),
-    most_runs=3,
+    max_runs=3,
     least_size=31_000,
 )
 NEW = Row(
@@ -103,7 +103,7 @@ NEW = Row(
         Subject("plain connection tracking", partial(_new, _tracking), needs="gcc"),
         Subject("one interval set", partial(_new, _intervals), needs="gcc"),
     ),
-    most_runs=3,
+    max_runs=3,
     least_size=31_000,
 )
 MASKS_IN_USE = Row(
@@ -112,5 +112,5 @@ MASKS_IN_USE = Row(
     _MEASURES,
     (Subject("gatewayd", _masks, needs="gcc"),),
     own_sizes=MASKS,
-    most_runs=3,
+    max_runs=3,
 )

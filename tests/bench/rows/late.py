@@ -1,7 +1,7 @@
 """Late admission: a packet of a registrant whose element is not in the kernel, and how soon it is.
 
-Owner, reconciler, event socket and kernel are the real ones, in this process. The element is taken away behind the
-reconciler's back, and the kernel's generation counted back, so that nothing but the packet tells of it.
+Controller, reconciler, event socket and kernel are the real ones, in this process. The element is taken away behind
+the reconciler's back, and the kernel's generation counted back, so that nothing but the packet tells of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import msgspec
 import uvloop
 
 from gatewayd.compile.masks import compile_elements
-from gatewayd.control.controller import Owner
+from gatewayd.control.controller import Controller
 from gatewayd.feed.record import registration_of
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.tables import KernelTables
@@ -68,37 +68,37 @@ class _Gateway:
 
     def __init__(self) -> None:
         self.heard_at = 0.0
-        self.settled = asyncio.Event()
+        self.in_sync = asyncio.Event()
         settings = settings_of("national")
         self.tables = _Tables.open("gatewayd")
         self.tables.admitted = asyncio.Event()
         conntrack = Conntrack()
         conntrack.open()
         self.reconciler = Reconciler(
-            self.tables, "gatewayd", clock=time.time, stopwatch=time.monotonic, on_settled=self._on_settled
+            self.tables, "gatewayd", clock=time.time, monotonic=time.monotonic, on_in_sync=self._on_in_sync
         )
-        self.owner = Owner(settings, self.reconciler, conntrack, clock=time.time)
+        self.controller = Controller(settings, self.reconciler, conntrack, clock=time.time)
         self.events = EventSource(
             group=GROUP,
             mark=LAYOUT.registered,
             mask=LAYOUT.registered,
             on_packets=self._on_packets,
-            on_connections=self.owner.on_connections,
-            on_lost=self.owner.on_lost,
+            on_connections=self.controller.on_connections,
+            on_lost=self.controller.on_lost,
         )
         self.events.open()
 
     def _on_packets(self, events: list[PacketEvent]) -> None:
         self.heard_at = time.perf_counter()
-        self.owner.on_packets(events)
+        self.controller.on_packets(events)
 
-    def _on_settled(self) -> None:
-        self.owner.on_settled()
-        self.settled.set()
+    def _on_in_sync(self) -> None:
+        self.controller.on_in_sync()
+        self.in_sync.set()
 
     def set_names(self) -> dict[object, str]:
         """Mask → the set that the rules look into."""
-        names = (state.name for state in self.reconciler.picture.set_states())
+        names = (state.name for state in self.reconciler.tracker.set_states())
         return {parsed[0]: name for name in names if (parsed := parse_set_name(name)) is not None}
 
     async def admit(self, tap: Tap, flow: Flow, operations: Sequence[RemoveElements]) -> tuple[float, float]:
@@ -117,11 +117,13 @@ async def _running(gateway: _Gateway, registrations: dict[str, Registration]) ->
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(work)
-            for work in (gateway.reconciler.run(), gateway.owner.sweeper.run(), gateway.owner.keep_time())
+            for work in (gateway.reconciler.run(), gateway.controller.scanner.run(), gateway.controller.keep_time())
         ]
         gateway.events.start()
-        await gateway.owner.deliver(SourceReading("national", registrations, {}, (), time.time(), None, "national"))
-        await gateway.settled.wait()
+        await gateway.controller.deliver(
+            SourceReading("national", registrations, {}, (), time.time(), None, "national")
+        )
+        await gateway.in_sync.wait()
         yield
         gateway.events.close()
         for task in tasks:
@@ -139,7 +141,7 @@ async def _measure(lab: Lab, context: Context) -> Figures:
         with Tap(lab.inside) as tap:
             for number in range(ADMISSIONS):
                 flow = registered_flow(random.Random(SEED + number).choice(sources), 20000 + number)
-                matching = gateway.owner.allowlist.matching(flow, time.time())
+                matching = gateway.controller.allowlist.matching(flow, time.time())
                 elements = dict.fromkeys(each for one in matching for each in compile_elements(one))
                 taken = [RemoveElements(names[mask], [key]) for mask, key in elements]
                 packet_s, event_s = await gateway.admit(tap, flow, taken)
@@ -171,5 +173,5 @@ LATE = Row(
         Measure("packet_p99_s", "s", "p99"),
     ),
     (Subject("gatewayd", gatewayd),),
-    most_runs=3,
+    max_runs=3,
 )

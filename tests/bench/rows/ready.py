@@ -130,5 +130,5 @@ READY = Row(
         Subject(INTERVAL, nft_interval, needs="nft"),
         Subject("nft -f, hash set per length", nft_hashes, needs="nft"),
     ),
-    most_runs=3,
+    max_runs=3,
 )

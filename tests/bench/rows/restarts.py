@@ -17,7 +17,7 @@ from tests.bench.row import Context, Figures, Measure, Row, Subject
 from tests.support.churn import Churn
 
 SIZE = 31_000
-RESTARTS, MOST_S = 100, 240.0
+RESTARTS, MAX_S = 100, 240.0
 RATE_PPS = 400.0
 STEADY, FRESH = 50, 16_000
 """Flows that last, and flows of a packet: a fresh one comes again after 80 s, when the gateway has forgotten it."""
@@ -66,7 +66,7 @@ def gatewayd(context: Context) -> Figures:
         daemon.start_ready()
         daemon.wait_saved()
         with Stream(daemon.lab, flows, rate_pps=RATE_PPS) as stream:
-            done = churn(daemon, registry, stream).run(RESTARTS, MOST_S)
+            done = churn(daemon, registry, stream).run(RESTARTS, MAX_S)
             report = stream.stop()
     return {
         "restarts": done,
@@ -87,5 +87,5 @@ RESTARTS_ROW = Row(
     ),
     (Subject("gatewayd", gatewayd),),
     sizes=False,
-    most_runs=1,
+    max_runs=1,
 )

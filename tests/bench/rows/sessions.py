@@ -23,7 +23,7 @@ GRACE_S = 3
 OTHERS_RATE, OTHERS, LEAD_S = 1000, 20_000, 1.0
 _LOOK_EVERY_S = 0.1
 _GONE_WITHIN_S = 60.0
-_LONGEST_S = 100.0
+_MAX_S = 100.0
 
 
 def memory(context: Context) -> Figures:
@@ -82,7 +82,7 @@ def reboot(context: Context, *, grace_s: int) -> Figures:
         fill(program, place, Load(context.size, numbered.numbers, nas=1, window=WINDOW))
         check(daemon.steady_elements() > bare, "no registered subscriber got an address")
         others = Load(
-            OTHERS, None, OTHERS_RATE if context.size >= REBOOTED else 100, _LONGEST_S, first_nas=1, nas=19,
+            OTHERS, None, OTHERS_RATE if context.size >= REBOOTED else 100, _MAX_S, first_nas=1, nas=19,
             unlisted=6_000_000, place=4_000_000,
         )  # fmt: skip
         with Sending(program, place, others) as background, HealthWatch(daemon.lab) as health:
@@ -131,7 +131,7 @@ SESSIONS_ROW = Row(
     ),
     (Subject("gatewayd", memory, needs="gcc"),),
     own_sizes=(SESSIONS,),
-    most_runs=1,
+    max_runs=1,
 )
 
 BINDINGS = Row(
@@ -148,7 +148,7 @@ BINDINGS = Row(
         Subject("gatewayd, restart, kernel filled", partial(restart, is_reboot=False), needs="gcc"),
     ),
     own_sizes=(REGISTRATIONS,),
-    most_runs=1,
+    max_runs=1,
 )
 
 REBOOT = Row(
@@ -168,5 +168,5 @@ REBOOT = Row(
         Subject(f"gatewayd, grace {GRACE_S} s", partial(reboot, grace_s=GRACE_S), needs="gcc"),
     ),
     own_sizes=(REBOOTED,),
-    most_runs=1,
+    max_runs=1,
 )

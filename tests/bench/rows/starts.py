@@ -45,7 +45,7 @@ PROBE_EVERY_S, PAUSE_S, LOOK_S = 0.0005, 0.005, 0.0001
 REPEAT_S, PATIENCE_S = 2.0, 12.0
 _FIRST_ADDRESS = 0x0AC80000
 """10.200.0.0, where the sender's sessions are not."""
-_LONGEST_S = 120.0
+_MAX_S = 120.0
 _RULES = f"""table inet {TABLE} {{
     set {SET} {{
         type ipv4_addr
@@ -146,7 +146,7 @@ def _measure(context: Context, lab: Lab, nas: Nas, finish: Callable[[list[str]],
     numbers = read_numbers(numbered_of(context).open_numbers)[: STARTS if is_whole else 5]
     rate = BACKGROUND if is_whole else scale_of(context.size).rate
     place: Place = lab.gateway.command
-    load = Load(scale_of(context.size).subscribers, numbered_of(context).numbers, rate, _LONGEST_S)
+    load = Load(scale_of(context.size).subscribers, numbered_of(context).numbers, rate, _MAX_S)
     prober = Prober(lab, nas)
     cores = os.sched_getaffinity(0)
     try:
@@ -215,5 +215,5 @@ STARTS_ROW = Row(
         Subject("script: pyrad Server, nft add element for each Start", script, needs="gcc"),
     ),
     own_sizes=(REGISTRATIONS,),
-    most_runs=1,
+    max_runs=1,
 )

@@ -72,5 +72,5 @@ CHANGE_WHOLE = Row(
         Measure("cpu_s", "s", "processor time each"),
     ),
     (Subject("gatewayd", gatewayd), Subject(f"{SCRIPT}, nft -f", script, needs="nft")),
-    most_runs=2,
+    max_runs=2,
 )

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from gatewayd.allowlist import Allowlist
-from gatewayd.model import Binding, Flow, Grant, Registration, Status, parse_address, parse_prefix
+from gatewayd.model import Binding, BoundRegistration, Flow, Registration, Status, parse_address, parse_prefix
 
 ADDRESS = parse_address("10.1.2.3")
 HOME = parse_prefix("10.1.2.3/32")
@@ -118,16 +118,18 @@ def binding(subscriber: bytes = ALI, prefix: str = "10.1.2.3/32", confirmed: flo
     )
 
 
-def test_a_binding_grants_its_place_to_every_registration_of_the_subscriber_whatever_its_status() -> None:
+def test_a_binding_bound_registrations_its_place_to_every_registration_of_the_subscriber_whatever_its_status() -> (
+    None
+):
     allowlist = Allowlist()
     one, two = mobile("PK-1"), mobile("PK-2", status="suspended")
     for each in (one, two, mobile("PK-3", BANO), registration("PK-4")):
         allowlist.upsert(each)
-    assert allowlist.bind(binding()) == (Grant(one, HOME), Grant(two, HOME))
-    assert allowlist.unbind(ALI, HOME, None) == (Grant(one, HOME), Grant(two, HOME))
+    assert allowlist.bind(binding()) == (BoundRegistration(one, HOME), BoundRegistration(two, HOME))
+    assert allowlist.unbind(ALI, HOME, None) == (BoundRegistration(one, HOME), BoundRegistration(two, HOME))
 
 
-def test_binding_the_same_place_again_grants_nothing_and_is_kept() -> None:
+def test_binding_the_same_place_again_bound_registrations_nothing_and_is_kept() -> None:
     allowlist = Allowlist()
     allowlist.upsert(mobile())
     allowlist.bind(binding())
@@ -151,10 +153,10 @@ def test_a_binding_may_be_there_before_its_registration_and_stay_after_it() -> N
     assert allowlist.bind(binding()) == ()
     one = mobile()
     allowlist.upsert(one)
-    assert allowlist.grants_of(one) == (Grant(one, HOME),)
+    assert allowlist.bound_registrations_of(one) == (BoundRegistration(one, HOME),)
     assert allowlist.registrations_of(ALI) == (one,)
     assert allowlist.withdraw("PK-7") is one
-    assert allowlist.grants_of(one) == (Grant(one, HOME),), "what it loses"
+    assert allowlist.bound_registrations_of(one) == (BoundRegistration(one, HOME),), "what it loses"
     assert allowlist.registrations_of(ALI) == ()
     assert allowlist.unbind(ALI, HOME, None) == ()
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gatewayd.allowlist import Bound
-from gatewayd.model import Binding, Grant, Registration, parse_address, parse_prefix
+from gatewayd.model import Binding, BoundRegistration, Registration, parse_address, parse_prefix
 
 ALI, BANO = b"\1" * 32, b"\2" * 32
 HOME = parse_prefix("10.1.2.3/32")
@@ -120,10 +120,10 @@ def test_a_registration_without_subscriber_is_nowhere_and_is_given_nothing() -> 
     fixed = mobile(subscriber=None)
     bound.enlist(fixed)
     bound.strike(fixed)
-    assert bound.grants_of(fixed) == ()
+    assert bound.bound_registrations_of(fixed) == ()
 
 
-def test_grants_are_each_registration_at_each_place_of_its_subscriber() -> None:
+def test_bound_registrations_are_each_registration_at_each_place_of_its_subscriber() -> None:
     bound = Bound()
     one, two, other = mobile("PK-1"), mobile("PK-2"), mobile("PK-3", BANO)
     for each in (one, two, other):
@@ -131,13 +131,19 @@ def test_grants_are_each_registration_at_each_place_of_its_subscriber() -> None:
     site = parse_prefix("2001:db8::/56")
     bound.put(binding(ports=(1024, 2047)))
     bound.put(binding(prefix=str(site)))
-    assert bound.grants_of(one) == (Grant(one, HOME, (1024, 2047)), Grant(one, site))
-    assert bound.grants_of(mobile("PK-9")) == (
-        Grant(mobile("PK-9"), HOME, (1024, 2047)),
-        Grant(mobile("PK-9"), site),
+    assert bound.bound_registrations_of(one) == (
+        BoundRegistration(one, HOME, (1024, 2047)),
+        BoundRegistration(one, site),
     )
-    assert bound.grants_of(other) == ()
-    assert bound.grants_at(ALI, HOME, None) == (Grant(one, HOME), Grant(two, HOME))
+    assert bound.bound_registrations_of(mobile("PK-9")) == (
+        BoundRegistration(mobile("PK-9"), HOME, (1024, 2047)),
+        BoundRegistration(mobile("PK-9"), site),
+    )
+    assert bound.bound_registrations_of(other) == ()
+    assert bound.bound_registrations_at(ALI, HOME, None) == (
+        BoundRegistration(one, HOME),
+        BoundRegistration(two, HOME),
+    )
 
 
 def test_striking_what_is_not_enlisted_is_a_bug_and_changes_nothing() -> None:

@@ -487,10 +487,10 @@ def test_a_client_prefix_that_does_not_match_leaves_it_to_the_binding() -> None:
 
 
 def test_of_a_shared_address_the_owner_of_the_port_is_nearest_however_much_it_lacks() -> None:
-    owner = mobile("PK-2", ALI, services="ipsec", status="suspended")
+    controller = mobile("PK-2", ALI, services="ipsec", status="suspended")
     neighbour = mobile("PK-1", BANO)
     blocks = [binding(ports=(4096, 5119)), binding(ports=(1024, 2047), subscriber=BANO)]
-    assert bound_decision(UP, [owner, neighbour], blocks).reason == (
+    assert bound_decision(UP, [controller, neighbour], blocks).reason == (
         "PK-2 is bound to the source, but is suspended and its services are ipsec, not udp/51820"
     )
 

@@ -15,8 +15,8 @@ import aiohttp
 import pytest
 import uvloop
 
-from gatewayd.api.app import MOST_BODY_BYTES, ApiServer
-from gatewayd.api.parameters import MOST_ENTRIES
+from gatewayd.api.app import MAX_BODY_BYTES, ApiServer
+from gatewayd.api.parameters import MAX_ENTRIES
 from gatewayd.errors import MissingPrerequisite, SessionsNotKept, SourceUnreadable
 from gatewayd.model import Flow, parse_address, parse_prefix
 from gatewayd.model.msisdn import subscriber_digest
@@ -238,14 +238,14 @@ async def test_without_the_section_there_are_no_bindings_and_it_says_so(
 
 
 async def put(client: Client, body: object) -> Answer:
-    octets = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return await client.ask("/v1/bindings", method="PUT", unix=True, body=octets)
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return await client.ask("/v1/bindings", method="PUT", unix=True, body=raw)
 
 
 async def test_one_session_or_a_list_of_them_is_taken(client: Client, queries: FakeQueries) -> None:
     answer = await put(client, entry())
     assert (answer.status, answer.json) == (200, {"sessions": 1, "passed_over": {}})
-    answer = await put(client, [entry(session=f"s{n}", at=NOW - n) for n in range(MOST_ENTRIES)])
+    answer = await put(client, [entry(session=f"s{n}", at=NOW - n) for n in range(MAX_ENTRIES)])
     assert (answer.status, answer.json["sessions"]) == (200, 1000)
     assert (await put(client, [])).json["sessions"] == 0
     assert len(queries.told) == 1001
@@ -287,7 +287,7 @@ async def test_a_number_in_ten_spellings_is_one_digest(client: Client, queries: 
         (b"[" * 100_000, "", "not_json"),
         (b"7", "", "not_an_object"),
         (b"null", "", "not_an_object"),
-        ([entry()] * (MOST_ENTRIES + 1), "", "too_many_entries"),
+        ([entry()] * (MAX_ENTRIES + 1), "", "too_many_entries"),
     ],
 )
 async def test_a_bad_entry_is_told_by_field_and_reason(
@@ -307,8 +307,8 @@ async def test_a_list_with_one_bad_entry_is_not_taken(client: Client, queries: F
 
 
 async def test_a_body_that_is_too_large_is_refused(client: Client, queries: FakeQueries) -> None:
-    answer = await put(client, b" " * (MOST_BODY_BYTES + 1))
-    assert (answer.status, answer.json) == (413, {"error": f"the body has more than {MOST_BODY_BYTES} bytes"})
+    answer = await put(client, b" " * (MAX_BODY_BYTES + 1))
+    assert (answer.status, answer.json) == (413, {"error": f"the body has more than {MAX_BODY_BYTES} bytes"})
     assert queries.told == []
 
 

@@ -163,7 +163,7 @@ def test_a_disk_that_is_full_and_strangers_are_to_be_seen() -> None:
             'gatewayd_radius_requests_total{kind="unknown_client"}': 30,
             'gatewayd_radius_requests_total{kind="rejected"}': 20,
             'gatewayd_radius_rejected_total{reason="bad_authenticator"}': 15,
-            'gatewayd_radius_left_out_total{reason="address_hint"}': 2,
+            'gatewayd_radius_ignored_total{reason="address_hint"}': 2,
             "gatewayd_radius_unsent_total": 1,
             "gatewayd_radius_receive_errors_total": 1,
             "gatewayd_radius_kernel_drops_total": 8,

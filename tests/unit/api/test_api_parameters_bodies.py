@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.api.parameters import MOST_ENTRIES, ParameterRejected, read_end, read_entries
+from gatewayd.api.parameters import MAX_ENTRIES, ParameterRejected, read_end, read_entries
 from gatewayd.errors import SessionEntryInvalid
 
 
@@ -20,15 +20,15 @@ def test_one_entry_or_a_list_is_read(body: bytes, entries: list[object]) -> None
 
 
 def test_a_list_has_a_bound() -> None:
-    assert len(read_entries(json.dumps([{}] * MOST_ENTRIES).encode())) == MOST_ENTRIES
+    assert len(read_entries(json.dumps([{}] * MAX_ENTRIES).encode())) == MAX_ENTRIES
     with pytest.raises(SessionEntryInvalid) as caught:
-        read_entries(json.dumps([{}] * (MOST_ENTRIES + 1)).encode())
+        read_entries(json.dumps([{}] * (MAX_ENTRIES + 1)).encode())
     assert (caught.value.code, str(caught.value)) == ("too_many_entries", "1001 entries, at most 1000 are taken")
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\0", b"\xff", b"[" * 100_000, b'{"a":1}{"a":1}', b"'a'"])
 def test_what_is_no_json_is_said_so_and_not_repeated(body: bytes) -> None:
-    for read in (read_entries, lambda octets: read_end(octets or b"{", ())):
+    for read in (read_entries, lambda raw: read_end(raw or b"{", ())):
         with pytest.raises(SessionEntryInvalid) as caught:
             read(body)
         assert (caught.value.code, str(caught.value)) == ("not_json", "the body is not JSON")
@@ -53,6 +53,6 @@ def test_an_end_of_another_form_is_refused(body: bytes, code: str) -> None:
 
 @given(st.binary(max_size=200))
 def test_whatever_comes_is_read_or_refused(body: bytes) -> None:
-    for read in (read_entries, lambda octets: read_end(octets, ())):
+    for read in (read_entries, lambda raw: read_end(raw, ())):
         with suppress(SessionEntryInvalid):
             read(body)

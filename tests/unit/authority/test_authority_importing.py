@@ -124,12 +124,12 @@ def test_one_record_may_stand_on_several_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    ("octets", "code"),
+    ("raw", "code"),
     [(b"", "not_json"), (b"{", "not_json"), (b'{"id":"a"}', "missing_field"), (b"\xff", "not_utf8")],
 )
-def test_one_record_that_is_wrong_is_rejected(octets: bytes, code: str) -> None:
+def test_one_record_that_is_wrong_is_rejected(raw: bytes, code: str) -> None:
     with pytest.raises(RecordRejected) as refusal:
-        written_record(octets)
+        written_record(raw)
     assert refusal.value.code == code
 
 

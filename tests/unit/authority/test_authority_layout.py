@@ -56,6 +56,6 @@ def test_what_is_served_is_read_whoever_signed_it() -> None:
     assert (served.session, served.serial, served.paths()) == (SESSION, 2, ("s", "d"))
 
 
-@pytest.mark.parametrize("octets", [b"", b"a.b", b"a.e30.c", b"<html>", b"a.\xff\xff.c"])
-def test_what_is_no_notification_is_none(octets: bytes) -> None:
-    assert read_served(octets) is None
+@pytest.mark.parametrize("raw", [b"", b"a.b", b"a.e30.c", b"<html>", b"a.\xff\xff.c"])
+def test_what_is_no_notification_is_none(raw: bytes) -> None:
+    assert read_served(raw) is None

@@ -70,9 +70,9 @@ class Registry:
 
     def lines(self, url: str, sha256: str, size: int) -> list[str]:
         """The lines of a file, its hash and size checked as a client does."""
-        octets = (self.directory / url).read_bytes()
-        assert (len(octets), hashlib.sha256(octets).hexdigest()) == (size, sha256)
-        return gzip.decompress(octets).decode().splitlines()
+        raw = (self.directory / url).read_bytes()
+        assert (len(raw), hashlib.sha256(raw).hexdigest()) == (size, sha256)
+        return gzip.decompress(raw).decode().splitlines()
 
     def client(self) -> Client:
         client = Client()
@@ -206,10 +206,10 @@ def test_the_same_registry_gives_the_same_bytes(registry: Registry, tmp_path: Pa
     other = Registry(tmp_path / "other")
     other.put(*(f"PK-{number:04}" for number in reversed(range(300))))
     other.publish(NOW + 5, OTHER)
-    octets = [(each.directory / each.served().snapshot.url).read_bytes() for each in (registry, other)]
+    raw = [(each.directory / each.served().snapshot.url).read_bytes() for each in (registry, other)]
     other.database.close()
-    assert octets[0] == octets[1]
-    assert octets[0][4:8] == bytes(4)
+    assert raw[0] == raw[1]
+    assert raw[0][4:8] == bytes(4)
 
 
 def test_deltas_are_kept_while_they_are_smaller_than_the_snapshot(registry: Registry) -> None:
@@ -309,14 +309,14 @@ def test_a_lost_database_spares_what_is_served_for_the_grace_period(registry: Re
 def test_a_snapshot_that_is_damaged_is_written_anew(registry: Registry, damage: str) -> None:
     url = registry.publish().notification.snapshot.url
     file = registry.directory / url
-    octets = bytearray(file.read_bytes())
+    raw = bytearray(file.read_bytes())
     if damage == "missing":
         file.unlink()
     elif damage == "unknown":
         registry.database.forget_files([url])
     else:
-        octets[100] ^= 1
-        file.write_bytes(octets)
+        raw[100] ^= 1
+        file.write_bytes(raw)
     report = registry.publish(NOW + 1)
     assert (report.outcome, report.repaired) == ("reissued", (url,))
     assert len(registry.client().held) == 300
@@ -407,8 +407,8 @@ def test_a_gateway_follows_what_is_published(registry: Registry) -> None:
     gateway = FeedClient("national", f"{ORIGIN}/feed/notification.jws", KEYS)
 
     def answers(request: FeedRequest) -> Answer:
-        octets = (registry.directory / request.url.removeprefix(f"{ORIGIN}/feed/")).read_bytes()
-        return Answer(200, {"content-length": str(len(octets))}, octets)
+        raw = (registry.directory / request.url.removeprefix(f"{ORIGIN}/feed/")).read_bytes()
+        return Answer(200, {"content-length": str(len(raw))}, raw)
 
     def follow(now: float) -> tuple[str, list[str]]:
         outcome, asked = attempt(gateway, answers, now)

@@ -31,7 +31,7 @@ LISTED = (7, 4_000_001, 12)
 
 @dataclass
 class Server:
-    """`answers`: of a datagram's octets and how often they came, whether it is answered."""
+    """`answers`: of a datagram's bytes and how often they came, whether it is answered."""
 
     port: int
     answers: Callable[[bytes, int], bool]
@@ -42,11 +42,11 @@ class Server:
     def events(self) -> list[AccountingEvent]:
         """Of each request, in the order in which they came first. Raises if one is not believed, or not whole."""
         found = []
-        for octets in self.came:
-            request = open_request(octets, (SECRET,))
+        for raw in self.came:
+            request = open_request(raw, (SECRET,))
             assert isinstance(request, AccountingRequest)
             event = read_event(request, bytes([127, 0, 0, 1]), NasProfile(), DEMO_PEPPER, time.time())
-            assert event.left_out == ()
+            assert event.ignored == ()
             found.append(event)
         return found
 
@@ -57,7 +57,7 @@ def digest(number: int) -> bytes:
 
 @contextmanager
 def serving(
-    answers: Callable[[bytes, int], bool] = lambda octets, times: True, secret: bytes = SECRET
+    answers: Callable[[bytes, int], bool] = lambda raw, times: True, secret: bytes = SECRET
 ) -> Iterator[Server]:
     ending = threading.Event()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as opened:
@@ -69,11 +69,11 @@ def serving(
             while not ending.is_set():
                 if not select.select([opened], [], [], 0.05)[0]:
                     continue
-                octets, source = opened.recvfrom(4096)
-                server.came[octets] += 1
+                raw, source = opened.recvfrom(4096)
+                server.came[raw] += 1
                 server.sources.add(source[0])
-                if server.answers(octets, server.came[octets]):
-                    request = open_request(octets, (SECRET,))
+                if server.answers(raw, server.came[raw]):
+                    request = open_request(raw, (SECRET,))
                     assert isinstance(request, AccountingRequest)
                     reply = encode_response(request)
                     opened.sendto(reply if server.secret == SECRET else reply[:-1] + b"?", source)
@@ -162,7 +162,7 @@ def test_another_place_and_other_nas_share_nothing_with_the_first(program: Path)
 
 
 def test_what_is_not_answered_is_repeated_as_it_was(program: Path) -> None:
-    with serving(lambda octets, times: times > 1) as server:
+    with serving(lambda raw, times: times > 1) as server:
         sent = send(program, here, Load(20, repeat_ms=20, give_up_ms=20_000, port=server.port))
     assert (sent.answered, sent.unanswered) == (20, 0)
     assert sent.repeats >= 20
@@ -171,7 +171,7 @@ def test_what_is_not_answered_is_repeated_as_it_was(program: Path) -> None:
 
 
 def test_what_nobody_answers_is_given_up_and_counted(program: Path) -> None:
-    with serving(lambda octets, times: False) as server:
+    with serving(lambda raw, times: False) as server:
         sent = send(program, here, Load(20, repeat_ms=20, give_up_ms=100, port=server.port))
         with pytest.raises(RuntimeError, match="20 of 20 sessions were not taken"):
             fill(program, here, Load(20, repeat_ms=20, give_up_ms=100, port=server.port))
@@ -180,7 +180,7 @@ def test_what_nobody_answers_is_given_up_and_counted(program: Path) -> None:
 
 
 def test_a_nas_has_256_requests_under_way_on_each_socket_and_no_more(program: Path) -> None:
-    with serving(lambda octets, times: False) as server:
+    with serving(lambda raw, times: False) as server:
         sent = send(program, here, Load(3000, nas=1, window=4000, give_up_ms=2000, port=server.port))
     assert (sent.sent, sent.held, sent.unanswered) == (8 * 256, 3000 - 8 * 256, 3000)
 

@@ -11,14 +11,14 @@ import pytest
 from gatewayd.model import parse_prefix
 from gatewayd.model.mask import ANY_PEER, Mask
 from gatewayd.model.transaction import AddElements
-from gatewayd.reconcile.steps import most_keys
+from gatewayd.reconcile.steps import max_keys
 from tests.bench import crowdsec, ipset
 from tests.bench.clock import Ran
 from tests.bench.disjoint import disjoint_prefixes
 from tests.bench.filling import figures_of, host_mask, set_name, transactions
 from tests.bench.rows.prefixes import by_mask
 
-MOST = most_keys(4)
+MOST = max_keys(4)
 
 
 def keys(count: int, first: int = 0) -> list[bytes]:

@@ -60,7 +60,7 @@ def test_the_runs_alternate_between_the_subjects(ran: list[tuple[str, str, int]]
 
 def test_every_run_that_was_counted_is_told_of(ran: list[tuple[str, str, int]]) -> None:
     told: list[str] = []
-    rows = row("short", most_runs=1), row("long"), row("poor", subjects=(Subject("peer", nothing, needs="x"),))
+    rows = row("short", max_runs=1), row("long"), row("poor", subjects=(Subject("peer", nothing, needs="x"),))
     whole = plan(*rows, missing={"x": "not installed"})
     list(run_plan(whole, told.append))
     assert count_runs(whole) == len(told) == 4 + 8 + 4

@@ -341,7 +341,7 @@ def test_what_nft_is_asked_is_the_configured_mode_also_before_its_time(
 ) -> None:
     stand_in_nft(tmp_path, monkeypatch, f"cat >> {tmp_path}/seen")
     path = tmp_path / "later.yaml"
-    path.write_text(LAB + "policy: {mode: reject, starts: 2199-01-01T00:00:00Z}\n")
+    path.write_text(LAB + "policy: {mode: reject, enforce_from: 2199-01-01T00:00:00Z}\n")
     result = CliRunner().invoke(command, [str(path)])
     assert result.exit_code == 0, result.stderr
     assert "reject with" in (tmp_path / "seen").read_text()

@@ -309,7 +309,8 @@ def test_status_shows_in_colour_what_is_bad_and_what_is_doubtful() -> None:
             ),
             [
                 "this host says 2020-11-04T03:00:00Z, 1461d behind: not believed, x",
-                "windows close and `starts` arms by 2024-11-04T02:00:00Z, windows are open before they begin; "
+                "windows close and `enforce_from` arms by 2024-11-04T02:00:00Z, windows are open before they "
+                "begin; "
                 "mend NTP",
             ],
         ),
@@ -324,7 +325,7 @@ def test_status_shows_in_colour_what_is_bad_and_what_is_doubtful() -> None:
             ),
             [
                 "this host says 2024-11-04T08:00:00Z, 5h ahead: not believed, x",
-                "windows close and `starts` arms by 2024-11-04T03:00:00Z, windows open by it; mend NTP",
+                "windows close and `enforce_from` arms by 2024-11-04T03:00:00Z, windows open by it; mend NTP",
             ],
         ),
         (ClockView(host="2024-11-04T03:00:00Z", used="2024-11-04T02:00:00Z"), []),
@@ -494,7 +495,7 @@ def test_registrations_are_selected(ask: Ask, queries: FakeQueries) -> None:
     assert queries.asked == [("bank", "active", "PK", 0, 1)]
 
 
-def test_a_listing_that_is_cut_says_so(ask: Ask) -> None:
+def test_a_dump_that_is_cut_says_so(ask: Ask) -> None:
     result = ask("registrations", "--limit", "1")
     assert result.stdout.endswith("\n1 of 2 shown; --limit or --search for others\n")
     assert ask("flows", "--limit", "1").stdout.endswith("1 of 2 shown; --limit or --registration for others\n")
@@ -518,8 +519,8 @@ def test_a_registration_says_why_the_kernel_does_not_have_it(queries: FakeQuerie
     replace = msgspec.structs.replace
     assert presence(replace(bank, in_kernel=False)) == "NO"
     assert presence(replace(bank, in_kernel=False, unprogrammed="too many")) == "NO: too many"
-    assert presence(replace(bank, in_kernel=False, effective=False)) == "no"
-    assert standing(replace(bank, effective=False)) == "active, outside of its window"
+    assert presence(replace(bank, in_kernel=False, active=False)) == "no"
+    assert standing(replace(bank, active=False)) == "active, outside of its window"
     found = {line.text: line for line in describe_registration(replace(bank, in_kernel=False, subscriber=True))}
     assert found["NO"].style == BAD
     assert "and the addresses of a subscriber" in found

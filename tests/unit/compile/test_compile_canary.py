@@ -74,14 +74,14 @@ def test_a_canary_is_of_the_end_inside_where_the_rules_can_tell_it(
 # lib/test_hash.c has no vectors for jhash; these are lookup3.c's own for hashlittle (driver5), whose seeds and
 # lengths initialise the state as jhash does.
 @pytest.mark.parametrize(
-    ("octets", "seed", "expected"),
+    ("raw", "seed", "expected"),
     [
         (b"Four score and seven years ago", 0, 0x17770551),
         (b"Four score and seven years ago", 1, 0xCD628161),
     ],
 )
-def test_longer_keys_hash_as_lookup3_says(octets: bytes, seed: int, expected: int) -> None:
-    assert jhash(octets, seed) == expected
+def test_longer_keys_hash_as_lookup3_says(raw: bytes, seed: int, expected: int) -> None:
+    assert jhash(raw, seed) == expected
 
 
 def test_buckets_are_0_to_99_and_about_as_full_as_each_other() -> None:

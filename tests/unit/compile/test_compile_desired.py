@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gatewayd.compile import DesiredSets, compile_elements, compile_grant, count_elements
-from gatewayd.compile.desired import MOST_PREPARED, elements_of
-from gatewayd.compile.masks import MOST_ELEMENTS, MOST_GRANT_ELEMENTS
-from gatewayd.model import Grant, Registration, Service, parse_prefix, parse_services
+from gatewayd.compile import DesiredSets, compile_bound, compile_elements, count_elements
+from gatewayd.compile.desired import MAX_PREPARED, elements_of
+from gatewayd.compile.masks import MAX_BOUND_ELEMENTS, MAX_ELEMENTS
+from gatewayd.model import BoundRegistration, Registration, Service, parse_prefix, parse_services
 from gatewayd.model.mask import Mask
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.service import UDP
@@ -124,7 +124,7 @@ def test_masks_without_keys_are_kept_until_they_are_dropped() -> None:
 
 
 def too_many_elements(id: str = "PK-9") -> Registration:
-    services = tuple(Service(UDP, port, port) for port in range(1, MOST_ELEMENTS + 2))
+    services = tuple(Service(UDP, port, port) for port in range(1, MAX_ELEMENTS + 2))
     return Registration(id, "bank", "active", (parse_prefix("203.0.113.9"),), services=services)
 
 
@@ -133,21 +133,21 @@ def test_a_registration_of_too_many_elements_is_reported_and_wants_nothing() -> 
     monster = too_many_elements()
     assert sets.add(monster) == []
     assert (sets.count(), sets.masks(), sets.count_unprogrammed()) == (0, [], 1)
-    assert sets.unprogrammed() == {"PK-9": f"needs {MOST_ELEMENTS + 1} elements, at most {MOST_ELEMENTS} are made"}
+    assert sets.unprogrammed() == {"PK-9": f"needs {MAX_ELEMENTS + 1} elements, at most {MAX_ELEMENTS} are made"}
     assert sets.remove(monster) == []
     assert sets.unprogrammed() == {}
 
 
 def test_the_very_largest_number_of_elements_is_programmed() -> None:
-    services = tuple(Service(UDP, port, port) for port in range(1, MOST_ELEMENTS + 1))
+    services = tuple(Service(UDP, port, port) for port in range(1, MAX_ELEMENTS + 1))
     held = Registration("PK-9", "bank", "active", (parse_prefix("203.0.113.9"),), services=services)
     sets = DesiredSets()
-    assert len(sets.add(held)) == sets.count() == MOST_ELEMENTS
+    assert len(sets.add(held)) == sets.count() == MAX_ELEMENTS
     assert sets.unprogrammed() == {}
 
 
 def test_a_registration_past_the_bound_of_masks_is_reported_and_leaves_no_trace() -> None:
-    sets = DesiredSets(most_masks=2)
+    sets = DesiredSets(max_masks=2)
     sets.add(registration("PK-1", "203.0.113.0/28 198.51.100.0/24"))
     beyond = registration("PK-2", "203.0.113.0/28 192.0.2.1")
     assert sets.add(beyond) == []
@@ -159,14 +159,14 @@ def test_a_registration_past_the_bound_of_masks_is_reported_and_leaves_no_trace(
 
 
 def test_at_the_bound_masks_in_use_still_take_registrations() -> None:
-    sets = DesiredSets(most_masks=1)
+    sets = DesiredSets(max_masks=1)
     sets.add(registration("PK-1"))
     assert sets.add(registration("PK-2", "198.51.100.16/28")) != []
     assert sets.unprogrammed() == {}
 
 
 def test_the_bound_of_masks_is_each_familys_own() -> None:
-    sets = DesiredSets(most_masks=1)
+    sets = DesiredSets(max_masks=1)
     assert sets.add(registration("PK-1", "203.0.113.9")) != []
     assert sets.add(registration("PK-2", "2001:db8::/32")) != []
     assert sets.add(registration("PK-3", "2001:db8::/48")) == []
@@ -174,7 +174,7 @@ def test_the_bound_of_masks_is_each_familys_own() -> None:
 
 
 def test_dropped_masks_make_room_under_the_bound() -> None:
-    sets = DesiredSets(most_masks=1)
+    sets = DesiredSets(max_masks=1)
     first, second = registration("PK-1"), registration("PK-2", "203.0.113.9")
     sets.add(first)
     sets.remove(first)
@@ -203,7 +203,7 @@ def test_a_form_past_a_bound_and_one_within_it_are_told_apart_while_one_replaces
 B4_32, C4_32 = Mask(4, 32, source_bits=0), Mask(4, 32)
 
 
-def test_what_was_granted_is_desired_until_an_equal_grant_is_taken_back() -> None:
+def test_what_was_granted_is_desired_until_an_equal_bound_registration_is_taken_back() -> None:
     sets = DesiredSets()
     element = (B4_32, parse_prefix("100.64.0.1").packed)
     assert sets.add(granted(subscribed("PK-1"), "100.64.0.1")) == [element]
@@ -227,7 +227,7 @@ def test_an_element_that_two_registrations_are_granted_stays_until_both_are_gone
     assert sets.add(one) != []
     assert sets.add(other) == []
     assert sets.remove(one) == []
-    assert sets.remove(other) == compile_grant(other)
+    assert sets.remove(other) == compile_bound(other)
 
 
 def test_two_blocks_of_an_address_that_share_a_part_share_its_element() -> None:
@@ -238,11 +238,11 @@ def test_two_blocks_of_an_address_that_share_a_part_share_its_element() -> None:
     sets.add(old)
     assert sets.add(new) == [(Mask(4, 32, -1, "ipsec", 8), bytes((100, 64, 0, 1, 8, 0, 0, 0)))]
     assert sets.remove(old) == []
-    assert keys_of(sets) == set(compile_grant(new))
+    assert keys_of(sets) == set(compile_bound(new))
 
 
-def test_a_grant_past_the_bound_of_masks_is_reported_and_leaves_no_trace() -> None:
-    sets = DesiredSets(most_bound_masks=1)
+def test_a_bound_registration_past_the_bound_of_masks_is_reported_and_leaves_no_trace() -> None:
+    sets = DesiredSets(max_bound_masks=1)
     sets.add(granted(subscribed("PK-1"), "100.64.0.1"))
     beyond = granted(subscribed("PK-2"), "100.64.0.1", (1024, 2047))
     assert sets.add(beyond) == []
@@ -253,7 +253,7 @@ def test_a_grant_past_the_bound_of_masks_is_reported_and_leaves_no_trace() -> No
 
 def test_bindings_that_come_first_take_no_mask_from_registrations_by_address() -> None:
     """After a reboot nothing is found in the kernel, and a journal is loaded before the registry."""
-    sets = DesiredSets(most_masks=1, most_bound_masks=1, protected_masks=1, protected={"bank"})
+    sets = DesiredSets(max_masks=1, max_bound_masks=1, protected_masks=1, protected={"bank"})
     for prefix in ("100.64.0.1", "100.64.3.0/24", "100.0.0.0/16"):
         sets.add(granted(subscribed(f"PK-{prefix}"), prefix))
     assert len(sets.unprogrammed()) == 2
@@ -269,7 +269,7 @@ def test_who_all_had_masks_has_them_in_any_order_after_a_reboot() -> None:
         replace(registration(f"bpo-{length}", f"10.0.0.0/{length}"), category="bpo") for length in (9, 10, 11)
     ]
     for order in permutations([*banks, *others]):
-        sets = DesiredSets(most_masks=3, protected_masks=1, protected={"bank"})
+        sets = DesiredSets(max_masks=3, protected_masks=1, protected={"bank"})
         for each in order:
             sets.add(each)
         assert sets.unprogrammed() == {}
@@ -284,7 +284,7 @@ def test_who_all_had_masks_has_them_in_any_order_after_a_reboot() -> None:
 
 
 def test_masks_of_others_and_protected_ones_are_bounded_together() -> None:
-    sets = DesiredSets(most_masks=2, protected_masks=1, protected={"bank"})
+    sets = DesiredSets(max_masks=2, protected_masks=1, protected={"bank"})
     for length in (8, 9, 10):
         assert sets.add(registration(f"bank-{length}", f"10.0.0.0/{length}")) != []
     other = replace(registration("bpo-11", "10.0.0.0/11"), category="bpo")
@@ -295,7 +295,7 @@ def test_masks_of_others_and_protected_ones_are_bounded_together() -> None:
 
 
 def test_a_registration_past_a_bound_at_two_addresses_is_reported_once_and_comes_back_at_both() -> None:
-    sets = DesiredSets(most_bound_masks=1)
+    sets = DesiredSets(max_bound_masks=1)
     held = granted(subscribed("PK-1"), "100.64.3.0/24")
     sets.add(held)
     beyond = [granted(subscribed("PK-2"), f"100.64.0.{number}") for number in (1, 2)]
@@ -306,25 +306,25 @@ def test_a_registration_past_a_bound_at_two_addresses_is_reported_once_and_comes
     assert drop_unused(sets) == [Mask(4, 24, source_bits=0)]
     assert sets.take_unprogrammed() == beyond
     for each in beyond:
-        assert sets.add(each) == compile_grant(each)
+        assert sets.add(each) == compile_bound(each)
     assert sets.unprogrammed() == {}
 
 
-def test_a_grant_of_too_many_elements_is_reported() -> None:
+def test_a_bound_registration_of_too_many_elements_is_reported() -> None:
     services = tuple(Service(UDP, port, port) for port in range(1, 200))
     held = Registration("PK-9", "freelancer", "active", (), bytes(32), services=services)
     sets = DesiredSets()
     assert sets.add(granted(held, "100.64.0.1")) != []
     monster = granted(held, "100.64.0.1", (1, 65534))
     assert sets.add(monster) == []
-    reason = f"needs {199 * 104} elements, at most {MOST_GRANT_ELEMENTS} are made"
+    reason = f"needs {199 * 104} elements, at most {MAX_BOUND_ELEMENTS} are made"
     assert sets.unprogrammed() == {"PK-9": reason}
     assert sets.remove(monster) == []
     assert sets.remove(granted(held, "100.64.0.1")) != []
     assert (sets.count(), sets.count_unprogrammed()) == (0, 0)
 
 
-def test_a_grant_without_any_element_comes_and_goes() -> None:
+def test_a_bound_registration_without_any_element_comes_and_goes() -> None:
     sets = DesiredSets()
     nothing = granted(subscribed("PK-1", services=["esp"]), "100.64.0.1", (1024, 2047))
     assert sets.add(nothing) == sets.remove(nothing) == []
@@ -356,7 +356,7 @@ def test_a_mask_in_use_may_be_prepared_and_then_outlives_its_keys() -> None:
 
 
 def test_no_mask_is_prepared_past_the_bound_of_masks() -> None:
-    sets = DesiredSets(most_bound_masks=1)
+    sets = DesiredSets(max_bound_masks=1)
     b4_24 = Mask(4, 24, source_bits=0)
     sets.add(granted(subscribed("PK-1"), "100.64.3.0/24"))
     assert not sets.prepare(B4_32)
@@ -366,7 +366,7 @@ def test_no_mask_is_prepared_past_the_bound_of_masks() -> None:
 
 def test_what_is_prepared_has_a_bound_of_its_own() -> None:
     sets = DesiredSets()
-    masks = [Mask(6, length, source_bits=0) for length in range(16, 16 + MOST_PREPARED)]
+    masks = [Mask(6, length, source_bits=0) for length in range(16, 16 + MAX_PREPARED)]
     assert all(sets.prepare(mask) for mask in masks)
     assert not sets.prepare(Mask(6, 128, source_bits=0))
     assert sets.prepare(masks[0])
@@ -381,24 +381,26 @@ class Oracle:
     def __init__(self) -> None:
         self.wanted: Counter[tuple[Mask, bytes]] = Counter()
 
-    def change(self, held: Registration | Grant, by: int) -> set[tuple[Mask, bytes]]:
+    def change(self, held: Registration | BoundRegistration, by: int) -> set[tuple[Mask, bytes]]:
         before = set(+self.wanted)
         for element in elements_of(held):
             self.wanted[element] += by
         return before ^ set(+self.wanted)
 
 
-def wanted() -> st.SearchStrategy[Registration | Grant]:
+def wanted() -> st.SearchStrategy[Registration | BoundRegistration]:
     """Of either kind; blocks few enough to meet; within the bound of elements."""
     ports = st.none() | st.sampled_from([(1024, 2047), (1024, 3071), (1024, 2023)])
-    grants = st.builds(Grant, registrations(), prefixes(), ports)
-    return registrations() | grants.filter(lambda each: count_elements(each) <= MOST_GRANT_ELEMENTS // 8)
+    bound_registrations = st.builds(BoundRegistration, registrations(), prefixes(), ports)
+    return registrations() | bound_registrations.filter(
+        lambda each: count_elements(each) <= MAX_BOUND_ELEMENTS // 8
+    )
 
 
 @unhurried
 @given(st.lists(wanted(), max_size=12), st.data())
 def test_any_order_of_additions_and_removals_wants_what_a_count_says(
-    some: list[Registration | Grant], data: st.DataObject
+    some: list[Registration | BoundRegistration], data: st.DataObject
 ) -> None:
     sets, oracle, held = DesiredSets(), Oracle(), []
     steps = list(some)
@@ -421,9 +423,9 @@ def test_any_order_of_additions_and_removals_wants_what_a_count_says(
 @unhurried
 @given(st.lists(wanted(), min_size=1, max_size=8, unique=True), st.integers(0, 3))
 def test_what_is_past_the_bound_of_masks_comes_and_goes_without_harm_to_the_rest(
-    some: list[Registration | Grant], most: int
+    some: list[Registration | BoundRegistration], most: int
 ) -> None:
-    sets = DesiredSets(most, most_bound_masks=most, protected_masks=0)
+    sets = DesiredSets(most, max_bound_masks=most, protected_masks=0)
     programmed = []
     for each in some:
         before = sets.count_unprogrammed()
@@ -442,7 +444,7 @@ def test_what_is_past_the_bound_of_masks_comes_and_goes_without_harm_to_the_rest
 
 
 def test_bindings_and_registrations_by_address_have_masks_of_their_own() -> None:
-    sets = DesiredSets(1, most_bound_masks=1)
+    sets = DesiredSets(1, max_bound_masks=1)
     assert sets.add(granted(subscribed("PK-1"), "100.64.0.1")) != []
     assert sets.add(registration("PK-2", "203.0.113.9")) != []
     assert sets.unprogrammed() == {}
@@ -482,7 +484,7 @@ def test_masks_that_the_kernel_has_are_kept_before_anything_new_gets_one() -> No
 
 
 def test_sets_of_an_earlier_versions_bindings_take_nobodys_place() -> None:
-    sets = DesiredSets(most_bound_masks=1)
+    sets = DesiredSets(max_bound_masks=1)
     sets.reserve([Mask(4, 32, source_bits=6), Mask(6, 60, source_bits=0), Mask(4, 29, source_bits=0)])
     assert sets.add(granted(subscribed("PK-1"), "100.64.0.1")) != []
     assert [str(mask) for mask in drop_unused(sets)] == ["b4_32_s6", "b6_60", "b4_29"]

@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 from gatewayd.compile import DesiredSets
 from gatewayd.compile.masks import (
     GRAINS,
-    MOST_CUT,
-    MOST_GRANT_ELEMENTS,
+    MAX_BOUND_ELEMENTS,
+    MAX_CUT,
     PEER_GRAINS,
     PORT_GRAINS,
     SERVICE_GRAINS,
-    compile_grant,
+    compile_bound,
     count_cut,
     count_elements,
     is_former,
     select_services,
     source_blocks,
 )
-from gatewayd.model import Flow, Grant, Service, parse_address
+from gatewayd.model import BoundRegistration, Flow, Service, parse_address
 from gatewayd.model.flow import reverse_flow
 from gatewayd.model.mask import Mask, parse_set_name
 from gatewayd.model.service import AH, BUNDLES, ESP, GRE, PROTOCOLS_WITH_PORTS, TCP, UDP
@@ -43,24 +43,24 @@ BLOCKS: list[tuple[int, int]] = [
 ]  # fmt: skip
 
 
-def elements_of(grant: Grant) -> list[tuple[str, str]]:
+def elements_of(bound: BoundRegistration) -> list[tuple[str, str]]:
     """(name of the mask, key in hex) of each element, in order."""
-    return [(str(mask), key.hex()) for mask, key in compile_grant(grant)]
+    return [(str(mask), key.hex()) for mask, key in compile_bound(bound)]
 
 
-def is_granted(grant: Grant, flow: Flow) -> bool:
+def is_granted(bound: BoundRegistration, flow: Flow) -> bool:
     """The rule: one end in the prefix and in the ports, if there are any, the other a peer, and a service at the
     port of either end."""
-    return _is_granted_as_source(grant, flow) or _is_granted_as_source(grant, reverse_flow(flow))
+    return _is_granted_as_source(bound, flow) or _is_granted_as_source(bound, reverse_flow(flow))
 
 
-def _is_granted_as_source(grant: Grant, flow: Flow) -> bool:
-    registration = grant.registration
+def _is_granted_as_source(bound: BoundRegistration, flow: Flow) -> bool:
+    registration = bound.registration
     return (
-        grant.prefix.covers(flow.source)
+        bound.prefix.covers(flow.source)
         and (
-            grant.ports is None
-            or (flow.protocol in PROTOCOLS_WITH_PORTS and grant.ports[0] <= flow.source_port <= grant.ports[1])
+            bound.ports is None
+            or (flow.protocol in PROTOCOLS_WITH_PORTS and bound.ports[0] <= flow.source_port <= bound.ports[1])
         )
         and (not registration.peers or any(peer.covers(flow.destination) for peer in registration.peers))
         and (
@@ -74,8 +74,8 @@ def _is_granted_as_source(grant: Grant, flow: Flow) -> bool:
     )
 
 
-def passes(grant: Grant, flow: Flow) -> bool:
-    return any(looks_up(mask, keys, flow) for mask, keys in oracle([grant]).items())
+def passes(bound: BoundRegistration, flow: Flow) -> bool:
+    return any(looks_up(mask, keys, flow) for mask, keys in oracle([bound]).items())
 
 
 def blocks() -> st.SearchStrategy[tuple[int, int]]:
@@ -83,8 +83,8 @@ def blocks() -> st.SearchStrategy[tuple[int, int]]:
     return st.tuples(ports, ports).map(lambda pair: (min(pair), max(pair)))
 
 
-def grants() -> st.SearchStrategy[Grant]:
-    return st.builds(Grant, registrations(), prefixes(), st.none() | blocks())
+def bound_registrations() -> st.SearchStrategy[BoundRegistration]:
+    return st.builds(BoundRegistration, registrations(), prefixes(), st.none() | blocks())
 
 
 # -- a port block ------------------------------------------------------------------------------------------
@@ -157,16 +157,16 @@ def test_a_protocol_without_ports_never_comes_out_of_a_block(protocol: int, word
     """Also not out of one of all ports."""
     registration = subscribed("PK-1", services=words.split())
     for ports in ((0, 65535), (1024, 2047)):
-        grant = granted(registration, "100.64.0.1", ports)
+        bound = granted(registration, "100.64.0.1", ports)
         for destination_port in (0, 500, 1723):
             flow = Flow(protocol, ADDRESS, FAR, 1024, destination_port)
-            assert passes(grant, flow) == is_granted(grant, flow)
-            assert not (passes(grant, flow) and protocol not in PROTOCOLS_WITH_PORTS)
+            assert passes(bound, flow) == is_granted(bound, flow)
+            assert not (passes(bound, flow) and protocol not in PROTOCOLS_WITH_PORTS)
 
 
 def test_esp_and_gre_alone_give_no_element_through_a_block_and_do_without_one() -> None:
     registration = subscribed("PK-1", services=["esp", "gre"])
-    assert compile_grant(granted(registration, "100.64.0.1", (1024, 2047))) == []
+    assert compile_bound(granted(registration, "100.64.0.1", (1024, 2047))) == []
     assert elements_of(granted(registration, "100.64.0.1")) == [
         ("b4_32_proto", "64400001" + "2f000000"),
         ("b4_32_proto", "64400001" + "32000000"),
@@ -184,8 +184,8 @@ def test_an_address_is_one_element_of_its_own_kind_of_set() -> None:
 
 
 def test_a_bundle_through_a_block_is_an_element_for_each_part_of_the_block() -> None:
-    grant = granted(subscribed("PK-1", services=["ipsec"]), "100.64.0.1", (1024, 1552))
-    assert elements_of(grant) == [
+    bound = granted(subscribed("PK-1", services=["ipsec"]), "100.64.0.1", (1024, 1552))
+    assert elements_of(bound) == [
         ("b4_32_ipsec_s8", "64400001" + "04000000"),
         ("b4_32_ipsec_s8", "64400001" + "05000000"),
         ("b4_32_ipsec_s12", "64400001" + "06000000"),
@@ -194,55 +194,57 @@ def test_a_bundle_through_a_block_is_an_element_for_each_part_of_the_block() -> 
 
 
 def test_the_source_port_comes_last_in_the_key() -> None:
-    grant = granted(subscribed("PK-1", peers=["198.51.100.7"], services=["udp/500"]), "100.64.0.1", (256, 511))
-    assert elements_of(grant) == [
+    bound = granted(subscribed("PK-1", peers=["198.51.100.7"], services=["udp/500"]), "100.64.0.1", (256, 511))
+    assert elements_of(bound) == [
         ("b4_32_p32_port16_s8", "64400001" + "c6336407" + "11000000" + "01f40000" + "01000000")
     ]
 
 
 def test_peers_of_another_family_yield_nothing_and_no_peer_at_all_would_be_any() -> None:
-    assert compile_grant(granted(subscribed("PK-1", peers=["198.51.100.0/24"]), "2001::/16")) == []
+    assert compile_bound(granted(subscribed("PK-1", peers=["198.51.100.0/24"]), "2001::/16")) == []
     registration = subscribed("PK-1", peers=["2001:db8:ffff::/48", "198.51.100.0/24"])
     assert elements_of(granted(registration, "100.64.0.1")) == [("b4_32_p24", "64400001" + "c6336400")]
-    assert compile_grant(granted(subscribed("PK-1", peers=["2001:db8:ffff::/48"]), "100.64.0.1")) == []
+    assert compile_bound(granted(subscribed("PK-1", peers=["2001:db8:ffff::/48"]), "100.64.0.1")) == []
 
 
-def test_clients_of_the_same_registration_are_not_the_grants() -> None:
+def test_clients_of_the_same_registration_are_not_the_bound_registrations() -> None:
     """One with both has its own prefixes from its own elements."""
     registration = subscribed("PK-1")
     both = type(registration)("PK-1", "bank", "active", (granted(registration, "10.0.0.0/8").prefix,), bytes(32))
     assert elements_of(granted(both, "100.64.0.1")) == [("b4_32", "64400001")]
 
 
-def test_equal_masks_of_grants_are_one_object_and_differ_from_those_of_clients() -> None:
-    ((one, _),) = compile_grant(granted(subscribed("PK-1"), "100.64.0.1"))
-    ((other, _),) = compile_grant(granted(subscribed("PK-2"), "100.64.0.2"))
+def test_equal_masks_of_bound_registrations_are_one_object_and_differ_from_those_of_clients() -> None:
+    ((one, _),) = compile_bound(granted(subscribed("PK-1"), "100.64.0.1"))
+    ((other, _),) = compile_bound(granted(subscribed("PK-2"), "100.64.0.2"))
     assert one is other == Mask(4, 32, source_bits=0) != Mask(4, 32)
 
 
 @unhurried
-@given(grants())
-def test_no_element_comes_twice_each_is_as_long_as_its_mask_says_and_all_are_bound(grant: Grant) -> None:
-    elements = compile_grant(grant)
+@given(bound_registrations())
+def test_no_element_comes_twice_each_is_as_long_as_its_mask_says_and_all_are_bound(
+    bound: BoundRegistration,
+) -> None:
+    elements = compile_bound(bound)
     assert len(elements) == len(set(elements))
-    assert len(elements) <= count_elements(grant)
+    assert len(elements) <= count_elements(bound)
     for mask, key in elements:
         assert len(key) == mask.key_length
         assert mask.is_bound
-        assert (mask.source_bits > 0) == (grant.ports is not None)
+        assert (mask.source_bits > 0) == (bound.ports is not None)
 
 
 @unhurried
 @given(registrations(), prefixes())
-def test_a_grant_of_a_whole_address_is_counted_exactly(registration: object, prefix: object) -> None:
-    grant = Grant(registration, prefix)  # type: ignore[arg-type]
-    if count_elements(grant) <= MOST_GRANT_ELEMENTS:
-        assert count_elements(grant) == len(compile_grant(grant))
+def test_a_bound_registration_of_a_whole_address_is_counted_exactly(registration: object, prefix: object) -> None:
+    bound = BoundRegistration(registration, prefix)  # type: ignore[arg-type]
+    if count_elements(bound) <= MAX_BOUND_ELEMENTS:
+        assert count_elements(bound) == len(compile_bound(bound))
 
 
 def test_what_cannot_come_out_of_a_block_is_counted_and_not_made() -> None:
-    grant = granted(subscribed("PK-1", services=["esp", "udp"]), "100.64.0.1", (1, 65534))
-    assert (count_elements(grant), len(compile_grant(grant))) == (2 * 104, 104)
+    bound = granted(subscribed("PK-1", services=["esp", "udp"]), "100.64.0.1", (1, 65534))
+    assert (count_elements(bound), len(compile_bound(bound))) == (2 * 104, 104)
 
 
 def test_counting_a_monster_is_cheap() -> None:
@@ -250,48 +252,48 @@ def test_counting_a_monster_is_cheap() -> None:
     peers = [f"10.{a}.{b}.0/24" for a in range(32) for b in range(32)]
     registration = subscribed("PK-1", peers=peers)
     monster = type(registration)("PK-1", "bank", "active", (), bytes(32), registration.peers, services)
-    assert count_elements(granted(monster, "100.64.0.1", (1, 65534))) == 1024 * 256 * 104 > MOST_GRANT_ELEMENTS
+    assert count_elements(granted(monster, "100.64.0.1", (1, 65534))) == 1024 * 256 * 104 > MAX_BOUND_ELEMENTS
 
 
 @unhurried
-@given(grants(), flows(), st.integers(0, 65535), st.data())
+@given(bound_registrations(), flows(), st.integers(0, 65535), st.data())
 def test_looking_up_the_elements_says_what_the_rule_says(
-    grant: Grant, flow: Flow, port: int, data: st.DataObject
+    bound: BoundRegistration, flow: Flow, port: int, data: st.DataObject
 ) -> None:
     """From edges of the block and from its middle, from the prefix and from elsewhere."""
     edges = [port]
-    for edge in grant.ports or ():
+    for edge in bound.ports or ():
         edges += [each for each in (edge - 1, edge, edge + 1) if 0 <= each <= 65535]
-    source = data.draw(st.sampled_from([flow.source, grant.prefix.packed]), label="source")
+    source = data.draw(st.sampled_from([flow.source, bound.prefix.packed]), label="source")
     if len(source) != len(flow.destination):
         source = flow.source
     from_port = data.draw(st.sampled_from(edges), label="source port")
     has_ports = flow.protocol in PROTOCOLS_WITH_PORTS
     for near, far in ((source, flow.destination), (flow.destination, source)):
         tried = Flow(flow.protocol, near, far, from_port if has_ports else 0, flow.destination_port)
-        assert passes(grant, tried) == is_granted(grant, tried)
-        assert passes(grant, reverse_flow(tried)) == passes(grant, tried)
+        assert passes(bound, tried) == is_granted(bound, tried)
+        assert passes(bound, reverse_flow(tried)) == passes(bound, tried)
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
 @pytest.mark.parametrize("ports", [None, (1024, 2047)], ids=["whole", "block"])
 def test_each_service_of_a_bundle_passes_as_far_as_it_can(bundle: str, ports: tuple[int, int] | None) -> None:
-    grant = granted(subscribed("PK-1", services=[bundle]), "100.64.0.1", ports)
-    assert {mask.selector for mask, _ in compile_grant(grant)} == {bundle}
+    bound = granted(subscribed("PK-1", services=[bundle]), "100.64.0.1", ports)
+    assert {mask.selector for mask, _ in compile_bound(bound)} == {bundle}
     for protocol, port, source in product(PROTOCOLS, (0, 443, 500, 1194, 1701, 1723, 4500, 51820), (1024, 2048)):
         flow = Flow(protocol, ADDRESS, FAR, source, port)
-        assert passes(grant, flow) == is_granted(grant, flow)
+        assert passes(bound, flow) == is_granted(bound, flow)
 
 
 # -- few masks ---------------------------------------------------------------------------------------------
 
 
 @unhurried
-@given(grants())
-def test_grants_have_few_masks_by_construction(grant: Grant) -> None:
-    if count_elements(grant) > MOST_GRANT_ELEMENTS:
+@given(bound_registrations())
+def test_bound_registrations_have_few_masks_by_construction(bound: BoundRegistration) -> None:
+    if count_elements(bound) > MAX_BOUND_ELEMENTS:
         return
-    elements = compile_grant(grant)
+    elements = compile_bound(bound)
     for mask, _ in elements:
         assert mask.client_length in GRAINS[mask.family]
         assert mask.source_bits in (0, *PORT_GRAINS)
@@ -301,18 +303,18 @@ def test_grants_have_few_masks_by_construction(grant: Grant) -> None:
         for mask, _ in elements
         if mask.peer_length not in (-1, *PEER_GRAINS[mask.family]) or mask.port_length not in (0, *SERVICE_GRAINS)
     ]
-    assert not odd or _cut(grant) > MOST_CUT, "peers and services are as they are for the sake of the elements"
+    assert not odd or _cut(bound) > MAX_CUT, "peers and services are as they are for the sake of the elements"
 
 
-def _cut(grant: Grant) -> int:
+def _cut(bound: BoundRegistration) -> int:
     """Elements, were all of it cut."""
-    family = grant.prefix.family
-    peers = [each for each in grant.registration.peers if each.family == family]
+    family = bound.prefix.family
+    peers = [each for each in bound.registration.peers if each.family == family]
     return (
-        count_cut(grant.prefix.length, GRAINS[family])
-        * len(source_blocks(grant.ports))
-        * (sum(count_cut(each.length, PEER_GRAINS[family]) for each in peers) if grant.registration.peers else 1)
-        * len(select_services(grant.registration.services, SERVICE_GRAINS))
+        count_cut(bound.prefix.length, GRAINS[family])
+        * len(source_blocks(bound.ports))
+        * (sum(count_cut(each.length, PEER_GRAINS[family]) for each in peers) if bound.registration.peers else 1)
+        * len(select_services(bound.registration.services, SERVICE_GRAINS))
     )
 
 
@@ -321,12 +323,12 @@ def test_freelancers_behind_a_cgnat_with_peers_of_every_length_leave_the_banks_t
     peers = [f"192.0.{number}.0/{length}" for number, length in enumerate(range(26, 33))]
     freelancers = [subscribed(f"f-{number}", peers=[peers[number % 7]]) for number in range(400)]
     blocks = [(low, low + 999) for low in range(1024, 64024, 1000)]
-    grants = [
+    bound_registrations = [
         granted(each, f"203.0.113.{number // 63}", blocks[number % 63]) for number, each in enumerate(freelancers)
     ]
     sets = DesiredSets()
-    for grant in grants:
-        sets.add(grant)
+    for bound in bound_registrations:
+        sets.add(bound)
     for length in range(8, 33):
         for services in ([], ["ipsec"]):
             sets.add(registered(f"r-{length}-{len(services)}", f"10.0.0.0/{length}", services=services))
@@ -354,12 +356,12 @@ def test_a_wide_block_has_room_for_peers_and_services() -> None:
 
 def test_one_interim_with_prefixes_of_all_lengths_has_four_masks_and_some_are_past_a_bound() -> None:
     sets, of_all_lengths = DesiredSets(), subscribed("PK-1")
-    grants = {length: granted(of_all_lengths, f"2001:db8::/{length}") for length in range(48, 129)}
-    for grant in grants.values():
-        sets.add(grant)
+    bound_registrations = {length: granted(of_all_lengths, f"2001:db8::/{length}") for length in range(48, 129)}
+    for bound in bound_registrations.values():
+        sets.add(bound)
     assert [str(mask) for mask in sets.masks()] == ["b6_48", "b6_56", "b6_64", "b6_128"]
     assert sets.unprogrammed()["PK-1"].startswith("needs ")
-    past_bound = {length for length, grant in grants.items() if sets.is_unprogrammed(grant)}
+    past_bound = {length for length, bound in bound_registrations.items() if sets.is_unprogrammed(bound)}
     assert past_bound == {*range(65, 114)}
 
 
@@ -381,9 +383,9 @@ def test_a_prefix_of_an_odd_length_is_cut(prefix: str, names: set[str], elements
 
 @pytest.mark.parametrize("prefix", ["2001:db8::/66", "2001:db8::/108", "2001::/20"])
 def test_one_that_would_be_too_many_is_counted_and_not_made(prefix: str) -> None:
-    grant = granted(subscribed("PK-1"), prefix)
-    assert count_elements(grant) > MOST_GRANT_ELEMENTS
-    assert len(compile_grant(grant)) == 1
+    bound = granted(subscribed("PK-1"), prefix)
+    assert count_elements(bound) > MAX_BOUND_ELEMENTS
+    assert len(compile_bound(bound)) == 1
 
 
 def test_peers_and_services_are_cut_where_that_is_not_too_much_and_else_left_as_they_are() -> None:
@@ -411,8 +413,8 @@ def test_a_set_that_no_binding_has_any_more_is_known(name: str, former: bool) ->
 
 @pytest.mark.parametrize("ports", [None, (1024, 2047)], ids=["whole", "block"])
 def test_the_far_end_may_speak_first_if_it_is_a_peer(ports: tuple[int, int] | None) -> None:
-    grant = granted(subscribed("PK-1", peers=["198.51.100.7"], services=["ipsec"]), "100.64.0.1", ports)
-    assert passes(grant, Flow(UDP, FAR, ADDRESS, 500, 1024))
-    assert passes(grant, Flow(UDP, FAR, ADDRESS, 4000, 500)) == (ports is None)
-    assert not passes(grant, Flow(UDP, FAR, ADDRESS, 4000, 1024))
-    assert not passes(grant, Flow(UDP, FAR[:3] + b"\x08", ADDRESS, 500, 1024))
+    bound = granted(subscribed("PK-1", peers=["198.51.100.7"], services=["ipsec"]), "100.64.0.1", ports)
+    assert passes(bound, Flow(UDP, FAR, ADDRESS, 500, 1024))
+    assert passes(bound, Flow(UDP, FAR, ADDRESS, 4000, 500)) == (ports is None)
+    assert not passes(bound, Flow(UDP, FAR, ADDRESS, 4000, 1024))
+    assert not passes(bound, Flow(UDP, FAR[:3] + b"\x08", ADDRESS, 500, 1024))

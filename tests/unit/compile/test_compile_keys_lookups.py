@@ -10,12 +10,12 @@ from gatewayd.allowlist import registered_by
 from gatewayd.compile.desired import elements_of
 from gatewayd.compile.keys import keys_of
 from gatewayd.lab.traffic import flow_of
-from gatewayd.model import Binding, Flow, Grant, Registration, reverse_flow
+from gatewayd.model import Binding, BoundRegistration, Flow, Registration, reverse_flow
 from gatewayd.model.mask import Mask
 from tests.support.granting import granted, subscribed
 from tests.support.owning import registration
 
-WANTED: list[Registration | Grant] = [
+WANTED: list[Registration | BoundRegistration] = [
     registration("ANY", "39.32.0.0/28", services=()),
     registration("PEER", "39.32.1.0/28", peers=["198.51.100.0/24"], services=("ipsec",)),
     registration("PORTS", "39.32.2.1", services=("udp/500-520", "gre")),
@@ -45,7 +45,7 @@ def test_a_flow_finds_an_element_if_and_only_if_it_is_registered(wanted):
     elements: dict[Mask, set[bytes]] = {}
     for mask, key in elements_of(wanted):
         elements.setdefault(mask, set()).add(key)
-    is_bound = isinstance(wanted, Grant)
+    is_bound = isinstance(wanted, BoundRegistration)
     by, bindings = (wanted.registration, (_binding(wanted),)) if is_bound else (wanted, ())
     found = 0
     for flow in flows():
@@ -55,13 +55,13 @@ def test_a_flow_finds_an_element_if_and_only_if_it_is_registered(wanted):
     assert 0 < found < len(flows())
 
 
-def _binding(grant: Grant) -> Binding:
-    subscriber = grant.registration.subscriber
+def _binding(bound: BoundRegistration) -> Binding:
+    subscriber = bound.registration.subscriber
     assert subscriber is not None
     return Binding(
         subscriber=subscriber,
-        prefix=grant.prefix,
-        ports=grant.ports,
+        prefix=bound.prefix,
+        ports=bound.ports,
         since_s=0,
         confirmed_s=0,
         nas="n",

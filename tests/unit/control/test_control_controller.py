@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gatewayd.control.controller import LONGEST_SLEEP_S, effective_mode, policy_in_force
+from gatewayd.control.controller import MAX_SLEEP_S, effective_mode, policy_in_force
 from gatewayd.control.trusted_time import PATIENCE_S
 from gatewayd.errors import SourceUnreadable
 from gatewayd.kernel.fake import FakeTables
@@ -37,7 +37,7 @@ def time() -> Iterator[Time]:
 
 
 def test_before_it_starts_the_mode_is_observe():
-    policy = PolicySettings(mode="reject", starts_at=100.0)
+    policy = PolicySettings(mode="reject", enforce_from=100.0)
     assert effective_mode(policy, 99.999) == "observe"
     assert effective_mode(policy, 100.0) == "reject"
     assert effective_mode(PolicySettings(mode="limit"), 0.0) == "limit"
@@ -62,13 +62,13 @@ def test_nothing_is_written_before_every_source_was_read(time):
     async def scenario() -> None:
         async with owning(time.clock, settings_of("national", "desk")) as it:
             await it.read("national", BANK)
-            await it.owner.deliver(SourceUnreadable("desk", "no such file"))
+            await it.controller.deliver(SourceUnreadable("desk", "no such file"))
             await asyncio.sleep(30)
             assert it.written == []
-            assert not it.owner.loaded
-            assert it.owner.unread_sources() == ("desk",)
+            assert not it.controller.loaded
+            assert it.controller.unread_sources() == ("desk",)
             await it.read("desk", HOUSE)
-            await it.settled()
+            await it.in_sync()
             assert it.passes(BANK)
             assert it.passes(HOUSE)
 
@@ -79,7 +79,7 @@ def test_the_rules_are_written_once_and_after_every_element(time):
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK, HOUSE, GUEST)
-            await it.settled()
+            await it.in_sync()
             assert it.rulesets() == [it.written[-1]]
 
     time.run(scenario())
@@ -91,11 +91,11 @@ def test_an_earlier_source_wins_and_what_it_gives_up_falls_to_the_later(time):
             elsewhere = registration("BANK", "39.33.0.0/28")
             await it.read("national", BANK)
             await it.read("desk", elsewhere)
-            await it.settled()
-            assert it.owner.merged.conflicts == {"desk": 1}
+            await it.in_sync()
+            assert it.controller.merged.conflicts == {"desk": 1}
             assert (it.passes(BANK), it.passes(elsewhere)) == (True, False)
             await it.read("national", HOUSE)
-            await it.settled()
+            await it.in_sync()
             assert (it.passes(BANK), it.passes(elsewhere), it.passes(HOUSE)) == (False, True, True)
 
     time.run(scenario())
@@ -108,15 +108,15 @@ def test_a_failing_source_keeps_what_is_in_force_and_says_why(time):
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             before = list(it.written)
-            await it.owner.deliver(SourceUnreadable("national", "connection refused"))
+            await it.controller.deliver(SourceUnreadable("national", "connection refused"))
             await asyncio.sleep(5)
             assert it.written == before
             assert it.passes(BANK)
-            assert it.owner.sources["national"].error == "connection refused"
+            assert it.controller.sources["national"].error == "connection refused"
             await it.read("national", BANK)
-            assert it.owner.sources["national"].error is None
+            assert it.controller.sources["national"].error is None
 
     time.run(scenario())
 
@@ -127,9 +127,9 @@ def test_a_change_never_removes_an_element_that_both_forms_want(time):
             old = registration("BANK", "39.32.0.0/28", "39.32.1.0/28")
             new = registration("BANK", "39.32.0.0/28", "39.32.2.0/28", category="embassy")
             await it.read("national", old)
-            await it.settled()
+            await it.in_sync()
             await it.read("national", new)
-            await it.settled()
+            await it.in_sync()
             assert it.passes(new)
             assert not it.passes(old)
             assert len(it.removed_keys()) == 1
@@ -143,13 +143,13 @@ def test_an_element_that_another_registration_wants_stays_after_a_withdrawal(tim
         async with owning(time.clock) as it:
             twin = registration("TWIN", "39.32.0.0/28")
             await it.read("national", BANK, twin)
-            await it.settled()
+            await it.in_sync()
             await it.read("national", twin)
-            await it.settled()
+            await it.in_sync()
             assert it.passes(twin)
             assert it.removed_keys() == []
             await it.read("national")
-            await it.settled()
+            await it.in_sync()
             assert not it.passes(twin)
 
     time.run(scenario())
@@ -161,18 +161,18 @@ def test_a_registration_that_is_not_effective_is_not_programmed_nor_removed_twic
         async with owning(time.clock) as it:
             idle = registration("BANK", "39.32.0.0/28", **fields)
             await it.read("national", idle, HOUSE)
-            await it.settled()
-            assert (len(it.owner.allowlist), it.owner.count_effective()) == (2, 1)
+            await it.in_sync()
+            assert (len(it.controller.allowlist), it.controller.count_active()) == (2, 1)
             assert not it.passes(idle)
             await it.read("national", BANK, HOUSE)
-            await it.settled()
+            await it.in_sync()
             assert it.passes(BANK)
             await it.read("national", idle, HOUSE)
-            await it.settled()
+            await it.in_sync()
             assert not it.passes(BANK)
             await it.read("national", HOUSE)
-            await it.settled()
-            assert (len(it.owner.allowlist), it.owner.count_effective()) == (1, 1)
+            await it.in_sync()
+            assert (len(it.controller.allowlist), it.controller.count_active()) == (1, 1)
             assert it.passes(HOUSE)
 
     time.run(scenario())
@@ -194,7 +194,7 @@ def test_many_registrations_leave_the_loop_free_between_slices(time):
             await it.read("national", *many)
             assert turns >= 10
             counting.cancel()
-            await it.settled()
+            await it.in_sync()
             assert all(it.passes(each) for each in many)
 
     time.run(scenario())
@@ -208,18 +208,18 @@ def test_windows_open_and_close_on_time(time):
         async with owning(time.clock) as it:
             timed = registration("TIMED", "39.32.0.0/28", valid_from_s=START_S + 10, valid_until_s=START_S + 20)
             await it.read("national", timed, HOUSE)
-            await it.settled()
-            assert it.owner.next_window_change() == START_S + 10
+            await it.in_sync()
+            assert it.controller.next_window_change() == START_S + 10
             await asyncio.sleep(9)
             assert not it.passes(timed)
             await until(lambda: it.passes(timed))
-            assert time.clock() - (START_S + 10) < LONGEST_SLEEP_S
-            assert it.owner.next_window_change() == START_S + 20
+            assert time.clock() - (START_S + 10) < MAX_SLEEP_S
+            assert it.controller.next_window_change() == START_S + 20
             await asyncio.sleep(START_S + 19.9 - time.clock())
             assert it.passes(timed)
             await until(lambda: not it.passes(timed))
-            assert 0 <= time.clock() - (START_S + 20) < LONGEST_SLEEP_S
-            assert it.owner.next_window_change() is None
+            assert 0 <= time.clock() - (START_S + 20) < MAX_SLEEP_S
+            assert it.controller.next_window_change() is None
             assert it.passes(HOUSE)
 
     time.run(scenario())
@@ -231,7 +231,7 @@ def test_a_clock_that_is_set_forward_opens_at_once_and_closes_when_it_is_believe
             opens = registration("OPENS", "39.32.0.0/28", valid_from_s=START_S + 5000)
             closes = registration("CLOSES", "39.32.0.16/28", valid_until_s=START_S + 5000)
             await it.read("national", opens, closes)
-            await it.settled()
+            await it.in_sync()
             assert (it.passes(opens), it.passes(closes)) == (False, True)
             time.clock.set_by(6000)
             await until(lambda: (it.passes(opens), it.passes(closes)) == (True, True))
@@ -248,7 +248,7 @@ def test_a_clock_that_is_set_forward_by_ntp_opens_and_closes_what_is_due(time):
             opens = registration("OPENS", "39.32.0.0/28", valid_from_s=START_S + 5000)
             closes = registration("CLOSES", "39.32.0.16/28", valid_until_s=START_S + 5000)
             await it.read("national", opens, closes)
-            await it.settled()
+            await it.in_sync()
             it.is_synced = True
             time.clock.set_by(6000)
             await until(lambda: (it.passes(opens), it.passes(closes)) == (True, False))
@@ -274,17 +274,17 @@ def test_a_clock_that_is_set_back_opens_what_had_closed_and_closes_nothing(time)
 
 def test_a_policy_that_starts_later_is_armed_then_with_a_new_epoch(time):
     async def scenario() -> None:
-        async with owning(time.clock, settings_of("national", starts_at=START_S + 30)) as it:
+        async with owning(time.clock, settings_of("national", enforce_from=START_S + 30)) as it:
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             assert it.reconciler.policy_in_force is not None
             assert it.reconciler.policy_in_force.mode == "observe"
             epoch = it.reconciler.epoch
             await asyncio.sleep(START_S + 29.9 - time.clock())
             assert it.reconciler.policy_in_force.mode == "observe"
             await until(lambda: it.reconciler.policy_in_force.mode == "reject")
-            assert 0 <= time.clock() - (START_S + 30) < LONGEST_SLEEP_S
-            await it.settled()
+            assert 0 <= time.clock() - (START_S + 30) < MAX_SLEEP_S
+            await it.in_sync()
             assert it.reconciler.epoch == epoch + 1
             assert it.removed_keys() == []
 
@@ -298,11 +298,11 @@ def test_a_reload_puts_the_new_mode_in_force_and_touches_no_element(time):
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             before = len(it.written)
             it.configure(mode="observe")
             await until(lambda: it.reconciler.policy_in_force.mode == "observe")
-            await it.settled()
+            await it.in_sync()
             assert len(it.rulesets()) == 2
             assert len(it.written) == before + 1
 
@@ -314,11 +314,11 @@ def test_what_only_a_removed_source_had_goes_and_the_rest_stays(time):
         async with owning(time.clock, settings_of("national", "desk")) as it:
             await it.read("national", BANK)
             await it.read("desk", BANK, HOUSE)
-            await it.settled()
-            await it.owner.use_sources({"national": "file:/nowhere/national"})
-            await it.settled()
+            await it.in_sync()
+            await it.controller.use_sources({"national": "file:/nowhere/national"})
+            await it.in_sync()
             assert (it.passes(BANK), it.passes(HOUSE)) == (True, False)
-            assert list(it.owner.sources) == ["national"]
+            assert list(it.controller.sources) == ["national"]
 
     time.run(scenario())
 
@@ -330,10 +330,10 @@ def test_a_new_source_that_cannot_be_read_holds_nothing_up_and_removes_nothing(t
         async with owning(time.clock, settings_of("national", "old")) as it:
             await it.read("national", BANK)
             await it.read("old", HOUSE)
-            await it.settled()
-            await it.owner.use_sources({"national": "file:/nowhere/national", "new": "file:/nowhere/new"})
-            await it.owner.deliver(SourceUnreadable("new", "no such file"))
-            assert it.owner.unread_sources() == ("new",)
+            await it.in_sync()
+            await it.controller.use_sources({"national": "file:/nowhere/national", "new": "file:/nowhere/new"})
+            await it.controller.deliver(SourceUnreadable("new", "no such file"))
+            assert it.controller.unread_sources() == ("new",)
             await it.read("national", BANK, GUEST)
             await until(lambda: it.passes(GUEST))
             assert it.passes(BANK)
@@ -342,9 +342,9 @@ def test_a_new_source_that_cannot_be_read_holds_nothing_up_and_removes_nothing(t
             await asyncio.sleep(5)
             assert it.passes(BANK)
             await it.read("new", registration("NEW", "39.40.0.0/24"))
-            await it.settled()
+            await it.in_sync()
             assert [it.passes(each) for each in (BANK, HOUSE, GUEST)] == [False, False, True]
-            assert sorted(each.id for each in it.owner.allowlist) == ["GUEST", "NEW"]
+            assert sorted(each.id for each in it.controller.allowlist) == ["GUEST", "NEW"]
 
     time.run(scenario())
 
@@ -353,8 +353,8 @@ def test_a_new_source_and_an_armed_mode_in_one_reload_arm_only_after_the_source_
     async def scenario() -> None:
         async with owning(time.clock, settings_of("national", mode="observe")) as it:
             await it.read("national", BANK)
-            await it.settled()
-            await it.owner.use_sources({"national": "file:/nowhere/national", "new": "file:/nowhere/new"})
+            await it.in_sync()
+            await it.controller.use_sources({"national": "file:/nowhere/national", "new": "file:/nowhere/new"})
             it.configure(mode="reject")
             await asyncio.sleep(30)
             assert it.reconciler.policy_in_force.mode == "observe"
@@ -363,7 +363,7 @@ def test_a_new_source_and_an_armed_mode_in_one_reload_arm_only_after_the_source_
 
             def look(write: Any) -> None:
                 seen(write)
-                missing = any(each.missing for each in it.reconciler.picture.set_states())
+                missing = any(each.missing for each in it.reconciler.tracker.set_states())
                 if isinstance(write, Ruleset) and "reject with" in write.text and missing:
                     armed_without.append("elements")
 
@@ -371,7 +371,7 @@ def test_a_new_source_and_an_armed_mode_in_one_reload_arm_only_after_the_source_
             await it.read("new", *(registration(f"N-{n}", f"10.0.{n >> 8}.{n & 255}") for n in range(2000)))
             await until(lambda: it.reconciler.policy_in_force.mode == "reject")
             assert armed_without == []
-            assert it.owner.count_effective() == 2001
+            assert it.controller.count_active() == 2001
 
     time.run(scenario())
 
@@ -380,8 +380,8 @@ def test_going_back_to_observe_waits_for_no_source(time):
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
-            await it.settled()
-            await it.owner.use_sources({"national": "file:/nowhere/national", "new": "file:/nowhere/new"})
+            await it.in_sync()
+            await it.controller.use_sources({"national": "file:/nowhere/national", "new": "file:/nowhere/new"})
             it.configure(mode="observe")
             await until(lambda: it.reconciler.policy_in_force.mode == "observe")
 
@@ -393,11 +393,11 @@ def test_a_reading_of_a_source_that_a_reload_has_removed_is_let_go(time):
         async with owning(time.clock, settings_of("national", "desk")) as it:
             await it.read("national", BANK)
             await it.read("desk", HOUSE)
-            await it.settled()
-            await it.owner.use_sources({"national": "file:/nowhere/national"})
+            await it.in_sync()
+            await it.controller.use_sources({"national": "file:/nowhere/national"})
             await it.read("desk", HOUSE)
-            await it.owner.deliver(SourceUnreadable("desk", "gone"))
-            await it.settled()
+            await it.controller.deliver(SourceUnreadable("desk", "gone"))
+            await it.in_sync()
             assert it.passes(BANK)
             assert not it.passes(HOUSE)
 
@@ -412,16 +412,16 @@ def test_a_registered_flow_that_the_kernel_did_not_know_is_admitted_ahead_of_all
         conntrack = FakeConntrack()
         async with owning(time.clock, conntrack=conntrack) as it:
             await it.read("national", HOUSE)
-            await it.settled()
+            await it.in_sync()
             late = flow("39.32.0.5")
             conntrack.put(late, it.judged() | 7)
             others = [registration(f"R-{n}", f"10.{n >> 8}.{n & 255}.1") for n in range(20_000)]
             before = len(it.written)
             # One turn: all are desired, none is written yet.
             for each in [*others, BANK]:
-                it.owner.effective.upsert(each, time.clock())
-            it.owner.on_packets([packet_event(late)])
-            await it.settled()
+                it.controller.active.upsert(each, time.clock())
+            it.controller.on_packets([packet_event(late)])
+            await it.in_sync()
             first = next(
                 write
                 for write in it.written[before:]
@@ -432,9 +432,9 @@ def test_a_registered_flow_that_the_kernel_did_not_know_is_admitted_ahead_of_all
                 )
             )
             assert first.cause == "late admission"
-            assert it.owner.late_admissions == 1
+            assert it.controller.late_admissions == 1
             assert conntrack.mark_of(late) == 7
-            assert len(it.owner.aggregate) == 0
+            assert len(it.controller.aggregate) == 0
 
     time.run(scenario())
 
@@ -444,26 +444,26 @@ def test_a_flow_judged_just_before_its_element_came_is_cleared_by_its_tuple_alon
         conntrack = FakeConntrack()
         async with owning(time.clock, conntrack=conntrack) as it:
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             late = flow("39.32.0.5")
             conntrack.put(late, it.judged())
             conntrack.dumps.clear()
-            it.owner.on_packets([packet_event(late)])
+            it.controller.on_packets([packet_event(late)])
             await until(lambda: conntrack.mark_of(late) == 0)
             assert conntrack.dumps == []
 
     time.run(scenario())
 
 
-def test_a_gre_flow_is_cleared_by_a_sweep_since_its_tuple_is_not_known(time):
+def test_a_gre_flow_is_cleared_by_a_scan_since_its_tuple_is_not_known(time):
     async def scenario() -> None:
         conntrack = FakeConntrack()
         async with owning(time.clock, conntrack=conntrack) as it:
             await it.read("national", GUEST)
-            await it.settled()
+            await it.in_sync()
             late = flow("2400:adc0:1::5", "gre", destination="2001:db8::7")
             conntrack.put(late, it.judged())
-            it.owner.on_packets([packet_event(late)])
+            it.controller.on_packets([packet_event(late)])
             await until(lambda: conntrack.mark_of(late) == 0)
 
     time.run(scenario())
@@ -474,17 +474,17 @@ def test_unregistered_events_go_to_the_aggregate_and_to_nothing_else(time):
         conntrack = FakeConntrack()
         async with owning(time.clock, conntrack=conntrack) as it:
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             stranger = flow("39.40.9.9")
             conntrack.put(stranger, it.judged())
             written, dumps = len(it.written), len(conntrack.dumps)
-            it.owner.on_packets([packet_event(stranger)] * 3)
+            it.controller.on_packets([packet_event(stranger)] * 3)
             await asyncio.sleep(5)
             assert (len(it.written), len(conntrack.dumps), conntrack.changes) == (written, dumps, [])
-            assert [str(line.prefix) for line in it.owner.aggregate.top(9)] == ["39.40.9.0/24"]
-            assert it.owner.aggregate.recent() == ()
-            assert it.owner.late_admissions == 0
-            assert it.owner.attribution.live_count == 0
+            assert [str(line.prefix) for line in it.controller.aggregate.top(9)] == ["39.40.9.0/24"]
+            assert it.controller.aggregate.recent() == ()
+            assert it.controller.late_admissions == 0
+            assert it.controller.attribution.live_count == 0
 
     time.run(scenario())
 
@@ -496,15 +496,15 @@ def test_a_registration_that_cannot_be_programmed_is_not_admitted_late_for_ever(
             peers = [f"198.18.{n >> 8}.{n & 255}" for n in range(5000)]
             large = registration("LARGE", "39.32.0.0/28", peers=peers)
             await it.read("national", large)
-            await it.settled()
-            assert "LARGE" in it.reconciler.picture.desired.unprogrammed()
+            await it.in_sync()
+            assert "LARGE" in it.reconciler.tracker.desired.unprogrammed()
             seen = flow("39.32.0.5", destination="198.18.0.9")
             conntrack.put(seen, it.judged())
-            it.owner.on_packets([packet_event(seen)])
+            it.controller.on_packets([packet_event(seen)])
             await asyncio.sleep(5)
-            assert it.owner.late_admissions == 0
+            assert it.controller.late_admissions == 0
             assert conntrack.changes == []
-            assert len(it.owner.aggregate) == 1
+            assert len(it.controller.aggregate) == 1
 
     time.run(scenario())
 
@@ -520,35 +520,35 @@ def test_an_address_that_cannot_be_programmed_takes_late_admission_from_no_other
         conntrack = FakeConntrack()
         async with owning(time.clock, conntrack=conntrack) as it:
             await it.read("national", registration("PK-1", subscriber=bytes(32)))
-            it.owner.effective.take([bound("100.64.0.9"), bound("2001:db8::/66")])
-            await it.settled()
-            assert "PK-1" in it.reconciler.picture.desired.unprogrammed()
+            it.controller.active.take([bound("100.64.0.9"), bound("2001:db8::/66")])
+            await it.in_sync()
+            assert "PK-1" in it.reconciler.tracker.desired.unprogrammed()
             good, bad = flow("100.64.0.9"), flow("2001:db8::9", destination="2001:db8:ffff::1")
             for seen in (good, bad):
                 conntrack.put(seen, it.judged())
-            it.owner.on_packets([packet_event(seen) for seen in (good, bad)])
+            it.controller.on_packets([packet_event(seen) for seen in (good, bad)])
             await asyncio.sleep(5)
-            assert it.owner.late_admissions == 1
-            assert len(it.owner.aggregate) == 1
+            assert it.controller.late_admissions == 1
+            assert len(it.controller.aggregate) == 1
             assert [conntrack.mark_of(each) for each in (good, bad)] == [0, it.judged()]
 
     time.run(scenario())
 
 
 def test_what_waits_for_late_admission_is_bounded(time, monkeypatch):
-    monkeypatch.setattr("gatewayd.reconcile.connections.MOST_LATE", 10)
+    monkeypatch.setattr("gatewayd.reconcile.connections.MAX_LATE", 10)
 
     async def scenario() -> None:
         conntrack = FakeConntrack()
         async with owning(time.clock, conntrack=conntrack) as it:
             await it.read("national", HOUSE)
-            await it.settled()
+            await it.in_sync()
             it.refuse_writes = True
-            it.owner.effective.upsert(BANK, time.clock())
+            it.controller.active.upsert(BANK, time.clock())
             late = [flow("39.32.0.5", port=port) for port in range(40000, 40050)]
             for each in late:
                 conntrack.put(each, it.judged())
-            it.owner.on_packets([packet_event(each) for each in late])
+            it.controller.on_packets([packet_event(each) for each in late])
             await asyncio.sleep(5)
             assert all(conntrack.mark_of(each) == it.judged() for each in late)
             it.refuse_writes = False
@@ -561,48 +561,48 @@ def test_flow_events_are_attributed_and_their_end_is_known(time):
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             seen = flow("39.32.0.5")
-            it.owner.on_connections([connection_event(seen, REGISTERED)])
-            assert it.owner.attribution.live_count == 1
-            it.owner.on_connections([connection_event(seen, REGISTERED, "destroy", packets=9)])
-            assert it.owner.attribution.live_count == 0
-            usage = it.owner.attribution.usage("BANK")
+            it.controller.on_connections([connection_event(seen, REGISTERED)])
+            assert it.controller.attribution.live_count == 1
+            it.controller.on_connections([connection_event(seen, REGISTERED, "destroy", packets=9)])
+            assert it.controller.attribution.live_count == 0
+            usage = it.controller.attribution.usage("BANK")
             assert usage is not None
             assert (usage.flows, usage.packets) == (1, 9)
             await it.read("national", HOUSE)
-            assert it.owner.attribution.usage("BANK") is None
+            assert it.controller.attribution.usage("BANK") is None
 
     time.run(scenario())
 
 
-def test_lost_flow_events_are_made_good_by_a_listing(time):
+def test_lost_flow_events_are_made_good_by_a_dump(time):
     async def scenario() -> None:
         conntrack = FakeConntrack()
         async with owning(time.clock, conntrack=conntrack) as it:
             await it.read("national", BANK)
-            await it.settled()
-            surveys = it.sweeper.surveys
-            it.owner.on_connections([connection_event(flow("39.32.0.4"), REGISTERED)])
+            await it.in_sync()
+            scans = it.scanner.scans
+            it.controller.on_connections([connection_event(flow("39.32.0.4"), REGISTERED)])
             conntrack.put(flow("39.32.0.5"), REGISTERED)
-            it.owner.on_lost("conntrack")
-            await until(lambda: it.sweeper.surveys == surveys + 1)
-            assert [line.flow for line in it.owner.attribution.flows(None, 0, 9)] == [flow("39.32.0.5")]
-            assert it.owner.resyncs == 1
+            it.controller.on_lost("conntrack")
+            await until(lambda: it.scanner.scans == scans + 1)
+            assert [line.flow for line in it.controller.attribution.flows(None, 0, 9)] == [flow("39.32.0.5")]
+            assert it.controller.resyncs == 1
 
     time.run(scenario())
 
 
-def test_lost_packet_events_need_no_listing(time):
+def test_lost_packet_events_need_no_dump(time):
     async def scenario() -> None:
         conntrack = FakeConntrack()
         async with owning(time.clock, conntrack=conntrack) as it:
             await it.read("national", BANK)
-            await it.settled()
-            surveys = it.sweeper.surveys
-            it.owner.on_lost("nflog")
+            await it.in_sync()
+            scans = it.scanner.scans
+            it.controller.on_lost("nflog")
             await asyncio.sleep(5)
-            assert (it.owner.resyncs, it.sweeper.surveys) == (0, surveys)
+            assert (it.controller.resyncs, it.scanner.scans) == (0, scans)
 
     time.run(scenario())
 
@@ -614,13 +614,13 @@ def test_events_lost_before_the_registry_is_loaded_cut_nothing(time):
         conntrack = FakeConntrack()
         conntrack.put(flow("39.32.0.5"), REGISTERED)
         async with owning(time.clock, settings_of("national", drain_s=0.0), conntrack=conntrack) as it:
-            it.owner.on_lost("conntrack")
+            it.controller.on_lost("conntrack")
             await asyncio.sleep(5)
             assert conntrack.mark_of(flow("39.32.0.5")) == REGISTERED
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             assert conntrack.mark_of(flow("39.32.0.5")) == REGISTERED
-            assert it.owner.attribution.live_count == 1
+            assert it.controller.attribution.live_count == 1
 
     time.run(scenario())
 
@@ -631,12 +631,12 @@ def test_events_lost_while_the_kernel_is_behind_do_not_use_up_the_new_judgement(
         tables = FakeTables()
         async with owning(time.clock, tables=tables, conntrack=conntrack) as it:
             await it.read("national", HOUSE)
-            await it.settled()
+            await it.in_sync()
             waiting = flow("39.32.0.5")
             conntrack.put(waiting, it.judged())
             it.refuse_writes = True
             await it.read("national", HOUSE, BANK)
-            it.owner.on_lost("conntrack")
+            it.controller.on_lost("conntrack")
             await asyncio.sleep(3)
             # Its element is not in the kernel: cleared now, it would be judged unregistered again.
             assert conntrack.mark_of(waiting) == it.judged()
@@ -646,24 +646,24 @@ def test_events_lost_while_the_kernel_is_behind_do_not_use_up_the_new_judgement(
     time.run(scenario())
 
 
-def test_after_a_foreign_flush_no_flow_of_an_earlier_epoch_counts_as_judged(time):
+def test_after_a_external_flush_no_flow_of_an_earlier_epoch_counts_as_judged(time):
     async def scenario() -> None:
         conntrack, tables = FakeConntrack(), FakeTables()
         async with owning(time.clock, tables=tables, conntrack=conntrack) as it:
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             it.configure(mode="observe")
-            await it.settled()
+            await it.in_sync()
             it.configure(mode="reject")
             await until(lambda: it.reconciler.policy_in_force.mode == "reject")
-            await it.settled()
+            await it.in_sync()
             assert it.reconciler.epoch == 3
             # Judged in the first epoch, before it was registered, and idle since.
             stale = flow("39.32.0.5")
             conntrack.put(stale, LAYOUT.judged(1))
             await tables.delete_table()
-            await until(lambda: it.reconciler.tally.repairs == 1)
-            await it.settled()
+            await until(lambda: it.reconciler.stats.repairs == 1)
+            await it.in_sync()
             assert it.passes(BANK)
             assert conntrack.mark_of(stale) != it.judged()
 
@@ -673,10 +673,10 @@ def test_after_a_foreign_flush_no_flow_of_an_earlier_epoch_counts_as_judged(time
 def test_detail_off_keeps_nothing_of_unregistered_flows(time):
     async def scenario() -> None:
         async with owning(time.clock) as it:
-            it.owner.aggregate = UnregisteredAggregate("off")
+            it.controller.aggregate = UnregisteredAggregate("off")
             await it.read("national", BANK)
-            it.owner.on_packets([packet_event(flow("39.40.9.9"))])
-            assert len(it.owner.aggregate) == 0
+            it.controller.on_packets([packet_event(flow("39.40.9.9"))])
+            assert len(it.controller.aggregate) == 0
 
     time.run(scenario())
 
@@ -685,13 +685,13 @@ def test_a_reload_changes_what_is_kept_of_unregistered_flows(time):
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
-            it.owner.on_packets([packet_event(flow("39.40.9.9"))])
-            assert len(it.owner.aggregate) == 1
-            settings = it.owner.settings
-            it.owner.reload(replace(settings, watch=replace(settings.watch, unregistered="off")))
-            assert len(it.owner.aggregate) == 0
-            it.owner.on_packets([packet_event(flow("39.40.9.9"))])
-            assert len(it.owner.aggregate) == 0
+            it.controller.on_packets([packet_event(flow("39.40.9.9"))])
+            assert len(it.controller.aggregate) == 1
+            settings = it.controller.settings
+            it.controller.reload(replace(settings, watch=replace(settings.watch, unregistered="off")))
+            assert len(it.controller.aggregate) == 0
+            it.controller.on_packets([packet_event(flow("39.40.9.9"))])
+            assert len(it.controller.aggregate) == 0
 
     time.run(scenario())
 
@@ -700,10 +700,10 @@ def test_aggregates_are_gone_a_day_after_the_last_flow(time):
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
-            it.owner.on_packets([packet_event(flow("39.40.9.9"))])
+            it.controller.on_packets([packet_event(flow("39.40.9.9"))])
             await asyncio.sleep(86_395)
-            assert len(it.owner.aggregate) == 1
-            await until(lambda: len(it.owner.aggregate) == 0, within_s=10)
+            assert len(it.controller.aggregate) == 1
+            await until(lambda: len(it.controller.aggregate) == 0, within_s=10)
 
     time.run(scenario())
 
@@ -712,8 +712,10 @@ def test_a_fragment_of_a_stranger_is_counted_by_its_protocol(time):
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
-            it.owner.on_packets([packet_event(Flow(17, parse_address("39.40.9.9"), parse_address("198.51.100.7")))])
-            (line,) = it.owner.aggregate.top(1)
+            it.controller.on_packets(
+                [packet_event(Flow(17, parse_address("39.40.9.9"), parse_address("198.51.100.7")))]
+            )
+            (line,) = it.controller.aggregate.top(1)
             assert [str(service) for service, _ in line.services] == ["udp"]
 
     time.run(scenario())

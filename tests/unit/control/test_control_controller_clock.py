@@ -72,7 +72,7 @@ def test_a_boot_with_a_wrong_clock_cuts_nobody(time, off_s):
         async with owning(time.clock, signed_settings()) as it:
             boot(it, off_s)
             await it.read("national", *EVERYBODY)
-            await it.settled()
+            await it.in_sync()
             assert {"BANK", "YEARLY"} <= set(passing(it))
             assert "ENDED" not in passing(it)
             await asyncio.sleep(120)
@@ -91,8 +91,8 @@ def test_a_boot_in_2020_is_said_with_both_times(time, caplog):
         async with owning(time.clock, signed_settings()) as it:
             boot(it, TO_2020)
             await it.read("national", *EVERYBODY)
-            await it.settled()
-            assert it.owner.count_effective() == 3  # LATER too: nobody knows how late it is
+            await it.in_sync()
+            assert it.controller.count_active() == 3  # LATER too: nobody knows how late it is
             with caplog.at_level(logging.INFO, "gatewayd.control.host_time"):
                 for _ in range(3):
                     it.host_time.say()
@@ -119,7 +119,7 @@ def test_a_window_that_opened_while_the_host_was_off_is_open(time):
             boot(it, TO_2020, last_issued_ago_s=30 * DAY_S)
             fresh = registration("FRESH", "39.33.0.0/28", valid_from_s=START_S - 10 * DAY_S)
             await it.read("national", fresh)
-            await it.settled()
+            await it.in_sync()
             assert it.passes(fresh)
 
     time.run(scenario())
@@ -131,7 +131,7 @@ def test_a_boot_with_unsigned_sources_alone_and_a_clock_in_2020_cuts_nobody(time
             it.clock.set_by(TO_2020)
             it.host_time.note_last_good(None, START_S - HOUR_S)
             await it.read("national", *EVERYBODY)
-            await it.settled()
+            await it.in_sync()
             assert passing(it) == ["BANK", "YEARLY", "ENDED"]
             time.clock.set_by(-TO_2020)
             it.is_synced = True
@@ -157,13 +157,13 @@ def test_after_a_reboot_a_good_clock_opens_at_once_and_closes_within_the_hour(ti
 
 def test_a_first_start_that_nothing_is_known_of_closes_nothing_until_the_registry_speaks(time):
     async def scenario() -> None:
-        async with owning(time.clock, signed_settings(starts_at=START_S - DAY_S)) as it:
+        async with owning(time.clock, signed_settings(enforce_from=START_S - DAY_S)) as it:
             it.clock.set_by(5 * YEAR_S)
             await it.read("national", *EVERYBODY)
-            await it.settled()
+            await it.in_sync()
             assert passing(it) == ["BANK", "YEARLY", "ENDED", "LATER"]
             assert it.reconciler.mode_in_force == "observe"
-            assert it.owner.freshness(it.owner.moment())["national"].word == "fresh"
+            assert it.controller.freshness(it.controller.moment())["national"].word == "fresh"
             it.host_time.witness(START_S - 60, EXPIRE_S, None)
             await until(lambda: passing(it) == ["BANK", "YEARLY", "LATER"])
             await until(lambda: it.reconciler.mode_in_force == "reject")
@@ -181,7 +181,7 @@ def test_a_step_while_running_changes_nothing_and_nor_does_its_correction(time, 
         async with owning(time.clock, signed_settings()) as it:
             confirm(it, strength)
             await it.read("national", *EVERYBODY)
-            await it.settled()
+            await it.in_sync()
             assert passing(it) == ["BANK", "YEARLY"]
             before = list(it.written)
             for seconds in (step_s, -step_s):
@@ -216,7 +216,7 @@ def test_without_any_witness_a_step_cuts_nobody_who_is_registered(time, step_s):
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", *EVERYBODY)
-            await it.settled()
+            await it.in_sync()
             time.clock.set_by(step_s)
             await asyncio.sleep(120)
             assert {"BANK", "YEARLY"} <= set(passing(it))
@@ -231,7 +231,7 @@ def test_ntp_that_puts_a_wrong_time_right_is_believed_at_once(time):
         async with owning(time.clock) as it:
             it.clock.set_by(TO_2020)
             await it.read("national", *EVERYBODY)
-            await it.settled()
+            await it.in_sync()
             assert "BANK" not in passing(it)  # a first start: nothing contradicts the clock
             time.clock.set_by(-TO_2020)
             it.is_synced = True
@@ -247,9 +247,9 @@ def test_a_later_time_that_was_believed_for_a_moment_is_undone(time):
         async with owning(time.clock) as it:
             it.is_synced = True
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             time.clock.set_by(5 * YEAR_S)
-            it.owner.effective.upsert(YEARLY, it.owner.moment())
+            it.controller.active.upsert(YEARLY, it.controller.moment())
             time.clock.set_by(-5 * YEAR_S)
             await until(lambda: it.passes(YEARLY))
 
@@ -261,11 +261,13 @@ def test_what_explain_and_the_watch_go_by_is_what_the_kernel_has(time):
         async with owning(time.clock, signed_settings()) as it:
             boot(it, TO_2020)
             await it.read("national", *EVERYBODY)
-            await it.settled()
-            it.owner.on_packets([packet_event(flow("39.32.0.1")), packet_event(flow("39.32.0.49"))])
-            assert it.owner.late_admissions == 2
-            assert len(it.owner.aggregate) == 0
-            assert it.owner.allowlist.matching(flow("39.32.0.33", destination=FAR), it.owner.moment()) == ()
+            await it.in_sync()
+            it.controller.on_packets([packet_event(flow("39.32.0.1")), packet_event(flow("39.32.0.49"))])
+            assert it.controller.late_admissions == 2
+            assert len(it.controller.aggregate) == 0
+            assert (
+                it.controller.allowlist.matching(flow("39.32.0.33", destination=FAR), it.controller.moment()) == ()
+            )
 
     time.run(scenario())
 
@@ -277,13 +279,13 @@ def test_what_explain_and_the_watch_go_by_is_what_the_kernel_has(time):
 @pytest.mark.parametrize("is_confirmed", [True, False])
 def test_a_policy_is_not_armed_early_by_a_clock_that_is_ahead(time, step_s, is_confirmed):
     async def scenario() -> None:
-        async with owning(time.clock, signed_settings(starts_at=START_S + 1800)) as it:
+        async with owning(time.clock, signed_settings(enforce_from=START_S + 1800)) as it:
             if is_confirmed:
                 confirm(it)
             else:
                 boot(it, 0.0)
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             time.clock.set_by(step_s)
             await asyncio.sleep(600)
             assert it.reconciler.mode_in_force == "observe"
@@ -297,7 +299,7 @@ def test_a_policy_is_not_armed_early_by_a_clock_that_is_ahead(time, step_s, is_c
 
 
 @pytest.mark.parametrize(
-    "settings", [settings_of("national", starts_at=START_S - 60), signed_settings(starts_at=START_S - 60)]
+    "settings", [settings_of("national", enforce_from=START_S - 60), signed_settings(enforce_from=START_S - 60)]
 )
 def test_a_policy_is_not_disarmed_by_a_clock_that_is_behind(time, settings):
     async def scenario() -> None:
@@ -305,7 +307,7 @@ def test_a_policy_is_not_disarmed_by_a_clock_that_is_behind(time, settings):
             if settings.registry.has_signed:
                 confirm(it)
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             assert it.reconciler.mode_in_force == "reject"
             time.clock.set_by(TO_2020)
             await asyncio.sleep(120)
@@ -316,7 +318,7 @@ def test_a_policy_is_not_disarmed_by_a_clock_that_is_behind(time, settings):
 
 def test_a_policy_that_started_long_ago_is_armed_after_a_boot_in_2020(time):
     async def scenario() -> None:
-        async with owning(time.clock, signed_settings(starts_at=START_S - DAY_S)) as it:
+        async with owning(time.clock, signed_settings(enforce_from=START_S - DAY_S)) as it:
             boot(it, TO_2020)
             await it.read("national", BANK)
             await until(lambda: it.reconciler.mode_in_force == "reject")
@@ -331,14 +333,14 @@ def test_a_source_is_not_stale_by_a_clock_that_is_ahead(time):
         async with owning(time.clock, settings) as it:
             confirm(it)
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             time.clock.set_by(5 * YEAR_S)
             await asyncio.sleep(60)
-            assert it.owner.freshness(it.owner.moment())["national"].word == "fresh"
+            assert it.controller.freshness(it.controller.moment())["national"].word == "fresh"
             assert it.reconciler.mode_in_force == "reject"
             time.clock.advance(8 * DAY_S)
             await until(lambda: it.reconciler.mode_in_force == "observe")
-            assert it.owner.freshness(it.owner.moment())["national"].word == "stale"
+            assert it.controller.freshness(it.controller.moment())["national"].word == "stale"
 
     time.run(scenario())
 
@@ -348,12 +350,12 @@ def test_a_time_of_confirmation_that_was_wrong_does_not_keep_a_source_fresh_for_
         async with owning(time.clock) as it:
             it.clock.set_by(5 * YEAR_S)
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             time.clock.set_by(-5 * YEAR_S)
             it.is_synced = True
             await asyncio.sleep(5)
             time.clock.advance(8 * DAY_S)
-            assert it.owner.freshness(it.owner.moment())["national"].word == "stale"
+            assert it.controller.freshness(it.controller.moment())["national"].word == "stale"
 
     time.run(scenario())
 
@@ -363,7 +365,7 @@ def test_a_witness_ends_the_doubt_without_ntp(time):
         async with owning(time.clock, signed_settings()) as it:
             boot(it, 5 * YEAR_S)
             await it.read("national", *EVERYBODY)
-            await it.settled()
+            await it.in_sync()
             it.host_time.witness(START_S, EXPIRE_S, None)
             assert it.host_time.doubt() is not None
             await asyncio.sleep(60)
@@ -371,8 +373,8 @@ def test_a_witness_ends_the_doubt_without_ntp(time):
             await asyncio.sleep(2)
             assert passing(it) == ["BANK", "YEARLY"]
             assert it.host_time.doubt() is not None
-            assert float(it.owner.moment()) == pytest.approx(START_S + time.clock.elapsed_s - 30, abs=1.0)
-            assert it.owner.moment() < inf
+            assert float(it.controller.moment()) == pytest.approx(START_S + time.clock.elapsed_s - 30, abs=1.0)
+            assert it.controller.moment() < inf
             time.clock.set_by(-5 * YEAR_S)
             await asyncio.sleep(60)
             it.host_time.witness(time.clock() - 5, EXPIRE_S, 60.0)
@@ -388,9 +390,11 @@ def test_a_pin_that_ended_by_a_wrong_clock_is_back_when_that_is_known(time):
             local = registration("LOCAL", "39.61.0.0/28")
             pin = "{id: LOCAL, category: bpo, clients: [39.61.0.0/28], services: [wireguard]"
             content = f"pins:\n  - {pin}, comment: for now, until: 2024-12-31T00:00:00Z}}\n"
-            await it.owner.use_overrides(OverridesReading((parse_overrides(content, "desk.yaml", "desk.yaml"),)))
+            await it.controller.use_overrides(
+                OverridesReading((parse_overrides(content, "desk.yaml", "desk.yaml"),))
+            )
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             assert not it.passes(local)
             time.clock.set_by(-5 * YEAR_S)
             it.is_synced = True

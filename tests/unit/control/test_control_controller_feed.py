@@ -32,7 +32,7 @@ async def delta(
     """The source says that these changed; `registrations` is all it holds then."""
     withdrawals = (gone,) if gone else ()
     where = FeedPosition("session", 2, it.clock(), "00" * 32)
-    await it.owner.deliver(
+    await it.controller.deliver(
         SourceDelta(source, upserts, withdrawals, registrations, {}, (), it.clock(), source, where, where, b"")
     )
 
@@ -41,17 +41,17 @@ def test_a_delta_changes_what_it_names(time):
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             await delta(it, "national", {"BANK": MOVED, "HOUSE": HOUSE}, MOVED, HOUSE)
-            await it.settled()
+            await it.in_sync()
             assert it.passes(MOVED)
             assert it.passes(HOUSE)
             assert it.removed_keys() == []
             await delta(it, "national", {"HOUSE": HOUSE}, gone="BANK")
-            await it.settled()
+            await it.in_sync()
             assert not it.passes(BANK)
             assert it.passes(HOUSE)
-            assert dict(it.owner.merged.registrations) == {"HOUSE": HOUSE}
+            assert dict(it.controller.merged.registrations) == {"HOUSE": HOUSE}
 
     time.run(scenario())
 
@@ -61,15 +61,15 @@ def test_a_delta_of_a_later_source_does_not_override_an_earlier_one(time):
         async with owning(time.clock, settings_of("national", "desk")) as it:
             await it.read("national", BANK)
             await it.read("desk", HOUSE)
-            await it.settled()
+            await it.in_sync()
             await delta(it, "desk", {"BANK": MOVED, "HOUSE": HOUSE}, MOVED)
-            await it.settled()
-            assert it.owner.allowlist.get("BANK") == BANK
+            await it.in_sync()
+            assert it.controller.allowlist.get("BANK") == BANK
             await delta(it, "national", {}, gone="BANK")
-            await it.settled()
-            assert it.owner.allowlist.get("BANK") == MOVED
+            await it.in_sync()
+            assert it.controller.allowlist.get("BANK") == MOVED
             assert it.passes(MOVED)
-            assert sorted(it.owner.merged.registrations) == ["BANK", "HOUSE"]
+            assert sorted(it.controller.merged.registrations) == ["BANK", "HOUSE"]
 
     time.run(scenario())
 
@@ -80,7 +80,7 @@ async def restarted(time: Time) -> AsyncIterator[Owning]:
     tables = FakeTables()
     async with owning(time.clock, tables=tables) as it:
         await it.read("national", BANK)
-        await it.settled()
+        await it.in_sync()
     async with owning(time.clock, tables=tables) as again:
         again.reconciler.found(await tables.read_table())
         yield again
@@ -91,7 +91,7 @@ def test_an_armed_mode_is_taken_off_although_the_registry_cannot_be_read(time):
         tables = FakeTables()
         async with owning(time.clock, tables=tables) as it:
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             epoch = it.reconciler.epoch
         async with owning(time.clock, settings_of("national", mode="observe"), tables=tables) as again:
             again.reconciler.found(await tables.read_table())
@@ -122,7 +122,7 @@ def test_a_reload_takes_an_armed_mode_off_although_no_source_has_been_read_since
             again.refuse_writes = refused
             again.configure(mode="observe")
             if refused:
-                await until(lambda: again.reconciler.tally.failures > 1)
+                await until(lambda: again.reconciler.stats.failures > 1)
                 assert again.reconciler.mode_in_force == "reject"
                 again.refuse_writes = False
             await until(lambda: again.reconciler.mode_in_force == "observe")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.control.controller import Owner
+from gatewayd.control.controller import Controller
 from gatewayd.errors import SerialNotHeld
 from gatewayd.feed.canonical import LineWriter
 from gatewayd.kernel.fake import FakeTables
@@ -60,9 +60,9 @@ class Places:
     async def start(self, *sources: str, files: bool = True, **limits: object) -> AsyncIterator[Owning]:
         clock = self.time.clock
         settings = with_guard(settings_of(*sources), **limits)
-        store = LastGood(self.directory, clock=clock, stopwatch=clock.stopwatch) if files else None
+        store = LastGood(self.directory, clock=clock, monotonic=clock.monotonic) if files else None
         async with owning(clock, settings, tables=self.tables, store=store) as it:
-            await it.owner.restore()
+            await it.controller.restore()
             yield it
 
 
@@ -97,15 +97,15 @@ def test_a_source_that_a_reload_has_renamed_takes_nothing_away(time):
         async with owning(time.clock, guarded("national")) as it:
             there = [BANK, *houses(300)]
             await it.read("national", *there)
-            await it.settled()
-            await it.owner.use_sources(urls("registry"))
+            await it.in_sync()
+            await it.controller.use_sources(urls("registry"))
             await it.read("registry", NEW)
-            await it.settled()
+            await it.in_sync()
             assert all_pass(it, [*there, NEW])
-            (held,) = it.owner.holds()
+            (held,) = it.controller.holds()
             assert (held.count, held.causes) == (301, ("registry",))
-            assert await it.owner.accept(held.serial) == {"serial": held.serial, "released": {"registry": 301}}
-            await it.settled()
+            assert await it.controller.accept(held.serial) == {"serial": held.serial, "released": {"registry": 301}}
+            await it.in_sync()
             assert [it.passes(each) for each in (*there[:2], NEW)] == [False, False, True]
 
     time.run(scenario())
@@ -117,14 +117,14 @@ def test_a_source_that_a_reload_takes_out_is_asked_for(time):
             there = houses(300)
             await it.read("national", NEW)
             await it.read("desk", BANK, *there)
-            await it.settled()
-            await it.owner.use_sources(urls("national"))
-            await it.settled()
+            await it.in_sync()
+            await it.controller.use_sources(urls("national"))
+            await it.in_sync()
             assert all_pass(it, [BANK, *there, NEW])
-            (held,) = it.owner.holds()
+            (held,) = it.controller.holds()
             assert (held.count, held.causes) == (301, ("config/sources",))
-            await it.owner.accept(held.serial)
-            await it.settled()
+            await it.controller.accept(held.serial)
+            await it.in_sync()
             assert not it.passes(BANK)
 
     time.run(scenario())
@@ -135,24 +135,24 @@ def test_a_source_that_was_renamed_before_a_restart_takes_nothing_away(time, pla
         there = [BANK, *houses(300)]
         async with places.start("national") as it:
             await it.read("national", *there)
-            await it.settled()
+            await it.in_sync()
         async with places.start("registry") as again:
             await again.read("registry", NEW)
-            await again.settled()
+            await again.in_sync()
             assert all_pass(again, [*there, NEW])
-            (held,) = again.owner.holds()
+            (held,) = again.controller.holds()
             assert held.count == 301
         async with places.start("registry") as third:
-            await third.settled()
+            await third.in_sync()
             assert all_pass(third, [*there, NEW])
-            (held,) = third.owner.holds()
-            await third.owner.accept(held.serial)
-            await third.settled()
+            (held,) = third.controller.holds()
+            await third.controller.accept(held.serial)
+            await third.in_sync()
             assert not third.passes(BANK)
         async with places.start("registry") as last:
-            await last.settled()
+            await last.in_sync()
             assert not last.passes(BANK)
-            assert last.owner.holds() == ()
+            assert last.controller.holds() == ()
 
     time.run(scenario())
 
@@ -163,25 +163,25 @@ def test_a_state_directory_that_was_lost_takes_nothing_away(time, places, loss):
         there = [BANK, *houses(300)]
         async with places.start("national") as it:
             await it.read("national", *there)
-            await it.settled()
+            await it.in_sync()
         for path in [each for each in places.directory.rglob("*") if each.is_file()]:
             path.unlink() if loss == "gone" else path.write_bytes(b"\0" * 9)
         async with places.start("national") as again:
             await again.read("national", NEW)
-            await again.settled()
+            await again.in_sync()
             await asyncio.sleep(5)
-            await again.settled()
+            await again.in_sync()
             assert all_pass(again, [*there, NEW])
-            (held,) = again.owner.holds()
+            (held,) = again.controller.holds()
             assert (held.count, held.causes) == (301, ("kernel/elements",))
-            assert await again.owner.accept(held.serial) == {
+            assert await again.controller.accept(held.serial) == {
                 "serial": held.serial,
                 "released": {"kernel/elements": 301},
             }
-            await again.settled()
+            await again.in_sync()
             assert not any(again.passes(each) for each in there)
             assert again.passes(NEW)
-            assert again.owner.holds() == ()
+            assert again.controller.holds() == ()
 
     time.run(scenario())
 
@@ -192,7 +192,7 @@ def test_a_bank_among_what_a_lost_file_leaves_in_the_kernel_is_held_through_a_re
         there = [*houses(300), BANK]
         async with places.start("national") as it:
             await it.read("national", *there)
-            await it.settled()
+            await it.in_sync()
         files = [each for each in places.directory.rglob(lost) if each.is_file()]
         assert files
         for path in files:
@@ -200,17 +200,17 @@ def test_a_bank_among_what_a_lost_file_leaves_in_the_kernel_is_held_through_a_re
         for _ in range(2):
             async with places.start("national") as again:
                 await again.read("national", *there[:300])
-                await until(lambda: again.owner.holds() != ())
-                await again.settled()
+                await until(lambda: again.controller.holds() != ())
+                await again.in_sync()
                 assert again.passes(BANK)
-                (held,) = again.owner.holds()
+                (held,) = again.controller.holds()
                 assert held.count == 1
         async with places.start("national") as last:
             await last.read("national", *there[:300])
-            await until(lambda: last.owner.holds() != ())
-            (held,) = last.owner.holds()
-            await last.owner.accept(held.serial)
-            await last.settled()
+            await until(lambda: last.controller.holds() != ())
+            (held,) = last.controller.holds()
+            await last.controller.accept(held.serial)
+            await last.in_sync()
             assert not last.passes(BANK)
 
     time.run(scenario())
@@ -221,24 +221,24 @@ def test_after_an_operators_word_a_lost_file_is_lost_no_more(time, places):
         there = [*houses(300), BANK]
         async with places.start("national", files=False) as it:
             await it.read("national", *there)
-            await it.settled()
+            await it.in_sync()
         async with places.start("national") as again:
             await again.read("national", *there[:300])
-            await until(lambda: again.owner.holds() != ())
-            (held,) = again.owner.holds()
+            await until(lambda: again.controller.holds() != ())
+            (held,) = again.controller.holds()
             assert "of a protected category" in held.reason
-            await again.owner.accept(held.serial)
-            await again.settled()
+            await again.controller.accept(held.serial)
+            await again.in_sync()
             later = registration("LATER", "39.61.0.1")
             await again.read("national", *there[:300], later)
-            await again.settled()
+            await again.in_sync()
         async with places.start("national", files=False) as unsaved:
             await unsaved.read("national", *there[:300], later, NEW)
             await until(lambda: unsaved.passes(NEW))
         async with places.start("national") as last:
             await last.read("national", *there[:300], later)
             await until(lambda: not last.passes(NEW))
-            assert last.owner.holds() == ()
+            assert last.controller.holds() == ()
 
     time.run(scenario())
 
@@ -248,12 +248,12 @@ def test_what_a_lost_directory_leaves_in_the_kernel_goes_where_it_is_little_and_
         there = houses(300)
         async with places.start("national", files=False) as it:
             await it.read("national", *there)
-            await it.settled()
+            await it.in_sync()
         async with places.start("national", files=False, protected=()) as again:
             await again.read("national", *there[:290])
             await until(lambda: not again.passes(there[299]))
             assert all_pass(again, there[:290])
-            assert again.owner.holds() == ()
+            assert again.controller.holds() == ()
 
     time.run(scenario())
 
@@ -263,19 +263,19 @@ def test_what_is_held_of_the_kernel_is_held_after_each_restart_until_it_is_regis
         there = houses(300)
         async with places.start("national", files=False) as it:
             await it.read("national", *there)
-            await it.settled()
+            await it.in_sync()
         for _ in range(2):
             async with places.start("national", files=False) as again:
                 await again.read("national", NEW)
-                await again.settled()
-                await until(lambda: again.owner.holds() != ())
+                await again.in_sync()
+                await until(lambda: again.controller.holds() != ())
                 assert all_pass(again, there)
         async with places.start("national", files=False) as last:
             await last.read("national", NEW)
-            await until(lambda: last.owner.holds() != ())
+            await until(lambda: last.controller.holds() != ())
             await last.read("national", NEW, *there)
-            await last.settled()
-            await until(lambda: last.owner.holds() == (), 30)
+            await last.in_sync()
+            await until(lambda: last.controller.holds() == (), 30)
             assert all_pass(last, there)
             assert last.removed_keys() == []
 
@@ -287,11 +287,11 @@ def test_suspending_everybody_with_a_lost_directory_takes_nothing_away(time, pla
         there = houses(300)
         async with places.start("national", files=False) as it:
             await it.read("national", *there)
-            await it.settled()
+            await it.in_sync()
         async with places.start("national", files=False) as again:
             await again.read("national", *(_suspended(each) for each in there))
-            await until(lambda: again.owner.holds() != ())
-            await again.settled()
+            await until(lambda: again.controller.holds() != ())
+            await again.in_sync()
             assert all_pass(again, there)
 
     time.run(scenario())
@@ -303,12 +303,12 @@ def test_windows_that_closed_meanwhile_need_no_word(time, places):
         timed = [registration(f"T-{n}", f"10.9.{n}.1", valid_until_s=ends_s) for n in range(200)]
         async with places.start("national", files=False) as it:
             await it.read("national", *timed)
-            await it.settled()
+            await it.in_sync()
         await asyncio.sleep(200)
         async with places.start("national", files=False) as again:
             await again.read("national", NEW, *timed)
             await until(lambda: not again.passes(timed[0]))
-            assert again.owner.holds() == ()
+            assert again.controller.holds() == ()
 
     time.run(scenario())
 
@@ -322,18 +322,18 @@ def test_an_earlier_source_that_takes_over_an_id_with_less_does_not_cut_it(time)
         async with owning(time.clock, guarded("first", "national")) as it:
             await it.read("first", NEW)
             await it.read("national", BANK, *houses(300))
-            await it.settled()
+            await it.in_sync()
             elsewhere = registration("BANK", "192.0.2.0/28", category="bank")
             await it.read("first", NEW, elsewhere)
-            await it.settled()
+            await it.in_sync()
             assert it.passes(BANK)
             assert it.passes(elsewhere)
-            (held,) = it.owner.holds()
+            (held,) = it.controller.holds()
             assert (held.count, held.causes) == (1, ("first",))
             await it.read("first", NEW)
-            await it.settled()
+            await it.in_sync()
             assert it.passes(BANK)
-            assert it.owner.allowlist.get("BANK") == BANK
+            assert it.controller.allowlist.get("BANK") == BANK
 
     time.run(scenario())
 
@@ -354,11 +354,11 @@ def test_access_that_an_earlier_source_takes_is_a_removal(time, fields):
         async with owning(time.clock, guarded("first", "national")) as it:
             await it.read("first", NEW)
             await it.read("national", BANK, *houses(300))
-            await it.settled()
+            await it.in_sync()
             await it.read("first", NEW, registration("BANK", "39.32.0.0/28", **{"category": "bank"} | fields))
-            await it.settled()
+            await it.in_sync()
             assert it.passes(BANK)
-            assert [each.count for each in it.owner.holds()] == [1]
+            assert [each.count for each in it.controller.holds()] == [1]
 
     time.run(scenario())
 
@@ -374,11 +374,11 @@ def test_never_more_than_half_goes_unasked_however_few_there_are(time, before, a
         async with owning(time.clock, guarded("national")) as it:
             there = houses(before)
             await it.read("national", *there)
-            await it.settled()
+            await it.in_sync()
             await it.read("national", *there[:after])
-            await it.settled()
+            await it.in_sync()
             assert it.passes(there[-1]) == is_held
-            assert bool(it.owner.holds()) == is_held
+            assert bool(it.controller.holds()) == is_held
 
     time.run(scenario())
 
@@ -389,9 +389,9 @@ def test_half_and_half_again_is_more_than_half_a_day(time):
             there = houses(80)
             await it.read("national", *there)
             await it.read("national", *there[:40])
-            assert it.owner.holds() == ()
+            assert it.controller.holds() == ()
             await it.read("national", *there[:30])
-            assert len(it.owner.holds()) == 1
+            assert len(it.controller.holds()) == 1
 
     time.run(scenario())
 
@@ -401,14 +401,14 @@ def test_junk_that_came_first_does_not_make_a_removal_small(time, places):
         there, junk = houses(400), houses(9000, "junk")
         async with places.start("national") as it:
             await it.read("national", *there)
-            await it.settled()
+            await it.in_sync()
             await it.read("national", *there, *junk)
-            await it.settled()
+            await it.in_sync()
         async with places.start("national") as again:
             await again.read("national", *junk)
-            await again.settled()
+            await again.in_sync()
             assert all_pass(again, there)
-            assert [each.count for each in again.owner.holds()] == [400]
+            assert [each.count for each in again.controller.holds()] == [400]
 
     time.run(scenario())
 
@@ -417,15 +417,15 @@ def test_a_larger_source_that_came_today_counts_once_an_operator_has_looked(time
     async def scenario() -> None:
         async with owning(time.clock, guarded("lab")) as it:
             await it.read("lab", NEW)
-            await it.owner.use_sources(urls("lab", "national"))
+            await it.controller.use_sources(urls("lab", "national"))
             there = houses(400)
             await it.read("national", *there)
             await it.read("national", *there[:399])
-            (held,) = it.owner.holds()
+            (held,) = it.controller.holds()
             assert held.reason == "1 registration removed at once, more than 0 of 1"
-            await it.owner.accept(held.serial)
+            await it.controller.accept(held.serial)
             await it.read("national", *there[:330])
-            assert it.owner.holds() == ()
+            assert it.controller.holds() == ()
 
     time.run(scenario())
 
@@ -436,12 +436,12 @@ def test_a_category_has_a_share_of_its_own(time):
             ngos, others = houses(30, "ngo"), houses(5000)
             await it.read("national", *ngos, *others)
             await it.read("national", *ngos[:14], *others)
-            await it.settled()
+            await it.in_sync()
             assert all_pass(it, ngos)
-            (held,) = it.owner.holds()
+            (held,) = it.controller.holds()
             assert held.reason == "16 registrations of category ngo removed at once, more than 15 of 30"
             await it.read("national", *ngos[:29], *others)
-            assert it.owner.holds() == ()
+            assert it.controller.holds() == ()
 
     time.run(scenario())
 
@@ -451,7 +451,7 @@ def test_the_only_one_of_a_category_may_go(time):
         async with owning(time.clock, guarded("national")) as it:
             await it.read("national", *houses(1, "university"), *houses(500))
             await it.read("national", *houses(500))
-            assert it.owner.holds() == ()
+            assert it.controller.holds() == ()
 
     time.run(scenario())
 
@@ -464,23 +464,23 @@ def test_a_filter_by_id_is_the_operators_word_and_one_by_prefix_is_asked_for(tim
         async with owning(time.clock, guarded("national")) as it:
             there = houses(300)
             await it.read("national", BANK, *there)
-            await it.settled()
-            await it.owner.use_overrides(overrides('filters:\n  - {id: BANK, comment: "compromised"}\n'))
-            await it.settled()
+            await it.in_sync()
+            await it.controller.use_overrides(overrides('filters:\n  - {id: BANK, comment: "compromised"}\n'))
+            await it.in_sync()
             assert not it.passes(BANK)
-            assert it.owner.holds() == ()
-            await it.owner.use_overrides(
+            assert it.controller.holds() == ()
+            await it.controller.use_overrides(
                 overrides(
                     'filters:\n  - {id: BANK, comment: "compromised"}\n  - {prefix: 10.0.0.0/8, comment: "slip"}\n'
                 )
             )
-            await it.settled()
+            await it.in_sync()
             assert all_pass(it, there)
-            (held,) = it.owner.holds()
+            (held,) = it.controller.holds()
             assert (held.count, held.causes) == (300, ("config/local",))
-            await it.owner.use_overrides(overrides('filters:\n  - {id: BANK, comment: "compromised"}\n'))
-            await it.settled()
-            assert it.owner.holds() == ()
+            await it.controller.use_overrides(overrides('filters:\n  - {id: BANK, comment: "compromised"}\n'))
+            await it.in_sync()
+            assert it.controller.holds() == ()
             assert all_pass(it, there)
 
     time.run(scenario())
@@ -491,12 +491,12 @@ def test_a_filter_by_id_drops_what_is_held_too(time):
         async with owning(time.clock, guarded("national")) as it:
             await it.read("national", BANK, *houses(300))
             await it.read("national", *houses(300))
-            await it.settled()
+            await it.in_sync()
             assert it.passes(BANK)
-            await it.owner.use_overrides(overrides('filters:\n  - {id: BANK, comment: "compromised"}\n'))
-            await it.settled()
+            await it.controller.use_overrides(overrides('filters:\n  - {id: BANK, comment: "compromised"}\n'))
+            await it.in_sync()
             assert not it.passes(BANK)
-            assert it.owner.holds() == ()
+            assert it.controller.holds() == ()
 
     time.run(scenario())
 
@@ -507,17 +507,17 @@ def test_a_pin_that_vanishes_is_asked_for_and_one_that_ends_is_not(time):
             pin = registration("PIN", "39.61.0.0/28", category="bank")
             text = "pins:\n  - {id: PIN, category: bank, clients: [39.61.0.0/28], services: [wireguard], comment: x"
             await it.read("national", *houses(300))
-            await it.owner.use_overrides(overrides(text + "}\n"))
-            await it.settled()
-            await it.owner.use_overrides(OverridesReading(()))
-            await it.settled()
+            await it.controller.use_overrides(overrides(text + "}\n"))
+            await it.in_sync()
+            await it.controller.use_overrides(OverridesReading(()))
+            await it.in_sync()
             assert it.passes(pin)
-            assert [each.causes for each in it.owner.holds()] == [("config/local",)]
+            assert [each.causes for each in it.controller.holds()] == [("config/local",)]
             ends = "2023-11-14T22:13:50Z"
-            await it.owner.use_overrides(overrides(f"{text}, until: {ends}}}\n"))
-            assert it.owner.holds() == ()
+            await it.controller.use_overrides(overrides(f"{text}, until: {ends}}}\n"))
+            assert it.controller.holds() == ()
             await until(lambda: not it.passes(pin), 600)
-            assert it.owner.holds() == ()
+            assert it.controller.holds() == ()
 
     time.run(scenario())
 
@@ -527,25 +527,25 @@ def test_a_filter_that_came_while_the_daemon_was_down_is_judged_too(time, places
         there = houses(300)
         async with places.start("national") as it:
             await it.read("national", *there)
-            await it.settled()
+            await it.in_sync()
         slip = overrides('filters:\n  - {prefix: 10.0.0.0/8, comment: "slip"}\n')
         for _ in range(2):
-            store = LastGood(places.directory, clock=time.clock, stopwatch=time.clock.stopwatch)
+            store = LastGood(places.directory, clock=time.clock, monotonic=time.clock.monotonic)
             async with owning(time.clock, guarded("national"), tables=places.tables, store=store) as again:
-                await again.owner.use_overrides(slip)
-                await again.owner.restore()
-                await again.settled()
+                await again.controller.use_overrides(slip)
+                await again.controller.restore()
+                await again.in_sync()
                 assert all_pass(again, there)
-                (held,) = again.owner.holds()
+                (held,) = again.controller.holds()
                 assert (held.count, held.causes) == (300, ("config/local",))
                 number = held.serial
-        store = LastGood(places.directory, clock=time.clock, stopwatch=time.clock.stopwatch)
+        store = LastGood(places.directory, clock=time.clock, monotonic=time.clock.monotonic)
         async with owning(time.clock, guarded("national"), tables=places.tables, store=store) as last:
-            await last.owner.use_overrides(slip)
-            await last.owner.restore()
-            await last.settled()
-            await last.owner.accept(number)
-            await last.settled()
+            await last.controller.use_overrides(slip)
+            await last.controller.restore()
+            await last.in_sync()
+            await last.controller.accept(number)
+            await last.in_sync()
             assert not last.passes(there[0])
 
     time.run(scenario())
@@ -560,13 +560,13 @@ def test_what_is_held_ends_with_its_window(time):
             ends = registration("ENDS", "39.32.1.0/28", category="bank", valid_until_s=time.clock() + 100)
             await it.read("national", BANK, ends, *houses(300))
             await it.read("national", *houses(300))
-            await it.settled()
-            assert [each.count for each in it.owner.holds()] == [2]
+            await it.in_sync()
+            assert [each.count for each in it.controller.holds()] == [2]
             await asyncio.sleep(99)
             assert it.passes(ends)
             await until(lambda: not it.passes(ends))
-            await until(lambda: [each.count for each in it.owner.holds()] == [1])
-            assert it.owner.allowlist.get("ENDS") is None
+            await until(lambda: [each.count for each in it.controller.holds()] == [1])
+            assert it.controller.allowlist.get("ENDS") is None
             assert it.passes(BANK)
 
     time.run(scenario())
@@ -578,14 +578,14 @@ def test_an_addition_does_not_change_the_number_that_an_operator_was_shown(time)
             await it.read("desk", NEW)
             await it.read("national", BANK, *houses(300))
             await it.read("national", *houses(300))
-            (held,) = it.owner.holds()
+            (held,) = it.controller.holds()
             await asyncio.sleep(60)
             await it.read("desk", NEW, registration("OTHER", "39.62.0.0/28"))
-            assert it.owner.holds() == (held,)
+            assert it.controller.holds() == (held,)
             with pytest.raises(SerialNotHeld):
-                await it.owner.accept(held.serial + 1)
-            await it.owner.accept(held.serial)
-            assert it.owner.holds() == ()
+                await it.controller.accept(held.serial + 1)
+            await it.controller.accept(held.serial)
+            assert it.controller.holds() == ()
 
     time.run(scenario())
 
@@ -597,21 +597,21 @@ def test_a_crash_between_the_reading_and_what_is_held_of_it_loses_nothing(time, 
         there = [BANK, *houses(300)]
         async with places.start("national") as it:
             await it.read("national", *there)
-            await it.settled()
+            await it.in_sync()
             with monkeypatch.context() as patch:
-                patch.setattr(Owner, "_save_guard", _fails)
+                patch.setattr(Controller, "_save_guard", _fails)
                 await it.read("national", NEW)
         async with places.start("national") as again:
-            await again.settled()
+            await again.in_sync()
             assert all_pass(again, there)
             with monkeypatch.context() as patch:
-                patch.setattr(Owner, "_keep_reading", _fails)
+                patch.setattr(Controller, "_keep_reading", _fails)
                 await again.read("national", NEW)
-            await again.settled()
+            await again.in_sync()
         async with places.start("national") as last:
-            await last.settled()
+            await last.in_sync()
             assert all_pass(last, there)
-            assert last.owner.holds() == ()
+            assert last.controller.holds() == ()
 
     time.run(scenario())
 
@@ -631,24 +631,24 @@ def test_a_reload_at_any_moment_of_the_start_ends_nothing_and_loses_nothing(time
         async with places.start("national", "desk") as it:
             await it.read("national", *there)
             await it.read("desk", other_bank)
-            await it.settled()
-        store = LastGood(places.directory, clock=time.clock, stopwatch=time.clock.stopwatch)
+            await it.in_sync()
+        store = LastGood(places.directory, clock=time.clock, monotonic=time.clock.monotonic)
         settings = guarded("national", "desk")
         async with owning(time.clock, settings, tables=places.tables, store=store) as again:
-            restoring = asyncio.ensure_future(again.owner.restore())
+            restoring = asyncio.ensure_future(again.controller.restore())
             reloading = None
             for turn in range(200):
                 if turn == turns:
-                    reloading = asyncio.ensure_future(again.owner.use_sources(urls(*sources)))
+                    reloading = asyncio.ensure_future(again.controller.use_sources(urls(*sources)))
                 await asyncio.sleep(0)
             assert reloading is not None
             await asyncio.gather(restoring, reloading)
-            for name in again.owner.unread_sources():
+            for name in again.controller.unread_sources():
                 await again.read(name, registration("OTHER", "39.63.0.0/28"))
-            await again.settled()
-            assert tuple(again.owner.sources) == sources
+            await again.in_sync()
+            assert tuple(again.controller.sources) == sources
             assert all_pass(again, [*there, other_bank])
-            assert again.owner.unread_sources() == ()
+            assert again.controller.unread_sources() == ()
 
     time.run(scenario())
 
@@ -658,13 +658,13 @@ def test_a_reading_that_comes_while_the_last_good_is_loaded_is_not_overwritten_b
         there = houses(300)
         async with places.start("national") as it:
             await it.read("national", *there)
-        store = LastGood(places.directory, clock=time.clock, stopwatch=time.clock.stopwatch)
+        store = LastGood(places.directory, clock=time.clock, monotonic=time.clock.monotonic)
         async with owning(time.clock, guarded("national"), tables=places.tables, store=store) as again:
-            restoring = asyncio.ensure_future(again.owner.restore())
+            restoring = asyncio.ensure_future(again.controller.restore())
             await asyncio.sleep(0)
             await again.read("national", NEW, *there)
             await restoring
-            await again.settled()
+            await again.in_sync()
             assert all_pass(again, [NEW, *there])
 
     time.run(scenario())
@@ -676,23 +676,23 @@ def test_a_reading_that_comes_while_the_last_good_is_loaded_is_not_overwritten_b
 def test_what_an_earlier_version_held_is_held_still(time, places):
     async def scenario() -> None:
         there = houses(300)
-        store = LastGood(places.directory, clock=time.clock, stopwatch=time.clock.stopwatch)
+        store = LastGood(places.directory, clock=time.clock, monotonic=time.clock.monotonic)
         decision = '{"is_held":true,"reason":"protected","removed":1,"limit":0,"category":"bank"}'
         head = f'{{"serial":77,"since_s":1.0,"decision":{decision},"recent":{{}}}}'
         lines = [head, *LineWriter().lines([BANK]), ""]
         readings = {each.id: each for each in there}
         await store.save_reading("national", readings, Position(None, 77), "\n".join(lines).encode())
         async with places.start("national") as it:
-            await it.settled()
+            await it.in_sync()
             assert all_pass(it, [BANK, *there])
-            (held,) = it.owner.holds()
+            (held,) = it.controller.holds()
             assert (held.serial, held.by_cause) == (77, {"national": 1})
         async with places.start("national") as again:
             await again.read("national", *there)
-            await again.settled()
+            await again.in_sync()
             assert all_pass(again, [BANK, *there])
-            await again.owner.accept(again.owner.holds()[0].serial)
-            await again.settled()
+            await again.controller.accept(again.controller.holds()[0].serial)
+            await again.in_sync()
             assert not again.passes(BANK)
 
     time.run(scenario())

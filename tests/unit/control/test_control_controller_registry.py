@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.control.controller import Owner
+from gatewayd.control.controller import Controller
 from gatewayd.errors import SerialNotHeld
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration
@@ -43,22 +43,22 @@ def test_a_bank_that_is_withdrawn_stays_until_it_is_accepted(time):
     async def scenario() -> None:
         async with owning(time.clock, guarded(settings_of("national"))) as it:
             await it.read("national", BANK, OTHER_BANK, HOUSE)
-            await it.settled()
+            await it.in_sync()
             await it.read("national", OTHER_BANK, registration("NEW", "39.60.0.0/28"))
-            await it.settled()
+            await it.in_sync()
             assert it.passes(BANK)
             assert it.passes(registration("NEW", "39.60.0.0/28"))
-            (held,) = it.owner.holds()
+            (held,) = it.controller.holds()
             assert held.by_cause == {"national": 2}
             with pytest.raises(SerialNotHeld):
-                await it.owner.accept(held.serial + 1)
-            assert await it.owner.accept(held.serial) == {"serial": held.serial, "released": {"national": 2}}
-            await it.settled()
+                await it.controller.accept(held.serial + 1)
+            assert await it.controller.accept(held.serial) == {"serial": held.serial, "released": {"national": 2}}
+            await it.in_sync()
             assert not it.passes(BANK)
             assert not it.passes(HOUSE)
             assert it.passes(OTHER_BANK)
-            assert it.owner.holds() == ()
-            assert sorted(it.owner.merged.registrations) == ["NEW", "OTHER-BANK"]
+            assert it.controller.holds() == ()
+            assert sorted(it.controller.merged.registrations) == ["NEW", "OTHER-BANK"]
 
     time.run(scenario())
 
@@ -67,12 +67,12 @@ def test_a_bank_that_comes_back_is_held_no_longer(time):
     async def scenario() -> None:
         async with owning(time.clock, guarded(settings_of("national"))) as it:
             await it.read("national", BANK, HOUSE)
-            await it.settled()
+            await it.in_sync()
             await it.read("national", HOUSE)
-            assert len(it.owner.holds()) == 1
+            assert len(it.controller.holds()) == 1
             await it.read("national", BANK, HOUSE)
-            await it.settled()
-            assert it.owner.holds() == ()
+            await it.in_sync()
+            assert it.controller.holds() == ()
             assert it.passes(BANK)
             assert it.removed_keys() == []
 
@@ -82,21 +82,21 @@ def test_a_bank_that_comes_back_is_held_no_longer(time):
 def test_a_filter_and_a_pin_lie_over_what_the_registry_says(time):
     async def scenario() -> None:
         async with owning(time.clock) as it:
-            await it.owner.use_overrides(
+            await it.controller.use_overrides(
                 overrides(
                     "pins:\n  - {id: LOCAL-1, category: bpo, clients: [39.61.0.0/28], services: [wireguard], "
                     'comment: "by phone"}\nfilters:\n  - {id: HOUSE, comment: "compromised"}\n'
                 )
             )
             await it.read("national", BANK, HOUSE)
-            await it.settled()
+            await it.in_sync()
             assert it.passes(registration("LOCAL-1", "39.61.0.0/28"))
             assert it.passes(BANK)
             assert not it.passes(HOUSE)
-            counts = it.owner.override_counts()
+            counts = it.controller.override_counts()
             assert (counts.pins, counts.filters, counts.filtered) == (1, 1, 1)
-            await it.owner.use_overrides(OverridesReading(()))
-            await it.settled()
+            await it.controller.use_overrides(OverridesReading(()))
+            await it.in_sync()
             assert it.passes(HOUSE)
             assert not it.passes(registration("LOCAL-1", "39.61.0.0/28"))
 
@@ -107,14 +107,14 @@ def test_a_filter_ends_on_its_date(time):
     async def scenario() -> None:
         async with owning(time.clock) as it:
             until_s = time.clock() + 10
-            await it.owner.use_overrides(
+            await it.controller.use_overrides(
                 overrides(f'filters:\n  - {{id: HOUSE, comment: "for now", until: {rfc3339(until_s)}}}\n')
             )
             await it.read("national", HOUSE)
-            await it.settled()
+            await it.in_sync()
             assert not it.passes(HOUSE)
             await asyncio.sleep(15)
-            await it.settled()
+            await it.in_sync()
             assert it.passes(HOUSE)
 
     time.run(scenario())
@@ -133,26 +133,26 @@ def test_a_registry_that_is_not_confirmed_for_too_long_means_what_the_operator_c
         registry = replace(settings.registry, on_stale=on_stale, expire_s=HOUR_S)
         async with owning(time.clock, replace(settings, registry=registry)) as it:
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             assert it.reconciler.mode_in_force == "reject"
             await asyncio.sleep(2 * HOUR_S)
-            await it.settled()
-            assert it.owner.freshness(time.clock())["national"].word == "stale"
+            await it.in_sync()
+            assert it.controller.freshness(time.clock())["national"].word == "stale"
             assert it.reconciler.mode_in_force == mode
             assert it.passes(BANK)
             await it.read("national", BANK)
             await asyncio.sleep(2)
-            await it.settled()
+            await it.in_sync()
             assert it.reconciler.mode_in_force == "reject"
 
     time.run(scenario())
 
 
-def make_owner(directory: Path, settings: Settings, now: float) -> Owner:
+def make_controller(directory: Path, settings: Settings, now: float) -> Controller:
     """An owner on a disk, its reconciler not running."""
-    reconciler = Reconciler(FakeTables(), "gatewayd", clock=lambda: now, stopwatch=lambda: now)
-    store = LastGood(directory, clock=lambda: now, stopwatch=lambda: now)
-    return Owner(settings, reconciler, FakeConntrack(), clock=lambda: now, store=store)  # type: ignore[arg-type]
+    reconciler = Reconciler(FakeTables(), "gatewayd", clock=lambda: now, monotonic=lambda: now)
+    store = LastGood(directory, clock=lambda: now, monotonic=lambda: now)
+    return Controller(settings, reconciler, FakeConntrack(), clock=lambda: now, store=store)  # type: ignore[arg-type]
 
 
 def reading(*registrations: Registration, at_s: float = 1000.0) -> SourceReading:
@@ -160,14 +160,14 @@ def reading(*registrations: Registration, at_s: float = 1000.0) -> SourceReading
 
 
 async def test_a_restart_begins_with_the_last_good_and_what_was_held(tmp_path: Path) -> None:
-    first = make_owner(tmp_path, guarded(settings_of("national")), 1000.0)
+    first = make_controller(tmp_path, guarded(settings_of("national")), 1000.0)
     await first.restore()
     assert not first.loaded
     await first.deliver(reading(BANK, HOUSE))
     await first.deliver(reading(HOUSE, at_s=1001.0))
     assert sorted(each.id for each in first.allowlist) == ["BANK", "HOUSE"]
 
-    second = make_owner(tmp_path, guarded(settings_of("national")), 2000.0)
+    second = make_controller(tmp_path, guarded(settings_of("national")), 2000.0)
     await second.restore()
     assert second.loaded
     assert sorted(each.id for each in second.allowlist) == ["BANK", "HOUSE"]
@@ -178,18 +178,18 @@ async def test_a_restart_begins_with_the_last_good_and_what_was_held(tmp_path: P
     await second.accept(1001)
     assert [each.id for each in second.allowlist] == ["HOUSE"]
 
-    third = make_owner(tmp_path, guarded(settings_of("national")), 3000.0)
+    third = make_controller(tmp_path, guarded(settings_of("national")), 3000.0)
     await third.restore()
     assert [each.id for each in third.allowlist] == ["HOUSE"]
     assert third.holds() == ()
 
 
 async def test_a_damaged_last_good_is_no_allowlist_at_all(tmp_path: Path) -> None:
-    first = make_owner(tmp_path, guarded(settings_of("national")), 1000.0)
+    first = make_controller(tmp_path, guarded(settings_of("national")), 1000.0)
     await first.deliver(reading(BANK, HOUSE))
     for path in (tmp_path / "registry").rglob("snapshot*"):
         path.write_bytes(b"")
-    second = make_owner(tmp_path, guarded(settings_of("national")), 2000.0)
+    second = make_controller(tmp_path, guarded(settings_of("national")), 2000.0)
     await second.restore()
     assert not second.loaded
     assert second.unread_sources() == ("national",)
@@ -198,9 +198,9 @@ async def test_a_damaged_last_good_is_no_allowlist_at_all(tmp_path: Path) -> Non
 
 
 async def test_a_reading_after_a_restart_is_guarded_against_the_last_good(tmp_path: Path) -> None:
-    first = make_owner(tmp_path, guarded(settings_of("national")), 1000.0)
+    first = make_controller(tmp_path, guarded(settings_of("national")), 1000.0)
     await first.deliver(reading(BANK, HOUSE))
-    second = make_owner(tmp_path, guarded(settings_of("national")), 2000.0)
+    second = make_controller(tmp_path, guarded(settings_of("national")), 2000.0)
     await second.restore()
     await second.deliver(reading(HOUSE, at_s=2000.0))
     assert sorted(each.id for each in second.allowlist) == ["BANK", "HOUSE"]

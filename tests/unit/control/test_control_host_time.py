@@ -33,7 +33,7 @@ def host_of(clock: ManualClock, asked: Asked, directory: Path | None = None) -> 
     return HostTime(
         has_signed=False,
         wall=clock,
-        elapsed=clock.stopwatch,
+        elapsed=clock.monotonic,
         is_synced=asked,
         boot_id="boot",
         directory=directory,

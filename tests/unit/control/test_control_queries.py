@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from gatewayd.api.metrics import render_metrics
 from gatewayd.compile.canary import canary_bucket
-from gatewayd.control.queries import Answers
+from gatewayd.control.queries import DaemonQueries
 from gatewayd.errors import AllowlistIncomplete, SourceUnreadable
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model.moment import format_time, parse_time
@@ -47,15 +47,17 @@ class _Events:
 
 
 @asynccontextmanager
-async def answering(clock: ManualClock, *sources: str, **policy: Any) -> AsyncIterator[tuple[Answers, Owning]]:
+async def answering(
+    clock: ManualClock, *sources: str, **policy: Any
+) -> AsyncIterator[tuple[DaemonQueries, Owning]]:
     async with owning(clock, settings_of(*(sources or ("national",)), **policy), conntrack=FakeConntrack()) as it:
 
         async def read_sources() -> None:
             await it.read("national", BANK)
 
         yield (
-            Answers(
-                it.owner,
+            DaemonQueries(
+                it.controller,
                 _Events(),  # type: ignore[arg-type]
                 {},
                 clock=it.host_time,
@@ -74,7 +76,7 @@ def test_readiness_says_what_is_waited_for_in_each_phase(time):
         async with answering(time.clock, "national", "desk") as (answers, it):
             assert answers.readiness() == ("source national is being read", "source desk is being read")
             await it.read("national", BANK)
-            await it.owner.deliver(SourceUnreadable("desk", "no such file"))
+            await it.controller.deliver(SourceUnreadable("desk", "no such file"))
             assert answers.readiness() == ("source desk has not been read: no such file",)
             assert not answers.status().ready
             it.refuse_writes = True
@@ -95,7 +97,7 @@ def test_readiness_says_what_is_waited_for_in_each_phase(time):
 
             it.refuse_writes = False
             it.tables.before_write = look
-            await it.settled()
+            await it.in_sync()
             assert "elements are not in the kernel yet" in seen
             assert answers.status().ready
 
@@ -108,12 +110,14 @@ def test_what_passes_by_what_a_start_left_in_the_kernel_is_explained_and_shown(t
         settings = guarded(settings_of("national"))
         async with owning(time.clock, settings, tables=tables) as it:
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
         async with owning(time.clock, settings, tables=tables) as again:
-            answers = Answers(again.owner, _Events(), {}, clock=time.clock, read_sources=asyncio.Event().wait)  # type: ignore[arg-type]
+            answers = DaemonQueries(
+                again.controller, _Events(), {}, clock=time.clock, read_sources=asyncio.Event().wait
+            )  # type: ignore[arg-type]
             await again.read("national", HOUSE)
-            await again.settled()
-            await until(lambda: again.owner.holds() != ())
+            await again.in_sync()
+            await until(lambda: again.controller.holds() != ())
             (held,) = answers.status().held
             assert list(held.by_cause) == ["kernel/elements"]
             view = answers.explain(flow("39.32.0.5", "esp"))
@@ -136,16 +140,18 @@ def test_what_is_beyond_the_last_good_passes_while_the_source_is_waited_for(time
     async def scenario() -> None:
         tables, settings = FakeTables(), settings_of("national")
         for kept, found in (([BANK], [BANK]), ([], [BANK, HOUSE])):
-            store = LastGood(tmp_path, clock=time.clock, stopwatch=time.clock.stopwatch) if kept else None
+            store = LastGood(tmp_path, clock=time.clock, monotonic=time.clock.monotonic) if kept else None
             async with owning(time.clock, settings, tables=tables, store=store) as it:
-                await it.owner.restore()
+                await it.controller.restore()
                 await it.read("national", *found)
-                await it.settled()
-        store = LastGood(tmp_path, clock=time.clock, stopwatch=time.clock.stopwatch)
+                await it.in_sync()
+        store = LastGood(tmp_path, clock=time.clock, monotonic=time.clock.monotonic)
         async with owning(time.clock, settings, tables=tables, store=store) as again:
-            answers = Answers(again.owner, _Events(), {}, clock=time.clock, read_sources=asyncio.Event().wait)  # type: ignore[arg-type]
-            await again.owner.restore()
-            await again.settled()
+            answers = DaemonQueries(
+                again.controller, _Events(), {}, clock=time.clock, read_sources=asyncio.Event().wait
+            )  # type: ignore[arg-type]
+            await again.controller.restore()
+            await again.in_sync()
             view = answers.explain(flow("39.32.64.9"))
             assert (view.decision, view.effect) == ("unregistered", "pass")
             assert view.reason.endswith("which a start found in the kernel, until every source has been read")
@@ -157,11 +163,11 @@ def test_what_is_withdrawn_passes_until_the_kernel_was_told(time):
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             await it.read("national", BANK, HOUSE)
-            await it.settled()
+            await it.in_sync()
             views = []
             it.tables.before_write = lambda _: views.append(answers.explain(flow("39.32.64.9")))
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             assert (views[0].decision, views[0].effect) == ("unregistered", "pass")
             assert views[0].reason.endswith("by 39.32.64.8 of c4_29_wireguard, which is about to be taken out")
             assert answers.explain(flow("39.32.64.9")).effect == "reject"
@@ -176,7 +182,7 @@ def test_alive_while_the_reconciler_gets_on_and_not_when_it_is_stuck(time):
             time.clock.advance(STUCK_AFTER_S * 2)
             assert answers.is_alive() is None
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             assert answers.is_alive() is None
             time.clock.advance(STUCK_AFTER_S + 1)
             assert "has not moved" in str(answers.is_alive())
@@ -209,11 +215,11 @@ def test_a_clock_that_is_doubted_is_in_the_status_and_makes_no_nonsense_of_ages(
             (source,) = view.sources
             assert source.freshness == "fresh"
             assert 0 <= parse_time(view.now) - parse_time(str(source.last_success_at)) < 60
-            assert view.registrations.effective == 2
+            assert view.registrations.active == 2
             assert parse_time(view.started_at) <= parse_time(view.now)
             yearly = answers.registration("YEARLY")
             assert yearly is not None
-            assert (yearly.effective, yearly.in_kernel) == (True, True)
+            assert (yearly.active, yearly.in_kernel) == (True, True)
             explained = answers.explain(flow("39.40.0.5"))
             assert (explained.decision, explained.effect, explained.in_kernel) == ("registered", "pass", True)
             page = render_metrics(answers.metrics()).decode()
@@ -230,7 +236,7 @@ def test_a_registered_flow_passes_and_is_in_the_kernel(time):
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             await it.read("national", BANK, HOUSE)
-            await it.settled()
+            await it.in_sync()
             view = answers.explain(flow("39.32.0.5", "udp/500"))
             assert (view.decision, view.effect, view.in_kernel) == ("registered", "pass", True)
             assert view.registrations == ("BANK-1",)
@@ -244,11 +250,11 @@ def test_an_unregistered_flow_meets_the_mode(time):
     async def scenario() -> None:
         async with answering(time.clock, mode="limit") as (answers, it):
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             view = answers.explain(flow("39.40.9.9"))
             assert (view.decision, view.effect, view.in_kernel) == ("unregistered", "limit", None)
             it.configure(mode="observe")
-            await it.settled()
+            await it.in_sync()
             assert answers.explain(flow("39.40.9.9")).effect == "observe"
 
     time.run(scenario())
@@ -258,7 +264,7 @@ def test_what_is_out_of_scope_passes_whoever_sends_it(time):
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             await it.read("national", registration("ANY", "39.32.0.0/28", services=()))
-            await it.settled()
+            await it.in_sync()
             for source in ("39.32.0.5", "39.40.9.9"):
                 view = answers.explain(flow(source, "tcp/443"))
                 assert (view.decision, view.effect, view.in_kernel) == ("out_of_scope", "pass", None)
@@ -270,7 +276,7 @@ def test_while_the_kernel_lacks_the_element_explain_says_so(time):
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             await it.read("national", HOUSE)
-            await it.settled()
+            await it.in_sync()
             it.refuse_writes = True
             await it.read("national", HOUSE, BANK)
             view = answers.explain(flow("39.32.0.5", "esp"))
@@ -292,7 +298,7 @@ def test_before_the_kernel_was_read_nobody_knows_what_it_has(time):
             assert answers.explain(flow("39.32.0.5", "esp")).in_kernel is None
             assert answers.registration("BANK-1").in_kernel is None
             it.refuse_writes = False
-            await it.settled()
+            await it.in_sync()
             assert answers.explain(flow("39.32.0.5", "esp")).in_kernel is True
 
     time.run(scenario())
@@ -305,7 +311,7 @@ def test_before_the_registry_is_loaded_unregistered_is_not_the_last_word(time):
             with pytest.raises(AllowlistIncomplete, match="source desk is being read"):
                 answers.explain(flow("39.32.0.5", "esp"))
             await it.read("desk", HOUSE)
-            await it.settled()
+            await it.in_sync()
             view = answers.explain(flow("39.40.9.9", "esp"))
             assert "is being read" not in view.reason
 
@@ -317,7 +323,7 @@ def test_a_registration_past_a_bound_is_treated_as_unregistered_and_explain_says
         async with answering(time.clock) as (answers, it):
             large = registration("LARGE", "39.32.0.0/28", peers=[f"198.18.{n >> 8}.{n & 255}" for n in range(5000)])
             await it.read("national", large)
-            await it.settled()
+            await it.in_sync()
             view = answers.explain(flow("39.32.0.5", destination="198.18.0.9"))
             assert (view.decision, view.effect, view.in_kernel) == ("registered", "reject", False)
             assert "5000 elements" in view.reason
@@ -327,7 +333,7 @@ def test_a_registration_past_a_bound_is_treated_as_unregistered_and_explain_says
             counts = answers.status().registrations
             assert (counts.unprogrammed, counts.unprogrammed_examples[0].id) == (1, "LARGE")
             await it.read("national", large, HOUSE, registration("SMALL", "39.32.0.4/30"))
-            await it.settled()
+            await it.in_sync()
             view = answers.explain(flow("39.32.0.5", destination="198.18.0.9"))
             assert (view.effect, view.in_kernel) == ("pass", True)
 
@@ -338,7 +344,7 @@ def test_a_registration_that_passes_in_its_former_form_alone_is_not_said_to_be_r
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             await it.read("national", registration("LARGE", "39.32.0.0/28"))
-            await it.settled()
+            await it.in_sync()
             peers = ["198.51.100.0/24", *(f"198.18.{n >> 8}.{n & 255}" for n in range(5000))]
             await it.read("national", registration("LARGE", "39.32.0.0/28", peers=peers))
             await asyncio.sleep(1)
@@ -360,13 +366,13 @@ def test_outside_of_the_canary_a_stranger_is_only_observed(time):
         outside = next(each for each in flows if canary_bucket(each.source) >= 30)
         async with answering(time.clock, canary_percent=30) as (answers, it):
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             view = answers.explain(inside)
             assert (view.canary, view.effect) == ("in", "reject")
             view = answers.explain(outside)
             assert (view.canary, view.effect) == ("out", "observe")
             it.configure(canary_percent=100)
-            await it.settled()
+            await it.in_sync()
             assert answers.explain(outside).canary is None
 
     time.run(scenario())
@@ -381,7 +387,7 @@ def test_with_named_interfaces_the_canary_of_a_flow_is_of_the_end_inside_whichev
         interfaces = InterfaceSettings(inside=("eth0",)) if named else InterfaceSettings()
         async with answering(time.clock, canary_percent=30, interfaces=interfaces) as (answers, it):
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             for source, destination, unnamed, by_end in (
                 (inside, others[0], ("in", "reject"), "source"),
                 (others[0], inside, ("out", "observe"), "destination"),
@@ -397,9 +403,9 @@ def test_with_named_interfaces_the_canary_of_a_flow_is_of_the_end_inside_whichev
 
 def test_the_mode_of_an_explanation_is_the_one_in_force_not_the_one_to_come(time):
     async def scenario() -> None:
-        async with answering(time.clock, starts_at=START_S + 60) as (answers, it):
+        async with answering(time.clock, enforce_from=START_S + 60) as (answers, it):
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             view = answers.explain(flow("39.40.9.9"))
             assert (view.mode, view.effect) == ("observe", "observe")
             status = answers.status()
@@ -414,14 +420,14 @@ def test_an_explanation_goes_by_the_rules_in_force_while_new_settings_wait_for_a
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             await it.read("national", BANK)
-            await it.settled()
-            await it.owner.use_sources({"national": "file:/n", "new": "file:/x"})
+            await it.in_sync()
+            await it.controller.use_sources({"national": "file:/n", "new": "file:/x"})
             it.configure(scope_words=("udp/53",), canary_percent=0)
             await asyncio.sleep(5)
             view = answers.explain(flow("39.40.9.9"))
             assert (view.decision, view.effect, view.canary) == ("unregistered", "reject", None)
             await it.read("new", HOUSE)
-            await it.settled()
+            await it.in_sync()
             assert answers.explain(flow("39.40.9.9")).decision == "out_of_scope"
 
     time.run(scenario())
@@ -434,9 +440,9 @@ def test_a_source_that_is_waited_for_after_a_reload_disarms_nothing(time):
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             await it.read("national", BANK)
-            await it.settled()
+            await it.in_sync()
             assert answers.status().armed
-            await it.owner.use_sources({"national": "file:/n", "new": "https://user:secret@example/x?token=1"})
+            await it.controller.use_sources({"national": "file:/n", "new": "https://user:secret@example/x?token=1"})
             status = answers.status()
             assert (status.ready, status.armed, status.mode) == (False, True, "reject")
             assert "secret" not in str(status)
@@ -463,24 +469,24 @@ def test_the_status_counts_what_there_is(time):
             soon = registration("SOON", "39.35.0.0/24", valid_from_s=START_S + 3600, category="bank")
             await it.read("national", BANK, HOUSE, soon)
             await it.read("desk", registration("HOUSE-1", "39.36.0.0/24"), MOBILE)
-            await it.settled()
+            await it.in_sync()
             answers.counters = {"registered_flows": CounterReading(7, 700)}
-            it.owner.on_packets([packet_event(flow("39.40.9.9"))])
+            it.controller.on_packets([packet_event(flow("39.40.9.9"))])
             answers.note_lag(0.5)
             answers.note_lag(0.1)
             answers.note_lag(-1)
             metrics = answers.metrics()
             status = metrics.status
             assert (metrics.loop_lag_last_s, metrics.loop_lag_max_s) == (0.0, 0.5)
-            assert metrics.commit_count == it.reconciler.tally.transactions
-            assert (status.registrations.total, status.registrations.effective) == (4, 3)
+            assert metrics.commit_count == it.reconciler.stats.transactions
+            assert (status.registrations.total, status.registrations.active) == (4, 3)
             assert status.registrations.by_category == {"bank": 2, "software_house": 1, "freelancer": 1}
             assert status.registrations.next_window_change_at is not None
             assert [(each.name, each.state, each.registrations, each.conflicts) for each in status.sources] == [
                 ("national", "ok", 3, 0), ("desk", "ok", 2, 1),
             ]  # fmt: skip
             assert (status.kernel.not_in_kernel, status.kernel.pending, status.kernel.failures) == (0, 0, 0)
-            assert status.kernel.elements_desired == it.reconciler.picture.desired.count()
+            assert status.kernel.elements_desired == it.reconciler.tracker.desired.count()
             assert (status.watch.packets, status.watch.connections) == (3, 5)
             assert (status.watch.malformed, status.watch.overruns) == (1, 3)
             assert status.counters["registered_flows"].packets == 7
@@ -498,7 +504,7 @@ def test_a_source_shows_its_place_and_when_it_was_last_good(time):
             (source,) = answers.status().sources
             assert (source.state, source.url) == ("waiting", "https://example/feed")
             await it.read("national", BANK)
-            await it.owner.deliver(SourceUnreadable("national", "HTTP status 503"))
+            await it.controller.deliver(SourceUnreadable("national", "HTTP status 503"))
             (source,) = answers.status().sources
             assert (source.state, source.last_error) == ("failing", "HTTP status 503")
             assert source.registrations == 1
@@ -512,20 +518,20 @@ def test_flows_that_are_carried_over_unexplained_are_warned_of_where_no_subscrib
         async with answering(time.clock) as (answers, it):
             known, stranger = flow("39.32.64.9"), flow("39.41.0.7")
             carried = [replace(connection_event(each, REGISTERED), sender_port=7) for each in (known, stranger)]
-            it.owner.on_connections(carried[1:])  # nobody can say so yet
+            it.controller.on_connections(carried[1:])  # nobody can say so yet
             await it.read("national", HOUSE)
-            await it.settled()
-            it.owner.on_connections(carried[:1])
+            await it.in_sync()
+            it.controller.on_connections(carried[:1])
             assert answers.status().warnings == ()
-            it.owner.on_connections([replace(carried[1], mark=it.judged())])
+            it.controller.on_connections([replace(carried[1], mark=it.judged())])
             assert answers.status().warnings == ()
-            it.owner.on_connections(carried)
+            it.controller.on_connections(carried)
             (warning,) = answers.status().warnings
             assert warning.startswith("1 flows were carried over marked registered, and no registration here")
             # With subscribers, accounting is waited for: see test_sweep.
-            it.sweeper.grace.longest_s = 60.0
+            it.scanner.grace.longest_s = 60.0
             assert answers.status().warnings == ()
-            it.sweeper.grace.longest_s = 0.0
+            it.scanner.grace.longest_s = 0.0
             time.clock.advance(REMEMBER_S)
             assert answers.status().warnings == ()
 
@@ -540,7 +546,7 @@ def test_pages_of_registrations_are_stable_and_counted(time):
         async with answering(time.clock) as (answers, it):
             many = [registration(f"R-{n:03}", f"10.0.{n}.1") for n in range(250)]
             await it.read("national", *many)
-            await it.settled()
+            await it.in_sync()
             ids = []
             for offset in range(0, 300, 100):
                 page = answers.registrations(None, None, None, offset, 100)
@@ -586,7 +592,7 @@ def test_a_registration_shows_whether_the_kernel_has_it(time):
         async with answering(time.clock) as (answers, it):
             suspended = registration("SUSPENDED", "39.51.0.0/24", status="suspended")
             await it.read("national", BANK, MOBILE, suspended)
-            await it.settled()
+            await it.in_sync()
             assert answers.registration("NOBODY") is None
             assert answers.registration("BANK-1").in_kernel is True
             assert answers.registration("SUSPENDED").in_kernel is None
@@ -602,10 +608,10 @@ def test_flows_are_listed_with_their_registration_and_counted(time):
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             await it.read("national", BANK, HOUSE)
-            await it.settled()
+            await it.in_sync()
             bank = [flow("39.32.0.5", "udp/4500", port=40000 + n) for n in range(3)]
             house = flow("39.32.64.9")
-            it.owner.on_connections([connection_event(each, REGISTERED, packets=2) for each in [*bank, house]])
+            it.controller.on_connections([connection_event(each, REGISTERED, packets=2) for each in [*bank, house]])
             everything = answers.flows(None, 0, 2)
             assert (everything.total, len(everything.items)) == (4, 2)
             mine = answers.flows("BANK-1", 1, 100)
@@ -625,8 +631,8 @@ def test_sync_reads_the_sources_and_says_what_came_of_it(time):
             assert outcome == {"registrations": 1, "errors": {}}
             # "When it is in the kernel": whoever synced may try the tunnel now.
             assert it.passes(BANK)
-            await it.owner.deliver(SourceUnreadable("national", "gone"))
-            it.owner.sources["national"].error = "gone"
+            await it.controller.deliver(SourceUnreadable("national", "gone"))
+            it.controller.sources["national"].error = "gone"
 
     time.run(scenario())
 

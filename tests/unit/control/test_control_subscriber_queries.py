@@ -18,7 +18,7 @@ import pytest
 from gatewayd.allowlist import Allowlist
 from gatewayd.api.subscriber_views import JournalView
 from gatewayd.control.bindings import Bindings
-from gatewayd.control.queries import Answers
+from gatewayd.control.queries import DaemonQueries
 from gatewayd.errors import SessionEntryInvalid, SessionsNotKept
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration, parse_prefix
@@ -97,23 +97,23 @@ class HeldJournal:
 class Service:
     """What is behind the section `subscribers`."""
 
-    def __init__(self, it: Owning, journal: Any, clock: Any, stopwatch: Any) -> None:
+    def __init__(self, it: Owning, journal: Any, clock: Any, monotonic: Any) -> None:
         self.pepper = PEPPER
         usual = ProfileSettings(country_code="92")
         hashing = ProfileSettings(country_code="92", session_ids="digest")
         self.profiles = Profiles(usual, {"bng-d": hashing})
         self.bindings = Bindings(
-            it.owner.effective,
+            it.controller.active,
             journal,
             terms_of=self.profiles.terms_of,
-            most_sessions=1000,
+            max_sessions=1000,
             clock=clock,
-            stopwatch=stopwatch,
+            monotonic=monotonic,
             randomness=NoJitter(),
         )
         self.listener: AccountingListener | None = None
 
-    def listen(self, clock: Any, stopwatch: Any) -> AccountingListener:
+    def listen(self, clock: Any, monotonic: Any) -> AccountingListener:
         self.listener = AccountingListener(
             [("127.0.0.1", 0)],
             clients=ClientTable([Client(parse_prefix("10.0.0.0/24"), (SECRET,))]),
@@ -121,7 +121,7 @@ class Service:
             pepper=PEPPER,
             on_event=self.bindings.on_event,
             clock=clock,
-            stopwatch=stopwatch,
+            monotonic=monotonic,
         )
         return self.listener
 
@@ -131,7 +131,7 @@ class _Events:
 
 
 class Scene:
-    def __init__(self, answers: Answers, it: Owning, service: Service, journal: HeldJournal) -> None:
+    def __init__(self, answers: DaemonQueries, it: Owning, service: Service, journal: HeldJournal) -> None:
         self.answers = answers
         self.it = it
         self.service = service
@@ -155,12 +155,12 @@ class Scene:
         return [each.prefix for each in page.items]
 
 
-def answers_of(it: Owning, clock: ManualClock, service: Service | None) -> Answers:
+def answers_of(it: Owning, clock: ManualClock, service: Service | None) -> DaemonQueries:
     async def read_sources() -> None:
         raise AssertionError
 
     events: Any = _Events()
-    return Answers(it.owner, events, {}, clock=clock, read_sources=read_sources, subscribers=service)
+    return DaemonQueries(it.controller, events, {}, clock=clock, read_sources=read_sources, subscribers=service)
 
 
 @asynccontextmanager
@@ -172,12 +172,12 @@ async def answering(
     async with owning(clock, settings, tables=tables, conntrack=FakeConntrack()) as it:
         it.reconciler.leave_unless(lambda *_: False)
         journal = HeldJournal()
-        service = Service(it, journal, clock, clock.stopwatch)
+        service = Service(it, journal, clock, clock.monotonic)
         service.bindings.is_restored = True  # of nothing
 
         answers = answers_of(it, clock, service)
         await it.read("national", *known)
-        await it.settled()
+        await it.in_sync()
         yield Scene(answers, it, service, journal)
 
 
@@ -196,7 +196,7 @@ def test_a_session_that_is_told_passes_and_ends_when_it_is_told_to(time):
         async with answering(time.clock, MOBILE) as scene:
             assert scene.answers.explain(flow("10.1.2.3")).decision == "unregistered"
             assert await scene.put(entry()) == {"sessions": 1, "passed_over": {}, "conflicting": 0}
-            await scene.it.settled()
+            await scene.it.in_sync()
             view = scene.answers.explain(flow("10.1.2.3"))
             assert (view.decision, view.effect, view.in_kernel) == ("registered", "pass", True)
             assert scene.listed() == ["10.1.2.3/32"]
@@ -288,7 +288,7 @@ def test_what_says_nothing_new_is_counted_and_not_called_a_session(time):
         async with answering(time.clock, MOBILE) as scene:
             await scene.put(entry(session="s9"))
             old = entry(at=START_S - 90000, interim=300)
-            assert await scene.put(old) == {"sessions": 0, "passed_over": {"outdated": 1}, "conflicting": 0}
+            assert await scene.put(old) == {"sessions": 0, "passed_over": {"stale": 1}, "conflicting": 0}
             await scene.put(entry())
             await asyncio.sleep(5)
             await scene.delete()
@@ -426,7 +426,7 @@ async def test_over_http_a_session_is_on_disk_before_the_answer(tmp_path: Path) 
     os.mkdir(path.parent)
     async with owning(clock, settings_of("national"), conntrack=FakeConntrack()) as it, AsyncExitStack() as stack:
         await it.read("national", MOBILE)
-        service = Service(it, Journal(path), clock, clock.stopwatch)
+        service = Service(it, Journal(path), clock, clock.monotonic)
         await service.bindings.restore()
         stack.push_async_callback(service.bindings.journal.close)
         queries: Any = answers_of(it, clock, service)
@@ -583,7 +583,7 @@ def test_an_address_that_a_lost_journal_left_in_the_kernel_passes_and_explain_sa
         tables = FakeTables()
         async with answering(time.clock, MOBILE, tables=tables) as scene:
             await scene.put(entry(), entry("192.0.2.7", session="s2", ports="1024-2047"))
-            await scene.it.settled()
+            await scene.it.in_sync()
         async with answering(time.clock, MOBILE, tables=tables) as scene:
             for passing in (flow("10.1.2.3"), flow("192.0.2.7", port=1500)):
                 view = scene.answers.explain(passing)
@@ -599,7 +599,7 @@ def test_of_a_shared_address_the_source_port_decides(time):
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             await scene.put(entry("192.0.2.7", ports="1024-2047"))
-            await scene.it.settled()
+            await scene.it.in_sync()
             inside = scene.answers.explain(flow("192.0.2.7", port=1500))
             assert (inside.decision, inside.in_kernel) == ("registered", True)
             assert inside.bindings[0].ports == (1024, 2047)
@@ -658,7 +658,7 @@ def test_what_was_restored_is_counted_until_it_is_confirmed(time):
             await scene.put(entry())
             rows = tuple(scene.journal.rows.values())
             await asyncio.sleep(10)
-            again = Service(scene.it, HeldJournal(), time.clock, time.clock.stopwatch)
+            again = Service(scene.it, HeldJournal(), time.clock, time.clock.monotonic)
             again.bindings.sessions.restore(rows, again.bindings.now())
             again.bindings.is_restored = True
             scene.service.bindings = again.bindings
@@ -678,19 +678,19 @@ def test_what_was_restored_is_counted_until_it_is_confirmed(time):
 def test_the_status_tells_of_the_listener_and_whom_it_refuses(time):
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
-            listener = scene.service.listen(time.clock, time.clock.stopwatch)
+            listener = scene.service.listen(time.clock, time.clock.monotonic)
             listener.open()
             try:
                 sent: list[bytes] = []
                 start = accounting_request(
                     integer(40, 1), text(44, "s7"), text(32, "bng-7"), text(31, NUMBER), b"\x08\x06\x0a\x01\x02\x09"
                 )
-                for octets, source in [
+                for raw, source in [
                     (start, "10.0.0.5"), (start, "10.0.0.5"), (start, "192.0.2.66"), (start, "192.0.2.66"),
                     (accounting_request(integer(40, 1), secret=b"other"), "10.0.0.6"),
                     (accounting_request(integer(40, 1)), "10.0.0.6"),
                 ]:  # fmt: skip
-                    listener.handle(octets, (source, 1646), time.clock.stopwatch(), sent.append)
+                    listener.handle(raw, (source, 1646), time.clock.monotonic(), sent.append)
                 metrics = scene.answers.metrics()
                 status = metrics.status.subscribers
                 assert status is not None
@@ -700,7 +700,7 @@ def test_the_status_tells_of_the_listener_and_whom_it_refuses(time):
                 assert (view.requests, view.events, view.duplicates, view.responses) == (6, 1, 1, 3)
                 assert (view.unknown_client, view.unusable) == (2, {"no_session": 1})
                 assert sum(view.rejected.values()) == 1
-                assert [(each.source, each.total) for each in view.most_refused] == [
+                assert [(each.source, each.total) for each in view.max_refused] == [
                     ("192.0.2.66", 2), ("10.0.0.6", 1),
                 ]  # fmt: skip
                 times = metrics.response_times
@@ -728,7 +728,7 @@ def test_a_registration_around_a_bound_address_takes_nothing_and_explain_names_b
         async with answering(time.clock, *before) as scene:
             await scene.put(entry())
             await scene.it.read("national", *after)
-            await scene.it.settled()
+            await scene.it.in_sync()
             view = scene.answers.explain(flow("10.1.2.3"))
             assert (view.decision, view.registrations, view.in_kernel) == ("registered", ("MOBILE-1",), True)
             view = scene.answers.explain(flow("10.1.2.3", destination="192.0.2.1"))
@@ -765,13 +765,13 @@ def test_a_record_around_thousands_of_bindings_costs_what_one_record_costs(time,
                 registration(f"M-{number}", subscriber=number.to_bytes(32, "big")) for number in range(300)
             ]
             for each, number in zip(subscribers, range(300), strict=True):
-                scene.it.owner.effective.upsert(each, time.clock())
+                scene.it.controller.active.upsert(each, time.clock())
                 event = AccountingEvent(
                     kind="start", nas="n", session=str(number), subscriber=each.subscriber, at_s=time.clock(),
                     received_at_s=time.clock(), addresses=(parse_prefix(f"10.1.{number >> 8}.{number & 255}"),),
                 )  # fmt: skip
                 scene.service.bindings.on_event(event, lambda: None)
-            assert scene.it.owner.allowlist.count_bindings() == 300
+            assert scene.it.controller.allowlist.count_bindings() == 300
             looked_at: list[object] = []
             for name in ("bind", "unbind", "bindings_at", "bindings_of"):
                 real = getattr(Allowlist, name)
@@ -781,10 +781,10 @@ def test_a_record_around_thousands_of_bindings_costs_what_one_record_costs(time,
                     return real(*arguments)
 
                 monkeypatch.setattr(Allowlist, name, spied)
-            scene.it.owner.effective.upsert(EMBASSY, time.clock())
-            scene.it.owner.effective.upsert(registration("EMB-1", "10.0.0.0/9", category="embassy"), time.clock())
-            scene.it.owner.effective.withdraw("EMB-1")
+            scene.it.controller.active.upsert(EMBASSY, time.clock())
+            scene.it.controller.active.upsert(registration("EMB-1", "10.0.0.0/9", category="embassy"), time.clock())
+            scene.it.controller.active.withdraw("EMB-1")
             assert looked_at == []
-            assert scene.it.owner.allowlist.count_bindings() == 300
+            assert scene.it.controller.allowlist.count_bindings() == 300
 
     time.run(scenario())

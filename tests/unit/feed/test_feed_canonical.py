@@ -54,7 +54,7 @@ def test_the_first_and_the_last_time_are_those_that_can_be_written() -> None:
 
 
 def test_caches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(canonical, "MOST_SHARED", 2)
+    monkeypatch.setattr(canonical, "MAX_SHARED", 2)
     writer = Canonicaliser()
     for number in range(6):
         record = {

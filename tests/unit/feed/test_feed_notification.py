@@ -14,8 +14,8 @@ from joserfc.jwk import ECKey, OctKey, OKPKey
 
 from gatewayd.errors import BadSignature, KeyInvalid, NotificationMalformed, UnknownKey
 from gatewayd.feed.notification import (
-    LARGEST_BYTES,
-    MOST_DELTAS,
+    MAX_BYTES,
+    MAX_DELTAS,
     DeltaRef,
     Notification,
     SigningKey,
@@ -41,12 +41,12 @@ NOTIFICATION = Notification(
 SIGNED = sign_notification(NOTIFICATION, KEY)
 
 
-def encode(octets: bytes) -> bytes:
-    return base64.urlsafe_b64encode(octets).rstrip(b"=")
+def encode(raw: bytes) -> bytes:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=")
 
 
-def parts(octets: bytes) -> list[bytes]:
-    return octets.split(b".")
+def parts(raw: bytes) -> list[bytes]:
+    return raw.split(b".")
 
 
 def payload(**changes: object) -> dict[str, Any]:
@@ -98,10 +98,10 @@ def test_intervals_may_be_left_out_fields_added_and_the_time_be_of_any_zone() ->
 
 def test_the_algorithm_may_have_its_new_name() -> None:
     key = OKPKey.import_key(json.loads(KEY.private_text()))
-    octets = jws.serialize_compact(
+    raw = jws.serialize_compact(
         {"alg": "Ed25519", "kid": KEY.kid}, json.dumps(payload()), key, algorithms=["Ed25519"]
     )
-    assert open_notification(octets.encode(), KEYS) == NOTIFICATION
+    assert open_notification(raw.encode(), KEYS) == NOTIFICATION
 
 
 def test_wrong_key() -> None:
@@ -128,16 +128,16 @@ def test_rotated_key() -> None:
 @pytest.mark.parametrize("alg", ["none", "HS256", "RS256", "ES256", "Ed448", "eddsa", ""])
 def test_alg_none_and_others(alg: str) -> None:
     header, body, _ = parts(with_header({"alg": alg, "kid": KEY.kid}))
-    for octets in (b".".join([header, body, b""]), b".".join([header, body, b"AAAA"])):
+    for raw in (b".".join([header, body, b""]), b".".join([header, body, b"AAAA"])):
         with pytest.raises(NotificationMalformed):
-            open_notification(octets, KEYS)
+            open_notification(raw, KEYS)
 
 
 def test_the_public_key_is_no_shared_secret() -> None:
     secret = OctKey.import_key(KEY.public_text())
-    octets = jws.serialize_compact({"alg": "HS256", "kid": KEY.kid}, json.dumps(payload()), secret)
+    raw = jws.serialize_compact({"alg": "HS256", "kid": KEY.kid}, json.dumps(payload()), secret)
     with pytest.raises(NotificationMalformed, match="EdDSA"):
-        open_notification(octets.encode(), KEYS)
+        open_notification(raw.encode(), KEYS)
 
 
 @pytest.mark.parametrize(
@@ -162,15 +162,15 @@ def test_nothing_of_the_header_but_alg_kid_and_typ_is_taken(more: dict[str, obje
 def test_typ_is_taken() -> None:
     key = OKPKey.import_key(json.loads(KEY.private_text()))
     header = {"alg": "Ed25519", "kid": KEY.kid, "typ": "JOSE"}
-    octets = jws.serialize_compact(header, json.dumps(payload()), key, algorithms=["Ed25519"])
-    assert open_notification(octets.encode(), KEYS) == NOTIFICATION
+    raw = jws.serialize_compact(header, json.dumps(payload()), key, algorithms=["Ed25519"])
+    assert open_notification(raw.encode(), KEYS) == NOTIFICATION
 
 
 def test_tampered_payload() -> None:
     header, _, signature = parts(SIGNED)
-    octets = b".".join([header, encode(json.dumps(payload(serial=8)).encode()), signature])
+    raw = b".".join([header, encode(json.dumps(payload(serial=8)).encode()), signature])
     with pytest.raises(BadSignature):
-        open_notification(octets, KEYS)
+        open_notification(raw, KEYS)
 
 
 def test_tampered_header_and_signature() -> None:
@@ -183,7 +183,7 @@ def test_tampered_header_and_signature() -> None:
 
 
 @pytest.mark.parametrize(
-    ("octets", "why"),
+    ("raw", "why"),
     [
         (b"", "not a compact JWS"),
         (b"a.b", "not a compact JWS"),
@@ -194,7 +194,7 @@ def test_tampered_header_and_signature() -> None:
         (json.dumps({"payload": "x", "signatures": []}).encode(), "not a compact JWS"),
         (b"<!DOCTYPE html><p>log in", "login page"),
         (b"\n\xef\xbb\xbf<html>", "login page"),
-        (b"A" * (LARGEST_BYTES + 1), "longer than"),
+        (b"A" * (MAX_BYTES + 1), "longer than"),
         (b"A" * 600 + b".A.A", "header is longer"),
         (b"A.A.A", "header is not"),
         (encode(b"[1]") + b".A.A", "header is not"),
@@ -203,9 +203,9 @@ def test_tampered_header_and_signature() -> None:
         (parts(SIGNED)[0] + b".A." + parts(SIGNED)[2], "not a compact JWS"),
     ],
 )
-def test_what_is_no_jws(octets: bytes, why: str) -> None:
+def test_what_is_no_jws(raw: bytes, why: str) -> None:
     with pytest.raises(NotificationMalformed, match=why):
-        open_notification(octets, KEYS)
+        open_notification(raw, KEYS)
 
 
 SNAPSHOT = {"url": "s.gz", "sha256": "a" * 64, "size": 1, "count": 1}
@@ -252,7 +252,7 @@ DELTA = {"serial": 7, "url": "7.gz", "sha256": "b" * 64, "size": 1}
         payload(deltas=[DELTA | {"serial": 0}]),
         payload(deltas=[DELTA | {"size": -1}]),
         payload(deltas=[DELTA | {"sha256": "b"}]),
-        payload(serial=10**6, deltas=[DELTA | {"serial": number} for number in range(1, MOST_DELTAS + 2)]),
+        payload(serial=10**6, deltas=[DELTA | {"serial": number} for number in range(1, MAX_DELTAS + 2)]),
     ],
 )
 def test_what_is_signed_and_no_notification(fields: object) -> None:
@@ -265,10 +265,10 @@ def test_another_version_is_named() -> None:
         open_notification(signed({"version": 2, "anything": "else"}), KEYS)
 
 
-@pytest.mark.parametrize("octets", [b"\xff", b"{", b"[" * 5000])
-def test_a_payload_that_is_no_json(octets: bytes) -> None:
+@pytest.mark.parametrize("raw", [b"\xff", b"{", b"[" * 5000])
+def test_a_payload_that_is_no_json(raw: bytes) -> None:
     with pytest.raises(NotificationMalformed):
-        open_notification(KEY.sign(octets), KEYS)
+        open_notification(KEY.sign(raw), KEYS)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_payload_that_is_no_json(octets: bytes) -> None:
         {"version": 2},
         {
             "serial": 10**6,
-            "deltas": tuple(DeltaRef(each, "u" * 900, "b" * 64, 1) for each in range(1, MOST_DELTAS + 1)),
+            "deltas": tuple(DeltaRef(each, "u" * 900, "b" * 64, 1) for each in range(1, MAX_DELTAS + 1)),
         },
     ],
 )
@@ -397,8 +397,8 @@ def test_a_key_needs_a_name_that_can_be_written(kid: str) -> None:
 
 
 @given(st.binary(max_size=200))
-def test_arbitrary_bytes_raise_nothing_but_declared_errors(octets: bytes) -> None:
-    for candidate in (octets, KEY.sign(octets), encode(octets) + b"." + encode(octets) + b".AAAA"):
+def test_arbitrary_bytes_raise_nothing_but_declared_errors(raw: bytes) -> None:
+    for candidate in (raw, KEY.sign(raw), encode(raw) + b"." + encode(raw) + b".AAAA"):
         with pytest.raises((NotificationMalformed, BadSignature, UnknownKey)):
             open_notification(candidate, KEYS)
 

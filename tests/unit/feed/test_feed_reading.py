@@ -104,7 +104,7 @@ def test_too_many_records_refuse_the_source() -> None:
 
 def test_rejections_beyond_the_first_thousand_are_only_counted() -> None:
     reader = ndjson(b"x\n" * 1500)
-    assert len(reader.rejections) == reading.MOST_REJECTIONS_KEPT
+    assert len(reader.rejections) == reading.MAX_REJECTIONS_KEPT
     assert reader.rejected == {"not_json": 1500}
 
 

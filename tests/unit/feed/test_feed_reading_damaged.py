@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from gatewayd.feed.reading import CsvReader, NdjsonReader
-from gatewayd.feed.record import LONGEST_LINE_BYTES, registration_of
+from gatewayd.feed.record import MAX_LINE_BYTES, registration_of
 from tests.support.feeds import fields_of, line_of
 
 PREVIOUS = {id: registration_of(fields_of(id)) for id in ("a", "b")}
-OVERLONG = b'{"id": "b", "x": "' + b"x" * LONGEST_LINE_BYTES + b'"}\n'
+OVERLONG = b'{"id": "b", "x": "' + b"x" * MAX_LINE_BYTES + b'"}\n'
 COLUMNS = b"category,status,clients,id\n"
 DAMAGED = {
     "a NUL byte": b'{"id": "b", "category": "ba\0nk"}\n',
@@ -52,7 +52,7 @@ def test_an_id_that_was_not_there_before_is_not_believed() -> None:
         b"ba\0nk,active,203.0.113.0/28,b\n",
         b'b\xe9nk,active,203.0.113.0/28,"b"\r\n',
         b"bank,active,203.0.113.0/28,b,and,more\n",
-        b"bank,active,203.0.113.0/28,b," + b"x" * LONGEST_LINE_BYTES + b"\n",
+        b"bank,active,203.0.113.0/28,b," + b"x" * MAX_LINE_BYTES + b"\n",
     ],
     ids=["a NUL byte", "another encoding", "too many cells", "too long"],
 )

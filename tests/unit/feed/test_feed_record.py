@@ -246,7 +246,7 @@ def test_equal_parts_of_one_source_are_one_object() -> None:
 
 
 def test_what_is_shared_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record, "MOST_SHARED", 2)
+    monkeypatch.setattr(record, "MAX_SHARED", 2)
     parser = RecordParser()
     lines = [line_of(peers=[f"198.51.100.{n}"], services=[]) for n in range(9)] + [line_of(peers=[])]
     assert [len(parser.parse(line).peers) for line in lines] == [1] * 9 + [0]
@@ -284,8 +284,8 @@ length = st.one_of(st.integers(0, 130).map(lambda n: f"/{n}"), st.sampled_from([
 
 
 @given(st.lists(octet, min_size=3, max_size=5), length)
-def test_ipv4_prefixes_are_read_as_the_model_reads_them(octets: list[str], length: str) -> None:
-    text = ".".join(octets) + length
+def test_ipv4_prefixes_are_read_as_the_model_reads_them(raw: list[str], length: str) -> None:
+    text = ".".join(raw) + length
     assert _fast(text) in (_slow(text), "prefix_not_unicast")
 
 

@@ -22,7 +22,7 @@ from tests.support.captures import CONNECTIONS
 MARK = 0xA1000007
 LOOPBACK4, LOOPBACK4B = bytes([127, 0, 0, 1]), bytes([127, 0, 0, 2])
 LOOPBACK6 = bytes(15) + b"\x01"
-CAPTURES = {name: bytes.fromhex(octets) for name, octets in CONNECTIONS.items()}
+CAPTURES = {name: bytes.fromhex(raw) for name, raw in CONNECTIONS.items()}
 
 EXPECTED_FLOWS = {
     "udp4": Flow(17, LOOPBACK4, LOOPBACK4B, 40001, 51820),
@@ -45,8 +45,8 @@ def _no_layouts_known() -> Iterator[None]:
     codec._layouts.clear()
 
 
-def decode_one(octets: bytes) -> codec.ConnectionEvent:
-    batch = codec.decode_connections(octets)
+def decode_one(raw: bytes) -> codec.ConnectionEvent:
+    batch = codec.decode_connections(raw)
     assert (len(batch.events), batch.malformed, batch.controls) == (1, 0, [])
     return batch.events[0]
 
@@ -82,25 +82,25 @@ def test_a_zone_is_read_and_a_zone_of_one_direction_stays_in_the_tuple() -> None
 
 @pytest.mark.parametrize("name", CAPTURES)
 def test_the_tuple_is_returned_as_it_came(name: str) -> None:
-    octets = CAPTURES[name]
-    event = decode_one(octets)
-    length = int.from_bytes(octets[20:22], "little")
-    assert event.tuple_bytes == octets[20 : 20 + length]
-    assert event.key.family == octets[16]
+    raw = CAPTURES[name]
+    event = decode_one(raw)
+    length = int.from_bytes(raw[20:22], "little")
+    assert event.tuple_bytes == raw[20 : 20 + length]
+    assert event.key.family == raw[16]
 
 
 @pytest.mark.parametrize("name", CAPTURES)
 def test_the_fast_reading_agrees_with_the_walk(name: str) -> None:
-    octets = CAPTURES[name]
-    walked = decode_one(octets)
+    raw = CAPTURES[name]
+    walked = decode_one(raw)
     assert codec._layouts
-    assert decode_one(octets) == walked
+    assert decode_one(raw) == walked
 
 
 @pytest.mark.parametrize("name", CAPTURES)
 def test_pyroute2_reads_the_same(name: str) -> None:
-    octets = CAPTURES[name]
-    assert describe(decode_one(octets)) == describe_by_pyroute2(octets)
+    raw = CAPTURES[name]
+    assert describe(decode_one(raw)) == describe_by_pyroute2(raw)
 
 
 def describe(event: codec.ConnectionEvent) -> dict[str, Any]:
@@ -114,13 +114,13 @@ def describe(event: codec.ConnectionEvent) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def describe_by_pyroute2(octets: bytes) -> dict[str, Any]:
-    decoded = nfct_msg(octets)
+def describe_by_pyroute2(raw: bytes) -> dict[str, Any]:
+    decoded = nfct_msg(raw)
     decoded.decode()
     ends = decoded.get_nested("CTA_TUPLE_ORIG", "CTA_TUPLE_IP")
     protocol = decoded.get_nested("CTA_TUPLE_ORIG", "CTA_TUPLE_PROTO")
     number = protocol.get_attr("CTA_PROTO_NUM")
-    version = "V4" if octets[16] == codec.AF_INET else "V6"
+    version = "V4" if raw[16] == codec.AF_INET else "V6"
 
     def port(side: str) -> int:
         return (number in PROTOCOLS_WITH_PORTS and protocol.get_attr(f"CTA_PROTO_{side}_PORT")) or 0
@@ -147,10 +147,10 @@ def test_many_messages_in_one_buffer_come_out_in_order() -> None:
 
 
 def test_an_item_of_a_dump_is_listed_and_the_end_is_a_control_message() -> None:
-    octets = bytearray(CAPTURES["udp4 new"])
-    octets[6:8] = (2).to_bytes(2, "little")
+    raw = bytearray(CAPTURES["udp4 new"])
+    raw[6:8] = (2).to_bytes(2, "little")
     done = (20).to_bytes(4, "little") + b"\x03\0\x12\0" + (9).to_bytes(4, "little") + bytes(8)
-    batch = codec.decode_connections(bytes(octets) + done)
+    batch = codec.decode_connections(bytes(raw) + done)
     assert [event.kind for event in batch.events] == ["listed"]
     assert [(control.kind, control.sequence) for control in batch.controls] == [(3, 9)]
     assert codec.errno_of(batch.controls[0]) == 0
@@ -183,10 +183,10 @@ def translated(source: bytes, port: int) -> bytes:
 
 
 def test_a_flow_is_as_the_rules_see_it_behind_dnat_and_before_snat() -> None:
-    octets = translated(bytes([9, 9, 9, 9]), 51820)
-    walked = decode_one(octets)
+    raw = translated(bytes([9, 9, 9, 9]), 51820)
+    walked = decode_one(raw)
     assert walked.flow == Flow(17, LOOPBACK4, bytes([9, 9, 9, 9]), 40001, 51820)
-    assert decode_one(octets) == walked
+    assert decode_one(raw) == walked
     other = decode_one(translated(bytes([8, 8, 8, 8]), 500))
     assert other.flow == Flow(17, LOOPBACK4, bytes([8, 8, 8, 8]), 40001, 500)
     assert walked.tuple_bytes == other.tuple_bytes
@@ -194,20 +194,20 @@ def test_a_flow_is_as_the_rules_see_it_behind_dnat_and_before_snat() -> None:
 
 
 def test_a_reply_tuple_of_another_family_is_malformed() -> None:
-    octets = message(
+    raw = message(
         codec.CT_NEW, 0, 0, 2, 0, tuple_of(ends4(), protocol(17)),
         nest(codec.CTA_TUPLE_REPLY, nest(codec.CTA_TUPLE_IP, attribute(3, LOOPBACK6))),
     )  # fmt: skip
-    assert codec.decode_connections(octets).malformed == 1
+    assert codec.decode_connections(raw).malformed == 1
 
 
 def test_an_event_says_which_program_caused_it_and_a_list_does_not() -> None:
-    octets = bytearray(CAPTURES["udp4 new"])
-    assert decode_one(bytes(octets)).sender_port == 0
-    octets[12:16] = (4711).to_bytes(4, sys.byteorder)
-    assert [decode_one(bytes(octets)).sender_port for _ in range(2)] == [4711, 4711]
-    octets[6:8] = (2).to_bytes(2, "little")
-    assert decode_one(bytes(octets)).sender_port == 0
+    raw = bytearray(CAPTURES["udp4 new"])
+    assert decode_one(bytes(raw)).sender_port == 0
+    raw[12:16] = (4711).to_bytes(4, sys.byteorder)
+    assert [decode_one(bytes(raw)).sender_port for _ in range(2)] == [4711, 4711]
+    raw[6:8] = (2).to_bytes(2, "little")
+    assert decode_one(bytes(raw)).sender_port == 0
 
 
 @pytest.mark.parametrize("address", [LOOPBACK4, LOOPBACK6])
@@ -254,18 +254,18 @@ def test_an_impossible_length_ends_the_buffer_and_is_counted(length: int) -> Non
 
 def test_layouts_remembered_are_bounded_and_the_walk_serves_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "MAX_LAYOUTS", 1)
-    for octets in CAPTURES.values():
-        decode_one(octets)
+    for raw in CAPTURES.values():
+        decode_one(raw)
     assert sum(map(len, codec._layouts.values())) == 1
     assert decode_one(CAPTURES["tcp6 new"]).flow == EXPECTED_FLOWS["tcp6"]
 
 
 @settings(deadline=None)
-@given(octets=st.binary(max_size=600))
-def test_arbitrary_bytes_raise_nothing(octets: bytes) -> None:
-    codec.decode_connections(octets)
-    header = (len(octets) + 16).to_bytes(4, "little") + b"\0\x01" + bytes(10)
-    batch = codec.decode_connections(header + octets)
+@given(raw=st.binary(max_size=600))
+def test_arbitrary_bytes_raise_nothing(raw: bytes) -> None:
+    codec.decode_connections(raw)
+    header = (len(raw) + 16).to_bytes(4, "little") + b"\0\x01" + bytes(10)
+    batch = codec.decode_connections(header + raw)
     assert len(batch.events) + batch.malformed == 1
 
 
@@ -275,14 +275,14 @@ def test_arbitrary_bytes_raise_nothing(octets: bytes) -> None:
     changes=st.lists(st.tuples(st.integers(0, 330), st.integers(0, 255)), max_size=6),
 )
 def test_on_mutated_bytes_the_fast_reading_and_the_walk_agree(name: str, changes: list[tuple[int, int]]) -> None:
-    octets = bytearray(CAPTURES[name])
+    raw = bytearray(CAPTURES[name])
     for place, value in changes:
-        if 8 <= place < len(octets):
-            octets[place] = value
+        if 8 <= place < len(raw):
+            raw[place] = value
     codec.decode_connections(CAPTURES[name])
-    fast = codec.decode_connections(octets)
+    fast = codec.decode_connections(raw)
     kind = fast.events[0].kind if fast.events else "new"
-    image = bytes(octets)
+    image = bytes(raw)
     try:
         port = int.from_bytes(image[12:16], sys.byteorder)
         walked = [codec.read_places(kind, image, codec.locate(image), port if kind != "listed" else 0)]
@@ -345,8 +345,8 @@ def test_statistics_without_the_count_are_malformed() -> None:
 
 def test_the_errno_of_an_answer_is_positive() -> None:
     # Captured: EPERM for a request without CAP_NET_ADMIN.
-    octets = bytes.fromhex("24000000020000010700000030180000ffffffff14000000050101000700000000000000")
-    (control,) = codec.decode_connections(octets).controls
+    raw = bytes.fromhex("24000000020000010700000030180000ffffffff14000000050101000700000000000000")
+    (control,) = codec.decode_connections(raw).controls
     assert codec.errno_of(control) == 1
 
 

@@ -9,7 +9,7 @@ import pytest
 from gatewayd.compile.ruleset import COUNTERS, compile_ruleset
 from gatewayd.errors import OperationRefused, RulesetRefused
 from gatewayd.kernel.fake import FakeTables
-from gatewayd.model.external import ElementChange, ForeignChanges, ForeignCommit
+from gatewayd.model.external import ElementChange, ExternalChanges, ExternalCommit
 from gatewayd.model.mask import Mask
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.transaction import (
@@ -181,18 +181,18 @@ async def test_another_programs_commit_is_told_to_who_watches() -> None:
     fake, calls = await made(), []
     keys = fake.table.sets["c4_32"].keys  # type: ignore[union-attr]
     fake.tamper(keys.clear)
-    assert fake.take_changes() == ForeignChanges()
+    assert fake.take_changes() == ExternalChanges()
     fake.watch(lambda: calls.append(fake.generation))
     fake.tamper(lambda: keys.add(bytes((1, 2, 3, 4))), program="crowdsec", pid=7)
     fake.tamper(lambda: setattr(fake, "table", None))
     fake.tamper(lambda: None)
     change = ElementChange("c4_32", bytes((1, 2, 3, 4)), True)
     first = fake.generation - 2
-    assert fake.take_changes() == ForeignChanges(
+    assert fake.take_changes() == ExternalChanges(
         (
-            ForeignCommit(first, 7, "crowdsec", (change,)),
-            ForeignCommit(first + 1, 99, "nft", (), True),
-            ForeignCommit(first + 2, 99, "nft"),
+            ExternalCommit(first, 7, "crowdsec", (change,)),
+            ExternalCommit(first + 1, 99, "nft", (), True),
+            ExternalCommit(first + 2, 99, "nft"),
         )
     )
     assert calls == [first, first + 1, first + 2]
@@ -202,20 +202,20 @@ async def test_a_commit_that_was_not_heard_of_is_a_loss() -> None:
     fake, calls = await made(), []
     fake.watch(lambda: calls.append(fake.generation))
     fake.tamper(lambda: setattr(fake, "table", None), heard=False)
-    assert fake.take_changes() == ForeignChanges((), True)
-    assert fake.take_changes() == ForeignChanges()
+    assert fake.take_changes() == ExternalChanges((), True)
+    assert fake.take_changes() == ExternalChanges()
     fake.tamper(lambda: None)
     fake.unwatch()
-    assert fake.take_changes() == ForeignChanges()
+    assert fake.take_changes() == ExternalChanges()
     assert len(calls) == 2
 
 
 BOUND = Mask(4, 32, source_bits=0)
 
 
-async def test_elements_with_a_timeout_go_by_the_stopwatch_and_in_no_other_way() -> None:
+async def test_elements_with_a_timeout_go_by_the_monotonic_clock_and_in_no_other_way() -> None:
     now = 10.0
-    fake = FakeTables(stopwatch=lambda: now)
+    fake = FakeTables(monotonic=lambda: now)
     await fake.commit(
         Transaction((*MADE, CreateSet("b4_32", BOUND, 0, 60), AddElements("b4_32", [b"aaaa", b"bbbb"])), "test")
     )
@@ -235,7 +235,7 @@ async def test_elements_with_a_timeout_go_by_the_stopwatch_and_in_no_other_way()
 
 async def test_what_went_by_itself_comes_back_with_its_whole_time() -> None:
     now = 10.0
-    fake = FakeTables(stopwatch=lambda: now)
+    fake = FakeTables(monotonic=lambda: now)
     made = (CreateTable(), CreateSet("b4_32", BOUND, 0, 60), AddElements("b4_32", [b"aaaa"]))
     await fake.commit(Transaction(made, "test"))
     now = 70.0

@@ -16,7 +16,7 @@ from gatewayd.model.external import Neighbour
 from tests.support.rule_captures import RULES
 
 MASK = 0xFF000000
-CAPTURES = {name: bytes.fromhex(octets) for name, octets in RULES.items()}
+CAPTURES = {name: bytes.fromhex(raw) for name, raw in RULES.items()}
 
 WRITES = {
     "ct mark set 0x1",
@@ -56,19 +56,17 @@ def test_bits_that_are_not_ours_are_nobodys_business(name: str) -> None:
 
 
 def test_our_own_table_is_left_out_and_one_of_its_name_in_another_family_is_not() -> None:
-    octets = CAPTURES[OUR_OWN]
-    assert list(codec.neighbours_in(octets, MASK, "gatewayd")) == []
-    assert list(codec.neighbours_in(octets, MASK, "other")) == [
-        Neighbour("writes", "inet", "gatewayd", "forward", 2)
-    ]
-    in_ip = octets[:16] + b"\x02" + octets[17:]
+    raw = CAPTURES[OUR_OWN]
+    assert list(codec.neighbours_in(raw, MASK, "gatewayd")) == []
+    assert list(codec.neighbours_in(raw, MASK, "other")) == [Neighbour("writes", "inet", "gatewayd", "forward", 2)]
+    in_ip = raw[:16] + b"\x02" + raw[17:]
     (found,) = codec.neighbours_in(in_ip, MASK, "gatewayd")
     assert str(found) == "ip gatewayd forward handle 2"
 
 
 def test_a_family_that_is_not_known_is_a_number() -> None:
-    octets = CAPTURES["ct mark set 0x1"]
-    (found,) = codec.neighbours_in(octets[:16] + b"\x63" + octets[17:], MASK, "gatewayd")
+    raw = CAPTURES["ct mark set 0x1"]
+    (found,) = codec.neighbours_in(raw[:16] + b"\x63" + raw[17:], MASK, "gatewayd")
     assert found.family == "99"
 
 
@@ -167,8 +165,8 @@ def test_expressions_one_after_another(name: str) -> None:
 
 @pytest.mark.parametrize("cut", range(1, 80, 3))
 def test_a_rule_that_does_not_parse_is_no_neighbour(cut: int) -> None:
-    octets = load_ct() + store_packet()
-    assert codec.judge_expressions(octets[:-cut], MASK) == ()
+    raw = load_ct() + store_packet()
+    assert codec.judge_expressions(raw[:-cut], MASK) == ()
 
 
 @settings(deadline=None)
@@ -179,18 +177,18 @@ def test_a_rule_that_does_not_parse_is_no_neighbour(cut: int) -> None:
 def test_no_rule_raises_anything_but_that_its_message_is_malformed(
     name: str, changes: list[tuple[int, int]]
 ) -> None:
-    octets = bytearray(CAPTURES[name])
+    raw = bytearray(CAPTURES[name])
     for place, byte in changes:
-        if place < len(octets):
-            octets[place] = byte
+        if place < len(raw):
+            raw[place] = byte
     with suppress(EventMalformed):
-        list(codec.neighbours_in(bytes(octets), MASK, "gatewayd"))
+        list(codec.neighbours_in(bytes(raw), MASK, "gatewayd"))
 
 
 def test_other_messages_are_stepped_over() -> None:
     rule = be64(3, 7) + nest(4, load_ct(), store_packet())
-    octets = message(codec.NEWRULE + 1, 0, 1, 1, 0, rule) + message(codec.NEWRULE, 0, 1, 1, 0, rule)
-    assert list(codec.neighbours_in(octets, MASK, "gatewayd")) == [Neighbour("leaks", "inet", "", "", 7)]
+    raw = message(codec.NEWRULE + 1, 0, 1, 1, 0, rule) + message(codec.NEWRULE, 0, 1, 1, 0, rule)
+    assert list(codec.neighbours_in(raw, MASK, "gatewayd")) == [Neighbour("leaks", "inet", "", "", 7)]
 
 
 def test_the_request_names_no_table_and_no_family() -> None:

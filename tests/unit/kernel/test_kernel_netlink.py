@@ -80,8 +80,8 @@ class Kernel:
     def recv(self, size: int) -> bytes:
         if self.failures and self.failures[0].filename != "send":
             raise self.failures.pop(0)
-        octets: bytes = self.ours.recv(size)
-        return octets
+        raw: bytes = self.ours.recv(size)
+        return raw
 
     def fileno(self) -> int:
         number: int = self.ours.fileno()
@@ -282,9 +282,9 @@ def test_errors_as_the_kernel_sends_them(capture: bytes, code: int) -> None:
 
 
 def test_the_kernels_sentence_is_read_from_the_extended_acknowledgement() -> None:
-    octets = refusal(1, errno.EINVAL, "Element size is wrong")
-    ((_, flags, _, start, _),) = nl.iter_messages(octets)
-    assert decode_error(octets, start, flags) == (errno.EINVAL, "Element size is wrong", None)
+    raw = refusal(1, errno.EINVAL, "Element size is wrong")
+    ((_, flags, _, start, _),) = nl.iter_messages(raw)
+    assert decode_error(raw, start, flags) == (errno.EINVAL, "Element size is wrong", None)
 
 
 def test_sequences_are_taken_once_and_wrap_before_they_are_negative(kernel: Kernel) -> None:

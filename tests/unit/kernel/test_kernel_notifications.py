@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from gatewayd.kernel import notifications as notices
+from gatewayd.kernel import notifications as notifications
 from gatewayd.kernel.notifications import NoticeSocket, leave_out
 from gatewayd.kernel.tables import KernelTables
-from gatewayd.model.external import ForeignChanges
+from gatewayd.model.external import ExternalChanges
 from gatewayd.model.mask import Mask
 from gatewayd.model.transaction import AddElements, CreateSet, CreateTable, Transaction
 from tests.support.namespace import Namespace, namespace_or_skip
@@ -51,7 +51,7 @@ async def test_the_kernel_leaves_out_what_our_port_caused(namespace: Namespace, 
     for each in (ours, others):
         each.start(lambda: None)
     await tables.commit(MADE)
-    assert ours.take() == ForeignChanges()
+    assert ours.take() == ExternalChanges()
     assert ours._receive() == b""
     (commit,) = others.take().commits
     assert (commit.others, commit.program) == (True, COMMAND)
@@ -59,7 +59,7 @@ async def test_the_kernel_leaves_out_what_our_port_caused(namespace: Namespace, 
         each.close()
 
 
-@pytest.mark.parametrize("elements", [notices.LARGE_COMMIT, notices.LARGE_COMMIT + 1])
+@pytest.mark.parametrize("elements", [notifications.LARGE_COMMIT, notifications.LARGE_COMMIT + 1])
 async def test_around_a_large_commit_of_ours_the_group_is_left(namespace: Namespace, elements: int) -> None:
     """Another program's commit inside stands for all that the kernel would have to tell."""
     listener = heard_by(namespace, 0)
@@ -67,7 +67,7 @@ async def test_around_a_large_commit_of_ours_the_group_is_left(namespace: Namesp
     with listener.unheard(elements):
         namespace.nft(f"add table inet {TABLE}")
     heard = len(listener.take().commits)
-    assert heard == (elements <= notices.LARGE_COMMIT)
+    assert heard == (elements <= notifications.LARGE_COMMIT)
     namespace.nft(f"delete table inet {TABLE}")
     assert len(listener.take().commits) == 1
     listener.close()
@@ -78,20 +78,20 @@ async def test_who_does_not_listen_joins_nothing_around_a_commit(namespace: Name
     with listener.unheard(1 << 20):
         pass
     namespace.nft(f"add table inet {TABLE}")
-    assert listener.take() == ForeignChanges()
+    assert listener.take() == ExternalChanges()
     listener.close()
 
 
 async def test_an_overrun_is_told_once_and_what_comes_later_is_heard(
     namespace: Namespace, tables: KernelTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notices, "RECEIVE_BUFFER_BYTES", 1 << 14)
+    monkeypatch.setattr(notifications, "RECEIVE_BUFFER_BYTES", 1 << 14)
     await tables.commit(MADE)
     listener = heard_by(namespace, 0)
     listener.start(lambda: None)
     await tables.commit(Transaction((AddElements("c4_32", keys(20_000)),), "test"))
     lost, commits = [], []
-    while (changes := listener.take()) != ForeignChanges():
+    while (changes := listener.take()) != ExternalChanges():
         lost.append(changes.lost)
         commits += changes.commits
     assert lost.count(True) == 1
@@ -105,12 +105,12 @@ async def test_what_does_not_parse_is_lost(namespace: Namespace, monkeypatch: py
     listener = heard_by(namespace, 0)
     datagrams = [b"\x0f\0\0\0\x0f\x0a" + bytes(20)]
     monkeypatch.setattr(listener, "_receive", lambda: datagrams.pop() if datagrams else b"")
-    assert listener.take() == ForeignChanges((), True)
-    assert listener.take() == ForeignChanges()
+    assert listener.take() == ExternalChanges((), True)
+    assert listener.take() == ExternalChanges()
     listener.close()
 
 
-async def test_a_helping_is_bounded_and_the_loop_calls_again(namespace: Namespace, tables: KernelTables) -> None:
+async def test_a_batch_is_bounded_and_the_loop_calls_again(namespace: Namespace, tables: KernelTables) -> None:
     await tables.commit(MADE)
     listener = heard_by(namespace, 0)
     called, commits, all_told = 0, [], asyncio.Event()

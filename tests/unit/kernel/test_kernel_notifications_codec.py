@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from gatewayd.errors import EventMalformed
 from gatewayd.kernel import attributes as nl
-from gatewayd.kernel import notifications_codec as notices_codec
+from gatewayd.kernel import notifications_codec as notifications_codec
 from gatewayd.kernel import tables_codec as codec
 from gatewayd.kernel.notifications_codec import NoticeDecoder
-from gatewayd.model.external import ElementChange, ForeignCommit
+from gatewayd.model.external import ElementChange, ExternalCommit
 
 SET_MADE = [
     "40000000000a000001000000051c0000010000020d00010067617465776179640000000008000300000000010c0004000000000000"
@@ -55,7 +55,7 @@ ALL = [SET_MADE, ELEMENTS_ADDED, SWAPPED, COUNTER_MADE, OTHER_TABLE]
 ONE, TWO, NINE = (bytes((10, 0, 0, number)) for number in (1, 2, 9))
 
 
-def feed(decoder: NoticeDecoder, *datagrams: str | bytes) -> list[ForeignCommit]:
+def feed(decoder: NoticeDecoder, *datagrams: str | bytes) -> list[ExternalCommit]:
     raw = [bytes.fromhex(each) if isinstance(each, str) else each for each in datagrams]
     return [commit for each in raw for commit in decoder.feed(each)]
 
@@ -63,21 +63,23 @@ def feed(decoder: NoticeDecoder, *datagrams: str | bytes) -> list[ForeignCommit]
 @pytest.mark.parametrize(
     ("datagrams", "commit"),
     [
-        (SET_MADE, ForeignCommit(2, 7173, "nft", (), True)),
+        (SET_MADE, ExternalCommit(2, 7173, "nft", (), True)),
         (
             ELEMENTS_ADDED,
-            ForeignCommit(3, 7174, "nft", (ElementChange("c4_32", ONE, True), ElementChange("c4_32", TWO, True))),
+            ExternalCommit(3, 7174, "nft", (ElementChange("c4_32", ONE, True), ElementChange("c4_32", TWO, True))),
         ),
         (
             SWAPPED,
-            ForeignCommit(4, 7175, "nft", (ElementChange("c4_32", ONE, False), ElementChange("c4_32", NINE, True))),
+            ExternalCommit(
+                4, 7175, "nft", (ElementChange("c4_32", ONE, False), ElementChange("c4_32", NINE, True))
+            ),
         ),
-        (COUNTER_MADE, ForeignCommit(7, 7178, "nft")),
-        (OTHER_TABLE, ForeignCommit(8, 7179, "nft")),
+        (COUNTER_MADE, ExternalCommit(7, 7178, "nft")),
+        (OTHER_TABLE, ExternalCommit(8, 7179, "nft")),
     ],
     ids=["a set", "elements", "a swap", "a counter", "another table"],
 )
-def test_what_nft_did(datagrams: list[str], commit: ForeignCommit) -> None:
+def test_what_nft_did(datagrams: list[str], commit: ExternalCommit) -> None:
     decoder = NoticeDecoder("gatewayd")
     assert feed(decoder, *datagrams) == [commit]
     assert feed(decoder, *datagrams) == [commit]
@@ -118,7 +120,7 @@ def end(generation: int = 5) -> bytes:
 
 def test_a_table_of_our_name_in_another_family_is_not_ours() -> None:
     decoder = NoticeDecoder("gatewayd")
-    assert feed(decoder, element(codec.NEWSETELEM, ONE, family=2), end()) == [ForeignCommit(5)]
+    assert feed(decoder, element(codec.NEWSETELEM, ONE, family=2), end()) == [ExternalCommit(5)]
 
 
 def test_one_transaction_may_be_about_several_tables() -> None:
@@ -134,7 +136,7 @@ def test_the_last_word_on_an_element_counts() -> None:
 
 
 def test_of_very_many_elements_only_some_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notices_codec, "MOST_CHANGES", 2)
+    monkeypatch.setattr(notifications_codec, "MAX_CHANGES", 2)
     decoder = NoticeDecoder("gatewayd")
     many = [element(codec.NEWSETELEM, bytes((10, 0, 0, number))) for number in range(5)]
     for datagrams in (many, [b"".join(many)]):
@@ -148,11 +150,11 @@ def test_what_was_under_way_can_be_forgotten() -> None:
     decoder = NoticeDecoder("gatewayd")
     assert feed(decoder, SWAPPED[0]) == []
     decoder.reset()
-    assert feed(decoder, SWAPPED[1]) == [ForeignCommit(4, 7175, "nft")]
+    assert feed(decoder, SWAPPED[1]) == [ExternalCommit(4, 7175, "nft")]
 
 
 def test_a_generation_that_says_nothing() -> None:
-    assert feed(NoticeDecoder("gatewayd"), nl.message(codec.NEWGEN, 0, 0, 0, 0)) == [ForeignCommit(0)]
+    assert feed(NoticeDecoder("gatewayd"), nl.message(codec.NEWGEN, 0, 0, 0, 0)) == [ExternalCommit(0)]
 
 
 @given(st.binary(max_size=200))
@@ -164,8 +166,8 @@ def test_rubbish_raises_nothing_but_event_malformed(rubbish: bytes) -> None:
 @given(st.data())
 def test_what_the_kernel_sent_with_a_few_bytes_changed_raises_nothing_else(data: Any) -> None:
     for datagram in data.draw(st.sampled_from(ALL)):
-        octets = bytearray.fromhex(datagram)
+        raw = bytearray.fromhex(datagram)
         for _ in range(data.draw(st.integers(1, 4))):
-            octets[data.draw(st.integers(0, len(octets) - 1))] = data.draw(st.integers(0, 255))
+            raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
         with suppress(EventMalformed):
-            feed(NoticeDecoder("gatewayd"), bytes(octets))
+            feed(NoticeDecoder("gatewayd"), bytes(raw))

@@ -51,14 +51,14 @@ async def listen(told: list[Sequence[bytes]], name: str, *pieces: Sequence[bytes
 
 
 @pytest.mark.parametrize("name", ["c4_32", "b4_32", "b4_32_g2", "limited4"])
-async def test_a_listing_comes_in_the_kernels_pieces(told: list[Sequence[bytes]], name: str) -> None:
+async def test_a_dump_comes_in_the_kernels_pieces(told: list[Sequence[bytes]], name: str) -> None:
     await listen(told, name)
     assert told == []
     await listen(told, name, KEYS[:4], KEYS[4:])
     assert told == [KEYS[:4], KEYS[4:]]
 
 
-async def test_a_listing_of_bindings_in_which_one_comes_twice_lacks_another(told: list[Sequence[bytes]]) -> None:
+async def test_a_dump_of_bindings_in_which_one_comes_twice_lacks_another(told: list[Sequence[bytes]]) -> None:
     """For the set's table was rebuilt between two pieces; all that came is told before."""
     with pytest.raises(DumpInterrupted) as caught:
         await listen(told, "b4_32", KEYS[:4], KEYS[3:5])

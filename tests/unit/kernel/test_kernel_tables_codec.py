@@ -96,7 +96,7 @@ KERNEL = {
         "300000000f0a0000090000007c420000000000030800010000000003080002000000427c0b000300707974686f6e0000"
     ),
 }  # fmt: skip
-CAPTURES = {name: bytes.fromhex(octets) for name, octets in KERNEL.items()}
+CAPTURES = {name: bytes.fromhex(raw) for name, raw in KERNEL.items()}
 
 
 def messages_of(name: str) -> list[tuple[bytes, int, int]]:
@@ -116,20 +116,20 @@ def reference(message: Any, kind: int, flags: int, sequence: int, attributes: It
     return without_nest_flags(bytes(message.data))
 
 
-def without_nest_flags(octets: bytes) -> bytes:
+def without_nest_flags(raw: bytes) -> bytes:
     """pyroute2 does not set NLA_F_NESTED; the kernel wants it only of policies that are strict (ours are not)."""
-    ((_, _, _, start, end),) = nl.iter_messages(octets)
-    return octets[: start + 4] + _unflagged(octets, start + 4, end)
+    ((_, _, _, start, end),) = nl.iter_messages(raw)
+    return raw[: start + 4] + _unflagged(raw, start + 4, end)
 
 
-def _unflagged(octets: bytes, start: int, end: int) -> bytes:
+def _unflagged(raw: bytes, start: int, end: int) -> bytes:
     parts = []
     offset = start
     while offset < end:
-        length, kind = struct.unpack_from("=HH", octets, offset)
+        length, kind = struct.unpack_from("=HH", raw, offset)
         stop = offset + nl.align4(length)
         nested = bool(kind & nl.NLA_F_NESTED)
-        body = _unflagged(octets, offset + 4, offset + length) if nested else octets[offset + 4 : stop]
+        body = _unflagged(raw, offset + 4, offset + length) if nested else raw[offset + 4 : stop]
         parts.append(struct.pack("=HH", length, kind & nl.NLA_TYPE_MASK) + body)
         offset = stop
     return b"".join(parts)
@@ -331,10 +331,10 @@ def check_nests(keys: list[bytes]) -> list[bytes]:
 @pytest.mark.parametrize("size", LENGTHS)
 @pytest.mark.parametrize("offset", [-1, 0, 1])
 def test_a_nest_is_as_full_as_it_can_be_and_no_fuller(size: int, offset: int) -> None:
-    most = (codec.MOST_NEST_BYTES - 4) // codec.element_stride(size)
+    most = (codec.MAX_NEST_BYTES - 4) // codec.element_stride(size)
     keys = [number.to_bytes(size, "big") for number in range(most + offset)]
     assert len(check_nests(keys)) == (2 if offset == 1 else 1)
-    assert 4 + (most + 1) * codec.element_stride(size) > codec.MOST_NEST_BYTES
+    assert 4 + (most + 1) * codec.element_stride(size) > codec.MAX_NEST_BYTES
     if size == 4:
         assert most == 4095
 
@@ -368,7 +368,7 @@ def test_elements_as_the_kernel_lists_them(name: str, keys: list[bytes]) -> None
     assert codec.decode_elements(buffer, start, end) == keys
 
 
-def test_the_last_message_of_a_listing_is_empty() -> None:
+def test_the_last_message_of_a_dump_is_empty() -> None:
     buffer, start, end = messages_of("end of elements")[0]
     assert codec.decode_elements(buffer, start, end) == []
 

@@ -44,9 +44,9 @@ def test_a_reversed_flow_has_both_ends_exchanged():
     assert reverse_flow(Flow(UDP, *FOUR, 1, 2)) == Flow(UDP, FOUR[1], FOUR[0], 2, 1)
 
 
-@pytest.mark.parametrize("octets", [b"", b"\x45", bytes(20), b"\x60" + bytes(20), b"\0\1\x08\0"])
-def test_what_is_no_ip_packet_has_no_flow(octets):
-    assert parse_flow(octets) is None
+@pytest.mark.parametrize("raw", [b"", b"\x45", bytes(20), b"\x60" + bytes(20), b"\0\1\x08\0"])
+def test_what_is_no_ip_packet_has_no_flow(raw):
+    assert parse_flow(raw) is None
 
 
 def test_a_quote_cut_before_the_ports_is_a_flow_without_ports():

@@ -12,9 +12,9 @@ from gatewayd.model.service import BUNDLES
 unhurried = settings(deadline=None)
 
 SELECTORS = ("", "proto", *(f"port{bits}" for bits in range(1, 17)), *BUNDLES)
-LONGEST_NAME = 255
+MAX_NAME = 255
 """NFT_SET_MAXNAMELEN less its NUL; include/uapi/linux/netfilter/nf_tables.h."""
-LONGEST_KEY = 64
+MAX_KEY = 64
 """NFT_DATA_VALUE_MAXLEN of the same file."""
 
 
@@ -90,7 +90,7 @@ def test_a_successor_of_a_set_of_bindings_has_its_generation_at_the_end_of_its_n
 @given(masks())
 def test_a_key_is_made_of_whole_registers_and_fits_the_kernel(mask: Mask) -> None:
     assert mask.key_length % 4 == 0
-    assert mask.key_length <= LONGEST_KEY
+    assert mask.key_length <= MAX_KEY
 
 
 @unhurried
@@ -98,7 +98,7 @@ def test_a_key_is_made_of_whole_registers_and_fits_the_kernel(mask: Mask) -> Non
 def test_a_name_says_the_mask_and_the_generation_and_fits_the_kernel(mask: Mask, generation: int) -> None:
     name = set_name(mask, generation)
     assert parse_set_name(name) == (mask, generation)
-    assert len(name) <= LONGEST_NAME
+    assert len(name) <= MAX_NAME
 
 
 @unhurried

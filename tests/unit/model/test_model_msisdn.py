@@ -102,10 +102,10 @@ def test_a_pepper_file_may_end_in_a_newline() -> None:
     assert pepper_of(b"0123456789abcdef") == pepper_of(b"0123456789abcdef\r\n") == b"0123456789abcdef"
 
 
-@pytest.mark.parametrize("octets", [b"", b"0123456789abcde\n"])
-def test_a_short_pepper_is_refused_with_what_to_do(octets: bytes) -> None:
+@pytest.mark.parametrize("raw", [b"", b"0123456789abcde\n"])
+def test_a_short_pepper_is_refused_with_what_to_do(raw: bytes) -> None:
     with pytest.raises(PepperUnusable, match="fewer than 16 bytes; make one: head -c 32"):
-        pepper_of(octets)
+        pepper_of(raw)
 
 
 def test_the_digest_is_the_hmac_of_the_digits() -> None:

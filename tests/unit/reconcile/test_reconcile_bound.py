@@ -9,11 +9,11 @@ import pytest
 
 from gatewayd.compile.desired import elements_of
 from gatewayd.errors import ReplyMissing
-from gatewayd.model.binding import Grant
+from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.mask import Mask
 from gatewayd.model.transaction import CreateSet, RefreshElements, Transaction
 from gatewayd.reconcile import Reconciler, loop, verify
-from gatewayd.reconcile import element_timeout as dead_man
+from gatewayd.reconcile import element_timeout as element_timeout
 from tests.support.granting import (
     BoundRig,
     BoundTables,
@@ -29,12 +29,12 @@ from tests.support.manual_clock import Time, until
 from tests.support.planes import TABLE
 from tests.support.reconciling import Stopwatch, hosts, policy
 
-DEAD_MAN_S = 7200
+ELEMENT_TIMEOUT_S = 7200
 BOUND = Mask(4, 32, source_bits=0)
 DAY_S = 86400
 POLL_S = 30.0
 CLIENTS = hosts(5)
-GRANTS: list[Grant] = [
+GRANTS: list[BoundRegistration] = [
     *bound_hosts(40),
     *(
         granted(subscribed(f"cgn-{number}", services=["ipsec"]), "100.127.0.1", (number << 8, (number << 8) + 255))
@@ -56,23 +56,28 @@ def present(fake: BoundTables) -> set[tuple[str, bytes]]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some pieces to a round, and a poll that lets days go by."""
-    monkeypatch.setattr(dead_man, "PIECE", 8)
+    monkeypatch.setattr(element_timeout, "PIECE", 8)
     monkeypatch.setattr(loop, "GENERATION_POLL_S", POLL_S)
 
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For rigs with a stopwatch of their own: no waiting."""
-    for name in ("FIRST_RETRY_S", "LONGEST_RETRY_S", "HURRIED_RETRY_S"):
+    """For rigs with a monotonic clock of their own: no waiting."""
+    for name in ("FIRST_RETRY_S", "MAX_RETRY_S", "HURRIED_RETRY_S"):
         monkeypatch.setattr(loop, name, 0.0)
     monkeypatch.setattr(loop, "GENERATION_POLL_S", 0.001)
     monkeypatch.setattr(verify, "COMPARE_AT_MOST_S", 0.0)
-    monkeypatch.setattr(dead_man, "PIECE", 8)
+    monkeypatch.setattr(element_timeout, "PIECE", 8)
 
 
 async def start(time: Time, fake: BoundTables, random: Random) -> tuple[Reconciler, asyncio.Task[None]]:
     reconciler = Reconciler(
-        fake, TABLE, clock=time.clock, stopwatch=time.clock.stopwatch, dead_man_s=DEAD_MAN_S, spread=random.random
+        fake,
+        TABLE,
+        clock=time.clock,
+        monotonic=time.clock.monotonic,
+        element_timeout_s=ELEMENT_TIMEOUT_S,
+        spread=random.random,
     )
     for each in (*CLIENTS, *GRANTS):
         reconciler.add(each)
@@ -92,7 +97,7 @@ def is_whole(fake: BoundTables) -> bool:
     ages = fake.ages_s()
     return (
         ages.keys() == wanted_keys()
-        and max(ages.values()) <= DEAD_MAN_S * 2 / 3 + 3 * POLL_S
+        and max(ages.values()) <= ELEMENT_TIMEOUT_S * 2 / 3 + 3 * POLL_S
         and fake.looked_into() == oracle([*CLIENTS, *GRANTS])
     )
 
@@ -100,15 +105,15 @@ def is_whole(fake: BoundTables) -> bool:
 @pytest.mark.usefixtures("small")
 def test_in_three_days_no_element_of_a_binding_ever_goes() -> None:
     async def scenario() -> None:
-        fake = BoundTables(time.clock.stopwatch)
+        fake = BoundTables(time.clock.monotonic)
         reconciler, task = await start(time, fake, Random(1))
         while time.clock.elapsed_s < 3 * DAY_S:
             await asyncio.sleep(600.0)
             fake.writes.clear()
             assert is_whole(fake)
-        assert reconciler.tally.failures == reconciler.tally.repairs == 0
+        assert reconciler.stats.failures == reconciler.stats.repairs == 0
         rounds = reconciler.refreshed / len(wanted_keys())
-        assert 3 * DAY_S / DEAD_MAN_S * 3 <= rounds <= 3 * DAY_S / DEAD_MAN_S * 4 + 2
+        assert 3 * DAY_S / ELEMENT_TIMEOUT_S * 3 <= rounds <= 3 * DAY_S / ELEMENT_TIMEOUT_S * 4 + 2
         await cancel(task)
 
     with Time() as time:
@@ -120,7 +125,7 @@ def test_in_three_days_no_element_of_a_binding_ever_goes() -> None:
 def test_failures_and_outages_shorter_than_a_third_of_the_time_cost_no_element(seed: int) -> None:
     async def scenario() -> None:
         random = Random(seed)
-        fake = BoundTables(time.clock.stopwatch)
+        fake = BoundTables(time.clock.monotonic)
         reconciler, task = await start(time, fake, random)
 
         def fail(_: object) -> None:
@@ -133,7 +138,7 @@ def test_failures_and_outages_shorter_than_a_third_of_the_time_cost_no_element(s
             await asyncio.sleep(600.0)
             fake.writes.clear()
             assert present(fake) == wanted_keys()
-        assert reconciler.tally.failures > 100
+        assert reconciler.stats.failures > 100
         fake.before_write = lambda _: None
         await asyncio.sleep(60.0)
         assert is_whole(fake)
@@ -144,18 +149,18 @@ def test_failures_and_outages_shorter_than_a_third_of_the_time_cost_no_element(s
 
 
 @pytest.mark.usefixtures("small")
-def test_without_the_reconciler_all_are_gone_after_the_dead_man_time_and_clients_stay() -> None:
+def test_without_the_reconciler_all_are_gone_after_the_element_timeout_time_and_clients_stay() -> None:
     async def scenario() -> None:
-        fake = BoundTables(time.clock.stopwatch)
+        fake = BoundTables(time.clock.monotonic)
         _, task = await start(time, fake, Random(1))
         await asyncio.sleep(5000.0)
         await cancel(task)
         await fake.read_table()
         assert present(fake) == wanted_keys()
-        time.clock.advance(DEAD_MAN_S / 3 - 3 * POLL_S)
+        time.clock.advance(ELEMENT_TIMEOUT_S / 3 - 3 * POLL_S)
         await fake.read_table()
         assert present(fake) == wanted_keys(), "two thirds at most had passed"
-        time.clock.advance(DEAD_MAN_S * 2 / 3 + 3 * POLL_S)
+        time.clock.advance(ELEMENT_TIMEOUT_S * 2 / 3 + 3 * POLL_S)
         await fake.read_table()
         assert present(fake) == set()
         assert {mask: keys for mask, keys in fake.looked_into().items() if keys} == oracle(CLIENTS)
@@ -168,10 +173,10 @@ def test_without_the_reconciler_all_are_gone_after_the_dead_man_time_and_clients
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("downtime_s", [1.0, 2000.0, 2 * DEAD_MAN_S])
+@pytest.mark.parametrize("downtime_s", [1.0, 2000.0, 2 * ELEMENT_TIMEOUT_S])
 def test_a_restart_asserts_at_once_what_it_finds(downtime_s: float) -> None:
     async def scenario() -> None:
-        fake = BoundTables(time.clock.stopwatch)
+        fake = BoundTables(time.clock.monotonic)
         _, task = await start(time, fake, Random(1))
         await asyncio.sleep(5000.0)
         await cancel(task)
@@ -200,7 +205,7 @@ async def test_what_a_restart_found_and_did_not_list_has_its_whole_time_too(
     rig = BoundRig(wanted=[*CLIENTS, *GRANTS])
     await rig.settle()
     await rig.stop()
-    rig.stopwatch.now += 6000
+    rig.monotonic.now += 6000
     await rig.restart()
     await rig.settle()
     await rig.stop()
@@ -210,16 +215,16 @@ async def test_what_a_restart_found_and_did_not_list_has_its_whole_time_too(
 
 @pytest.mark.usefixtures("hurried")
 async def test_what_was_to_go_and_is_wanted_again_has_its_whole_time() -> None:
-    grant = granted(subscribed("mobile"), "100.64.0.9")
-    rig = BoundRig(wanted=[grant])
+    bound = granted(subscribed("mobile"), "100.64.0.9")
+    rig = BoundRig(wanted=[bound])
     await rig.settle()
-    picture = rig.reconciler.picture
-    rig.stopwatch.now += 2000
-    picture.remove(grant)
-    assert picture.count_surplus() == 1
-    picture.add(grant)
-    assert (picture.count_surplus(), picture.count_missing()) == (0, 1)
-    await rig.until(rig.is_settled)
+    tracker = rig.reconciler.tracker
+    rig.monotonic.now += 2000
+    tracker.remove(bound)
+    assert tracker.count_surplus() == 1
+    tracker.add(bound)
+    assert (tracker.count_surplus(), tracker.count_missing()) == (0, 1)
+    await rig.until(rig.is_in_sync)
     await rig.stop()
     assert set(spent(rig).values()) == {0.0}
 
@@ -234,11 +239,11 @@ async def test_elements_of_bindings_are_asserted_however_much_else_there_is_to_d
 
     def change(_: object) -> None:
         nonlocal is_held
-        rig.stopwatch.now += 3
-        assert {key for key, age_s in spent(rig).items() if age_s < DEAD_MAN_S} == wanted_keys()
+        rig.monotonic.now += 3
+        assert {key for key, age_s in spent(rig).items() if age_s < ELEMENT_TIMEOUT_S} == wanted_keys()
         (rig.reconciler.remove if is_held else rig.reconciler.add)(restless)
         is_held = not is_held
-        if rig.stopwatch.now > 4 * DEAD_MAN_S:
+        if rig.monotonic.now > 4 * ELEMENT_TIMEOUT_S:
             ended.set()
 
     rig.fake.after_write = change
@@ -253,9 +258,9 @@ async def test_elements_of_bindings_are_asserted_however_much_else_there_is_to_d
 async def test_a_late_admission_of_a_binding_is_put_with_its_whole_time() -> None:
     rig = BoundRig(wanted=GRANTS)
     await rig.settle()
-    rig.stopwatch.now += 1000
+    rig.monotonic.now += 1000
     rig.fake.writes.clear()
-    rig.reconciler.urge([GRANTS[0]])
+    rig.reconciler.prioritise([GRANTS[0]])
     await rig.until(lambda: "late admission" in rig.fake.causes())
     await rig.stop()
     ((mask, key),) = elements_of(GRANTS[0])
@@ -268,13 +273,13 @@ async def test_a_late_admission_of_a_binding_is_put_with_its_whole_time() -> Non
 
 @pytest.mark.usefixtures("hurried")
 async def test_a_set_with_another_timeout_gives_way_to_one_with_ours_and_nobody_loses_his_place() -> None:
-    stopwatch = Stopwatch()
+    monotonic = Stopwatch()
     wanted: list[Wanted] = [*CLIENTS, *GRANTS]
-    old = BoundRig(stopwatch=stopwatch, dead_man_s=3600, wanted=wanted)
+    old = BoundRig(monotonic=monotonic, element_timeout_s=3600, wanted=wanted)
     await old.settle()
     await old.stop()
     kernel = old.copy_kernel()
-    rig = BoundRig(kernel, stopwatch=stopwatch, dead_man_s=DEAD_MAN_S, wanted=wanted)
+    rig = BoundRig(kernel, monotonic=monotonic, element_timeout_s=ELEMENT_TIMEOUT_S, wanted=wanted)
     flows = [flow for flow in probes(wanted) if kernel.passes(flow)]
     assert len(flows) > len(wanted)
 
@@ -289,9 +294,9 @@ async def test_a_set_with_another_timeout_gives_way_to_one_with_ours_and_nobody_
     assert {name for name, timeout_s in timeouts.items() if timeout_s} == {
         f"{mask}_g1" for mask in oracle(GRANTS)
     }, "those of other names are gone"
-    assert {timeout_s for name, timeout_s in timeouts.items() if name.startswith("b")} == {DEAD_MAN_S}
+    assert {timeout_s for name, timeout_s in timeouts.items() if name.startswith("b")} == {ELEMENT_TIMEOUT_S}
     assert timeouts["c4_32"] == 0
-    assert rig.reconciler.tally.failures == rig.reconciler.tally.repairs == 0
+    assert rig.reconciler.stats.failures == rig.reconciler.stats.repairs == 0
 
 
 @pytest.mark.usefixtures("hurried")
@@ -303,7 +308,7 @@ async def test_a_prepared_mask_is_looked_into_before_there_is_a_binding_and_the_
     assert BOUND in hooked_masks(rig.fake)
     rig.fake.writes.clear()
     rig.want([*CLIENTS, *bound_hosts(1)])
-    await rig.until(rig.is_settled)
+    await rig.until(rig.is_in_sync)
     await rig.stop()
     assert rig.fake.causes() == ["add elements"]
 
@@ -321,7 +326,7 @@ async def test_sets_of_bindings_have_a_timeout_and_no_bound_and_those_of_clients
         if isinstance(operation, CreateSet)
     ]
     for each in made:
-        assert each.timeout_s == (DEAD_MAN_S if each.mask.is_bound else 0)
+        assert each.timeout_s == (ELEMENT_TIMEOUT_S if each.mask.is_bound else 0)
         assert (each.capacity == 0) == each.mask.is_bound
     assert {each.mask for each in made} == set(oracle([*CLIENTS, *GRANTS]))
 
@@ -337,6 +342,6 @@ async def test_an_element_of_a_binding_that_somebody_removed_is_put_back() -> No
         rig.fake.table.sets["b4_32"].drop(key)
 
     rig.fake.tamper(remove)
-    await rig.until(rig.is_settled)
+    await rig.until(rig.is_in_sync)
     await rig.stop()
-    assert rig.reconciler.tally.repairs == 1
+    assert rig.reconciler.stats.repairs == 1

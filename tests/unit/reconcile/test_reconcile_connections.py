@@ -12,13 +12,13 @@ from gatewayd.errors import DumpInterrupted, EventMalformed, OperationRefused, R
 from gatewayd.model import Flow, Registration
 from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.reconcile.connections import (
-    LONGEST_UNBOUND_S,
-    MOST_BOUND,
+    AUDIT_EVERY_S,
+    AUDIT_REST,
+    MAX_BOUND,
+    MAX_UNBOUND_S,
     REST,
     RETRY_S,
-    SCAN_EVERY_S,
-    SCAN_REST,
-    Sweeper,
+    ConnectionScanner,
 )
 from gatewayd.watch.attribute import Attribution
 from tests.support.fake_conntrack import FakeConntrack
@@ -32,7 +32,7 @@ EPOCH = 3
 JUDGED = LAYOUT.judged(EPOCH)
 
 
-class Sweeping:
+class Scanning:
     """A sweeper; `registered` are the sources of flows that are registered now."""
 
     def __init__(self, time: Time, drain_s: float) -> None:
@@ -42,7 +42,7 @@ class Sweeping:
         self.in_scope: Callable[[Flow], bool] = lambda _: True
         self.programmed: Callable[[Flow, float], tuple[Registration, ...]] = self._matching
         self.asked: list[Flow] = []
-        self.sweeper = Sweeper(
+        self.scanner = ConnectionScanner(
             self.conntrack,  # type: ignore[arg-type]
             LAYOUT,
             self._matching,
@@ -59,14 +59,14 @@ class Sweeping:
 
     def register(self, *flows: Flow) -> None:
         self.registered.update(each.source for each in flows)
-        self.sweeper.note_added()
+        self.scanner.note_added()
 
     def withdraw(self, *flows: Flow) -> None:
         self.registered.difference_update(each.source for each in flows)
-        self.sweeper.note_removed()
+        self.scanner.note_removed()
 
     async def settle(self) -> None:
-        self.sweeper.settle(EPOCH)
+        self.scanner.settle(EPOCH)
         await asyncio.sleep(0.01)
 
 
@@ -76,12 +76,12 @@ def time() -> Iterator[Time]:
         yield made
 
 
-def sweep(time: Time, scenario: Callable[[Sweeping], Awaitable[None]], drain_s: float = 60.0) -> Sweeping:
+def scan(time: Time, scenario: Callable[[Scanning], Awaitable[None]], drain_s: float = 60.0) -> Scanning:
     """Run a scenario beside a sweeper that has already seen the kernel settled once."""
-    it = Sweeping(time, drain_s)
+    it = Scanning(time, drain_s)
 
     async def run() -> None:
-        task = asyncio.ensure_future(it.sweeper.run())
+        task = asyncio.ensure_future(it.scanner.run())
         try:
             await it.settle()
             it.conntrack.dumps.clear()
@@ -108,7 +108,7 @@ def refuse(*errors: Exception) -> Callable[[], None]:
 
 
 def test_flows_that_became_registered_are_cleared_and_the_others_stay_judged(time):
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         mine = [flow(f"39.32.0.{n}") for n in range(8)]
         theirs = [flow(f"39.40.0.{n}") for n in range(8)]
         for each in mine + theirs:
@@ -117,13 +117,13 @@ def test_flows_that_became_registered_are_cleared_and_the_others_stay_judged(tim
         await it.settle()
         assert [it.conntrack.mark_of(each) for each in mine] == [OTHERS] * 8
         assert [it.conntrack.mark_of(each) for each in theirs] == [JUDGED | OTHERS] * 8
-        assert it.sweeper.rejudged == 8
+        assert it.scanner.reclassified == 8
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 def test_flows_of_another_epoch_are_left_to_the_kernel(time):
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         old = flow("39.32.0.1")
         it.conntrack.put(old, LAYOUT.judged(EPOCH - 1))
         it.register(old)
@@ -131,57 +131,57 @@ def test_flows_of_another_epoch_are_left_to_the_kernel(time):
         assert it.conntrack.mark_of(old) == LAYOUT.judged(EPOCH - 1)
         assert it.conntrack.dumps == [(JUDGED, LAYOUT.mask)]
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 def test_flows_left_from_an_earlier_round_of_the_epochs_are_judged_anew(time):
     """After the last epoch comes the first one again, and after a table that went, too."""
 
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         idle = flow("39.32.0.1")
         it.conntrack.put(idle, LAYOUT.judged(1))
         it.register(idle)
         await it.settle()
         assert it.conntrack.mark_of(idle) == LAYOUT.judged(1)
-        it.sweeper.settle(1)
+        it.scanner.settle(1)
         await asyncio.sleep(0.01)
         assert it.conntrack.mark_of(idle) == 0
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
-def test_only_the_scan_lists_when_nothing_was_registered_or_withdrawn(time):
-    async def scenario(it: Sweeping) -> None:
+def test_only_the_audit_lists_when_nothing_was_registered_or_withdrawn(time):
+    async def scenario(it: Scanning) -> None:
         for _ in range(5):
             await it.settle()
         assert it.conntrack.dumps == []
-        await asyncio.sleep(20 * SCAN_EVERY_S)
-        assert it.conntrack.dumps == [(JUDGED, LAYOUT.mask), (REGISTERED, REGISTERED)] * it.sweeper.scans
-        assert 18 <= it.sweeper.scans <= 20
+        await asyncio.sleep(20 * AUDIT_EVERY_S)
+        assert it.conntrack.dumps == [(JUDGED, LAYOUT.mask), (REGISTERED, REGISTERED)] * it.scanner.audits
+        assert 18 <= it.scanner.audits <= 20
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 def test_an_addition_waits_for_the_kernel_to_be_as_desired(time):
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         late, other = flow("39.32.0.1"), flow("39.32.0.2")
         it.conntrack.put(late, JUDGED)
         it.conntrack.put(other, JUDGED)
         it.register(late)
-        it.sweeper.note_late(other, in_kernel=True)
+        it.scanner.note_late(other, in_kernel=True)
         await asyncio.sleep(0.01)
         assert (it.conntrack.mark_of(other), it.conntrack.mark_of(late)) == (0, JUDGED)
-        it.sweeper.look()
+        it.scanner.look()
         await asyncio.sleep(0.01)
         assert it.conntrack.mark_of(late) == JUDGED
         await it.settle()
         assert it.conntrack.mark_of(late) == 0
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
-def test_an_addition_during_the_sweep_is_swept_by_the_next(time):
-    async def scenario(it: Sweeping) -> None:
+def test_an_addition_during_the_scan_is_swept_by_the_next(time):
+    async def scenario(it: Scanning) -> None:
         first, second = flow("39.32.0.1"), flow("39.32.0.2")
         it.conntrack.put(first, JUDGED)
         it.conntrack.put(second, JUDGED)
@@ -192,52 +192,52 @@ def test_an_addition_during_the_sweep_is_swept_by_the_next(time):
         await it.settle()
         assert it.conntrack.mark_of(second) == 0
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 # -- admitted late ---------------------------------------------------------------------------------------------
 
 
 def test_a_late_flow_is_cleared_by_its_tuple_once_the_kernel_has_its_element(time):
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         late = flow("39.32.0.1")
         it.conntrack.put(late, JUDGED | OTHERS)
-        it.sweeper.note_late(late)
-        it.sweeper.look()
+        it.scanner.note_late(late)
+        it.scanner.look()
         await asyncio.sleep(1)
         assert it.conntrack.mark_of(late) == JUDGED | OTHERS
         await it.settle()
         assert it.conntrack.mark_of(late) == OTHERS
         assert it.conntrack.dumps == []
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
-def test_a_late_flow_without_a_tuple_of_its_own_is_found_by_a_sweep(time):
-    async def scenario(it: Sweeping) -> None:
+def test_a_late_flow_without_a_tuple_of_its_own_is_found_by_a_scan(time):
+    async def scenario(it: Scanning) -> None:
         late = flow("39.32.0.1", "gre")
         it.conntrack.put(late, JUDGED)
         it.registered.add(late.source)
-        it.sweeper.note_late(late)
+        it.scanner.note_late(late)
         await it.settle()
         assert it.conntrack.mark_of(late) == 0
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 def test_a_late_flow_is_found_by_its_answer(time):
     """A packet of the reply direction was logged: after DNAT, or as the far end spoke first."""
 
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         mine = flow("39.32.0.1")
         it.conntrack.put(mine, JUDGED | OTHERS)
-        it.sweeper.note_late(turned(mine), in_kernel=True)
+        it.scanner.note_late(turned(mine), in_kernel=True)
         await asyncio.sleep(0.01)
         assert it.conntrack.mark_of(mine) == OTHERS
-        assert it.sweeper.rejudged == 1
+        assert it.scanner.reclassified == 1
         assert it.conntrack.dumps == []
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 def turned(flow: Flow) -> Flow:
@@ -246,51 +246,51 @@ def turned(flow: Flow) -> Flow:
 
 @pytest.mark.parametrize("back", [False, True])
 def test_a_late_flow_that_was_translated_at_both_ends_is_looked_for(time, back):
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         seen, asked_for, stranger = flow("39.32.0.1"), flow("39.32.0.1", port=7), flow("39.32.0.1", port=8)
         event = msgspec.structs.replace(it.conntrack.put(asked_for, JUDGED), flow=seen)
         it.conntrack.connections[event.tuple_bytes] = event
         it.conntrack.answers.clear()
         it.conntrack.put(stranger, JUDGED)
         it.conntrack.sources.clear()
-        it.sweeper.note_late(turned(seen) if back else seen, in_kernel=True)
+        it.scanner.note_late(turned(seen) if back else seen, in_kernel=True)
         await asyncio.sleep(0.01)
         assert it.conntrack.mark_of(asked_for) == 0
         assert it.conntrack.mark_of(stranger) == JUDGED
         assert set(it.conntrack.sources) == {seen.source, seen.destination}
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 def test_a_late_flow_that_is_gone_by_then_is_no_matter(time):
-    async def scenario(it: Sweeping) -> None:
-        it.sweeper.note_late(flow("39.32.0.1"))
+    async def scenario(it: Scanning) -> None:
+        it.scanner.note_late(flow("39.32.0.1"))
         await it.settle()
-        assert it.sweeper.rejudged == 0
+        assert it.scanner.reclassified == 0
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
-def test_too_many_late_flows_are_found_by_a_sweep(time, monkeypatch):
-    monkeypatch.setattr("gatewayd.reconcile.connections.MOST_LATE", 4)
+def test_too_many_late_flows_are_found_by_a_scan(time, monkeypatch):
+    monkeypatch.setattr("gatewayd.reconcile.connections.MAX_LATE", 4)
 
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         late = [flow("39.32.0.1", port=40000 + n) for n in range(20)]
         for each in late:
             it.conntrack.put(each, JUDGED)
-            it.sweeper.note_late(each)
+            it.scanner.note_late(each)
         it.registered.add(late[0].source)
         await it.settle()
         assert [it.conntrack.mark_of(each) for each in late] == [0] * 20
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 # -- registered, and no longer so ------------------------------------------------------------------------------
 
 
 def test_a_withdrawn_flow_is_left_alone_for_the_drain_and_then_cleared(time):
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         mine = flow("39.32.0.1")
         it.conntrack.put(mine, REGISTERED | OTHERS)
         it.registered.add(mine.source)
@@ -301,13 +301,13 @@ def test_a_withdrawn_flow_is_left_alone_for_the_drain_and_then_cleared(time):
         assert it.conntrack.mark_of(mine) == REGISTERED | OTHERS
         await until(lambda: it.conntrack.mark_of(mine) == OTHERS)
         assert time.clock() >= began + 60
-        assert it.sweeper.drained == 1
+        assert it.scanner.drained == 1
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 def test_with_no_drain_it_is_cleared_at_once(time):
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         mine, stays = flow("39.32.0.1"), flow("39.32.0.2")
         for each in (mine, stays):
             it.conntrack.put(each, REGISTERED)
@@ -316,11 +316,11 @@ def test_with_no_drain_it_is_cleared_at_once(time):
         await it.settle()
         assert (it.conntrack.mark_of(mine), it.conntrack.mark_of(stays)) == (0, REGISTERED)
 
-    sweep(time, scenario, drain_s=0.0)
+    scan(time, scenario, drain_s=0.0)
 
 
 def test_a_flow_registered_again_meanwhile_is_left_alone(time):
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         mine = flow("39.32.0.1")
         it.conntrack.put(mine, REGISTERED)
         it.withdraw(mine)
@@ -330,13 +330,13 @@ def test_a_flow_registered_again_meanwhile_is_left_alone(time):
         await it.settle()
         await asyncio.sleep(120)
         assert it.conntrack.mark_of(mine) == REGISTERED
-        assert it.sweeper.drained == 0
+        assert it.scanner.drained == 0
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 def test_each_flow_drains_from_when_it_was_found(time):
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         first, second = flow("39.32.0.1"), flow("39.32.0.2")
         for each in (first, second):
             it.conntrack.put(each, REGISTERED)
@@ -351,42 +351,42 @@ def test_each_flow_drains_from_when_it_was_found(time):
         assert it.conntrack.mark_of(second) == REGISTERED
         await until(lambda: it.conntrack.mark_of(second) == 0, 15)
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 def test_a_shorter_drain_holds_for_what_is_draining_already(time):
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         mine = flow("39.32.0.1")
         it.conntrack.put(mine, REGISTERED)
         it.withdraw(mine)
         await it.settle()
-        it.sweeper.drain_s = 0.0
-        it.sweeper.note_removed()
-        it.sweeper.look()
+        it.scanner.drain_s = 0.0
+        it.scanner.note_removed()
+        it.scanner.look()
         await asyncio.sleep(0.01)
         assert it.conntrack.mark_of(mine) == 0
 
-    sweep(time, scenario, drain_s=3600.0)
+    scan(time, scenario, drain_s=3600.0)
 
 
 def test_a_clock_that_is_set_back_makes_no_drain_longer_than_it_is(time):
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         mine = flow("39.32.0.1")
         it.conntrack.put(mine, REGISTERED)
         it.withdraw(mine)
         await it.settle()
         time.clock.set_by(-86_400)
-        it.sweeper.note_removed()
+        it.scanner.note_removed()
         await it.settle()
         await until(lambda: it.conntrack.mark_of(mine) == 0, 61)
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
-def test_more_flows_than_are_timed_are_found_again_by_the_next_survey(time, monkeypatch):
-    monkeypatch.setattr("gatewayd.reconcile.connections.MOST_DRAINING", 2)
+def test_more_flows_than_are_timed_are_found_again_by_the_next_scan(time, monkeypatch):
+    monkeypatch.setattr("gatewayd.reconcile.connections.MAX_DRAINING", 2)
 
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         flows = [flow(f"39.32.0.{n}") for n in range(5)]
         for each in flows:
             it.conntrack.put(each, REGISTERED)
@@ -394,33 +394,33 @@ def test_more_flows_than_are_timed_are_found_again_by_the_next_survey(time, monk
         await it.settle()
         await until(lambda: not any(it.conntrack.mark_of(each) for each in flows), 400)
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
-def test_a_survey_tells_the_flow_table_what_is_alive(time):
-    async def scenario(it: Sweeping) -> None:
+def test_a_scan_tells_the_flow_table_what_is_alive(time):
+    async def scenario(it: Scanning) -> None:
         mine, gone = flow("39.32.0.1"), flow("39.32.0.2")
         it.registered |= {mine.source, gone.source}
         for each in (mine, gone):
             it.conntrack.put(each, REGISTERED)
-        it.sweeper.note_removed()
+        it.scanner.note_removed()
         await it.settle()
         assert it.attribution.live_count == 2
         it.conntrack.end(gone)
-        it.sweeper.note_removed()
+        it.scanner.note_removed()
         await it.settle()
         assert [line.flow for line in it.attribution.flows(None, 0, 9)] == [mine]
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 def test_before_any_epoch_is_known_nothing_is_listed_but_registered_flows(time):
     async def scenario() -> None:
-        it = Sweeping(time, 60.0)
-        task = asyncio.ensure_future(it.sweeper.run())
+        it = Scanning(time, 60.0)
+        task = asyncio.ensure_future(it.scanner.run())
         it.conntrack.before_dump = refuse(ReplyMissing("list connections", "late"))
-        it.sweeper.note_removed()
-        it.sweeper.look()
+        it.scanner.note_removed()
+        it.scanner.look()
         await asyncio.sleep(5)
         assert it.conntrack.dumps == [(REGISTERED, REGISTERED)] * 2
         it.conntrack.put(flow("39.32.0.1"), JUDGED)
@@ -445,8 +445,8 @@ def test_before_any_epoch_is_known_nothing_is_listed_but_registered_flows(time):
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_a_listing_that_fails_is_made_again_and_clears_nothing_meanwhile(time, error):
-    async def scenario(it: Sweeping) -> None:
+def test_a_dump_that_fails_is_made_again_and_clears_nothing_meanwhile(time, error):
+    async def scenario(it: Scanning) -> None:
         judged, withdrawn = flow("39.32.0.1"), flow("39.40.0.1")
         it.conntrack.put(judged, JUDGED)
         it.conntrack.put(withdrawn, REGISTERED)
@@ -458,53 +458,53 @@ def test_a_listing_that_fails_is_made_again_and_clears_nothing_meanwhile(time, e
         await asyncio.sleep(2 * RETRY_S + 0.1)
         assert (it.conntrack.mark_of(judged), it.conntrack.mark_of(withdrawn)) == (0, 0)
 
-    sweep(time, scenario, drain_s=0.0)
+    scan(time, scenario, drain_s=0.0)
 
 
-def test_a_listing_that_breaks_off_forgets_no_live_flow(time):
-    async def scenario(it: Sweeping) -> None:
+def test_a_dump_that_breaks_off_forgets_no_live_flow(time):
+    async def scenario(it: Scanning) -> None:
         flows = [flow(f"39.32.0.{n}") for n in range(9)]
         for each in flows:
             it.conntrack.put(each, REGISTERED)
             it.registered.add(each.source)
-        it.sweeper.note_removed()
+        it.scanner.note_removed()
         await it.settle()
         assert it.attribution.live_count == 9
         it.conntrack.after_first_batch = refuse(DumpInterrupted("list connections"))
-        it.sweeper.note_removed()
+        it.scanner.note_removed()
         await it.settle()
         assert it.attribution.live_count == 9
         await asyncio.sleep(2 * RETRY_S)
         assert it.attribution.live_count == 9
         assert it.attribution.ended_unseen == 0
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 def test_a_mark_change_that_fails_loses_no_late_flow(time):
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         late = flow("39.32.0.1")
         it.conntrack.put(late, JUDGED)
         it.registered.add(late.source)
         it.conntrack.before_change = refuse(ReplyMissing("change connection marks", "late"))
-        it.sweeper.note_late(late)
+        it.scanner.note_late(late)
         await it.settle()
         assert it.conntrack.mark_of(late) == JUDGED
         await asyncio.sleep(2 * RETRY_S)
         assert it.conntrack.mark_of(late) == 0
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 def test_it_ends_when_cancelled_wherever_it_is(time):
     async def scenario() -> None:
-        it = Sweeping(time, 60.0)
+        it = Scanning(time, 60.0)
         for turns in range(12):
-            task = asyncio.ensure_future(it.sweeper.run())
+            task = asyncio.ensure_future(it.scanner.run())
             it.conntrack.put(flow("39.32.0.1"), REGISTERED)
-            it.sweeper.note_added()
-            it.sweeper.note_removed()
-            it.sweeper.settle(EPOCH)
+            it.scanner.note_added()
+            it.scanner.note_removed()
+            it.scanner.settle(EPOCH)
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
@@ -520,186 +520,186 @@ def test_it_ends_when_cancelled_wherever_it_is(time):
 def test_the_flows_of_an_address_that_was_bound_are_asked_for_alone(time):
     early, stranger = flow("39.32.0.1"), flow("39.40.9.9")
 
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         it.conntrack.put(early, JUDGED | OTHERS)
         it.conntrack.put(stranger, JUDGED)
         it.conntrack.sources.clear()
         it.registered.add(early.source)
-        it.sweeper.note_bound(Prefix(early.source, 32))
+        it.scanner.note_bound(Prefix(early.source, 32))
         await it.settle()
         assert it.conntrack.mark_of(early) == OTHERS
         assert it.conntrack.mark_of(stranger) == JUDGED
         assert it.conntrack.sources == [early.source] * 2  # as who opened, as who answers
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
-@pytest.mark.parametrize("count", [1, MOST_BOUND + 1])
+@pytest.mark.parametrize("count", [1, MAX_BOUND + 1])
 def test_where_a_prefix_or_many_addresses_were_bound_all_that_were_judged_are_gone_through(time, count):
     early = flow("39.32.0.1")
 
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         it.conntrack.put(early, JUDGED)
         it.conntrack.sources.clear()
         it.registered.add(early.source)
         for number in range(count):
             length = 32 if count > 1 else 24
-            it.sweeper.note_bound(Prefix(bytes((39, 32, number, 1 if count > 1 else 0)), length))
+            it.scanner.note_bound(Prefix(bytes((39, 32, number, 1 if count > 1 else 0)), length))
         await it.settle()
         assert it.conntrack.mark_of(early) == 0
         assert it.conntrack.sources == [None]
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 def test_flows_of_an_address_that_was_lost_begin_to_drain_in_a_while(time):
     """Many go in a second, and each survey goes through all registered flows: they wait for one another."""
     mine = flow("39.32.0.1")
 
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         it.conntrack.put(mine, REGISTERED)
         for _ in range(5):
-            it.sweeper.note_unbound()
+            it.scanner.note_unbound()
             await it.settle()
         assert it.conntrack.dumps == []
-        await asyncio.sleep(LONGEST_UNBOUND_S + 1)
+        await asyncio.sleep(MAX_UNBOUND_S + 1)
         assert it.conntrack.dumps.count((REGISTERED, REGISTERED)) == 1
         assert it.conntrack.mark_of(mine) == REGISTERED
         await asyncio.sleep(600)
         assert it.conntrack.mark_of(mine) == 0
 
-    sweep(time, scenario, drain_s=600)
+    scan(time, scenario, drain_s=600)
 
 
 def test_without_a_drain_an_address_that_was_lost_is_looked_at_as_soon_as_the_kernel_has_it(time):
     mine = flow("39.32.0.1")
 
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         it.conntrack.put(mine, REGISTERED)
-        it.sweeper.note_unbound()
+        it.scanner.note_unbound()
         await it.settle()
         assert it.conntrack.mark_of(mine) == 0
 
-    sweep(time, scenario, drain_s=0)
+    scan(time, scenario, drain_s=0)
 
 
 def test_after_a_search_it_rests_and_late_admissions_do_not_wait_for_that(time):
     early, late = flow("39.32.0.1"), flow("39.32.0.2")
 
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         it.conntrack.put(early, JUDGED)
         it.conntrack.put(late, JUDGED)
         it.conntrack.patience_s = 1.0
         it.registered.update((early.source, late.source))
-        it.sweeper.note_bound(Prefix(late.source, 32))
+        it.scanner.note_bound(Prefix(late.source, 32))
         await it.settle()
         await asyncio.sleep(2)
         it.conntrack.patience_s = 0.0
         it.conntrack.dumps.clear()
-        it.sweeper.note_bound(Prefix(early.source, 32))
+        it.scanner.note_bound(Prefix(early.source, 32))
         await it.settle()
         assert it.conntrack.dumps == []
         it.conntrack.put(late, JUDGED)
-        it.sweeper.note_late(late, in_kernel=True)
+        it.scanner.note_late(late, in_kernel=True)
         await asyncio.sleep(0.01)
         assert it.conntrack.mark_of(late) == 0
         await asyncio.sleep(REST * 2)
         assert it.conntrack.mark_of(early) == 0
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 # -- marks from elsewhere ------------------------------------------------------------------------------------------
 
 
-def test_a_judged_mark_that_nobody_here_gave_is_found_by_the_scan(time):
+def test_a_judged_mark_that_nobody_here_gave_is_found_by_the_audit(time):
     """conntrackd brought it in an update, or another program's rule set it: nothing was registered meanwhile."""
 
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         mine, stranger = flow("39.32.0.1"), flow("39.40.0.1")
         it.registered.add(mine.source)
         it.conntrack.put(mine, JUDGED | OTHERS)
         it.conntrack.put(stranger, JUDGED)
-        await asyncio.sleep(SCAN_EVERY_S + 1)
+        await asyncio.sleep(AUDIT_EVERY_S + 1)
         assert it.conntrack.mark_of(mine) == OTHERS
         assert it.conntrack.mark_of(stranger) == JUDGED
-        assert (it.sweeper.not_believed, it.sweeper.rejudged) == (1, 0)
+        assert (it.scanner.not_believed, it.scanner.reclassified) == (1, 0)
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 def test_a_connection_put_in_judged_is_cleared_at_once(time):
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         mine, stranger, older = flow("39.32.0.1"), flow("39.40.0.1"), flow("39.32.0.2")
         it.registered.update((mine.source, older.source))
         for each, mark in ((mine, JUDGED), (stranger, JUDGED), (older, LAYOUT.judged(EPOCH + 1))):
-            it.sweeper.note_carried(it.conntrack.put(each, mark))
+            it.scanner.note_carried(it.conntrack.put(each, mark))
         await asyncio.sleep(0.01)
         assert [it.conntrack.mark_of(each) for each in (mine, stranger)] == [0, JUDGED]
         assert it.conntrack.mark_of(older) == LAYOUT.judged(EPOCH + 1)  # to the rules it says nothing
-        assert (it.sweeper.not_believed, it.sweeper.carried) == (1, 3)
+        assert (it.scanner.not_believed, it.scanner.carried) == (1, 3)
         assert it.conntrack.dumps == []
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 @pytest.mark.parametrize("is_event", [True, False])
 def test_a_judged_mark_of_what_is_out_of_scope_is_cleared_and_not_counted(time, is_event, caplog):
     """The other gateway has another scope; or it is AH over IPv6, tracked as what is inside."""
 
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         theirs = flow("39.40.0.1")
         it.in_scope = lambda _: False
         event = it.conntrack.put(theirs, JUDGED | OTHERS)
         if is_event:
-            it.sweeper.note_carried(event)
-        await asyncio.sleep(1 if is_event else SCAN_EVERY_S + 1)
+            it.scanner.note_carried(event)
+        await asyncio.sleep(1 if is_event else AUDIT_EVERY_S + 1)
         assert it.conntrack.mark_of(theirs) == OTHERS
-        assert it.sweeper.not_believed == 0
-        assert "sweep.not_believed" not in [each.getMessage() for each in caplog.records]
+        assert it.scanner.not_believed == 0
+        assert "connections.not_believed" not in [each.getMessage() for each in caplog.records]
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
-def test_a_scan_leaves_what_was_registered_meanwhile_to_the_kernel(time):
-    async def scenario(it: Sweeping) -> None:
+def test_a_audit_leaves_what_was_registered_meanwhile_to_the_kernel(time):
+    async def scenario(it: Scanning) -> None:
         mine = flow("39.32.0.1")
         it.conntrack.put(mine, JUDGED)
         it.conntrack.before_dump = lambda: it.register(mine)
-        await asyncio.sleep(SCAN_EVERY_S + 1)
+        await asyncio.sleep(AUDIT_EVERY_S + 1)
         assert it.conntrack.mark_of(mine) == JUDGED
         it.conntrack.before_dump = lambda: None
         await it.settle()
         await asyncio.sleep(0.01)
         assert it.conntrack.mark_of(mine) == 0
-        assert (it.sweeper.not_believed, it.sweeper.rejudged) == (0, 1)
+        assert (it.scanner.not_believed, it.scanner.reclassified) == (0, 1)
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 def test_a_registration_that_the_kernel_cannot_be_told_of_clears_nothing(time):
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         mine = flow("39.32.0.1")
         it.conntrack.put(mine, JUDGED)
         it.registered.add(mine.source)
         it.programmed = lambda *_: ()
-        it.sweeper.note_carried(it.conntrack.put(mine, JUDGED))
-        await asyncio.sleep(3 * SCAN_EVERY_S)
+        it.scanner.note_carried(it.conntrack.put(mine, JUDGED))
+        await asyncio.sleep(3 * AUDIT_EVERY_S)
         assert it.conntrack.mark_of(mine) == JUDGED
-        assert it.sweeper.not_believed == 0
+        assert it.scanner.not_believed == 0
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
-def test_a_long_scan_is_followed_by_a_long_rest(time):
-    async def scenario(it: Sweeping) -> None:
-        it.conntrack.patience_s = 5.0  # two dumps a scan
-        await asyncio.sleep(SCAN_EVERY_S + 10 + SCAN_REST * 10 - 5)
-        assert it.sweeper.scans == 1
+def test_a_long_audit_is_followed_by_a_long_rest(time):
+    async def scenario(it: Scanning) -> None:
+        it.conntrack.patience_s = 5.0  # two dumps a audit
+        await asyncio.sleep(AUDIT_EVERY_S + 10 + AUDIT_REST * 10 - 5)
+        assert it.scanner.audits == 1
         await asyncio.sleep(30)
-        assert it.sweeper.scans == 2
+        assert it.scanner.audits == 2
 
-    sweep(time, scenario)
+    scan(time, scenario)
 
 
 # -- came registered, and nothing explains it ----------------------------------------------------------------------
@@ -707,91 +707,91 @@ def test_a_long_scan_is_followed_by_a_long_rest(time):
 DAY_S = 86_400.0
 
 
-def registered_from_elsewhere(it: Sweeping, *flows: Flow) -> None:
-    it.sweeper.grace.longest_s = DAY_S
+def registered_from_elsewhere(it: Scanning, *flows: Flow) -> None:
+    it.scanner.grace.longest_s = DAY_S
     for each in flows:
         it.conntrack.put(each, REGISTERED | OTHERS)
 
 
 def test_a_flow_that_came_registered_is_left_alone_until_accounting_names_its_address(time):
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         named, unnamed = flow("39.42.0.1"), flow("39.42.0.2")
         registered_from_elsewhere(it, named, unnamed)
-        it.sweeper.note_removed()
-        it.sweeper.look()
+        it.scanner.note_removed()
+        it.scanner.look()
         await asyncio.sleep(3600)
         assert it.conntrack.mark_of(named) == REGISTERED | OTHERS
-        assert (it.sweeper.unexplained, it.sweeper.grace.waiting) == (2, 2)
-        it.sweeper.grace.hear([parse_prefix("39.42.0.1/32")])
-        await asyncio.sleep(3 * SCAN_EVERY_S)
+        assert (it.scanner.unexplained, it.scanner.grace.waiting) == (2, 2)
+        it.scanner.grace.hear([parse_prefix("39.42.0.1/32")])
+        await asyncio.sleep(3 * AUDIT_EVERY_S)
         assert it.conntrack.mark_of(named) == OTHERS
         assert it.conntrack.mark_of(unnamed) == REGISTERED | OTHERS
-        assert it.sweeper.grace.waiting == 1
+        assert it.scanner.grace.waiting == 1
         await asyncio.sleep(DAY_S)
         assert it.conntrack.mark_of(unnamed) == OTHERS
-        assert it.sweeper.grace.waiting == 0
+        assert it.scanner.grace.waiting == 0
 
-    sweep(time, scenario, drain_s=0)
+    scan(time, scenario, drain_s=0)
 
 
 def test_a_binding_that_comes_explains_it(time):
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         mine = flow("39.42.0.1")
         registered_from_elsewhere(it, mine)
-        await asyncio.sleep(2 * SCAN_EVERY_S)
-        assert it.sweeper.grace.waiting == 1
+        await asyncio.sleep(2 * AUDIT_EVERY_S)
+        assert it.scanner.grace.waiting == 1
         it.registered.add(mine.source)
-        it.sweeper.grace.hear([parse_prefix("39.42.0.1/32")])
-        await asyncio.sleep(2 * SCAN_EVERY_S)
+        it.scanner.grace.hear([parse_prefix("39.42.0.1/32")])
+        await asyncio.sleep(2 * AUDIT_EVERY_S)
         assert it.conntrack.mark_of(mine) == REGISTERED | OTHERS
-        assert (it.sweeper.unexplained, it.sweeper.grace.waiting) == (0, 0)
+        assert (it.scanner.unexplained, it.scanner.grace.waiting) == (0, 0)
         # From now on it is known here, and drains as any other.
         it.withdraw(mine)
-        it.sweeper.look()
+        it.scanner.look()
         await asyncio.sleep(1)
         assert it.conntrack.mark_of(mine) == OTHERS
 
-    sweep(time, scenario, drain_s=0)
+    scan(time, scenario, drain_s=0)
 
 
 def test_what_was_known_here_drains_although_subscribers_are_configured(time):
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         mine = flow("39.42.0.1")
         registered_from_elsewhere(it, mine)
         it.registered.add(mine.source)
-        it.sweeper.note_removed()
-        it.sweeper.look()
+        it.scanner.note_removed()
+        it.scanner.look()
         await asyncio.sleep(1)
         it.withdraw(mine)
-        it.sweeper.look()
+        it.scanner.look()
         await asyncio.sleep(59)
         assert it.conntrack.mark_of(mine) == REGISTERED | OTHERS
         await asyncio.sleep(40)
         assert it.conntrack.mark_of(mine) == OTHERS
 
-    sweep(time, scenario, drain_s=60)
+    scan(time, scenario, drain_s=60)
 
 
 def test_what_the_kernel_let_pass_a_moment_too_late_drains(time):
     """Its element went while its first packet passed: nobody brought its mark from elsewhere."""
 
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         mine = flow("39.42.0.1")
         registered_from_elsewhere(it, mine)
-        it.sweeper.note_ended_early(it.conntrack.put(mine, REGISTERED))
+        it.scanner.note_ended_early(it.conntrack.put(mine, REGISTERED))
         await asyncio.sleep(1)
         assert it.conntrack.mark_of(mine) == 0
 
-    sweep(time, scenario, drain_s=0)
+    scan(time, scenario, drain_s=0)
 
 
 def test_without_subscribers_nothing_waits(time):
-    async def scenario(it: Sweeping) -> None:
+    async def scenario(it: Scanning) -> None:
         mine = flow("39.42.0.1")
         it.conntrack.put(mine, REGISTERED)
-        it.sweeper.note_removed()
-        it.sweeper.look()
+        it.scanner.note_removed()
+        it.scanner.look()
         await asyncio.sleep(0.01)
         assert it.conntrack.mark_of(mine) == 0
 
-    sweep(time, scenario, drain_s=0)
+    scan(time, scenario, drain_s=0)

@@ -28,12 +28,12 @@ HOSTS = Mask(4, 32)
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds small enough for a handful of registrations to meet them, and no waiting."""
-    for name in ("FIRST_RETRY_S", "LONGEST_RETRY_S", "HURRIED_RETRY_S"):
+    for name in ("FIRST_RETRY_S", "MAX_RETRY_S", "HURRIED_RETRY_S"):
         monkeypatch.setattr(loop, name, 0.0)
     monkeypatch.setattr(loop, "GENERATION_POLL_S", 0.001)
     monkeypatch.setattr(verify, "COMPARE_AT_MOST_S", 0.0)
     monkeypatch.setattr(set_state, "SMALLEST_CAPACITY", 4)
-    monkeypatch.setattr(steps, "MOST_BYTES", 64)
+    monkeypatch.setattr(steps, "MAX_BYTES", 64)
 
 
 # -- journeys ----------------------------------------------------------------------------------------------
@@ -203,13 +203,13 @@ class Life:
         if stage.timer:
             async with asyncio.timeout(GUARD_S):
                 while not self._is_tidy():
-                    self.rig.stopwatch.now += 301
+                    self.rig.monotonic.now += 301
                     await self.rig.fake.activity()
             await self.rig.settle()
 
     def _is_tidy(self) -> bool:
-        pictured = self.rig.reconciler.picture
-        return self.rig.is_settled() and pictured.masks.keys() == oracle(self.rig.desires.values()).keys()
+        tracked = self.rig.reconciler.tracker
+        return self.rig.is_in_sync() and tracked.masks.keys() == oracle(self.rig.desires.values()).keys()
 
     async def end(self, stage: Stage) -> None:
         await self.rig.stop()
@@ -222,7 +222,7 @@ async def travel(stages: Sequence[Stage], *, squashed: bool = False, late: bool 
     life = Life(BoundTables(), flows_of(stages))
     if late:
         everybody = [each for stage in stages for each in stage.registrations]
-        life.between = lambda _: life.rig.reconciler.urge([everybody.pop()] if everybody else [])
+        life.between = lambda _: life.rig.reconciler.prioritise([everybody.pop()] if everybody else [])
     for number, stage in enumerate(stages):
         if squashed and 0 < number < len(stages) - 1:
             life.want(stage)
@@ -267,7 +267,7 @@ async def recover_everywhere(life: Life, stages: Sequence[Stage], *, again: bool
         heir = Life(fake, flows)
         await heir.reach(number, stage)
         await heir.end(stage)
-        assert heir.rig.reconciler.tally.failures == heir.rig.reconciler.tally.repairs == 0
+        assert heir.rig.reconciler.stats.failures == heir.rig.reconciler.stats.repairs == 0
         todo += heir.states if again else ()
     return lives
 
@@ -335,7 +335,7 @@ async def test_a_registration_may_come_between_any_two_writes(name: str) -> None
             life.watch.aim([*life.rig.desires.values(), LATE])
         life.rig.desires[LATE.id] = LATE
         life.rig.reconciler.add(LATE)
-        life.rig.reconciler.urge([LATE])
+        life.rig.reconciler.prioritise([LATE])
 
     await _at_every_write(name, register)
 
@@ -357,14 +357,14 @@ async def test_lives_of_two_writes_each_get_there() -> None:
     before, after = JOURNEYS["policy and registry"]
     fake, flows, lives = BoundTables(), flows_of([before, after]), 0
     for stage in (before, after):
-        settled = False
-        while not settled:
+        in_sync = False
+        while not in_sync:
             life = Life(fake, flows)
             life.between = lambda _, life=life: _die_after(life, 2)  # type: ignore[misc]
             lives += 1
             try:
                 await life.reach(0, stage)
-                settled = True
+                in_sync = True
             except Cut:
                 pass
             await life.rig.stop()
@@ -387,13 +387,13 @@ async def test_the_new_address_of_a_subscriber_is_in_before_the_old_one_goes() -
     for old, new in ((BEA_AT_1, BEA_AT_2), (BEA_AT_1, BEA_AT_HOME), (BEA_LOW, BEA_HIGH), (BEA_AT_1, BEA_LOW)):
         life = Life(BoundTables(), flows_of([Stage([old, new], REJECT)]))
         await life.reach(0, Stage([old], REJECT))
-        elements = {grant: oracle([grant]) for grant in (old, new)}
+        elements = {bound: oracle([bound]) for bound in (old, new)}
 
         def look(write: Write, life: Life = life, old: Any = old, new: Any = new, elements: Any = elements) -> None:
             found = life.rig.fake.looked_into()
             there = {
-                grant: all(keys <= found.get(mask, set()) for mask, keys in elements[grant].items())
-                for grant in (old, new)
+                bound: all(keys <= found.get(mask, set()) for mask, keys in elements[bound].items())
+                for bound in (old, new)
             }
             assert there[old] or there[new], f"neither after {write}"
 

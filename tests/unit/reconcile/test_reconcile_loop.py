@@ -41,11 +41,11 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 def make_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(loop, "GENERATION_POLL_S", 0.001)
     patch.setattr(loop, "FIRST_RETRY_S", 0.0)
-    patch.setattr(loop, "LONGEST_RETRY_S", 0.0)
+    patch.setattr(loop, "MAX_RETRY_S", 0.0)
     patch.setattr(loop, "HURRIED_RETRY_S", 0.0)
     patch.setattr(verify, "COMPARE_AT_MOST_S", 0.0)
     patch.setattr(set_state, "SMALLEST_CAPACITY", 4)
-    patch.setattr(steps, "MOST_BYTES", 64)
+    patch.setattr(steps, "MAX_BYTES", 64)
 
 
 class Cut(Exception):
@@ -127,7 +127,7 @@ async def test_nothing_registered_is_lost_on_the_way(scenario: str, tells_counts
     await rig.settle()
     await rig.stop()
     assert rig.elements() == oracle(after[0])
-    assert rig.reconciler.tally.failures == rig.reconciler.tally.repairs == 0
+    assert rig.reconciler.stats.failures == rig.reconciler.stats.repairs == 0
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -148,7 +148,7 @@ async def test_a_plan_cut_short_after_any_step_is_taken_up_by_the_next_process(s
         await rig.settle()
         await rig.stop()
         assert rig.elements() == oracle(after[0])
-        assert rig.reconciler.tally.failures == 0
+        assert rig.reconciler.stats.failures == 0
         number += 1
     assert number > 1
 
@@ -187,7 +187,7 @@ async def test_a_failure_at_any_step_loses_nothing(scenario: str, when: str) -> 
         await rig.settle()
         await rig.stop()
         assert rig.elements() == oracle(after[0])
-        failures = rig.reconciler.tally.failures
+        failures = rig.reconciler.stats.failures
         assert failures in (0, 1)
         number += 1
     assert number > 1
@@ -228,7 +228,7 @@ async def test_the_way_does_not_matter(name: str, variation: str, squashed: bool
     await rig.settle()
     await rig.stop()
     assert rig.elements() == oracle(stages[-1][0])
-    assert rig.reconciler.tally.failures == rig.reconciler.tally.repairs == 0
+    assert rig.reconciler.stats.failures == rig.reconciler.stats.repairs == 0
 
 
 async def test_nothing_is_read_or_written_before_the_allowlist_is_complete() -> None:
@@ -381,7 +381,7 @@ async def test_a_set_made_by_somebody_under_the_successors_name_is_passed_over()
     await rig.settle()
     await rig.stop()
     assert set(rig.fake.table.sets) == {"c4_32_g2"}
-    assert rig.reconciler.tally.failures == 0
+    assert rig.reconciler.stats.failures == 0
 
 
 async def test_masks_out_of_use_go_at_the_timer() -> None:
@@ -394,15 +394,15 @@ async def test_masks_out_of_use_go_at_the_timer() -> None:
     unused = {name for name, found in rig.fake.table.sets.items() if not found.keys}
     assert unused
     rig.fake.writes.clear()
-    rig.stopwatch.now += 301
+    rig.monotonic.now += 301
     table = rig.fake.table
-    await rig.until(lambda: rig.fake.table is not table and not rig.reconciler.picture.retired)
+    await rig.until(lambda: rig.fake.table is not table and not rig.reconciler.tracker.retired)
     await rig.settle()
     assert rig.fake.causes()[:2] == ["rules", "delete sets"]
     rig.want([BANK, EMBASSY])
     await rig.settle()
     await rig.stop()
-    assert rig.reconciler.tally.failures == 0
+    assert rig.reconciler.stats.failures == 0
 
 
 # -- tampering ---------------------------------------------------------------------------------------------
@@ -510,9 +510,9 @@ async def test_what_somebody_did_to_the_table_is_repaired_once(
         TAMPERINGS[tampering](rig.fake)
         rig.fake.generation += 1
         await rig.settle()
-        assert rig.reconciler.tally.repairs == number
-        assert [record.message for record in caplog.records] == ["reconcile.foreign_change"] * number
-    assert rig.reconciler.tally.failures == 0
+        assert rig.reconciler.stats.repairs == number
+        assert [record.message for record in caplog.records] == ["reconcile.external_change"] * number
+    assert rig.reconciler.stats.failures == 0
     await rig.stop()
 
 
@@ -524,10 +524,10 @@ async def test_a_swapped_element_is_found_by_the_timer() -> None:
     assert rig.fake.table is not None
     _swap_element(rig.fake)
     rig.fake.generation += 1
-    rig.stopwatch.now += 301
+    rig.monotonic.now += 301
     await rig.settle()
     await rig.stop()
-    assert rig.reconciler.tally.repairs == 1
+    assert rig.reconciler.stats.repairs == 1
 
 
 async def test_tampering_is_noticed_while_there_is_always_something_to_do() -> None:
@@ -543,13 +543,13 @@ async def test_tampering_is_noticed_while_there_is_always_something_to_do() -> N
         while True:
             (rig.reconciler.remove if present else rig.reconciler.add)(toggled)
             present = not present
-            rig.stopwatch.now += 0.01
+            rig.monotonic.now += 0.01
             await asyncio.sleep(0)
 
     busy = asyncio.create_task(keep_busy())
     _flush_rules(rig.fake)
     rig.fake.generation += 1
-    await rig.until(lambda: rig.reconciler.tally.repairs > 0)
+    await rig.until(lambda: rig.reconciler.stats.repairs > 0)
     busy.cancel()
     await asyncio.wait({busy})
     if present:
@@ -573,12 +573,12 @@ async def test_a_late_admission_overtakes_bulk_work() -> None:
         if len(rig.fake.writes) == 4:
             assert isinstance(write, Transaction)
             under_way = {key for operation in write.operations for key in operation.keys}  # type: ignore[union-attr]
-            missing = rig.reconciler.picture.masks[HOSTS].current.missing - under_way
+            missing = rig.reconciler.tracker.masks[HOSTS].current.missing - under_way
             state["registration"] = next(
                 each for each in wanted if {(HOSTS, key) for key in missing}.issuperset(compile_elements(each))
             )
             assert not rig.reconciler.holds(state["registration"])
-            assert rig.reconciler.urge([state["registration"]])
+            assert rig.reconciler.prioritise([state["registration"]])
 
     rig.fake.after_write = look
     rig.want(wanted)
@@ -592,9 +592,9 @@ async def test_a_late_admission_overtakes_bulk_work() -> None:
     ((_, key),) = compile_elements(state["registration"])
     assert late.operations == (AddElements("c4_32", [key]),)
     assert rig.reconciler.holds(state["registration"])
-    assert rig.reconciler.tally.late_admissions == 1
-    assert not rig.reconciler.picture.urgent
-    assert rig.reconciler.urge([BANK]) is False
+    assert rig.reconciler.stats.late_admissions == 1
+    assert not rig.reconciler.tracker.urgent
+    assert rig.reconciler.prioritise([BANK]) is False
 
 
 async def test_more_late_admissions_than_there_is_room_for_come_through() -> None:
@@ -603,10 +603,10 @@ async def test_more_late_admissions_than_there_is_room_for_come_through() -> Non
     await rig.settle()
     more = hosts(40)
     rig.want(more)
-    assert rig.reconciler.urge(more)
+    assert rig.reconciler.prioritise(more)
     await rig.settle()
     await rig.stop()
-    assert rig.reconciler.tally.failures == 0
+    assert rig.reconciler.stats.failures == 0
 
 
 async def test_late_admissions_keep_to_the_bound_of_a_transaction() -> None:
@@ -616,12 +616,12 @@ async def test_late_admissions_keep_to_the_bound_of_a_transaction() -> None:
     rig.fake.writes.clear()
     more = [registered(f"m{n}", f"10.0.{n}.0/24", f"10.0.{n}.0/25", f"10.0.{n}.1") for n in range(1, 4)]
     rig.want([*rig.wanted.values(), *more])
-    rig.reconciler.urge(more)
+    rig.reconciler.prioritise(more)
     await rig.settle()
     await rig.stop()
     for write in rig.fake.writes:
         if isinstance(write, Transaction):
-            assert write.count_elements() * 16 <= steps.MOST_BYTES
+            assert write.count_elements() * 16 <= steps.MAX_BYTES
 
 
 async def test_every_change_that_is_in_the_kernel_is_told() -> None:
@@ -630,15 +630,15 @@ async def test_every_change_that_is_in_the_kernel_is_told() -> None:
     rig.want([BANK])
     await rig.settle()
     for wanted in ([BANK, EMBASSY], [BANK, EMBASSY, *hosts(3)], [BANK], [BANK, *hosts(1)]):
-        told = rig.settled
+        told = rig.in_sync
         rig.want(wanted)
-        await rig.until(lambda told=told: rig.settled != told)  # type: ignore[misc]
-        assert rig.reconciler.picture.count_missing() == rig.reconciler.picture.count_surplus() == 0
+        await rig.until(lambda told=told: rig.in_sync != told)  # type: ignore[misc]
+        assert rig.reconciler.tracker.count_missing() == rig.reconciler.tracker.count_surplus() == 0
     await rig.stop()
 
 
-async def test_settled_is_not_told_while_something_is_outstanding() -> None:
-    """Desires that come in while the kernel is being read back; Rig asserts it in on_settled."""
+async def test_in_sync_is_not_told_while_something_is_outstanding() -> None:
+    """Desires that come in while the kernel is being read back; Rig asserts it in on_in_sync."""
     rig = Rig()
     read_table = rig.fake.read_table
     pending = hosts(12)
@@ -724,7 +724,7 @@ def test_desires_may_change_at_every_write(script: list[list[Registration]]) -> 
                     rig.reconciler.remove(rig.wanted.pop(registration.id))
                     continue
                 rig.reconciler.add(registration)
-                rig.reconciler.urge([registration])
+                rig.reconciler.prioritise([registration])
                 if known is not None:
                     rig.reconciler.remove(known)
                 rig.wanted[registration.id] = registration
@@ -735,7 +735,7 @@ def test_desires_may_change_at_every_write(script: list[list[Registration]]) -> 
             change(CreateTable())  # type: ignore[arg-type]
         await rig.settle()
         await rig.stop()
-        assert rig.reconciler.tally.failures == 0
+        assert rig.reconciler.stats.failures == 0
 
     run_small(scenario())
 
@@ -803,8 +803,8 @@ async def test_a_failure_is_counted_and_said() -> None:
     rig.want([BANK, EMBASSY])
     await rig.settle()
     await rig.stop()
-    assert rig.reconciler.tally.failures == 2
-    assert rig.reconciler.tally.last_error == ""
+    assert rig.reconciler.stats.failures == 2
+    assert rig.reconciler.stats.last_error == ""
 
 
 async def test_a_rule_that_came_between_our_rules_and_the_reading_back_is_not_taken_for_ours() -> None:
@@ -821,13 +821,13 @@ async def test_a_rule_that_came_between_our_rules_and_the_reading_back_is_not_ta
     rig.want([BANK, EMBASSY])
     await rig.settle()
     await rig.stop()
-    assert rig.reconciler.tally.repairs == 1
+    assert rig.reconciler.stats.repairs == 1
 
 
 async def test_elements_do_not_wait_for_rules_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """nft may be broken for long; what needs no new rule goes on, without waiting for the back-off."""
     monkeypatch.setattr(loop, "FIRST_RETRY_S", 0.001)
-    monkeypatch.setattr(loop, "LONGEST_RETRY_S", 100_000.0)
+    monkeypatch.setattr(loop, "MAX_RETRY_S", 100_000.0)
     monkeypatch.setattr(loop, "HURRIED_RETRY_S", 0.0)
     rig = Rig()
     rig.want(hosts(2))
@@ -840,7 +840,7 @@ async def test_elements_do_not_wait_for_rules_that_are_refused(monkeypatch: pyte
 
     rig.fake.before_write = refuse
     rig.want([*hosts(2), BANK])
-    await rig.until(lambda: rig.reconciler.tally.failures >= 2)
+    await rig.until(lambda: rig.reconciler.stats.failures >= 2)
     for number in range(3, 24):
         rig.want([*hosts(number), BANK])
         key = hosts(1, number)[0].clients[0].packed
@@ -912,19 +912,19 @@ async def test_the_watchdog_is_told_when_the_task_hangs() -> None:
 
     rig.fake.read_generation = hang  # type: ignore[method-assign]
     await hangs.wait()
-    rig.stopwatch.now += 61
+    rig.monotonic.now += 61
     assert rig.reconciler.stuck() == "the reconciler has not moved for 61 s"
     await rig.stop()
 
 
-async def test_a_long_listing_is_no_hang() -> None:
+async def test_a_long_dump_is_no_hang() -> None:
     rig = await prepared((hosts(4), policy()))
     said = []
 
     async def read(name: str) -> Any:
         assert rig.fake.table is not None
         for key in rig.fake.table.sets[name].keys:
-            rig.stopwatch.now += 40
+            rig.monotonic.now += 40
             said.append(rig.reconciler.stuck())
             yield [key]
 
@@ -939,7 +939,7 @@ async def test_a_long_listing_is_no_hang() -> None:
 
 
 @pytest.mark.parametrize("wanted", [hosts(8), hosts(7), hosts(9), hosts(8, 100), hosts(16, 100), hosts(40, 100)])
-async def test_a_large_set_is_taken_over_without_listing_it_where_that_can_be(
+async def test_a_large_set_is_taken_over_without_dump_it_where_that_can_be(
     monkeypatch: pytest.MonkeyPatch, wanted: list[Registration]
 ) -> None:
     monkeypatch.setattr(verify, "SMALL_SET", 2)
@@ -950,8 +950,8 @@ async def test_a_large_set_is_taken_over_without_listing_it_where_that_can_be(
     rig.want(wanted)
     await rig.settle()
     await rig.stop()
-    assert rig.reconciler.tally.failures == 0
-    assert rig.reconciler.tally.repairs == 0
+    assert rig.reconciler.stats.failures == 0
+    assert rig.reconciler.stats.repairs == 0
 
 
 async def test_a_set_that_gave_way_to_a_larger_one_is_not_asserted_any_more() -> None:
@@ -964,11 +964,11 @@ async def test_a_set_that_gave_way_to_a_larger_one_is_not_asserted_any_more() ->
             rig.want(hosts(40))
 
     rig.fake.after_write = grow
-    rig.stopwatch.now += 301
+    rig.monotonic.now += 301
     await rig.until(lambda: len(rig.wanted) != 12)
     await rig.settle()
     await rig.stop()
-    assert rig.reconciler.tally.failures == 0
+    assert rig.reconciler.stats.failures == 0
 
 
 async def test_the_timers_comparison_does_not_take_readiness_away() -> None:
@@ -984,9 +984,9 @@ async def test_the_timers_comparison_does_not_take_readiness_away() -> None:
 
     rig.fake.read_table = read  # type: ignore[method-assign]
     rig.fake.after_write = lambda _: said.add(rig.reconciler.unready())
-    rig.stopwatch.now += 301
-    told = rig.settled
-    await rig.until(lambda: rig.settled != told)
+    rig.monotonic.now += 301
+    told = rig.in_sync
+    await rig.until(lambda: rig.in_sync != told)
     rig.want([BANK, EMBASSY, *hosts(9)])
     rig.fake.generation += 1
     await rig.settle()
@@ -999,9 +999,9 @@ async def test_the_timer_adds_everything_again_in_bounded_pieces() -> None:
     rig.want([BANK, *hosts(9)])
     await rig.settle()
     rig.fake.writes.clear()
-    rig.stopwatch.now += 301
-    told = rig.settled
-    await rig.until(lambda: rig.settled != told)
+    rig.monotonic.now += 301
+    told = rig.in_sync
+    await rig.until(lambda: rig.in_sync != told)
     await rig.stop()
     verified: dict[str, set[bytes]] = {}
     for write in rig.fake.writes:
@@ -1009,7 +1009,7 @@ async def test_the_timer_adds_everything_again_in_bounded_pieces() -> None:
         assert write.cause == "verify"
         for operation in write.operations:
             assert isinstance(operation, AddElements)
-            assert len(operation.keys) <= steps.most_keys(len(operation.keys[0]))
+            assert len(operation.keys) <= steps.max_keys(len(operation.keys[0]))
             verified.setdefault(operation.set_name, set()).update(operation.keys)
     assert {str(mask): keys for mask, keys in oracle(rig.wanted.values()).items()} == verified
 
@@ -1037,7 +1037,7 @@ class AnythingMayHappen(RuleBasedStateMachine):
     @rule(registrations=st.lists(st.sampled_from(POOL), max_size=6))
     def add(self, registrations: list[Registration]) -> None:
         self.rig.want([*({each.id: each for each in [*self.rig.wanted.values(), *registrations]}.values())])
-        self.rig.reconciler.urge(registrations[:2])
+        self.rig.reconciler.prioritise(registrations[:2])
 
     @rule(count=st.integers(1, 30))
     def add_many(self, count: int) -> None:
@@ -1077,14 +1077,14 @@ class AnythingMayHappen(RuleBasedStateMachine):
 
     @rule()
     def settle(self) -> None:
-        self.rig.stopwatch.now += 301
+        self.rig.monotonic.now += 301
         self.runner.run(self._settle_and_look())
 
     async def _settle_and_look(self) -> None:
         await self.rig.settle()
         reconciler = self.rig.reconciler
         assert self.rig.elements() == oracle(self.rig.wanted.values())
-        assert (reconciler.picture.count_missing(), reconciler.picture.count_surplus()) == (0, 0)
+        assert (reconciler.tracker.count_missing(), reconciler.tracker.count_surplus()) == (0, 0)
         assert reconciler.unready() is None
         assert all(reconciler.holds(each) for each in self.rig.wanted.values())
         # The timer's comparison may be under way; it goes on with the next settling.
@@ -1093,7 +1093,7 @@ class AnythingMayHappen(RuleBasedStateMachine):
     @invariant()
     def stays_bounded(self) -> None:
         if hasattr(self, "rig"):
-            assert len(self.rig.reconciler.picture.urgent) <= sum(map(len, oracle(POOL).values()))
+            assert len(self.rig.reconciler.tracker.urgent) <= sum(map(len, oracle(POOL).values()))
 
 
 AnythingMayHappen.TestCase.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)

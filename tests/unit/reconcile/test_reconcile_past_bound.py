@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import pytest
 
 from gatewayd.compile import DesiredSets
-from gatewayd.compile.desired import MOST_MASKS
+from gatewayd.compile.desired import MAX_MASKS
 from gatewayd.kernel.fake import FakeSet
 from gatewayd.model.mask import parse_set_name
 from gatewayd.model.registration import Registration
-from gatewayd.reconcile.picture import Picture
 from gatewayd.reconcile.steps import forecast
+from gatewayd.reconcile.tracker import SetTracker
 from tests.support.granting import BoundRig, granted, oracle, subscribed
 from tests.support.planes import TABLE
 from tests.support.reconciling import Rig, WatchedTables, hosts, policy, registered
@@ -53,12 +53,12 @@ async def test_after_304_new_lengths_and_a_restart_whoever_was_there_is_there() 
         rig.reconciler.want_policy(REJECT)
         task = rig.settle()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Rig, "is_settled", lambda rig: rig.reconciler.unready() is None)
+            patch.setattr(Rig, "is_in_sync", lambda rig: rig.reconciler.unready() is None)
             await task
         assert all(in_kernel(rig, each) for each in banks)
-        unprogrammed = rig.reconciler.picture.desired.unprogrammed()
+        unprogrammed = rig.reconciler.tracker.desired.unprogrammed()
         assert unprogrammed.keys() <= {each.id for each in added}
-        assert len(rig.reconciler.picture.masks) == MOST_MASKS
+        assert len(rig.reconciler.tracker.masks) == MAX_MASKS
     await rig.stop()
 
 
@@ -69,21 +69,21 @@ async def test_a_form_past_a_bound_is_not_ready_by_name_and_the_former_one_stays
     old, new = registered("PK-1", "203.0.113.0/28"), registered("PK-1", "203.0.113.0/29", "203.0.113.8/29")
 
     def crowd() -> None:
-        rig.reconciler.picture.desired._most = {False: 2, True: 2}
+        rig.reconciler.tracker.desired._most = {False: 2, True: 2}
 
     crowd()
     rig.want([old, *hosts(2)])
     await rig.settle()
     rig.want([new, *hosts(2)])
     reason = "1 registrations are in the kernel in their former form alone, past a bound: PK-1"
-    await rig.until(lambda: rig.reconciler.picture.is_complete() and rig.reconciler.unready() == reason)
+    await rig.until(lambda: rig.reconciler.tracker.is_complete() and rig.reconciler.unready() == reason)
     assert in_kernel(rig, old)
     await restart(rig, [])
     crowd()
     for each in (new, *hosts(2)):
         rig.reconciler.add(each)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Rig, "is_settled", lambda rig: rig.reconciler.unready() == reason)
+        patch.setattr(Rig, "is_in_sync", lambda rig: rig.reconciler.unready() == reason)
         await rig.settle()
     assert in_kernel(rig, old)
     assert "reconcile.past_bound" in caplog.text
@@ -94,8 +94,8 @@ async def test_a_form_past_a_bound_is_not_ready_by_name_and_the_former_one_stays
 
 
 async def test_sets_of_an_earlier_versions_bindings_are_left_once_what_takes_over_is_there() -> None:
-    grant = granted(subscribed("bea"), "100.64.0.9", (1024, 2047))
-    rig = BoundRig(wanted=[grant])
+    bound = granted(subscribed("bea"), "100.64.0.9", (1024, 2047))
+    rig = BoundRig(wanted=[bound])
     rig.policy = REJECT
     await rig.settle()
     await rig.stop()
@@ -103,7 +103,7 @@ async def test_sets_of_an_earlier_versions_bindings_are_left_once_what_takes_ove
     former = parse_set_name("b4_32_s6")
     assert former is not None
     held = FakeSet(former[0], 8, 0, timeout_s=7200)
-    held.put([bytes((100, 64, 0, 9, 4, 0, 0, 0))], rig.stopwatch.now)
+    held.put([bytes((100, 64, 0, 9, 4, 0, 0, 0))], rig.monotonic.now)
     rig.fake.table.sets = {"b4_32_s6": held}
     rig.fake.table.used = frozenset({"b4_32_s6"})
     rig.fake.table.rules = rig.fake.table.rules.replace("b4_32_s8", "b4_32_s6")
@@ -124,6 +124,6 @@ def test_a_forecast_names_whoever_would_not_be_in_the_kernel() -> None:
     desired = DesiredSets(1, protected_masks=0)
     for each in (registered("in", "10.0.0.1"), registered("out", "10.0.0.0/24")):
         desired.add(each)
-    result = forecast(Picture(desired), REJECT, TABLE)
+    result = forecast(SetTracker(desired), REJECT, TABLE)
     assert result.unprogrammed == {"out": "needs 1 new masks for IPv4, 1 of at most 1 are in use"}
     assert result.in_former_form == []

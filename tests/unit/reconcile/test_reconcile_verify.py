@@ -10,7 +10,7 @@ import pytest
 
 from gatewayd.errors import DumpInterrupted, ReplyMissing
 from gatewayd.kernel.fake import FakeSet
-from gatewayd.model.external import ElementChange, ForeignChanges, ForeignCommit
+from gatewayd.model.external import ElementChange, ExternalChanges, ExternalCommit
 from gatewayd.model.mask import Mask
 from gatewayd.model.transaction import AddElements, RemoveElements, Transaction
 from gatewayd.reconcile import verify
@@ -26,7 +26,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     make_small(monkeypatch)
 
 
-async def settled(*, tells_counts: bool = True) -> Rig:
+async def in_sync(*, tells_counts: bool = True) -> Rig:
     rig = Rig(WatchedTables(tells_counts=tells_counts), policy=policy("reject"))
     rig.want([BANK, EMBASSY, *hosts(9)])
     await rig.settle()
@@ -48,7 +48,7 @@ async def polls(rig: Rig, count: int = 3) -> None:
     """So many looks at the generation."""
     for _ in range(count):
         await rig.fake.activity()
-        rig.stopwatch.now += 1
+        rig.monotonic.now += 1
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, dict[str, Any]]]:
@@ -64,17 +64,17 @@ async def test_what_we_hear_of_is_repaired_once_and_told_with_who_did_it(
     tampering: str, tells_counts: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("WARNING")
-    rig = await settled(tells_counts=tells_counts)
+    rig = await in_sync(tells_counts=tells_counts)
     for number in (1, 2):
         rig.fake.tamper(lambda: TAMPERINGS[tampering](rig.fake), program="firewalld", pid=77)
         await rig.settle()
-        assert rig.reconciler.tally.repairs == number
+        assert rig.reconciler.stats.repairs == number
         assert len(told(caplog)) == number
         event, fields = told(caplog)[-1]
-        assert event == "reconcile.foreign_change"
+        assert event == "reconcile.external_change"
         assert (fields["program"], fields["pid"]) == ("firewalld", 77)
     await rig.stop()
-    assert rig.reconciler.tally.failures == 0
+    assert rig.reconciler.stats.failures == 0
 
 
 @pytest.mark.parametrize("tells_counts", [True, False], ids=["counts", "no counts"])
@@ -82,7 +82,7 @@ async def test_a_swap_costs_two_elements_and_no_reading(
     tells_counts: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("WARNING")
-    rig = await settled(tells_counts=tells_counts)
+    rig = await in_sync(tells_counts=tells_counts)
     readings: list[str] = []
     read_elements = rig.fake.read_elements
     monkeypatch.setattr(rig.fake, "read_elements", lambda name: readings.append(name) or read_elements(name))
@@ -98,11 +98,11 @@ async def test_a_swap_costs_two_elements_and_no_reading(
 
 
 async def test_while_an_element_is_gone_the_registration_is_not_said_to_be_in_the_kernel() -> None:
-    rig = await settled()
+    rig = await in_sync()
     host, said = hosts(1)[0], []
 
     def look(_: object) -> None:
-        said.append((rig.reconciler.holds(host), rig.reconciler.picture.count_missing(), rig.reconciler.unready()))
+        said.append((rig.reconciler.holds(host), rig.reconciler.tracker.count_missing(), rig.reconciler.unready()))
 
     rig.fake.before_write = look
     rig.fake.tamper(lambda: keys(rig).remove(FIRST))
@@ -113,12 +113,12 @@ async def test_while_an_element_is_gone_the_registration_is_not_said_to_be_in_th
 
 
 async def test_after_a_failure_nothing_is_said_to_be_in_the_kernel_until_it_is_read() -> None:
-    rig = await settled()
-    picture, said = rig.reconciler.picture, []
+    rig = await in_sync()
+    tracker, said = rig.reconciler.tracker, []
     read_table = rig.fake.read_table
 
     async def read() -> Any:
-        said.append((picture.count_missing(), picture.desired.count()))
+        said.append((tracker.count_missing(), tracker.desired.count()))
         return await read_table()
 
     def fail(_: object) -> None:
@@ -131,11 +131,11 @@ async def test_after_a_failure_nothing_is_said_to_be_in_the_kernel_until_it_is_r
     await rig.settle()
     await rig.stop()
     assert said[0][0] == said[0][1] > 10
-    assert picture.count_missing() == 0
+    assert tracker.count_missing() == 0
 
 
 async def test_rules_are_put_again_without_touching_an_element() -> None:
-    rig = await settled()
+    rig = await in_sync()
     rig.fake.tamper(lambda: TAMPERINGS["foreign_rule"](rig.fake))
     await rig.settle()
     await rig.stop()
@@ -144,7 +144,7 @@ async def test_rules_are_put_again_without_touching_an_element() -> None:
 
 @pytest.mark.parametrize("tells_counts", [True, False], ids=["counts", "no counts"])
 async def test_a_commit_in_another_table_costs_a_glance(tells_counts: bool) -> None:
-    rig = await settled(tells_counts=tells_counts)
+    rig = await in_sync(tells_counts=tells_counts)
     readings, read_table = [], rig.fake.read_table
 
     async def read() -> Any:
@@ -154,15 +154,15 @@ async def test_a_commit_in_another_table_costs_a_glance(tells_counts: bool) -> N
     rig.fake.read_table = read  # type: ignore[method-assign]
     for _ in range(5):
         rig.fake.tamper(lambda: None)
-        await rig.until(lambda: rig.reconciler.tally.generation == rig.fake.generation)
+        await rig.until(lambda: rig.reconciler.stats.generation == rig.fake.generation)
     await polls(rig)
     await rig.settle()
     await rig.stop()
-    assert (readings, rig.fake.writes, rig.reconciler.tally.repairs) == ([], [], 0)
+    assert (readings, rig.fake.writes, rig.reconciler.stats.repairs) == ([], [], 0)
 
 
 async def test_what_somebody_adds_that_is_wanted_and_takes_that_is_not_is_no_repair() -> None:
-    rig = await settled()
+    rig = await in_sync()
     new = registered("new", "10.0.9.9")
 
     def both() -> None:
@@ -174,35 +174,35 @@ async def test_what_somebody_adds_that_is_wanted_and_takes_that_is_not_is_no_rep
     rig.want([BANK, EMBASSY, *hosts(9), new])
     await rig.settle()
     await rig.stop()
-    assert rig.reconciler.tally.repairs == 1
-    assert rig.reconciler.tally.failures == 0
+    assert rig.reconciler.stats.repairs == 1
+    assert rig.reconciler.stats.failures == 0
 
 
 async def test_more_changes_than_are_listed_are_looked_for_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    rig = await settled()
+    rig = await in_sync()
     swap(rig)
     rig.fake.generation += 1
-    news = [ForeignChanges((ForeignCommit(rig.fake.generation, 7, "nft", (), True, True),))]
-    monkeypatch.setattr(rig.fake, "take_changes", lambda: news.pop() if news else ForeignChanges())
+    news = [ExternalChanges((ExternalCommit(rig.fake.generation, 7, "nft", (), True, True),))]
+    monkeypatch.setattr(rig.fake, "take_changes", lambda: news.pop() if news else ExternalChanges())
     await rig.settle()
     await rig.stop()
-    assert rig.reconciler.tally.repairs == 1
+    assert rig.reconciler.stats.repairs == 1
 
 
 async def test_elements_and_something_harmless_in_one_commit_are_told_too(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("WARNING")
-    rig = await settled()
+    rig = await in_sync()
     keys(rig).remove(FIRST)
     rig.fake.generation += 1
     change = ElementChange("c4_32", FIRST, False)
-    news = [ForeignChanges((ForeignCommit(rig.fake.generation, 7, "nft", (change,), True),))]
-    monkeypatch.setattr(rig.fake, "take_changes", lambda: news.pop() if news else ForeignChanges())
+    news = [ExternalChanges((ExternalCommit(rig.fake.generation, 7, "nft", (change,), True),))]
+    monkeypatch.setattr(rig.fake, "take_changes", lambda: news.pop() if news else ExternalChanges())
     await rig.settle()
     await rig.stop()
     assert [fields["found"] for _, fields in told(caplog)] == ["elements of c4_32: 1 removed, 0 added"]
-    assert rig.reconciler.tally.repairs == 1
+    assert rig.reconciler.stats.repairs == 1
 
 
 @pytest.mark.parametrize(
@@ -211,19 +211,19 @@ async def test_elements_and_something_harmless_in_one_commit_are_told_too(
 async def test_news_of_what_is_not_our_elements_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, change: ElementChange
 ) -> None:
-    rig = await settled()
+    rig = await in_sync()
     rig.fake.generation += 1
-    news = [ForeignChanges((ForeignCommit(rig.fake.generation, 7, "nft", (change,)),))]
-    monkeypatch.setattr(rig.fake, "take_changes", lambda: news.pop() if news else ForeignChanges())
+    news = [ExternalChanges((ExternalCommit(rig.fake.generation, 7, "nft", (change,)),))]
+    monkeypatch.setattr(rig.fake, "take_changes", lambda: news.pop() if news else ExternalChanges())
     await polls(rig)
     await rig.settle()
     await rig.stop()
-    assert (rig.fake.writes, rig.reconciler.tally.repairs) == ([], 0)
+    assert (rig.fake.writes, rig.reconciler.stats.repairs) == ([], 0)
 
 
 async def test_somebody_who_does_not_stop_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every reading is out of date when it comes: another rule, another set."""
-    rig = await settled()
+    rig = await in_sync()
     read_table, rest = rig.fake.read_table, 12
 
     async def read() -> Any:
@@ -240,7 +240,7 @@ async def test_somebody_who_does_not_stop_is_followed(monkeypatch: pytest.Monkey
     await rig.until(lambda: not rest)
     await rig.settle()
     await rig.stop()
-    assert rig.reconciler.tally.failures == 0
+    assert rig.reconciler.stats.failures == 0
 
 
 # -- not heard ---------------------------------------------------------------------------------------------
@@ -249,26 +249,26 @@ async def test_somebody_who_does_not_stop_is_followed(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("tells_counts", [True, False], ids=["counts", "no counts"])
 @pytest.mark.parametrize("how", ["lost", "untold"])
 async def test_a_swap_that_was_not_heard_of_is_found_without_the_timer(how: str, tells_counts: bool) -> None:
-    rig = await settled(tells_counts=tells_counts)
+    rig = await in_sync(tells_counts=tells_counts)
     if how == "lost":
         rig.fake.tamper(lambda: swap(rig), heard=False)
     else:
         swap(rig)
         rig.fake.generation += 1
-    while rig.reconciler.tally.repairs == 0:
+    while rig.reconciler.stats.repairs == 0:
         await polls(rig, 1)
     await rig.settle()
     await rig.stop()
-    assert rig.reconciler.tally.repairs == 1
-    assert rig.reconciler.tally.notices_lost == (how == "lost")
-    assert rig.stopwatch.now < 1000 + 300
+    assert rig.reconciler.stats.repairs == 1
+    assert rig.reconciler.stats.notifications_lost == (how == "lost")
+    assert rig.monotonic.now < 1000 + 300
 
 
 async def test_a_commit_that_is_told_of_late_is_no_reason_to_compare_everything() -> None:
-    rig = await settled()
+    rig = await in_sync()
     rig.fake.generation += 1
-    await rig.until(lambda: rig.reconciler.tally.generation == rig.fake.generation)
-    rig.fake._heard.append(ForeignCommit(rig.fake.generation))
+    await rig.until(lambda: rig.reconciler.stats.generation == rig.fake.generation)
+    rig.fake._heard.append(ExternalCommit(rig.fake.generation))
     await polls(rig)
     await rig.settle()
     await rig.stop()
@@ -277,10 +277,10 @@ async def test_a_commit_that_is_told_of_late_is_no_reason_to_compare_everything(
 
 async def test_everything_is_compared_only_so_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "COMPARE_AT_MOST_S", 100.0)
-    rig = await settled()
-    settled_before = rig.settled
+    rig = await in_sync()
+    in_sync_before = rig.in_sync
     rig.fake.tamper(lambda: None, heard=False)
-    await rig.until(lambda: rig.settled > settled_before)
+    await rig.until(lambda: rig.in_sync > in_sync_before)
     assert "verify" in rig.fake.causes()
     rig.fake.writes.clear()
     for _ in range(3):
@@ -288,7 +288,7 @@ async def test_everything_is_compared_only_so_often(monkeypatch: pytest.MonkeyPa
         await polls(rig, 5)
         await rig.settle()
     assert rig.fake.writes == []
-    rig.stopwatch.now += 100
+    rig.monotonic.now += 100
     await rig.until(lambda: "verify" in rig.fake.causes())
     await rig.settle()
     await rig.stop()
@@ -316,9 +316,9 @@ def interrupt(rig: Rig, times: float) -> Callable[[], int]:
 
 @pytest.mark.parametrize("tells_counts", [True, False], ids=["counts", "no counts"])
 @pytest.mark.parametrize("times", [4, 5, 9, float("inf")])
-async def test_a_listing_that_is_always_interrupted_is_given_up(times: float, tells_counts: bool) -> None:
+async def test_a_dump_that_is_always_interrupted_is_given_up(times: float, tells_counts: bool) -> None:
     """All that is wanted is put there again, and what was seen and is not wanted goes."""
-    rig = await settled(tells_counts=tells_counts)
+    rig = await in_sync(tells_counts=tells_counts)
     asked = interrupt(rig, times)
     await rig.restart()
     keys(rig).add(STRANGER)
@@ -328,18 +328,18 @@ async def test_a_listing_that_is_always_interrupted_is_given_up(times: float, te
     rig.fake.tamper(lambda: keys(rig).remove(FIRST), heard=False)
     while FIRST not in keys(rig):
         await polls(rig, 1)
-    rig.stopwatch.now += 301
-    told = rig.settled
-    await rig.until(lambda: rig.settled > told)
+    rig.monotonic.now += 301
+    told = rig.in_sync
+    await rig.until(lambda: rig.in_sync > told)
     await rig.stop()
     assert rig.reconciler.unready() is None
-    assert rig.reconciler.tally.failures == 0
+    assert rig.reconciler.stats.failures == 0
     assert asked() < 400
 
 
 async def test_the_loop_turns_while_a_large_set_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatewayd.reconcile.picture.SLICE", 4)
-    rig = await settled()
+    monkeypatch.setattr("gatewayd.reconcile.tracker.SLICE", 4)
+    rig = await in_sync()
     await rig.restart()
     turns = 0
 

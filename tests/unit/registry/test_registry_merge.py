@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewayd.model import Registration, parse_prefix
-from gatewayd.model.changes import Changes, construct_changes
+from gatewayd.model import changes as changes_module
+from gatewayd.model.changes import Changes, changes_in_slices, construct_changes
 from gatewayd.registry import merge
 from gatewayd.registry.merge import SourceSet
 
@@ -26,6 +27,7 @@ registries = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 3)).map(l
 @pytest.fixture(autouse=True)
 def _slices_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merge, "SLICE", 2)
+    monkeypatch.setattr(changes_module, "SLICE", 2)
 
 
 def test_one_source_is_the_registry_itself() -> None:
@@ -94,7 +96,7 @@ def test_changes_are_what_is_new_or_different_and_the_ids_that_are_gone() -> Non
 
 def test_long_work_yields_between_slices() -> None:
     old, new = registry(a=0, b=0, c=0, d=0), registry(e=0, f=0)
-    slices = merge.changes_in_slices(old, new)
+    slices = changes_in_slices(old, new)
     assert len(list(slices)) == 3
 
 

@@ -517,7 +517,7 @@ async def test_what_is_no_directory_is_a_fault(tmp_path: Path) -> None:
 
 
 async def test_too_many_files_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dir_module, "MOST_FILES", 1)
+    monkeypatch.setattr(dir_module, "MAX_FILES", 1)
     directory = OverridesDir(tmp_path)
     write(tmp_path / "2.yaml", GOOD)
     await directory.read()

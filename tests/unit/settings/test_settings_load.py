@@ -59,7 +59,7 @@ registry:
   on_stale: observe
 policy:
   mode: limit
-  starts: 2025-07-01T00:00:00+05:00
+  enforce_from: 2025-07-01T00:00:00+05:00
   canary: 10%
   drain: 0
   scope: [wireguard, udp/500-501, esp]
@@ -69,25 +69,26 @@ policy:
 subscribers:
   pepper_file: /pepper
   sessions_file: /sessions.csv
-  most_sessions: 1000
-  dead_man: 10m
+  max_sessions: 1000
+  element_timeout: 10m
   profile:
     interim: snapshot
     identity: alc-msisdn
     country_code: 92
-    gateway_sees: outside
+    nat_side: outside
     session_ids: digest
     interim_interval: 10m
-    intervals: 20
-    least: 1m
-    silent: never
+    missed_interims: 20
+    min_session_timeout: 1m
+    session_timeout: never
     restart_grace: 0
   nas: [{name: bng-1, profile: {interim: merge}}]
   radius:
     listen: ["[::]:1813"]
     clients:
-      - {address: 10.0.0.1, secret_file: /secret, require_message_authenticator: yes, sign_answers: true,
-         proxy: true, profile: {silent: 2d}}
+      - {address: 10.0.0.1, secret_file: /secret, require_message_authenticator: yes,
+         response_message_authenticator: true,
+         proxy: true, profile: {session_timeout: 2d}}
 kernel: {table: gw, priority: 5, ct_mark_mask: 0x0000fff0, verify_every: 30s, nflog_group: 7, nflog_rate: 50}
 watch: {unregistered: off}
 http: {listen: "[::1]:0", socket: /api.sock}
@@ -104,7 +105,7 @@ log: {level: debug, format: json}
     assert (registry.local, registry.on_stale) == (None, "observe")
     assert (registry.shrink_guard.max_removed, registry.shrink_guard.min_removed) == (RemovalLimit(20), 3)
     assert registry.shrink_guard.protected == (ProtectedCategory("bpo", RemovalLimit(fraction=0.01)),)
-    assert (policy.mode, policy.starts_at, policy.canary_percent) == ("limit", 1751310000.0, 10)
+    assert (policy.mode, policy.enforce_from, policy.canary_percent) == ("limit", 1751310000.0, 10)
     assert (policy.drain_s, policy.scope_words) == (0.0, ("wireguard", "udp/500-501", "esp"))
     assert policy.scope == parse_services(["wireguard", "udp/500-501", "esp"])
     assert (policy.interfaces.inside, policy.interfaces.outside) == (("ppp*",), ("eth0", "eth1"))
@@ -112,7 +113,9 @@ log: {level: debug, format: json}
     assert (policy.on_unregistered.dscp, policy.on_unregistered.mark) == (8, 32)
     assert policy.on_unregistered.limit == RateLimit(125_000)
     usual = ProfileSettings("snapshot", "alc-msisdn", "92", "outside", "digest", 600.0, 20, 60.0, inf, 0.0)
-    client = RadiusClient(parse_prefix("10.0.0.1"), "/secret", True, True, True, replace(usual, silent_s=172800.0))
+    client = RadiusClient(
+        parse_prefix("10.0.0.1"), "/secret", True, True, True, replace(usual, session_timeout_s=172800.0)
+    )
     assert settings.subscribers == SubscriberSettings(
         "/pepper", "/sessions.csv", 1000, 600.0, usual, (NasSettings("bng-1", replace(usual, interim="merge")),),
         RadiusSettings((client,), (ListenAddress("::", 1813),)),
@@ -179,13 +182,13 @@ def test_subscribers_need_a_pepper_and_nothing_else() -> None:
 def test_what_the_profile_of_a_nas_leaves_out_is_as_in_the_usual_profile() -> None:
     found = subscribers_of("""\
   nas:
-    - {name: bng-1, profile: {interim: snapshot, country_code: null, silent: 1d}}
+    - {name: bng-1, profile: {interim: snapshot, country_code: null, session_timeout: 1d}}
     - {name: bng-2, profile: }
     - {name: BNG-2, profile: {}}
     - {name: bng-3}
-  profile: {country_code: "92", silent: never}
+  profile: {country_code: "92", session_timeout: never}
 """)
-    usual = ProfileSettings(country_code="92", silent_s=inf)
+    usual = ProfileSettings(country_code="92", session_timeout_s=inf)
     assert found.profile == usual
     assert found.nas == (
         NasSettings("bng-1", ProfileSettings(interim="snapshot")),
@@ -201,7 +204,7 @@ def test_what_the_profile_of_a_client_leaves_out_is_as_in_the_usual_profile() ->
   profile: {country_code: "92"}
   radius:
     clients:
-      - {address: 10.0.0.0/24, secret_file: /secret, profile: {intervals: 2}}
+      - {address: 10.0.0.0/24, secret_file: /secret, profile: {missed_interims: 2}}
       - {address: 10.0.1.0/24, secret_file: /secret, profile: {}}
       - {address: 10.0.2.0/24, secret_file: /secret, profile: null}
       - {address: 10.0.3.0/24, secret_file: /secret}
@@ -209,62 +212,66 @@ def test_what_the_profile_of_a_client_leaves_out_is_as_in_the_usual_profile() ->
     usual = ProfileSettings(country_code="92")
     assert found.radius is not None
     profiles = [client.profile for client in found.radius.clients]
-    assert profiles == [replace(usual, intervals=2), usual, None, None]
+    assert profiles == [replace(usual, missed_interims=2), usual, None, None]
 
 
 def test_every_fault_of_subscribers_is_told_at_once_in_file_order_with_its_place() -> None:
     text = """\
 subscribers:
   sessions_file: sessions.csv
-  most_sessions: 999
-  dead_man: 5m
-  profile: {interim: replace, identity: mac, country_code: +92, gateway_sees: both, session_ids: hash}
+  max_sessions: 999
+  element_timeout: 5m
+  profile: {interim: replace, identity: mac, country_code: +92, nat_side: both, session_ids: hash}
   nas:
-    - {name: bng-1, profile: {interim_interval: 59s, intervals: 2.5, least: 0, silent: always, restart_grace: 2h}}
+    - {name: bng-1, profile: {interim_interval: 59s, missed_interims: 2.5, min_session_timeout: 0,
+                              session_timeout: always, restart_grace: 2h}}
     - {name: bng-1}
     - {profile: {sees: inside}}
   radius:
     clients:
-      - {address: 10.0.0.0/24, secret_file: /secret, sign_answers: maybe}
+      - {address: 10.0.0.0/24, secret_file: /secret, response_message_authenticator: maybe}
       - {address: 10.0.0.0/24, secret: hunter2, profile: {interim: 1}}
 """
     client = "subscribers.radius.clients"
     keys = (
-        "interim, identity, country_code, gateway_sees, session_ids, interim_interval, intervals, least, silent, "
-        "restart_grace, one_address"
+        "interim, identity, country_code, nat_side, session_ids, interim_interval, missed_interims, "
+        "min_session_timeout, session_timeout, "
+        "restart_grace, single_session"
     )
     assert faults_of(LAB + text) == [
         "g.yaml:3:3: subscribers.pepper_file: is missing, expected an absolute path",
         "g.yaml:3:18: subscribers.sessions_file: 'sessions.csv' is not an absolute path, expected an absolute path",
-        "g.yaml:4:18: subscribers.most_sessions: '999' is out of range, "
+        "g.yaml:4:17: subscribers.max_sessions: '999' is out of range, "
         "expected a whole number from 1000 to 10000000",
-        "g.yaml:5:13: subscribers.dead_man: '5m' is out of range, expected a duration from 10m to 7d such as 2h",
+        "g.yaml:5:20: subscribers.element_timeout: '5m' is out of range, "
+        "expected a duration from 10m to 7d such as 2h",
         "g.yaml:6:22: subscribers.profile.interim: 'replace' is not known, expected one of merge, snapshot",
         "g.yaml:6:41: subscribers.profile.identity: 'mac' is not known, expected one of calling-station-id, "
         "user-name, chargeable-user-identity, 3gpp-imsi, alc-msisdn",
         "g.yaml:6:60: subscribers.profile.country_code: '+92' is not a country code: one to three digits, "
         "the first not 0, expected digits such as 92, or null",
-        "g.yaml:6:79: subscribers.profile.gateway_sees: 'both' is not known, expected one of inside, outside",
-        "g.yaml:6:98: subscribers.profile.session_ids: 'hash' is not known, expected one of plain, digest",
+        "g.yaml:6:75: subscribers.profile.nat_side: 'both' is not known, expected one of inside, outside",
+        "g.yaml:6:94: subscribers.profile.session_ids: 'hash' is not known, expected one of plain, digest",
         "g.yaml:8:49: subscribers.nas[0].profile.interim_interval: '59s' is out of range, "
         "expected a duration from 1m to 7d such as 10m, or null",
-        "g.yaml:8:65: subscribers.nas[0].profile.intervals: '2.5' is not a whole number, "
+        "g.yaml:8:71: subscribers.nas[0].profile.missed_interims: '2.5' is not a whole number, "
         "expected a whole number from 1 to 20",
-        "g.yaml:8:77: subscribers.nas[0].profile.least: '0' is out of range, "
+        "g.yaml:8:97: subscribers.nas[0].profile.min_session_timeout: '0' is out of range, "
         "expected a duration from 1m to 7d such as 15m",
-        "g.yaml:8:88: subscribers.nas[0].profile.silent: 'always' is not a number with a unit, "
+        "g.yaml:9:48: subscribers.nas[0].profile.session_timeout: 'always' is not a number with a unit, "
         "expected a duration from 1m to 366d such as 1d, or never",
-        "g.yaml:8:111: subscribers.nas[0].profile.restart_grace: '2h' is out of range, "
+        "g.yaml:10:71: subscribers.nas[0].profile.restart_grace: '2h' is out of range, "
         "expected a duration from 0s to 1h such as 2m",
-        "g.yaml:9:7: subscribers.nas[1]: name 'bng-1' is given twice, expected it once (first at line 8)",
-        "g.yaml:10:7: subscribers.nas[2].name: is missing, "
+        "g.yaml:10:7: subscribers.nas[1]: name 'bng-1' is given twice, expected it once (first at line 8)",
+        "g.yaml:11:7: subscribers.nas[2].name: is missing, "
         "expected what the NAS calls itself, such as bng-1 or 10.0.0.1",
-        f"g.yaml:10:18: subscribers.nas[2].profile.sees: unknown key, expected one of {keys}",
-        f"g.yaml:13:68: {client}[0].sign_answers: 'maybe' is neither true nor false, expected true or false",
-        f"g.yaml:14:9: {client}[1].secret_file: is missing, expected an absolute path",
-        f"g.yaml:14:9: {client}[1]: address '10.0.0.0/24' is given twice, expected it once (first at line 13)",
-        f"g.yaml:14:32: {client}[1].secret: unknown key, expected secret_file",
-        f"g.yaml:14:68: {client}[1].profile.interim: '1' is not known, expected one of merge, snapshot",
+        f"g.yaml:11:18: subscribers.nas[2].profile.sees: unknown key, expected one of {keys}",
+        f"g.yaml:14:86: {client}[0].response_message_authenticator: 'maybe' is neither true nor false, "
+        "expected true or false",
+        f"g.yaml:15:9: {client}[1].secret_file: is missing, expected an absolute path",
+        f"g.yaml:15:9: {client}[1]: address '10.0.0.0/24' is given twice, expected it once (first at line 14)",
+        f"g.yaml:15:32: {client}[1].secret: unknown key, expected secret_file",
+        f"g.yaml:15:68: {client}[1].profile.interim: '1' is not known, expected one of merge, snapshot",
     ]
 
 
@@ -385,8 +392,8 @@ KEYS = "registry, policy, subscribers, kernel, watch, http, state_dir, log"
             "expected a list of at least one service such as [ipsec, udp/51820]",
         ),
         (
-            LAB + "policy: {starts: 2025-07-01 00:00:00}\n",
-            "2:18: policy.starts: '2025-07-01 00:00:00' has no offset from UTC, "
+            LAB + "policy: {enforce_from: 2025-07-01 00:00:00}\n",
+            "2:24: policy.enforce_from: '2025-07-01 00:00:00' has no offset from UTC, "
             "expected a time with its offset such as 2025-07-01T00:00:00+05:00, or null",
         ),
     ],
@@ -508,7 +515,7 @@ def test_arbitrary_text_raises_faults_and_nothing_else(text: str) -> None:
 
 
 SCALARS = st.one_of(st.text(max_size=12), YAML_BITS).map(lambda text: repr(text).replace("\\'", "''"))
-PATHS = ["registry: {refresh: X}", "policy: {scope: [X]}", "policy: {starts: X}", "kernel: {ct_mark_mask: X}",
+PATHS = ["registry: {refresh: X}", "policy: {scope: [X]}", "policy: {enforce_from: X}", "kernel: {ct_mark_mask: X}",
          "http: {listen: X}", "registry: {sources: [{name: X, url: X, max_bytes: X}]}",
          "registry: {shrink_guard: {max_removed: X, protected: {X: X}}}",
          "policy: {on_unregistered: {dscp: X, mark: X, limit: X}, interfaces: {inside: [X]}}"]  # fmt: skip

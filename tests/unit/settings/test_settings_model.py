@@ -98,7 +98,7 @@ def test_a_profile_passes_on_every_word_of_it() -> None:
         "interim": "snapshot",
         "identity": "3gpp-imsi",
         "country_code": "92",
-        "gateway_sees": "outside",
+        "nat_side": "outside",
         "session_ids": "digest",
     }
     assert words.keys() == {field.name for field in dataclasses.fields(NasProfile)}

@@ -67,12 +67,12 @@ def test_what_of_subscribers_needs_a_restart_is_named_before_the_kernel() -> Non
     radius = replace(RADIUS, listen=(ListenAddress("::", 1813),))
     new = replace(
         OLD,
-        subscribers=SubscriberSettings("/other", most_sessions=1000, dead_man_s=600.0, radius=radius),
+        subscribers=SubscriberSettings("/other", max_sessions=1000, element_timeout_s=600.0, radius=radius),
         kernel=KernelSettings(table="other"),
     )
     assert settings_that_need_restart(replace(OLD, subscribers=BOUND), new) == (
-        "subscribers.pepper_file", "subscribers.most_sessions", "subscribers.dead_man", "subscribers.radius.listen",
-        "kernel.table",
+        "subscribers.pepper_file", "subscribers.max_sessions", "subscribers.element_timeout",
+        "subscribers.radius.listen", "kernel.table",
     )  # fmt: skip
 
 

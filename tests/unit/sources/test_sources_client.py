@@ -30,11 +30,11 @@ from gatewayd.errors import (
     UnknownKey,
 )
 from gatewayd.feed.files import HeldRegistrations
-from gatewayd.feed.notification import LARGEST_BYTES, generate_key, load_verifying_keys
+from gatewayd.feed.notification import MAX_BYTES, generate_key, load_verifying_keys
 from gatewayd.model import Registration
 from gatewayd.model.changes import SLICE, run_slices
 from gatewayd.model.moment import Moment
-from gatewayd.sources.client import MOST_REDIRECTS, FeedClient
+from gatewayd.sources.client import MAX_REDIRECTS, FeedClient
 from gatewayd.sources.client_outcome import (
     SNAPSHOT_REASONS,
     DeltaRead,
@@ -46,7 +46,7 @@ from gatewayd.sources.client_outcome import (
     SnapshotReason,
     Unchanged,
 )
-from gatewayd.sources.client_plan import MOST_CHAIN_FAILURES, FeedIntervals
+from gatewayd.sources.client_plan import MAX_CHAIN_FAILURES, FeedIntervals
 from tests.support.feeds import (
     KEYS,
     NOW,
@@ -264,10 +264,10 @@ def without_port(request: FeedRequest) -> FeedRequest:
 
 def test_files_may_be_labelled_gzip_by_the_server() -> None:
     publisher = published()
-    octets = publisher.files[publisher.notification.snapshot.url]
+    raw = publisher.files[publisher.notification.snapshot.url]
     for encoding in ("gzip", "x-gzip", "Identity"):
         client = client_of()
-        answer = Answer(200, {"content-encoding": encoding, "content-type": "application/gzip"}, octets)
+        answer = Answer(200, {"content-encoding": encoding, "content-type": "application/gzip"}, raw)
         outcome, _ = attempt(client, serve(publisher, snapshot=answer))
         assert isinstance(outcome, SnapshotRead)
 
@@ -445,8 +445,8 @@ def test_a_notification_or_snapshot_beyond_the_limits_is_not_fetched() -> None:
         assert isinstance(outcome.error, FileTooLarge)
         assert asked == ["notification"]
         assert client.position is position
-    for headers in ({"content-length": str(LARGEST_BYTES + 1)}, {}):
-        answer = Answer(200, headers, b"A" * (LARGEST_BYTES + 1))
+    for headers in ({"content-length": str(MAX_BYTES + 1)}, {}):
+        answer = Answer(200, headers, b"A" * (MAX_BYTES + 1))
         assert isinstance(refusal(client_of(), serve(publisher, notification=answer)), FileTooLarge)
 
 
@@ -531,18 +531,18 @@ def test_redirect_for_ever() -> None:
     outcome, asked = attempt(client, serve(published(), notification=Answer(307, {"location": "/again"})))
     assert isinstance(outcome, Refused)
     assert isinstance(outcome.error, AnswerUnexpected)
-    assert len(asked) == MOST_REDIRECTS + 1
+    assert len(asked) == MAX_REDIRECTS + 1
 
 
 @NOTIFICATION_AND_SNAPSHOT
 def test_cut_body_and_no_answer(kind: str) -> None:
     publisher = published()
     path = "notification.jws" if kind == "notification" else publisher.notification.snapshot.url
-    octets = publisher.files[path]
+    raw = publisher.files[path]
     client = client_of()
-    for answer in (Answer(body=None), Answer(body=octets[:20], is_cut=True)):
+    for answer in (Answer(body=None), Answer(body=raw[:20], is_cut=True)):
         assert isinstance(refusal(client, serve(publisher, **{kind: answer})), TransferFailed)
-    error = refusal(client, serve(publisher, **{kind: Answer(body=octets[:-5])}))
+    error = refusal(client, serve(publisher, **{kind: Answer(body=raw[:-5])}))
     assert isinstance(error, BadSignature | NotificationMalformed | SizeMismatch)
     assert client.failures == 3
 
@@ -550,10 +550,10 @@ def test_cut_body_and_no_answer(kind: str) -> None:
 # -- the snapshot misbehaves ---------------------------------------------------------------------------------
 
 
-def snapshot_of(octets: bytes, count: int = 3, **changes: object) -> Publisher:
+def snapshot_of(raw: bytes, count: int = 3, **changes: object) -> Publisher:
     """A publisher whose snapshot is these bytes, as served."""
     publisher = published()
-    publisher.issue_file(octets, count)
+    publisher.issue_file(raw, count)
     snapshot = msgspec.structs.replace(publisher.notification.snapshot, **changes)
     publisher.edit(snapshot=snapshot)
     return publisher
@@ -658,7 +658,7 @@ def listed(publisher: Publisher, **changes: object) -> None:
 
 
 def lag(publisher: Publisher) -> None:
-    publisher.most_deltas = 1
+    publisher.max_deltas = 1
     publisher.publish(upsert("e"))
 
 
@@ -673,9 +673,9 @@ def mutate(publisher: Publisher) -> None:
     publisher.edit(deltas=tuple(publisher.deltas))
 
 
-def serve_delta(publisher: Publisher, octets: bytes) -> None:
+def serve_delta(publisher: Publisher, raw: bytes) -> None:
     publisher.deltas.pop()
-    publisher.put_delta(octets)
+    publisher.put_delta(raw)
     publisher.edit(deltas=tuple(publisher.deltas))
 
 
@@ -741,7 +741,7 @@ def test_every_reason_is_described_and_tested() -> None:
     assert tested | others == set(SNAPSHOT_REASONS)
 
 
-@pytest.mark.parametrize("limits", [FeedLimits(most_deltas=2), FeedLimits(max_bytes=260)])
+@pytest.mark.parametrize("limits", [FeedLimits(max_deltas=2), FeedLimits(max_bytes=260)])
 def test_too_many_deltas(limits: FeedLimits) -> None:
     publisher = published("a")
     client = joined(publisher, limits=limits)
@@ -768,7 +768,7 @@ def test_when_the_network_fails_within_a_chain_deltas_are_tried_again_and_then_t
     client = joined(publisher)
     publisher.publish(upsert("d"))
     for answer in (Answer(body=None), Answer(503), Answer(200, {"content-type": "text/html"}, b"<html>"))[
-        :MOST_CHAIN_FAILURES
+        :MAX_CHAIN_FAILURES
     ]:
         refusal(client, serve(publisher, delta=answer))
     outcome, asked = attempt(client, serve(publisher, delta=Answer(503)))
@@ -950,10 +950,10 @@ def test_mutated_files_change_nothing_or_give_the_registrys_content(data: st.Dat
     client = joined(publisher)
     publisher.publish(upsert("d"), withdraw("a"))
     path = data.draw(st.sampled_from(sorted(publisher.files)))
-    octets = publisher.files[path]
-    place = data.draw(st.integers(0, len(octets) - 1))
-    rest = data.draw(st.binary(max_size=3) | st.just(octets[place + 1 :]))
-    publisher.files[path] = octets[:place] + rest
+    raw = publisher.files[path]
+    place = data.draw(st.integers(0, len(raw) - 1))
+    rest = data.draw(st.binary(max_size=3) | st.just(raw[place + 1 :]))
+    publisher.files[path] = raw[:place] + rest
     outcome, _ = attempt(client, serve(publisher))
     if isinstance(outcome, Refused):
         assert sorted(client.registrations) == ["a", "b", "c"]
@@ -1014,11 +1014,11 @@ def turns() -> st.SearchStrategy[list[tuple[str, object]]]:
 @settings(max_examples=150, deadline=None)
 @given(turns(), st.integers(1, 4))
 def test_whatever_the_history_a_client_ends_with_what_the_registry_has(
-    history: list[tuple[str, object]], most_deltas: int
+    history: list[tuple[str, object]], max_deltas: int
 ) -> None:
-    publisher = Publisher(most_deltas=most_deltas)
+    publisher = Publisher(max_deltas=max_deltas)
     publisher.publish(upsert("keep"))
-    clients = [client_of(limits=FeedLimits(most_deltas=3)) for _ in range(3)]
+    clients = [client_of(limits=FeedLimits(max_deltas=3)) for _ in range(3)]
     shadows: list[dict[str, Registration]] = [{}, {}, {}]
     sessions = iter(SESSIONS[1:] * 4)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gatewayd.errors import AnswerUnexpected, FeedRefused, FileTooLarge, SizeMismatch
-from gatewayd.feed.notification import LARGEST_BYTES, DeltaRef
+from gatewayd.feed.notification import MAX_BYTES, DeltaRef
 from gatewayd.sources.client_outcome import FeedRequest
 from gatewayd.sources.client_plan import check_head, validators_of
 
@@ -15,7 +15,7 @@ DELTA = FeedRequest("delta", "https://registry.example/2.gz", {}, DeltaRef(2, "2
     ("request_", "headers"),
     [
         (NOTIFICATION, {}),
-        (NOTIFICATION, {"content-type": "application/jose", "content-length": str(LARGEST_BYTES)}),
+        (NOTIFICATION, {"content-type": "application/jose", "content-length": str(MAX_BYTES)}),
         (NOTIFICATION, {"content-length": "²", "content-encoding": " Identity"}),
         (NOTIFICATION, {"content-length": "9" * 19}),
         (DELTA, {"content-length": "100", "content-encoding": "x-gzip"}),
@@ -33,7 +33,7 @@ def test_a_head_that_can_be_right(request_: FeedRequest, headers: dict[str, str]
         (DELTA, 200, {"content-type": "Text/HTML; charset=utf-8"}, AnswerUnexpected),
         (NOTIFICATION, 200, {"content-encoding": "gzip"}, AnswerUnexpected),
         (DELTA, 200, {"content-encoding": "br"}, AnswerUnexpected),
-        (NOTIFICATION, 200, {"content-length": str(LARGEST_BYTES + 1)}, FileTooLarge),
+        (NOTIFICATION, 200, {"content-length": str(MAX_BYTES + 1)}, FileTooLarge),
         (DELTA, 200, {"content-length": "99"}, SizeMismatch),
     ],
 )

@@ -45,15 +45,15 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class Sink:
-    octets: bytearray = field(default_factory=bytearray)
+    raw: bytearray = field(default_factory=bytearray)
     end: str = ""
 
     async def write(self, chunk: bytes) -> None:
-        self.octets += chunk
+        self.raw += chunk
 
     async def commit(self) -> FileMark | None:
         self.end += "committed"
-        return FileMark("snapshot", len(self.octets), sha256(bytes(self.octets)))
+        return FileMark("snapshot", len(self.raw), sha256(bytes(self.raw)))
 
     async def abort(self) -> None:
         self.end += "aborted"
@@ -90,13 +90,13 @@ class Feed:
         name = request.path.removeprefix("/feed/")
         if name in self.special:
             return await self.special[name](request)
-        octets = self.publisher.files.get(name)
-        if octets is None:
+        raw = self.publisher.files.get(name)
+        if raw is None:
             raise web.HTTPNotFound
-        etag = f'"{sha256(octets)}"'
+        etag = f'"{sha256(raw)}"'
         if request.headers.get("If-None-Match") == etag:
             return web.Response(status=304)
-        return web.Response(body=octets, headers={"ETag": etag}, content_type="application/octet-stream")
+        return web.Response(body=raw, headers={"ETag": etag}, content_type="application/byte-stream")
 
     async def deliver(self, what: FeedReading | SourceDelta | SourceFailed) -> None:
         self.delivered.append(what)

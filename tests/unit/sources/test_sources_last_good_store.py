@@ -80,8 +80,8 @@ class Stopwatch:
 AnyFiles = FakeFiles | RealFiles
 
 
-def last_good(files: AnyFiles, state_dir: Path = STATE, stopwatch: Stopwatch | None = None) -> LastGood:
-    return LastGood(state_dir, clock=lambda: 5000.0, stopwatch=stopwatch or Stopwatch(), files=files)
+def last_good(files: AnyFiles, state_dir: Path = STATE, monotonic: Stopwatch | None = None) -> LastGood:
+    return LastGood(state_dir, clock=lambda: 5000.0, monotonic=monotonic or Stopwatch(), files=files)
 
 
 async def load(files: AnyFiles, state_dir: Path = STATE) -> Restored:
@@ -429,7 +429,7 @@ async def test_a_snapshot_without_registrations_is_never_an_empty_allowlist(
 
 async def test_more_than_the_limits_is_damage(tmp_path: Path) -> None:
     await save_one(last_good(RealFiles(), tmp_path))
-    kept = LastGood(tmp_path, clock=lambda: 0.0, stopwatch=Stopwatch(), limits=ReadLimits(max_bytes=10))
+    kept = LastGood(tmp_path, clock=lambda: 0.0, monotonic=Stopwatch(), limits=ReadLimits(max_bytes=10))
     restored = await kept.load("lab")
     assert restored.damage is not None
     assert "more than 10 bytes" in restored.damage.why
@@ -468,8 +468,8 @@ async def test_a_disk_that_takes_nothing_is_said_and_what_was_there_stays(
     call: str, number: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     files, _ = await prepared([save_one])
-    stopwatch = Stopwatch()
-    kept = last_good(files, stopwatch=stopwatch)
+    monotonic = Stopwatch()
+    kept = last_good(files, monotonic=monotonic)
     await kept.load("lab")
     files.refuse = lambda each: number if each == call else None
     with caplog.at_level(logging.INFO):
@@ -490,7 +490,7 @@ async def test_a_disk_that_takes_nothing_is_said_and_what_was_there_stays(
             assert error is not None
             assert os.strerror(number) in error.why
             assert not kept.needs_reading("lab")
-            stopwatch.now += store.RETRY_S
+            monotonic.now += store.RETRY_S
             assert kept.needs_reading("lab")
         assert await kept.save_reading("lab", TWO, at(2), b"held two")
     assert kept.state_of("lab").error is None

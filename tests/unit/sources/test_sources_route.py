@@ -47,7 +47,7 @@ async def registry(request: web.Request) -> web.StreamResponse:
     publisher.publish(upsert("a"))
     files = {"all.ndjson": b"".join(map(line_of, publisher.records.values())), **publisher.files}
     name = request.path.removeprefix("/feed/")
-    return web.Response(body=files[name], content_type="application/octet-stream")
+    return web.Response(body=files[name], content_type="application/byte-stream")
 
 
 @asynccontextmanager
@@ -95,8 +95,8 @@ class Proxy:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
-            while octets := await reader.read(65536):
-                writer.write(octets)
+            while raw := await reader.read(65536):
+                writer.write(raw)
                 await writer.drain()
         writer.close()
 

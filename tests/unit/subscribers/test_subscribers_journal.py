@@ -184,7 +184,7 @@ async def test_what_comes_while_a_group_is_written_is_one_group_and_a_key_one_ro
 
 async def test_beyond_what_may_wait_nothing_is_taken_but_rows_that_nobody_waits_for(tmp_path: Path) -> None:
     path = tmp_path / "sessions.sqlite"
-    async with opened(path, most_waiting=2, stall_s=60.0) as (journal, _):
+    async with opened(path, max_waiting=2, stall_s=60.0) as (journal, _):
         gate = Gate(journal)
         done: list[int] = []
         for number in range(2):
@@ -222,7 +222,7 @@ async def test_a_done_that_fails_keeps_no_other_from_being_called(tmp_path: Path
 @pytest.mark.parametrize("error", [sqlite3.OperationalError("disk full"), OSError(5, "I/O"), ValueError("a bug")])
 async def test_while_the_disk_fails_all_are_answered_and_nothing_is_lost(tmp_path: Path, error: Exception) -> None:
     path = tmp_path / "sessions.sqlite"
-    async with opened(path, most_waiting=2) as (journal, states):
+    async with opened(path, max_waiting=2) as (journal, states):
         await written(journal, row(0))
         failing = Failing(journal, error)
         for number in range(20):
@@ -361,7 +361,7 @@ async def disk_full_at_the_start(directory: Path) -> None:
         assert journal.suspended_for
         ballast.unlink()
         await until(lambda: journal.suspended_for is None)
-        assert states[-1] == JournalState(None, has_begun_anew=True)
+        assert states[-1] == JournalState(None, was_recreated=True)
     assert await read(path) == [row(1)]
 
 
@@ -417,7 +417,7 @@ async def test_a_file_that_another_has_locked_is_left_alone_and_taken_when_it_is
         await written(second, row(2))
         await first.close()
         await until(lambda: second.suspended_for is None)
-        assert states[-1] == JournalState(None, has_begun_anew=True)
+        assert states[-1] == JournalState(None, was_recreated=True)
     assert await read(path) == [row(2)], "nobody read what was in it"
     assert set(modes(tmp_path)) == {"sessions.sqlite", "sessions.sqlite.mark"}
 
@@ -451,15 +451,15 @@ async def test_a_file_that_was_cut_is_set_aside(tmp_path: Path, keep: int) -> No
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_random_octets_in_the_middle_cost_rows_and_never_the_start(tmp_path: Path, seed: int) -> None:
+async def test_random_bytes_in_the_middle_cost_rows_and_never_the_start(tmp_path: Path, seed: int) -> None:
     path = tmp_path / "sessions.sqlite"
     await full_journal(path)
     noise = random.Random(seed)
-    octets = bytearray(path.read_bytes())
+    raw = bytearray(path.read_bytes())
     size = noise.choice([1, 16, 4096, 20_000])
-    at = noise.randrange(len(octets) - size)
-    octets[at : at + size] = noise.randbytes(size)
-    path.write_bytes(octets)
+    at = noise.randrange(len(raw) - size)
+    raw[at : at + size] = noise.randbytes(size)
+    path.write_bytes(raw)
     journal = Journal(path)
     found = await journal.open()
     assert set(found) <= {row(number) for number in range(2000)}
@@ -483,9 +483,9 @@ async def killed(tmp_path: Path, groups: int = 10) -> Path:
 
 def flip(path: Path, part: float) -> None:
     """A bit, so far into it."""
-    octets = bytearray(path.read_bytes())
-    octets[int(part * len(octets))] ^= 1
-    path.write_bytes(octets)
+    raw = bytearray(path.read_bytes())
+    raw[int(part * len(raw))] ^= 1
+    path.write_bytes(raw)
 
 
 def remove(path: Path, *suffixes: str) -> None:
@@ -563,13 +563,13 @@ async def test_without_a_mark_that_can_be_read_nothing_is_said_and_all_goes_on(
     assert len(await read(path)) == 31
 
 
-def without_free_pages(octets: bytes) -> bytes:
+def without_free_pages(raw: bytes) -> bytes:
     """The list of free pages is nonsense: quick_check refuses the file, and every row can be read."""
-    return octets[:32] + (5).to_bytes(4, "big") + (9).to_bytes(4, "big") + octets[40:]
+    return raw[:32] + (5).to_bytes(4, "big") + (9).to_bytes(4, "big") + raw[40:]
 
 
-def without_a_page(octets: bytes) -> bytes:
-    return octets[: 8 * 4096] + bytes(4096) + octets[9 * 4096 :]
+def without_a_page(raw: bytes) -> bytes:
+    return raw[: 8 * 4096] + bytes(4096) + raw[9 * 4096 :]
 
 
 @pytest.mark.parametrize("damage", [without_free_pages, without_a_page])
@@ -594,14 +594,14 @@ async def test_of_a_file_that_was_set_aside_what_could_be_read_is_not_lost(
 async def test_of_a_damaged_file_the_rows_that_can_be_read_are_kept_and_written_anew(tmp_path: Path) -> None:
     path = tmp_path / "sessions.sqlite"
     await full_journal(path)
-    octets = bytearray(path.read_bytes())
-    middle = len(octets) // 2 // 4096 * 4096
-    octets[middle : middle + 4096] = bytes(4096)
-    path.write_bytes(octets)
+    raw = bytearray(path.read_bytes())
+    middle = len(raw) // 2 // 4096 * 4096
+    raw[middle : middle + 4096] = bytes(4096)
+    path.write_bytes(raw)
     async with opened(path) as (journal, states):
         assert journal.stats.set_aside == 1
         await written(journal, row(1))
-        assert states == [JournalState(None, has_begun_anew=True)]
+        assert states == [JournalState(None, was_recreated=True)]
 
 
 async def test_a_row_that_cannot_be_read_is_skipped_and_counted(
@@ -674,14 +674,14 @@ async def test_at_most_two_damaged_files_are_kept_the_last(tmp_path: Path) -> No
     }
 
 
-async def test_a_file_that_is_found_damaged_while_we_run_is_begun_anew_and_says_so(tmp_path: Path) -> None:
+async def test_a_file_that_is_found_damaged_while_we_run_is_recreated_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "sessions.sqlite"
     more_than_is_cached = 20_000
     await full_journal(path, more_than_is_cached)
     async with opened(path) as (journal, states):
         overwrite(path, 8192)
         await written(journal, *(row(number, at_s=2.0) for number in range(0, more_than_is_cached, 10)))
-        await until(lambda: states and states[-1].has_begun_anew)
+        await until(lambda: states and states[-1].was_recreated)
         await written(journal, *map(row, range(100)))
     found = await read(path)
     assert set(map(row, range(100))) <= set(found)
@@ -690,7 +690,7 @@ async def test_a_file_that_is_found_damaged_while_we_run_is_begun_anew_and_says_
 
 
 @pytest.mark.parametrize("is_replaced", [True, False])
-async def test_a_file_that_is_taken_away_while_we_run_is_begun_anew_and_says_so(
+async def test_a_file_that_is_taken_away_while_we_run_is_recreated_and_says_so(
     tmp_path: Path, is_replaced: bool
 ) -> None:
     path = tmp_path / "sessions.sqlite"
@@ -701,7 +701,7 @@ async def test_a_file_that_is_taken_away_while_we_run_is_begun_anew_and_says_so(
         if is_replaced:
             (tmp_path / "other.sqlite").rename(path)
         await written(journal, row(2))
-        assert states == [JournalState(None, has_begun_anew=True)]
+        assert states == [JournalState(None, was_recreated=True)]
         await written(journal, row(3))
         assert len(states) == 1, "said once"
     assert await read(path) == [row(2), row(3)]
@@ -730,7 +730,7 @@ async def test_nothing_that_the_file_does_keeps_us_from_starting(
         assert journal.suspended_for == "ValueError: a bug"
         await written(journal, row(1))
         await until(lambda: journal.suspended_for is None)
-        assert states[-1].has_begun_anew
+        assert states[-1].was_recreated
     monkeypatch.undo()
     assert await read(path) == [row(1)]
 

@@ -51,7 +51,7 @@ VALUES: list[Value] = [
 ]
 
 
-def octets(value: Value) -> tuple[bytes, bytes]:
+def raw(value: Value) -> tuple[bytes, bytes]:
     key = encode_key(key_of(value))
     return key, encode_value(key, value)
 
@@ -62,11 +62,11 @@ def with_checksum(key: bytes, value: bytes) -> bytes:
 
 @pytest.mark.parametrize("value", VALUES)
 def test_what_was_written_is_read(value: Value) -> None:
-    assert decode_row(*octets(value)) == Row(key_of(value), value)
+    assert decode_row(*raw(value)) == Row(key_of(value), value)
 
 
 def test_every_kind_of_row_has_its_own_keys() -> None:
-    assert len({octets(value)[0] for value in VALUES}) == len(VALUES)
+    assert len({raw(value)[0] for value in VALUES}) == len(VALUES)
     assert {type(value) for value in VALUES} == {SessionRow, EndedRow, WordRow, NasRow}
 
 
@@ -75,8 +75,8 @@ def test_the_prefix_of_a_word_is_in_its_key() -> None:
 
 
 @pytest.mark.parametrize("value", VALUES)
-def test_no_flipped_bit_and_no_missing_octet_passes(value: Value) -> None:
-    key, good = octets(value)
+def test_no_flipped_bit_and_no_missing_byte_passes(value: Value) -> None:
+    key, good = raw(value)
     for index in range(len(good)):
         for bit in range(8):
             bad = bytearray(good)
@@ -88,7 +88,7 @@ def test_no_flipped_bit_and_no_missing_octet_passes(value: Value) -> None:
     assert decode_row(bytes(bad_key), good) is None
 
 
-def test_random_octets_are_no_row() -> None:
+def test_random_bytes_are_no_row() -> None:
     noise = random.Random(7)
     for size in range(200):
         key, value = noise.randbytes(size % 20), noise.randbytes(size)
@@ -133,4 +133,4 @@ def test_a_row_under_the_key_of_another_is_none() -> None:
     ],
 )
 def test_a_row_that_says_what_cannot_be_is_none(value: Value) -> None:
-    assert decode_row(*octets(value)) is None
+    assert decode_row(*raw(value)) is None

@@ -16,9 +16,9 @@ from gatewayd.cli import main
 from gatewayd.errors import SecretFileUnusable
 from gatewayd.model.msisdn import subscriber_digest
 from gatewayd.subscribers.secret_files import (
-    LARGEST_FILE_BYTES,
-    LONGEST_SECRET_BYTES,
-    MOST_SECRETS,
+    MAX_FILE_BYTES,
+    MAX_SECRET_BYTES,
+    MAX_SECRETS,
     is_exposed,
     read_pepper,
     read_secrets,
@@ -85,10 +85,10 @@ def test_a_short_pepper_is_refused_and_not_repeated(path: Path, content: bytes) 
         (b"\xef\xbb\xbfa#1\n", (b"a#1",)),
         ("schlüssel\n".encode(), ("schlüssel".encode(),)),
         (b"\xfc\n", (b"\xfc",)),
-        (b"x" * LONGEST_SECRET_BYTES, (b"x" * LONGEST_SECRET_BYTES,)),
+        (b"x" * MAX_SECRET_BYTES, (b"x" * MAX_SECRET_BYTES,)),
         (
-            b"\n".join(b"%d" % number for number in range(MOST_SECRETS)),
-            tuple(map(b"%d".__mod__, range(MOST_SECRETS))),
+            b"\n".join(b"%d" % number for number in range(MAX_SECRETS)),
+            tuple(map(b"%d".__mod__, range(MAX_SECRETS))),
         ),
     ],
 )
@@ -130,9 +130,9 @@ def test_arbitrary_bytes_are_usable_secrets_or_refused_without_a_word_of_them(pa
         secrets, why = (), error.why
     assert bool(secrets) == (why is None)
     assert why is None or REFUSAL.fullmatch(why)
-    assert len(secrets) == len(set(secrets)) <= MOST_SECRETS
+    assert len(secrets) == len(set(secrets)) <= MAX_SECRETS
     for secret in secrets:
-        assert 1 <= len(secret) <= LONGEST_SECRET_BYTES
+        assert 1 <= len(secret) <= MAX_SECRET_BYTES
         assert secret == secret.strip()
         assert secret in content
 
@@ -149,8 +149,8 @@ def test_a_file_that_cannot_be_read_is_named_with_the_reason(path: Path, read: C
 
 @pytest.mark.parametrize("read", [read_pepper, read_secrets])
 def test_a_file_that_is_too_large_is_not_cut_short(path: Path, read: Callable[[str], object]) -> None:
-    path.write_bytes(b"#" * (LARGEST_FILE_BYTES - 1) + b"\nhunter2\n")
-    assert refusal_of(read, path).why == f"is larger than {LARGEST_FILE_BYTES} bytes"
+    path.write_bytes(b"#" * (MAX_FILE_BYTES - 1) + b"\nhunter2\n")
+    assert refusal_of(read, path).why == f"is larger than {MAX_FILE_BYTES} bytes"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ABORT = "import os; os.abort()"
-FORBID = "from gatewayd.subscribers.core_dumps import forbid_core_dumps; forbid_core_dumps(); "
+FORBID = "from gatewayd.subscribers.secret_files import forbid_core_dumps; forbid_core_dumps(); "
 
 
 def dies_with_core(program: str, directory: Path) -> bool:

@@ -15,7 +15,7 @@ from gatewayd.model import parse_prefix
 from gatewayd.model.accounting import AccountingEvent, NasProfile
 from gatewayd.model.msisdn import subscriber_digest
 from gatewayd.subscribers.identity import session_digest
-from gatewayd.subscribers.session_list import MOST_FAULTS_KEPT, SessionList, end_event, entry_event, read_sessions
+from gatewayd.subscribers.session_list import MAX_FAULTS_KEPT, SessionList, end_event, entry_event, read_sessions
 from tests.support.accounting import Table
 
 NOW = 1_730_689_200.0  # 2024-11-04T03:00:00Z
@@ -46,9 +46,9 @@ def refused(fields: object, profile: NasProfile | None = None) -> SessionEntryIn
 
 
 def listed(text: str | bytes, profile: NasProfile | None = None) -> SessionList:
-    octets = text.encode() if isinstance(text, str) else text
+    raw = text.encode() if isinstance(text, str) else text
     used = profile or NasProfile(country_code="92")
-    return read_sessions(octets, pepper=PEPPER, profile_of=lambda _: used, now_s=NOW)
+    return read_sessions(raw, pepper=PEPPER, profile_of=lambda _: used, now_s=NOW)
 
 
 # -- an entry --------------------------------------------------------------------------------------------------
@@ -334,8 +334,8 @@ def test_a_bad_line_of_csv_costs_itself_alone() -> None:
     ],
 )
 def test_without_a_head_that_is_understood_nothing_is_read(head: str | bytes, field: str, code: str) -> None:
-    octets = head.encode() if isinstance(head, str) else head
-    found = listed(octets + b"\nbng-1,s1,03001234567,10.1.2.3\n")
+    raw = head.encode() if isinstance(head, str) else head
+    found = listed(raw + b"\nbng-1,s1,03001234567,10.1.2.3\n")
     assert found.events == []
     assert [(fault.line, fault.field, fault.code) for fault in found.faults] == [(1, field, code)]
 
@@ -345,19 +345,19 @@ def test_columns_that_are_left_out_are_missing_in_every_line() -> None:
     assert [(fault.line, fault.field, fault.code) for fault in found.faults] == [(2, "addresses", "missing")]
 
 
-@pytest.mark.parametrize("octets", [b"", b"\n \r\n", b"\xef\xbb\xbf", b"nas,session,number,addresses\n"])
-def test_an_empty_list_has_nobody(octets: bytes) -> None:
-    assert listed(octets) == ([], [], 0)
+@pytest.mark.parametrize("raw", [b"", b"\n \r\n", b"\xef\xbb\xbf", b"nas,session,number,addresses\n"])
+def test_an_empty_list_has_nobody(raw: bytes) -> None:
+    assert listed(raw) == ([], [], 0)
 
 
 def test_faults_are_kept_up_to_a_bound_and_counted_beyond() -> None:
-    found = listed("{}\n" * (MOST_FAULTS_KEPT + 7))
-    assert (len(found.faults), found.faulty) == (MOST_FAULTS_KEPT, MOST_FAULTS_KEPT + 7)
+    found = listed("{}\n" * (MAX_FAULTS_KEPT + 7))
+    assert (len(found.faults), found.faulty) == (MAX_FAULTS_KEPT, MAX_FAULTS_KEPT + 7)
 
 
 @given(st.binary(max_size=400) | st.text(alphabet='{}[]",:\n\0 nassession10.', max_size=200).map(str.encode))
-def test_whatever_a_file_holds_it_is_read(octets: bytes) -> None:
-    found = listed(octets)
+def test_whatever_a_file_holds_it_is_read(raw: bytes) -> None:
+    found = listed(raw)
     assert found.faulty >= len(found.faults)
 
 
@@ -391,6 +391,6 @@ def test_an_entry_is_as_old_as_it_says_and_its_nas_has_no_slow_clock_for_that() 
     for each in listed("\n".join(lines)).events:
         table.take(each)
     assert set(table.bound()) == {"10.0.0.2/32", "10.0.0.3/32"}
-    assert table.sessions.counts.outdated == 1
+    assert table.sessions.counts.stale == 1
     table.wait_until(NOW + 11 * 3600)
     assert set(table.bound()) == {"10.0.0.3/32"}, "a day of silence is over for who was last heard 14 hours ago"

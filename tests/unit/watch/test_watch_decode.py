@@ -149,12 +149,12 @@ def test_nothing_behind_the_ports_is_read() -> None:
 
 
 @settings(deadline=None)
-@given(octets=st.binary(max_size=300))
-def test_arbitrary_bytes_raise_nothing(octets: bytes) -> None:
-    decode.decode_packets(octets)
-    batch = decode.decode_packets(nflog(payload(octets)))
+@given(raw=st.binary(max_size=300))
+def test_arbitrary_bytes_raise_nothing(raw: bytes) -> None:
+    decode.decode_packets(raw)
+    batch = decode.decode_packets(nflog(payload(raw)))
     assert len(batch.events) + batch.malformed == 1
-    batch = decode.decode_packets(nflog(octets + bytes(-len(octets) & 3)))
+    batch = decode.decode_packets(nflog(raw + bytes(-len(raw) & 3)))
     assert len(batch.events) + batch.malformed == 1
 
 
@@ -164,8 +164,8 @@ def test_arbitrary_bytes_raise_nothing(octets: bytes) -> None:
     changes=st.lists(st.tuples(st.integers(0, 210), st.integers(0, 255)), max_size=6),
 )
 def test_mutated_bytes_raise_nothing(name: str, changes: list[tuple[int, int]]) -> None:
-    octets = bytearray.fromhex(PACKETS[name])
+    raw = bytearray.fromhex(PACKETS[name])
     for place, value in changes:
-        if place < len(octets):
-            octets[place] = value
-    decode.decode_packets(octets)
+        if place < len(raw):
+            raw[place] = value
+    decode.decode_packets(raw)

@@ -16,7 +16,7 @@ UNMARKED = message(0x100, 0, 0, 2, 0)
 MASK = 0xFF000000
 
 
-def passes(packed: bytes, octets: bytes) -> bool:
+def passes(packed: bytes, raw: bytes) -> bool:
     """Documentation/networking/filter.rst, for the opcodes in use; SKF_AD_NLATTR as nla_find does it."""
     program = list(struct.iter_unpack("=HBBI", packed))
     accumulator = index = at = 0
@@ -29,19 +29,17 @@ def passes(packed: bytes, octets: bytes) -> bool:
             case 0x01:
                 index = k
             case 0x20 if k == 12:
-                accumulator = int.from_bytes(octets[12:16], "big")
+                accumulator = int.from_bytes(raw[12:16], "big")
             case 0x28:
-                accumulator = int.from_bytes(octets[k : k + 2], "big")
+                accumulator = int.from_bytes(raw[k : k + 2], "big")
             case 0x87:
                 accumulator = index
             case 0x20:
                 assert k == 0xFFFFF00C
-                found = (
-                    low - 4 for kind, low, _ in iter_attributes(octets, accumulator, len(octets)) if kind == index
-                )
+                found = (low - 4 for kind, low, _ in iter_attributes(raw, accumulator, len(raw)) if kind == index)
                 accumulator = next(found, 0)
             case 0x40:
-                accumulator = int.from_bytes(octets[index + k : index + k + 4], "big")
+                accumulator = int.from_bytes(raw[index + k : index + k + 4], "big")
             case 0x54:
                 accumulator &= k
             case 0x15:
@@ -74,19 +72,19 @@ def test_only_events_whose_mark_matches_pass(value: int, mask: int, marked: bool
 
 @pytest.mark.parametrize("name", CONNECTIONS)
 def test_the_mark_is_found_wherever_it_stands(name: str) -> None:
-    octets = bytes.fromhex(CONNECTIONS[name])
-    assert passes(pack_filter(mark_filter(0xA1000000, MASK)), octets)
-    assert not passes(pack_filter(mark_filter(0x21000000, MASK)), octets)
+    raw = bytes.fromhex(CONNECTIONS[name])
+    assert passes(pack_filter(mark_filter(0xA1000000, MASK)), raw)
+    assert not passes(pack_filter(mark_filter(0x21000000, MASK)), raw)
 
 
 @pytest.mark.parametrize("name", [name for name in CONNECTIONS if "plain" not in name])
 @pytest.mark.parametrize("port", [0, 4711])
 @pytest.mark.parametrize("carried", [0, MASK, 0x10000000])
 def test_of_what_a_program_made_all_with_bits_of_ours_pass(name: str, port: int, carried: int) -> None:
-    octets = bytearray(bytes.fromhex(CONNECTIONS[name]))
-    octets[12:16] = port.to_bytes(4, sys.byteorder)
+    raw = bytearray(bytes.fromhex(CONNECTIONS[name]))
+    raw[12:16] = port.to_bytes(4, sys.byteorder)
     expected = bool(port) and carried == MASK and "destroy" not in name
-    assert passes(pack_filter(mark_filter(0x40000000, 0x40000000, carried)), bytes(octets)) is expected
+    assert passes(pack_filter(mark_filter(0x40000000, 0x40000000, carried)), bytes(raw)) is expected
 
 
 @pytest.mark.parametrize(("value", "mask"), [(1, MASK), (0, -1), (0, 1 << 32)])

@@ -42,7 +42,7 @@ class Looking:
         self.rules = FakeRules()
         self.size: ConntrackSize | None = ConntrackSize(10, SMALL_SIZE, 0, 0, 0)
         self.surroundings = Surroundings(
-            self.rules, MASK, stopwatch=time.clock.stopwatch, read_size=lambda: self.size
+            self.rules, MASK, monotonic=time.clock.monotonic, read_size=lambda: self.size
         )
 
 

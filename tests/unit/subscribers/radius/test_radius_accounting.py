@@ -11,7 +11,7 @@ from gatewayd.model import parse_address
 from gatewayd.model.accounting import AccountingEvent, NasProfile
 from gatewayd.model.msisdn import subscriber_digest
 from gatewayd.subscribers.radius.accounting import FUTURE_SKEW_S, OLDEST_S, read_event
-from gatewayd.subscribers.radius.attributes import MOST_ADDRESSES
+from gatewayd.subscribers.radius.attributes import MAX_ADDRESSES
 from gatewayd.subscribers.radius.packet import AccountingRequest, open_request
 from tests.support.radius import (
     NOKIA_INTERIM,
@@ -67,8 +67,8 @@ def ipv4(address: str) -> bytes:
 
 
 def ipv6_prefix(type_: int, length: int, packed: str | bytes) -> bytes:
-    octets = parse_address(packed) if isinstance(packed, str) else packed
-    return attribute(type_, bytes([0, length]) + octets)
+    raw = parse_address(packed) if isinstance(packed, str) else packed
+    return attribute(type_, bytes([0, length]) + raw)
 
 
 # What the vectors say
@@ -105,7 +105,7 @@ def test_an_interim_update_of_a_real_bng_has_all_addresses_of_the_session() -> N
     assert bound(event) == ["180.0.0.2/32", "2005:2005:2005:52::/64", "2002:2002:2002:5100::/56"]
     assert (event.kind, event.nas, event.session) == ("interim", "MAG1", "181007000001C267FBD27E")
     assert (event.at_s, event.is_snapshot) == (1_744_556_670.0, True)
-    assert event.left_out == ("identity_hardware_address",)
+    assert event.ignored == ("identity_hardware_address",)
 
 
 def test_the_request_without_attributes_changes_nothing() -> None:
@@ -121,7 +121,7 @@ def test_an_ip_address_in_calling_station_id_is_no_number() -> None:
     # With country code 1 the digits of 192.100.200.208 would do for one.
     event = event_of_vector("mikrotik-radsec-start", NasProfile(country_code="1"))
     assert event.subscriber is None
-    assert event.left_out == ("identity_hardware_address",)
+    assert event.ignored == ("identity_hardware_address",)
 
 
 # Kind, NAS and session
@@ -195,7 +195,7 @@ def test_without_a_timestamp_the_delay_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stamp_s", "left_out"),
+    ("stamp_s", "ignored"),
     [
         (NOW_S + FUTURE_SKEW_S, ()),
         (NOW_S + FUTURE_SKEW_S + 1, ("event_timestamp_in_future",)),
@@ -205,15 +205,15 @@ def test_without_a_timestamp_the_delay_counts() -> None:
         (0, ("event_timestamp_implausible",)),
     ],
 )
-def test_a_clock_that_is_wrong_is_not_believed_and_the_delay_is(stamp_s: float, left_out: tuple[str, ...]) -> None:
+def test_a_clock_that_is_wrong_is_not_believed_and_the_delay_is(stamp_s: float, ignored: tuple[str, ...]) -> None:
     event = started(integer(55, int(stamp_s)), integer(41, 7))
-    assert event.at_s == (NOW_S - 7 if left_out else stamp_s)
-    assert event.left_out == left_out
+    assert event.at_s == (NOW_S - 7 if ignored else stamp_s)
+    assert event.ignored == ignored
 
 
 def test_numbers_that_are_not_of_four_bytes_are_left_out() -> None:
     event = event_of(STOP, SESSION, *(attribute(type_, b"\0\1") for type_ in (41, 55, 85)))
-    assert event.left_out == ("integer_malformed",) * 3
+    assert event.ignored == ("integer_malformed",) * 3
     assert (event.at_s, event.interim_s) == (NOW_S, None)
 
 
@@ -221,7 +221,7 @@ def test_intervals() -> None:
     assert started(integer(85, 600)).interim_s == 600
     assert started(integer(85, 0)).interim_s is None
     implausible = started(integer(85, 8 * 86400))
-    assert (implausible.interim_s, implausible.left_out) == (None, ("interim_interval_implausible",))
+    assert (implausible.interim_s, implausible.ignored) == (None, ("interim_interval_implausible",))
 
 
 # Addresses
@@ -244,7 +244,7 @@ def test_all_addresses_of_a_session_each_once() -> None:
         "2001:db8:2::/64",
         "2001:db8:3::/56",
     ]
-    assert (event.ports, event.left_out) == (None, ())
+    assert (event.ports, event.ignored) == (None, ())
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_all_addresses_of_a_session_each_once() -> None:
 )
 def test_nobody_is_bound_to_such_an_ipv4_address_and_the_rest_stands(address: str, code: str) -> None:
     event = started(ipv4(address), text(31, NUMBER), ipv6_prefix(97, 64, "2001:db8:1::"))
-    assert (bound(event), event.left_out) == (["2001:db8:1::/64"], (code,))
+    assert (bound(event), event.ignored) == (["2001:db8:1::/64"], (code,))
     assert event.subscriber == SUBSCRIBER
 
 
@@ -282,7 +282,7 @@ def test_nobody_is_bound_to_such_an_ipv4_address_and_the_rest_stands(address: st
 )
 def test_nobody_is_bound_to_such_an_ipv6_address_or_prefix(address: str, code: str) -> None:
     event = started(attribute(168, parse_address(address)), ipv6_prefix(123, 128, address))
-    assert (bound(event), event.left_out) == ([], (code, code))
+    assert (bound(event), event.ignored) == ([], (code, code))
 
 
 @pytest.mark.parametrize("address", ["fec0::1", "fd00::1", "fe00::1", "100.64.0.1", "10.0.0.1", "223.255.255.255"])
@@ -308,7 +308,7 @@ def test_private_and_shared_addresses_are_as_good_as_any(address: str) -> None:
 )
 def test_addresses_of_another_size_are_left_out(malformed: bytes) -> None:
     event = started(malformed, ipv4("203.0.113.9"))
-    assert (bound(event), event.left_out) == (["203.0.113.9/32"], ("address_malformed",))
+    assert (bound(event), event.ignored) == (["203.0.113.9/32"], ("address_malformed",))
 
 
 def test_a_prefix_may_end_early_and_bits_behind_its_length_do_not_count() -> None:
@@ -324,13 +324,13 @@ def test_a_prefix_may_end_early_and_bits_behind_its_length_do_not_count() -> Non
 @pytest.mark.parametrize("length", [0, 16, 39])
 def test_a_prefix_that_is_too_short_for_one_subscriber_is_left_out(length: int) -> None:
     event = started(ipv6_prefix(123, length, "2001:db8::"))
-    assert (bound(event), event.left_out) == ([], ("prefix_too_short",))
+    assert (bound(event), event.ignored) == ([], ("prefix_too_short",))
     assert bound(started(ipv6_prefix(123, 40, "2001:db8::"))) == ["2001:db8::/40"]
 
 
 def test_there_is_a_bound_to_the_addresses_of_one_request() -> None:
-    event = started(*(ipv4(f"203.0.113.{host}") for host in range(MOST_ADDRESSES + 1)))
-    assert (len(event.addresses), event.left_out) == (MOST_ADDRESSES, ("too_many_addresses",))
+    event = started(*(ipv4(f"203.0.113.{host}") for host in range(MAX_ADDRESSES + 1)))
+    assert (len(event.addresses), event.ignored) == (MAX_ADDRESSES, ("too_many_addresses",))
 
 
 def test_a_snapshot_is_one_only_where_everything_in_it_was_understood() -> None:
@@ -374,10 +374,10 @@ BLOCKS = [
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_outside_a_nat_the_binding_is_the_shared_address_and_its_ports(block: bytes) -> None:
-    profile = replace(PAKISTAN, gateway_sees="outside")
+    profile = replace(PAKISTAN, nat_side="outside")
     event = started(ipv4("100.64.0.1"), ipv6_prefix(97, 64, "2001:db8::"), block, profile=profile)
     assert (bound(event), event.ports) == (["198.51.100.7/32", "2001:db8::/64"], (2048, 4095))
-    assert event.left_out == ()
+    assert event.ignored == ()
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -424,16 +424,16 @@ def test_ports_without_an_address_are_of_the_framed_one(block: bytes) -> None:
 )
 @pytest.mark.parametrize("side", ["inside", "outside"])
 def test_nobody_is_bound_to_the_whole_of_an_address_that_is_shared(block: bytes, side: str) -> None:
-    profile = NasProfile(country_code="92", gateway_sees="inside" if side == "inside" else "outside")
+    profile = NasProfile(country_code="92", nat_side="inside" if side == "inside" else "outside")
     event = started(ipv4("198.51.100.7"), ipv6_prefix(97, 64, "2001:db8::"), block, profile=profile)
     assert (bound(event), event.ports) == (["2001:db8::/64"], None)
-    assert event.left_out == ("port_block_unusable",)
+    assert event.ignored == ("port_block_unusable",)
 
 
 def test_several_blocks_are_more_than_an_event_holds() -> None:
     several = nokia("198.51.100.7 2048-4095,8192-9215 router base")
     event = started(ipv4("198.51.100.7"), several)
-    assert (bound(event), event.ports, event.left_out) == ([], None, ("port_blocks_several",))
+    assert (bound(event), event.ports, event.ignored) == ([], None, ("port_blocks_several",))
     assert bound(started(ipv4("100.64.0.1"), several)) == ["100.64.0.1/32"]
 
 
@@ -444,8 +444,8 @@ def test_a_block_that_was_taken_back_leaves_the_other() -> None:
 
 
 def test_a_shared_address_that_is_none_is_left_out() -> None:
-    event = started(nokia("127.0.0.1 2048-4095 router base"), profile=replace(PAKISTAN, gateway_sees="outside"))
-    assert (bound(event), event.ports, event.left_out) == ([], None, ("address_loopback",))
+    event = started(nokia("127.0.0.1 2048-4095 router base"), profile=replace(PAKISTAN, nat_side="outside"))
+    assert (bound(event), event.ports, event.ignored) == ([], None, ("address_loopback",))
 
 
 # Who
@@ -473,13 +473,13 @@ SPELLINGS = [
 )
 def test_a_number_in_any_spelling_and_attribute_is_one_digest(spelling, identity, attribute_of) -> None:  # type: ignore[no-untyped-def]
     event = started(attribute_of(spelling), profile=replace(PAKISTAN, identity=identity))
-    assert (event.subscriber, event.left_out) == (SUBSCRIBER, ())
+    assert (event.subscriber, event.ignored) == (SUBSCRIBER, ())
 
 
 def test_without_the_attribute_the_request_names_nobody() -> None:
     for attributes in (b"", text(31, ""), attribute(31, b"\0"), text(1, NUMBER)):
         event = started(attributes, ipv4("203.0.113.9"))
-        assert (event.subscriber, event.left_out) == (None, ())
+        assert (event.subscriber, event.ignored) == (None, ())
         assert event.addresses
 
 
@@ -501,12 +501,12 @@ def test_without_the_attribute_the_request_names_nobody() -> None:
 )
 def test_what_is_no_number_names_nobody_and_the_address_is_still_told(value: str, code: str) -> None:
     event = started(text(31, value), ipv4("203.0.113.9"))
-    assert (event.subscriber, event.left_out, bound(event)) == (None, (code,), ["203.0.113.9/32"])
+    assert (event.subscriber, event.ignored, bound(event)) == (None, (code,), ["203.0.113.9/32"])
 
 
 def test_two_different_numbers_are_a_guess_that_nobody_makes() -> None:
     event = started(text(31, NUMBER), text(31, "923007654321"))
-    assert (event.subscriber, event.left_out) == (None, ("identity_ambiguous",))
+    assert (event.subscriber, event.ignored) == (None, ("identity_ambiguous",))
     assert started(text(31, NUMBER), text(31, NUMBER)).subscriber == SUBSCRIBER
 
 
@@ -520,7 +520,7 @@ def test_an_imsi_is_hashed_as_it_is(imsi: str) -> None:
 @pytest.mark.parametrize("imsi", ["4100112345678", "4100112345678901", "41001123456789x"])
 def test_an_imsi_has_14_or_15_digits(imsi: str) -> None:
     event = started(vendor(10415, text(1, imsi)), profile=NasProfile(identity="3gpp-imsi"))
-    assert (event.subscriber, event.left_out) == (None, ("identity_not_an_imsi",))
+    assert (event.subscriber, event.ignored) == (None, ("identity_not_an_imsi",))
 
 
 # Bearers
@@ -604,7 +604,7 @@ def test_any_attributes_are_an_event_or_a_typed_rejection(attributes, identity, 
     except AccountingRejected:
         return
     assert event.kind in ("on", "off") or event.session
-    assert len(set(event.addresses)) == len(event.addresses) <= MOST_ADDRESSES
+    assert len(set(event.addresses)) == len(event.addresses) <= MAX_ADDRESSES
     assert event.subscriber is None or len(event.subscriber) == 32
     assert event.ports is None or event.ports[0] <= event.ports[1]
     if any(NUMBER.encode() in value for type_ in (1, 31, 89) for value in request.values(type_)):

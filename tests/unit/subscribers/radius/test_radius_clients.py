@@ -108,9 +108,9 @@ def test_a_client_is_as_configured() -> None:
 
 # -- profiles ----------------------------------------------------------------------------------------------------
 
-NOKIA = ProfileSettings(interim="snapshot", silent_s=inf)
-HUAWEI = ProfileSettings(gateway_sees="outside", intervals=5)
-MOBILE = ProfileSettings(identity="3gpp-imsi", least_s=60.0)
+NOKIA = ProfileSettings(interim="snapshot", session_timeout_s=inf)
+HUAWEI = ProfileSettings(nat_side="outside", missed_interims=5)
+MOBILE = ProfileSettings(identity="3gpp-imsi", min_session_timeout_s=60.0)
 
 PLAIN_CLIENT = client("10.0.0.1")
 MOBILE_CLIENT = client("10.0.0.2", MOBILE)
@@ -123,10 +123,16 @@ def test_the_usual_terms_are_those_of_the_table_of_sessions() -> None:
 
 def test_terms_are_as_configured() -> None:
     profile = ProfileSettings(
-        interim_interval_s=600.0, intervals=5, least_s=120.0, silent_s=inf, restart_grace_s=0.0
+        interim_interval_s=600.0,
+        missed_interims=5,
+        min_session_timeout_s=120.0,
+        session_timeout_s=inf,
+        restart_grace_s=0.0,
     )
     terms = terms_of_profile(profile)
-    assert terms == Terms(interim_s=600, intervals=5.0, least_s=120.0, silent_s=inf, restart_grace_s=0.0)
+    assert terms == Terms(
+        interim_s=600, missed_interims=5.0, min_session_timeout_s=120.0, session_timeout_s=inf, restart_grace_s=0.0
+    )
     assert terms.lifetime_s(None) == 3000.0
 
 
@@ -151,7 +157,7 @@ def test_another_has_the_profile_of_the_client_through_which_it_was_last_heard()
 
 
 def test_of_too_many_nas_the_one_heard_longest_ago_is_forgotten_and_counted() -> None:
-    profiles = Profiles(ProfileSettings(), most_nas=3)
+    profiles = Profiles(ProfileSettings(), max_nas=3)
     for name in ("a", "b", "c", "a", "d"):
         profiles.profile_of(MOBILE_CLIENT, name)
     assert profiles.terms_of("b") == Terms()
@@ -160,7 +166,7 @@ def test_of_too_many_nas_the_one_heard_longest_ago_is_forgotten_and_counted() ->
 
 
 def test_nas_with_the_usual_profile_or_their_own_take_no_room() -> None:
-    profiles = Profiles(ProfileSettings(), {"bng-1": NOKIA}, most_nas=1)
+    profiles = Profiles(ProfileSettings(), {"bng-1": NOKIA}, max_nas=1)
     profiles.profile_of(MOBILE_CLIENT, "a")
     profiles.profile_of(MOBILE_CLIENT, "bng-1")
     profiles.profile_of(PLAIN_CLIENT, "b")

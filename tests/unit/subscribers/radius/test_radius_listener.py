@@ -75,7 +75,7 @@ class Desk:
             pepper=PEPPER,
             on_event=self._on_event,
             clock=self.clock,
-            stopwatch=self.clock.stopwatch,
+            monotonic=self.clock.monotonic,
         )
         self.stats = self.listener.stats
 
@@ -84,10 +84,10 @@ class Desk:
         if self.answers_at_once:
             answer()
 
-    def handle(self, octets: bytes, source: tuple[Any, ...] = NAS) -> list[bytes]:
+    def handle(self, raw: bytes, source: tuple[Any, ...] = NAS) -> list[bytes]:
         """What is sent for this datagram at once."""
         before = len(self.sent)
-        self.listener.handle(octets, source, self.clock.stopwatch(), self.sent.append)
+        self.listener.handle(raw, source, self.clock.monotonic(), self.sent.append)
         return self.sent[before:]
 
     def is_accounted_for(self) -> bool:
@@ -119,7 +119,7 @@ def test_other_implementations_get_the_answer_that_they_expect(vector: Any) -> N
     assert desk.is_accounted_for()
 
 
-def test_a_repeat_gets_the_same_octets_and_is_no_event() -> None:
+def test_a_repeat_gets_the_same_bytes_and_is_no_event() -> None:
     desk = Desk()
     first = desk.handle(STARTED)
     desk.clock.advance(3.0)
@@ -159,7 +159,7 @@ def test_an_identifier_that_is_used_again_is_another_request() -> None:
 
 
 @pytest.mark.parametrize("source", [("192.0.2.1", 1647), ("192.0.2.2", 1646), ("2001:db8::1", 1646, 0, 0)])
-def test_the_same_octets_of_another_sender_are_another_request(source: tuple[Any, ...]) -> None:
+def test_the_same_bytes_of_another_sender_are_another_request(source: tuple[Any, ...]) -> None:
     desk = Desk()
     desk.handle(STARTED)
     assert len(desk.handle(STARTED, source)) == 1
@@ -206,7 +206,7 @@ def test_an_answer_that_the_socket_does_not_take_is_there_for_the_repeat() -> No
     def refuse(_: bytes) -> None:
         raise BlockingIOError(errno.EAGAIN, "full")
 
-    desk.listener.handle(STARTED, NAS, desk.clock.stopwatch(), refuse)
+    desk.listener.handle(STARTED, NAS, desk.clock.monotonic(), refuse)
     assert (desk.stats.unsent, desk.stats.responses, len(desk.events)) == (1, 0, 1)
     (response,) = desk.handle(STARTED)
     assert is_response(response, STARTED)
@@ -214,19 +214,19 @@ def test_an_answer_that_the_socket_does_not_take_is_there_for_the_repeat() -> No
 
 
 def test_proxy_states_go_back_in_order() -> None:
-    octets = accounting_request(START, attribute(33, b"two"), SESSION, attribute(33, b"one"))
+    raw = accounting_request(START, attribute(33, b"two"), SESSION, attribute(33, b"one"))
     desk = Desk()
-    (response,) = desk.handle(octets)
-    assert is_response(response, octets)
+    (response,) = desk.handle(raw)
+    assert is_response(response, raw)
     assert response[20:] == attribute(33, b"two") + attribute(33, b"one")
 
 
 def test_either_secret_of_a_rotation_is_believed_and_answered_under() -> None:
     desk = Desk(table=clients(b"new", b"old"))
     for secret in (b"old", b"new"):
-        octets = accounting_request(START, SESSION, secret=secret)
-        (response,) = desk.handle(octets)
-        assert is_response(response, octets, secret)
+        raw = accounting_request(START, SESSION, secret=secret)
+        (response,) = desk.handle(raw)
+        assert is_response(response, raw, secret)
     assert len(desk.events) == 2
 
 
@@ -271,7 +271,7 @@ def test_a_stranger_gets_no_answer_and_is_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("octets", "reason"),
+    ("raw", "reason"),
     [
         (b"", "too_short"),
         (STARTED[:-1], "bad_length"),
@@ -284,9 +284,9 @@ def test_a_stranger_gets_no_answer_and_is_counted() -> None:
         (status_server(is_signed=False), "missing_message_authenticator"),
     ],
 )
-def test_what_is_not_believed_gets_no_answer_and_leaves_a_count(octets: bytes, reason: str) -> None:
+def test_what_is_not_believed_gets_no_answer_and_leaves_a_count(raw: bytes, reason: str) -> None:
     desk = Desk()
-    assert desk.handle(octets) == []
+    assert desk.handle(raw) == []
     assert desk.stats.rejected == {reason: 1}
     assert (desk.events, len(desk.listener.responses)) == ([], 0)
     (refused,) = desk.listener.refusals.worst(9)
@@ -328,19 +328,19 @@ def test_status_server_is_answered_each_time_and_is_no_event() -> None:
 
 def test_accounting_of_no_use_is_answered_and_counted_once() -> None:
     desk = Desk()
-    octets = accounting_request(START)
-    (response,) = desk.handle(octets)
-    assert is_response(response, octets)
-    assert desk.handle(octets) == [response]
+    raw = accounting_request(START)
+    (response,) = desk.handle(raw)
+    assert is_response(response, raw)
+    assert desk.handle(raw) == [response]
     assert desk.stats.accounting_rejected == {"no_session": 1}
     assert (desk.stats.duplicates, desk.events) == (1, [])
 
 
 def test_what_is_left_out_of_events_is_counted() -> None:
     desk = Desk()
-    octets = accounting_request(START, SESSION, attribute(8, b"\x7f\0\0\1"), attribute(8, b"\xff" * 4))
-    assert len(desk.handle(octets)) == 1
-    assert desk.stats.left_out == {"address_loopback": 1, "address_hint": 1}
+    raw = accounting_request(START, SESSION, attribute(8, b"\x7f\0\0\1"), attribute(8, b"\xff" * 4))
+    assert len(desk.handle(raw)) == 1
+    assert desk.stats.ignored == {"address_loopback": 1, "address_hint": 1}
 
 
 def test_log_lines_have_the_source_and_the_reason_once_in_a_while(caplog: pytest.LogCaptureFixture) -> None:
@@ -370,20 +370,20 @@ def test_log_lines_have_the_source_and_the_reason_once_in_a_while(caplog: pytest
 # Anything at all
 
 
-def is_authentic(octets: bytes) -> bool:
+def is_authentic(raw: bytes) -> bool:
     """By the RFCs, and by nobody's library."""
-    length = int.from_bytes(octets[2:4], "big")
-    if not 20 <= length <= min(len(octets), 4096):
+    length = int.from_bytes(raw[2:4], "big")
+    if not 20 <= length <= min(len(raw), 4096):
         return False
-    octets = octets[:length]
-    if octets[0] == 4:
-        return hashlib.md5(octets[:4] + bytes(16) + octets[20:] + SECRET).digest() == octets[4:20]
+    raw = raw[:length]
+    if raw[0] == 4:
+        return hashlib.md5(raw[:4] + bytes(16) + raw[20:] + SECRET).digest() == raw[4:20]
     at = 20
-    while octets[0] == 12 and at + 18 <= length and octets[at + 1] >= 2:
-        if octets[at : at + 2] == b"\x50\x12":
-            zeroed = octets[: at + 2] + bytes(16) + octets[at + 18 :]
-            return hmac.digest(SECRET, zeroed, "md5") == octets[at + 2 : at + 18]
-        at += octets[at + 1]
+    while raw[0] == 12 and at + 18 <= length and raw[at + 1] >= 2:
+        if raw[at : at + 2] == b"\x50\x12":
+            zeroed = raw[: at + 2] + bytes(16) + raw[at + 18 :]
+            return hmac.digest(SECRET, zeroed, "md5") == raw[at + 2 : at + 18]
+        at += raw[at + 1]
     return False
 
 
@@ -395,13 +395,13 @@ SEEDS = [
 
 @st.composite
 def mutated(draw: st.DrawFn) -> bytes:
-    """A real request with octets changed, taken out, put in, cut off or added behind."""
-    octets = bytearray(draw(st.sampled_from(SEEDS)))
+    """A real request with bytes changed, taken out, put in, cut off or added behind."""
+    raw = bytearray(draw(st.sampled_from(SEEDS)))
     for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, len(octets)))
+        at = draw(st.integers(0, len(raw)))
         taken = draw(st.sampled_from([0, 1, 1, 1, 2, 20]))
-        octets[at : at + taken] = draw(st.binary(max_size=3))
-    return bytes(octets)
+        raw[at : at + taken] = draw(st.binary(max_size=3))
+    return bytes(raw)
 
 
 DATAGRAMS = st.one_of(st.binary(max_size=64), st.binary(max_size=64).map(b"\x04\x07\0\x30".__add__), mutated())
@@ -413,11 +413,11 @@ def test_nothing_is_raised_and_only_what_is_authentic_is_answered(
     datagrams: list[tuple[bytes, tuple[str, int]]],
 ) -> None:
     desk = Desk()
-    for octets, source in datagrams:
-        sent = desk.handle(octets, source)
-        if source == STRANGER or not is_authentic(octets):
+    for raw, source in datagrams:
+        sent = desk.handle(raw, source)
+        if source == STRANGER or not is_authentic(raw):
             assert sent == []
-        assert all(is_response(response, octets) for response in sent)
+        assert all(is_response(response, raw) for response in sent)
     assert desk.is_accounted_for()
     assert sum(each.total for each in desk.listener.refusals.worst(9)) == (
         desk.stats.unknown_client + desk.stats.rejected.total()
@@ -435,11 +435,11 @@ ATTRIBUTES = st.tuples(
 @settings(max_examples=400, deadline=None)
 @given(st.lists(ATTRIBUTES, max_size=12), st.booleans())
 def test_whatever_somebody_with_the_secret_says_is_answered(said: list[tuple[int, bytes]], is_signed: bool) -> None:
-    octets = accounting_request(*(attribute(type_, value) for type_, value in said), is_signed=is_signed)
+    raw = accounting_request(*(attribute(type_, value) for type_, value in said), is_signed=is_signed)
     desk = Desk()
-    (response,) = desk.handle(octets)
-    assert is_response(response, octets)
-    assert desk.handle(octets) == [response]
+    (response,) = desk.handle(raw)
+    assert is_response(response, raw)
+    assert desk.handle(raw) == [response]
     assert desk.stats.events + desk.stats.accounting_rejected.total() == 1
     assert desk.is_accounted_for()
 
@@ -455,18 +455,18 @@ class Sender:
         self.socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.socket.bind((host, 0))
 
-    async def ask(self, octets: bytes, to: tuple[str, int]) -> tuple[bytes, tuple[str, int]]:
+    async def ask(self, raw: bytes, to: tuple[str, int]) -> tuple[bytes, tuple[str, int]]:
         """The answer to this very request, and where it came from; those to others may still be on their way."""
-        self.socket.sendto(octets, to)
+        self.socket.sendto(raw, to)
         while True:
             answer, source = await self.hear()
-            if is_response(answer, octets):
+            if is_response(answer, raw):
                 return answer, source
 
     async def hear(self) -> tuple[bytes, tuple[str, int]]:
         loop = asyncio.get_running_loop()
-        octets, source = await asyncio.wait_for(loop.sock_recvfrom(self.socket, 4096), 10)
-        return octets, source[:2]
+        raw, source = await asyncio.wait_for(loop.sock_recvfrom(self.socket, 4096), 10)
+        return raw, source[:2]
 
 
 @pytest.fixture
@@ -524,9 +524,9 @@ async def test_the_answer_leaves_from_the_address_that_was_asked(
     desk = opened("0.0.0.0")
     ((_, port),) = desk.listener.addresses
     for host in ("127.0.0.2", "127.0.0.1", "127.1.2.3"):
-        for octets in (STARTED, status_server()):
-            response, source = await sender.ask(octets, (host, port))
-            assert is_response(response, octets)
+        for raw in (STARTED, status_server()):
+            response, source = await sender.ask(raw, (host, port))
+            assert is_response(response, raw)
             assert source == (host, port)
     assert (desk.stats.duplicates, desk.stats.unsent) == (2, 0)
 
@@ -551,8 +551,8 @@ async def test_what_is_not_believed_is_not_answered_on_the_wire(
 ) -> None:
     desk = opened()
     (address,) = desk.listener.addresses
-    for octets in (b"", b"x", accounting_request(START, SESSION, secret=b"wrong"), b"\xff" * 4096):
-        sender.socket.sendto(octets, address)
+    for raw in (b"", b"x", accounting_request(START, SESSION, secret=b"wrong"), b"\xff" * 4096):
+        sender.socket.sendto(raw, address)
     asked = status_server()
     response, _ = await sender.ask(asked, address)
     assert is_response(response, asked)
@@ -560,7 +560,7 @@ async def test_what_is_not_believed_is_not_answered_on_the_wire(
     assert desk.stats.responses == 1
 
 
-async def test_octets_behind_the_largest_request_are_padding(opened: Callable[..., Desk], sender: Sender) -> None:
+async def test_bytes_behind_the_largest_request_are_padding(opened: Callable[..., Desk], sender: Sender) -> None:
     desk = opened()
     response, _ = await sender.ask(STARTED + bytes(9000), desk.listener.addresses[0])
     assert is_response(response, STARTED)
@@ -601,12 +601,10 @@ async def test_it_may_be_closed_and_opened_again(opened: Callable[..., Desk], se
     assert is_response(response, STARTED)
 
 
-async def test_the_owner_may_close_it_in_the_middle_of_a_helping(
-    opened: Callable[..., Desk], sender: Sender
-) -> None:
+async def test_the_owner_may_close_it_in_the_middle_of_a_batch(opened: Callable[..., Desk], sender: Sender) -> None:
     desk = opened(starts=False)
-    for octets in (STARTED, accounting_request(STOP, SESSION)):
-        sender.socket.sendto(octets, desk.listener.addresses[0])
+    for raw in (STARTED, accounting_request(STOP, SESSION)):
+        sender.socket.sendto(raw, desk.listener.addresses[0])
     failures: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
 
@@ -629,14 +627,14 @@ async def test_what_waits_before_the_start_is_taken_then(opened: Callable[..., D
     assert is_response(response, STARTED)
 
 
-async def test_a_burst_is_taken_in_helpings_and_the_loop_has_its_turn(
+async def test_a_burst_is_taken_in_batches_and_the_loop_has_its_turn(
     opened: Callable[..., Desk], sender: Sender
 ) -> None:
     desk = opened(starts=False)
     count = 3 * DATAGRAMS_PER_WAKEUP
     for number in range(count):
-        octets = accounting_request(START, text(44, f"S{number}"), identifier=number & 255)
-        sender.socket.sendto(octets, desk.listener.addresses[0])
+        raw = accounting_request(START, text(44, f"S{number}"), identifier=number & 255)
+        sender.socket.sendto(raw, desk.listener.addresses[0])
     seen_at_turns: list[int] = []
     loop = asyncio.get_running_loop()
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gatewayd.errors import InputRejected, RadiusRejected
 from gatewayd.subscribers.radius.packet import (
-    MOST_BYTES,
+    MAX_BYTES,
     AccountingRequest,
     StatusServer,
     encode_response,
@@ -39,9 +39,9 @@ def opened(*attributes: bytes, is_signed: bool = False) -> AccountingRequest:
     return request
 
 
-def reason(octets: bytes, *secrets: bytes) -> str:
+def reason(raw: bytes, *secrets: bytes) -> str:
     with pytest.raises(RadiusRejected) as caught:
-        open_request(octets, secrets or [SECRET])
+        open_request(raw, secrets or [SECRET])
     assert isinstance(caught.value, InputRejected)
     assert str(caught.value) == f"{caught.value.code}: {caught.value.detail}"
     return caught.value.code
@@ -73,7 +73,7 @@ def test_unknown_attributes_and_vendors_are_no_obstacle() -> None:
     assert request.vendor_values(594, 1) == [b"UNKNOWN_PRODUCT"]
 
 
-def test_values_are_octets_in_the_order_of_the_packet() -> None:
+def test_values_are_bytes_in_the_order_of_the_packet() -> None:
     request = opened(attribute(25, b"b"), text(44, "S1"), attribute(25, b"a"), attribute(25, b""))
     assert request.values(25) == [b"b", b"a", b""]
     assert request.values(1) == []
@@ -107,9 +107,9 @@ def test_extended_attributes_are_found_by_their_extended_type() -> None:
 
 
 def test_either_secret_of_a_rotation_opens_and_answers() -> None:
-    octets = accounting_request(*START, secret=b"new")
+    raw = accounting_request(*START, secret=b"new")
     for secrets in ([b"old", b"new"], [b"new", b"old"]):
-        assert is_response(encode_response(open_request(octets, secrets)), octets, b"new")
+        assert is_response(encode_response(open_request(raw, secrets)), raw, b"new")
 
 
 def test_without_secrets_nothing_is_opened() -> None:
@@ -117,15 +117,15 @@ def test_without_secrets_nothing_is_opened() -> None:
         open_request(accounting_request(*START), [])
 
 
-def test_octets_behind_the_stated_length_are_padding() -> None:
-    octets = accounting_request(*START)
-    assert is_response(encode_response(open_request(octets + b"\0padding", [SECRET])), octets)
+def test_bytes_behind_the_stated_length_are_padding() -> None:
+    raw = accounting_request(*START)
+    assert is_response(encode_response(open_request(raw + b"\0padding", [SECRET])), raw)
 
 
 def test_identifier_and_authenticator_tell_a_repeat_from_a_new_request() -> None:
-    octets = accounting_request(*START, identifier=200)
-    request = open_request(octets, [SECRET])
-    assert (request.identifier, request.authenticator) == (200, octets[4:20])
+    raw = accounting_request(*START, identifier=200)
+    request = open_request(raw, [SECRET])
+    assert (request.identifier, request.authenticator) == (200, raw[4:20])
 
 
 @pytest.mark.parametrize("size", [0, 1, 19])
@@ -133,7 +133,7 @@ def test_a_datagram_shorter_than_a_header_is_too_short(size: int) -> None:
     assert reason(bytes(size)) == "too_short"
 
 
-@pytest.mark.parametrize("stated", [0, 19, 21, MOST_BYTES + 1, 65535])
+@pytest.mark.parametrize("stated", [0, 19, 21, MAX_BYTES + 1, 65535])
 def test_a_length_below_the_header_or_past_the_datagram_is_bad(stated: int) -> None:
     assert reason(b"\x04\x01" + stated.to_bytes(2, "big") + bytes(16)) == "bad_length"
 
@@ -141,7 +141,7 @@ def test_a_length_below_the_header_or_past_the_datagram_is_bad(stated: int) -> N
 def test_a_packet_may_have_4096_bytes_and_no_more() -> None:
     filler = [attribute(25, bytes(252))] * 16
     longest = accounting_request(*filler, attribute(25, bytes(10)))
-    assert len(longest) == MOST_BYTES
+    assert len(longest) == MAX_BYTES
     assert open_request(longest, [SECRET])
     assert reason(accounting_request(*filler, attribute(25, bytes(11)))) == "bad_length"
 
@@ -191,28 +191,28 @@ def test_status_server_of_another_secret_is_refused() -> None:
 
 
 def test_status_server_is_answered_with_a_signed_accounting_response() -> None:
-    octets = status_server(attribute(33, b"proxy"))
-    response = encode_response(open_request(octets, [SECRET]))
-    assert is_response(response, octets)
-    assert is_message_authentic(response, octets[4:20])
+    raw = status_server(attribute(33, b"proxy"))
+    response = encode_response(open_request(raw, [SECRET]))
+    assert is_response(response, raw)
+    assert is_message_authentic(response, raw[4:20])
     assert response.endswith(attribute(33, b"proxy"))
 
 
 def test_proxy_state_goes_back_as_it_came_and_in_order() -> None:
     states = [attribute(33, value) for value in (b"\0\1", b"", bytes(253), b"\0\1")]
-    octets = accounting_request(states[0], *START, *states[1:])
-    response = encode_response(open_request(octets, [SECRET]))
+    raw = accounting_request(states[0], *START, *states[1:])
+    response = encode_response(open_request(raw, [SECRET]))
     assert response[20:] == b"".join(states)
-    assert is_response(response, octets)
+    assert is_response(response, raw)
 
 
 @pytest.mark.parametrize("is_signed", [False, True])
 def test_an_answer_is_signed_on_demand_alone(is_signed: bool) -> None:
-    octets = accounting_request(*START, is_signed=is_signed)
-    request = open_request(octets, [SECRET])
+    raw = accounting_request(*START, is_signed=is_signed)
+    request = open_request(raw, [SECRET])
     assert len(encode_response(request)) == 20
     response = encode_response(request, is_signed=True)
-    assert is_response(response, octets)
+    assert is_response(response, raw)
     assert is_message_authentic(response, bytes(16))
 
 
@@ -225,9 +225,9 @@ def test_no_value_and_no_secret_shows_in_a_request() -> None:
 
 
 @given(st.binary(max_size=80))
-def test_random_octets_are_rejected_or_nothing_worse(octets: bytes) -> None:
+def test_random_bytes_are_rejected_or_nothing_worse(raw: bytes) -> None:
     with pytest.raises(RadiusRejected):
-        open_request(octets, [SECRET])
+        open_request(raw, [SECRET])
 
 
 @given(st.binary(max_size=300), st.sampled_from([4, 12]))
@@ -239,12 +239,12 @@ def test_random_attributes_under_a_whole_header_are_rejected_or_nothing_worse(bo
 
 @given(st.binary(max_size=300))
 def test_random_attributes_of_somebody_with_the_secret_are_opened_or_rejected(body: bytes) -> None:
-    octets = accounting_request(body)
+    raw = accounting_request(body)
     try:
-        request = open_request(octets, [SECRET])
+        request = open_request(raw, [SECRET])
     except RadiusRejected:
         return
-    assert is_response(encode_response(request), octets)
+    assert is_response(encode_response(request), raw)
 
 
 @given(
@@ -272,7 +272,7 @@ def test_a_request_that_is_cut_anywhere_is_rejected(vector: Vector) -> None:
 
 
 @pytest.mark.parametrize("vector", WITH_SECRET, ids=lambda vector: vector.id)
-def test_a_request_with_any_octet_changed_is_rejected(vector: Vector) -> None:
+def test_a_request_with_any_byte_changed_is_rejected(vector: Vector) -> None:
     assert vector.secret
     for at in range(len(vector.request)):
         changed = bytearray(vector.request)
@@ -281,7 +281,7 @@ def test_a_request_with_any_octet_changed_is_rejected(vector: Vector) -> None:
 
 
 @given(st.binary(max_size=60))
-def test_split_attributes_have_the_octets_they_were_split_from(octets: bytes) -> None:
-    attributes = split_attributes(octets)
+def test_split_attributes_have_the_bytes_they_were_split_from(raw: bytes) -> None:
+    attributes = split_attributes(raw)
     if attributes is not None:
-        assert b"".join(attribute(*each) for each in attributes) == octets
+        assert b"".join(attribute(*each) for each in attributes) == raw

@@ -15,7 +15,7 @@ def test_what_is_new_is_pending_from_then_on() -> None:
     assert responses.admit(b"b", 0.0) is None
 
 
-def test_a_repeat_gets_the_same_octets_for_their_time() -> None:
+def test_a_repeat_gets_the_same_bytes_for_their_time() -> None:
     responses = Responses()
     responses.admit(b"a", 0.0)
     responses.keep(b"a", b"answer", 1.0)

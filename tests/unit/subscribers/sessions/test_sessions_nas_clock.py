@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gatewayd.model.accounting import AccountingEvent
-from gatewayd.subscribers.sessions.nas_clock import MOST_UNDECIDED, NasClock
+from gatewayd.subscribers.sessions.nas_clock import MAX_UNDECIDED, NasClock
 from tests.support.accounting import event
 
 
@@ -97,6 +97,6 @@ def test_an_older_word_among_those_of_one_age_is_passed_over() -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     clock = NasClock()
-    for each in range(2 * MOST_UNDECIDED):
+    for each in range(2 * MAX_UNDECIDED):
         clock.hear(word(1000 + each / 1000, -3600))
-    assert len(clock.hear(word(1006, -3600))) == MOST_UNDECIDED - 1
+    assert len(clock.hear(word(1006, -3600))) == MAX_UNDECIDED - 1

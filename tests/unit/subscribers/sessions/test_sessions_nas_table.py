@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gatewayd.model.accounting import PROXIES, NasIdentity
 from gatewayd.subscribers.sessions.nas_table import (
-    MOST_SAME_NAMES,
+    MAX_SAME_NAMES,
     NasTable,
     SameName,
     identity_of_key,
@@ -136,6 +136,6 @@ def test_those_of_one_name_are_named_while_they_have_sessions() -> None:
     assert table.same_names() == (SameName("ros", ("192.0.2.1", "192.0.2.2")),)
     assert table.of_name("ros") == [one, other]
     assert table.of_name("ros from 192.0.2.2") == [other]
-    for number in range(MOST_SAME_NAMES):
+    for number in range(MAX_SAME_NAMES):
         table.note_same_name(hear(table, said(f"n{number}")))
     assert table.same_names() == ()

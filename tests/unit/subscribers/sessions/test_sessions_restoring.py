@@ -8,7 +8,7 @@ import pytest
 
 from gatewayd.model.prefix import parse_prefix
 from gatewayd.subscribers.journal_rows import EndedRow, HoldRow, NasRow, Row, SessionRow, Value, WordRow, key_of
-from gatewayd.subscribers.sessions.sessions import MOST_OF_SUBSCRIBER
+from gatewayd.subscribers.sessions.sessions import MAX_OF_SUBSCRIBER
 from gatewayd.subscribers.sessions.terms import Terms
 from tests.support.accounting import ALI, BANO, CHAND, Table
 
@@ -95,15 +95,15 @@ def test_a_registered_subscribers_session_is_one_row_however_often_it_changed() 
 
 
 def test_a_session_that_never_runs_out_has_no_time() -> None:
-    net, kept = table(ALI, terms=Terms(silent_s=inf))
+    net, kept = table(ALI, terms=Terms(session_timeout_s=inf))
     net.start("s1", ALI, at=10)
     (row,) = kept.all()
     assert isinstance(row.value, SessionRow)
     assert row.value.due_s is None
-    net, _ = again(kept, 1e9, ALI, terms=Terms(silent_s=inf))
+    net, _ = again(kept, 1e9, ALI, terms=Terms(session_timeout_s=inf))
     assert len(net.sessions) == 1
     assert net.sessions.get_timer() is None
-    net, kept = again(kept, 2000, ALI, terms=Terms(silent_s=1000))
+    net, kept = again(kept, 2000, ALI, terms=Terms(session_timeout_s=1000))
     net.wait_until(2000 + 1100 + 20)
     assert len(net.sessions) == 0, "the terms were changed meanwhile"
 
@@ -204,7 +204,7 @@ def test_who_was_registered_for_a_moment_is_in_no_row() -> None:
     assert kept.told() == []
 
 
-def test_a_nas_that_restarts_is_a_row_and_its_sessions_change_in_their_helpings() -> None:
+def test_a_nas_that_restarts_is_a_row_and_its_sessions_change_in_their_batches() -> None:
     net, kept = table(ALI)
     net.start("s1", ALI, "10.0.0.1", at=10)
     kept.told()
@@ -217,7 +217,7 @@ def test_a_nas_that_restarts_is_a_row_and_its_sessions_change_in_their_helpings(
 
 
 def test_the_row_of_a_nas_goes_when_it_is_forgotten() -> None:
-    net, kept = table(ALI, most_nas=1)
+    net, kept = table(ALI, max_nas=1)
     net.on(at=10, nas="bng1")
     kept.told()
     net.on(at=20, nas="bng2")
@@ -333,11 +333,11 @@ def test_what_a_restart_of_the_nas_had_not_ended_yet_it_ends_after_ours() -> Non
     assert net.bound() == {}, "from before the restart of the NAS"
 
 
-@pytest.mark.parametrize(("silent_s", "due_s"), [(inf, 900), (86400, 86410), (600, 900)])
+@pytest.mark.parametrize(("session_timeout_s", "due_s"), [(inf, 900), (86400, 86410), (600, 900)])
 def test_an_interval_that_was_told_late_does_not_shorten_a_life_by_our_restart(
-    silent_s: float, due_s: float
+    session_timeout_s: float, due_s: float
 ) -> None:
-    terms = Terms(silent_s=silent_s)
+    terms = Terms(session_timeout_s=session_timeout_s)
     net, kept = table(ALI, terms=terms)
     net.start("s1", ALI, "10.0.0.1", at=0)
     net.interim("s1", ALI, at=0, interim_s=300)
@@ -384,7 +384,7 @@ def test_an_address_that_was_let_go_before_its_binding_was_told_is_bound_anew() 
 
 
 def test_a_wall_clock_that_was_set_back_makes_nothing_last_for_ever() -> None:
-    terms = Terms(silent_s=900)
+    terms = Terms(session_timeout_s=900)
     net, kept = table(ALI, BANO, terms=terms)
     ahead = 10_000_000
     net.start("s1", ALI, "10.0.0.1", at=ahead, interim_s=300, is_snapshot=True)
@@ -419,21 +419,21 @@ def test_two_who_have_one_address_by_the_rows_are_told_apart_by_the_later_word()
 
 
 @pytest.mark.parametrize(
-    ("most_nas", "lives", "gone"),
+    ("max_nas", "lives", "gone"),
     [
         (0, 0, ["-nas bng1", "-nas bng2", "-session bng1s1", "-session bng2s2"]),
         (1, 1, ["-nas bng1", "-nas bng2", "-session bng2s2"]),
         (2, 2, []),
     ],
 )
-def test_what_there_is_no_room_for_goes_from_the_disk(most_nas: int, lives: int, gone: list[str]) -> None:
+def test_what_there_is_no_room_for_goes_from_the_disk(max_nas: int, lives: int, gone: list[str]) -> None:
     rows: list[Value] = [
         NasRow("bng1", 5.0),
         NasRow("bng2", 5.0),
         SessionRow("bng1", "s1", ALI, 1.0, 9.0, 900.0, 300, False, -inf, 1.0, ()),
         SessionRow("bng2", "s2", ALI, 1.0, 9.0, 900.0, 300, False, -inf, 1.0, (HoldRow(IPV4, None, 9.0, 1.0),)),
     ]
-    net, kept = table(ALI, most_nas=most_nas)
+    net, kept = table(ALI, max_nas=max_nas)
     kept.rows = {key_of(value): value for value in rows}
     given = [*(Row(key_of(value), value) for value in rows), Row(("nas", "x", ""), None)]
     assert net.sessions.restore(given, 20) == lives
@@ -445,11 +445,11 @@ def test_of_more_sessions_of_one_subscriber_than_may_be_the_oldest_goes() -> Non
     holds = (HoldRow(IPV4, None, 1.0, 1.0),)
     crowd = [
         SessionRow("bng1", f"s{each}", ALI, float(each), float(each), 75.0, 300, False, -inf, 1.0, holds)
-        for each in range(MOST_OF_SUBSCRIBER + 1)
+        for each in range(MAX_OF_SUBSCRIBER + 1)
     ]
     kept.rows = {key_of(value): value for value in crowd}
     net.sessions.restore([Row(key_of(value), value) for value in crowd], 70)
-    assert len(net.sessions) == MOST_OF_SUBSCRIBER
+    assert len(net.sessions) == MAX_OF_SUBSCRIBER
     assert kept.told() == ["-session bng1s0"]
     net.wait_until(80)
     assert len(net.sessions) == 0

@@ -41,7 +41,7 @@ def test_a_session_that_lives_for_ever_can_be_hastened() -> None:
     assert expiry.due(200, 9) == [one]
 
 
-def test_what_is_due_comes_in_helpings() -> None:
+def test_what_is_due_comes_in_batches() -> None:
     expiry = Expiry()
     several = [session(str(number)) for number in range(5)]
     for each in several:

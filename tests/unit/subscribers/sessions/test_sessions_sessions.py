@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from itertools import permutations
 
-from gatewayd.subscribers.sessions.naming import MOST_ADDRESSES
-from gatewayd.subscribers.sessions.sessions import MOST_OF_SUBSCRIBER
+from gatewayd.subscribers.sessions.naming import MAX_ADDRESSES
+from gatewayd.subscribers.sessions.sessions import MAX_OF_SUBSCRIBER
 from gatewayd.subscribers.sessions.terms import Terms
 from tests.support.accounting import ALI, BANO, CHAND, Table
 
@@ -240,11 +240,11 @@ def test_a_subscriber_may_have_sessions_at_two_nas() -> None:
 
 def test_a_session_keeps_no_more_addresses_than_it_may() -> None:
     table = Table()
-    for number in range(MOST_ADDRESSES + 3):
+    for number in range(MAX_ADDRESSES + 3):
         table.interim("s1", ALI, f"2001:db8:{number:x}::/56", at=10 + number)
-    assert len(table.bound()) == MOST_ADDRESSES
+    assert len(table.bound()) == MAX_ADDRESSES
     assert "2001:db8::/56" not in table.bound()
-    assert table.sessions.counts.crowded_out == 3
+    assert table.sessions.counts.over_limit == 3
 
 
 # Addresses that change hands
@@ -266,7 +266,7 @@ def test_of_two_subscribers_the_later_event_has_the_address_whichever_comes_firs
     table.start("s2", BANO, "10.0.0.1", at=20)
     table.start("s1", ALI, "10.0.0.1", at=10, received=21)
     assert table.bound() == {"10.0.0.1/32": BANO}
-    assert table.sessions.counts.outdone == 1
+    assert table.sessions.counts.superseded == 1
 
 
 def test_an_address_does_not_fall_back_to_whom_it_was_taken_from() -> None:
@@ -432,7 +432,7 @@ def test_a_binding_that_is_gone_and_not_told_yet_is_not_listed() -> None:
 
 
 def test_a_full_table_refuses_the_unregistered_and_never_the_registered() -> None:
-    table = Table({ALI}, most_sessions=1)
+    table = Table({ALI}, max_sessions=1)
     table.start("s1", BANO, "10.0.0.1", at=10)
     table.start("s2", CHAND, "10.0.0.2", at=11)
     table.start("s3", None, "10.0.0.3", at=12)
@@ -443,7 +443,7 @@ def test_a_full_table_refuses_the_unregistered_and_never_the_registered() -> Non
 
 
 def test_a_session_that_is_refused_still_takes_the_address_from_whom_it_was_given_before() -> None:
-    table = Table({ALI}, most_sessions=1)
+    table = Table({ALI}, max_sessions=1)
     table.start("s1", ALI, "10.0.0.1", at=10)
     table.start("s2", BANO, "10.0.0.1", "2001:db8::/56", at=20)
     assert table.bound() == {}
@@ -457,18 +457,18 @@ def test_a_session_that_is_refused_still_takes_the_address_from_whom_it_was_give
 
 def test_a_subscriber_with_too_many_sessions_loses_the_one_longest_unheard() -> None:
     table = Table()
-    for number in range(MOST_OF_SUBSCRIBER + 1):
+    for number in range(MAX_OF_SUBSCRIBER + 1):
         table.start(f"s{number}", ALI, f"10.0.0.{number}", at=10 + number)
-    assert len(table.bound()) == MOST_OF_SUBSCRIBER
+    assert len(table.bound()) == MAX_OF_SUBSCRIBER
     assert "10.0.0.0/32" not in table.bound()
-    assert table.sessions.counts.crowded_out == 1
+    assert table.sessions.counts.over_limit == 1
     table.stop("s1", at=200)
     table.stop("s2", at=200)
-    assert len(table.sessions.sessions_of(ALI)) == MOST_OF_SUBSCRIBER - 2
+    assert len(table.sessions.sessions_of(ALI)) == MAX_OF_SUBSCRIBER - 2
 
 
 def test_a_nas_beyond_the_bound_is_refused_unless_another_is_idle() -> None:
-    table = Table(most_nas=1)
+    table = Table(max_nas=1)
     table.start("s1", ALI, "10.0.0.1", at=10, nas="bng1")
     table.start("s2", BANO, "10.0.0.2", at=11, nas="bng2")
     assert table.bound() == {"10.0.0.1/32": ALI}
@@ -509,7 +509,7 @@ def test_a_late_word_that_its_own_session_has_superseded_takes_the_address_from_
         assert table.bound() == {"10.0.0.2/32": BANO}
 
 
-def test_a_word_that_was_outdone_is_remembered_against_older_ones() -> None:
+def test_a_word_that_was_superseded_is_remembered_against_older_ones() -> None:
     table = Table()
     table.start("s1", ALI, "10.0.0.1", at=30)
     table.interim("s1", ALI, "10.0.0.9", at=40)
@@ -556,7 +556,7 @@ def test_a_session_without_a_number_ends_as_any_other() -> None:
 def test_with_one_address_the_session_that_began_last_has_it_in_whatever_order_they_are_heard() -> None:
     words = [("s1", "10.0.0.1", 10), ("s2", "10.0.0.2", 20), ("s3", "2001:db8:1::/64", 15)]
     for order in permutations(words):
-        table = Table(terms=Terms(one_address=True))
+        table = Table(terms=Terms(single_session=True))
         for session, address, at in order:
             table.start(session, ALI, address, at=at, received=40)
         table.interim("s1", ALI, "10.0.0.1", at=30, received=40)
@@ -568,7 +568,7 @@ def test_with_one_address_the_session_that_began_last_has_it_in_whatever_order_t
 
 
 def test_with_one_address_other_subscribers_keep_theirs() -> None:
-    table = Table(terms=Terms(one_address=True))
+    table = Table(terms=Terms(single_session=True))
     table.start("s1", ALI, "10.0.0.1", at=10)
     table.start("s2", BANO, "10.0.0.2", at=20)
     assert table.bound() == {"10.0.0.1/32": ALI, "10.0.0.2/32": BANO}

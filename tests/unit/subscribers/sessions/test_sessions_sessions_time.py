@@ -31,7 +31,7 @@ def test_a_short_interval_does_not_make_a_short_life() -> None:
 
 
 def test_a_session_of_a_nas_without_interims_lives_for_as_long_as_is_said() -> None:
-    for_ever = Table(terms=Terms(silent_s=inf))
+    for_ever = Table(terms=Terms(session_timeout_s=inf))
     for_ever.start("s1", ALI, "10.0.0.1", at=1000)
     for_ever.interim("s1", ALI, at=1100)
     assert for_ever.sessions.get_timer() is None
@@ -70,7 +70,7 @@ def test_a_session_that_had_run_out_when_its_start_came_is_not_opened() -> None:
     table.start("fresh", BANO, "10.0.0.9", at=9000)
     table.start("s1", ALI, "10.0.0.1", at=1000, received=9001, interim_s=600)
     assert table.bound() == {"10.0.0.9/32": BANO}
-    assert table.sessions.counts.outdated == 1
+    assert table.sessions.counts.stale == 1
 
 
 def test_a_nas_whose_clock_is_behind_loses_no_session() -> None:
@@ -98,7 +98,7 @@ def test_a_lag_that_lasts_through_two_windows_is_believed_and_a_smaller_one_at_o
     table = Table()
     table.start("s0", BANO, "10.0.0.9", at=10_000)
     table.start("s1", ALI, "10.0.0.1", at=100, received=10_125, interim_s=300)
-    assert table.sessions.counts.outdated == 1, "something fresh came in the window before"
+    assert table.sessions.counts.stale == 1, "something fresh came in the window before"
     table.start("s1", ALI, "10.0.0.1", at=200, received=10_300, interim_s=300)
     assert table.bound().keys() == {"10.0.0.1/32", "10.0.0.9/32"}
 
@@ -134,7 +134,7 @@ def test_sessions_stay_for_a_grace_after_on_and_for_good_if_confirmed() -> None:
 
 
 def test_on_does_not_prolong_what_ends_sooner() -> None:
-    table = Table(terms=Terms(least_s=50))
+    table = Table(terms=Terms(min_session_timeout_s=50))
     table.start("s1", ALI, "10.0.0.1", at=10, interim_s=10)
     table.on(at=20)
     table.wait_until(70)
@@ -150,7 +150,7 @@ def test_a_start_within_the_grace_is_another_session() -> None:
     assert table.bound() == {"10.0.0.1/32": ALI}
 
 
-def test_without_a_grace_an_interim_before_the_sweep_is_another_session() -> None:
+def test_without_a_grace_an_interim_before_the_scan_is_another_session() -> None:
     table = Table()
     table.start("s1", ALI, "10.0.0.1", "2001:db8::/56", at=10)
     table.on(at=20)
@@ -186,7 +186,7 @@ def test_starts_by_a_clock_that_is_behind_count_though_the_restart_was_told_with
     assert table.bound() == {}
 
 
-def test_a_repeated_or_older_on_is_counted_and_sweeps_nothing() -> None:
+def test_a_repeated_or_older_on_is_counted_and_scans_nothing() -> None:
     table = Table()
     table.on(at=20)
     table.start("s1", ALI, "10.0.0.1", at=30)
@@ -197,7 +197,7 @@ def test_a_repeated_or_older_on_is_counted_and_sweeps_nothing() -> None:
     assert table.sessions.counts.restarts == 3
 
 
-def test_a_restart_with_many_sessions_is_swept_in_helpings() -> None:
+def test_a_restart_with_many_sessions_is_swept_in_batches() -> None:
     table = Table()
     count = 2 * HELPING + 1
     for number in range(count):
@@ -214,7 +214,7 @@ def test_a_restart_with_many_sessions_is_swept_in_helpings() -> None:
     assert table.bound() == {}
 
 
-def test_many_sessions_that_run_out_together_end_in_helpings() -> None:
+def test_many_sessions_that_run_out_together_end_in_batches() -> None:
     table = Table(set())
     for number in range(HELPING + 1):
         table.start(f"s{number}", number.to_bytes(32, "big"), at=10, interim_s=300)
@@ -246,7 +246,7 @@ def test_nothing_remains_of_an_ended_session_when_its_tombstone_is_gone() -> Non
 
 
 def test_tombstones_are_bounded_and_say_what_that_cost() -> None:
-    table = Table(most_tombstones=2)
+    table = Table(max_tombstones=2)
     for number in range(4):
         table.stop(f"s{number}", at=20)
     table.start("s0", ALI, "10.0.0.1", at=10, received=21)
@@ -273,7 +273,7 @@ def test_with_a_grace_a_session_confirmed_since_the_restart_keeps_all_it_has() -
     assert table.bound().keys() == {"10.0.0.1/32", "2001:db8::/56"}
 
 
-def test_a_session_that_ended_before_the_sweep_came_to_it_is_passed_over() -> None:
+def test_a_session_that_ended_before_the_scan_came_to_it_is_passed_over() -> None:
     table = Table()
     table.start("s1", ALI, "10.0.0.1", at=10)
     for number in range(HELPING):

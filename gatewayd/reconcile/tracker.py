@@ -24,7 +24,7 @@ from collections.abc import Callable, Container, Generator, Iterable, Iterator, 
 from gatewayd.compile.desired import DesiredSets
 from gatewayd.compile.keys import PARTS, Keys, keys_of
 from gatewayd.compile.ruleset import RULE_SETS
-from gatewayd.model.binding import Grant
+from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.external import ElementChange
 from gatewayd.model.flow import Flow
 from gatewayd.model.mask import Mask, parse_set_name, set_name
@@ -42,7 +42,7 @@ from gatewayd.reconcile.set_state import (
     is_complete,
 )
 
-DEAD_MAN_S = 7200
+ELEMENT_TIMEOUT_S = 7200
 SLICE = 16384
 """Keys compared in one turn of the loop: some 2 ms."""
 
@@ -53,12 +53,12 @@ def masks_of(reading: TableReading) -> list[Mask]:
     return [each[0] for each in parsed if each is not None]
 
 
-class Picture:
+class SetTracker:
     """What we know of the table, against what is desired. Pure; owned by the reconciler."""
 
-    def __init__(self, desired: DesiredSets, dead_man_s: int = DEAD_MAN_S) -> None:
+    def __init__(self, desired: DesiredSets, element_timeout_s: int = ELEMENT_TIMEOUT_S) -> None:
         self.desired = desired
-        self.dead_man_s = dead_man_s
+        self.element_timeout_s = element_timeout_s
         """After so long elements of bindings go by themselves, unless they are refreshed."""
         self.table_present = False
         self.masks: dict[Mask, MaskState] = {}
@@ -78,7 +78,7 @@ class Picture:
         self.sparing = False
         self.found: dict[str, int] = {}
         """While sparing: elements of registrations that sets had when they were first seen, by set."""
-        self._spared: list[tuple[Mask, bytes]] = []
+        self._retained: list[tuple[Mask, bytes]] = []
         self.leftovers = Leftovers()
         self.explains: Callable[[Prefix, Ports], bool] | None = None
         """While it is there, what is found in sets of bindings and not desired is left if this says False of it."""
@@ -93,7 +93,7 @@ class Picture:
 
     def timeout_s(self, mask: Mask) -> int:
         """Of the elements of a set; 0 = they stay."""
-        return self.dead_man_s if mask.is_bound else 0
+        return self.element_timeout_s if mask.is_bound else 0
 
     def prepare(self, masks: Iterable[Mask]) -> None:
         """Have sets and look-ups for these masks before there is an element, as far as the bound lets it."""
@@ -101,7 +101,7 @@ class Picture:
             if self.desired.prepare(mask) and self._is_read:
                 self._mask_state(mask)
 
-    def add(self, wanted: Registration | Grant) -> None:
+    def add(self, wanted: Registration | BoundRegistration) -> None:
         """Desire the elements of a registration, or of a subscriber's registration at an address."""
         fresh = self.desired.add(wanted)
         self._forget_superseded()
@@ -117,7 +117,7 @@ class Picture:
                     state.missing.add(key)
                     self.leftovers.drop(mask, key)
 
-    def remove(self, wanted: Registration | Grant) -> None:
+    def remove(self, wanted: Registration | BoundRegistration) -> None:
         """Desire them no longer."""
         gone = self.desired.remove(wanted)
         for mask, key in gone if self._is_read else ():
@@ -138,31 +138,31 @@ class Picture:
     def release(self, most: int) -> int:
         """Desire spared elements no longer, at most so many of them; how many they were."""
         self.sparing = False
-        released, self._spared = self._spared[:most], self._spared[most:]
+        released, self._retained = self._retained[:most], self._retained[most:]
         gone = [element for element in released if self.desired.unwant(*element)]
         kept = set(self.desired.keep_found(gone))
         for mask, key in gone:
             if (mask, key) not in kept:
                 self._unwanted(mask, key)
-        if released and not self._spared:
+        if released and not self._retained:
             self.retire_unused()
         return len(released)
 
-    def sort_spared_in_slices(self, explained: Container[tuple[Mask, bytes]]) -> Generator[None, None, int]:
+    def sort_retained_in_slices(self, explained: Container[tuple[Mask, bytes]]) -> Generator[None, None, int]:
         """Put ahead what may go unasked: elements of bindings, those that a registration wants by now, and those of
         `explained`. How many are left. Nothing more is spared from now on."""
         self.sparing = False
         going: list[tuple[Mask, bytes]] = []
         staying: list[tuple[Mask, bytes]] = []
-        for done, (mask, key) in enumerate(self._spared, 1):
+        for done, (mask, key) in enumerate(self._retained, 1):
             goes = mask.is_bound or self.desired.is_wanted_twice(mask, key) or (mask, key) in explained
             (going if goes else staying).append((mask, key))
             if done % SLICE == 0:
                 yield
-        self._spared = [*going, *staying]
+        self._retained = [*going, *staying]
         return len(staying)
 
-    def urge(self, elements: Iterable[tuple[Mask, bytes]]) -> int:
+    def prioritise(self, elements: Iterable[tuple[Mask, bytes]]) -> int:
         """Put the elements ahead of all others; returns how many of them are missing.
 
         Those believed to be in the kernel are put there again: what asks for them has seen that they are not.
@@ -243,8 +243,8 @@ class Picture:
             for state in mask.states()
         )
 
-    def count_spared(self) -> int:
-        return len(self._spared)
+    def count_retained(self) -> int:
+        return len(self._retained)
 
     def holds(self, mask: Mask, key: bytes) -> bool:
         """Whether a desired element is known to be in a set that the rules look into."""
@@ -370,7 +370,7 @@ class Picture:
         left = keys & self.leftovers.of(state.mask)
         rest = keys - left if left else keys
         if self.sparing:
-            rest = self._spare(state, rest)
+            rest = self._retain(state, rest)
         elif self.is_first:
             rest -= self._keep_former(state, rest)
         return left | rest if left else rest
@@ -379,12 +379,12 @@ class Picture:
         """Whether a set of this mask that a reading found stays, wanted or not."""
         return self.sparing or (mask.is_bound and (self.explains is not None or bool(self.leftovers.of(mask))))
 
-    def _spare(self, state: SetState, keys: set[bytes]) -> set[bytes]:
+    def _retain(self, state: SetState, keys: set[bytes]) -> set[bytes]:
         """Desire what was found in a set; returns what we ourselves are about to remove from it."""
         found = keys - state.surplus
         for key in found:
             self.desired.want(state.mask, key)
-            self._spared.append((state.mask, key))
+            self._retained.append((state.mask, key))
             for other in self.masks[state.mask].states():
                 if other is not state:
                     other.missing.add(key)
@@ -436,9 +436,9 @@ class Picture:
             state.hooked = False
 
     def known_in_slices(
-        self, most_keys: Callable[[int], int], states: Iterable[SetState] | None = None
+        self, max_keys: Callable[[int], int], states: Iterable[SetState] | None = None
     ) -> Iterator[tuple[SetState, list[bytes]]]:
-        """All that is known to be in the kernel, or in some sets of it, in pieces of one set; `most_keys` of a key
+        """All that is known to be in the kernel, or in some sets of it, in pieces of one set; `max_keys` of a key
         length in each.
 
         Desires may change between two pieces, and the piece then holds a key that is wanted no longer.
@@ -446,7 +446,7 @@ class Picture:
         for state in self.set_states() if states is None else states:
             wanted = self._wanted(state.mask)
             waiting: deque[bytes] = deque()
-            size = most_keys(state.mask.key_length)
+            size = max_keys(state.mask.key_length)
             for number in range(PARTS):
                 missing = state.missing.part(number)
                 if missing is not wanted.parts[number]:
