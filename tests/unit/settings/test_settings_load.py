@@ -260,7 +260,7 @@ subscribers:
         "expected a duration from 1m to 7d such as 15m",
         "g.yaml:9:48: subscribers.nas[0].profile.session_timeout: 'always' is not a number with a unit, "
         "expected a duration from 1m to 366d such as 1d, or never",
-        "g.yaml:10:71: subscribers.nas[0].profile.restart_grace: '2h' is out of range, "
+        "g.yaml:9:71: subscribers.nas[0].profile.restart_grace: '2h' is out of range, "
         "expected a duration from 0s to 1h such as 2m",
         "g.yaml:10:7: subscribers.nas[1]: name 'bng-1' is given twice, expected it once (first at line 8)",
         "g.yaml:11:7: subscribers.nas[2].name: is missing, "
