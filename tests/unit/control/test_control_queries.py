@@ -215,11 +215,11 @@ def test_a_clock_that_is_doubted_is_in_the_status_and_makes_no_nonsense_of_ages(
             (source,) = view.sources
             assert source.freshness == "fresh"
             assert 0 <= parse_time(view.now) - parse_time(str(source.last_success_at)) < 60
-            assert view.registrations.active == 2
+            assert view.registrations.effective == 2
             assert parse_time(view.started_at) <= parse_time(view.now)
             yearly = answers.registration("YEARLY")
             assert yearly is not None
-            assert (yearly.active, yearly.in_kernel) == (True, True)
+            assert (yearly.effective, yearly.in_kernel) == (True, True)
             explained = answers.explain(flow("39.40.0.5"))
             assert (explained.decision, explained.effect, explained.in_kernel) == ("registered", "pass", True)
             page = render_metrics(answers.metrics()).decode()
