@@ -479,7 +479,7 @@ def test_the_status_counts_what_there_is(time):
             status = metrics.status
             assert (metrics.loop_lag_last_s, metrics.loop_lag_max_s) == (0.0, 0.5)
             assert metrics.commit_count == it.reconciler.stats.transactions
-            assert (status.registrations.total, status.registrations.active) == (4, 3)
+            assert (status.registrations.total, status.registrations.effective) == (4, 3)
             assert status.registrations.by_category == {"bank": 2, "software_house": 1, "freelancer": 1}
             assert status.registrations.next_window_change_at is not None
             assert [(each.name, each.state, each.registrations, each.conflicts) for each in status.sources] == [
