@@ -14,7 +14,7 @@ from gatewayd.allowlist import decide
 from gatewayd.api import views
 from gatewayd.api.subscriber_views import BindingPage, bound_view
 from gatewayd.compile import count_elements
-from gatewayd.compile.canary import judge_canary
+from gatewayd.compile.effects import judge_canary
 from gatewayd.control.controller import Controller
 from gatewayd.control.host_time import HostTime
 from gatewayd.control.subscriber_queries import (

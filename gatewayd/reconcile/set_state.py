@@ -1,118 +1,13 @@
-"""One kernel set as we know it, and the set of a mask with the larger one that is to follow it. Pure."""
+"""One kernel set as we know it, the set of a mask with its larger successor, and which sets the rules look into:
+the invariant of make before break. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableSet
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import TypeVar
 
-from gatewayd.compile.keys import PARTS, Keys
+from gatewayd.compile.keys import Keys, MissingKeys
 from gatewayd.model.mask import Mask, parse_set_name
-
-_T = TypeVar("_T")
-
-
-class MissingKeys(MutableSet[bytes]):
-    """Always within `desired`: a key leaves that set first and this one next, and comes in the same order.
-
-    `whole`: begin with all that is desired, without going through it. A part of which everything is missing is
-    kept as None, and copied when the first of its keys comes into the kernel.
-    """
-
-    __slots__ = ("_count", "_desired", "_parts", "_whole")
-
-    def __init__(self, desired: Keys, *, whole: bool = False) -> None:
-        self._desired = desired
-        self._parts: list[set[bytes] | None] = [None if whole else set() for _ in range(PARTS)]
-        self._whole = PARTS if whole else 0
-        self._count = 0
-        """Keys in the parts that are not None."""
-
-    def __contains__(self, key: object) -> bool:
-        number = hash(key) >> 40 & 63
-        part = self._parts[number]
-        return key in (self._desired.parts[number] if part is None else part)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return chain.from_iterable(map(self.part, range(PARTS)))
-
-    def __len__(self) -> int:
-        if not self._whole:
-            return self._count
-        count = self._count
-        for number, part in enumerate(self._parts):
-            if part is None:
-                more = len(self._desired.parts[number])
-                count += more
-                if not more:
-                    # Nothing is desired here, so nothing is missing: no need to look again the next time.
-                    self._parts[number] = set()
-                    self._whole -= 1
-        return count
-
-    @classmethod
-    def _from_iterable(cls, it: Iterable[_T]) -> MutableSet[_T]:
-        """What `-` and its like are in collections.abc.Set: for tests and small sets."""
-        return set(it)
-
-    def add(self, key: bytes) -> None:
-        """A key that is desired already."""
-        part = self._parts[hash(key) >> 40 & 63]
-        if part is not None and key not in part:
-            part.add(key)
-            self._count += 1
-
-    def discard(self, key: bytes) -> None:
-        """The key is in the kernel."""
-        self.difference_update((key,))
-
-    def forget(self, key: bytes) -> bool:
-        """The key has just left `desired`; whether it was missing."""
-        part = self._parts[hash(key) >> 40 & 63]
-        if part is None:
-            return True
-        if key not in part:
-            return False
-        part.remove(key)
-        self._count -= 1
-        return True
-
-    def difference_update(self, keys: Iterable[bytes]) -> int:
-        """The keys are in the kernel; how many of them were missing. Inlined: a million keys come this way."""
-        parts, found = self._parts, 0
-        for key in keys:
-            number = hash(key) >> 40 & 63
-            part = parts[number]
-            if part is None:
-                if key not in self._desired.parts[number]:
-                    continue
-                part = self._own(number)
-            if key in part:
-                part.remove(key)
-                found += 1
-                if not part:
-                    parts[number] = set()  # an emptied set is as long to go through as it was when it was full
-        self._count -= found
-        return found
-
-    def part(self, number: int) -> set[bytes]:
-        """The missing keys of one part; not to be changed by the caller."""
-        part = self._parts[number]
-        return self._desired.parts[number] if part is None else part
-
-    def replace_part(self, number: int, keys: set[bytes]) -> None:
-        """Put `keys`, which all belong there, in place of a part; they are ours from now on."""
-        old = self._parts[number]
-        self._whole -= old is None
-        self._count += len(keys) - len(old or ())
-        self._parts[number] = keys
-
-    def _own(self, number: int) -> set[bytes]:
-        part = set(self._desired.parts[number])
-        self.replace_part(number, part)
-        return part
-
 
 SMALLEST_CAPACITY = 1024
 

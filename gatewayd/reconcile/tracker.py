@@ -22,7 +22,8 @@ from collections import deque
 from collections.abc import Callable, Container, Generator, Iterable, Iterator, Sequence
 
 from gatewayd.compile.desired import DesiredSets
-from gatewayd.compile.keys import PARTS, Keys, keys_of
+from gatewayd.compile.keys import PARTS, Keys, MissingKeys
+from gatewayd.compile.masks import keys_of
 from gatewayd.compile.ruleset import RULE_SETS
 from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.external import ElementChange
@@ -34,7 +35,6 @@ from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
 from gatewayd.reconcile.leftovers import Leftovers, Ports, place_of
 from gatewayd.reconcile.set_state import (
     MaskState,
-    MissingKeys,
     SetState,
     choose_capacity,
     choose_hooks,

@@ -20,7 +20,7 @@ import pytest_asyncio
 from gatewayd.compile.ruleset import RULE_SETS
 from gatewayd.demo.cast import BANK as DEMO_BANK
 from gatewayd.demo.cast import SOFTWARE_HOUSE, STRANGER
-from gatewayd.kernel import notifications as notifications
+from gatewayd.kernel import external
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.lab.lab import Lab
 from gatewayd.lab.traffic import flow_of, probe
@@ -242,7 +242,7 @@ async def test_two_commits_that_swap_an_element_are_put_right_though_the_count_i
 
 async def test_a_swap_during_a_bulk_load_is_put_right(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes between leaving the group and our commit, where nobody hears it: the generation says so."""
-    monkeypatch.setattr(notifications, "LARGE_COMMIT", 0)
+    monkeypatch.setattr(external, "LARGE_COMMIT", 0)
     site.want([BANK, *hosts(5)])
     await site.settle()
     unheard = site.tables._notifications.unheard

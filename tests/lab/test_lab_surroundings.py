@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from gatewayd.errors import DumpInterrupted
-from gatewayd.kernel.surroundings import RuleReader, read_conntrack_size
+from gatewayd.kernel.external import RuleReader, read_conntrack_size
 from tests.support.namespace import Namespace, namespace_or_skip
 
 pytestmark = pytest.mark.kernel

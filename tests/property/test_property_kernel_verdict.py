@@ -22,7 +22,7 @@ import msgspec
 import pytest
 
 from gatewayd.compile import DesiredSets
-from gatewayd.compile.canary import canary_bucket
+from gatewayd.compile.effects import canary_bucket
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.lab.lab import Lab, Side
 from gatewayd.lab.traffic import Outcome, probe

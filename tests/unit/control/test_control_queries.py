@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from gatewayd.api.metrics import render_metrics
-from gatewayd.compile.canary import canary_bucket
+from gatewayd.compile.effects import canary_bucket
 from gatewayd.control.queries import DaemonQueries
 from gatewayd.errors import AllowlistIncomplete, SourceUnreadable
 from gatewayd.kernel.fake import FakeTables

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from gatewayd.kernel import notifications as notifications
-from gatewayd.kernel.notifications import NoticeSocket, leave_out
+from gatewayd.kernel import external
+from gatewayd.kernel.external import NotificationSocket, leave_out
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model.external import ExternalChanges
 from gatewayd.model.mask import Mask
@@ -37,9 +37,9 @@ def tables(namespace: Namespace, tmp_path: Path) -> Iterator[KernelTables]:
         yield made
 
 
-def heard_by(namespace: Namespace, own_port: int) -> NoticeSocket:
+def heard_by(namespace: Namespace, own_port: int) -> NotificationSocket:
     with namespace.entered():
-        return NoticeSocket(TABLE, own_port)
+        return NotificationSocket(TABLE, own_port)
 
 
 def keys(count: int, first: int = 0) -> list[bytes]:
@@ -59,7 +59,7 @@ async def test_the_kernel_leaves_out_what_our_port_caused(namespace: Namespace, 
         each.close()
 
 
-@pytest.mark.parametrize("elements", [notifications.LARGE_COMMIT, notifications.LARGE_COMMIT + 1])
+@pytest.mark.parametrize("elements", [external.LARGE_COMMIT, external.LARGE_COMMIT + 1])
 async def test_around_a_large_commit_of_ours_the_group_is_left(namespace: Namespace, elements: int) -> None:
     """Another program's commit inside stands for all that the kernel would have to tell."""
     listener = heard_by(namespace, 0)
@@ -67,7 +67,7 @@ async def test_around_a_large_commit_of_ours_the_group_is_left(namespace: Namesp
     with listener.unheard(elements):
         namespace.nft(f"add table inet {TABLE}")
     heard = len(listener.take().commits)
-    assert heard == (elements <= notifications.LARGE_COMMIT)
+    assert heard == (elements <= external.LARGE_COMMIT)
     namespace.nft(f"delete table inet {TABLE}")
     assert len(listener.take().commits) == 1
     listener.close()
@@ -85,7 +85,7 @@ async def test_who_does_not_listen_joins_nothing_around_a_commit(namespace: Name
 async def test_an_overrun_is_told_once_and_what_comes_later_is_heard(
     namespace: Namespace, tables: KernelTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifications, "RECEIVE_BUFFER_BYTES", 1 << 14)
+    monkeypatch.setattr(external, "RECEIVE_BUFFER_BYTES", 1 << 14)
     await tables.commit(MADE)
     listener = heard_by(namespace, 0)
     listener.start(lambda: None)

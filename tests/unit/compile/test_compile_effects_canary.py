@@ -8,8 +8,7 @@ from random import Random
 
 import pytest
 
-from gatewayd.compile.canary import canary_bucket, jhash, judge_canary
-from gatewayd.compile.ruleset import CANARY_SEED
+from gatewayd.compile.effects import CANARY_SEED, canary_bucket, jhash, judge_canary
 from gatewayd.model import Flow, parse_address
 from gatewayd.model.policy import MarkLayout, Policy
 from tests.support.namespace import Namespace

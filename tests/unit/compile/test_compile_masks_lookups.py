@@ -8,7 +8,7 @@ import pytest
 
 from gatewayd.allowlist import registered_by
 from gatewayd.compile.desired import elements_of
-from gatewayd.compile.keys import keys_of
+from gatewayd.compile.masks import keys_of
 from gatewayd.lab.traffic import flow_of
 from gatewayd.model import Binding, BoundRegistration, Flow, Registration, reverse_flow
 from gatewayd.model.mask import Mask
