@@ -21,8 +21,9 @@ from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model.mask import parse_set_name
 from gatewayd.model.registration import Registration
+from gatewayd.reconcile.set_state import masks_of
 from gatewayd.reconcile.steps import Forecast, forecast
-from gatewayd.reconcile.tracker import SetTracker, masks_of
+from gatewayd.reconcile.tracker import SetTracker
 from gatewayd.reconcile.verify import read_keys
 from gatewayd.registry.merge import SourceSet
 from gatewayd.registry.overrides import Overrides
@@ -118,7 +119,7 @@ async def make_plan(settings: Settings) -> Forecast:
             # Who has which address only the daemon knows: what is there of bindings stays.
             parsed = parse_set_name(found.name) if found.regular else None
             if parsed is not None and parsed[0].is_bound:
-                tracker.element_timeout_s = found.timeout_s
+                tracker.use_element_timeout(found.timeout_s)
                 # An empty one may be ready for who comes next.
                 desired.prepare(parsed[0])
                 bound[found.name], _ = await read_keys(tables, found.name)

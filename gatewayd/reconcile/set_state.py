@@ -3,13 +3,17 @@ the invariant of make before break. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gatewayd.compile.keys import Keys, MissingKeys
+from gatewayd.compile.keys import PARTS, Keys, MissingKeys
 from gatewayd.model.mask import Mask, parse_set_name
+from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
 
-SMALLEST_CAPACITY = 1024
+MIN_CAPACITY = 1024
+SLICE = 16384
+"""Keys compared in one turn of the loop: some 2 ms."""
 
 
 def choose_capacity(mask: Mask, count: int) -> int:
@@ -19,7 +23,7 @@ def choose_capacity(mask: Mask, count: int) -> int:
     """
     if mask.is_bound:
         return 0
-    return max(SMALLEST_CAPACITY, 1 << (2 * max(count, 1) - 1).bit_length())
+    return max(MIN_CAPACITY, 1 << (2 * max(count, 1) - 1).bit_length())
 
 
 @dataclass(slots=True)
@@ -46,6 +50,50 @@ class SetState:
         """Whether there may be elements in it that are not desired."""
         return bool(self.surplus) or self.unread > 0
 
+    def note_unread(self, count: int) -> None:
+        """So many of its elements are not known by their keys; 0 = all are."""
+        self.unread = count
+
+    def desire(self, key: bytes) -> None:
+        """The key is desired from now on."""
+        if key in self.surplus:
+            self.surplus.discard(key)
+            if not self.mask.is_bound:
+                self.missing.discard(key)
+                return
+        # One of a binding may be about to go by itself: it is put there anew.
+        self.missing.add(key)
+
+    def added(self, keys: Sequence[bytes], wanted: Keys) -> None:
+        """The kernel has taken the keys."""
+        if self.missing.difference_update(keys) < len(keys):
+            self.surplus.update(key for key in keys if key not in wanted)
+
+    def removed(self, keys: Sequence[bytes], wanted: Keys) -> None:
+        """The kernel has dropped the keys."""
+        self.surplus.difference_update(keys)
+        for key in keys:
+            if key in wanted:
+                self.missing.add(key)
+
+    def changed(self, key: bytes, wanted: Keys, *, present: bool) -> bool:
+        """Another program's change came in; whether a desired key went, or another came.
+
+        It may be older than our own changes since. So a desired key that went is put there again, which harms
+        nothing where it is there, and one that came stays missing until we ourselves have put it there.
+        """
+        if key in wanted:
+            if present or key in self.missing:
+                return False
+            self.missing.add(key)
+            return True
+        is_new = present and key not in self.surplus
+        if present:
+            self.surplus.add(key)
+        else:
+            self.surplus.discard(key)
+        return is_new
+
     def has_room_for(self, desired: int) -> bool:
         """Whether what is missing of so many wanted elements fits beside what is there."""
         inside = desired + len(self.surplus) + self.unread
@@ -57,6 +105,53 @@ class SetState:
             return more
         inside = desired - len(self.missing) + len(self.surplus) + self.unread
         return max(0, min(more, self.capacity - inside))
+
+
+def known_pieces(state: SetState, wanted: Keys, size: int) -> Iterator[list[bytes]]:
+    """The desired keys that are known to be in the set, `size` of them at a time.
+
+    Desires may change between two pieces, and the piece then holds a key that is desired no longer.
+    """
+    waiting: deque[bytes] = deque()
+    for number in range(PARTS):
+        missing = state.missing.part(number)
+        if missing is not wanted.parts[number]:
+            waiting.extend(wanted.parts[number] - missing)
+        while len(waiting) >= size:
+            yield [waiting.popleft() for _ in range(size)]
+    if waiting:
+        yield list(waiting)
+
+
+def compare_in_slices(
+    state: SetState, wanted: Keys, keys: Keys, sort_found: Callable[[set[bytes]], set[bytes]]
+) -> Generator[None, None, int]:
+    """The set's content is `keys`, as just read; how many keys somebody else added or removed.
+
+    `sort_found`: which of the keys that are not desired are surplus. Desires may change between two slices, the
+    kernel may not.
+    """
+    strange = looked_at = 0
+    for number in range(PARTS):
+        missing = wanted.parts[number] - keys.parts[number]
+        surplus = keys.parts[number] - wanted.parts[number]
+        if surplus:
+            surplus = sort_found(surplus)
+        strange += len(missing - state.missing.part(number)) + len(surplus - state.surplus.parts[number])
+        state.missing.replace_part(number, missing)
+        state.surplus.replace_part(number, surplus)
+        looked_at += len(wanted.parts[number]) + len(keys.parts[number])
+        if looked_at > SLICE:
+            looked_at = 0
+            yield
+    strange, state.unread = 0 if state.unread else strange, 0
+    return strange
+
+
+def masks_of(reading: TableReading) -> list[Mask]:
+    """Masks of the sets that are laid out as ours are."""
+    parsed = (parse_set_name(found.name) for found in reading.sets if found.regular)
+    return [each[0] for each in parsed if each is not None]
 
 
 @dataclass(slots=True)
@@ -84,6 +179,20 @@ class MaskState:
     def successor_has_all(self) -> bool:
         """Whether there is a successor, with all that is desired and all else that the set may have."""
         return self.successor_is_whole and not self.current.may_have_surplus
+
+
+def choose_sets(
+    found: Iterable[tuple[int, ObservedSet]], hooked: Container[str], *, keeps_oldest: bool
+) -> list[tuple[int, ObservedSet]]:
+    """Of the sets of a mask that a reading found, with their generations: the one in use, and the newest as its
+    successor if that is another.
+
+    The hooked one stays in use. Where none is known to be hooked it is the newest; with `keeps_oldest`, the oldest.
+    """
+    candidates = sorted(found, key=lambda pair: pair[0])
+    newest = candidates[-1:]
+    current = [pair for pair in candidates if pair[1].name in hooked] or (candidates if keeps_oldest else newest)
+    return current[:1] + [pair for pair in newest if pair[0] > current[0][0]]
 
 
 def is_complete(masks: Mapping[Mask, MaskState]) -> bool:
@@ -116,3 +225,52 @@ def choose_hooks(masks: Mapping[Mask, MaskState], in_force: Mapping[Mask, str]) 
 def hooks_of(names: Iterable[str]) -> dict[Mask, str]:
     """The masks of sets that rules look into, which are one a mask."""
     return {parsed[0]: name for name in names if (parsed := parse_set_name(name)) is not None}
+
+
+@dataclass(slots=True)
+class KnownRules:
+    """The rules in the kernel. `text`, `hooks` (the set that is looked into, by mask): None and none where they are
+    not known to be ours. `fingerprint`: how the kernel lists them; "" if that was not seen since they were put.
+
+    `last_tag`: the latest known. Marks outlive the table, so an epoch counts on where the rules are gone.
+    """
+
+    text: str | None = None
+    hooks: dict[Mask, str] = field(default_factory=dict)
+    fingerprint: str = ""
+    tag: RulesTag | None = None
+    last_tag: RulesTag | None = None
+
+    def put(self, names: Iterable[str], text: str, tag: RulesTag | None) -> None:
+        """The kernel has taken rules that look into the sets named."""
+        self.text, self.hooks, self.fingerprint = text, hooks_of(names), ""
+        self.see_tag(tag)
+
+    def see_tag(self, tag: RulesTag | None) -> None:
+        """The rules in the kernel carry this tag."""
+        self.tag = tag
+        self.last_tag = tag or self.last_tag
+
+    def see_fingerprint(self, fingerprint: str) -> None:
+        """How the kernel lists these rules; "" where that is to be looked at again."""
+        self.fingerprint = fingerprint
+
+    def forget(self, tag: RulesTag | None) -> None:
+        """They are not ours any more, or not all of them."""
+        self.text, self.hooks, self.fingerprint = None, {}, ""
+        self.see_tag(tag)
+
+    def read(self, reading: TableReading, hooked: Iterable[str]) -> None:
+        """All is read anew. `hooked`: the sets that they are known to look into."""
+        self.hooks, self.fingerprint = hooks_of(hooked), reading.rules
+        self.see_tag(reading.tag)
+
+    def recognise(self, reading: TableReading) -> None:
+        """A reading came. Rules with the tag of those that we put are these, if it was not seen yet how the kernel
+        lists them."""
+        if self.text is not None and not self.fingerprint and reading.tag == self.tag:
+            self.fingerprint = reading.rules
+
+    def differ(self, reading: TableReading) -> bool:
+        """Whether the kernel has other rules than those that we put, or none."""
+        return self.text is not None and (reading.rules != self.fingerprint or reading.tag != self.tag)

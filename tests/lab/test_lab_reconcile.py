@@ -102,7 +102,7 @@ class Site:
     async def is_in_sync(self) -> bool:
         if self.reconciler.unready() is not None or self.reconciler.tracker.count_surplus():
             return False
-        if self.reconciler.tracker.retired or self.reconciler.tracker.tag is None:
+        if self.reconciler.tracker.retired or self.reconciler.tracker.rules.tag is None:
             return False
         found = await self.contents()
         parsed = {name: parse_set_name(name) for name in found}
@@ -110,7 +110,7 @@ class Site:
             return False
         by_mask = {each[0]: found[name] for name, each in parsed.items() if each is not None and found[name]}
         reading = await self.tables.read_table()
-        return by_mask == oracle(self.wanted) and reading.rules == self.reconciler.tracker.rules_seen != ""
+        return by_mask == oracle(self.wanted) and reading.rules == self.reconciler.tracker.rules.fingerprint != ""
 
     def start(self) -> None:
         self.reconciler.want_policy(self.policy)
@@ -144,7 +144,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "MAX_RETRY_S", 0.0)
     monkeypatch.setattr(loop, "HURRIED_RETRY_S", 0.0)
     monkeypatch.setattr(verify, "COMPARE_AT_MOST_S", 0.0)
-    monkeypatch.setattr(set_state, "SMALLEST_CAPACITY", 4)
+    monkeypatch.setattr(set_state, "MIN_CAPACITY", 4)
     monkeypatch.setattr(steps, "MAX_BYTES", 128)
 
 

@@ -361,7 +361,7 @@ def _small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(loop, "GENERATION_POLL_S", 0.04)
     patch.setattr(loop.Reconciler, "_idle", _no_pause)
     patch.setattr(verify, "COMPARE_AT_MOST_S", 0.1)
-    patch.setattr(set_state, "SMALLEST_CAPACITY", 4)
+    patch.setattr(set_state, "MIN_CAPACITY", 4)
     patch.setattr(steps, "MAX_BYTES", 64)
 
 

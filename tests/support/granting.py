@@ -163,7 +163,7 @@ class BoundRig(Rig):
             and not reconciler.tracker.retired
             and set(table.sets) - RULE_SETS == table.used - RULE_SETS
             and self.elements() == oracle(self.desires.values())
-            and reconciler.tracker.tag is not None
+            and reconciler.tracker.rules.tag is not None
             and table.rules == self.expected_rules()
         )
 

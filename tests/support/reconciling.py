@@ -268,7 +268,7 @@ class Rig:
             and not reconciler.tracker.retired
             and set(table.sets) - RULE_SETS == table.used - RULE_SETS
             and self.elements() == oracle(self.wanted.values())
-            and reconciler.tracker.tag is not None
+            and reconciler.tracker.rules.tag is not None
             and table.rules == self.expected_rules()
         )
 
@@ -298,7 +298,7 @@ class Witness:
             if rig.fake.passes(flow) and any(looks_up(mask, keys, flow) for mask, keys in still.items())
         ]
         self.wanted = still
-        tag = rig.reconciler.tracker.tag
+        tag = rig.reconciler.tracker.rules.tag
         self.policy = tag.policy if tag is not None else ""
 
     def look(self, write: Write) -> None:

@@ -70,7 +70,7 @@ def test_a_set_that_was_left_is_looked_into_until_what_took_over_is_there(old: W
             assert left <= step.ruleset.set_names
         acknowledge(tracker, step)
     assert not left & tracker.retired, "and goes then"
-    assert set(tracker.in_force.values()) == names(tracker, new)
+    assert set(tracker.rules.hooks.values()) == names(tracker, new)
 
 
 def growing(*wanted: Wanted) -> tuple[SetTracker, SetState]:
@@ -103,7 +103,7 @@ def test_a_set_with_more_than_its_successor_does_not_give_way_while_something_is
         tracker.remove(hosts(1)[0])
     assert tracker.hooks()[HOSTS] == "c4_32"
     steps(tracker)
-    assert tracker.hooks()[HOSTS] == tracker.in_force[HOSTS] == successor.name
+    assert tracker.hooks()[HOSTS] == tracker.rules.hooks[HOSTS] == successor.name
 
 
 def test_what_the_rules_look_into_stays_in_use_through_a_reading() -> None:
@@ -113,7 +113,7 @@ def test_what_the_rules_look_into_stays_in_use_through_a_reading() -> None:
     tracker.remove(OLD)
     found = (ObservedSet("c4_29", 4, 1024, True, 1), ObservedSet("c4_29_g1", 4, 1024, True, 0))
     for _ in range(2):
-        tracker.start_reading(TableReading(True, found, "seen", TAG), frozenset(tracker.in_force.values()))
+        tracker.start_reading(TableReading(True, found, "seen", TAG), frozenset(tracker.rules.hooks.values()))
         assert tracker.hooks()[Mask(4, 29)] == "c4_29"
 
 
@@ -127,7 +127,7 @@ def test_a_mask_with_an_element_that_nobody_read_is_not_retired() -> None:
     assert tracker.retiring
     state.unread = 0
     steps(tracker)
-    assert tracker.masks == tracker.in_force == {}
+    assert tracker.masks == tracker.rules.hooks == {}
 
 
 def test_a_set_with_another_time_is_followed_by_one_with_ours_and_what_is_retained_of_it_too() -> None:
@@ -135,23 +135,23 @@ def test_a_set_with_another_time_is_followed_by_one_with_ours_and_what_is_retain
     retained = granted(BEA, "100.64.0.9")
     ((mask, key),) = compile_bound(retained)
     tracker = SetTracker(DesiredSets(), element_timeout_s=60)
-    tracker.sparing = True
+    tracker.findings.retain()
     found = ObservedSet(str(mask), mask.key_length, 0, True, 1, 7200)
     ((state, _),) = tracker.start_reading(TableReading(True, (found,), "seen", TAG))
     tracker.observe_elements(state, {key})
     taken = steps(tracker)
-    assert tracker.in_force == {mask: f"{mask}_g1"}
+    assert tracker.rules.hooks == {mask: f"{mask}_g1"}
     assert [type(step) for step in taken] == [Commit, Commit, PutRules, Commit], "create, add, rules, delete"
     assert tracker.holds(mask, key)
 
 
 def test_of_several_sets_that_rules_unknown_may_look_into_all_are_retained() -> None:
     tracker = SetTracker(DesiredSets())
-    tracker.sparing = True
+    tracker.findings.retain()
     one, two = (each.clients[0].packed for each in hosts(2))
     found = (ObservedSet("c4_32", 4, 8, True, 2), ObservedSet("c4_32_g1", 4, 1024, True, 1))
     for state, each in tracker.start_reading(TableReading(True, found, "seen", TAG)):
         tracker.observe_elements(state, {one, two} if each.name == "c4_32" else {one})
     steps(tracker)
-    assert tracker.in_force == {HOSTS: "c4_32_g1"}
+    assert tracker.rules.hooks == {HOSTS: "c4_32_g1"}
     assert tracker.holds(HOSTS, two)

@@ -32,7 +32,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(loop, name, 0.0)
     monkeypatch.setattr(loop, "GENERATION_POLL_S", 0.001)
     monkeypatch.setattr(verify, "COMPARE_AT_MOST_S", 0.0)
-    monkeypatch.setattr(set_state, "SMALLEST_CAPACITY", 4)
+    monkeypatch.setattr(set_state, "MIN_CAPACITY", 4)
     monkeypatch.setattr(steps, "MAX_BYTES", 64)
 
 

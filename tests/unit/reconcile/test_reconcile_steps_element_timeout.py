@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from gatewayd.compile.desired import DesiredSets, elements_of
 from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.mask import Mask
-from gatewayd.model.transaction import ObservedSet, RefreshElements, TableReading, Transaction
-from gatewayd.reconcile import element_timeout as element_timeout
-from gatewayd.reconcile.element_timeout import ROUNDS, ElementTimeout
-from gatewayd.reconcile.steps import acknowledge, next_step
+from gatewayd.model.transaction import ObservedSet, RefreshElements, TableReading
+from gatewayd.reconcile import Commit, steps
+from gatewayd.reconcile.steps import ROUNDS, ElementTimeout, acknowledge, next_step
 from gatewayd.reconcile.tracker import SetTracker
 from tests.support.granting import bound_hosts, granted, subscribed
 from tests.support.planes import TABLE
@@ -31,7 +30,7 @@ unhurried = settings(deadline=None)
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(element_timeout, "PIECE", PIECE)
+    monkeypatch.setattr(steps, "PIECE", PIECE)
 
 
 def put_all(tracker: SetTracker) -> None:
@@ -56,9 +55,8 @@ def watch(
     return tracker, ElementTimeout(tracker, spread=spread)
 
 
-def keys_of(transaction: Transaction | None) -> list[bytes]:
-    assert transaction is not None
-    (operation,) = transaction.operations
+def keys_of(step: Commit) -> list[bytes]:
+    (operation,) = step.transaction.operations
     assert isinstance(operation, RefreshElements)
     return list(operation.keys)
 
@@ -66,8 +64,8 @@ def keys_of(transaction: Transaction | None) -> list[bytes]:
 def pieces_at(watched: ElementTimeout, now: float) -> list[list[bytes]]:
     """All that is due now."""
     pieces = []
-    while (transaction := watched.next_piece(now)) is not None:
-        pieces.append(keys_of(transaction))
+    while (step := watched.next_piece(now)) is not None:
+        pieces.append(keys_of(step))
     return pieces
 
 
@@ -96,10 +94,10 @@ def test_the_first_round_is_at_once_in_pieces_and_has_each_element_once() -> Non
 
 def test_a_piece_says_which_set_and_why() -> None:
     _, watched = watch(bound_hosts(1))
-    transaction = watched.next_piece(0.0)
-    assert transaction is not None
-    assert transaction.cause == "refresh bindings"
-    assert transaction.operations == (RefreshElements("b4_32", wanted(bound_hosts(1))),)
+    step = watched.next_piece(0.0)
+    assert step is not None
+    assert step.transaction.cause == "refresh bindings"
+    assert step.transaction.operations == (RefreshElements("b4_32", wanted(bound_hosts(1))),)
 
 
 @pytest.mark.parametrize(("spread", "begins"), [(0.0, 100), (0.5, 88), (1.0, 75)])

@@ -12,8 +12,7 @@ from gatewayd.errors import ReplyMissing
 from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.mask import Mask
 from gatewayd.model.transaction import CreateSet, RefreshElements, Transaction
-from gatewayd.reconcile import Reconciler, loop, verify
-from gatewayd.reconcile import element_timeout as element_timeout
+from gatewayd.reconcile import Reconciler, loop, steps, verify
 from tests.support.granting import (
     BoundRig,
     BoundTables,
@@ -56,7 +55,7 @@ def present(fake: BoundTables) -> set[tuple[str, bytes]]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some pieces to a round, and a poll that lets days go by."""
-    monkeypatch.setattr(element_timeout, "PIECE", 8)
+    monkeypatch.setattr(steps, "PIECE", 8)
     monkeypatch.setattr(loop, "GENERATION_POLL_S", POLL_S)
 
 
@@ -67,7 +66,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(loop, name, 0.0)
     monkeypatch.setattr(loop, "GENERATION_POLL_S", 0.001)
     monkeypatch.setattr(verify, "COMPARE_AT_MOST_S", 0.0)
-    monkeypatch.setattr(element_timeout, "PIECE", 8)
+    monkeypatch.setattr(steps, "PIECE", 8)
 
 
 async def start(time: Time, fake: BoundTables, random: Random) -> tuple[Reconciler, asyncio.Task[None]]:

@@ -56,7 +56,7 @@ async def test_after_304_new_lengths_and_a_restart_whoever_was_there_is_there() 
             patch.setattr(Rig, "is_in_sync", lambda rig: rig.reconciler.unready() is None)
             await task
         assert all(in_kernel(rig, each) for each in banks)
-        unprogrammed = rig.reconciler.tracker.desired.unprogrammed()
+        unprogrammed = rig.reconciler.unprogrammed()
         assert unprogrammed.keys() <= {each.id for each in added}
         assert len(rig.reconciler.tracker.masks) == MAX_MASKS
     await rig.stop()

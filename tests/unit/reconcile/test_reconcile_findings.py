@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gatewayd.compile.masks import compile_bound
 from gatewayd.model.prefix import parse_prefix
-from gatewayd.reconcile.leftovers import Leftovers, place_of
+from gatewayd.reconcile.findings import Leftovers, place_of
 from tests.support.granting import granted, subscribed
 
 ALI = subscribed("ALI", services=("udp/51820",))
