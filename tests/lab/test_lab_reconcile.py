@@ -23,6 +23,7 @@ from gatewayd.demo.cast import SOFTWARE_HOUSE, STRANGER
 from gatewayd.kernel import external
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.lab.lab import Lab
+from gatewayd.lab.namespace import Namespace
 from gatewayd.lab.traffic import flow_of, probe
 from gatewayd.model import Flow
 from gatewayd.model.mask import Mask, parse_set_name
@@ -30,8 +31,7 @@ from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import Ruleset, Transaction
 from gatewayd.reconcile import Reconciler, loop, set_state, steps, verify
 from tests.support.lab_daemon import LabDaemon, elements, generation, holds
-from tests.support.namespace import Namespace, namespace_or_skip
-from tests.support.planes import TABLE, kernel_tables
+from tests.support.planes import TABLE, fresh_namespace, kernel_tables, run_nft
 from tests.support.reconciling import GUARD_S, hosts, oracle, policy, registered
 
 pytestmark = pytest.mark.kernel
@@ -150,7 +150,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
-    with namespace_or_skip() as made:
+    with fresh_namespace() as made:
         yield made
 
 
@@ -199,7 +199,7 @@ async def test_what_nft_did_to_the_table_is_repaired(
     site.want([BANK, EMBASSY, *hosts(5)])
     await site.settle()
     for number in (1, 2):
-        site.namespace.nft(TAMPERINGS[tampering] + "\n")
+        run_nft(site.namespace, TAMPERINGS[tampering] + "\n")
         async with asyncio.timeout(GUARD_S):
             while site.reconciler.stats.repairs < number:
                 await site.tables.read_generation()
@@ -209,7 +209,7 @@ async def test_what_nft_did_to_the_table_is_repaired(
     assert {record.fields["program"] for record in caplog.records} == {"nft"}  # type: ignore[attr-defined]
     assert site.reconciler.stats.failures == 0
     assert site.reconciler.epoch == 1
-    shown = site.namespace.run(["nft", "list", "chain", "inet", TABLE, "forward"])
+    shown = site.namespace.run(["nft", "list", "chain", "inet", TABLE, "forward"]).stdout
     assert "priority filter - 10" in shown
 
 
@@ -219,20 +219,20 @@ async def test_other_tables_are_left_alone_and_are_no_repair(site: Site) -> None
     other = "table inet other {\n\tset c4_32 {\n\t\ttype ipv4_addr\n\t\telements = { 10.0.0.1 }\n\t}\n\n"
     other += "\tchain forward {\n\t\ttype filter hook forward priority filter; policy accept;\n"
     other += "\t\tip saddr @c4_32 counter packets 0 bytes 0 accept\n\t}\n}\n"
-    site.namespace.nft(other)
+    run_nft(site.namespace, other)
     site.want([BANK, *hosts(30)], policy("limit"))
     await site.settle()
     await site.restart()
     await site.settle()
-    assert site.namespace.run(["nft", "list", "table", "inet", "other"]) == other
+    assert site.namespace.run(["nft", "list", "table", "inet", "other"]).stdout == other
     assert site.reconciler.stats.repairs == site.reconciler.stats.failures == 0
 
 
 async def test_two_commits_that_swap_an_element_are_put_right_though_the_count_is_as_before(site: Site) -> None:
     site.want([BANK, *hosts(5)])
     await site.settle()
-    site.namespace.nft(f"delete element inet {TABLE} c4_32 {{ 10.0.0.3 }}")
-    site.namespace.nft(f"add element inet {TABLE} c4_32 {{ 192.0.2.77 }}")
+    run_nft(site.namespace, f"delete element inet {TABLE} c4_32 {{ 10.0.0.3 }}")
+    run_nft(site.namespace, f"add element inet {TABLE} c4_32 {{ 192.0.2.77 }}")
     async with asyncio.timeout(GUARD_S):
         while site.reconciler.stats.repairs < 2:
             await site.tables.read_generation()
@@ -252,7 +252,7 @@ async def test_a_swap_during_a_bulk_load_is_put_right(site: Site, monkeypatch: p
     def swapped(elements: int) -> Iterator[None]:
         with unheard(elements):
             if swaps:
-                site.namespace.nft(swaps.pop())
+                run_nft(site.namespace, swaps.pop())
             yield
 
     monkeypatch.setattr(site.tables._notifications, "unheard", swapped)
@@ -269,7 +269,7 @@ async def test_a_set_grows_past_its_capacity_and_nothing_in_it_is_ever_gone(site
     looks: list[str] = []
 
     async def look() -> None:
-        rules = site.namespace.run(["nft", "list", "chain", "inet", TABLE, "classify4_rest"])
+        rules = site.namespace.run(["nft", "list", "chain", "inet", TABLE, "classify4_rest"]).stdout
         names = {word.strip() for word in rules.replace("@", " @").split() if word.startswith("@c4_32")}
         assert len(names) == 1
         name = names.pop()[1:]

@@ -1,4 +1,4 @@
-"""`gatewayd run` in time that passes faster: python -m tests.support.hurried FACTOR WALL STOPWATCH --config FILE
+"""`gatewayd run` in time that passes faster: python -m tests.support.hurried FACTOR WALL MONOTONIC --config FILE
 
 Both of the daemon's clocks run FACTOR times as fast as the host's from one moment on, and whatever its event loop
 waits for comes as much sooner: refresh, retry, back-off, the time limits of HTTP. So an hour of the daemon's goes
@@ -29,7 +29,7 @@ _host_monotonic = time.monotonic
 
 @dataclass(frozen=True, slots=True)
 class HurriedClock:
-    """Unix seconds: `wall` when the host's monotonic clock showed `monotonic clock`, and `factor` times as fast
+    """Unix seconds: `wall` when the host's monotonic clock showed `monotonic`, and `factor` times as fast
     from then."""
 
     factor: float

@@ -12,11 +12,11 @@ import uvloop
 from gatewayd.kernel import external
 from gatewayd.kernel.external import NotificationSocket, leave_out
 from gatewayd.kernel.tables import KernelTables
+from gatewayd.lab.namespace import Namespace
 from gatewayd.model.external import ExternalChanges
 from gatewayd.model.mask import Mask
 from gatewayd.model.transaction import AddElements, CreateSet, CreateTable, Transaction
-from tests.support.namespace import Namespace, namespace_or_skip
-from tests.support.planes import TABLE, kernel_tables
+from tests.support.planes import TABLE, fresh_namespace, kernel_tables, run_nft
 
 pytestmark = pytest.mark.kernel
 
@@ -27,7 +27,7 @@ MADE = Transaction((CreateTable(), CreateSet("c4_32", HOSTS, 1 << 17)), "test")
 
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
-    with namespace_or_skip() as made:
+    with fresh_namespace() as made:
         yield made
 
 
@@ -65,10 +65,10 @@ async def test_around_a_large_commit_of_ours_the_group_is_left(namespace: Namesp
     listener = heard_by(namespace, 0)
     listener.start(lambda: None)
     with listener.unheard(elements):
-        namespace.nft(f"add table inet {TABLE}")
+        run_nft(namespace, f"add table inet {TABLE}")
     heard = len(listener.take().commits)
     assert heard == (elements <= external.LARGE_COMMIT)
-    namespace.nft(f"delete table inet {TABLE}")
+    run_nft(namespace, f"delete table inet {TABLE}")
     assert len(listener.take().commits) == 1
     listener.close()
 
@@ -77,7 +77,7 @@ async def test_who_does_not_listen_joins_nothing_around_a_commit(namespace: Name
     listener = heard_by(namespace, 0)
     with listener.unheard(1 << 20):
         pass
-    namespace.nft(f"add table inet {TABLE}")
+    run_nft(namespace, f"add table inet {TABLE}")
     assert listener.take() == ExternalChanges()
     listener.close()
 
@@ -95,7 +95,7 @@ async def test_an_overrun_is_told_once_and_what_comes_later_is_heard(
         lost.append(changes.lost)
         commits += changes.commits
     assert lost.count(True) == 1
-    namespace.nft(f"delete element inet {TABLE} c4_32 {{ 0.0.0.1 }}")
+    run_nft(namespace, f"delete element inet {TABLE} c4_32 {{ 0.0.0.1 }}")
     (commit,) = listener.take().commits
     assert [change.key for change in commit.elements] == [bytes((0, 0, 0, 1))]
     listener.close()
@@ -141,7 +141,7 @@ def test_it_works_on_either_loop_and_outlives_it(
     async def listen() -> None:
         told = asyncio.Event()
         listener.start(told.set)
-        namespace.nft("add table inet other")
+        run_nft(namespace, "add table inet other")
         async with asyncio.timeout(30):
             await told.wait()
         assert len(listener.take().commits) == 1

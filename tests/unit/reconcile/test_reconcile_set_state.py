@@ -11,9 +11,8 @@ from gatewayd.reconcile import Commit, PutRules, acknowledge, next_step
 from gatewayd.reconcile.set_state import SetState
 from gatewayd.reconcile.steps import Step
 from gatewayd.reconcile.tracker import SetTracker
-from tests.support.granting import Wanted, granted, subscribed
 from tests.support.planes import TABLE
-from tests.support.reconciling import hosts, policy, registered
+from tests.support.reconciling import Wanted, bound_at, hosts, policy, registered, subscribed
 
 HOSTS = Mask(4, 32)
 TAG = RulesTag(3, "policy", "digest")
@@ -23,8 +22,8 @@ BEA = subscribed("bea")
 MOVES: list[tuple[Wanted, Wanted]] = [
     (OLD, NEW),
     (NEW, OLD),
-    (granted(BEA, "100.64.0.9", (1024, 2047)), granted(BEA, "100.64.0.9", (1024, 3071))),
-    (granted(BEA, "100.64.0.9"), granted(BEA, "2001:db8:64::/64")),
+    (bound_at(BEA, "100.64.0.9", (1024, 2047)), bound_at(BEA, "100.64.0.9", (1024, 3071))),
+    (bound_at(BEA, "100.64.0.9"), bound_at(BEA, "2001:db8:64::/64")),
 ]
 
 
@@ -132,7 +131,7 @@ def test_a_mask_with_an_element_that_nobody_read_is_not_retired() -> None:
 
 def test_a_set_with_another_time_is_followed_by_one_with_ours_and_what_is_retained_of_it_too() -> None:
     """After a change of subscribers.element_timeout and a loss of the journal nobody may lose his place."""
-    retained = granted(BEA, "100.64.0.9")
+    retained = bound_at(BEA, "100.64.0.9")
     ((mask, key),) = compile_bound(retained)
     tracker = SetTracker(DesiredSets(), element_timeout_s=60)
     tracker.findings.retain()

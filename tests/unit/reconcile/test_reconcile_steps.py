@@ -29,9 +29,8 @@ from gatewayd.model.transaction import (
 from gatewayd.reconcile import steps
 from gatewayd.reconcile.steps import Commit, PutRules, acknowledge, max_keys, next_step, wanted_ruleset
 from gatewayd.reconcile.tracker import SetTracker
-from tests.support.granting import bound_hosts
 from tests.support.planes import TABLE
-from tests.support.reconciling import hosts, policy, registered
+from tests.support.reconciling import bound_hosts, hosts, policy, registered
 
 HOSTS = Mask(4, 32)
 BANK = registered("bank", "203.0.113.0/28", services=["ipsec"])

@@ -17,9 +17,8 @@ from gatewayd.model.transaction import ObservedSet, RefreshElements, TableReadin
 from gatewayd.reconcile import Commit, steps
 from gatewayd.reconcile.steps import ROUNDS, ElementTimeout, acknowledge, next_step
 from gatewayd.reconcile.tracker import SetTracker
-from tests.support.granting import bound_hosts, granted, subscribed
 from tests.support.planes import TABLE
-from tests.support.reconciling import hosts
+from tests.support.reconciling import bound_at, bound_hosts, hosts, subscribed
 
 BOUND = Mask(4, 32, source_bits=0)
 ELEMENT_TIMEOUT_S = 300
@@ -162,8 +161,8 @@ def test_what_is_not_in_the_kernel_yet_or_not_wanted_any_more_is_not_asserted() 
 def test_all_kinds_of_sets_of_bindings_have_their_turn() -> None:
     bound_registrations = [
         *bound_hosts(2),
-        granted(subscribed("sub-7", services=["ipsec"]), "100.64.9.9", (1024, 2047)),
-        granted(subscribed("sub-8"), "2001:db8::/56"),
+        bound_at(subscribed("sub-7", services=["ipsec"]), "100.64.9.9", (1024, 2047)),
+        bound_at(subscribed("sub-8"), "2001:db8::/56"),
     ]
     _, watched = watch(bound_registrations)
     assert sorted(key for piece in pieces_at(watched, 0.0) for key in piece) == wanted(bound_registrations)
