@@ -26,7 +26,7 @@ from gatewayd.control.queries import DaemonQueries
 from gatewayd.control.subscriber_service import SubscriberService, longest_unheard_s
 from gatewayd.errors import KernelError, MissingPrerequisite, SettingsInvalid
 from gatewayd.kernel.conntrack import Conntrack
-from gatewayd.kernel.surroundings import RuleReader
+from gatewayd.kernel.external import RuleReader
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.log import get_logger, setup_logging
 from gatewayd.model.policy import MarkLayout

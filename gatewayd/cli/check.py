@@ -12,8 +12,7 @@ from pathlib import Path
 
 import click
 
-from gatewayd.compile.rehearsal import OTHER_TABLE, rehearsal_script
-from gatewayd.compile.ruleset import compile_ruleset
+from gatewayd.compile.ruleset import OTHER_TABLE, compile_ruleset, rehearsal_script
 from gatewayd.control.controller import policy_in_force
 from gatewayd.errors import KeysUnusable, SecretFileUnusable, SettingsInvalid
 from gatewayd.kernel.nft import find_refusal

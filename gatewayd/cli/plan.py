@@ -14,16 +14,16 @@ from gatewayd.cli.check import DEFAULT_CONFIG
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, count, print_headline, print_lines
 from gatewayd.compile import DesiredSets
 from gatewayd.compile.keys import Keys
-from gatewayd.compile.rehearsal import rehearsal_script
-from gatewayd.compile.ruleset import compile_ruleset, parse_tag
+from gatewayd.compile.ruleset import compile_ruleset, parse_tag, rehearsal_script
 from gatewayd.control.controller import policy_in_force
 from gatewayd.errors import DumpInterrupted, SettingsInvalid, SourceFailed
 from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model.mask import parse_set_name
 from gatewayd.model.registration import Registration
+from gatewayd.reconcile.set_state import masks_of
 from gatewayd.reconcile.steps import Forecast, forecast
-from gatewayd.reconcile.tracker import SetTracker, masks_of
+from gatewayd.reconcile.tracker import SetTracker
 from gatewayd.reconcile.verify import read_keys
 from gatewayd.registry.merge import SourceSet
 from gatewayd.registry.overrides import Overrides
@@ -119,7 +119,7 @@ async def make_plan(settings: Settings) -> Forecast:
             # Who has which address only the daemon knows: what is there of bindings stays.
             parsed = parse_set_name(found.name) if found.regular else None
             if parsed is not None and parsed[0].is_bound:
-                tracker.element_timeout_s = found.timeout_s
+                tracker.use_element_timeout(found.timeout_s)
                 # An empty one may be ready for who comes next.
                 desired.prepare(parsed[0])
                 bound[found.name], _ = await read_keys(tables, found.name)

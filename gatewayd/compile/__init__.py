@@ -3,11 +3,13 @@
 Overlapping prefixes live in different sets, so the kernel holds what the registry says, element for element:
 no interval is merged, nothing collapses and nothing has to be put back when a covering prefix goes.
 
-    masks      the addresses and ports of a registration → masks and keys
-    keys       a set's keys, and the keys by which the rules look a packet up
+    masks      the addresses and ports of a registration, or of a flow → masks and keys
+    keys       the keys of a set, and those missing from it
     desired    all registrations → the desired sets, by reference counts
-    ruleset    policy and masks → nft text; `rehearsal` the same, to be checked before anything is in the kernel
-    canary     which flows a percentage is
+    ruleset    policy and masks → nft text, and the same to be checked before anything is in the kernel
+    scope      its chains: which packets the policy is about
+    lookups    … by which sets a packet is registered
+    effects    … what comes of it, and which addresses the canary has
 
 Review notes: does every element come from a registration, and every registration give the elements that
 `allowlist.match` would say yes to? (tests/property compares them with the kernel's verdict.) Is a bound

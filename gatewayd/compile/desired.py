@@ -64,7 +64,7 @@ class DesiredSets:
     ) -> None:
         self._most = {False: max_masks, True: max_bound_masks}
         self._protected_masks = protected_masks
-        self.protected = protected
+        self._protected = protected
         self._sets: dict[Mask, DesiredSet] = {}
         self._in_use = {(family, is_bound): 0 for family in (4, 6) for is_bound in (False, True)}
         self._only_protected: set[Mask] = set()
@@ -121,7 +121,7 @@ class DesiredSets:
         self._reasons = self._addresses = None
         self._waiting.clear()
         # Whoever is protected comes first.
-        taken.sort(key=lambda wanted: _registration_of(wanted).category not in self.protected)
+        taken.sort(key=lambda wanted: _registration_of(wanted).category not in self._protected)
         return taken
 
     def in_former_form(self) -> list[str]:
@@ -194,6 +194,10 @@ class DesiredSets:
         subject = _subject_of(wanted)
         self._waiting[subject] = self._waiting.get(subject, 0) + 1
 
+    def protect(self, categories: Iterable[str]) -> None:
+        """Some masks are left for these from now on."""
+        self._protected = frozenset(categories)
+
     def prepare(self, mask: Mask) -> bool:
         """Put a mask in use for what is to come, and keep it there; whether it is in use."""
         if len(self._prepared) < MAX_PREPARED and self.adopt(mask):
@@ -258,7 +262,7 @@ class DesiredSets:
         only_protected = self._only_protected
         needed = {mask for mask, _ in elements if mask not in sets}
         taken = {mask for mask, _ in elements if mask in only_protected} if only_protected else set()
-        is_protected = bool(needed or taken) and registration.category in self.protected
+        is_protected = bool(needed or taken) and registration.category in self._protected
         if is_protected:
             taken.clear()
         if not (needed or taken):

@@ -1,8 +1,11 @@
-"""A set of keys in parts, so that nothing ever goes through a million keys in one turn of the loop.
+"""Sets of keys in parts, so that nothing ever goes through a million keys in one turn of the loop.
 
 At 1 M keys a copy of a plain set takes 45 ms, a difference of two 46 ms, and one `add` in a million 40 ms where
 the set grows. A part has a 64th of the keys: all of these come to less than a millisecond, and whoever goes
 through the parts one by one finds each whole and up to date, however long it waited in between.
+
+The part of a key is `hash(key) >> 40 & 63`, written out where a million keys come by. A hash's low bits choose the
+place within a set: others are taken here.
 """
 
 from __future__ import annotations
@@ -11,19 +14,9 @@ from collections.abc import Iterable, Iterator, MutableSet
 from itertools import chain
 from typing import TypeVar
 
-from gatewayd.model.flow import Flow
-from gatewayd.model.mask import ANY_PEER, Mask
-from gatewayd.model.prefix import mask_address
-from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS
-
 _T = TypeVar("_T")
 
 PARTS = 64
-
-
-def part_of(key: bytes) -> int:
-    """Which part a key is in. The hash's low bits choose the place within a set: others are taken here."""
-    return hash(key) >> 40 & 63
 
 
 class Keys(MutableSet[bytes]):
@@ -85,26 +78,102 @@ class Keys(MutableSet[bytes]):
         self.parts[number] = keys
 
 
-def keys_of(mask: Mask, flow: Flow) -> Iterator[bytes]:
-    """Those of a flow's packet; none where the mask is of another family or service. The same may come twice."""
-    if mask.family != (4 if len(flow.source) == 4 else 6):
-        return
-    has_ports = flow.protocol in PROTOCOLS_WITH_PORTS
-    if not has_ports and (mask.port_length or mask.source_bits > 0):
-        return
-    source = flow.source, flow.source_port
-    destination = flow.destination, flow.destination_port
-    for _, port in (destination, source):
-        bundle = BUNDLES.get(mask.selector)
-        if bundle is not None and not any(service.matches(flow.protocol, port) for service in bundle):
-            continue
-        for (client, block), (peer, _) in ((source, destination), (destination, source)):
-            key = mask_address(client, mask.client_length)
-            if mask.peer_length != ANY_PEER:
-                key += mask_address(peer, mask.peer_length)
-            if mask.has_protocol:
-                key += bytes((flow.protocol, 0, 0, 0))
-            for bits, number in ((mask.port_length, port), (mask.source_bits, block)):
-                if bits > 0:
-                    key += (number & (0xFFFF << (16 - bits))).to_bytes(2, "big") + b"\0\0"
-            yield key
+class MissingKeys(MutableSet[bytes]):
+    """Always within `desired`: a key leaves that set first and this one next, and comes in the same order.
+
+    `whole`: begin with all that is desired, without going through it. A part of which everything is missing is
+    kept as None, and copied when the first of its keys comes into the kernel.
+    """
+
+    __slots__ = ("_count", "_desired", "_parts", "_whole")
+
+    def __init__(self, desired: Keys, *, whole: bool = False) -> None:
+        self._desired = desired
+        self._parts: list[set[bytes] | None] = [None if whole else set() for _ in range(PARTS)]
+        self._whole = PARTS if whole else 0
+        self._count = 0
+        """Keys in the parts that are not None."""
+
+    def __contains__(self, key: object) -> bool:
+        number = hash(key) >> 40 & 63
+        part = self._parts[number]
+        return key in (self._desired.parts[number] if part is None else part)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return chain.from_iterable(map(self.part, range(PARTS)))
+
+    def __len__(self) -> int:
+        if not self._whole:
+            return self._count
+        count = self._count
+        for number, part in enumerate(self._parts):
+            if part is None:
+                more = len(self._desired.parts[number])
+                count += more
+                if not more:
+                    # Nothing is desired here, so nothing is missing: no need to look again the next time.
+                    self._parts[number] = set()
+                    self._whole -= 1
+        return count
+
+    @classmethod
+    def _from_iterable(cls, it: Iterable[_T]) -> MutableSet[_T]:
+        """What `-` and its like are in collections.abc.Set: for tests and small sets."""
+        return set(it)
+
+    def add(self, key: bytes) -> None:
+        """A key that is desired already."""
+        part = self._parts[hash(key) >> 40 & 63]
+        if part is not None and key not in part:
+            part.add(key)
+            self._count += 1
+
+    def discard(self, key: bytes) -> None:
+        """The key is in the kernel."""
+        self.difference_update((key,))
+
+    def forget(self, key: bytes) -> bool:
+        """The key has just left `desired`; whether it was missing."""
+        part = self._parts[hash(key) >> 40 & 63]
+        if part is None:
+            return True
+        if key not in part:
+            return False
+        part.remove(key)
+        self._count -= 1
+        return True
+
+    def difference_update(self, keys: Iterable[bytes]) -> int:
+        """The keys are in the kernel; how many of them were missing. Inlined: a million keys come this way."""
+        parts, found = self._parts, 0
+        for key in keys:
+            number = hash(key) >> 40 & 63
+            part = parts[number]
+            if part is None:
+                if key not in self._desired.parts[number]:
+                    continue
+                part = self._own(number)
+            if key in part:
+                part.remove(key)
+                found += 1
+                if not part:
+                    parts[number] = set()  # an emptied set is as long to go through as it was when it was full
+        self._count -= found
+        return found
+
+    def part(self, number: int) -> set[bytes]:
+        """The missing keys of one part; not to be changed by the caller."""
+        part = self._parts[number]
+        return self._desired.parts[number] if part is None else part
+
+    def replace_part(self, number: int, keys: set[bytes]) -> None:
+        """Put `keys`, which all belong there, in place of a part; they are ours from now on."""
+        old = self._parts[number]
+        self._whole -= old is None
+        self._count += len(keys) - len(old or ())
+        self._parts[number] = keys
+
+    def _own(self, number: int) -> set[bytes]:
+        part = set(self._desired.parts[number])
+        self.replace_part(number, part)
+        return part

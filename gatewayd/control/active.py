@@ -104,7 +104,7 @@ class ActiveSet:
     @property
     def left(self) -> int:
         """Elements that are left so."""
-        return len(self._reconciler.tracker.leftovers)
+        return self._reconciler.count_left()
 
     def let_go(self, prefix: Prefix, ports: tuple[int, int] | None) -> None:
         """Accounting says of a place who has it, or that nobody has it any more."""

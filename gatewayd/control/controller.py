@@ -621,14 +621,13 @@ class Controller:
         """As `matching`, without registrations that the kernel cannot be told of at the flow's addresses: to the
         kernel these are not registered, and telling it again changes nothing."""
         registrations = self.allowlist.matching(flow, now)
-        desired = self.reconciler.tracker.desired
-        unprogrammed = desired.unprogrammed()
+        unprogrammed, is_past_bound = self.reconciler.unprogrammed(), self.reconciler.is_unprogrammed
         if not registrations or not unprogrammed:
             return registrations
         return tuple(
             each
             for each in registrations
-            if each.id not in unprogrammed or not all(map(desired.is_unprogrammed, self._wanted_at(each, flow)))
+            if each.id not in unprogrammed or not all(map(is_past_bound, self._wanted_at(each, flow)))
         )
 
     def _wanted_at(self, registration: Registration, flow: Flow) -> Iterator[Registration | BoundRegistration]:

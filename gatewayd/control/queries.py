@@ -14,7 +14,7 @@ from gatewayd.allowlist import decide
 from gatewayd.api import views
 from gatewayd.api.subscriber_views import BindingPage, bound_view
 from gatewayd.compile import count_elements
-from gatewayd.compile.canary import judge_canary
+from gatewayd.compile.effects import judge_canary
 from gatewayd.control.controller import Controller
 from gatewayd.control.host_time import HostTime
 from gatewayd.control.subscriber_queries import (
@@ -156,10 +156,9 @@ class DaemonQueries:
         in_kernel = self._in_kernel(alternatives) if decision.word == "registered" else None
         bindings = tuple(bound_view(each, now) for each in decision.bindings)
         view = views.explain_view(flow, decision, mode=mode, canary=canary, in_kernel=in_kernel, bindings=bindings)
-        desired = controller.reconciler.tracker.desired
-        if not in_kernel and alternatives and all(map(desired.is_unprogrammed, alternatives)):
+        if not in_kernel and alternatives and all(map(controller.reconciler.is_unprogrammed, alternatives)):
             effect = views.effect_of("unregistered", mode, canary)
-            reasons = desired.unprogrammed()
+            reasons = controller.reconciler.unprogrammed()
             why = next(reasons[each.id] for each in decision.registrations if each.id in reasons)
             reason = f"{view.reason}, but the kernel cannot be told: {why}"
             view = msgspec.structs.replace(view, effect=effect, reason=reason)
@@ -180,16 +179,16 @@ class DaemonQueries:
     def _describe(self, mask: Mask, key: bytes) -> str:
         """An element that no matching registration needs: where it is from, how long it stays."""
         controller = self._controller
-        tracker = controller.reconciler.tracker
+        why = controller.reconciler.presence_of(mask, key)
         name = f"{describe_key(str(mask), key)} of {mask}"
-        if key in tracker.leftovers.of(mask):
+        if why == "left":
             return f"{name}, a binding that the journal does not know, until its time is over"
-        if mask not in tracker.desired or key not in tracker.desired.keys(mask):
+        if why == "surplus":
             return f"{name}, which is about to be taken out"
         held = next((each for each in controller.holds() if KERNEL in each.by_cause), None)
         if held is not None:
             return f"{name}, which a start found and nobody registers, until gatewayd accept {held.serial}"
-        if tracker.count_retained():
+        if why == "retained":
             return f"{name}, which a start found in the kernel, until every source has been read"
         return f"{name}, which is there for another form or registration"
 
@@ -210,14 +209,14 @@ class DaemonQueries:
         else:
             matches = list(found)
             total, page = len(matches), matches[offset : offset + limit]
-        unprogrammed = self._controller.reconciler.tracker.desired.unprogrammed()
+        unprogrammed = self._controller.reconciler.unprogrammed()
         return views.RegistrationPage(total, offset, tuple(self._view(each, unprogrammed) for each in page))
 
     def registration(self, registration_id: str) -> views.RegistrationView | None:
         found = self._controller.allowlist.get(registration_id)
         if found is None:
             return None
-        return self._view(found, self._controller.reconciler.tracker.desired.unprogrammed())
+        return self._view(found, self._controller.reconciler.unprogrammed())
 
     def flows(self, registration_id: str | None, offset: int, limit: int) -> views.FlowPage:
         attribution = self._controller.attribution
@@ -339,14 +338,14 @@ class DaemonQueries:
 
     def _registration_counts(self) -> views.RegistrationCounts:
         controller = self._controller
-        unprogrammed = controller.reconciler.tracker.desired.unprogrammed()
+        unprogrammed = controller.reconciler.unprogrammed()
         return views.RegistrationCounts(
             total=len(controller.allowlist),
             effective=controller.count_active(),
             by_category=controller.allowlist.count_by_category(),
             by_status={status: count for status, count in controller.allowlist.count_by_status().items()},
             unprogrammed=len(unprogrammed),
-            in_former_form=len(controller.reconciler.tracker.desired.in_former_form()),
+            in_former_form=len(controller.reconciler.in_former_form()),
             unprogrammed_examples=tuple(
                 views.UnprogrammedView(*each) for each in islice(unprogrammed.items(), views.MAX_EXAMPLES)
             ),
@@ -355,15 +354,15 @@ class DaemonQueries:
 
     def _kernel(self) -> views.KernelView:
         reconciler = self._controller.reconciler
-        tracker, stats = reconciler.tracker, reconciler.stats
+        counts, stats = reconciler.counts(), reconciler.stats
         return views.KernelView(
             table=self._controller.settings.kernel.table,
-            masks=len(tracker.masks),
-            sets=sum(state.exists for state in tracker.set_states()),
-            elements_desired=tracker.desired.count(),
-            not_in_kernel=tracker.count_missing(),
-            surplus=tracker.count_surplus(),
-            retained=tracker.count_retained(),
+            masks=counts.masks,
+            sets=counts.sets,
+            elements_desired=counts.desired,
+            not_in_kernel=counts.missing,
+            surplus=counts.surplus,
+            retained=counts.retained,
             transactions=stats.transactions,
             failures=stats.failures,
             last_error=stats.last_error or None,
@@ -372,8 +371,7 @@ class DaemonQueries:
             repairs=stats.repairs,
             notifications_lost=stats.notifications_lost,
             generation=stats.generation,
-            pending=len(tracker.retired)
-            + sum(len(each.missing) + len(each.surplus) for each in tracker.set_states()),
+            pending=counts.pending,
         )
 
     def _watch(self) -> views.WatchView:

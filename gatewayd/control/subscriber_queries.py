@@ -126,7 +126,7 @@ class SubscriberAnswers:
             restored=sessions.restored,
             unanswered=bindings.unanswered,
             conflicting=bindings.conflicting,
-            left=len(self._controller.reconciler.tracker.leftovers),
+            left=self._controller.reconciler.count_left(),
             same_names=tuple(views.SameNameView(each.name, each.sources) for each in sessions.same_names()),
             refreshed=self._controller.reconciler.refreshed,
             tombstones=sessions.tombstones,

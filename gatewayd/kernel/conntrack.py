@@ -33,7 +33,7 @@ from gatewayd.kernel.conntrack_codec import (
     encode_mark_change,
     errno_of,
 )
-from gatewayd.kernel.event_socket import dropped_messages, open_netfilter_socket
+from gatewayd.kernel.netlink import dropped_messages, open_netfilter_socket
 
 CHANGES_PER_SEND = 128
 """Mark changes in one `send`: well under a millisecond in the kernel, and no more answers than fit."""

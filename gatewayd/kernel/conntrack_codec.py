@@ -40,7 +40,6 @@ from gatewayd.kernel.attributes import (
 from gatewayd.model import Flow
 from gatewayd.model.service import GRE, PROTOCOLS_WITH_PORTS
 
-NFNL_SUBSYS_CTNETLINK = 1
 CT_NEW, CT_GET, CT_DELETE, CT_GET_STATS = 0x100, 0x101, 0x102, 0x105
 """IPCTNL_MSG_CT_NEW, _GET, _DELETE, _GET_STATS with the subsystem in the high byte."""
 _CONNECTION_MESSAGES = frozenset({CT_NEW, CT_DELETE})
@@ -250,10 +249,10 @@ def _kind_of(kind: int, flags: int) -> ConnectionKind:
 
 def _meet(kind: ConnectionKind, image: bytes, sender_port: int) -> ConnectionEvent:
     """Walk a message of no known layout, and remember its layout."""
-    places = locate(image)
+    layout = _Layout(image, locate(image))
     if sum(map(len, _layouts.values())) < MAX_LAYOUTS:
-        _layouts.setdefault(len(image), []).append(_Layout(image, places))
-    return read_places(kind, image, places, sender_port)
+        _layouts.setdefault(len(image), []).append(layout)
+    return layout.read(kind, image, sender_port)
 
 
 def locate(image: bytes) -> Places:
@@ -296,40 +295,6 @@ def _walk(
                 raise EventMalformed("conntrack event", f"{field} has {length - 4} bytes, not {size}")
             fields[field] = (offset + 4, size)
         offset += align4(length)
-
-
-def read_places(kind: ConnectionKind, image: bytes, places: Places, sender_port: int = 0) -> ConnectionEvent:
-    """The generic reading of a message: field by field, nothing precompiled."""
-
-    def raw(field: str) -> bytes:
-        instead = _SEEN_INSTEAD.get(field, field)
-        offset, size = places.fields.get(instead, places.fields.get(field, (0, 0)))
-        return image[offset : offset + size]
-
-    def number(field: str) -> int:
-        return uint_of(raw(field))
-
-    protocol = number("protocol")
-    has_ports = protocol in PROTOCOLS_WITH_PORTS
-    return ConnectionEvent(
-        kind=kind,
-        flow=Flow(
-            protocol=protocol,
-            source=raw("source"),
-            destination=raw("destination"),
-            source_port=number("source_port") if has_ports else 0,
-            destination_port=number("destination_port") if has_ports else 0,
-        ),
-        mark=number("mark"),
-        id=number("id"),
-        packets_original=number("packets_original"),
-        bytes_original=number("bytes_original"),
-        packets_reply=number("packets_reply"),
-        bytes_reply=number("bytes_reply"),
-        tuple_bytes=image[places.tuple_start : places.tuple_end],
-        zone=number("zone"),
-        sender_port=sender_port,
-    )
 
 
 def encode_dump(

@@ -12,8 +12,8 @@ from gatewayd.errors import DumpInterrupted, MissingPrerequisite, OperationRefus
 from gatewayd.kernel import attributes as nl
 from gatewayd.kernel import nft
 from gatewayd.kernel import tables_codec as codec
+from gatewayd.kernel.external import NotificationSocket
 from gatewayd.kernel.netlink import NetlinkChannel, RefusedAt
-from gatewayd.kernel.notifications import NoticeSocket
 from gatewayd.model.external import ExternalChanges
 from gatewayd.model.mask import describe_key, parse_set_name
 from gatewayd.model.transaction import (
@@ -42,7 +42,7 @@ class KernelTables:
         self._commits = commits
         self._dumps = dumps
         self._nft = nft_path
-        self._notifications = NoticeSocket(table, commits.port)
+        self._notifications = NotificationSocket(table, commits.port)
 
     @classmethod
     def open(cls, table: str) -> KernelTables:

@@ -1,14 +1,13 @@
 """Desired against observed, and the way from one to the other: bounded transactions, make before break.
 
     tracker          the desired and the observed state, as differences
-    set_state        one set of the kernel, its missing keys, its larger successor; which sets the rules look into:
-                     the invariant of make before break
-    steps            the next safe step; pure; and the steps on paper
-    loop             takes the steps
+    set_state        one set of the kernel, its larger successor; which sets the rules look into: the invariant of
+                     make before break
+    findings         elements that a start finds and nothing desires: which stay, and until when
+    steps            the next safe step, and the steps on paper; when elements of bindings are asserted again
+    loop             the reconciler: takes the steps, and says how far it is
     verify           reads, follows external changes, compares
-    element_timeout  when elements of bindings are asserted again, which go by themselves
-    leftovers        elements of bindings that a start finds and cannot explain yet
-    dataplane        the interface to a kernel, and the numbers
+    dataplane        the interface to a kernel, the writer of steps, the numbers
     connections      ct marks against the registry; grace: which flows outlive a change
 
 Observed is what was read or acknowledged, never what was sent; a failure means read again; everything in our table

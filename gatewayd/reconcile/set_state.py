@@ -1,120 +1,19 @@
-"""One kernel set as we know it, and the set of a mask with the larger one that is to follow it. Pure."""
+"""One kernel set as we know it, the set of a mask with its larger successor, and which sets the rules look into:
+the invariant of make before break. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableSet
+from collections import deque
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import TypeVar
 
-from gatewayd.compile.keys import PARTS, Keys
+from gatewayd.compile.keys import PARTS, Keys, MissingKeys
 from gatewayd.model.mask import Mask, parse_set_name
+from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
 
-_T = TypeVar("_T")
-
-
-class MissingKeys(MutableSet[bytes]):
-    """Always within `desired`: a key leaves that set first and this one next, and comes in the same order.
-
-    `whole`: begin with all that is desired, without going through it. A part of which everything is missing is
-    kept as None, and copied when the first of its keys comes into the kernel.
-    """
-
-    __slots__ = ("_count", "_desired", "_parts", "_whole")
-
-    def __init__(self, desired: Keys, *, whole: bool = False) -> None:
-        self._desired = desired
-        self._parts: list[set[bytes] | None] = [None if whole else set() for _ in range(PARTS)]
-        self._whole = PARTS if whole else 0
-        self._count = 0
-        """Keys in the parts that are not None."""
-
-    def __contains__(self, key: object) -> bool:
-        number = hash(key) >> 40 & 63
-        part = self._parts[number]
-        return key in (self._desired.parts[number] if part is None else part)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return chain.from_iterable(map(self.part, range(PARTS)))
-
-    def __len__(self) -> int:
-        if not self._whole:
-            return self._count
-        count = self._count
-        for number, part in enumerate(self._parts):
-            if part is None:
-                more = len(self._desired.parts[number])
-                count += more
-                if not more:
-                    # Nothing is desired here, so nothing is missing: no need to look again the next time.
-                    self._parts[number] = set()
-                    self._whole -= 1
-        return count
-
-    @classmethod
-    def _from_iterable(cls, it: Iterable[_T]) -> MutableSet[_T]:
-        """What `-` and its like are in collections.abc.Set: for tests and small sets."""
-        return set(it)
-
-    def add(self, key: bytes) -> None:
-        """A key that is desired already."""
-        part = self._parts[hash(key) >> 40 & 63]
-        if part is not None and key not in part:
-            part.add(key)
-            self._count += 1
-
-    def discard(self, key: bytes) -> None:
-        """The key is in the kernel."""
-        self.difference_update((key,))
-
-    def forget(self, key: bytes) -> bool:
-        """The key has just left `desired`; whether it was missing."""
-        part = self._parts[hash(key) >> 40 & 63]
-        if part is None:
-            return True
-        if key not in part:
-            return False
-        part.remove(key)
-        self._count -= 1
-        return True
-
-    def difference_update(self, keys: Iterable[bytes]) -> int:
-        """The keys are in the kernel; how many of them were missing. Inlined: a million keys come this way."""
-        parts, found = self._parts, 0
-        for key in keys:
-            number = hash(key) >> 40 & 63
-            part = parts[number]
-            if part is None:
-                if key not in self._desired.parts[number]:
-                    continue
-                part = self._own(number)
-            if key in part:
-                part.remove(key)
-                found += 1
-                if not part:
-                    parts[number] = set()  # an emptied set is as long to go through as it was when it was full
-        self._count -= found
-        return found
-
-    def part(self, number: int) -> set[bytes]:
-        """The missing keys of one part; not to be changed by the caller."""
-        part = self._parts[number]
-        return self._desired.parts[number] if part is None else part
-
-    def replace_part(self, number: int, keys: set[bytes]) -> None:
-        """Put `keys`, which all belong there, in place of a part; they are ours from now on."""
-        old = self._parts[number]
-        self._whole -= old is None
-        self._count += len(keys) - len(old or ())
-        self._parts[number] = keys
-
-    def _own(self, number: int) -> set[bytes]:
-        part = set(self._desired.parts[number])
-        self.replace_part(number, part)
-        return part
-
-
-SMALLEST_CAPACITY = 1024
+MIN_CAPACITY = 1024
+SLICE = 16384
+"""Keys compared in one turn of the loop: some 2 ms."""
 
 
 def choose_capacity(mask: Mask, count: int) -> int:
@@ -124,7 +23,7 @@ def choose_capacity(mask: Mask, count: int) -> int:
     """
     if mask.is_bound:
         return 0
-    return max(SMALLEST_CAPACITY, 1 << (2 * max(count, 1) - 1).bit_length())
+    return max(MIN_CAPACITY, 1 << (2 * max(count, 1) - 1).bit_length())
 
 
 @dataclass(slots=True)
@@ -151,6 +50,50 @@ class SetState:
         """Whether there may be elements in it that are not desired."""
         return bool(self.surplus) or self.unread > 0
 
+    def note_unread(self, count: int) -> None:
+        """So many of its elements are not known by their keys; 0 = all are."""
+        self.unread = count
+
+    def desire(self, key: bytes) -> None:
+        """The key is desired from now on."""
+        if key in self.surplus:
+            self.surplus.discard(key)
+            if not self.mask.is_bound:
+                self.missing.discard(key)
+                return
+        # One of a binding may be about to go by itself: it is put there anew.
+        self.missing.add(key)
+
+    def added(self, keys: Sequence[bytes], wanted: Keys) -> None:
+        """The kernel has taken the keys."""
+        if self.missing.difference_update(keys) < len(keys):
+            self.surplus.update(key for key in keys if key not in wanted)
+
+    def removed(self, keys: Sequence[bytes], wanted: Keys) -> None:
+        """The kernel has dropped the keys."""
+        self.surplus.difference_update(keys)
+        for key in keys:
+            if key in wanted:
+                self.missing.add(key)
+
+    def changed(self, key: bytes, wanted: Keys, *, present: bool) -> bool:
+        """Another program's change came in; whether a desired key went, or another came.
+
+        It may be older than our own changes since. So a desired key that went is put there again, which harms
+        nothing where it is there, and one that came stays missing until we ourselves have put it there.
+        """
+        if key in wanted:
+            if present or key in self.missing:
+                return False
+            self.missing.add(key)
+            return True
+        is_new = present and key not in self.surplus
+        if present:
+            self.surplus.add(key)
+        else:
+            self.surplus.discard(key)
+        return is_new
+
     def has_room_for(self, desired: int) -> bool:
         """Whether what is missing of so many wanted elements fits beside what is there."""
         inside = desired + len(self.surplus) + self.unread
@@ -162,6 +105,53 @@ class SetState:
             return more
         inside = desired - len(self.missing) + len(self.surplus) + self.unread
         return max(0, min(more, self.capacity - inside))
+
+
+def known_pieces(state: SetState, wanted: Keys, size: int) -> Iterator[list[bytes]]:
+    """The desired keys that are known to be in the set, `size` of them at a time.
+
+    Desires may change between two pieces, and the piece then holds a key that is desired no longer.
+    """
+    waiting: deque[bytes] = deque()
+    for number in range(PARTS):
+        missing = state.missing.part(number)
+        if missing is not wanted.parts[number]:
+            waiting.extend(wanted.parts[number] - missing)
+        while len(waiting) >= size:
+            yield [waiting.popleft() for _ in range(size)]
+    if waiting:
+        yield list(waiting)
+
+
+def compare_in_slices(
+    state: SetState, wanted: Keys, keys: Keys, sort_found: Callable[[set[bytes]], set[bytes]]
+) -> Generator[None, None, int]:
+    """The set's content is `keys`, as just read; how many keys somebody else added or removed.
+
+    `sort_found`: which of the keys that are not desired are surplus. Desires may change between two slices, the
+    kernel may not.
+    """
+    strange = looked_at = 0
+    for number in range(PARTS):
+        missing = wanted.parts[number] - keys.parts[number]
+        surplus = keys.parts[number] - wanted.parts[number]
+        if surplus:
+            surplus = sort_found(surplus)
+        strange += len(missing - state.missing.part(number)) + len(surplus - state.surplus.parts[number])
+        state.missing.replace_part(number, missing)
+        state.surplus.replace_part(number, surplus)
+        looked_at += len(wanted.parts[number]) + len(keys.parts[number])
+        if looked_at > SLICE:
+            looked_at = 0
+            yield
+    strange, state.unread = 0 if state.unread else strange, 0
+    return strange
+
+
+def masks_of(reading: TableReading) -> list[Mask]:
+    """Masks of the sets that are laid out as ours are."""
+    parsed = (parse_set_name(found.name) for found in reading.sets if found.regular)
+    return [each[0] for each in parsed if each is not None]
 
 
 @dataclass(slots=True)
@@ -189,6 +179,20 @@ class MaskState:
     def successor_has_all(self) -> bool:
         """Whether there is a successor, with all that is desired and all else that the set may have."""
         return self.successor_is_whole and not self.current.may_have_surplus
+
+
+def choose_sets(
+    found: Iterable[tuple[int, ObservedSet]], hooked: Container[str], *, keeps_oldest: bool
+) -> list[tuple[int, ObservedSet]]:
+    """Of the sets of a mask that a reading found, with their generations: the one in use, and the newest as its
+    successor if that is another.
+
+    The hooked one stays in use. Where none is known to be hooked it is the newest; with `keeps_oldest`, the oldest.
+    """
+    candidates = sorted(found, key=lambda pair: pair[0])
+    newest = candidates[-1:]
+    current = [pair for pair in candidates if pair[1].name in hooked] or (candidates if keeps_oldest else newest)
+    return current[:1] + [pair for pair in newest if pair[0] > current[0][0]]
 
 
 def is_complete(masks: Mapping[Mask, MaskState]) -> bool:
@@ -221,3 +225,52 @@ def choose_hooks(masks: Mapping[Mask, MaskState], in_force: Mapping[Mask, str]) 
 def hooks_of(names: Iterable[str]) -> dict[Mask, str]:
     """The masks of sets that rules look into, which are one a mask."""
     return {parsed[0]: name for name in names if (parsed := parse_set_name(name)) is not None}
+
+
+@dataclass(slots=True)
+class KnownRules:
+    """The rules in the kernel. `text`, `hooks` (the set that is looked into, by mask): None and none where they are
+    not known to be ours. `fingerprint`: how the kernel lists them; "" if that was not seen since they were put.
+
+    `last_tag`: the latest known. Marks outlive the table, so an epoch counts on where the rules are gone.
+    """
+
+    text: str | None = None
+    hooks: dict[Mask, str] = field(default_factory=dict)
+    fingerprint: str = ""
+    tag: RulesTag | None = None
+    last_tag: RulesTag | None = None
+
+    def put(self, names: Iterable[str], text: str, tag: RulesTag | None) -> None:
+        """The kernel has taken rules that look into the sets named."""
+        self.text, self.hooks, self.fingerprint = text, hooks_of(names), ""
+        self.see_tag(tag)
+
+    def see_tag(self, tag: RulesTag | None) -> None:
+        """The rules in the kernel carry this tag."""
+        self.tag = tag
+        self.last_tag = tag or self.last_tag
+
+    def see_fingerprint(self, fingerprint: str) -> None:
+        """How the kernel lists these rules; "" where that is to be looked at again."""
+        self.fingerprint = fingerprint
+
+    def forget(self, tag: RulesTag | None) -> None:
+        """They are not ours any more, or not all of them."""
+        self.text, self.hooks, self.fingerprint = None, {}, ""
+        self.see_tag(tag)
+
+    def read(self, reading: TableReading, hooked: Iterable[str]) -> None:
+        """All is read anew. `hooked`: the sets that they are known to look into."""
+        self.hooks, self.fingerprint = hooks_of(hooked), reading.rules
+        self.see_tag(reading.tag)
+
+    def recognise(self, reading: TableReading) -> None:
+        """A reading came. Rules with the tag of those that we put are these, if it was not seen yet how the kernel
+        lists them."""
+        if self.text is not None and not self.fingerprint and reading.tag == self.tag:
+            self.fingerprint = reading.rules
+
+    def differ(self, reading: TableReading) -> bool:
+        """Whether the kernel has other rules than those that we put, or none."""
+        return self.text is not None and (reading.rules != self.fingerprint or reading.tag != self.tag)

@@ -5,16 +5,18 @@ The order is make before break, and at no point does a registered address lose i
 
     table → late admissions → new sets → (more hooks, policy unchanged) → elements → rules → removals → old sets
 
-While anything is missing, rules look into more sets and never into fewer (hooks.py), and nothing is removed.
+While anything is missing, rules look into more sets and never into fewer (set_state), and nothing is removed.
 Each step is bounded in bytes. A policy reaches the kernel only after every element is there, so that a load of
 many transactions is never visible as a partial allowlist.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
+from math import ceil
 
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag, policy_digest
 from gatewayd.model.mask import Mask
@@ -58,7 +60,7 @@ class Forecast:
 
 
 def forecast(tracker: SetTracker, policy: Policy, table: str) -> Forecast:
-    """Uses the picture up: it says afterwards that all is done."""
+    """Uses the tracker up: it says afterwards that all is done."""
     desired = tracker.desired
     result = Forecast(unprogrammed=desired.unprogrammed(), in_former_form=desired.in_former_form())
     while (step := next_step(tracker, policy, table)) is not None:
@@ -92,6 +94,10 @@ LATE_ADMISSION = "late admission"
 _ELEMENT_OVERHEAD = 12
 _BOUND_PASSES = 3
 """Over the keys of a set of bindings in one message or another, at most: see kernel/tables_codec.py."""
+PIECE = 512
+"""Elements of bindings asserted in one transaction: under a millisecond."""
+ROUNDS = 3
+"""Of assertions within the element timeout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +137,7 @@ def wanted_ruleset(tracker: SetTracker, policy: Policy, table: str) -> Ruleset:
 
     The epoch is that of the latest rules known; the next one if their policy is another.
     """
-    layout, tag = policy.mark_layout, tracker.last_tag
+    layout, tag = policy.mark_layout, tracker.rules.last_tag
     if tag is None or not 1 <= tag.epoch <= layout.last_epoch:
         epoch = 1
     elif tag.policy == _policy_digest(policy):
@@ -175,7 +181,7 @@ def _next_step(tracker: SetTracker, policy: Policy | None, table: str, *, urgent
         return step
     complete = tracker.is_complete()
     ruleset = None if policy is None else wanted_ruleset(tracker, policy, table)
-    stale = ruleset is not None and ruleset.text != tracker.rules
+    stale = ruleset is not None and ruleset.text != tracker.rules.text
     if ruleset is not None and stale and _same_policy(tracker, ruleset):
         return PutRules(ruleset)
     step = _add(tracker)
@@ -183,7 +189,7 @@ def _next_step(tracker: SetTracker, policy: Policy | None, table: str, *, urgent
         return step
     if ruleset is not None and stale:
         return PutRules(ruleset)
-    if tracker.rules is None:
+    if tracker.rules.text is None:
         # What rules may look into that are not our own stays until ours are in force.
         return None
     step = _remove(tracker)
@@ -204,14 +210,9 @@ def acknowledge(tracker: SetTracker, step: Step) -> None:
     for operation in step.transaction.operations:
         match operation:
             case CreateTable():
-                tracker.table_present = True
+                tracker.created_table()
             case CreateSet(name, _, capacity, _):
-                state = states.get(name)
-                if state is None:
-                    tracker.retired.add(name)
-                else:
-                    state.exists = True
-                    state.capacity = capacity
+                tracker.created(states.get(name), name, capacity)
             case DeleteSet(name):
                 tracker.retired.discard(name)
             case AddElements(name, keys) | RefreshElements(name, keys):
@@ -224,7 +225,8 @@ def acknowledge(tracker: SetTracker, step: Step) -> None:
 
 def _same_policy(tracker: SetTracker, ruleset: Ruleset) -> bool:
     """Whether rules of this policy, known to be ours, are in force."""
-    return tracker.rules is not None and tracker.tag is not None and tracker.tag.policy == ruleset.policy
+    rules = tracker.rules
+    return rules.text is not None and rules.tag is not None and rules.tag.policy == ruleset.policy
 
 
 def _urgent(tracker: SetTracker) -> Step | None:
@@ -283,7 +285,7 @@ def _remove(tracker: SetTracker) -> Step | None:
         if not state.surplus:
             continue
         stride = _stride(state.mask)
-        left = tracker.leftovers.of(state.mask)
+        left = tracker.left(state.mask)
         keys = list(islice((key for key in state.surplus if key not in left), budget // stride or not operations))
         if keys:
             operations.append(RemoveElements(state.name, keys))
@@ -294,6 +296,62 @@ def _remove(tracker: SetTracker) -> Step | None:
 
 
 def _delete_sets(tracker: SetTracker) -> Step | None:
-    names = sorted(tracker.retired.difference(tracker.in_force.values()))[:MAX_SETS]
+    names = sorted(tracker.retired.difference(tracker.rules.hooks.values()))[:MAX_SETS]
     operations = tuple(DeleteSet(name) for name in names)
     return Commit(Transaction(operations, "delete sets")) if operations else None
+
+
+class ElementTimeout:
+    """When the elements of bindings are asserted again.
+
+    They go by themselves `element_timeout_s` after the daemon has died. While it lives, a round goes through all of
+    them in a third of that time, a piece at a time and not quite evenly, so that an element is never older than two
+    thirds. The first round is at once: nobody knows how old the elements are that a restart found.
+
+    `spread`: a number from 0 to 1 each time it is called, for pauses that do not fall together.
+    """
+
+    def __init__(self, tracker: SetTracker, *, spread: Callable[[], float]) -> None:
+        self._tracker = tracker
+        self._spread = spread
+        self._round: Iterator[tuple[SetState, list[bytes]]] | None = None
+        self._begun_at = self._due_at = 0.0
+        self._pause_s = 0.0
+        self.is_first = True
+        self.refreshed = 0
+
+    def start_over(self) -> None:
+        """Nothing is known of what is in the kernel: a round at once, as soon as it is known again."""
+        self._round, self.is_first, self._due_at = None, True, 0.0
+
+    def next_piece(self, now: float) -> Commit | None:
+        """Elements to assert now; None if nothing is due yet, or nothing is there."""
+        period_s = self._tracker.element_timeout_s / ROUNDS
+        while now >= self._due_at:
+            if self._round is None:
+                self._begin(now, period_s)
+            assert self._round is not None
+            state, piece = next(self._round, (None, []))
+            if state is None:
+                self._round, self.is_first = None, False
+                self._due_at = max(now, self._begun_at + period_s * (1 - self._spread() / 4))
+                return None
+            if not any(state is known for known in self._tracker.set_states()):
+                self.start_over()  # all was read anew meanwhile
+                continue
+            wanted = self._tracker.desired.keys(state.mask)
+            keys = [key for key in piece if key in wanted and key not in state.missing]
+            if keys:
+                # More pieces than were counted, or a halt of ours: at its end a round waits no more.
+                end = 0.0 if self.is_first else self._begun_at + period_s
+                self._due_at = min(end, now + self._pause_s * (0.5 + self._spread()))
+                self.refreshed += len(keys)
+                return Commit(Transaction((RefreshElements(state.name, keys),), "refresh bindings"))
+        return None
+
+    def _begin(self, now: float, period_s: float) -> None:
+        bound = [state for state in self._tracker.set_states() if state.mask.is_bound and state.exists]
+        pieces = sum(ceil(len(self._tracker.desired.keys(state.mask)) / PIECE) for state in bound)
+        self._begun_at = now
+        self._pause_s = period_s / (2 * max(pieces, 1))
+        self._round = self._tracker.known_in_slices(lambda _: PIECE, bound)

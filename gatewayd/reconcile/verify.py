@@ -1,8 +1,8 @@
 """What tells the reconciler that the kernel is as it believes: readings, notifications, generations, the timer.
 
 read       everything, at the start and after a failure
-hear       what others commit, told element by element: it goes into the picture, and the next step repairs it
-poll       a generation that nobody accounts for: look at sets, counts and rules, and then as the timer does
+hear       commits of others, told element by element: they go into the tracker, and the next step repairs them
+poll       a generation that nothing accounts for: look at sets, counts and rules, and then as the timer does
 the timer  adds everything again, piece by piece; then equal counts prove that the content is equal
 """
 
@@ -18,44 +18,10 @@ from gatewayd.errors import DumpInterrupted
 from gatewayd.log import get_logger
 from gatewayd.model.external import ExternalCommit
 from gatewayd.model.transaction import AddElements, TableReading, Transaction
-from gatewayd.reconcile.dataplane import Dataplane, Stats
+from gatewayd.reconcile.dataplane import Dataplane, Ledger
 from gatewayd.reconcile.set_state import SetState
 from gatewayd.reconcile.steps import Commit, max_keys
 from gatewayd.reconcile.tracker import SetTracker
-
-
-class Generations:
-    """The generation that the kernel should have by now, between `low` and `high`."""
-
-    def __init__(self) -> None:
-        self._base = self._low = self._high = 0
-        self.untold = 0
-        """Commits that somebody did and that we were not told of, or not yet: the kernel tells after the fact."""
-
-    def read(self, generation: int) -> None:
-        """All that was committed up to this generation is known from a reading."""
-        self._base = self._low = self._high = generation
-
-    def committed(self, *, surely: bool) -> None:
-        """We did. Not `surely`: the kernel counts no transaction that changes nothing, as adding what is there."""
-        self._low += surely
-        self._high += 1
-
-    def told(self, generation: int) -> None:
-        """Somebody else did. From before the last reading it says nothing new, unless it was waited for."""
-        if generation > self._base:
-            self._low += 1
-            self._high += 1
-        elif self.untold:
-            self.untold -= 1
-
-    def explain(self, generation: int) -> bool:
-        """Whether the kernel's generation is what it should be."""
-        explained = self._low <= generation <= self._high
-        self.untold = max(0, generation - self._high)
-        self.read(generation)
-        return explained
-
 
 log = get_logger(__name__)
 
@@ -69,18 +35,9 @@ INTERRUPTIONS = 5
 
 
 class Verifier:
-    """Holds what is known of the kernel against the picture. All of it runs in the reconciler's own task."""
+    """Holds the kernel against the tracker. All of it runs in the reconciler's own task."""
 
-    def __init__(
-        self,
-        dataplane: Dataplane,
-        tracker: SetTracker,
-        stats: Stats,
-        *,
-        clock: Callable[[], float],
-        monotonic: Callable[[], float],
-        verify_every_s: float,
-    ) -> None:
+    def __init__(self, dataplane: Dataplane, tracker: SetTracker, ledger: Ledger, *, verify_every_s: float) -> None:
         self.known = False
         self.verified = False
         """Nothing happened since the last comparison that asks for another."""
@@ -89,16 +46,15 @@ class Verifier:
         self.must_look = False
         """Somebody changed more in our table than elements that we were told of."""
         self._suspect: tuple[ExternalCommit | None, str | None] = (None, None)
-        """Who that was, and what of it was told of elements."""
+        """That commit, and what it told of elements."""
         self._dataplane = dataplane
         self._tracker = tracker
-        self._stats = stats
-        self._clock = clock
-        self._monotonic = monotonic
+        self._ledger = ledger
+        self._generations = ledger.generations
+        self._monotonic = ledger.monotonic
         self._verify_every_s = verify_every_s
-        self._generations = Generations()
         self._assertion: Iterator[tuple[SetState, list[bytes]]] | None = None
-        self._assert_at = monotonic() + verify_every_s
+        self._assert_at = ledger.monotonic() + verify_every_s
         self._asserted_at = self._compared_at = -inf
         self._asserted = False
         """All that is desired was added again since the last thing that gave a reason to."""
@@ -112,12 +68,12 @@ class Verifier:
     def forget(self) -> None:
         """Nothing is known any more; all is to be read."""
         self.known = self.verified = self.read_back = self.must_look = False
-        self._tracker.doubted = True
+        self._tracker.doubt()
         self._assertion, self._suspect = None, (None, None)
 
-    def committed(self, *, surely: bool) -> None:
-        """A transaction of ours was acknowledged; see Generations."""
-        self._generations.committed(surely=surely)
+    def rules_replaced(self) -> None:
+        """The kernel has other rules: it is to be compared again."""
+        self.verified = False
 
     # -- readings ------------------------------------------------------------------------------------------
 
@@ -125,12 +81,8 @@ class Verifier:
         """Observe everything: sets, rules, and the content of sets small enough."""
         reading = await self._dataplane.read_table()
         tracker = self._tracker
-        same_rules = bool(reading.rules) and reading.rules == tracker.rules_seen
-        rules = tracker.rules if same_rules else None
-        # A set is known to be looked into only by rules that we know.
-        pending = tracker.start_reading(reading, frozenset(tracker.in_force.values() if rules is not None else ()))
-        tracker.rules = rules
-        self._anchor(reading)
+        pending = tracker.read_again(reading)
+        self._ledger.anchor(reading.generation)
         for state, found in pending:
             if found.count == 0:
                 tracker.observe_elements(state, ())
@@ -140,18 +92,15 @@ class Verifier:
                     await self._observe(state, keys)
                 else:
                     tracker.observe_some(state, keys)
-                    state.unread = max(1, len(keys) - len(state.surplus))
+                    state.note_unread(max(1, len(keys) - len(state.surplus)))
         self.known, self.verified, self._asserted = True, False, True
-        tracker.is_first = False
+        tracker.findings.finish_reading()
 
     async def _read_elements(self, state: SetState) -> tuple[Keys, bool]:
-        keys, whole = await read_keys(self._dataplane, state.name, self._turn)
+        keys, whole = await read_keys(self._dataplane, state.name, self._ledger.turn)
         if not whole:
             log.warning("reconcile.dump_abandoned", set=state.name, attempts=INTERRUPTIONS)
         return keys, whole
-
-    def _turn(self) -> None:
-        self._stats.turned_at = self._monotonic()
 
     async def _observe(self, state: SetState, keys: Keys) -> int:
         slices = self._tracker.observe_in_slices(state, keys)
@@ -162,10 +111,10 @@ class Verifier:
                 return int(end.value)
             await asyncio.sleep(0)
 
-    # -- what others did -----------------------------------------------------------------------------------
+    # -- commits of others ---------------------------------------------------------------------------------
 
     def hear(self) -> bool:
-        """Take in what others committed; whether any of it was in our table."""
+        """Take in commits of others; whether any of it was in our table."""
         changes = self._dataplane.take_changes()
         touched = False
         for commit in changes.commits:
@@ -185,8 +134,7 @@ class Verifier:
         if changes.lost and self.known:
             self.must_look = True
             self._doubt()
-            self._stats.notifications_lost += 1
-            log.warning("reconcile.notifications_lost")
+            self._ledger.lose_notifications()
         return touched
 
     async def poll(self) -> None:
@@ -194,14 +142,13 @@ class Verifier:
         generation = await self._dataplane.read_generation()
         self.hear()
         if self._generations.untold:
-            # A whole period has passed since, and still nobody has told us what that was.
+            # A whole period has passed since, and no notification has come of it.
             self._doubt()
-        if not self._generations.explain(generation):
+        if not self._ledger.explain(generation):
             await self.look()
             return
-        self._stats.generation = generation
         if self._tracker.desired.count_unprogrammed():
-            # Masks that nobody needs any more make room at once for what waits for one.
+            # Masks that nothing needs any more make room at once for registrations that wait for one.
             self._tracker.retire_unused()
         if self._monotonic() >= self._assert_at and self._assertion is None:
             self._assert_at = self._monotonic() + self._verify_every_s
@@ -209,7 +156,7 @@ class Verifier:
             self._assertion = self._slices()
 
     async def look(self) -> None:
-        """Sets, counts and rules, at once: whatever of ours is not as we left it is put right."""
+        """Sets, counts and rules, at once: each of ours that is not as we left it is put right."""
         for _ in range(INTERRUPTIONS):
             self.must_look = False
             reading = await self._dataplane.read_table()
@@ -220,18 +167,13 @@ class Verifier:
         if difference is not None:
             self._tell(difference, suspect)
             self.forget()
-        elif self._rules_differ(reading):
+        elif self._tracker.rules.differ(reading):
             self._tell("the rules were changed", suspect)
             self._tracker.forget_rules(reading.tag)
             self.verified = False
         elif found is not None:
             self._tell(found, suspect)
-        self._anchor(reading)
-
-    def _rules_differ(self, reading: TableReading) -> bool:
-        """Whether the kernel has other rules than those that we put, or none: ours carry our tag."""
-        tracker = self._tracker
-        return tracker.rules is not None and (reading.rules != tracker.rules_seen or reading.tag != tracker.tag)
+        self._ledger.anchor(reading.generation)
 
     def _difference(self, reading: TableReading) -> str | None:
         """Which sets are not as we left them, their content apart."""
@@ -252,29 +194,25 @@ class Verifier:
         for state in self._tracker.set_states():
             count, expected = counts.get(state.name), self._tracker.expected_count(state)
             if count is None and not state.unread and now < self._compared_at + COMPARE_AT_MOST_S:
-                # A listing of all elements for every commit of any program would never end.
+                # A dump of all elements for every commit of any program would never end.
                 self._doubt()
             elif count is None or state.unread:
                 # Only its elements can tell; they are compared once there is no step left to take.
                 self.verified = self.verified and not state.exists
                 self._asserted = self._asserted and not state.exists
-            elif count is None or not expected - len(self._tracker.leftovers.of(state.mask)) <= count <= expected:
+            elif count is None or not expected - len(self._tracker.left(state.mask)) <= count <= expected:
                 difference = f"set {state.name} has {count} elements instead of {expected}"
         return difference
 
     def _tell(self, found: str, commit: ExternalCommit | None) -> None:
-        self._stats.repairs += 1
+        self._ledger.repair()
         who = {} if commit is None else {"program": commit.program, "pid": commit.pid}
         log.warning("reconcile.external_change", found=found, **who)
-
-    def _anchor(self, reading: TableReading) -> None:
-        self._generations.read(reading.generation)
-        self._stats.generation = reading.generation
 
     # -- comparing all -------------------------------------------------------------------------------------
 
     def _doubt(self) -> None:
-        """Something may have been changed that no count shows: compare everything soon."""
+        """A change is possible that no count shows: compare everything soon."""
         self._assert_at = min(self._assert_at, max(self._monotonic(), self._asserted_at + COMPARE_AT_MOST_S))
 
     def _slices(self) -> Iterator[tuple[SetState, list[bytes]]]:
@@ -296,14 +234,13 @@ class Verifier:
         return None
 
     async def verify(self) -> None:
-        """Compare the kernel's counts and rules with the picture; look closer where they differ."""
+        """Compare the kernel's counts and rules with the tracker; look closer where they differ."""
         reading = await self._dataplane.read_table()
         tracker = self._tracker
         if self.hear() or self.must_look:
             return
-        if tracker.rules is not None and not tracker.rules_seen and reading.tag == tracker.tag:
-            tracker.rules_seen = reading.rules
-        if self._rules_differ(reading) or self._difference(reading) is not None:
+        tracker.rules.recognise(reading)
+        if self._tracker.rules.differ(reading) or self._difference(reading) is not None:
             await self.look()
             return
         counts = {item.name: item.count for item in reading.sets}
@@ -319,23 +256,21 @@ class Verifier:
                     # It cannot be compared, but all that is wanted can be put there again.
                     self._assertion = self._slices()
                     return
-            state.unread = 0
+            state.note_unread(0)
         if strange:
             self._tell(f"{strange} elements, added or removed", None)
-        self._anchor(reading)
+        self._ledger.anchor(reading.generation)
         self.verified = self.read_back = True
-        if tracker.explains is not None and tracker.leftovers:
-            log.warning("reconcile.left", elements=len(tracker.leftovers))
-        tracker.explains = None
+        if left := tracker.findings.finish_leaving():
+            log.warning("reconcile.left", elements=left)
         self._compared_at = self._monotonic()
-        self._stats.last_verified_at = self._clock()
-        self._stats.last_error = ""
+        self._ledger.verify()
 
 
 async def read_keys(
     dataplane: Dataplane, set_name: str, on_piece: Callable[[], None] = lambda: None
 ) -> tuple[Keys, bool]:
-    """Keys of a set, and whether these are all: a listing that is interrupted again and again is given up."""
+    """Keys of a set, and whether these are all: a dump that is interrupted again and again is abandoned."""
     keys = Keys()
     for _ in range(INTERRUPTIONS):
         keys = Keys()

@@ -12,7 +12,7 @@ from math import inf
 from typing import Protocol
 
 from gatewayd.errors import KernelError
-from gatewayd.kernel.surroundings import read_conntrack_size
+from gatewayd.kernel.external import read_conntrack_size
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.external import ConntrackSize, Neighbour
 
@@ -27,7 +27,7 @@ NEARLY_FULL = 0.8
 
 
 class Rules(Protocol):
-    """kernel.surroundings.RuleReader."""
+    """kernel.external.RuleReader."""
 
     async def generation(self) -> int: ...
 

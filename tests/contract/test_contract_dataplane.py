@@ -23,6 +23,7 @@ from gatewayd.compile.ruleset import COUNTERS, RULE_SETS, compile_ruleset, polic
 from gatewayd.errors import DumpInterrupted, KernelError, OperationRefused, RulesetRefused
 from gatewayd.kernel.fake import FakeSet, FakeTables
 from gatewayd.kernel.tables import KernelTables
+from gatewayd.lab.namespace import Namespace
 from gatewayd.model.external import ElementChange, ExternalChanges, ExternalCommit
 from gatewayd.model.mask import Mask
 from gatewayd.model.policy import MarkLayout, Policy
@@ -43,8 +44,7 @@ from gatewayd.model.transaction import (
     Transaction,
 )
 from gatewayd.reconcile.dataplane import Dataplane
-from tests.support.namespace import Namespace, namespace_or_skip
-from tests.support.planes import TABLE, kernel_tables
+from tests.support.planes import TABLE, fresh_namespace, kernel_tables, run_nft
 
 HOSTS = Mask(4, 32)
 NAME = str(HOSTS)
@@ -129,14 +129,15 @@ def kernel_world(namespace: Namespace, tables: KernelTables) -> World:
     return World(
         tables,
         release >= (6, 17),
-        lambda name: namespace.nft(f"add set inet {TABLE} {name} {{ type ipv4_addr; flags timeout; }}"),
-        lambda: namespace.nft(f"add rule inet {TABLE} forward counter"),
-        lambda name, key: namespace.nft(f"delete element inet {TABLE} {name} {{ {dotted(key)} }}"),
-        lambda name, old, new: namespace.nft(
+        lambda name: run_nft(namespace, f"add set inet {TABLE} {name} {{ type ipv4_addr; flags timeout; }}"),
+        lambda: run_nft(namespace, f"add rule inet {TABLE} forward counter"),
+        lambda name, key: run_nft(namespace, f"delete element inet {TABLE} {name} {{ {dotted(key)} }}"),
+        lambda name, old, new: run_nft(
+            namespace,
             f"delete element inet {TABLE} {name} {{ {dotted(old)} }}\n"
-            f"add element inet {TABLE} {name} {{ {dotted(new)} }}"
+            f"add element inet {TABLE} {name} {{ {dotted(new)} }}",
         ),
-        lambda: namespace.nft("add table inet other"),
+        lambda: run_nft(namespace, "add table inet other"),
         asyncio.sleep,
         time.monotonic,
     )
@@ -147,7 +148,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     if request.param != "kernel":
         yield fake_world(request.param == "fake")
         return
-    with namespace_or_skip() as namespace, kernel_tables(namespace, tmp_path) as tables:
+    with fresh_namespace() as namespace, kernel_tables(namespace, tmp_path) as tables:
         yield kernel_world(namespace, tables)
 
 
@@ -924,25 +925,25 @@ OTHERS = """table FAMILY other {
 @pytest.mark.kernel
 async def test_what_is_in_other_tables_is_not_read_and_not_touched(tmp_path: Path) -> None:
     """The kernel lists the chains of every table of a family, whichever was asked for."""
-    with namespace_or_skip() as namespace, kernel_tables(namespace, tmp_path) as tables:
+    with fresh_namespace() as namespace, kernel_tables(namespace, tmp_path) as tables:
         world = kernel_world(namespace, tables)
         await set_used_by_rules(world)
         before = replace(await tables.read_table(), generation=0)
         others = {family: OTHERS.replace("FAMILY", family) for family in ("inet", "ip")}
         for text in others.values():
-            namespace.nft(text)
+            run_nft(namespace, text)
         assert replace(await tables.read_table(), generation=0) == before
         await tables.replace_rules(ruleset(NAME))
         assert replace(await tables.read_table(), generation=0) == before
         assert await tables.delete_table()
         for family, text in others.items():
-            assert namespace.run(["nft", "list", "table", family, "other"]) == text
+            assert namespace.run(["nft", "list", "table", family, "other"]).stdout == text
 
 
 @pytest.mark.kernel
 async def test_a_dump_of_a_set_that_goes_meanwhile_is_refused(tmp_path: Path) -> None:
     keys = [number.to_bytes(4, "big") for number in range(60_000)]
-    with namespace_or_skip() as namespace, kernel_tables(namespace, tmp_path) as tables:
+    with fresh_namespace() as namespace, kernel_tables(namespace, tmp_path) as tables:
         world = kernel_world(namespace, tables)
         await world.commit(CreateTable(), CreateSet(NAME, HOSTS, 1 << 16))
         for start in range(0, len(keys), 10_000):
@@ -960,12 +961,12 @@ async def test_a_dump_of_a_set_that_goes_meanwhile_is_refused(tmp_path: Path) ->
 async def test_nft_shows_our_sets_as_addresses_and_ports(tmp_path: Path) -> None:
     mask = Mask(4, 29, 16, "port16")
     key = bytes((10, 0, 0, 8, 10, 9, 0, 0, 17, 0, 0, 0)) + (51820).to_bytes(2, "big") + b"\0\0"
-    with namespace_or_skip() as namespace, kernel_tables(namespace, tmp_path) as tables:
+    with fresh_namespace() as namespace, kernel_tables(namespace, tmp_path) as tables:
         await tables.check()
         await tables.commit(
             Transaction((CreateTable(), CreateSet(f"{mask}", mask, 8), AddElements(f"{mask}", [key])), "test")
         )
-        listing = json.loads(namespace.run(["nft", "--json", "list", "set", "inet", TABLE, f"{mask}"]))
+        listing = json.loads(namespace.run(["nft", "--json", "list", "set", "inet", TABLE, f"{mask}"]).stdout)
     shown = listing["nftables"][1]["set"]
     assert shown["type"] == ["ipv4_addr", "ipv4_addr", "inet_proto", "inet_service"]
     assert shown["elem"] == [{"concat": ["10.0.0.8", "10.9.0.0", "udp", 51820]}]
@@ -975,10 +976,10 @@ async def test_nft_shows_our_sets_as_addresses_and_ports(tmp_path: Path) -> None
 async def test_nft_shows_sets_of_bindings_with_source_port_and_timeout(tmp_path: Path) -> None:
     mask = Mask(4, 32, selector="proto", source_bits=9)
     key = bytes((100, 64, 0, 1, 17, 0, 0, 0)) + (49280).to_bytes(2, "big") + b"\0\0"
-    with namespace_or_skip() as namespace, kernel_tables(namespace, tmp_path) as tables:
+    with fresh_namespace() as namespace, kernel_tables(namespace, tmp_path) as tables:
         create = CreateSet(f"{mask}", mask, 0, LONG_S)
         await tables.commit(Transaction((CreateTable(), create, AddElements(f"{mask}", [key])), "test"))
-        listing = json.loads(namespace.run(["nft", "--json", "list", "set", "inet", TABLE, f"{mask}"]))
+        listing = json.loads(namespace.run(["nft", "--json", "list", "set", "inet", TABLE, f"{mask}"]).stdout)
     shown = listing["nftables"][1]["set"]
     assert shown["type"] == ["ipv4_addr", "inet_proto", "inet_service"]
     assert (shown["flags"], shown["timeout"]) == (["timeout"], LONG_S)
@@ -990,7 +991,7 @@ async def test_nft_shows_sets_of_bindings_with_source_port_and_timeout(tmp_path:
 @pytest.mark.kernel
 async def test_a_dump_that_was_given_up_does_not_spoil_the_next(tmp_path: Path) -> None:
     keys = [number.to_bytes(4, "big") for number in range(60_000)]
-    with namespace_or_skip() as namespace, kernel_tables(namespace, tmp_path) as tables:
+    with fresh_namespace() as namespace, kernel_tables(namespace, tmp_path) as tables:
         world = kernel_world(namespace, tables)
         await world.commit(CreateTable(), CreateSet(NAME, HOSTS, 1 << 16))
         for start in range(0, len(keys), 10_000):
@@ -1006,7 +1007,7 @@ async def test_a_dump_that_was_given_up_does_not_spoil_the_next(tmp_path: Path) 
 async def test_a_change_in_the_middle_of_a_dump_shows_in_the_generation(tmp_path: Path) -> None:
     """Not as DumpInterrupted: nf_tables_dump_set of 6.18 never calls nl_dump_check_consistent."""
     keys = [number.to_bytes(4, "big") for number in range(60_000)]
-    with namespace_or_skip() as namespace, kernel_tables(namespace, tmp_path) as tables:
+    with fresh_namespace() as namespace, kernel_tables(namespace, tmp_path) as tables:
         world = kernel_world(namespace, tables)
         await world.commit(CreateTable(), CreateSet(NAME, HOSTS, 1 << 16))
         for start in range(0, len(keys), 10_000):

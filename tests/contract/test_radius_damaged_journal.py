@@ -143,5 +143,5 @@ async def test_with_a_sound_journal_nothing_is_left_that_is_not_wanted(tmp_path:
 async def test_what_somebody_adds_to_our_sets_later_is_removed_as_ever(tmp_path: Path):
     async with filled(tmp_path) as gateway:
         await damaged(gateway, remove_all)
-        await eventually(lambda: gateway.reconciler.tracker.explains is None)
+        await eventually(lambda: not gateway.reconciler.tracker.findings.is_leaving)
         assert gateway.active.left == COUNT

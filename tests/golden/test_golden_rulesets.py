@@ -18,17 +18,18 @@ from pathlib import Path
 import pytest
 
 from gatewayd.compile import DesiredSets, compile_ruleset, parse_tag
-from gatewayd.compile.rehearsal import key_type, rehearsal_script
+from gatewayd.compile.ruleset import key_type, rehearsal_script
 from gatewayd.control.controller import policy_in_force
 from gatewayd.errors import RulesetRefused
 from gatewayd.feed.reading import NdjsonReader
 from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables
+from gatewayd.lab.namespace import Namespace
 from gatewayd.model import BoundRegistration, Prefix, parse_prefix
 from gatewayd.model.mask import ANY_PEER, NOT_BOUND, Mask, describe_key, set_name
 from gatewayd.model.transaction import AddElements, CreateSet, CreateTable, Ruleset, Transaction
 from gatewayd.settings import load_settings
-from tests.support.namespace import Namespace, namespace_or_skip
+from tests.support.planes import fresh_namespace, run_nft
 
 CASES = Path(__file__).parent / "cases"
 NAMES = sorted(case.name for case in CASES.iterdir())
@@ -141,7 +142,7 @@ def test_every_kind_of_mask_of_bindings_is_among_the_cases() -> None:
 
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
-    with namespace_or_skip() as made, made.entered():
+    with fresh_namespace() as made, made.entered():
         yield made
 
 
@@ -254,12 +255,12 @@ def test_other_tables_of_the_host_are_neither_read_nor_written(namespace: Namesp
             await tables.replace_rules(wanted.ruleset)
             alone = await tables.read_table()
             counters = await tables.read_counters()
-            namespace.nft(SOMEBODYS)
-            before = namespace.run(["nft", "list", "table", "inet", "firewall"])
+            run_nft(namespace, SOMEBODYS)
+            before = namespace.run(["nft", "list", "table", "inet", "firewall"]).stdout
             beside = await tables.read_table()
             assert (beside.sets, beside.rules, beside.tag) == (alone.sets, alone.rules, alone.tag)
             assert await tables.read_counters() == counters
             await tables.replace_rules(wanted.ruleset)
-            assert namespace.run(["nft", "list", "table", "inet", "firewall"]) == before
+            assert namespace.run(["nft", "list", "table", "inet", "firewall"]).stdout == before
 
     asyncio.run(run())

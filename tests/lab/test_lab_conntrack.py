@@ -22,6 +22,7 @@ from gatewayd.kernel.conntrack_codec import (
     ConnectionKey,
     decode_connections,
 )
+from gatewayd.lab.namespace import Namespace
 from tests.support.events import (
     MARK,
     MARK_TUNNELS,
@@ -32,14 +33,14 @@ from tests.support.events import (
     opened_conntrack,
     send_raw,
 )
-from tests.support.namespace import Namespace, namespace_or_skip
+from tests.support.planes import fresh_namespace
 
 pytestmark = pytest.mark.kernel
 
 
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
-    with namespace_or_skip(MARK_TUNNELS) as made:
+    with fresh_namespace(MARK_TUNNELS) as made:
         yield made
 
 

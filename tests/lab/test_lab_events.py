@@ -13,16 +13,17 @@ import pytest
 import uvloop
 
 from gatewayd.errors import MissingPrerequisite
+from gatewayd.lab.namespace import Namespace
 from gatewayd.model import Flow, parse_address
 from tests.support.events import MARK_TUNNELS, Heard, Sender, flush_connections, send_raw, until
-from tests.support.namespace import Namespace, namespace_or_skip
+from tests.support.planes import fresh_namespace
 
 pytestmark = pytest.mark.kernel
 
 
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
-    with namespace_or_skip(MARK_TUNNELS) as made:
+    with fresh_namespace(MARK_TUNNELS) as made:
         yield made
 
 
@@ -173,7 +174,7 @@ table inet lab {
                     assert heard.flows("new").count(wanted) == 1
                     await until(lambda wanted=wanted: wanted in [event.flow for event in heard.packets])
 
-    with namespace_or_skip(rules) as far:
+    with fresh_namespace(rules) as far:
         run(scenario(far))
 
 

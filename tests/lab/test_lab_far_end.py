@@ -10,7 +10,7 @@ from itertools import count, product
 
 import pytest
 
-from gatewayd.compile.canary import canary_bucket
+from gatewayd.compile.effects import canary_bucket
 from gatewayd.lab.lab import Lab
 from gatewayd.lab.traffic import flow_of
 from gatewayd.model import (

@@ -20,9 +20,10 @@ import pytest_asyncio
 from gatewayd.compile.ruleset import RULE_SETS
 from gatewayd.demo.cast import BANK as DEMO_BANK
 from gatewayd.demo.cast import SOFTWARE_HOUSE, STRANGER
-from gatewayd.kernel import notifications as notifications
+from gatewayd.kernel import external
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.lab.lab import Lab
+from gatewayd.lab.namespace import Namespace
 from gatewayd.lab.traffic import flow_of, probe
 from gatewayd.model import Flow
 from gatewayd.model.mask import Mask, parse_set_name
@@ -30,8 +31,7 @@ from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import Ruleset, Transaction
 from gatewayd.reconcile import Reconciler, loop, set_state, steps, verify
 from tests.support.lab_daemon import LabDaemon, elements, generation, holds
-from tests.support.namespace import Namespace, namespace_or_skip
-from tests.support.planes import TABLE, kernel_tables
+from tests.support.planes import TABLE, fresh_namespace, kernel_tables, run_nft
 from tests.support.reconciling import GUARD_S, hosts, oracle, policy, registered
 
 pytestmark = pytest.mark.kernel
@@ -102,7 +102,7 @@ class Site:
     async def is_in_sync(self) -> bool:
         if self.reconciler.unready() is not None or self.reconciler.tracker.count_surplus():
             return False
-        if self.reconciler.tracker.retired or self.reconciler.tracker.tag is None:
+        if self.reconciler.tracker.retired or self.reconciler.tracker.rules.tag is None:
             return False
         found = await self.contents()
         parsed = {name: parse_set_name(name) for name in found}
@@ -110,7 +110,7 @@ class Site:
             return False
         by_mask = {each[0]: found[name] for name, each in parsed.items() if each is not None and found[name]}
         reading = await self.tables.read_table()
-        return by_mask == oracle(self.wanted) and reading.rules == self.reconciler.tracker.rules_seen != ""
+        return by_mask == oracle(self.wanted) and reading.rules == self.reconciler.tracker.rules.fingerprint != ""
 
     def start(self) -> None:
         self.reconciler.want_policy(self.policy)
@@ -144,13 +144,13 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loop, "MAX_RETRY_S", 0.0)
     monkeypatch.setattr(loop, "HURRIED_RETRY_S", 0.0)
     monkeypatch.setattr(verify, "COMPARE_AT_MOST_S", 0.0)
-    monkeypatch.setattr(set_state, "SMALLEST_CAPACITY", 4)
+    monkeypatch.setattr(set_state, "MIN_CAPACITY", 4)
     monkeypatch.setattr(steps, "MAX_BYTES", 128)
 
 
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
-    with namespace_or_skip() as made:
+    with fresh_namespace() as made:
         yield made
 
 
@@ -199,7 +199,7 @@ async def test_what_nft_did_to_the_table_is_repaired(
     site.want([BANK, EMBASSY, *hosts(5)])
     await site.settle()
     for number in (1, 2):
-        site.namespace.nft(TAMPERINGS[tampering] + "\n")
+        run_nft(site.namespace, TAMPERINGS[tampering] + "\n")
         async with asyncio.timeout(GUARD_S):
             while site.reconciler.stats.repairs < number:
                 await site.tables.read_generation()
@@ -209,7 +209,7 @@ async def test_what_nft_did_to_the_table_is_repaired(
     assert {record.fields["program"] for record in caplog.records} == {"nft"}  # type: ignore[attr-defined]
     assert site.reconciler.stats.failures == 0
     assert site.reconciler.epoch == 1
-    shown = site.namespace.run(["nft", "list", "chain", "inet", TABLE, "forward"])
+    shown = site.namespace.run(["nft", "list", "chain", "inet", TABLE, "forward"]).stdout
     assert "priority filter - 10" in shown
 
 
@@ -219,20 +219,20 @@ async def test_other_tables_are_left_alone_and_are_no_repair(site: Site) -> None
     other = "table inet other {\n\tset c4_32 {\n\t\ttype ipv4_addr\n\t\telements = { 10.0.0.1 }\n\t}\n\n"
     other += "\tchain forward {\n\t\ttype filter hook forward priority filter; policy accept;\n"
     other += "\t\tip saddr @c4_32 counter packets 0 bytes 0 accept\n\t}\n}\n"
-    site.namespace.nft(other)
+    run_nft(site.namespace, other)
     site.want([BANK, *hosts(30)], policy("limit"))
     await site.settle()
     await site.restart()
     await site.settle()
-    assert site.namespace.run(["nft", "list", "table", "inet", "other"]) == other
+    assert site.namespace.run(["nft", "list", "table", "inet", "other"]).stdout == other
     assert site.reconciler.stats.repairs == site.reconciler.stats.failures == 0
 
 
 async def test_two_commits_that_swap_an_element_are_put_right_though_the_count_is_as_before(site: Site) -> None:
     site.want([BANK, *hosts(5)])
     await site.settle()
-    site.namespace.nft(f"delete element inet {TABLE} c4_32 {{ 10.0.0.3 }}")
-    site.namespace.nft(f"add element inet {TABLE} c4_32 {{ 192.0.2.77 }}")
+    run_nft(site.namespace, f"delete element inet {TABLE} c4_32 {{ 10.0.0.3 }}")
+    run_nft(site.namespace, f"add element inet {TABLE} c4_32 {{ 192.0.2.77 }}")
     async with asyncio.timeout(GUARD_S):
         while site.reconciler.stats.repairs < 2:
             await site.tables.read_generation()
@@ -242,7 +242,7 @@ async def test_two_commits_that_swap_an_element_are_put_right_though_the_count_i
 
 async def test_a_swap_during_a_bulk_load_is_put_right(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """It comes between leaving the group and our commit, where nobody hears it: the generation says so."""
-    monkeypatch.setattr(notifications, "LARGE_COMMIT", 0)
+    monkeypatch.setattr(external, "LARGE_COMMIT", 0)
     site.want([BANK, *hosts(5)])
     await site.settle()
     unheard = site.tables._notifications.unheard
@@ -252,7 +252,7 @@ async def test_a_swap_during_a_bulk_load_is_put_right(site: Site, monkeypatch: p
     def swapped(elements: int) -> Iterator[None]:
         with unheard(elements):
             if swaps:
-                site.namespace.nft(swaps.pop())
+                run_nft(site.namespace, swaps.pop())
             yield
 
     monkeypatch.setattr(site.tables._notifications, "unheard", swapped)
@@ -269,7 +269,7 @@ async def test_a_set_grows_past_its_capacity_and_nothing_in_it_is_ever_gone(site
     looks: list[str] = []
 
     async def look() -> None:
-        rules = site.namespace.run(["nft", "list", "chain", "inet", TABLE, "classify4_rest"])
+        rules = site.namespace.run(["nft", "list", "chain", "inet", TABLE, "classify4_rest"]).stdout
         names = {word.strip() for word in rules.replace("@", " @").split() if word.startswith("@c4_32")}
         assert len(names) == 1
         name = names.pop()[1:]

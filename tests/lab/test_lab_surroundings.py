@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from gatewayd.errors import DumpInterrupted
-from gatewayd.kernel.surroundings import RuleReader, read_conntrack_size
-from tests.support.namespace import Namespace, namespace_or_skip
+from gatewayd.kernel.external import RuleReader, read_conntrack_size
+from gatewayd.lab.namespace import Namespace
+from tests.support.planes import fresh_namespace, run_nft
 
 pytestmark = pytest.mark.kernel
 
@@ -38,7 +39,7 @@ table ip routing {
 
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
-    with namespace_or_skip(RULES) as made:
+    with fresh_namespace(RULES) as made:
         yield made
 
 
@@ -53,7 +54,7 @@ def read(namespace: Namespace) -> list[str]:
 
 def test_rules_over_our_bits_are_found_and_what_keeps_them_is_not(namespace: Namespace) -> None:
     assert read(namespace) == ["writes routing pre", "leaks routing pre"]
-    namespace.nft("delete table ip routing")
+    run_nft(namespace, "delete table ip routing")
     assert read(namespace) == []
 
 
@@ -63,7 +64,7 @@ def test_the_generation_goes_up_with_any_commit(namespace: Namespace) -> None:
 
     async def scenario() -> tuple[int, int]:
         before = await reader.generation()
-        namespace.nft("add table inet other")
+        run_nft(namespace, "add table inet other")
         return before, await reader.generation()
 
     before, after = asyncio.run(scenario())

@@ -37,11 +37,10 @@ from gatewayd.watch.attribute import Attribution
 from tests.property.test_property_sessions import NAS, SUBSCRIBERS, histories, replay
 from tests.support.accounting import ALI, BANO, CHAND, NoJitter, event
 from tests.support.fake_conntrack import FakeConntrack
-from tests.support.granting import BoundTables
 from tests.support.manual_clock import ManualClock, Time, until
 from tests.support.planes import TABLE
 from tests.support.radius import SECRET, accounting_request, attribute, integer, is_response, text
-from tests.support.reconciling import policy
+from tests.support.reconciling import WatchedTables, policy
 from tests.support.subscribers import FIRST_PORT, PEPPER, digest, number, registration
 
 BEGIN_S = 1000.0
@@ -175,7 +174,7 @@ class Gateway:
         self._profiles = {
             nas: ProfileSettings("snapshot" if nas in snapshots else "merge", restart_grace_s=0.0) for nas in NAS
         }
-        self.fake = BoundTables(clock.monotonic)
+        self.fake = WatchedTables(clock.monotonic)
         self.crashes = 0
         self._task: asyncio.Task[None] | None = None
 

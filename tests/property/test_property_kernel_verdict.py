@@ -22,7 +22,7 @@ import msgspec
 import pytest
 
 from gatewayd.compile import DesiredSets
-from gatewayd.compile.canary import canary_bucket
+from gatewayd.compile.effects import canary_bucket
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.lab.lab import Lab, Side
 from gatewayd.lab.traffic import Outcome, probe
@@ -332,9 +332,11 @@ def test_from_world_to_world_the_reconciler_leaves_the_kernel_saying_what_the_la
         tables = KernelTables.open(TABLE)
         await tables.delete_table()
         in_sync = asyncio.Event()
-        reconciler = Reconciler(tables, TABLE, clock=time.time, monotonic=time.monotonic, on_in_sync=in_sync.set)
-        # Those of a world stay in use until the timer: there are two worlds' masks at a time, and more.
-        reconciler.tracker.desired = DesiredSets(2048, max_bound_masks=2048)
+        # Masks of a world stay in use until the timer: there are two worlds' masks at a time, and more.
+        desired = DesiredSets(2048, max_bound_masks=2048)
+        reconciler = Reconciler(
+            tables, TABLE, clock=time.time, monotonic=time.monotonic, desired=desired, on_in_sync=in_sync.set
+        )
         task = asyncio.create_task(reconciler.run())
         held: list[Registration | BoundRegistration] = []
         try:
@@ -350,7 +352,7 @@ def test_from_world_to_world_the_reconciler_leaves_the_kernel_saying_what_the_la
                     while reconciler.unready() or reconciler.tracker.count_surplus():
                         await in_sync.wait()
                         in_sync.clear()
-                assert reconciler.tracker.desired.unprogrammed() == {}
+                assert reconciler.unprogrammed() == {}
                 forget_connections()
                 expected = {attempt: world.passes(attempt.flow) for attempt in attempts}
                 assert complaints(lab, attempts, expected, world) == []

@@ -24,9 +24,17 @@ from gatewayd.model.policy import Policy
 from gatewayd.model.prefix import parse_address
 from gatewayd.model.transaction import Ruleset, TableReading, Transaction
 from gatewayd.reconcile import Reconciler, loop, set_state, steps, verify
-from tests.support.granting import BoundTables, Wanted, granted, oracle, subscribed
 from tests.support.planes import TABLE
-from tests.support.reconciling import looks_up, policy, registered
+from tests.support.reconciling import (
+    Wanted,
+    WatchedTables,
+    bound_at,
+    looks_up,
+    oracle,
+    policy,
+    registered,
+    subscribed,
+)
 
 GUARD_S = 60
 CALL_S = 0.01
@@ -37,7 +45,7 @@ BEA, CID = subscribed("bea"), subscribed("cid", services=["ipsec"])
 
 
 def _block(low: int, high: int) -> tuple[Wanted, ...]:
-    return (granted(BEA, "100.64.0.9", (low, high)),)
+    return (bound_at(BEA, "100.64.0.9", (low, high)),)
 
 
 PARTIES: dict[str, list[tuple[Wanted, ...]]] = {
@@ -53,11 +61,11 @@ PARTIES: dict[str, list[tuple[Wanted, ...]]] = {
     "few": [tuple(registered(f"h-{each}", each) for each in HOSTS[:3]), ()],
     "many": [tuple(registered(f"h-{each}", each) for each in HOSTS[start:]) for start in (3, 6)] + [()],
     "net": [(registered("net", "10.0.0.0/28"),), (registered("net", "10.0.0.0/29", "10.0.0.8/29"),), ()],
-    "bea": [_block(1024, 2047), _block(1024, 3071), _block(1000, 2999), (granted(BEA, "100.64.0.9"),), ()],
+    "bea": [_block(1024, 2047), _block(1024, 3071), _block(1000, 2999), (bound_at(BEA, "100.64.0.9"),), ()],
     "cid": [
-        (granted(CID, "100.64.0.1"),),
-        (granted(CID, "100.64.0.2"), granted(CID, "2001:db8:64::/64")),
-        (granted(CID, "100.64.0.1"), granted(CID, "2001:db8:64::/56")),
+        (bound_at(CID, "100.64.0.1"),),
+        (bound_at(CID, "100.64.0.2"), bound_at(CID, "2001:db8:64::/64")),
+        (bound_at(CID, "100.64.0.1"), bound_at(CID, "2001:db8:64::/56")),
         (),
     ],
 }
@@ -89,7 +97,7 @@ class Cut(Exception):
 
 
 @dataclass
-class Kernel(BoundTables):
+class Kernel(WatchedTables):
     """A fake that lets the script go on at every call."""
 
     def __init__(self) -> None:
@@ -361,7 +369,7 @@ def _small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(loop, "GENERATION_POLL_S", 0.04)
     patch.setattr(loop.Reconciler, "_idle", _no_pause)
     patch.setattr(verify, "COMPARE_AT_MOST_S", 0.1)
-    patch.setattr(set_state, "SMALLEST_CAPACITY", 4)
+    patch.setattr(set_state, "MIN_CAPACITY", 4)
     patch.setattr(steps, "MAX_BYTES", 64)
 
 

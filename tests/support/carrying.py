@@ -12,7 +12,7 @@ from gatewayd.kernel.conntrack_codec import (
     errno_of,
     key_of_flow,
 )
-from gatewayd.kernel.event_socket import open_netfilter_socket
+from gatewayd.kernel.netlink import open_netfilter_socket
 from gatewayd.lab.namespace import Namespace
 from gatewayd.model import Flow
 

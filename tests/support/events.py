@@ -11,11 +11,11 @@ from typing import Any
 from gatewayd.kernel.attributes import NLM_F_ACK, NLM_F_REQUEST, message
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.conntrack_codec import CT_DELETE, ConnectionEvent
-from gatewayd.kernel.event_socket import open_netfilter_socket
+from gatewayd.kernel.netlink import open_netfilter_socket
+from gatewayd.lab.namespace import Namespace
 from gatewayd.model import Flow, parse_address
 from gatewayd.watch.decode import PacketEvent
 from gatewayd.watch.source import EventSource, SourceName
-from tests.support.namespace import Namespace
 
 MARK, MASK, GROUP = 0xA1000000, 0xFF000000, 77
 DEADLINE_S = 15.0

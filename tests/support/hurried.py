@@ -1,4 +1,4 @@
-"""`gatewayd run` in time that passes faster: python -m tests.support.hurried FACTOR WALL STOPWATCH --config FILE
+"""`gatewayd run` in time that passes faster: python -m tests.support.hurried FACTOR WALL MONOTONIC --config FILE
 
 Both of the daemon's clocks run FACTOR times as fast as the host's from one moment on, and whatever its event loop
 waits for comes as much sooner: refresh, retry, back-off, the time limits of HTTP. So an hour of the daemon's goes
@@ -29,18 +29,19 @@ _host_monotonic = time.monotonic
 
 @dataclass(frozen=True, slots=True)
 class HurriedClock:
-    """Unix seconds: `wall` when the host's monotonic clock showed `began`, and `factor` times as fast from then."""
+    """Unix seconds: `wall` when the host's monotonic clock showed `monotonic`, and `factor` times as fast
+    from then."""
 
     factor: float
     wall: float
-    began: float
+    monotonic: float
 
     @classmethod
     def starting_now(cls, factor: float) -> HurriedClock:
         return cls(factor, time.time(), _host_monotonic())
 
     def __call__(self) -> float:
-        return self.wall + (_host_monotonic() - self.began) * self.factor
+        return self.wall + (_host_monotonic() - self.monotonic) * self.factor
 
     def monotonic(self) -> float:
         return _host_monotonic() * self.factor
@@ -51,7 +52,7 @@ class HurriedClock:
 
     def arguments(self) -> list[str]:
         """For another process, on the same host since the same boot."""
-        return [repr(self.factor), repr(self.wall), repr(self.began)]
+        return [repr(self.factor), repr(self.wall), repr(self.monotonic)]
 
     def rule(self) -> None:
         """This process has no other time from now on. Before any of gatewayd is imported."""

@@ -1,4 +1,4 @@
-"""An Controller with its reconciler and sweeper on a kernel in memory, and time that passes when we say so."""
+"""A Controller with its reconciler and scanner on a kernel in memory, and time that passes when we say so."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class Owning:
         self.controller.reload(replace(settings, policy=replace(settings.policy, **policy)))
 
     async def in_sync(self) -> None:
-        """The kernel is as desired and was read back, and the sweeper has nothing left to do now."""
+        """The kernel is as desired and was read back, and the scanner has nothing left to do now."""
         await until(lambda: self.reconciler.unready() is None)
         await asyncio.sleep(0.05)
         await until(lambda: self.reconciler.unready() is None)

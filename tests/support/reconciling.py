@@ -1,34 +1,37 @@
-"""A reconciler on a fake kernel that watches every write: what passes now, and whether anything is lost.
+"""A reconciler on a fake kernel that watches every write: which flows pass now, and whether any is lost.
 
-`oracle` is the dumb version of what shall be in the kernel; `passes` of what the rules do with a flow.
+Desired are registrations and, at a subscriber's address, registrations of subscribers. `oracle` is the dumb version
+of the elements that shall be in the kernel; `passes` of what the rules do with a flow.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from itertools import product
 from typing import Any
 
-from gatewayd.compile.masks import compile_elements
+from gatewayd.compile.desired import elements_of
 from gatewayd.compile.ruleset import RULE_SETS, compile_ruleset, policy_digest
 from gatewayd.kernel.fake import FakeTables
-from gatewayd.model.flow import Flow
+from gatewayd.model.binding import BoundRegistration
+from gatewayd.model.flow import Flow, reverse_flow
 from gatewayd.model.mask import ANY_PEER, Mask, parse_set_name
 from gatewayd.model.policy import MarkLayout, Policy
-from gatewayd.model.prefix import mask_address, parse_address, parse_prefix
+from gatewayd.model.prefix import Prefix, mask_address, parse_address, parse_prefix
 from gatewayd.model.registration import Registration
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS, parse_services
 from gatewayd.model.transaction import Ruleset, TableReading, Transaction
 from gatewayd.reconcile import Reconciler
+from gatewayd.reconcile.tracker import ELEMENT_TIMEOUT_S
 from tests.support.planes import TABLE
 
 GUARD_S = 60
 """A test that has not come to an end by then hangs."""
 FAR_END = {4: parse_address("192.0.2.1"), 6: parse_address("2001:db8:ffff::1")}
 
+Wanted = Registration | BoundRegistration
 Write = Transaction | Ruleset
 Element = tuple[Mask, bytes]
 
@@ -52,31 +55,70 @@ def hosts(count: int, start: int = 1, name: str = "host") -> list[Registration]:
     ]
 
 
+def subscribed(id: str, *, peers: Iterable[str] = (), services: Iterable[str] = ()) -> Registration:
+    """A registration of a subscriber, without an address of its own."""
+    return Registration(
+        id,
+        "freelancer",
+        "active",
+        (),
+        id.encode().rjust(32, b"\0"),
+        tuple(sorted(parse_prefix(text) for text in peers)),
+        parse_services(services),
+    )
+
+
+def bound_at(registration: Registration, prefix: str, ports: tuple[int, int] | None = None) -> BoundRegistration:
+    return BoundRegistration(registration, parse_prefix(prefix), ports)
+
+
+def bound_hosts(count: int, start: int = 1) -> list[BoundRegistration]:
+    """Subscribers with an address each, from 100.64.0.0/16."""
+    return [
+        bound_at(subscribed(f"sub-{number}"), f"100.64.{number >> 8}.{number & 255}")
+        for number in range(start, start + count)
+    ]
+
+
 def policy(mode: Any = "observe", scope: Sequence[str] = ("ipsec", "wireguard"), mask: int = 0xFF000000) -> Policy:
     return Policy(mode, parse_services(scope), MarkLayout(mask))
 
 
-def oracle(registrations: Iterable[Registration]) -> dict[Mask, set[bytes]]:
-    """Every mask's keys, from nothing but the registrations."""
-    wanted: dict[Mask, set[bytes]] = {}
-    for registration in registrations:
-        for mask, key in compile_elements(registration):
-            wanted.setdefault(mask, set()).add(key)
-    return wanted
+OBSERVE = policy()
 
 
-def probes(registrations: Iterable[Registration]) -> list[Flow]:
-    """A flow of each client to each peer with each service, from the first addresses."""
-    flows = []
-    for registration in registrations:
-        for client in registration.clients:
-            peers = [peer.packed for peer in registration.peers if peer.family == client.family]
-            if not registration.peers:
-                peers = [FAR_END[client.family]]
-            for peer in peers:
-                for service in registration.services or parse_services(("udp/51820",)):
-                    flows.append(Flow(service.protocol, client.packed, peer, 4000, service.low))
+def oracle(wanted: Iterable[Wanted]) -> dict[Mask, set[bytes]]:
+    """Every mask's keys, from nothing but what is desired."""
+    found: dict[Mask, set[bytes]] = {}
+    for each in wanted:
+        for mask, key in elements_of(each):
+            found.setdefault(mask, set()).add(key)
+    return found
+
+
+def probes(wanted: Iterable[Wanted]) -> list[Flow]:
+    """A flow of each client to each peer with each service, from the first addresses. At a subscriber's address it
+    is from the first and the last port of its block, whichever end speaks first."""
+    flows: list[Flow] = []
+    for each in wanted:
+        if isinstance(each, Registration):
+            for client in each.clients:
+                flows += _from(each, client, 4000)
+        else:
+            for port in each.ports or (4000,):
+                for flow in _from(each.registration, each.prefix, port):
+                    flows += [flow, reverse_flow(flow)]
     return flows
+
+
+def _from(registration: Registration, client: Prefix, port: int) -> list[Flow]:
+    peers = [peer.packed for peer in registration.peers if peer.family == client.family]
+    if not registration.peers:
+        peers = [FAR_END[client.family]]
+    services = registration.services or parse_services(("udp/51820",))
+    return [
+        Flow(service.protocol, client.packed, peer, port, service.low) for peer in peers for service in services
+    ]
 
 
 def looks_up(mask: Mask, keys: set[bytes], flow: Flow) -> bool:
@@ -105,10 +147,13 @@ def looks_up(mask: Mask, keys: set[bytes], flow: Flow) -> bool:
 
 
 class WatchedTables(FakeTables):
-    """A fake that remembers its writes. `after_write`, like `before_write`, may raise: then the write was done."""
+    """A fake that remembers its writes. `after_write`, like `before_write`, may raise: then the write was done.
 
-    def __init__(self, *, tells_counts: bool = True) -> None:
-        super().__init__(tells_counts=tells_counts)
+    `monotonic`: by which elements with a timeout go.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = lambda: 0.0, *, tells_counts: bool = True) -> None:
+        super().__init__(tells_counts=tells_counts, monotonic=monotonic)
         self.writes: list[Write] = []
         self.after_write: Callable[[Write], None] = lambda _: None
         self._waiting: list[asyncio.Future[None]] = []
@@ -164,11 +209,28 @@ class WatchedTables(FakeTables):
     def passes(self, flow: Flow) -> bool:
         return any(looks_up(mask, keys, flow) for mask, keys in self.looked_into().items())
 
+    def hooked_masks(self) -> list[Mask]:
+        """Masks of the sets that the rules look into."""
+        return sorted(self.looked_into())
+
+    def goes_by(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+
+    def ages_s(self) -> dict[tuple[str, bytes], float]:
+        """How long ago each element with a timeout was put there or asserted again."""
+        now = self._monotonic()
+        sets = self.table.sets if self.table is not None else {}
+        return {
+            (name, key): now - (until_s - each.timeout_s)
+            for name, each in sets.items()
+            for key, until_s in each.until.items()
+        }
+
     def causes(self) -> list[str]:
         return ["rules" if isinstance(write, Ruleset) else write.cause for write in self.writes]
 
 
-class Stopwatch:
+class MonotonicClock:
     """A clock that only the test moves."""
 
     def __init__(self) -> None:
@@ -178,27 +240,45 @@ class Stopwatch:
         return self.now
 
 
-@dataclass
 class Rig:
-    """One fake kernel, the registry and policy wanted, and a reconciler that may be thrown away."""
+    """One fake kernel, the desires and policy, and a reconciler that may be thrown away.
 
-    fake: WatchedTables = field(default_factory=WatchedTables)
-    monotonic: Stopwatch = field(default_factory=Stopwatch)
-    wanted: dict[str, Registration] = field(default_factory=dict)
-    policy: Policy = field(default_factory=policy)
-    in_sync: int = 0
+    `wanted`: by id, at a subscriber's address with prefix and ports.
+    """
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        fake: WatchedTables | None = None,
+        *,
+        policy: Policy = OBSERVE,
+        monotonic: MonotonicClock | None = None,
+        element_timeout_s: int = ELEMENT_TIMEOUT_S,
+        spread: Callable[[], float] = lambda: 0.5,
+        wanted: Iterable[Wanted] = (),
+    ) -> None:
+        self.element_timeout_s, self.spread = element_timeout_s, spread
+        self.wanted: dict[Hashable, Wanted] = {_name_of(each): each for each in wanted}
+        self.policy = policy
+        self.in_sync = 0
+        self.monotonic = monotonic or MonotonicClock()
+        self.fake = fake or WatchedTables()
+        self.fake.goes_by(self.monotonic)
         self._task: asyncio.Task[None] | None = None
         self._stirred = asyncio.Event()
         self.reconciler = self._make()
 
     def _make(self) -> Reconciler:
         made = Reconciler(
-            self.fake, TABLE, clock=lambda: 5000.0, monotonic=self.monotonic, on_in_sync=self._on_in_sync
+            self.fake,
+            TABLE,
+            clock=lambda: 5000.0,
+            monotonic=self.monotonic,
+            element_timeout_s=self.element_timeout_s,
+            spread=self.spread,
+            on_in_sync=self._on_in_sync,
         )
-        for registration in self.wanted.values():
-            made.add(registration)
+        for each in self.wanted.values():
+            made.add(each)
         return made
 
     def _on_in_sync(self) -> None:
@@ -207,39 +287,38 @@ class Rig:
         self._stirred.set()
 
     def copy_kernel(self) -> WatchedTables:
-        copied = WatchedTables(tells_counts=self.fake.tells_counts)
+        copied = WatchedTables(self.monotonic, tells_counts=self.fake.tells_counts)
         copied.table, copied.generation = copy.deepcopy(self.fake.table), self.fake.generation
         return copied
 
-    def want(self, registrations: Iterable[Registration], policy: Policy | None = None) -> None:
-        """Move to these registrations in the owner's way: upserts (new before old), then withdrawals."""
-        new = {registration.id: registration for registration in registrations}
-        for id, registration in new.items():
-            old = self.wanted.get(id)
-            if old != registration:
-                self.reconciler.add(registration)
+    def want(self, wanted: Iterable[Wanted], policy: Policy | None = None) -> None:
+        """Move to these in the controller's way: upserts (new before old), then withdrawals."""
+        new = {_name_of(each): each for each in wanted}
+        for name, each in new.items():
+            old = self.wanted.get(name)
+            if old != each:
+                self.reconciler.add(each)
                 if old is not None:
                     self.reconciler.remove(old)
-                self.wanted[id] = registration
-        for id in [id for id in self.wanted if id not in new]:
-            self.reconciler.remove(self.wanted.pop(id))
+                self.wanted[name] = each
+        for name in [name for name in self.wanted if name not in new]:
+            self.reconciler.remove(self.wanted.pop(name))
         if policy is not None:
             self.policy = policy
         self.reconciler.want_policy(self.policy)
 
     async def settle(self) -> None:
-        """Run until the kernel is as desired. Whatever ends the task is raised."""
+        """Run until the kernel is as desired. An error that ends the task is raised."""
         self.reconciler.want_policy(self.policy)
-        if self._task is None:
-            self._task = asyncio.create_task(self.reconciler.run())
+        task = self._task = self._task or asyncio.create_task(self.reconciler.run())
         async with asyncio.timeout(GUARD_S):
             while not self.is_in_sync():
                 self._stirred.clear()
                 woken = asyncio.create_task(self._stirred.wait())
-                await asyncio.wait({woken, self._task}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait([woken, task], return_when=asyncio.FIRST_COMPLETED)
                 woken.cancel()
-                if self._task.done():
-                    task, self._task = self._task, None
+                if task.done():
+                    self._task = None
                     task.result()
 
     async def until(self, condition: Callable[[], bool]) -> None:
@@ -268,7 +347,7 @@ class Rig:
             and not reconciler.tracker.retired
             and set(table.sets) - RULE_SETS == table.used - RULE_SETS
             and self.elements() == oracle(self.wanted.values())
-            and reconciler.tracker.tag is not None
+            and reconciler.tracker.rules.tag is not None
             and table.rules == self.expected_rules()
         )
 
@@ -285,10 +364,16 @@ class Rig:
         return compile_ruleset(TABLE, self.policy, hooks, self.reconciler.epoch).text
 
 
+def _name_of(wanted: Wanted) -> Hashable:
+    if isinstance(wanted, BoundRegistration):
+        return wanted.registration.id, wanted.prefix, wanted.ports
+    return wanted.id
+
+
 class Witness:
     """Says of every write whether a flow that passed before and is registered after was lost by it."""
 
-    def __init__(self, rig: Rig, after: Sequence[Registration]) -> None:
+    def __init__(self, rig: Rig, after: Sequence[Wanted]) -> None:
         self.rig = rig
         flows = probes([*rig.wanted.values(), *after])
         still = oracle(after)
@@ -298,7 +383,7 @@ class Witness:
             if rig.fake.passes(flow) and any(looks_up(mask, keys, flow) for mask, keys in still.items())
         ]
         self.wanted = still
-        tag = rig.reconciler.tracker.tag
+        tag = rig.reconciler.tracker.rules.tag
         self.policy = tag.policy if tag is not None else ""
 
     def look(self, write: Write) -> None:

@@ -56,12 +56,11 @@ from gatewayd.subscribers.sessions.nas_table import name_of_key
 from gatewayd.subscribers.sessions.terms import SessionCounts
 from gatewayd.watch.attribute import Attribution
 from tests.support.fake_conntrack import FakeConntrack
-from tests.support.granting import BoundTables, oracle
 from tests.support.manual_clock import START_S, ManualClock, until
 from tests.support.nas import ON, Nas
 from tests.support.planes import TABLE
 from tests.support.radius import SECRET, accounting_request, integer, is_response, status_server
-from tests.support.reconciling import policy
+from tests.support.reconciling import WatchedTables, oracle, policy
 
 GUARD_S = 60.0
 """Of real time. What has not happened by then does not happen."""
@@ -183,7 +182,7 @@ class SubscriberGateway:
 
     def __init__(self, directory: Path, registrations: Iterable[Registration], settings: dict[str, Any]) -> None:
         self.clock = ManualClock(settings.pop("start_s", START_S))
-        self.fake = BoundTables(self.clock.monotonic)
+        self.fake = WatchedTables(self.clock.monotonic)
         self.registrations = {each.id: each for each in registrations}
         self._directory = directory
         self._runs = itertools.count(1)

@@ -49,14 +49,14 @@ MAY_IMPORT: dict[str, str] = {
 PURE = """
     allowlist allowlist.allowlist allowlist.bound allowlist.match allowlist.radix allowlist.schedule api
     api.metrics api.parameters api.queries api.subscriber_metrics api.subscriber_views api.views
-    authority.layout authority.readers compile compile.canary compile.desired compile.keys compile.masks
-    compile.rehearsal compile.ruleset control control.trusted_time demo errors feed feed.canonical feed.files
-    feed.inflate feed.notification feed.reading feed.record gatewayd kernel kernel.attributes
-    kernel.conntrack_codec kernel.fake kernel.neighbours_codec kernel.notifications_codec kernel.tables_codec
+    authority.layout authority.readers compile compile.desired compile.effects compile.keys compile.lookups
+    compile.masks compile.ruleset compile.scope control control.trusted_time demo errors feed feed.canonical
+    feed.files feed.inflate feed.notification feed.reading feed.record gatewayd kernel kernel.attributes
+    kernel.conntrack_codec kernel.external_codec kernel.fake kernel.tables_codec
     lab.packets lab.world model model.accounting model.binding model.changes model.external model.flow
     model.mask model.moment model.msisdn model.policy model.prefix model.registration model.service
-    model.transaction reconcile.dataplane reconcile.element_timeout reconcile.grace reconcile.leftovers
-    reconcile.tracker reconcile.set_state reconcile.steps registry.freshness registry.guard
+    model.transaction reconcile.findings reconcile.grace reconcile.tracker reconcile.set_state
+    reconcile.steps registry.freshness registry.guard
     registry.guard_memory registry.guard_record registry.merge registry.overrides registry.state settings.load
     settings.model settings.readers settings.restart settings.schema settings.tree settings.values
     sources.client sources.client_outcome sources.client_plan sources.last_good sources.origin
@@ -75,9 +75,10 @@ PURE = """
 IO = """
     authority.disk api.app authority authority.database authority.importing authority.publishing authority.serving
     control.host_time demo.cast demo.gateway demo.keep demo.nas demo.registry demo.registry_acts demo.scenario
-    demo.stage demo.subscriber_acts kernel.conntrack kernel.event_socket kernel.netlink kernel.nft
-    kernel.notifications kernel.surroundings kernel.tables lab lab.announced lab.handshake lab.lab lab.namespace
-    lab.stream lab.tap lab.traffic log reconcile reconcile.loop reconcile.verify registry settings settings.file
+    demo.stage demo.subscriber_acts kernel.conntrack kernel.external kernel.netlink kernel.nft
+    kernel.tables lab lab.announced lab.handshake lab.lab lab.namespace
+    lab.stream lab.tap lab.traffic log reconcile reconcile.dataplane reconcile.loop reconcile.verify
+    registry settings settings.file
     sources sources.authorities sources.disk sources.feed_source sources.fetch sources.file_source
     sources.guard_file sources.last_good_files sources.last_good_sink sources.last_good_store
     sources.overrides_dir sources.pacing sources.route sources.sources subscribers.journal

@@ -12,7 +12,7 @@ import msgspec
 from gatewayd.allowlist import Allowlist
 from gatewayd.errors import MissingPrerequisite
 from gatewayd.feed.record import registration_of
-from gatewayd.kernel.event_socket import open_netfilter_socket
+from gatewayd.kernel.netlink import open_netfilter_socket
 from gatewayd.lab.lab import Lab
 from gatewayd.watch.attribute import Attribution
 from gatewayd.watch.decode import decode_connections

@@ -16,7 +16,7 @@ from gatewayd.model import BoundRegistration, Registration, Service, parse_prefi
 from gatewayd.model.mask import Mask
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.service import UDP
-from tests.support.granting import granted, subscribed
+from tests.support.reconciling import bound_at, subscribed
 from tests.support.strategies import prefixes, registrations
 
 unhurried = settings(deadline=None)
@@ -206,24 +206,24 @@ B4_32, C4_32 = Mask(4, 32, source_bits=0), Mask(4, 32)
 def test_what_was_granted_is_desired_until_an_equal_bound_registration_is_taken_back() -> None:
     sets = DesiredSets()
     element = (B4_32, parse_prefix("100.64.0.1").packed)
-    assert sets.add(granted(subscribed("PK-1"), "100.64.0.1")) == [element]
+    assert sets.add(bound_at(subscribed("PK-1"), "100.64.0.1")) == [element]
     assert (sets.masks(), sets.count()) == ([B4_32], 1)
-    assert sets.remove(granted(subscribed("PK-1"), "100.64.0.1")) == [element]
+    assert sets.remove(bound_at(subscribed("PK-1"), "100.64.0.1")) == [element]
     assert sets.count() == 0
 
 
 def test_an_address_that_a_client_and_a_subscriber_have_is_an_element_of_each() -> None:
     sets = DesiredSets()
     sets.add(registration("PK-1", "100.64.0.1"))
-    sets.add(granted(subscribed("PK-2"), "100.64.0.1"))
+    sets.add(bound_at(subscribed("PK-2"), "100.64.0.1"))
     assert sets.masks() == [C4_32, B4_32]
-    assert sets.remove(granted(subscribed("PK-2"), "100.64.0.1")) == [(B4_32, parse_prefix("100.64.0.1").packed)]
+    assert sets.remove(bound_at(subscribed("PK-2"), "100.64.0.1")) == [(B4_32, parse_prefix("100.64.0.1").packed)]
     assert sets.keys(C4_32) == {parse_prefix("100.64.0.1").packed}
 
 
 def test_an_element_that_two_registrations_are_granted_stays_until_both_are_gone() -> None:
     sets = DesiredSets()
-    one, other = granted(subscribed("PK-1"), "100.64.0.1"), granted(subscribed("PK-2"), "100.64.0.1")
+    one, other = bound_at(subscribed("PK-1"), "100.64.0.1"), bound_at(subscribed("PK-2"), "100.64.0.1")
     assert sets.add(one) != []
     assert sets.add(other) == []
     assert sets.remove(one) == []
@@ -234,7 +234,7 @@ def test_two_blocks_of_an_address_that_share_a_part_share_its_element() -> None:
     """While one is taking the place of the other."""
     sets = DesiredSets()
     held = subscribed("PK-1", services=["ipsec"])
-    old, new = granted(held, "100.64.0.1", (1024, 2047)), granted(held, "100.64.0.1", (1024, 2303))
+    old, new = bound_at(held, "100.64.0.1", (1024, 2047)), bound_at(held, "100.64.0.1", (1024, 2303))
     sets.add(old)
     assert sets.add(new) == [(Mask(4, 32, -1, "ipsec", 8), bytes((100, 64, 0, 1, 8, 0, 0, 0)))]
     assert sets.remove(old) == []
@@ -243,11 +243,11 @@ def test_two_blocks_of_an_address_that_share_a_part_share_its_element() -> None:
 
 def test_a_bound_registration_past_the_bound_of_masks_is_reported_and_leaves_no_trace() -> None:
     sets = DesiredSets(max_bound_masks=1)
-    sets.add(granted(subscribed("PK-1"), "100.64.0.1"))
-    beyond = granted(subscribed("PK-2"), "100.64.0.1", (1024, 2047))
+    sets.add(bound_at(subscribed("PK-1"), "100.64.0.1"))
+    beyond = bound_at(subscribed("PK-2"), "100.64.0.1", (1024, 2047))
     assert sets.add(beyond) == []
     assert sets.unprogrammed() == {"PK-2": "needs 1 new masks for IPv4, 1 of at most 1 are in use"}
-    assert sets.remove(granted(subscribed("PK-2"), "100.64.0.1", (1024, 2047))) == []
+    assert sets.remove(bound_at(subscribed("PK-2"), "100.64.0.1", (1024, 2047))) == []
     assert (sets.unprogrammed(), sets.masks()) == ({}, [B4_32])
 
 
@@ -255,7 +255,7 @@ def test_bindings_that_come_first_take_no_mask_from_registrations_by_address() -
     """After a reboot nothing is found in the kernel, and a journal is loaded before the registry."""
     sets = DesiredSets(max_masks=1, max_bound_masks=1, protected_masks=1, protected={"bank"})
     for prefix in ("100.64.0.1", "100.64.3.0/24", "100.0.0.0/16"):
-        sets.add(granted(subscribed(f"PK-{prefix}"), prefix))
+        sets.add(bound_at(subscribed(f"PK-{prefix}"), prefix))
     assert len(sets.unprogrammed()) == 2
     sets.add(registration("other", "198.51.100.0/24"))
     assert sets.add(registration("bank")) == [(C4_28, KEY)]
@@ -296,9 +296,9 @@ def test_masks_of_others_and_protected_ones_are_bounded_together() -> None:
 
 def test_a_registration_past_a_bound_at_two_addresses_is_reported_once_and_comes_back_at_both() -> None:
     sets = DesiredSets(max_bound_masks=1)
-    held = granted(subscribed("PK-1"), "100.64.3.0/24")
+    held = bound_at(subscribed("PK-1"), "100.64.3.0/24")
     sets.add(held)
-    beyond = [granted(subscribed("PK-2"), f"100.64.0.{number}") for number in (1, 2)]
+    beyond = [bound_at(subscribed("PK-2"), f"100.64.0.{number}") for number in (1, 2)]
     for each in beyond:
         assert sets.add(each) == []
     assert (list(sets.unprogrammed()), sets.count_unprogrammed()) == (["PK-2"], 2)
@@ -314,19 +314,19 @@ def test_a_bound_registration_of_too_many_elements_is_reported() -> None:
     services = tuple(Service(UDP, port, port) for port in range(1, 200))
     held = Registration("PK-9", "freelancer", "active", (), bytes(32), services=services)
     sets = DesiredSets()
-    assert sets.add(granted(held, "100.64.0.1")) != []
-    monster = granted(held, "100.64.0.1", (1, 65534))
+    assert sets.add(bound_at(held, "100.64.0.1")) != []
+    monster = bound_at(held, "100.64.0.1", (1, 65534))
     assert sets.add(monster) == []
     reason = f"needs {199 * 104} elements, at most {MAX_BOUND_ELEMENTS} are made"
     assert sets.unprogrammed() == {"PK-9": reason}
     assert sets.remove(monster) == []
-    assert sets.remove(granted(held, "100.64.0.1")) != []
+    assert sets.remove(bound_at(held, "100.64.0.1")) != []
     assert (sets.count(), sets.count_unprogrammed()) == (0, 0)
 
 
 def test_a_bound_registration_without_any_element_comes_and_goes() -> None:
     sets = DesiredSets()
-    nothing = granted(subscribed("PK-1", services=["esp"]), "100.64.0.1", (1024, 2047))
+    nothing = bound_at(subscribed("PK-1", services=["esp"]), "100.64.0.1", (1024, 2047))
     assert sets.add(nothing) == sets.remove(nothing) == []
     assert (sets.masks(), sets.unprogrammed()) == ([], {})
 
@@ -339,7 +339,7 @@ def test_a_prepared_mask_is_in_use_and_stays_without_a_key() -> None:
     assert sets.prepare(B4_32)
     assert sets.prepare(B4_32)
     assert sets.masks() == [B4_32]
-    held = granted(subscribed("PK-1"), "100.64.0.1")
+    held = bound_at(subscribed("PK-1"), "100.64.0.1")
     sets.add(held)
     sets.remove(held)
     assert drop_unused(sets) == []
@@ -348,7 +348,7 @@ def test_a_prepared_mask_is_in_use_and_stays_without_a_key() -> None:
 
 def test_a_mask_in_use_may_be_prepared_and_then_outlives_its_keys() -> None:
     sets = DesiredSets()
-    held = granted(subscribed("PK-1"), "100.64.0.1")
+    held = bound_at(subscribed("PK-1"), "100.64.0.1")
     sets.add(held)
     assert sets.prepare(B4_32)
     sets.remove(held)
@@ -358,7 +358,7 @@ def test_a_mask_in_use_may_be_prepared_and_then_outlives_its_keys() -> None:
 def test_no_mask_is_prepared_past_the_bound_of_masks() -> None:
     sets = DesiredSets(max_bound_masks=1)
     b4_24 = Mask(4, 24, source_bits=0)
-    sets.add(granted(subscribed("PK-1"), "100.64.3.0/24"))
+    sets.add(bound_at(subscribed("PK-1"), "100.64.3.0/24"))
     assert not sets.prepare(B4_32)
     assert sets.prepare(Mask(6, 64, source_bits=0))
     assert sets.masks() == [b4_24, Mask(6, 64, source_bits=0)]
@@ -370,7 +370,7 @@ def test_what_is_prepared_has_a_bound_of_its_own() -> None:
     assert all(sets.prepare(mask) for mask in masks)
     assert not sets.prepare(Mask(6, 128, source_bits=0))
     assert sets.prepare(masks[0])
-    sets.add(granted(subscribed("PK-1"), "100.64.0.1"))
+    sets.add(bound_at(subscribed("PK-1"), "100.64.0.1"))
     assert sets.prepare(B4_32), "it is in use; that it is not kept is another matter"
     assert sets.masks() == [B4_32, *masks]
 
@@ -445,7 +445,7 @@ def test_what_is_past_the_bound_of_masks_comes_and_goes_without_harm_to_the_rest
 
 def test_bindings_and_registrations_by_address_have_masks_of_their_own() -> None:
     sets = DesiredSets(1, max_bound_masks=1)
-    assert sets.add(granted(subscribed("PK-1"), "100.64.0.1")) != []
+    assert sets.add(bound_at(subscribed("PK-1"), "100.64.0.1")) != []
     assert sets.add(registration("PK-2", "203.0.113.9")) != []
     assert sets.unprogrammed() == {}
 
@@ -486,9 +486,9 @@ def test_masks_that_the_kernel_has_are_kept_before_anything_new_gets_one() -> No
 def test_sets_of_an_earlier_versions_bindings_take_nobodys_place() -> None:
     sets = DesiredSets(max_bound_masks=1)
     sets.reserve([Mask(4, 32, source_bits=6), Mask(6, 60, source_bits=0), Mask(4, 29, source_bits=0)])
-    assert sets.add(granted(subscribed("PK-1"), "100.64.0.1")) != []
+    assert sets.add(bound_at(subscribed("PK-1"), "100.64.0.1")) != []
     assert [str(mask) for mask in drop_unused(sets)] == ["b4_32_s6", "b6_60", "b4_29"]
-    assert sets.add(granted(subscribed("PK-2"), "100.64.0.0/24")) == []
+    assert sets.add(bound_at(subscribed("PK-2"), "100.64.0.0/24")) == []
     assert set(sets.unprogrammed()) == {"PK-2"}
 
 

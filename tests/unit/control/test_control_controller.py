@@ -497,7 +497,7 @@ def test_a_registration_that_cannot_be_programmed_is_not_admitted_late_for_ever(
             large = registration("LARGE", "39.32.0.0/28", peers=peers)
             await it.read("national", large)
             await it.in_sync()
-            assert "LARGE" in it.reconciler.tracker.desired.unprogrammed()
+            assert "LARGE" in it.reconciler.unprogrammed()
             seen = flow("39.32.0.5", destination="198.18.0.9")
             conntrack.put(seen, it.judged())
             it.controller.on_packets([packet_event(seen)])
@@ -522,7 +522,7 @@ def test_an_address_that_cannot_be_programmed_takes_late_admission_from_no_other
             await it.read("national", registration("PK-1", subscriber=bytes(32)))
             it.controller.active.take([bound("100.64.0.9"), bound("2001:db8::/66")])
             await it.in_sync()
-            assert "PK-1" in it.reconciler.tracker.desired.unprogrammed()
+            assert "PK-1" in it.reconciler.unprogrammed()
             good, bad = flow("100.64.0.9"), flow("2001:db8::9", destination="2001:db8:ffff::1")
             for seen in (good, bad):
                 conntrack.put(seen, it.judged())

@@ -44,7 +44,7 @@ def make_small(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(loop, "MAX_RETRY_S", 0.0)
     patch.setattr(loop, "HURRIED_RETRY_S", 0.0)
     patch.setattr(verify, "COMPARE_AT_MOST_S", 0.0)
-    patch.setattr(set_state, "SMALLEST_CAPACITY", 4)
+    patch.setattr(set_state, "MIN_CAPACITY", 4)
     patch.setattr(steps, "MAX_BYTES", 64)
 
 

@@ -1,82 +1,156 @@
-"""The missing keys of a set, held to `desired - known` in plain sets."""
+"""Rules stop looking into a set only where nothing is lost by it."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from gatewayd.compile.keys import PARTS, Keys, part_of
-from gatewayd.reconcile.set_state import MissingKeys
+from gatewayd.compile import DesiredSets, compile_bound
+from gatewayd.model.mask import Mask
+from gatewayd.model.transaction import AddElements, CreateSet, ObservedSet, RulesTag, TableReading, Transaction
+from gatewayd.reconcile import Commit, PutRules, acknowledge, next_step
+from gatewayd.reconcile.set_state import SetState
+from gatewayd.reconcile.steps import Step
+from gatewayd.reconcile.tracker import SetTracker
+from tests.support.planes import TABLE
+from tests.support.reconciling import Wanted, bound_at, hosts, policy, registered, subscribed
 
-KEYS = [number.to_bytes(2, "big") for number in range(200)]
-STEPS = st.tuples(st.sampled_from(["want", "forget", "came", "lost"]), st.lists(st.sampled_from(KEYS), max_size=30))
-
-
-@pytest.mark.parametrize("whole", [False, True])
-@given(script=st.lists(STEPS, max_size=12))
-def test_what_is_missing_is_what_is_desired_and_has_not_come(whole: bool, script: Any) -> None:
-    desired, wanted = Keys(KEYS[:50]), set(KEYS[:50])
-    missing, oracle = MissingKeys(desired, whole=whole), set(wanted) if whole else set()
-    for step, keys in script:
-        for key in keys:
-            if step == "want" and key not in wanted:
-                desired.add(key)
-                wanted.add(key)
-                missing.add(key)
-                oracle.add(key)
-            elif step == "forget" and key in wanted:
-                desired.discard(key)
-                wanted.discard(key)
-                assert missing.forget(key) == (key in oracle)
-                oracle.discard(key)
-            elif step == "lost" and key in wanted:
-                missing.add(key)
-                oracle.add(key)
-        if step == "came":
-            assert missing.difference_update(keys) == len(oracle.intersection(keys))
-            oracle.difference_update(keys)
-        assert missing == oracle
-        assert (len(missing), sorted(missing), bool(missing)) == (len(oracle), sorted(oracle), bool(oracle))
-        assert [key in missing for key in KEYS] == [key in oracle for key in KEYS]
-        assert missing - wanted == set()
-        assert set().union(*(missing.part(number) for number in range(PARTS))) == oracle
+HOSTS = Mask(4, 32)
+TAG = RulesTag(3, "policy", "digest")
+REJECT = policy("reject")
+OLD, NEW = registered("bank", "203.0.113.8/29"), registered("bank", "203.0.113.0/28")
+BEA = subscribed("bea")
+MOVES: list[tuple[Wanted, Wanted]] = [
+    (OLD, NEW),
+    (NEW, OLD),
+    (bound_at(BEA, "100.64.0.9", (1024, 2047)), bound_at(BEA, "100.64.0.9", (1024, 3071))),
+    (bound_at(BEA, "100.64.0.9"), bound_at(BEA, "2001:db8:64::/64")),
+]
 
 
-def test_one_key_can_come_by_itself() -> None:
-    missing = MissingKeys(Keys(KEYS), whole=True)
-    missing.discard(KEYS[0])
-    assert missing == set(KEYS[1:])
+def in_force(*wanted: Wanted) -> SetTracker:
+    """These are in the kernel and the rules look into their sets."""
+    tracker = SetTracker(DesiredSets())
+    for each in wanted:
+        tracker.add(each)
+    tracker.start_reading(TableReading(False))
+    steps(tracker)
+    return tracker
 
 
-def test_what_is_missing_whole_follows_the_desired_keys_and_copies_nothing() -> None:
-    desired = Keys()
-    missing = MissingKeys(desired, whole=True)
-    desired.update(KEYS)
-    assert len(missing) == len(KEYS)
-    shared = [number for number in range(PARTS) if missing.part(number) is desired.parts[number]]
-    assert set(shared) >= {part_of(key) for key in KEYS}
+def steps(tracker: SetTracker) -> list[Step]:
+    """All the steps there are to take, taken."""
+    taken = []
+    while (step := next_step(tracker, REJECT, TABLE)) is not None:
+        acknowledge(tracker, step)
+        taken.append(step)
+    return taken
 
 
-def test_a_part_that_was_empty_when_it_was_counted_takes_keys_later() -> None:
-    desired = Keys()
-    missing = MissingKeys(desired, whole=True)
-    assert len(missing) == 0
-    for number, key in enumerate(KEYS, 1):
-        desired.add(key)
-        missing.add(key)
-        assert len(missing) == number
-    assert missing == set(KEYS)
+def names(tracker: SetTracker, wanted: Wanted) -> set[str]:
+    """The sets that its elements are in."""
+    return {tracker.masks[mask].current.name for mask in tracker.masks if mask in _masks(wanted)}
 
 
-@pytest.mark.parametrize("whole", [False, True])
-def test_a_part_can_be_replaced(whole: bool) -> None:
-    missing = MissingKeys(Keys(KEYS), whole=whole)
-    number = part_of(KEYS[0])
-    for keys in ({KEYS[0]}, set()):
-        missing.replace_part(number, keys)
-        others = {key for key in KEYS if whole and part_of(key) != number}
-        assert missing == others | keys
-        assert len(missing) == len(list(missing))
+def _masks(wanted: Wanted) -> set[Mask]:
+    sets = DesiredSets()
+    sets.add(wanted)
+    return set(sets.masks())
+
+
+@pytest.mark.parametrize(("old", "new"), MOVES)
+def test_a_set_that_was_left_is_looked_into_until_what_took_over_is_there(old: Wanted, new: Wanted) -> None:
+    tracker = in_force(old)
+    left = names(tracker, old)
+    tracker.add(new)
+    tracker.remove(old)
+    tracker.retire_unused()
+    while (step := next_step(tracker, REJECT, TABLE)) is not None:
+        if tracker.count_missing() and isinstance(step, PutRules):
+            assert left <= step.ruleset.set_names
+        acknowledge(tracker, step)
+    assert not left & tracker.retired, "and goes then"
+    assert set(tracker.rules.hooks.values()) == names(tracker, new)
+
+
+def growing(*wanted: Wanted) -> tuple[SetTracker, SetState]:
+    """The set of hosts is full, and its successor is whole; something else is missing, or soon."""
+    tracker = in_force(*hosts(8))
+    tracker.masks[HOSTS].current.capacity = 8
+    for each in [*hosts(1, 9), *wanted]:
+        tracker.add(each)
+    tracker.grow_where_full()
+    successor = tracker.masks[HOSTS].successor
+    assert successor is not None
+    acknowledge(tracker, Commit(Transaction((CreateSet(successor.name, HOSTS, successor.capacity),), "")))
+    acknowledge(tracker, Commit(Transaction((AddElements(successor.name, sorted(successor.missing)),), "")))
+    return tracker, successor
+
+
+def test_a_successor_takes_over_early_where_it_has_all_that_its_set_has() -> None:
+    tracker, successor = growing(NEW)
+    assert not tracker.is_complete()
+    assert tracker.hooks()[HOSTS] == successor.name
+
+
+@pytest.mark.parametrize("unread", [True, False])
+def test_a_set_with_more_than_its_successor_does_not_give_way_while_something_is_missing(unread: bool) -> None:
+    """What it has more may be all that covers a flow whose new element is not there yet."""
+    tracker, successor = growing(registered("host-1", "10.0.0.0/31"))
+    if unread:
+        tracker.masks[HOSTS].current.unread = 1
+    else:
+        tracker.remove(hosts(1)[0])
+    assert tracker.hooks()[HOSTS] == "c4_32"
+    steps(tracker)
+    assert tracker.hooks()[HOSTS] == tracker.rules.hooks[HOSTS] == successor.name
+
+
+def test_what_the_rules_look_into_stays_in_use_through_a_reading() -> None:
+    """Of whichever mask, and however often the reading is cut short."""
+    tracker = in_force(OLD)
+    tracker.add(NEW)
+    tracker.remove(OLD)
+    found = (ObservedSet("c4_29", 4, 1024, True, 1), ObservedSet("c4_29_g1", 4, 1024, True, 0))
+    for _ in range(2):
+        tracker.start_reading(TableReading(True, found, "seen", TAG), frozenset(tracker.rules.hooks.values()))
+        assert tracker.hooks()[Mask(4, 29)] == "c4_29"
+
+
+def test_a_mask_with_an_element_that_nobody_read_is_not_retired() -> None:
+    tracker = in_force(OLD)
+    tracker.remove(OLD)
+    steps(tracker)
+    state = tracker.masks[Mask(4, 29)].current
+    state.unread = 1
+    assert not tracker.retire_unused()
+    assert tracker.retiring
+    state.unread = 0
+    steps(tracker)
+    assert tracker.masks == tracker.rules.hooks == {}
+
+
+def test_a_set_with_another_time_is_followed_by_one_with_ours_and_what_is_retained_of_it_too() -> None:
+    """After a change of subscribers.element_timeout and a loss of the journal nobody may lose his place."""
+    retained = bound_at(BEA, "100.64.0.9")
+    ((mask, key),) = compile_bound(retained)
+    tracker = SetTracker(DesiredSets(), element_timeout_s=60)
+    tracker.findings.retain()
+    found = ObservedSet(str(mask), mask.key_length, 0, True, 1, 7200)
+    ((state, _),) = tracker.start_reading(TableReading(True, (found,), "seen", TAG))
+    tracker.observe_elements(state, {key})
+    taken = steps(tracker)
+    assert tracker.rules.hooks == {mask: f"{mask}_g1"}
+    assert [type(step) for step in taken] == [Commit, Commit, PutRules, Commit], "create, add, rules, delete"
+    assert tracker.holds(mask, key)
+
+
+def test_of_several_sets_that_rules_unknown_may_look_into_all_are_retained() -> None:
+    tracker = SetTracker(DesiredSets())
+    tracker.findings.retain()
+    one, two = (each.clients[0].packed for each in hosts(2))
+    found = (ObservedSet("c4_32", 4, 8, True, 2), ObservedSet("c4_32_g1", 4, 1024, True, 1))
+    for state, each in tracker.start_reading(TableReading(True, found, "seen", TAG)):
+        tracker.observe_elements(state, {one, two} if each.name == "c4_32" else {one})
+    steps(tracker)
+    assert tracker.rules.hooks == {HOSTS: "c4_32_g1"}
+    assert tracker.holds(HOSTS, two)

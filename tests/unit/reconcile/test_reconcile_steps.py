@@ -29,9 +29,8 @@ from gatewayd.model.transaction import (
 from gatewayd.reconcile import steps
 from gatewayd.reconcile.steps import Commit, PutRules, acknowledge, max_keys, next_step, wanted_ruleset
 from gatewayd.reconcile.tracker import SetTracker
-from tests.support.granting import bound_hosts
 from tests.support.planes import TABLE
-from tests.support.reconciling import hosts, policy, registered
+from tests.support.reconciling import bound_hosts, hosts, policy, registered
 
 HOSTS = Mask(4, 32)
 BANK = registered("bank", "203.0.113.0/28", services=["ipsec"])
@@ -86,7 +85,7 @@ def test_without_a_policy_the_rules_and_what_they_use_are_left_alone() -> None:
     tracker = tracker_of(hosts(1), TableReading(True, (ObservedSet("guests", 4, 0, False),)))
     assert take(tracker) == ["create sets", "add elements"]
     assert tracker.retired == {"guests"}
-    tracker.rules = "ours"
+    tracker.rules.text = "ours"
     assert take(tracker) == ["delete sets"]
     assert tracker.retired == set()
 
@@ -108,7 +107,7 @@ def test_under_the_same_policy_hooks_come_before_elements() -> None:
 
 def test_an_unknown_rule_text_is_replaced_after_the_elements() -> None:
     tracker = done(hosts(1), policy())
-    tracker.rules = None
+    tracker.rules.text = None
     tracker.add(hosts(1, 2)[0])
     assert take(tracker, policy()) == ["add elements", "rules"]
 

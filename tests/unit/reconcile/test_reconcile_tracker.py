@@ -14,8 +14,8 @@ from gatewayd.model.external import ElementChange
 from gatewayd.model.mask import Mask, set_name
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
-from gatewayd.reconcile import tracker as tracker_module
-from gatewayd.reconcile.set_state import SMALLEST_CAPACITY, MaskState, SetState, choose_capacity
+from gatewayd.reconcile import set_state
+from gatewayd.reconcile.set_state import MIN_CAPACITY, MaskState, SetState, choose_capacity
 from gatewayd.reconcile.tracker import SetTracker
 from tests.support.reconciling import hosts, registered
 
@@ -50,7 +50,7 @@ def current(tracker: SetTracker) -> SetState:
 def test_a_new_set_has_room_for_twice_its_elements(count: int, capacity: int) -> None:
     assert choose_capacity(Mask(4, 32), count) == capacity
     assert choose_capacity(Mask(4, 32, source_bits=0), count) == 0
-    assert capacity >= max(SMALLEST_CAPACITY, 2 * count)
+    assert capacity >= max(MIN_CAPACITY, 2 * count)
 
 
 @pytest.mark.parametrize(
@@ -247,13 +247,13 @@ def test_rules_that_leave_a_set_out_unhook_it() -> None:
     current(tracker).hooked = True
     tracker.hooked(frozenset(), "text", None)
     assert not current(tracker).hooked
-    assert (tracker.rules, tracker.tag, tracker.last_tag) == ("text", None, TAG)
+    assert (tracker.rules.text, tracker.rules.tag, tracker.rules.last_tag) == ("text", None, TAG)
 
 
 def test_the_last_tag_outlives_the_rules() -> None:
     tracker = tracked(hosts(1))
     tracker.start_reading(TableReading(False))
-    assert (tracker.tag, tracker.last_tag, tracker.table_present) == (None, TAG, False)
+    assert (tracker.rules.tag, tracker.rules.last_tag, tracker.table_present) == (None, TAG, False)
 
 
 # -- readings ----------------------------------------------------------------------------------------------
@@ -336,7 +336,7 @@ def test_desires_may_change_between_the_slices_of_an_observation(data: st.DataOb
     kernel = {registration.clients[0].packed for registration in data.draw(st.lists(st.sampled_from(pool)))}
     wanted = dict.fromkeys(range(30))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracker_module, "SLICE", 2)
+        patch.setattr(set_state, "SLICE", 2)
         for _ in tracker.observe_in_slices(current(tracker), Keys(kernel)):
             number = data.draw(st.integers(0, 59))
             if number in wanted:
@@ -399,8 +399,8 @@ def test_rules_that_are_not_ours_look_into_nothing_that_we_know_of(tag: RulesTag
     tracker.hooked(frozenset({"c4_32"}), "rules", TAG)
     assert tracker.count_missing() == 0
     tracker.forget_rules(tag)
-    assert (tracker.rules, tracker.rules_seen, tracker.tag) == (None, "", tag)
-    assert tracker.last_tag == (tag or TAG)
+    assert (tracker.rules.text, tracker.rules.fingerprint, tracker.rules.tag) == (None, "", tag)
+    assert tracker.rules.last_tag == (tag or TAG)
     assert tracker.count_missing() == 2
     assert not tracker.holds(HOSTS, ONE)
 
@@ -525,12 +525,12 @@ def test_masks_given_up_make_room_for_registrations_that_were_past_the_bound() -
     assert tracker.desired.masks() == [Mask(4, 25)]
 
 
-# -- what is spared ----------------------------------------------------------------------------------------
+# -- retained elements -------------------------------------------------------------------------------------
 
 
-def sparing(registrations: list[Registration], *sets: ObservedSet) -> SetTracker:
+def retaining(registrations: list[Registration], *sets: ObservedSet) -> SetTracker:
     tracker = SetTracker(DesiredSets())
-    tracker.sparing = True
+    tracker.findings.retain()
     for registration in registrations:
         tracker.add(registration)
     tracker.start_reading(TableReading(True, sets, "seen", TAG))
@@ -538,7 +538,7 @@ def sparing(registrations: list[Registration], *sets: ObservedSet) -> SetTracker
 
 
 def test_what_is_found_and_not_desired_is_kept_until_it_is_released() -> None:
-    tracker = sparing(hosts(1), observed())
+    tracker = retaining(hosts(1), observed())
     assert tracker.observe_elements(current(tracker), {ONE, STRANGER}) == 0
     assert (tracker.count_surplus(), tracker.count_missing()) == (0, 2)  # nothing is known to be looked into yet
     assert tracker.expected_count(current(tracker)) == 2
@@ -548,7 +548,7 @@ def test_what_is_found_and_not_desired_is_kept_until_it_is_released() -> None:
 
 
 def test_what_is_retained_and_registered_after_all_never_goes() -> None:
-    tracker = sparing(hosts(1), observed())
+    tracker = retaining(hosts(1), observed())
     tracker.observe_elements(current(tracker), {ONE, TWO})
     (_, late) = hosts(2)
     tracker.add(late)
@@ -560,7 +560,7 @@ def test_what_is_retained_and_registered_after_all_never_goes() -> None:
 
 def test_a_set_of_a_mask_that_nobody_needs_is_looked_into_while_it_is_retained() -> None:
     nets = Mask(4, 24)
-    tracker = sparing(hosts(1), observed(), observed("c4_24"))
+    tracker = retaining(hosts(1), observed(), observed("c4_24"))
     tracker.observe_elements(tracker.masks[nets].current, {STRANGER})
     assert tracker.hooks()[nets] == "c4_24"
     assert not tracker.retired
@@ -576,7 +576,7 @@ def test_a_set_of_a_mask_that_nobody_needs_is_looked_into_while_it_is_retained()
 
 def test_no_bound_of_masks_keeps_what_is_in_force_from_being_retained() -> None:
     tracker = SetTracker(DesiredSets(max_masks=1))
-    tracker.sparing = True
+    tracker.findings.retain()
     tracker.add(*hosts(1))
     tracker.start_reading(TableReading(True, (observed(), observed("c4_24")), "seen", TAG))
     assert tracker.retired == set()
@@ -588,7 +588,7 @@ def test_no_bound_of_masks_keeps_what_is_in_force_from_being_retained() -> None:
 
 def test_what_is_retained_of_a_registration_past_a_bound_is_not_released() -> None:
     tracker = SetTracker(DesiredSets(max_masks=1, protected_masks=0))
-    tracker.sparing = True
+    tracker.findings.retain()
     tracker.desired.reserve([HOSTS])
     new = registered("bank", "10.0.0.0/31", services=["esp"])
     tracker.add(new)
@@ -640,7 +640,7 @@ def test_a_former_form_goes_when_masks_given_up_make_room_for_the_present_one() 
 
 
 def test_what_is_retained_goes_into_a_successor_too() -> None:
-    tracker = sparing(hosts(1), observed(), observed("c4_32_g1"))
+    tracker = retaining(hosts(1), observed(), observed("c4_32_g1"))
     state = tracker.masks[HOSTS]
     tracker.masks[HOSTS] = MaskState(SetState("c4_32", HOSTS, 0, 1024, exists=True), state.current)
     tracker.observe_elements(current(tracker), {ONE, STRANGER})
@@ -648,7 +648,7 @@ def test_what_is_retained_goes_into_a_successor_too() -> None:
 
 
 def sort_retained(tracker: SetTracker, explained: set[tuple[Mask, bytes]]) -> int:
-    slices = tracker.sort_retained_in_slices(explained)
+    slices = tracker.findings.sort_retained_in_slices(explained)
     while True:
         try:
             next(slices)
@@ -657,17 +657,17 @@ def sort_retained(tracker: SetTracker, explained: set[tuple[Mask, bytes]]) -> in
 
 
 def test_what_nothing_explains_is_released_last() -> None:
-    tracker = sparing(hosts(1), observed())
+    tracker = retaining(hosts(1), observed())
     tracker.observe_elements(current(tracker), {ONE, TWO, STRANGER})
     assert sort_retained(tracker, {(HOSTS, TWO)}) == 1
-    assert not tracker.sparing
-    assert tracker.release(tracker.count_retained() - 1) == 1
+    assert not tracker.findings.retaining
+    assert tracker.release(tracker.findings.count_retained() - 1) == 1
     assert current(tracker).surplus == {TWO}
-    assert tracker.count_retained() == 1
+    assert tracker.findings.count_retained() == 1
 
 
 def test_what_is_registered_by_now_explains_itself() -> None:
-    tracker = sparing(hosts(1), observed())
+    tracker = retaining(hosts(1), observed())
     tracker.observe_elements(current(tracker), {ONE, TWO})
     tracker.add(hosts(2)[1])
     assert sort_retained(tracker, set()) == 0
@@ -676,27 +676,27 @@ def test_what_is_registered_by_now_explains_itself() -> None:
 def test_elements_of_bindings_are_not_for_the_guard() -> None:
     bound = Mask(4, 32, source_bits=0)
     tracker = SetTracker(DesiredSets())
-    tracker.sparing = True
+    tracker.findings.retain()
     found = ObservedSet(set_name(bound, 0), 4, 1024, True, 1, tracker.element_timeout_s)
     tracker.start_reading(TableReading(True, (found,), "seen", TAG))
     tracker.observe_elements(tracker.masks[bound].current, {ONE})
-    assert tracker.count_retained() == 1
-    assert tracker.found == {}
+    assert tracker.findings.count_retained() == 1
+    assert tracker.findings.count() == 0
     assert sort_retained(tracker, set()) == 0
 
 
 def test_what_was_found_is_counted_once_and_not_what_came_since() -> None:
-    tracker = sparing(hosts(2), observed(count=None))
+    tracker = retaining(hosts(2), observed(count=None))
     tracker.observe_elements(current(tracker), {ONE, STRANGER})
     tracker.observe_elements(current(tracker), {ONE, TWO, STRANGER})
-    assert tracker.found == {"c4_32": 2}
-    counted = sparing(hosts(2), observed(count=7))
+    assert tracker.findings.count() == 2
+    counted = retaining(hosts(2), observed(count=7))
     counted.observe_elements(current(counted), {ONE})
-    assert counted.found == {"c4_32": 7}
+    assert counted.findings.count() == 7
 
 
 def test_what_we_are_about_to_remove_is_not_retained() -> None:
-    tracker = sparing(hosts(2), observed())
+    tracker = retaining(hosts(2), observed())
     tracker.observe_elements(current(tracker), {ONE, TWO})
     tracker.remove(hosts(2)[1])
     tracker.observe_elements(current(tracker), {ONE, TWO})

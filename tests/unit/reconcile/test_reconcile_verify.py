@@ -338,7 +338,7 @@ async def test_a_dump_that_is_always_interrupted_is_given_up(times: float, tells
 
 
 async def test_the_loop_turns_while_a_large_set_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatewayd.reconcile.tracker.SLICE", 4)
+    monkeypatch.setattr("gatewayd.reconcile.set_state.SLICE", 4)
     rig = await in_sync()
     await rig.restart()
     turns = 0

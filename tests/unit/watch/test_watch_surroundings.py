@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gatewayd.errors import DumpInterrupted, EventMalformed
-from gatewayd.kernel import surroundings as kernel
+from gatewayd.kernel import external as kernel
 from gatewayd.model.external import ConntrackSize, Neighbour
 from gatewayd.watch.surroundings import RULES_EVERY_S, SMALL_SIZE, Surroundings, warnings_of
 from tests.support.manual_clock import Time

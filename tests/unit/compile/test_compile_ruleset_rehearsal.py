@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatewayd.compile.rehearsal import OTHER_TABLE, key_type, rehearsal_script
-from gatewayd.compile.ruleset import compile_ruleset
+from gatewayd.compile.ruleset import OTHER_TABLE, compile_ruleset, key_type, rehearsal_script
 from gatewayd.model.mask import Mask
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.service import UDP, Service

@@ -13,9 +13,8 @@ from gatewayd.model.mask import parse_set_name
 from gatewayd.model.registration import Registration
 from gatewayd.reconcile.steps import forecast
 from gatewayd.reconcile.tracker import SetTracker
-from tests.support.granting import BoundRig, granted, oracle, subscribed
 from tests.support.planes import TABLE
-from tests.support.reconciling import Rig, WatchedTables, hosts, policy, registered
+from tests.support.reconciling import Rig, WatchedTables, bound_at, hosts, oracle, policy, registered, subscribed
 
 REJECT = policy("reject")
 
@@ -56,7 +55,7 @@ async def test_after_304_new_lengths_and_a_restart_whoever_was_there_is_there() 
             patch.setattr(Rig, "is_in_sync", lambda rig: rig.reconciler.unready() is None)
             await task
         assert all(in_kernel(rig, each) for each in banks)
-        unprogrammed = rig.reconciler.tracker.desired.unprogrammed()
+        unprogrammed = rig.reconciler.unprogrammed()
         assert unprogrammed.keys() <= {each.id for each in added}
         assert len(rig.reconciler.tracker.masks) == MAX_MASKS
     await rig.stop()
@@ -94,8 +93,8 @@ async def test_a_form_past_a_bound_is_not_ready_by_name_and_the_former_one_stays
 
 
 async def test_sets_of_an_earlier_versions_bindings_are_left_once_what_takes_over_is_there() -> None:
-    bound = granted(subscribed("bea"), "100.64.0.9", (1024, 2047))
-    rig = BoundRig(wanted=[bound])
+    bound = bound_at(subscribed("bea"), "100.64.0.9", (1024, 2047))
+    rig = Rig(wanted=[bound])
     rig.policy = REJECT
     await rig.settle()
     await rig.stop()

@@ -1,4 +1,5 @@
-"""The socket that the kernel's notifications of other programs' commits come in on (NFNLGRP_NFTABLES).
+"""Other programs in the network namespace: their commits as they come (NFNLGRP_NFTABLES), their rules, and the size
+of connection tracking. Nothing is written here.
 
 Listening is not free: while anybody listens, in any namespace of the host (netlink_has_listeners knows of one
 list for all), the kernel makes a message for every element of every commit. Measured on 6.18, 2 cores, processor
@@ -11,7 +12,7 @@ time of 500,000 elements in transactions of 16,384, least and median of five:
 A listener that reads them costs more still: 2.1 s instead of 0.5 s for a million, and 110 MB for a moment. One
 element in a transaction takes the same in all of them, 26 to 31 µs. So the group is left around transactions of
 more than a few elements; small ones stay, and the filter keeps what we send from coming back. What others commit
-in the moment between shows in the generation alone (reconcile.generations).
+in the moment between shows in the generation alone (reconcile.dataplane: Generations).
 """
 
 from __future__ import annotations
@@ -19,18 +20,20 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
-from gatewayd.errors import EventMalformed
-from gatewayd.kernel.event_socket import attach_filter, dropped_messages, open_netfilter_socket
-from gatewayd.kernel.notifications_codec import NFNLGRP_NFTABLES, NoticeDecoder
-from gatewayd.model.external import ExternalChanges, ExternalCommit
+from gatewayd.errors import DumpInterrupted, EventMalformed
+from gatewayd.kernel import attributes as nl
+from gatewayd.kernel import external_codec as codec
+from gatewayd.kernel import tables_codec
+from gatewayd.kernel.netlink import NetlinkChannel, attach_filter, dropped_messages, open_netfilter_socket
+from gatewayd.model.external import ConntrackSize, ExternalChanges, ExternalCommit, Neighbour
 
 LARGE_COMMIT = 64
 """Elements from which on leaving and joining is cheaper than the messages."""
-DATAGRAMS_PER_HELPING = 16
+DATAGRAMS_PER_BATCH = 16
 """Some 700 elements, and 6 ms: what is taken in at a time."""
 RECEIVE_BUFFER_BYTES = 4 << 20
 _MAX_DATAGRAM_BYTES = 1 << 16
@@ -38,8 +41,13 @@ _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NETLINK_DROP_MEMBERSHIP = 270, 1, 2
 _LOAD_WORD, _JUMP_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _PORT_OFFSET, _WHOLE_MESSAGE = 12, 0xFFFFFFFF
 
+MAX_NEIGHBOURS = 1000
+ATTEMPTS = 3
+_SETTINGS = Path("/proc/sys/net/netfilter")
+_STATISTICS = Path("/proc/thread-self/net/stat/nf_conntrack")
 
-class NoticeSocket:
+
+class NotificationSocket:
     """Of the network namespace that it is made in. Joins the group between `start` and `stop`.
 
     `own_port`: of the socket whose commits are ours.
@@ -48,10 +56,7 @@ class NoticeSocket:
     def __init__(self, table: str, own_port: int) -> None:
         self._socket = open_netfilter_socket(RECEIVE_BUFFER_BYTES)
         attach_filter(self._socket, leave_out(own_port))
-        self._decoder = NoticeDecoder(table)
-        self._decoder.own_ports = {own_port}
-        self._own_port = own_port
-        self._own_ports: deque[int] = deque(maxlen=16)
+        self._decoder = codec.NotificationDecoder(table, own_port)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drops = 0
         self._lost = False
@@ -86,8 +91,7 @@ class NoticeSocket:
         A process that binds no port gets its process id as one, as its own pid namespace knows it
         (net/netlink/af_netlink.c: netlink_autobind).
         """
-        self._own_ports.append(port)
-        self._decoder.own_ports = {self._own_port, *self._own_ports}
+        self._decoder.add_own_port(port)
 
     @contextmanager
     def unheard(self, elements: int) -> Iterator[None]:
@@ -104,7 +108,7 @@ class NoticeSocket:
     def take(self) -> ExternalChanges:
         """A batch of what came in; `on_notification` comes again for the rest."""
         commits: list[ExternalCommit] = []
-        for _ in range(DATAGRAMS_PER_HELPING):
+        for _ in range(DATAGRAMS_PER_BATCH):
             datagram = self._receive()
             if not datagram:
                 break
@@ -130,7 +134,7 @@ class NoticeSocket:
             return b""
 
     def _join(self, what: int) -> None:
-        self._socket.setsockopt(_SOL_NETLINK, what, NFNLGRP_NFTABLES)
+        self._socket.setsockopt(_SOL_NETLINK, what, codec.NFNLGRP_NFTABLES)
 
 
 def leave_out(port: int) -> bytes:
@@ -146,3 +150,82 @@ def leave_out(port: int) -> bytes:
         (_RETURN, 0, 0, _WHOLE_MESSAGE),
     )
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+
+
+class RuleReader:
+    """Of the network namespace in which `open` was called; on a socket of its own, so that a long list holds up no
+    commit."""
+
+    def __init__(self, channel: NetlinkChannel, table: str, mask: int) -> None:
+        self._channel = channel
+        self._table = table
+        self._mask = mask
+
+    @classmethod
+    def open(cls, table: str, mask: int) -> RuleReader:
+        """`table`: our own, which is left out; `mask`: our bits of the ct mark. Raises MissingPrerequisite."""
+        return cls(NetlinkChannel.open(), table, mask)
+
+    def close(self) -> None:
+        self._channel.close()
+
+    async def generation(self) -> int:
+        """Goes up with every transaction of any program. Raises KernelError."""
+        sequence = self._channel.take_sequences(1)
+        request = tables_codec.encode_get_generation(sequence)
+        for datagram in await self._channel.exchange(request, sequence, sequence, "read the generation"):
+            for kind, _, _, start, end in nl.iter_messages(datagram):
+                if kind == tables_codec.NEWGEN:
+                    return tables_codec.decode_generation(datagram, start + 4, end)
+        return 0
+
+    async def neighbours(self) -> tuple[Neighbour, ...]:
+        """Other tables' rules that use our bits, at most MAX_NEIGHBOURS; elements of sets are not listed. Raises
+        KernelError.
+
+        Every commit in any table interrupts a list, our own elements too. A list interrupted again and again
+        is taken as it is: what was committed meanwhile has changed the generation, so there will be another.
+        """
+        for _ in range(ATTEMPTS):
+            found: dict[Neighbour, None] = {}
+            with suppress(DumpInterrupted):
+                await self._list(found)
+                break
+        return tuple(found)
+
+    async def _list(self, found: dict[Neighbour, None]) -> None:
+        sequence = self._channel.take_sequences(1)
+        async for datagram in self._channel.dump(
+            codec.encode_rules_dump(sequence), sequence, "list rules of all tables"
+        ):
+            for each in codec.neighbours_in(datagram, self._mask, self._table):
+                if len(found) < MAX_NEIGHBOURS:
+                    found[each] = None
+
+
+def read_conntrack_size() -> ConntrackSize | None:
+    """Of the network namespace that the calling thread is in; None while connection tracking is not loaded.
+
+    `nf_conntrack_max` is one for all namespaces, the count is each one's own.
+    """
+    try:
+        most = int((_SETTINGS / "nf_conntrack_max").read_text())
+        entries = int((_SETTINGS / "nf_conntrack_count").read_text())
+    except (OSError, ValueError):
+        return None
+    counts: dict[str, int] = {}
+    with suppress(OSError, ValueError):
+        counts = sum_statistics(_STATISTICS.read_text())
+    return ConntrackSize(entries, most, counts.get("drop"), counts.get("insert_failed"), counts.get("early_drop"))
+
+
+def sum_statistics(text: str) -> dict[str, int]:
+    """By column of /proc/net/stat/nf_conntrack: a line of names, then one of hexadecimal numbers for each
+    processor. Raises ValueError."""
+    names, *lines = text.splitlines() or [""]
+    columns = names.split()
+    counts = dict.fromkeys(columns, 0)
+    for line in lines:
+        for name, number in zip(columns, line.split(), strict=False):
+            counts[name] += int(number, 16)
+    return counts

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from gatewayd.errors import EventMalformed
 from gatewayd.kernel import attributes as nl
-from gatewayd.kernel import notifications_codec as notifications_codec
+from gatewayd.kernel import external_codec
 from gatewayd.kernel import tables_codec as codec
-from gatewayd.kernel.notifications_codec import NoticeDecoder
+from gatewayd.kernel.external_codec import NotificationDecoder
 from gatewayd.model.external import ElementChange, ExternalCommit
 
 SET_MADE = [
@@ -55,7 +55,7 @@ ALL = [SET_MADE, ELEMENTS_ADDED, SWAPPED, COUNTER_MADE, OTHER_TABLE]
 ONE, TWO, NINE = (bytes((10, 0, 0, number)) for number in (1, 2, 9))
 
 
-def feed(decoder: NoticeDecoder, *datagrams: str | bytes) -> list[ExternalCommit]:
+def feed(decoder: NotificationDecoder, *datagrams: str | bytes) -> list[ExternalCommit]:
     raw = [bytes.fromhex(each) if isinstance(each, str) else each for each in datagrams]
     return [commit for each in raw for commit in decoder.feed(each)]
 
@@ -80,7 +80,7 @@ def feed(decoder: NoticeDecoder, *datagrams: str | bytes) -> list[ExternalCommit
     ids=["a set", "elements", "a swap", "a counter", "another table"],
 )
 def test_what_nft_did(datagrams: list[str], commit: ExternalCommit) -> None:
-    decoder = NoticeDecoder("gatewayd")
+    decoder = NotificationDecoder("gatewayd")
     assert feed(decoder, *datagrams) == [commit]
     assert feed(decoder, *datagrams) == [commit]
 
@@ -90,14 +90,14 @@ def test_the_messages_may_come_in_one_datagram_or_in_many() -> None:
     apart = [
         whole[start - nl.MESSAGE_HEADER.size : nl.align4(end)] for _, _, _, start, end in nl.iter_messages(whole)
     ]
-    expected = feed(NoticeDecoder("gatewayd"), *SWAPPED, *ELEMENTS_ADDED)
-    assert feed(NoticeDecoder("gatewayd"), whole) == expected
-    assert feed(NoticeDecoder("gatewayd"), *apart) == expected
+    expected = feed(NotificationDecoder("gatewayd"), *SWAPPED, *ELEMENTS_ADDED)
+    assert feed(NotificationDecoder("gatewayd"), whole) == expected
+    assert feed(NotificationDecoder("gatewayd"), *apart) == expected
 
 
 def test_what_our_own_ports_did_is_nothing() -> None:
-    decoder = NoticeDecoder("gatewayd")
-    decoder.own_ports = {7175, 7173}
+    decoder = NotificationDecoder("gatewayd", 7175)
+    decoder.add_own_port(7173)
     assert feed(decoder, *SET_MADE, *SWAPPED) == []
     assert [commit.generation for commit in feed(decoder, *ELEMENTS_ADDED)] == [3]
 
@@ -105,7 +105,7 @@ def test_what_our_own_ports_did_is_nothing() -> None:
 @pytest.mark.parametrize("table", ["other", "gateway", "gatewayd2"])
 def test_a_change_in_another_table_is_a_commit_and_nothing_more(table: str) -> None:
     for datagrams in (SET_MADE, ELEMENTS_ADDED, SWAPPED):
-        (commit,) = feed(NoticeDecoder(table), *datagrams)
+        (commit,) = feed(NotificationDecoder(table), *datagrams)
         assert (commit.elements, commit.others, commit.program) == ((), False, "nft")
 
 
@@ -119,25 +119,25 @@ def end(generation: int = 5) -> bytes:
 
 
 def test_a_table_of_our_name_in_another_family_is_not_ours() -> None:
-    decoder = NoticeDecoder("gatewayd")
+    decoder = NotificationDecoder("gatewayd")
     assert feed(decoder, element(codec.NEWSETELEM, ONE, family=2), end()) == [ExternalCommit(5)]
 
 
 def test_one_transaction_may_be_about_several_tables() -> None:
     both = element(codec.NEWSETELEM, ONE, table="other") + element(codec.NEWSETELEM, TWO)
-    (commit,) = feed(NoticeDecoder("gatewayd"), both, end())
+    (commit,) = feed(NotificationDecoder("gatewayd"), both, end())
     assert commit.elements == (ElementChange("c4_32", TWO, True),)
 
 
 def test_the_last_word_on_an_element_counts() -> None:
     there_and_back = element(codec.DELSETELEM, ONE) + element(codec.NEWSETELEM, ONE)
-    (commit,) = feed(NoticeDecoder("gatewayd"), there_and_back, end())
+    (commit,) = feed(NotificationDecoder("gatewayd"), there_and_back, end())
     assert commit.elements == (ElementChange("c4_32", ONE, True),)
 
 
 def test_of_very_many_elements_only_some_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notifications_codec, "MAX_CHANGES", 2)
-    decoder = NoticeDecoder("gatewayd")
+    monkeypatch.setattr(external_codec, "MAX_CHANGES", 2)
+    decoder = NotificationDecoder("gatewayd")
     many = [element(codec.NEWSETELEM, bytes((10, 0, 0, number))) for number in range(5)]
     for datagrams in (many, [b"".join(many)]):
         (commit,) = feed(decoder, *datagrams, end())
@@ -147,20 +147,20 @@ def test_of_very_many_elements_only_some_are_remembered(monkeypatch: pytest.Monk
 
 
 def test_what_was_under_way_can_be_forgotten() -> None:
-    decoder = NoticeDecoder("gatewayd")
+    decoder = NotificationDecoder("gatewayd")
     assert feed(decoder, SWAPPED[0]) == []
     decoder.reset()
     assert feed(decoder, SWAPPED[1]) == [ExternalCommit(4, 7175, "nft")]
 
 
 def test_a_generation_that_says_nothing() -> None:
-    assert feed(NoticeDecoder("gatewayd"), nl.message(codec.NEWGEN, 0, 0, 0, 0)) == [ExternalCommit(0)]
+    assert feed(NotificationDecoder("gatewayd"), nl.message(codec.NEWGEN, 0, 0, 0, 0)) == [ExternalCommit(0)]
 
 
 @given(st.binary(max_size=200))
 def test_rubbish_raises_nothing_but_event_malformed(rubbish: bytes) -> None:
     with suppress(EventMalformed):
-        feed(NoticeDecoder("gatewayd"), rubbish, nl.text(1, "gatewayd") + rubbish)
+        feed(NotificationDecoder("gatewayd"), rubbish, nl.text(1, "gatewayd") + rubbish)
 
 
 @given(st.data())
@@ -170,4 +170,4 @@ def test_what_the_kernel_sent_with_a_few_bytes_changed_raises_nothing_else(data:
         for _ in range(data.draw(st.integers(1, 4))):
             raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
         with suppress(EventMalformed):
-            feed(NoticeDecoder("gatewayd"), bytes(raw))
+            feed(NotificationDecoder("gatewayd"), bytes(raw))

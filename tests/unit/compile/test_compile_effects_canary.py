@@ -8,11 +8,10 @@ from random import Random
 
 import pytest
 
-from gatewayd.compile.canary import canary_bucket, jhash, judge_canary
-from gatewayd.compile.ruleset import CANARY_SEED
+from gatewayd.compile.effects import CANARY_SEED, canary_bucket, jhash, judge_canary
 from gatewayd.model import Flow, parse_address
 from gatewayd.model.policy import MarkLayout, Policy
-from tests.support.namespace import Namespace
+from tests.support.planes import fresh_namespace, run_nft
 
 # Measured on Linux 6.18 with nft 1.0.6: `meta mark set jhash ip saddr mod M seed 0x67617465` on a real packet of
 # each source, M = 100 and M = 2^32 − 1; the second, scaled as the kernel does, is the whole hash less one.
@@ -112,8 +111,8 @@ def test_this_kernel_agrees_on_hundreds_of_addresses() -> None:
         *(bytes((random.choice((10, 39, 100, 203)), *random.randbytes(3))) for _ in range(200)),
         *(b"\x20\x01\x0d\xb8" + random.randbytes(12) for _ in range(200)),
     ]
-    with Namespace() as namespace:
-        namespace.nft(rules())
+    with fresh_namespace() as namespace:
+        run_nft(namespace, rules())
         with (
             namespace.entered(),
             socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as ipv4,
@@ -128,7 +127,7 @@ def test_this_kernel_agrees_on_hundreds_of_addresses() -> None:
                     ipv6.sendto(head + address + parse_address("::1"), ("::1", 0))
         seen: dict[bytes, int] = {}
         for word in ("ip", "ip6"):
-            listed = json.loads(namespace.run(["nft", "-j", "list", "set", "inet", "canary", f"seen{word}"]))
+            listed = json.loads(namespace.run(["nft", "-j", "list", "set", "inet", "canary", f"seen{word}"]).stdout)
             for element in listed["nftables"][-1]["set"]["elem"]:
                 address_text, bucket = element["concat"]
                 seen[ipaddress.ip_address(address_text).packed] = bucket

@@ -27,8 +27,7 @@ from gatewayd.model import BoundRegistration, Flow, Service, parse_address
 from gatewayd.model.flow import reverse_flow
 from gatewayd.model.mask import Mask, parse_set_name
 from gatewayd.model.service import AH, BUNDLES, ESP, GRE, PROTOCOLS_WITH_PORTS, TCP, UDP
-from tests.support.granting import granted, oracle, subscribed
-from tests.support.reconciling import looks_up, registered
+from tests.support.reconciling import bound_at, looks_up, oracle, registered, subscribed
 from tests.support.strategies import flows, prefixes, registrations
 
 unhurried = settings(deadline=None)
@@ -129,7 +128,7 @@ SAMPLE = {
 @pytest.mark.parametrize("words", ["", "udp", "ipsec", "udp/500-4500"])
 def test_source_ports_of_the_block_pass_and_no_other(ports: tuple[int, int], words: str) -> None:
     """Through each kind of mask."""
-    found = oracle([granted(subscribed("PK-1", services=words.split()), "100.64.0.1", ports)]).items()
+    found = oracle([bound_at(subscribed("PK-1", services=words.split()), "100.64.0.1", ports)]).items()
     edges = {edge + near for edge in ports for near in (-1, 0, 1)} & set(range(65536))
     tried = sorted(SAMPLE | edges)
     passing = [
@@ -141,7 +140,7 @@ def test_source_ports_of_the_block_pass_and_no_other(ports: tuple[int, int], wor
 
 
 def test_of_all_source_ports_those_of_the_block_pass_and_no_other() -> None:
-    found = oracle([granted(subscribed("PK-1", services=["ipsec"]), "100.64.0.1", (1025, 3000))]).items()
+    found = oracle([bound_at(subscribed("PK-1", services=["ipsec"]), "100.64.0.1", (1025, 3000))]).items()
     passing = [
         port
         for port in range(65536)
@@ -157,7 +156,7 @@ def test_a_protocol_without_ports_never_comes_out_of_a_block(protocol: int, word
     """Also not out of one of all ports."""
     registration = subscribed("PK-1", services=words.split())
     for ports in ((0, 65535), (1024, 2047)):
-        bound = granted(registration, "100.64.0.1", ports)
+        bound = bound_at(registration, "100.64.0.1", ports)
         for destination_port in (0, 500, 1723):
             flow = Flow(protocol, ADDRESS, FAR, 1024, destination_port)
             assert passes(bound, flow) == is_granted(bound, flow)
@@ -166,8 +165,8 @@ def test_a_protocol_without_ports_never_comes_out_of_a_block(protocol: int, word
 
 def test_esp_and_gre_alone_give_no_element_through_a_block_and_do_without_one() -> None:
     registration = subscribed("PK-1", services=["esp", "gre"])
-    assert compile_bound(granted(registration, "100.64.0.1", (1024, 2047))) == []
-    assert elements_of(granted(registration, "100.64.0.1")) == [
+    assert compile_bound(bound_at(registration, "100.64.0.1", (1024, 2047))) == []
+    assert elements_of(bound_at(registration, "100.64.0.1")) == [
         ("b4_32_proto", "64400001" + "2f000000"),
         ("b4_32_proto", "64400001" + "32000000"),
     ]
@@ -177,14 +176,14 @@ def test_esp_and_gre_alone_give_no_element_through_a_block_and_do_without_one() 
 
 
 def test_an_address_is_one_element_of_its_own_kind_of_set() -> None:
-    assert elements_of(granted(subscribed("PK-1"), "100.64.0.1")) == [("b4_32", "64400001")]
-    assert elements_of(granted(subscribed("PK-1"), "2001:db8:0:8000::/56")) == [
+    assert elements_of(bound_at(subscribed("PK-1"), "100.64.0.1")) == [("b4_32", "64400001")]
+    assert elements_of(bound_at(subscribed("PK-1"), "2001:db8:0:8000::/56")) == [
         ("b6_56", "20010db800008000" + "0" * 16)
     ]
 
 
 def test_a_bundle_through_a_block_is_an_element_for_each_part_of_the_block() -> None:
-    bound = granted(subscribed("PK-1", services=["ipsec"]), "100.64.0.1", (1024, 1552))
+    bound = bound_at(subscribed("PK-1", services=["ipsec"]), "100.64.0.1", (1024, 1552))
     assert elements_of(bound) == [
         ("b4_32_ipsec_s8", "64400001" + "04000000"),
         ("b4_32_ipsec_s8", "64400001" + "05000000"),
@@ -194,29 +193,29 @@ def test_a_bundle_through_a_block_is_an_element_for_each_part_of_the_block() -> 
 
 
 def test_the_source_port_comes_last_in_the_key() -> None:
-    bound = granted(subscribed("PK-1", peers=["198.51.100.7"], services=["udp/500"]), "100.64.0.1", (256, 511))
+    bound = bound_at(subscribed("PK-1", peers=["198.51.100.7"], services=["udp/500"]), "100.64.0.1", (256, 511))
     assert elements_of(bound) == [
         ("b4_32_p32_port16_s8", "64400001" + "c6336407" + "11000000" + "01f40000" + "01000000")
     ]
 
 
 def test_peers_of_another_family_yield_nothing_and_no_peer_at_all_would_be_any() -> None:
-    assert compile_bound(granted(subscribed("PK-1", peers=["198.51.100.0/24"]), "2001::/16")) == []
+    assert compile_bound(bound_at(subscribed("PK-1", peers=["198.51.100.0/24"]), "2001::/16")) == []
     registration = subscribed("PK-1", peers=["2001:db8:ffff::/48", "198.51.100.0/24"])
-    assert elements_of(granted(registration, "100.64.0.1")) == [("b4_32_p24", "64400001" + "c6336400")]
-    assert compile_bound(granted(subscribed("PK-1", peers=["2001:db8:ffff::/48"]), "100.64.0.1")) == []
+    assert elements_of(bound_at(registration, "100.64.0.1")) == [("b4_32_p24", "64400001" + "c6336400")]
+    assert compile_bound(bound_at(subscribed("PK-1", peers=["2001:db8:ffff::/48"]), "100.64.0.1")) == []
 
 
 def test_clients_of_the_same_registration_are_not_the_bound_registrations() -> None:
     """One with both has its own prefixes from its own elements."""
     registration = subscribed("PK-1")
-    both = type(registration)("PK-1", "bank", "active", (granted(registration, "10.0.0.0/8").prefix,), bytes(32))
-    assert elements_of(granted(both, "100.64.0.1")) == [("b4_32", "64400001")]
+    both = type(registration)("PK-1", "bank", "active", (bound_at(registration, "10.0.0.0/8").prefix,), bytes(32))
+    assert elements_of(bound_at(both, "100.64.0.1")) == [("b4_32", "64400001")]
 
 
 def test_equal_masks_of_bound_registrations_are_one_object_and_differ_from_those_of_clients() -> None:
-    ((one, _),) = compile_bound(granted(subscribed("PK-1"), "100.64.0.1"))
-    ((other, _),) = compile_bound(granted(subscribed("PK-2"), "100.64.0.2"))
+    ((one, _),) = compile_bound(bound_at(subscribed("PK-1"), "100.64.0.1"))
+    ((other, _),) = compile_bound(bound_at(subscribed("PK-2"), "100.64.0.2"))
     assert one is other == Mask(4, 32, source_bits=0) != Mask(4, 32)
 
 
@@ -243,7 +242,7 @@ def test_a_bound_registration_of_a_whole_address_is_counted_exactly(registration
 
 
 def test_what_cannot_come_out_of_a_block_is_counted_and_not_made() -> None:
-    bound = granted(subscribed("PK-1", services=["esp", "udp"]), "100.64.0.1", (1, 65534))
+    bound = bound_at(subscribed("PK-1", services=["esp", "udp"]), "100.64.0.1", (1, 65534))
     assert (count_elements(bound), len(compile_bound(bound))) == (2 * 104, 104)
 
 
@@ -252,7 +251,7 @@ def test_counting_a_monster_is_cheap() -> None:
     peers = [f"10.{a}.{b}.0/24" for a in range(32) for b in range(32)]
     registration = subscribed("PK-1", peers=peers)
     monster = type(registration)("PK-1", "bank", "active", (), bytes(32), registration.peers, services)
-    assert count_elements(granted(monster, "100.64.0.1", (1, 65534))) == 1024 * 256 * 104 > MAX_BOUND_ELEMENTS
+    assert count_elements(bound_at(monster, "100.64.0.1", (1, 65534))) == 1024 * 256 * 104 > MAX_BOUND_ELEMENTS
 
 
 @unhurried
@@ -278,7 +277,7 @@ def test_looking_up_the_elements_says_what_the_rule_says(
 @pytest.mark.parametrize("bundle", BUNDLES)
 @pytest.mark.parametrize("ports", [None, (1024, 2047)], ids=["whole", "block"])
 def test_each_service_of_a_bundle_passes_as_far_as_it_can(bundle: str, ports: tuple[int, int] | None) -> None:
-    bound = granted(subscribed("PK-1", services=[bundle]), "100.64.0.1", ports)
+    bound = bound_at(subscribed("PK-1", services=[bundle]), "100.64.0.1", ports)
     assert {mask.selector for mask, _ in compile_bound(bound)} == {bundle}
     for protocol, port, source in product(PROTOCOLS, (0, 443, 500, 1194, 1701, 1723, 4500, 51820), (1024, 2048)):
         flow = Flow(protocol, ADDRESS, FAR, source, port)
@@ -324,7 +323,7 @@ def test_freelancers_behind_a_cgnat_with_peers_of_every_length_leave_the_banks_t
     freelancers = [subscribed(f"f-{number}", peers=[peers[number % 7]]) for number in range(400)]
     blocks = [(low, low + 999) for low in range(1024, 64024, 1000)]
     bound_registrations = [
-        granted(each, f"203.0.113.{number // 63}", blocks[number % 63]) for number, each in enumerate(freelancers)
+        bound_at(each, f"203.0.113.{number // 63}", blocks[number % 63]) for number, each in enumerate(freelancers)
     ]
     sets = DesiredSets()
     for bound in bound_registrations:
@@ -351,12 +350,12 @@ def test_a_wide_block_has_room_for_peers_and_services() -> None:
     """Why there is a fourth grain."""
     peers = [f"192.0.{number}.0/24" for number in range(64)]
     wide = subscribed("PK-1", peers=peers, services=["ipsec", "wireguard"])
-    assert count_elements(granted(wide, "100.64.0.1", (1024, 65535))) == 27 * 64 * 2
+    assert count_elements(bound_at(wide, "100.64.0.1", (1024, 65535))) == 27 * 64 * 2
 
 
 def test_one_interim_with_prefixes_of_all_lengths_has_four_masks_and_some_are_past_a_bound() -> None:
     sets, of_all_lengths = DesiredSets(), subscribed("PK-1")
-    bound_registrations = {length: granted(of_all_lengths, f"2001:db8::/{length}") for length in range(48, 129)}
+    bound_registrations = {length: bound_at(of_all_lengths, f"2001:db8::/{length}") for length in range(48, 129)}
     for bound in bound_registrations.values():
         sets.add(bound)
     assert [str(mask) for mask in sets.masks()] == ["b6_48", "b6_56", "b6_64", "b6_128"]
@@ -377,27 +376,27 @@ def test_one_interim_with_prefixes_of_all_lengths_has_four_masks_and_some_are_pa
     ],
 )
 def test_a_prefix_of_an_odd_length_is_cut(prefix: str, names: set[str], elements: int) -> None:
-    found = elements_of(granted(subscribed("PK-1"), prefix))
+    found = elements_of(bound_at(subscribed("PK-1"), prefix))
     assert ({name for name, _ in found}, len(found)) == (names, elements)
 
 
 @pytest.mark.parametrize("prefix", ["2001:db8::/66", "2001:db8::/108", "2001::/20"])
 def test_one_that_would_be_too_many_is_counted_and_not_made(prefix: str) -> None:
-    bound = granted(subscribed("PK-1"), prefix)
+    bound = bound_at(subscribed("PK-1"), prefix)
     assert count_elements(bound) > MAX_BOUND_ELEMENTS
     assert len(compile_bound(bound)) == 1
 
 
 def test_peers_and_services_are_cut_where_that_is_not_too_much_and_else_left_as_they_are() -> None:
     few = subscribed("PK-1", peers=["198.51.100.0/29"])
-    assert {name for name, _ in elements_of(granted(few, "100.64.0.1"))} == {"b4_32_p32"}
+    assert {name for name, _ in elements_of(bound_at(few, "100.64.0.1"))} == {"b4_32_p32"}
     wide = subscribed("PK-1", peers=["198.51.0.0/17", "192.0.2.0/25"])
-    found = elements_of(granted(wide, "100.64.0.1", (1024, 2023)))
+    found = elements_of(bound_at(wide, "100.64.0.1", (1024, 2023)))
     assert {name for name, _ in found} == {
         f"b4_32_p{peer}_s{bits}" for peer in (17, 25) for bits in PORT_GRAINS[1:]
     }
     ranged = subscribed("PK-1", services=["udp/1024-4095"])
-    found = elements_of(granted(ranged, "100.64.0.1"))
+    found = elements_of(bound_at(ranged, "100.64.0.1"))
     assert ({name for name, _ in found}, len(found)) == ({"b4_32_port8"}, 12)
 
 
@@ -413,7 +412,7 @@ def test_a_set_that_no_binding_has_any_more_is_known(name: str, former: bool) ->
 
 @pytest.mark.parametrize("ports", [None, (1024, 2047)], ids=["whole", "block"])
 def test_the_far_end_may_speak_first_if_it_is_a_peer(ports: tuple[int, int] | None) -> None:
-    bound = granted(subscribed("PK-1", peers=["198.51.100.7"], services=["ipsec"]), "100.64.0.1", ports)
+    bound = bound_at(subscribed("PK-1", peers=["198.51.100.7"], services=["ipsec"]), "100.64.0.1", ports)
     assert passes(bound, Flow(UDP, FAR, ADDRESS, 500, 1024))
     assert passes(bound, Flow(UDP, FAR, ADDRESS, 4000, 500)) == (ports is None)
     assert not passes(bound, Flow(UDP, FAR, ADDRESS, 4000, 1024))

@@ -19,8 +19,21 @@ from gatewayd.model.flow import Flow
 from gatewayd.model.mask import Mask, set_name
 from gatewayd.model.policy import Policy
 from gatewayd.reconcile import loop, set_state, steps, verify
-from tests.support.granting import BoundRig, BoundTables, Wanted, granted, oracle, probes, subscribed
-from tests.support.reconciling import GUARD_S, WatchedTables, Write, hosts, looks_up, policy, registered
+from tests.support.reconciling import (
+    GUARD_S,
+    Rig,
+    Wanted,
+    WatchedTables,
+    Write,
+    bound_at,
+    hosts,
+    looks_up,
+    oracle,
+    policy,
+    probes,
+    registered,
+    subscribed,
+)
 
 HOSTS = Mask(4, 32)
 
@@ -32,7 +45,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(loop, name, 0.0)
     monkeypatch.setattr(loop, "GENERATION_POLL_S", 0.001)
     monkeypatch.setattr(verify, "COMPARE_AT_MOST_S", 0.0)
-    monkeypatch.setattr(set_state, "SMALLEST_CAPACITY", 4)
+    monkeypatch.setattr(set_state, "MIN_CAPACITY", 4)
     monkeypatch.setattr(steps, "MAX_BYTES", 64)
 
 
@@ -74,14 +87,14 @@ PARTED = registered("pair", "10.9.0.0", "10.9.0.1")
 LATE = registered("late", "10.0.7.7", "10.8.0.0/25")
 
 ALI, BEA = subscribed("ali", services=["ipsec"]), subscribed("bea")
-MANY = [granted(subscribed(f"sub-{number}"), f"100.64.1.{number}") for number in range(1, 7)]
-ALI_AT_1, ALI_AT_2 = granted(ALI, "100.64.0.1"), granted(ALI, "100.64.0.2")
-BEA_AT_1, BEA_AT_2 = granted(BEA, "100.64.0.1"), granted(BEA, "100.64.0.2")
-BEA_AT_HOME = granted(BEA, "2001:db8:64::/64")
+MANY = [bound_at(subscribed(f"sub-{number}"), f"100.64.1.{number}") for number in range(1, 7)]
+ALI_AT_1, ALI_AT_2 = bound_at(ALI, "100.64.0.1"), bound_at(ALI, "100.64.0.2")
+BEA_AT_1, BEA_AT_2 = bound_at(BEA, "100.64.0.1"), bound_at(BEA, "100.64.0.2")
+BEA_AT_HOME = bound_at(BEA, "2001:db8:64::/64")
 BEA_LOW, BEA_WIDE, BEA_HIGH = (
-    granted(BEA, "100.64.0.9", ports) for ports in ((1024, 2047), (1024, 3071), (60000, 60099))
+    bound_at(BEA, "100.64.0.9", ports) for ports in ((1024, 2047), (1024, 3071), (60000, 60099))
 )
-ALI_LOW = granted(ALI, "100.64.0.9", (1024, 2047))
+ALI_LOW = bound_at(ALI, "100.64.0.9", (1024, 2047))
 
 OBSERVE, LIMIT, REJECT = policy(), policy("limit"), policy("reject")
 JOURNEYS: dict[str, list[Stage]] = {
@@ -176,10 +189,10 @@ class Watch:
 class Life:
     """A process with no memory on a kernel as it was left, and every state of the kernel that it goes through."""
 
-    def __init__(self, fake: BoundTables, flows: Sequence[Flow]) -> None:
-        self.rig = BoundRig(fake)
+    def __init__(self, fake: WatchedTables, flows: Sequence[Flow]) -> None:
+        self.rig = Rig(fake)
         self.watch = Watch(fake, flows)
-        self.states: list[tuple[BoundTables, int]] = []
+        self.states: list[tuple[WatchedTables, int]] = []
         self.stage = 0
         self.between: Callable[[Write], Any] = lambda _: None
         fake.after_write = self._wrote
@@ -209,7 +222,7 @@ class Life:
 
     def _is_tidy(self) -> bool:
         tracked = self.rig.reconciler.tracker
-        return self.rig.is_in_sync() and tracked.masks.keys() == oracle(self.rig.desires.values()).keys()
+        return self.rig.is_in_sync() and tracked.masks.keys() == oracle(self.rig.wanted.values()).keys()
 
     async def end(self, stage: Stage) -> None:
         await self.rig.stop()
@@ -219,7 +232,7 @@ class Life:
 async def travel(stages: Sequence[Stage], *, squashed: bool = False, late: bool = False) -> Life:
     """The whole journey in one life. `squashed`: after the first stage the others come at once. `late`: after
     a write a late admission asks for something, once for each registration; without end it would have its way."""
-    life = Life(BoundTables(), flows_of(stages))
+    life = Life(WatchedTables(), flows_of(stages))
     if late:
         everybody = [each for stage in stages for each in stage.registrations]
         life.between = lambda _: life.rig.reconciler.prioritise([everybody.pop()] if everybody else [])
@@ -253,7 +266,7 @@ async def recover_everywhere(life: Life, stages: Sequence[Stage], *, again: bool
     Before a write is after the one before it; a write done and not heard of is one that was done.
     """
     flows = flows_of(stages)
-    blank = BoundTables()
+    blank = WatchedTables()
     todo = [(blank, 0), *((fake, stage + way) for fake, stage in life.states for way in (0, 1, -1))]
     seen, lives = set(), 0
     while todo:
@@ -297,7 +310,7 @@ async def _at_every_write(name: str, deed: Callable[[Life, str, int], None]) -> 
     total = len((await travel(stages)).states)
     for when in ("before", "after"):
         for number in range(total):
-            life = Life(BoundTables(), flows_of(stages))
+            life = Life(WatchedTables(), flows_of(stages))
             count = 0
 
             def maybe(now: str, life: Life = life, number: int = number, when: str = when) -> None:
@@ -310,12 +323,12 @@ async def _at_every_write(name: str, deed: Callable[[Life, str, int], None]) -> 
             life.between = lambda _, maybe=maybe: maybe("after")  # type: ignore[misc]
             for at, stage in enumerate(stages):
                 await life.reach(at, replace(stage, registrations=[*stage.registrations, *_latecomers(life)]))
-            await life.end(replace(stages[-1], registrations=list(life.rig.desires.values())))
+            await life.end(replace(stages[-1], registrations=list(life.rig.wanted.values())))
             assert count > number
 
 
 def _latecomers(life: Life) -> list[Wanted]:
-    return [LATE] if LATE.id in life.rig.desires else []
+    return [LATE] if LATE.id in life.rig.wanted else []
 
 
 @pytest.mark.parametrize("name", JOURNEYS)
@@ -332,8 +345,8 @@ async def test_a_registration_may_come_between_any_two_writes(name: str) -> None
 
     def register(life: Life, when: str, number: int) -> None:
         if when == "after":
-            life.watch.aim([*life.rig.desires.values(), LATE])
-        life.rig.desires[LATE.id] = LATE
+            life.watch.aim([*life.rig.wanted.values(), LATE])
+        life.rig.wanted[LATE.id] = LATE
         life.rig.reconciler.add(LATE)
         life.rig.reconciler.prioritise([LATE])
 
@@ -347,7 +360,7 @@ async def test_the_table_may_be_deleted_between_any_two_writes(name: str, heard:
 
     def delete(life: Life, when: str, number: int) -> None:
         life.rig.fake.tamper(lambda: _delete_table(life.rig.fake), heard=heard)
-        life.watch.aim(list(life.rig.desires.values()))
+        life.watch.aim(list(life.rig.wanted.values()))
 
     await _at_every_write(name, delete)
 
@@ -355,7 +368,7 @@ async def test_the_table_may_be_deleted_between_any_two_writes(name: str, heard:
 async def test_lives_of_two_writes_each_get_there() -> None:
     """One write is never enough where something is to be removed: a process begins with the rules."""
     before, after = JOURNEYS["policy and registry"]
-    fake, flows, lives = BoundTables(), flows_of([before, after]), 0
+    fake, flows, lives = WatchedTables(), flows_of([before, after]), 0
     for stage in (before, after):
         in_sync = False
         while not in_sync:
@@ -385,7 +398,7 @@ def _die_after(life: Life, writes: int) -> None:
 async def test_the_new_address_of_a_subscriber_is_in_before_the_old_one_goes() -> None:
     """Of a move within a set, between sets of one kind, and between an address and a block."""
     for old, new in ((BEA_AT_1, BEA_AT_2), (BEA_AT_1, BEA_AT_HOME), (BEA_LOW, BEA_HIGH), (BEA_AT_1, BEA_LOW)):
-        life = Life(BoundTables(), flows_of([Stage([old, new], REJECT)]))
+        life = Life(WatchedTables(), flows_of([Stage([old, new], REJECT)]))
         await life.reach(0, Stage([old], REJECT))
         elements = {bound: oracle([bound]) for bound in (old, new)}
 
@@ -403,10 +416,10 @@ async def test_the_new_address_of_a_subscriber_is_in_before_the_old_one_goes() -
 
 
 async def test_an_element_that_one_subscriber_leaves_and_another_takes_is_never_out() -> None:
-    life = Life(BoundTables(), flows_of([Stage([BEA_AT_1], REJECT)]))
+    life = Life(WatchedTables(), flows_of([Stage([BEA_AT_1], REJECT)]))
     await life.reach(0, Stage([BEA_AT_1], REJECT))
     ((mask, keys),) = oracle([BEA_AT_1]).items()
-    other = granted(subscribed("cid"), "100.64.0.1")
+    other = bound_at(subscribed("cid"), "100.64.0.1")
     writes: list[Write] = []
 
     def look(write: Write) -> None:

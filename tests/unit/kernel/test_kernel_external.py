@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from gatewayd.kernel import notifications as notifications
-from gatewayd.kernel.notifications import NoticeSocket, leave_out
+from gatewayd.kernel import external
+from gatewayd.kernel.external import NotificationSocket, leave_out
 from gatewayd.kernel.tables import KernelTables
+from gatewayd.lab.namespace import Namespace
 from gatewayd.model.external import ExternalChanges
 from gatewayd.model.mask import Mask
 from gatewayd.model.transaction import AddElements, CreateSet, CreateTable, Transaction
-from tests.support.namespace import Namespace, namespace_or_skip
-from tests.support.planes import TABLE, kernel_tables
+from tests.support.planes import TABLE, fresh_namespace, kernel_tables, run_nft
 
 pytestmark = pytest.mark.kernel
 
@@ -27,7 +27,7 @@ MADE = Transaction((CreateTable(), CreateSet("c4_32", HOSTS, 1 << 17)), "test")
 
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
-    with namespace_or_skip() as made:
+    with fresh_namespace() as made:
         yield made
 
 
@@ -37,9 +37,9 @@ def tables(namespace: Namespace, tmp_path: Path) -> Iterator[KernelTables]:
         yield made
 
 
-def heard_by(namespace: Namespace, own_port: int) -> NoticeSocket:
+def heard_by(namespace: Namespace, own_port: int) -> NotificationSocket:
     with namespace.entered():
-        return NoticeSocket(TABLE, own_port)
+        return NotificationSocket(TABLE, own_port)
 
 
 def keys(count: int, first: int = 0) -> list[bytes]:
@@ -59,16 +59,16 @@ async def test_the_kernel_leaves_out_what_our_port_caused(namespace: Namespace, 
         each.close()
 
 
-@pytest.mark.parametrize("elements", [notifications.LARGE_COMMIT, notifications.LARGE_COMMIT + 1])
+@pytest.mark.parametrize("elements", [external.LARGE_COMMIT, external.LARGE_COMMIT + 1])
 async def test_around_a_large_commit_of_ours_the_group_is_left(namespace: Namespace, elements: int) -> None:
     """Another program's commit inside stands for all that the kernel would have to tell."""
     listener = heard_by(namespace, 0)
     listener.start(lambda: None)
     with listener.unheard(elements):
-        namespace.nft(f"add table inet {TABLE}")
+        run_nft(namespace, f"add table inet {TABLE}")
     heard = len(listener.take().commits)
-    assert heard == (elements <= notifications.LARGE_COMMIT)
-    namespace.nft(f"delete table inet {TABLE}")
+    assert heard == (elements <= external.LARGE_COMMIT)
+    run_nft(namespace, f"delete table inet {TABLE}")
     assert len(listener.take().commits) == 1
     listener.close()
 
@@ -77,7 +77,7 @@ async def test_who_does_not_listen_joins_nothing_around_a_commit(namespace: Name
     listener = heard_by(namespace, 0)
     with listener.unheard(1 << 20):
         pass
-    namespace.nft(f"add table inet {TABLE}")
+    run_nft(namespace, f"add table inet {TABLE}")
     assert listener.take() == ExternalChanges()
     listener.close()
 
@@ -85,7 +85,7 @@ async def test_who_does_not_listen_joins_nothing_around_a_commit(namespace: Name
 async def test_an_overrun_is_told_once_and_what_comes_later_is_heard(
     namespace: Namespace, tables: KernelTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notifications, "RECEIVE_BUFFER_BYTES", 1 << 14)
+    monkeypatch.setattr(external, "RECEIVE_BUFFER_BYTES", 1 << 14)
     await tables.commit(MADE)
     listener = heard_by(namespace, 0)
     listener.start(lambda: None)
@@ -95,7 +95,7 @@ async def test_an_overrun_is_told_once_and_what_comes_later_is_heard(
         lost.append(changes.lost)
         commits += changes.commits
     assert lost.count(True) == 1
-    namespace.nft(f"delete element inet {TABLE} c4_32 {{ 0.0.0.1 }}")
+    run_nft(namespace, f"delete element inet {TABLE} c4_32 {{ 0.0.0.1 }}")
     (commit,) = listener.take().commits
     assert [change.key for change in commit.elements] == [bytes((0, 0, 0, 1))]
     listener.close()
@@ -141,7 +141,7 @@ def test_it_works_on_either_loop_and_outlives_it(
     async def listen() -> None:
         told = asyncio.Event()
         listener.start(told.set)
-        namespace.nft("add table inet other")
+        run_nft(namespace, "add table inet other")
         async with asyncio.timeout(30):
             await told.wait()
         assert len(listener.take().commits) == 1

@@ -12,22 +12,22 @@ from gatewayd.errors import ReplyMissing
 from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.mask import Mask
 from gatewayd.model.transaction import CreateSet, RefreshElements, Transaction
-from gatewayd.reconcile import Reconciler, loop, verify
-from gatewayd.reconcile import element_timeout as element_timeout
-from tests.support.granting import (
-    BoundRig,
-    BoundTables,
+from gatewayd.reconcile import Reconciler, loop, steps, verify
+from tests.support.manual_clock import Time, until
+from tests.support.planes import TABLE
+from tests.support.reconciling import (
+    MonotonicClock,
+    Rig,
     Wanted,
+    WatchedTables,
+    bound_at,
     bound_hosts,
-    granted,
-    hooked_masks,
+    hosts,
     oracle,
+    policy,
     probes,
     subscribed,
 )
-from tests.support.manual_clock import Time, until
-from tests.support.planes import TABLE
-from tests.support.reconciling import Stopwatch, hosts, policy
 
 ELEMENT_TIMEOUT_S = 7200
 BOUND = Mask(4, 32, source_bits=0)
@@ -37,10 +37,10 @@ CLIENTS = hosts(5)
 GRANTS: list[BoundRegistration] = [
     *bound_hosts(40),
     *(
-        granted(subscribed(f"cgn-{number}", services=["ipsec"]), "100.127.0.1", (number << 8, (number << 8) + 255))
+        bound_at(subscribed(f"cgn-{number}", services=["ipsec"]), "100.127.0.1", (number << 8, (number << 8) + 255))
         for number in range(1, 20)
     ),
-    granted(subscribed("mobile"), "2001:db8:64::/64"),
+    bound_at(subscribed("mobile"), "2001:db8:64::/64"),
 ]
 
 
@@ -48,7 +48,7 @@ def wanted_keys() -> set[tuple[str, bytes]]:
     return {(str(mask), key) for each in GRANTS for mask, key in elements_of(each)}
 
 
-def present(fake: BoundTables) -> set[tuple[str, bytes]]:
+def present(fake: WatchedTables) -> set[tuple[str, bytes]]:
     """Elements with a timeout that have not gone."""
     return set(fake.ages_s())
 
@@ -56,7 +56,7 @@ def present(fake: BoundTables) -> set[tuple[str, bytes]]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some pieces to a round, and a poll that lets days go by."""
-    monkeypatch.setattr(element_timeout, "PIECE", 8)
+    monkeypatch.setattr(steps, "PIECE", 8)
     monkeypatch.setattr(loop, "GENERATION_POLL_S", POLL_S)
 
 
@@ -67,10 +67,10 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(loop, name, 0.0)
     monkeypatch.setattr(loop, "GENERATION_POLL_S", 0.001)
     monkeypatch.setattr(verify, "COMPARE_AT_MOST_S", 0.0)
-    monkeypatch.setattr(element_timeout, "PIECE", 8)
+    monkeypatch.setattr(steps, "PIECE", 8)
 
 
-async def start(time: Time, fake: BoundTables, random: Random) -> tuple[Reconciler, asyncio.Task[None]]:
+async def start(time: Time, fake: WatchedTables, random: Random) -> tuple[Reconciler, asyncio.Task[None]]:
     reconciler = Reconciler(
         fake,
         TABLE,
@@ -92,7 +92,7 @@ async def cancel(task: asyncio.Task[None]) -> None:
     await asyncio.wait({task})
 
 
-def is_whole(fake: BoundTables) -> bool:
+def is_whole(fake: WatchedTables) -> bool:
     """Every element of a binding is there, looked into, and by the rules not older than two thirds of its time."""
     ages = fake.ages_s()
     return (
@@ -105,7 +105,7 @@ def is_whole(fake: BoundTables) -> bool:
 @pytest.mark.usefixtures("small")
 def test_in_three_days_no_element_of_a_binding_ever_goes() -> None:
     async def scenario() -> None:
-        fake = BoundTables(time.clock.monotonic)
+        fake = WatchedTables(time.clock.monotonic)
         reconciler, task = await start(time, fake, Random(1))
         while time.clock.elapsed_s < 3 * DAY_S:
             await asyncio.sleep(600.0)
@@ -125,7 +125,7 @@ def test_in_three_days_no_element_of_a_binding_ever_goes() -> None:
 def test_failures_and_outages_shorter_than_a_third_of_the_time_cost_no_element(seed: int) -> None:
     async def scenario() -> None:
         random = Random(seed)
-        fake = BoundTables(time.clock.monotonic)
+        fake = WatchedTables(time.clock.monotonic)
         reconciler, task = await start(time, fake, random)
 
         def fail(_: object) -> None:
@@ -151,7 +151,7 @@ def test_failures_and_outages_shorter_than_a_third_of_the_time_cost_no_element(s
 @pytest.mark.usefixtures("small")
 def test_without_the_reconciler_all_are_gone_after_the_element_timeout_time_and_clients_stay() -> None:
     async def scenario() -> None:
-        fake = BoundTables(time.clock.monotonic)
+        fake = WatchedTables(time.clock.monotonic)
         _, task = await start(time, fake, Random(1))
         await asyncio.sleep(5000.0)
         await cancel(task)
@@ -176,7 +176,7 @@ def test_without_the_reconciler_all_are_gone_after_the_element_timeout_time_and_
 @pytest.mark.parametrize("downtime_s", [1.0, 2000.0, 2 * ELEMENT_TIMEOUT_S])
 def test_a_restart_asserts_at_once_what_it_finds(downtime_s: float) -> None:
     async def scenario() -> None:
-        fake = BoundTables(time.clock.monotonic)
+        fake = WatchedTables(time.clock.monotonic)
         _, task = await start(time, fake, Random(1))
         await asyncio.sleep(5000.0)
         await cancel(task)
@@ -191,8 +191,8 @@ def test_a_restart_asserts_at_once_what_it_finds(downtime_s: float) -> None:
         time.run(scenario())
 
 
-def spent(rig: BoundRig) -> dict[tuple[str, bytes], float]:
-    assert isinstance(rig.fake, BoundTables)
+def spent(rig: Rig) -> dict[tuple[str, bytes], float]:
+    assert isinstance(rig.fake, WatchedTables)
     return rig.fake.ages_s()
 
 
@@ -202,7 +202,7 @@ async def test_what_a_restart_found_and_did_not_list_has_its_whole_time_too(
 ) -> None:
     """To add an element that is there leaves it the time that it had."""
     monkeypatch.setattr(verify, "SMALL_SET", 3)
-    rig = BoundRig(wanted=[*CLIENTS, *GRANTS])
+    rig = Rig(wanted=[*CLIENTS, *GRANTS])
     await rig.settle()
     await rig.stop()
     rig.monotonic.now += 6000
@@ -215,8 +215,8 @@ async def test_what_a_restart_found_and_did_not_list_has_its_whole_time_too(
 
 @pytest.mark.usefixtures("hurried")
 async def test_what_was_to_go_and_is_wanted_again_has_its_whole_time() -> None:
-    bound = granted(subscribed("mobile"), "100.64.0.9")
-    rig = BoundRig(wanted=[bound])
+    bound = bound_at(subscribed("mobile"), "100.64.0.9")
+    rig = Rig(wanted=[bound])
     await rig.settle()
     tracker = rig.reconciler.tracker
     rig.monotonic.now += 2000
@@ -232,7 +232,7 @@ async def test_what_was_to_go_and_is_wanted_again_has_its_whole_time() -> None:
 @pytest.mark.usefixtures("hurried")
 async def test_elements_of_bindings_are_asserted_however_much_else_there_is_to_do() -> None:
     """Something is wanted or not wanted any more after each write, for four times the dead-man time."""
-    rig = BoundRig(wanted=GRANTS)
+    rig = Rig(wanted=GRANTS)
     await rig.settle()
     restless = hosts(1, 900)[0]
     is_held, ended = False, asyncio.Event()
@@ -256,7 +256,7 @@ async def test_elements_of_bindings_are_asserted_however_much_else_there_is_to_d
 
 @pytest.mark.usefixtures("hurried")
 async def test_a_late_admission_of_a_binding_is_put_with_its_whole_time() -> None:
-    rig = BoundRig(wanted=GRANTS)
+    rig = Rig(wanted=GRANTS)
     await rig.settle()
     rig.monotonic.now += 1000
     rig.fake.writes.clear()
@@ -273,13 +273,13 @@ async def test_a_late_admission_of_a_binding_is_put_with_its_whole_time() -> Non
 
 @pytest.mark.usefixtures("hurried")
 async def test_a_set_with_another_timeout_gives_way_to_one_with_ours_and_nobody_loses_his_place() -> None:
-    monotonic = Stopwatch()
+    monotonic = MonotonicClock()
     wanted: list[Wanted] = [*CLIENTS, *GRANTS]
-    old = BoundRig(monotonic=monotonic, element_timeout_s=3600, wanted=wanted)
+    old = Rig(monotonic=monotonic, element_timeout_s=3600, wanted=wanted)
     await old.settle()
     await old.stop()
     kernel = old.copy_kernel()
-    rig = BoundRig(kernel, monotonic=monotonic, element_timeout_s=ELEMENT_TIMEOUT_S, wanted=wanted)
+    rig = Rig(kernel, monotonic=monotonic, element_timeout_s=ELEMENT_TIMEOUT_S, wanted=wanted)
     flows = [flow for flow in probes(wanted) if kernel.passes(flow)]
     assert len(flows) > len(wanted)
 
@@ -301,11 +301,11 @@ async def test_a_set_with_another_timeout_gives_way_to_one_with_ours_and_nobody_
 
 @pytest.mark.usefixtures("hurried")
 async def test_a_prepared_mask_is_looked_into_before_there_is_a_binding_and_the_first_waits_for_no_rules() -> None:
-    rig = BoundRig(wanted=CLIENTS)
+    rig = Rig(wanted=CLIENTS)
     rig.reconciler.prepare([BOUND])
     rig.reconciler.want_policy(rig.policy)
     await rig.settle()
-    assert BOUND in hooked_masks(rig.fake)
+    assert BOUND in rig.fake.hooked_masks()
     rig.fake.writes.clear()
     rig.want([*CLIENTS, *bound_hosts(1)])
     await rig.until(rig.is_in_sync)
@@ -315,7 +315,7 @@ async def test_a_prepared_mask_is_looked_into_before_there_is_a_binding_and_the_
 
 @pytest.mark.usefixtures("hurried")
 async def test_sets_of_bindings_have_a_timeout_and_no_bound_and_those_of_clients_the_opposite() -> None:
-    rig = BoundRig(wanted=[*CLIENTS, *GRANTS])
+    rig = Rig(wanted=[*CLIENTS, *GRANTS])
     await rig.settle()
     await rig.stop()
     made = [
@@ -333,7 +333,7 @@ async def test_sets_of_bindings_have_a_timeout_and_no_bound_and_those_of_clients
 
 @pytest.mark.usefixtures("hurried")
 async def test_an_element_of_a_binding_that_somebody_removed_is_put_back() -> None:
-    rig = BoundRig(wanted=GRANTS)
+    rig = Rig(wanted=GRANTS)
     await rig.settle()
     ((_, key),) = elements_of(GRANTS[0])
 

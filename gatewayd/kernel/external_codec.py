@@ -1,16 +1,21 @@
-"""Rules of other tables, from the kernel's bytes: which of them write or leak our bits of the ct mark.
+"""Other programs in nf_tables, from the kernel's bytes: commits to our table, rules that use our mark. Pure.
 
-A rule is gone through expression by expression, as the kernel runs it, with what is known of each 32-bit register:
-which of its bits are still those of the ct mark, which are 0, and which hold a bit of ours, wherever it was shifted
-to (include/uapi/linux/netfilter/nf_tables.h). Of an expression that is not known here nothing is known afterwards;
-so a rule that is not understood is no neighbour, and one that is named does what is said.
+Commits: a transaction is told object by object, at commit and in order, each message with the netlink port of its
+sender (nlmsg_pid); a NEWGEN with generation, process id and name of the program ends it
+(net/netfilter/nf_tables_api.c: nf_tables_commit, nf_tables_gen_notify).
 
-Of iptables-nft the target CONNMARK is read from its binary form (include/uapi/linux/netfilter/xt_connmark.h).
+Rules of other tables: which of them write or leak our bits of the ct mark. A rule is gone through expression by
+expression, as the kernel runs it, with what is known of each 32-bit register: which of its bits are still those of
+the ct mark, which are 0, and which hold a bit of ours, wherever it was shifted to
+(include/uapi/linux/netfilter/nf_tables.h). Of an expression that is not known here nothing is known afterwards; so
+a rule that is not understood is no neighbour, and one that is named does what is said. Of iptables-nft the target
+CONNMARK is read from its binary form (include/uapi/linux/netfilter/xt_connmark.h).
 """
 
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from struct import Struct
@@ -18,17 +23,104 @@ from typing import NamedTuple
 
 from gatewayd.errors import EventMalformed
 from gatewayd.kernel import attributes as nl
-from gatewayd.model.external import Deed, Neighbour
+from gatewayd.kernel import tables_codec as codec
+from gatewayd.model.external import Deed, ElementChange, ExternalCommit, Neighbour
 
-NEWRULE, GETRULE = 10 << 8 | 6, 10 << 8 | 7
+# -- commits ---------------------------------------------------------------------------------------------
+
+NFNLGRP_NFTABLES = 7
+MAX_CHANGES = 4096
+"""Elements remembered of one transaction. Of a larger one it is only known that there was one."""
+MAX_OWN_PORTS = 16
+"""Processes of ours whose ports are remembered: one nft for each replacement of the rules."""
+
+_TABLE, _SET_NAME = 1, 2
+_GEN_ID, _GEN_PROC_PID, _GEN_PROC_NAME = 1, 2, 3
+_FAMILY = bytes((codec.NFPROTO_INET,))
+_HARMLESS = frozenset({codec.NEWOBJ, codec.SUBSYSTEM | 20})
+"""Counters that came (NFT_MSG_NEWOBJ) or went (NFT_MSG_DELOBJ): no packet's fate hangs on them alone."""
+
+
+class NotificationDecoder:
+    """Fed with datagrams in their order. `own_port`: a netlink port whose transactions are ours."""
+
+    def __init__(self, table: str, own_port: int | None = None) -> None:
+        self._own_port = own_port
+        self._own_ports: deque[int] = deque(maxlen=MAX_OWN_PORTS)
+        self._table = table
+        # The table's name is attribute 1 of every object.
+        self._marker = nl.text(_TABLE, table)
+        self._elements: dict[tuple[str, bytes], bool] = {}
+        self._others = self._unlisted = False
+
+    def feed(self, datagram: bytes) -> Iterator[ExternalCommit]:
+        """The transactions that end in this datagram. Raises EventMalformed; then `reset` is due.
+
+        What another table is about costs one search for our table's name.
+        """
+        if (self._unlisted or self._marker not in datagram) and not _is_end(datagram):
+            return
+        for kind, _, _, start, end in nl.iter_messages(datagram):
+            port = nl.MESSAGE_HEADER.unpack_from(datagram, start - nl.MESSAGE_HEADER.size)[4]
+            if port == self._own_port or port in self._own_ports:
+                continue
+            if kind == codec.NEWGEN:
+                yield self._finish(nl.attributes_of(datagram, start + 4, end))
+            elif kind not in _HARMLESS and datagram[start : start + 1] == _FAMILY and not self._unlisted:
+                self._take(kind, datagram, start + 4, end)
+
+    def add_own_port(self, port: int) -> None:
+        """What this port commits is ours too: of the latest few, for a number comes again one day."""
+        self._own_ports.append(port)
+
+    def reset(self) -> None:
+        """Forget the transaction that is under way: some of it was lost."""
+        self._elements = {}
+        self._others = self._unlisted = False
+
+    def _take(self, kind: int, datagram: bytes, start: int, end: int) -> None:
+        fields = nl.attributes_of(datagram, start, end)
+        if nl.string_of(fields.get(_TABLE, b"")) != self._table:
+            return
+        if kind not in (codec.NEWSETELEM, codec.DELSETELEM):
+            self._others = True
+            return
+        if len(self._elements) >= MAX_CHANGES:
+            self._others = self._unlisted = True
+            return
+        name = nl.string_of(fields.get(_SET_NAME, b""))
+        for key in codec.decode_elements(datagram, start, end):
+            self._elements[(name, key)] = kind == codec.NEWSETELEM
+
+    def _finish(self, fields: dict[int, bytes]) -> ExternalCommit:
+        changes = (ElementChange(name, key, present) for (name, key), present in self._elements.items())
+        commit = ExternalCommit(
+            nl.uint_of(fields.get(_GEN_ID, b"")),
+            nl.uint_of(fields.get(_GEN_PROC_PID, b"")),
+            nl.string_of(fields.get(_GEN_PROC_NAME, b"")),
+            tuple(changes),
+            self._others,
+            self._unlisted,
+        )
+        self.reset()
+        return commit
+
+
+def _is_end(datagram: bytes) -> bool:
+    """Whether it begins with the NEWGEN that ends a transaction: the kernel sends that by itself."""
+    return len(datagram) >= 16 and nl.MESSAGE_HEADER.unpack_from(datagram)[1] == codec.NEWGEN
+
+
+# -- rules -----------------------------------------------------------------------------------------------
+
 _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS = 1, 2, 3, 4
 _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 2
 _DATA_VALUE = 1
-_CT_DREG, _CT_KEY, _CT_SREG, _CT_MARK = 1, 2, 4, 3
-_META_DREG, _META_KEY, _META_SREG, _META_MARK = 1, 2, 3, 3
-_IMMEDIATE_DREG, _IMMEDIATE_DATA = 1, 2
-_BITWISE_SREG, _BITWISE_DREG, _BITWISE_MASK, _BITWISE_XOR, _BITWISE_OP, _BITWISE_DATA = 1, 2, 4, 5, 6, 7
+_CT_KEY, _CT_SREG, _CT_MARK = 2, 4, 3
+_META_KEY, _META_SREG, _META_MARK = 2, 3, 3
+_IMMEDIATE_DATA = 2
+_BITWISE_SREG, _BITWISE_MASK, _BITWISE_XOR, _BITWISE_OP, _BITWISE_DATA = 1, 4, 5, 6, 7
 _BITWISE_SREG2 = 8
 _MASK_XOR, _SHIFT_LEFT, _SHIFT_RIGHT, _AND, _OR, _XOR = range(6)
 _TARGET_NAME, _TARGET_REVISION, _TARGET_INFO = 1, 2, 3
@@ -65,16 +157,16 @@ _NO_REGISTER = frozenset(
 )  # fmt: skip
 
 
-def encode_dump(sequence: int) -> bytes:
+def encode_rules_dump(sequence: int) -> bytes:
     """A request for the rules of every table of every family."""
-    return nl.message(GETRULE, nl.NLM_F_REQUEST | nl.NLM_F_DUMP, sequence, 0, 0)
+    return nl.message(codec.GETRULE, nl.NLM_F_REQUEST | nl.NLM_F_DUMP, sequence, 0, 0)
 
 
 def neighbours_in(datagram: bytes, mask: int, own_table: str) -> Iterator[Neighbour]:
     """Of the rules in a datagram of the dump. `mask`: our bits. Raises EventMalformed where a message does not
     parse as one; what a rule holds raises nothing."""
     for kind, _, _, start, end in nl.iter_messages(datagram):
-        if kind != NEWRULE or not any(word in datagram[start:end] for word in _TELLTALES):
+        if kind != codec.NEWRULE or not any(word in datagram[start:end] for word in _TELLTALES):
             continue
         family = _FAMILIES.get(datagram[start], str(datagram[start]))
         fields = nl.attributes_of(datagram, start + 4, end)

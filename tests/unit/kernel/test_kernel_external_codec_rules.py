@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.errors import EventMalformed
-from gatewayd.kernel import neighbours_codec as codec
+from gatewayd.kernel import external_codec as codec
+from gatewayd.kernel import tables_codec
 from gatewayd.kernel.attributes import attribute, be32, be64, message, nest, text
 from gatewayd.model.external import Neighbour
 from tests.support.rule_captures import RULES
@@ -187,9 +188,9 @@ def test_no_rule_raises_anything_but_that_its_message_is_malformed(
 
 def test_other_messages_are_stepped_over() -> None:
     rule = be64(3, 7) + nest(4, load_ct(), store_packet())
-    raw = message(codec.NEWRULE + 1, 0, 1, 1, 0, rule) + message(codec.NEWRULE, 0, 1, 1, 0, rule)
+    raw = message(tables_codec.NEWRULE + 1, 0, 1, 1, 0, rule) + message(tables_codec.NEWRULE, 0, 1, 1, 0, rule)
     assert list(codec.neighbours_in(raw, MASK, "gatewayd")) == [Neighbour("leaks", "inet", "", "", 7)]
 
 
 def test_the_request_names_no_table_and_no_family() -> None:
-    assert codec.encode_dump(5)[4:] == message(codec.GETRULE, 0x301, 5, 0, 0)[4:]
+    assert codec.encode_rules_dump(5)[4:] == message(tables_codec.GETRULE, 0x301, 5, 0, 0)[4:]

@@ -13,14 +13,12 @@ from hypothesis import strategies as st
 from gatewayd.compile.desired import DesiredSets, elements_of
 from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.mask import Mask
-from gatewayd.model.transaction import ObservedSet, RefreshElements, TableReading, Transaction
-from gatewayd.reconcile import element_timeout as element_timeout
-from gatewayd.reconcile.element_timeout import ROUNDS, ElementTimeout
-from gatewayd.reconcile.steps import acknowledge, next_step
+from gatewayd.model.transaction import ObservedSet, RefreshElements, TableReading
+from gatewayd.reconcile import Commit, steps
+from gatewayd.reconcile.steps import ROUNDS, ElementTimeout, acknowledge, next_step
 from gatewayd.reconcile.tracker import SetTracker
-from tests.support.granting import bound_hosts, granted, subscribed
 from tests.support.planes import TABLE
-from tests.support.reconciling import hosts
+from tests.support.reconciling import bound_at, bound_hosts, hosts, subscribed
 
 BOUND = Mask(4, 32, source_bits=0)
 ELEMENT_TIMEOUT_S = 300
@@ -31,7 +29,7 @@ unhurried = settings(deadline=None)
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(element_timeout, "PIECE", PIECE)
+    monkeypatch.setattr(steps, "PIECE", PIECE)
 
 
 def put_all(tracker: SetTracker) -> None:
@@ -56,9 +54,8 @@ def watch(
     return tracker, ElementTimeout(tracker, spread=spread)
 
 
-def keys_of(transaction: Transaction | None) -> list[bytes]:
-    assert transaction is not None
-    (operation,) = transaction.operations
+def keys_of(step: Commit) -> list[bytes]:
+    (operation,) = step.transaction.operations
     assert isinstance(operation, RefreshElements)
     return list(operation.keys)
 
@@ -66,8 +63,8 @@ def keys_of(transaction: Transaction | None) -> list[bytes]:
 def pieces_at(watched: ElementTimeout, now: float) -> list[list[bytes]]:
     """All that is due now."""
     pieces = []
-    while (transaction := watched.next_piece(now)) is not None:
-        pieces.append(keys_of(transaction))
+    while (step := watched.next_piece(now)) is not None:
+        pieces.append(keys_of(step))
     return pieces
 
 
@@ -96,10 +93,10 @@ def test_the_first_round_is_at_once_in_pieces_and_has_each_element_once() -> Non
 
 def test_a_piece_says_which_set_and_why() -> None:
     _, watched = watch(bound_hosts(1))
-    transaction = watched.next_piece(0.0)
-    assert transaction is not None
-    assert transaction.cause == "refresh bindings"
-    assert transaction.operations == (RefreshElements("b4_32", wanted(bound_hosts(1))),)
+    step = watched.next_piece(0.0)
+    assert step is not None
+    assert step.transaction.cause == "refresh bindings"
+    assert step.transaction.operations == (RefreshElements("b4_32", wanted(bound_hosts(1))),)
 
 
 @pytest.mark.parametrize(("spread", "begins"), [(0.0, 100), (0.5, 88), (1.0, 75)])
@@ -164,8 +161,8 @@ def test_what_is_not_in_the_kernel_yet_or_not_wanted_any_more_is_not_asserted() 
 def test_all_kinds_of_sets_of_bindings_have_their_turn() -> None:
     bound_registrations = [
         *bound_hosts(2),
-        granted(subscribed("sub-7", services=["ipsec"]), "100.64.9.9", (1024, 2047)),
-        granted(subscribed("sub-8"), "2001:db8::/56"),
+        bound_at(subscribed("sub-7", services=["ipsec"]), "100.64.9.9", (1024, 2047)),
+        bound_at(subscribed("sub-8"), "2001:db8::/56"),
     ]
     _, watched = watch(bound_registrations)
     assert sorted(key for piece in pieces_at(watched, 0.0) for key in piece) == wanted(bound_registrations)

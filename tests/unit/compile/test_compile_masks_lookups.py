@@ -8,21 +8,21 @@ import pytest
 
 from gatewayd.allowlist import registered_by
 from gatewayd.compile.desired import elements_of
-from gatewayd.compile.keys import keys_of
+from gatewayd.compile.masks import keys_of
 from gatewayd.lab.traffic import flow_of
 from gatewayd.model import Binding, BoundRegistration, Flow, Registration, reverse_flow
 from gatewayd.model.mask import Mask
-from tests.support.granting import granted, subscribed
 from tests.support.owning import registration
+from tests.support.reconciling import bound_at, subscribed
 
 WANTED: list[Registration | BoundRegistration] = [
     registration("ANY", "39.32.0.0/28", services=()),
     registration("PEER", "39.32.1.0/28", peers=["198.51.100.0/24"], services=("ipsec",)),
     registration("PORTS", "39.32.2.1", services=("udp/500-520", "gre")),
     registration("SIX", "2001:db8:1::/48", services=("openvpn", "udp/1195")),
-    granted(subscribed("WHOLE", services=("esp", "wireguard")), "100.64.0.9"),
-    granted(subscribed("BLOCK"), "100.64.0.8", (2048, 4095)),
-    granted(subscribed("BLOCK-PORT", peers=["198.51.100.7"], services=("udp/1194",)), "100.64.0.8", (4096, 5119)),
+    bound_at(subscribed("WHOLE", services=("esp", "wireguard")), "100.64.0.9"),
+    bound_at(subscribed("BLOCK"), "100.64.0.8", (2048, 4095)),
+    bound_at(subscribed("BLOCK-PORT", peers=["198.51.100.7"], services=("udp/1194",)), "100.64.0.8", (4096, 5119)),
 ]
 SERVICES = ("esp", "gre", "udp/500", "udp/519", "udp/521", "udp/1194", "udp/1195", "udp/51820", "tcp/1194")
 PAIRS = (

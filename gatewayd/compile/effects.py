@@ -1,0 +1,184 @@
+"""What comes of a packet once it is known as registered or unregistered: nft text of these chains. Pure.
+
+Which client addresses are in the canary is computed here too, as the kernel computes nft's `jhash … mod 100`
+(include/linux/jhash.h; net/netfilter/nft_hash.c scales with reciprocal_scale).
+"""
+
+from __future__ import annotations
+
+import sys
+
+from gatewayd.compile.scope import as_hex, chain, client_tests, in_policy, knows_inside
+from gatewayd.model.flow import Canary, Flow
+from gatewayd.model.policy import Policy
+
+CANARY_SEED = 0x67617465
+"""Fixed, so that the same client addresses are in the canary on every gateway and after every restart."""
+
+CONNTRACK_EVENTS = 0x7BF
+"""`ct event set`: all of enum ip_conntrack_events but helper and synproxy. conntrackd needs the updates of
+registered flows too; nft 1.0.6 has no words for mark and label here, hence the number."""
+
+_M = 0xFFFFFFFF
+_INITIAL = 0xDEADBEEF
+
+
+def registered_chain(policy: Policy) -> list[str]:
+    layout = policy.mark_layout
+    lines = [
+        f"ct event set 0x{CONNTRACK_EVENTS:x}",
+        f"ct mark set ct mark & {as_hex(layout.others)} | {as_hex(layout.registered)}",
+        "counter name registered_flows",
+        "counter name registered_packets",
+        *downstream(policy.registered_dscp, policy.registered_mark),
+        "accept",
+    ]
+    return chain("registered", lines)
+
+
+def unregistered_chains(policy: Policy) -> list[str]:
+    """In `reject`, `judged` is for flows known as judged: they are looked up again before a packet is refused."""
+    count = "counter name unregistered_packets"
+    canary = _canary(policy)
+    enforced = ["jump canary"] if canary else []
+    if policy.mode in ("mark", "limit"):
+        enforced += downstream(policy.unregistered_dscp, policy.unregistered_mark)
+    chains = chain("canary", canary) if canary else []
+    if policy.mode == "limit":
+        chains += _limit(policy)
+        enforced.append("goto throttle")
+    elif policy.mode == "reject":
+        refuse = [
+            "counter name rejected_packets",
+            "meta l4proto tcp reject with tcp reset",
+            "reject with icmpx admin-prohibited",
+        ]
+        chains += chain("refuse", refuse)
+        chains += in_policy(policy)
+        chains += chain("judged", [count, *enforced, "jump look_up", "jump in_policy", "goto refuse"])
+        enforced.append("goto refuse")
+    else:
+        enforced.append("accept")
+    return chains + chain("unregistered", [count, *(enforced if policy.mode != "observe" else ["accept"])])
+
+
+def _limit(policy: Policy) -> list[str]:
+    """A rate for each client address."""
+    rate = f"limit rate over {policy.limit_bytes_s} bytes/second burst {policy.limit_bytes_s} bytes"
+
+    def limit(address: str, before: str = "") -> list[str]:
+        return [
+            f"{before}update @limited{family} {{ {address.format(word)} {rate} }} goto over_limit"
+            for family, word in ((4, "ip"), (6, "ip6"))
+        ]
+
+    from_client = client_tests(policy)
+    if from_client:
+        chains = chain(
+            "throttle", [*(f"{test} goto throttle_source" for test in from_client), *limit("{} daddr"), "accept"]
+        )
+        chains += chain("throttle_source", [*limit("{} saddr"), "accept"])
+    else:
+        chains = chain(
+            "throttle", [*limit("ct original {} saddr"), *limit("{} saddr", "ct state untracked "), "accept"]
+        )
+    drop = "counter name limited_packets drop"
+    return in_policy(policy) + chain("over_limit", ["jump look_up", "jump in_policy", drop]) + chains
+
+
+def _canary(policy: Policy) -> list[str]:
+    """Packets of clients beyond the canary are accepted. The client is the end inside; where that cannot be told,
+    the end that opened the flow, or the source where no flow is known."""
+    percent = policy.canary_percent
+    if percent >= 100 or policy.mode == "observe":
+        return []
+    beyond = f"mod 100 seed 0x{CANARY_SEED:x} >= {percent} accept"
+    families = (("ipv4", "ip"), ("ipv6", "ip6"))
+    from_client = client_tests(policy)
+    if not from_client:
+        return [
+            f"meta nfproto {family} {state}jhash {address.format(word)} {beyond}"
+            for state, address in (("", "ct original {} saddr"), ("ct state untracked ", "{} saddr"))
+            for family, word in families
+        ]
+    return [
+        *(
+            f"{test} meta nfproto {family} jhash {word} saddr {beyond}"
+            for test in from_client
+            for family, word in families
+        ),
+        *(f"{test} return" for test in from_client),
+        *(f"meta nfproto {family} jhash {word} daddr {beyond}" for family, word in families),
+    ]
+
+
+def downstream(dscp: int | None, mark: int | None) -> list[str]:
+    """What boxes behind us see: the DSCP (RFC 2474) and the packet mark."""
+    lines = []
+    if dscp is not None:
+        lines += [f"ip dscp set {dscp}", f"ip6 dscp set {dscp}"]
+    if mark is not None:
+        lines.append(f"meta mark set {as_hex(mark)}")
+    return lines
+
+
+def judge_canary(policy: Policy, flow: Flow) -> Canary | None:
+    """Whether the client of a flow that its source opened is in the canary; None at 100 %. "source", "destination":
+    only this end is in it. The rules go by the end inside then, and which that is only a packet tells."""
+    if policy.canary_percent >= 100:
+        return None
+    source, destination = (canary_bucket(each) < policy.canary_percent for each in (flow.source, flow.destination))
+    if source != destination and knows_inside(policy):
+        return "source" if source else "destination"
+    return "in" if source else "out"
+
+
+def canary_bucket(address: bytes) -> int:
+    """0..99; the address is in a canary of P percent when this is below P."""
+    return (jhash(address, CANARY_SEED) * 100) >> 32
+
+
+def jhash(raw: bytes, seed: int) -> int:
+    """Bob Jenkins' lookup3 as the kernel has it; words in host byte order, as the kernel reads them."""
+    length = len(raw)
+    a = b = c = (_INITIAL + length + seed) & _M
+    offset = 0
+    while length > 12:
+        a = (a + _word(raw, offset)) & _M
+        b = (b + _word(raw, offset + 4)) & _M
+        c = (c + _word(raw, offset + 8)) & _M
+        a, b, c = _mix(a, b, c)
+        length -= 12
+        offset += 12
+    tail = raw[offset:].ljust(12, b"\0")
+    a = (a + int.from_bytes(tail[0:4], "little")) & _M
+    b = (b + int.from_bytes(tail[4:8], "little")) & _M
+    c = (c + int.from_bytes(tail[8:12], "little")) & _M
+    return _final(a, b, c)
+
+
+def _word(raw: bytes, offset: int) -> int:
+    return int.from_bytes(raw[offset : offset + 4], sys.byteorder)
+
+
+def _rotate(value: int, bits: int) -> int:
+    return (value << bits | value >> (32 - bits)) & _M
+
+
+def _mix(a: int, b: int, c: int) -> tuple[int, int, int]:
+    """__jhash_mix: six like steps in which the words change roles."""
+    for bits in (4, 6, 8, 16, 19, 4):
+        a = ((a - c) & _M) ^ _rotate(c, bits)
+        c = (c + b) & _M
+        a, b, c = b, c, a
+    return a, b, c
+
+
+def _final(a: int, b: int, c: int) -> int:
+    c = ((c ^ b) - _rotate(b, 14)) & _M
+    a = ((a ^ c) - _rotate(c, 11)) & _M
+    b = ((b ^ a) - _rotate(a, 25)) & _M
+    c = ((c ^ b) - _rotate(b, 16)) & _M
+    a = ((a ^ c) - _rotate(c, 4)) & _M
+    b = ((b ^ a) - _rotate(a, 14)) & _M
+    return ((c ^ b) - _rotate(b, 24)) & _M

@@ -1,0 +1,28 @@
+"""Rigs and material of the tests: which of them answers which question.
+
+Does the reconciler lose a packet, and what does it write?
+    reconciling    a reconciler on a fake kernel that sees every write; the oracles of elements and flows
+Does the kernel itself do that?
+    planes         a fresh network namespace, and the real dataplane in it
+    worlds, talk   registrations put into a real kernel without a reconciler; packets from either side of a lab
+    events         a marked namespace, senders, and an event source that remembers
+    carrying       connections put into the kernel as conntrackd does it
+What does the daemon do in time, without a kernel?
+    owning         the controller, its reconciler and scanner, by a clock that only the test moves (manual_clock)
+    fake_conntrack, fake_files    connection tracking and a disk in memory
+    fake_queries   an API without a daemon
+What becomes of a subscriber's packet of accounting?
+    accounting     events by the dozen, and a table of sessions that takes them
+    subscribers    from the datagram to the fake kernel, in one process
+    radius, nas, freeradius       packets of others; a NAS; FreeRADIUS in front of it
+What does a source do to the gateway?
+    feeds          a signed feed in memory; authority: certificates for its server
+    bad_registry   a registry behind a real web server (nginx) that misbehaves; fed_gateway: a gateway on it
+    bad_input      what registries and networks have sent that no gateway should fall for
+Does the whole daemon stand it?
+    lab_daemon     a real daemon in the lab, its configuration, its commands
+    hurried        the same in time that passes faster; hurried_lab: with a disk that can be full
+    wrong_clock, busy             its wall clock is wrong; the machine does something else too
+
+strategies are Hypothesis' for the nouns; captures and rule_captures are bytes that a kernel really sent.
+"""
