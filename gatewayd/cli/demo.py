@@ -29,9 +29,8 @@ def command(registrations: int, keep: bool) -> None:
     """
     from rich.console import Console
 
-    from gatewayd.demo.keep import keep_running
-    from gatewayd.demo.scenario import Scenario
-    from gatewayd.demo.stage import Stage
+    from gatewayd.demo.acts import Stage
+    from gatewayd.demo.scenario import Scenario, keep_running
     from gatewayd.errors import MissingPrerequisite
     from gatewayd.lab.lab import Lab, missing_for_lab
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gatewayd.lab.lab import Side
+from gatewayd.lab.traffic import flow_of
 from gatewayd.lab.world import mobile_number, subscriber_of
-from gatewayd.model import Flow, parse_address, parse_service
+from gatewayd.model import Flow
 from gatewayd.model.service import TCP
 
 Expected = Literal["registered", "unregistered", "out_of_scope"]
@@ -58,23 +59,10 @@ class Line:
     start: Side = "customers"
 
 
-def flow(source: str, destination: str, word: str, source_port: int) -> Flow:
-    """`word`: one service."""
-    service = parse_service(word)[0]
-    ports = service.low == service.high
-    return Flow(
-        service.protocol,
-        parse_address(source),
-        parse_address(destination),
-        source_port if ports else 0,
-        service.low if ports else 0,
-    )
-
-
 def lines(source_port: int) -> list[Line]:
     """The flows that are shown. Another `source_port` makes other flows for connection tracking."""
     return [
-        Line(who, what, flow(src, dst, word, source_port), expected, start)
+        Line(who, what, flow_of(src, dst, word, source_port), expected, start)
         for who, what, src, dst, word, expected, start in _ROWS
     ]
 

@@ -1,9 +1,11 @@
-"""The demo, act by act. Every act ends in promises that are checked on real packets."""
+"""The demo, act by act, and the lab after the play. Every act ends in promises that are checked on real packets."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 import signal
+import socket
 import time
 from collections.abc import Sequence
 from itertools import count
@@ -13,17 +15,13 @@ from typing import Any
 from msgspec import structs
 
 from gatewayd.demo import cast
-from gatewayd.demo.gateway import DemoGateway
-from gatewayd.demo.nas import DemoNas, write_subscribers
+from gatewayd.demo.acts import RegistryActs, Stage, SubscriberActs
+from gatewayd.demo.gateway import DemoGateway, DemoNas, write_subscribers
 from gatewayd.demo.registry import DemoRegistry
-from gatewayd.demo.registry_acts import RegistryActs
-from gatewayd.demo.stage import Stage
-from gatewayd.demo.subscriber_acts import SubscriberActs
-from gatewayd.lab.announced import announced_prefixes
 from gatewayd.lab.lab import Lab
 from gatewayd.lab.stream import RATE_PPS, SETTLE_PACKETS, Stream
-from gatewayd.lab.traffic import Outcome, probe
-from gatewayd.lab.world import generate_records
+from gatewayd.lab.traffic import Outcome, flow_of, probe
+from gatewayd.lab.world import announced_prefixes, generate_records
 from gatewayd.model import Flow, format_address, parse_prefix
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.service import BUNDLES
@@ -31,6 +29,11 @@ from gatewayd.model.service import BUNDLES
 SAMPLE = 300
 """Registrations of the national registry that are tried with a packet each."""
 _SEED = 20240101
+
+API = ("127.0.0.1", 9480)
+KEPT_PORT = 39999
+KEPT_RATE_PPS = 40.0
+TO_REVOKE = cast.FREELANCER["id"]
 
 
 class Scenario:
@@ -174,7 +177,7 @@ class Scenario:
     def tamper(self) -> None:
         self._stage.act("Somebody flushes the whole ruleset")
         flows = cast.registered_flows(next(self._ports))
-        stranger = cast.flow(cast.STRANGER, cast.ELSEWHERE, "udp/51820", next(self._ports))
+        stranger = flow_of(cast.STRANGER, cast.ELSEWHERE, "udp/51820", next(self._ports))
         with Stream(self._lab, flows, rate_pps=RATE_PPS) as stream:
             stream.wait_for_arrivals(SETTLE_PACKETS)
             repairs = self.gateway.status()["kernel"]["repairs"]
@@ -261,7 +264,7 @@ class Scenario:
             word = str(next(service for service in reversed(BUNDLES[word]) if service.protocol != 6))
         if word.startswith("tcp"):
             word = "udp/51820"
-        return cast.flow(_last_address(client), far, word, next(self._ports))
+        return flow_of(_last_address(client), far, word, next(self._ports))
 
     def _handles(self) -> str:
         """The kernel's handles of the sets: the same handle is the same set, never emptied or made anew."""
@@ -272,3 +275,64 @@ def _last_address(prefix: Prefix) -> str:
     width = len(prefix.packed) * 8
     last = int.from_bytes(prefix.packed, "big") | ((1 << (width - prefix.length)) - 1)
     return format_address(last.to_bytes(width // 8, "big"))
+
+
+def keep_running(lab: Lab, gateway: DemoGateway, registry: DemoRegistry, stage: Stage) -> None:
+    """Until Ctrl-C."""
+    stage.act("It keeps running, with some traffic; Ctrl-C ends it")
+    flows = [line.flow for line in cast.lines(KEPT_PORT) if cast.is_streamable(line)]
+    with Stream(lab, flows, rate_pps=KEPT_RATE_PPS, answered=True):
+        try:
+            asyncio.run(_relay(lab, gateway, registry, stage))
+        except KeyboardInterrupt:
+            stage.say("ending")
+
+
+async def _relay(lab: Lab, gateway: DemoGateway, registry: DemoRegistry, stage: Stage) -> None:
+    """Carry connections to this host's loopback on to the gateway's: the API listens in its namespace."""
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with lab.gateway.entered():
+            inner = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        inner.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(inner, API)
+            far_reader, far_writer = await asyncio.open_connection(sock=inner)
+        except OSError:
+            inner.close()
+            writer.close()
+            return
+        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+
+    carried: set[asyncio.Task[None]] = set()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: asyncio before 3.12 logs a traceback for one of its own that is cancelled.
+        task = asyncio.create_task(carry(reader, writer))
+        carried.add(task)
+        task.add_done_callback(carried.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    for path in ("/v1/status?pretty", "/metrics", "/readyz", "/v1/flows?pretty", "/v1/registrations?pretty"):
+        stage.say(f"http://{host}:{port}{path}")
+    stage.say(f"gatewayd status --socket {gateway.socket_path}")
+    stage.say(f"nsenter --net={lab.gateway.path} nft list table inet gatewayd")
+    stage.say(f"log: {gateway.log_path}")
+    stage.say("to change the registry:")
+    stage.say(f"cd {registry.directory}")
+    stage.say(f"gatewayd registry revoke {TO_REVOKE}")
+    stage.say(f"gatewayd registry publish --key {registry.private_key_path.name}")
+    stage.say(f"gatewayd sync --socket {gateway.socket_path.name}")
+    await server.serve_forever()
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while raw := await reader.read(1 << 16):
+            writer.write(raw)
+            await writer.drain()
+    except OSError:
+        pass
+    finally:
+        writer.close()

@@ -3,24 +3,21 @@ it.
 
     customers ──uplink0┄┄┄inside0── gateway ──outside0┄┄┄far0── internet
 
-- `namespace`  an anonymous network namespace held by a descriptor; processes started in it die with us.
+- `namespace`  an anonymous network namespace held by a descriptor, configured by rtnetlink (pyroute2); processes
+               started in it die with us.
 - `lab`        the three namespaces above. The gateway is an ordinary Linux router, with nothing of ours in it.
                Both ends stand for whole networks: they send from any source and take in any destination.
 - `packets`    (pure) IPv4 and IPv6 packets as bytes, and the flow that an ICMP refusal quotes.
 - `tap`        one end of the lab, seen from outside its stack: captures all that arrives, sends packets we built.
-- `handshake`  TCP connections between any two addresses, by the stacks of both ends.
-- `traffic`    `probe` answers for every flow whether a packet of it passes, is refused, or is lost.
+- `traffic`    `probe` answers for every flow whether a packet of it, or its TCP handshake, passes, is refused, or
+               is lost.
 - `stream`     numbered packets at a steady rate; the report names each one that did not arrive.
-- `world`      (pure) registrations as a national registry might hold them, over the prefixes announced in Pakistan.
-- `announced`  those prefixes, which ship with the package.
+- `world`      registrations as a national registry might hold them, over the prefixes announced in Pakistan.
 
 Why taps and not sockets: arrival is read from the wire by a token in the payload, so a packet counts for
 exactly the probe that sent it; and no socket at the far end means nothing there refuses anything, so that
 every refusal seen is the gateway's. TCP alone goes through the kernel's stack at both ends, for real
 handshakes.
-
-Why `ip -batch` and not pyroute2: IPRoute runs an event loop of its own and so fails inside a running one, and
-a network engineer reads the lab's set-up as what would be typed by hand.
 
 Review notes: can a probe be called passed without its own token having crossed the gateway? Does anything the
 ends do (an ICMP error, a reset) look like the gateway's answer? Does all vanish when this process is killed

@@ -8,21 +8,23 @@ table would also capture what the end itself sends, the gateway's own address in
 
 from __future__ import annotations
 
-import json
 import shutil
 import subprocess
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from pathlib import Path
-from socket import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP
+from socket import AF_INET, AF_INET6, IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP
 from typing import Literal, Self
 
+from pyroute2 import IPRoute
+
 from gatewayd.errors import MissingPrerequisite
-from gatewayd.lab.announced import announced_prefixes
 from gatewayd.lab.namespace import Namespace
-from gatewayd.lab.world import outermost_prefixes
+from gatewayd.lab.world import announced_prefixes
 from gatewayd.model import Family, Prefix
 
 Side = Literal["customers", "internet"]
@@ -65,16 +67,14 @@ OUTSIDE = _Wire(
 )  # fmt: skip
 _LINK_LENGTH: dict[Family, int] = {4: 30, 6: 64}
 _FAMILIES: tuple[Family, Family] = (4, 6)
+_AF = {4: AF_INET, 6: AF_INET6}
+_IFA_F_NODAD = 0x02
+"""include/uapi/linux/if_addr.h."""
 
 
 def missing_for_lab() -> str | None:
     """None, or why the lab cannot be had on this host."""
-    for program, package in (
-        ("ip", "iproute2"),
-        ("nsenter", "util-linux"),
-        ("setpriv", "util-linux"),
-        ("nft", "nftables"),
-    ):
+    for program, package in (("nsenter", "util-linux"), ("setpriv", "util-linux"), ("nft", "nftables")):
         if shutil.which(program) is None:
             return f"{program} is not installed (Debian package {package})"
     try:
@@ -107,11 +107,17 @@ class Lab:
             for end, wire in ((self.inside, INSIDE), (self.outside, OUTSIDE)):
                 _join(self.gateway, end, wire)
                 _take_in_any_destination(end)
-            self._add_default_routes()
+            for namespace, via in (
+                (self.customers, INSIDE.gateway_addresses),
+                (self.internet, OUTSIDE.gateway_addresses),
+                (self.gateway, OUTSIDE.end_addresses),
+            ):
+                self._add_routes(namespace, [("default", address) for address in via.values()])
             if customer_prefixes is None:
                 customer_prefixes = (p for family in _FAMILIES for p in announced_prefixes(family))
             self.route_customers(customer_prefixes)
-            _wait_until_up(self.gateway, self.customers, self.internet)
+            near = [End(self.gateway, wire.gateway_interface) for wire in (INSIDE, OUTSIDE)]
+            _wait_until_up([*near, self.inside, self.outside])
             self._stack = stack.pop_all()
 
     @staticmethod
@@ -120,22 +126,27 @@ class Lab:
         stack.callback(namespace.close)
         return namespace
 
-    def _add_default_routes(self) -> None:
-        for family in _FAMILIES:
-            for namespace, via in (
-                (self.customers, INSIDE.gateway_addresses[family]),
-                (self.internet, OUTSIDE.gateway_addresses[family]),
-                (self.gateway, OUTSIDE.end_addresses[family]),
-            ):
-                _ip(namespace, family, [f"route add default via {via}"])
-
     def route_customers(self, prefixes: Iterable[Prefix]) -> None:
-        """Have the gateway route `prefixes` to the customers too; those under another, or known, are fine."""
-        wanted = outermost_prefixes(prefixes)
-        for family in _FAMILIES:
-            via = INSIDE.end_addresses[family]
-            lines = [f"route replace {prefix} via {via}" for prefix in wanted if prefix.family == family]
-            _ip(self.gateway, family, lines)
+        """Have the gateway route `prefixes` to the customers too; those under another, or known, are fine.
+
+        Neighbouring prefixes become one route, which forwards the same: a route costs 0.4 ms of processor time.
+        """
+        found = list(prefixes)
+        ipv4 = collapse_addresses(IPv4Network(str(prefix)) for prefix in found if prefix.family == 4)
+        ipv6 = collapse_addresses(IPv6Network(str(prefix)) for prefix in found if prefix.family == 6)
+        routes = [(str(network), INSIDE.end_addresses[4]) for network in ipv4]
+        routes += [(str(network), INSIDE.end_addresses[6]) for network in ipv6]
+        self._add_routes(self.gateway, routes)
+
+    @staticmethod
+    def _add_routes(namespace: Namespace, routes: Iterable[tuple[str, str]]) -> None:
+        """Pairs of a destination and the address of the next hop."""
+
+        def add(ip: IPRoute) -> None:
+            for destination, via in routes:
+                ip.route("replace", dst=destination, gateway=via)
+
+        namespace.configure(add)
 
     def end(self, side: Side) -> End:
         return self.inside if side == "customers" else self.outside
@@ -148,13 +159,6 @@ class Lab:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _ip(namespace: Namespace, family: Family, lines: Iterable[str]) -> None:
-    """Lines as they would follow `ip -4` or `ip -6`, all in one process; none at all is fine."""
-    script = "".join(f"{line}\n" for line in lines)
-    if script:
-        namespace.run(["ip", f"-{family}", "-batch", "-"], input=script)
 
 
 def _prepare_gateway(gateway: Namespace) -> None:
@@ -193,22 +197,26 @@ def _quiet(namespace: Namespace) -> None:
 
 def _join(gateway: Namespace, end: End, wire: _Wire) -> None:
     _quiet(end.namespace)
-    pair = (
-        f"link add {wire.gateway_interface} address {wire.gateway_hardware} type veth "
-        f"peer name {wire.end_interface} address {wire.end_hardware} netns {end.namespace.path}"
-    )
-    _ip(gateway, 4, [pair, "link set lo up", f"link set {wire.gateway_interface} up"])
-    _ip(end.namespace, 4, ["link set lo up", f"link set {wire.end_interface} up"])
+    peer = {"ifname": wire.end_interface, "address": wire.end_hardware, "net_ns_fd": end.namespace.descriptor}
+    inner, outer = wire.gateway_addresses, wire.end_addresses
+
+    def add(ip: IPRoute) -> None:
+        name, address = wire.gateway_interface, wire.gateway_hardware
+        ip.link("add", ifname=name, address=address, kind="veth", peer=peer)
+        _bring_up(ip, name, inner, outer, wire.end_hardware)
+
+    gateway.configure(add)
+    end.namespace.configure(lambda ip: _bring_up(ip, wire.end_interface, outer, inner, wire.gateway_hardware))
+
+
+def _bring_up(ip: IPRoute, interface: str, own: dict[Family, str], other: dict[Family, str], hardware: str) -> None:
+    """`hardware`: of the other end of the wire."""
+    index = ip.link_lookup(ifname=interface)[0]
+    ip.link("set", index=index, state="up")
     for family in _FAMILIES:
-        inner, outer = wire.gateway_addresses, wire.end_addresses
-        for namespace, interface, own, other, hardware in (
-            (gateway, wire.gateway_interface, inner, outer, wire.end_hardware),
-            (end.namespace, wire.end_interface, outer, inner, wire.gateway_hardware),
-        ):
-            dad = "nodad" if family == 6 else ""
-            address = f"address add {own[family]}/{_LINK_LENGTH[family]} dev {interface} {dad}"
-            neighbor = f"neighbor replace {other[family]} lladdr {hardware} dev {interface} nud permanent"
-            _ip(namespace, family, [address, neighbor])
+        flags = _IFA_F_NODAD if family == 6 else 0
+        ip.addr("add", index=index, address=own[family], prefixlen=_LINK_LENGTH[family], flags=flags)
+        ip.neigh("replace", dst=other[family], lladdr=hardware, ifindex=index, state="permanent")
 
 
 def _take_in_any_destination(end: End) -> None:
@@ -219,31 +227,37 @@ def _take_in_any_destination(end: End) -> None:
     UDP and the rest are not delivered: without a socket the kernel would answer with an ICMP error, and a
     refusal must be the gateway's alone. ICMP is, so that a connect() here learns that the gateway refused it.
     """
-    # Numbers: not every host has the names (/etc/protocols, of the package netbase).
-    tcp, icmp = IPPROTO_TCP, {4: IPPROTO_ICMP, 6: IPPROTO_ICMPV6}
-    for family in _FAMILIES:
-        _ip(
-            end.namespace,
-            family,
-            [
-                "route add local default dev lo table 100",
-                "route add blackhole default table 101",
-                f"rule add priority 100 iif {end.interface} ipproto {tcp} lookup 100",
-                f"rule add priority 101 iif {end.interface} ipproto {icmp[family]} lookup 100",
-                f"rule add priority 102 iif {end.interface} lookup 101",
-            ],
-        )
+    icmp = {4: IPPROTO_ICMP, 6: IPPROTO_ICMPV6}
+
+    def configure(ip: IPRoute) -> None:
+        loopback = ip.link_lookup(ifname="lo")[0]
+        for family in _FAMILIES:
+            af = _AF[family]
+            ip.route("add", family=af, dst="default", type="local", scope="host", oif=loopback, table=100)
+            ip.route("add", family=af, dst="default", type="blackhole", table=101)
+            for priority, protocol, table in ((100, IPPROTO_TCP, 100), (101, icmp[family], 100), (102, None, 101)):
+                which = {} if protocol is None else {"ip_proto": int(protocol)}
+                ip.rule("add", family=af, priority=priority, iifname=end.interface, table=table, **which)
+
+    end.namespace.configure(configure)
 
 
-def _wait_until_up(*namespaces: Namespace) -> None:
-    """A veth drops what is sent before the kernel has noticed its carrier, some time after `up` (linkwatch)."""
+def _wait_until_up(ends: Iterable[End]) -> None:
+    """A veth drops what is sent before the kernel has noticed its carrier, up to a second after `up` (linkwatch).
+
+    Asked for one link by name, newer kernels notice at once (net/core/rtnetlink.c: rtnl_getlink); in a dump they do
+    not.
+    """
     deadline = time.monotonic() + LINK_UP_PATIENCE_S
-    waiting = list(namespaces)
+    waiting = list(ends)
     while waiting:
-        links = json.loads(waiting[-1].run(["ip", "-json", "link", "show", "type", "veth"]).stdout)
-        if all(link["operstate"] == "UP" for link in links):
+        if waiting[-1].namespace.configure(partial(_is_up, waiting[-1].interface)):
             waiting.pop()
         elif time.monotonic() > deadline:
             raise MissingPrerequisite("the lab's links do not come up", "look at `dmesg`")
         else:
             time.sleep(0.01)
+
+
+def _is_up(interface: str, ip: IPRoute) -> bool:
+    return bool(ip.link("get", ifname=interface)[0].get("operstate") == "UP")

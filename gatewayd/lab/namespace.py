@@ -3,6 +3,9 @@
 No name under /run/netns, no helper process: the kernel destroys the namespace with the last descriptor,
 socket or process in it, so nothing has to clean up after a SIGKILL. Works as root, and as nobody inside
 `unshare -Urn`.
+
+Links, addresses, routes and rules go by pyroute2. Namespaces do not: `pyroute2.netns` makes named ones alone, which
+outlive a killed process. Nor do sysctls, which it does not have: /proc/sys shows those of the thread's namespace.
 """
 
 from __future__ import annotations
@@ -10,11 +13,13 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, TypeVar
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
 
 from gatewayd.errors import MissingPrerequisite
 
@@ -24,6 +29,7 @@ STOP_PATIENCE_S = 3.0
 """How long a child may take to end after SIGTERM."""
 
 File = int | IO[bytes] | None
+_T = TypeVar("_T")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -51,41 +57,37 @@ def entered(descriptor: int) -> Iterator[None]:
         os.close(before)
 
 
+def _in_thread(work: Callable[[], _T]) -> _T:
+    """The result of `work`, or its error, from a thread that ends with it, and so does what was done to it."""
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(work).result()
+
+
 def _unshare() -> int:
-    """A descriptor of a new namespace. Made by a thread that ends, so that no other thread moves."""
-    made: list[int] = []
-    failed: list[OSError] = []
-
-    def work() -> None:
-        try:
-            _checked(_libc.unshare(CLONE_NEWNET), "unshare")
-            made.append(os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC))
-        except OSError as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=work, name="unshare")
-    thread.start()
-    thread.join()
-    if failed:
+    """A descriptor of a new namespace. The caller's thread stays where it is."""
+    try:
+        _checked(_libc.unshare(CLONE_NEWNET), "unshare")
+    except OSError as error:
         raise MissingPrerequisite(
-            f"this process may not make a network namespace ({failed[0].strerror})",
+            f"this process may not make a network namespace ({error.strerror})",
             "run as root, or in `unshare -Urn`",
-        )
-    return made[0]
+        ) from None
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 class Namespace:
     """Owns the descriptor and every process started by `popen`; `close` ends those and lets the kernel have
-    it back.
+    it back. Its loopback is up.
 
     `name` is for people (error notes) only.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.descriptor = _unshare()
+        self.descriptor = _in_thread(_unshare)
         self._children: list[subprocess.Popen[bytes]] = []
         self._spawner: ThreadPoolExecutor | None = None
+        self.configure(lambda ip: ip.link("set", index=1, state="up"))
 
     @property
     def path(self) -> str:
@@ -98,6 +100,23 @@ class Namespace:
         """See the module's `entered`."""
         with entered(self.descriptor):
             yield
+
+    def configure(self, work: Callable[[IPRoute], _T]) -> _T:
+        """The result of `work`, which is given rtnetlink in this namespace.
+
+        It runs in a thread of its own: IPRoute runs an event loop, and so fails in a thread that runs one already.
+        Raises OSError with the kernel's errno for a request that it refuses.
+        """
+
+        def inside() -> _T:
+            _checked(_libc.setns(self.descriptor, CLONE_NEWNET), "setns")
+            with IPRoute() as ip:
+                return work(ip)
+
+        try:
+            return _in_thread(inside)
+        except NetlinkError as error:
+            raise OSError(error.code, f"rtnetlink in namespace {self.name}: {os.strerror(error.code)}") from error
 
     def command(self, arguments: Sequence[str]) -> list[str]:
         """`arguments` made to run in the namespace and to die with the *thread* that starts them

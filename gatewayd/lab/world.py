@@ -1,4 +1,5 @@
-"""Registrations as a national registry might hold them: who, from which addresses, for which tunnels.
+"""Registrations as a national registry might hold them: category, client prefixes, services; and the prefixes of
+Pakistan that they lie in, which ship with the package.
 
 The same prefixes, count and randomness give the same registrations. Records are JSON objects as in docs/feed.md;
 that they are valid is for the reader of the feed to find, and the tests of this module to hold. Prefixes of
@@ -11,12 +12,15 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib import resources
 from itertools import accumulate, product
-from typing import Any, Protocol, TypeVar
+from random import Random
+from typing import Any, TypeVar
 
 import msgspec
 
-from gatewayd.model import Prefix, parse_prefix
+from gatewayd.model import Family, Prefix, parse_prefix
 
 DEFAULT_COUNT = 31_000
 DEMO_PEPPER = b"gatewayd demo pepper, not a secret"
@@ -32,16 +36,6 @@ _Bases = dict[int, list[tuple[int, int]]]
 """Family → (network as a number, length) of each prefix to draw from."""
 _BATCH = 4096
 _NONE: tuple[str, ...] = ()
-
-
-class Randomness(Protocol):
-    """What is asked of a random.Random, which this module may not import."""
-
-    def random(self) -> float: ...
-    def getrandbits(self, k: int, /) -> int: ...
-    def choices(
-        self, population: Sequence[_T], *, cum_weights: Sequence[float] | None = None, k: int = 1
-    ) -> list[_T]: ...
 
 
 class Record(msgspec.Struct, gc=False):
@@ -76,7 +70,7 @@ class _Category:
 _SITES = {29: 45.0, 30: 25.0, 32: 20.0, 28: 6.0, 27: 2.0, 26: 1.0, 24: 1.0}
 _LARGE_SITES = {29: 30.0, 28: 25.0, 27: 15.0, 26: 10.0, 24: 10.0, 30: 10.0}
 _HOSTS = {32: 90.0, 30: 8.0, 29: 2.0}
-_CATEGORIES: dict[str, _Category] = {
+CATEGORIES: dict[str, _Category] = {
     "bank": _Category(4, _LARGE_SITES, {"ipsec": 70, "": 8, "ipsec tcp/443": 12, "openvpn": 10}, 0.7),
     "embassy": _Category(1, _SITES, {"ipsec": 60, "": 30, "openvpn": 10}, 0.4),
     "software_house": _Category(
@@ -95,7 +89,6 @@ _CATEGORIES: dict[str, _Category] = {
     "ngo": _Category(3, _SITES, {"wireguard": 45, "openvpn": 35, "l2tp ipsec": 20}, 0.1),
     "manufacturer": _Category(6, _SITES, {"ipsec": 50, "pptp": 25, "openvpn": 20, "udp/4433": 5}, 0.4),
 }
-CATEGORIES = tuple(_CATEGORIES)
 
 _IPV6_LENGTHS = [48, 56, 64, 128], [35.0, 65.0, 90.0, 100.0]
 _FAMILIES = {"4": 76.0, "46": 9.0, "6": 7.0, "44": 8.0}
@@ -113,13 +106,12 @@ def parse_prefix_lines(text: str) -> tuple[Prefix, ...]:
     return tuple(parse_prefix(line) for line in text.splitlines() if line and not line.startswith("#"))
 
 
-def outermost_prefixes(prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:
-    """Those that lie under no other of them, sorted, IPv4 first."""
-    kept: list[Prefix] = []
-    for prefix in sorted(prefixes, key=lambda prefix: (prefix.family, prefix.packed, prefix.length)):
-        if not kept or not kept[-1].covers(prefix.packed):
-            kept.append(prefix)
-    return tuple(kept)
+@cache
+def announced_prefixes(family: Family) -> tuple[Prefix, ...]:
+    """All that are announced in Pakistan, those under another included (5,382 for IPv4, 1,373 for IPv6), in file
+    order; the file's first line names origin and licence."""
+    file = resources.files("gatewayd.lab") / "prefixes" / f"pk-bgp-announced-ipv{family}.txt"
+    return parse_prefix_lines(file.read_text("ascii"))
 
 
 def mobile_number(number: int) -> str:
@@ -135,7 +127,7 @@ def subscriber_of(number: int, pepper: bytes = DEMO_PEPPER) -> str:
 def generate_records(
     ipv4: Sequence[Prefix],
     ipv6: Sequence[Prefix],
-    randomness: Randomness,
+    randomness: Random,
     count: int = DEFAULT_COUNT,
     *,
     pepper: bytes = DEMO_PEPPER,
@@ -150,26 +142,6 @@ def generate_records(
         yield from _batch(range(start, min(start + _BATCH, count + 1)), bases, randomness, pepper)
 
 
-def generate_registrations(
-    ipv4: Sequence[Prefix],
-    ipv6: Sequence[Prefix],
-    randomness: Randomness,
-    count: int = DEFAULT_COUNT,
-    *,
-    pepper: bytes = DEMO_PEPPER,
-) -> Iterator[dict[str, Any]]:
-    """The same as JSON objects, each with lists of its own."""
-    for record in generate_records(ipv4, ipv6, randomness, count, pepper=pepper):
-        yield _as_object(record)
-
-
-def _as_object(record: Record) -> dict[str, Any]:
-    fields = msgspec.structs.asdict(record)
-    for name in ("clients", "peers", "services"):
-        fields[name] = list(fields[name])
-    return fields
-
-
 def encode_ndjson(registrations: Iterable[Record] | Iterable[dict[str, Any]]) -> bytes:
     """One registration a line: a snapshot of the feed, or the file of a `file:` source."""
     return msgspec.json.Encoder().encode_lines(list(registrations))
@@ -180,7 +152,7 @@ def _bases(prefixes: Sequence[Prefix]) -> list[tuple[int, int]]:
     return [(int.from_bytes(prefix.packed, "big"), prefix.length) for prefix in prefixes]
 
 
-def _drawn(randomness: Randomness, table: _Table[_T], count: int) -> list[_T]:
+def _drawn(randomness: Random, table: _Table[_T], count: int) -> list[_T]:
     return randomness.choices(table[0], cum_weights=table[1], k=count)
 
 
@@ -196,7 +168,7 @@ def _share(weights: dict[_T, float]) -> list[tuple[_T, float]]:
 
 
 def _kinds() -> Iterator[tuple[_Kind, float]]:
-    for name, category in _CATEGORIES.items():
+    for name, category in CATEGORIES.items():
         for (words, a), (length, b), (families, c), (has_peers, d), (is_mobile, e) in product(
             _share(category.services),
             _share(category.ipv4_lengths),
@@ -216,7 +188,7 @@ _VALIDITIES: _Table[tuple[str, str, str | None]] = _table(
 )
 
 
-def _batch(numbers: range, bases: _Bases, randomness: Randomness, pepper: bytes) -> Iterator[Record]:
+def _batch(numbers: range, bases: _Bases, randomness: Random, pepper: bytes) -> Iterator[Record]:
     """The traits are drawn by the batch, in two draws; one for each would take most of the time."""
     kinds = _drawn(randomness, _KINDS, len(numbers))
     validities = _drawn(randomness, _VALIDITIES, len(numbers))
@@ -240,7 +212,7 @@ def _batch(numbers: range, bases: _Bases, randomness: Randomness, pepper: bytes)
         yield Record(identity, category, status, clients, subscriber, peers, services, since, until)
 
 
-def _ipv4_client(bases: list[tuple[int, int]], length: int, randomness: Randomness) -> str:
+def _ipv4_client(bases: list[tuple[int, int]], length: int, randomness: Random) -> str:
     network, base_length = bases[int(randomness.random() * len(bases))]
     if length <= base_length:
         length = base_length
@@ -249,7 +221,7 @@ def _ipv4_client(bases: list[tuple[int, int]], length: int, randomness: Randomne
     return f"{network >> 24}.{network >> 16 & 255}.{network >> 8 & 255}.{network & 255}/{length}"
 
 
-def _ipv6_client(bases: list[tuple[int, int]], randomness: Randomness) -> str:
+def _ipv6_client(bases: list[tuple[int, int]], randomness: Random) -> str:
     network, base_length = bases[int(randomness.random() * len(bases))]
     length = randomness.choices(_IPV6_LENGTHS[0], cum_weights=_IPV6_LENGTHS[1])[0]
     if length <= base_length:
@@ -271,7 +243,7 @@ def _ipv6_text(address: int) -> str:
     return f"{text}::{last:x}" if last else f"{text}::"
 
 
-def _peer(family: str, randomness: Randomness) -> str:
+def _peer(family: str, randomness: Random) -> str:
     if family == "4":
         address = _PEER_IPV4 | randomness.getrandbits(16)
         return f"{address >> 24}.{address >> 16 & 255}.{address >> 8 & 255}.{address & 255}/32"

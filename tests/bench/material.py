@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import gzip
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from gatewayd.lab.announced import announced_prefixes
-from gatewayd.lab.world import encode_ndjson, generate_records, outermost_prefixes
+from gatewayd.lab.world import announced_prefixes, encode_ndjson, generate_records
 from gatewayd.model import Prefix, parse_prefix
 
 SEED = 20240101
@@ -58,6 +57,15 @@ def client_prefixes(material: Path, size: int) -> Path:
         path.write_text("".join(f"{each}\n" for each in outermost_prefixes(found)))
 
     return keep_made(material / f"prefixes-{size}.txt", write)
+
+
+def outermost_prefixes(prefixes: Iterable[Prefix]) -> list[Prefix]:
+    """Those that lie under no other of them, sorted, IPv4 first."""
+    kept: list[Prefix] = []
+    for prefix in sorted(prefixes, key=lambda prefix: (prefix.family, prefix.packed, prefix.length)):
+        if not kept or not kept[-1].covers(prefix.packed):
+            kept.append(prefix)
+    return kept
 
 
 def nft_set(name: str, option: str, elements: Sequence[str], table: str = "bench") -> str:

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from gatewayd.lab.announced import announced_prefixes
-from gatewayd.lab.world import MAX_NUMBERS, Record, encode_ndjson, generate_records
+from gatewayd.lab.world import MAX_NUMBERS, Record, announced_prefixes, encode_ndjson, generate_records
 from tests.bench.material import SEED, keep_made
 
 UNLISTED = 5_000_000

@@ -21,11 +21,10 @@ from typing import Any
 import pytest
 
 from gatewayd.demo.cast import BANK, ELSEWHERE, EMBASSY, FAR, FREELANCER, SOFTWARE_HOUSE, STRANGER
-from gatewayd.lab.announced import announced_prefixes
 from gatewayd.lab.lab import Lab
 from gatewayd.lab.stream import Stream
 from gatewayd.lab.traffic import flow_of, probe
-from gatewayd.lab.world import encode_ndjson, generate_records
+from gatewayd.lab.world import announced_prefixes, encode_ndjson, generate_records
 from gatewayd.model import Flow
 from gatewayd.watch.source import EventSource
 from tests.support.lab_daemon import LabDaemon, decode, elements, generation, holds, mark_of, set_handles

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -190,7 +191,7 @@ def test_a_stream_is_of_single_packets(lab):
 
 
 def test_a_stream_that_cannot_send_says_so(lab):
-    lab.customers.run(["ip", "-4", "route", "del", "default"])
+    lab.customers.configure(lambda ip: ip.route("del", dst="default", family=socket.AF_INET))
     stream = Stream(lab, [flow_of(*PAIRS[0], "udp/500")])
     with pytest.raises(OSError, match="unreachable"), stream:
         assert not stream.wait_for_arrivals(1, 30)
@@ -215,6 +216,12 @@ def test_the_callers_namespace_is_as_it_was(lab):
         assert os.readlink("/proc/thread-self/ns/net") != before
         assert "inside0" in {name for _, name in socket.if_nameindex()}
     assert os.readlink("/proc/thread-self/ns/net") == before
+
+
+def test_a_request_that_the_kernel_refuses_is_an_error_with_its_number(lab):
+    with pytest.raises(OSError, match="namespace gateway") as caught:
+        lab.gateway.configure(lambda ip: ip.route("del", dst="203.0.113.0/24"))
+    assert caught.value.errno == errno.ESRCH
 
 
 def test_a_command_that_fails_says_what_it_wrote(lab):

@@ -35,14 +35,14 @@ MAY_IMPORT: dict[str, str] = {
     "reconcile": "errors log model compile kernel",
     "watch": "errors log model kernel",
     "api": "errors log model",
-    "control": "gatewayd errors log model settings feed sources registry allowlist subscribers compile kernel"
-    " reconcile watch api",
+    "control": "gatewayd errors log model settings feed sources registry allowlist subscribers compile "
+    "kernel reconcile watch api",
     "daemon": "gatewayd errors log systemd model settings sources reconcile kernel watch api control",
     "authority": "errors model feed",
     "lab": "errors model",
     "demo": "errors model feed authority lab",
-    "cli": "gatewayd errors model settings feed sources registry compile reconcile kernel subscribers api control"
-    " daemon authority lab demo",
+    "cli": "gatewayd errors model settings feed sources registry compile reconcile kernel "
+    "subscribers api control daemon authority lab demo",
     "__main__": "cli",
 }
 
@@ -52,11 +52,10 @@ PURE = """
     authority.layout authority.readers compile compile.desired compile.effects compile.keys compile.lookups
     compile.masks compile.ruleset compile.scope control control.trusted_time demo errors feed feed.canonical
     feed.files feed.inflate feed.notification feed.reading feed.record gatewayd kernel kernel.attributes
-    kernel.conntrack_codec kernel.external_codec kernel.fake kernel.tables_codec
-    lab.packets lab.world model model.accounting model.binding model.changes model.external model.flow
-    model.mask model.moment model.msisdn model.policy model.prefix model.registration model.service
-    model.transaction reconcile.findings reconcile.grace reconcile.tracker reconcile.set_state
-    reconcile.steps registry.freshness registry.guard
+    kernel.conntrack_codec kernel.external_codec kernel.fake kernel.tables_codec lab.packets model
+    model.accounting model.binding model.changes model.external model.flow model.mask model.moment model.msisdn
+    model.policy model.prefix model.registration model.service model.transaction reconcile.findings
+    reconcile.grace reconcile.set_state reconcile.steps reconcile.tracker registry.freshness registry.guard
     registry.guard_memory registry.guard_record registry.merge registry.overrides registry.state settings.load
     settings.model settings.readers settings.restart settings.schema settings.tree settings.values
     sources.client sources.client_outcome sources.client_plan sources.last_good sources.origin
@@ -73,16 +72,15 @@ PURE = """
 `__init__` gathers shells too is under IO."""
 
 IO = """
-    authority.disk api.app authority authority.database authority.importing authority.publishing authority.serving
-    control.host_time demo.cast demo.gateway demo.keep demo.nas demo.registry demo.registry_acts demo.scenario
-    demo.stage demo.subscriber_acts kernel.conntrack kernel.external kernel.netlink kernel.nft
-    kernel.tables lab lab.announced lab.handshake lab.lab lab.namespace
-    lab.stream lab.tap lab.traffic log reconcile reconcile.dataplane reconcile.loop reconcile.verify
-    registry settings settings.file
-    sources sources.authorities sources.disk sources.feed_source sources.fetch sources.file_source
-    sources.guard_file sources.last_good_files sources.last_good_sink sources.last_good_store
-    sources.overrides_dir sources.pacing sources.route sources.sources subscribers.journal
-    subscribers.journal_file subscribers.radius.listener subscribers.secret_files systemd watch.source
+    api.app authority authority.database authority.disk authority.importing authority.publishing
+    authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry demo.scenario
+    kernel.conntrack kernel.external kernel.netlink kernel.nft kernel.tables lab lab.lab lab.namespace
+    lab.stream lab.tap lab.traffic lab.world log reconcile reconcile.dataplane reconcile.loop reconcile.verify
+    registry settings settings.file sources sources.authorities sources.disk sources.feed_source sources.fetch
+    sources.file_source sources.guard_file sources.last_good_files sources.last_good_sink
+    sources.last_good_store sources.overrides_dir sources.pacing sources.route sources.sources
+    subscribers.journal subscribers.journal_file subscribers.radius.listener subscribers.secret_files systemd
+    watch.source
 """
 
 COMPOSITION = """
@@ -94,9 +92,9 @@ COMPOSITION = """
 """
 
 TOUCHES_THE_WORLD = """
-    asyncio concurrent ctypes fcntl glob http importlib io logging mmap multiprocessing os pathlib platform queue
-    random resource sched secrets select selectors shutil signal socket socketserver sqlite3 ssl stat subprocess sys
-    syslog tempfile threading time uuid
+    asyncio concurrent ctypes fcntl glob http importlib io logging mmap multiprocessing os pathlib platform
+    queue random resource sched secrets select selectors shutil signal socket socketserver sqlite3 ssl stat
+    subprocess sys syslog tempfile threading time uuid
 """
 """Modules of the standard library that no pure module imports."""
 
@@ -110,7 +108,7 @@ THIRD_PARTY: dict[str, str] = {
     "joserfc": "feed.notification",
     "msgspec": "*",
     "prometheus_client": "api.subscriber_metrics api.metrics api.subscriber_metrics api.app",
-    "pyrad": "subscribers.radius.packet demo.nas",
+    "pyrad": "subscribers.radius.packet demo.gateway",
     "pyroute2": "kernel.* lab.*",
     "pytricia": "allowlist.radix",
     "rich": "cli.* demo.*",

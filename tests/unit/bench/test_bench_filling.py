@@ -16,6 +16,7 @@ from tests.bench import crowdsec, ipset
 from tests.bench.clock import Ran
 from tests.bench.disjoint import disjoint_prefixes
 from tests.bench.filling import figures_of, host_mask, set_name, transactions
+from tests.bench.material import outermost_prefixes
 from tests.bench.rows.prefixes import by_mask
 
 MOST = max_keys(4)
@@ -79,3 +80,9 @@ def test_the_stand_in_hands_out_a_ban_for_each_address() -> None:
         (1, "192.0.2.1", "ban"), (2, "192.0.2.2", "ban"),
     ]  # fmt: skip
     assert answer["deleted"] is None
+
+
+def test_outermost_prefixes_leaves_out_what_lies_under_another():
+    texts = ["10.1.0.0/16", "2001:db8::/32", "10.0.0.0/8", "11.0.0.0/24", "2001:db8:1::/48", "10.0.0.0/8"]
+    kept = outermost_prefixes(parse_prefix(text) for text in texts)
+    assert [str(prefix) for prefix in kept] == ["10.0.0.0/8", "11.0.0.0/24", "2001:db8::/32"]

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from gatewayd.demo.cast import BRANCH, CAST, ELSEWHERE, FAR, LATECOMER, flow, lines, registered_flows
+from gatewayd.demo.cast import BRANCH, CAST, ELSEWHERE, FAR, LATECOMER, lines, registered_flows
 from gatewayd.feed.record import registration_of
+from gatewayd.lab.traffic import flow_of
 from gatewayd.model.service import TCP
 from gatewayd.settings.model import ShrinkGuardSettings
 
@@ -20,8 +21,8 @@ def test_a_stream_of_registered_flows_needs_no_handshake_and_no_other_end() -> N
 
 
 def test_another_source_port_makes_other_flows() -> None:
-    assert flow("39.32.0.5", FAR, "udp/500", 1) != flow("39.32.0.5", FAR, "udp/500", 2)
-    assert flow("39.32.0.5", ELSEWHERE, "esp", 1) == flow("39.32.0.5", ELSEWHERE, "esp", 2)
+    assert flow_of("39.32.0.5", FAR, "udp/500", 1) != flow_of("39.32.0.5", FAR, "udp/500", 2)
+    assert flow_of("39.32.0.5", ELSEWHERE, "esp", 1) == flow_of("39.32.0.5", ELSEWHERE, "esp", 2)
 
 
 def test_the_branch_that_closes_is_protected_by_the_guard_as_it_comes() -> None:

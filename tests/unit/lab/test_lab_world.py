@@ -5,19 +5,18 @@ import json
 import random
 from collections import Counter
 
+import msgspec
 import pytest
 
 from gatewayd.errors import PrefixInvalid
-from gatewayd.lab.announced import allocated_prefixes, announced_prefixes
 from gatewayd.lab.world import (
     CATEGORIES,
     DEFAULT_COUNT,
     DEMO_PEPPER,
+    announced_prefixes,
     encode_ndjson,
     generate_records,
-    generate_registrations,
     mobile_number,
-    outermost_prefixes,
     parse_prefix_lines,
     subscriber_of,
 )
@@ -28,7 +27,8 @@ IPV6 = (parse_prefix("2400:adc0::/36"), parse_prefix("2001:dd8:1c::/48"), parse_
 
 
 def made(count: int = 3000, seed: int = 1) -> list[dict]:
-    return list(generate_registrations(IPV4, IPV6, random.Random(seed), count))
+    records = generate_records(IPV4, IPV6, random.Random(seed), count)
+    return [json.loads(msgspec.json.encode(record)) for record in records]
 
 
 def test_the_same_seed_gives_the_same_world_and_another_seed_another():
@@ -109,12 +109,6 @@ def test_ndjson_is_one_json_object_a_line_from_records_or_from_objects():
     assert encode_ndjson(made(50, seed=3)).splitlines() == lines
 
 
-def test_outermost_prefixes_leaves_out_what_lies_under_another():
-    texts = ["10.1.0.0/16", "2001:db8::/32", "10.0.0.0/8", "11.0.0.0/24", "2001:db8:1::/48", "10.0.0.0/8"]
-    kept = outermost_prefixes(parse_prefix(text) for text in texts)
-    assert [str(prefix) for prefix in kept] == ["10.0.0.0/8", "11.0.0.0/24", "2001:db8::/32"]
-
-
 def test_prefix_lines_skip_comments_and_empty_lines_and_refuse_the_rest():
     assert parse_prefix_lines("# origin\n\n10.0.0.0/8\n") == (parse_prefix("10.0.0.0/8"),)
     with pytest.raises(PrefixInvalid):
@@ -124,6 +118,4 @@ def test_prefix_lines_skip_comments_and_empty_lines_and_refuse_the_rest():
 def test_the_shipped_prefixes_are_all_there_and_each_file_says_where_it_is_from():
     assert len(announced_prefixes(4)) == 5382
     assert len(announced_prefixes(6)) == 1373
-    assert len(allocated_prefixes(4)) == 710
-    assert len(allocated_prefixes(6)) == 326
     assert {prefix.family for prefix in announced_prefixes(6)} == {6}
