@@ -58,7 +58,7 @@ PURE = """
     model.transaction reconcile.dataplane reconcile.element_timeout reconcile.grace reconcile.leftovers
     reconcile.tracker reconcile.set_state reconcile.steps registry.freshness registry.guard
     registry.guard_memory registry.guard_record registry.merge registry.overrides registry.state settings.load
-    settings.model settings.readers settings.restart settings.schema settings.tree settings.values
+    settings.model settings.readers settings.schema settings.values
     sources.client sources.client_outcome sources.client_plan sources.last_good sources.origin
     sources.override_file subscribers subscribers.identity subscribers.journal_rows subscribers.radius
     subscribers.radius.accounting subscribers.radius.attributes subscribers.radius.clients
@@ -77,7 +77,7 @@ IO = """
     control.host_time demo.cast demo.gateway demo.keep demo.nas demo.registry demo.registry_acts demo.scenario
     demo.stage demo.subscriber_acts kernel.conntrack kernel.event_socket kernel.netlink kernel.nft
     kernel.notifications kernel.surroundings kernel.tables lab lab.announced lab.handshake lab.lab lab.namespace
-    lab.stream lab.tap lab.traffic log reconcile reconcile.loop reconcile.verify registry settings settings.file
+    lab.stream lab.tap lab.traffic log reconcile reconcile.loop reconcile.verify registry settings
     sources sources.authorities sources.disk sources.feed_source sources.fetch sources.file_source
     sources.guard_file sources.last_good_files sources.last_good_sink sources.last_good_store
     sources.overrides_dir sources.pacing sources.route sources.sources subscribers.journal
