@@ -53,7 +53,7 @@ PURE = """
     compile.rehearsal compile.ruleset control control.trusted_time demo errors feed feed.canonical feed.files
     feed.inflate feed.notification feed.reading feed.record gatewayd kernel kernel.attributes
     kernel.conntrack_codec kernel.fake kernel.neighbours_codec kernel.notifications_codec kernel.tables_codec
-    lab.packets lab.world model model.accounting model.binding model.changes model.external model.flow
+    lab.packets lab.world log.events model model.accounting model.binding model.changes model.external model.flow
     model.mask model.moment model.msisdn model.policy model.prefix model.registration model.service
     model.transaction reconcile.dataplane reconcile.element_timeout reconcile.grace reconcile.leftovers
     reconcile.tracker reconcile.set_state reconcile.steps registry.freshness registry.guard
@@ -77,7 +77,8 @@ IO = """
     control.host_time demo.cast demo.gateway demo.keep demo.nas demo.registry demo.registry_acts demo.scenario
     demo.stage demo.subscriber_acts kernel.conntrack kernel.event_socket kernel.netlink kernel.nft
     kernel.notifications kernel.surroundings kernel.tables lab lab.announced lab.handshake lab.lab lab.namespace
-    lab.stream lab.tap lab.traffic log reconcile reconcile.loop reconcile.verify registry settings
+    lab.stream lab.tap lab.traffic log log.journald log.lines log.logger reconcile reconcile.loop
+    reconcile.verify registry settings
     sources sources.authorities sources.disk sources.feed_source sources.fetch sources.file_source
     sources.guard_file sources.last_good_files sources.last_good_sink sources.last_good_store
     sources.overrides_dir sources.pacing sources.route sources.sources subscribers.journal
@@ -113,6 +114,7 @@ THIRD_PARTY: dict[str, str] = {
     "pyroute2": "kernel.* lab.*",
     "pytricia": "allowlist.radix",
     "rich": "cli.* demo.*",
+    "structlog": "log.*",
     "uvloop": "cli.run",
     "watchfiles": "sources.file_source sources.overrides_dir",
     "yaml": "settings.load",
