@@ -220,7 +220,7 @@ async def _answer_faults(request: web.Request, handler: _Handler) -> web.StreamR
     except web.HTTPException:
         raise
     except Exception:
-        log.exception("api.request_failed", method=request.method, path=request.path_qs[:500])
+        log.exception("api.request_failed", method=request.method, path=request.path[:500])
         return _reply(request, {"error": "gatewayd failed to answer; its log says why"}, 500)
 
 

@@ -16,11 +16,9 @@ from gatewayd.compile.ruleset import OTHER_TABLE, compile_ruleset, rehearsal_scr
 from gatewayd.control.controller import policy_in_force
 from gatewayd.errors import KeysUnusable, SecretFileUnusable, SettingsInvalid
 from gatewayd.kernel.nft import find_refusal
-from gatewayd.settings import RegistrySettings, Settings, load_settings
-from gatewayd.settings.file import read_text
-from gatewayd.settings.load import load_document
-from gatewayd.settings.readers import Report
-from gatewayd.settings.tree import ListNode, MappingNode, Node, ScalarNode, child_of
+from gatewayd.settings import RegistrySettings, Settings, load_settings, read_text
+from gatewayd.settings.load import load_document, write_example
+from gatewayd.settings.readers import ListNode, MappingNode, Node, Report, ScalarNode, child_of
 from gatewayd.sources.authorities import find_shortcomings, read_keys
 from gatewayd.sources.overrides_dir import read_overrides
 from gatewayd.sources.route import CaFileUnusable, load_authorities
@@ -177,7 +175,10 @@ def _path_of(node: Node) -> str | None:
 @click.argument("path", required=False, type=click.Path())
 @click.option("--config", type=click.Path(), help=f"The file to check.  [default: {DEFAULT_CONFIG}]")
 @click.option("--json", "as_json", is_flag=True, help='Print {"ok": …, "faults": […], "warnings": […]}.')
-def command(path: str | None, config: str | None, as_json: bool) -> None:
+@click.option(
+    "--print-example", is_flag=True, help="Print a file with every key and its default, and check nothing."
+)
+def command(path: str | None, config: str | None, as_json: bool, print_example: bool) -> None:
     """Check a configuration file and print every problem of it.
 
     Each line is FILE:LINE:COLUMN: KEY: what is wrong, what is expected. The files of local pins and filters are
@@ -186,6 +187,9 @@ def command(path: str | None, config: str | None, as_json: bool) -> None:
     Files of keys and of authorities that cannot be used are warnings: the daemon starts all the same, with the
     last good of their sources. So are files of the pepper and of RADIUS secrets.
     """
+    if print_example:
+        click.echo(write_example(), nl=False)
+        return
     if path is not None and config is not None:
         raise click.UsageError("give PATH or --config, not both")
     filename = path or config or DEFAULT_CONFIG

@@ -38,7 +38,8 @@ from gatewayd.model import Registration
 from gatewayd.model.changes import SLICE as COUNTED_SLICE
 from gatewayd.model.changes import Changes, Slices
 from gatewayd.registry.guard_memory import WHOLE, DayMemory, is_loss
-from gatewayd.settings.model import RemovalLimit, ShrinkGuardSettings
+from gatewayd.settings.model import ShrinkGuardSettings
+from gatewayd.settings.values import RemovalLimit
 
 SLICE: Final = 1024
 """Changes looked at between two yields: some 5 ms."""

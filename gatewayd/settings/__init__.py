@@ -2,39 +2,42 @@
 
     text ─ load ─► tree (scalars, lists, mappings, each with its place) ─ schema + readers ─► Settings
 
-- `model`    what the daemon reads: one frozen section a class. Units and defaults are there and nowhere else.
+- `model`    one frozen section a class; each key declared once: default, kind, range, sentence, restart.
+- `schema`   how a key is declared; the kinds of values; the checks across keys; the keys that need a restart.
+- `readers`  a document's nodes, and readers of them, which collect faults and never stop at the first.
 - `values`   one scalar's text → value, or ValueError that says what is wrong.
-- `schema`   the table: which key, read by what, into which field; and the checks across keys.
-- `readers`  what the table is made of; they collect faults and never stop at the first.
-- `tree`     the document without yaml; `load` is the only module that knows yaml.
-- `restart`  which keys a reload cannot change.
-- `file`     the one shell: a path → Settings.
+- `load`     text → nodes → Settings, and declarations → the example file; the only module that knows yaml.
+- here       the one shell: a path → text → Settings.
 
 Scalars are read from their text, not from what YAML 1.1 thinks they are: `off` stays a word, `0xff000000` and
 `"0xff000000"` are the same, `010` and `1:30` are faults rather than 8 and 90.
 
-Review notes: is the new key in the model, the schema and `config/gatewayd.example.yaml` (a test walks all
-three)? Is its unit in the field's name? Does its fault say what is wrong *and* what is expected? Can a value
-pass that a later package would have to check again? Could a fault repeat a secret? Can it change at reload,
-and if not, is it in `restart`?
+Review notes: has the new key a sentence that an operator understands, and the unit in its field's name? Is the
+example file renewed (`gatewayd check --print-example`)? Does a fault say what is wrong *and* what is expected? Can
+a value pass that a later package would have to check again? Could a fault repeat a secret? Can a reload change the
+key, and if not, is it declared with `restart`?
 """
 
-from gatewayd.settings.file import read_settings
+from __future__ import annotations
+
+import os
+
+from gatewayd.errors import SettingsInvalid
 from gatewayd.settings.load import load_settings
 from gatewayd.settings.model import (
+    SETTINGS,
     HttpSettings,
     InterfaceSettings,
     KernelSettings,
-    ListenAddress,
     LogSettings,
+    NasSettings,
     PolicySettings,
+    ProfileSettings,
     ProtectedCategory,
     RadiusClient,
     RadiusSettings,
-    RateLimit,
     RegisteredTreatment,
     RegistrySettings,
-    RemovalLimit,
     Settings,
     ShrinkGuardSettings,
     SourceSettings,
@@ -42,7 +45,8 @@ from gatewayd.settings.model import (
     UnregisteredTreatment,
     WatchSettings,
 )
-from gatewayd.settings.restart import settings_that_need_restart
+from gatewayd.settings.schema import keys_that_need_restart
+from gatewayd.settings.values import ListenAddress, RateLimit, RemovalLimit
 
 __all__ = [
     "HttpSettings",
@@ -50,7 +54,9 @@ __all__ = [
     "KernelSettings",
     "ListenAddress",
     "LogSettings",
+    "NasSettings",
     "PolicySettings",
+    "ProfileSettings",
     "ProtectedCategory",
     "RadiusClient",
     "RadiusSettings",
@@ -66,5 +72,42 @@ __all__ = [
     "WatchSettings",
     "load_settings",
     "read_settings",
+    "read_text",
     "settings_that_need_restart",
 ]
+
+MAX_FILE_BYTES = 1 << 20
+
+
+def read_settings(path: str | os.PathLike[str]) -> Settings:
+    """Settings of the file at `path`. Raises SettingsInvalid, also for a file that cannot be read."""
+    return load_settings(read_text(path), os.fspath(path))
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """The text of a YAML file of at most MAX_FILE_BYTES. Raises SettingsInvalid, with the fault's place."""
+    filename = os.fspath(path)
+    try:
+        with open(filename, "rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        why = getattr(error, "strerror", None) or str(error)
+        raise SettingsInvalid((f"{filename}: cannot be read: {why}, expected a YAML file",)) from None
+    if len(content) > MAX_FILE_BYTES:
+        what = f"is too large, expected at most {MAX_FILE_BYTES} bytes"
+        raise SettingsInvalid((f"{filename}: {what}",))
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode()
+        line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+        what = f"the byte 0x{content[error.start]:02x} is not UTF-8, expected UTF-8 text"
+        raise SettingsInvalid((f"{filename}:{line}:{column}: (file): {what}",)) from None
+
+
+def settings_that_need_restart(old: Settings, new: Settings) -> tuple[str, ...]:
+    """Keys that differ between `old` and `new` and take effect only at a restart; in the file's order.
+
+    The kernel or other programs hold on to what they name, or all bindings were made with it.
+    """
+    return tuple(keys_that_need_restart(SETTINGS, old, new))

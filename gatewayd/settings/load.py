@@ -1,4 +1,4 @@
-"""The text of a configuration file → Settings, or every fault of it in one go.
+"""The text of a configuration file → Settings, or every fault of it in one go; and the text of the example file.
 
 The only module of this package that knows yaml. It uses the composer, not the constructor: no Python object
 is ever made from a tag. The Python loader is used rather than libyaml's, whose composer recurses in C without
@@ -7,14 +7,32 @@ a bound.
 
 from __future__ import annotations
 
+import re
+import textwrap
+from collections.abc import Iterator, Mapping
+
 import yaml
 from yaml.reader import ReaderError
 
 from gatewayd.errors import SettingsInvalid
-from gatewayd.settings.model import Settings
-from gatewayd.settings.readers import FAULTY, Reader, Report, quote
-from gatewayd.settings.schema import SETTINGS
-from gatewayd.settings.tree import ListNode, MappingNode, Node, Place, ScalarNode
+from gatewayd.settings.model import SETTINGS, Settings
+from gatewayd.settings.readers import (
+    FAULTY,
+    Key,
+    ListNode,
+    ListOf,
+    MappingNode,
+    Node,
+    OrNull,
+    Place,
+    Reader,
+    Report,
+    ScalarNode,
+    Value,
+    Written,
+    quote,
+)
+from gatewayd.settings.schema import section_in
 
 MAX_DEPTH = 16
 MAX_VALUES = 50_000
@@ -129,3 +147,94 @@ class _Tree:
         if isinstance(node, yaml.ScalarNode) and node.tag in _SCALAR_TAGS:
             return ScalarNode(place, node.value, is_null=node.tag == _TAG + "null")
         raise _Unreadable(place, f"the tag {quote(node.tag.removeprefix(_TAG))} is not known, expected no tag")
+
+
+# -- the example file ---------------------------------------------------------------------------------------
+
+_HEADER = """\
+# gatewayd: every key, with its default. Install as /etc/gatewayd/gatewayd.yaml.
+#
+#   gatewayd check FILE         prints every fault of a file
+#   systemctl reload gatewayd   reads it again; a file with faults changes nothing, and the log names them
+#
+# A key left out has the default shown here. Only registry.sources must be given. Unknown keys are faults.
+# Durations are a number and ms, s, m, h, d or w. In brackets stands the range of a value, and `restart` where a
+# reload refuses a change of the key.
+"""
+_COMMENT_COLUMN = 36
+_WIDTH = 116
+
+
+def write_example() -> str:
+    """The example file, from the declarations of the keys. A section that may be absent is commented out."""
+    shown: set[type] = set()
+    blocks = [_HEADER]
+    for name, each in SETTINGS.keys.items():
+        lines = list(_lines_of_key(name, each, "", shown))
+        if isinstance(each.reader, OrNull):
+            lines = [line if line.startswith("# ") else f"#{line}" for line in lines]
+        blocks.append("\n".join(lines) + "\n")
+    return "\n".join(blocks)
+
+
+def _lines_of_key(name: str, each: Key, indent: str, shown: set[type]) -> Iterator[str]:
+    """A section (or a list of them) is shown whole where it comes first; later the key has its example."""
+    comment = _comment_of(each)
+    is_list = isinstance(each.reader, ListOf)
+    section = section_in(each.reader.item if isinstance(each.reader, ListOf) else each.reader)
+    if section is None or section.cls in shown:
+        yield from _commented(f"{indent}{name}: {_flow(each.example)}", comment, indent)
+        return
+    shown.add(section.cls)
+    yield from _comment(comment, indent)
+    yield f"{indent}{name}:"
+    inner = indent + ("    " if is_list else "  ")
+    lines = [line for key, value in section.keys.items() for line in _lines_of_key(key, value, inner, shown)]
+    if is_list:
+        first = next(number for number, line in enumerate(lines) if not line.lstrip().startswith("#"))
+        lines[first] = f"{indent}  - {lines[first].lstrip()}"
+        lines += [f"{indent}  - {_flow(item)}" for item in each.example or ()]
+    yield from lines
+
+
+def _comment_of(key: Key) -> str:
+    """The sentence, after the words that the value can be, and before its range."""
+    reader = key.reader.reader if isinstance(key.reader, OrNull) else key.reader
+    hint = reader.hint if isinstance(reader, Value) else ""
+    is_words = "|" in hint
+    notes = "; ".join(note for note in ("" if is_words else hint, "restart" if key.restart else "") if note)
+    return f"{hint + ': ' if is_words else ''}{key.sentence}{notes and f' ({notes})'}"
+
+
+def _commented(line: str, comment: str, indent: str) -> Iterator[str]:
+    """The comment beside `line` where there is room, else above it."""
+    beside = f"{line.ljust(_COMMENT_COLUMN - 2)}  # {comment}"
+    if "\n" in comment or len(beside) > _WIDTH:
+        yield from _comment(comment, indent)
+        yield line
+    else:
+        yield beside
+
+
+def _comment(text: str, indent: str) -> Iterator[str]:
+    for paragraph in text.splitlines():
+        yield from textwrap.wrap(
+            paragraph,
+            _WIDTH,
+            initial_indent=f"{indent}# ",
+            subsequent_indent=f"{indent}# ",
+            break_on_hyphens=False,
+            break_long_words=False,
+        )
+
+
+def _flow(written: Written) -> str:
+    """As YAML on one line; quoted where YAML 1.1 would see more than a word in it."""
+    if written is None:
+        return "null"
+    if isinstance(written, str):
+        is_plain = re.fullmatch(r"[A-Za-z0-9/._%-]+", written) and not written.startswith("0x")
+        return written if is_plain else f'"{written}"'
+    if isinstance(written, Mapping):
+        return "{" + ", ".join(f"{name}: {_flow(each)}" for name, each in written.items()) + "}"
+    return "[" + ", ".join(map(_flow, written)) + "]"

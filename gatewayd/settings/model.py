@@ -1,17 +1,21 @@
-"""What the operator asked for: one typed section a class; units in the names, defaults here alone.
+"""The sections of the file. Each key is declared once: default, reader, sentence, and if a change needs a restart.
 
-Everything is parsed and hashable. Times are Unix seconds, durations seconds, sizes bytes. A field is named
-for its key in the YAML, plus its unit where it has one (`refresh` → `refresh_s`).
+Values are parsed and hashable. Times are Unix seconds, durations seconds, sizes bytes. A field has the name of its
+key and its unit (`refresh` → `refresh_s`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from gatewayd.model import Mode, Prefix, Service, parse_services
 from gatewayd.model.accounting import Identity, NasProfile
+from gatewayd.settings import schema as kinds
+from gatewayd.settings.readers import Check, ListOf, OrNull, PairsOf
+from gatewayd.settings.schema import SWITCH, duration, key, number, required, section, section_of, word_of
+from gatewayd.settings.values import ListenAddress, RateLimit, RemovalLimit
 
 InterimWord = Literal["merge", "snapshot"]
 NatSide = Literal["inside", "outside"]
@@ -22,55 +26,6 @@ WatchDetail = Literal["off", "aggregate", "flows"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
 
-MINUTE_S = 60.0
-HOUR_S = 3600.0
-DAY_S = 86400.0
-
-
-class ListenAddress(NamedTuple):
-    """`host`: an IP address, IPv6 without brackets. `port` 0: the kernel chooses one."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-_HTTP_LISTEN = ListenAddress("127.0.0.1", 9480)
-_RADIUS_LISTEN = ListenAddress("0.0.0.0", 1813)
-
-
-@dataclass(frozen=True, slots=True)
-class RateLimit:
-    """A rate of bytes; k, m, g are powers of 1024 as in nft (src/datatype.c: data_unit_parse)."""
-
-    bytes_per_second: int
-
-    def __str__(self) -> str:
-        for unit, size in (("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10)):
-            if self.bytes_per_second % size == 0:
-                return f"{self.bytes_per_second // size}{unit}byte/s"
-        return f"{self.bytes_per_second}byte/s"
-
-
-@dataclass(frozen=True, slots=True)
-class RemovalLimit:
-    """How many registrations may go at once: a count, or a fraction 0..1 of what is in force."""
-
-    count: int | None = None
-    fraction: float | None = None
-
-    def allowed_of(self, total: int) -> int:
-        """How many of `total` may be removed (rounded down)."""
-        if self.count is not None:
-            return self.count
-        # Rounded first: 29 % of 100 is 28.999999999999996 in floating point.
-        return int(round(total * (self.fraction or 0.0), 6))
-
-    def __str__(self) -> str:
-        return f"{(self.fraction or 0.0) * 100:g}%" if self.count is None else str(self.count)
-
 
 @dataclass(frozen=True, slots=True)
 class ProtectedCategory:
@@ -80,35 +35,49 @@ class ProtectedCategory:
     max_removed: RemovalLimit
 
 
-@dataclass(frozen=True, slots=True)
-class ShrinkGuardSettings:
-    """Removals are held when they are more than both limits; `min_removed` lets go of half at most."""
+PROTECTED = PairsOf(
+    kinds.CATEGORY, kinds.REMOVAL_LIMIT, ProtectedCategory, "a mapping of categories to limits such as {bank: 0}"
+)
 
-    max_removed: RemovalLimit = RemovalLimit(fraction=0.05)
-    min_removed: int = 100
-    protected: tuple[ProtectedCategory, ...] = (
-        ProtectedCategory("embassy", RemovalLimit(count=0)),
-        ProtectedCategory("bank", RemovalLimit(count=0)),
+
+@section
+class ShrinkGuardSettings:
+    """Removals are held when they are more than both limits; `min_removed` allows half at most."""
+
+    max_removed: RemovalLimit = key(
+        "5%", kinds.REMOVAL_LIMIT, "a percentage of the fewest in force in 24 h, or a count; 100%: no limit"
+    )
+    min_removed: int = key("100", number(0, 10**9), "fewer removals are not held, unless more than half")
+    protected: tuple[ProtectedCategory, ...] = key(
+        {"embassy": "0", "bank": "0"}, PROTECTED, "categories with a limit of their own"
     )
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class SourceSettings:
-    """One registry source. `keys`: files of public keys, for a signed feed alone.
+    """One registry source."""
 
-    For http and https: `proxy` is a URL, None: what the environment says; `ca_file` the PEM of the only
-    authorities that are trusted, None: those of the system.
-    """
-
-    name: str
-    url: str
-    keys: tuple[str, ...] = ()
-    allow_unsigned: bool = False
-    format: SourceFormat = "auto"
-    max_bytes: int = 1 << 30
-    allow_empty: bool = False
-    proxy: str | None = None
-    ca_file: str | None = None
+    name: str = required(kinds.NAME, "a name of your choice; a label in logs and metrics", shown="national")
+    url: str = required(
+        kinds.SOURCE_URL,
+        "Of a signed feed (…/notification.jws): https: or http:. The feed says how often it is asked.\n"
+        "Of plain NDJSON or CSV: https: or http:, asked every `refresh`; or file: with an absolute path, watched.",
+        shown="https://registry.example/feed/notification.jws",
+    )
+    keys: tuple[str, ...] = key(
+        [],
+        kinds.PATHS,
+        "files of public keys (JWK or JWK set), for a signed feed only",
+        shown=["/etc/gatewayd/keys/national.pub"],
+    )
+    allow_unsigned: bool = key("false", SWITCH, "must be true for a source that is not signed")
+    allow_empty: bool = key("false", SWITCH, "true: a source without registrations is an answer, not a failure")
+    format: SourceFormat = key("auto", word_of(SourceFormat), "auto finds out by itself")
+    max_bytes: int = key("1GiB", kinds.SIZE, "a longer source is refused, and its last good stays")
+    proxy: str | None = key(
+        None, kinds.PROXY_URL, "such as http://proxy.example:3128; null: as HTTPS_PROXY and HTTP_PROXY say"
+    )
+    ca_file: str | None = key(None, OrNull(kinds.PATH), "PEM of authorities to trust for https; null: the system's")
 
     @property
     def path(self) -> str | None:
@@ -122,18 +91,40 @@ class SourceSettings:
         return urlsplit(self.url).path.endswith("notification.jws")
 
 
-@dataclass(frozen=True, slots=True)
-class RegistrySettings:
-    """`sources` in order of precedence; none where `local` is all there is. `local`: directory of overrides, None
-    for none."""
+SOURCES = ListOf(
+    section_of(
+        SourceSettings,
+        Check(("url", "keys"), kinds.check_signed),
+        Check(("url", "allow_unsigned"), kinds.check_unsigned),
+        Check(("url", "keys"), kinds.check_keys),
+        Check(("url", "proxy", "ca_file"), kinds.check_route),
+    ),
+    "a list of at least one source such as "
+    '{name: national, url: "https://registry.example/feed.csv", allow_unsigned: true}',
+    unique_by="name",
+)
 
-    sources: tuple[SourceSettings, ...]
-    refresh_s: float = MINUTE_S
-    retry_s: float = 10.0
-    expire_s: float = 7 * DAY_S
-    local: str | None = "/etc/gatewayd/local.d"
-    shrink_guard: ShrinkGuardSettings = field(default_factory=ShrinkGuardSettings)
-    on_stale: OnStale = "keep"
+
+@section
+class RegistrySettings:
+    """`sources` in order of precedence; none where `local` is all there is."""
+
+    sources: tuple[SourceSettings, ...] = required(
+        SOURCES,
+        "Where registrations come from. If two sources have the same id, the earlier source wins.",
+        shown=[{"name": "lab", "url": "file:/etc/gatewayd/lab.ndjson", "allow_unsigned": "true"}],
+    )
+    refresh_s: float = key("60s", duration("1s", "7d", "60s"), "interval of asking a source; a feed's own wins")
+    retry_s: float = key("10s", duration("1s", "1d", "10s"), "interval after a failure")
+    expire_s: float = key("7d", duration("1m", "366d", "7d"), "a registry without an answer for so long is stale")
+    local: str | None = key("/etc/gatewayd/local.d", OrNull(kinds.PATH), "directory of overrides; null: none")
+    shrink_guard: ShrinkGuardSettings = key(
+        {},
+        section_of(ShrinkGuardSettings),
+        "A snapshot, a delta, a renamed source or a local filter may remove more than max_removed at once.\n"
+        "Then the additions apply, and the removals wait for `gatewayd accept SERIAL`. So with each category.",
+    )
+    on_stale: OnStale = key("keep", word_of(OnStale), "go on as before, or stop enforcing; nothing is ever removed")
 
     @property
     def has_signed(self) -> bool:
@@ -141,77 +132,103 @@ class RegistrySettings:
         return any(source.is_signed for source in self.sources)
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class InterfaceSettings:
-    """Interface names as the kernel has them; a trailing `*` is nft's wildcard (`ppp*`). Empty: any."""
+    """Interface names as the kernel has them; a trailing `*` is nft's wildcard. Empty: any."""
 
-    inside: tuple[str, ...] = ()
-    outside: tuple[str, ...] = ()
+    inside: tuple[str, ...] = key([], kinds.INTERFACES, "towards customers, such as [ppp*, eth1.100]")
+    outside: tuple[str, ...] = key([], kinds.INTERFACES, "towards the world, such as [eth0]")
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class RegisteredTreatment:
     """`dscp` 0..63 and packet `mark` 0..0xffffffff to set; None leaves it as it is."""
 
-    dscp: int | None = None
-    mark: int | None = None
+    dscp: int | None = key(None, kinds.DSCP, "a name (ef, cs1, af21) or 0 to 63; null: untouched")
+    mark: int | None = key(None, kinds.MARK, "a packet mark such as 0x10; null: untouched")
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class UnregisteredTreatment:
     """As RegisteredTreatment, in the modes that mark; `limit` is there whenever the mode is limit."""
 
-    dscp: int | None = None
-    mark: int | None = None
-    limit: RateLimit | None = RateLimit(64 * 1024)
+    dscp: int | None = key(None, kinds.DSCP, "set in modes mark and limit")
+    mark: int | None = key(None, kinds.MARK, "set in modes mark and limit")
+    limit: RateLimit | None = key(
+        "64kbyte/s", kinds.RATE, "in mode limit: byte, kbyte (1024), mbyte; bit, kbit (1000), mbit; per second"
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class PolicySettings:
-    """What is done, to which traffic, from when on.
+    """The treatment of traffic. `scope`: the services of `scope_words`, sorted and unique."""
 
-    `enforce_from`: Unix seconds, None = now. `canary_percent`: 0..100 of client addresses. `drain_s` 0: at once.
-    `scope`: what `scope_words` stand for, sorted and unique; derived, so that the two cannot disagree.
-    """
-
-    mode: Mode = "observe"
-    enforce_from: float | None = None
-    canary_percent: int = 100
-    drain_s: float = HOUR_S
-    scope_words: tuple[str, ...] = ("ipsec", "wireguard", "openvpn", "pptp", "l2tp")
+    mode: Mode = key(
+        "observe",
+        word_of(Mode),
+        "the treatment of traffic in scope that is not registered. Registered traffic passes in every mode.\n"
+        "  observe  counted and logged, passed\n"
+        "  mark     passed, with on_unregistered.dscp and .mark set for boxes downstream\n"
+        "  limit    dropped above on_unregistered.limit\n"
+        "  reject   refused with an ICMP error or a TCP reset",
+    )
+    enforce_from: float | None = key(
+        None, kinds.TIME, "observe until this time, such as 2025-07-01T00:00:00+05:00; null: from now on"
+    )
+    canary_percent: int = key("100%", kinds.PERCENT, "enforce for this share of client addresses, always the same")
+    drain_s: float = key(
+        "1h", duration("0s", "30d", "1h"), "a flow lives on for so long after its registration ends; 0: not at all"
+    )
+    scope_words: tuple[str, ...] = key(
+        ["ipsec", "wireguard", "openvpn", "pptp", "l2tp"],
+        kinds.SERVICES,
+        "The policy leaves all other traffic alone. Bundles are ipsec, wireguard, openvpn, pptp and l2tp.\n"
+        "Or protocol/port (udp/51820), protocol/low-high (udp/51820-51830), or a protocol (esp, gre).",
+    )
     scope: tuple[Service, ...] = field(init=False)
-    interfaces: InterfaceSettings = field(default_factory=InterfaceSettings)
-    on_registered: RegisteredTreatment = field(default_factory=RegisteredTreatment)
-    on_unregistered: UnregisteredTreatment = field(default_factory=UnregisteredTreatment)
+    interfaces: InterfaceSettings = key(
+        {},
+        section_of(InterfaceSettings, Check(("inside", "outside"), kinds.check_interfaces)),
+        "The policy looks at flows between these only; empty: any. ppp* is all names that begin so.\n"
+        "Name one side at least: it tells which end is the client, also where the far end spoke first.",
+    )
+    on_registered: RegisteredTreatment = key({}, section_of(RegisteredTreatment), "For boxes downstream.")
+    on_unregistered: UnregisteredTreatment = key({}, section_of(UnregisteredTreatment))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scope", parse_services(self.scope_words))
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class ProfileSettings:
-    """How NAS tell of their sessions (NasProfile has the words), and how long they are believed.
+    """How NAS report their sessions (NasProfile has the words), and how long the sessions are believed.
 
-    `interim_interval_s` None: what their packets say. Without a word a session ends after `missed_interims` of it,
-    and not before `min_session_timeout_s`; after `session_timeout_s` (inf: never) where no interval is known; and
-    `restart_grace_s` (0: at once) after Accounting-On or -Off.
+    `interim_interval_s` None: as the packets say. `session_timeout_s` inf: never.
     """
 
-    interim: InterimWord = "merge"
-    identity: Identity = "calling-station-id"
-    country_code: str | None = None
-    nat_side: NatSide = "inside"
-    session_ids: SessionIds = "plain"
-    interim_interval_s: float | None = None
-    missed_interims: int = 3
-    min_session_timeout_s: float = 15 * MINUTE_S
-    session_timeout_s: float = DAY_S
-    restart_grace_s: float = 2 * MINUTE_S
-    single_session: bool = False
+    interim: InterimWord = key("merge", word_of(InterimWord), "an update adds addresses, or lists them all")
+    identity: Identity = key("calling-station-id", word_of(Identity), "the attribute that names the subscriber")
+    country_code: str | None = key(
+        None, kinds.COUNTRY_CODE, "of numbers without + or 00, such as 92; null: such numbers are not understood"
+    )
+    nat_side: NatSide = key("inside", word_of(NatSide), "the side of the CGNAT that the gateway is on")
+    session_ids: SessionIds = key("plain", word_of(SessionIds), "digest is for NAS with numbers in session ids")
+    interim_interval_s: float | None = key(
+        None, OrNull(duration("1m", "7d", "10m, or null")), "between interim updates; null: as the packets say"
+    )
+    missed_interims: int = key("3", number(1, 20), "a session ends after so many intervals without a record")
+    min_session_timeout_s: float = key("15m", duration("1m", "7d", "15m"), "it does not end before this time")
+    session_timeout_s: float = key(
+        "1d", duration("1m", "366d", "1d", or_never=True), "it ends after this time where no interval is known"
+    )
+    restart_grace_s: float = key(
+        "2m", duration("0s", "1h", "2m"), "sessions not confirmed end so long after Accounting-On or -Off"
+    )
+    single_session: bool = key("false", SWITCH, "true: only a subscriber's newest session counts, in each family")
 
     @property
     def nas_profile(self) -> NasProfile:
-        """The part that a packet is read by; the lifetimes are the table of sessions'."""
+        """The part that a packet is read by; the lifetimes belong to the table of sessions."""
         return NasProfile(
             interim=self.interim,
             identity=self.identity,
@@ -221,101 +238,159 @@ class ProfileSettings:
         )
 
 
-@dataclass(frozen=True, slots=True)
+PROFILE = section_of(ProfileSettings)
+
+
+@section
 class NasSettings:
-    """A NAS that differs. `name`: what it is called in an AccountingEvent. `profile` is whole: what the file leaves
-    out of it is as in the usual one."""
+    """A NAS that differs. `profile` is whole: what the file leaves out of it is as in the usual one."""
 
-    name: str
-    profile: ProfileSettings = field(default_factory=ProfileSettings)
+    name: str = required(
+        kinds.NAS_NAME,
+        "its NAS-Identifier, else NAS-IPv6-Address or NAS-IP-Address, else the sender",
+        shown="bng-1",
+    )
+    profile: ProfileSettings = key(
+        {}, PROFILE, "a key left out is as in the usual profile above", shown={"interim": "snapshot"}
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class RadiusClient:
-    """Who may send accounting, and the file of the secrets shared with it.
+    """A sender of accounting. `profile`: of all NAS behind it that are not named, whole; None: the usual one."""
 
-    `profile`: of all NAS behind it that are not named, whole as in NasSettings; None: the usual one.
-    `response_message_authenticator`: a Message-Authenticator in answers to Accounting-Requests. `proxy`: it sends
-    what NAS behind it say, which may come through any other client that is one.
-    """
+    address: Prefix = required(kinds.CLIENT_PREFIX, "address or prefix; longest match counts", shown="10.0.0.0/24")
+    secret_file: str = required(
+        kinds.SECRET_PATH,
+        "one secret a line; several while one is replaced by another",
+        shown="/etc/gatewayd/radius.secret",
+    )
+    require_message_authenticator: bool = key("false", SWITCH, "true: a request without one gets no answer")
+    response_message_authenticator: bool = key("false", SWITCH, "true: one in each answer to an Accounting-Request")
+    proxy: bool = key("false", SWITCH, "true: an AAA server that forwards for NAS, which may change the server")
+    profile: ProfileSettings | None = key(
+        None, OrNull(PROFILE), "of NAS behind this client that `nas` does not name; null: the usual profile"
+    )
 
-    address: Prefix
-    secret_file: str
-    require_message_authenticator: bool = False
-    response_message_authenticator: bool = False
-    proxy: bool = False
-    profile: ProfileSettings | None = None
+
+CLIENTS = ListOf(
+    section_of(RadiusClient),
+    "a list of at least one client such as {address: 10.0.0.0/24, secret_file: /etc/gatewayd/radius.secret}",
+    at_least=1,
+    unique_by="address",
+)
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class RadiusSettings:
     """RADIUS accounting (RFC 2866); 1813 is its registered port."""
 
-    clients: tuple[RadiusClient, ...]
-    listen: tuple[ListenAddress, ...] = (_RADIUS_LISTEN,)
+    clients: tuple[RadiusClient, ...] = required(CLIENTS, "The senders of accounting; all others are ignored.")
+    listen: tuple[ListenAddress, ...] = key(
+        ["0.0.0.0:1813"], kinds.RADIUS_LISTEN, 'UDP, accounting; IPv6 as "[::]:1813"', restart=True
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class SubscriberSettings:
-    """`pepper_file`: the secret that mobile numbers are hashed with. `radius` None: bindings by API only.
+    """`radius` None: bindings by API only. `profile` is the usual one; `nas` have unique names."""
 
-    `sessions_file`: list of live sessions, None for none. `max_sessions`: held in memory. `element_timeout_s`:
-    after our death an address stays in the kernel for so long. `profile` is the usual one; `nas` have unique names.
-    """
+    pepper_file: str = required(
+        kinds.SECRET_PATH,
+        "the secret that mobile numbers are hashed with",
+        shown="/etc/gatewayd/pepper",
+        restart=True,
+    )
+    sessions_file: str | None = key(None, OrNull(kinds.PATH), "CSV or NDJSON of live sessions, read at each start")
+    max_sessions: int = key("1000000", number(1000, 10**7), "live sessions held in memory", restart=True)
+    element_timeout_s: float = key(
+        "2h", duration("10m", "7d", "2h"), "an address leaves the kernel so long after gatewayd died", restart=True
+    )
+    profile: ProfileSettings = key({}, PROFILE, "How NAS report sessions, and how long they are believed.")
+    nas: tuple[NasSettings, ...] = key(
+        [],
+        ListOf(
+            section_of(NasSettings),
+            "a list of NAS such as {name: bng-1, profile: {interim: snapshot}}",
+            unique_by="name",
+        ),
+        "NAS that differ; none by default.",
+    )
+    radius: RadiusSettings | None = key(
+        None,
+        OrNull(section_of(RadiusSettings)),
+        "Without this section bindings come by the API only.",
+        restart=True,
+    )
 
-    pepper_file: str
-    sessions_file: str | None = None
-    max_sessions: int = 1_000_000
-    element_timeout_s: float = 2 * HOUR_S
-    profile: ProfileSettings = field(default_factory=ProfileSettings)
-    nas: tuple[NasSettings, ...] = ()
-    radius: RadiusSettings | None = None
 
-
-@dataclass(frozen=True, slots=True)
+@section
 class KernelSettings:
-    """`ct_mark_mask`: 4..32 neighbouring bits of 32. `nflog_rate_per_s`: packets logged, of all flows."""
+    """`nflog_rate_per_s`: packets logged, of all flows."""
 
-    table: str = "gatewayd"
-    priority: int = -10
-    ct_mark_mask: int = 0xFF000000
-    verify_every_s: float = 5 * MINUTE_S
-    nflog_group: int = 9480
-    nflog_rate_per_s: int = 1000
+    table: str = key("gatewayd", kinds.TABLE_NAME, "the nftables table `inet NAME`, ours alone", restart=True)
+    priority: int = key("-10", number(-400, 400), "of our chain on the forward hook; filter is 0, lower is earlier")
+    ct_mark_mask: int = key("0xff000000", kinds.MARK_MASK, "bits of the ct mark that are ours", restart=True)
+    verify_every_s: float = key("5m", duration("1s", "1d", "5m"), "interval of comparing all with the kernel")
+    nflog_group: int = key("9480", number(0, 65535), "NFLOG group of unregistered flows", restart=True)
+    nflog_rate_per_s: int = key(
+        "1000", number(1, 10**6, "packets per second", "_per_s"), "packets per second logged; the rest is counted"
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class WatchSettings:
     """How much is kept, in memory, of unregistered traffic."""
 
-    unregistered: WatchDetail = "aggregate"
+    unregistered: WatchDetail = key(
+        "aggregate", word_of(WatchDetail), "nothing, counts by /24 and /48, or each flow"
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class HttpSettings:
-    """`listen` is read only; what changes anything is on `socket`."""
+    """`listen` is read only; `socket` takes changes."""
 
-    listen: ListenAddress = _HTTP_LISTEN
-    socket: str = "/run/gatewayd/api.sock"
+    listen: ListenAddress = key(
+        "127.0.0.1:9480", kinds.LISTEN, 'health, metrics, queries; read only; IPv6 as "[::1]:9480"', restart=True
+    )
+    socket: str = key("/run/gatewayd/api.sock", kinds.SOCKET_PATH, "takes changes; mode 0660", restart=True)
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class LogSettings:
     """`format` auto: console on a terminal and under the journal, else json."""
 
-    level: LogLevel = "info"
-    format: LogFormat = "auto"
+    level: LogLevel = key("info", word_of(LogLevel), "the lowest level that is logged")
+    format: LogFormat = key("auto", word_of(LogFormat), "auto is console on a terminal and json elsewhere")
 
 
-@dataclass(frozen=True, slots=True)
+@section
 class Settings:
     """The whole file. `subscribers` None: no bindings are kept."""
 
-    registry: RegistrySettings
-    policy: PolicySettings = field(default_factory=PolicySettings)
-    subscribers: SubscriberSettings | None = None
-    kernel: KernelSettings = field(default_factory=KernelSettings)
-    watch: WatchSettings = field(default_factory=WatchSettings)
-    http: HttpSettings = field(default_factory=HttpSettings)
-    state_dir: str = "/var/lib/gatewayd"
-    log: LogSettings = field(default_factory=LogSettings)
+    registry: RegistrySettings = required(
+        section_of(
+            RegistrySettings,
+            Check(("sources", "local"), kinds.check_sources),
+            Check(("refresh_s", "expire_s"), kinds.check_registry),
+        )
+    )
+    policy: PolicySettings = key(
+        {}, section_of(PolicySettings, Check(("mode", "on_unregistered"), kinds.check_policy))
+    )
+    subscribers: SubscriberSettings | None = key(
+        None,
+        OrNull(kinds.SubscribersSection(SubscriberSettings, kinds.keys_of(SubscriberSettings))),
+        "Subscribers registered by mobile number. RADIUS accounting binds them to addresses.\n"
+        "Without this section there are no bindings. Remove the first # of each line to turn it on.",
+        restart=True,
+    )
+    kernel: KernelSettings = key({}, section_of(KernelSettings))
+    watch: WatchSettings = key({}, section_of(WatchSettings), "Unregistered traffic, kept in memory only.")
+    http: HttpSettings = key({}, section_of(HttpSettings))
+    state_dir: str = key("/var/lib/gatewayd", kinds.PATH, "directory of the last good registry", restart=True)
+    log: LogSettings = key({}, section_of(LogSettings))
+
+
+SETTINGS = section_of(Settings)

@@ -1,18 +1,17 @@
-"""What the schema is made of: readers turn a node into a value, or report why not and return FAULTY.
+"""The nodes of a document, and the readers that turn a node into a value.
 
-A reader never raises for what the file says and never stops at the first fault.
+A reader reports each fault and returns FAULTY. It never raises for the content of the file and never stops at the
+first fault.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from difflib import get_close_matches
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
-
-from gatewayd.settings.tree import ListNode, MappingNode, Node, Place, ScalarNode, child_of, describe_node
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -20,6 +19,74 @@ if TYPE_CHECKING:
 _SectionT = TypeVar("_SectionT", bound="DataclassInstance")
 
 _MAX_QUOTE = 60
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """Line and column, from 1, as editors count."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScalarNode:
+    """`text` with quotes and escapes resolved; `is_null` for `null`, `~` and nothing at all, unquoted."""
+
+    place: Place
+    text: str
+    is_null: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ListNode:
+    place: Place
+    items: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MappingNode:
+    """Pairs as written: keys may repeat and need not be scalars."""
+
+    place: Place
+    pairs: tuple[tuple[Node, Node], ...] = ()
+
+
+Node = ScalarNode | ListNode | MappingNode
+Written = str | None | Sequence["Written"] | Mapping[str, "Written"]
+"""A value in the operator's words: texts, null, lists and mappings."""
+
+
+def node_of(written: Written) -> Node:
+    """`written` as if a file had it."""
+    place = Place(1, 1)
+    if written is None or isinstance(written, str):
+        return ScalarNode(place, written or "", is_null=written is None)
+    if isinstance(written, Mapping):
+        return MappingNode(place, tuple((ScalarNode(place, key), node_of(each)) for key, each in written.items()))
+    return ListNode(place, tuple(node_of(each) for each in written))
+
+
+def child_of(node: Node, key: str) -> Node | None:
+    """The value under `key` of a mapping, the first if it is given more often."""
+    if isinstance(node, MappingNode):
+        for key_node, value in node.pairs:
+            if isinstance(key_node, ScalarNode) and key_node.text == key:
+                return value
+    return None
+
+
+def describe_node(node: Node) -> str:
+    """What a node of the wrong kind is, for a fault."""
+    match node:
+        case ScalarNode(is_null=True):
+            return "is empty"
+        case ScalarNode():
+            return "is a single value"
+        case ListNode():
+            return "is a list"
+        case _:
+            return "is a mapping"
 
 
 class Faulty(Enum):
@@ -86,14 +153,17 @@ def keep_private(_: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A scalar. `parse` raises ValueError with what is wrong; `expected` completes the sentence.
+    """A scalar. `parse` raises ValueError that says what is wrong; `expected` completes the sentence.
 
-    `show` makes what is repeated of a text with a fault.
+    `show` makes the part of a fault that repeats the text. `hint`: the range or the words, for the example file.
+    `unit`: the end of the name of a field with such a value, `_s` for seconds.
     """
 
     expected: str
     parse: Callable[[str], object]
     show: Callable[[str], str] = quote
+    hint: str = ""
+    unit: str = ""
 
     def read(self, node: Node, path: str, report: Report) -> object:
         if not isinstance(node, ScalarNode) or node.is_null:
@@ -124,12 +194,16 @@ class OrNull:
 
 @dataclass(frozen=True, slots=True)
 class ListOf:
-    """A list read item by item into a tuple; no two items alike (in attribute `unique_by`, if given)."""
+    """A list read item by item into a tuple; no two items alike (in attribute `unique_by`, if given).
+
+    `unit` as in Value.
+    """
 
     item: Reader
     expected: str
     at_least: int = 0
     unique_by: str = ""
+    unit: str = ""
 
     def read(self, node: Node, path: str, report: Report) -> object:
         if not isinstance(node, ListNode):
@@ -222,10 +296,17 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Read by `reader` into the section's `field`."""
+    """A key that `reader` reads into the section's `field`.
+
+    `sentence`: its meaning. `example`: its value in the example file, in an operator's words. `restart`: a reload
+    refuses a change.
+    """
 
     field: str
     reader: Reader
+    sentence: str = ""
+    example: Written = None
+    restart: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,15 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from datetime import datetime
 from math import inf
+from typing import NamedTuple
 from urllib.parse import SplitResult, urlsplit
 
 from gatewayd.errors import PrefixInvalid, ServiceInvalid
 from gatewayd.model import Prefix, format_address, parse_address, parse_prefix, parse_service
 from gatewayd.model.msisdn import is_country_code
-from gatewayd.settings.model import ListenAddress, RateLimit, RemovalLimit
 
 DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 SIZE_UNITS = {
@@ -72,6 +73,47 @@ _TIME = re.compile(
 )
 _INTERFACE = re.compile(r"[A-Za-z0-9._@+-]+\*?|[*]")
 _URL_UNSAFE = re.compile(r"[^\x21-\x7e]")
+
+
+class ListenAddress(NamedTuple):
+    """`host`: an IP address, IPv6 without brackets. `port` 0: the kernel chooses one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """A rate of bytes; k, m, g are powers of 1024 as in nft (src/datatype.c: data_unit_parse)."""
+
+    bytes_per_second: int
+
+    def __str__(self) -> str:
+        for unit, size in (("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10)):
+            if self.bytes_per_second % size == 0:
+                return f"{self.bytes_per_second // size}{unit}byte/s"
+        return f"{self.bytes_per_second}byte/s"
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalLimit:
+    """How many registrations may go at once: a count, or a fraction 0..1 of what is in force."""
+
+    count: int | None = None
+    fraction: float | None = None
+
+    def allowed_of(self, total: int) -> int:
+        """How many of `total` may be removed (rounded down)."""
+        if self.count is not None:
+            return self.count
+        # Rounded first: 29 % of 100 is 28.999999999999996 in floating point.
+        return int(round(total * (self.fraction or 0.0), 6))
+
+    def __str__(self) -> str:
+        return f"{(self.fraction or 0.0) * 100:g}%" if self.count is None else str(self.count)
 
 
 def _amount(text: str, units: Collection[str]) -> tuple[float, str]:

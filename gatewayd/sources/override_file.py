@@ -27,15 +27,16 @@ from gatewayd.settings.readers import (
     FAULTY,
     Key,
     ListOf,
+    Node,
     OrNull,
     Report,
     Section,
     Value,
+    child_of,
     join_path,
     keep_private,
     quote,
 )
-from gatewayd.settings.tree import Node, child_of
 from gatewayd.settings.values import parse_time
 
 MAX_COMMENT: Final = 1000

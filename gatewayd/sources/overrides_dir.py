@@ -17,7 +17,7 @@ from typing import Final
 from watchfiles import awatch
 
 from gatewayd.errors import OverridesInvalid, SettingsInvalid
-from gatewayd.settings.file import read_text
+from gatewayd.settings import read_text
 from gatewayd.sources.file_source import FileSignature, signature_of
 from gatewayd.sources.override_file import OverrideFile, parse_overrides
 

@@ -15,7 +15,7 @@ from gatewayd.registry.guard import Guarded
 from gatewayd.registry.guard_memory import is_loss
 from gatewayd.registry.guard_record import decode_record, encode_record
 from gatewayd.registry.state import InForce
-from gatewayd.settings.model import RemovalLimit, ShrinkGuardSettings
+from gatewayd.settings import RemovalLimit, ShrinkGuardSettings
 from gatewayd.sources.override_file import OverrideFile, parse_overrides
 
 NOW = 1_700_000_000.0

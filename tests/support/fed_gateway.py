@@ -15,7 +15,7 @@ from gatewayd.compile.masks import compile_elements
 from gatewayd.control.controller import Controller
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration
-from gatewayd.settings.model import (
+from gatewayd.settings import (
     PolicySettings,
     RegistrySettings,
     RemovalLimit,

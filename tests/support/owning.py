@@ -19,7 +19,7 @@ from gatewayd.model.mask import set_name
 from gatewayd.model.policy import MarkLayout
 from gatewayd.model.transaction import RemoveElements, Ruleset, Transaction
 from gatewayd.reconcile import Reconciler
-from gatewayd.settings.model import (
+from gatewayd.settings import (
     PolicySettings,
     RegistrySettings,
     RemovalLimit,

@@ -41,7 +41,7 @@ from gatewayd.model.registration import Registration
 from gatewayd.model.service import parse_services
 from gatewayd.reconcile import Reconciler
 from gatewayd.reconcile.connections import ConnectionScanner
-from gatewayd.settings.model import (
+from gatewayd.settings import (
     ListenAddress,
     NasSettings,
     ProfileSettings,

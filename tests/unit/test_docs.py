@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import textwrap
 import tomllib
@@ -17,6 +16,10 @@ import yaml
 
 from gatewayd.cli import COMMANDS, main
 from gatewayd.settings import load_settings
+from gatewayd.settings.model import SETTINGS
+from gatewayd.settings.readers import Section
+from gatewayd.settings.schema import section_in
+from tests.support.renewed import OPERATIONS, operations_of
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -179,25 +182,24 @@ def test_nothing_is_left_to_be_written(document: Path) -> None:
     assert not left
 
 
-def log_events() -> set[str]:
-    """Names of the log events of the daemon, from level info on. The demo speaks to a terminal."""
-    found = set()
-    for path in (ROOT / "gatewayd").rglob("*.py"):
-        if "demo" in path.parts:
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
-                continue
-            name = node.args[0]
-            if node.func.attr in {"info", "warning", "error", "exception"} and isinstance(name, ast.Constant):
-                found.add(str(name.value))
-    return found
+def test_the_table_of_the_log_is_as_the_events_are_declared() -> None:
+    """`python -m tests.support.renewed` writes it again."""
+    assert text_of(OPERATIONS) == operations_of(text_of(OPERATIONS))
 
 
-def test_every_log_event_is_in_the_table_of_the_log() -> None:
-    operations = text_of(ROOT / "docs" / "operations.md")
-    table = operations.partition("\n## What the log says")[2].partition("\n## ")[0]
-    cells = [line.split(" | ")[0] for line in table.splitlines() if line.startswith("| `")]
-    named = {name for cell in cells for name in re.findall(r"`([a-z_.]+)[ `]", cell)}
-    assert log_events() - named == set()
-    assert named - log_events() == set()
+def test_the_keys_that_need_a_restart_are_named() -> None:
+    """Those of subscribers are in docs/subscribers.md."""
+    item = text_of(OPERATIONS).partition("\n- These keys need a restart:")[2].partition("\n- ")[0]
+    named = set(re.findall(r"`([a-z_.]+)`", item.partition(", and of")[0]))
+    assert named == {key for key in restart_keys(SETTINGS) if not key.startswith("subscribers")}
+    subscribers = text_of(ROOT / "docs" / "subscribers.md")
+    assert all(f"`{key}`" in subscribers for key in restart_keys(SETTINGS) if key.startswith("subscribers."))
+
+
+def restart_keys(section: Section[Any], path: str = "") -> Iterator[str]:
+    for name, key in section.keys.items():
+        inner = section_in(key.reader)
+        if key.restart:
+            yield f"{path}{name}"
+        if inner is not None:
+            yield from restart_keys(inner, f"{path}{name}.")

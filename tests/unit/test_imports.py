@@ -52,17 +52,16 @@ PURE = """
     authority.layout authority.readers compile compile.desired compile.effects compile.keys compile.lookups
     compile.masks compile.ruleset compile.scope control control.trusted_time demo errors feed feed.canonical
     feed.files feed.inflate feed.notification feed.reading feed.record gatewayd kernel kernel.attributes
-    kernel.conntrack_codec kernel.external_codec kernel.fake kernel.tables_codec lab.packets model
+    kernel.conntrack_codec kernel.external_codec kernel.fake kernel.tables_codec lab.packets log.events model
     model.accounting model.binding model.changes model.external model.flow model.mask model.moment model.msisdn
     model.policy model.prefix model.registration model.service model.transaction reconcile.findings
     reconcile.grace reconcile.set_state reconcile.steps reconcile.tracker registry.freshness registry.guard
     registry.guard_memory registry.guard_record registry.merge registry.overrides registry.state settings.load
-    settings.model settings.readers settings.restart settings.schema settings.tree settings.values
-    sources.client sources.client_outcome sources.client_plan sources.last_good sources.origin
-    sources.override_file subscribers subscribers.identity subscribers.journal_rows subscribers.radius
-    subscribers.radius.accounting subscribers.radius.attributes subscribers.radius.clients
-    subscribers.radius.packet subscribers.radius.responses subscribers.session_list subscribers.sessions
-    subscribers.sessions.changes subscribers.sessions.index subscribers.sessions.naming
+    settings.model settings.readers settings.schema settings.values sources.client sources.client_outcome
+    sources.client_plan sources.last_good sources.origin sources.override_file subscribers subscribers.identity
+    subscribers.journal_rows subscribers.radius subscribers.radius.accounting subscribers.radius.attributes
+    subscribers.radius.clients subscribers.radius.packet subscribers.radius.responses subscribers.session_list
+    subscribers.sessions subscribers.sessions.changes subscribers.sessions.index subscribers.sessions.naming
     subscribers.sessions.nas_clock subscribers.sessions.nas_table subscribers.sessions.restoring
     subscribers.sessions.row_changes subscribers.sessions.session subscribers.sessions.sessions
     subscribers.sessions.terms subscribers.sessions.tombstones subscribers.timeline watch watch.aggregate
@@ -75,12 +74,12 @@ IO = """
     api.app authority authority.database authority.disk authority.importing authority.publishing
     authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry demo.scenario
     kernel.conntrack kernel.external kernel.netlink kernel.nft kernel.tables lab lab.lab lab.namespace
-    lab.stream lab.tap lab.traffic lab.world log reconcile reconcile.dataplane reconcile.loop reconcile.verify
-    registry settings settings.file sources sources.authorities sources.disk sources.feed_source sources.fetch
-    sources.file_source sources.guard_file sources.last_good_files sources.last_good_sink
-    sources.last_good_store sources.overrides_dir sources.pacing sources.route sources.sources
-    subscribers.journal subscribers.journal_file subscribers.radius.listener subscribers.secret_files systemd
-    watch.source
+    lab.stream lab.tap lab.traffic lab.world log log.journald log.lines log.logger reconcile reconcile.dataplane
+    reconcile.loop reconcile.verify registry settings sources sources.authorities sources.disk
+    sources.feed_source sources.fetch sources.file_source sources.guard_file sources.last_good_files
+    sources.last_good_sink sources.last_good_store sources.overrides_dir sources.pacing sources.route
+    sources.sources subscribers.journal subscribers.journal_file subscribers.radius.listener
+    subscribers.secret_files systemd watch.source
 """
 
 COMPOSITION = """
@@ -112,6 +111,7 @@ THIRD_PARTY: dict[str, str] = {
     "pyroute2": "kernel.* lab.*",
     "pytricia": "allowlist.radix",
     "rich": "cli.* demo.*",
+    "structlog": "log.*",
     "uvloop": "cli.run",
     "watchfiles": "sources.file_source sources.overrides_dir",
     "yaml": "settings.load",

@@ -465,6 +465,7 @@ async def test_a_fault_of_ours_goes_to_the_log_and_not_to_the_client(
     answer = await client.ask("/v1/status?pretty")
     assert (answer.status, answer.json) == (500, {"error": "gatewayd failed to answer; its log says why"})
     assert [(record.message, bool(record.exc_info)) for record in caplog.records] == [("api.request_failed", True)]
+    assert vars(caplog.records[0])["fields"] == {"method": "GET", "path": "/v1/status"}, "a query may name a person"
 
 
 async def test_the_socket_is_for_owner_and_group(client: Client, socket_path: Path) -> None:

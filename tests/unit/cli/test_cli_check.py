@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from gatewayd.cli.check import DEFAULT_CONFIG, command
 from gatewayd.feed.notification import generate_key
 from gatewayd.kernel import nft
+from gatewayd.settings.load import write_example
 from tests.support.authority import Authority
 from tests.support.feeds import KEY
 
@@ -79,6 +80,11 @@ def test_two_files_are_one_too_many(good: str) -> None:
     result = CliRunner().invoke(command, [good, "--config", good])
     assert result.exit_code == 2
     assert "give PATH or --config, not both" in result.stderr
+
+
+def test_the_example_is_printed_and_nothing_is_checked(bad: str) -> None:
+    result = CliRunner().invoke(command, ["--print-example", bad])
+    assert (result.exit_code, result.stdout) == (0, write_example())
 
 
 def test_without_a_path_the_installed_file_is_checked(monkeypatch: pytest.MonkeyPatch, good: str) -> None:

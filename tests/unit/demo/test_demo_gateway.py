@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from gatewayd.demo.gateway import DemoGateway
-from gatewayd.settings import SourceSettings
-from gatewayd.settings.file import read_settings
+from gatewayd.settings import SourceSettings, read_settings
 
 URL = "http://198.19.255.6:8080/notification.jws"
 

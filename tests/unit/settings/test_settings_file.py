@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from gatewayd.errors import SettingsInvalid
-from gatewayd.settings import read_settings
-from gatewayd.settings.file import MAX_FILE_BYTES
+from gatewayd.settings import MAX_FILE_BYTES, read_settings
 
 LAB = 'registry: {sources: [{name: lab, url: "file:/lab.csv", allow_unsigned: true}]}\n'
 

@@ -10,16 +10,21 @@ from gatewayd.settings.readers import (
     FAULTY,
     Found,
     Key,
+    ListNode,
+    MappingNode,
     OrNull,
+    Place,
     Report,
+    ScalarNode,
     Section,
     Value,
+    child_of,
+    describe_node,
     join_path,
     keep_private,
     quote,
     quote_url,
 )
-from gatewayd.settings.tree import MappingNode, Place, ScalarNode
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +96,22 @@ def test_the_same_fault_of_an_anchor_and_its_alias_is_told_once() -> None:
     report.add(Place(1, 1), "", "is wrong")
     report.add(Place(2, 1), "b", "is wrong")
     assert report.lines("f") == ("f:1:1: (file): is wrong", "f:2:1: b: is wrong")
+
+
+HERE = Place(1, 1)
+ONE, TWO = ScalarNode(HERE, "1"), ScalarNode(HERE, "2")
+
+
+def test_a_child_is_the_first_value_under_its_key() -> None:
+    key = ScalarNode(HERE, "a")
+    mapping = MappingNode(HERE, ((ListNode(HERE, ()), TWO), (ScalarNode(HERE, "b"), TWO), (key, ONE), (key, TWO)))
+    assert child_of(mapping, "a") is ONE
+    assert child_of(mapping, "c") is None
+    assert child_of(ONE, "a") is None
+
+
+def test_every_kind_of_node_has_its_words() -> None:
+    nodes = (ScalarNode(HERE, "", is_null=True), ONE, ListNode(HERE, ()), MappingNode(HERE))
+    assert [describe_node(node) for node in nodes] == [
+        "is empty", "is a single value", "is a list", "is a mapping",
+    ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The schema, the model and the example file agree, key for key."""
+"""The example file shows what is declared, key for key."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from gatewayd.settings import (
     SubscriberSettings,
     load_settings,
 )
-from gatewayd.settings.model import ProfileSettings
+from gatewayd.settings.load import write_example
+from gatewayd.settings.model import SETTINGS, ProfileSettings
 from gatewayd.settings.readers import ListOf, OrNull, Reader, Section
-from gatewayd.settings.schema import SETTINGS
 
 EXAMPLE = Path(__file__).parents[3] / "config" / "gatewayd.example.yaml"
 
@@ -78,6 +78,23 @@ def test_every_key_is_in_the_example(path: str) -> None:
     for step in path.split(".") if path else ():
         there = there[int(step)] if step.isdigit() else there[step]
     assert set(there) == set(SECTIONS[path].keys)
+
+
+def test_the_example_is_as_the_declarations_write_it() -> None:
+    """`gatewayd check --print-example > config/gatewayd.example.yaml` renews it."""
+    assert EXAMPLE.read_text() == write_example()
+
+
+def test_no_line_of_the_example_is_long() -> None:
+    assert max(map(len, write_example().splitlines())) <= 116
+
+
+@pytest.mark.parametrize("path", SECTIONS)
+def test_every_key_of_a_value_has_its_sentence_in_the_example(path: str) -> None:
+    example = write_example().replace("#", " ").split()
+    for name, key in SECTIONS[path].keys.items():
+        assert " ".join(key.sentence.replace("#", " ").split()) in " ".join(example), name
+        assert key.sentence or isinstance(key.reader, Section), name
 
 
 def test_the_example_shows_the_defaults() -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.log import EVENTS_LIMITED, Format, Level, RateLimited, get_logger, setup_logging
+from gatewayd.log import Format, Level, RateLimited, get_logger, setup_logging
+from gatewayd.log.logger import EVENTS_LIMITED
 from gatewayd.model import parse_prefix
 
 logger = get_logger("gatewayd.test")

@@ -1,0 +1,19 @@
+"""The log: an event is a name and fields, and is one line; under systemd it is an entry of the journal with fields.
+
+    logger = get_logger(__name__)
+    logger.info("reconcile.applied", added=3, removed=1, duration_ms=4.2, cause=cause)
+
+- `events`   the declarations: name, level, fields and meaning of every event, and the table of docs/operations.md.
+- `logger`   structlog's bound logger over the standard library's; the rate-limited one; where records go.
+- `lines`    a record → a line of text or of JSON.
+- `journald` a record → the fields of an entry, sent by a thread.
+
+Records of other libraries take the same way: the event is the logger's name, the text is a field.
+
+Review notes: is the event declared, with the fields that it has in the code (a test compares)? Can a field carry a
+number, a name or a secret of a subscriber? Who could flood it, and is it rate-limited? Does it say who did what?
+"""
+
+from gatewayd.log.logger import Format, Level, Logger, RateLimited, get_logger, setup_logging
+
+__all__ = ["Format", "Level", "Logger", "RateLimited", "get_logger", "setup_logging"]

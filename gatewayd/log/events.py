@@ -1,0 +1,224 @@
+"""Every event of the log, declared once: name, level, fields, meaning. The table of docs/operations.md follows.
+
+A field with `?` is not always there. `suppressed`, which a rate-limited logger adds to any of its events, and
+`exception`, which an event of the level exception has, are not declared.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+EventLevel = Literal["debug", "info", "warning", "error", "exception"]
+
+
+class Event(NamedTuple):
+    """`fields`: their names, separated by spaces."""
+
+    name: str
+    level: EventLevel
+    fields: str
+    meaning: str
+
+    @property
+    def required(self) -> frozenset[str]:
+        return frozenset(field for field in self.fields.split() if not field.endswith("?"))
+
+    @property
+    def optional(self) -> frozenset[str]:
+        return frozenset(field.rstrip("?") for field in self.fields.split() if field.endswith("?"))
+
+
+EVENTS = (
+    Event("daemon.started", "info", "version mode", "The daemon has read its configuration and begins to work."),
+    Event("daemon.ready", "info", "registrations", "The kernel has every element that it should have."),
+    Event("daemon.not_ready", "info", "reason", "The daemon is not ready, or not any more."),
+    Event("daemon.stopping", "info", "", "The daemon stops. The kernel keeps the table."),
+    Event("api.listening", "info", "host port socket", "The API takes requests."),
+    Event("api.request_failed", "exception", "method path", "A fault of gatewayd; please report it."),
+    Event("reload.done", "info", "", "The file was read again and is in force. See [Reload](#reload)."),
+    Event("reload.refused", "error", "fault", "A fault of the file; nothing changed. One line for each fault."),
+    Event("reload.needs_restart", "error", "keys", "The file changes keys that need a restart; nothing changed."),
+    Event(
+        "source.read", "info", "source registrations rejected",
+        "A source was read. Unchanged content is not logged; it ends a failure too.",
+    ),
+    Event("source.failed", "warning", "source error", "An attempt on a source failed."),
+    Event("source.restored", "info", "source registrations", "At start: the last good of a source is in use."),
+    Event(
+        "source.not_configured", "info", "source",
+        "At start: a source was in force until now and is not configured any more. The guard judges its removals.",
+    ),
+    Event(
+        "guard.held", "warning", "cause serial removals reason",
+        "Removals wait for `gatewayd accept SERIAL`, see [the guard](#the-guard). Logged once for each change.",
+    ),
+    Event("guard.accepted", "info", "cause serial removals", "An operator has accepted the removals."),
+    Event(
+        "guard.not_saved", "error", "file error",
+        "The file of held removals could not be written. While something is held, the last good of each source "
+        "stays as it was: a restart would hold the same again.",
+    ),
+    Event("guard.damaged", "warning", "file error", "The file of held removals is damaged."),
+    Event("guard.unreadable", "warning", "file error", "The file of held removals could not be read."),
+    Event(
+        "store.unused", "info", "source directory",
+        "At start and reload: a last good of a source that is not configured. See [Sources](#sources).",
+    ),
+    Event(
+        "store.damaged", "warning", "source file error used?",
+        "A last good on disk is damaged. Its whole records are used (`used`); the source is asked for the rest.",
+    ),
+    Event("store.failed", "error", "source error failures", "The last good could not be written."),
+    Event("store.recovered", "info", "source failures", "The last good was written again."),
+    Event("overrides.refused", "error", "fault", "A local file has a fault; its former content stays in force."),
+    Event(
+        "registry.applied", "info", "upserts withdrawals",
+        "The registry changed. If you did not expect the withdrawals, look at once.",
+    ),
+    Event("window.opened", "info", "id", "A registration became effective."),
+    Event("window.closed", "info", "id", "A registration stopped being effective."),
+    Event(
+        "late_admission", "info", "id",
+        "See [Late admission](#late-admission). At most one line in ten seconds.",
+    ),
+    Event(
+        "reconcile.external_change", "warning", "found program? pid?",
+        "Another program changed our table; the daemon repairs it. The process id is the host's, also in a "
+        "container. Without both, a comparison found it.",
+    ),
+    Event(
+        "reconcile.notifications_lost", "warning", "",
+        "The kernel dropped notifications of changes. The daemon looks at its table and puts everything there "
+        "again.",
+    ),
+    Event(
+        "reconcile.dump_abandoned", "warning", "set attempts",
+        "Changes of other programs interrupted every dump of the set. All wanted elements were added again "
+        "instead.",
+    ),
+    Event(
+        "reconcile.past_bound", "warning", "registrations in_former_form ids",
+        "A bound keeps registrations out of the kernel; `ids` has the first of them. `in_former_form` of them "
+        "stay as they were. See [Known limits](#known-limits).",
+    ),
+    Event(
+        "reconcile.disarmed", "info", "was",
+        "`mode: observe` was put in force before every source was read; `was` is the former mode. Elements stay.",
+    ),
+    Event(
+        "reconcile.released", "info", "elements",
+        "Every source has answered since the restart. The registry now decides on elements beyond the last good.",
+    ),
+    Event(
+        "reconcile.left", "warning", "elements",
+        "A start found elements of bindings that the journal does not have. They stay until their time is over, "
+        "or until accounting reports the address.",
+    ),
+    Event(
+        "reconcile.failed", "warning", "error retry_in_s",
+        "The kernel refused or did not answer. The daemon reads everything again.",
+    ),
+    Event("reconcile.applied", "debug", "cause elements duration_ms", "Elements were written to the kernel."),
+    Event("counters.failed", "warning", "error", "The counters could not be read; status shows the last ones."),
+    Event("connections.reclassified", "info", "flows", "Marks of flows were cleared: they are newly registered."),
+    Event("connections.drained", "info", "flows", "Marks of flows were cleared: they are not registered any more."),
+    Event(
+        "connections.failed", "warning", "error retry_in_s",
+        "Connection tracking refused or did not answer. The daemon looks at the marks again.",
+    ),
+    Event(
+        "connections.not_believed", "warning", "flows total",
+        "Registered flows had the mark of a judged flow, from another gateway or program. It was cleared. At most "
+        "one line a minute.",
+    ),
+    Event(
+        "connections.unexplained", "warning", "flows at_most_s",
+        "Flows came marked as registered, and no registration explains them. Does accounting reach this gateway? "
+        "They stay for `at_most_s`. With 0, where no `subscribers` are configured, they drain.",
+    ),
+    Event(
+        "neighbours.found", "warning", "deed rules first",
+        "Rules of other programs write our bits of the ct mark, or leak them into the packet mark.",
+    ),
+    Event("neighbours.gone", "info", "", "Such rules are not there any more."),
+    Event(
+        "neighbours.failed", "warning", "error",
+        "The kernel's rules could not be read. The former result stays; the next attempt comes within 30 s.",
+    ),
+    Event("conntrack.small", "warning", "most usual", "The table of connections is smaller than usual."),
+    Event("conntrack.filling", "warning", "entries most", "The table of connections is over 80 % full."),
+    Event(
+        "conntrack.dropping", "warning", "packets entries most",
+        "The table of connections is full, and the kernel dropped packets.",
+    ),
+    Event("watch.overrun", "warning", "source", "The kernel dropped events before the daemon read them."),
+    Event(
+        "clock.doubted", "warning", "host used seconds why",
+        "The daemon does not believe this host's clock and uses another time. `seconds` is how far ahead the "
+        "clock is (negative: behind). See [Clocks](#clocks).",
+    ),
+    Event("clock.trusted", "info", "host", "The daemon believes this host's clock again."),
+    Event(
+        "clock.set_back", "warning", "seconds?",
+        "The time of the windows was ahead; the daemon looks at every window again. Without `seconds`, the time "
+        "was not known before.",
+    ),
+    Event("clock.not_recalled", "warning", "path error", "`clock.json` is unusable. Only its content is lost."),
+    Event("clock.not_kept", "debug", "path error", "`clock.json` could not be written."),
+    Event(
+        "journal.lost", "error", "file groups rows whole salvaged",
+        "Sessions on disk are lost: the tail of the file, or (`whole`) all of it but the rows `salvaged`. Of a "
+        "whole file, `rows` is the most that can be lost. Look at the disk.",
+    ),
+    Event(
+        "journal.set_aside", "error", "file to reason",
+        "`sessions.sqlite` is no database any more and was renamed. The newest two such files stay; readable rows "
+        "are taken over.",
+    ),
+    Event("journal.rows_skipped", "warning", "rows", "Rows of the journal could not be read."),
+    Event("journal.read_in_copy", "warning", "reason", "The file cannot be written; the daemon reads a copy."),
+    Event(
+        "journal.suspended", "error", "reason rows",
+        "The disk fails. Accounting is answered without it, and `rows` wait in memory.",
+    ),
+    Event("journal.resumed", "info", "failures", "The rows that waited are on disk again."),
+    Event(
+        "journal.recreated", "warning", "",
+        "The file was removed or replaced; the daemon wrote all of it again.",
+    ),
+    Event("journal.file_replaced", "warning", "file", "The file was removed or replaced under the daemon."),
+    Event("journal.rows_lost", "error", "rows error", "At the end: no disk took these rows."),
+    Event("journal.not_closed", "warning", "error", "At the end: the file was not closed cleanly."),
+    Event("journal.callback_failed", "exception", "", "A fault of gatewayd; please report it."),
+    Event("bindings.restored", "info", "sessions", "At start: the sessions of the journal."),
+    Event(
+        "bindings.conflicting", "warning", "nas id",
+        "A NAS gave a subscriber an address in another registrant's own prefix. Both pass. At most one line a "
+        "minute.",
+    ),
+    Event("sessions_file.read", "info", "path sessions refused", "The sessions file was read."),
+    Event("sessions_file.refused", "warning", "path fault", "A line of the sessions file has a fault."),
+    Event("sessions_file.unusable", "error", "path error", "The sessions file cannot be read."),
+    Event("radius.listening", "info", "host port", "The daemon takes accounting."),
+    Event(
+        "radius.refused", "warning", "source reason",
+        "Accounting of an unknown client or with a wrong secret. Rate-limited for each reason.",
+    ),
+    Event("radius.unusable", "warning", "source reason", "Unusable accounting. Rate-limited for each reason."),
+    Event("radius.secret_unusable", "error", "fault", "A file of RADIUS secrets cannot be used."),
+    Event("secret.exposed", "warning", "path hint", "Every user of this host may read a secret."),
+    Event(
+        "nas.same_name", "warning", "name sources",
+        "Several NAS have this name, and sessions with the same ids. At most one line a minute.",
+    ),
+)  # fmt: skip
+
+
+def events_table() -> str:
+    """The table of docs/operations.md, in Markdown."""
+    rows = ["| event | level | fields | meaning |", "| --- | --- | --- | --- |"]
+    for event in EVENTS:
+        level = "error" if event.level == "exception" else event.level
+        fields = ", ".join(f"`{field.rstrip('?')}`{'?' * field.endswith('?')}" for field in event.fields.split())
+        rows.append(f"| `{event.name}` | {level} | {fields} | {event.meaning} |")
+    return "\n".join(rows) + "\n"
