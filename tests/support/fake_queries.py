@@ -97,7 +97,7 @@ PEACE = StatusView(
     ),
     registrations=RegistrationCounts(
         total=31022,
-        active=30988,
+        effective=30988,
         by_category={"embassy": 22, "bank": 31000},
         by_status={"active": 31000, "suspended": 22},
         next_window_change_at="2024-11-04T04:30:00Z",
@@ -337,7 +337,7 @@ class FakeQueries:
         """MOBILE is registered too, and at its addresses."""
         self.allowlist.upsert(MOBILE)
         for binding in self.bound:
-            self.allowlist.bind(binding)
+            self.allowlist.bindings.put(binding)
 
     def is_alive(self) -> str | None:
         return self.dead
