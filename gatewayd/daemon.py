@@ -23,7 +23,6 @@ from gatewayd.api.app import ApiServer
 from gatewayd.control.controller import Controller
 from gatewayd.control.host_time import open_host_time
 from gatewayd.control.queries import DaemonQueries
-from gatewayd.control.subscriber_service import SubscriberService, longest_unheard_s
 from gatewayd.errors import KernelError, MissingPrerequisite, SettingsInvalid
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.external import RuleReader
@@ -37,6 +36,7 @@ from gatewayd.sources.fetch import Session, open_session
 from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.overrides_dir import OverridesDir
 from gatewayd.sources.runners import Delivery, Runner, make_runner
+from gatewayd.subscribers.service import SubscriberService, longest_unreported_s
 from gatewayd.systemd import Notifier, watchdog_interval_s
 from gatewayd.watch.source import EventSource
 from gatewayd.watch.surroundings import Surroundings
@@ -137,11 +137,15 @@ class Daemon:
         self._subscribers: SubscriberService | None = None
         if settings.subscribers is not None:
             self._subscribers = SubscriberService(
-                settings.subscribers, Path(settings.state_dir), self._controller.active, clock=self._time
+                settings.subscribers,
+                Path(settings.state_dir),
+                self._controller.allowlist,
+                self._controller.active,
+                clock=self._time,
             )
-            self._controller.on_known = self._subscribers.bindings.forget_unregistered
-            self._subscribers.bindings.on_named = self._controller.scanner.grace.hear
-            self._controller.scanner.grace.longest_s = longest_unheard_s(settings.subscribers)
+            self._controller.active.on_subscriber = self._subscribers.recheck
+            self._controller.on_known = self._subscribers.forget_unregistered
+            self._controller.scanner.grace.longest_s = longest_unreported_s(settings.subscribers)
             self._subscribers.open()
             stack.push_async_callback(self._subscribers.close)
         self._events = EventSource(
@@ -188,7 +192,7 @@ class Daemon:
         """The journal and the last good before the network; a reload comes after all of it."""
         if self._subscribers is not None:
             await self._subscribers.start()
-            self._tasks.append(self._group.create_task(self._subscribers.bindings.run(), name="sessions"))
+            self._tasks.append(self._group.create_task(self._subscribers.run(), name="sessions"))
         await self._controller.restore()
         await self._store.say_unused(self._controller.sources)
         self._use_sources(self._group)
@@ -274,7 +278,7 @@ class Daemon:
         self._controller.reload(settings)
         if self._subscribers is not None and settings.subscribers is not None:
             faults = self._subscribers.reload(settings.subscribers)
-            self._controller.scanner.grace.longest_s = longest_unheard_s(settings.subscribers)
+            self._controller.scanner.grace.longest_s = longest_unreported_s(settings.subscribers)
             self._queries.reload_error = faults[0] if faults else None
         self._use_sources(self._group)
         await self._store.say_unused(self._controller.sources)

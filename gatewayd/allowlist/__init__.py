@@ -1,10 +1,10 @@
 """Step 2, pure: the registrations in force, and what a flow is at a moment.
 
 `Allowlist` (allowlist.py) owns the registrations: a dict by id and a radix (radix.py) by client prefix that hold
-the same objects. `Bound` (bound.py) in it has the bindings, in a radix of their own, and the registrations of each
-subscriber. `decide` and `matching_registrations` apply the rule (match.py) to what they find. `Schedule`
-(schedule.py) says when a window next opens or closes; the daemon recompiles what is due. Nothing here reads a
-clock.
+the same objects, and those of each subscriber. `BindingTable` (bound.py) holds the bindings, in a radix of their
+own: the table of sessions fills it, and the allowlist reads it. `decide` and `matching_registrations` apply the
+rule (match.py) to what they find. `Schedule` (schedule.py) says when a window next opens or closes; the daemon
+recompiles what is due. Nothing here reads a clock.
 
 Why a radix at all, when the kernel's sets decide: events, `explain` and `impact` must name the registrations,
 of both ends, at every length.
@@ -28,7 +28,7 @@ Beside these, with 100,000 bindings of as many subscribers, one IPv4 address eac
 | `matching` through a binding: all of them in turn · 500 of them active | 4.7 · 2.2 µs |
 | `matching`, neither end known | 0.2 µs more than without any binding |
 | `matching` at one CGNAT address with 63 port blocks | 7 µs |
-| `bind` · the same place again · `unbind` | 3.8 · 0.6 · 6.5 µs |
+| `put` · `remove` | 3.8 · 6.5 µs |
 | memory | 240 bytes a binding, beside the binding itself |
 
 Tried and not better for one hit (same data): a dict for each length in use, 4.0 µs (less memory, 49 MB; twice
@@ -44,14 +44,14 @@ is a neighbour's? Does a digest reach a reason or an error?
 """
 
 from gatewayd.allowlist.allowlist import Allowlist
-from gatewayd.allowlist.bound import Bound
+from gatewayd.allowlist.bound import BindingTable
 from gatewayd.allowlist.match import Covering, decide, in_scope, matching_registrations, registered_by
 from gatewayd.allowlist.radix import Radix
 from gatewayd.allowlist.schedule import Schedule
 
 __all__ = [
     "Allowlist",
-    "Bound",
+    "BindingTable",
     "Covering",
     "Radix",
     "Schedule",

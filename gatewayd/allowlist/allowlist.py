@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from typing import Final, TypeVar
 
-from gatewayd.allowlist.bound import Bound, Ports
+from gatewayd.allowlist.bound import BindingTable, BySubscriber
 from gatewayd.allowlist.match import matching_bound, matching_clients
 from gatewayd.allowlist.radix import Radix
 from gatewayd.model import Binding, BoundRegistration, Flow, Prefix, Registration, Status
@@ -17,27 +17,28 @@ _Word = TypeVar("_Word", bound=str)
 
 
 class Allowlist:
-    """Registrations by id and, the same objects, by client prefix and by subscriber; and the bindings of
-    subscribers. Mutated by its owner task alone.
+    """Registrations by id and, the same objects, by client prefix and by subscriber. Mutated by its owner task
+    alone. `bindings`: of subscribers, filled by the table of sessions and read here.
 
     Every status and window is held: what is effective is asked at a moment, never stored. Only clients are in
     the radix, and bindings in one of their own; peers and services are checked on the registration that those
     led to.
 
-    Bindings and registrations come and go independently. Whoever adds what `bind` and, after an upsert,
-    `bound_registrations_of` the new registration return, and removes what `unbind` and `bound_registrations_of` the
-    old one return, has at each moment one grant for each registration and binding of the same subscriber.
+    Bindings and registrations come and go independently. The caller adds `bound_registrations_at` a binding that
+    came, and `bound_registrations_of` a registration after its upsert. It removes `bound_registrations_at` a
+    binding that went, and `bound_registrations_of` a registration that was replaced or withdrawn. So it has at each
+    moment one BoundRegistration for each registration and binding of the same subscriber.
     """
 
-    __slots__ = ("_bound", "_by_id", "_categories", "_has_bindings", "_radix", "_statuses")
+    __slots__ = ("_by_id", "_by_subscriber", "_categories", "_radix", "_statuses", "bindings")
 
     def __init__(self) -> None:
         self._by_id: dict[str, Registration] = {}
         self._radix: Radix[Registration] = Radix()
         self._categories: dict[str, int] = {}
         self._statuses: dict[Status, int] = {}
-        self._bound = Bound()
-        self._has_bindings = False
+        self._by_subscriber: BySubscriber[Registration] = BySubscriber()
+        self.bindings = BindingTable()
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -62,7 +63,8 @@ class Allowlist:
         self._by_id[registration.id] = registration
         for prefix in registration.clients:
             self._radix.insert(prefix, registration)
-        self._bound.enlist(registration)
+        if registration.subscriber is not None:
+            self._by_subscriber.add(registration.subscriber, registration)
         _count(self._categories, registration.category, 1)
         _count(self._statuses, registration.status, 1)
         return old
@@ -77,37 +79,26 @@ class Allowlist:
     def matching(self, flow: Flow, now: float) -> tuple[Registration, ...]:
         """The registrations that make the flow registered at `now`; the hot path."""
         found = matching_clients(self._radix, flow, now)
-        return matching_bound(self._bound, flow, now, found) if self._has_bindings else found
+        return matching_bound(self, flow, now, found) if self.bindings.size else found
 
-    def bind(self, binding: Binding) -> tuple[BoundRegistration, ...]:
-        """The subscriber has the place (prefix, ports). Returns what that gives to each of its registrations,
-        effective or not.
-
-        () if the place was the subscriber's already: then only the binding is replaced, as for a new
-        `confirmed_s`, which costs about 1 µs. Nothing else keeps `confirmed_s` up to date.
-        """
-        if not self._bound.put(binding):
-            return ()
-        self._has_bindings = True
-        return self._bound.bound_registrations_at(binding.subscriber, binding.prefix, binding.ports)
-
-    def unbind(self, subscriber: bytes, prefix: Prefix, ports: Ports) -> tuple[BoundRegistration, ...]:
-        """The subscriber has the place no more. Returns what each of its registrations loses, effective or not;
-        () and nothing changed if nothing was bound there."""
-        if not self._bound.take(subscriber, prefix, ports):
-            return ()
-        self._has_bindings = len(self._bound) > 0
-        return self._bound.bound_registrations_at(subscriber, prefix, ports)
+    def bound_registrations_at(self, binding: Binding) -> tuple[BoundRegistration, ...]:
+        """What the binding gives to each registration of its subscriber, effective or not; what it takes, if it has
+        gone."""
+        found = self._by_subscriber.of(binding.subscriber)
+        return tuple([BoundRegistration(each, binding.prefix, binding.ports) for each in found])
 
     def bound_registrations_of(self, registration: Registration) -> tuple[BoundRegistration, ...]:
         """What it is given at the places that its subscriber has at present; also of one that was just taken
         out or replaced: what it then loses."""
-        return self._bound.bound_registrations_of(registration)
+        if registration.subscriber is None:
+            return ()
+        found = self.bindings.of(registration.subscriber)
+        return tuple([BoundRegistration(registration, each.prefix, each.ports) for each in found])
 
     @property
     def subscribers(self) -> Container[bytes]:
         """Digests that some registration names, of any status. Live; `in` is one look-up in a dict."""
-        return self._bound.subscribers
+        return self._by_subscriber.held.keys()
 
     def subscribers_changed(self, old: Registration | None, new: Registration | None) -> tuple[bytes, ...]:
         """Digests that left `subscribers`, or came in, when `new` took the place of `old` under one id.
@@ -124,22 +115,11 @@ class Allowlist:
 
     def registrations_of(self, subscriber: bytes) -> tuple[Registration, ...]:
         """Those that name it, effective or not, in order of arrival."""
-        return self._bound.registrations_of(subscriber)
+        return self._by_subscriber.of(subscriber)
 
-    def bindings_at(self, address: bytes) -> tuple[Binding, ...]:
+    def bindings_at(self, address: bytes) -> Sequence[Binding]:
         """Those whose prefix covers the address, with or without ports, longest prefix first."""
-        return self._bound.bindings_at(address)
-
-    def bindings_of(self, subscriber: bytes) -> tuple[Binding, ...]:
-        """Of this subscriber, in order of arrival."""
-        return self._bound.bindings_of(subscriber)
-
-    def bindings(self) -> Iterator[Binding]:
-        """All of them, those of one subscriber together; not to be mixed with changes."""
-        return iter(self._bound)
-
-    def count_bindings(self) -> int:
-        return len(self._bound)
+        return self.bindings.covering(address)
 
     def covering(self, address: bytes) -> tuple[Registration, ...]:
         """Those with the address in their clients, effective or not, once each, longest prefix first."""
@@ -167,7 +147,8 @@ class Allowlist:
     def _unlink(self, registration: Registration) -> None:
         for prefix in registration.clients:
             self._radix.remove(prefix, registration)
-        self._bound.strike(registration)
+        if registration.subscriber is not None:
+            self._by_subscriber.remove(registration.subscriber, registration)
         _count(self._categories, registration.category, -1)
         _count(self._statuses, registration.status, -1)
 

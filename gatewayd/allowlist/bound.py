@@ -1,122 +1,69 @@
-"""Bindings by address and by subscriber, and the registrations of a subscriber: what binds the two.
+"""The bindings in force, by address and by subscriber, and what else is kept by subscriber.
 
 A subscriber has few of each, nearly always one, so one is held bare and several in a tuple, as in `radix`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar, cast
 
-import msgspec
-
 from gatewayd.allowlist.radix import Radix
-from gatewayd.model import Binding, BoundRegistration, Prefix, Registration
-
-Ports = tuple[int, int] | None
-"""First and last port of a port block; None = the whole address."""
+from gatewayd.model import Binding, Prefix
+from gatewayd.model.binding import Ports
 
 _Value = TypeVar("_Value")
 
 
-class Bound:
-    """What one subscriber has of both: registrations, of any status, and places. Either may be there alone.
+class BindingTable:
+    """The one holder of bindings: the table of sessions fills it, the allowlist reads it.
 
-    A *place* is a subscriber's prefix and ports; there is one binding at it, which is replaced where it is
-    held: a session's word confirms it every few minutes, and the radix need not hear of that.
+    There is at most one binding of a subscriber at a prefix and ports. It is as it was when it was made: what
+    confirms it later, every few minutes, is in the sessions.
     """
 
-    __slots__ = ("_places", "_radix", "_registrations", "_size", "subscribers")
+    __slots__ = ("_by_subscriber", "_radix", "covering", "size")
 
     def __init__(self) -> None:
-        self._registrations: _BySubscriber[Registration] = _BySubscriber()
-        self._places: _BySubscriber[_Place] = _BySubscriber()
-        self._radix: Radix[_Place] = Radix()
-        self._size = 0
-        self.subscribers: Container[bytes] = self._registrations.held.keys()
-        """Live: digests that a registration names."""
+        self._by_subscriber: BySubscriber[Binding] = BySubscriber()
+        self._radix: Radix[Binding] = Radix()
+        self.covering: Callable[[bytes], Sequence[Binding]] = self._radix.covering
+        """Those whose prefix covers the address, longest prefix first, at one prefix in order of arrival."""
+        self.size = 0
+        """Bindings."""
 
     def __len__(self) -> int:
-        """Bindings."""
-        return self._size
+        return self.size
 
     def __iter__(self) -> Iterator[Binding]:
         """All bindings, those of a subscriber together; not to be mixed with changes."""
-        for subscriber in self._places.held:
-            yield from self.bindings_of(subscriber)
+        for subscriber in self._by_subscriber.held:
+            yield from self._by_subscriber.of(subscriber)
 
-    def enlist(self, registration: Registration) -> None:
-        """Its subscriber has it; nothing for one that names none. The caller does not enlist it twice."""
-        if registration.subscriber is not None:
-            self._registrations.add(registration.subscriber, registration)
+    def put(self, binding: Binding) -> None:
+        """The caller does not put two of one subscriber at one prefix and ports."""
+        self._by_subscriber.add(binding.subscriber, binding)
+        self._radix.insert(binding.prefix, binding)
+        self.size += 1
 
-    def strike(self, registration: Registration) -> None:
-        """The opposite, of the same object; KeyError if it is not enlisted."""
-        if registration.subscriber is not None:
-            self._registrations.remove(registration.subscriber, registration)
+    def remove(self, binding: Binding) -> None:
+        """The very object; KeyError, and nothing changed, if it is not there."""
+        self._by_subscriber.remove(binding.subscriber, binding)
+        self._radix.remove(binding.prefix, binding)
+        self.size -= 1
 
-    def put(self, binding: Binding) -> bool:
-        """The binding of its place. True if nothing was bound there before."""
-        place = self._place(binding.subscriber, binding.prefix, binding.ports)
-        if place is not None:
-            place.binding = binding
-            return False
-        place = _Place(binding)
-        self._places.add(binding.subscriber, place)
-        self._radix.insert(binding.prefix, place)
-        self._size += 1
-        return True
-
-    def take(self, subscriber: bytes, prefix: Prefix, ports: Ports) -> bool:
-        """Nothing is bound at the place any more. False if nothing was."""
-        place = self._place(subscriber, prefix, ports)
-        if place is None:
-            return False
-        self._places.remove(subscriber, place)
-        self._radix.remove(prefix, place)
-        self._size -= 1
-        return True
-
-    def bindings_at(self, address: bytes) -> tuple[Binding, ...]:
-        """Those whose prefix covers the address, longest prefix first, at one prefix in order of arrival."""
-        places = self._radix.covering(address)
-        return tuple([place.binding for place in places]) if places else ()
-
-    def bindings_of(self, subscriber: bytes) -> tuple[Binding, ...]:
-        return tuple([place.binding for place in self._places.of(subscriber)])
-
-    def registrations_of(self, subscriber: bytes) -> tuple[Registration, ...]:
-        return self._registrations.of(subscriber)
-
-    def bound_registrations_at(
-        self, subscriber: bytes, prefix: Prefix, ports: Ports
-    ) -> tuple[BoundRegistration, ...]:
-        """What a binding there gives to the subscriber's registrations, bound or not."""
-        return tuple([BoundRegistration(each, prefix, ports) for each in self._registrations.of(subscriber)])
-
-    def bound_registrations_of(self, registration: Registration) -> tuple[BoundRegistration, ...]:
-        """What the bindings of its subscriber give to it, enlisted or not."""
-        subscriber = registration.subscriber
-        if subscriber is None:
-            return ()
-        return tuple(
-            [BoundRegistration(registration, each.prefix, each.ports) for each in self.bindings_of(subscriber)]
-        )
-
-    def _place(self, subscriber: bytes, prefix: Prefix, ports: Ports) -> _Place | None:
-        for place in self._places.of(subscriber):
-            if place.binding.prefix == prefix and place.binding.ports == ports:
-                return place
+    def get(self, subscriber: bytes, prefix: Prefix, ports: Ports) -> Binding | None:
+        for binding in self._by_subscriber.of(subscriber):
+            if binding.prefix == prefix and binding.ports == ports:
+                return binding
         return None
 
-
-class _Place(msgspec.Struct, gc=False, eq=False):
-    """Stays the same object while its binding is replaced by later words on the same place."""
-
-    binding: Binding
+    def of(self, subscriber: bytes) -> tuple[Binding, ...]:
+        """Of this subscriber, in order of arrival."""
+        return self._by_subscriber.of(subscriber)
 
 
-class _BySubscriber(Generic[_Value]):
+class BySubscriber(Generic[_Value]):
     """Digest → values, told apart by identity, in order of arrival. `held`: one value bare, several in a tuple."""
 
     __slots__ = ("held",)

@@ -2,7 +2,6 @@
 
 - `controller`  sources, events and time in; the reconciler and the connections told
 - `active`      registrations in their windows and grants at bound addresses
-- `bindings`, `subscriber_service`  accounting events to bindings
 - `queries`, `subscriber_queries`   what the API answers with
 - `trusted_time` (pure) which clock is believed; `host_time` the clocks of this host
 

@@ -9,12 +9,11 @@ form want never leaves the kernel.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 
 from gatewayd.allowlist import Allowlist, Schedule
 from gatewayd.compile import compile_bound
-from gatewayd.log import RateLimited, get_logger
+from gatewayd.log import get_logger
 from gatewayd.model.binding import Binding, BindingChange, BoundRegistration
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Registration
@@ -23,7 +22,6 @@ from gatewayd.reconcile.connections import ConnectionScanner
 
 log = get_logger(__name__)
 
-CONFLICT_EVERY_S = 60.0
 _USUAL_ADDRESSES = (Prefix(bytes(4), 32), Prefix(bytes(16), 64))
 """What a phone gets: an IPv4 address, an IPv6 /64 (3GPP TS 23.401 §5.3.1.2)."""
 
@@ -44,9 +42,6 @@ class ActiveSet:
         self._scanner = scanner
         self._prepares = prepares
         self._dormant: set[str] = set()
-        self._said_conflict = RateLimited(log, CONFLICT_EVERY_S, time.monotonic)
-        self.conflicting = 0
-        """Times that an address was bound which lies in another registrant's own prefix."""
 
     def count(self) -> int:
         """Registrations that are effective."""
@@ -106,6 +101,10 @@ class ActiveSet:
         """Elements that are left so."""
         return self._reconciler.count_left()
 
+    def hear(self, prefixes: Iterable[Prefix]) -> None:
+        """The addresses in an accounting record, whosever they are."""
+        self._scanner.grace.hear(prefixes)
+
     def let_go(self, prefix: Prefix, ports: tuple[int, int] | None) -> None:
         """Accounting says of a place who has it, or that nobody has it any more."""
         self._reconciler.let_go(prefix, ports)
@@ -119,17 +118,13 @@ class ActiveSet:
                 self._unbind(change.binding)
 
     def _bind(self, binding: Binding) -> None:
-        others = self.allowlist.owners_around(binding)
-        if others:
-            self.conflicting += 1
-            self._said_conflict.warning("bindings.conflicting", nas=binding.nas, id=others[0].id)
-        for bound in self.allowlist.bind(binding):
+        for bound in self.allowlist.bound_registrations_at(binding):
             if bound.registration.id not in self._dormant:
                 self._reconciler.add(bound)
                 self._scanner.note_bound(binding.prefix)
 
     def _unbind(self, binding: Binding) -> None:
-        for bound in self.allowlist.unbind(binding.subscriber, binding.prefix, binding.ports):
+        for bound in self.allowlist.bound_registrations_at(binding):
             if bound.registration.id not in self._dormant:
                 self._reconciler.remove(bound)
                 self._scanner.note_unbound()

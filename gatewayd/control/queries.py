@@ -19,7 +19,6 @@ from gatewayd.control.controller import Controller
 from gatewayd.control.host_time import HostTime
 from gatewayd.control.subscriber_queries import (
     SubscriberAnswers,
-    Subscribers,
     is_for_ports_to_decide,
     programmed_for,
 )
@@ -31,6 +30,7 @@ from gatewayd.registry.freshness import Freshness
 from gatewayd.registry.state import KERNEL
 from gatewayd.sources.runners import Runner
 from gatewayd.sources.source_facts import SourceFacts
+from gatewayd.subscribers.service import SubscriberService
 from gatewayd.watch.source import EventSource
 from gatewayd.watch.surroundings import Surroundings
 
@@ -50,7 +50,7 @@ class DaemonQueries:
         *,
         clock: Callable[[], float],
         read_sources: Callable[[], Awaitable[None]],
-        subscribers: Subscribers | None = None,
+        subscribers: SubscriberService | None = None,
         surroundings: Surroundings | None = None,
         host_time: HostTime | None = None,
     ) -> None:

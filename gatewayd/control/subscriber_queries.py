@@ -7,14 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from itertools import islice
-from typing import Final, Protocol
+from itertools import chain, islice
+from typing import Final
 
 import msgspec
 
 from gatewayd.allowlist import Allowlist, registered_by
 from gatewayd.api import subscriber_views as views
-from gatewayd.control.bindings import Bindings
 from gatewayd.control.controller import Controller
 from gatewayd.errors import SessionEntryInvalid, SessionsNotKept
 from gatewayd.model import Binding, BoundRegistration, Decision, Flow, Prefix, Registration, format_address
@@ -22,36 +21,22 @@ from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.service import PROTOCOLS_WITH_PORTS
 from gatewayd.subscribers.identity import session_digest
 from gatewayd.subscribers.journal import Journal
-from gatewayd.subscribers.radius.clients import Profiles, plain_source
+from gatewayd.subscribers.radius.clients import plain_source
 from gatewayd.subscribers.radius.listener import AccountingListener
 from gatewayd.subscribers.radius.responses import ResponseTimes
+from gatewayd.subscribers.service import Receipt, SubscriberService
 from gatewayd.subscribers.session_list import end_event, entry_event
 
 KEPT_PATIENCE_S: Final = 5.0
 """How long whoever tells us of a session waits for the disk."""
 SLICE: Final = 100
 """Entries between two turns of the loop: some 5 ms."""
-_PASSED_OVER: Final = ("tombstoned", "before_restart", "stale", "refused", "nas_refused")
-"""Counts of the table, of which an event that opens or confirms nothing raises one."""
-
-
-class Subscribers(Protocol):
-    """What is behind the section `subscribers`. A reload gives other `profiles`."""
-
-    @property
-    def bindings(self) -> Bindings: ...
-    @property
-    def listener(self) -> AccountingListener | None: ...
-    @property
-    def pepper(self) -> bytes: ...
-    @property
-    def profiles(self) -> Profiles: ...
 
 
 class SubscriberAnswers:
     """Over the owner's allowlist and the table of sessions. `clock`: the wall's."""
 
-    def __init__(self, controller: Controller, subscribers: Subscribers, clock: Callable[[], float]) -> None:
+    def __init__(self, controller: Controller, subscribers: SubscriberService, clock: Callable[[], float]) -> None:
         self._controller = controller
         self._allowlist = controller.allowlist
         self._subscribers = subscribers
@@ -64,8 +49,8 @@ class SubscriberAnswers:
     ) -> views.BindingPage:
         """Of one registration, and covering `prefix`, where these are given. Registered subscribers' alone."""
         if registration_id is None and prefix is None:
-            total = self._allowlist.count_bindings()
-            found = list(islice(self._allowlist.bindings(), offset, offset + limit))
+            total = len(self._allowlist.bindings)
+            found = list(islice(iter(self._allowlist.bindings), offset, offset + limit))
         else:
             matches = list(self._search(registration_id, prefix))
             total, found = len(matches), matches[offset : offset + limit]
@@ -81,7 +66,7 @@ class SubscriberAnswers:
                 return
         if prefix is None:
             assert subscriber is not None
-            yield from self._allowlist.bindings_of(subscriber)
+            yield from self._allowlist.bindings.of(subscriber)
             return
         for each in self._allowlist.bindings_at(prefix.packed):
             if each.prefix.length <= prefix.length and subscriber in (None, each.subscriber):
@@ -101,7 +86,7 @@ class SubscriberAnswers:
         ):
             in_kernel = all(map(reconciler.holds, bound_registrations))
         return views.binding_view(
-            self._subscribers.bindings.confirmed(binding),
+            self._subscribers.confirmed(binding),
             now,
             registrations=tuple(each.id for each in registrations),
             in_kernel=in_kernel,
@@ -113,26 +98,26 @@ class SubscriberAnswers:
     @property
     def covering(self) -> Covering:
         """The allowlist, with bindings as they are confirmed now."""
-        return Covering(self._allowlist, self._subscribers.bindings)
+        return Covering(self._allowlist, self._subscribers)
 
     # -- status --------------------------------------------------------------------------------------------
 
     def status(self) -> views.SubscribersView:
-        bindings, listener = self._subscribers.bindings, self._subscribers.listener
-        sessions = bindings.sessions
+        subscribers = self._subscribers
+        sessions, listener = subscribers.sessions, subscribers.listener
         return views.SubscribersView(
             sessions=len(sessions),
-            bindings=self._allowlist.count_bindings(),
+            bindings=len(self._allowlist.bindings),
             restored=sessions.restored,
-            unanswered=bindings.unanswered,
-            conflicting=bindings.conflicting,
+            unanswered=subscribers.unanswered,
+            conflicting=subscribers.conflicting,
             left=self._controller.reconciler.count_left(),
             same_names=tuple(views.SameNameView(each.name, each.sources) for each in sessions.same_names()),
             refreshed=self._controller.reconciler.refreshed,
             tombstones=sessions.tombstones,
             tombstones_lost=sessions.tombstones_lost,
             counts=asdict(sessions.counts),
-            journal=journal_view(bindings.journal),
+            journal=journal_view(subscribers.journal),
             listener=None if listener is None else listener_view(listener),
         )
 
@@ -159,58 +144,48 @@ class SubscriberAnswers:
                 if len(entries) == 1:
                     raise
                 raise SessionEntryInvalid(invalid.field, invalid.code, invalid.why, number) from None
-            events.append(subscribers.bindings.told_by_wall(event))
+            events.append(subscribers.to_timeline(event))
             if number % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
-        conflicting = subscribers.bindings.conflicting
-        passed_over, _ = await self._tell(events)
+        receipts = await self._take(events)
+        passed_over = Counter(chain.from_iterable(each.outcome.passed_over for each in receipts))
         return {
             "sessions": len(events) - passed_over.total(),
             "passed_over": passed_over,
-            "conflicting": subscribers.bindings.conflicting - conflicting,
+            "conflicting": sum(each.conflicting for each in receipts),
         }
 
     async def delete(self, nas: object, session: object, at: object) -> Mapping[str, object]:
         """The session is over: since `at`, else now, whatever its NAS's clock says. It may be called as accounting
         calls it, or as `page` shows it. Raises as `put`."""
-        event = self._subscribers.bindings.told_by_wall(end_event(nas, session, self._clock(), at))
+        event = self._subscribers.to_timeline(end_event(nas, session, self._clock(), at))
         events = [event]
         if self._subscribers.profiles.profile_by_name(event.nas).session_ids == "digest":
             hashed = session_digest(event.session, self._subscribers.pepper)
             events.append(msgspec.structs.replace(event, session=hashed))
         if at is None:
-            sessions = self._subscribers.bindings.sessions
-            last_words = [sessions.last_word_s(each.nas, each.session) or each.at_s for each in events]
+            sessions = self._subscribers.sessions
+            last_s_of = [sessions.last_record_s(each.nas, each.session) or each.at_s for each in events]
             events = [
                 msgspec.structs.replace(each, at_s=max(each.at_s, last_s))
-                for each, last_s in zip(events, last_words, strict=True)
+                for each, last_s in zip(events, last_s_of, strict=True)
             ]
-        _, ended = await self._tell(events)
-        return {"sessions": ended}
+        return {"sessions": sum(each.outcome.ended for each in await self._take(events))}
 
-    async def _tell(self, events: Iterable[AccountingEvent]) -> tuple[Counter[str], int]:
-        """Take the events and wait until all are on disk. How many were passed over, and why; and by how many
-        there were fewer sessions after an event than before."""
-        bindings = self._subscribers.bindings
-        sessions, counts = bindings.sessions, bindings.sessions.counts
-        if not bindings.is_restored:
+    async def _take(self, events: Iterable[AccountingEvent]) -> list[Receipt]:
+        """Take the events and wait until all are on disk. Raises SessionsNotKept."""
+        subscribers = self._subscribers
+        if not subscribers.is_restored:
             raise SessionsNotKept("nothing was taken: the journal is still being read")
-        if not bindings.journal.has_room:
+        if not subscribers.journal.has_room:
             raise SessionsNotKept("nothing was taken: the journal has no room")
         kept: list[asyncio.Future[None]] = []
-        passed_over: Counter[str] = Counter()
-        ended = 0
+        receipts: list[Receipt] = []
         for number, event in enumerate(events, 1):
             answered = asyncio.get_running_loop().create_future()
             kept.append(answered)
-            live, unanswered = len(sessions), bindings.unanswered
-            before = [getattr(counts, reason) for reason in _PASSED_OVER]
-            bindings.on_event(event, partial(_resolve, answered))
-            passed_over.update(
-                reason for reason, old in zip(_PASSED_OVER, before, strict=True) if getattr(counts, reason) > old
-            )
-            ended += max(live - len(sessions), 0)
-            if bindings.unanswered > unanswered:
+            receipts.append(subscribers.receive(event, partial(_resolve, answered)))
+            if not receipts[-1].will_be_answered:
                 raise SessionsNotKept("taken in part, and not on disk yet: the journal has no room")
             if number % SLICE == 0:
                 await asyncio.sleep(0)
@@ -220,22 +195,22 @@ class SubscriberAnswers:
         except TimeoutError:
             why = f"the disk has not answered for {KEPT_PATIENCE_S:g} s"
             raise SessionsNotKept(f"in force, but not on disk yet: {why}") from None
-        return passed_over, ended
+        return receipts
 
 
 class Covering:
     """What is asked of an allowlist, with bindings as they are confirmed now; the allowlist's own are as they were
     when they were made."""
 
-    def __init__(self, allowlist: Allowlist, bindings: Bindings) -> None:
+    def __init__(self, allowlist: Allowlist, subscribers: SubscriberService) -> None:
         self._allowlist = allowlist
-        self._bindings = bindings
+        self._subscribers = subscribers
 
     def covering(self, address: bytes) -> Sequence[Registration]:
         return self._allowlist.covering(address)
 
     def bindings_at(self, address: bytes) -> Sequence[Binding]:
-        return tuple(map(self._bindings.confirmed, self._allowlist.bindings_at(address)))
+        return tuple(map(self._subscribers.confirmed, self._allowlist.bindings_at(address)))
 
     def registrations_of(self, subscriber: bytes) -> Sequence[Registration]:
         return self._allowlist.registrations_of(subscriber)

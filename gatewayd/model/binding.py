@@ -1,4 +1,4 @@
-"""A binding: an address that a registered subscriber has at present, as the NAS told it."""
+"""A binding: an address that a registered subscriber has at present, as the NAS reported it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ import msgspec
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Registration
 
+Ports = tuple[int, int] | None
+"""First and last port of a port block; None = the whole address."""
+
 
 class Binding(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """`subscriber` has `prefix`, or of a shared IPv4 address (CGNAT) the `ports` first..last alone.
 
-    One session that holds it stands for all that do. Times are Unix seconds, as the NAS tells them.
+    One session that holds it stands for all that do. Times are Unix seconds, as the NAS reports them.
     """
 
     subscriber: bytes
     """Digest of 32 bytes."""
     prefix: Prefix
-    ports: tuple[int, int] | None = None
+    ports: Ports = None
     since_s: float
-    """Of the word by which the binding was made."""
+    """Of the record by which the binding was made."""
     confirmed_s: float
-    """Of the last word on this address; in a BindingChange, as it was then."""
+    """Of the last record that named this address, when the Binding was made."""
     nas: str
     session: str
     is_restored: bool = False
-    """Known from before a restart of gatewayd, and not confirmed since by a word of its session."""
+    """Known from before a restart of gatewayd, and not confirmed since by a record of its session."""
 
 
 class BindingChange(msgspec.Struct, frozen=True, gc=False):
@@ -43,4 +46,4 @@ class BoundRegistration(msgspec.Struct, frozen=True, gc=False):
 
     registration: Registration
     prefix: Prefix
-    ports: tuple[int, int] | None = None
+    ports: Ports = None

@@ -4,6 +4,7 @@
 - `session_list`  the same events from lists and the API, for systems that speak no RADIUS
 - `identity`      a mobile number, and at once its digest; `secret_files` the pepper and the secrets; no core dumps
 - `sessions`      events to sessions, and the addresses that are bound
+- `service`       sockets, files and tasks around these, built and stopped as one
 - `journal_rows`  (pure) the bytes of a row; `journal` rows to disk in groups, before an event is answered;
                   `journal_file` SQLite, and what befalls files; `timeline` a clock that is never set
 

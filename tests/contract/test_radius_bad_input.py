@@ -326,7 +326,7 @@ async def test_a_part_that_is_of_no_use_is_left_out_and_counted_and_the_rest_sta
     assert before.bound < after.bound if bad.gains else before.bound == after.bound
     assert after.sessions == before.sessions + 1
     assert gateway.stats.ignored == bad.ignored
-    assert gateway.bindings.conflicting == bad.conflicting
+    assert gateway.service.conflicting == bad.conflicting
     assert gateway.stats.accounting_rejected == {}
 
 

@@ -78,7 +78,7 @@ async def test_an_address_in_somebody_elses_own_prefix_is_bound_and_counted(
         gateway.register(bank(client))
         await gateway.nas().says(START, "s1", ALI, address, ELSEWHERE)
         assert set(await gateway.in_sync()) == {f"{ELSEWHERE}/32", address if "/" in address else f"{address}/32"}
-        assert gateway.bindings.conflicting == 1
+        assert gateway.service.conflicting == 1
 
 
 @pytest.mark.parametrize("client", ["203.0.0.0/23", POOL, "203.0.0.0/8"])
@@ -87,7 +87,7 @@ async def test_one_in_a_pool_or_a_providers_block_is_nothing_to_speak_of(tmp_pat
         gateway.register(bank(client.replace("203.0.0.0/23", "203.0.112.0/23")))
         await gateway.nas().says(START, "s1", ALI, INSIDE)
         assert await gateway.in_sync() == {f"{INSIDE}/32": ALI}
-        assert gateway.bindings.conflicting == 0
+        assert gateway.service.conflicting == 0
 
 
 async def test_ones_own_registration_by_address_is_in_nobodys_way(tmp_path: Path):
@@ -95,4 +95,4 @@ async def test_ones_own_registration_by_address_is_in_nobodys_way(tmp_path: Path
         gateway.register(structs.replace(registration(ALI), clients=bank(OFFICE).clients))
         await gateway.nas().says(START, "s1", ALI, INSIDE)
         assert await gateway.in_sync() == {f"{INSIDE}/32": ALI}
-        assert gateway.bindings.conflicting == 0
+        assert gateway.service.conflicting == 0

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.control.subscriber_service import JOURNAL_NAME
+from gatewayd.subscribers.service import JOURNAL_NAME
 from tests.support.nas import INTERIM, START, STOP
 from tests.support.subscribers import (
     ELEMENT_TIMEOUT_S,
@@ -87,11 +87,11 @@ async def test_a_damaged_journal_takes_nobody_out_of_the_kernel_and_is_said(
     async with filled(tmp_path) as gateway:
         await damaged(gateway, damage)
         assert gateway.kernel() == ALL
-        known = gateway.bindings.sessions
+        known = gateway.service.sessions
         lost = COUNT - sum(1 for _ in known.bindings())
         assert lost > 0
         assert gateway.active.left == lost
-        assert gateway.bindings.journal.stats.lost_groups > 0
+        assert gateway.service.journal.stats.lost_groups > 0
         assert gateway.reconciler.tracker.count_surplus() == 0
         # Time passes, and each is told of again, or is not.
         nas = gateway.nas()
@@ -137,7 +137,7 @@ async def test_with_a_sound_journal_nothing_is_left_that_is_not_wanted(tmp_path:
         await gateway.come_back()
         assert await gateway.in_sync() == {place: who for place, who in ALL.items() if who > 2}
         assert gateway.active.left == 0
-        assert gateway.bindings.journal.stats.lost_groups == 0
+        assert gateway.service.journal.stats.lost_groups == 0
 
 
 async def test_what_somebody_adds_to_our_sets_later_is_removed_as_ever(tmp_path: Path):

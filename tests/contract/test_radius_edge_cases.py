@@ -128,7 +128,7 @@ async def test_7b_03_a_late_stop_of_an_old_session_removes_only_what_that_sessio
         await nas.says(START, "s2", ALI, new_place, ago=10)
         await nas.says(STOP, "s1", ALI, HOME, SLAAC)
         assert await gateway.in_sync() == {f"{new_place}/32": ALI}
-        assert (gateway.counts.stops, len(gateway.bindings.sessions)) == (1, 1)
+        assert (gateway.counts.stops, len(gateway.service.sessions)) == (1, 1)
 
 
 async def test_7b_03_a_late_stop_takes_nothing_from_whoever_has_the_address_now(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ async def test_7b_05_tombstones_are_forgotten_in_time(tmp_path: Path) -> None:
         assert {key[0] for key in await gateway.rows()} == {"ended", "word"}
         await gateway.pass_time(901)
         assert await gateway.rows() == {}
-        assert gateway.bindings.sessions.tombstones == 0
+        assert gateway.service.sessions.tombstones == 0
 
 
 async def test_7b_06_an_interim_of_a_session_that_nobody_knows_is_its_start(tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ async def test_7b_08_a_nokia_interim_as_it_was_sent(tmp_path: Path) -> None:
     async with subscriber_gateway(tmp_path) as gateway:
         await gateway.nas().ask(NOKIA_INTERIM)
         assert await gateway.in_sync() == {}
-        assert len(gateway.bindings.sessions) == 1
+        assert len(gateway.service.sessions) == 1
 
 
 async def test_7b_09_a_subscriber_has_the_union_of_his_live_sessions(tmp_path: Path) -> None:
@@ -516,7 +516,7 @@ async def test_7b_14_the_answer_waits_for_the_disk_and_the_kernel_does_not(tmp_p
         assert await nas.gets_no_answer(request)
         assert gateway.kernel() == {HOME_32: ALI}
         assert await nas.gets_no_answer(request)
-        assert (gateway.stats.pending_duplicates, gateway.bindings.journal.waiting) == (1, 1)
+        assert (gateway.stats.pending_duplicates, gateway.service.journal.waiting) == (1, 1)
         gateway.free_disk()
         await eventually(lambda: gateway.stats.responses > 2)
         assert is_response(nas.received()[0], request)
@@ -544,11 +544,11 @@ async def test_7b_14_a_full_queue_is_silence_and_the_sender_repeats(tmp_path: Pa
     async with subscriber_gateway(tmp_path, registered=range(1, 6)) as gateway:
         nas = gateway.nas()
         gateway.hold_disk()
-        gateway.bindings.journal._most_waiting = 3
+        gateway.service.journal._most_waiting = 3
         requests = [nas.word(START, f"s{each}", each, f"10.0.0.{each}") for each in range(1, 6)]
         for request in requests:
             assert await nas.gets_no_answer(request)
-        assert (gateway.bindings.unanswered, gateway.bindings.journal.stats.refused) == (2, 2)
+        assert (gateway.service.unanswered, gateway.service.journal.stats.refused) == (2, 2)
         assert gateway.kernel() == {f"10.0.0.{each}/32": each for each in range(1, 6)}
         gateway.free_disk()
         await gateway.in_sync()
@@ -594,7 +594,7 @@ async def test_7b_15_status_server_is_answered_to_whoever_has_the_secret(tmp_pat
         assert await nas.gets_no_answer(status_server(secret=b"another"))
         assert await nas.gets_no_answer(status_server(is_signed=False))
         assert gateway.stats.rejected == {"bad_message_authenticator": 1, "missing_message_authenticator": 1}
-        assert (gateway.stats.events, len(gateway.bindings.sessions)) == (0, 0)
+        assert (gateway.stats.events, len(gateway.service.sessions)) == (0, 0)
 
 
 async def test_7b_15_a_policy_may_ask_for_a_message_authenticator(tmp_path: Path) -> None:
@@ -677,9 +677,9 @@ async def test_7b_17_a_cold_start_has_what_was_known_until_its_time_is_up(tmp_pa
         gateway.clock.advance(500)
         await gateway.come_back()
         assert await gateway.in_sync() == {HOME_32: ALI, ABROAD_32: BANO}
-        assert all(each.is_restored for each in gateway.bindings.sessions.bindings())
+        assert all(each.is_restored for each in gateway.service.sessions.bindings())
         await nas.says(INTERIM, "s1", ALI, HOME, interim=300)
-        restored = {each.session: each.is_restored for each in gateway.bindings.sessions.bindings()}
+        restored = {each.session: each.is_restored for each in gateway.service.sessions.bindings()}
         assert restored == {"s1": False, "s2": True}
         await gateway.pass_time(510)
         assert await gateway.in_sync() == {HOME_32: ALI}
@@ -756,7 +756,7 @@ async def test_a_dual_stack_session_of_a_nokia_as_it_was_sent(tmp_path: Path, in
         for request in NOKIA:
             assert is_response(await nas.ask(request), request)
             assert await gateway.in_sync() == {}
-            assert len(gateway.bindings.sessions) == 1
+            assert len(gateway.service.sessions) == 1
         whose = text(31, f"+{number(ALI)}")
         for request, expected in zip(
             NOKIA, [{V4}, {V4, NOKIA_SLAAC}, {V4, NOKIA_SLAAC, NOKIA_DELEGATED}], strict=True
@@ -766,7 +766,7 @@ async def test_a_dual_stack_session_of_a_nokia_as_it_was_sent(tmp_path: Path, in
             assert kernel.keys() >= expected
             assert set(kernel.values()) == {ALI}
         assert kernel.keys() == {V4, NOKIA_SLAAC, NOKIA_DELEGATED}
-        assert len(gateway.bindings.sessions) == 1
+        assert len(gateway.service.sessions) == 1
         assert gateway.stats.ignored == {}
 
 
@@ -781,7 +781,7 @@ async def test_start_interim_and_stop_of_one_second_under_one_identifier_as_dapp
         nas = gateway.nas(host="127.0.0.6", secret=b"xyzzy5461")
         for vector, sessions in zip(vectors, [1, 1, 0], strict=True):
             assert await nas.ask(vector.request) == vector.response
-            assert len(gateway.bindings.sessions) == sessions
+            assert len(gateway.service.sessions) == sessions
         assert await gateway.in_sync() == {}
         assert (gateway.stats.events, gateway.stats.duplicates) == (3, 0)
 
@@ -794,11 +794,11 @@ async def test_an_interim_without_a_start_a_second_start_and_a_lonely_stop_as_in
         nas = gateway.nas()
         await nas.says(INTERIM, "00000004", ALI, "198.51.100.59", extra=integer(46, 30))
         assert await gateway.in_sync() == {"198.51.100.59/32": ALI}
-        assert len(gateway.bindings.sessions) == 1
+        assert len(gateway.service.sessions) == 1
         for _ in range(2):
             await nas.says(START, "00000003", BANO, "198.51.100.60")
             assert await gateway.in_sync() == {"198.51.100.59/32": ALI, "198.51.100.60/32": BANO}
-            assert len(gateway.bindings.sessions) == 2
+            assert len(gateway.service.sessions) == 2
         await nas.says(STOP, "00000002", ALI, "198.51.100.59", extra=integer(49, 1))
         assert await gateway.in_sync() == {"198.51.100.59/32": ALI, "198.51.100.60/32": BANO}
         assert gateway.counts.unknown_stops == 1

@@ -66,7 +66,7 @@ class Ticker:
 
     async def run(self) -> None:
         while True:
-            self.seen.append(len(self.gateway.bindings.sessions))
+            self.seen.append(len(self.gateway.service.sessions))
             await asyncio.sleep(0)
 
     def longest_step(self) -> int:
@@ -92,7 +92,7 @@ async def laden(directory: Path, grace_s: float) -> AsyncIterator[SubscriberGate
     registered = range(1, REGISTERED + OTHERS_REGISTERED + 1)
     profiles = (named("bng-1", restart_grace_s=grace_s),)
     async with subscriber_gateway(directory, registered=registered, nas=profiles) as gateway:
-        assert await gateway.bindings.take_list(live_sessions(gateway.clock())) == SESSIONS + OTHERS
+        assert await gateway.service.take_list(live_sessions(gateway.clock())) == SESSIONS + OTHERS
         assert await gateway.in_sync() == MINE | BESIDE
         yield gateway
 
@@ -114,7 +114,7 @@ async def test_without_a_grace_all_its_bindings_go_at_once_in_batches(tmp_path: 
         assert len(ticker.seen) >= SESSIONS // MAX_AT_ONCE
         assert 0 < ticker.longest_step() <= MAX_AT_ONCE
         assert await gateway.in_sync() == BESIDE
-        assert len(gateway.bindings.sessions) == OTHERS
+        assert len(gateway.service.sessions) == OTHERS
         assert (gateway.counts.restarts, gateway.counts.ended_by_restart) == (1, SESSIONS)
         assert await sessions_in_journal(gateway) == {
             "session bng-2": OTHERS_REGISTERED, "word": REGISTERED, "nas bng-1": 1,

@@ -108,12 +108,12 @@ async def test_two_of_one_name_are_named_with_their_addresses(tmp_path: Path):
         one, other = two(gateway)
         await one.says(START, "81000001", ALI, HOME)
         await other.says(START, "81000002", BANO, AWAY)
-        assert gateway.bindings.sessions.same_names() == ()
+        assert gateway.service.sessions.same_names() == ()
         await other.says(START, "81000001", BANO, AWAY)
-        (found,) = gateway.bindings.sessions.same_names()
+        (found,) = gateway.service.sessions.same_names()
         assert (found.name, set(found.sources)) == ("MikroTik", {ONE, OTHER})
         assert gateway.counts.same_name == 1
-        assert {each.nas for each in gateway.bindings.sessions.bindings()} == {
+        assert {each.nas for each in gateway.service.sessions.bindings()} == {
             f"MikroTik from {ONE}", f"MikroTik from {OTHER}",
         }  # fmt: skip
 
@@ -138,8 +138,8 @@ async def test_a_nas_behind_another_proxy_than_before_keeps_its_sessions(tmp_pat
         assert await gateway.in_sync() == {f"{AWAY}/32": BANO}
         await restarts(after, extra=REAL)
         assert await gateway.in_sync() == {}
-        assert len(gateway.bindings.sessions) == 0
-        assert gateway.bindings.sessions.same_names() == ()
+        assert len(gateway.service.sessions) == 0
+        assert gateway.service.sessions.same_names() == ()
 
 
 async def test_so_does_one_whose_interims_name_nobody_and_no_address(tmp_path: Path):
@@ -176,7 +176,7 @@ async def test_ways_in_turn_cost_nobody_anything(tmp_path: Path):
             await gateway.pass_time(600)
             await ways[turn % 2].says(INTERIM, "s1", ALI, HOME, interim=600)
             assert await gateway.in_sync() == {f"{HOME}/32": ALI}
-            assert len(gateway.bindings.sessions) == 1
+            assert len(gateway.service.sessions) == 1
         await ways[0].says(STOP, "s1", ALI, HOME)
         assert await gateway.in_sync() == {}
 
@@ -252,13 +252,13 @@ async def test_of_two_of_one_name_the_api_ends_a_session_by_the_name_that_is_sho
 
 
 async def _delete(gateway: SubscriberGateway, nas: str, session: str) -> None:
-    gateway.bindings.on_event(end_event(nas, session, gateway.clock()), lambda: None)
+    gateway.service.receive(end_event(nas, session, gateway.clock()), lambda: None)
 
 
 async def _put(gateway: SubscriberGateway, entry: dict[str, object]) -> None:
     profiles, pepper = gateway.service.profiles, gateway.service.pepper
     event = entry_event(entry, pepper=pepper, profile_of=profiles.profile_by_name, now_s=gateway.clock())
-    gateway.bindings.on_event(event, lambda: None)
+    gateway.service.receive(event, lambda: None)
 
 
 # -- one with two names ----------------------------------------------------------------------------------------

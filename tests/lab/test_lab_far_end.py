@@ -58,7 +58,7 @@ def bound(*words: str, ports: tuple[int, int] | None = None, peers: Sequence[str
 
 def under(world: World, policy: Policy) -> World:
     """The same registrations and bindings under another policy."""
-    return World(list(world.allowlist), policy, list(world.allowlist.bindings()))
+    return World(list(world.allowlist), policy, list(world.allowlist.bindings))
 
 
 def _registration(

@@ -23,7 +23,6 @@ from msgspec import structs
 
 from gatewayd.allowlist import Allowlist
 from gatewayd.control.active import ActiveSet
-from gatewayd.control.bindings import Bindings
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.policy import MarkLayout
 from gatewayd.model.prefix import Prefix, parse_prefix
@@ -35,13 +34,13 @@ from gatewayd.subscribers.radius.clients import Client, ClientTable, Profiles
 from gatewayd.subscribers.radius.listener import AccountingListener
 from gatewayd.watch.attribute import Attribution
 from tests.property.test_property_sessions import NAS, SUBSCRIBERS, histories, replay
-from tests.support.accounting import ALI, BANO, CHAND, NoJitter, event
+from tests.support.accounting import ALI, BANO, CHAND, event
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.manual_clock import ManualClock, Time, until
 from tests.support.planes import TABLE
 from tests.support.radius import SECRET, accounting_request, attribute, integer, is_response, text
 from tests.support.reconciling import WatchedTables, policy
-from tests.support.subscribers import FIRST_PORT, PEPPER, digest, number, registration
+from tests.support.subscribers import FIRST_PORT, PEPPER, bare_service, digest, number, registration
 
 BEGIN_S = 1000.0
 """When the first event of a history happens."""
@@ -111,7 +110,7 @@ class Disk:
 
 
 class SlowJournal:
-    """What Bindings asks of a journal: groups that are written one after another, and answered when they are."""
+    """What the service asks of a journal: groups that are written one after another, and answered when they are."""
 
     suspended_for = None
     last_moment = None
@@ -199,29 +198,22 @@ class Gateway:
             self.active.upsert(registration(index_of(subscriber)), clock())
         profiles = Profiles(ProfileSettings(), self._profiles)
         self._journal = SlowJournal(self._disk)
-        self.bindings = Bindings(
-            self.active,
-            self._journal,  # type: ignore[arg-type]
-            terms_of=profiles.terms_of,
-            max_sessions=1000,
-            clock=clock,
-            monotonic=clock.monotonic,
-            randomness=NoJitter(),
-        )
+        self.service = bare_service(allowlist, self.active, self._journal, clock, clock.monotonic)
+        self.service.profiles = profiles
         self.listener = AccountingListener(
             [],
             clients=ClientTable([Client(parse_prefix("192.0.2.0/24"), (SECRET,))]),
             profiles=profiles,
             pepper=PEPPER,
-            on_event=self.bindings.on_event,
+            on_event=self.service.receive,
             clock=clock,
             monotonic=clock.monotonic,
         )
         # Virtual time waits for no thread.
         with patch("asyncio.to_thread", _at_once):
-            await self.bindings.restore()
-        self.bindings.forget_unregistered()
-        self._task = asyncio.create_task(self.bindings.run())
+            await self.service.start()
+        self.service.forget_unregistered()
+        self._task = asyncio.create_task(self.service.run())
 
     async def crash(self) -> None:
         """Memory is lost, and what the disk had not taken. Nobody hears anything until the next start."""
@@ -240,7 +232,7 @@ class Gateway:
 
     def bound(self) -> dict[Prefix, set[bytes]]:
         found: dict[Prefix, set[bytes]] = {}
-        for each in self.bindings.sessions.bindings():
+        for each in self.service.sessions.bindings():
             (subscriber,) = [one for one in SUBSCRIBERS if digest(index_of(one)) == each.subscriber]
             found.setdefault(each.prefix, set()).add(subscriber)
         return found

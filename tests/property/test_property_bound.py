@@ -186,7 +186,7 @@ def allowlist_of(held: list[Registration], bound: list[Binding]) -> Allowlist:
     for each in held:
         allowlist.upsert(each)
     for binding in bound:
-        allowlist.bind(binding)
+        allowlist.bindings.put(binding)
     return allowlist
 
 
@@ -295,26 +295,18 @@ class BoundMachine(RuleBasedStateMachine):
 
     @rule(binding=bindings())
     def bind(self, binding: Binding) -> None:
-        bound_registrations = self.allowlist.bind(binding)
         if place_of(binding) in self.bound:
-            assert bound_registrations == ()
+            return
+        self.allowlist.bindings.put(binding)
         self.bound[place_of(binding)] = binding
-        self.give(bound_registrations)
-
-    @rule(binding=bindings())
-    def unbind_whatever(self, binding: Binding) -> None:
-        self.unbind(place_of(binding))
+        self.give(self.allowlist.bound_registrations_at(binding))
 
     @rule(data=st.data())
     def unbind_what_is_bound(self, data: st.DataObject) -> None:
         if self.bound:
-            self.unbind(data.draw(st.sampled_from(sorted(self.bound, key=repr))))
-
-    def unbind(self, place: Place) -> None:
-        bound_registrations = self.allowlist.unbind(*place)
-        if self.bound.pop(place, None) is None:
-            assert bound_registrations == ()
-        self.revoke(bound_registrations)
+            binding = self.bound.pop(data.draw(st.sampled_from(sorted(self.bound, key=repr))))
+            self.allowlist.bindings.remove(binding)
+            self.revoke(self.allowlist.bound_registrations_at(binding))
 
     @rule(some=flows(), now=moments())
     def match(self, some: list[Flow], now: float) -> None:
@@ -346,11 +338,11 @@ class BoundMachine(RuleBasedStateMachine):
 
     @invariant()
     def holds_what_was_bound(self) -> None:
-        held = list(self.allowlist.bindings())
-        assert self.allowlist.count_bindings() == len(held) == len(self.bound)
+        held = list(self.allowlist.bindings)
+        assert len(self.allowlist.bindings) == len(held) == len(self.bound)
         assert {place_of(each): each for each in held} == self.bound
         for subscriber in SUBSCRIBERS:
-            of = self.allowlist.bindings_of(subscriber)
+            of = self.allowlist.bindings.of(subscriber)
             assert {place_of(each): each for each in of} == {
                 place: each for place, each in self.bound.items() if place[0] == subscriber
             }

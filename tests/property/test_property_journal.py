@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from gatewayd.model.accounting import AccountingEvent, AccountingKind
 from gatewayd.model.prefix import Prefix
 from gatewayd.subscribers.journal_rows import Key, Row, decode_row, encode_key, encode_value
-from gatewayd.subscribers.sessions.terms import Terms
+from gatewayd.subscribers.sessions.session import Terms
 from tests.support.accounting import ALI, BANO, CHAND, Table, event
 
 SUBSCRIBERS = [ALI, BANO, CHAND]
@@ -35,7 +35,7 @@ class Disk:
     def __init__(self) -> None:
         self.rows: dict[bytes, bytes] = {}
 
-    def write(self, rows: tuple[Row, ...]) -> None:
+    def write(self, rows: list[Row]) -> None:
         assert len({row.key for row in rows}) == len(rows), "a row was given twice"
         for row in rows:
             key = encode_key(row.key)
@@ -55,7 +55,7 @@ class Disk:
 def step(table: Table, disk: Disk, now: float) -> None:
     """What the shell does after each call."""
     table.wait_until(now)
-    disk.write(table.sessions.next_rows())
+    disk.write(table.next_rows())
     table.bound()
 
 
@@ -191,7 +191,7 @@ class Crashes(RuleBasedStateMachine):
         before = bindings(self.table)
         self.registered.discard(subscriber)
         self.table = restored(self.disk, self.now, self.fresh())
-        self.table.sessions.recheck_restored()
+        self.table.sessions.forget_unregistered()
         step(self.table, self.disk, self.now)
         assert bindings(self.table) == {each for each in before if each[0] != subscriber}
 

@@ -206,13 +206,13 @@ class Network(RuleBasedStateMachine):
             assert session in session.bucket.sessions
             assert session.since_s <= session.at_s
             for hold in session.holds:
-                assert hold in sessions._naming.ownership.holds_at(hold.prefix)
+                assert hold in sessions._changes.ownership.holds_at(hold.prefix)
         listed = [each for subscriber in list(sessions._of_subscriber) for each in sessions.sessions_of(subscriber)]
         named = [session for session in live if session.subscriber is not None]
         assert {id(each) for each in listed} == {id(each) for each in named}
         assert len(listed) == len(named)
         held = sum(
-            len(sessions._naming.ownership.holds_at(hold.prefix)) > 0 for each in live for hold in each.holds
+            len(sessions._changes.ownership.holds_at(hold.prefix)) > 0 for each in live for hold in each.holds
         )
         assert held == sum(len(each.holds) for each in live)
 
@@ -222,10 +222,10 @@ class Network(RuleBasedStateMachine):
         self.table.wait_until(self.now + 300_000)
         assert len(self.table.sessions) == 0
         assert self.table.sessions.tombstones == 0
-        assert len(self.table.sessions._naming.ownership) == 0
+        assert len(self.table.sessions._changes.ownership) == 0
         assert not self.table.sessions._of_subscriber
         assert self.table.bound() == {}
-        assert not self.table.sessions._naming.changes._told
+        assert len(self.table.bindings) == 0
 
 
 TestNetwork = Network.TestCase

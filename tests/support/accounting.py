@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any
 
+from gatewayd.allowlist import BindingTable
 from gatewayd.model.accounting import AccountingEvent, AccountingKind
 from gatewayd.model.binding import BindingChange
 from gatewayd.model.prefix import Prefix, parse_prefix
+from gatewayd.subscribers.journal_rows import Row
+from gatewayd.subscribers.sessions.session import Outcome, Terms
 from gatewayd.subscribers.sessions.sessions import Sessions
-from gatewayd.subscribers.sessions.terms import Terms
 
 ALI, BANO, CHAND = b"A" * 32, b"B" * 32, b"C" * 32
 AT_ONCE = Terms(restart_grace_s=0)
@@ -62,17 +64,20 @@ class Table:
     """`sessions`, and the bindings that its changes add up to. Fails where a change does not fit those before."""
 
     def __init__(self, registered: Container[bytes] | None = None, terms: Terms = AT_ONCE, **more: Any) -> None:
+        self.bindings = BindingTable()
         self.sessions = Sessions(
             Everybody() if registered is None else registered,
+            self.bindings,
             randomness=NoJitter(),
             terms_of=lambda _: terms,
             **more,
         )
         self.changes: list[BindingChange] = []
+        self._rows: list[Row] = []
         self._bound: set[tuple[bytes, Prefix, tuple[int, int] | None]] = set()
 
-    def take(self, event: AccountingEvent, now: float | None = None) -> None:
-        self.sessions.receive(event, event.received_at_s if now is None else now)
+    def take(self, event: AccountingEvent, now: float | None = None) -> Outcome:
+        return self.sessions.receive(event, event.received_at_s if now is None else now)
 
     def start(self, *arguments: Any, now: float | None = None, **more: Any) -> None:
         self.take(event("start", *arguments, **more), now)
@@ -100,7 +105,9 @@ class Table:
 
     def next_changes(self) -> list[str]:
         """As text: `+10.0.0.1/32`, `-10.0.0.2/32`."""
-        self.changes = self.sessions.next_changes()
+        self.changes, rows = self.sessions.next_changes()
+        assert len({row.key for row in rows}) == len(rows), "a row was given twice"
+        self._rows += rows
         for change in self.changes:
             key = (change.binding.subscriber, change.binding.prefix, change.binding.ports)
             if change.kind == "added":
@@ -112,11 +119,17 @@ class Table:
         assert kinds == sorted(kinds), "make before break"
         return [("+" if change.kind == "added" else "-") + str(change.binding.prefix) for change in self.changes]
 
+    def next_rows(self) -> list[Row]:
+        """For the journal, of all changes since the last call; each key once, the last."""
+        self.next_changes()
+        rows, self._rows = {row.key: row for row in self._rows}, []
+        return list(rows.values())
+
     def bound(self) -> dict[str, bytes]:
         """Prefix → subscriber, of whole addresses; after what is due at once."""
         self.next_changes()
-        told = {(each.subscriber, each.prefix, each.ports) for each in self.sessions.bindings()}
-        assert told == self._bound
+        for held in (self.bindings, self.sessions.bindings()):
+            assert {(each.subscriber, each.prefix, each.ports) for each in held} == self._bound
         whole = [(str(prefix), subscriber) for subscriber, prefix, ports in self._bound if ports is None]
         assert len(dict(whole)) == len(whole), "an address belongs to two"
         return dict(whole)

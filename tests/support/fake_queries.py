@@ -337,7 +337,7 @@ class FakeQueries:
         """MOBILE is registered too, and at its addresses."""
         self.allowlist.upsert(MOBILE)
         for binding in self.bound:
-            self.allowlist.bind(binding)
+            self.allowlist.bindings.put(binding)
 
     def is_alive(self) -> str | None:
         return self.dead

@@ -31,8 +31,6 @@ from msgspec import structs
 
 from gatewayd.allowlist import Allowlist
 from gatewayd.control.active import ActiveSet
-from gatewayd.control.bindings import Bindings
-from gatewayd.control.subscriber_service import JOURNAL_NAME, SubscriberService
 from gatewayd.model.mask import Mask
 from gatewayd.model.msisdn import subscriber_digest
 from gatewayd.model.policy import MarkLayout
@@ -52,9 +50,11 @@ from gatewayd.settings import (
 from gatewayd.subscribers.journal_file import JournalFile
 from gatewayd.subscribers.journal_rows import Key, Row, Value, WordRow
 from gatewayd.subscribers.radius.listener import ListenerStats
-from gatewayd.subscribers.sessions.nas_table import name_of_key
-from gatewayd.subscribers.sessions.terms import SessionCounts
+from gatewayd.subscribers.service import JOURNAL_NAME, SubscriberService
+from gatewayd.subscribers.sessions.nas import name_of_key
+from gatewayd.subscribers.sessions.session import SessionCounts
 from gatewayd.watch.attribute import Attribution
+from tests.support.accounting import NoJitter
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.manual_clock import START_S, ManualClock, until
 from tests.support.nas import ON, Nas
@@ -227,11 +227,17 @@ class SubscriberGateway:
         for each in self.registrations.values():
             self.active.upsert(each, clock())
         # What is forbidden there is forbidden for ever, and other tests of this process look into /proc.
-        with patch("gatewayd.control.subscriber_service.forbid_core_dumps"):
+        with patch("gatewayd.subscribers.service.forbid_core_dumps"):
             self.service = SubscriberService(
-                self.settings, self.directory, self.active, clock=clock, monotonic=clock.monotonic
+                self.settings,
+                self.directory,
+                allowlist,
+                self.active,
+                clock=clock,
+                monotonic=clock.monotonic,
             )
-        journal: Any = self.service.bindings.journal
+        self.active.on_subscriber = self.service.recheck
+        journal: Any = self.service.journal
         journal._stall_s = GUARD_S
         write = journal._file.write
 
@@ -242,9 +248,9 @@ class SubscriberGateway:
         journal._file.write = held_write
         self.service.open()
         await self.service.start()
-        self.bindings.forget_unregistered()
+        self.service.forget_unregistered()
         self.reconciler.want_policy(policy("reject"))
-        self._tasks = [asyncio.create_task(self.reconciler.run()), asyncio.create_task(self.bindings.run())]
+        self._tasks = [asyncio.create_task(self.reconciler.run()), asyncio.create_task(self.service.run())]
         if waits:
             await self.in_sync()
 
@@ -310,16 +316,16 @@ class SubscriberGateway:
         await self.in_sync()
 
     async def do_what_is_due(self) -> None:
-        """Bindings.run sleeps by the loop's time; begun anew, it looks at the table's timer at once."""
+        """The service's run sleeps by the loop's time; begun anew, it looks at the table's timer at once."""
         task = self._tasks.pop()
         task.cancel()
         await asyncio.wait({task})
-        self._tasks.append(asyncio.create_task(self.bindings.run()))
+        self._tasks.append(asyncio.create_task(self.service.run()))
         await until(lambda: not self._is_due(), within_s=GUARD_S, step_s=0)
 
     def _is_due(self) -> bool:
-        timer = self.bindings.sessions.get_timer()
-        return timer is not None and timer <= self.bindings.now()
+        timer = self.service.sessions.get_timer()
+        return timer is not None and timer <= self.service.now()
 
     @property
     def address(self) -> tuple[str, int]:
@@ -330,13 +336,9 @@ class SubscriberGateway:
     # -- what there is -----------------------------------------------------------------------------------------
 
     @property
-    def bindings(self) -> Bindings:
-        return self.service.bindings
-
-    @property
     def counts(self) -> SessionCounts:
         """Since the start of this run."""
-        return self.bindings.sessions.counts
+        return self.service.sessions.counts
 
     @property
     def stats(self) -> ListenerStats:
@@ -346,8 +348,8 @@ class SubscriberGateway:
     def bound(self) -> dict[str, int | None]:
         """Place → subscriber, as the allowlist has it; None for one of an unknown number. The table of sessions has
         the same, whatever else is registered."""
-        told = {(each.prefix, each.ports, each.subscriber) for each in self.bindings.sessions.bindings()}
-        held = {(each.prefix, each.ports, each.subscriber) for each in self.active.allowlist.bindings()}
+        told = {(each.prefix, each.ports, each.subscriber) for each in self.service.sessions.bindings()}
+        held = {(each.prefix, each.ports, each.subscriber) for each in self.active.allowlist.bindings}
         assert held == told
         known = {each.subscriber: int(id[3:]) for id, each in self.registrations.items() if each.subscriber}
         return {_place(prefix, ports): known.get(subscriber) for prefix, ports, subscriber in held}
@@ -408,11 +410,11 @@ class SubscriberGateway:
         await self.in_sync()
         return SetTracker(
             frozenset(
-                (_place(each.prefix, each.ports), each.subscriber) for each in self.active.allowlist.bindings()
+                (_place(each.prefix, each.ports), each.subscriber) for each in self.active.allowlist.bindings
             ),
             {mask: frozenset(keys) for mask, keys in self.fake.looked_into().items()},
             await self.rows(),
-            len(self.bindings.sessions),
+            len(self.service.sessions),
         )
 
     def _is_in_sync(self) -> bool:
@@ -427,11 +429,11 @@ class SubscriberGateway:
     async def _journal_is_idle(self) -> None:
         """Behind all that was given to it, even where nobody waits for an answer."""
         written = asyncio.get_running_loop().create_future()
-        await eventually(lambda: self.bindings.journal.has_room)
-        assert self.bindings.journal.write((), lambda: written.set_result(None))
+        await eventually(lambda: self.service.journal.has_room)
+        assert self.service.journal.write((), lambda: written.set_result(None))
         async with asyncio.timeout(GUARD_S):
             await written
-        assert self.bindings.journal.suspended_for is None
+        assert self.service.journal.suspended_for is None
 
 
 @asynccontextmanager
@@ -445,6 +447,34 @@ async def subscriber_gateway(
         await gateway.start()
         stack.push_async_callback(gateway.close)
         yield gateway
+
+
+def bare_service(
+    allowlist: Allowlist,
+    active: ActiveSet,
+    journal: Any,
+    clock: Callable[[], float],
+    monotonic: Callable[[], float],
+    **settings: Any,
+) -> SubscriberService:
+    """A service without sockets and files, with this journal, whose sessions live no longer than they must. It is
+    told of registrations. `settings`: fields of SubscriberSettings."""
+    with (
+        patch("gatewayd.subscribers.service.forbid_core_dumps"),
+        patch("gatewayd.subscribers.service.read_pepper", return_value=PEPPER),
+    ):
+        made = SubscriberService(
+            SubscriberSettings("/nowhere", **{"max_sessions": 1000} | settings),
+            Path("/nowhere"),
+            allowlist,
+            active,
+            clock=clock,
+            monotonic=monotonic,
+        )
+    made.journal = journal
+    made.sessions._randomness = NoJitter()
+    active.on_subscriber = made.recheck
+    return made
 
 
 def named(name: str, **profile: Any) -> NasSettings:

@@ -29,7 +29,7 @@ class World:
         for registration in some:
             self.allowlist.upsert(registration)
         for binding in bindings:
-            self.allowlist.bind(binding)
+            self.allowlist.bindings.put(binding)
 
     def active(self) -> list[Registration | BoundRegistration]:
         some = [each for each in self.allowlist if each.is_effective(NOW)]

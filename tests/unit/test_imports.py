@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, str] = {
     "sources": "gatewayd errors log model settings feed",
     "registry": "errors model settings feed sources",
     "allowlist": "model",
-    "subscribers": "errors log model settings",
+    "subscribers": "errors log model settings allowlist",
     "compile": "model",
     "kernel": "errors model compile",
     "reconcile": "errors log model compile kernel",
@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, str] = {
     "api": "errors log model",
     "control": "gatewayd errors log model settings feed sources registry allowlist subscribers compile "
     "kernel reconcile watch api",
-    "daemon": "gatewayd errors log systemd model settings sources reconcile kernel watch api control",
+    "daemon": "gatewayd errors log systemd model settings sources reconcile kernel watch api control subscribers",
     "authority": "errors model feed",
     "lab": "errors model",
     "demo": "errors model feed authority lab",
@@ -62,10 +62,8 @@ PURE = """
     subscribers.journal_rows subscribers.radius subscribers.radius.accounting subscribers.radius.attributes
     subscribers.radius.clients subscribers.radius.packet subscribers.radius.responses subscribers.session_list
     subscribers.sessions subscribers.sessions.changes subscribers.sessions.index subscribers.sessions.naming
-    subscribers.sessions.nas_clock subscribers.sessions.nas_table subscribers.sessions.restoring
-    subscribers.sessions.row_changes subscribers.sessions.session subscribers.sessions.sessions
-    subscribers.sessions.terms subscribers.sessions.tombstones subscribers.timeline watch watch.aggregate
-    watch.attribute watch.decode watch.event_filter
+    subscribers.sessions.nas subscribers.sessions.session subscribers.sessions.sessions subscribers.timeline
+    watch watch.aggregate watch.attribute watch.decode watch.event_filter
 """
 """No clock, file, socket, process, randomness or environment; takes `now` and bytes as arguments. A package whose
 `__init__` gathers shells too is under IO."""
@@ -79,15 +77,15 @@ IO = """
     sources.feed_source sources.fetch sources.file_source sources.guard_file sources.last_good_files
     sources.last_good_sink sources.last_good_store sources.overrides_dir sources.pacing sources.route
     sources.sources subscribers.journal subscribers.journal_file subscribers.radius.listener
-    subscribers.secret_files systemd watch.source
+    subscribers.secret_files subscribers.service systemd watch.source
 """
 
 COMPOSITION = """
     __main__ cli cli.accept cli.bindings cli.check cli.client cli.demo cli.explain cli.flows cli.output cli.plan
     cli.registrations cli.registry cli.registry_authoring cli.registry_progress cli.registry_publish cli.run
-    cli.status cli.sync cli.teardown control.active control.bindings control.controller control.queries
-    control.subscriber_queries control.subscriber_service daemon reconcile.connections sources.runners
-    sources.source_facts watch.surroundings
+    cli.status cli.sync cli.teardown control.active control.controller control.queries
+    control.subscriber_queries daemon reconcile.connections sources.runners sources.source_facts
+    watch.surroundings
 """
 
 TOUCHES_THE_WORLD = """

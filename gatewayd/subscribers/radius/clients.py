@@ -13,7 +13,7 @@ from typing import Final
 from gatewayd.model.accounting import NasProfile
 from gatewayd.model.prefix import Prefix, mask_address
 from gatewayd.settings.model import ProfileSettings, RadiusClient, SubscriberSettings
-from gatewayd.subscribers.sessions.terms import Terms
+from gatewayd.subscribers.sessions.session import Terms
 
 MAX_NAS_HEARD: Final = 10_000
 

@@ -102,7 +102,7 @@ class AccountingListener:
     def __init__(
         self, addresses: Iterable[tuple[str, int]], *,
         clients: ClientTable, profiles: Profiles, pepper: bytes,
-        on_event: Callable[[AccountingEvent, Callable[[], None]], None],
+        on_event: Callable[[AccountingEvent, Callable[[], None]], object],
         clock: Callable[[], float], monotonic: Callable[[], float], wall: Callable[[], float] | None = None,
     ) -> None:  # fmt: skip
         self.stats = ListenerStats()

@@ -1,156 +1,209 @@
-"""What changed of the bindings since it was last asked: desired against told, never a log of events.
+"""What changed since it was last asked: bindings for the kernel, and rows for the journal. Never a log of events.
 
-Only what was touched is looked at. Something that went and came back in between is no change.
+Desired against told: only what was touched is looked at, several touches of one thing are one change, and what
+went and came back in between is none. What is not of a registered subscriber costs a look into a set or two.
+
+The bindings that were told are in the BindingTable, which has no other writer. What a restart may know of ended
+sessions and released addresses is kept here a second time, for registered subscribers alone: in the tables that
+`sessions` works with, all records are united, and a time in them may be of a subscriber that no registration knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
-from gatewayd.model.binding import Binding, BindingChange
+from gatewayd.allowlist import BindingTable
+from gatewayd.model.binding import Binding, BindingChange, Ports
 from gatewayd.model.prefix import Prefix
-from gatewayd.subscribers.sessions.session import Hold, Ports, Session
+from gatewayd.subscribers.journal_rows import (
+    EndedRow,
+    HoldRow,
+    Key,
+    NasRow,
+    Row,
+    SessionRow,
+    Value,
+    WordRow,
+    ended_key,
+    key_of,
+    nas_key,
+    prefix_of,
+    session_key,
+    word_key,
+)
+from gatewayd.subscribers.sessions.nas import Nas
+from gatewayd.subscribers.sessions.session import TICK_S, Hold, Ownership, Session, Tombstone, Tombstones
+
+_NO_SUBSCRIBER = b""
+"""Whose the row of a NAS is."""
 
 
-class Ownership:
-    """Every address that a live session holds. An address with one hold, as nearly all have, costs no list."""
+class Place(NamedTuple):
+    """What one binding is of."""
 
-    __slots__ = ("_holds",)
-
-    def __init__(self) -> None:
-        self._holds: dict[Prefix, Hold | tuple[Hold, ...]] = {}
-
-    def __len__(self) -> int:
-        """Addresses held."""
-        return len(self._holds)
-
-    def holds_at(self, prefix: Prefix) -> tuple[Hold, ...]:
-        held = self._holds.get(prefix)
-        if held is None:
-            return ()
-        return (held,) if isinstance(held, Hold) else held
-
-    def holder(self, subscriber: bytes, prefix: Prefix, ports: Ports) -> Hold | None:
-        """The hold, of the latest word, by which the subscriber has exactly this."""
-        own = [
-            hold for hold in self.holds_at(prefix) if hold.ports == ports and hold.session.subscriber == subscriber
-        ]
-        return max(own, key=lambda hold: hold.named_s, default=None)
-
-    def rivals(self, session: Session, prefix: Prefix, ports: Ports) -> list[Hold]:
-        """Holds of other subscribers that overlap. A subscriber that is not known is another than any."""
-        return [
-            hold
-            for hold in self.holds_at(prefix)
-            if hold.session is not session
-            and (hold.session.subscriber is None or hold.session.subscriber != session.subscriber)
-            and hold.overlaps(ports)
-        ]
-
-    def add(self, hold: Hold) -> None:
-        held = self._holds.get(hold.prefix)
-        if held is None:
-            self._holds[hold.prefix] = hold
-        else:
-            self._holds[hold.prefix] = (held, hold) if isinstance(held, Hold) else (*held, hold)
-        session = hold.session
-        session.held = (*session.holds, hold) if session.holds else hold
-
-    def remove(self, hold: Hold) -> None:
-        """From its address and its session; raises KeyError or ValueError if it is in neither."""
-        held = self._holds[hold.prefix]
-        others = () if isinstance(held, Hold) else tuple(each for each in held if each is not hold)
-        if not others:
-            del self._holds[hold.prefix]
-        else:
-            self._holds[hold.prefix] = others[0] if len(others) == 1 else others
-        kept = tuple(each for each in hold.session.holds if each is not hold)
-        hold.session.held = kept[0] if len(kept) == 1 else kept
+    subscriber: bytes
+    prefix: Prefix
+    ports: Ports
 
 
-_Place = tuple[Prefix, Ports]
+class Update(NamedTuple):
+    """`bindings`: all that was added, then all that was removed. `rows`: each key at most once, in no order; those
+    of a later update are newer."""
+
+    bindings: list[BindingChange]
+    rows: list[Row]
 
 
 class Changes:
-    """`registered` is the caller's, and live: who changes it calls `touch_subscriber`.
+    """`registered` and `nas` (by key) are the caller's, and live; who changes `registered` calls
+    `touch_subscriber`. `keep_s`, `most`: of ends and last records.
 
-    `restored`: live sessions that no word confirmed since a restart; in a set, as a field of each of a million
+    `restored`: live sessions that no record confirmed since a restart; in a set, as a field of each of a million
     sessions costs 16 bytes, and only those of registered subscribers are ever restored.
     """
 
-    __slots__ = ("_ownership", "_registered", "_restored_since", "_told", "_touched", "restored")
-
-    def __init__(self, registered: Container[bytes], ownership: Ownership) -> None:
-        self._registered = registered
-        self._ownership = ownership
-        self._told: dict[bytes, dict[_Place, Binding]] = {}
-        self._touched: dict[bytes, dict[_Place, None]] = {}
-        self._restored_since: dict[bytes, dict[_Place, float]] = {}
+    def __init__(
+        self,
+        registered: Container[bytes],
+        bindings: BindingTable,
+        nas: Mapping[str, Nas],
+        *,
+        keep_s: float,
+        most: int,
+    ) -> None:
+        self.ownership = Ownership()
         self.restored: set[Session] = set()
+        self._registered = registered
+        self._bindings = bindings
+        self._nas = nas
+        self._dirty: dict[Place | Key, None] = {}
+        self._restored_since: dict[Place, float] = {}
+        self._given: dict[Key, bytes] = {}
+        self._of_subscriber: dict[bytes, set[Key]] = {}
+        self._stones: Tombstones[Key] = Tombstones(keep_s=keep_s, most=most, on_forgotten=self._touch_key)
 
-    def touch(self, hold: Hold, subscriber: bytes | None) -> None:
-        """The hold came or went. Costs nothing for a subscriber whom no registration knows."""
-        if subscriber is not None and (subscriber in self._registered or subscriber in self._told):
-            self._touched.setdefault(subscriber, {})[hold.prefix, hold.ports] = None
+    # -- what is touched -----------------------------------------------------------------------------------
 
-    def restore(self, hold: Hold, subscriber: bytes, since_s: float) -> None:
-        """As `touch`, of a hold from before a restart, by which there was a binding since `since_s`."""
-        self._restored_since.setdefault(subscriber, {})[hold.prefix, hold.ports] = since_s
-        self.touch(hold, subscriber)
+    def touch(self, session: Session) -> None:
+        """The session is about to change, or has changed."""
+        subscriber = session.subscriber
+        if subscriber is not None and (subscriber in self._registered or subscriber in self._of_subscriber):
+            self._dirty[session_key(session.nas.key, session.id)] = None
 
-    def forget_restored(self) -> None:
-        """Bindings that are made from now on are new, whoever had them before the restart."""
-        self._restored_since.clear()
+    def touch_hold(self, hold: Hold) -> None:
+        """The hold came or went, and its session changed by it."""
+        session = hold.session
+        subscriber = session.subscriber
+        if subscriber is not None and (subscriber in self._registered or subscriber in self._of_subscriber):
+            self._dirty[Place(subscriber, hold.prefix, hold.ports)] = None
+            self._dirty[session_key(session.nas.key, session.id)] = None
 
-    def since_s(self, subscriber: bytes, hold: Hold) -> float:
-        """Since when there is the binding by this hold; if it was not told yet, since when there will be."""
-        binding = self._told.get(subscriber, {}).get((hold.prefix, hold.ports))
-        if binding is not None:
-            return binding.since_s
-        return self._restored_since.get(subscriber, {}).get((hold.prefix, hold.ports), hold.named_s)
+    def touch_nas(self, key: str) -> None:
+        """It restarted, its clock is known to be off by more or less, or it is known no more."""
+        self._dirty[nas_key(key)] = None
 
     def touch_subscriber(self, subscriber: bytes, sessions: Iterable[Session]) -> None:
         """A registration of this subscriber came or went; `sessions` are those it has."""
-        touched = self._touched.setdefault(subscriber, {})
-        touched.update(dict.fromkeys(self._told.get(subscriber, ())))
+        self.touch_keys(self._of_subscriber.get(subscriber, ()))
+        for binding in self._bindings.of(subscriber):
+            self._dirty[Place(subscriber, binding.prefix, binding.ports)] = None
         for session in sessions:
-            touched.update(((hold.prefix, hold.ports), None) for hold in session.holds)
+            self.touch(session)
+            for hold in session.holds:
+                self._dirty[Place(subscriber, hold.prefix, hold.ports)] = None
 
-    def take(self) -> list[BindingChange]:
-        """All that was added, then all that was removed."""
+    def touch_keys(self, keys: Iterable[Key]) -> None:
+        self._dirty.update(dict.fromkeys(keys))
+
+    def touch_all(self) -> None:
+        """Every row that was given is to be given again."""
+        self.touch_keys(self._given)
+
+    def forget_unregistered(self) -> None:
+        """The registry is whole: rows go of subscribers that no registration knows, and bindings that are made from
+        now on are new, whose ever the address was before the restart."""
+        for subscriber, keys in self._of_subscriber.items():
+            if subscriber != _NO_SUBSCRIBER and subscriber not in self._registered:
+                self.touch_keys(keys)
+        self._restored_since.clear()
+
+    def bury_session(self, nas: str, session: str, at_s: float, now: float, *subscribers: bytes | None) -> None:
+        """A Stop of the session; its own subscriber and the one that the Stop names."""
+        for subscriber in subscribers:
+            self._bury(ended_key(nas, session), at_s, now, subscriber)
+
+    def bury_address(self, prefix: Prefix, at_s: float, now: float, subscriber: bytes | None) -> None:
+        """The last record that named an address."""
+        self._bury(word_key(prefix), at_s, now, subscriber)
+
+    def next_due(self) -> float | None:
+        """When `prune` is next due."""
+        return self._stones.next_due()
+
+    def prune(self, now: float, most: int) -> None:
+        self._stones.prune(now, most)
+
+    def restore(self, value: Value, stone: Tombstone | None = None) -> None:
+        """The row is on disk; it is not given before it is touched. `stone`: of an EndedRow or WordRow."""
+        key = key_of(value)
+        self._give(key, _subscriber_of(value))
+        if stone is not None:
+            self._stones.put_back(key, stone)
+
+    def restore_hold(self, hold: Hold, subscriber: bytes, since_s: float) -> None:
+        """A hold from before a restart, by which there was a binding since `since_s`. Its row is on disk."""
+        place = Place(subscriber, hold.prefix, hold.ports)
+        self._restored_since[place] = since_s
+        if subscriber in self._registered:
+            self._dirty[place] = None
+
+    # -- what follows from it ------------------------------------------------------------------------------
+
+    def take(self) -> Update:
+        """Since the last call."""
+        if not self._dirty:
+            return Update([], [])
+        dirty, self._dirty = self._dirty, {}
         added: list[BindingChange] = []
         removed: list[BindingChange] = []
-        for subscriber, places in self._touched.items():
-            is_registered = subscriber in self._registered
-            told = self._told.setdefault(subscriber, {})
-            since = self._restored_since.get(subscriber, {}) if is_registered else {}
-            for place in places:
-                hold = self._ownership.holder(subscriber, *place) if is_registered else None
-                if hold is not None and place not in told:
-                    told[place] = self._binding(subscriber, hold, since.pop(place, hold.named_s))
-                    added.append(BindingChange("added", told[place]))
-                elif hold is None and place in told:
-                    removed.append(BindingChange("removed", told.pop(place)))
-                if hold is None:
-                    since.pop(place, None)
-            if not told:
-                del self._told[subscriber]
-        self._touched.clear()
-        return added + removed
+        keys: list[Key] = []
+        for each in dirty:
+            if isinstance(each, Place):
+                self._settle(each, added, removed)
+            else:
+                keys.append(each)
+        return Update(added + removed, self._rows(keys))
 
     def bindings(self) -> Iterator[Binding]:
-        """Those that were told and hold, as they are now confirmed."""
-        for subscriber, places in self._told.items():
-            for place in places:
-                binding = self.binding_at(subscriber, *place)
-                if binding is not None:
-                    yield binding
+        """Those in force that hold, as they are now confirmed."""
+        for binding in self._bindings:
+            confirmed = self.confirmed(binding)
+            if confirmed is not None:
+                yield confirmed
 
-    def binding_at(self, subscriber: bytes, prefix: Prefix, ports: Ports) -> Binding | None:
-        """One of `bindings`."""
-        told = self._told.get(subscriber, {}).get((prefix, ports))
-        hold = self._ownership.holder(subscriber, prefix, ports) if told is not None else None
-        return self._binding(subscriber, hold, told.since_s) if told is not None and hold is not None else None
+    def confirmed(self, binding: Binding) -> Binding | None:
+        """The binding in force of the same subscriber at the same place, as the last record has it; None if no
+        session holds it."""
+        told = self._bindings.get(binding.subscriber, binding.prefix, binding.ports)
+        hold = self.ownership.holder(binding.subscriber, binding.prefix, binding.ports)
+        return self._binding(told.subscriber, hold, told.since_s) if told is not None and hold is not None else None
+
+    def _settle(self, place: Place, added: list[BindingChange], removed: list[BindingChange]) -> None:
+        subscriber, prefix, ports = place
+        told = self._bindings.get(subscriber, prefix, ports)
+        hold = None
+        since_s = None
+        if subscriber in self._registered:
+            hold = self.ownership.holder(subscriber, prefix, ports)
+            since_s = self._restored_since.pop(place, None) if self._restored_since else None
+        if told is None and hold is not None:
+            binding = self._binding(subscriber, hold, hold.named_s if since_s is None else since_s)
+            self._bindings.put(binding)
+            added.append(BindingChange("added", binding))
+        elif told is not None and hold is None:
+            self._bindings.remove(told)
+            removed.append(BindingChange("removed", told))
 
     def _binding(self, subscriber: bytes, hold: Hold, since_s: float) -> Binding:
         return Binding(
@@ -163,3 +216,86 @@ class Changes:
             session=hold.session.id,
             is_restored=hold.session in self.restored,
         )
+
+    def _rows(self, keys: list[Key]) -> list[Row]:
+        rows: list[Row] = []
+        for key in keys:
+            value = self._value(key)
+            if value is not None:
+                self._give(key, _subscriber_of(value))
+                rows.append(Row(key, value))
+            elif key in self._given:
+                self._ungive(key)
+                rows.append(Row(key, None))
+        return rows
+
+    def _touch_key(self, key: Key) -> None:
+        self._dirty[key] = None
+
+    def _bury(self, key: Key, at_s: float, now: float, subscriber: bytes | None) -> None:
+        if subscriber is not None and subscriber in self._registered:
+            self._stones.bury(key, at_s, now, subscriber)
+            self._dirty[key] = None
+
+    def _give(self, key: Key, subscriber: bytes) -> None:
+        before = self._given.get(key)
+        if before != subscriber:
+            if before is not None:
+                self._ungive(key)
+            self._given[key] = subscriber
+            self._of_subscriber.setdefault(subscriber, set()).add(key)
+
+    def _ungive(self, key: Key) -> None:
+        subscriber = self._given.pop(key)
+        keys = self._of_subscriber[subscriber]
+        keys.remove(key)
+        if not keys:
+            del self._of_subscriber[subscriber]
+
+    def _value(self, key: Key) -> Value | None:
+        """As it is now; None for what is not, or is not to be on disk."""
+        kind, name, session = key
+        if kind == "session":
+            nas = self._nas.get(name)
+            live = nas.sessions.get(session) if nas is not None else None
+            return self._session_row(live) if live is not None else None
+        if kind == "nas":
+            nas = self._nas.get(name)
+            if nas is None or not (nas.has_restarted or nas.clock.whole_s):
+                return None
+            return NasRow(name, nas.restarted_s, nas.clock.whole_s)
+        stone = self._stones.get(key)
+        if stone is None or stone.subscriber is None:
+            return None
+        if stone.subscriber not in self._registered:
+            self._stones.drop(key)
+            return None
+        if kind == "ended":
+            return EndedRow(name, session, stone.subscriber, stone.at_s, stone.buried_s)
+        return WordRow(prefix_of(key), stone.subscriber, stone.at_s, stone.buried_s, stone.others_s)
+
+    def _session_row(self, session: Session) -> SessionRow | None:
+        subscriber = session.subscriber
+        if subscriber is None or subscriber not in self._registered:
+            return None
+        return SessionRow(
+            nas=session.nas.key,
+            session=session.id,
+            subscriber=subscriber,
+            since_s=session.since_s,
+            at_s=session.at_s,
+            due_s=None if session.bucket is None else float(session.bucket.number * TICK_S),
+            interim_s=session.interim_s,
+            is_lingering=session.is_lingering,
+            snapshot_s=session.snapshot_s,
+            ipv4_s=session.ipv4_s,
+            holds=tuple([self._hold_row(subscriber, hold) for hold in session.holds]),
+        )
+
+    def _hold_row(self, subscriber: bytes, hold: Hold) -> HoldRow:
+        binding = self._bindings.get(subscriber, hold.prefix, hold.ports)
+        return HoldRow(hold.prefix, hold.ports, hold.named_s, hold.named_s if binding is None else binding.since_s)
+
+
+def _subscriber_of(value: Value) -> bytes:
+    return _NO_SUBSCRIBER if isinstance(value, NasRow) else value.subscriber

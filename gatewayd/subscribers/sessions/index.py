@@ -1,26 +1,58 @@
-"""The live sessions, and every index of them: how one enters and ends, what is told of it, how all is rebuilt.
+"""The live sessions, and every index of them: how one enters and ends, and how all are rebuilt after a restart.
 
-The rules by which words of a NAS change them are in `sessions`, which is the one owner of a SessionIndex.
+The rules by which records of a NAS change them are in `sessions`, which is the one owner of a SessionIndex.
+
+Rows of a journal are put right for the present before. A wall clock that was set between two runs must not make
+anything last for ever: no time is ahead of `now`, and nobody runs out later than if he had just been reported, with
+or without an interval. Where that changes a row, it is to be written anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator
+from dataclasses import dataclass
 from math import inf
 from typing import Final
 
+from msgspec.structs import replace
+
+from gatewayd.allowlist import BindingTable
 from gatewayd.model.accounting import NasIdentity
-from gatewayd.model.binding import Binding, BindingChange
+from gatewayd.model.binding import Binding, Ports
 from gatewayd.model.prefix import Prefix, mask_address
-from gatewayd.subscribers.journal_rows import EndedRow, NasRow, Row, SessionRow, WordRow, key_of
+from gatewayd.subscribers.journal_rows import (
+    EndedRow,
+    HoldRow,
+    Key,
+    NasRow,
+    Row,
+    SessionRow,
+    WordRow,
+    key_of,
+)
 from gatewayd.subscribers.radius.attributes import SHORTEST_IPV4_LENGTH, SHORTEST_IPV6_LENGTH
+from gatewayd.subscribers.sessions.changes import Changes, Update
 from gatewayd.subscribers.sessions.naming import Naming
-from gatewayd.subscribers.sessions.nas_table import NasTable, SameName, identity_of_key, key_of_identity
-from gatewayd.subscribers.sessions.restoring import sort_rows
-from gatewayd.subscribers.sessions.row_changes import RowChanges
-from gatewayd.subscribers.sessions.session import Expiry, Nas, Ports, Session
-from gatewayd.subscribers.sessions.terms import Randomness, SessionCounts, Terms
-from gatewayd.subscribers.sessions.tombstones import Tombstone, Tombstones
+from gatewayd.subscribers.sessions.nas import (
+    Nas,
+    NasTable,
+    SameName,
+    identity_of_key,
+    key_of_identity,
+    name_of_key,
+)
+from gatewayd.subscribers.sessions.session import (
+    JITTER,
+    TICK_S,
+    Expiry,
+    PassedOver,
+    Randomness,
+    Session,
+    SessionCounts,
+    Terms,
+    Tombstone,
+    Tombstones,
+)
 
 MAX_OF_SUBSCRIBER: Final = 64
 """Sessions of one subscriber; a phone has a dozen bearers."""
@@ -29,7 +61,7 @@ USUAL_TERMS: Final = Terms()
 
 
 class SessionIndex:
-    """`registered`: digests that some registration knows; live, the caller's.
+    """`registered`: digests that some registration knows; live, the caller's. `bindings`: filled here alone.
 
     Beyond `max_sessions` only registered subscribers open sessions, each at most MAX_OF_SUBSCRIBER.
     """
@@ -37,6 +69,7 @@ class SessionIndex:
     def __init__(
         self,
         registered: Container[bytes],
+        bindings: BindingTable,
         *,
         randomness: Randomness,
         terms_of: Callable[[str], Terms] = lambda _: USUAL_TERMS,
@@ -55,12 +88,15 @@ class SessionIndex:
         self._of_subscriber: dict[bytes, Session | tuple[Session, ...]] = {}
         self._expiry = Expiry()
         self._ended: Tombstones[tuple[str, str]] = Tombstones(keep_s=tombstone_s, most=max_tombstones)
-        self._last_words: Tombstones[Prefix] = Tombstones(keep_s=tombstone_s, most=max_tombstones)
-        self._row_changes = RowChanges(registered, self._nas.by_key, keep_s=tombstone_s, most=max_tombstones)
-        self._naming = Naming(registered, self.counts, self._last_words, self._row_changes)
+        self._last_named: Tombstones[Prefix] = Tombstones(keep_s=tombstone_s, most=max_tombstones)
+        self._changes = Changes(registered, bindings, self._nas.by_key, keep_s=tombstone_s, most=max_tombstones)
+        self._naming = Naming(self._changes, self.counts, self._last_named)
         self._restarted: dict[str, Nas] = {}
         self._scanning: list[Session] = []
         self._now = 0.0
+        self._ends = 0
+        self._passed_over: tuple[PassedOver, ...] = ()
+        self._same_named: Nas | None = None
 
     def __len__(self) -> int:
         """Live sessions."""
@@ -69,54 +105,47 @@ class SessionIndex:
     @property
     def tombstones(self) -> int:
         """Ended sessions and released addresses that are remembered."""
-        return len(self._ended) + len(self._last_words)
+        return len(self._ended) + len(self._last_named)
 
     @property
     def tombstones_lost(self) -> int:
         """Forgotten before their time, for the bound."""
-        return self._ended.lost + self._last_words.lost
+        return self._ended.lost + self._last_named.lost
 
     def sessions_of(self, subscriber: bytes | None) -> tuple[Session, ...]:
-        """Live ones; none of nobody."""
+        """Live ones; none for None."""
         held = self._of_subscriber.get(subscriber, ()) if subscriber is not None else ()
         return held if isinstance(held, tuple) else (held,)
 
     def bindings(self) -> Iterator[Binding]:
-        """Those that `next_changes` has told of, as they are now confirmed."""
-        return self._naming.changes.bindings()
+        """Those in force, as they are now confirmed."""
+        return self._changes.bindings()
 
-    def binding_at(self, subscriber: bytes, prefix: Prefix, ports: Ports) -> Binding | None:
-        """The binding of exactly this, if `next_changes` has told of it and it holds, as it is now confirmed."""
-        return self._naming.changes.binding_at(subscriber, prefix, ports)
+    def confirmed(self, binding: Binding) -> Binding | None:
+        """A binding in force, as it is now confirmed; None if it is in force no more."""
+        return self._changes.confirmed(binding)
 
     def recheck(self, subscriber: bytes) -> None:
         """`registered` may say something else of this subscriber than before."""
-        sessions = self.sessions_of(subscriber)
-        self._naming.changes.touch_subscriber(subscriber, sessions)
-        self._row_changes.touch_subscriber(subscriber, sessions)
+        self._changes.touch_subscriber(subscriber, self.sessions_of(subscriber))
 
-    def next_changes(self) -> list[BindingChange]:
-        """Since the last call: all that is to be added, then all that is to be removed."""
-        return self._naming.changes.take()
+    def next_changes(self) -> Update:
+        """What the kernel and the journal are to hold otherwise than after the last call; to be called after every
+        other call, or what was touched gathers. The rows of an event are to be on disk before its answer."""
+        return self._changes.take()
 
-    def next_rows(self) -> tuple[Row, ...]:
-        """What the journal is to hold otherwise than after the last call; to be called after every other call, or
-        what was touched gathers. Before the answer to an event they are to be on disk."""
-        return self._row_changes.take(self._naming.changes)
-
-    def every_row(self) -> tuple[Row, ...]:
-        """As `next_rows`, and all that were given before: for a journal that had to begin anew."""
-        self._row_changes.touch_all()
-        return self.next_rows()
+    def touch_every_row(self) -> None:
+        """The next changes have all rows that were given before: the journal had to begin anew."""
+        self._changes.touch_all()
 
     def restore(self, rows: Iterable[Row], now: float) -> int:
         """What the journal held; once, before anything else. Returns how many sessions live.
 
         What ran out meanwhile ends, is counted, and is never bound. A session of a subscriber whom no registration
-        knows (yet) waits for it: see `recheck_restored`. Some 20 µs a session, so rather in a thread.
+        knows (yet) waits for it: see `forget_unregistered`. Some 20 µs a session, so rather in a thread.
         """
         self._now = now
-        found = sort_rows(rows, now, self._terms_of)
+        found = _sort_rows(rows, now, self._terms_of)
         for nas_row in found.nas:
             self._restore_nas(nas_row)
         for stone_row in found.stones:
@@ -131,17 +160,17 @@ class SessionIndex:
             session = self._live(row)
             if session is not None and row.due_s is not None and row.due_s <= now:
                 self._run_out(session)
-        self._row_changes.touch_keys(found.changed)
+        self._changes.touch_keys(found.changed)
         self._restarted = {nas.key: nas for nas in self._nas if nas.has_restarted and nas.sessions}
         return self._count
 
     @property
     def restored(self) -> int:
-        """Live sessions that no word confirmed since a restart."""
-        return len(self._naming.changes.restored)
+        """Live sessions that no record confirmed since a restart."""
+        return len(self._changes.restored)
 
-    def last_word_s(self, nas: str, session: str) -> float | None:
-        """Event time of the last word of a live session; the latest of those that NAS of one name have."""
+    def last_record_s(self, nas: str, session: str) -> float | None:
+        """Event time of the last record of a live session; the latest of those that NAS of one name have."""
         found = [each.sessions.get(session) for each in self._nas.of_name(nas)]
         return max((each.at_s for each in found if each is not None), default=None)
 
@@ -151,9 +180,9 @@ class SessionIndex:
         shortest = SHORTEST_IPV4_LENGTH if prefix.family == 4 else SHORTEST_IPV6_LENGTH
         for length in range(prefix.length, min(shortest, prefix.length) - 1, -1):
             around = prefix if length == prefix.length else Prefix(mask_address(prefix.packed, length), length)
-            if any(hold.overlaps(ports) for hold in self._naming.ownership.holds_at(around)):
+            if any(hold.overlaps(ports) for hold in self._changes.ownership.holds_at(around)):
                 return True
-            if self._last_words.get(around) is not None:
+            if self._last_named.get(around) is not None:
                 return True
         return False
 
@@ -161,10 +190,9 @@ class SessionIndex:
         """Names that several NAS use for sessions of the same ids."""
         return self._nas.same_names()
 
-    def recheck_restored(self) -> None:
+    def forget_unregistered(self) -> None:
         """The registry is whole: rows go of subscribers who were registered before the restart, and are not now."""
-        self._row_changes.touch_unregistered()
-        self._naming.changes.forget_restored()
+        self._changes.forget_unregistered()
 
     # What sessions does with it
 
@@ -177,7 +205,7 @@ class SessionIndex:
     def _add_nas(self, key: str, identity: NasIdentity) -> Nas | None:
         nas, gone = self._nas.add(key, identity)
         for idle in gone:
-            self._row_changes.touch_nas(idle.key)
+            self._changes.touch_nas(idle.key)
         return nas
 
     def _enlist(self, session: Session, subscriber: bytes) -> None:
@@ -196,8 +224,9 @@ class SessionIndex:
         self._end(session)
 
     def _end(self, session: Session) -> None:
-        self._row_changes.touch(session)
-        self._naming.changes.restored.discard(session)
+        self._ends += 1
+        self._changes.touch(session)
+        self._changes.restored.discard(session)
         for hold in session.holds:
             self._naming.release(hold, self._now)
         del session.nas.sessions[session.id]
@@ -215,9 +244,9 @@ class SessionIndex:
 
     def _restore_nas(self, row: NasRow) -> None:
         nas = self._nas_of_key(row.nas)
-        self._row_changes.restore(row)
+        self._changes.restore(row)
         if nas is None:
-            self._row_changes.touch_keys([key_of(row)])
+            self._changes.touch_keys([key_of(row)])
         else:
             nas.resume(row.restarted_s, row.ahead_s, self._now)
 
@@ -225,14 +254,14 @@ class SessionIndex:
         others_s = row.others_s if isinstance(row, WordRow) else -inf
         stone = Tombstone(row.at_s, row.buried_s, row.subscriber, others_s)
         if self._ended.is_over(stone, self._now):
-            self._row_changes.restore(row)
-            self._row_changes.touch_keys([key_of(row)])
+            self._changes.restore(row)
+            self._changes.touch_keys([key_of(row)])
             return
-        self._row_changes.restore(row, stone)
+        self._changes.restore(row, stone)
         if isinstance(row, EndedRow):
             self._ended.put_back((row.nas, row.session), stone)
         else:
-            self._last_words.put_back(row.prefix, stone)
+            self._last_named.put_back(row.prefix, stone)
 
     def _live(self, row: SessionRow) -> Session | None:
         """The session of the row, unless there was no room for it."""
@@ -241,9 +270,9 @@ class SessionIndex:
 
     def _restore_session(self, row: SessionRow) -> None:
         nas = self._nas_of_key(row.nas)
-        self._row_changes.restore(row)
+        self._changes.restore(row)
         if nas is None:
-            self._row_changes.touch_keys([key_of(row)])
+            self._changes.touch_keys([key_of(row)])
             return
         session = Session(
             row.session,
@@ -260,4 +289,83 @@ class SessionIndex:
         self._count += 1
         self._enlist(session, row.subscriber)
         self._expiry.extend(session, inf if row.due_s is None else row.due_s)
-        self._naming.changes.restored.add(session)
+        self._changes.restored.add(session)
+
+
+@dataclass(frozen=True, slots=True)
+class _SortedRows:
+    """`sessions`: by their beginning. `stones`: by when they were buried. `changed`: keys of those put right."""
+
+    nas: list[NasRow]
+    stones: list[EndedRow | WordRow]
+    sessions: list[SessionRow]
+    changed: list[Key]
+
+
+def _sort_rows(rows: Iterable[Row], now: float, terms_of: Callable[[str], Terms]) -> _SortedRows:
+    """Rows without a value are left out."""
+    found = _SortedRows([], [], [], [])
+    latest_s = now
+    for row in rows:
+        value = row.value
+        if isinstance(value, SessionRow):
+            session = _tame_session(value, latest_s, now + _longest_s(value, terms_of))
+            found.sessions.append(session)
+            is_changed = session is not value
+        elif isinstance(value, NasRow):
+            found.nas.append(replace(value, restarted_s=min(value.restarted_s, latest_s)))
+            is_changed = value.restarted_s > latest_s
+        elif value is not None:
+            stone = _tame_stone(value, latest_s, now)
+            found.stones.append(stone)
+            is_changed = stone is not value
+        else:
+            continue
+        if is_changed:
+            found.changed.append(row.key)
+    found.sessions.sort(key=lambda each: each.since_s)
+    found.stones.sort(key=lambda each: each.buried_s)
+    return found
+
+
+def _longest_s(row: SessionRow, terms_of: Callable[[str], Terms]) -> float:
+    """How far ahead a session can run out by what the NAS may have said of its interval, now or earlier; an
+    interval that became shorter shortens no life. `due_s` of a row is a tick rounded up."""
+    terms = terms_of(name_of_key(row.nas))
+    lifetimes = {terms.lifetime_s(row.interim_s), terms.lifetime_s(None)}
+    if row.due_s is not None and len(lifetimes) > 1:
+        lifetimes.discard(inf)
+    return max(lifetimes) * (1 + JITTER) + TICK_S
+
+
+def _tame_session(row: SessionRow, latest_s: float, last_due_s: float) -> SessionRow:
+    """The row itself where nothing is wrong with it."""
+    due_s = inf if row.due_s is None else row.due_s
+    newest_s = max(row.at_s, row.since_s, row.snapshot_s, row.ipv4_s)
+    if (
+        due_s <= last_due_s
+        and newest_s <= latest_s
+        and all(hold.named_s <= latest_s and hold.since_s <= latest_s for hold in row.holds)
+    ):
+        return row
+    return replace(
+        row,
+        since_s=min(row.since_s, latest_s),
+        at_s=min(row.at_s, latest_s),
+        snapshot_s=min(row.snapshot_s, latest_s),
+        ipv4_s=min(row.ipv4_s, latest_s),
+        due_s=min(due_s, last_due_s),
+        holds=tuple(
+            HoldRow(hold.prefix, hold.ports, min(hold.named_s, latest_s), min(hold.since_s, latest_s))
+            for hold in row.holds
+        ),
+    )
+
+
+def _tame_stone(row: EndedRow | WordRow, latest_s: float, now: float) -> EndedRow | WordRow:
+    if row.at_s <= latest_s and row.buried_s <= now:
+        return row
+    at_s, buried_s = min(row.at_s, latest_s), min(row.buried_s, now)
+    if isinstance(row, EndedRow):
+        return replace(row, at_s=at_s, buried_s=buried_s)
+    return replace(row, at_s=at_s, buried_s=buried_s, others_s=min(row.others_s, latest_s))

@@ -1,46 +1,38 @@
-"""What a session's words say of addresses: named, kept, replaced, taken from another subscriber.
+"""The effect of a session's records on addresses: named, kept, replaced, taken from another subscriber.
 
-Words are taken in any order. What a session has is what its words say in the order of their times; who owns an
-address is settled by `named_s` of the holds and, for a while after a hold is gone, by the last word that is
-remembered of it.
+Records are taken in any order. A session has the addresses that its records give in the order of their times. The
+subscriber of an address follows from `named_s` of the holds and, for a while after a hold is gone, from the last
+record that named it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from gatewayd.model.accounting import AccountingEvent
+from gatewayd.model.binding import Ports
 from gatewayd.model.prefix import Prefix
 from gatewayd.subscribers.journal_rows import HoldRow
-from gatewayd.subscribers.sessions.changes import Changes, Ownership
-from gatewayd.subscribers.sessions.row_changes import RowChanges
-from gatewayd.subscribers.sessions.session import Hold, Ports, Session
-from gatewayd.subscribers.sessions.terms import SessionCounts
-from gatewayd.subscribers.sessions.tombstones import Tombstones
+from gatewayd.subscribers.sessions.changes import Changes
+from gatewayd.subscribers.sessions.session import Hold, Session, SessionCounts, Tombstones
 
 MAX_ADDRESSES: Final = 64
 """Of one session; the longest unconfirmed goes first."""
 
 
 class Naming:
-    """Owns who holds what, and what is to be told of it. `takes_ties`: of a Start that opens its session."""
+    """`last_named`: the last record that named an address which no session has now. `takes_ties`: of a Start that
+    opens its session."""
 
-    def __init__(
-        self,
-        registered: Container[bytes],
-        counts: SessionCounts,
-        last_words: Tombstones[Prefix],
-        row_changes: RowChanges,
-    ) -> None:
-        self.ownership = Ownership()
-        self.changes = Changes(registered, self.ownership)
+    def __init__(self, changes: Changes, counts: SessionCounts, last_named: Tombstones[Prefix]) -> None:
+        self._changes = changes
+        self._ownership = changes.ownership
         self._counts = counts
-        self._last_words = last_words
-        self._row_changes = row_changes
+        self._last_named = last_named
 
     def name(self, session: Session, event: AccountingEvent, at_s: float, now: float, takes_ties: bool) -> None:
-        """The session's word on its addresses: its own and other subscribers' holds are put right."""
+        """The session's record names its addresses: its own and other subscribers' holds are put right."""
         if not event.addresses:
             return
         if at_s < session.snapshot_s:
@@ -92,32 +84,30 @@ class Naming:
             self._remember(prefix, own_ports, at_s, now, session.subscriber)
 
     def identify(self, session: Session, subscriber: bytes) -> None:
-        """A later word says whose session it is."""
+        """A later record says whose session it is."""
         session.subscriber = subscriber
         for hold in session.holds:
-            self.changes.touch(hold, subscriber)
+            self._changes.touch_hold(hold)
 
     def restore(self, session: Session, subscriber: bytes, row: HoldRow, now: float) -> None:
         """A hold from before a restart; the rows come in the order of `named_s`. What overlaps is taken as ever."""
-        for rival in self.ownership.rivals(session, row.prefix, row.ports):
+        for rival in self._ownership.rivals(session, row.prefix, row.ports):
             self.release(rival, now)
         hold = Hold(row.prefix, row.ports, session, row.named_s)
-        self.ownership.add(hold)
-        self.changes.restore(hold, subscriber, row.since_s)
+        self._ownership.add(hold)
+        self._changes.restore_hold(hold, subscriber, row.since_s)
 
     def release(self, hold: Hold, now: float) -> None:
         """Its session has this no more."""
-        self.ownership.remove(hold)
-        subscriber = hold.session.subscriber
-        self.changes.touch(hold, subscriber)
-        self._row_changes.touch(hold.session)
-        self._remember(hold.prefix, hold.ports, hold.named_s, now, subscriber)
+        self._ownership.remove(hold)
+        self._changes.touch_hold(hold)
+        self._remember(hold.prefix, hold.ports, hold.named_s, now, hold.session.subscriber)
 
     def _remember(self, prefix: Prefix, ports: Ports, at_s: float, now: float, subscriber: bytes | None) -> None:
-        """The last word on a whole address; port blocks are too many, and given out anew too soon."""
+        """The last record that named a whole address; port blocks are too many, and given out anew too soon."""
         if ports is None:
-            self._last_words.bury(prefix, at_s, now, subscriber)
-            self._row_changes.bury_word(prefix, at_s, now, subscriber)
+            self._last_named.bury(prefix, at_s, now, subscriber)
+            self._changes.bury_address(prefix, at_s, now, subscriber)
 
     def _claim(
         self, session: Session, prefix: Prefix, ports: Ports, at_s: float, now: float, takes_ties: bool
@@ -127,8 +117,8 @@ class Naming:
             own.named_s = max(own.named_s, at_s)
         elif self._take(session, prefix, ports, at_s, now, takes_ties):
             hold = Hold(prefix, ports, session, at_s)
-            self.ownership.add(hold)
-            self.changes.touch(hold, session.subscriber)
+            self._ownership.add(hold)
+            self._changes.touch_hold(hold)
         else:
             self._counts.superseded += 1
             self._remember(prefix, ports, at_s, now, session.subscriber)
@@ -137,9 +127,9 @@ class Naming:
         self, session: Session, prefix: Prefix, ports: Ports, at_s: float, now: float, takes_ties: bool
     ) -> bool:
         """Evict from an address whoever was given it earlier; False if another subscriber was given it later."""
-        stone = self._last_words.get(prefix) if ports is None else None
+        stone = self._last_named.get(prefix) if ports is None else None
         is_latest = stone is None or stone.last_but_of(session.subscriber) <= at_s
-        for rival in self.ownership.rivals(session, prefix, ports):
+        for rival in self._ownership.rivals(session, prefix, ports):
             if rival.named_s > at_s or (rival.named_s == at_s and not takes_ties):
                 is_latest = False
                 continue
@@ -155,7 +145,7 @@ class Naming:
                 other.ports == hold.ports
                 and other.session.subscriber == session.subscriber
                 and not other.session.is_lingering
-                for other in self.ownership.holds_at(hold.prefix)
+                for other in self._ownership.holds_at(hold.prefix)
             )
             for hold in session.holds
         )
@@ -167,13 +157,13 @@ def ports_of(event: AccountingEvent, prefix: Prefix) -> Ports:
 
 
 def are_two(one: bytes | None, other: bytes | None) -> bool:
-    """Whether two words are known to be of two subscribers."""
+    """Whether two records are known to be of two subscribers."""
     return one is not None and other is not None and one != other
 
 
 def is_of(session: Session, event: AccountingEvent) -> bool:
-    """Whether what a NAS says of a session id is of this session, which a namesake told of: of the same subscriber,
-    or at the same address where one of them names nobody."""
+    """Whether a record of a session id is of this session, which a namesake reported: of the same subscriber, or at
+    the same address where one of the two names no subscriber."""
     if are_two(session.subscriber, event.subscriber):
         return False
     if shares(session, {(prefix, ports_of(event, prefix)) for prefix in event.addresses}):

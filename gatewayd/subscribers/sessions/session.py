@@ -1,7 +1,8 @@
-"""What is held of a live session: whose it is, which addresses, until when. There may be a million.
+"""A live session: its subscriber, its addresses and its time; and what is remembered of one that ended.
 
-Mutable, and changed by `sessions`, `ownership` and `expiry` alone. Compared by identity. None is seen by the
-garbage collector, so whoever ends a session takes it out of its NAS, its addresses and its bucket.
+There may be a million. Sessions and holds are mutable, and changed by `sessions`, `naming` and Expiry alone.
+Compared by identity. None is seen by the garbage collector, so whoever ends a session takes it out of its NAS, its
+addresses and its bucket.
 
 Measured with 1,000,000 sessions of 20 NAS (Python 3.11, ids of 24 characters, one in 32 registered): 580 bytes a
 session with one IPv4 address, indexes included; 9 µs an Interim, 11 µs a Start, making the event included. A dict
@@ -10,20 +11,130 @@ that grows at that size takes up to 76 ms, once.
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import ceil, inf
+from typing import Final, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
+from gatewayd.model.binding import Ports
 from gatewayd.model.prefix import Prefix
-from gatewayd.subscribers.sessions.nas_clock import NasClock
+from gatewayd.subscribers.sessions.nas import Nas, SameName
 
-Ports = tuple[int, int] | None
-"""First and last port of a port block; None = the whole address."""
+_Key = TypeVar("_Key")
 
-LAG_WINDOW_S = 120.0
-USUAL_LAG_S = 60.0
-"""Events come so late by themselves: queues, repeats."""
+TICK_S: Final = 10
+"""Sessions run out together that would within so many seconds."""
+_PRUNED_EACH = 2
+
+JITTER: Final = 0.1
+"""A session lives up to this part longer than its time, so that those of one second do not run out together."""
+
+
+class Randomness(Protocol):
+    """The part of random.Random that lifetimes are spread with."""
+
+    def uniform(self, a: float, b: float, /) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How long a NAS is believed, in seconds, and of how much.
+
+    `interim_s`: the interval that it is configured with; None = what its packets say (RFC 2869 §5.16), if they do.
+    A session runs out after `missed_interims` of it, and not before `min_session_timeout_s`. One of which no
+    interval is known, as of a NAS that sends no interim updates, runs out after `session_timeout_s`; inf = never.
+    After Accounting-On or -Off sessions stay for `restart_grace_s` unless confirmed: a proxy may have sent it; 0 =
+    they end at once.
+
+    `single_session`: of a subscriber's sessions only the one that began last, as far as it was heard of, has
+    addresses of a family; else all of them together, as of a phone with bearers.
+    """
+
+    interim_s: int | None = None
+    missed_interims: float = 3.0
+    min_session_timeout_s: float = 900.0
+    session_timeout_s: float = 86400.0
+    restart_grace_s: float = 120.0
+    single_session: bool = False
+
+    def lifetime_s(self, interim_s: int | None) -> float:
+        """Of a session, after a word of it that said this interval."""
+        interval_s = interim_s or self.interim_s
+        return (
+            self.session_timeout_s
+            if interval_s is None
+            else max(self.missed_interims * interval_s, self.min_session_timeout_s)
+        )
+
+
+@dataclass(slots=True)
+class SessionCounts:
+    """Since the start. What came, then what ended and why, then what was not followed, then what bounds cost."""
+
+    starts: int = 0
+    interims: int = 0
+    stops: int = 0
+    restarts: int = 0
+    """Accounting-On and -Off."""
+
+    evictions: int = 0
+    """Addresses that a later word gave to another subscriber."""
+    missed_stops: int = 0
+    """Sessions that something else showed to be over: their addresses or their id went to another."""
+    expired: int = 0
+    ended_by_restart: int = 0
+
+    repeated: int = 0
+    """Words not newer than the last of their session; what they add is taken."""
+    interims_first: int = 0
+    """Interims of a session that nobody knew; taken as its Start."""
+    unknown_stops: int = 0
+    late_stops: int = 0
+    """Stops of an earlier life of a session id; the later life goes on."""
+    bearer_stops: int = 0
+    """Stops of one bearer of several (3GPP)."""
+    tombstoned: int = 0
+    """Words of sessions that had ended."""
+    before_restart: int = 0
+    """Words from before the last restart of their NAS, or of an earlier subscriber of the session id."""
+    superseded: int = 0
+    """Addresses named by a word older than what another subscriber was told since."""
+    stale: int = 0
+    """Words so old that what they began had run out when they came."""
+
+    taken_again: int = 0
+    """Words that counted as old until it was seen that the clock of their NAS had been set back."""
+    same_name: int = 0
+    """Sessions of an id that another NAS of the same name has, for another subscriber."""
+
+    refused: int = 0
+    """New sessions of no registered subscriber, beyond `max_sessions`."""
+    over_limit: int = 0
+    """Sessions or addresses that went because their subscriber or session had too many."""
+    nas_refused: int = 0
+    """Words of a NAS beyond `max_nas`."""
+
+
+PassedOver = Literal["nas_refused", "tombstoned", "before_restart", "stale", "refused"]
+"""Why an event opens and confirms no session; SessionCounts has a count of each."""
+
+
+class Outcome(msgspec.Struct, frozen=True, gc=False):
+    """What came of an event. `passed_over`: each reason once; of records that were taken again with it too.
+    `ended`: sessions that it ended. `same_name`: another NAS of this name has a session of this id, for another
+    subscriber.
+    """
+
+    passed_over: tuple[PassedOver, ...] = ()
+    ended: int = 0
+    same_name: SameName | None = None
+
+
+FOLLOWED: Final = Outcome()
 
 
 class Bucket(msgspec.Struct, gc=False, eq=False):
@@ -79,89 +190,60 @@ class Session(msgspec.Struct, gc=False, eq=False):
         return None
 
 
-class Nas:
-    """A NAS: its live sessions by id, when it last restarted, what its clock says.
+class Ownership:
+    """Every address that a live session holds. An address with one hold, as nearly all have, costs no list."""
 
-    `key`: stands for it in rows, and never changes. `name`: the best that it was heard to call itself. `label`: for
-    people, with its place where others have the name. `source`: from where it speaks, as in NasIdentity.
-    `identifier`, `addresses`: what it calls itself; `names`: all that leads to it. `restarted_s`: event time of its
-    last Accounting-On or -Off; a word older than that counts for nothing.
-    """
+    __slots__ = ("_holds",)
 
-    __slots__ = (
-        "_lag_before_s",
-        "_lag_s",
-        "_window_ends_s",
-        "addresses",
-        "clock",
-        "identifier",
-        "interim_s",
-        "key",
-        "label",
-        "name",
-        "names",
-        "restarted_s",
-        "sessions",
-        "source",
-    )
+    def __init__(self) -> None:
+        self._holds: dict[Prefix, Hold | tuple[Hold, ...]] = {}
 
-    def __init__(self, key: str, name: str | None = None, source: str | None = None) -> None:
-        self.key = key
-        self.name = self.label = key if name is None else name
-        self.source = source
-        self.identifier: str | None = None
-        self.addresses: set[str] = set()
-        self.names: set[str] = set()
-        self.sessions: dict[str, Session] = {}
-        self.restarted_s = -inf
-        self.clock = NasClock()
-        self.interim_s: int | None = None
-        self._lag_s = inf
-        self._lag_before_s = inf
-        self._window_ends_s = -inf
+    def __len__(self) -> int:
+        """Addresses held."""
+        return len(self._holds)
 
-    @property
-    def place(self) -> str:
-        """Where it is, for people: its address behind a proxy, or where several speak from one place."""
-        own = sorted(self.addresses - {self.source or ""})
-        return " ".join(
-            filter(None, (self.source, f"({own[0]})" if own and self.source else own[0] if own else ""))
-        )
+    def holds_at(self, prefix: Prefix) -> tuple[Hold, ...]:
+        held = self._holds.get(prefix)
+        if held is None:
+            return ()
+        return (held,) if isinstance(held, Hold) else held
 
-    @property
-    def has_restarted(self) -> bool:
-        """Whether an Accounting-On or -Off of it is known."""
-        return self.restarted_s > -inf
+    def holder(self, subscriber: bytes, prefix: Prefix, ports: Ports) -> Hold | None:
+        """The hold, of the latest word, by which the subscriber has exactly this."""
+        own = [
+            hold for hold in self.holds_at(prefix) if hold.ports == ports and hold.session.subscriber == subscriber
+        ]
+        return max(own, key=lambda hold: hold.named_s, default=None)
 
-    def resume(self, restarted_s: float, ahead_s: float, now: float) -> None:
-        """As known before a restart of ours: what is late from now on is late, and no clock that is behind."""
-        self.restarted_s, self.clock = restarted_s, NasClock(ahead_s)
-        self._lag_s, self._window_ends_s = max(-ahead_s, 0.0), now
+    def rivals(self, session: Session, prefix: Prefix, ports: Ports) -> list[Hold]:
+        """Holds of other subscribers that overlap. A subscriber that is not known is another than any."""
+        return [
+            hold
+            for hold in self.holds_at(prefix)
+            if hold.session is not session
+            and (hold.session.subscriber is None or hold.session.subscriber != session.subscriber)
+            and hold.overlaps(ports)
+        ]
 
-    def age_s(self, at_s: float, received_s: float) -> float:
-        """How old an event of this NAS was when it came, its clock put right.
+    def add(self, hold: Hold) -> None:
+        held = self._holds.get(hold.prefix)
+        if held is None:
+            self._holds[hold.prefix] = hold
+        else:
+            self._holds[hold.prefix] = (held, hold) if isinstance(held, Hold) else (*held, hold)
+        session = hold.session
+        session.held = (*session.holds, hold) if session.holds else hold
 
-        What every event of the last minutes was late by is no delay but a clock that is behind (no NTP, a wrong
-        zone, set back). An old event from a proxy's queue comes among fresh ones, and stays old.
-        """
-        lag_s = max(received_s - at_s, 0.0)
-        if not self._window_ends_s - LAG_WINDOW_S <= received_s < self._window_ends_s:
-            is_next = 0 <= received_s - self._window_ends_s < LAG_WINDOW_S
-            self._lag_before_s = self._lag_s if is_next else inf
-            self._lag_s = inf
-            self._window_ends_s = received_s + LAG_WINDOW_S
-        self._lag_s = min(self._lag_s, lag_s)
-        behind_s = min(self._lag_s, self._lag_before_s)
-        return lag_s - behind_s if behind_s > USUAL_LAG_S else lag_s
-
-    def same_interim_s(self, interim_s: int | None) -> int | None:
-        """`interim_s`, as one object for all sessions of this NAS, which mostly have the same."""
-        if self.interim_s != interim_s:
-            self.interim_s = interim_s
-        return self.interim_s
-
-
-TICK_S = 10
+    def remove(self, hold: Hold) -> None:
+        """From its address and its session; raises KeyError or ValueError if it is in neither."""
+        held = self._holds[hold.prefix]
+        others = () if isinstance(held, Hold) else tuple(each for each in held if each is not hold)
+        if not others:
+            del self._holds[hold.prefix]
+        else:
+            self._holds[hold.prefix] = others[0] if len(others) == 1 else others
+        kept = tuple(each for each in hold.session.holds if each is not hold)
+        hold.session.held = kept[0] if len(kept) == 1 else kept
 
 
 class Expiry:
@@ -229,3 +311,88 @@ class Expiry:
             heappush(self._order, number)
         bucket.sessions.append(session)
         session.bucket = bucket
+
+
+class Tombstone(msgspec.Struct, frozen=True, gc=False):
+    """`at_s`: event time of the last word, which was of `subscriber`. `buried_s`: by our clock. `others_s`: event
+    time of the last word of anybody else."""
+
+    at_s: float
+    buried_s: float
+    subscriber: bytes | None = None
+    others_s: float = -inf
+
+    def last_but_of(self, subscriber: bytes | None) -> float:
+        """When it was last somebody else's; -inf for never."""
+        return self.others_s if subscriber == self.subscriber else self.at_s
+
+
+class Tombstones(Generic[_Key]):
+    """At most `most`, each for `keep_s` of our clock; the oldest goes first. `lost` counts what the bound cost.
+
+    `on_forgotten`: told the key of each that goes, for its time or for the bound. An OrderedDict: to find the first
+    entry of a plain dict takes longer with each that was removed before it.
+    """
+
+    __slots__ = ("_keep_s", "_most", "_on_forgotten", "_stones", "lost")
+
+    def __init__(self, *, keep_s: float, most: int, on_forgotten: Callable[[_Key], None] | None = None) -> None:
+        self._keep_s = keep_s
+        self._most = most
+        self._on_forgotten = on_forgotten
+        self._stones: OrderedDict[_Key, Tombstone] = OrderedDict()
+        self.lost = 0
+
+    def __len__(self) -> int:
+        return len(self._stones)
+
+    def get(self, key: _Key) -> Tombstone | None:
+        return self._stones.get(key)
+
+    def bury(self, key: _Key, at_s: float, now: float, subscriber: bytes | None = None) -> None:
+        """Of two ends of the same thing the later counts."""
+        stone = Tombstone(at_s, now, subscriber)
+        before = self._stones.pop(key, None)
+        if before is not None:
+            first, last = (before, stone) if before.at_s <= at_s else (stone, before)
+            others_s = max(last.others_s, first.last_but_of(last.subscriber))
+            stone = Tombstone(last.at_s, now, last.subscriber, others_s)
+        self._stones[key] = stone
+        self.prune(now, _PRUNED_EACH)
+        self._keep_bound()
+
+    def put_back(self, key: _Key, stone: Tombstone) -> None:
+        """One that was known before a restart; those buried first come first, and before any is buried anew."""
+        self._stones[key] = stone
+        self._keep_bound()
+
+    def drop(self, key: _Key) -> None:
+        """It is to be remembered no more; nobody is told."""
+        self._stones.pop(key, None)
+
+    def is_over(self, stone: Tombstone, now: float) -> bool:
+        return stone.buried_s + self._keep_s <= now
+
+    def next_due(self) -> float | None:
+        """When the oldest may go."""
+        for stone in self._stones.values():
+            return stone.buried_s + self._keep_s
+        return None
+
+    def prune(self, now: float, most: int) -> None:
+        """Forget at most `most` whose time is over."""
+        for _ in range(most):
+            due_s = self.next_due()
+            if due_s is None or due_s > now:
+                return
+            self._forget_oldest()
+
+    def _keep_bound(self) -> None:
+        if len(self._stones) > self._most:
+            self._forget_oldest()
+            self.lost += 1
+
+    def _forget_oldest(self) -> None:
+        key, _ = self._stones.popitem(last=False)
+        if self._on_forgotten is not None:
+            self._on_forgotten(key)

@@ -1,37 +1,38 @@
-"""The table of sessions: accounting events in, changes of bindings out (RFC 2866, RFC 2869). Pure, five calls.
+"""The table of sessions: accounting events in, changes of bindings and rows out (RFC 2866, RFC 2869). Pure.
 
-`receive`, `handle_timer`, `get_timer`, `next_changes`, and `recheck` when a registration comes or goes. For the
-journal there are two more: `next_rows` after each of them, and `restore` at the start. `now` is in Unix seconds by
-a clock that is never set (the wall clock at the start plus a monotonic clock), so that setting the wall clock ends
-no session.
+`receive`, `handle_timer`, `get_timer`, `next_changes`, and `recheck` when a registration comes or goes; `restore`
+at the start. `now` is in Unix seconds by a clock that is never set (the wall clock at the start plus a monotonic
+clock), so that setting the wall clock ends no session.
 
-What counts is when a thing happened by the NAS, not when it was heard; at the same second, what was heard last.
+Records are ordered by when a thing happened by the NAS, not by when they came; at the same second, the last that
+came counts.
 
 - *Start* opens a session. One of a session that lives is taken as an Interim; if it is somebody else's, the id was
   used again and the former session is over.
-- *Interim* of a session that nobody knows opens it (we were restarted). It confirms, and names addresses: a
-  snapshot (`is_snapshot`) names all, what is absent is gone; else an IPv4 address replaces the former (RFC 2865
-  §5.44: at most one) and IPv6 prefixes (RFC 3162 §2.3, RFC 4818 §3: any number) and port blocks are added. One that
-  names none says nothing of them. Words of the same second are united: a BNG sends the IPv6 prefixes in Interims
-  of the second of its Start.
-- *Stop* ends its own session and nothing else; its tombstone keeps older words from raising it, in whatever order
+- *Interim* of an unknown session opens it (we were restarted). It confirms, and names addresses: a snapshot
+  (`is_snapshot`) names all, what is absent is gone; else an IPv4 address replaces the former (RFC 2865 §5.44: at
+  most one) and IPv6 prefixes (RFC 3162 §2.3, RFC 4818 §3: any number) and port blocks are added. One that names
+  none says nothing of them. Records of the same second are united: a BNG sends the IPv6 prefixes in Interims of the
+  second of its Start.
+- *Stop* ends its own session and nothing else; its tombstone keeps older records from raising it, in whatever order
   they come. If it is of one bearer (3GPP TS 29.061 §16.4.7), the addresses stay until another session of the
   subscriber has them, the final Stop, or the end of their time.
-- *On*, *Off*: what a NAS said before counts no longer; its sessions end after a grace, in batches (RFC 2866 §5.1).
-- Two NAS of one name are two (`nas_table`): a word of one ends, evicts by id, or restarts nothing of the other. One
-  that is heard by another way than before is the same: a session that one of its name has with this id, of the same
-  subscriber or address, is his from then on. Where that cannot be told, both stay until their time is over.
-- An address belongs to whom the last word gives it (`ownership`); a subscriber has the union of what his sessions
-  have (dual stack, bearers, Acct-Multi-Session-Id). Class (RFC 2865 §5.25) says nothing of identity.
-- What nobody confirms runs out: by the event's age, not its arrival, so a replay of old events prolongs nothing.
-  The age leaves out what the NAS's clock is behind.
-- Everything is bounded. What a word names is taken from older words of other subscribers even where the session is
-  over already, or there is no room for it.
+- *On*, *Off*: what a NAS reported before counts no longer; its sessions end after a grace, in batches (RFC 2866
+  §5.1).
+- Two NAS of one name are two (`nas`): a record of one ends, evicts by id, or restarts nothing of the other. One
+  that comes by another way than before is the same: a session that one of its name has with this id, of the same
+  subscriber or address, is its own from then on. Where that cannot be told, both stay until their time is over.
+- An address belongs to the subscriber to whom the last record gives it; a subscriber has the union of the addresses
+  of its sessions (dual stack, bearers, Acct-Multi-Session-Id). Class (RFC 2865 §5.25) says nothing of identity.
+- A session that no record confirms runs out: by the event's age, not its arrival, so a replay of old events
+  prolongs nothing. The age leaves out what the NAS's clock is behind.
+- Everything is bounded. An address that a record names is taken from older records of other subscribers even where
+  the session is over already, or there is no room for it.
 
 Session ids of a restarted NAS may repeat (RFC 2866 §5.5); what tells the lives apart is time: the On, the Stop.
 
-Times of the NAS are put right before anything is compared (`nas_clock`), so none is later than now. A NAS whose
-clock was set back is found out by its next words; what it said meanwhile is then taken again, as of when it came.
+Times of the NAS are put right before anything is compared (`nas`), so none is later than now. A NAS whose clock was
+set back is found out by its next records; what it reported meanwhile is then taken again, as of when it came.
 """
 
 from __future__ import annotations
@@ -44,33 +45,41 @@ from gatewayd.subscribers.sessions.index import MAX_OF_SUBSCRIBER as MAX_OF_SUBS
 from gatewayd.subscribers.sessions.index import USUAL_TERMS as USUAL_TERMS
 from gatewayd.subscribers.sessions.index import SessionIndex
 from gatewayd.subscribers.sessions.naming import are_two, is_of, ports_of, shares
-from gatewayd.subscribers.sessions.session import Nas, Session
-from gatewayd.subscribers.sessions.terms import JITTER
-from gatewayd.subscribers.sessions.tombstones import Tombstone
+from gatewayd.subscribers.sessions.nas import Nas
+from gatewayd.subscribers.sessions.session import FOLLOWED, JITTER, Outcome, PassedOver, Session, Tombstone
 
-HELPING: Final = 250
+BATCH: Final = 250
 """Sessions that one call of `handle_timer` ends; 10 µs each at a million."""
 INTERIM_AFTER_STOP_S: Final = 2.0
 """An Interim that crossed the Stop on its way out of the NAS does not raise the session."""
 
 
 class Sessions(SessionIndex):
-    """The rules. What is held, and the two calls for changes and for the journal, are the SessionIndex's."""
+    """The rules. What is held, and the call for changes, are the SessionIndex's."""
 
-    def receive(self, event: AccountingEvent, now: float) -> None:
+    def receive(self, event: AccountingEvent, now: float) -> Outcome:
         """Take what happened. Raises nothing; what is not followed is counted."""
         self._now = now
+        self._ends = 0
         nas = self._nas_of(event.identity or NasIdentity(event.nas))
         if nas is None:
-            self.counts.nas_refused += 1
-            return
-        if event.is_by_our_clock:
+            self._note("nas_refused")
+        elif event.is_by_our_clock:
             self._take(nas, event, min(event.at_s, event.received_at_s))
-            return
+        else:
+            self._take_by_its_clock(nas, event)
+        if not (self._ends or self._passed_over or self._same_named):
+            return FOLLOWED
+        same_name = self._nas.same_name(self._same_named.name) if self._same_named is not None else None
+        outcome = Outcome(self._passed_over, self._ends, same_name)
+        self._passed_over, self._same_named = (), None
+        return outcome
+
+    def _take_by_its_clock(self, nas: Nas, event: AccountingEvent) -> None:
         known_s = nas.clock.whole_s
-        again = nas.clock.hear(event)
+        again = nas.clock.observe(event)
         if nas.clock.whole_s != known_s:
-            self._row_changes.touch_nas(nas.key)
+            self._changes.touch_nas(nas.key)
         for each in again:
             self._take(nas, each, nas.clock.time_of(each), is_again=True)
         self._take(nas, event, nas.clock.time_of(event))
@@ -92,24 +101,24 @@ class Sessions(SessionIndex):
             for each in self._restarting(nas):
                 self._restart(each, at_s)
         else:
-            self._receive_word(nas, event, at_s)
+            self._receive_record(nas, event, at_s)
 
     def get_timer(self) -> float | None:
         """When `handle_timer` is next due; the past if it has left something over, None if nothing is ahead."""
         if self._scanning or self._restarted:
             return self._now
-        times = (each.next_due() for each in (self._expiry, self._ended, self._last_words, self._row_changes))
+        times = (each.next_due() for each in (self._expiry, self._ended, self._last_named, self._changes))
         return min((time for time in times if time is not None), default=None)
 
     def handle_timer(self, now: float) -> None:
         """One batch of what is due; ask `get_timer` again after it."""
         self._now = now
         self._scan()
-        for session in self._expiry.due(now, HELPING):
+        for session in self._expiry.due(now, BATCH):
             self._run_out(session)
-        self._ended.prune(now, HELPING)
-        self._last_words.prune(now, HELPING)
-        self._row_changes.prune(now, HELPING)
+        self._ended.prune(now, BATCH)
+        self._last_named.prune(now, BATCH)
+        self._changes.prune(now, BATCH)
 
     # A NAS
 
@@ -120,7 +129,7 @@ class Sessions(SessionIndex):
         return [nas, *others] if is_alone else [nas]
 
     def _restart(self, nas: Nas, at_s: float) -> None:
-        self._row_changes.touch_nas(nas.key)
+        self._changes.touch_nas(nas.key)
         if at_s > nas.restarted_s:
             nas.restarted_s = at_s
             if nas.sessions:
@@ -131,9 +140,9 @@ class Sessions(SessionIndex):
         if not self._scanning and self._restarted:
             nas = self._restarted.pop(next(iter(self._restarted)))
             self._scanning = list(nas.sessions.values())
-        for session in self._scanning[-HELPING:]:
+        for session in self._scanning[-BATCH:]:
             self._outlive_restart(session)
-        del self._scanning[-HELPING:]
+        del self._scanning[-BATCH:]
 
     def _outlive_restart(self, session: Session) -> None:
         nas = session.nas
@@ -145,14 +154,14 @@ class Sessions(SessionIndex):
                 self._outlive(session, nas.restarted_s)
         elif grace_s:
             self._expiry.hasten(session, self._now + grace_s * self._randomness.uniform(1, 1 + JITTER))
-            self._row_changes.touch(session)
+            self._changes.touch(session)
         else:
             self.counts.ended_by_restart += 1
             self._end(session)
 
     # A session
 
-    def _receive_word(self, nas: Nas, event: AccountingEvent, at_s: float) -> None:
+    def _receive_record(self, nas: Nas, event: AccountingEvent, at_s: float) -> None:
         if event.is_by_our_clock:
             age_s = max(event.received_at_s - event.at_s, 0.0)
         else:
@@ -165,8 +174,7 @@ class Sessions(SessionIndex):
             self._stop(nas, event, at_s)
             return
         if is_before_restart:
-            self.counts.before_restart += 1
-            self._pass_over(nas, event, at_s)
+            self._pass_over("before_restart", nas, event, at_s)
         else:
             self._follow(nas, event, at_s, age_s)
 
@@ -178,15 +186,13 @@ class Sessions(SessionIndex):
         if stone is not None:
             slack_s = INTERIM_AFTER_STOP_S if session is None and event.kind == "interim" else 0.0
             if at_s <= stone.at_s + slack_s:
-                self.counts.tombstoned += 1
-                self._pass_over(nas, event, at_s)
+                self._pass_over("tombstoned", nas, event, at_s)
                 return
         if session is not None and self._is_over(session, event, at_s):
             self._end(session)
             session = self._taken_over(nas, others, event)
         elif session is not None and are_two(session.subscriber, event.subscriber):
-            self.counts.before_restart += 1
-            self._pass_over(nas, event, at_s)
+            self._pass_over("before_restart", nas, event, at_s)
             return
         is_opening = session is None
         if session is None and others and self._is_for_a_namesake(nas, others, event, age_s):
@@ -197,8 +203,7 @@ class Sessions(SessionIndex):
         lifetime_s = self._terms_of(nas.name).lifetime_s(interim_s)
         if session is None:
             if age_s >= lifetime_s:
-                self.counts.stale += 1
-                self._pass_over(nas, event, at_s)
+                self._pass_over("stale", nas, event, at_s)
                 return
             session = self._open(nas, event, at_s)
             if session is None:
@@ -208,24 +213,24 @@ class Sessions(SessionIndex):
         session.interim_s = nas.same_interim_s(interim_s)
         self._confirm(session, event, at_s, is_opening)
         if nas.sessions.get(session.id) is not session:
-            return  # it was lingering, had lost all its addresses, and this word was older than that
+            return  # it was lingering, had lost all its addresses, and this record was older than that
         due_s = self._now - age_s + lifetime_s * self._randomness.uniform(1, 1 + JITTER)
         self._expiry.extend(session, due_s)
-        self._row_changes.touch(session)
+        self._changes.touch(session)
 
     # Sessions of namesakes
 
     def _taken_over(self, nas: Nas, others: list[Nas], event: AccountingEvent) -> Session | None:
-        """The session of the word that a namesake told of until now: one NAS, heard by another way. It is the one's
-        from now on who was heard last."""
+        """The session of the record that a namesake reported until now: one NAS that comes by another way. From now
+        on it belongs to the one that reported last."""
         session = self._at_namesake(nas, others, event)
         if session is None:
             return None
-        self._row_changes.touch(session)
+        self._changes.touch(session)
         del session.nas.sessions[session.id]
         session.nas = nas
         nas.sessions[session.id] = session
-        self._row_changes.touch(session)
+        self._changes.touch(session)
         return session
 
     def _at_namesake(self, nas: Nas, others: list[Nas], event: AccountingEvent) -> Session | None:
@@ -239,7 +244,7 @@ class Sessions(SessionIndex):
         return next((each for each in sessions if is_of(each, event)), None)
 
     def _is_for_a_namesake(self, nas: Nas, others: list[Nas], event: AccountingEvent, age_s: float) -> bool:
-        """Whether the word, which would open a session, says of nobody and of no address, and a namesake has a
+        """Whether the record, which would open a session, names no subscriber and no address, and a namesake has a
         session of this id: it may be of that one, and so prolongs it. Else a session of the id that a namesake has
         is another's: two NAS have one name, which is noted."""
         found = [each.sessions.get(event.session) for each in others]
@@ -248,15 +253,16 @@ class Sessions(SessionIndex):
             for session in sessions:
                 lifetime_s = self._terms_of(session.nas.name).lifetime_s(session.interim_s)
                 self._expiry.extend(session, self._now - age_s + lifetime_s)
-                self._row_changes.touch(session)
+                self._changes.touch(session)
             return True
         if any(are_two(each.subscriber, event.subscriber) for each in sessions):
             self.counts.same_name += 1
             self._nas.note_same_name(nas)
+            self._same_named = nas
         return False
 
     def _stone_of(self, nas: Nas, others: list[Nas], event: AccountingEvent) -> Tombstone | None:
-        """Of the session, if it ended; by a namesake's word only if it was of the same subscriber."""
+        """Of the session, if it ended; by a namesake's record only if it was of the same subscriber."""
         stone = self._ended.get((nas.key, event.session))
         if stone is None and event.subscriber is not None:
             for other in others:
@@ -265,14 +271,20 @@ class Sessions(SessionIndex):
                     return found
         return stone
 
-    def _pass_over(self, nas: Nas, event: AccountingEvent, at_s: float) -> None:
-        """A word of a session that is over: it opens nothing, and what it names was not an older session's then."""
+    def _pass_over(self, reason: PassedOver, nas: Nas, event: AccountingEvent, at_s: float) -> None:
+        """A record of a session that is over: it opens nothing, and its addresses were no older session's then."""
+        self._note(reason)
         if event.subscriber is not None:
             session = Session(event.session, nas, event.subscriber, at_s, at_s)
             self._naming.evict(session, event.addresses, event.ports, at_s, self._now)
 
+    def _note(self, reason: PassedOver) -> None:
+        setattr(self.counts, reason, getattr(self.counts, reason) + 1)
+        if reason not in self._passed_over:
+            self._passed_over += (reason,)
+
     def _is_over(self, session: Session, event: AccountingEvent, at_s: float) -> bool:
-        """Whether a word shows that its id has begun another life; counted."""
+        """Whether a record shows that its id has begun another life; counted."""
         nas = session.nas
         if session.at_s < nas.restarted_s:
             is_over = event.kind == "start" or not self._terms_of(nas.name).restart_grace_s
@@ -298,7 +310,7 @@ class Sessions(SessionIndex):
         self.counts.interims_first += event.kind == "interim"
         is_registered = event.subscriber is not None and event.subscriber in self._registered
         if self._count >= self._most_sessions and not is_registered:
-            self.counts.refused += 1
+            self._note("refused")
             self._naming.evict(
                 session, event.addresses, event.ports, at_s, self._now, takes_ties=event.kind == "start"
             )
@@ -326,9 +338,9 @@ class Sessions(SessionIndex):
                 self._end(other)
 
     def _move_on(self, session: Session, at_s: float) -> None:
-        """A word later than all that it said, before a restart of ours too."""
+        """A record later than all that it reported, before a restart of ours too."""
         session.at_s = at_s
-        self._naming.changes.restored.discard(session)
+        self._changes.restored.discard(session)
 
     def _stop(self, nas: Nas, event: AccountingEvent, at_s: float) -> None:
         session = nas.sessions.get(event.session)
@@ -347,7 +359,7 @@ class Sessions(SessionIndex):
             return
         self._ended.bury((nas.key, event.session), at_s, self._now, subscriber)
         own = session.subscriber if session is not None else None
-        self._row_changes.bury_session(nas.key, event.session, at_s, self._now, own, event.subscriber)
+        self._changes.bury_session(nas.key, event.session, at_s, self._now, own, event.subscriber)
         if session is None:
             self.counts.unknown_stops += 1
         elif (
@@ -367,7 +379,7 @@ class Sessions(SessionIndex):
         """An earlier life of its id ended before `from_s`: only what was named since stays."""
         if session.since_s < from_s:
             session.since_s = session.at_s
-            self._row_changes.touch(session)
+            self._changes.touch(session)
         for hold in session.holds:
             if hold.named_s < from_s:
                 self._naming.release(hold, self._now)
@@ -377,6 +389,6 @@ class Sessions(SessionIndex):
             return
         self._move_on(session, at_s)
         session.is_lingering = True
-        self._row_changes.touch(session)
+        self._changes.touch(session)
         if self._naming.is_covered(session):
             self._end(session)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from gatewayd.control.subscriber_service import JOURNAL_NAME
+from gatewayd.subscribers.service import JOURNAL_NAME
 from tests.bench.accounting import Load, Sending, build_radius_sender, fill
 from tests.bench.daemon import HealthWatch
 from tests.bench.numbered import numbered_registry

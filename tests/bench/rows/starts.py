@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gatewayd.control.subscriber_service import JOURNAL_NAME
 from gatewayd.demo.cast import FAR
 from gatewayd.lab.lab import Lab
 from gatewayd.lab.packets import build_packet, parse_flow
@@ -29,6 +28,7 @@ from gatewayd.lab.world import mobile_number
 from gatewayd.model import format_address
 from gatewayd.subscribers.journal_file import JournalFile
 from gatewayd.subscribers.journal_rows import SessionRow
+from gatewayd.subscribers.service import JOURNAL_NAME
 from tests.bench.accounting import Load, Place, Sending, Sent, build_radius_sender
 from tests.bench.clock import percentile
 from tests.bench.numbered import read_numbers

@@ -118,39 +118,51 @@ def binding(subscriber: bytes = ALI, prefix: str = "10.1.2.3/32", confirmed: flo
     )
 
 
-def test_a_binding_bound_registrations_its_place_to_every_registration_of_the_subscriber_whatever_its_status() -> (
-    None
-):
+def test_a_binding_gives_its_place_to_every_registration_of_the_subscriber_whatever_its_status() -> None:
     allowlist = Allowlist()
     one, two = mobile("PK-1"), mobile("PK-2", status="suspended")
     for each in (one, two, mobile("PK-3", BANO), registration("PK-4")):
         allowlist.upsert(each)
-    assert allowlist.bind(binding()) == (BoundRegistration(one, HOME), BoundRegistration(two, HOME))
-    assert allowlist.unbind(ALI, HOME, None) == (BoundRegistration(one, HOME), BoundRegistration(two, HOME))
+    given = (BoundRegistration(one, HOME), BoundRegistration(two, HOME))
+    assert allowlist.bound_registrations_at(binding()) == given
 
 
-def test_binding_the_same_place_again_bound_registrations_nothing_and_is_kept() -> None:
+def test_a_registration_is_given_each_place_of_its_subscriber() -> None:
     allowlist = Allowlist()
-    allowlist.upsert(mobile())
-    allowlist.bind(binding())
-    later = binding(confirmed=9.0)
-    assert allowlist.bind(later) == ()
-    assert allowlist.bindings_at(ADDRESS) == allowlist.bindings_of(ALI) == tuple(allowlist.bindings()) == (later,)
-    assert allowlist.count_bindings() == 1
+    one, other, fixed = mobile("PK-1"), mobile("PK-3", BANO), mobile("PK-4", None)
+    for each in (one, other, fixed):
+        allowlist.upsert(each)
+    site = parse_prefix("2001:db8::/56")
+    allowlist.bindings.put(binding())
+    allowlist.bindings.put(binding(prefix=str(site)))
+    assert allowlist.bound_registrations_of(one) == (BoundRegistration(one, HOME), BoundRegistration(one, site))
+    never = mobile("PK-9")
+    assert allowlist.bound_registrations_of(never) == (
+        BoundRegistration(never, HOME),
+        BoundRegistration(never, site),
+    )
+    assert allowlist.bound_registrations_of(other) == allowlist.bound_registrations_of(fixed) == ()
 
 
-def test_unbinding_what_is_not_bound_takes_nothing() -> None:
+def test_the_subscribers_are_live_and_those_that_registrations_name() -> None:
     allowlist = Allowlist()
-    allowlist.upsert(mobile())
-    allowlist.bind(binding())
-    assert allowlist.unbind(BANO, HOME, None) == ()
-    assert allowlist.unbind(ALI, HOME, (1024, 2047)) == ()
-    assert allowlist.count_bindings() == 1
+    subscribers = allowlist.subscribers
+    allowlist.bindings.put(binding(BANO))
+    assert ALI not in subscribers
+    assert BANO not in subscribers
+    for each in (mobile("PK-1"), mobile("PK-2")):
+        allowlist.upsert(each)
+    allowlist.withdraw("PK-1")
+    assert ALI in subscribers
+    allowlist.withdraw("PK-2")
+    assert ALI not in subscribers
 
 
 def test_a_binding_may_be_there_before_its_registration_and_stay_after_it() -> None:
     allowlist = Allowlist()
-    assert allowlist.bind(binding()) == ()
+    bound = binding()
+    assert allowlist.bound_registrations_at(bound) == ()
+    allowlist.bindings.put(bound)
     one = mobile()
     allowlist.upsert(one)
     assert allowlist.bound_registrations_of(one) == (BoundRegistration(one, HOME),)
@@ -158,7 +170,7 @@ def test_a_binding_may_be_there_before_its_registration_and_stay_after_it() -> N
     assert allowlist.withdraw("PK-7") is one
     assert allowlist.bound_registrations_of(one) == (BoundRegistration(one, HOME),), "what it loses"
     assert allowlist.registrations_of(ALI) == ()
-    assert allowlist.unbind(ALI, HOME, None) == ()
+    assert allowlist.bound_registrations_at(bound) == ()
 
 
 def test_matching_knows_a_bound_registration_only_while_it_is_bound() -> None:
@@ -167,13 +179,14 @@ def test_matching_knows_a_bound_registration_only_while_it_is_bound() -> None:
     allowlist.upsert(one)
     subject = Flow(50, ADDRESS, parse_address("198.51.100.1"))
     assert allowlist.matching(subject, 0.0) == ()
-    allowlist.bind(binding())
-    allowlist.bind(binding(BANO, "10.0.0.0/8"))
+    home, far = binding(), binding(BANO, "10.0.0.0/8")
+    allowlist.bindings.put(home)
+    allowlist.bindings.put(far)
     assert allowlist.matching(subject, 0.0) == (one,)
-    allowlist.unbind(ALI, HOME, None)
+    allowlist.bindings.remove(home)
     assert allowlist.matching(subject, 0.0) == ()
-    allowlist.bind(binding(prefix="10.1.0.0/16"))
-    allowlist.unbind(BANO, parse_prefix("10.0.0.0/8"), None)
+    allowlist.bindings.put(binding(prefix="10.1.0.0/16"))
+    allowlist.bindings.remove(far)
     assert allowlist.matching(subject, 0.0) == (one,)
     allowlist.withdraw(one.id)
     assert allowlist.matching(subject, 0.0) == ()
@@ -185,8 +198,8 @@ def test_a_registration_by_client_and_by_binding_matches_once_and_those_by_clien
     bound_only, far = mobile("PK-2"), registration("PK-3", "198.51.100.1/32")
     for each in (bound_only, both, far):
         allowlist.upsert(each)
-    allowlist.bind(binding())
-    allowlist.bind(binding(prefix="10.1.2.0/24"))
+    allowlist.bindings.put(binding())
+    allowlist.bindings.put(binding(prefix="10.1.2.0/24"))
     assert allowlist.matching(Flow(50, ADDRESS, parse_address("198.51.100.1")), 0.0) == (both, far, bound_only)
 
 

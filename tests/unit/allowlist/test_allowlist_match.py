@@ -310,7 +310,7 @@ def bound_decision(
     for turn in (1, -1):
         allowlist = Allowlist()
         for each in bindings[::turn]:
-            allowlist.bind(each)
+            allowlist.bindings.put(each)
         for registered in held[::turn]:
             allowlist.upsert(registered)
         decisions.append(decide(allowlist, parse_services(scope), subject, now))

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from gatewayd.api.metrics import OPENMETRICS_TYPE, TEXT_TYPE, choose_type, render_metrics
 from gatewayd.api.views import CounterView, MetricsView
-from gatewayd.subscribers.sessions.terms import SessionCounts
+from gatewayd.subscribers.sessions.session import SessionCounts
 from tests.support.fake_queries import DEAF, GUARDED, PEACE, RESPONSE_TIMES, SUBSCRIBED, TROUBLE
 
 DOC = Path(__file__).parents[3] / "docs" / "metrics.md"

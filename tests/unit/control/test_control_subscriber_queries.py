@@ -15,29 +15,29 @@ import aiohttp
 import msgspec
 import pytest
 
-from gatewayd.allowlist import Allowlist
+from gatewayd.allowlist import Allowlist, BindingTable
 from gatewayd.api.subscriber_views import JournalView
-from gatewayd.control.bindings import Bindings
 from gatewayd.control.queries import DaemonQueries
 from gatewayd.errors import SessionEntryInvalid, SessionsNotKept
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration, parse_prefix
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.msisdn import subscriber_digest
-from gatewayd.settings.model import ProfileSettings, SubscriberSettings
+from gatewayd.settings.model import NasSettings, ProfileSettings, SubscriberSettings
 from gatewayd.subscribers.identity import session_digest
 from gatewayd.subscribers.journal import Journal, JournalStats
 from gatewayd.subscribers.journal_rows import Row, SessionRow
-from gatewayd.subscribers.radius.clients import Client, ClientTable, Profiles
+from gatewayd.subscribers.radius.clients import Client, ClientTable
 from gatewayd.subscribers.radius.listener import AccountingListener
-from gatewayd.subscribers.sessions.terms import Terms
+from gatewayd.subscribers.service import SubscriberService
+from gatewayd.subscribers.sessions.session import Terms
 from gatewayd.watch.source import SourceStats
-from tests.support.accounting import NoJitter
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.fake_queries import serving
 from tests.support.manual_clock import START_S, ManualClock, Time, until
 from tests.support.owning import Owning, flow, owning, registration, settings_of
 from tests.support.radius import SECRET, accounting_request, integer, text
+from tests.support.subscribers import bare_service
 
 PEPPER = b"0123456789abcdef"
 NUMBER = "+92 300 1234567"
@@ -94,36 +94,33 @@ class HeldJournal:
             done()
 
 
-class Service:
+def service_of(it: Owning, journal: Any, clock: Any, monotonic: Any) -> SubscriberService:
     """What is behind the section `subscribers`."""
+    controller = it.controller
+    made = bare_service(
+        controller.allowlist,
+        controller.active,
+        journal,
+        clock,
+        monotonic,
+        profile=ProfileSettings(country_code="92"),
+        nas=(NasSettings("bng-d", ProfileSettings(country_code="92", session_ids="digest")),),
+    )
+    made.pepper = PEPPER
+    return made
 
-    def __init__(self, it: Owning, journal: Any, clock: Any, monotonic: Any) -> None:
-        self.pepper = PEPPER
-        usual = ProfileSettings(country_code="92")
-        hashing = ProfileSettings(country_code="92", session_ids="digest")
-        self.profiles = Profiles(usual, {"bng-d": hashing})
-        self.bindings = Bindings(
-            it.controller.active,
-            journal,
-            terms_of=self.profiles.terms_of,
-            max_sessions=1000,
-            clock=clock,
-            monotonic=monotonic,
-            randomness=NoJitter(),
-        )
-        self.listener: AccountingListener | None = None
 
-    def listen(self, clock: Any, monotonic: Any) -> AccountingListener:
-        self.listener = AccountingListener(
-            [("127.0.0.1", 0)],
-            clients=ClientTable([Client(parse_prefix("10.0.0.0/24"), (SECRET,))]),
-            profiles=self.profiles,
-            pepper=PEPPER,
-            on_event=self.bindings.on_event,
-            clock=clock,
-            monotonic=monotonic,
-        )
-        return self.listener
+def listen(service: SubscriberService, clock: Any, monotonic: Any) -> AccountingListener:
+    service.listener = AccountingListener(
+        [("127.0.0.1", 0)],
+        clients=ClientTable([Client(parse_prefix("10.0.0.0/24"), (SECRET,))]),
+        profiles=service.profiles,
+        pepper=PEPPER,
+        on_event=service.receive,
+        clock=clock,
+        monotonic=monotonic,
+    )
+    return service.listener
 
 
 class _Events:
@@ -131,7 +128,9 @@ class _Events:
 
 
 class Scene:
-    def __init__(self, answers: DaemonQueries, it: Owning, service: Service, journal: HeldJournal) -> None:
+    def __init__(
+        self, answers: DaemonQueries, it: Owning, service: SubscriberService, journal: HeldJournal
+    ) -> None:
         self.answers = answers
         self.it = it
         self.service = service
@@ -155,7 +154,7 @@ class Scene:
         return [each.prefix for each in page.items]
 
 
-def answers_of(it: Owning, clock: ManualClock, service: Service | None) -> DaemonQueries:
+def answers_of(it: Owning, clock: ManualClock, service: SubscriberService | None) -> DaemonQueries:
     async def read_sources() -> None:
         raise AssertionError
 
@@ -172,8 +171,8 @@ async def answering(
     async with owning(clock, settings, tables=tables, conntrack=FakeConntrack()) as it:
         it.reconciler.leave_unless(lambda *_: False)
         journal = HeldJournal()
-        service = Service(it, journal, clock, clock.monotonic)
-        service.bindings.is_restored = True  # of nothing
+        service = service_of(it, journal, clock, clock.monotonic)
+        service.is_restored = True  # of nothing
 
         answers = answers_of(it, clock, service)
         await it.read("national", *known)
@@ -264,7 +263,7 @@ def test_a_list_with_one_bad_entry_changes_nothing(time):
             with pytest.raises(SessionEntryInvalid) as caught:
                 await scene.put(entry(nas=...))
             assert caught.value.entry is None
-            assert len(scene.service.bindings.sessions) == 0
+            assert len(scene.service.sessions) == 0
 
     time.run(scenario())
 
@@ -276,7 +275,7 @@ def test_a_long_list_is_taken_whole(time):
                 entry(f"10.2.{n >> 8}.{n & 255}", session=f"t{n}", number=f"+92301{n:07}") for n in range(MANY)
             ]
             assert (await scene.put(*strangers, entry()))["sessions"] == MANY + 1
-            assert len(scene.service.bindings.sessions) == MANY + 1
+            assert len(scene.service.sessions) == MANY + 1
             assert scene.listed() == ["10.1.2.3/32"]
             assert (await scene.put())["sessions"] == 0
 
@@ -377,7 +376,7 @@ def test_with_a_journal_that_is_full_nothing_is_taken(time):
                 await scene.put(entry())
             with pytest.raises(SessionsNotKept, match="nothing was taken"):
                 await scene.delete()
-            assert len(scene.service.bindings.sessions) == 0
+            assert len(scene.service.sessions) == 0
 
     time.run(scenario())
 
@@ -385,10 +384,10 @@ def test_with_a_journal_that_is_full_nothing_is_taken(time):
 def test_before_the_journal_is_read_nothing_is_taken(time):
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
-            scene.service.bindings.is_restored = False
+            scene.service.is_restored = False
             with pytest.raises(SessionsNotKept, match="nothing was taken: the journal is still being read"):
                 await scene.put(entry())
-            assert (scene.listed(), len(scene.service.bindings.sessions)) == ([], 0)
+            assert (scene.listed(), len(scene.service.sessions)) == ([], 0)
             assert scene.answers.status().subscribers is not None
 
     time.run(scenario())
@@ -426,9 +425,9 @@ async def test_over_http_a_session_is_on_disk_before_the_answer(tmp_path: Path) 
     os.mkdir(path.parent)
     async with owning(clock, settings_of("national"), conntrack=FakeConntrack()) as it, AsyncExitStack() as stack:
         await it.read("national", MOBILE)
-        service = Service(it, Journal(path), clock, clock.monotonic)
-        await service.bindings.restore()
-        stack.push_async_callback(service.bindings.journal.close)
+        service = service_of(it, Journal(path), clock, clock.monotonic)
+        await service.start()
+        stack.push_async_callback(service.close)
         queries: Any = answers_of(it, clock, service)
         await stack.enter_async_context(serving(queries, tmp_path / "api.sock"))
         connector = aiohttp.UnixConnector(str(tmp_path / "api.sock"))
@@ -658,10 +657,9 @@ def test_what_was_restored_is_counted_until_it_is_confirmed(time):
             await scene.put(entry())
             rows = tuple(scene.journal.rows.values())
             await asyncio.sleep(10)
-            again = Service(scene.it, HeldJournal(), time.clock, time.clock.monotonic)
-            again.bindings.sessions.restore(rows, again.bindings.now())
-            again.bindings.is_restored = True
-            scene.service.bindings = again.bindings
+            again = service_of(scene.it, HeldJournal(), time.clock, time.clock.monotonic)
+            again.sessions.restore(rows, again.now())
+            scene.service.sessions = again.sessions
 
             def restored() -> int:
                 status = scene.answers.status().subscribers
@@ -678,7 +676,7 @@ def test_what_was_restored_is_counted_until_it_is_confirmed(time):
 def test_the_status_tells_of_the_listener_and_whom_it_refuses(time):
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
-            listener = scene.service.listen(time.clock, time.clock.monotonic)
+            listener = listen(scene.service, time.clock, time.clock.monotonic)
             listener.open()
             try:
                 sent: list[bytes] = []
@@ -760,7 +758,7 @@ def test_a_registration_around_a_bound_address_takes_nothing_and_explain_names_b
 def test_a_record_around_thousands_of_bindings_costs_what_one_record_costs(time, monkeypatch):
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
-            scene.service.bindings.sessions._terms_of = lambda _: Terms(interim_s=600)
+            scene.service.sessions._terms_of = lambda _: Terms(interim_s=600)
             subscribers = [
                 registration(f"M-{number}", subscriber=number.to_bytes(32, "big")) for number in range(300)
             ]
@@ -770,21 +768,24 @@ def test_a_record_around_thousands_of_bindings_costs_what_one_record_costs(time,
                     kind="start", nas="n", session=str(number), subscriber=each.subscriber, at_s=time.clock(),
                     received_at_s=time.clock(), addresses=(parse_prefix(f"10.1.{number >> 8}.{number & 255}"),),
                 )  # fmt: skip
-                scene.service.bindings.on_event(event, lambda: None)
-            assert scene.it.controller.allowlist.count_bindings() == 300
+                scene.service.receive(event, lambda: None)
+            assert scene.it.controller.allowlist.bindings.size == 300
             looked_at: list[object] = []
-            for name in ("bind", "unbind", "bindings_at", "bindings_of"):
-                real = getattr(Allowlist, name)
+            for of, name in (
+                (BindingTable, "put"), (BindingTable, "remove"), (BindingTable, "of"),
+                (Allowlist, "bindings_at"), (Allowlist, "bound_registrations_at"),
+            ):  # fmt: skip
+                real = getattr(of, name)
 
                 def spied(*arguments: Any, real: Any = real) -> Any:
                     looked_at.append(real)
                     return real(*arguments)
 
-                monkeypatch.setattr(Allowlist, name, spied)
+                monkeypatch.setattr(of, name, spied)
             scene.it.controller.active.upsert(EMBASSY, time.clock())
             scene.it.controller.active.upsert(registration("EMB-1", "10.0.0.0/9", category="embassy"), time.clock())
             scene.it.controller.active.withdraw("EMB-1")
             assert looked_at == []
-            assert scene.it.controller.allowlist.count_bindings() == 300
+            assert scene.it.controller.allowlist.bindings.size == 300
 
     time.run(scenario())

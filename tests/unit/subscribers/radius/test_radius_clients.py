@@ -21,7 +21,7 @@ from gatewayd.subscribers.radius.clients import (
     profiles_of,
     terms_of_profile,
 )
-from gatewayd.subscribers.sessions.terms import Terms
+from gatewayd.subscribers.sessions.session import Terms
 
 
 def client(prefix: str, profile: ProfileSettings | None = None) -> Client:

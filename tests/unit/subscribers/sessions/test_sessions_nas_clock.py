@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gatewayd.model.accounting import AccountingEvent
-from gatewayd.subscribers.sessions.nas_clock import MAX_UNDECIDED, NasClock
+from gatewayd.subscribers.sessions.nas import MAX_UNDECIDED, NasClock
 from tests.support.accounting import event
 
 
@@ -17,7 +17,7 @@ def times(clock: NasClock, *words: AccountingEvent) -> list[float]:
     """By our clock, each as it comes."""
     found = []
     for each in words:
-        clock.hear(each)
+        clock.observe(each)
         found.append(clock.time_of(each))
     return found
 
@@ -46,7 +46,7 @@ def test_one_that_is_set_back_is_seen_by_the_second_word_of_that_age() -> None:
     clock = NasClock()
     first, second = word(1001, -3600), word(1007, -3601)
     assert times(clock, word(1000), first) == [1000, -2599]
-    assert clock.hear(second) == (first,)
+    assert clock.observe(second) == (first,)
     assert (clock.time_of(first), clock.time_of(second)) == (1001, 1006)
     assert times(clock, word(1008, -3600), word(1009)) == [1008, 1009], "and put right again"
 
@@ -54,49 +54,49 @@ def test_one_that_is_set_back_is_seen_by_the_second_word_of_that_age() -> None:
 def test_with_a_restart_among_them_a_second_is_enough() -> None:
     clock = NasClock()
     first = word(1001, -3600, kind="on")
-    assert clock.hear(first) == ()
-    assert clock.hear(word(1002, -3600, kind="start")) == (first,)
+    assert clock.observe(first) == ()
+    assert clock.observe(word(1002, -3600, kind="start")) == (first,)
 
 
 def test_a_short_set_back_takes_three_words_and_a_minute() -> None:
     clock = NasClock()
     words = [word(1001 + 20 * each, -30) for each in range(4)]
-    assert [len(clock.hear(each)) for each in words] == [0, 0, 0, 3]
+    assert [len(clock.observe(each)) for each in words] == [0, 0, 0, 3]
 
 
 def test_a_queue_that_is_worked_off_is_no_clock() -> None:
     clock = NasClock()
-    clock.hear(word(999))
+    clock.observe(word(999))
     for each in range(50):
-        assert clock.hear(word(1000 + each, -5000 + 60 * each)) == ()
+        assert clock.observe(word(1000 + each, -5000 + 60 * each)) == ()
     assert clock.ahead_s == 0
 
 
 def test_nor_is_one_among_fresh_words() -> None:
     clock = NasClock()
     for each in range(10):
-        assert clock.hear(word(1000 + 10 * each, -3600)) == ()
-        assert clock.hear(word(1001 + 10 * each)) == ()
+        assert clock.observe(word(1000 + 10 * each, -3600)) == ()
+        assert clock.observe(word(1001 + 10 * each)) == ()
     assert clock.ahead_s == 0
 
 
 def test_nor_one_that_says_for_how_long_it_waited() -> None:
     clock = NasClock()
     for each in range(10):
-        assert clock.hear(word(1000 + 10 * each, -3600, delay=3600)) == ()
+        assert clock.observe(word(1000 + 10 * each, -3600, delay=3600)) == ()
     assert clock.ahead_s == 0
 
 
 def test_an_older_word_among_those_of_one_age_is_passed_over() -> None:
     clock = NasClock()
     first = word(1000, -3600)
-    clock.hear(first)
-    assert clock.hear(word(1003, -3650)) == ()
-    assert clock.hear(word(1006, -3600)) == (first,)
+    clock.observe(first)
+    assert clock.observe(word(1003, -3650)) == ()
+    assert clock.observe(word(1006, -3600)) == (first,)
 
 
 def test_what_is_remembered_is_bounded() -> None:
     clock = NasClock()
     for each in range(2 * MAX_UNDECIDED):
-        clock.hear(word(1000 + each / 1000, -3600))
-    assert len(clock.hear(word(1006, -3600))) == MAX_UNDECIDED - 1
+        clock.observe(word(1000 + each / 1000, -3600))
+    assert len(clock.observe(word(1006, -3600))) == MAX_UNDECIDED - 1

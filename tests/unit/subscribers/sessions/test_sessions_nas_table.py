@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gatewayd.model.accounting import PROXIES, NasIdentity
-from gatewayd.subscribers.sessions.nas_table import (
+from gatewayd.subscribers.sessions.nas import (
     MAX_SAME_NAMES,
     NasTable,
     SameName,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from math import inf
 
-from gatewayd.subscribers.sessions.sessions import HELPING, USUAL_TERMS
-from gatewayd.subscribers.sessions.terms import Terms
+from gatewayd.subscribers.sessions.session import Terms
+from gatewayd.subscribers.sessions.sessions import BATCH, USUAL_TERMS
 from tests.support.accounting import ALI, BANO, NoJitter, Table, event
 
 DAY_S = 86400.0
@@ -199,14 +199,14 @@ def test_a_repeated_or_older_on_is_counted_and_scans_nothing() -> None:
 
 def test_a_restart_with_many_sessions_is_swept_in_batches() -> None:
     table = Table()
-    count = 2 * HELPING + 1
+    count = 2 * BATCH + 1
     for number in range(count):
         table.start(f"s{number}", number.to_bytes(32, "big"), f"10.0.{number // 256}.{number % 256}", at=10)
     assert len(table.bound()) == count
     table.on(at=20)
     assert table.sessions.get_timer() == 20
     table.sessions.handle_timer(20)
-    assert len(table.sessions) == count - HELPING
+    assert len(table.sessions) == count - BATCH
     table.start("s0", ALI, "10.0.0.0", at=25)
     table.on(at=30)
     assert table.wait_until(31) == 3, "two for the rest, one for the second restart"
@@ -216,7 +216,7 @@ def test_a_restart_with_many_sessions_is_swept_in_batches() -> None:
 
 def test_many_sessions_that_run_out_together_end_in_batches() -> None:
     table = Table(set())
-    for number in range(HELPING + 1):
+    for number in range(BATCH + 1):
         table.start(f"s{number}", number.to_bytes(32, "big"), at=10, interim_s=300)
     table.sessions.handle_timer(1000)
     assert len(table.sessions) == 1
@@ -241,8 +241,8 @@ def test_nothing_remains_of_an_ended_session_when_its_tombstone_is_gone() -> Non
     assert table.sessions.sessions_of(ALI) == ()
     assert not table.sessions._nas.by_key["bng1"].sessions
     assert not table.sessions._of_subscriber
-    assert len(table.sessions._naming.ownership) == 0
-    assert not table.sessions._naming.changes._told
+    assert len(table.sessions._changes.ownership) == 0
+    assert len(table.bindings) == 0
 
 
 def test_tombstones_are_bounded_and_say_what_that_cost() -> None:
@@ -276,11 +276,11 @@ def test_with_a_grace_a_session_confirmed_since_the_restart_keeps_all_it_has() -
 def test_a_session_that_ended_before_the_scan_came_to_it_is_passed_over() -> None:
     table = Table()
     table.start("s1", ALI, "10.0.0.1", at=10)
-    for number in range(HELPING):
+    for number in range(BATCH):
         table.start(f"t{number}", number.to_bytes(32, "big"), at=10)
     table.on(at=20)
     table.sessions.handle_timer(20)
     table.stop("s1", at=21)
     table.wait_until(22)
     assert len(table.sessions) == 0
-    assert table.sessions.counts.ended_by_restart == HELPING
+    assert table.sessions.counts.ended_by_restart == BATCH

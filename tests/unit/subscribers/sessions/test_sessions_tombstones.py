@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gatewayd.subscribers.sessions.tombstones import Tombstone, Tombstones
+from gatewayd.subscribers.sessions.session import Tombstone, Tombstones
 
 
 def test_of_two_ends_the_later_counts() -> None:

@@ -1,0 +1,381 @@
+"""Which NAS a record is of, what its clock says, and when it last restarted. Pure.
+
+A name alone says too little: RouterOS calls every box MikroTik, and gear without an address of its own says
+127.0.1.1. So two that use one name from two places are two. A place is the address that the datagrams come from.
+All clients that are configured as proxies are one place, because a NAS behind them may come through any of them.
+
+Within a place, names that are seen together are names of one NAS: NAS-Identifier, NAS-IP-Address,
+NAS-IPv6-Address, and the place itself for records that give no address. Of two identifiers with one address each is
+a NAS of its own, and so is each of two addresses with one identifier: behind a proxy that is all there is to tell.
+
+Sessions go with the NAS that reported them last (see `sessions`), so a NAS that comes by another way, and is taken
+for another because of it, takes its sessions with it record by record.
+
+The clock of a NAS has an offset to ours. A stamp less the offset is when a thing happened by our clock. It is never
+later than the arrival.
+
+- A stamp cannot be from the future: one that is later than the offset allows shows that the NAS is further ahead.
+- A NAS that was ahead, and whose stamp is of our time again, was put right (NTP sets it to the time that we have).
+- A stamp older than the offset allows is of an old record (a proxy's queue, repeats), or the NAS was set back. One
+  record does not tell which, unless it says for how long it was on its way (Acct-Delay-Time). Old records come as
+  fast as they are taken, and their age falls. By a clock that was set, each next record is as old as the one
+  before. Until that is seen, the record counts as old, and is remembered. Then it counts again, as of when it came.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import inf
+from typing import TYPE_CHECKING, Final
+
+from gatewayd.model.accounting import PROXIES, AccountingEvent, NasIdentity
+
+if TYPE_CHECKING:
+    from gatewayd.subscribers.sessions.session import Session
+
+NEAR_S: Final = 5.0
+"""An age that needs no reason: stamps are of whole seconds, and ways take time."""
+SAME_S: Final = 2.0
+"""Two ages that differ by so much at most are one."""
+REPEATED_S: Final = 120.0
+"""So old a NAS's own repeats can be: up to here more proof is wanted."""
+PROOF_S: Final = 5.0
+PROOF_OF_SHORT_S: Final = 60.0
+PROOF_WITH_RESTART_S: Final = 1.0
+"""For how long words must be of one age. Clocks go wrong when a NAS boots."""
+MAX_UNDECIDED: Final = 256
+"""Words of one NAS that are remembered meanwhile."""
+
+LAG_WINDOW_S: Final = 120.0
+USUAL_LAG_S: Final = 60.0
+"""Events come so late by themselves: queues, repeats."""
+
+MAX_SAME_NAMES: Final = 100
+"""Names of several NAS that are remembered."""
+_PARTED: Final = "\x1f"
+"""Between the parts of a key; no text of a packet has it (attributes.text_of)."""
+_MAX_RESOLVED_EACH: Final = 4
+"""Identities remembered for each NAS that there may be."""
+
+
+class NasClock:
+    """`ahead_s`: how far the NAS is ahead of us; less than 0: behind."""
+
+    __slots__ = ("_age_s", "_has_restart", "_heard", "_since_s", "_undecided", "ahead_s")
+
+    def __init__(self, ahead_s: float = 0.0) -> None:
+        self.ahead_s = ahead_s
+        self._age_s = inf
+        self._since_s = 0.0
+        self._heard = 0
+        self._has_restart = False
+        self._undecided: deque[AccountingEvent] | None = None
+
+    @property
+    def whole_s(self) -> int:
+        """`ahead_s` as a restart of ours is to know it: stamps are of whole seconds."""
+        return round(self.ahead_s)
+
+    def time_of(self, event: AccountingEvent) -> float:
+        """When it happened, by our clock."""
+        return min(event.at_s - self.ahead_s, event.received_at_s)
+
+    def observe(self, event: AccountingEvent) -> tuple[AccountingEvent, ...]:
+        """Take note of what a word says of the clock. Returns words before it that count anew: it was set back."""
+        stamp_s, received_s = event.at_s, event.received_at_s
+        ahead_s = stamp_s - received_s
+        age_s = self.ahead_s - ahead_s
+        if age_s <= 0 or (self.ahead_s > 1.0 and -SAME_S <= ahead_s <= 1.0):
+            self.ahead_s = max(ahead_s, 0.0) if age_s > 0 else ahead_s
+            self._settle()
+        elif age_s <= NEAR_S:
+            self._settle()
+        elif age_s > event.delay_s + NEAR_S:
+            return self._doubt(event, age_s)
+        return ()
+
+    def _doubt(self, event: AccountingEvent, age_s: float) -> tuple[AccountingEvent, ...]:
+        if age_s > self._age_s + SAME_S:
+            return ()  # older still than the others: that one is a repeat, or from a queue
+        if self._undecided is None or age_s < self._age_s - SAME_S:
+            self._undecided = deque(maxlen=MAX_UNDECIDED)
+            self._age_s, self._since_s, self._heard, self._has_restart = age_s, event.received_at_s, 0, False
+        self._age_s = min(self._age_s, age_s)
+        self._heard += 1
+        self._has_restart |= event.kind in ("on", "off")
+        self._undecided.append(event)
+        if not self._is_proven(event.received_at_s):
+            return ()
+        self.ahead_s -= self._age_s
+        *before, _ = self._undecided
+        self._settle()
+        return tuple(before)
+
+    def _is_proven(self, now_s: float) -> bool:
+        lasted_s = now_s - self._since_s
+        if self._age_s <= REPEATED_S:
+            return self._heard > 2 and lasted_s >= PROOF_OF_SHORT_S
+        return self._heard > 1 and lasted_s >= (PROOF_WITH_RESTART_S if self._has_restart else PROOF_S)
+
+    def _settle(self) -> None:
+        """What is heard is of the time that we think it is."""
+        self._undecided, self._age_s = None, inf
+
+
+class Nas:
+    """A NAS: its live sessions by id, when it last restarted, what its clock says.
+
+    `key`: stands for it in rows, and never changes. `name`: the best that it was heard to call itself. `label`: for
+    people, with its place where others have the name. `source`: from where it speaks, as in NasIdentity.
+    `identifier`, `addresses`: what it calls itself; `names`: all that leads to it. `restarted_s`: event time of its
+    last Accounting-On or -Off; a word older than that counts for nothing.
+    """
+
+    __slots__ = (
+        "_lag_before_s",
+        "_lag_s",
+        "_window_ends_s",
+        "addresses",
+        "clock",
+        "identifier",
+        "interim_s",
+        "key",
+        "label",
+        "name",
+        "names",
+        "restarted_s",
+        "sessions",
+        "source",
+    )
+
+    def __init__(self, key: str, name: str | None = None, source: str | None = None) -> None:
+        self.key = key
+        self.name = self.label = key if name is None else name
+        self.source = source
+        self.identifier: str | None = None
+        self.addresses: set[str] = set()
+        self.names: set[str] = set()
+        self.sessions: dict[str, Session] = {}
+        self.restarted_s = -inf
+        self.clock = NasClock()
+        self.interim_s: int | None = None
+        self._lag_s = inf
+        self._lag_before_s = inf
+        self._window_ends_s = -inf
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people: its address behind a proxy, or where several speak from one place."""
+        own = sorted(self.addresses - {self.source or ""})
+        return " ".join(
+            filter(None, (self.source, f"({own[0]})" if own and self.source else own[0] if own else ""))
+        )
+
+    @property
+    def has_restarted(self) -> bool:
+        """Whether an Accounting-On or -Off of it is known."""
+        return self.restarted_s > -inf
+
+    def resume(self, restarted_s: float, ahead_s: float, now: float) -> None:
+        """As known before a restart of ours: what is late from now on is late, and no clock that is behind."""
+        self.restarted_s, self.clock = restarted_s, NasClock(ahead_s)
+        self._lag_s, self._window_ends_s = max(-ahead_s, 0.0), now
+
+    def age_s(self, at_s: float, received_s: float) -> float:
+        """How old an event of this NAS was when it came, its clock put right.
+
+        What every event of the last minutes was late by is no delay but a clock that is behind (no NTP, a wrong
+        zone, set back). An old event from a proxy's queue comes among fresh ones, and stays old.
+        """
+        lag_s = max(received_s - at_s, 0.0)
+        if not self._window_ends_s - LAG_WINDOW_S <= received_s < self._window_ends_s:
+            is_next = 0 <= received_s - self._window_ends_s < LAG_WINDOW_S
+            self._lag_before_s = self._lag_s if is_next else inf
+            self._lag_s = inf
+            self._window_ends_s = received_s + LAG_WINDOW_S
+        self._lag_s = min(self._lag_s, lag_s)
+        behind_s = min(self._lag_s, self._lag_before_s)
+        return lag_s - behind_s if behind_s > USUAL_LAG_S else lag_s
+
+    def same_interim_s(self, interim_s: int | None) -> int | None:
+        """`interim_s`, as one object for all sessions of this NAS, which mostly have the same."""
+        if self.interim_s != interim_s:
+            self.interim_s = interim_s
+        return self.interim_s
+
+
+@dataclass(frozen=True, slots=True)
+class SameName:
+    """Several NAS that use one name for sessions of the same ids. `sources`: where they are heard from."""
+
+    name: str
+    sources: tuple[str, ...]
+
+
+def name_of_key(key: str) -> str:
+    """The name of a NAS, of its key."""
+    return key.partition(_PARTED)[0]
+
+
+def key_of_identity(identity: NasIdentity) -> str:
+    """What stands for a NAS that is first heard so; its rows on disk have it. The name alone where no place is
+    known, as in lists."""
+    if identity.source is None:
+        return identity.name
+    return _PARTED.join((identity.name, identity.source, identity.addresses[0] if identity.addresses else ""))
+
+
+def identity_of_key(key: str) -> NasIdentity:
+    """As key_of_identity was given it, but for what the name is: an identifier that is an address is none."""
+    name, *place = key.split(_PARTED)
+    if len(place) != 2:
+        return NasIdentity(name, None, (), None)
+    source, address = place
+    is_identifier = name not in (source, address)
+    return NasIdentity(name, name if is_identifier else None, (address,) if address else (), source)
+
+
+class NasTable:
+    """At most `most` NAS; those without sessions make room. `by_key`: live."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._by_key: dict[str, Nas] = {}
+        self._by_name: dict[str, list[Nas]] = {}
+        self._resolved: dict[NasIdentity, Nas] = {}
+        self._same_names: dict[str, None] = {}
+        self._placeless = 0
+        """NAS that only lists, or rows of an earlier version, know."""
+        self.by_key: Mapping[str, Nas] = self._by_key
+
+    def __iter__(self) -> Iterator[Nas]:
+        return iter(self._by_key.values())
+
+    def find(self, identity: NasIdentity) -> Nas | None:
+        """The NAS that says so of itself, if it is known."""
+        nas = self._resolved.get(identity)
+        if nas is None:
+            nas = self._match(identity)
+            if nas is not None:
+                self._learn(nas, identity)
+        return nas
+
+    def add(self, key: str, identity: NasIdentity) -> tuple[Nas | None, list[Nas]]:
+        """A new one; None where there is no room. And those that had to go for it."""
+        gone: list[Nas] = []
+        if len(self._by_key) >= self._most:
+            gone = [each for each in self._by_key.values() if not each.sessions]
+            for each in gone:
+                self._remove(each)
+        if len(self._by_key) >= self._most:
+            return None, gone
+        nas = self._by_key[key] = Nas(key, identity.name, identity.source)
+        self._placeless += nas.source is None
+        self._learn(nas, identity)
+        return nas, gone
+
+    def namesakes(self, nas: Nas) -> list[Nas]:
+        """Others that use its name, from other places or of other addresses; and what lists know by any of its
+        names."""
+        known = self._by_name.get(nas.name, ())
+        if len(known) <= 1 and not self._placeless:
+            return []
+        found = [each for each in known if each is not nas and each.name == nas.name]
+        for name in nas.names:
+            for each in self._by_name.get(name, ()) if self._placeless else ():
+                if each.source is None and each is not nas and each not in found:
+                    found.append(each)
+        return found
+
+    def of_name(self, name: str) -> list[Nas]:
+        """All that use this name; one by its key or its label too."""
+        known = self._by_name.get(name) or [each for each in self if name in (each.key, each.label)]
+        return list(known)
+
+    def note_same_name(self, nas: Nas) -> None:
+        """A namesake has a session of the same id, of another subscriber."""
+        self._same_names.pop(nas.name, None)
+        self._same_names[nas.name] = None
+        if len(self._same_names) > MAX_SAME_NAMES:
+            del self._same_names[next(iter(self._same_names))]
+
+    def same_names(self) -> tuple[SameName, ...]:
+        """Names that several NAS use at present, for sessions of the same ids; the latest last."""
+        found = [self.same_name(name) for name in self._same_names]
+        return tuple(each for each in found if each is not None)
+
+    def same_name(self, name: str) -> SameName | None:
+        """None where a single NAS uses it at present."""
+        live = [each for each in self._by_name.get(name, ()) if each.sessions and each.source is not None]
+        return SameName(name, tuple(each.place for each in live)) if len(live) > 1 else None
+
+    def _match(self, identity: NasIdentity) -> Nas | None:
+        if identity.source is None:
+            known = self._by_name.get(identity.name, [])
+            placeless = [each for each in known if each.source is None]
+            known = known or [each for each in self if each.label == identity.name]
+            return placeless[0] if placeless else known[0] if len(known) == 1 else None
+        near: dict[str, Nas] = {}
+        for name in (identity.identifier, *_addresses(identity.addresses, identity.source)):
+            for each in self._by_name.get(name, ()) if name is not None else ():
+                if each.source == identity.source:
+                    near[each.key] = each
+        same = [each for each in near.values() if _is_same(each, identity)]
+        if len(same) > 1:
+            same = [each for each in same if each.identifier == identity.identifier] or same
+        if len(same) > 1:
+            same = [each for each in same if each.addresses == set(identity.addresses)] or same
+        return same[0] if len(same) == 1 else self._by_key.get(key_of_identity(identity))
+
+    def _learn(self, nas: Nas, identity: NasIdentity) -> None:
+        """What it calls itself here too."""
+        if identity.source is not None:
+            if nas.identifier is None and identity.identifier is not None:
+                nas.identifier = nas.name = identity.identifier
+            nas.addresses.update(identity.addresses)
+            if len(self._resolved) >= _MAX_RESOLVED_EACH * self._most:
+                self._resolved.clear()
+            self._resolved[identity] = nas
+        names = {nas.name, identity.name, *_addresses(nas.addresses, nas.source)}
+        for name in names:
+            known = self._by_name.setdefault(name, [])
+            if nas not in known:
+                known.append(nas)
+        nas.names |= names
+        self._label(nas.name)
+
+    def _label(self, name: str) -> None:
+        """Of several with one name each is called by its place too."""
+        known = [each for each in self._by_name.get(name, ()) if each.name == name]
+        placed = sum(each.source is not None for each in known)
+        for each in known:
+            each.label = f"{name} from {each.place}" if placed > 1 and each.source is not None else name
+
+    def _remove(self, nas: Nas) -> None:
+        del self._by_key[nas.key]
+        self._placeless -= nas.source is None
+        for name in nas.names:
+            known = self._by_name[name]
+            known.remove(nas)
+            if not known:
+                del self._by_name[name]
+        self._resolved = {identity: each for identity, each in self._resolved.items() if each is not nas}
+        self._label(nas.name)
+
+
+def _addresses(addresses: set[str] | tuple[str, ...], source: str | None) -> tuple[str, ...]:
+    """Those that a NAS gave as its own; if it gave none, the place that it speaks from."""
+    return tuple(addresses) or ((source,) if source is not None and source != PROXIES else ())
+
+
+def _is_same(nas: Nas, identity: NasIdentity) -> bool:
+    """Of the same place: whether one NAS may have said both."""
+    if nas.identifier is not None and identity.identifier is not None:
+        if nas.identifier != identity.identifier:
+            return False
+        if not nas.addresses or not identity.addresses:
+            return True
+    mine = set(_addresses(nas.addresses, nas.source))
+    return not mine.isdisjoint(_addresses(identity.addresses, identity.source))
