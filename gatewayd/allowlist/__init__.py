@@ -3,8 +3,8 @@
 `Allowlist` (allowlist.py) owns the registrations: a dict by id and a radix (radix.py) by client prefix that hold
 the same objects. `Bound` (bound.py) in it has the bindings, in a radix of their own, and the registrations of each
 subscriber. `decide` and `matching_registrations` apply the rule (match.py) to what they find. `Schedule`
-(schedule.py) says when a window next opens or closes; the daemon recompiles what is due. Nothing here reads a
-clock.
+(schedule.py) says when a window next opens or closes. `ActiveSet` (active.py) knows windows and bindings, and
+returns with each change what the kernel is to have more and less. Nothing here reads a clock.
 
 Why a radix at all, when the kernel's sets decide: events, `explain` and `impact` must name the registrations,
 of both ends, at every length.

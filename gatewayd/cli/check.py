@@ -12,9 +12,9 @@ from pathlib import Path
 
 import click
 
+from gatewayd.compile.policy import policy_in_force
 from gatewayd.compile.rehearsal import OTHER_TABLE, rehearsal_script
 from gatewayd.compile.ruleset import compile_ruleset
-from gatewayd.control.controller import policy_in_force
 from gatewayd.errors import KeysUnusable, SecretFileUnusable, SettingsInvalid
 from gatewayd.kernel.nft import find_refusal
 from gatewayd.settings import RegistrySettings, Settings, load_settings

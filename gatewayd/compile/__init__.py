@@ -7,6 +7,7 @@ no interval is merged, nothing collapses and nothing has to be put back when a c
     keys       a set's keys, and the keys by which the rules look a packet up
     desired    all registrations → the desired sets, by reference counts
     ruleset    policy and masks → nft text; `rehearsal` the same, to be checked before anything is in the kernel
+    policy     the policy in force at a moment
     canary     which flows a percentage is
 
 Review notes: does every element come from a registration, and every registration give the elements that

@@ -14,11 +14,10 @@ from contextlib import suppress
 
 from msgspec import structs
 
-from gatewayd.control.active import ActiveSet
+from gatewayd.control.programmer import Programmer
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.binding import Binding
-from gatewayd.model.prefix import Prefix
 from gatewayd.subscribers.journal import Journal
 from gatewayd.subscribers.journal_rows import Key, Row
 from gatewayd.subscribers.radius.accounting import SET_S
@@ -41,7 +40,7 @@ class Bindings:
 
     def __init__(
         self,
-        active: ActiveSet,
+        programmer: Programmer,
         journal: Journal,
         *,
         terms_of: Callable[[str], Terms],
@@ -55,26 +54,23 @@ class Bindings:
         self.unanswered = 0
         """Events that were taken and not answered, as the journal had no room for what follows from them."""
         self.is_restored = False
-        self.on_named: Callable[[Iterable[Prefix]], None] = lambda _: None
-        """Told of the addresses in each word of accounting, whosever they are."""
-        self._active = active
+        self._programmer = programmer
         self._terms_of = terms_of
         self._timeline = timeline or Timeline(clock, monotonic)
         self._owed: dict[Key, Row] = {}
         self._timer_moved = asyncio.Event()
         self._said_same_name = RateLimited(log, SAY_AGAIN_S, monotonic)
         self.sessions = Sessions(
-            active.allowlist.subscribers,
+            programmer.active.allowlist.subscribers,
             randomness=randomness,
             terms_of=lambda nas: self._terms_of(nas),
             max_sessions=max_sessions,
         )
-        active.on_subscriber = self._recheck
 
     @property
     def conflicting(self) -> int:
         """Times that an address was bound which lies in another registrant's own prefix."""
-        return self._active.conflicting
+        return self._programmer.conflicting
 
     def use(self, terms_of: Callable[[str], Terms]) -> None:
         """How long each NAS is believed from now on."""
@@ -99,7 +95,7 @@ class Bindings:
         # Half a second for 31,000 sessions; until it is done nobody else touches the table.
         await asyncio.to_thread(self.sessions.restore, rows, self.now())
         self.is_restored = True
-        self._active.leave_unless(self.sessions.knows)
+        self._programmer.leave_unless(self.sessions.knows)
         self._tell()
         log.info("bindings.restored", sessions=len(self.sessions))
 
@@ -107,7 +103,7 @@ class Bindings:
         """A list of live sessions, and how many: each word is as old as it says, and loses to what is newer."""
         count = 0
         for event in events:
-            self.on_named(event.addresses)
+            self._programmer.hear(event.addresses)
             self.sessions.receive(self.told_by_wall(event), self.now())
             count += 1
             if count % SLICE == 0:
@@ -122,7 +118,7 @@ class Bindings:
         if not self.is_restored:
             return
         if event.addresses:
-            self.on_named(event.addresses)
+            self._programmer.hear(event.addresses)
         same_name = self.sessions.counts.same_name
         self.sessions.receive(event, self.now())
         if self.sessions.counts.same_name > same_name and (found := self.sessions.same_names()):
@@ -134,10 +130,10 @@ class Bindings:
 
     def _let_go(self, event: AccountingEvent) -> None:
         """Of what a start left in the kernel: whoever had the address, it is somebody's by now, or nobody's."""
-        for prefix in event.addresses if self._active.left else ():
+        for prefix in event.addresses if self._programmer.left else ():
             ports = event.ports if prefix.family == 4 else None
             if event.kind == "stop" or self.sessions.knows(prefix, ports):
-                self._active.let_go(prefix, ports)
+                self._programmer.let_go(prefix, ports)
 
     async def run(self) -> None:
         """Sessions end on time. Until cancelled."""
@@ -175,13 +171,14 @@ class Bindings:
         """The journal begins anew: its file was damaged, or taken away."""
         self.journal.write(self.sessions.every_row(), None)
 
-    def _recheck(self, subscriber: bytes) -> None:
+    def recheck(self, subscriber: bytes) -> None:
+        """A registration names this digest now, or none any more."""
         self.sessions.recheck(subscriber)
         self._tell()
 
     def _tell(self, answer: Callable[[], None] | None = None) -> None:
         """The kernel's side first, then the disk, then the sender."""
-        self._active.take(self.sessions.next_changes())
+        self._programmer.take(self.sessions.next_changes())
         rows = self.sessions.next_rows()
         if self._owed:
             rows = (*self._owed.values(), *rows)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
-from gatewayd.control.active import ActiveSet
 from gatewayd.control.bindings import Bindings
+from gatewayd.control.programmer import Programmer
 from gatewayd.errors import MissingPrerequisite, SecretFileUnusable
 from gatewayd.log import get_logger
 from gatewayd.model.prefix import Prefix
@@ -38,7 +38,7 @@ class SubscriberService:
     """`listener` is None where bindings come by the API and lists alone."""
 
     def __init__(
-        self, settings: SubscriberSettings, state_dir: Path, active: ActiveSet, *,
+        self, settings: SubscriberSettings, state_dir: Path, programmer: Programmer, *,
         clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         """Raises MissingPrerequisite: without the pepper nobody can be told from anybody."""
@@ -53,7 +53,7 @@ class SubscriberService:
         self.profiles = profiles_of(settings)
         timeline = Timeline(clock, monotonic, read_boot_id())
         self.bindings = Bindings(
-            active,
+            programmer,
             Journal(state_dir / JOURNAL_NAME, on_state=self._on_journal, moment=timeline.moment),
             terms_of=self.profiles.terms_of,
             max_sessions=settings.max_sessions,

@@ -9,7 +9,8 @@
     element_timeout  when elements of bindings are asserted again, which go by themselves
     leftovers        elements of bindings that a start finds and cannot explain yet
     dataplane        the interface to a kernel, and the numbers
-    connections      ct marks against the registry; grace: which flows outlive a change
+    connections      ct marks against the registry, behind a protocol of its own; grace: flows that wait for
+                     accounting; scan_requests: what happened since live flows were looked at
 
 Observed is what was read or acknowledged, never what was sent; a failure means read again; everything in our table
 is ours and nothing else is touched; a restart recognises its own sets by their names.

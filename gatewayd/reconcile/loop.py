@@ -7,7 +7,7 @@ read → (hear → step → acknowledge)* → verified → sleep until a desire,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 
 from gatewayd.compile.desired import DesiredSets, elements_of
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag
@@ -58,7 +58,7 @@ class Reconciler:
         verify_every_s: float = 300.0,
         element_timeout_s: int = ELEMENT_TIMEOUT_S,
         spread: Callable[[], float] = lambda: 0.5,
-        on_in_sync: Callable[[], None] = lambda: None,
+        on_in_sync: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._dataplane = dataplane
         self._table = table
@@ -231,6 +231,24 @@ class Reconciler:
         return self.tracker.element_for(flow) if self._verifier.known else None
 
     @property
+    def has_allowlist(self) -> bool:
+        """The first `want_policy` was: what is registered is known, all of it."""
+        return self._policy is not None
+
+    def unprogrammed(self) -> Mapping[str, str]:
+        """Ids of the registrations that the kernel cannot be told of, at one of their addresses at least, with the
+        reason."""
+        return self.tracker.desired.unprogrammed()
+
+    def is_unprogrammed(self, wanted: Registration | BoundRegistration) -> bool:
+        """Whether the kernel cannot be told of this very one."""
+        return self.tracker.desired.is_unprogrammed(wanted)
+
+    def count_left(self) -> int:
+        """Elements of bindings that a start found, and that stay until their time is over."""
+        return len(self.tracker.leftovers)
+
+    @property
     def refreshed(self) -> int:
         """Elements of bindings asserted again so far."""
         return self._element_timeout.refreshed
@@ -337,7 +355,7 @@ class Reconciler:
             elif verifier.verified and self._out_of_sync:
                 self._out_of_sync = False
                 self._say_past_bound()
-                self._on_in_sync()
+                self._on_in_sync(self.epoch)
             elif (again := verifier.next_assertion()) is not None:
                 await self._commit(again)
             elif not verifier.verified:

@@ -10,9 +10,10 @@ from typing import Any
 
 from gatewayd.kernel.attributes import NLM_F_ACK, NLM_F_REQUEST, message
 from gatewayd.kernel.conntrack import Conntrack
-from gatewayd.kernel.conntrack_codec import CT_DELETE, ConnectionEvent
+from gatewayd.kernel.conntrack_codec import CT_DELETE
 from gatewayd.kernel.event_socket import open_netfilter_socket
 from gatewayd.model import Flow, parse_address
+from gatewayd.model.connection import ConnectionEvent
 from gatewayd.watch.decode import PacketEvent
 from gatewayd.watch.source import EventSource, SourceName
 from tests.support.namespace import Namespace

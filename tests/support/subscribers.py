@@ -29,18 +29,18 @@ from unittest.mock import patch
 
 from msgspec import structs
 
-from gatewayd.allowlist import Allowlist
-from gatewayd.control.active import ActiveSet
+from gatewayd.allowlist.active import ActiveSet
 from gatewayd.control.bindings import Bindings
+from gatewayd.control.programmer import Programmer
 from gatewayd.control.subscriber_service import JOURNAL_NAME, SubscriberService
 from gatewayd.model.mask import Mask
 from gatewayd.model.msisdn import subscriber_digest
-from gatewayd.model.policy import MarkLayout
 from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.model.registration import Registration
 from gatewayd.model.service import parse_services
 from gatewayd.reconcile import Reconciler
-from gatewayd.reconcile.connections import ConnectionScanner
+from gatewayd.reconcile.grace import Grace
+from gatewayd.reconcile.scan_requests import ScanRequests
 from gatewayd.settings.model import (
     ListenAddress,
     NasSettings,
@@ -54,8 +54,6 @@ from gatewayd.subscribers.journal_rows import Key, Row, Value, WordRow
 from gatewayd.subscribers.radius.listener import ListenerStats
 from gatewayd.subscribers.sessions.nas_table import name_of_key
 from gatewayd.subscribers.sessions.terms import SessionCounts
-from gatewayd.watch.attribute import Attribution
-from tests.support.fake_conntrack import FakeConntrack
 from tests.support.granting import BoundTables, oracle
 from tests.support.manual_clock import START_S, ManualClock, until
 from tests.support.nas import ON, Nas
@@ -213,24 +211,20 @@ class SubscriberGateway:
             _copy_journal(journal_of, self.directory)
         clock = self.clock
         self.reconciler = Reconciler(
-            self.fake, TABLE, clock=clock, monotonic=clock.monotonic, element_timeout_s=ELEMENT_TIMEOUT_S
-        )
-        allowlist = Allowlist()
-        scanner = ConnectionScanner(
-            FakeConntrack(),  # type: ignore[arg-type]
-            MarkLayout(0xFF000000),
-            allowlist.matching,
+            self.fake,
+            TABLE,
             clock=clock,
-            drain_s=60.0,
-            flow_table=Attribution(),
+            monotonic=clock.monotonic,
+            element_timeout_s=ELEMENT_TIMEOUT_S,
         )
-        self.active = ActiveSet(allowlist, self.reconciler, scanner, prepares=True)
+        self.active = ActiveSet()
+        self.programmer = Programmer(self.active, self.reconciler, ScanRequests(60.0), Grace(), prepares=True)
         for each in self.registrations.values():
-            self.active.upsert(each, clock())
+            self.programmer.upsert(each, clock())
         # What is forbidden there is forbidden for ever, and other tests of this process look into /proc.
         with patch("gatewayd.control.subscriber_service.forbid_core_dumps"):
             self.service = SubscriberService(
-                self.settings, self.directory, self.active, clock=clock, monotonic=clock.monotonic
+                self.settings, self.directory, self.programmer, clock=clock, monotonic=clock.monotonic
             )
         journal: Any = self.service.bindings.journal
         journal._stall_s = GUARD_S
@@ -296,11 +290,15 @@ class SubscriberGateway:
 
     def register(self, registered: Registration) -> None:
         self.registrations[registered.id] = registered
-        self.active.upsert(registered, self.clock())
+        self._recheck(self.programmer.upsert(registered, self.clock()))
 
     def withdraw(self, registered: Registration) -> None:
         del self.registrations[registered.id]
-        self.active.withdraw(registered.id)
+        self._recheck(self.programmer.withdraw(registered.id))
+
+    def _recheck(self, subscribers: Iterable[bytes]) -> None:
+        for subscriber in subscribers:
+            self.bindings.recheck(subscriber)
 
     async def pass_time(self, seconds: float) -> None:
         """The tasks see it pass, and do what is due."""

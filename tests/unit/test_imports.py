@@ -30,14 +30,14 @@ MAY_IMPORT: dict[str, str] = {
     "registry": "errors model settings feed sources",
     "allowlist": "model",
     "subscribers": "errors log model settings",
-    "compile": "model",
+    "compile": "model settings",
     "kernel": "errors model compile",
-    "reconcile": "errors log model compile kernel",
-    "watch": "errors log model kernel",
+    "reconcile": "errors log model compile",
+    "watch": "errors log model allowlist kernel reconcile",
     "api": "errors log model",
-    "control": "gatewayd errors log model settings feed sources registry allowlist subscribers compile kernel"
-    " reconcile watch api",
-    "daemon": "gatewayd errors log systemd model settings sources reconcile kernel watch api control",
+    "control": "gatewayd errors log systemd model settings feed sources registry allowlist subscribers compile"
+    " kernel reconcile watch api",
+    "daemon": "gatewayd errors log systemd model settings sources kernel watch api control",
     "authority": "errors model feed",
     "lab": "errors model",
     "demo": "errors model feed authority lab",
@@ -47,18 +47,18 @@ MAY_IMPORT: dict[str, str] = {
 }
 
 PURE = """
-    allowlist allowlist.allowlist allowlist.bound allowlist.match allowlist.radix allowlist.schedule api
-    api.metrics api.parameters api.queries api.subscriber_metrics api.subscriber_views api.views
-    authority.layout authority.readers compile compile.canary compile.desired compile.keys compile.masks
-    compile.rehearsal compile.ruleset control control.trusted_time demo errors feed feed.canonical feed.files
-    feed.inflate feed.notification feed.reading feed.record gatewayd kernel kernel.attributes
-    kernel.conntrack_codec kernel.fake kernel.neighbours_codec kernel.notifications_codec kernel.tables_codec
-    lab.packets lab.world model model.accounting model.binding model.changes model.external model.flow
-    model.mask model.moment model.msisdn model.policy model.prefix model.registration model.service
-    model.transaction reconcile.dataplane reconcile.element_timeout reconcile.grace reconcile.leftovers
-    reconcile.tracker reconcile.set_state reconcile.steps registry.freshness registry.guard
-    registry.guard_memory registry.guard_record registry.merge registry.overrides registry.state settings.load
-    settings.model settings.readers settings.restart settings.schema settings.tree settings.values
+    allowlist allowlist.active allowlist.allowlist allowlist.bound allowlist.match allowlist.radix
+    allowlist.schedule api api.metrics api.parameters api.queries api.subscriber_metrics api.subscriber_views
+    api.views authority.layout authority.readers compile compile.canary compile.desired compile.keys
+    compile.masks compile.policy compile.rehearsal compile.ruleset control control.trusted_time demo errors feed
+    feed.canonical feed.files feed.inflate feed.notification feed.reading feed.record gatewayd kernel
+    kernel.attributes kernel.conntrack_codec kernel.fake kernel.neighbours_codec kernel.notifications_codec
+    kernel.tables_codec lab.packets lab.world model model.accounting model.binding model.changes
+    model.connection model.external model.flow model.mask model.moment model.msisdn model.policy model.prefix
+    model.registration model.service model.transaction reconcile.dataplane reconcile.element_timeout
+    reconcile.grace reconcile.leftovers reconcile.tracker reconcile.set_state reconcile.steps registry.freshness
+    registry.guard registry.guard_memory registry.guard_record registry.merge registry.overrides registry.state
+    settings.load settings.model settings.readers settings.restart settings.schema settings.tree settings.values
     sources.client sources.client_outcome sources.client_plan sources.last_good sources.origin
     sources.override_file subscribers subscribers.identity subscribers.journal_rows subscribers.radius
     subscribers.radius.accounting subscribers.radius.attributes subscribers.radius.clients
@@ -73,23 +73,25 @@ PURE = """
 `__init__` gathers shells too is under IO."""
 
 IO = """
-    authority.disk api.app authority authority.database authority.importing authority.publishing authority.serving
-    control.host_time demo.cast demo.gateway demo.keep demo.nas demo.registry demo.registry_acts demo.scenario
-    demo.stage demo.subscriber_acts kernel.conntrack kernel.event_socket kernel.netlink kernel.nft
-    kernel.notifications kernel.surroundings kernel.tables lab lab.announced lab.handshake lab.lab lab.namespace
-    lab.stream lab.tap lab.traffic log reconcile reconcile.loop reconcile.verify registry settings settings.file
-    sources sources.authorities sources.disk sources.feed_source sources.fetch sources.file_source
-    sources.guard_file sources.last_good_files sources.last_good_sink sources.last_good_store
-    sources.overrides_dir sources.pacing sources.route sources.sources subscribers.journal
-    subscribers.journal_file subscribers.radius.listener subscribers.secret_files systemd watch.source
+    authority.disk api.app authority authority.database authority.importing authority.publishing
+    authority.serving control.host_time demo.cast demo.gateway demo.keep demo.nas demo.registry
+    demo.registry_acts demo.scenario demo.stage demo.subscriber_acts kernel.conntrack kernel.event_socket
+    kernel.netlink kernel.nft kernel.notifications kernel.surroundings kernel.tables lab lab.announced
+    lab.handshake lab.lab lab.namespace lab.stream lab.tap lab.traffic log reconcile reconcile.loop
+    reconcile.scan_requests reconcile.verify registry settings settings.file sources sources.authorities
+    sources.disk sources.feed_source sources.fetch sources.file_source sources.guard_file
+    sources.last_good_files sources.last_good_sink sources.last_good_store sources.overrides_dir sources.pacing
+    sources.route sources.sources subscribers.journal subscribers.journal_file subscribers.radius.listener
+    subscribers.secret_files systemd watch.source
 """
 
 COMPOSITION = """
     __main__ cli cli.accept cli.bindings cli.check cli.client cli.demo cli.explain cli.flows cli.output cli.plan
     cli.registrations cli.registry cli.registry_authoring cli.registry_progress cli.registry_publish cli.run
-    cli.status cli.sync cli.teardown control.active control.bindings control.controller control.queries
-    control.subscriber_queries control.subscriber_service daemon reconcile.connections sources.runners
-    sources.source_facts watch.surroundings
+    cli.status cli.sync cli.teardown control.bindings control.controller control.core control.programmer
+    control.pulse control.queries control.reload control.source_tasks control.subscriber_queries
+    control.subscriber_service daemon reconcile.connections sources.runners sources.source_facts watch.handler
+    watch.surroundings
 """
 
 TOUCHES_THE_WORLD = """
