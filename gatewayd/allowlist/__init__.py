@@ -3,8 +3,9 @@
 `Allowlist` (allowlist.py) owns the registrations: a dict by id and a radix (radix.py) by client prefix that hold
 the same objects, and those of each subscriber. `BindingTable` (bound.py) holds the bindings, in a radix of their
 own: the table of sessions fills it, and the allowlist reads it. `decide` and `matching_registrations` apply the
-rule (match.py) to what they find. `Schedule` (schedule.py) says when a window next opens or closes; the daemon
-recompiles what is due. Nothing here reads a clock.
+rule (match.py) to what they find. `Schedule` (schedule.py) says when a window next opens or closes. `ActiveSet`
+(active.py) knows windows and bindings, and returns with each change the elements to add and to remove. Nothing here
+reads a clock.
 
 Why a radix at all, when the kernel's sets decide: events, `explain` and `impact` must name the registrations,
 of both ends, at every length.

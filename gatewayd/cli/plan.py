@@ -14,8 +14,8 @@ from gatewayd.cli.check import DEFAULT_CONFIG
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, count, print_headline, print_lines
 from gatewayd.compile import DesiredSets
 from gatewayd.compile.keys import Keys
+from gatewayd.compile.policy import policy_in_force
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag, rehearsal_script
-from gatewayd.control.controller import policy_in_force
 from gatewayd.errors import DumpInterrupted, SettingsInvalid, SourceFailed
 from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables

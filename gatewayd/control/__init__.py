@@ -1,7 +1,9 @@
 """The tasks and the clock: what happens when.
 
-- `controller`  sources, events and time in; the reconciler and the connections told
-- `active`      registrations in their windows and grants at bound addresses
+- `controller`    the registry in force, changed by one task: sources, local files, an operator, the clock
+- `programmer`    performs what the active set desires: the reconciler told, live flows noted
+- `core`          the parts between the registry and the kernel, wired once
+- `source_tasks`  a task for each source; `reload` new settings; `pulse` lag, watchdog and readiness
 - `queries`, `subscriber_queries`   what the API answers with
 - `trusted_time` (pure) which clock is believed; `host_time` the clocks of this host
 

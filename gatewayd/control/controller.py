@@ -1,4 +1,4 @@
-"""The one owner of what changes: allowlist, windows, which registrations are programmed, what was seen.
+"""What is registered, changed by one task: sources, local files, an operator's word and the clock come in here.
 
 Everything here runs on the event loop, and each change is one turn without await: take an event, update state,
 tell the reconciler. What is long (a million registrations) is cut into slices, the loop turning in between.
@@ -7,43 +7,36 @@ tell the reconciler. What is long (a million registrations) is cut into slices, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from math import inf, isfinite
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from gatewayd.allowlist import Allowlist, in_scope
-from gatewayd.control.active import ActiveSet
-from gatewayd.control.host_time import HostTime
+from gatewayd.compile.policy import policy_in_force
+from gatewayd.control.core import Core
+from gatewayd.control.host_time import SET_BACK_S, HostTime
 from gatewayd.errors import SerialNotHeld, SourceFailed
 from gatewayd.feed.canonical import Damaged
-from gatewayd.kernel.conntrack import Conntrack
-from gatewayd.log import RateLimited, get_logger
-from gatewayd.model.binding import BoundRegistration
+from gatewayd.log import get_logger
 from gatewayd.model.changes import Changes
-from gatewayd.model.flow import Flow, Mode, reverse_flow
-from gatewayd.model.moment import Moment, earliest_of, latest_of, went_back_s
-from gatewayd.model.policy import MarkLayout, Policy
+from gatewayd.model.moment import earliest_of, latest_of
+from gatewayd.model.policy import Policy
 from gatewayd.model.registration import Registration
-from gatewayd.reconcile import Reconciler
-from gatewayd.reconcile.connections import ConnectionScanner
 from gatewayd.registry.freshness import Freshness, judge_freshness, mode_by_freshness
 from gatewayd.registry.guard import GuardDecision, Guarded, HeldRemovals, RemovalGuard, judge_remainder
 from gatewayd.registry.guard_record import GuardRecord, decode_record, decode_versions, encode_record
 from gatewayd.registry.merge import Merged
 from gatewayd.registry.overrides import OverrideCounts
 from gatewayd.registry.state import KERNEL, InForce
-from gatewayd.settings import PolicySettings, Settings
+from gatewayd.settings import Settings
 from gatewayd.sources.feed_source import SourceDelta
 from gatewayd.sources.last_good_store import LastGood, Restored
 from gatewayd.sources.override_file import OverrideFile
 from gatewayd.sources.overrides_dir import OverridesReading
 from gatewayd.sources.source_facts import SourceFacts, discard, keep
 from gatewayd.sources.sources import SourceConfirmed, SourceReading, run_in_slices
-from gatewayd.watch.aggregate import UnregisteredAggregate
-from gatewayd.watch.attribute import Attribution
-from gatewayd.watch.decode import ConnectionEvent, PacketEvent
+from gatewayd.subscribers.service import longest_unreported_s
 
 log = get_logger(__name__)
 _Item = TypeVar("_Item")
@@ -52,8 +45,6 @@ SLICE = 500
 """Registrations applied between two turns of the loop: some 5 ms."""
 MAX_SLEEP_S = 1.0
 """The clock may be set, or believed at last; it is looked at this often."""
-SET_BACK_S = 2.0
-"""A time that goes back by more than this was wrong before: every window is looked at again."""
 REMAINDER_EVERY_S = 10.0
 """How often at most what is held of the kernel is compared with a registry that changes."""
 
@@ -77,83 +68,63 @@ class Hold:
         return tuple(sorted(self.by_cause))
 
 
-def policy_in_force(settings: Settings, now: float) -> Policy:
-    """The policy at a moment: before `enforce_from` the mode is observe."""
-    policy, kernel = settings.policy, settings.kernel
-    limit = policy.on_unregistered.limit
-    return Policy(
-        mode=effective_mode(policy, now),
-        scope=policy.scope,
-        mark_layout=MarkLayout(kernel.ct_mark_mask),
-        priority=kernel.priority,
-        inside=policy.interfaces.inside,
-        outside=policy.interfaces.outside,
-        canary_percent=policy.canary_percent,
-        registered_dscp=policy.on_registered.dscp,
-        registered_mark=policy.on_registered.mark,
-        unregistered_dscp=policy.on_unregistered.dscp,
-        unregistered_mark=policy.on_unregistered.mark,
-        limit_bytes_s=limit.bytes_per_second if limit is not None else 0,
-        log_group=kernel.nflog_group,
-        log_packets_s=kernel.nflog_rate_per_s,
-    )
+class Subscribers(Protocol):
+    """What the table of sessions is told of the registry."""
 
+    def recheck(self, subscriber: bytes) -> None:
+        """A registration names this digest now, or none any more."""
+        ...
 
-def effective_mode(policy: PolicySettings, now: float) -> Mode:
-    return "observe" if policy.enforce_from is not None and now < policy.enforce_from else policy.mode
+    def forget_unregistered(self) -> None:
+        """The registry is known for what it is now."""
+        ...
 
 
 class Controller:
-    """Fed by the sources, the event sockets and the clock; feeds the reconciler and the sweeper."""
+    """Fed by the sources and the clock; feeds the active set, and through it the kernel's side."""
 
     def __init__(
         self,
         settings: Settings,
-        reconciler: Reconciler,
-        conntrack: Conntrack,
+        core: Core,
         *,
-        clock: Callable[[], float],
         store: LastGood | None = None,
         host_time: HostTime | None = None,
+        subscribers: Subscribers | None = None,
+        confirmed_at: Callable[[str], float] = lambda _: -inf,
     ) -> None:
-        """`clock`: the likely time, for ages. `host_time`: what is decided by; None = `clock` is always right."""
+        """`confirmed_at`: when a source, by name, last said that it has nothing else."""
         self.settings = settings
-        self.allowlist = Allowlist()
-        self.reconciler = reconciler
-        self.attribution = Attribution()
-        self.aggregate = UnregisteredAggregate(settings.watch.unregistered)
+        self.reconciler = core.reconciler
+        self.active = core.programmer.active
+        self.allowlist = self.active.allowlist
+        self.scanner = core.scanner
+        self.watch = core.watch
+        self.attribution = core.attribution
+        self.aggregate = core.aggregate
         self.sources = {each.name: SourceFacts(each.url) for each in settings.registry.sources}
         self.loaded = False
         """The registry in force is in the allowlist, all of it."""
-        self.late_admissions = 0
-        self.resyncs = 0
-        self.scanner = ConnectionScanner(
-            conntrack,
-            MarkLayout(settings.kernel.ct_mark_mask),
-            self.allowlist.matching,
-            clock=self.moment,
-            drain_s=settings.policy.drain_s,
-            flow_table=self.attribution,
-            programmed=self._matching_programmed,
-            in_scope=self._is_in_scope,
-        )
-        self.active = ActiveSet(self.allowlist, reconciler, self.scanner, prepares=settings.subscribers is not None)
-        self.on_known: Callable[[], None] = lambda: None
-        """Told once every source has spoken in this run, and what it said is applied."""
+        self.moment = core.clock.moment
+        """The time for windows, as far as it is known (`model.moment`)."""
+        self._certain = core.clock.certain
+        self._clock = core.clock.likely
+        self._windows = core.clock
+        self._programmer = core.programmer
+        self._requests = core.requests
+        self._retime = core.wake
+        self._subscribers = subscribers
         self._is_known = False
-        self._clock = clock
+        """Every source has spoken in this run, and it is applied."""
         self._host_time = host_time
-        self._moment_used: float = -inf
-        """The latest that something was done by since `keep_time` last looked."""
         self._laid_at: float = -inf
         """The time that the local overrides in force were judged by."""
         self.restored: dict[str, Restored] = {}
         self.override_faults: tuple[str, ...] = ()
-        self.confirmed_at: Callable[[str], float] = lambda _: -inf
-        """When a source last said that it has nothing else, by name; the daemon asks its runner."""
+        self._confirmed_at = confirmed_at
         self._retains = True
         """What the kernel was found with stays, until it was judged what of it may go."""
-        reconciler.retain()
+        self.reconciler.retain()
         self._remainder: Hold | None = None
         """What of it nobody registers, and is held."""
         self._remainder_at = -inf
@@ -167,8 +138,6 @@ class Controller:
         """Readings from before all were there: to be the last good once they are in force."""
         self._override_files: tuple[OverrideFile, ...] = ()
         self._applying = asyncio.Lock()
-        self._retime = asyncio.Event()
-        self._said_late = RateLimited(log, interval_s=10.0, clock=clock)
 
     # -- registry ------------------------------------------------------------------------------------------
 
@@ -273,8 +242,8 @@ class Controller:
             self._say_held(held.serial, len(held.versions), causes, held.decision)
         if not self.loaded:
             self.loaded = True
-            self.scanner.note_added()
-            self.scanner.note_removed()
+            self._requests.note_added()
+            self._requests.note_removed()
             self.reconciler.want_policy(self.policy(self.moment()))
         self._retime.set()
 
@@ -286,7 +255,7 @@ class Controller:
     async def _change(self, changes: Changes | None) -> None:
         if changes is None or not (changes.upserts or changes.withdrawals):
             return
-        await self._in_slices(changes.upserts, self.active.upsert)
+        await self._in_slices(changes.upserts, self._upsert)
         await self._in_slices(changes.withdrawals, self._withdraw)
         log.info("registry.applied", upserts=len(changes.upserts), withdrawals=len(changes.withdrawals))
         self._is_remainder_old = True
@@ -406,7 +375,7 @@ class Controller:
         registry, now = self.settings.registry, earliest_of(now)
         fresh = {}
         for name, facts in self.sources.items():
-            confirmed_at = max(facts.confirmed_at, self.confirmed_at(name))
+            confirmed_at = max(facts.confirmed_at, self._confirmed_at(name))
             fresh[name] = judge_freshness(
                 confirmed_at if confirmed_at > -inf else None,
                 facts.issued_at,
@@ -439,9 +408,17 @@ class Controller:
                 change(item, now)
             await asyncio.sleep(0)
 
+    def _upsert(self, registration: Registration, now: float) -> None:
+        self._recheck(self._programmer.upsert(registration, now))
+
     def _withdraw(self, registration_id: str, _: float) -> None:
-        self.active.withdraw(registration_id)
+        self._recheck(self._programmer.withdraw(registration_id))
         self.attribution.forget(registration_id)
+
+    def _recheck(self, subscribers: tuple[bytes, ...]) -> None:
+        if self._subscribers is not None:
+            for subscriber in subscribers:
+                self._subscribers.recheck(subscriber)
 
     def count_active(self) -> int:
         return self.active.count()
@@ -451,40 +428,14 @@ class Controller:
 
     # -- time ----------------------------------------------------------------------------------------------
 
-    def moment(self) -> float:
-        """The time for windows, as far as it is known (`model.moment`)."""
-        now, used = self._ask_moment(), self._moment_used
-        # What was done by a later time, however short that was believed, is looked at again.
-        earliest = max(earliest_of(now), earliest_of(used))
-        latest = max(latest_of(now), latest_of(used))
-        self._moment_used = earliest if earliest == latest else Moment(earliest, latest)
-        return now
-
-    def _ask_moment(self) -> float:
-        return self._clock() if self._host_time is None else self._host_time.moment()
-
-    def _certain(self) -> float:
-        """The time that has certainly come: what the guard goes by, and the ends of local overrides."""
-        earliest = earliest_of(self._ask_moment())
-        return earliest if isfinite(earliest) else self._clock()
-
     async def keep_time(self) -> None:
         """Windows and `enforce_from`, on time. Until cancelled."""
         while True:
             self._retime.clear()
-            before, now = self._moment_used, self._ask_moment()
-            if went_back_s(before, now) > SET_BACK_S:
-                seconds = went_back_s(before, now)
-                known = {"seconds": round(seconds, 3)} if isfinite(seconds) else {}
-                log.warning("clock.set_back", **known)
-                self._moment_used = now
-                async with self._applying:
-                    self.active.schedule.watch_all(self.allowlist, now)
-                    await self._in_slices([each.id for each in self.allowlist], self.active.refresh)
-                self._scan()
-                for facts in self.sources.values():
-                    facts.confirmed_at = min(facts.confirmed_at, self._clock())
-            await self._in_slices(self.active.schedule.due(now), self.active.refresh)
+            now, went_back_s = self._windows.look()
+            if went_back_s:
+                await self._look_again(now, went_back_s)
+            await self._in_slices(self.active.schedule.due(now), self._programmer.refresh)
             certain = earliest_of(now)
             self.aggregate.expire(self._clock())
             if not self._applying.locked():
@@ -506,6 +457,16 @@ class Controller:
             except TimeoutError:
                 pass
 
+    async def _look_again(self, now: float, went_back_s: float) -> None:
+        """The clock was set back: what was done by a time that had not come is undone."""
+        log.warning("clock.set_back", **({"seconds": round(went_back_s, 3)} if isfinite(went_back_s) else {}))
+        async with self._applying:
+            self.active.watch_all(now)
+            await self._in_slices([each.id for each in self.allowlist], self._programmer.refresh)
+        self._scan()
+        for facts in self.sources.values():
+            facts.confirmed_at = min(facts.confirmed_at, self._clock())
+
     async def _tend_held(self, now: float) -> None:
         """What is held ends with its window, and what the kernel was found with is judged once it is known what is
         registered. The caller holds `_applying`."""
@@ -522,7 +483,8 @@ class Controller:
         """Whether every source has spoken in this run, and it is applied. The caller holds `_applying`."""
         if not self._is_known and self._answered >= self.sources.keys() and not self._registry.unread():
             self._is_known = True
-            self.on_known()
+            if self._subscribers is not None:
+                self._subscribers.forget_unregistered()
             self._retime.set()
 
     async def _judge_remainder(self, now: float) -> None:
@@ -560,9 +522,9 @@ class Controller:
 
     def _scan(self) -> None:
         """Look at the registered flows again, whatever the kernel has still to be told."""
-        self.scanner.note_removed()
+        self._requests.note_removed()
         if self.loaded:
-            self.scanner.look()
+            self._requests.look()
 
     def _starts_after(self, now: float) -> float | None:
         enforce_from = self.settings.policy.enforce_from
@@ -571,89 +533,14 @@ class Controller:
     def reload(self, settings: Settings) -> None:
         """New settings, sources apart: they take effect at the next turn."""
         if settings.policy.drain_s != self.settings.policy.drain_s:
-            self.scanner.drain_s = settings.policy.drain_s
+            self._requests.use_drain(settings.policy.drain_s)
             self._scan()
         self.settings = settings
-        self.aggregate.detail = settings.watch.unregistered
+        if settings.subscribers is not None:
+            self._programmer.wait_for_accounting(longest_unreported_s(settings.subscribers))
+        self.aggregate.use(settings.watch.unregistered)
         self.reconciler.verify_every(settings.kernel.verify_every_s)
         self.reconciler.protect(each.category for each in settings.registry.shrink_guard.protected)
-        self._retime.set()
-
-    # -- events --------------------------------------------------------------------------------------------
-
-    def on_packets(self, events: list[PacketEvent]) -> None:
-        """Packets in scope that matched nothing in the kernel. A registered one is admitted late, at once."""
-        now = self.moment()
-        for event in events:
-            registrations = self._matching_programmed(event.flow, now)
-            if registrations:
-                self._admit_late(event.flow, registrations)
-            else:
-                self.aggregate.seen(event.flow, self._clock())
-
-    def _admit_late(self, flow: Flow, registrations: tuple[Registration, ...]) -> None:
-        self.late_admissions += 1
-        wanted = [each for registration in registrations for each in self._wanted_at(registration, flow)]
-        # If none is missing they are in the kernel by now, and only the flow's mark is out of date.
-        self.scanner.note_late(flow, in_kernel=not self.reconciler.prioritise(wanted))
-        self._said_late.info("late_admission", id=registrations[0].id)
-
-    def on_connections(self, events: list[ConnectionEvent]) -> None:
-        """Begin and end of flows that the kernel knows as registered."""
-        now, moment = self._clock(), self.moment()
-        registered = self.scanner.layout.registered
-        for event in events:
-            if event.sender_port and event.kind == "new":
-                self.scanner.note_carried(event)
-                if not event.mark & registered:
-                    continue
-            if event.kind == "destroy":
-                self.attribution.closed(event, now)
-            else:
-                registrations = self.allowlist.matching(event.flow, moment)
-                self.attribution.opened(event, registrations, now)
-                if not registrations and not event.sender_port:
-                    self.scanner.note_ended_early(event)
-                elif not registrations and event.kind == "new" and self.loaded:
-                    self.scanner.note_strange()
-
-    def _matching_programmed(self, flow: Flow, now: float) -> tuple[Registration, ...]:
-        """As `matching`, without registrations that the kernel cannot be told of at the flow's addresses: to the
-        kernel these are not registered, and telling it again changes nothing."""
-        registrations = self.allowlist.matching(flow, now)
-        unprogrammed, is_past_bound = self.reconciler.unprogrammed(), self.reconciler.is_unprogrammed
-        if not registrations or not unprogrammed:
-            return registrations
-        return tuple(
-            each
-            for each in registrations
-            if each.id not in unprogrammed or not all(map(is_past_bound, self._wanted_at(each, flow)))
-        )
-
-    def _wanted_at(self, registration: Registration, flow: Flow) -> Iterator[Registration | BoundRegistration]:
-        """The registration, and what it is given, where they have an end of the flow."""
-        ends = flow.source, flow.destination
-        if any(client.covers(end) for client in registration.clients for end in ends):
-            yield registration
-        for bound in self.allowlist.bound_registrations_of(registration):
-            if any(map(bound.prefix.covers, ends)):
-                yield bound
-
-    def _is_in_scope(self, flow: Flow) -> bool:
-        """By the port of either end: the far end may have spoken first."""
-        policy = self.reconciler.policy_in_force
-        return policy is None or in_scope(policy.scope, flow) or in_scope(policy.scope, reverse_flow(flow))
-
-    def on_lost(self, source: str) -> None:
-        """Events were lost: what there is now comes from a listing."""
-        log.warning("watch.overrun", source=source)
-        if source == "conntrack":
-            self.resyncs += 1
-            self._scan()
-
-    def on_in_sync(self) -> None:
-        """The kernel is as desired and was read back."""
-        self.scanner.settle(self.reconciler.epoch)
         self._retime.set()
 
 

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from math import inf, isfinite
 from pathlib import Path
 from typing import Final
 
@@ -18,12 +19,15 @@ import msgspec
 
 from gatewayd.control.trusted_time import Doubt, Judgement, KeptTime, Reading, TrustedTime
 from gatewayd.log import get_logger
+from gatewayd.model.moment import Moment, earliest_of, latest_of, went_back_s
 
 log = get_logger(__name__)
 
 LOOK_EVERY_S: Final = 1.0
 KEEP_EVERY_S: Final = 300.0
 FILE_NAME: Final = "clock.json"
+SET_BACK_S: Final = 2.0
+"""A time that goes back by more than this was wrong before: every window is looked at again."""
 _HOLDS_S: Final = 0.002
 _SAY_AGAIN_BY_S: Final = 60.0
 """A doubt is said once; again when what the clock is off by has moved by more than this."""
@@ -184,6 +188,40 @@ class HostTime:
             temporary.replace(self._path)
         except OSError as error:
             log.debug("clock.not_kept", path=str(self._path), error=str(error))
+
+
+class WindowClock:
+    """The time that windows go by, and the latest by which something was done. `likely`: for ages and records;
+    `ask`: for decisions, a Moment where the time is not certain; None = `likely` is always right."""
+
+    def __init__(self, likely: Callable[[], float], ask: Callable[[], float] | None = None) -> None:
+        self.likely = likely
+        self._ask = ask or likely
+        self._used: float = -inf
+
+    def moment(self) -> float:
+        """The time to do something by."""
+        now, used = self._ask(), self._used
+        # What was done by a later time, however short that was believed, is looked at again.
+        earliest = max(earliest_of(now), earliest_of(used))
+        latest = max(latest_of(now), latest_of(used))
+        self._used = earliest if earliest == latest else Moment(earliest, latest)
+        return now
+
+    def certain(self) -> float:
+        """The time that has certainly come."""
+        earliest = earliest_of(self._ask())
+        return earliest if isfinite(earliest) else self.likely()
+
+    def look(self) -> tuple[float, float]:
+        """The time, and by how many seconds it went back, if that is more than SET_BACK_S: then a time that
+        something was done by was wrong, and is forgotten."""
+        now = self._ask()
+        seconds = went_back_s(self._used, now)
+        if seconds <= SET_BACK_S:
+            return now, 0.0
+        self._used = now
+        return now, seconds
 
 
 def open_host_time(directory: Path, *, has_signed: bool) -> HostTime:

@@ -40,7 +40,7 @@ _SYNC_PAUSE_S = 0.02
 
 
 class DaemonQueries:
-    """`api.queries.Queries` over the owner. `counters` is refreshed by the daemon."""
+    """`api.queries.Queries` over the owner."""
 
     def __init__(
         self,
@@ -63,8 +63,8 @@ class DaemonQueries:
         self._subscribers = SubscriberAnswers(controller, subscribers, clock) if subscribers is not None else None
         self._surroundings = surroundings
         self._started_at = clock()
-        self.counters: dict[str, CounterReading] = {}
-        self.reload_error: str | None = None
+        self._counters: dict[str, CounterReading] = {}
+        self._reload_error: str | None = None
         self.lag_last_s = 0.0
         self.lag_max_s = 0.0
 
@@ -114,11 +114,11 @@ class DaemonQueries:
             epoch=controller.reconciler.epoch,
             ready=not reasons,
             reasons=reasons,
-            reload_error=self.reload_error,
+            reload_error=self._reload_error,
             sources=tuple(self._source(name, facts, fresh[name]) for name, facts in controller.sources.items()),
             registrations=self._registration_counts(),
             kernel=self._kernel(),
-            counters=views.counter_views(self.counters),
+            counters=views.counter_views(self._counters),
             watch=self._watch(),
             warnings=self._warnings(),
             marks=self._marks(),
@@ -271,6 +271,14 @@ class DaemonQueries:
             pass
         return self.readiness()
 
+    def note_counters(self, counters: dict[str, CounterReading]) -> None:
+        """The kernel's counters were read."""
+        self._counters = counters
+
+    def note_reload(self, error: str | None) -> None:
+        """New settings came; why they are not in force, or None."""
+        self._reload_error = error
+
     def note_lag(self, lag_s: float) -> None:
         """How late the loop was just now."""
         self.lag_last_s = max(0.0, lag_s)
@@ -381,8 +389,8 @@ class DaemonQueries:
             connections=stats["conntrack"].received,
             malformed=sum(each.malformed for each in stats.values()),
             overruns=sum(each.overruns for each in stats.values()),
-            resyncs=controller.resyncs,
-            late_admissions=controller.late_admissions,
+            resyncs=controller.watch.resyncs,
+            late_admissions=controller.watch.late_admissions,
             flows_tracked=controller.attribution.live_count,
             flows_evicted=controller.attribution.evicted,
         )

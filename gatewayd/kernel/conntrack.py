@@ -23,8 +23,6 @@ from gatewayd.kernel.conntrack_codec import (
     AF_UNSPEC,
     CT_GET_STATS,
     ConnectionBatch,
-    ConnectionEvent,
-    ConnectionKey,
     ControlMessage,
     decode_connections,
     decode_count,
@@ -32,8 +30,11 @@ from gatewayd.kernel.conntrack_codec import (
     encode_dump,
     encode_mark_change,
     errno_of,
+    key_of_flow,
 )
 from gatewayd.kernel.netlink import dropped_messages, open_netfilter_socket
+from gatewayd.model import Flow
+from gatewayd.model.connection import ConnectionEvent, ConnectionKey
 
 CHANGES_PER_SEND = 128
 """Mark changes in one `send`: well under a millisecond in the kernel, and no more answers than fit."""
@@ -259,6 +260,10 @@ class Conntrack:
         self.stats.changed += len(keys) - len(ended)
         self.stats.ended += len(ended)
         return ended
+
+    def key_of(self, flow: Flow) -> ConnectionKey | None:
+        """What the kernel finds the flow's connection by, if it was opened so; None for GRE (`key_of_flow`)."""
+        return key_of_flow(flow)
 
     async def count(self) -> int:
         """How many connections the table of this namespace holds."""

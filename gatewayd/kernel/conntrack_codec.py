@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from operator import itemgetter
 from struct import Struct
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -38,12 +38,13 @@ from gatewayd.kernel.attributes import (
     uint_of,
 )
 from gatewayd.model import Flow
+from gatewayd.model.connection import AF_INET, AF_INET6, ConnectionEvent, ConnectionKey, ConnectionKind
 from gatewayd.model.service import GRE, PROTOCOLS_WITH_PORTS
 
 CT_NEW, CT_GET, CT_DELETE, CT_GET_STATS = 0x100, 0x101, 0x102, 0x105
 """IPCTNL_MSG_CT_NEW, _GET, _DELETE, _GET_STATS with the subsystem in the high byte."""
 _CONNECTION_MESSAGES = frozenset({CT_NEW, CT_DELETE})
-AF_UNSPEC, AF_INET, AF_INET6 = 0, 2, 10
+AF_UNSPEC = 0
 CTA_TUPLE_ORIG, CTA_TUPLE_REPLY, CTA_MARK, CTA_COUNTERS_ORIG, CTA_COUNTERS_REPLY = 1, 2, 8, 9, 10
 CTA_ID, CTA_ZONE, CTA_MARK_MASK = 12, 18, 21
 CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
@@ -56,47 +57,6 @@ _TLV = Struct("=HH")
 _ERRNO = Struct("=i")
 MAX_LAYOUTS = 64
 """Layouts remembered; past it the walk does the work. Usual are a dozen: family × protocol × new or end."""
-
-ConnectionKind = Literal["new", "update", "destroy", "listed"]
-
-
-class ConnectionKey(msgspec.Struct, frozen=True, gc=False):
-    """What the kernel finds a connection by. `tuple_bytes`: a CTA_TUPLE_ORIG, header included, with the original
-    tuple or the reply tuple: ctnetlink looks for either (nf_conntrack_find_get)."""
-
-    tuple_bytes: bytes
-    family: int
-    zone: int = 0
-
-
-class ConnectionEvent(msgspec.Struct, frozen=True, gc=False):
-    """One connection: an event, or an item of a dump (`listed`).
-
-    `flow` is the tuple that a rule in the forward hook sees in the original direction: after DNAT and before SNAT,
-    so from the source of the original tuple to the source of the reply tuple. In the reply direction a rule sees
-    the same, reversed.
-    Counters are 0 while `net.netfilter.nf_conntrack_acct` is off. `id` is the kernel's, 0 when not given.
-    `tuple_bytes`: the CTA_TUPLE_ORIG attribute as received, header included, fit to be sent back.
-    `sender_port`: of an event, the netlink port of the program whose request caused it (conntrackd, conntrack); 0
-    where a packet or a timeout did.
-    """
-
-    kind: ConnectionKind
-    flow: Flow
-    mark: int
-    id: int
-    packets_original: int
-    bytes_original: int
-    packets_reply: int
-    bytes_reply: int
-    tuple_bytes: bytes
-    zone: int
-    sender_port: int = 0
-
-    @property
-    def key(self) -> ConnectionKey:
-        family = AF_INET if len(self.flow.source) == 4 else AF_INET6
-        return ConnectionKey(self.tuple_bytes, family, self.zone)
 
 
 class ControlMessage(msgspec.Struct, frozen=True, gc=False):

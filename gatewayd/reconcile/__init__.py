@@ -8,7 +8,8 @@
     loop             the reconciler: takes the steps, and says how far it is
     verify           reads, follows external changes, compares
     dataplane        the interface to a kernel, the writer of steps, the numbers
-    connections      ct marks against the registry; grace: which flows outlive a change
+    connections      ct marks against the registry, behind a protocol of its own; grace: flows that wait for
+                     accounting; scan_requests: events since live flows were looked at
 
 Observed is what was read or acknowledged, never what was sent; a failure means read again; everything in our table
 is ours and nothing else is touched; a restart recognises its own sets by their names.

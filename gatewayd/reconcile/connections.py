@@ -18,50 +18,82 @@ says that the kernel is as desired. `look` is for what needs no waiting.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from math import inf
 from typing import Protocol
 
 from gatewayd.errors import KernelError
-from gatewayd.kernel.conntrack import Conntrack
-from gatewayd.kernel.conntrack_codec import ConnectionEvent, ConnectionKey, key_of_flow
 from gatewayd.log import RateLimited, get_logger
+from gatewayd.model.connection import ConnectionEvent, ConnectionKey
 from gatewayd.model.flow import Flow, reverse_flow
 from gatewayd.model.policy import MarkLayout
-from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Registration
 from gatewayd.model.service import GRE
 from gatewayd.reconcile.grace import Grace
+from gatewayd.reconcile.scan_requests import MAX_BOUND, MAX_LATE, ScanRequests, monotonic
 
 log = get_logger(__name__)
 
 RETRY_S = 1.0
 MAX_DRAINING = 200_000
-"""Flows whose drain is timed; more are found again by the next survey."""
-MAX_BOUND = 16
-"""Addresses whose flows are asked for one by one; beyond, all that were judged are gone through."""
-MAX_UNBOUND_S = 30.0
-"""How long a survey waits for more addresses that subscribers lost; at most a 20th of the drain."""
+"""Flows whose drain is timed; more are found again by the next scan."""
 REST = 4
 """After a search so many times as long as it took passes before the next: it goes through the kernel's whole table,
 and addresses change all the time."""
 REMEMBER_S = 86_400.0
 """How long it is told that flows came registered which nothing here explained."""
-MAX_LATE = 10_000
-"""Late flows remembered by their tuples; more are found by going through all that were judged."""
 
 AUDIT_EVERY_S = 30.0
 """How often all marks are held against the registry, though nothing was registered or withdrawn."""
 AUDIT_REST = 50
-"""After such a audit so many times as long as it took passes before the next: 2 % of one core at most. 100,000
+"""After such an audit so many times as long as it took passes before the next: 2 % of one core at most. 100,000
 judged flows take 0.6 s (0.45 s of processor time, 6.18)."""
 
-Matching = Callable[[Flow, float], Sequence[Registration]]
+
+class Connections(Protocol):
+    """What the scanner needs of connection tracking (kernel.conntrack). Each request may raise KernelError."""
+
+    def dump(
+        self, *, mark: int, mask: int, source: bytes | None = None, answered_by: bytes | None = None
+    ) -> AsyncGenerator[list[ConnectionEvent], None]:
+        """Connections with `ct mark & mask == mark`, piece by piece; of one address at an end, if it is given."""
+        ...
+
+    async def change_marks(self, connections: Iterable[ConnectionKey], value: int, mask: int) -> int:
+        """Set the bits of `mask` in each mark to `value`; how many were there to change."""
+        ...
+
+    async def change_known_marks(
+        self, connections: Iterable[ConnectionKey], value: int, mask: int
+    ) -> list[ConnectionKey]:
+        """As `change_marks`; returns those that were not there."""
+        ...
+
+    def key_of(self, flow: Flow) -> ConnectionKey | None:
+        """What the flow's connection is found by; None where a flow does not say it (GRE)."""
+        ...
+
+
+class Classifier(Protocol):
+    """What a flow is by the registry (watch.handler)."""
+
+    def matching(self, flow: Flow, now: float) -> Sequence[Registration]:
+        """The registrations that make it registered."""
+        ...
+
+    def programmed(self, flow: Flow, now: float) -> Sequence[Registration]:
+        """As `matching`, without registrations that the kernel cannot be told of: a mark judged for want of those
+        would be judged again, for ever."""
+        ...
+
+    def is_in_scope(self, flow: Flow) -> bool:
+        """Of the policy in force; what is out of it nobody here has judged."""
+        ...
 
 
 class FlowTable(Protocol):
-    """Who is told of every live registered flow that a survey meets (watch.attribute)."""
+    """Told of every live registered flow that a scan meets (watch.attribute)."""
 
     def begin_resync(self) -> None: ...
 
@@ -78,46 +110,32 @@ class ConnectionScanner:
 
     def __init__(
         self,
-        conntrack: Conntrack,
+        conntrack: Connections,
         layout: MarkLayout,
-        matching: Matching,
+        classifier: Classifier,
+        requests: ScanRequests,
         *,
         clock: Callable[[], float],
-        drain_s: float,
         flow_table: FlowTable,
-        programmed: Matching | None = None,
-        in_scope: Callable[[Flow], bool] = lambda _: True,
+        grace: Grace,
     ) -> None:
-        """`programmed`: as `matching`, without registrations that the kernel cannot be told of: a mark judged for
-        want of those would be judged again, for ever. `in_scope`: of the policy in force; what is out of it nobody
-        here has judged."""
         self._conntrack = conntrack
-        self.layout = layout
-        self._matching = matching
+        self._layout = layout
+        self._classifier = classifier
+        self._requests = requests
         self._clock = clock
-        self._programmed = programmed or matching
-        self._in_scope = in_scope
         self._flow_table = flow_table
-        self.grace = Grace()
+        self.grace = grace
         self._external: dict[ConnectionKey, bool] = {}
         """Put in judged, and wrongly so; whether it is registered."""
-        self._said = RateLimited(log, interval_s=60.0, clock=_monotonic)
-        self._said_waiting = RateLimited(log, interval_s=600.0, clock=_monotonic)
+        self._said = RateLimited(log, interval_s=60.0, clock=monotonic)
+        self._said_waiting = RateLimited(log, interval_s=600.0, clock=monotonic)
         self._draining: dict[bytes, float] = {}
-        self._late: list[Flow] = []
-        self._late_in_kernel: list[Flow] = []
         self._late_to_find: set[Flow] = set()
-        self._bound: set[bytes] = set()
-        self._bound_in_kernel: set[bytes] = set()
-        self._unbound_at = inf
         self._search_at = -inf
         self._audit_at = inf
         self._owed = False
         """It was woken while it rested."""
-        self._added = self._reclassify = self._scan = False
-        self._wake = asyncio.Event()
-        self.drain_s = drain_s
-        self.epoch = 0
         self.scans = 0
         self.reclassified = 0
         self.drained = 0
@@ -127,7 +145,7 @@ class ConnectionScanner:
         self.carried = 0
         """Connections with a mark of ours that another program put in."""
         self.unexplained = 0
-        """Flows marked registered that nothing here explains, as of the latest survey."""
+        """Flows marked registered that nothing here explains, as of the latest scan."""
         self._strange = 0
         self._strange_until = -inf
 
@@ -135,154 +153,103 @@ class ConnectionScanner:
     def strange(self) -> int:
         """Connections that another program put in marked registered, and that nothing here explained then: how many
         since there was a day without any."""
-        return self._strange if _monotonic() < self._strange_until else 0
+        return self._strange if monotonic() < self._strange_until else 0
 
     @property
     def draining(self) -> int:
         """Flows whose drain runs."""
         return len(self._draining)
 
-    def note_added(self) -> None:
-        """Something was registered: flows judged before may be registered now."""
-        self._added = True
-
-    def note_removed(self) -> None:
-        """Something was withdrawn, or flow events were lost: look at the registered flows."""
-        self._scan = True
-
-    def note_bound(self, prefix: Prefix) -> None:
-        """A registered subscriber has this address now; flows of it may have been judged a moment before."""
-        if prefix.length == 8 * len(prefix.packed) and len(self._bound) < MAX_BOUND:
-            self._bound.add(prefix.packed)
-        else:
-            self._added = True
-
-    def note_unbound(self) -> None:
-        """A subscriber lost an address: its flows begin to drain, and no hurry is in that."""
-        if self.drain_s:
-            self._unbound_at = min(self._unbound_at, _monotonic() + min(MAX_UNBOUND_S, self.drain_s / 20))
-        else:
-            self._scan = True
-
-    def note_late(self, flow: Flow, *, in_kernel: bool = False) -> None:
-        """This very flow was judged unregistered a moment too early. `in_kernel`: it would not be now."""
-        late = self._late_in_kernel if in_kernel else self._late
-        if len(late) < MAX_LATE:
-            late.append(flow)
-        elif in_kernel:
-            self._reclassify = True
-        else:
-            self._added = True
-        if in_kernel:
-            self._wake.set()
-
-    def note_carried(self, event: ConnectionEvent) -> None:
-        """Another program put in this connection, and its mark has bits of ours."""
+    def note_carried(self, event: ConnectionEvent) -> bool:
+        """Another program put in this connection, and its mark has bits of ours. Whether these say registered."""
         self.carried += 1
-        is_judged = event.mark & self.layout.mask == self.layout.judged(self.epoch)
-        has_room = len(self._external) < MAX_LATE
-        if is_judged and self.epoch and has_room and self._note_misjudged(event, self._external):
-            self._wake.set()
+        epoch = self._requests.epoch
+        is_judged = epoch and event.mark & self._layout.mask == self._layout.judged(epoch)
+        if is_judged and len(self._external) < MAX_LATE and self._note_misjudged(event, self._external):
+            self._requests.wake.set()
+        return bool(event.mark & self._layout.registered)
 
     def note_strange(self) -> None:
         """Another program put in a connection marked registered, and nothing here explains it. Without subscribers
         nothing that could is on its way: it drains."""
         self._strange = self.strange + 1
-        self._strange_until = _monotonic() + REMEMBER_S
+        self._strange_until = monotonic() + REMEMBER_S
         if not self.grace.longest_s:
             self._said_waiting.warning("connections.unexplained", flows=self._strange, at_most_s=0.0)
 
     def note_ended_early(self, event: ConnectionEvent) -> None:
         """The kernel itself has just let this flow pass as registered, and by now it is not: it drains."""
         if len(self._draining) < MAX_DRAINING:
-            self._draining.setdefault(event.tuple_bytes, _monotonic() + self.drain_s)
-            self._wake.set()
-
-    def settle(self, epoch: int) -> None:
-        """The kernel is as desired, in this epoch: now a new judgement gives the right result."""
-        # The number of a new epoch may have been in use before, and flows may carry it from then.
-        self._reclassify = self._reclassify or self._added or epoch != self.epoch
-        self._added = False
-        self._late_in_kernel += self._late
-        self._late = []
-        self._bound_in_kernel |= self._bound
-        self._bound = set()
-        self.epoch = epoch
-        if self._audit_at == inf:
-            self._audit_at = _monotonic() + AUDIT_EVERY_S
-        self._wake.set()
-
-    def look(self) -> None:
-        """Survey now if something was removed; what was added goes on to wait for the kernel."""
-        self._wake.set()
+            self._draining.setdefault(event.tuple_bytes, monotonic() + self._requests.drain_s)
+            self._requests.wake.set()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             await self._wait()
-            self._wake.clear()
+            self._requests.wake.clear()
+            if self._audit_at == inf and self._requests.epoch:
+                self._audit_at = monotonic() + AUDIT_EVERY_S
             try:
                 await self._admit_late()
                 await self._clear_foreign()
-                self._owed = _monotonic() < self._search_at
+                self._owed = monotonic() < self._search_at
                 if not self._owed:
                     await self._search()
             except KernelError as error:
                 log.warning("connections.failed", error=str(error), retry_in_s=RETRY_S)
-                self._reclassify = self._scan = True
+                self._requests.look_at_all()
                 await asyncio.sleep(RETRY_S)
-                self._wake.set()
+                self._requests.wake.set()
 
     async def _search(self) -> None:
         """What is due of that which goes through the kernel's table; then it is to rest."""
-        began = _monotonic()
+        requests, began = self._requests, monotonic()
         is_audit = began >= self._audit_at
-        if self._reclassify and self.epoch:
-            self._reclassify, self._bound_in_kernel = False, set()
+        if requests.take_reclassify():
             await self._clear_judged()
-        elif self._bound_in_kernel and self.epoch:
-            addresses, self._bound_in_kernel = self._bound_in_kernel, set()
-            for address in addresses:
+        else:
+            for address in requests.take_bound():
                 await self._clear_judged(address)
-        if self._late_to_find and self.epoch:
+        if self._late_to_find and self._requests.epoch:
             await self._find_late()
         elif is_audit:
             await self._audit_judged()
-        if self._scan or is_audit or self._next_due() <= began:
-            self._scan, self._unbound_at = False, inf
+        if requests.scan or is_audit or self._next_due() <= began:
+            requests.drop_scan()
             await self._scan_registered()
-        ended = _monotonic()
+        ended = monotonic()
         self._search_at = ended + REST * (ended - began)
         if is_audit:
             self.audits += 1
             self._audit_at = ended + max(AUDIT_EVERY_S, AUDIT_REST * (ended - began))
 
     async def _wait(self) -> None:
-        while not self._wake.is_set():
-            due_s = (self._search_at if self._owed else self._next_due()) - _monotonic()
-            audit_s = self._audit_at - _monotonic()
+        while not self._requests.wake.is_set():
+            due_s = (self._search_at if self._owed else self._next_due()) - monotonic()
+            audit_s = self._audit_at - monotonic()
             try:
                 async with asyncio.timeout(min(max(0.0, min(due_s, audit_s)), 60.0)):
-                    await self._wake.wait()
+                    await self._requests.wake.wait()
             except TimeoutError:
-                if self._owed or min(self._next_due(), self._audit_at) <= _monotonic():
+                if self._owed or min(self._next_due(), self._audit_at) <= monotonic():
                     return
 
     def _next_due(self) -> float:
-        return min(self._unbound_at, min(self._draining.values(), default=inf))
+        return min(self._requests.unbound_at, min(self._draining.values(), default=inf))
 
     async def _admit_late(self) -> None:
         """By the tuple that the packet had, either way round: it is one of the connection's two, unless it was
         translated at both ends. What is not found so is looked for."""
-        late, self._late_in_kernel = self._late_in_kernel, []
-        wanted = {key: flow for flow in late if (key := key_of_flow(flow)) is not None}
+        late, key_of = self._requests.take_late(), self._conntrack.key_of
+        wanted = {key: flow for flow in late if (key := key_of(flow)) is not None}
         to_find = {flow for flow in late if flow.protocol == GRE}
         count = len(wanted)
         if wanted:
-            missing = await self._conntrack.change_known_marks(wanted, 0, self.layout.mask)
-            turned = {key: wanted[each] for each in missing if (key := key_of_flow(reverse_flow(wanted[each])))}
+            missing = await self._conntrack.change_known_marks(wanted, 0, self._layout.mask)
+            turned = {key: wanted[each] for each in missing if (key := key_of(reverse_flow(wanted[each])))}
             if turned:
-                missing = await self._conntrack.change_known_marks(turned, 0, self.layout.mask)
+                missing = await self._conntrack.change_known_marks(turned, 0, self._layout.mask)
                 to_find.update(turned[key] for key in missing)
             self.reclassified += count - len(missing)
         self._late_to_find |= to_find
@@ -298,7 +265,7 @@ class ConnectionScanner:
                 if event.flow in wanted:
                     found.append(event.key)
         if found:
-            self.reclassified += await self._conntrack.change_marks(found, 0, self.layout.mask)
+            self.reclassified += await self._conntrack.change_marks(found, 0, self._layout.mask)
 
     async def _clear_judged(self, address: bytes | None = None) -> None:
         """Flows judged in this epoch that are registered now; those of older epochs are judged anew anyway.
@@ -308,10 +275,10 @@ class ConnectionScanner:
         found: dict[bytes, ConnectionKey] = {}
         for end in ({"source": address}, {"answered_by": address}) if address is not None else ({},):
             async for event in self._judged(**end):
-                if self._matching(event.flow, self._clock()):
+                if self._classifier.matching(event.flow, self._clock()):
                     found[event.tuple_bytes + event.zone.to_bytes(2, "big")] = event.key
         if found:
-            count = await self._conntrack.change_marks(found.values(), 0, self.layout.mask)
+            count = await self._conntrack.change_marks(found.values(), 0, self._layout.mask)
             self.reclassified += count
             log.info("connections.reclassified", flows=count)
 
@@ -327,14 +294,14 @@ class ConnectionScanner:
         async for event in self._judged():
             self._note_misjudged(event, found)
         # What was registered meanwhile is not in the kernel yet: its flows are judged rightly until it is.
-        if not (self._added or self._bound or self._late):
+        if not self._requests.is_waiting:
             await self._disbelieve(found)
 
     def _note_misjudged(self, event: ConnectionEvent, found: dict[ConnectionKey, bool]) -> bool:
         """Put a flow that nobody here can have judged so into `found`, with whether it is registered. Says whether
         it is one."""
-        is_registered = bool(self._programmed(event.flow, self._clock()))
-        if not is_registered and self._in_scope(event.flow):
+        is_registered = bool(self._classifier.programmed(event.flow, self._clock()))
+        if not is_registered and self._classifier.is_in_scope(event.flow):
             return False
         found[event.key] = is_registered
         return True
@@ -344,7 +311,7 @@ class ConnectionScanner:
         judged here, and tracked under the protocol inside."""
         for is_counted in (True, False):
             keys = [key for key, is_registered in found.items() if is_registered is is_counted]
-            count = await self._conntrack.change_marks(keys, 0, self.layout.mask) if keys else 0
+            count = await self._conntrack.change_marks(keys, 0, self._layout.mask) if keys else 0
             if is_counted and count:
                 self.not_believed += count
                 self._said.warning("connections.not_believed", flows=count, total=self.not_believed)
@@ -353,7 +320,7 @@ class ConnectionScanner:
         self, source: bytes | None = None, answered_by: bytes | None = None
     ) -> AsyncIterator[ConnectionEvent]:
         """Connections judged unregistered in this epoch; the loop gets its turn between batches."""
-        mark, mask = self.layout.judged(self.epoch), self.layout.mask
+        mark, mask = self._layout.judged(self._requests.epoch), self._layout.mask
         dump = self._conntrack.dump(mark=mark, mask=mask, source=source, answered_by=answered_by)
         async with aclosing(dump) as batches:
             async for events in batches:
@@ -367,12 +334,12 @@ class ConnectionScanner:
         self.grace.begin()
         unexplained: dict[bytes, ConnectionEvent] = {}
         lost: dict[bytes, ConnectionKey] = {}
-        mark = self.layout.registered
+        mark = self._layout.registered
         async with aclosing(self._conntrack.dump(mark=mark, mask=mark)) as batches:
             async for events in batches:
                 await asyncio.sleep(0)
                 for event in events:
-                    registrations = self._matching(event.flow, now)
+                    registrations = self._classifier.matching(event.flow, now)
                     if registrations:
                         self._flow_table.listed(event, registrations, now)
                     elif event.tuple_bytes in self._draining or self._flow_table.knows(event):
@@ -382,7 +349,7 @@ class ConnectionScanner:
         self.scans += 1
         self._flow_table.finish_resync()
         for key, event in unexplained.items():
-            if not self.grace.holds(key, event.flow, _monotonic()):
+            if not self.grace.holds(key, event.flow, monotonic()):
                 lost[key] = event.key
         self.grace.finish()
         self.unexplained = len(unexplained)
@@ -394,17 +361,13 @@ class ConnectionScanner:
 
     async def _drain(self, lost: dict[bytes, ConnectionKey]) -> None:
         # Never longer than the drain is now: it may have been shortened.
-        began = _monotonic()
-        latest = began + self.drain_s
+        began = monotonic()
+        latest = began + self._requests.drain_s
         deadlines = {key: min(self._draining.get(key, latest), latest) for key in lost}
         due = [lost[key] for key, at_s in deadlines.items() if at_s <= began]
         later = [(key, at_s) for key, at_s in deadlines.items() if at_s > began]
         self._draining = dict(later[:MAX_DRAINING])
         if due:
-            count = await self._conntrack.change_marks(due, 0, self.layout.mask)
+            count = await self._conntrack.change_marks(due, 0, self._layout.mask)
             self.drained += count
             log.info("connections.drained", flows=count)
-
-
-def _monotonic() -> float:
-    return asyncio.get_running_loop().time()

@@ -18,7 +18,7 @@ from gatewayd.model.flow import Flow
 from gatewayd.model.prefix import Prefix
 
 MAX_WAITING = 100_000
-"""Flows whose time is kept; more are left alone and looked at again by the next survey."""
+"""Flows whose time is kept; more are left alone and looked at again by the next scan."""
 
 
 class Grace:
@@ -34,10 +34,14 @@ class Grace:
         self._met: set[bytes] = set()
         self._left_alone = 0
         self.waiting = 0
-        """Flows left alone, as of the latest survey."""
+        """Flows left alone, as of the latest scan."""
+
+    def wait_for(self, longest_s: float) -> None:
+        """Another bound, from now on."""
+        self.longest_s = longest_s
 
     def holds(self, key: bytes, flow: Flow, now: float) -> bool:
-        """Whether the flow, met by a survey, is to be left alone. `now`: of a clock that is never set."""
+        """Whether the flow, met by a scan, is to be left alone. `now`: of a clock that is never set."""
         if not self.longest_s or flow.source in self._heard or flow.destination in self._heard:
             return False
         known = self._since.get(key)
@@ -52,7 +56,7 @@ class Grace:
         return True
 
     def finish(self) -> None:
-        """The survey is complete: flows that it did not meet are gone, or explained by now."""
+        """The scan is complete: flows that it did not meet are gone, or explained by now."""
         if len(self._met) < len(self._since):
             self._since = {key: known for key, known in self._since.items() if key in self._met}
             self._ends = {}
@@ -63,7 +67,7 @@ class Grace:
         self.waiting = self._left_alone
 
     def begin(self) -> None:
-        """A survey begins."""
+        """A scan begins."""
         self._met = set()
         self._left_alone = 0
 

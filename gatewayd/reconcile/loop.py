@@ -54,7 +54,7 @@ class Reconciler:
         desired: DesiredSets | None = None,
         element_timeout_s: int = ELEMENT_TIMEOUT_S,
         spread: Callable[[], float] = lambda: 0.5,
-        on_in_sync: Callable[[], None] = lambda: None,
+        on_in_sync: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._dataplane = dataplane
         self._table = table
@@ -183,6 +183,11 @@ class Reconciler:
     def policy_in_force(self) -> Policy | None:
         """Of the rules in the kernel, once we have put them there."""
         return self._writer.policy
+
+    @property
+    def has_allowlist(self) -> bool:
+        """The first `want_policy` was: the registry in force is known, all of it."""
+        return self._policy is not None
 
     @property
     def mode_in_force(self) -> Mode:
@@ -347,7 +352,7 @@ class Reconciler:
             if verifier.verified and self._out_of_sync:
                 self._out_of_sync = False
                 self._say_past_bound()
-                self._on_in_sync()
+                self._on_in_sync(self.epoch)
             elif (again := verifier.next_assertion()) is not None:
                 await self._writer.commit(again.transaction)
             elif not verifier.verified:

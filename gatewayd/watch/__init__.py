@@ -10,8 +10,9 @@ are pure. `source` owns the sockets. A wakeup reads a bounded number of datagram
 them in one go and calls back once with the whole list, so the price of a call is shared by hundreds of
 events and a flood cannot keep the loop from its other work.
 
-`attribute` gives flows their registrations, `aggregate` counts unregistered ones, `surroundings` watches the rules
-of other programs and the size of conntrack.
+`handler` says what follows from an event: late admission, attribution, counts, a scan after a loss. `attribute`
+gives flows their registrations, `aggregate` counts unregistered ones, `surroundings` watches the rules of other
+programs and the size of conntrack.
 
 Loss is read from the socket's drop counter (SO_MEMINFO) with ENOBUFS switched off (NETLINK_NO_ENOBUFS).
 With ENOBUFS on, an overrun makes the socket poll as *error*, and libuv stops watching a descriptor that does

@@ -57,8 +57,7 @@ class _Line(msgspec.Struct):
 class UnregisteredAggregate:
     """Counts by client prefix and service, for at most `prefixes` prefixes.
 
-    A new prefix takes the place of the one not seen for longest; `evicted` counts those. `detail` may be
-    changed: what it does not cover is dropped at once.
+    A new prefix takes the place of the one not seen for longest; `evicted` counts those.
     """
 
     __slots__ = ("_detail", "_lines", "_prefixes", "_recent", "evicted")
@@ -77,12 +76,8 @@ class UnregisteredAggregate:
         """How many client prefixes are held."""
         return len(self._lines)
 
-    @property
-    def detail(self) -> Detail:
-        return self._detail
-
-    @detail.setter
-    def detail(self, detail: Detail) -> None:
+    def use(self, detail: Detail) -> None:
+        """Another detail, from now on; what it does not cover is dropped at once."""
         self._detail = detail
         if detail != "flows":
             self._recent.clear()

@@ -22,7 +22,7 @@ from itertools import islice
 import msgspec
 
 from gatewayd.model import Flow, Registration
-from gatewayd.watch.decode import ConnectionEvent
+from gatewayd.model.connection import ConnectionEvent
 
 LIVE_FLOWS = 200_000
 

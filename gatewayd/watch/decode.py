@@ -1,9 +1,9 @@
-"""Events of the kernel, from bytes: packets that a rule logged, and connections.
+"""Packets that a rule logged, from the kernel's bytes.
 
 Logged packets come as include/uapi/linux/netfilter/nfnetlink_log.h says. Of each the addresses, the protocol
 and the two ports are read, and nothing behind them; the socket asks the kernel for no more than it takes to
 get past IPv6 extension headers. Connections are decoded beside the other ctnetlink code, in
-gatewayd.kernel.conntrack_codec; the names are repeated here because this is where a reader looks for them.
+gatewayd.kernel.conntrack_codec.
 """
 
 from __future__ import annotations
@@ -14,27 +14,8 @@ import msgspec
 
 from gatewayd.errors import EventMalformed
 from gatewayd.kernel.attributes import NLA_TYPE_MASK, align4, string_of
-from gatewayd.kernel.conntrack_codec import (
-    ConnectionBatch,
-    ConnectionEvent,
-    ConnectionKey,
-    ConnectionKind,
-    decode_connections,
-)
 from gatewayd.model import Flow
 from gatewayd.model.service import PROTOCOLS_WITH_PORTS
-
-__all__ = [
-    "ConnectionBatch",
-    "ConnectionEvent",
-    "ConnectionKey",
-    "ConnectionKind",
-    "PacketBatch",
-    "PacketEvent",
-    "decode_connections",
-    "decode_packets",
-    "flow_of_packet",
-]
 
 NFNL_SUBSYS_ULOG = 4
 NFULNL_MSG_PACKET = NFNL_SUBSYS_ULOG << 8

@@ -18,15 +18,10 @@ from typing import Literal
 
 from gatewayd.errors import MissingPrerequisite, OperationRefused, ReplyMissing
 from gatewayd.kernel.attributes import NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, attribute, be32, message
-from gatewayd.kernel.conntrack_codec import CT_GET_STATS, ControlMessage, encode_count, errno_of
+from gatewayd.kernel.conntrack_codec import CT_GET_STATS, ControlMessage, decode_connections, encode_count, errno_of
 from gatewayd.kernel.netlink import attach_filter, dropped_messages, open_netfilter_socket
-from gatewayd.watch.decode import (
-    NFNL_SUBSYS_ULOG,
-    ConnectionEvent,
-    PacketEvent,
-    decode_connections,
-    decode_packets,
-)
+from gatewayd.model.connection import ConnectionEvent
+from gatewayd.watch.decode import NFNL_SUBSYS_ULOG, PacketEvent, decode_packets
 from gatewayd.watch.event_filter import mark_filter, pack_filter
 
 SourceName = Literal["nflog", "conntrack"]

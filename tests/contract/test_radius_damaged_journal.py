@@ -90,7 +90,7 @@ async def test_a_damaged_journal_takes_nobody_out_of_the_kernel_and_is_said(
         known = gateway.service.sessions
         lost = COUNT - sum(1 for _ in known.bindings())
         assert lost > 0
-        assert gateway.active.left == lost
+        assert gateway.programmer.left == lost
         assert gateway.service.journal.stats.lost_groups > 0
         assert gateway.reconciler.tracker.count_surplus() == 0
         # Time passes, and each is told of again, or is not.
@@ -98,7 +98,7 @@ async def test_a_damaged_journal_takes_nobody_out_of_the_kernel_and_is_said(
         for each in range(1, COUNT + 1, 2):
             await nas.says(INTERIM, f"s{each}", each, address(each), interim=600)
         assert gateway.kernel() == ALL
-        assert gateway.active.left <= COUNT // 2
+        assert gateway.programmer.left <= COUNT // 2
 
 
 async def test_what_nobody_tells_of_again_goes_by_itself_and_comes_back_by_nothing(tmp_path: Path):
@@ -110,7 +110,7 @@ async def test_what_nobody_tells_of_again_goes_by_itself_and_comes_back_by_nothi
         await eventually(lambda: gateway.reconciler.unready() is None)
         assert set(gateway.kernel()) <= set(ALL)
         gateway.clock.advance(2 * STRIDE_S)
-        await eventually(lambda: not gateway.active.left)
+        await eventually(lambda: not gateway.programmer.left)
         assert not set(gateway.kernel()) - {f"{address(1)}/32"}
 
 
@@ -121,7 +121,7 @@ async def test_whoever_is_known_to_have_the_address_has_it(tmp_path: Path):
         await nas.says(START, "x1", STRANGER, address(1))
         await nas.says(START, "x2", 3, address(2))
         await nas.says(STOP, "s4", 4, address(4))
-        await eventually(lambda: gateway.active.left == COUNT - 3)
+        await eventually(lambda: gateway.programmer.left == COUNT - 3)
         expected = {place: who for place, who in ALL.items() if who not in (1, 2, 4)} | {f"{address(2)}/32": 3}
         await eventually(lambda: gateway.reconciler.unready() is None)
         await eventually(lambda: gateway.kernel() == expected)
@@ -136,7 +136,7 @@ async def test_with_a_sound_journal_nothing_is_left_that_is_not_wanted(tmp_path:
         gateway.clock.advance(5)
         await gateway.come_back()
         assert await gateway.in_sync() == {place: who for place, who in ALL.items() if who > 2}
-        assert gateway.active.left == 0
+        assert gateway.programmer.left == 0
         assert gateway.service.journal.stats.lost_groups == 0
 
 
@@ -144,4 +144,4 @@ async def test_what_somebody_adds_to_our_sets_later_is_removed_as_ever(tmp_path:
     async with filled(tmp_path) as gateway:
         await damaged(gateway, remove_all)
         await eventually(lambda: not gateway.reconciler.tracker.findings.is_leaving)
-        assert gateway.active.left == COUNT
+        assert gateway.programmer.left == COUNT

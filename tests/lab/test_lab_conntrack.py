@@ -15,14 +15,9 @@ import uvloop
 
 from gatewayd.errors import DumpInterrupted, OperationRefused, ReplyMissing
 from gatewayd.kernel.conntrack import Conntrack
-from gatewayd.kernel.conntrack_codec import (
-    AF_INET,
-    ConnectionBatch,
-    ConnectionEvent,
-    ConnectionKey,
-    decode_connections,
-)
+from gatewayd.kernel.conntrack_codec import ConnectionBatch, decode_connections
 from gatewayd.lab.namespace import Namespace
+from gatewayd.model.connection import AF_INET, ConnectionEvent, ConnectionKey
 from tests.support.events import (
     MARK,
     MARK_TUNNELS,

@@ -14,13 +14,15 @@ import pytest
 
 from gatewayd.demo.cast import BANK, EMBASSY, FAR, SOFTWARE_HOUSE, STRANGER
 from gatewayd.kernel.conntrack import Conntrack
-from gatewayd.kernel.conntrack_codec import ConnectionEvent
 from gatewayd.lab.lab import Lab
 from gatewayd.lab.tap import Tap
 from gatewayd.lab.traffic import flow_of
 from gatewayd.model import Flow, Registration, format_address, parse_address, reverse_flow
+from gatewayd.model.connection import ConnectionEvent
 from gatewayd.model.policy import MarkLayout
 from gatewayd.reconcile.connections import ConnectionScanner
+from gatewayd.reconcile.grace import Grace
+from gatewayd.reconcile.scan_requests import ScanRequests
 from gatewayd.watch.attribute import Attribution
 from tests.support.lab_daemon import LabDaemon, connections, holds
 from tests.support.talk import Talk
@@ -179,21 +181,31 @@ def rules(lab: Lab, before: str, behind: str):  # type: ignore[no-untyped-def]
         lab.gateway.run(["nft", "flush", "ruleset"])
 
 
+class _Nobody:
+    """No flow is registered."""
+
+    def matching(self, flow: Flow, now: float) -> tuple[Registration, ...]:
+        return ()
+
+    programmed = matching
+
+    def is_in_scope(self, flow: Flow) -> bool:
+        return True
+
+
 async def _admit_late(lab: Lab, logged: Flow) -> None:
     conntrack = Conntrack()
     with lab.gateway.entered():
         conntrack.open()
 
-    def matching(flow: Flow, _: float) -> tuple[Registration, ...]:
-        return ()
-
+    requests = ScanRequests(60.0)
     scanner = ConnectionScanner(
-        conntrack, LAYOUT, matching, clock=time.time, drain_s=60.0, flow_table=Attribution()
+        conntrack, LAYOUT, _Nobody(), requests, clock=time.time, flow_table=Attribution(), grace=Grace()
     )
     task = asyncio.ensure_future(scanner.run())
     try:
-        scanner.settle(3)
-        scanner.note_late(logged, in_kernel=True)
+        requests.settle(3)
+        requests.note_late(logged, in_kernel=True)
         async with asyncio.timeout(20):
             while not scanner.reclassified:  # noqa: ASYNC110 - what is waited for happens in the kernel
                 await asyncio.sleep(0.01)

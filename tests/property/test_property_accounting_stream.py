@@ -21,21 +21,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from gatewayd.allowlist import Allowlist
-from gatewayd.control.active import ActiveSet
+from gatewayd.allowlist.active import ActiveSet
+from gatewayd.control.programmer import Programmer
 from gatewayd.model.accounting import AccountingEvent
-from gatewayd.model.policy import MarkLayout
 from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.reconcile import Reconciler
-from gatewayd.reconcile.connections import ConnectionScanner
+from gatewayd.reconcile.grace import Grace
+from gatewayd.reconcile.scan_requests import ScanRequests
 from gatewayd.settings.model import ProfileSettings
 from gatewayd.subscribers.journal_rows import Row, decode_row, encode_key, encode_value
 from gatewayd.subscribers.radius.clients import Client, ClientTable, Profiles
 from gatewayd.subscribers.radius.listener import AccountingListener
-from gatewayd.watch.attribute import Attribution
 from tests.property.test_property_sessions import NAS, SUBSCRIBERS, histories, replay
 from tests.support.accounting import ALI, BANO, CHAND, event
-from tests.support.fake_conntrack import FakeConntrack
 from tests.support.manual_clock import ManualClock, Time, until
 from tests.support.planes import TABLE
 from tests.support.radius import SECRET, accounting_request, attribute, integer, is_response, text
@@ -183,22 +181,14 @@ class Gateway:
 
     async def start(self) -> None:
         clock = self._clock
-        allowlist = Allowlist()
-        scanner = ConnectionScanner(
-            FakeConntrack(),  # type: ignore[arg-type]
-            MarkLayout(0xFF000000),
-            allowlist.matching,
-            clock=clock,
-            drain_s=60.0,
-            flow_table=Attribution(),
-        )
         self.reconciler = Reconciler(self.fake, TABLE, clock=clock, monotonic=clock.monotonic)
-        self.active = ActiveSet(allowlist, self.reconciler, scanner, prepares=True)
+        self.active = ActiveSet()
+        self.programmer = Programmer(self.active, self.reconciler, ScanRequests(60.0), Grace(), prepares=True)
         for subscriber in sorted(self._registered):
-            self.active.upsert(registration(index_of(subscriber)), clock())
+            self.programmer.upsert(registration(index_of(subscriber)), clock())
         profiles = Profiles(ProfileSettings(), self._profiles)
         self._journal = SlowJournal(self._disk)
-        self.service = bare_service(allowlist, self.active, self._journal, clock, clock.monotonic)
+        self.service = bare_service(self.programmer, self._journal, clock, clock.monotonic)
         self.service.profiles = profiles
         self.listener = AccountingListener(
             [],

@@ -10,10 +10,11 @@ from typing import Any
 
 from gatewayd.kernel.attributes import NLM_F_ACK, NLM_F_REQUEST, message
 from gatewayd.kernel.conntrack import Conntrack
-from gatewayd.kernel.conntrack_codec import CT_DELETE, ConnectionEvent
+from gatewayd.kernel.conntrack_codec import CT_DELETE
 from gatewayd.kernel.netlink import open_netfilter_socket
 from gatewayd.lab.namespace import Namespace
 from gatewayd.model import Flow, parse_address
+from gatewayd.model.connection import ConnectionEvent
 from gatewayd.watch.decode import PacketEvent
 from gatewayd.watch.source import EventSource, SourceName
 

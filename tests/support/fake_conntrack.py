@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator, Callable, Iterable
 
 import msgspec
 
-from gatewayd.kernel.conntrack_codec import AF_UNSPEC, ConnectionEvent, ConnectionKey, ConnectionKind, key_of_flow
+from gatewayd.kernel.conntrack_codec import AF_UNSPEC, key_of_flow
 from gatewayd.model import Flow
+from gatewayd.model.connection import ConnectionEvent, ConnectionKey, ConnectionKind
 
 BATCH = 3
 """Connections in one batch of a dump: few, so that a dump is several."""
@@ -88,6 +89,9 @@ class FakeConntrack:
                 mark = known.mark & ~mask | value
                 self.connections[found] = msgspec.structs.replace(known, mark=mark)
         return missing
+
+    def key_of(self, flow: Flow) -> ConnectionKey | None:
+        return key_of_flow(flow)
 
 
 def connection_event(

@@ -12,7 +12,6 @@ from pathlib import Path
 from random import Random
 
 from gatewayd.compile.masks import compile_elements
-from gatewayd.control.controller import Controller
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration
 from gatewayd.settings import (
@@ -116,21 +115,12 @@ class FedGateway(Owning):
         guard = ShrinkGuardSettings(RemovalLimit(fraction=0.05), min_removed=3)
         registry = RegistrySettings((source,), local=None, shrink_guard=guard)
         settings = Settings(registry, PolicySettings(mode="reject", drain_s=60.0))
-        conntrack = FakeConntrack()
-        super().__init__(place.clock, settings, place.tables, conntrack)
+        store = LastGood(place.directory, clock=place.clock, monotonic=place.clock.monotonic, files=place.disk)
+        super().__init__(place.clock, settings, place.tables, FakeConntrack(), store)
         self.is_synced = True
         self.place = place
         self.source = source
-        self.store = LastGood(place.directory, clock=place.clock, monotonic=place.clock.monotonic, files=place.disk)
-        self.controller = Controller(
-            settings,
-            self.reconciler,
-            conntrack,  # type: ignore[arg-type]
-            clock=self.host_time,
-            store=self.store,
-            host_time=self.host_time,
-        )
-        self.scanner = self.controller.scanner
+        self.store = store
         self.runner: FeedRunner | SourceRunner
 
     @property

@@ -19,12 +19,12 @@ import yaml
 
 from gatewayd.demo.gateway import DemoGateway
 from gatewayd.kernel.conntrack import Conntrack
-from gatewayd.kernel.conntrack_codec import ConnectionEvent
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.lab.lab import Lab, Side
 from gatewayd.lab.packets import parse_flow
 from gatewayd.lab.tap import Tap, Tokens
 from gatewayd.model import Flow
+from gatewayd.model.connection import ConnectionEvent
 from tests.support.events import flush_connections
 
 DEADLINE_S = 30.0

@@ -10,7 +10,8 @@ from typing import Any
 
 from gatewayd.compile.masks import compile_elements
 from gatewayd.control.controller import Controller
-from gatewayd.control.host_time import HostTime
+from gatewayd.control.core import build_core
+from gatewayd.control.host_time import HostTime, WindowClock
 from gatewayd.errors import OperationRefused
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.lab.traffic import flow_of
@@ -18,7 +19,6 @@ from gatewayd.model import Flow, Registration, parse_prefix, parse_services
 from gatewayd.model.mask import set_name
 from gatewayd.model.policy import MarkLayout
 from gatewayd.model.transaction import RemoveElements, Ruleset, Transaction
-from gatewayd.reconcile import Reconciler
 from gatewayd.settings import (
     PolicySettings,
     RegistrySettings,
@@ -29,6 +29,7 @@ from gatewayd.settings import (
 )
 from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.sources import SourceReading
+from gatewayd.subscribers.service import SubscriberService
 from gatewayd.watch.decode import PacketEvent
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.manual_clock import ManualClock, until
@@ -78,6 +79,20 @@ def guarded(settings: Settings, **fields: Any) -> Settings:
     return replace(settings, registry=replace(settings.registry, shrink_guard=guard))
 
 
+class Told:
+    """`service`: told what the controller tells of subscribers, once there are any."""
+
+    service: SubscriberService | None = None
+
+    def recheck(self, subscriber: bytes) -> None:
+        if self.service is not None:
+            self.service.recheck(subscriber)
+
+    def forget_unregistered(self) -> None:
+        if self.service is not None:
+            self.service.forget_unregistered()
+
+
 class Owning:
     """`written`: every transaction and ruleset that was committed, in order."""
 
@@ -104,22 +119,21 @@ class Owning:
             boot_id="boot",
         )
         tables.before_write = self._before_write
-        self.reconciler = Reconciler(
-            tables,
-            "gatewayd",
-            clock=clock,
-            monotonic=clock.monotonic,
-            on_in_sync=lambda: self.controller.on_in_sync(),
-        )
-        self.controller = Controller(
+        self.core = build_core(
             settings,
-            self.reconciler,
-            conntrack,  # type: ignore[arg-type]
-            clock=self.host_time,
-            store=store,
-            host_time=self.host_time,
+            tables,
+            conntrack,
+            WindowClock(self.host_time, self.host_time.moment),
+            monotonic=clock.monotonic,
         )
-        self.scanner = self.controller.scanner
+        self.reconciler = self.core.reconciler
+        self.programmer = self.core.programmer
+        self.watch = self.core.watch
+        self.scanner = self.core.scanner
+        self.told = Told()
+        self.controller = Controller(
+            settings, self.core, store=store, host_time=self.host_time, subscribers=self.told
+        )
 
     def _before_write(self, write: Transaction | Ruleset) -> None:
         if self.refuse_writes:

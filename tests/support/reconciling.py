@@ -281,7 +281,7 @@ class Rig:
             made.add(each)
         return made
 
-    def _on_in_sync(self) -> None:
+    def _on_in_sync(self, _: int) -> None:
         assert self.reconciler.tracker.count_missing() == 0
         self.in_sync += 1
         self._stirred.set()

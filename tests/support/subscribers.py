@@ -29,16 +29,16 @@ from unittest.mock import patch
 
 from msgspec import structs
 
-from gatewayd.allowlist import Allowlist
-from gatewayd.control.active import ActiveSet
+from gatewayd.allowlist.active import ActiveSet
+from gatewayd.control.programmer import Programmer
 from gatewayd.model.mask import Mask
 from gatewayd.model.msisdn import subscriber_digest
-from gatewayd.model.policy import MarkLayout
 from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.model.registration import Registration
 from gatewayd.model.service import parse_services
 from gatewayd.reconcile import Reconciler
-from gatewayd.reconcile.connections import ConnectionScanner
+from gatewayd.reconcile.grace import Grace
+from gatewayd.reconcile.scan_requests import ScanRequests
 from gatewayd.settings import (
     ListenAddress,
     NasSettings,
@@ -53,9 +53,7 @@ from gatewayd.subscribers.radius.listener import ListenerStats
 from gatewayd.subscribers.service import JOURNAL_NAME, SubscriberService
 from gatewayd.subscribers.sessions.nas import name_of_key
 from gatewayd.subscribers.sessions.session import SessionCounts
-from gatewayd.watch.attribute import Attribution
 from tests.support.accounting import NoJitter
-from tests.support.fake_conntrack import FakeConntrack
 from tests.support.manual_clock import START_S, ManualClock, until
 from tests.support.nas import ON, Nas
 from tests.support.planes import TABLE
@@ -212,31 +210,26 @@ class SubscriberGateway:
             _copy_journal(journal_of, self.directory)
         clock = self.clock
         self.reconciler = Reconciler(
-            self.fake, TABLE, clock=clock, monotonic=clock.monotonic, element_timeout_s=ELEMENT_TIMEOUT_S
-        )
-        allowlist = Allowlist()
-        scanner = ConnectionScanner(
-            FakeConntrack(),  # type: ignore[arg-type]
-            MarkLayout(0xFF000000),
-            allowlist.matching,
+            self.fake,
+            TABLE,
             clock=clock,
-            drain_s=60.0,
-            flow_table=Attribution(),
+            monotonic=clock.monotonic,
+            element_timeout_s=ELEMENT_TIMEOUT_S,
         )
-        self.active = ActiveSet(allowlist, self.reconciler, scanner, prepares=True)
+        self.active = ActiveSet()
+        self.programmer = Programmer(self.active, self.reconciler, ScanRequests(60.0), Grace(), prepares=True)
         for each in self.registrations.values():
-            self.active.upsert(each, clock())
+            self.programmer.upsert(each, clock())
         # What is forbidden there is forbidden for ever, and other tests of this process look into /proc.
         with patch("gatewayd.subscribers.service.forbid_core_dumps"):
             self.service = SubscriberService(
                 self.settings,
                 self.directory,
-                allowlist,
-                self.active,
+                self.active.allowlist,
+                self.programmer,
                 clock=clock,
                 monotonic=clock.monotonic,
             )
-        self.active.on_subscriber = self.service.recheck
         journal: Any = self.service.journal
         journal._stall_s = GUARD_S
         write = journal._file.write
@@ -301,11 +294,15 @@ class SubscriberGateway:
 
     def register(self, registered: Registration) -> None:
         self.registrations[registered.id] = registered
-        self.active.upsert(registered, self.clock())
+        self._recheck(self.programmer.upsert(registered, self.clock()))
 
     def withdraw(self, registered: Registration) -> None:
         del self.registrations[registered.id]
-        self.active.withdraw(registered.id)
+        self._recheck(self.programmer.withdraw(registered.id))
+
+    def _recheck(self, subscribers: Iterable[bytes]) -> None:
+        for subscriber in subscribers:
+            self.service.recheck(subscriber)
 
     async def pass_time(self, seconds: float) -> None:
         """The tasks see it pass, and do what is due."""
@@ -450,15 +447,14 @@ async def subscriber_gateway(
 
 
 def bare_service(
-    allowlist: Allowlist,
-    active: ActiveSet,
+    programmer: Programmer,
     journal: Any,
     clock: Callable[[], float],
     monotonic: Callable[[], float],
     **settings: Any,
 ) -> SubscriberService:
-    """A service without sockets and files, with this journal, whose sessions live no longer than they must. It is
-    told of registrations. `settings`: fields of SubscriberSettings."""
+    """A service without sockets and files, with this journal, whose sessions live no longer than they must. The
+    caller rechecks subscribers. `settings`: fields of SubscriberSettings."""
     with (
         patch("gatewayd.subscribers.service.forbid_core_dumps"),
         patch("gatewayd.subscribers.service.read_pepper", return_value=PEPPER),
@@ -466,14 +462,13 @@ def bare_service(
         made = SubscriberService(
             SubscriberSettings("/nowhere", **{"max_sessions": 1000} | settings),
             Path("/nowhere"),
-            allowlist,
-            active,
+            programmer.active.allowlist,
+            programmer,
             clock=clock,
             monotonic=monotonic,
         )
     made.journal = journal
     made.sessions._randomness = NoJitter()
-    active.on_subscriber = made.recheck
     return made
 
 

@@ -30,14 +30,14 @@ MAY_IMPORT: dict[str, str] = {
     "registry": "errors model settings feed sources",
     "allowlist": "model",
     "subscribers": "errors log model settings allowlist",
-    "compile": "model",
+    "compile": "model settings",
     "kernel": "errors model compile",
-    "reconcile": "errors log model compile kernel",
-    "watch": "errors log model kernel",
+    "reconcile": "errors log model compile",
+    "watch": "errors log model kernel allowlist reconcile",
     "api": "errors log model",
     "control": "gatewayd errors log model settings feed sources registry allowlist subscribers compile "
-    "kernel reconcile watch api",
-    "daemon": "gatewayd errors log systemd model settings sources reconcile kernel watch api control subscribers",
+    "kernel reconcile watch api systemd",
+    "daemon": "gatewayd errors log systemd model settings sources kernel watch api control subscribers",
     "authority": "errors model feed",
     "lab": "errors model",
     "demo": "errors model feed authority lab",
@@ -47,23 +47,24 @@ MAY_IMPORT: dict[str, str] = {
 }
 
 PURE = """
-    allowlist allowlist.allowlist allowlist.bound allowlist.match allowlist.radix allowlist.schedule api
-    api.metrics api.parameters api.queries api.subscriber_metrics api.subscriber_views api.views
-    authority.layout authority.readers compile compile.desired compile.effects compile.keys compile.lookups
-    compile.masks compile.ruleset compile.scope control control.trusted_time demo errors feed feed.canonical
-    feed.files feed.inflate feed.notification feed.reading feed.record gatewayd kernel kernel.attributes
-    kernel.conntrack_codec kernel.external_codec kernel.fake kernel.tables_codec lab.packets log.events model
-    model.accounting model.binding model.changes model.external model.flow model.mask model.moment model.msisdn
-    model.policy model.prefix model.registration model.service model.transaction reconcile.findings
-    reconcile.grace reconcile.set_state reconcile.steps reconcile.tracker registry.freshness registry.guard
-    registry.guard_memory registry.guard_record registry.merge registry.overrides registry.state settings.load
-    settings.model settings.readers settings.schema settings.values sources.client sources.client_outcome
-    sources.client_plan sources.last_good sources.origin sources.override_file subscribers subscribers.identity
-    subscribers.journal_rows subscribers.radius subscribers.radius.accounting subscribers.radius.attributes
-    subscribers.radius.clients subscribers.radius.packet subscribers.radius.responses subscribers.session_list
-    subscribers.sessions subscribers.sessions.changes subscribers.sessions.index subscribers.sessions.naming
-    subscribers.sessions.nas subscribers.sessions.session subscribers.sessions.sessions subscribers.timeline
-    watch watch.aggregate watch.attribute watch.decode watch.event_filter
+    allowlist allowlist.active allowlist.allowlist allowlist.bound allowlist.match allowlist.radix
+    allowlist.schedule api api.metrics api.parameters api.queries api.subscriber_metrics api.subscriber_views
+    api.views authority.layout authority.readers compile compile.desired compile.effects compile.keys
+    compile.lookups compile.masks compile.policy compile.ruleset compile.scope control control.trusted_time demo
+    errors feed feed.canonical feed.files feed.inflate feed.notification feed.reading feed.record gatewayd
+    kernel kernel.attributes kernel.conntrack_codec kernel.external_codec kernel.fake kernel.tables_codec
+    lab.packets log.events model model.accounting model.binding model.changes model.connection model.external
+    model.flow model.mask model.moment model.msisdn model.policy model.prefix model.registration model.service
+    model.transaction reconcile.findings reconcile.grace reconcile.set_state reconcile.steps reconcile.tracker
+    registry.freshness registry.guard registry.guard_memory registry.guard_record registry.merge
+    registry.overrides registry.state settings.load settings.model settings.readers settings.schema
+    settings.values sources.client sources.client_outcome sources.client_plan sources.last_good sources.origin
+    sources.override_file subscribers subscribers.identity subscribers.journal_rows subscribers.radius
+    subscribers.radius.accounting subscribers.radius.attributes subscribers.radius.clients
+    subscribers.radius.packet subscribers.radius.responses subscribers.session_list subscribers.sessions
+    subscribers.sessions.changes subscribers.sessions.index subscribers.sessions.naming subscribers.sessions.nas
+    subscribers.sessions.session subscribers.sessions.sessions subscribers.timeline watch watch.aggregate
+    watch.attribute watch.decode watch.event_filter
 """
 """No clock, file, socket, process, randomness or environment; takes `now` and bytes as arguments. A package whose
 `__init__` gathers shells too is under IO."""
@@ -73,19 +74,19 @@ IO = """
     authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry demo.scenario
     kernel.conntrack kernel.external kernel.netlink kernel.nft kernel.tables lab lab.lab lab.namespace
     lab.stream lab.tap lab.traffic lab.world log log.journald log.lines log.logger reconcile reconcile.dataplane
-    reconcile.loop reconcile.verify registry settings sources sources.authorities sources.disk
-    sources.feed_source sources.fetch sources.file_source sources.guard_file sources.last_good_files
-    sources.last_good_sink sources.last_good_store sources.overrides_dir sources.pacing sources.route
-    sources.sources subscribers.journal subscribers.journal_file subscribers.radius.listener
+    reconcile.loop reconcile.scan_requests reconcile.verify registry settings sources sources.authorities
+    sources.disk sources.feed_source sources.fetch sources.file_source sources.guard_file
+    sources.last_good_files sources.last_good_sink sources.last_good_store sources.overrides_dir sources.pacing
+    sources.route sources.sources subscribers.journal subscribers.journal_file subscribers.radius.listener
     subscribers.secret_files subscribers.service systemd watch.source
 """
 
 COMPOSITION = """
     __main__ cli cli.accept cli.bindings cli.check cli.client cli.demo cli.explain cli.flows cli.output cli.plan
     cli.registrations cli.registry cli.registry_authoring cli.registry_progress cli.registry_publish cli.run
-    cli.status cli.sync cli.teardown control.active control.controller control.queries
-    control.subscriber_queries daemon reconcile.connections sources.runners sources.source_facts
-    watch.surroundings
+    cli.status cli.sync cli.teardown control.controller control.core control.programmer control.pulse
+    control.queries control.reload control.source_tasks control.subscriber_queries daemon reconcile.connections
+    sources.runners sources.source_facts watch.handler watch.surroundings
 """
 
 TOUCHES_THE_WORLD = """

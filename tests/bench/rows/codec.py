@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from gatewayd.kernel import conntrack_codec, tables_codec
+from gatewayd.model.connection import AF_INET
 from gatewayd.model.transaction import AddElements, Transaction
 from tests.bench.filling import TABLE, host_mask, set_name
 from tests.bench.material import host_keys, host_texts
@@ -64,7 +65,7 @@ def read_event(event: Any) -> tuple[Any, ...]:
     """What gatewayd has in a ConnectionEvent. pyroute2 decodes an attribute when it is asked for."""
     ends = event.get_nested("CTA_TUPLE_ORIG", "CTA_TUPLE_IP")
     protocol = event.get_nested("CTA_TUPLE_ORIG", "CTA_TUPLE_PROTO")
-    version = "V4" if event["nfgen_family"] == conntrack_codec.AF_INET else "V6"
+    version = "V4" if event["nfgen_family"] == AF_INET else "V6"
     both = [event.get_attr("CTA_COUNTERS_ORIG"), event.get_attr("CTA_COUNTERS_REPLY")]
     return (
         ends.get_attr(f"CTA_IP_{version}_SRC"),

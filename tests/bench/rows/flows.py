@@ -12,10 +12,10 @@ import msgspec
 from gatewayd.allowlist import Allowlist
 from gatewayd.errors import MissingPrerequisite
 from gatewayd.feed.record import registration_of
+from gatewayd.kernel.conntrack_codec import decode_connections
 from gatewayd.kernel.netlink import open_netfilter_socket
 from gatewayd.lab.lab import Lab
 from gatewayd.watch.attribute import Attribution
-from gatewayd.watch.decode import decode_connections
 from gatewayd.watch.source import DATAGRAMS_PER_WAKEUP, NFNLGRP_CONNTRACK_NEW
 from tests.bench.burst import Burst, when_quiet
 from tests.bench.daemon import cpu_of, fed_daemon

@@ -17,6 +17,8 @@ import uvloop
 
 from gatewayd.compile.masks import compile_elements
 from gatewayd.control.controller import Controller
+from gatewayd.control.core import build_core
+from gatewayd.control.host_time import WindowClock
 from gatewayd.feed.record import registration_of
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.tables import KernelTables
@@ -25,7 +27,6 @@ from gatewayd.lab.tap import Tap
 from gatewayd.model import Flow, Registration
 from gatewayd.model.mask import parse_set_name
 from gatewayd.model.transaction import RemoveElements, Transaction
-from gatewayd.reconcile import Reconciler
 from gatewayd.sources.sources import SourceReading
 from gatewayd.watch.decode import PacketEvent
 from gatewayd.watch.source import EventSource
@@ -68,33 +69,27 @@ class _Gateway:
 
     def __init__(self) -> None:
         self.heard_at = 0.0
-        self.in_sync = asyncio.Event()
         settings = settings_of("national")
         self.tables = _Tables.open("gatewayd")
         self.tables.admitted = asyncio.Event()
         conntrack = Conntrack()
         conntrack.open()
-        self.reconciler = Reconciler(
-            self.tables, "gatewayd", clock=time.time, monotonic=time.monotonic, on_in_sync=self._on_in_sync
-        )
-        self.controller = Controller(settings, self.reconciler, conntrack, clock=time.time)
+        core = build_core(settings, self.tables, conntrack, WindowClock(time.time), monotonic=time.monotonic)
+        self.reconciler, self.scanner, self.watch = core.reconciler, core.scanner, core.watch
+        self.controller = Controller(settings, core)
         self.events = EventSource(
             group=GROUP,
             mark=LAYOUT.registered,
             mask=LAYOUT.registered,
             on_packets=self._on_packets,
-            on_connections=self.controller.on_connections,
-            on_lost=self.controller.on_lost,
+            on_connections=self.watch.on_connections,
+            on_lost=self.watch.on_lost,
         )
         self.events.open()
 
     def _on_packets(self, events: list[PacketEvent]) -> None:
         self.heard_at = time.perf_counter()
-        self.controller.on_packets(events)
-
-    def _on_in_sync(self) -> None:
-        self.controller.on_in_sync()
-        self.in_sync.set()
+        self.watch.on_packets(events)
 
     def set_names(self) -> dict[object, str]:
         """Mask → the set that the rules look into."""
@@ -117,13 +112,14 @@ async def _running(gateway: _Gateway, registrations: dict[str, Registration]) ->
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(work)
-            for work in (gateway.reconciler.run(), gateway.controller.scanner.run(), gateway.controller.keep_time())
+            for work in (gateway.reconciler.run(), gateway.scanner.run(), gateway.controller.keep_time())
         ]
         gateway.events.start()
         await gateway.controller.deliver(
             SourceReading("national", registrations, {}, (), time.time(), None, "national")
         )
-        await gateway.in_sync.wait()
+        while gateway.reconciler.unready() is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         yield
         gateway.events.close()
         for task in tasks:

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from gatewayd.control.controller import MAX_SLEEP_S, effective_mode, policy_in_force
+from gatewayd.control.controller import MAX_SLEEP_S
 from gatewayd.control.trusted_time import PATIENCE_S
 from gatewayd.errors import SourceUnreadable
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Flow, parse_address, parse_prefix
 from gatewayd.model.binding import Binding, BindingChange
 from gatewayd.model.transaction import Ruleset
-from gatewayd.settings.model import PolicySettings
 from gatewayd.watch.aggregate import UnregisteredAggregate
 from tests.support.fake_conntrack import FakeConntrack, connection_event
 from tests.support.manual_clock import START_S, Time, until
@@ -31,28 +30,6 @@ GUEST = registration("GUEST", "2400:adc0:1::/48", services=())
 def time() -> Iterator[Time]:
     with Time() as made:
         yield made
-
-
-# -- the policy of a moment ------------------------------------------------------------------------------------
-
-
-def test_before_it_starts_the_mode_is_observe():
-    policy = PolicySettings(mode="reject", enforce_from=100.0)
-    assert effective_mode(policy, 99.999) == "observe"
-    assert effective_mode(policy, 100.0) == "reject"
-    assert effective_mode(PolicySettings(mode="limit"), 0.0) == "limit"
-
-
-def test_the_policy_in_force_has_everything_that_the_settings_say():
-    settings = settings_of("national", mode="limit", canary_percent=7)
-    policy = policy_in_force(settings, START_S)
-    assert (policy.mode, policy.canary_percent, policy.limit_bytes_s) == ("limit", 7, 64 * 1024)
-    unlimited = replace(settings, policy=replace(settings.policy, mode="mark"))
-    unlimited = replace(
-        unlimited,
-        policy=replace(unlimited.policy, on_unregistered=replace(unlimited.policy.on_unregistered, limit=None)),
-    )
-    assert policy_in_force(unlimited, START_S).limit_bytes_s == 0
 
 
 # -- start -----------------------------------------------------------------------------------------------------
@@ -419,8 +396,8 @@ def test_a_registered_flow_that_the_kernel_did_not_know_is_admitted_ahead_of_all
             before = len(it.written)
             # One turn: all are desired, none is written yet.
             for each in [*others, BANK]:
-                it.controller.active.upsert(each, time.clock())
-            it.controller.on_packets([packet_event(late)])
+                it.programmer.upsert(each, time.clock())
+            it.watch.on_packets([packet_event(late)])
             await it.in_sync()
             first = next(
                 write
@@ -432,7 +409,7 @@ def test_a_registered_flow_that_the_kernel_did_not_know_is_admitted_ahead_of_all
                 )
             )
             assert first.cause == "late admission"
-            assert it.controller.late_admissions == 1
+            assert it.watch.late_admissions == 1
             assert conntrack.mark_of(late) == 7
             assert len(it.controller.aggregate) == 0
 
@@ -448,7 +425,7 @@ def test_a_flow_judged_just_before_its_element_came_is_cleared_by_its_tuple_alon
             late = flow("39.32.0.5")
             conntrack.put(late, it.judged())
             conntrack.dumps.clear()
-            it.controller.on_packets([packet_event(late)])
+            it.watch.on_packets([packet_event(late)])
             await until(lambda: conntrack.mark_of(late) == 0)
             assert conntrack.dumps == []
 
@@ -463,7 +440,7 @@ def test_a_gre_flow_is_cleared_by_a_scan_since_its_tuple_is_not_known(time):
             await it.in_sync()
             late = flow("2400:adc0:1::5", "gre", destination="2001:db8::7")
             conntrack.put(late, it.judged())
-            it.controller.on_packets([packet_event(late)])
+            it.watch.on_packets([packet_event(late)])
             await until(lambda: conntrack.mark_of(late) == 0)
 
     time.run(scenario())
@@ -478,12 +455,12 @@ def test_unregistered_events_go_to_the_aggregate_and_to_nothing_else(time):
             stranger = flow("39.40.9.9")
             conntrack.put(stranger, it.judged())
             written, dumps = len(it.written), len(conntrack.dumps)
-            it.controller.on_packets([packet_event(stranger)] * 3)
+            it.watch.on_packets([packet_event(stranger)] * 3)
             await asyncio.sleep(5)
             assert (len(it.written), len(conntrack.dumps), conntrack.changes) == (written, dumps, [])
             assert [str(line.prefix) for line in it.controller.aggregate.top(9)] == ["39.40.9.0/24"]
             assert it.controller.aggregate.recent() == ()
-            assert it.controller.late_admissions == 0
+            assert it.watch.late_admissions == 0
             assert it.controller.attribution.live_count == 0
 
     time.run(scenario())
@@ -500,9 +477,9 @@ def test_a_registration_that_cannot_be_programmed_is_not_admitted_late_for_ever(
             assert "LARGE" in it.reconciler.unprogrammed()
             seen = flow("39.32.0.5", destination="198.18.0.9")
             conntrack.put(seen, it.judged())
-            it.controller.on_packets([packet_event(seen)])
+            it.watch.on_packets([packet_event(seen)])
             await asyncio.sleep(5)
-            assert it.controller.late_admissions == 0
+            assert it.watch.late_admissions == 0
             assert conntrack.changes == []
             assert len(it.controller.aggregate) == 1
 
@@ -520,15 +497,15 @@ def test_an_address_that_cannot_be_programmed_takes_late_admission_from_no_other
         conntrack = FakeConntrack()
         async with owning(time.clock, conntrack=conntrack) as it:
             await it.read("national", registration("PK-1", subscriber=bytes(32)))
-            it.controller.active.take([bound("100.64.0.9"), bound("2001:db8::/66")])
+            it.programmer.take([bound("100.64.0.9"), bound("2001:db8::/66")])
             await it.in_sync()
             assert "PK-1" in it.reconciler.unprogrammed()
             good, bad = flow("100.64.0.9"), flow("2001:db8::9", destination="2001:db8:ffff::1")
             for seen in (good, bad):
                 conntrack.put(seen, it.judged())
-            it.controller.on_packets([packet_event(seen) for seen in (good, bad)])
+            it.watch.on_packets([packet_event(seen) for seen in (good, bad)])
             await asyncio.sleep(5)
-            assert it.controller.late_admissions == 1
+            assert it.watch.late_admissions == 1
             assert len(it.controller.aggregate) == 1
             assert [conntrack.mark_of(each) for each in (good, bad)] == [0, it.judged()]
 
@@ -544,11 +521,11 @@ def test_what_waits_for_late_admission_is_bounded(time, monkeypatch):
             await it.read("national", HOUSE)
             await it.in_sync()
             it.refuse_writes = True
-            it.controller.active.upsert(BANK, time.clock())
+            it.programmer.upsert(BANK, time.clock())
             late = [flow("39.32.0.5", port=port) for port in range(40000, 40050)]
             for each in late:
                 conntrack.put(each, it.judged())
-            it.controller.on_packets([packet_event(each) for each in late])
+            it.watch.on_packets([packet_event(each) for each in late])
             await asyncio.sleep(5)
             assert all(conntrack.mark_of(each) == it.judged() for each in late)
             it.refuse_writes = False
@@ -563,9 +540,9 @@ def test_flow_events_are_attributed_and_their_end_is_known(time):
             await it.read("national", BANK)
             await it.in_sync()
             seen = flow("39.32.0.5")
-            it.controller.on_connections([connection_event(seen, REGISTERED)])
+            it.watch.on_connections([connection_event(seen, REGISTERED)])
             assert it.controller.attribution.live_count == 1
-            it.controller.on_connections([connection_event(seen, REGISTERED, "destroy", packets=9)])
+            it.watch.on_connections([connection_event(seen, REGISTERED, "destroy", packets=9)])
             assert it.controller.attribution.live_count == 0
             usage = it.controller.attribution.usage("BANK")
             assert usage is not None
@@ -583,12 +560,12 @@ def test_lost_flow_events_are_made_good_by_a_dump(time):
             await it.read("national", BANK)
             await it.in_sync()
             scans = it.scanner.scans
-            it.controller.on_connections([connection_event(flow("39.32.0.4"), REGISTERED)])
+            it.watch.on_connections([connection_event(flow("39.32.0.4"), REGISTERED)])
             conntrack.put(flow("39.32.0.5"), REGISTERED)
-            it.controller.on_lost("conntrack")
+            it.watch.on_lost("conntrack")
             await until(lambda: it.scanner.scans == scans + 1)
             assert [line.flow for line in it.controller.attribution.flows(None, 0, 9)] == [flow("39.32.0.5")]
-            assert it.controller.resyncs == 1
+            assert it.watch.resyncs == 1
 
     time.run(scenario())
 
@@ -600,9 +577,9 @@ def test_lost_packet_events_need_no_dump(time):
             await it.read("national", BANK)
             await it.in_sync()
             scans = it.scanner.scans
-            it.controller.on_lost("nflog")
+            it.watch.on_lost("nflog")
             await asyncio.sleep(5)
-            assert (it.controller.resyncs, it.scanner.scans) == (0, scans)
+            assert (it.watch.resyncs, it.scanner.scans) == (0, scans)
 
     time.run(scenario())
 
@@ -614,7 +591,7 @@ def test_events_lost_before_the_registry_is_loaded_cut_nothing(time):
         conntrack = FakeConntrack()
         conntrack.put(flow("39.32.0.5"), REGISTERED)
         async with owning(time.clock, settings_of("national", drain_s=0.0), conntrack=conntrack) as it:
-            it.controller.on_lost("conntrack")
+            it.watch.on_lost("conntrack")
             await asyncio.sleep(5)
             assert conntrack.mark_of(flow("39.32.0.5")) == REGISTERED
             await it.read("national", BANK)
@@ -636,7 +613,7 @@ def test_events_lost_while_the_kernel_is_behind_do_not_use_up_the_new_judgement(
             conntrack.put(waiting, it.judged())
             it.refuse_writes = True
             await it.read("national", HOUSE, BANK)
-            it.controller.on_lost("conntrack")
+            it.watch.on_lost("conntrack")
             await asyncio.sleep(3)
             # Its element is not in the kernel: cleared now, it would be judged unregistered again.
             assert conntrack.mark_of(waiting) == it.judged()
@@ -675,7 +652,7 @@ def test_detail_off_keeps_nothing_of_unregistered_flows(time):
         async with owning(time.clock) as it:
             it.controller.aggregate = UnregisteredAggregate("off")
             await it.read("national", BANK)
-            it.controller.on_packets([packet_event(flow("39.40.9.9"))])
+            it.watch.on_packets([packet_event(flow("39.40.9.9"))])
             assert len(it.controller.aggregate) == 0
 
     time.run(scenario())
@@ -685,12 +662,12 @@ def test_a_reload_changes_what_is_kept_of_unregistered_flows(time):
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
-            it.controller.on_packets([packet_event(flow("39.40.9.9"))])
+            it.watch.on_packets([packet_event(flow("39.40.9.9"))])
             assert len(it.controller.aggregate) == 1
             settings = it.controller.settings
             it.controller.reload(replace(settings, watch=replace(settings.watch, unregistered="off")))
             assert len(it.controller.aggregate) == 0
-            it.controller.on_packets([packet_event(flow("39.40.9.9"))])
+            it.watch.on_packets([packet_event(flow("39.40.9.9"))])
             assert len(it.controller.aggregate) == 0
 
     time.run(scenario())
@@ -700,7 +677,7 @@ def test_aggregates_are_gone_a_day_after_the_last_flow(time):
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
-            it.controller.on_packets([packet_event(flow("39.40.9.9"))])
+            it.watch.on_packets([packet_event(flow("39.40.9.9"))])
             await asyncio.sleep(86_395)
             assert len(it.controller.aggregate) == 1
             await until(lambda: len(it.controller.aggregate) == 0, within_s=10)
@@ -712,9 +689,7 @@ def test_a_fragment_of_a_stranger_is_counted_by_its_protocol(time):
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
-            it.controller.on_packets(
-                [packet_event(Flow(17, parse_address("39.40.9.9"), parse_address("198.51.100.7")))]
-            )
+            it.watch.on_packets([packet_event(Flow(17, parse_address("39.40.9.9"), parse_address("198.51.100.7")))])
             (line,) = it.controller.aggregate.top(1)
             assert [str(service) for service, _ in line.services] == ["udp"]
 

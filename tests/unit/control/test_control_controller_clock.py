@@ -249,7 +249,7 @@ def test_a_later_time_that_was_believed_for_a_moment_is_undone(time):
             await it.read("national", BANK)
             await it.in_sync()
             time.clock.set_by(5 * YEAR_S)
-            it.controller.active.upsert(YEARLY, it.controller.moment())
+            it.programmer.upsert(YEARLY, it.controller.moment())
             time.clock.set_by(-5 * YEAR_S)
             await until(lambda: it.passes(YEARLY))
 
@@ -262,8 +262,8 @@ def test_what_explain_and_the_watch_go_by_is_what_the_kernel_has(time):
             boot(it, TO_2020)
             await it.read("national", *EVERYBODY)
             await it.in_sync()
-            it.controller.on_packets([packet_event(flow("39.32.0.1")), packet_event(flow("39.32.0.49"))])
-            assert it.controller.late_admissions == 2
+            it.watch.on_packets([packet_event(flow("39.32.0.1")), packet_event(flow("39.32.0.49"))])
+            assert it.watch.late_admissions == 2
             assert len(it.controller.aggregate) == 0
             assert (
                 it.controller.allowlist.matching(flow("39.32.0.33", destination=FAR), it.controller.moment()) == ()

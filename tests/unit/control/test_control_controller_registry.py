@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from gatewayd.control.controller import Controller
+from gatewayd.control.core import build_core
+from gatewayd.control.host_time import WindowClock
 from gatewayd.errors import SerialNotHeld
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration
-from gatewayd.reconcile import Reconciler
 from gatewayd.settings.model import Settings
 from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.override_file import parse_overrides
@@ -150,9 +151,9 @@ def test_a_registry_that_is_not_confirmed_for_too_long_means_what_the_operator_c
 
 def make_controller(directory: Path, settings: Settings, now: float) -> Controller:
     """An owner on a disk, its reconciler not running."""
-    reconciler = Reconciler(FakeTables(), "gatewayd", clock=lambda: now, monotonic=lambda: now)
+    core = build_core(settings, FakeTables(), FakeConntrack(), WindowClock(lambda: now), monotonic=lambda: now)
     store = LastGood(directory, clock=lambda: now, monotonic=lambda: now)
-    return Controller(settings, reconciler, FakeConntrack(), clock=lambda: now, store=store)  # type: ignore[arg-type]
+    return Controller(settings, core, store=store)
 
 
 def reading(*registrations: Registration, at_s: float = 1000.0) -> SourceReading:

@@ -470,8 +470,8 @@ def test_the_status_counts_what_there_is(time):
             await it.read("national", BANK, HOUSE, soon)
             await it.read("desk", registration("HOUSE-1", "39.36.0.0/24"), MOBILE)
             await it.in_sync()
-            answers.counters = {"registered_flows": CounterReading(7, 700)}
-            it.controller.on_packets([packet_event(flow("39.40.9.9"))])
+            answers.note_counters({"registered_flows": CounterReading(7, 700)})
+            it.watch.on_packets([packet_event(flow("39.40.9.9"))])
             answers.note_lag(0.5)
             answers.note_lag(0.1)
             answers.note_lag(-1)
@@ -518,20 +518,20 @@ def test_flows_that_are_carried_over_unexplained_are_warned_of_where_no_subscrib
         async with answering(time.clock) as (answers, it):
             known, stranger = flow("39.32.64.9"), flow("39.41.0.7")
             carried = [replace(connection_event(each, REGISTERED), sender_port=7) for each in (known, stranger)]
-            it.controller.on_connections(carried[1:])  # nobody can say so yet
+            it.watch.on_connections(carried[1:])  # nobody can say so yet
             await it.read("national", HOUSE)
             await it.in_sync()
-            it.controller.on_connections(carried[:1])
+            it.watch.on_connections(carried[:1])
             assert answers.status().warnings == ()
-            it.controller.on_connections([replace(carried[1], mark=it.judged())])
+            it.watch.on_connections([replace(carried[1], mark=it.judged())])
             assert answers.status().warnings == ()
-            it.controller.on_connections(carried)
+            it.watch.on_connections(carried)
             (warning,) = answers.status().warnings
             assert warning.startswith("1 flows were carried over marked registered, and no registration here")
             # With subscribers, accounting is waited for: see test_sweep.
-            it.scanner.grace.longest_s = 60.0
+            it.scanner.grace.wait_for(60.0)
             assert answers.status().warnings == ()
-            it.scanner.grace.longest_s = 0.0
+            it.scanner.grace.wait_for(0.0)
             time.clock.advance(REMEMBER_S)
             assert answers.status().warnings == ()
 
@@ -611,7 +611,7 @@ def test_flows_are_listed_with_their_registration_and_counted(time):
             await it.in_sync()
             bank = [flow("39.32.0.5", "udp/4500", port=40000 + n) for n in range(3)]
             house = flow("39.32.64.9")
-            it.controller.on_connections([connection_event(each, REGISTERED, packets=2) for each in [*bank, house]])
+            it.watch.on_connections([connection_event(each, REGISTERED, packets=2) for each in [*bank, house]])
             everything = answers.flows(None, 0, 2)
             assert (everything.total, len(everything.items)) == (4, 2)
             mine = answers.flows("BANK-1", 1, 100)

@@ -96,10 +96,8 @@ class HeldJournal:
 
 def service_of(it: Owning, journal: Any, clock: Any, monotonic: Any) -> SubscriberService:
     """What is behind the section `subscribers`."""
-    controller = it.controller
     made = bare_service(
-        controller.allowlist,
-        controller.active,
+        it.programmer,
         journal,
         clock,
         monotonic,
@@ -107,6 +105,7 @@ def service_of(it: Owning, journal: Any, clock: Any, monotonic: Any) -> Subscrib
         nas=(NasSettings("bng-d", ProfileSettings(country_code="92", session_ids="digest")),),
     )
     made.pepper = PEPPER
+    it.told.service = made
     return made
 
 
@@ -763,7 +762,7 @@ def test_a_record_around_thousands_of_bindings_costs_what_one_record_costs(time,
                 registration(f"M-{number}", subscriber=number.to_bytes(32, "big")) for number in range(300)
             ]
             for each, number in zip(subscribers, range(300), strict=True):
-                scene.it.controller.active.upsert(each, time.clock())
+                scene.it.programmer.upsert(each, time.clock())
                 event = AccountingEvent(
                     kind="start", nas="n", session=str(number), subscriber=each.subscriber, at_s=time.clock(),
                     received_at_s=time.clock(), addresses=(parse_prefix(f"10.1.{number >> 8}.{number & 255}"),),
@@ -782,9 +781,9 @@ def test_a_record_around_thousands_of_bindings_costs_what_one_record_costs(time,
                     return real(*arguments)
 
                 monkeypatch.setattr(of, name, spied)
-            scene.it.controller.active.upsert(EMBASSY, time.clock())
-            scene.it.controller.active.upsert(registration("EMB-1", "10.0.0.0/9", category="embassy"), time.clock())
-            scene.it.controller.active.withdraw("EMB-1")
+            scene.it.programmer.upsert(EMBASSY, time.clock())
+            scene.it.programmer.upsert(registration("EMB-1", "10.0.0.0/9", category="embassy"), time.clock())
+            scene.it.programmer.withdraw("EMB-1")
             assert looked_at == []
             assert scene.it.controller.allowlist.bindings.size == 300
 

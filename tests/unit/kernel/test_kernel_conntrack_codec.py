@@ -16,6 +16,7 @@ from gatewayd.errors import EventMalformed
 from gatewayd.kernel import conntrack_codec as codec
 from gatewayd.kernel.attributes import attribute, be16, be32, iter_messages, message, nest
 from gatewayd.model import Flow
+from gatewayd.model.connection import AF_INET, AF_INET6, ConnectionEvent
 from gatewayd.model.service import PROTOCOLS_WITH_PORTS
 from tests.support.captures import CONNECTIONS
 
@@ -45,7 +46,7 @@ def _no_layouts_known() -> Iterator[None]:
     codec._layouts.clear()
 
 
-def decode_one(raw: bytes) -> codec.ConnectionEvent:
+def decode_one(raw: bytes) -> ConnectionEvent:
     batch = codec.decode_connections(raw)
     assert (len(batch.events), batch.malformed, batch.controls) == (1, 0, [])
     return batch.events[0]
@@ -103,7 +104,7 @@ def test_pyroute2_reads_the_same(name: str) -> None:
     assert describe(decode_one(raw)) == describe_by_pyroute2(raw)
 
 
-def describe(event: codec.ConnectionEvent) -> dict[str, Any]:
+def describe(event: ConnectionEvent) -> dict[str, Any]:
     flow = event.flow
     return {
         "source": str(ip_address(flow.source)), "destination": str(ip_address(flow.destination)),
@@ -120,7 +121,7 @@ def describe_by_pyroute2(raw: bytes) -> dict[str, Any]:
     ends = decoded.get_nested("CTA_TUPLE_ORIG", "CTA_TUPLE_IP")
     protocol = decoded.get_nested("CTA_TUPLE_ORIG", "CTA_TUPLE_PROTO")
     number = protocol.get_attr("CTA_PROTO_NUM")
-    version = "V4" if raw[16] == codec.AF_INET else "V6"
+    version = "V4" if raw[16] == AF_INET else "V6"
 
     def port(side: str) -> int:
         return (number in PROTOCOLS_WITH_PORTS and protocol.get_attr(f"CTA_PROTO_{side}_PORT")) or 0
@@ -329,11 +330,11 @@ def test_on_mutated_bytes_the_fast_reading_and_the_walk_agree(name: str, changes
 
 
 def test_a_dump_request_lets_the_kernel_choose_by_mark() -> None:
-    (item,) = iter_messages(codec.encode_dump(5, 0x01000000, 0xFF000000, codec.AF_INET6))
+    (item,) = iter_messages(codec.encode_dump(5, 0x01000000, 0xFF000000, AF_INET6))
     assert item[:3] == (codec.CT_GET, 0x301, 5)
-    decoded = nfct_msg(codec.encode_dump(5, 0x01000000, 0xFF000000, codec.AF_INET6))
+    decoded = nfct_msg(codec.encode_dump(5, 0x01000000, 0xFF000000, AF_INET6))
     decoded.decode()
-    assert decoded["nfgen_family"] == codec.AF_INET6
+    assert decoded["nfgen_family"] == AF_INET6
     assert (decoded.get_attr("CTA_MARK"), decoded.get_attr("CTA_MARK_MASK")) == (0x01000000, 0xFF000000)
 
 

@@ -14,12 +14,12 @@ from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.reconcile.connections import (
     AUDIT_EVERY_S,
     AUDIT_REST,
-    MAX_BOUND,
-    MAX_UNBOUND_S,
     REST,
     RETRY_S,
     ConnectionScanner,
 )
+from gatewayd.reconcile.grace import Grace
+from gatewayd.reconcile.scan_requests import MAX_BOUND, MAX_UNBOUND_S, ScanRequests
 from gatewayd.watch.attribute import Attribution
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.manual_clock import Time, until
@@ -33,40 +33,40 @@ JUDGED = LAYOUT.judged(EPOCH)
 
 
 class Scanning:
-    """A sweeper; `registered` are the sources of flows that are registered now."""
+    """A scanner, and what it asks of flows; `registered` are the sources of flows that are registered now."""
 
     def __init__(self, time: Time, drain_s: float) -> None:
         self.conntrack = FakeConntrack()
         self.registered: set[bytes] = set()
         self.attribution = Attribution()
-        self.in_scope: Callable[[Flow], bool] = lambda _: True
-        self.programmed: Callable[[Flow, float], tuple[Registration, ...]] = self._matching
+        self.is_in_scope: Callable[[Flow], bool] = lambda _: True
+        self.programmed: Callable[[Flow, float], tuple[Registration, ...]] = self.matching
         self.asked: list[Flow] = []
+        self.requests = ScanRequests(drain_s)
         self.scanner = ConnectionScanner(
-            self.conntrack,  # type: ignore[arg-type]
+            self.conntrack,
             LAYOUT,
-            self._matching,
+            self,
+            self.requests,
             clock=time.clock,
-            drain_s=drain_s,
             flow_table=self.attribution,
-            programmed=lambda asked, now: self.programmed(asked, now),
-            in_scope=lambda asked: self.in_scope(asked),
+            grace=Grace(),
         )
 
-    def _matching(self, asked: Flow, _: float) -> tuple[Registration, ...]:
+    def matching(self, asked: Flow, _: float) -> tuple[Registration, ...]:
         self.asked.append(asked)
         return (BANK,) if asked.source in self.registered else ()
 
     def register(self, *flows: Flow) -> None:
         self.registered.update(each.source for each in flows)
-        self.scanner.note_added()
+        self.requests.note_added()
 
     def withdraw(self, *flows: Flow) -> None:
         self.registered.difference_update(each.source for each in flows)
-        self.scanner.note_removed()
+        self.requests.note_removed()
 
     async def settle(self) -> None:
-        self.scanner.settle(EPOCH)
+        self.requests.settle(EPOCH)
         await asyncio.sleep(0.01)
 
 
@@ -143,7 +143,7 @@ def test_flows_left_from_an_earlier_round_of_the_epochs_are_judged_anew(time):
         it.register(idle)
         await it.settle()
         assert it.conntrack.mark_of(idle) == LAYOUT.judged(1)
-        it.scanner.settle(1)
+        it.requests.settle(1)
         await asyncio.sleep(0.01)
         assert it.conntrack.mark_of(idle) == 0
 
@@ -168,10 +168,10 @@ def test_an_addition_waits_for_the_kernel_to_be_as_desired(time):
         it.conntrack.put(late, JUDGED)
         it.conntrack.put(other, JUDGED)
         it.register(late)
-        it.scanner.note_late(other, in_kernel=True)
+        it.requests.note_late(other, in_kernel=True)
         await asyncio.sleep(0.01)
         assert (it.conntrack.mark_of(other), it.conntrack.mark_of(late)) == (0, JUDGED)
-        it.scanner.look()
+        it.requests.look()
         await asyncio.sleep(0.01)
         assert it.conntrack.mark_of(late) == JUDGED
         await it.settle()
@@ -202,8 +202,8 @@ def test_a_late_flow_is_cleared_by_its_tuple_once_the_kernel_has_its_element(tim
     async def scenario(it: Scanning) -> None:
         late = flow("39.32.0.1")
         it.conntrack.put(late, JUDGED | OTHERS)
-        it.scanner.note_late(late)
-        it.scanner.look()
+        it.requests.note_late(late)
+        it.requests.look()
         await asyncio.sleep(1)
         assert it.conntrack.mark_of(late) == JUDGED | OTHERS
         await it.settle()
@@ -218,7 +218,7 @@ def test_a_late_flow_without_a_tuple_of_its_own_is_found_by_a_scan(time):
         late = flow("39.32.0.1", "gre")
         it.conntrack.put(late, JUDGED)
         it.registered.add(late.source)
-        it.scanner.note_late(late)
+        it.requests.note_late(late)
         await it.settle()
         assert it.conntrack.mark_of(late) == 0
 
@@ -231,7 +231,7 @@ def test_a_late_flow_is_found_by_its_answer(time):
     async def scenario(it: Scanning) -> None:
         mine = flow("39.32.0.1")
         it.conntrack.put(mine, JUDGED | OTHERS)
-        it.scanner.note_late(turned(mine), in_kernel=True)
+        it.requests.note_late(turned(mine), in_kernel=True)
         await asyncio.sleep(0.01)
         assert it.conntrack.mark_of(mine) == OTHERS
         assert it.scanner.reclassified == 1
@@ -253,7 +253,7 @@ def test_a_late_flow_that_was_translated_at_both_ends_is_looked_for(time, back):
         it.conntrack.answers.clear()
         it.conntrack.put(stranger, JUDGED)
         it.conntrack.sources.clear()
-        it.scanner.note_late(turned(seen) if back else seen, in_kernel=True)
+        it.requests.note_late(turned(seen) if back else seen, in_kernel=True)
         await asyncio.sleep(0.01)
         assert it.conntrack.mark_of(asked_for) == 0
         assert it.conntrack.mark_of(stranger) == JUDGED
@@ -264,7 +264,7 @@ def test_a_late_flow_that_was_translated_at_both_ends_is_looked_for(time, back):
 
 def test_a_late_flow_that_is_gone_by_then_is_no_matter(time):
     async def scenario(it: Scanning) -> None:
-        it.scanner.note_late(flow("39.32.0.1"))
+        it.requests.note_late(flow("39.32.0.1"))
         await it.settle()
         assert it.scanner.reclassified == 0
 
@@ -278,7 +278,7 @@ def test_too_many_late_flows_are_found_by_a_scan(time, monkeypatch):
         late = [flow("39.32.0.1", port=40000 + n) for n in range(20)]
         for each in late:
             it.conntrack.put(each, JUDGED)
-            it.scanner.note_late(each)
+            it.requests.note_late(each)
         it.registered.add(late[0].source)
         await it.settle()
         assert [it.conntrack.mark_of(each) for each in late] == [0] * 20
@@ -360,9 +360,9 @@ def test_a_shorter_drain_holds_for_what_is_draining_already(time):
         it.conntrack.put(mine, REGISTERED)
         it.withdraw(mine)
         await it.settle()
-        it.scanner.drain_s = 0.0
-        it.scanner.note_removed()
-        it.scanner.look()
+        it.requests.use_drain(0.0)
+        it.requests.note_removed()
+        it.requests.look()
         await asyncio.sleep(0.01)
         assert it.conntrack.mark_of(mine) == 0
 
@@ -376,7 +376,7 @@ def test_a_clock_that_is_set_back_makes_no_drain_longer_than_it_is(time):
         it.withdraw(mine)
         await it.settle()
         time.clock.set_by(-86_400)
-        it.scanner.note_removed()
+        it.requests.note_removed()
         await it.settle()
         await until(lambda: it.conntrack.mark_of(mine) == 0, 61)
 
@@ -403,11 +403,11 @@ def test_a_scan_tells_the_flow_table_what_is_alive(time):
         it.registered |= {mine.source, gone.source}
         for each in (mine, gone):
             it.conntrack.put(each, REGISTERED)
-        it.scanner.note_removed()
+        it.requests.note_removed()
         await it.settle()
         assert it.attribution.live_count == 2
         it.conntrack.end(gone)
-        it.scanner.note_removed()
+        it.requests.note_removed()
         await it.settle()
         assert [line.flow for line in it.attribution.flows(None, 0, 9)] == [mine]
 
@@ -419,8 +419,8 @@ def test_before_any_epoch_is_known_nothing_is_listed_but_registered_flows(time):
         it = Scanning(time, 60.0)
         task = asyncio.ensure_future(it.scanner.run())
         it.conntrack.before_dump = refuse(ReplyMissing("list connections", "late"))
-        it.scanner.note_removed()
-        it.scanner.look()
+        it.requests.note_removed()
+        it.requests.look()
         await asyncio.sleep(5)
         assert it.conntrack.dumps == [(REGISTERED, REGISTERED)] * 2
         it.conntrack.put(flow("39.32.0.1"), JUDGED)
@@ -467,11 +467,11 @@ def test_a_dump_that_breaks_off_forgets_no_live_flow(time):
         for each in flows:
             it.conntrack.put(each, REGISTERED)
             it.registered.add(each.source)
-        it.scanner.note_removed()
+        it.requests.note_removed()
         await it.settle()
         assert it.attribution.live_count == 9
         it.conntrack.after_first_batch = refuse(DumpInterrupted("list connections"))
-        it.scanner.note_removed()
+        it.requests.note_removed()
         await it.settle()
         assert it.attribution.live_count == 9
         await asyncio.sleep(2 * RETRY_S)
@@ -487,7 +487,7 @@ def test_a_mark_change_that_fails_loses_no_late_flow(time):
         it.conntrack.put(late, JUDGED)
         it.registered.add(late.source)
         it.conntrack.before_change = refuse(ReplyMissing("change connection marks", "late"))
-        it.scanner.note_late(late)
+        it.requests.note_late(late)
         await it.settle()
         assert it.conntrack.mark_of(late) == JUDGED
         await asyncio.sleep(2 * RETRY_S)
@@ -502,9 +502,9 @@ def test_it_ends_when_cancelled_wherever_it_is(time):
         for turns in range(12):
             task = asyncio.ensure_future(it.scanner.run())
             it.conntrack.put(flow("39.32.0.1"), REGISTERED)
-            it.scanner.note_added()
-            it.scanner.note_removed()
-            it.scanner.settle(EPOCH)
+            it.requests.note_added()
+            it.requests.note_removed()
+            it.requests.settle(EPOCH)
             for _ in range(turns):
                 await asyncio.sleep(0)
             task.cancel()
@@ -525,7 +525,7 @@ def test_the_flows_of_an_address_that_was_bound_are_asked_for_alone(time):
         it.conntrack.put(stranger, JUDGED)
         it.conntrack.sources.clear()
         it.registered.add(early.source)
-        it.scanner.note_bound(Prefix(early.source, 32))
+        it.requests.note_bound(Prefix(early.source, 32))
         await it.settle()
         assert it.conntrack.mark_of(early) == OTHERS
         assert it.conntrack.mark_of(stranger) == JUDGED
@@ -544,7 +544,7 @@ def test_where_a_prefix_or_many_addresses_were_bound_all_that_were_judged_are_go
         it.registered.add(early.source)
         for number in range(count):
             length = 32 if count > 1 else 24
-            it.scanner.note_bound(Prefix(bytes((39, 32, number, 1 if count > 1 else 0)), length))
+            it.requests.note_bound(Prefix(bytes((39, 32, number, 1 if count > 1 else 0)), length))
         await it.settle()
         assert it.conntrack.mark_of(early) == 0
         assert it.conntrack.sources == [None]
@@ -559,7 +559,7 @@ def test_flows_of_an_address_that_was_lost_begin_to_drain_in_a_while(time):
     async def scenario(it: Scanning) -> None:
         it.conntrack.put(mine, REGISTERED)
         for _ in range(5):
-            it.scanner.note_unbound()
+            it.requests.note_unbound()
             await it.settle()
         assert it.conntrack.dumps == []
         await asyncio.sleep(MAX_UNBOUND_S + 1)
@@ -576,7 +576,7 @@ def test_without_a_drain_an_address_that_was_lost_is_looked_at_as_soon_as_the_ke
 
     async def scenario(it: Scanning) -> None:
         it.conntrack.put(mine, REGISTERED)
-        it.scanner.note_unbound()
+        it.requests.note_unbound()
         await it.settle()
         assert it.conntrack.mark_of(mine) == 0
 
@@ -591,16 +591,16 @@ def test_after_a_search_it_rests_and_late_admissions_do_not_wait_for_that(time):
         it.conntrack.put(late, JUDGED)
         it.conntrack.patience_s = 1.0
         it.registered.update((early.source, late.source))
-        it.scanner.note_bound(Prefix(late.source, 32))
+        it.requests.note_bound(Prefix(late.source, 32))
         await it.settle()
         await asyncio.sleep(2)
         it.conntrack.patience_s = 0.0
         it.conntrack.dumps.clear()
-        it.scanner.note_bound(Prefix(early.source, 32))
+        it.requests.note_bound(Prefix(early.source, 32))
         await it.settle()
         assert it.conntrack.dumps == []
         it.conntrack.put(late, JUDGED)
-        it.scanner.note_late(late, in_kernel=True)
+        it.requests.note_late(late, in_kernel=True)
         await asyncio.sleep(0.01)
         assert it.conntrack.mark_of(late) == 0
         await asyncio.sleep(REST * 2)
@@ -649,7 +649,7 @@ def test_a_judged_mark_of_what_is_out_of_scope_is_cleared_and_not_counted(time, 
 
     async def scenario(it: Scanning) -> None:
         theirs = flow("39.40.0.1")
-        it.in_scope = lambda _: False
+        it.is_in_scope = lambda _: False
         event = it.conntrack.put(theirs, JUDGED | OTHERS)
         if is_event:
             it.scanner.note_carried(event)
@@ -708,7 +708,7 @@ DAY_S = 86_400.0
 
 
 def registered_from_elsewhere(it: Scanning, *flows: Flow) -> None:
-    it.scanner.grace.longest_s = DAY_S
+    it.scanner.grace.wait_for(DAY_S)
     for each in flows:
         it.conntrack.put(each, REGISTERED | OTHERS)
 
@@ -717,8 +717,8 @@ def test_a_flow_that_came_registered_is_left_alone_until_accounting_names_its_ad
     async def scenario(it: Scanning) -> None:
         named, unnamed = flow("39.42.0.1"), flow("39.42.0.2")
         registered_from_elsewhere(it, named, unnamed)
-        it.scanner.note_removed()
-        it.scanner.look()
+        it.requests.note_removed()
+        it.requests.look()
         await asyncio.sleep(3600)
         assert it.conntrack.mark_of(named) == REGISTERED | OTHERS
         assert (it.scanner.unexplained, it.scanner.grace.waiting) == (2, 2)
@@ -747,7 +747,7 @@ def test_a_binding_that_comes_explains_it(time):
         assert (it.scanner.unexplained, it.scanner.grace.waiting) == (0, 0)
         # From now on it is known here, and drains as any other.
         it.withdraw(mine)
-        it.scanner.look()
+        it.requests.look()
         await asyncio.sleep(1)
         assert it.conntrack.mark_of(mine) == OTHERS
 
@@ -759,11 +759,11 @@ def test_what_was_known_here_drains_although_subscribers_are_configured(time):
         mine = flow("39.42.0.1")
         registered_from_elsewhere(it, mine)
         it.registered.add(mine.source)
-        it.scanner.note_removed()
-        it.scanner.look()
+        it.requests.note_removed()
+        it.requests.look()
         await asyncio.sleep(1)
         it.withdraw(mine)
-        it.scanner.look()
+        it.requests.look()
         await asyncio.sleep(59)
         assert it.conntrack.mark_of(mine) == REGISTERED | OTHERS
         await asyncio.sleep(40)
@@ -789,8 +789,8 @@ def test_without_subscribers_nothing_waits(time):
     async def scenario(it: Scanning) -> None:
         mine = flow("39.42.0.1")
         it.conntrack.put(mine, REGISTERED)
-        it.scanner.note_removed()
-        it.scanner.look()
+        it.requests.note_removed()
+        it.requests.look()
         await asyncio.sleep(0.01)
         assert it.conntrack.mark_of(mine) == 0
 

@@ -102,10 +102,11 @@ def test_off_keeps_nothing() -> None:
 def test_turning_the_detail_down_drops_what_it_no_longer_covers() -> None:
     aggregate = UnregisteredAggregate("flows")
     aggregate.seen(flow("10.0.0.1"), 1.0)
-    aggregate.detail = "flows"
+    aggregate.use("flows")
     assert len(aggregate.recent()) == 1
-    aggregate.detail = "aggregate"
+    aggregate.use("aggregate")
     assert aggregate.recent() == ()
     assert len(aggregate) == 1
-    aggregate.detail = "off"
-    assert (len(aggregate), aggregate.detail) == (0, "off")
+    aggregate.use("off")
+    aggregate.seen(flow("10.0.0.1"), 2.0)
+    assert len(aggregate) == 0

@@ -1,0 +1,134 @@
+"""What follows from events of the kernel: late admission, attribution, counts of unregistered flows, losses.
+
+One turn without await for a whole batch: no verdict waits for it but that of a registered flow that was refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from gatewayd.allowlist import Allowlist, in_scope
+from gatewayd.log import RateLimited, get_logger
+from gatewayd.model import Flow, reverse_flow
+from gatewayd.model.binding import BoundRegistration
+from gatewayd.model.connection import ConnectionEvent
+from gatewayd.model.registration import Registration
+from gatewayd.reconcile import Reconciler
+from gatewayd.reconcile.connections import ConnectionScanner
+from gatewayd.reconcile.scan_requests import ScanRequests
+from gatewayd.watch.aggregate import UnregisteredAggregate
+from gatewayd.watch.attribute import Attribution
+from gatewayd.watch.decode import PacketEvent
+
+log = get_logger(__name__)
+
+
+class FlowClassifier:
+    """What a flow is by the registry, and what of that the kernel can be told (reconcile.connections)."""
+
+    __slots__ = ("_allowlist", "_reconciler", "matching")
+
+    def __init__(self, allowlist: Allowlist, reconciler: Reconciler) -> None:
+        self._allowlist = allowlist
+        self._reconciler = reconciler
+        self.matching = allowlist.matching
+
+    def programmed(self, flow: Flow, now: float) -> tuple[Registration, ...]:
+        """As `matching`, without registrations that the kernel cannot be told of at the flow's addresses: to the
+        kernel these are not registered, and telling it again changes nothing."""
+        registrations = self.matching(flow, now)
+        if not registrations:
+            return registrations
+        unprogrammed = self._reconciler.unprogrammed()
+        if not unprogrammed:
+            return registrations
+        is_unprogrammed = self._reconciler.is_unprogrammed
+        return tuple(
+            each
+            for each in registrations
+            if each.id not in unprogrammed or not all(map(is_unprogrammed, self.wanted_at(each, flow)))
+        )
+
+    def wanted_at(self, registration: Registration, flow: Flow) -> Iterator[Registration | BoundRegistration]:
+        """The registration, and what it is given, where they have an end of the flow."""
+        ends = flow.source, flow.destination
+        if any(client.covers(end) for client in registration.clients for end in ends):
+            yield registration
+        for bound in self._allowlist.bound_registrations_of(registration):
+            if any(map(bound.prefix.covers, ends)):
+                yield bound
+
+    def is_in_scope(self, flow: Flow) -> bool:
+        """By the port of either end: the far end may have spoken first."""
+        policy = self._reconciler.policy_in_force
+        return policy is None or in_scope(policy.scope, flow) or in_scope(policy.scope, reverse_flow(flow))
+
+
+class WatchHandler:
+    """`moment`: the time for windows (model.moment); `clock`: the likely time, for what is told of flows."""
+
+    def __init__(
+        self,
+        classifier: FlowClassifier,
+        reconciler: Reconciler,
+        scanner: ConnectionScanner,
+        requests: ScanRequests,
+        attribution: Attribution,
+        aggregate: UnregisteredAggregate,
+        *,
+        moment: Callable[[], float],
+        clock: Callable[[], float],
+    ) -> None:
+        self._classifier = classifier
+        self._reconciler = reconciler
+        self._scanner = scanner
+        self._requests = requests
+        self._attribution = attribution
+        self._aggregate = aggregate
+        self._moment = moment
+        self._clock = clock
+        self._said_late = RateLimited(log, interval_s=10.0, clock=clock)
+        self.late_admissions = 0
+        self.resyncs = 0
+
+    def on_packets(self, events: list[PacketEvent]) -> None:
+        """Packets in scope that matched nothing in the kernel. A registered one is admitted late, at once."""
+        now = self._moment()
+        for event in events:
+            registrations = self._classifier.programmed(event.flow, now)
+            if registrations:
+                self._admit_late(event.flow, registrations)
+            else:
+                self._aggregate.seen(event.flow, self._clock())
+
+    def _admit_late(self, flow: Flow, registrations: tuple[Registration, ...]) -> None:
+        self.late_admissions += 1
+        wanted = [each for one in registrations for each in self._classifier.wanted_at(one, flow)]
+        # If none is missing they are in the kernel by now, and only the flow's mark is out of date.
+        self._requests.note_late(flow, in_kernel=not self._reconciler.prioritise(wanted))
+        self._said_late.info("late_admission", id=registrations[0].id)
+
+    def on_connections(self, events: list[ConnectionEvent]) -> None:
+        """Begin and end of flows that the kernel knows as registered; flows that another program put in."""
+        now, moment = self._clock(), self._moment()
+        for event in events:
+            if event.sender_port and event.kind == "new" and not self._scanner.note_carried(event):
+                continue
+            if event.kind == "destroy":
+                self._attribution.closed(event, now)
+            else:
+                registrations = self._classifier.matching(event.flow, moment)
+                self._attribution.opened(event, registrations, now)
+                if not registrations and not event.sender_port:
+                    self._scanner.note_ended_early(event)
+                elif not registrations and event.kind == "new" and self._reconciler.has_allowlist:
+                    self._scanner.note_strange()
+
+    def on_lost(self, source: str) -> None:
+        """Events were lost: what there is now comes from a dump."""
+        log.warning("watch.overrun", source=source)
+        if source == "conntrack":
+            self.resyncs += 1
+            self._requests.note_removed()
+            if self._reconciler.has_allowlist:
+                self._requests.look()
