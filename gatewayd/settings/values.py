@@ -35,7 +35,7 @@ RATE_UNITS = {
 }  # fmt: skip
 """Bytes by powers of 1024, as nft counts them; bits by powers of 1000, as lines are sold."""
 
-FASTEST_RATE = 1 << 40
+MAX_RATE = 1 << 40
 """Bytes per second; more is a slip of the pen."""
 
 DSCP_NAMES = {
@@ -180,7 +180,7 @@ def parse_rate(text: str) -> RateLimit:
         raise ValueError("is not a rate per second")
     amount, unit = _amount(rate, {*RATE_UNITS, *(f"{unit}s" for unit in RATE_UNITS)})
     bytes_per_second = int(amount * RATE_UNITS[unit.removesuffix("s")])
-    if not 1 <= bytes_per_second <= FASTEST_RATE:
+    if not 1 <= bytes_per_second <= MAX_RATE:
         raise ValueError("is out of range")
     return RateLimit(bytes_per_second)
 

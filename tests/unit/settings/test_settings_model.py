@@ -85,7 +85,7 @@ def test_a_percentage_of_a_total_is_exact_where_it_is_whole(percent: int, total:
 def test_a_source_knows_its_file_and_whether_it_is_signed(url: str, path: str | None, is_signed: bool) -> None:
     source = SourceSettings("x", url)
     assert source.path == path
-    assert source.is_signed is is_signed
+    assert source.is_signed is RegistrySettings((source,)).has_signed is is_signed
 
 
 def test_a_profile_says_of_a_nas_what_the_model_says_when_nothing_is_configured() -> None:
