@@ -91,12 +91,6 @@ class RateLimit:
 
     bytes_per_second: int
 
-    def __str__(self) -> str:
-        for unit, size in (("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10)):
-            if self.bytes_per_second % size == 0:
-                return f"{self.bytes_per_second // size}{unit}byte/s"
-        return f"{self.bytes_per_second}byte/s"
-
 
 @dataclass(frozen=True, slots=True)
 class RemovalLimit:
@@ -111,9 +105,6 @@ class RemovalLimit:
             return self.count
         # Rounded first: 29 % of 100 is 28.999999999999996 in floating point.
         return int(round(total * (self.fraction or 0.0), 6))
-
-    def __str__(self) -> str:
-        return f"{(self.fraction or 0.0) * 100:g}%" if self.count is None else str(self.count)
 
 
 def _amount(text: str, units: Collection[str]) -> tuple[float, str]:
