@@ -15,7 +15,7 @@ import msgspec
 
 from gatewayd.cli.output import print_json, print_table, printable
 from gatewayd.cli.registry_progress import metered
-from gatewayd.errors import PepperUnusable, RegistrationUnknown, RegistryUnusable
+from gatewayd.errors import InputRejected, PepperUnusable, RegistryUnusable
 
 if TYPE_CHECKING:
     from gatewayd.authority.importing import ImportReport
@@ -161,7 +161,7 @@ def revoke(id: str, suspend: bool, database: Path, actor: str | None, as_json: b
     with RegistryDatabase(database, may_create=False) as registry:
         record = registry.record_of(id)
         if record is None:
-            raise RegistrationUnknown(printable(id))
+            raise InputRejected(f"there is no registration {printable(id)!r}")
         status = "suspended" if suspend else "revoked"
         applied = registry.apply(
             [(id, with_status(record, "suspended" if suspend else "revoked"))],

@@ -35,7 +35,7 @@ RATE_UNITS = {
 }  # fmt: skip
 """Bytes by powers of 1024, as nft counts them; bits by powers of 1000, as lines are sold."""
 
-FASTEST_RATE = 1 << 40
+MAX_RATE = 1 << 40
 """Bytes per second; more is a slip of the pen."""
 
 DSCP_NAMES = {
@@ -91,12 +91,6 @@ class RateLimit:
 
     bytes_per_second: int
 
-    def __str__(self) -> str:
-        for unit, size in (("g", 1 << 30), ("m", 1 << 20), ("k", 1 << 10)):
-            if self.bytes_per_second % size == 0:
-                return f"{self.bytes_per_second // size}{unit}byte/s"
-        return f"{self.bytes_per_second}byte/s"
-
 
 @dataclass(frozen=True, slots=True)
 class RemovalLimit:
@@ -111,9 +105,6 @@ class RemovalLimit:
             return self.count
         # Rounded first: 29 % of 100 is 28.999999999999996 in floating point.
         return int(round(total * (self.fraction or 0.0), 6))
-
-    def __str__(self) -> str:
-        return f"{(self.fraction or 0.0) * 100:g}%" if self.count is None else str(self.count)
 
 
 def _amount(text: str, units: Collection[str]) -> tuple[float, str]:
@@ -180,7 +171,7 @@ def parse_rate(text: str) -> RateLimit:
         raise ValueError("is not a rate per second")
     amount, unit = _amount(rate, {*RATE_UNITS, *(f"{unit}s" for unit in RATE_UNITS)})
     bytes_per_second = int(amount * RATE_UNITS[unit.removesuffix("s")])
-    if not 1 <= bytes_per_second <= FASTEST_RATE:
+    if not 1 <= bytes_per_second <= MAX_RATE:
         raise ValueError("is out of range")
     return RateLimit(bytes_per_second)
 

@@ -337,10 +337,10 @@ class FeedClient:
         if not reader.registrations:
             if reader.rejections:
                 raise SnapshotUnusable(
-                    f"none of its {reader.records} records is usable; line {reader.rejections[0]}"
+                    "snapshot", f"none of its {reader.records} records is usable; line {reader.rejections[0]}"
                 )
             if self._held:
-                raise SnapshotUnusable(f"is empty, and {len(self._held)} registrations are held")
+                raise SnapshotUnusable("snapshot", f"is empty, and {len(self._held)} registrations are held")
         position = self._reached(target, is_exact=not reader.rejected)
         self._held = HeldRegistrations.of(reader.registrations)
         rejected = dict(reader.rejected)

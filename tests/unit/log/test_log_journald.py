@@ -179,6 +179,31 @@ def test_a_reload_keeps_the_way_to_the_journal(journal: Journal) -> None:
     assert journal.read()["MESSAGE"].startswith("{")
 
 
+def test_another_journal_takes_the_place_of_the_first(journal: Journal) -> None:
+    journal.set_up()
+    first = journal.socket
+    journal.path += "-2"
+    with first, journal.listen() as journal.socket:
+        journal.set_up()
+        logger.info("i")
+        assert journal.read()["GATEWAYD_EVENT"] == "i"
+        assert len([each for each in logging.getLogger().handlers if isinstance(each, JournalHandler)]) == 1
+
+
+def test_a_field_that_cannot_be_shown_costs_its_entry_alone(
+    journal: Journal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken:
+        def __str__(self) -> str:
+            raise ValueError("no text")
+
+    journal.set_up()
+    logger.info("broken", field=Broken())
+    logger.info("next")
+    assert journal.read()["GATEWAYD_EVENT"] == "next"
+    assert "ValueError: no text" in capsys.readouterr().err
+
+
 def test_without_a_socket_of_the_journal_lines_go_to_its_stream(journal: Journal) -> None:
     journal.path += ".none"
     journal.set_up()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,6 +96,8 @@ def test_every_key_of_a_value_has_its_sentence_in_the_example(path: str) -> None
     for name, key in SECTIONS[path].keys.items():
         assert " ".join(key.sentence.replace("#", " ").split()) in " ".join(example), name
         assert key.sentence or isinstance(key.reader, Section), name
+        for sentence in re.split(r"[.;:] |\n", key.sentence):
+            assert len(sentence.split()) <= 25, sentence
 
 
 def test_the_example_shows_the_defaults() -> None:
