@@ -936,7 +936,7 @@ async def test_what_is_in_other_tables_is_not_read_and_not_touched(tmp_path: Pat
         assert replace(await tables.read_table(), generation=0) == before
         assert await tables.delete_table()
         for family, text in others.items():
-            assert namespace.run(["nft", "list", "table", family, "other"]) == text
+            assert namespace.run(["nft", "list", "table", family, "other"]).stdout == text
 
 
 @pytest.mark.kernel
@@ -965,7 +965,7 @@ async def test_nft_shows_our_sets_as_addresses_and_ports(tmp_path: Path) -> None
         await tables.commit(
             Transaction((CreateTable(), CreateSet(f"{mask}", mask, 8), AddElements(f"{mask}", [key])), "test")
         )
-        listing = json.loads(namespace.run(["nft", "--json", "list", "set", "inet", TABLE, f"{mask}"]))
+        listing = json.loads(namespace.run(["nft", "--json", "list", "set", "inet", TABLE, f"{mask}"]).stdout)
     shown = listing["nftables"][1]["set"]
     assert shown["type"] == ["ipv4_addr", "ipv4_addr", "inet_proto", "inet_service"]
     assert shown["elem"] == [{"concat": ["10.0.0.8", "10.9.0.0", "udp", 51820]}]
@@ -978,7 +978,7 @@ async def test_nft_shows_sets_of_bindings_with_source_port_and_timeout(tmp_path:
     with namespace_or_skip() as namespace, kernel_tables(namespace, tmp_path) as tables:
         create = CreateSet(f"{mask}", mask, 0, LONG_S)
         await tables.commit(Transaction((CreateTable(), create, AddElements(f"{mask}", [key])), "test"))
-        listing = json.loads(namespace.run(["nft", "--json", "list", "set", "inet", TABLE, f"{mask}"]))
+        listing = json.loads(namespace.run(["nft", "--json", "list", "set", "inet", TABLE, f"{mask}"]).stdout)
     shown = listing["nftables"][1]["set"]
     assert shown["type"] == ["ipv4_addr", "inet_proto", "inet_service"]
     assert (shown["flags"], shown["timeout"]) == (["timeout"], LONG_S)

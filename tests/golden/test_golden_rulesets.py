@@ -255,11 +255,11 @@ def test_other_tables_of_the_host_are_neither_read_nor_written(namespace: Namesp
             alone = await tables.read_table()
             counters = await tables.read_counters()
             namespace.nft(SOMEBODYS)
-            before = namespace.run(["nft", "list", "table", "inet", "firewall"])
+            before = namespace.run(["nft", "list", "table", "inet", "firewall"]).stdout
             beside = await tables.read_table()
             assert (beside.sets, beside.rules, beside.tag) == (alone.sets, alone.rules, alone.tag)
             assert await tables.read_counters() == counters
             await tables.replace_rules(wanted.ruleset)
-            assert namespace.run(["nft", "list", "table", "inet", "firewall"]) == before
+            assert namespace.run(["nft", "list", "table", "inet", "firewall"]).stdout == before
 
     asyncio.run(run())

@@ -209,7 +209,7 @@ async def test_what_nft_did_to_the_table_is_repaired(
     assert {record.fields["program"] for record in caplog.records} == {"nft"}  # type: ignore[attr-defined]
     assert site.reconciler.stats.failures == 0
     assert site.reconciler.epoch == 1
-    shown = site.namespace.run(["nft", "list", "chain", "inet", TABLE, "forward"])
+    shown = site.namespace.run(["nft", "list", "chain", "inet", TABLE, "forward"]).stdout
     assert "priority filter - 10" in shown
 
 
@@ -224,7 +224,7 @@ async def test_other_tables_are_left_alone_and_are_no_repair(site: Site) -> None
     await site.settle()
     await site.restart()
     await site.settle()
-    assert site.namespace.run(["nft", "list", "table", "inet", "other"]) == other
+    assert site.namespace.run(["nft", "list", "table", "inet", "other"]).stdout == other
     assert site.reconciler.stats.repairs == site.reconciler.stats.failures == 0
 
 
@@ -269,7 +269,7 @@ async def test_a_set_grows_past_its_capacity_and_nothing_in_it_is_ever_gone(site
     looks: list[str] = []
 
     async def look() -> None:
-        rules = site.namespace.run(["nft", "list", "chain", "inet", TABLE, "classify4_rest"])
+        rules = site.namespace.run(["nft", "list", "chain", "inet", TABLE, "classify4_rest"]).stdout
         names = {word.strip() for word in rules.replace("@", " @").split() if word.startswith("@c4_32")}
         assert len(names) == 1
         name = names.pop()[1:]

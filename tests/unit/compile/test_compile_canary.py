@@ -112,7 +112,7 @@ def test_this_kernel_agrees_on_hundreds_of_addresses() -> None:
         *(bytes((random.choice((10, 39, 100, 203)), *random.randbytes(3))) for _ in range(200)),
         *(b"\x20\x01\x0d\xb8" + random.randbytes(12) for _ in range(200)),
     ]
-    with Namespace() as namespace:
+    with Namespace("test") as namespace:
         namespace.nft(rules())
         with (
             namespace.entered(),
@@ -128,7 +128,7 @@ def test_this_kernel_agrees_on_hundreds_of_addresses() -> None:
                     ipv6.sendto(head + address + parse_address("::1"), ("::1", 0))
         seen: dict[bytes, int] = {}
         for word in ("ip", "ip6"):
-            listed = json.loads(namespace.run(["nft", "-j", "list", "set", "inet", "canary", f"seen{word}"]))
+            listed = json.loads(namespace.run(["nft", "-j", "list", "set", "inet", "canary", f"seen{word}"]).stdout)
             for element in listed["nftables"][-1]["set"]["elem"]:
                 address_text, bucket = element["concat"]
                 seen[ipaddress.ip_address(address_text).packed] = bucket
