@@ -68,8 +68,6 @@ OUTSIDE = _Wire(
 _LINK_LENGTH: dict[Family, int] = {4: 30, 6: 64}
 _FAMILIES: tuple[Family, Family] = (4, 6)
 _AF = {4: AF_INET, 6: AF_INET6}
-_IFA_F_NODAD = 0x02
-"""include/uapi/linux/if_addr.h."""
 
 
 def missing_for_lab() -> str | None:
@@ -98,9 +96,9 @@ class Lab:
 
     def __init__(self, customer_prefixes: Iterable[Prefix] | None = None) -> None:
         with ExitStack() as stack:
-            self.customers = self._namespace(stack, "customers")
-            self.gateway = self._namespace(stack, "gateway")
-            self.internet = self._namespace(stack, "internet")
+            self.customers = stack.enter_context(Namespace("customers"))
+            self.gateway = stack.enter_context(Namespace("gateway"))
+            self.internet = stack.enter_context(Namespace("internet"))
             self.inside = End(self.customers, INSIDE.end_interface)
             self.outside = End(self.internet, OUTSIDE.end_interface)
             _prepare_gateway(self.gateway)
@@ -119,12 +117,6 @@ class Lab:
             near = [End(self.gateway, wire.gateway_interface) for wire in (INSIDE, OUTSIDE)]
             _wait_until_up([*near, self.inside, self.outside])
             self._stack = stack.pop_all()
-
-    @staticmethod
-    def _namespace(stack: ExitStack, name: str) -> Namespace:
-        namespace = Namespace(name)
-        stack.callback(namespace.close)
-        return namespace
 
     def route_customers(self, prefixes: Iterable[Prefix]) -> None:
         """Have the gateway route `prefixes` to the customers too; those under another, or known, are fine.
@@ -183,7 +175,7 @@ add chain {table} any
 add rule {table} any ct state new
 delete table {table}
 """
-    gateway.run(["nft", "-f", "-"], input=script)
+    gateway.nft(script)
 
 
 def _quiet(namespace: Namespace) -> None:
@@ -198,25 +190,21 @@ def _quiet(namespace: Namespace) -> None:
 def _join(gateway: Namespace, end: End, wire: _Wire) -> None:
     _quiet(end.namespace)
     peer = {"ifname": wire.end_interface, "address": wire.end_hardware, "net_ns_fd": end.namespace.descriptor}
+    link = {"ifname": wire.gateway_interface, "address": wire.gateway_hardware, "kind": "veth", "peer": peer}
+    gateway.configure(lambda ip: ip.link("add", **link))
     inner, outer = wire.gateway_addresses, wire.end_addresses
-
-    def add(ip: IPRoute) -> None:
-        name, address = wire.gateway_interface, wire.gateway_hardware
-        ip.link("add", ifname=name, address=address, kind="veth", peer=peer)
-        _bring_up(ip, name, inner, outer, wire.end_hardware)
-
-    gateway.configure(add)
-    end.namespace.configure(lambda ip: _bring_up(ip, wire.end_interface, outer, inner, wire.gateway_hardware))
+    for namespace, interface, own, other, hardware in (
+        (gateway, wire.gateway_interface, inner, outer, wire.end_hardware),
+        (end.namespace, wire.end_interface, outer, inner, wire.gateway_hardware),
+    ):
+        namespace.bring_up(interface, *(f"{own[family]}/{_LINK_LENGTH[family]}" for family in _FAMILIES))
+        namespace.configure(partial(_add_neighbours, interface, other, hardware))
 
 
-def _bring_up(ip: IPRoute, interface: str, own: dict[Family, str], other: dict[Family, str], hardware: str) -> None:
-    """`hardware`: of the other end of the wire."""
+def _add_neighbours(interface: str, addresses: dict[Family, str], hardware: str, ip: IPRoute) -> None:
     index = ip.link_lookup(ifname=interface)[0]
-    ip.link("set", index=index, state="up")
-    for family in _FAMILIES:
-        flags = _IFA_F_NODAD if family == 6 else 0
-        ip.addr("add", index=index, address=own[family], prefixlen=_LINK_LENGTH[family], flags=flags)
-        ip.neigh("replace", dst=other[family], lladdr=hardware, ifindex=index, state="permanent")
+    for address in addresses.values():
+        ip.neigh("replace", dst=address, lladdr=hardware, ifindex=index, state="permanent")
 
 
 def _take_in_any_destination(end: End) -> None:

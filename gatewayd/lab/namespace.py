@@ -16,7 +16,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import IO, TypeVar
+from typing import IO, Self, TypeVar
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -25,6 +25,8 @@ from gatewayd.errors import MissingPrerequisite
 
 CLONE_NEWNET = 0x40000000
 """include/uapi/linux/sched.h."""
+IFA_F_NODAD = 0x02
+"""include/uapi/linux/if_addr.h."""
 STOP_PATIENCE_S = 3.0
 """How long a child may take to end after SIGTERM."""
 
@@ -87,7 +89,7 @@ class Namespace:
         self.descriptor = _in_thread(_unshare)
         self._children: list[subprocess.Popen[bytes]] = []
         self._spawner: ThreadPoolExecutor | None = None
-        self.configure(lambda ip: ip.link("set", index=1, state="up"))
+        self.bring_up("lo")
 
     @property
     def path(self) -> str:
@@ -118,6 +120,19 @@ class Namespace:
         except NetlinkError as error:
             raise OSError(error.code, f"rtnetlink in namespace {self.name}: {os.strerror(error.code)}") from error
 
+    def bring_up(self, interface: str, *addresses: str) -> None:
+        """Set a link up and give it `addresses` in CIDR notation, which can be used at once."""
+
+        def work(ip: IPRoute) -> None:
+            index = ip.link_lookup(ifname=interface)[0]
+            ip.link("set", index=index, state="up")
+            for text in addresses:
+                address, _, length = text.partition("/")
+                flags = IFA_F_NODAD if ":" in address else 0
+                ip.addr("add", index=index, address=address, prefixlen=int(length), flags=flags)
+
+        self.configure(work)
+
     def command(self, arguments: Sequence[str]) -> list[str]:
         """`arguments` made to run in the namespace and to die with the *thread* that starts them
         (PR_SET_PDEATHSIG).
@@ -136,6 +151,10 @@ class Namespace:
             error.add_note(f"in namespace {self.name}: {done.stderr.strip()}")
             raise error
         return done
+
+    def nft(self, script: str) -> None:
+        """Apply an nft script inside, in one transaction. Raises as `run`."""
+        self.run(["nft", "-f", "-"], input=script)
 
     def popen(
         self,
@@ -189,6 +208,12 @@ class Namespace:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @staticmethod
     def _end(child: subprocess.Popen[bytes]) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from pyroute2 import IPRoute
 
 from gatewayd.compile.ruleset import compile_ruleset
 from gatewayd.lab.namespace import Namespace
@@ -71,46 +72,44 @@ class Bridged:
             self.gateway.sysctl(name, "0")
         for version in ("ip", "ip6"):
             self.gateway.sysctl(f"net.bridge.bridge-nf-call-{version}tables", "1")
-        lines = [f"link add {name} index {index} type bridge" for name, index in BRIDGES.items()]
+        self.gateway.configure(self._add_links)
+        for interface, network in {(interface, network) for interface, network, _ in ENDS.values()}:
+            self.gateway.bring_up(interface, *self._with_length(network, 1))
+        for end, network in (("two", BEHIND_TWO), ("plain", BEHIND_PLAIN)):
+            four, six = address_of(end)
+            self._add_route(self.gateway, f"198.18.{network}.0/24", four)
+            self._add_route(self.gateway, f"fd67:{network}::/64", six)
+        for name, (_, network, host) in ENDS.items():
+            behind = self._with_length(BEHIND_TWO, 9) if name == "two" else ()
+            self.ends[name].bring_up("wire", *self._with_length(network, host), *behind)
+            for each in addresses(network, 1):
+                self._add_route(self.ends[name], "default", each)
+
+    def _add_links(self, ip: IPRoute) -> None:
+        for name, index in BRIDGES.items():
+            ip.link("add", ifname=name, index=index, kind="bridge")
         for name, (interface, _, _) in ENDS.items():
             near = "plain" if interface == "plain" else f"to-{name}"
-            lines.append(f"link add {near} type veth peer name wire netns {self.ends[name].path}")
+            peer = {"ifname": "wire", "net_ns_fd": self.ends[name].descriptor}
+            ip.link("add", ifname=near, kind="veth", peer=peer)
             if interface != "plain":
-                lines.append(f"link set {near} master {interface} up")
-        for interface, network in {(interface, network) for interface, network, _ in ENDS.values()}:
-            lines.append(f"link set {interface} up")
-            lines += [f"address add {each} dev {interface}" for each in self._with_length(network, 1)]
-        lines += self._routes(BEHIND_TWO, "two") + self._routes(BEHIND_PLAIN, "plain")
-        self._ip(self.gateway, lines)
-        for name, (_, network, host) in ENDS.items():
-            own = self._with_length(network, host) + (self._with_length(BEHIND_TWO, 9) if name == "two" else ())
-            lines = ["link set wire up", *(f"address add {each} dev wire" for each in own)]
-            self._ip(
-                self.ends[name], [*lines, *(f"route add default via {each}" for each in addresses(network, 1))]
-            )
+                ip.link("set", index=ip.link_lookup(ifname=near)[0], master=BRIDGES[interface], state="up")
 
     @staticmethod
-    def _routes(network: int, end: str) -> list[str]:
-        four, six = address_of(end)
-        return [f"route add 198.18.{network}.0/24 via {four}", f"route add fd67:{network}::/64 via {six}"]
+    def _add_route(namespace: Namespace, destination: str, via: str) -> None:
+        namespace.configure(lambda ip: ip.route("add", dst=destination, gateway=via))
 
     @staticmethod
     def _namespace(stack: ExitStack, name: str) -> Namespace:
-        namespace = Namespace(name)
-        stack.callback(namespace.close)
+        namespace = stack.enter_context(Namespace(name))
         namespace.sysctl("net.ipv6.conf.default.accept_dad", "0")
         namespace.sysctl("net.ipv6.conf.all.accept_dad", "0")
-        namespace.run(["ip", "link", "set", "lo", "up"])
         return namespace
 
     @staticmethod
     def _with_length(network: int, host: int) -> tuple[str, str]:
         four, six = addresses(network, host)
-        return f"{four}/24", f"{six}/64 nodad"
-
-    @staticmethod
-    def _ip(namespace: Namespace, lines: list[str]) -> None:
-        namespace.run(["ip", "-batch", "-"], input="".join(f"{line}\n" for line in lines))
+        return f"{four}/24", f"{six}/64"
 
     def put(self, mode: Mode, inside: tuple[str, ...] = (), outside: tuple[str, ...] = ()) -> None:
         policy = Policy(mode, (Service(UDP, PORT, PORT),), MarkLayout(0xFF000000), inside=inside, outside=outside)

@@ -160,11 +160,10 @@ table inet lab {
 """
 
     async def scenario(far: Namespace) -> None:
-        namespace.run(["ip", "link", "add", "lab0", "type", "veth", "peer", "name", "lab1", "netns", far.path])
+        peer = {"ifname": "lab1", "net_ns_fd": far.descriptor}
+        namespace.configure(lambda ip: ip.link("add", ifname="lab0", kind="veth", peer=peer))
         for place, link, host in ((namespace, "lab0", 1), (far, "lab1", 2)):
-            place.run(["ip", "address", "add", f"192.0.2.{host}/24", "dev", link])
-            place.run(["ip", "address", "add", f"2001:db8::{host}/64", "dev", link, "nodad"])
-            place.run(["ip", "link", "set", link, "up"])
+            place.bring_up(link, f"192.0.2.{host}/24", f"2001:db8::{host}/64")
         async with Heard(far) as heard:
             for near, there in (("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")):
                 with Sender(namespace, near) as sender:

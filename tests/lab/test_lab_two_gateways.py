@@ -75,10 +75,10 @@ def pair(kernel: None, tmp_path: Path) -> Iterator[tuple[Gateway, Gateway]]:
     with ExitStack() as stack:
         labs = [stack.enter_context(Lab((parse_prefix("39.32.0.0/11"),))) for _ in range(2)]
         first, second = (lab.gateway for lab in labs)
-        first.run(["ip", "link", "add", "sync0", "type", "veth", "peer", "name", "sync0", "netns", second.path])
+        peer = {"ifname": "sync0", "net_ns_fd": second.descriptor}
+        first.configure(lambda ip: ip.link("add", ifname="sync0", kind="veth", peer=peer))
         for number, gateway in enumerate((first, second), 1):
-            gateway.run(["ip", "address", "add", f"10.99.0.{number}/30", "dev", "sync0"])
-            gateway.run(["ip", "link", "set", "sync0", "up"])
+            gateway.bring_up("sync0", f"10.99.0.{number}/30")
         made = []
         for number, lab in enumerate(labs, 1):
             directory = tmp_path / f"gw{number}"
