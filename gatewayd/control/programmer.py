@@ -33,6 +33,7 @@ class Programmer:
         self, active: ActiveSet, reconciler: Reconciler, requests: ScanRequests, grace: Grace, *, prepares: bool
     ) -> None:
         self.active = active
+        self._allowlist = active.allowlist
         self._reconciler = reconciler
         self._requests = requests
         self._grace = grace
@@ -91,7 +92,7 @@ class Programmer:
                     self._requests.note_unbound()
 
     def _say_conflict(self, binding: Binding) -> None:
-        others = self.active.allowlist.owners_around(binding)
+        others = self._allowlist.owners_around(binding)
         if others:
             self.conflicting += 1
             self._said_conflict.warning("bindings.conflicting", nas=binding.nas, id=others[0].id)
