@@ -34,11 +34,11 @@ class ActiveSet:
     """Owns the allowlist and the schedule. Whoever performs what each call returns has in force, at each moment,
     every effective registration and one grant for each of these and binding of its subscriber."""
 
-    __slots__ = ("_dormant", "allowlist", "schedule")
+    __slots__ = ("_dormant", "_schedule", "allowlist")
 
     def __init__(self) -> None:
         self.allowlist = Allowlist()
-        self.schedule = Schedule()
+        self._schedule = Schedule()
         self._dormant: set[str] = set()
 
     def count(self) -> int:
@@ -56,7 +56,7 @@ class ActiveSet:
         """Put it in the place of its id."""
         old = self.allowlist.upsert(registration)
         was_active = old is not None and registration.id not in self._dormant
-        self.schedule.watch(registration, now)
+        self._schedule.watch(registration, now)
         add: tuple[Wanted, ...] = ()
         if registration.is_effective(now):
             self._dormant.discard(registration.id)
@@ -69,7 +69,7 @@ class ActiveSet:
     def withdraw(self, registration_id: str) -> Desired:
         """Take it out, if it is there."""
         old = self.allowlist.withdraw(registration_id)
-        self.schedule.forget(registration_id)
+        self._schedule.forget(registration_id)
         was_dormant = registration_id in self._dormant
         self._dormant.discard(registration_id)
         if old is None:
@@ -82,7 +82,7 @@ class ActiveSet:
         registration = self.allowlist.get(registration_id)
         if registration is None:
             return NOTHING
-        self.schedule.watch(registration, now)
+        self._schedule.watch(registration, now)
         is_dormant = registration_id in self._dormant
         if registration.is_effective(now) and is_dormant:
             self._dormant.remove(registration_id)
@@ -94,7 +94,19 @@ class ActiveSet:
 
     def watch_all(self, now: float) -> None:
         """The time went back: every boundary is looked for anew. A `refresh` of each registration comes after."""
-        self.schedule.watch_all(self.allowlist, now)
+        self._schedule.watch_all(self.allowlist, now)
+
+    def due(self, now: float) -> list[str]:
+        """Ids of the registrations whose windows opened or closed since the last call; to be refreshed."""
+        return self._schedule.due(now)
+
+    def due_in_s(self, now: float) -> float:
+        """How long after `now` that is next so; inf = never."""
+        return self._schedule.due_in_s(now)
+
+    def next_change(self) -> float | None:
+        """When a window next opens or closes, in Unix seconds; None if none does."""
+        return self._schedule.next_change()
 
     def bind(self, binding: Binding) -> tuple[BoundRegistration, ...]:
         """A subscriber has a place: what that adds."""

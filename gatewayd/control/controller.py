@@ -424,7 +424,7 @@ class Controller:
         return self.active.count()
 
     def next_window_change(self) -> float | None:
-        return self.active.schedule.next_change()
+        return self.active.next_change()
 
     # -- time ----------------------------------------------------------------------------------------------
 
@@ -435,7 +435,7 @@ class Controller:
             now, went_back_s = self._windows.look()
             if went_back_s:
                 await self._look_again(now, went_back_s)
-            await self._in_slices(self.active.schedule.due(now), self._programmer.refresh)
+            await self._in_slices(self.active.due(now), self._programmer.refresh)
             certain = earliest_of(now)
             self.aggregate.expire(self._clock())
             if not self._applying.locked():
@@ -450,7 +450,7 @@ class Controller:
                 overrides_at = self._registry.layer.overrides.next_change()
             times = (self._starts_after(certain), overrides_at)
             upcoming = [max(0.0, at_s - certain) for at_s in times if at_s is not None]
-            pause_s = min([MAX_SLEEP_S, self.active.schedule.due_in_s(now), *upcoming])
+            pause_s = min([MAX_SLEEP_S, self.active.due_in_s(now), *upcoming])
             try:
                 async with asyncio.timeout(pause_s):
                     await self._retime.wait()
@@ -465,7 +465,7 @@ class Controller:
             await self._in_slices([each.id for each in self.allowlist], self._programmer.refresh)
         self._scan()
         for facts in self.sources.values():
-            facts.confirmed_at = min(facts.confirmed_at, self._clock())
+            facts.set_back(self._clock())
 
     async def _tend_held(self, now: float) -> None:
         """What is held ends with its window, and what the kernel was found with is judged once it is known what is

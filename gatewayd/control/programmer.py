@@ -31,6 +31,7 @@ class Programmer:
         self, active: ActiveSet, reconciler: Reconciler, requests: ScanRequests, grace: Grace, *, prepares: bool
     ) -> None:
         self.active = active
+        self._allowlist = active.allowlist
         self._reconciler = reconciler
         self._requests = requests
         self._grace = grace

@@ -52,6 +52,10 @@ class SourceFacts:
         self.error = None
         self.confirmed_at = max(self.confirmed_at, checked_at)
 
+    def set_back(self, now: float) -> None:
+        """The clock was set back: nothing was confirmed later than now."""
+        self.confirmed_at = min(self.confirmed_at, now)
+
     def restore(self, restored: Restored) -> None:
         """The last good of an earlier run."""
         position = restored.position

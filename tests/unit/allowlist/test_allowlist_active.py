@@ -42,7 +42,8 @@ def test_outside_its_window_a_registration_is_held_and_adds_nothing():
     assert (active.count(), len(active.allowlist)) == (0, 1)
     assert active.closed(100) == []
     assert active.refresh("R", 150) == NOTHING
-    assert active.schedule.due(200) == ["R"]
+    assert active.due_in_s(150) == 50
+    assert active.due(200) == ["R"]
     assert active.refresh("R", 200) == Desired((early,))
     assert active.refresh("R", 250) == NOTHING
     assert active.refresh("R", 300) == Desired((), (early,))
@@ -64,9 +65,9 @@ def test_a_time_that_went_back_is_looked_at_again():
     active = ActiveSet()
     late = registered("R", valid_from_s=200, valid_until_s=300)
     active.upsert(late, 300)
-    assert active.schedule.next_change() is None
+    assert active.next_change() is None
     active.watch_all(250)
-    assert active.schedule.next_change() == 300
+    assert active.next_change() == 300
     assert active.refresh("R", 250) == Desired((late,))
     assert active.upsert(late, Moment(150, 350)).add == (late,)
 
@@ -117,7 +118,7 @@ def test_whatever_comes_in_whatever_order_what_was_added_and_not_removed_is_what
                     perform(force, Desired((), active.unbind(bound(*place))))
                 case _:
                     now += chance.randrange(10)
-            for due in active.schedule.due(now):
+            for due in active.due(now):
                 perform(force, active.refresh(due, now))
             assert +force == Counter(in_force(active, bindings, now))
             assert not -force
