@@ -250,7 +250,7 @@ async def test_7b_05_tombstones_are_forgotten_in_time(tmp_path: Path) -> None:
         nas = gateway.nas()
         await nas.says(START, "s1", ALI, HOME)
         await nas.says(STOP, "s1", ALI, HOME)
-        assert {key[0] for key in await gateway.rows()} == {"ended", "word"}
+        assert {key[0] for key in await gateway.rows()} == {"ended", "address"}
         await gateway.pass_time(901)
         assert await gateway.rows() == {}
         assert gateway.service.sessions.tombstones == 0

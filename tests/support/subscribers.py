@@ -48,7 +48,7 @@ from gatewayd.settings.model import (
     SubscriberSettings,
 )
 from gatewayd.subscribers.journal_file import JournalFile
-from gatewayd.subscribers.journal_rows import Key, Row, Value, WordRow
+from gatewayd.subscribers.journal_rows import AddressRow, Key, Row, Value
 from gatewayd.subscribers.radius.listener import ListenerStats
 from gatewayd.subscribers.service import JOURNAL_NAME, SubscriberService
 from gatewayd.subscribers.sessions.nas import name_of_key
@@ -492,7 +492,7 @@ def _copy_journal(source: Path, target: Path) -> None:
 def _by_name(row: Row) -> tuple[Key, Value | None]:
     value = row.value
     assert value is not None
-    if isinstance(value, WordRow):
+    if isinstance(value, AddressRow):
         return row.key, value
     kind, nas, of = row.key
     return (kind, name_of_key(nas), of), structs.replace(value, nas=name_of_key(value.nas))

@@ -26,7 +26,7 @@ from gatewayd.subscribers.radius.listener import (
     answer_ancillary,
     bind_udp,
 )
-from gatewayd.subscribers.radius.responses import KEEP_S, PENDING_S
+from gatewayd.subscribers.radius.packet import KEEP_S, PENDING_S
 from tests.support.manual_clock import ManualClock, until
 from tests.support.radius import (
     NOKIA_INTERIM,

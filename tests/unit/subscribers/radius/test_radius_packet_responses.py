@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.subscribers.radius.responses import KEEP_S, PENDING, PENDING_S, Responses, ResponseTimes
+from gatewayd.subscribers.radius.packet import KEEP_S, PENDING, PENDING_S, Responses, ResponseTimes
 
 BEFORE = 0.001
 
