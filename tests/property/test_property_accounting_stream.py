@@ -34,7 +34,7 @@ from gatewayd.subscribers.radius.clients import Client, ClientTable, Profiles
 from gatewayd.subscribers.radius.listener import AccountingListener
 from gatewayd.watch.attribute import Attribution
 from tests.property.test_property_sessions import NAS, SUBSCRIBERS, histories, replay
-from tests.support.accounting import ALI, BANO, CHAND, event
+from tests.support.accounting import ALI, BANO, CHAND, confirmed, event
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.granting import BoundTables
 from tests.support.manual_clock import ManualClock, Time, until
@@ -233,7 +233,7 @@ class Gateway:
 
     def bound(self) -> dict[Prefix, set[bytes]]:
         found: dict[Prefix, set[bytes]] = {}
-        for each in self.service.sessions.bindings():
+        for each in confirmed(self.service.sessions, self.active.allowlist.bindings):
             (subscriber,) = [one for one in SUBSCRIBERS if digest(index_of(one)) == each.subscriber]
             found.setdefault(each.prefix, set()).add(subscriber)
         return found

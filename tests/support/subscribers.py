@@ -31,6 +31,7 @@ from msgspec import structs
 
 from gatewayd.allowlist import Allowlist
 from gatewayd.control.active import ActiveSet
+from gatewayd.model.binding import Binding
 from gatewayd.model.mask import Mask
 from gatewayd.model.msisdn import subscriber_digest
 from gatewayd.model.policy import MarkLayout
@@ -54,7 +55,7 @@ from gatewayd.subscribers.service import JOURNAL_NAME, SubscriberService
 from gatewayd.subscribers.sessions.nas import name_of_key
 from gatewayd.subscribers.sessions.session import SessionCounts
 from gatewayd.watch.attribute import Attribution
-from tests.support.accounting import NoJitter
+from tests.support.accounting import NoJitter, confirmed
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.granting import BoundTables, oracle
 from tests.support.manual_clock import START_S, ManualClock, until
@@ -346,10 +347,14 @@ class SubscriberGateway:
         assert self.service.listener is not None
         return self.service.listener.stats
 
+    def confirmed(self) -> list[Binding]:
+        """Those in force, as they are now confirmed."""
+        return confirmed(self.service.sessions, self.active.allowlist.bindings)
+
     def bound(self) -> dict[str, int | None]:
         """Place → subscriber, as the allowlist has it; None for one of an unknown number. The table of sessions has
         the same, whatever else is registered."""
-        told = {(each.prefix, each.ports, each.subscriber) for each in self.service.sessions.bindings()}
+        told = {(each.prefix, each.ports, each.subscriber) for each in self.confirmed()}
         held = {(each.prefix, each.ports, each.subscriber) for each in self.active.allowlist.bindings}
         assert held == told
         known = {each.subscriber: int(id[3:]) for id, each in self.registrations.items() if each.subscriber}

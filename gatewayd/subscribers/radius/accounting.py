@@ -78,21 +78,10 @@ def read_event(
     if kind in ("on", "off"):
         _check_texts(request, [nas])
         return AccountingEvent(
-            kind=kind,
-            nas=nas,
-            identity=identity,
-            session="",
-            at_s=at_s,
-            received_at_s=now_s,
-            is_by_our_clock=is_by_our_clock,
-            delay_s=delay_s,
-            ignored=tuple(ignored),
-        )
-    session = read_text(request, ACCT_SESSION_ID)
-    if session is None:
-        raise AccountingRejected("no_session", "Acct-Session-Id is absent or empty")
-    if profile.session_ids == "digest":
-        session = session_digest(session, pepper)
+            kind=kind, nas=nas, identity=identity, session="", at_s=at_s, received_at_s=now_s,
+            is_by_our_clock=is_by_our_clock, delay_s=delay_s, ignored=tuple(ignored),
+        )  # fmt: skip
+    session = _read_session(request, profile, pepper)
     _check_texts(request, [nas, session])
     addresses, ports = _read_whereabouts(request, profile, ignored)
     is_stop = kind == "stop"
@@ -124,6 +113,13 @@ def _read_kind(request: AccountingRequest) -> AccountingKind:
     if number not in _KINDS:
         raise AccountingRejected("unused_status_type", f"Acct-Status-Type {number} says nothing of addresses")
     return _KINDS[number]
+
+
+def _read_session(request: AccountingRequest, profile: NasProfile, pepper: bytes) -> str:
+    session = read_text(request, ACCT_SESSION_ID)
+    if session is None:
+        raise AccountingRejected("no_session", "Acct-Session-Id is absent or empty")
+    return session_digest(session, pepper) if profile.session_ids == "digest" else session
 
 
 def read_nas(request: AccountingRequest, source: bytes, *, is_proxied: bool = False) -> NasIdentity:

@@ -68,11 +68,6 @@ class _Request:
         """0..255. A sender may use it again at once: an exact repeat is the same identifier *and* authenticator."""
         return int(self._packet.id)
 
-    @property
-    def authenticator(self) -> bytes:
-        """The Request Authenticator, 16 bytes."""
-        return bytes(self._packet.authenticator)
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}(identifier={self.identifier})"
 
@@ -273,10 +268,6 @@ class ResponseTimes:
     def __init__(self) -> None:
         self.counts = [0] * (len(self.BOUNDS_S) + 1)
         self.sum_s = 0.0
-
-    @property
-    def count(self) -> int:
-        return sum(self.counts)
 
     def observe(self, seconds: float) -> None:
         self.counts[bisect_left(self.BOUNDS_S, seconds)] += 1

@@ -10,7 +10,7 @@ sessions and released addresses is kept here a second time, for registered subsc
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
 from gatewayd.allowlist import BindingTable
@@ -174,13 +174,6 @@ class Changes:
             else:
                 keys.append(each)
         return Update(added + removed, self._rows(keys))
-
-    def bindings(self) -> Iterator[Binding]:
-        """Those in force that hold, as they are now confirmed."""
-        for binding in self._bindings:
-            confirmed = self.confirmed(binding)
-            if confirmed is not None:
-                yield confirmed
 
     def confirmed(self, binding: Binding) -> Binding | None:
         """The binding in force of the same subscriber at the same place, as the last record has it; None if no

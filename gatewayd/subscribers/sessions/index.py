@@ -9,7 +9,7 @@ with or without an interval. Where that changes a row, it is to be written anew.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -116,10 +116,6 @@ class SessionIndex:
         """Live ones; none for None."""
         held = self._of_subscriber.get(subscriber, ()) if subscriber is not None else ()
         return held if isinstance(held, tuple) else (held,)
-
-    def bindings(self) -> Iterator[Binding]:
-        """Those in force, as they are now confirmed."""
-        return self._changes.bindings()
 
     def confirmed(self, binding: Binding) -> Binding | None:
         """A binding in force, as it is now confirmed; None if it is in force no more."""

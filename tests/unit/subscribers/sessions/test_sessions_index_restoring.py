@@ -258,21 +258,21 @@ def test_what_is_restored_is_bound_as_it_was_and_says_so_until_it_is_confirmed()
     net.bound()
     net.interim("s1", ALI, "10.0.0.1", at=310)
     net.bound()
-    (before,) = net.sessions.bindings()
+    (before,) = net.confirmed()
     net, kept = again(kept, 400, ALI)
     assert net.next_changes() == ["+10.0.0.1/32"]
     (change,) = net.changes
     assert change.binding.is_restored
-    (after,) = net.sessions.bindings()
+    (after,) = net.confirmed()
     assert (after.since_s, after.confirmed_s, after.nas, after.session) == (10, 310, "bng1", "s1")
     assert not before.is_restored
     assert net.sessions.confirmed(change.binding) == after
     assert net.sessions.confirmed(structs.replace(after, subscriber=BANO)) is None
     assert kept.told() == [], "it is on disk as it is"
     net.interim("s1", ALI, "10.0.0.1", at=310, received=401)
-    assert [each.is_restored for each in net.sessions.bindings()] == [True], "an old word confirms nothing"
+    assert [each.is_restored for each in net.confirmed()] == [True], "an old word confirms nothing"
     net.interim("s1", ALI, at=610)
-    assert [each.is_restored for each in net.sessions.bindings()] == [False]
+    assert [each.is_restored for each in net.confirmed()] == [False]
     assert net.next_changes() == []
 
 
@@ -365,7 +365,7 @@ def test_a_registration_that_comes_after_the_restart_finds_its_sessions() -> Non
     registered.add(ALI)
     net.sessions.recheck(ALI)
     assert net.bound() == {"10.0.0.1/32": ALI}
-    (binding,) = net.sessions.bindings()
+    (binding,) = net.confirmed()
     assert (binding.since_s, binding.is_restored) == (10, True)
     assert [row.key[2] for row in net.next_rows()] == ["s1"]
     net.sessions.forget_unregistered()
@@ -383,7 +383,7 @@ def test_an_address_that_was_let_go_before_its_binding_was_told_is_bound_anew() 
     assert net.next_changes() == []
     net.start("s2", ALI, "10.0.0.1", at=40)
     net.bound()
-    assert [each.since_s for each in net.sessions.bindings()] == [40]
+    assert [each.since_s for each in net.confirmed()] == [40]
 
 
 def test_a_wall_clock_that_was_set_back_makes_nothing_last_for_ever() -> None:
