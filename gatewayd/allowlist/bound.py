@@ -64,7 +64,7 @@ class BindingTable:
 
 
 class BySubscriber(Generic[_Value]):
-    """Digest → values, told apart by identity, in order of arrival. `held`: one value bare, several in a tuple."""
+    """Digest → values, compared by identity, in order of arrival. `held`: one value bare, several in a tuple."""
 
     __slots__ = ("held",)
 

@@ -23,7 +23,7 @@ from gatewayd.subscribers.identity import session_digest
 from gatewayd.subscribers.journal import Journal
 from gatewayd.subscribers.radius.clients import plain_source
 from gatewayd.subscribers.radius.listener import AccountingListener
-from gatewayd.subscribers.radius.responses import ResponseTimes
+from gatewayd.subscribers.radius.packet import ResponseTimes
 from gatewayd.subscribers.service import Receipt, SubscriberService
 from gatewayd.subscribers.session_list import end_event, entry_event
 

@@ -1,7 +1,7 @@
 """What one RADIUS Accounting-Request says, as a value: whose session, where it stands, at which addresses.
 
-Made by `subscribers.accounting`, taken by the table of sessions. It holds no name and no number: a subscriber is
-the keyed digest of `model.msisdn`, and what else a packet carries of identity stays in the packet.
+Made by `subscribers.radius.accounting`, taken by the table of sessions. It has no name and no number: a subscriber
+is the keyed digest of `model.msisdn`, and what else a packet carries of identity stays in the packet.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ that was filled with IMSIs."""
 
 @dataclass(frozen=True, slots=True)
 class NasProfile:
-    """How one NAS, or all behind one RADIUS client, tell of their sessions: gear differs, and does not say."""
+    """How one NAS, or all behind one RADIUS client, report their sessions: gear differs, and does not say."""
 
     interim: Literal["snapshot", "merge"] = "merge"
     """Whether an interim update lists every address of the session (Nokia) or perhaps a part (others)."""
@@ -38,14 +38,14 @@ class NasProfile:
 
 
 PROXIES: Final = ""
-"""The place of every NAS that is heard through a client which is configured as a proxy."""
+"""The place of every NAS that comes through a client which is configured as a proxy."""
 
 
 class NasIdentity(msgspec.Struct, frozen=True, gc=False):
     """What a NAS says of itself in one packet, and from where it speaks.
 
     `name`: the first that there is of `identifier` (NAS-Identifier), `addresses` (NAS-IPv6-Address, NAS-IP-Address)
-    and the address that the packet came from. `source`: that address, or PROXIES; None: somebody else tells of it.
+    and the address that the packet came from. `source`: that address, or PROXIES; None: reported by another.
     """
 
     name: str
@@ -65,7 +65,7 @@ class AccountingEvent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     nas: str
     """NAS-Identifier, else NAS-IPv6-Address or NAS-IP-Address, else the address that the packet came from."""
     identity: NasIdentity | None = None
-    """All that tells this NAS from others; None where there is the name alone."""
+    """All by which this NAS differs from others; None where there is the name alone."""
     session: str
     """Acct-Session-Id as text, or its digest where the profile says so. Empty for `on` and `off` alone."""
     at_s: float
@@ -78,7 +78,7 @@ class AccountingEvent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Acct-Delay-Time: for how long it was on its way, as the sender says."""
     subscriber: bytes | None = None
     """Digest of 32 bytes. None: this packet names no number. Another of the same session may, and the addresses are
-    taken from whoever had them in any case."""
+    taken from any session that had them in any case."""
     addresses: tuple[Prefix, ...] = ()
     """Without repeats; a host address is a /32 or /128. Only those that a subscriber can be bound to."""
     is_snapshot: bool = False

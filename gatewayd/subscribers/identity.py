@@ -53,7 +53,7 @@ _is_hardware_or_ip_address = re.compile(
 def read_subscriber(
     request: AccountingRequest, profile: NasProfile, pepper: bytes, ignored: list[str]
 ) -> bytes | None:
-    """The digest of the subscriber; None where the request names nobody, or nobody that could be registered."""
+    """The digest of the subscriber; None where the request names none, or none that could be registered."""
     texts = {text for value in _identity_values(request, profile.identity) if (text := text_of(value).strip())}
     if not texts:
         return None

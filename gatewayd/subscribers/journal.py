@@ -23,9 +23,8 @@ from pathlib import Path
 from typing import Final
 
 from gatewayd.log import RateLimited, get_logger
-from gatewayd.subscribers.journal_file import JournalFile
-from gatewayd.subscribers.journal_rows import Key, Row
-from gatewayd.subscribers.timeline import Moment
+from gatewayd.subscribers.journal_file import FileStats, JournalFile
+from gatewayd.subscribers.journal_rows import Key, Moment, Row
 
 STALL_S: Final = 3.0
 """A write that takes longer suspends; a NAS sends again after three to five seconds."""
@@ -52,7 +51,7 @@ class JournalState:
 
 
 @dataclass(slots=True)
-class JournalStats:
+class JournalStats(FileStats):
     """Since the start. `groups`, `rows`: on disk. `write_s`, `longest_write_s`: seconds that groups took."""
 
     groups: int = 0
@@ -61,18 +60,8 @@ class JournalStats:
     write_s: float = 0.0
     longest_write_s: float = 0.0
     last_error: str | None = None
-    skipped: int = 0
-    """Rows that could not be decoded at the start."""
-    set_aside: int = 0
-    """Files that were damaged."""
     refused: int = 0
     """Writes for which there was no room."""
-    lost_groups: int = 0
-    lost_rows: int = 0
-    """Groups that were on disk and were not there any more at the start, and the rows in them."""
-    lost_whole: bool = False
-    """They were the whole file, but for the rows `salvaged`: so many rows are lost at most."""
-    salvaged: int = 0
 
 
 class Journal:
@@ -92,7 +81,7 @@ class Journal:
         moment: Callable[[], Moment] | None = None,
     ) -> None:
         self.stats = JournalStats()
-        self._file = JournalFile(path)
+        self._file = JournalFile(path, self.stats)
         self._most_waiting = max_waiting
         self._on_state = on_state
         self._retry_s = retry_s
@@ -139,7 +128,6 @@ class Journal:
             rows = await loop.run_in_executor(self._thread, self._file.open)
         except Exception as error:  # whatever it is, it costs bindings and never the start
             self._fail(error)
-        self._copy_counts()
         self.last_moment = self._file.last_moment
         if self.stats.skipped:
             logger.warning("journal.rows_skipped", rows=self.stats.skipped)
@@ -206,8 +194,6 @@ class Journal:
             self._rows = rows | self._rows
             self._fail(error)
             return False
-        finally:
-            self._copy_counts()
         took_s = self._clock() - began_s
         self.stats.groups += 1
         self.stats.rows += len(rows)
@@ -232,7 +218,7 @@ class Journal:
         self._suspend(self.stats.last_error)
 
     def _suspend(self, reason: str) -> None:
-        """Whoever waits is answered all the same."""
+        """The senders that wait are answered all the same."""
         if self._suspended_for is None:
             self._limited.error("journal.suspended", reason=reason, rows=len(self._rows))
         is_news = self._suspended_for != reason
@@ -269,11 +255,3 @@ class Journal:
             done()
         except Exception:
             logger.exception("journal.callback_failed")
-
-    def _copy_counts(self) -> None:
-        self.stats.skipped = self._file.skipped
-        self.stats.set_aside = self._file.set_aside
-        lost = self._file.lost
-        if lost is not None:
-            self.stats.lost_groups, self.stats.lost_rows = lost.groups, lost.rows
-            self.stats.lost_whole, self.stats.salvaged = not lost.is_tail, lost.salvaged

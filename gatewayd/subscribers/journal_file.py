@@ -12,12 +12,13 @@ that can be read is kept. What was written and is not there any more is noticed 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, TypeVar
@@ -26,14 +27,13 @@ from zlib import crc32
 import msgspec
 
 from gatewayd.log import get_logger
-from gatewayd.subscribers.journal_rows import VERSION, Key, Row, decode_row, encode_key, encode_value
-from gatewayd.subscribers.timeline import Moment
+from gatewayd.subscribers.journal_rows import VERSION, Key, Moment, Row, decode_row, encode_key, encode_value
 
 MODE: Final = 0o600
 MAX_SET_ASIDE: Final = 2
 """Files that are kept of those found damaged; the oldest go."""
 BUSY_TIMEOUT_S: Final = 2.0
-"""How long to wait for whoever has the file locked, such as a gatewayd that is about to end."""
+"""How long to wait for another process that has the file locked, such as a gatewayd that is about to end."""
 
 _MARK_BYTES: Final = 80
 """Of two numbers of twenty digits, a token of 16, a checksum of 8: a line is written over the one before."""
@@ -54,46 +54,41 @@ class Written(msgspec.Struct, frozen=True, array_like=True):
     rows: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """Groups that were on disk, and the rows in them. `is_tail`: the last of the file; else the whole file went but
-    for the rows `salvaged`, and `rows` is the most that can be lost, as a row may be written many times."""
+@dataclass(slots=True)
+class FileStats:
+    """Since the start."""
 
-    groups: int
-    rows: int
-    is_tail: bool
+    skipped: int = 0
+    """Rows that could not be decoded at the start."""
+    set_aside: int = 0
+    """Files that were damaged."""
+    lost_groups: int = 0
+    lost_rows: int = 0
+    """Groups that were on disk and were not there any more at the start, and the rows in them."""
+    lost_whole: bool = False
+    """They were the whole file, but for the rows `salvaged`. Then so many rows are lost at most, as a row may be
+    written many times. Else they were the last of the file."""
     salvaged: int = 0
 
 
-class MarkFile:
-    """Beside the database: what was written last. It is put there after the group was on disk, and not synced, so
-    it may be older than the database, but not newer. Raises nothing: without it a loss goes unseen, and no more."""
+def _read_mark(path: Path) -> tuple[str, Written] | None:
+    """Of the file beside the database: its token, and what was written to it last."""
+    with suppress(OSError, ValueError):
+        token, groups, rows, checksum = path.read_text("ascii").split()
+        if checksum == _checksum_of(f"{token} {groups} {rows}"):
+            return token, Written(int(groups), int(rows))
+    return None
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor: int | None = None
 
-    def read(self) -> tuple[str, Written] | None:
-        """The file's token, and what was written to it."""
-        with suppress(OSError, ValueError):
-            token, groups, rows, checksum = self._path.read_text("ascii").split()
-            if checksum == _checksum_of(f"{token} {groups} {rows}"):
-                return token, Written(int(groups), int(rows))
-        return None
-
-    def put(self, token: str, written: Written) -> None:
-        text = f"{token} {written.groups} {written.rows}"
-        line = f"{text} {_checksum_of(text)}".ljust(_MARK_BYTES - 1) + "\n"
-        with suppress(OSError):
-            if self._descriptor is None:
-                self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, MODE)
-            os.pwrite(self._descriptor, line.encode(), 0)
-
-    def close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            with suppress(OSError):
-                os.close(descriptor)
+def _put_mark(path: Path, token: str, written: Written) -> None:
+    """After the group was on disk, and not synced, so it may be older than the database, but not newer. Raises
+    nothing: without it a loss goes unseen."""
+    text = f"{token} {written.groups} {written.rows}"
+    line = f"{text} {_checksum_of(text)}".ljust(_MARK_BYTES - 1) + "\n"
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, MODE)
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            file.write(line.encode())
 
 
 def _checksum_of(text: str) -> str:
@@ -105,25 +100,20 @@ class _Unusable(OSError):
 
 
 class JournalFile:
-    """`skipped`: rows that could not be decoded. `set_aside`: files that were. Both since the start.
+    """`was_recreated`: the rows that `open` returned are not in the file any more, or what was in it is not known.
+    It is empty but for what was written since. The caller that has written everything again sets it to False.
+    `last_moment`: when the last group was written that `open` found."""
 
-    `was_recreated`: the rows that `open` returned are not in the file any more, or nobody knows what was in it;
-    it is empty but for what was written since. Who has written everything again sets it to False.
-    `last_moment`: when the last group was written that `open` found. `lost`: what was written, and is not there.
-    """
-
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, stats: FileStats | None = None) -> None:
+        self.stats = stats or FileStats()
+        self.was_recreated = False
+        self.last_moment: Moment | None = None
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._inode = (0, 0)
         self._token: str | None = None
-        self.skipped = 0
-        self.set_aside = 0
-        self.was_recreated = False
-        self.last_moment: Moment | None = None
-        self.lost: Lost | None = None
         self._written = Written()
-        self._mark = MarkFile(Path(f"{path}.mark"))
+        self._mark = Path(f"{path}.mark")
 
     def open(self) -> tuple[Row, ...]:
         """What it holds; nothing, if it had to be begun. Raises sqlite3.Error or OSError: nothing was changed.
@@ -140,15 +130,9 @@ class JournalFile:
                 raise
             logger.warning("journal.read_in_copy", reason=str(error))
             rows = copied
-        if self.lost is not None:
-            logger.error(
-                "journal.lost",
-                file=str(self._path),
-                groups=self.lost.groups,
-                rows=self.lost.rows,
-                whole=not self.lost.is_tail,
-                salvaged=self.lost.salvaged,
-            )
+        if (stats := self.stats).lost_groups or stats.lost_rows:
+            found = {"groups": stats.lost_groups, "rows": stats.lost_rows, "whole": stats.lost_whole}
+            logger.error("journal.lost", file=str(self._path), salvaged=stats.salvaged, **found)
         return rows
 
     def _open(self) -> tuple[Row, ...]:
@@ -184,11 +168,10 @@ class JournalFile:
             self.close()
             raise
         self._written = written
-        self._mark.put(self._token or "", written)
+        _put_mark(self._mark, self._token or "", written)
 
     def close(self) -> None:
         """Raises nothing. What was written stays written."""
-        self._mark.close()
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
@@ -246,7 +229,7 @@ class JournalFile:
             for key, value in connection.execute("SELECT key, value FROM row")
         ]
         rows = tuple(row for row in found if row is not None)
-        self.skipped = len(found) - len(rows)
+        self.stats.skipped = len(found) - len(rows)
         self.last_moment = _read_meta(connection, "moment", Moment)
         self._written = _read_meta(connection, "written", Written) or Written()
         return rows
@@ -254,7 +237,7 @@ class JournalFile:
     def _look_for_loss(self, salvaged: int = 0, reached: Written | None = None) -> None:
         """SQLite cuts off a write-ahead log at the first frame that is damaged, and says nothing. What was written
         later by the mark is lost. `salvaged`: rows of a file set aside; `reached`: written to it, if known."""
-        mark = self._mark.read()
+        mark = _read_mark(self._mark)
         if mark is None:
             return
         token, marked = mark
@@ -262,7 +245,8 @@ class JournalFile:
         before = self._written if is_tail else Written(reached.groups if reached else 0, salvaged)
         groups, rows = max(marked.groups - before.groups, 0), max(marked.rows - before.rows, 0)
         if groups or (rows and not is_tail):
-            self.lost = Lost(groups, rows, is_tail, salvaged)
+            self.stats.lost_groups, self.stats.lost_rows = groups, rows
+            self.stats.lost_whole, self.stats.salvaged = not is_tail, salvaged
 
     def _read_copy(self) -> tuple[Row, ...] | None:
         """None if that is not possible either, or there is nothing whole to be read."""
@@ -276,17 +260,18 @@ class JournalFile:
                 copy.close()
         except (sqlite3.Error, OSError):
             return None
-        if copy.set_aside or not (rows or copy.lost):
+        if copy.stats.set_aside or not (rows or copy.stats.lost_groups or copy.stats.lost_rows):
             return None
-        self._token, self.skipped, self.last_moment = copy._token, copy.skipped, copy.last_moment
-        self._written, self.lost = copy._written, copy.lost
+        self._token, self._written, self.last_moment = copy._token, copy._written, copy.last_moment
+        for each in fields(FileStats):
+            setattr(self.stats, each.name, getattr(copy.stats, each.name))
         return rows
 
     def _put_aside(self, reason: Exception) -> None:
         """Under the first free name after those there are; of these the latest are kept."""
         self.close()
-        self.set_aside += 1
-        kept = sorted((number, path) for path in _set_aside(self._path) if (number := _number_of(path)) is not None)
+        self.stats.set_aside += 1
+        kept = _set_aside(self._path)
         target = self._path.with_name(f"{self._path.name}.damaged-{kept[-1][0] + 1 if kept else 1}")
         logger.error("journal.set_aside", file=str(self._path), to=target.name, reason=str(reason))
         for suffix in _BESIDE:
@@ -324,13 +309,6 @@ def _read_meta(connection: sqlite3.Connection, name: str, type_: type[_Meta]) ->
         with suppress(msgspec.DecodeError, TypeError):
             return msgspec.msgpack.decode(value, type=type_)
     return None
-
-
-def read_boot_id() -> str:
-    """What tells this boot from others (random(4)); empty if that is not known."""
-    with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return ""
 
 
 def _begin(connection: sqlite3.Connection) -> str:
@@ -402,11 +380,10 @@ def _prepare(path: Path) -> None:
 
 def _inode_of(path: Path) -> tuple[int, int]:
     """Device and inode; zeros where nothing is."""
-    try:
+    with suppress(FileNotFoundError):
         status = os.stat(path)
-    except FileNotFoundError:
-        return 0, 0
-    return status.st_dev, status.st_ino
+        return status.st_dev, status.st_ino
+    return 0, 0
 
 
 def _sync_directory(path: Path) -> None:
@@ -417,11 +394,7 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _set_aside(path: Path) -> Iterator[Path]:
-    """What was set aside of it before, without what SQLite had beside it."""
-    return (each for each in path.parent.iterdir() if each.name.startswith(f"{path.name}.damaged-"))
-
-
-def _number_of(path: Path) -> int | None:
-    number = path.name.rpartition("-")[2]
-    return int(number) if number.isascii() and number.isdigit() else None
+def _set_aside(path: Path) -> list[tuple[int, Path]]:
+    """What was set aside of it before, by number, without what SQLite had beside it."""
+    name = re.compile(re.escape(path.name) + r"\.damaged-([0-9]+)", re.ASCII)
+    return sorted((int(found[1]), each) for each in path.parent.iterdir() if (found := name.fullmatch(each.name)))

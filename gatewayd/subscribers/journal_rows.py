@@ -1,17 +1,23 @@
-"""What of the sessions is kept on disk, as rows, and their bytes. Pure.
+"""The state of the sessions on disk, as rows, and their bytes; and the time that they are in. Pure.
 
 Not a log of events but the present state, a row for each thing: a live session of a registered subscriber, the end
-of one, the last word on an address that one of them let go, the last restart of a NAS and what its clock
-is off by. Nothing else is ever in a
-row; of subscribers that no registration knows there is none, not even as the time at which they took an address.
+of one, the last record on an address that one of them let go, the last restart of a NAS and the offset of its
+clock. Nothing else is ever in a row; of subscribers that no registration knows there is none, not even as the time
+at which they took an address.
 
 A row is a key and a value, or a key alone: what it said is no more. On disk the key is MessagePack, the value a
 CRC-32 of key and value, then MessagePack. SQLite knows no checksum: a flipped bit in an address would bind it to
 the wrong subscriber. A row that is not exactly as it was written is left out.
+
+Times are Unix seconds by a clock that is never set, and that goes on over a restart. The wall clock is set by NTP,
+by hand, by an empty battery; no session must end for it, and no old record seem new. So time is the wall's at the
+very first start, and from then on what the monotonic clock counts. The journal has a moment of it by all clocks,
+and the next run goes on from there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 from typing import Annotated, Any, Final
 from zlib import crc32
@@ -24,18 +30,20 @@ VERSION: Final = 1
 """Of all that is described here. What was written by another is not read."""
 
 Key = tuple[str, str, str]
-"""Kind, then what it is of: (`session`, NAS, id), (`ended`, NAS, id), (`word`, packed prefix in hexadecimal,
-length), (`nas`, NAS, ""). A NAS is its key in `nas_table`."""
+"""Kind, then what it is of: (`session`, NAS, id), (`ended`, NAS, id), (`address`, packed prefix in hexadecimal,
+length), (`nas`, NAS, ""). A NAS is its key in `nas`."""
 
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
 PortNumber = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
+MAX_AWAY_S: Final = 30 * 86400.0
+"""A gateway that was off for longer is taken for one whose clock is wrong."""
 _CRC_BYTES: Final = 4
 _MAX_S: Final = 1e12
 
 
 class HoldRow(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """One address of a session. `named_s`: of the last word on it. `since_s`: of the binding by it."""
+    """One address of a session. `named_s`: of the last record that named it. `since_s`: of the binding by it."""
 
     prefix: Prefix
     ports: tuple[PortNumber, PortNumber] | None
@@ -60,7 +68,7 @@ class SessionRow(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="se
 
 
 class EndedRow(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="ended"):
-    """The Stop of a session, a `tombstones.Tombstone`."""
+    """The Stop of a session, a `session.Tombstone`."""
 
     nas: str
     session: str
@@ -69,8 +77,8 @@ class EndedRow(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="ende
     buried_s: float
 
 
-class WordRow(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="word"):
-    """The last word on an address that is let go, a `tombstones.Tombstone`. `others_s`: of another registered
+class AddressRow(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="address"):
+    """The last record on an address that is let go, a `session.Tombstone`. `others_s`: of another registered
     subscriber."""
 
     prefix: Prefix
@@ -89,7 +97,7 @@ class NasRow(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="nas"):
     ahead_s: int = 0
 
 
-Value = SessionRow | EndedRow | WordRow | NasRow
+Value = SessionRow | EndedRow | AddressRow | NasRow
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):
@@ -97,6 +105,45 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
     key: Key
     value: Value | None
+
+
+class Moment(msgspec.Struct, frozen=True, array_like=True):
+    """One moment by the timeline, the wall clock and the monotonic clock, which counts within one boot alone."""
+
+    time_s: float
+    wall_s: float
+    monotonic_s: float
+    boot: str
+
+
+class Timeline:
+    """`clock`: the wall's; `boot`: differs from boot to boot; empty if it is not known."""
+
+    def __init__(self, clock: Callable[[], float], monotonic: Callable[[], float], boot: str = "") -> None:
+        self._clock = clock
+        self._monotonic = monotonic
+        self._boot = boot
+        self._began_at_s = clock() - monotonic()
+
+    def time_s(self) -> float:
+        return self._began_at_s + self._monotonic()
+
+    def wall_is_ahead_s(self) -> float:
+        """Of the timeline: the wall clock was set since, or was wrong at the start."""
+        return self._clock() - self.time_s()
+
+    def moment(self) -> Moment:
+        """Now."""
+        return Moment(self.time_s(), self._clock(), self._monotonic(), self._boot)
+
+    def go_on_from(self, moment: Moment) -> None:
+        """Of an earlier run. Within one boot the monotonic clock says how long ago it was. Else the wall clock does
+        as far as it can be believed: neither less than nothing nor more than MAX_AWAY_S."""
+        away_s = self._monotonic() - moment.monotonic_s
+        if not self._boot or self._boot != moment.boot or away_s < 0:
+            away_s = self._clock() - moment.wall_s
+            away_s = away_s if 0 <= away_s <= MAX_AWAY_S else 0.0
+        self._began_at_s = moment.time_s + away_s - self._monotonic()
 
 
 def session_key(nas: str, session: str) -> Key:
@@ -107,12 +154,12 @@ def ended_key(nas: str, session: str) -> Key:
     return "ended", nas, session
 
 
-def word_key(prefix: Prefix) -> Key:
-    return "word", prefix.packed.hex(), str(prefix.length)
+def address_key(prefix: Prefix) -> Key:
+    return "address", prefix.packed.hex(), str(prefix.length)
 
 
 def prefix_of(key: Key) -> Prefix:
-    """Of a word_key."""
+    """Of a address_key."""
     return Prefix(bytes.fromhex(key[1]), int(key[2]))
 
 
@@ -126,8 +173,8 @@ def key_of(value: Value) -> Key:
             return session_key(value.nas, value.session)
         case EndedRow():
             return ended_key(value.nas, value.session)
-        case WordRow():
-            return word_key(value.prefix)
+        case AddressRow():
+            return address_key(value.prefix)
         case _:
             return nas_key(value.nas)
 
@@ -166,7 +213,7 @@ def _is_sound(value: Value) -> bool:
             )
         case EndedRow():
             return _are_times(value.at_s, value.buried_s)
-        case WordRow():
+        case AddressRow():
             return (
                 _is_prefix(value.prefix)
                 and _are_times(value.at_s, value.buried_s)

@@ -65,7 +65,7 @@ def read_secrets(path: str | os.PathLike[str]) -> tuple[bytes, ...]:
             continue
         if len(secret) > MAX_SECRET_BYTES:
             raise SecretFileUnusable(os.fspath(path), f"line {number} is longer than {MAX_SECRET_BYTES} bytes")
-        if any(octet < 0x20 or octet == 0x7F for octet in secret):
+        if any(byte < 0x20 or byte == 0x7F for byte in secret):
             raise SecretFileUnusable(os.fspath(path), f"line {number} has control characters")
         secrets[secret] = None
     if not secrets:

@@ -29,8 +29,7 @@ from gatewayd.model.binding import Binding, BindingChange, Ports
 from gatewayd.model.prefix import Prefix
 from gatewayd.settings.model import RadiusClient, SubscriberSettings
 from gatewayd.subscribers.journal import Journal, JournalState
-from gatewayd.subscribers.journal_file import read_boot_id
-from gatewayd.subscribers.journal_rows import Key, Row
+from gatewayd.subscribers.journal_rows import Key, Row, Timeline
 from gatewayd.subscribers.radius.accounting import SET_S
 from gatewayd.subscribers.radius.clients import Client, ClientTable, client_of, profiles_of, terms_of_profile
 from gatewayd.subscribers.radius.listener import AccountingListener
@@ -38,7 +37,6 @@ from gatewayd.subscribers.secret_files import forbid_core_dumps, is_exposed, rea
 from gatewayd.subscribers.session_list import SessionList, read_sessions
 from gatewayd.subscribers.sessions.session import Outcome, Terms
 from gatewayd.subscribers.sessions.sessions import Sessions
-from gatewayd.subscribers.timeline import Timeline
 
 log = get_logger(__name__)
 
@@ -70,7 +68,7 @@ class KernelSide(Protocol):
         """What a start finds of bindings stays until its time is over, unless `explains` knows the place."""
 
     def let_go(self, prefix: Prefix, ports: Ports) -> None:
-        """A record says of a place who has it, or that nobody has it any more."""
+        """A record names a session that has the place, or ends the one that had it."""
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
@@ -94,7 +92,7 @@ class SubscriberService:
         self, settings: SubscriberSettings, state_dir: Path, allowlist: Allowlist, kernel: KernelSide, *,
         clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        """Raises MissingPrerequisite: without the pepper no subscriber can be told from another."""
+        """Raises MissingPrerequisite: without the pepper no subscriber is known from another."""
         forbid_core_dumps()
         try:
             self.pepper = read_pepper(settings.pepper_file)
@@ -152,7 +150,7 @@ class SubscriberService:
         rows = await self.journal.open()
         if self.journal.last_moment is not None:
             self._timeline.go_on_from(self.journal.last_moment)
-        # Half a second for 31,000 sessions; until it is done nobody else touches the table.
+        # Half a second for 31,000 sessions; until it is done nothing else touches the table.
         await asyncio.to_thread(self.sessions.restore, rows, self.now())
         self.is_restored = True
         self._kernel.leave_unless(self.sessions.knows)
@@ -300,7 +298,7 @@ class SubscriberService:
         return count
 
     def _let_go(self, event: AccountingEvent) -> None:
-        """Of what a start left in the kernel: whoever had the address, a session has it by now, or none."""
+        """Of what a start left in the kernel: a session has the address by now, or none."""
         for prefix in event.addresses:
             ports = event.ports if prefix.family == 4 else None
             if event.kind == "stop" or self.sessions.knows(prefix, ports):
@@ -351,6 +349,13 @@ class SubscriberService:
             log.warning("sessions_file.refused", path=str(path), fault=str(fault))
         taken = await self.take_list(events)
         log.info("sessions_file.read", path=str(path), sessions=taken, refused=faulty)
+
+
+def read_boot_id() -> str:
+    """Differs from boot to boot (random(4)); empty if it is not known."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
 
 
 def longest_unreported_s(settings: SubscriberSettings) -> float:

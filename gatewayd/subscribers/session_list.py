@@ -1,8 +1,8 @@
-"""Live sessions as somebody other than a NAS tells them: an AAA system by the API, an operator by a file. Pure.
+"""Live sessions as reported by others than a NAS: an AAA system by the API, an operator by a file. Pure.
 
 An entry is an Interim that names every address of its session. It has
 
-- `nas` and `session`, as accounting calls them, so that the NAS's own words on the session are of the same one
+- `nas` and `session`, as accounting calls them, so that the NAS's own records of the session are of the same one
 - `subscriber` (`hmac-sha256:` and 64 hex digits) or `number`, which is hashed here and goes no further
 - `addresses`: prefixes, or addresses; in CSV with blanks between them
 - `ports`, `1024-2047` or [1024, 2047], where the one IPv4 address among them is shared (CGNAT)
@@ -12,7 +12,7 @@ An entry is an Interim that names every address of its session. It has
 A file is NDJSON, or CSV with a line of these names at its head. Codes of SessionEntryInvalid: `not_an_object`,
 `unknown_field`, `missing`, `both`, `bad_type`, `empty`, `too_long`, `not_printable`, `bad_subscriber`,
 `number_in_clear`, `bad_ports`, `bad_time`, `at_in_future`, `bad_interim`, those of model.msisdn after `number_`,
-those of model.prefix, and those of subscribers.addresses; of a line, also `not_json`, `not_utf8` and `bad_columns`.
+those of model.prefix, and those of radius.attributes; of a line, also `not_json`, `not_utf8` and `bad_columns`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _is_hardware_address = re.compile(r"[0-9a-f]{4}([-.][0-9a-f]{4}){2}|[0-9a-f]{2}(
 """Their separators would pass for those of a number."""
 
 ProfileOf = Callable[[str], NasProfile]
-"""How a NAS, by its name, tells of its sessions: of it are the country code, and whether session ids are hashed."""
+"""How a NAS, by its name, reports its sessions: of it are the country code, and whether session ids are hashed."""
 
 
 class SessionFault(NamedTuple):
@@ -135,7 +135,7 @@ def end_event(nas: object, session: object, now_s: float, at: object = None) -> 
 def read_sessions(raw: bytes, *, pepper: bytes, profile_of: ProfileOf, now_s: float) -> SessionList:
     """The sessions of a file. A line that cannot be used costs its own session and no other.
 
-    Takes some 25 µs a line and lets nobody else run meanwhile: a long file is for a thread.
+    Takes some 25 µs a line and lets nothing else run meanwhile: a long file is for a thread.
     """
     raw = raw.removeprefix(_BOM)
     lines = _ndjson_entries(raw) if raw.lstrip(_BLANKS).startswith(b"{") else _csv_entries(raw)
@@ -297,7 +297,7 @@ def _read_prefix(text: object) -> Prefix:
         prefix = parse_prefix(text)
     except PrefixInvalid as invalid:
         raise SessionEntryInvalid("addresses", invalid.code, invalid.why) from None
-    # Everything that nobody can be bound to is in blocks larger than the shortest prefix: its first address tells.
+    # What no subscriber can be bound to is in blocks larger than the shortest prefix: its first address decides.
     reason = host_prefix(prefix.packed)
     if isinstance(reason, str):
         raise SessionEntryInvalid("addresses", reason, f"nobody can be bound to {prefix}")

@@ -250,7 +250,7 @@ async def test_7b_05_tombstones_are_forgotten_in_time(tmp_path: Path) -> None:
         nas = gateway.nas()
         await nas.says(START, "s1", ALI, HOME)
         await nas.says(STOP, "s1", ALI, HOME)
-        assert {key[0] for key in await gateway.rows()} == {"ended", "word"}
+        assert {key[0] for key in await gateway.rows()} == {"ended", "address"}
         await gateway.pass_time(901)
         assert await gateway.rows() == {}
         assert gateway.service.sessions.tombstones == 0
@@ -677,9 +677,9 @@ async def test_7b_17_a_cold_start_has_what_was_known_until_its_time_is_up(tmp_pa
         gateway.clock.advance(500)
         await gateway.come_back()
         assert await gateway.in_sync() == {HOME_32: ALI, ABROAD_32: BANO}
-        assert all(each.is_restored for each in gateway.service.sessions.bindings())
+        assert all(each.is_restored for each in gateway.confirmed())
         await nas.says(INTERIM, "s1", ALI, HOME, interim=300)
-        restored = {each.session: each.is_restored for each in gateway.service.sessions.bindings()}
+        restored = {each.session: each.is_restored for each in gateway.confirmed()}
         assert restored == {"s1": False, "s2": True}
         await gateway.pass_time(510)
         assert await gateway.in_sync() == {HOME_32: ALI}

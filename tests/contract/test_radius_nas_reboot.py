@@ -117,7 +117,7 @@ async def test_without_a_grace_all_its_bindings_go_at_once_in_batches(tmp_path: 
         assert len(gateway.service.sessions) == OTHERS
         assert (gateway.counts.restarts, gateway.counts.ended_by_restart) == (1, SESSIONS)
         assert await sessions_in_journal(gateway) == {
-            "session bng-2": OTHERS_REGISTERED, "word": REGISTERED, "nas bng-1": 1,
+            "session bng-2": OTHERS_REGISTERED, "address": REGISTERED, "nas bng-1": 1,
         }  # fmt: skip
         await gateway.pass_time(901)
         assert await sessions_in_journal(gateway) == {"session bng-2": OTHERS_REGISTERED, "nas bng-1": 1}
@@ -147,7 +147,7 @@ async def test_with_a_grace_all_stays_until_it_is_over_and_then_what_was_told_ag
         rows = {
             "session bng-1": len(REASSERTED), "session bng-2": OTHERS_REGISTERED, "nas bng-1": 1,
         }  # fmt: skip
-        assert await sessions_in_journal(gateway) == rows | {"word": REGISTERED - len(REASSERTED)}
+        assert await sessions_in_journal(gateway) == rows | {"address": REGISTERED - len(REASSERTED)}
         await gateway.pass_time(901)
         assert await sessions_in_journal(gateway) == rows
         assert await gateway.in_sync() == places(REASSERTED) | BESIDE

@@ -113,7 +113,7 @@ async def test_two_of_one_name_are_named_with_their_addresses(tmp_path: Path):
         (found,) = gateway.service.sessions.same_names()
         assert (found.name, set(found.sources)) == ("MikroTik", {ONE, OTHER})
         assert gateway.counts.same_name == 1
-        assert {each.nas for each in gateway.service.sessions.bindings()} == {
+        assert {each.nas for each in gateway.confirmed()} == {
             f"MikroTik from {ONE}", f"MikroTik from {OTHER}",
         }  # fmt: skip
 

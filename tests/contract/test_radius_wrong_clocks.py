@@ -152,7 +152,7 @@ async def test_our_clock_that_was_wrong_at_the_start_and_is_put_right(
             gateway.clock.advance(30)
             await gateway.come_back()
             assert await gateway.in_sync() == {f"{HOME}/32": BANO, "192.0.2.90/32": ALI}
-        (found,) = [each for each in gateway.service.sessions.bindings() if str(each.prefix) == f"{HOME}/32"]
+        (found,) = [each for each in gateway.confirmed() if str(each.prefix) == f"{HOME}/32"]
         assert abs(gateway.service.confirmed(found).confirmed_s - gateway.clock()) < 300
         await gateway.pass_time(2500)
         assert await gateway.in_sync() == {}, "nobody lives longer for it"

@@ -33,7 +33,7 @@ from gatewayd.subscribers.journal_rows import Row, decode_row, encode_key, encod
 from gatewayd.subscribers.radius.clients import Client, ClientTable, Profiles
 from gatewayd.subscribers.radius.listener import AccountingListener
 from tests.property.test_property_sessions import NAS, SUBSCRIBERS, histories, replay
-from tests.support.accounting import ALI, BANO, CHAND, event
+from tests.support.accounting import ALI, BANO, CHAND, confirmed, event
 from tests.support.manual_clock import ManualClock, Time, until
 from tests.support.planes import TABLE
 from tests.support.radius import SECRET, accounting_request, attribute, integer, is_response, text
@@ -222,7 +222,7 @@ class Gateway:
 
     def bound(self) -> dict[Prefix, set[bytes]]:
         found: dict[Prefix, set[bytes]] = {}
-        for each in self.service.sessions.bindings():
+        for each in confirmed(self.service.sessions, self.active.allowlist.bindings):
             (subscriber,) = [one for one in SUBSCRIBERS if digest(index_of(one)) == each.subscriber]
             found.setdefault(each.prefix, set()).add(subscriber)
         return found

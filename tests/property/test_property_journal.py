@@ -70,8 +70,7 @@ def restored(disk: Disk, now: float, table: Table) -> Table:
 def bindings(table: Table) -> Bound:
     table.bound()
     return {
-        (each.subscriber, each.prefix, each.ports, each.since_s, each.confirmed_s)
-        for each in table.sessions.bindings()
+        (each.subscriber, each.prefix, each.ports, each.since_s, each.confirmed_s) for each in table.confirmed()
     }
 
 
@@ -183,7 +182,7 @@ class Crashes(RuleBasedStateMachine):
         before = bindings(self.table)
         self.table = restored(self.disk, self.now, self.fresh())
         assert bindings(self.table) == before
-        assert all(each.is_restored for each in self.table.sessions.bindings())
+        assert all(each.is_restored for each in self.table.confirmed())
 
     @rule(subscriber=st.sampled_from(SUBSCRIBERS))
     def revoke_while_down(self, subscriber: bytes) -> None:

@@ -101,7 +101,7 @@ def histories(draw: st.DrawFn) -> list[AccountingEvent]:
 def bound(table: Table) -> dict[Prefix, set[bytes]]:
     table.bound()
     found: dict[Prefix, set[bytes]] = {}
-    for binding in table.sessions.bindings():
+    for binding in table.confirmed():
         found.setdefault(binding.prefix, set()).add(binding.subscriber)
     return found
 
@@ -187,7 +187,7 @@ class Network(RuleBasedStateMachine):
     @invariant()
     def only_registered_subscribers_are_bound_and_none_where_another_is(self) -> None:
         self.table.bound()
-        bindings = list(self.table.sessions.bindings())
+        bindings = self.table.confirmed()
         for one in bindings:
             assert one.subscriber in self.registered
             for other in bindings:

@@ -15,7 +15,7 @@ from typing import Any
 
 from gatewayd.allowlist import BindingTable
 from gatewayd.model.accounting import AccountingEvent, AccountingKind
-from gatewayd.model.binding import BindingChange
+from gatewayd.model.binding import Binding, BindingChange
 from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.subscribers.journal_rows import Row
 from gatewayd.subscribers.sessions.session import Outcome, Terms
@@ -58,6 +58,12 @@ def event(
         received_at_s=float(at if received is None else received),
         **more,
     )
+
+
+def confirmed(sessions: Sessions, bindings: BindingTable) -> list[Binding]:
+    """Those in force that a session holds, as they are now confirmed."""
+    found = [sessions.confirmed(each) for each in bindings]
+    return [each for each in found if each is not None]
 
 
 class Table:
@@ -125,10 +131,14 @@ class Table:
         rows, self._rows = {row.key: row for row in self._rows}, []
         return list(rows.values())
 
+    def confirmed(self) -> list[Binding]:
+        """Those in force that a session holds, as they are now confirmed."""
+        return confirmed(self.sessions, self.bindings)
+
     def bound(self) -> dict[str, bytes]:
         """Prefix → subscriber, of whole addresses; after what is due at once."""
         self.next_changes()
-        for held in (self.bindings, self.sessions.bindings()):
+        for held in (self.bindings, self.confirmed()):
             assert {(each.subscriber, each.prefix, each.ports) for each in held} == self._bound
         whole = [(str(prefix), subscriber) for subscriber, prefix, ports in self._bound if ports is None]
         assert len(dict(whole)) == len(whole), "an address belongs to two"

@@ -31,6 +31,7 @@ from msgspec import structs
 
 from gatewayd.allowlist.active import ActiveSet
 from gatewayd.control.programmer import Programmer
+from gatewayd.model.binding import Binding
 from gatewayd.model.mask import Mask
 from gatewayd.model.msisdn import subscriber_digest
 from gatewayd.model.prefix import Prefix, parse_prefix
@@ -48,12 +49,12 @@ from gatewayd.settings import (
     SubscriberSettings,
 )
 from gatewayd.subscribers.journal_file import JournalFile
-from gatewayd.subscribers.journal_rows import Key, Row, Value, WordRow
+from gatewayd.subscribers.journal_rows import AddressRow, Key, Row, Value
 from gatewayd.subscribers.radius.listener import ListenerStats
 from gatewayd.subscribers.service import JOURNAL_NAME, SubscriberService
 from gatewayd.subscribers.sessions.nas import name_of_key
 from gatewayd.subscribers.sessions.session import SessionCounts
-from tests.support.accounting import NoJitter
+from tests.support.accounting import NoJitter, confirmed
 from tests.support.manual_clock import START_S, ManualClock, until
 from tests.support.nas import ON, Nas
 from tests.support.planes import TABLE
@@ -342,10 +343,14 @@ class SubscriberGateway:
         assert self.service.listener is not None
         return self.service.listener.stats
 
+    def confirmed(self) -> list[Binding]:
+        """Those in force, as they are now confirmed."""
+        return confirmed(self.service.sessions, self.active.allowlist.bindings)
+
     def bound(self) -> dict[str, int | None]:
         """Place → subscriber, as the allowlist has it; None for one of an unknown number. The table of sessions has
         the same, whatever else is registered."""
-        told = {(each.prefix, each.ports, each.subscriber) for each in self.service.sessions.bindings()}
+        told = {(each.prefix, each.ports, each.subscriber) for each in self.confirmed()}
         held = {(each.prefix, each.ports, each.subscriber) for each in self.active.allowlist.bindings}
         assert held == told
         known = {each.subscriber: int(id[3:]) for id, each in self.registrations.items() if each.subscriber}
@@ -486,7 +491,7 @@ def _copy_journal(source: Path, target: Path) -> None:
 def _by_name(row: Row) -> tuple[Key, Value | None]:
     value = row.value
     assert value is not None
-    if isinstance(value, WordRow):
+    if isinstance(value, AddressRow):
         return row.key, value
     kind, nas, of = row.key
     return (kind, name_of_key(nas), of), structs.replace(value, nas=name_of_key(value.nas))

@@ -61,10 +61,9 @@ PURE = """
     settings.values sources.client sources.client_outcome sources.client_plan sources.last_good sources.origin
     sources.override_file subscribers subscribers.identity subscribers.journal_rows subscribers.radius
     subscribers.radius.accounting subscribers.radius.attributes subscribers.radius.clients
-    subscribers.radius.packet subscribers.radius.responses subscribers.session_list subscribers.sessions
-    subscribers.sessions.changes subscribers.sessions.index subscribers.sessions.naming subscribers.sessions.nas
-    subscribers.sessions.session subscribers.sessions.sessions subscribers.timeline watch watch.aggregate
-    watch.attribute watch.decode watch.event_filter
+    subscribers.radius.packet subscribers.session_list subscribers.sessions subscribers.sessions.changes
+    subscribers.sessions.index subscribers.sessions.naming subscribers.sessions.nas subscribers.sessions.session
+    subscribers.sessions.sessions watch watch.aggregate watch.attribute watch.decode watch.event_filter
 """
 """No clock, file, socket, process, randomness or environment; takes `now` and bytes as arguments. A package whose
 `__init__` gathers shells too is under IO."""

@@ -1,10 +1,9 @@
 """RADIUS accounting (RFC 2866): datagrams to accounting events, and the answers.
 
-- `packet`      a datagram → the request of somebody who holds the secret; the answer; over pyrad
+- `packet`      a datagram → the request of somebody who holds the secret; the answer, kept for repeats; over pyrad
 - `attributes`  numbers and values of attributes; Framed-IP-Address and the IPv6 prefixes; port blocks of a CGNAT
 - `accounting`  a request → an AccountingEvent
 - `clients`     who may send, and how a NAS is to be understood
-- `responses`   the answers, kept for repeats; refusals, counted in bounds
 - `listener`    UDP sockets, the one shell
 
 A datagram that is not believed is a RadiusRejected and gets no answer. A request that is believed and cannot be
@@ -12,5 +11,5 @@ used is an AccountingRejected and is answered, because its sender would repeat i
 cannot be used is an event without that part, which it names.
 
 Review notes: can a datagram without the secret make us do more than walk it twice? Does an attribute that is new to
-us cost nobody the address? Can a text of the packet carry a number into an event, a log line or a message?
+us cost no subscriber the address? Can a text of the packet carry a number into an event, a log line or a message?
 """

@@ -2,7 +2,7 @@
 
 Reasons of AccountingRejected: `bad_status_type`, `unused_status_type`, `no_session`, `number_in_clear`. All else
 that cannot be used is left out of the event and named in it: a Stop with a broken address is still a Stop. Besides
-the reasons in `addresses` and `identity` these are `integer_malformed`, `delay_implausible`,
+the reasons in `attributes` and `identity` these are `integer_malformed`, `delay_implausible`,
 `event_timestamp_implausible`, `event_timestamp_in_future`, `interim_interval_implausible`, `port_block_unusable`
 and `port_blocks_several`.
 """
@@ -78,21 +78,10 @@ def read_event(
     if kind in ("on", "off"):
         _check_texts(request, [nas])
         return AccountingEvent(
-            kind=kind,
-            nas=nas,
-            identity=identity,
-            session="",
-            at_s=at_s,
-            received_at_s=now_s,
-            is_by_our_clock=is_by_our_clock,
-            delay_s=delay_s,
-            ignored=tuple(ignored),
-        )
-    session = read_text(request, ACCT_SESSION_ID)
-    if session is None:
-        raise AccountingRejected("no_session", "Acct-Session-Id is absent or empty")
-    if profile.session_ids == "digest":
-        session = session_digest(session, pepper)
+            kind=kind, nas=nas, identity=identity, session="", at_s=at_s, received_at_s=now_s,
+            is_by_our_clock=is_by_our_clock, delay_s=delay_s, ignored=tuple(ignored),
+        )  # fmt: skip
+    session = _read_session(request, profile, pepper)
     _check_texts(request, [nas, session])
     addresses, ports = _read_whereabouts(request, profile, ignored)
     is_stop = kind == "stop"
@@ -126,8 +115,15 @@ def _read_kind(request: AccountingRequest) -> AccountingKind:
     return _KINDS[number]
 
 
+def _read_session(request: AccountingRequest, profile: NasProfile, pepper: bytes) -> str:
+    session = read_text(request, ACCT_SESSION_ID)
+    if session is None:
+        raise AccountingRejected("no_session", "Acct-Session-Id is absent or empty")
+    return session_digest(session, pepper) if profile.session_ids == "digest" else session
+
+
 def read_nas(request: AccountingRequest, source: bytes, *, is_proxied: bool = False) -> NasIdentity:
-    """What the NAS calls itself, and the place it is heard from. `is_proxied`: `source` (packed) is a proxy's.
+    """What the NAS calls itself, and the place that it speaks from. `is_proxied`: `source` (packed) is a proxy's.
 
     The name may have a subscriber's number in it until read_event has looked: not to be logged.
     """
@@ -144,7 +140,7 @@ def read_nas(request: AccountingRequest, source: bytes, *, is_proxied: bool = Fa
 
 
 _nas_address = lru_cache(maxsize=4096)(format_address)
-"""There are few NAS, and each says its address with every word."""
+"""There are few NAS, and each gives its address with every record."""
 
 
 def _check_texts(request: AccountingRequest, texts: list[str]) -> None:

@@ -82,7 +82,7 @@ SHORTEST_IPV6_LENGTH: Final = 40
 SHORTEST_IPV4_LENGTH: Final = 24
 """A routed block behind one subscriber. A slip must not bind one subscriber to a whole region."""
 MAX_ADDRESSES: Final = 64
-"""In one request. What is beyond would be elements in the kernel, on the word of one NAS."""
+"""In one request. What is beyond would be elements in the kernel, by the record of one NAS."""
 
 _IPV4_BYTES: Final = 4
 _IPV6_BYTES: Final = 16
@@ -106,7 +106,7 @@ def read_addresses(request: AccountingRequest, ignored: list[str]) -> list[Prefi
 
 
 def host_prefix(address: bytes) -> Prefix | str:
-    """The /32 or /128 of an address, or the reason why nobody can be bound to it."""
+    """The /32 or /128 of an address, or the reason why no subscriber can be bound to it."""
     return _why_not(address) or Prefix(address, 8 * len(address))
 
 

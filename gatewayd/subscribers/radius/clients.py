@@ -15,7 +15,7 @@ from gatewayd.model.prefix import Prefix, mask_address
 from gatewayd.settings.model import ProfileSettings, RadiusClient, SubscriberSettings
 from gatewayd.subscribers.sessions.session import Terms
 
-MAX_NAS_HEARD: Final = 10_000
+MAX_NAS_REMEMBERED: Final = 10_000
 
 _IPV4_IN_IPV6: Final = bytes(10) + b"\xff\xff"
 
@@ -92,12 +92,12 @@ class _Manner:
 
 
 class Profiles:
-    """How a NAS tells of its sessions, and how long it is believed: by its own profile, else by that of the client
-    through which it was last heard, else by the usual one.
+    """How a NAS reports its sessions, and how long it is believed: by its own profile, else by that of the client
+    through which it came last, else by the usual one.
 
     The table of sessions knows a NAS by its name alone, so what each came by is remembered, of `max_nas` at most.
-    Who was heard longest ago is forgotten first, and has the usual terms until it is heard again; so has everyone
-    after a restart or reload.
+    The NAS that reported longest ago is forgotten first, and has the usual terms until its next record. So has each
+    NAS after a restart or reload.
     """
 
     def __init__(
@@ -105,39 +105,36 @@ class Profiles:
         usual: ProfileSettings,
         by_nas: Mapping[str, ProfileSettings] | None = None,
         *,
-        max_nas: int = MAX_NAS_HEARD,
+        max_nas: int = MAX_NAS_REMEMBERED,
     ) -> None:
-        self.forgotten = 0
-        """NAS that were forgotten for the bound."""
         self._manners: dict[ProfileSettings, _Manner] = {}
         self._usual = self._manner_of(usual)
         self._by_nas = {name: self._manner_of(profile) for name, profile in (by_nas or {}).items()}
         self._most_nas = max_nas
-        self._heard: OrderedDict[str, _Manner] = OrderedDict()
-        """Those that have no profile of their own and came by a client with one; last heard, last."""
+        self._by_client: OrderedDict[str, _Manner] = OrderedDict()
+        """Those that have no profile of their own and came by a client with one; the last that reported, last."""
 
     def profile_of(self, client: Client, nas_name: str) -> NasProfile:
-        """Of a NAS that is heard through `client` at this moment, in a request that was verified: the name of any
-        other is somebody's invention, and would be remembered."""
+        """Of a NAS that comes through `client` at this moment, in a request that was verified: any other name may
+        be invented, and would be remembered."""
         own = self._by_nas.get(nas_name)
         if own is not None:
             return own.profile
-        self._heard.pop(nas_name, None)
+        self._by_client.pop(nas_name, None)
         if client.profile is None:
             return self._usual.profile
-        manner = self._heard[nas_name] = self._manner_of(client.profile)
-        if len(self._heard) > self._most_nas:
-            self._heard.popitem(last=False)
-            self.forgotten += 1
+        manner = self._by_client[nas_name] = self._manner_of(client.profile)
+        if len(self._by_client) > self._most_nas:
+            self._by_client.popitem(last=False)
         return manner.profile
 
     def profile_by_name(self, nas_name: str) -> NasProfile:
-        """Of a NAS that somebody else tells of."""
+        """Of a NAS that another reports."""
         return (self._by_nas.get(nas_name) or self._usual).profile
 
     def terms_of(self, nas_name: str) -> Terms:
         """For the table of sessions."""
-        return (self._by_nas.get(nas_name) or self._heard.get(nas_name) or self._usual).terms
+        return (self._by_nas.get(nas_name) or self._by_client.get(nas_name) or self._usual).terms
 
     def _manner_of(self, profile: ProfileSettings) -> _Manner:
         """Made once for each profile; there are as many as the configuration has."""

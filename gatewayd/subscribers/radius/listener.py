@@ -5,7 +5,7 @@ first, never where it could not be written. The sender repeats what is not answe
 needs no queue here: what we do not keep up with waits in the sockets' buffers, and what they lose comes again.
 
 A datagram that is not believed leaves a count and nothing else. What waits in a socket is taken in batches, so
-that a burst of old accounting (a proxy that was cut off keeps it all) holds up nobody else of the loop for long.
+that a burst of old accounting (a proxy that was cut off keeps it all) holds up nothing else of the loop for long.
 
 A gateway has many addresses, and a sender takes an answer only from the one that it asked. So each answer leaves
 from the address that its request came to: IP_PKTINFO and IPV6_RECVPKTINFO say which (ip(7), RFC 3542 §6.2).
@@ -33,12 +33,15 @@ from gatewayd.subscribers.radius.packet import (
     HEADER_BYTES,
     MAX_BYTES,
     MESSAGE_AUTHENTICATOR,
+    PENDING,
     AccountingRequest,
+    Refusals,
+    Responses,
+    ResponseTimes,
     StatusServer,
     encode_response,
     open_request,
 )
-from gatewayd.subscribers.radius.responses import PENDING, Refusals, Responses, ResponseTimes
 
 DATAGRAMS_PER_WAKEUP: Final = 16
 """A request takes some 150 µs, what the kernel does for it included: the loop has its turn after 2.5 ms, in which a
@@ -303,7 +306,7 @@ class _Intake:
 
 
 def bind_udp(host: str, port: int) -> socket.socket:
-    """A bound, non-blocking UDP socket that tells where datagrams came to. Raises MissingPrerequisite.
+    """A bound, non-blocking UDP socket that reports where datagrams came to. Raises MissingPrerequisite.
 
     IPv6 is IPv6 alone, so that `0.0.0.0` and `::` may both be listened on.
     """
@@ -349,7 +352,7 @@ def answer_ancillary(ancillary: _Ancillary) -> _Ancillary:
     """What sendmsg needs for the answer to leave from the address that the request came to.
 
     The interface is left to routing, as the way back may be another; not so for a link-local address, which means
-    nothing without one. Nobody can answer from a multicast address: routing chooses.
+    nothing without one. No answer can leave from a multicast address: routing chooses.
     """
     for level, kind, packed in ancillary:
         if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:

@@ -1,11 +1,15 @@
 """RADIUS accounting packets: a datagram to a request that is worth believing, and the answer to it.
 
 pyrad computes the authenticators and encodes the answer. What it lets pass is refused here, before it sees the
-datagram: an attribute that ends behind the packet (pyrad 2.6 cuts it short without a word), and a
+datagram: an attribute that ends behind the packet (pyrad 2.6 cuts it short and says nothing), and a
 Message-Authenticator of another size or given twice. `AcctPacket` is used without a dictionary, and for the
 authenticators and the answer alone: vendors' attributes are split here once the sender is known (in pyrad up to
-2.5.4 that could go on for ever, pyradius/pyrad issue 234), and values are decoded in `attributes`, `addresses` and
-`ports`, strictly.
+2.5.4 that could go on for ever, pyradius/pyrad issue 234), and values are decoded in `attributes`, strictly.
+
+Responses are kept for repeats: a repeat of a request gets the same bytes and does nothing twice. It has the
+address, port, identifier and authenticator of the first (RFC 5080 §2.2.2). An answer may take its time, as the
+request is written down before it. Repeats that come meanwhile get nothing, and those that come later get what the
+first one got.
 
 Reasons of RadiusRejected, in the order of the checks: `too_short`, `bad_length`, `bad_code`, `bad_attribute`,
 `bad_message_authenticator`, `missing_message_authenticator`, `bad_authenticator`.
@@ -13,8 +17,11 @@ Reasons of RadiusRejected, in the order of the checks: `too_short`, `bad_length`
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from typing import Any, Final
 
 from pyrad.packet import AcctPacket
@@ -36,6 +43,18 @@ _VENDOR_SPECIFIC: Final = 26
 _VENDOR_BYTES: Final = 4
 _EXTENDED: Final = 241
 
+KEEP_S: Final = 30.0
+"""RFC 5080 §2.2.2: no less than 5 seconds and no more than 30."""
+PENDING_S: Final = 5.0
+"""A request that was not answered in this time is given up, and its repeat is new. A NAS repeats after 3 to 5 s."""
+MAX_RESPONSES: Final = 65536
+
+PENDING: Final = b""
+"""In place of an answer: the request is being dealt with."""
+
+_PRUNED_EACH: Final = 2
+MAX_SOURCES: Final = 1024
+
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class _Request:
@@ -48,11 +67,6 @@ class _Request:
     def identifier(self) -> int:
         """0..255. A sender may use it again at once: an exact repeat is the same identifier *and* authenticator."""
         return int(self._packet.id)
-
-    @property
-    def authenticator(self) -> bytes:
-        """The Request Authenticator, 16 bytes."""
-        return bytes(self._packet.authenticator)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(identifier={self.identifier})"
@@ -188,3 +202,129 @@ def _values_of(attributes: list[tuple[int, bytes]]) -> dict[int | tuple[int, int
         for vendor_type, value in split_attributes(specific[_VENDOR_BYTES:]) or ():
             values.setdefault((vendor, vendor_type), []).append(value)
     return values
+
+
+class Responses:
+    """At most `most`; the oldest goes first. `now` is in seconds and never goes back.
+
+    An OrderedDict in order of the last change: to find the first entry of a plain dict takes longer with each that
+    was removed before it.
+    """
+
+    __slots__ = ("_entries", "_keep_s", "_most", "_pending_s", "lost")
+
+    def __init__(self, *, keep_s: float = KEEP_S, pending_s: float = PENDING_S, most: int = MAX_RESPONSES) -> None:
+        self._keep_s = keep_s
+        self._pending_s = pending_s
+        self._most = most
+        self._entries: OrderedDict[bytes, tuple[float, bytes]] = OrderedDict()
+        self.lost = 0
+        """Entries that the bound cost before their time."""
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def admit(self, key: bytes, now: float) -> bytes | None:
+        """What there is for a request. None: it is new, and PENDING from now on."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            since, response = entry
+            if now - since < self._time_of(response):
+                return response
+        self.keep(key, PENDING, now)
+        return None
+
+    def keep(self, key: bytes, response: bytes, now: float) -> None:
+        """`response` is the answer from now on. The key may have been given up since it was admitted."""
+        entries = self._entries
+        count = len(entries)
+        entries[key] = (now, response)
+        if len(entries) == count:
+            entries.move_to_end(key)
+            return
+        for _ in range(_PRUNED_EACH):
+            since, oldest = next(iter(entries.values()))
+            if now - since < self._time_of(oldest):
+                break
+            entries.popitem(last=False)
+        if len(entries) > self._most:
+            entries.popitem(last=False)
+            self.lost += 1
+
+    def _time_of(self, response: bytes) -> float:
+        return self._keep_s if response else self._pending_s
+
+
+class ResponseTimes:
+    """A histogram of times in seconds. `counts[i]`: those up to BOUNDS_S[i] and above the bound before; the last
+    is of those above all bounds."""
+
+    __slots__ = ("counts", "sum_s")
+
+    BOUNDS_S: Final = (
+        0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(self.BOUNDS_S) + 1)
+        self.sum_s = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(self.BOUNDS_S, seconds)] += 1
+        self.sum_s += seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """`source`: packed address. `reasons`: how often each."""
+
+    source: bytes
+    reasons: dict[str, int]
+    total: int
+
+
+class Refusals:
+    """Counts by source and reason, of at most `most` sources; those of sources that had to go are in `others`.
+
+    The first to go is the one that was seen once, the longest ago; where none was seen once, the one that was seen
+    last the longest ago. Reasons are ours, and few.
+    """
+
+    __slots__ = ("_most", "_once", "_repeated", "others")
+
+    def __init__(self, most: int = MAX_SOURCES) -> None:
+        self._most = most
+        self._once: OrderedDict[bytes, str] = OrderedDict()
+        self._repeated: OrderedDict[bytes, Counter[str]] = OrderedDict()
+        self.others = 0
+
+    def __len__(self) -> int:
+        return len(self._once) + len(self._repeated)
+
+    def count(self, source: bytes, reason: str) -> None:
+        counts = self._repeated.get(source)
+        if counts is not None:
+            counts[reason] += 1
+            self._repeated.move_to_end(source)
+            return
+        first = self._once.pop(source, None)
+        if first is not None:
+            self._repeated[source] = Counter((first, reason))
+            return
+        if len(self) >= self._most:
+            self._forget_one()
+        self._once[source] = reason
+
+    def worst(self, most: int) -> list[Refused]:
+        """The sources with the highest counts, highest first."""
+        refused = [Refused(source, {reason: 1}, 1) for source, reason in self._once.items()]
+        refused += [Refused(source, dict(counts), counts.total()) for source, counts in self._repeated.items()]
+        return nlargest(most, refused, key=lambda each: each.total)
+
+    def _forget_one(self) -> None:
+        if self._once:
+            self._once.popitem(last=False)
+            self.others += 1
+        else:
+            _, counts = self._repeated.popitem(last=False)
+            self.others += counts.total()

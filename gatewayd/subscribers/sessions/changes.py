@@ -1,22 +1,23 @@
 """What changed since it was last asked: bindings for the kernel, and rows for the journal. Never a log of events.
 
-Desired against told: only what was touched is looked at, several touches of one thing are one change, and what
+Desired against in force: only what was touched is looked at, several touches of one thing are one change, and what
 went and came back in between is none. What is not of a registered subscriber costs a look into a set or two.
 
-The bindings that were told are in the BindingTable, which has no other writer. What a restart may know of ended
+The bindings in force are in the BindingTable, which has no other writer. What a restart may know of ended
 sessions and released addresses is kept here a second time, for registered subscribers alone: in the tables that
 `sessions` works with, all records are united, and a time in them may be of a subscriber that no registration knows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
 from gatewayd.allowlist import BindingTable
 from gatewayd.model.binding import Binding, BindingChange, Ports
 from gatewayd.model.prefix import Prefix
 from gatewayd.subscribers.journal_rows import (
+    AddressRow,
     EndedRow,
     HoldRow,
     Key,
@@ -24,13 +25,12 @@ from gatewayd.subscribers.journal_rows import (
     Row,
     SessionRow,
     Value,
-    WordRow,
+    address_key,
     ended_key,
     key_of,
     nas_key,
     prefix_of,
     session_key,
-    word_key,
 )
 from gatewayd.subscribers.sessions.nas import Nas
 from gatewayd.subscribers.sessions.session import TICK_S, Hold, Ownership, Session, Tombstone, Tombstones
@@ -135,7 +135,7 @@ class Changes:
 
     def bury_address(self, prefix: Prefix, at_s: float, now: float, subscriber: bytes | None) -> None:
         """The last record that named an address."""
-        self._bury(word_key(prefix), at_s, now, subscriber)
+        self._bury(address_key(prefix), at_s, now, subscriber)
 
     def next_due(self) -> float | None:
         """When `prune` is next due."""
@@ -145,7 +145,7 @@ class Changes:
         self._stones.prune(now, most)
 
     def restore(self, value: Value, stone: Tombstone | None = None) -> None:
-        """The row is on disk; it is not given before it is touched. `stone`: of an EndedRow or WordRow."""
+        """The row is on disk; it is not given before it is touched. `stone`: of an EndedRow or AddressRow."""
         key = key_of(value)
         self._give(key, _subscriber_of(value))
         if stone is not None:
@@ -175,35 +175,32 @@ class Changes:
                 keys.append(each)
         return Update(added + removed, self._rows(keys))
 
-    def bindings(self) -> Iterator[Binding]:
-        """Those in force that hold, as they are now confirmed."""
-        for binding in self._bindings:
-            confirmed = self.confirmed(binding)
-            if confirmed is not None:
-                yield confirmed
-
     def confirmed(self, binding: Binding) -> Binding | None:
         """The binding in force of the same subscriber at the same place, as the last record has it; None if no
         session holds it."""
-        told = self._bindings.get(binding.subscriber, binding.prefix, binding.ports)
+        in_force = self._bindings.get(binding.subscriber, binding.prefix, binding.ports)
         hold = self.ownership.holder(binding.subscriber, binding.prefix, binding.ports)
-        return self._binding(told.subscriber, hold, told.since_s) if told is not None and hold is not None else None
+        return (
+            self._binding(in_force.subscriber, hold, in_force.since_s)
+            if in_force is not None and hold is not None
+            else None
+        )
 
     def _settle(self, place: Place, added: list[BindingChange], removed: list[BindingChange]) -> None:
         subscriber, prefix, ports = place
-        told = self._bindings.get(subscriber, prefix, ports)
+        in_force = self._bindings.get(subscriber, prefix, ports)
         hold = None
         since_s = None
         if subscriber in self._registered:
             hold = self.ownership.holder(subscriber, prefix, ports)
             since_s = self._restored_since.pop(place, None) if self._restored_since else None
-        if told is None and hold is not None:
+        if in_force is None and hold is not None:
             binding = self._binding(subscriber, hold, hold.named_s if since_s is None else since_s)
             self._bindings.put(binding)
             added.append(BindingChange("added", binding))
-        elif told is not None and hold is None:
-            self._bindings.remove(told)
-            removed.append(BindingChange("removed", told))
+        elif in_force is not None and hold is None:
+            self._bindings.remove(in_force)
+            removed.append(BindingChange("removed", in_force))
 
     def _binding(self, subscriber: bytes, hold: Hold, since_s: float) -> Binding:
         return Binding(
@@ -272,7 +269,7 @@ class Changes:
             return None
         if kind == "ended":
             return EndedRow(name, session, stone.subscriber, stone.at_s, stone.buried_s)
-        return WordRow(prefix_of(key), stone.subscriber, stone.at_s, stone.buried_s, stone.others_s)
+        return AddressRow(prefix_of(key), stone.subscriber, stone.at_s, stone.buried_s, stone.others_s)
 
     def _session_row(self, session: Session) -> SessionRow | None:
         subscriber = session.subscriber

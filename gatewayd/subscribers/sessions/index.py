@@ -3,13 +3,13 @@
 The rules by which records of a NAS change them are in `sessions`, which is the one owner of a SessionIndex.
 
 Rows of a journal are put right for the present before. A wall clock that was set between two runs must not make
-anything last for ever: no time is ahead of `now`, and nobody runs out later than if he had just been reported, with
-or without an interval. Where that changes a row, it is to be written anew.
+anything last for ever: no time is ahead of `now`, and no session runs out later than if it had just been reported,
+with or without an interval. Where that changes a row, it is to be written anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from math import inf
 from typing import Final
@@ -21,13 +21,13 @@ from gatewayd.model.accounting import NasIdentity
 from gatewayd.model.binding import Binding, Ports
 from gatewayd.model.prefix import Prefix, mask_address
 from gatewayd.subscribers.journal_rows import (
+    AddressRow,
     EndedRow,
     HoldRow,
     Key,
     NasRow,
     Row,
     SessionRow,
-    WordRow,
     key_of,
 )
 from gatewayd.subscribers.radius.attributes import SHORTEST_IPV4_LENGTH, SHORTEST_IPV6_LENGTH
@@ -116,10 +116,6 @@ class SessionIndex:
         """Live ones; none for None."""
         held = self._of_subscriber.get(subscriber, ()) if subscriber is not None else ()
         return held if isinstance(held, tuple) else (held,)
-
-    def bindings(self) -> Iterator[Binding]:
-        """Those in force, as they are now confirmed."""
-        return self._changes.bindings()
 
     def confirmed(self, binding: Binding) -> Binding | None:
         """A binding in force, as it is now confirmed; None if it is in force no more."""
@@ -250,8 +246,8 @@ class SessionIndex:
         else:
             nas.resume(row.restarted_s, row.ahead_s, self._now)
 
-    def _restore_stone(self, row: EndedRow | WordRow) -> None:
-        others_s = row.others_s if isinstance(row, WordRow) else -inf
+    def _restore_stone(self, row: EndedRow | AddressRow) -> None:
+        others_s = row.others_s if isinstance(row, AddressRow) else -inf
         stone = Tombstone(row.at_s, row.buried_s, row.subscriber, others_s)
         if self._ended.is_over(stone, self._now):
             self._changes.restore(row)
@@ -297,7 +293,7 @@ class _SortedRows:
     """`sessions`: by their beginning. `stones`: by when they were buried. `changed`: keys of those put right."""
 
     nas: list[NasRow]
-    stones: list[EndedRow | WordRow]
+    stones: list[EndedRow | AddressRow]
     sessions: list[SessionRow]
     changed: list[Key]
 
@@ -362,7 +358,7 @@ def _tame_session(row: SessionRow, latest_s: float, last_due_s: float) -> Sessio
     )
 
 
-def _tame_stone(row: EndedRow | WordRow, latest_s: float, now: float) -> EndedRow | WordRow:
+def _tame_stone(row: EndedRow | AddressRow, latest_s: float, now: float) -> EndedRow | AddressRow:
     if row.at_s <= latest_s and row.buried_s <= now:
         return row
     at_s, buried_s = min(row.at_s, latest_s), min(row.buried_s, now)

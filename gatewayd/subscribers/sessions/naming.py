@@ -77,7 +77,7 @@ class Naming:
         now: float,
         takes_ties: bool = False,
     ) -> None:
-        """What the session named then and does not hold: it was nobody else's, whatever became of it since."""
+        """What the session named then and does not hold: it was no other session's, whatever became of it since."""
         for prefix in addresses:
             own_ports = ports if prefix.family == 4 else None
             self._take(session, prefix, own_ports, at_s, now, takes_ties)
@@ -126,7 +126,7 @@ class Naming:
     def _take(
         self, session: Session, prefix: Prefix, ports: Ports, at_s: float, now: float, takes_ties: bool
     ) -> bool:
-        """Evict from an address whoever was given it earlier; False if another subscriber was given it later."""
+        """Evict from an address each subscriber that was given it earlier; False if another was given it later."""
         stone = self._last_named.get(prefix) if ports is None else None
         is_latest = stone is None or stone.last_but_of(session.subscriber) <= at_s
         for rival in self._ownership.rivals(session, prefix, ports):

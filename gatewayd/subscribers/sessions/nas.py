@@ -6,7 +6,7 @@ All clients that are configured as proxies are one place, because a NAS behind t
 
 Within a place, names that are seen together are names of one NAS: NAS-Identifier, NAS-IP-Address,
 NAS-IPv6-Address, and the place itself for records that give no address. Of two identifiers with one address each is
-a NAS of its own, and so is each of two addresses with one identifier: behind a proxy that is all there is to tell.
+a NAS of its own, and so is each of two addresses with one identifier: behind a proxy that is all there is to go by.
 
 Sessions go with the NAS that reported them last (see `sessions`), so a NAS that comes by another way, and is taken
 for another because of it, takes its sessions with it record by record.
@@ -17,7 +17,7 @@ later than the arrival.
 - A stamp cannot be from the future: one that is later than the offset allows shows that the NAS is further ahead.
 - A NAS that was ahead, and whose stamp is of our time again, was put right (NTP sets it to the time that we have).
 - A stamp older than the offset allows is of an old record (a proxy's queue, repeats), or the NAS was set back. One
-  record does not tell which, unless it says for how long it was on its way (Acct-Delay-Time). Old records come as
+  record does not show which, unless it says for how long it was on its way (Acct-Delay-Time). Old records come as
   fast as they are taken, and their age falls. By a clock that was set, each next record is as old as the one
   before. Until that is seen, the record counts as old, and is remembered. Then it counts again, as of when it came.
 """
@@ -44,9 +44,9 @@ REPEATED_S: Final = 120.0
 PROOF_S: Final = 5.0
 PROOF_OF_SHORT_S: Final = 60.0
 PROOF_WITH_RESTART_S: Final = 1.0
-"""For how long words must be of one age. Clocks go wrong when a NAS boots."""
+"""For how long records must be of one age. Clocks go wrong when a NAS boots."""
 MAX_UNDECIDED: Final = 256
-"""Words of one NAS that are remembered meanwhile."""
+"""Records of one NAS that are remembered meanwhile."""
 
 LAG_WINDOW_S: Final = 120.0
 USUAL_LAG_S: Final = 60.0
@@ -63,13 +63,13 @@ _MAX_RESOLVED_EACH: Final = 4
 class NasClock:
     """`ahead_s`: how far the NAS is ahead of us; less than 0: behind."""
 
-    __slots__ = ("_age_s", "_has_restart", "_heard", "_since_s", "_undecided", "ahead_s")
+    __slots__ = ("_age_s", "_count_of_age", "_has_restart", "_since_s", "_undecided", "ahead_s")
 
     def __init__(self, ahead_s: float = 0.0) -> None:
         self.ahead_s = ahead_s
         self._age_s = inf
         self._since_s = 0.0
-        self._heard = 0
+        self._count_of_age = 0
         self._has_restart = False
         self._undecided: deque[AccountingEvent] | None = None
 
@@ -83,7 +83,7 @@ class NasClock:
         return min(event.at_s - self.ahead_s, event.received_at_s)
 
     def observe(self, event: AccountingEvent) -> tuple[AccountingEvent, ...]:
-        """Take note of what a word says of the clock. Returns words before it that count anew: it was set back."""
+        """Follow the clock by a record. Returns records before it that count anew, as the clock was set back."""
         stamp_s, received_s = event.at_s, event.received_at_s
         ahead_s = stamp_s - received_s
         age_s = self.ahead_s - ahead_s
@@ -101,9 +101,9 @@ class NasClock:
             return ()  # older still than the others: that one is a repeat, or from a queue
         if self._undecided is None or age_s < self._age_s - SAME_S:
             self._undecided = deque(maxlen=MAX_UNDECIDED)
-            self._age_s, self._since_s, self._heard, self._has_restart = age_s, event.received_at_s, 0, False
+            self._age_s, self._since_s, self._count_of_age, self._has_restart = age_s, event.received_at_s, 0, False
         self._age_s = min(self._age_s, age_s)
-        self._heard += 1
+        self._count_of_age += 1
         self._has_restart |= event.kind in ("on", "off")
         self._undecided.append(event)
         if not self._is_proven(event.received_at_s):
@@ -116,21 +116,21 @@ class NasClock:
     def _is_proven(self, now_s: float) -> bool:
         lasted_s = now_s - self._since_s
         if self._age_s <= REPEATED_S:
-            return self._heard > 2 and lasted_s >= PROOF_OF_SHORT_S
-        return self._heard > 1 and lasted_s >= (PROOF_WITH_RESTART_S if self._has_restart else PROOF_S)
+            return self._count_of_age > 2 and lasted_s >= PROOF_OF_SHORT_S
+        return self._count_of_age > 1 and lasted_s >= (PROOF_WITH_RESTART_S if self._has_restart else PROOF_S)
 
     def _settle(self) -> None:
-        """What is heard is of the time that we think it is."""
+        """The record is of the time that the offset gives it."""
         self._undecided, self._age_s = None, inf
 
 
 class Nas:
     """A NAS: its live sessions by id, when it last restarted, what its clock says.
 
-    `key`: stands for it in rows, and never changes. `name`: the best that it was heard to call itself. `label`: for
+    `key`: stands for it in rows, and never changes. `name`: the best that it calls itself. `label`: for
     people, with its place where others have the name. `source`: from where it speaks, as in NasIdentity.
     `identifier`, `addresses`: what it calls itself; `names`: all that leads to it. `restarted_s`: event time of its
-    last Accounting-On or -Off; a word older than that counts for nothing.
+    last Accounting-On or -Off; a record older than that counts for nothing.
     """
 
     __slots__ = (
@@ -208,7 +208,7 @@ class Nas:
 
 @dataclass(frozen=True, slots=True)
 class SameName:
-    """Several NAS that use one name for sessions of the same ids. `sources`: where they are heard from."""
+    """Several NAS that use one name for sessions of the same ids. `sources`: where they speak from."""
 
     name: str
     sources: tuple[str, ...]
@@ -220,7 +220,7 @@ def name_of_key(key: str) -> str:
 
 
 def key_of_identity(identity: NasIdentity) -> str:
-    """What stands for a NAS that is first heard so; its rows on disk have it. The name alone where no place is
+    """What stands for a NAS whose first record says so; its rows on disk have it. The name alone where no place is
     known, as in lists."""
     if identity.source is None:
         return identity.name

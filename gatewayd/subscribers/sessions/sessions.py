@@ -21,7 +21,7 @@ came counts.
   §5.1).
 - Two NAS of one name are two (`nas`): a record of one ends, evicts by id, or restarts nothing of the other. One
   that comes by another way than before is the same: a session that one of its name has with this id, of the same
-  subscriber or address, is its own from then on. Where that cannot be told, both stay until their time is over.
+  subscriber or address, is its own from then on. Where that is not known, both stay until their time is over.
 - An address belongs to the subscriber to whom the last record gives it; a subscriber has the union of the addresses
   of its sessions (dual stack, bearers, Acct-Multi-Session-Id). Class (RFC 2865 §5.25) says nothing of identity.
 - A session that no record confirms runs out: by the event's age, not its arrival, so a replay of old events
@@ -29,7 +29,7 @@ came counts.
 - Everything is bounded. An address that a record names is taken from older records of other subscribers even where
   the session is over already, or there is no room for it.
 
-Session ids of a restarted NAS may repeat (RFC 2866 §5.5); what tells the lives apart is time: the On, the Stop.
+Session ids of a restarted NAS may repeat (RFC 2866 §5.5); the lives differ by time: the On, the Stop.
 
 Times of the NAS are put right before anything is compared (`nas`), so none is later than now. A NAS whose clock was
 set back is found out by its next records; what it reported meanwhile is then taken again, as of when it came.

@@ -619,7 +619,10 @@ def test_of_a_shared_address_the_source_port_decides(time):
 def test_the_status_tells_of_the_journal(time):
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
-            scene.journal.stats = JournalStats(3, 7, 2, 0.5, 0.4, "OSError: full", 1, 1, 4, 2, 9, True, 5)
+            scene.journal.stats = JournalStats(
+                groups=3, rows=7, failures=2, write_s=0.5, longest_write_s=0.4, last_error="OSError: full",
+                skipped=1, set_aside=1, refused=4, lost_groups=2, lost_rows=9, lost_whole=True, salvaged=5,
+            )  # fmt: skip
             scene.journal.suspended_for = "OSError: full"
             status = scene.answers.status()
             assert status.subscribers is not None

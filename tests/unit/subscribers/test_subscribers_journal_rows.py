@@ -9,13 +9,14 @@ import pytest
 
 from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.subscribers.journal_rows import (
+    AddressRow,
     EndedRow,
     HoldRow,
     NasRow,
     Row,
     SessionRow,
     Value,
-    WordRow,
+    address_key,
     decode_row,
     encode_key,
     encode_value,
@@ -23,7 +24,6 @@ from gatewayd.subscribers.journal_rows import (
     nas_key,
     prefix_of,
     session_key,
-    word_key,
 )
 
 ALI = b"A" * 32
@@ -45,8 +45,8 @@ VALUES: list[Value] = [
     SESSION,
     SessionRow("bng2", "ß/2", ALI, 10.0, 20.0, None, None, False, -inf, -inf, ()),
     EndedRow("bng1", "s1", ALI, 30.0, 31.25),
-    WordRow(IPV4, ALI, 30.0, 31.0, -inf),
-    WordRow(IPV6, ALI, 30.0, 31.0, 12.0),
+    AddressRow(IPV4, ALI, 30.0, 31.0, -inf),
+    AddressRow(IPV6, ALI, 30.0, 31.0, 12.0),
     NasRow("bng1", 5.0),
 ]
 
@@ -67,11 +67,11 @@ def test_what_was_written_is_read(value: Value) -> None:
 
 def test_every_kind_of_row_has_its_own_keys() -> None:
     assert len({raw(value)[0] for value in VALUES}) == len(VALUES)
-    assert {type(value) for value in VALUES} == {SessionRow, EndedRow, WordRow, NasRow}
+    assert {type(value) for value in VALUES} == {SessionRow, EndedRow, AddressRow, NasRow}
 
 
 def test_the_prefix_of_a_word_is_in_its_key() -> None:
-    assert [prefix_of(word_key(prefix)) for prefix in (IPV4, IPV6)] == [IPV4, IPV6]
+    assert [prefix_of(address_key(prefix)) for prefix in (IPV4, IPV6)] == [IPV4, IPV6]
 
 
 @pytest.mark.parametrize("value", VALUES)
@@ -126,9 +126,9 @@ def test_a_row_under_the_key_of_another_is_none() -> None:
             ]
         ),
         EndedRow("bng1", "s1", ALI, nan, 1.0),
-        WordRow(Prefix(b"", 0), ALI, 1.0, 1.0, -inf),
-        WordRow(IPV4, ALI, 1.0, inf, -inf),
-        WordRow(IPV4, ALI, 1.0, 1.0, nan),
+        AddressRow(Prefix(b"", 0), ALI, 1.0, 1.0, -inf),
+        AddressRow(IPV4, ALI, 1.0, inf, -inf),
+        AddressRow(IPV4, ALI, 1.0, 1.0, nan),
         NasRow("bng1", inf),
     ],
 )

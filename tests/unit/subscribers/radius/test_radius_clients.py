@@ -153,7 +153,6 @@ def test_another_has_the_profile_of_the_client_through_which_it_was_last_heard()
     assert profiles.terms_of("ggsn") == terms_of_profile(HUAWEI)
     assert profiles.profile_of(PLAIN_CLIENT, "ggsn") == NOKIA.nas_profile
     assert profiles.terms_of("ggsn") == terms_of_profile(NOKIA)
-    assert profiles.forgotten == 0
 
 
 def test_of_too_many_nas_the_one_heard_longest_ago_is_forgotten_and_counted() -> None:
@@ -162,7 +161,6 @@ def test_of_too_many_nas_the_one_heard_longest_ago_is_forgotten_and_counted() ->
         profiles.profile_of(MOBILE_CLIENT, name)
     assert profiles.terms_of("b") == Terms()
     assert {profiles.terms_of(name) for name in "acd"} == {terms_of_profile(MOBILE)}
-    assert profiles.forgotten == 1
 
 
 def test_nas_with_the_usual_profile_or_their_own_take_no_room() -> None:
@@ -171,7 +169,6 @@ def test_nas_with_the_usual_profile_or_their_own_take_no_room() -> None:
     profiles.profile_of(MOBILE_CLIENT, "bng-1")
     profiles.profile_of(PLAIN_CLIENT, "b")
     assert profiles.terms_of("a") == terms_of_profile(MOBILE)
-    assert profiles.forgotten == 0
 
 
 def test_profiles_are_as_configured() -> None:

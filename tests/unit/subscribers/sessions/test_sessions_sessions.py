@@ -14,7 +14,7 @@ def test_a_start_binds_and_its_stop_unbinds() -> None:
     table = Table()
     table.start("s1", ALI, "10.0.0.1", at=10)
     assert table.bound() == {"10.0.0.1/32": ALI}
-    (binding,) = table.sessions.bindings()
+    (binding,) = table.confirmed()
     assert (binding.since_s, binding.confirmed_s, binding.nas, binding.session) == (10, 10, "bng1", "s1")
     table.stop("s1", ALI, "10.0.0.1", at=20)
     assert table.bound() == {}
@@ -38,7 +38,7 @@ def test_an_interim_confirms() -> None:
     table.bound()
     table.interim("s1", ALI, "10.0.0.1", at=70)
     assert table.next_changes() == []
-    (binding,) = table.sessions.bindings()
+    (binding,) = table.confirmed()
     assert (binding.since_s, binding.confirmed_s) == (10, 70)
 
 
@@ -417,7 +417,7 @@ def test_what_went_and_came_back_in_between_is_no_change() -> None:
     table.stop("s1", ALI, at=20)
     table.start("s2", ALI, "10.0.0.1", at=20)
     assert table.next_changes() == []
-    assert [binding.session for binding in table.sessions.bindings()] == ["s2"]
+    assert [binding.session for binding in table.confirmed()] == ["s2"]
 
 
 def test_a_binding_that_is_gone_and_not_told_yet_is_not_listed() -> None:
@@ -425,7 +425,7 @@ def test_a_binding_that_is_gone_and_not_told_yet_is_not_listed() -> None:
     table.start("s1", ALI, "10.0.0.1", at=10)
     table.next_changes()
     table.stop("s1", ALI, at=20)
-    assert list(table.sessions.bindings()) == []
+    assert table.confirmed() == []
 
 
 # Bounds

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatewayd.subscribers.timeline import MAX_AWAY_S, Moment, Timeline
+from gatewayd.subscribers.journal_rows import MAX_AWAY_S, Moment, Timeline
 from tests.support.manual_clock import START_S, ManualClock
 
 

@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from gatewayd.model.prefix import parse_prefix
-from gatewayd.subscribers.journal_rows import EndedRow, HoldRow, NasRow, Row, SessionRow, Value, WordRow, key_of
+from gatewayd.subscribers.journal_rows import AddressRow, EndedRow, HoldRow, NasRow, Row, SessionRow, Value, key_of
 from gatewayd.subscribers.sessions.session import Terms
 from gatewayd.subscribers.sessions.sessions import MAX_OF_SUBSCRIBER
 from tests.support.accounting import ALI, BANO, CHAND, Table
@@ -114,9 +114,9 @@ def test_a_session_that_opened_and_ended_between_two_calls_leaves_its_tombstones
     net, kept = table(ALI)
     net.start("s1", ALI, "10.0.0.1", at=10)
     net.stop("s1", ALI, at=20)
-    assert kept.told() == ["ended bng1s1", "word 0a00000132"]
+    assert kept.told() == ["address 0a00000132", "ended bng1s1"]
     net.wait_until(20 + 900)
-    assert kept.told() == ["-ended bng1s1", "-word 0a00000132"]
+    assert kept.told() == ["-address 0a00000132", "-ended bng1s1"]
     assert net.sessions.get_timer() is None
 
 
@@ -125,7 +125,7 @@ def test_a_stop_takes_the_row_of_its_session() -> None:
     net.start("s1", ALI, "10.0.0.1", at=10)
     kept.told()
     net.stop("s1", None, at=20)
-    assert kept.told() == ["-session bng1s1", "ended bng1s1", "word 0a00000132"]
+    assert kept.told() == ["-session bng1s1", "address 0a00000132", "ended bng1s1"]
 
 
 def test_a_stop_that_names_a_stranger_is_the_registered_subscribers_all_the_same() -> None:
@@ -143,13 +143,13 @@ def test_an_eviction_by_a_stranger_writes_the_evicted_sessions_and_nothing_of_hi
     net.start("s2", ALI, "10.0.0.1", "2001:db8::/56", at=11)
     kept.told()
     net.start("x", CHAND, "10.0.0.1", at=20)
-    assert kept.told() == ["session bng1s1", "session bng1s2", "word 0a00000132"]
+    assert kept.told() == ["address 0a00000132", "session bng1s1", "session bng1s2"]
     for value in kept.rows.values():
-        assert isinstance(value, SessionRow | WordRow)
+        assert isinstance(value, SessionRow | AddressRow)
         if isinstance(value, SessionRow):
             assert IPV4 not in {hold.prefix for hold in value.holds}
         else:
-            assert value == WordRow(IPV4, ALI, 11.0, 20.0, -inf), "the time is his own word's"
+            assert value == AddressRow(IPV4, ALI, 11.0, 20.0, -inf), "the time is his own word's"
 
 
 def test_a_session_is_written_when_a_word_says_whose_it_is() -> None:
@@ -168,10 +168,10 @@ def test_an_id_that_goes_to_another_subscriber_leaves_no_stale_row() -> None:
     net.start("s1", ALI, "10.0.0.1", at=10)
     kept.told()
     net.start("s1", BANO, "10.0.0.2", at=20)
-    assert kept.told() == ["session bng1s1", "word 0a00000132"]
+    assert kept.told() == ["address 0a00000132", "session bng1s1"]
     assert {value.subscriber for value in kept.rows.values() if isinstance(value, SessionRow)} == {BANO}
     net.start("s1", CHAND, "10.0.0.3", at=30)
-    assert kept.told() == ["-session bng1s1", "word 0a00000232"]
+    assert kept.told() == ["-session bng1s1", "address 0a00000232"]
 
 
 def test_who_becomes_registered_gets_rows_and_who_is_no_more_loses_all() -> None:
@@ -185,10 +185,10 @@ def test_who_becomes_registered_gets_rows_and_who_is_no_more_loses_all() -> None
     net.sessions.recheck(ALI)
     assert kept.told() == ["session bng1s1", "session bng1s2"]
     net.stop("s2", ALI, at=20)
-    assert kept.told() == ["-session bng1s2", "ended bng1s2", "word 0a00000232"]
+    assert kept.told() == ["-session bng1s2", "address 0a00000232", "ended bng1s2"]
     registered.remove(ALI)
     net.sessions.recheck(ALI)
-    assert kept.told() == ["-ended bng1s2", "-session bng1s1", "-word 0a00000232"]
+    assert kept.told() == ["-address 0a00000232", "-ended bng1s2", "-session bng1s1"]
     net.stop("s1", ALI, at=30)
     net.wait_until(100_000)
     assert kept.told() == []
@@ -258,21 +258,21 @@ def test_what_is_restored_is_bound_as_it_was_and_says_so_until_it_is_confirmed()
     net.bound()
     net.interim("s1", ALI, "10.0.0.1", at=310)
     net.bound()
-    (before,) = net.sessions.bindings()
+    (before,) = net.confirmed()
     net, kept = again(kept, 400, ALI)
     assert net.next_changes() == ["+10.0.0.1/32"]
     (change,) = net.changes
     assert change.binding.is_restored
-    (after,) = net.sessions.bindings()
+    (after,) = net.confirmed()
     assert (after.since_s, after.confirmed_s, after.nas, after.session) == (10, 310, "bng1", "s1")
     assert not before.is_restored
     assert net.sessions.confirmed(change.binding) == after
     assert net.sessions.confirmed(structs.replace(after, subscriber=BANO)) is None
     assert kept.told() == [], "it is on disk as it is"
     net.interim("s1", ALI, "10.0.0.1", at=310, received=401)
-    assert [each.is_restored for each in net.sessions.bindings()] == [True], "an old word confirms nothing"
+    assert [each.is_restored for each in net.confirmed()] == [True], "an old word confirms nothing"
     net.interim("s1", ALI, at=610)
-    assert [each.is_restored for each in net.sessions.bindings()] == [False]
+    assert [each.is_restored for each in net.confirmed()] == [False]
     assert net.next_changes() == []
 
 
@@ -294,7 +294,7 @@ def test_what_ran_out_while_we_were_down_is_counted_and_never_bound() -> None:
     net, kept = again(kept, 1000, ALI, BANO)
     assert net.next_changes() == ["+10.0.0.2/32"]
     assert net.sessions.counts.expired == 1
-    assert kept.told() == ["-session bng1s1", "word 0a00000132"]
+    assert kept.told() == ["-session bng1s1", "address 0a00000132"]
 
 
 def test_a_late_start_after_the_restart_does_not_raise_what_had_stopped() -> None:
@@ -365,7 +365,7 @@ def test_a_registration_that_comes_after_the_restart_finds_its_sessions() -> Non
     registered.add(ALI)
     net.sessions.recheck(ALI)
     assert net.bound() == {"10.0.0.1/32": ALI}
-    (binding,) = net.sessions.bindings()
+    (binding,) = net.confirmed()
     assert (binding.since_s, binding.is_restored) == (10, True)
     assert [row.key[2] for row in net.next_rows()] == ["s1"]
     net.sessions.forget_unregistered()
@@ -383,7 +383,7 @@ def test_an_address_that_was_let_go_before_its_binding_was_told_is_bound_anew() 
     assert net.next_changes() == []
     net.start("s2", ALI, "10.0.0.1", at=40)
     net.bound()
-    assert [each.since_s for each in net.sessions.bindings()] == [40]
+    assert [each.since_s for each in net.confirmed()] == [40]
 
 
 def test_a_wall_clock_that_was_set_back_makes_nothing_last_for_ever() -> None:
@@ -395,7 +395,7 @@ def test_a_wall_clock_that_was_set_back_makes_nothing_last_for_ever() -> None:
     net.stop("s2", BANO, at=ahead)
     net.on(nas="bng2", at=ahead)
     net, kept = again(kept, 1000, ALI, BANO, terms=terms)
-    assert kept.told() == ["ended bng1s2", "nas bng2", "session bng1s1", "word 0a00000232"], "put right on disk"
+    assert kept.told() == ["address 0a00000232", "ended bng1s2", "nas bng2", "session bng1s1"], "put right on disk"
     session = kept.rows["session", "bng1", "s1"]
     assert isinstance(session, SessionRow)
     assert (session.at_s, session.snapshot_s, session.holds[0].named_s) == (1000, 1000, 1000)
