@@ -39,7 +39,7 @@ PROTECTED_MASKS = 64
 """As many more, of either, that only registrations of protected categories are given."""
 
 Subject = tuple[str, Prefix | None, tuple[int, int] | None]
-"""A registration, or its grant at an address, whatever its form."""
+"""A registration, or a subscriber's registration at an address, whatever its form."""
 Element = tuple[Mask, bytes]
 
 
@@ -68,8 +68,8 @@ class DesiredSets:
         self._sets: dict[Mask, DesiredSet] = {}
         self._in_use = {(family, is_bound): 0 for family in (4, 6) for is_bound in (False, True)}
         self._only_protected: set[Mask] = set()
-        """Of those in use, the ones that no other category has been given. They do not count for others: so who all
-        had a mask have it in any order, as after a reboot."""
+        """Of those in use, the ones that no other category has been given. They do not count for others: so
+        registrations that all had a mask have it in any order, as after a reboot."""
         # A registration by identity: while one form of it replaces another, both are known here.
         self._unprogrammed: dict[int | BoundRegistration, tuple[Registration | BoundRegistration, str]] = {}
         self._reasons: dict[str, str] | None = None
@@ -108,7 +108,7 @@ class DesiredSets:
         return self._reasons
 
     def is_unprogrammed(self, wanted: Registration | BoundRegistration) -> bool:
-        """Whether this very registration, or an equal grant, is past a bound."""
+        """Whether this very registration, or an equal one at an address, is past a bound."""
         return _name_of(wanted) in self._unprogrammed
 
     def count_unprogrammed(self) -> int:
@@ -120,7 +120,7 @@ class DesiredSets:
         self._unprogrammed.clear()
         self._reasons = self._addresses = None
         self._waiting.clear()
-        # Whoever is protected comes first.
+        # Protected categories come first.
         taken.sort(key=lambda wanted: _registration_of(wanted).category not in self._protected)
         return taken
 
@@ -129,7 +129,7 @@ class DesiredSets:
         return list(dict.fromkeys(subject[0] for subject in self._former))
 
     def keep_found(self, found: Iterable[Element]) -> list[Element]:
-        """Want those of the elements found in the kernel, which nobody wants, that are of an address of a
+        """Want those of the elements found in the kernel and not wanted that are of an address of a
         registration past a bound; returns them. It may be its former form."""
         if not self._unprogrammed:
             return []
@@ -145,12 +145,12 @@ class DesiredSets:
         return kept
 
     def take_superseded(self) -> list[Element]:
-        """What nobody wants now of former forms whose present one is programmed."""
+        """Elements of former forms whose present one is programmed, and that nothing wants now."""
         taken, self._superseded = self._superseded, []
         return taken
 
     def add(self, wanted: Registration | BoundRegistration) -> list[Element]:
-        """Want the elements of it; returns those that nobody wanted before."""
+        """Want the elements of it; returns those that nothing wanted before."""
         fresh, sets = [], self._sets
         elements = self._admit(wanted)
         if elements is None:
@@ -167,9 +167,10 @@ class DesiredSets:
         return fresh
 
     def remove(self, wanted: Registration | BoundRegistration) -> list[Element]:
-        """Take back an `add` of this very registration, or of an equal grant; returns what nobody wants now.
+        """Take back an `add` of this very registration, or of an equal one at an address; returns elements that
+        nothing wants now.
 
-        Nothing, while another form of it is past a bound.
+        None, while another form of it is past a bound.
         """
         if self._unprogrammed and self._unprogrammed.pop(_name_of(wanted), None) is not None:
             self._reasons = self._addresses = None
@@ -213,12 +214,12 @@ class DesiredSets:
         return True
 
     def reserve(self, masks: Iterable[Mask]) -> None:
-        """Put those in use that the kernel has, before anything else is known: whoever was there stays there."""
+        """Put those in use that the kernel has, before anything else is known: a registration keeps its mask."""
         for mask in masks:
             self.adopt(mask, past_bound=True)
 
     def want(self, mask: Mask, key: bytes) -> None:
-        """Want one element of a mask in use, which nobody wanted before."""
+        """Want one element of a mask in use, which nothing wanted before."""
         self._sets[mask].keys.add(key)
 
     def is_wanted_twice(self, mask: Mask, key: bytes) -> bool:
@@ -226,7 +227,7 @@ class DesiredSets:
         return key in self._sets[mask].shared
 
     def unwant(self, mask: Mask, key: bytes) -> bool:
-        """Take back a `want`; whether nobody wants the element now."""
+        """Take back a `want`; whether nothing wants the element now."""
         desired = self._sets[mask]
         others = desired.shared.get(key, 0)
         if others == 0:

@@ -97,7 +97,7 @@ def compile_bound(bound: BoundRegistration) -> list[tuple[Mask, bytes]]:
     width = len(bound.prefix.packed)
     blocks = source_blocks(bound.ports)
     elements = []
-    # One past the bound is not programmed: nobody wants its millions of pieces.
+    # One past the bound is not programmed: its millions of pieces are not made.
     is_past = count > MAX_BOUND_ELEMENTS
     for client in (bound.prefix,) if is_past else cut_prefix(bound.prefix, GRAINS[bound.prefix.family]):
         packed, length = client.packed, client.length

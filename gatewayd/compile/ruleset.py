@@ -17,7 +17,7 @@ The chains, in the order a packet meets them:
 
 Who judges a flow. Its fate is that of its client's packet, whichever packet made the conntrack entry: after a
 reboot, a failover, a flush or an idle hour it is the far end's. Then the client's packets run in reply direction,
-and the far end's go to a port that is nobody's service. So
+and the far end's go to a port that is no service's. So
 
 - a packet and its reverse are registered or not together: every look-up is made in both roles and, behind the
   destination port, by the source port as well;
@@ -160,7 +160,7 @@ def _forward(policy: Policy, epoch: int) -> list[str]:
 def _bridged() -> list[str]:
     """Where br_netfilter is on (Docker, Kubernetes and libvirt turn it on), a frame that a bridge only switches
     meets the forward hook too, as a packet that comes in and goes out by the bridge itself: it leaves. An answer to
-    it may have no way back, and nobody told us which of the bridge's ports is a customer.
+    it may have no way back, and it is not known which of the bridge's ports is a customer.
 
     nft compares with constants alone, so the two indexes are compared a hexadecimal digit at a time. What is routed
     back out by the bridge that it came in by looks the same, and leaves too.

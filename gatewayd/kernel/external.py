@@ -5,7 +5,7 @@ Listening is not free: while anybody listens, in any namespace of the host (netl
 list for all), the kernel makes a message for every element of every commit. Measured on 6.18, 2 cores, processor
 time of 500,000 elements in transactions of 16,384, least and median of five:
 
-    nobody listens                                      0.17 s  0.20 s
+    no listener                                         0.17 s  0.20 s
     a listener that drops ours by a socket filter       0.56 s  0.61 s
     the same, leaving the group around each of them     0.18 s  0.19 s    leaving and joining again: 0.7 µs
 
@@ -69,7 +69,7 @@ class NotificationSocket:
         self._loop.add_reader(self._socket.fileno(), on_notification)
 
     def stop(self) -> None:
-        """Hear nothing more; what was not taken is gone."""
+        """Receive nothing more; messages that were not taken are gone."""
         if self._loop is None:
             return
         self._join(_NETLINK_DROP_MEMBERSHIP)

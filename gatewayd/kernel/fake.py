@@ -91,7 +91,7 @@ class FakeTables:
         self.tells_counts = tells_counts
         self.before_write: Callable[[Transaction | Ruleset], None] = lambda _: None
         self._on_change: Callable[[], None] | None = None
-        self._heard: list[ExternalCommit] = []
+        self._received: list[ExternalCommit] = []
         self._lost = False
 
     async def read_table(self) -> TableReading:
@@ -170,29 +170,29 @@ class FakeTables:
         self._on_change = on_change
 
     def unwatch(self) -> None:
-        self._on_change, self._heard, self._lost = None, [], False
+        self._on_change, self._received, self._lost = None, [], False
 
     def take_changes(self) -> ExternalChanges:
-        taken = ExternalChanges(tuple(self._heard), self._lost)
-        self._heard, self._lost = [], False
+        taken = ExternalChanges(tuple(self._received), self._lost)
+        self._received, self._lost = [], False
         return taken
 
     def tamper(
-        self, change: Callable[[], object], *, heard: bool = True, program: str = "nft", pid: int = 99
+        self, change: Callable[[], object], *, received: bool = True, program: str = "nft", pid: int = 99
     ) -> None:
         """Another program's commit: what `change` does to this fake, told to who watches.
 
-        Not `heard`: the notification is lost, and so is every word of it.
+        Not `received`: the notification is lost with all that is in it.
         """
         before = copy.deepcopy(self.table)
         change()
         self.generation += 1
         if self._on_change is None:
             return
-        if heard:
+        if received:
             elements, others = _differences(before, self.table)
-            self._heard.append(ExternalCommit(self.generation, pid, program, elements, others))
-        self._lost = self._lost or not heard
+            self._received.append(ExternalCommit(self.generation, pid, program, elements, others))
+        self._lost = self._lost or not received
         self._on_change()
 
 

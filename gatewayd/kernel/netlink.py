@@ -146,7 +146,7 @@ class NetlinkChannel:
                     yield datagram
                     await asyncio.sleep(0)
             if broken_off:
-                raise OperationRefused(name, broken_off, "in the middle of the listing")
+                raise OperationRefused(name, broken_off, "in the middle of the dump")
             if interrupted:
                 raise DumpInterrupted(name)
 

@@ -133,7 +133,7 @@ class _Output:
     def close(self) -> str:
         """All that was said, as far as it is kept, without what is not for a terminal."""
         os.close(self.descriptor)
-        # What the command left in the pipe is one batch; nobody else's chatter keeps us here.
+        # What the command left in the pipe is one batch; output of its children does not keep us here.
         self._take()
         self._loop.remove_reader(self._reading)
         os.close(self._reading)

@@ -28,13 +28,13 @@ from gatewayd.model.transaction import (
 )
 
 INTERRUPTIONS = 5
-"""Times that a listing is begun anew because somebody committed in between."""
+"""Times that a dump is begun anew because another program committed in between."""
 
 
 class KernelTables:
     """Dataplane on the kernel of the network namespace in which `open` was called.
 
-    Two sockets: a long dump on one never holds up a commit on the other. A third hears what others commit.
+    Two sockets: a long dump on one never holds up a commit on the other. A third receives commits of others.
     """
 
     def __init__(self, table: str, commits: NetlinkChannel, dumps: NetlinkChannel, nft_path: str) -> None:

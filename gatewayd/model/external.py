@@ -68,7 +68,7 @@ class ExternalCommit:
 
 @dataclass(frozen=True, slots=True)
 class ExternalChanges:
-    """Since the last call, oldest first. `lost`: there were more, and nobody knows which."""
+    """Since the last call, oldest first. `lost`: there were more, and it is not known which."""
 
     commits: tuple[ExternalCommit, ...] = ()
     lost: bool = False

@@ -58,7 +58,7 @@ class Mask(msgspec.Struct, frozen=True, gc=False, order=True, cache_hash=True):
 
     @property
     def is_bound(self) -> bool:
-        """Whether its elements are of bindings, with a dead-man timeout."""
+        """Whether its elements are of bindings, with an element timeout."""
         return self.source_bits != NOT_BOUND
 
     @property

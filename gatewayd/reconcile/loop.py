@@ -1,6 +1,6 @@
 """The reconciler: the one task that writes to the kernel, a transaction at a time, until it is as desired.
 
-read → (hear → step → acknowledge)* → verified → sleep until a desire, a notification, the poll, or the timer
+read → (receive → step → acknowledge)* → verified → sleep until a desire, a notification, the poll, or the timer
   ▲ any KernelError: count, wait, read again; nothing is assumed
 """
 
@@ -140,7 +140,7 @@ class Reconciler:
         return count > 0
 
     def let_go(self, prefix: Prefix, ports: Ports) -> None:
-        """Of elements that were left: it is known now who has the address, or that nobody has."""
+        """Of elements that were left: it is known now who has the address, or that no subscriber has."""
         if self._findings.leftovers and self._findings.leftovers.drop_at(prefix, ports):
             self._work.set()
 
@@ -337,7 +337,7 @@ class Reconciler:
         while True:
             self._ledger.turn()
             self._work.clear()
-            verifier.hear()
+            verifier.receive()
             if not verifier.known:
                 await verifier.read()
             elif verifier.must_look:

@@ -306,7 +306,7 @@ class ElementTimeout:
 
     They go by themselves `element_timeout_s` after the daemon has died. While it lives, a round goes through all of
     them in a third of that time, a piece at a time and not quite evenly, so that an element is never older than two
-    thirds. The first round is at once: nobody knows how old the elements are that a restart found.
+    thirds. The first round is at once: the age of the elements that a restart found is not known.
 
     `spread`: a number from 0 to 1 each time it is called, for pauses that do not fall together.
     """

@@ -1,7 +1,7 @@
 """What tells the reconciler that the kernel is as it believes: readings, notifications, generations, the timer.
 
 read       everything, at the start and after a failure
-hear       commits of others, told element by element: they go into the tracker, and the next step repairs them
+receive    commits of others, notified element by element: they go into the tracker, and the next step repairs them
 poll       a generation that nothing accounts for: look at sets, counts and rules, and then as the timer does
 the timer  adds everything again, piece by piece; then equal counts prove that the content is equal
 """
@@ -113,7 +113,7 @@ class Verifier:
 
     # -- commits of others ---------------------------------------------------------------------------------
 
-    def hear(self) -> bool:
+    def receive(self) -> bool:
         """Take in commits of others; whether any of it was in our table."""
         changes = self._dataplane.take_changes()
         touched = False
@@ -140,7 +140,7 @@ class Verifier:
     async def poll(self) -> None:
         """Keep an eye on the generation and the timer, however busy we are."""
         generation = await self._dataplane.read_generation()
-        self.hear()
+        self.receive()
         if self._generations.untold:
             # A whole period has passed since, and no notification has come of it.
             self._doubt()
@@ -160,7 +160,7 @@ class Verifier:
         for _ in range(INTERRUPTIONS):
             self.must_look = False
             reading = await self._dataplane.read_table()
-            if not self.hear():
+            if not self.receive():
                 break
         (suspect, found), self._suspect = self._suspect, (None, None)
         difference = self._difference(reading) or self._count_difference(reading)
@@ -237,7 +237,7 @@ class Verifier:
         """Compare the kernel's counts and rules with the tracker; look closer where they differ."""
         reading = await self._dataplane.read_table()
         tracker = self._tracker
-        if self.hear() or self.must_look:
+        if self.receive() or self.must_look:
             return
         tracker.rules.recognise(reading)
         if self._tracker.rules.differ(reading) or self._difference(reading) is not None:

@@ -80,12 +80,12 @@ class World:
         await self.plane.commit(Transaction(operations, "test"))
 
     async def keys(self, name: str = NAME) -> list[bytes]:
-        """As a listing that was not interrupted has them: one of bindings is, while their table is rebuilt."""
+        """As a dump that was not interrupted has them: one of bindings is, while their table is rebuilt."""
         for _ in range(PATIENCE):
             with suppress(DumpInterrupted):
                 return sorted([key async for piece in self.plane.read_elements(name) for key in piece])
             await self.pass_time(0.05)
-        raise AssertionError("every listing was interrupted")
+        raise AssertionError("every dump was interrupted")
 
 
 def fake_world(tells_counts: bool) -> World:
@@ -704,7 +704,7 @@ async def test_many_elements_of_bindings_come_are_refreshed_and_go(world: World,
 
 
 async def test_a_dump_of_bindings_that_are_being_refreshed_is_right_or_it_is_interrupted(world: World) -> None:
-    """The kernel's table for them is rebuilt as it grows; a piece of a listing then begins in another order."""
+    """The kernel's table for them is rebuilt as it grows; a piece of a dump then begins in another order."""
     keys = [number.to_bytes(4, "big") for number in range(1, 9001)]
     await bound_set(world, LONG_S)
     for count in range(500, 9001, 500):

@@ -250,7 +250,7 @@ class World:
                 # Before the call, or after it and before its answer.
                 raise ReplyMissing("a call", "lost")
             case ("tamper", heard, number):
-                self.kernel.tamper(lambda: self._damage(number), heard=heard)
+                self.kernel.tamper(lambda: self._damage(number), received=heard)
                 self._changed()
             case ("restart", *more):
                 raise Cut(*more)

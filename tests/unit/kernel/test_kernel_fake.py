@@ -198,10 +198,10 @@ async def test_another_programs_commit_is_told_to_who_watches() -> None:
     assert calls == [first, first + 1, first + 2]
 
 
-async def test_a_commit_that_was_not_heard_of_is_a_loss() -> None:
+async def test_a_commit_that_was_not_received_is_a_loss() -> None:
     fake, calls = await made(), []
     fake.watch(lambda: calls.append(fake.generation))
-    fake.tamper(lambda: setattr(fake, "table", None), heard=False)
+    fake.tamper(lambda: setattr(fake, "table", None), received=False)
     assert fake.take_changes() == ExternalChanges((), True)
     assert fake.take_changes() == ExternalChanges()
     fake.tamper(lambda: None)

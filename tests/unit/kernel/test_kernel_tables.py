@@ -18,7 +18,7 @@ KEYS = [bytes((100, 64, 0, number)) for number in range(6)]
 
 
 class Dumps:
-    """A channel on which a listing is these pieces."""
+    """A channel on which a dump is these pieces."""
 
     port = 1
 
@@ -39,7 +39,7 @@ class Dumps:
 
 @pytest.fixture
 def told() -> list[Sequence[bytes]]:
-    """The pieces that a listing came in, also where it did not come to a good end."""
+    """The pieces that a dump came in, also where it did not come to a good end."""
     return []
 
 

@@ -359,7 +359,7 @@ async def test_the_table_may_be_deleted_between_any_two_writes(name: str, heard:
     """Without rules everything passes; what is registered does from then on."""
 
     def delete(life: Life, when: str, number: int) -> None:
-        life.rig.fake.tamper(lambda: _delete_table(life.rig.fake), heard=heard)
+        life.rig.fake.tamper(lambda: _delete_table(life.rig.fake), received=heard)
         life.watch.aim(list(life.rig.wanted.values()))
 
     await _at_every_write(name, delete)

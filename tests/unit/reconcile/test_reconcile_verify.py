@@ -1,4 +1,4 @@
-"""What others did is heard, told once and put right: by notification, by generation, by the timer."""
+"""What others did is received, told once and put right: by notification, by generation, by the timer."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, dict[str, Any]]]:
     return [(record.message, record.fields) for record in caplog.records]  # type: ignore[attr-defined]
 
 
-# -- heard -------------------------------------------------------------------------------------------------
+# -- received ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tells_counts", [True, False], ids=["counts", "no counts"])
@@ -243,15 +243,15 @@ async def test_somebody_who_does_not_stop_is_followed(monkeypatch: pytest.Monkey
     assert rig.reconciler.stats.failures == 0
 
 
-# -- not heard ---------------------------------------------------------------------------------------------
+# -- not received ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("tells_counts", [True, False], ids=["counts", "no counts"])
 @pytest.mark.parametrize("how", ["lost", "untold"])
-async def test_a_swap_that_was_not_heard_of_is_found_without_the_timer(how: str, tells_counts: bool) -> None:
+async def test_a_swap_that_was_not_received_of_is_found_without_the_timer(how: str, tells_counts: bool) -> None:
     rig = await in_sync(tells_counts=tells_counts)
     if how == "lost":
-        rig.fake.tamper(lambda: swap(rig), heard=False)
+        rig.fake.tamper(lambda: swap(rig), received=False)
     else:
         swap(rig)
         rig.fake.generation += 1
@@ -268,7 +268,7 @@ async def test_a_commit_that_is_told_of_late_is_no_reason_to_compare_everything(
     rig = await in_sync()
     rig.fake.generation += 1
     await rig.until(lambda: rig.reconciler.stats.generation == rig.fake.generation)
-    rig.fake._heard.append(ExternalCommit(rig.fake.generation))
+    rig.fake._received.append(ExternalCommit(rig.fake.generation))
     await polls(rig)
     await rig.settle()
     await rig.stop()
@@ -279,12 +279,12 @@ async def test_everything_is_compared_only_so_often(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(verify, "COMPARE_AT_MOST_S", 100.0)
     rig = await in_sync()
     in_sync_before = rig.in_sync
-    rig.fake.tamper(lambda: None, heard=False)
+    rig.fake.tamper(lambda: None, received=False)
     await rig.until(lambda: rig.in_sync > in_sync_before)
     assert "verify" in rig.fake.causes()
     rig.fake.writes.clear()
     for _ in range(3):
-        rig.fake.tamper(lambda: None, heard=False)
+        rig.fake.tamper(lambda: None, received=False)
         await polls(rig, 5)
         await rig.settle()
     assert rig.fake.writes == []
@@ -325,7 +325,7 @@ async def test_a_dump_that_is_always_interrupted_is_given_up(times: float, tells
     keys(rig).remove(FIRST)
     await rig.settle()
     assert STRANGER not in keys(rig)
-    rig.fake.tamper(lambda: keys(rig).remove(FIRST), heard=False)
+    rig.fake.tamper(lambda: keys(rig).remove(FIRST), received=False)
     while FIRST not in keys(rig):
         await polls(rig, 1)
     rig.monotonic.now += 301
