@@ -1,4 +1,4 @@
-"""Requests to connection tracking, on sockets of our own: list by mark, change marks, count.
+"""Requests to connection tracking, on sockets of our own: dump by mark, change marks.
 
 Opening is synchronous, so that it can happen inside a network namespace. The kernel answers a request within
 `sendmsg`; only a dump goes on afterwards, a bufferful for each `recv`. A dump that looks for few connections
@@ -13,7 +13,6 @@ import asyncio
 import errno
 import socket
 from collections.abc import AsyncGenerator, Callable, Iterable
-from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
@@ -21,18 +20,15 @@ from gatewayd.errors import DumpInterrupted, OperationRefused, ReplyMissing
 from gatewayd.kernel.attributes import NLMSG_DONE, NLMSG_ERROR
 from gatewayd.kernel.conntrack_codec import (
     AF_UNSPEC,
-    CT_GET_STATS,
     ConnectionBatch,
     ControlMessage,
     decode_connections,
-    decode_count,
-    encode_count,
     encode_dump,
     encode_mark_change,
     errno_of,
     key_of_flow,
 )
-from gatewayd.kernel.netlink import dropped_messages, open_netfilter_socket
+from gatewayd.kernel.netlink import dropped_messages, open_netfilter_socket, readable
 from gatewayd.model import Flow
 from gatewayd.model.connection import ConnectionEvent, ConnectionKey
 
@@ -40,15 +36,6 @@ CHANGES_PER_SEND = 128
 """Mark changes in one `send`: well under a millisecond in the kernel, and no more answers than fit."""
 _MAX_DATAGRAM_BYTES = 1 << 16
 _T = TypeVar("_T")
-
-
-@dataclass(slots=True)
-class ConntrackStats:
-    """`ended`: mark changes that came too late, the connection being gone. `malformed`: items of dumps."""
-
-    changed: int = 0
-    ended: int = 0
-    malformed: int = 0
 
 
 class _Channel:
@@ -106,23 +93,9 @@ class _Channel:
                         batch = self.receive_now(operation)
                     if batch is not None:
                         return batch
-                    await self._readable()
+                    await readable(self.socket)
         except TimeoutError:
             raise ReplyMissing(operation, f"no answer in {timeout_s:g} s") from None
-
-    async def _readable(self) -> None:
-        loop = asyncio.get_running_loop()
-        readable: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self.socket.fileno(), _wake, readable)
-        try:
-            await readable
-        finally:
-            loop.remove_reader(self.socket.fileno())
-
-
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 async def _complete_in_thread(call: Callable[..., _T], *arguments: object) -> _T:
@@ -143,7 +116,6 @@ class Conntrack:
     """
 
     def __init__(self, *, receive_buffer_bytes: int = 4 << 20, timeout_s: float = 5.0) -> None:
-        self.stats = ConntrackStats()
         self._receive_buffer_bytes = receive_buffer_bytes
         self._timeout_s = timeout_s
         self._channels: tuple[_Channel, _Channel] | None = None
@@ -178,7 +150,7 @@ class Conntrack:
         Connections that begin during the dump may be missing and a connection may come twice. Wrap it in
         `contextlib.aclosing` where the loop over it may be left early.
         """
-        operation = "list connections"
+        operation = "dump connections"
         channel = self._open_channels()[0]
         async with channel.lock:
             await self._finish_dump(channel)
@@ -189,7 +161,6 @@ class Conntrack:
             interrupted = False
             while channel.dumping:
                 batch = await channel.receive(operation, self._timeout_s, in_thread=True)
-                self.stats.malformed += batch.malformed
                 interrupted |= batch.interrupted
                 _raise_refusal(operation, sequence, batch.controls)
                 if batch.events:
@@ -201,15 +172,14 @@ class Conntrack:
         """Read the rest of a dump that was left early: the kernel allows no second one beside it."""
         try:
             while channel.dumping:
-                await channel.receive("list connections", self._timeout_s, in_thread=True)
+                await channel.receive("dump connections", self._timeout_s, in_thread=True)
         except ReplyMissing:
             channel.dumping = False  # its end was lost; if it does go on, the kernel refuses ours (EBUSY)
 
     async def change_marks(self, connections: Iterable[ConnectionKey], value: int, mask: int) -> int:
         """Set the bits of `mask` in the mark of each connection to `value`; how many were there to change.
 
-        A connection that ended meanwhile is counted in `stats.ended`. On OperationRefused the connections
-        before and after the refused one of the same send were still changed.
+        On OperationRefused the connections before and after the refused one of the same send were still changed.
         """
         keys = list(connections)
         return len(keys) - len(await self.change_known_marks(keys, value, mask))
@@ -257,27 +227,11 @@ class Conntrack:
                     refused = number
         if refused:
             raise OperationRefused(operation, refused)
-        self.stats.changed += len(keys) - len(ended)
-        self.stats.ended += len(ended)
         return ended
 
     def key_of(self, flow: Flow) -> ConnectionKey | None:
         """What the kernel finds the flow's connection by, if it was opened so; None for GRE (`key_of_flow`)."""
         return key_of_flow(flow)
-
-    async def count(self) -> int:
-        """How many connections the table of this namespace holds."""
-        operation = "count connections"
-        channel = self._open_channels()[1]
-        async with channel.lock:
-            sequence = channel.next_sequence()
-            channel.send(operation, encode_count(sequence))
-            while True:
-                batch = await channel.receive(operation, self._timeout_s)
-                _raise_refusal(operation, sequence, batch.controls)
-                for control in batch.controls:
-                    if control.kind == CT_GET_STATS and control.sequence == sequence:
-                        return decode_count(control)
 
 
 def _raise_refusal(operation: str, sequence: int, controls: list[ControlMessage]) -> None:

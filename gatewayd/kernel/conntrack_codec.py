@@ -19,6 +19,8 @@ import msgspec
 
 from gatewayd.errors import EventMalformed
 from gatewayd.kernel.attributes import (
+    ATTRIBUTE_HEADER,
+    MESSAGE_HEADER,
     NLA_TYPE_MASK,
     NLM_F_ACK,
     NLM_F_CREATE,
@@ -29,13 +31,11 @@ from gatewayd.kernel.attributes import (
     NLMSG_ERROR,
     align4,
     attribute,
-    attributes_of,
     be16,
     be32,
     iter_attributes,
     message,
     nest,
-    uint_of,
 )
 from gatewayd.model import Flow
 from gatewayd.model.connection import AF_INET, AF_INET6, ConnectionEvent, ConnectionKey, ConnectionKind
@@ -50,10 +50,7 @@ CTA_ID, CTA_ZONE, CTA_MARK_MASK = 12, 18, 21
 CTA_TUPLE_IP, CTA_TUPLE_PROTO = 1, 2
 CTA_IP_V4_SRC, CTA_IP_V6_SRC = 1, 3
 CTA_FILTER, CTA_FILTER_ORIG_FLAGS, CTA_FILTER_REPLY_FLAGS, CTA_FILTER_F_IP_SRC = 25, 1, 2, 1
-CTA_STATS_GLOBAL_ENTRIES = 1
 
-_HEADER = Struct("=IHHII")
-_TLV = Struct("=HH")
 _ERRNO = Struct("=i")
 MAX_LAYOUTS = 64
 """Layouts remembered; past it the walk does the work. Usual are a dozen: family × protocol × new or end."""
@@ -172,7 +169,7 @@ def decode_connections(buffer: bytes | bytearray | memoryview) -> ConnectionBatc
     malformed = offset = flags_seen = 0
     total = len(raw)
     while total - offset >= 16:
-        length, kind, flags, sequence, port = _HEADER.unpack_from(raw, offset)
+        length, kind, flags, sequence, port = MESSAGE_HEADER.unpack_from(raw, offset)
         end = offset + length
         if length < 16 or end > total:
             malformed += 1
@@ -242,7 +239,7 @@ def _walk(
 ) -> None:  # fmt: skip
     offset = start
     while end - offset >= 4:
-        length, kind = _TLV.unpack_from(image, offset)
+        length, kind = ATTRIBUTE_HEADER.unpack_from(image, offset)
         if length < 4 or offset + length > end:
             raise EventMalformed("conntrack event", f"attribute length {length} at offset {offset} of {end}")
         headers.append(offset)
@@ -298,14 +295,6 @@ def encode_mark_change(sequence: int, key: ConnectionKey, value: int, mask: int,
 def encode_count(sequence: int) -> bytes:
     """Ask how many connections the table holds (IPCTNL_MSG_CT_GET_STATS)."""
     return message(CT_GET_STATS, NLM_F_REQUEST, sequence, AF_UNSPEC, 0)
-
-
-def decode_count(control: ControlMessage) -> int:
-    """The answer to `encode_count`. Raises EventMalformed."""
-    attributes = attributes_of(control.payload, 4, len(control.payload))
-    if len(attributes.get(CTA_STATS_GLOBAL_ENTRIES, b"")) != 4:
-        raise EventMalformed("conntrack statistics", "no number of entries")
-    return uint_of(attributes[CTA_STATS_GLOBAL_ENTRIES])
 
 
 def errno_of(control: ControlMessage) -> int:

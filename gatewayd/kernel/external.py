@@ -152,6 +152,17 @@ def leave_out(port: int) -> bytes:
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
 
 
+async def read_generation(channel: NetlinkChannel) -> int:
+    """The kernel's ruleset generation. Raises KernelError."""
+    sequence = channel.take_sequences(1)
+    request = tables_codec.encode_get_generation(sequence)
+    for datagram in await channel.exchange(request, sequence, sequence, "read the generation"):
+        for kind, _, _, start, end in nl.iter_messages(datagram):
+            if kind == tables_codec.NEWGEN:
+                return tables_codec.decode_generation(datagram, start + 4, end)
+    return 0
+
+
 class RuleReader:
     """Of the network namespace in which `open` was called; on a socket of its own, so that a long list holds up no
     commit."""
@@ -171,13 +182,7 @@ class RuleReader:
 
     async def generation(self) -> int:
         """Goes up with every transaction of any program. Raises KernelError."""
-        sequence = self._channel.take_sequences(1)
-        request = tables_codec.encode_get_generation(sequence)
-        for datagram in await self._channel.exchange(request, sequence, sequence, "read the generation"):
-            for kind, _, _, start, end in nl.iter_messages(datagram):
-                if kind == tables_codec.NEWGEN:
-                    return tables_codec.decode_generation(datagram, start + 4, end)
-        return 0
+        return await read_generation(self._channel)
 
     async def neighbours(self) -> tuple[Neighbour, ...]:
         """Other tables' rules that use our bits, at most MAX_NEIGHBOURS; elements of sets are not listed. Raises

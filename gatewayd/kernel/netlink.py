@@ -178,7 +178,7 @@ class NetlinkChannel:
                     try:
                         return self._sock.recv(RECEIVE_BYTES)
                     except BlockingIOError:
-                        await _readable(self._sock)
+                        await readable(self._sock)
         except TimeoutError:
             raise ReplyMissing(name, f"no answer within {REPLY_TIMEOUT_S:g} s") from None
         except OSError as error:
@@ -211,7 +211,8 @@ def decode_error(datagram: bytes, start: int, flags: int) -> tuple[int, str, int
     return code, text, offset
 
 
-async def _readable(sock: socket.socket) -> None:
+async def readable(sock: socket.socket) -> None:
+    """Until there is something to receive."""
     loop = asyncio.get_running_loop()
     waiter = loop.create_future()
     loop.add_reader(sock.fileno(), _wake, waiter)

@@ -12,7 +12,7 @@ from gatewayd.errors import DumpInterrupted, MissingPrerequisite, OperationRefus
 from gatewayd.kernel import attributes as nl
 from gatewayd.kernel import nft
 from gatewayd.kernel import tables_codec as codec
-from gatewayd.kernel.external import NotificationSocket
+from gatewayd.kernel.external import NotificationSocket, read_generation
 from gatewayd.kernel.netlink import NetlinkChannel, RefusedAt
 from gatewayd.model.external import ExternalChanges
 from gatewayd.model.mask import describe_key, parse_set_name
@@ -156,14 +156,7 @@ class KernelTables:
         return dict(codec.decode_counter(buffer, start, end) for buffer, start, end in listed)
 
     async def read_generation(self) -> int:
-        sequence = self._commits.take_sequences(1)
-        request = codec.encode_get_generation(sequence)
-        answers = await self._commits.exchange(request, sequence, sequence, "read the generation")
-        for datagram in answers:
-            for kind, _, _, start, end in nl.iter_messages(datagram):
-                if kind == codec.NEWGEN:
-                    return codec.decode_generation(datagram, start + 4, end)
-        return 0
+        return await read_generation(self._commits)
 
     async def delete_table(self) -> bool:
         sequence = self._commits.take_sequences(1)

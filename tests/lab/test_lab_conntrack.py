@@ -67,7 +67,6 @@ def test_a_dump_lists_the_connections_of_a_mark_and_no_others(run: Any, namespac
                 sender.flow("127.0.0.2", 40000)
             }
             assert await listed(conntrack, 0x55000000, MASK) == []
-            assert await conntrack.count() == 5
 
     run(scenario())
 
@@ -93,7 +92,7 @@ def test_marks_change_within_the_mask_in_every_zone_and_family(run: Any, namespa
     run(scenario())
 
 
-def test_connections_that_ended_meanwhile_are_counted_and_no_error(run: Any, namespace: Namespace) -> None:
+def test_connections_that_ended_meanwhile_are_no_error(run: Any, namespace: Namespace) -> None:
     async def scenario() -> None:
         with opened_conntrack(namespace) as conntrack, Sender(namespace) as sender:
             sender.send("127.0.0.2", 51820, 51821)
@@ -103,7 +102,6 @@ def test_connections_that_ended_meanwhile_are_counted_and_no_error(run: Any, nam
             living = await listed(conntrack, MARK, MASK)
             keys = [event.key for event in (ended[0], *living, ended[1])]
             assert await conntrack.change_marks(keys, 0, MASK) == 1
-            assert (conntrack.stats.changed, conntrack.stats.ended) == (1, 2)
 
     run(scenario())
 
@@ -194,10 +192,7 @@ def test_an_answer_that_does_not_come_is_missing(
             with monkeypatch.context() as patched:
                 patched.setattr("gatewayd.kernel.conntrack._Channel.send", lambda *_: None)
                 with pytest.raises(ReplyMissing, match="no answer"):
-                    await conntrack.count()
-                with pytest.raises(ReplyMissing, match="no answer"):
                     await listed(conntrack, MARK, MASK)
-            assert await conntrack.count() == 0
             assert await listed(conntrack, MARK, MASK) == []
 
     run(scenario())
@@ -205,4 +200,4 @@ def test_an_answer_that_does_not_come_is_missing(
 
 def test_a_request_before_open_is_our_bug(run: Any) -> None:
     with pytest.raises(RuntimeError, match="open"):
-        run(Conntrack().count())
+        run(Conntrack().change_marks([], 0, MASK))
