@@ -1,0 +1,129 @@
+"""What comes of a packet, in the text of whole rulesets."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from gatewayd.compile import compile_ruleset
+from gatewayd.compile.ruleset import RULE_SETS
+from gatewayd.model import parse_services
+from tests.support.rulesets import HOOKS, OBSERVE, REJECT, chains_of
+
+
+def test_registered_flows_are_seen_by_conntrack_before_they_are_marked() -> None:
+    lines = chains_of(OBSERVE)["registered"]
+    assert lines[0].startswith("ct event set 0x")
+    assert lines[-1] == "accept"
+
+
+def test_observing_enforces_nothing() -> None:
+    everything = replace(OBSERVE, unregistered_dscp=8, unregistered_mark=1, canary_percent=5, limit_bytes_s=1)
+    ruleset = compile_ruleset("gatewayd", everything, HOOKS, 1)
+    assert chains_of(everything)["unregistered"] == ["counter name unregistered_packets", "accept"]
+    assert "drop" not in ruleset.text
+    assert "reject with" not in ruleset.text
+    assert "dscp" not in ruleset.text
+
+
+def test_every_mode_but_reject_ends_in_accept_and_reject_always_answers() -> None:
+    for mode in ("observe", "mark"):
+        assert chains_of(replace(OBSERVE, mode=mode))["unregistered"][-1] == "accept"
+    limit = chains_of(replace(OBSERVE, mode="limit"))
+    assert (limit["unregistered"][-1], limit["throttle"][-1]) == ("goto throttle", "accept")
+    text = compile_ruleset("gatewayd", REJECT, HOOKS, 1).text
+    assert chains_of(REJECT)["refuse"] == [
+        "counter name rejected_packets",
+        "meta l4proto tcp reject with tcp reset",
+        "reject with icmpx admin-prohibited",
+    ]
+    assert not re.search(r"\bdrop\b", text)
+
+
+def test_marking_sets_what_boxes_downstream_see() -> None:
+    policy = replace(
+        OBSERVE, mode="mark", registered_dscp=46, registered_mark=0x10, unregistered_dscp=0, unregistered_mark=0
+    )
+    chains = chains_of(policy)
+    registered = ["ip dscp set 46", "ip6 dscp set 46", "meta mark set 0x00000010", "accept"]
+    assert chains["registered_packet"] == ["counter name registered_packets", *registered]
+    assert chains["registered"][-4:] == registered
+    assert chains["unregistered"][1:] == ["ip dscp set 0", "ip6 dscp set 0", "meta mark set 0x00000000", "accept"]
+    assert "goto registered_packet" in chains["forward"][1]
+
+
+@pytest.mark.parametrize("mode", ["limit", "reject"])
+def test_a_mark_brings_nothing_before_the_policy_that_it_is_not_about(mode: str) -> None:
+    policy = replace(OBSERVE, mode=mode, inside=("eth1",), scope=parse_services(["ipsec", "tcp/443"]))
+    chains = chains_of(policy)
+    assert chains["in_policy"] == [
+        'iifname { "eth1" } goto in_scope', 'oifname { "eth1" } goto in_scope', "accept",
+    ]  # fmt: skip
+    assert chains["in_scope"] == [
+        "meta l4proto vmap { 6 : goto in_scope_6, 17 : goto in_scope_17, 50 : return, 51 : return }", "accept",
+    ]  # fmt: skip
+    assert chains["in_scope_17"] == ["th dport { 500, 4500 } return", "th sport { 500, 4500 } return", "accept"]
+    assert chains_of(replace(policy, inside=(), scope=()))["in_policy"] == ["goto in_scope"]
+    assert chains_of(replace(policy, scope=()))["in_scope"] == ["accept"]
+
+
+RATE = "limit rate over 1000 bytes/second burst 1000 bytes } goto over_limit"
+
+
+def test_without_a_named_side_a_limit_is_each_openers_own_and_untracked_packets_are_limited_by_source() -> None:
+    policy = replace(OBSERVE, mode="limit", limit_bytes_s=1000)
+    text = compile_ruleset("gatewayd", policy, HOOKS, 1).text
+    assert set(re.findall(r"set (limited\d) \{", text)) == RULE_SETS
+    assert chains_of(policy)["throttle"] == [
+        f"update @limited4 {{ ct original ip saddr {RATE}",
+        f"update @limited6 {{ ct original ip6 saddr {RATE}",
+        f"ct state untracked update @limited4 {{ ip saddr {RATE}",
+        f"ct state untracked update @limited6 {{ ip6 saddr {RATE}",
+        "accept",
+    ]
+
+
+def test_a_limit_is_each_clients_own() -> None:
+    chains = chains_of(replace(OBSERVE, mode="limit", limit_bytes_s=1000, inside=("eth1",)))
+    assert chains["throttle"] == [
+        'iifname { "eth1" } goto throttle_source',
+        f"update @limited4 {{ ip daddr {RATE}",
+        f"update @limited6 {{ ip6 daddr {RATE}",
+        "accept",
+    ]
+    assert chains["throttle_source"] == [
+        f"update @limited4 {{ ip saddr {RATE}",
+        f"update @limited6 {{ ip6 saddr {RATE}",
+        "accept",
+    ]
+
+
+BEYOND = "mod 100 seed 0x67617465 >= 25 accept"
+
+
+@pytest.mark.parametrize("mode", ["mark", "limit", "reject"])
+def test_beyond_the_canary_packets_are_accepted_before_anything_is_done_to_them(mode: str) -> None:
+    chains = chains_of(replace(OBSERVE, mode=mode, canary_percent=25, unregistered_dscp=8))
+    assert chains["unregistered"][:2] == ["counter name unregistered_packets", "jump canary"]
+    assert chains["canary"] == [
+        f"meta nfproto ipv4 jhash ct original ip saddr {BEYOND}",
+        f"meta nfproto ipv6 jhash ct original ip6 saddr {BEYOND}",
+        f"meta nfproto ipv4 ct state untracked jhash ip saddr {BEYOND}",
+        f"meta nfproto ipv6 ct state untracked jhash ip6 saddr {BEYOND}",
+    ]
+
+
+def test_the_canary_is_of_clients_where_a_side_is_named() -> None:
+    assert chains_of(replace(REJECT, canary_percent=25, outside=("eth0",)))["canary"] == [
+        f'oifname {{ "eth0" }} meta nfproto ipv4 jhash ip saddr {BEYOND}',
+        f'oifname {{ "eth0" }} meta nfproto ipv6 jhash ip6 saddr {BEYOND}',
+        'oifname { "eth0" } return',
+        f"meta nfproto ipv4 jhash ip daddr {BEYOND}",
+        f"meta nfproto ipv6 jhash ip6 daddr {BEYOND}",
+    ]
+
+
+def test_a_full_canary_tests_nothing() -> None:
+    assert not any("jhash" in line for line in chains_of(REJECT)["unregistered"])
