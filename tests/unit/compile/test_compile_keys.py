@@ -43,6 +43,12 @@ def test_every_key_is_in_its_part_and_no_part_has_them_all() -> None:
         assert len(part) < len(KEYS) / 4
 
 
+def test_nothing_can_be_taken_from_no_keys() -> None:
+    keys = Keys()
+    keys.difference_update(KEYS)
+    assert keys == set()
+
+
 def test_a_part_can_be_replaced_by_other_keys_of_it() -> None:
     keys = Keys(KEYS)
     number = part_of(KEYS[0])
