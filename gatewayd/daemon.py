@@ -23,8 +23,10 @@ from gatewayd.api.app import ApiServer
 from gatewayd.control.controller import Controller
 from gatewayd.control.host_time import open_host_time
 from gatewayd.control.queries import DaemonQueries
+from gatewayd.control.status import StatusReport
 from gatewayd.control.subscriber_service import SubscriberService, longest_unheard_s
-from gatewayd.errors import KernelError, MissingPrerequisite, SettingsInvalid
+from gatewayd.control.vitals import Vitals
+from gatewayd.errors import MissingPrerequisite, SettingsInvalid
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.surroundings import RuleReader
 from gatewayd.kernel.tables import KernelTables
@@ -43,7 +45,6 @@ from gatewayd.watch.surroundings import Surroundings
 
 log = get_logger(__name__)
 
-COUNTERS_EVERY_S = 1.0
 PULSE_S = 0.25
 """How often the loop's lag and the readiness are looked at."""
 
@@ -80,7 +81,7 @@ class Daemon:
                         ("sweep", self._controller.scanner.run()),
                         ("clock", self._time.keep()),
                         ("time", self._controller.keep_time()),
-                        ("counters", self._read_counters()),
+                        ("counters", self._vitals.read_counters(self._dataplane.read_counters)),
                         ("surroundings", self._surroundings.run()),
                         ("pulse", self._pulse()),
                         ("reload", self._reload_when_told()),
@@ -157,15 +158,17 @@ class Daemon:
         stack.callback(self._events.close)
         self._session: Session = open_session()
         stack.push_async_callback(self._session.close)
-        self._queries = DaemonQueries(
+        self._vitals = Vitals(self._time)
+        report = StatusReport(
             self._controller,
             self._events,
             self._runners,
-            clock=self._time,
-            host_time=self._time,
-            read_sources=self._read_sources,
-            subscribers=self._subscribers,
+            self._vitals,
             surroundings=self._surroundings,
+            host_time=self._time,
+        )
+        self._queries = DaemonQueries(
+            self._controller, report, self._subscribers, clock=self._time, read_sources=self._read_sources
         )
         api = ApiServer(self._queries, *settings.http.listen, settings.http.socket)
         await api.start()
@@ -256,14 +259,14 @@ class Daemon:
         except SettingsInvalid as error:
             for fault in error.faults:
                 log.error("reload.refused", fault=fault)
-            self._queries.reload_error = error.faults[0]
+            self._vitals.note_reload(error.faults[0])
             return
         fixed = settings_that_need_restart(self._settings, settings)
         if fixed:
             log.error("reload.needs_restart", keys=",".join(fixed))
-            self._queries.reload_error = f"{', '.join(fixed)}: only a restart can change that"
+            self._vitals.note_reload(f"{', '.join(fixed)}: only a restart can change that")
             return
-        self._queries.reload_error = None
+        self._vitals.note_reload(None)
         setup_logging(settings.log.level, settings.log.format)
         self._time.expect_signed(settings.registry.has_signed)
         if settings.policy.mode == "observe":
@@ -275,20 +278,12 @@ class Daemon:
         if self._subscribers is not None and settings.subscribers is not None:
             faults = self._subscribers.reload(settings.subscribers)
             self._controller.scanner.grace.longest_s = longest_unheard_s(settings.subscribers)
-            self._queries.reload_error = faults[0] if faults else None
+            self._vitals.note_reload(faults[0] if faults else None)
         self._use_sources(self._group)
         await self._store.say_unused(self._controller.sources)
         log.info("reload.done")
 
     # -- pulse ---------------------------------------------------------------------------------------------
-
-    async def _read_counters(self) -> None:
-        while True:
-            try:
-                self._queries.counters = await self._dataplane.read_counters()
-            except KernelError as error:
-                log.warning("counters.failed", error=str(error))
-            await asyncio.sleep(COUNTERS_EVERY_S)
 
     async def _pulse(self) -> None:
         """Watch the loop's lag; beat the watchdog while the reconciler gets on; say READY=1 once it is true."""
@@ -300,7 +295,7 @@ class Daemon:
             before = time.monotonic()
             await asyncio.sleep(PULSE_S)
             now = time.monotonic()
-            self._queries.note_lag(now - before - PULSE_S)
+            self._vitals.note_lag(now - before - PULSE_S)
             if interval_s is not None and now >= beat_at and self._queries.is_alive() is None:
                 self._notifier.watchdog()
                 beat_at = now + min(interval_s, 10.0)

@@ -20,6 +20,9 @@ GOOD: Final = "bold green"
 BAD: Final = "bold red"
 DOUBTFUL: Final = "bold yellow"
 
+IN_KERNEL: Final = {True: "yes", False: "NO", None: "-"}
+"""None: nothing is to be there, or it is not known."""
+
 _LABEL_WIDTH: Final = 15
 _SIZES: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 

@@ -13,8 +13,7 @@ import click
 import msgspec
 
 from gatewayd.cli.output import print_json
-from gatewayd.cli.registry_authoring import database_option, json_option
-from gatewayd.cli.registry_progress import metered
+from gatewayd.cli.registry_authoring import database_option, json_option, metered
 from gatewayd.errors import RegistryUnusable
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from typing import Final
 
 import click
 
-from gatewayd.api.subscriber_views import JournalView, ListenerView, SubscribersView
-from gatewayd.api.views import ClockView, HeldView, MarksView, OverridesView, SourceView, StatusView
+from gatewayd.api.status import ClockView, HeldView, MarksView, SourceView, StatusView, SubscribersView
 from gatewayd.cli.client import Endpoint, daemon_options
 from gatewayd.cli.output import (
     BAD,
@@ -25,6 +24,9 @@ from gatewayd.cli.output import (
     span,
 )
 from gatewayd.model.moment import parse_time
+from gatewayd.registry.overrides import OverrideCounts
+from gatewayd.subscribers.journal_rows import JournalStats
+from gatewayd.subscribers.radius.responses import ListenerStats
 
 _MAX_LISTED: Final = 5
 """Of a kind that stand on the screen, a line each: faults of overrides, names of NAS, rules of others. `--json` has
@@ -179,8 +181,8 @@ def _counted(*numbers: tuple[int, str]) -> list[str]:
     return [f"{number:,} {word}" for number, word in numbers if number]
 
 
-def _overrides(overrides: OverridesView) -> Iterator[Line]:
-    if overrides == OverridesView():
+def _overrides(overrides: OverrideCounts) -> Iterator[Line]:
+    if overrides == OverrideCounts():
         return
     facts = [count(overrides.pins, "pin"), count(overrides.filters, "filter")]
     facts += _counted(
@@ -224,7 +226,7 @@ def _subscribers(view: SubscribersView) -> Iterator[Line]:
         yield from _listener(view.listener)
 
 
-def _journal(journal: JournalView) -> Iterator[Line]:
+def _journal(journal: JournalStats) -> Iterator[Line]:
     if journal.lost_groups or journal.lost_rows:
         yield Line("", f"JOURNAL DAMAGED at the start: {_lost(journal)}", BAD)
     if journal.set_aside or journal.skipped:
@@ -240,7 +242,7 @@ def _journal(journal: JournalView) -> Iterator[Line]:
         yield Line("", f"last error of the journal: {journal.last_error}", DOUBTFUL)
 
 
-def _lost(journal: JournalView) -> str:
+def _lost(journal: JournalStats) -> str:
     rows = count(journal.lost_rows, "row")
     if not journal.lost_whole:
         return f"the last {rows} written to it are lost"
@@ -249,7 +251,7 @@ def _lost(journal: JournalView) -> str:
     return f"{count(journal.salvaged, 'row')} of the file could be read, {rows} at most are lost"
 
 
-def _listener(view: ListenerView) -> Iterator[Line]:
+def _listener(view: ListenerStats) -> Iterator[Line]:
     unusable = sum(view.unusable.values())
     facts = f"{count(view.requests, 'request')}, {count(view.duplicates, 'repeat')}, {unusable:,} of no use"
     yield Line("radius", f"{some(view.addresses, none='nowhere')}: {facts}")
@@ -282,8 +284,8 @@ def _kernel(view: StatusView) -> Iterator[Line]:
         f"{count(kernel.failures, 'failure')}, {count(kernel.repairs, 'repair')}",
     )
     if view.conntrack is not None:
-        share = view.conntrack.entries / view.conntrack.max if view.conntrack.max else 0.0
-        text = f"connection tracking: {view.conntrack.entries:,} of {view.conntrack.max:,} entries ({share:.0%})"
+        share = view.conntrack.entries / view.conntrack.most if view.conntrack.most else 0.0
+        text = f"connection tracking: {view.conntrack.entries:,} of {view.conntrack.most:,} entries ({share:.0%})"
         if view.conntrack.dropped:
             text += f", {count(view.conntrack.dropped, 'packet')} dropped for want of room"
         yield Line("", text, DOUBTFUL if view.conntrack.dropped else "")

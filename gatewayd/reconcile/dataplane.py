@@ -5,30 +5,56 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 from gatewayd.model.external import ExternalChanges
+from gatewayd.model.metric import counter, gauge, summary
 from gatewayd.model.transaction import CounterReading, Ruleset, TableReading, Transaction
 
 
 @dataclass(slots=True)
 class Stats:
-    """What the reconciler did since start; times are unix seconds, 0 = never."""
+    """The table in the kernel, and the work of the reconciler on it since the start.
 
-    transactions: int = 0
+    Counters rise in place; `Reconciler.report` fills in `table` and the state of the sets. Times are RFC 3339, None
+    = never. `generation`: the kernel's ruleset generation at the last reading.
+    """
+
+    table: str = ""
+    not_in_kernel: Annotated[int, gauge("registered_not_in_kernel",
+        "Elements of effective registrations that are not known to be in the kernel; 0 in peace.",
+        "`> 0` for 1 min: **the** alert")] = 0  # fmt: skip
+    surplus: Annotated[int, gauge("kernel_surplus_elements", "Elements in the kernel that no registration wants.",
+        "`> 0` for 10 min")] = 0  # fmt: skip
+    retained: Annotated[int, gauge("kernel_retained_elements",
+        "Elements found at the start beyond the last good. They stay until every source has answered.",
+        "`> 0` for a day: which source does not answer?")] = 0  # fmt: skip
+    elements_desired: Annotated[int, gauge("kernel_elements", "Elements that should be in the kernel.")] = 0
+    masks: Annotated[int, gauge("kernel_masks", "Masks in use, of both families and of bindings.")] = 0
+    sets: Annotated[int, gauge("kernel_sets", "Allowlist sets in the kernel.")] = 0
+    pending: Annotated[int, gauge("kernel_pending_operations", "Operations that wait to be sent.",
+        "does not come back to 0")] = 0  # fmt: skip
+    transactions: Annotated[int, counter("kernel_transactions", "Transactions that the kernel took.")] = 0
     elements: int = 0
-    commit_seconds: float = 0.0
-    failures: int = 0
-    last_error: str = ""
-    last_commit_at: float = 0.0
-    last_verified_at: float = 0.0
-    repairs: int = 0
-    notifications_lost: int = 0
-    """Times that others committed more than we were told of."""
+    """Added or removed by them."""
+    commit_seconds: Annotated[float, summary("kernel_commit_seconds",
+        "Time from sending a transaction to the kernel's acknowledgement.",
+        "the mean, `rate(…_sum) / rate(…_count)`, is over 0.1 s", times="transactions")] = 0.0  # fmt: skip
+    failures: Annotated[int, counter("kernel_failures",
+        "Transactions and readings that the kernel refused or lost.", "rises for 5 min")] = 0  # fmt: skip
+    last_error: str | None = None
+    last_commit_at: str | None = None
+    last_verified_at: Annotated[str | None, gauge("kernel_last_verified_timestamp_seconds",
+        "When the kernel was last read back whole, Unix time; absent before the first time.",
+        "older than three times `kernel.verify_every`")] = None  # fmt: skip
+    repairs: Annotated[int, counter("kernel_repairs", "Changes by other programs that were undone.",
+        "rises: find the program")] = 0  # fmt: skip
+    notifications_lost: Annotated[int, counter("kernel_notifications_lost",
+        "Times that changes by other programs were lost; everything was compared again.")] = 0  # fmt: skip
     late_admissions: int = 0
     generation: int = 0
     turned_at: float = 0.0
-    """By the monotonic clock: when the task last got somewhere."""
+    """When the task last got somewhere, by the monotonic clock."""
 
 
 class Dataplane(Protocol):

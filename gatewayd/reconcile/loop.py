@@ -7,7 +7,9 @@ read → (hear → step → acknowledge)* → verified → sleep until a desire,
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
 
 from gatewayd.compile.desired import DesiredSets, elements_of
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag
@@ -16,6 +18,7 @@ from gatewayd.log import get_logger
 from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.flow import Flow, Mode
 from gatewayd.model.mask import Mask, parse_set_name, set_name
+from gatewayd.model.moment import format_time
 from gatewayd.model.policy import Policy
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Registration
@@ -28,6 +31,10 @@ from gatewayd.reconcile.tracker import ELEMENT_TIMEOUT_S, SetTracker, masks_of
 from gatewayd.reconcile.verify import Verifier
 
 log = get_logger(__name__)
+
+Standing = Literal["wanted", "retained", "left", "unwanted"]
+"""Why an element is in the kernel: a registration wants it; or perhaps a start found it, and it stays until every
+source has been read; it is of a binding that a start found and nothing explains; it is about to go."""
 
 GENERATION_POLL_S = 0.2
 """How often the kernel is asked whether there was a commit we were not told of; one message of 20 bytes."""
@@ -226,9 +233,50 @@ class Reconciler:
             return False
         return all(self.tracker.holds(*element) for element in elements_of(wanted))
 
+    def standing_of(self, mask: Mask, key: bytes) -> Standing:
+        """Why an element is in the kernel."""
+        tracker = self.tracker
+        if key in tracker.leftovers.of(mask):
+            return "left"
+        if mask not in tracker.desired or key not in tracker.desired.keys(mask):
+            return "unwanted"
+        return "retained" if tracker.count_retained() else "wanted"
+
+    def count_leftovers(self) -> int:
+        """Elements of bindings that a start found and nothing explains."""
+        return len(self.tracker.leftovers)
+
     def element_for(self, flow: Flow) -> tuple[Mask, bytes] | None:
         """By which the kernel is known to pass the flow, whoever wants it there, or nobody."""
         return self.tracker.element_for(flow) if self._verifier.known else None
+
+    def report(self) -> Stats:
+        """The table as it is now, and what was done to it since the start."""
+        tracker = self.tracker
+        states = list(tracker.set_states())
+        return replace(
+            self.stats,
+            table=self._table,
+            not_in_kernel=tracker.count_missing(),
+            surplus=tracker.count_surplus(),
+            retained=tracker.count_retained(),
+            elements_desired=tracker.desired.count(),
+            masks=len(tracker.masks),
+            sets=sum(state.exists for state in states),
+            pending=len(tracker.retired) + sum(len(each.missing) + len(each.surplus) for each in states),
+        )
+
+    def unprogrammed(self) -> Mapping[str, str]:
+        """Why, by id, registrations are not in the kernel in their present form: they are past a bound."""
+        return self.tracker.desired.unprogrammed()
+
+    def in_former_form(self) -> Sequence[str]:
+        """Ids of those whose former form is in the kernel meanwhile."""
+        return self.tracker.desired.in_former_form()
+
+    def is_unprogrammed(self, wanted: Registration | BoundRegistration) -> bool:
+        """Whether this one cannot be in the kernel, being past a bound."""
+        return self.tracker.desired.is_unprogrammed(wanted)
 
     @property
     def refreshed(self) -> int:
@@ -398,7 +446,7 @@ class Reconciler:
         stats.transactions += 1
         stats.elements += elements
         stats.commit_seconds += took_s
-        stats.last_commit_at = self._clock()
+        stats.last_commit_at = format_time(self._clock())
         log.debug("reconcile.applied", cause=cause, elements=elements, duration_ms=round(took_s * 1000, 2))
 
     async def _idle(self) -> None:

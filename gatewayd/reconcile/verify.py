@@ -17,6 +17,7 @@ from gatewayd.compile.ruleset import RULE_SETS
 from gatewayd.errors import DumpInterrupted
 from gatewayd.log import get_logger
 from gatewayd.model.external import ExternalCommit
+from gatewayd.model.moment import format_time
 from gatewayd.model.transaction import AddElements, TableReading, Transaction
 from gatewayd.reconcile.dataplane import Dataplane, Stats
 from gatewayd.reconcile.set_state import SetState
@@ -328,8 +329,8 @@ class Verifier:
             log.warning("reconcile.left", elements=len(tracker.leftovers))
         tracker.explains = None
         self._compared_at = self._monotonic()
-        self._stats.last_verified_at = self._clock()
-        self._stats.last_error = ""
+        self._stats.last_verified_at = format_time(self._clock())
+        self._stats.last_error = None
 
 
 async def read_keys(

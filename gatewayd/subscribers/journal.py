@@ -18,13 +18,13 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.subscribers.journal_file import JournalFile
-from gatewayd.subscribers.journal_rows import Key, Row
+from gatewayd.subscribers.journal_rows import JournalStats, Key, Row
 from gatewayd.subscribers.timeline import Moment
 
 STALL_S: Final = 3.0
@@ -49,30 +49,6 @@ class JournalState:
 
     suspended_for: str | None
     was_recreated: bool = False
-
-
-@dataclass(slots=True)
-class JournalStats:
-    """Since the start. `groups`, `rows`: on disk. `write_s`, `longest_write_s`: seconds that groups took."""
-
-    groups: int = 0
-    rows: int = 0
-    failures: int = 0
-    write_s: float = 0.0
-    longest_write_s: float = 0.0
-    last_error: str | None = None
-    skipped: int = 0
-    """Rows that could not be decoded at the start."""
-    set_aside: int = 0
-    """Files that were damaged."""
-    refused: int = 0
-    """Writes for which there was no room."""
-    lost_groups: int = 0
-    lost_rows: int = 0
-    """Groups that were on disk and were not there any more at the start, and the rows in them."""
-    lost_whole: bool = False
-    """They were the whole file, but for the rows `salvaged`: so many rows are lost at most."""
-    salvaged: int = 0
 
 
 class Journal:
@@ -130,6 +106,16 @@ class Journal:
     def has_room(self) -> bool:
         """Whether a write with a `done` would be taken now."""
         return self._suspended_for is not None or self.waiting < self._most_waiting
+
+    def report(self) -> JournalStats:
+        """The state as it is now, and the counts since the start."""
+        return replace(
+            self.stats,
+            state="ok" if self._suspended_for is None else "suspended",
+            suspended_for=self._suspended_for,
+            waiting=self.waiting,
+            waiting_rows=self.waiting_rows,
+        )
 
     async def open(self) -> tuple[Row, ...]:
         """What was kept; from then on writes go to disk. Raises nothing: without a file it begins suspended."""
@@ -211,8 +197,8 @@ class Journal:
         took_s = self._clock() - began_s
         self.stats.groups += 1
         self.stats.rows += len(rows)
-        self.stats.write_s += took_s
-        self.stats.longest_write_s = max(self.stats.longest_write_s, took_s)
+        self.stats.write_seconds += took_s
+        self.stats.longest_write_seconds = max(self.stats.longest_write_seconds, took_s)
         self._settle()
         callbacks, self._in_flight = self._in_flight, []
         for done in callbacks:

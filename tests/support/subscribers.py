@@ -51,7 +51,7 @@ from gatewayd.settings.model import (
 )
 from gatewayd.subscribers.journal_file import JournalFile
 from gatewayd.subscribers.journal_rows import Key, Row, Value, WordRow
-from gatewayd.subscribers.radius.listener import ListenerStats
+from gatewayd.subscribers.radius.responses import ListenerStats
 from gatewayd.subscribers.sessions.nas_table import name_of_key
 from gatewayd.subscribers.sessions.terms import SessionCounts
 from gatewayd.watch.attribute import Attribution

@@ -5,22 +5,20 @@ from math import inf
 import msgspec
 import pytest
 
-from gatewayd.api.subscriber_views import binding_view, bound_view
+from gatewayd.api.status import CounterView, StatusView, counter_views
 from gatewayd.api.views import (
-    CounterView,
-    StatusView,
-    counter_views,
+    binding_view,
+    bound_view,
     effect_of,
     explain_view,
     flow_service,
     flow_view,
-    format_time,
     match_view,
-    parse_time,
     registration_view,
 )
 from gatewayd.model import Decision, Flow, Mode, Registration, parse_address, parse_prefix, parse_services
 from gatewayd.model.flow import DecisionWord, Effect
+from gatewayd.model.moment import format_time, parse_time
 from gatewayd.model.transaction import CounterReading
 from tests.support.fake_queries import BANK, DEAF, FREELANCER, GUARDED, NOW, PEACE, SHARED, SUBSCRIBED, TROUBLE
 

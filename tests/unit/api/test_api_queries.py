@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatewayd.api.parameters import (
+from gatewayd.api.queries import (
     Page,
     ParameterRejected,
     read_flow,

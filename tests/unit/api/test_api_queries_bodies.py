@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.api.parameters import MAX_ENTRIES, ParameterRejected, read_end, read_entries
+from gatewayd.api.queries import MAX_ENTRIES, ParameterRejected, read_end, read_entries
 from gatewayd.errors import SessionEntryInvalid
 
 
