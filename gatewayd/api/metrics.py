@@ -7,7 +7,7 @@ from the same declarations; a test holds it to them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from functools import cache
 from typing import Any, Final, NamedTuple, get_args, get_type_hints
 
@@ -95,15 +95,13 @@ def declared_in(view: type[Any]) -> tuple[Declared, ...]:
     """The fields of a dataclass or Struct that have metrics, or parts that may have some; in their order."""
     found = []
     for name, hint in get_type_hints(view, include_extras=True).items():
-        if name not in _fields_of(view):
-            continue
         beside = getattr(hint, "__metadata__", ())
         metrics = tuple(
             replace(each, word=name) if each.word == THE_FIELD else each
             for each in beside
             if isinstance(each, Metric)
         )
-        parts = () if metrics else tuple(each for each in _types_in(hint) if _fields_of(each))
+        parts = () if metrics else tuple(each for each in _types_in(hint) if _has_fields(each))
         if metrics or parts:
             each = next((each for each in beside if isinstance(each, Each)), None)
             found.append(Declared(name, metrics, parts, each))
@@ -139,11 +137,8 @@ def _samples(
         yield metric, labels, value if metric.kind == "histogram" else (value,)
 
 
-def _fields_of(view: type) -> tuple[str, ...]:
-    """None of what is neither a dataclass nor a Struct."""
-    if is_dataclass(view):
-        return tuple(each.name for each in fields(view))
-    return view.__struct_fields__ if isinstance(view, type) and issubclass(view, msgspec.Struct) else ()
+def _has_fields(hint: Any) -> bool:
+    return is_dataclass(hint) or (isinstance(hint, type) and issubclass(hint, msgspec.Struct))
 
 
 def _types_in(hint: Any) -> Iterator[type]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -12,15 +13,29 @@ from gatewayd.compile.canary import judge_canary
 from gatewayd.control.bindings import Bindings
 from gatewayd.control.controller import Controller
 from gatewayd.control.status import incompleteness_of
-from gatewayd.control.subscriber_queries import Subscribers
 from gatewayd.errors import AllowlistIncomplete
 from gatewayd.model import Binding, BoundRegistration, Decision, Effect, Flow, Registration
 from gatewayd.model.mask import Mask, describe_key
 from gatewayd.model.service import PROTOCOLS_WITH_PORTS
 from gatewayd.reconcile import Reconciler
 from gatewayd.registry.state import KERNEL
+from gatewayd.subscribers.radius.clients import Profiles
+from gatewayd.subscribers.radius.listener import AccountingListener
 
 Wanted = Registration | BoundRegistration
+
+
+class Subscribers(Protocol):
+    """What is behind the section `subscribers`. A reload gives other `profiles`."""
+
+    @property
+    def bindings(self) -> Bindings: ...
+    @property
+    def listener(self) -> AccountingListener | None: ...
+    @property
+    def pepper(self) -> bytes: ...
+    @property
+    def profiles(self) -> Profiles: ...
 
 
 class Explainer:
@@ -99,6 +114,14 @@ def are_in_kernel(reconciler: Reconciler, alternatives: Iterable[Wanted]) -> boo
     if any(map(reconciler.holds, alternatives)):
         return True
     return False if reconciler.stats.last_verified_at else None
+
+
+def are_all_in_kernel(reconciler: Reconciler, wanted: Sequence[Wanted]) -> bool | None:
+    """Whether the kernel is known to have all elements of all of them; None also where there are none."""
+    states = [are_in_kernel(reconciler, (each,)) for each in wanted]
+    if False in states:
+        return False
+    return None if None in states or not states else True
 
 
 def programmed_for(flow: Flow, decision: Decision, now: float) -> Iterator[Wanted]:

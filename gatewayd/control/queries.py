@@ -10,9 +10,9 @@ from gatewayd.api import views
 from gatewayd.api.status import StatusView
 from gatewayd.compile import count_elements
 from gatewayd.control.controller import Controller
-from gatewayd.control.explain import Explainer, Wanted, are_in_kernel
+from gatewayd.control.explain import Explainer, Subscribers, Wanted, are_all_in_kernel
 from gatewayd.control.status import StatusReport, incompleteness_of
-from gatewayd.control.subscriber_queries import SubscriberQueries, Subscribers
+from gatewayd.control.subscriber_queries import SubscriberQueries
 from gatewayd.errors import PrefixInvalid
 from gatewayd.model import Flow, Prefix, Registration, Status, parse_prefix
 
@@ -96,8 +96,7 @@ class DaemonQueries:
         wanted: list[Wanted] = [registration] if count_elements(registration) else []
         wanted.extend(self._controller.allowlist.bound_registrations_of(registration))
         if registration.is_effective(now) and wanted:
-            states = [are_in_kernel(self._reconciler, (each,)) for each in wanted]
-            in_kernel = False if reason is not None or False in states else None if None in states else True
+            in_kernel = False if reason is not None else are_all_in_kernel(self._reconciler, wanted)
         return views.registration_view(
             registration,
             now,

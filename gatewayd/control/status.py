@@ -173,13 +173,13 @@ class StatusReport:
         if scanner.strange and not grace.longest_s:
             found += (
                 f"{scanner.strange:,} flows were carried over marked registered, and no registration here explains"
-                f" them (they drain): do both gateways have the same sources, and the same section subscribers?",
+                f" them; they drain. Do both gateways have the same sources, and the same section subscribers?",
             )
         if grace.waiting:
             found += (
-                f"{grace.waiting:,} flows came marked registered, and no registration or binding here explains them"
-                f" (they are left alone until accounting has named their addresses, for {grace.longest_s:,.0f} s at"
-                f" most): does the accounting of every NAS reach this gateway too?",
+                f"{grace.waiting:,} flows came marked registered, and no registration or binding here explains"
+                f" them; they are left alone until accounting has named their addresses, for at most"
+                f" {grace.longest_s:,.0f} s. Does the accounting of every NAS reach this gateway too?",
             )
         return found
 

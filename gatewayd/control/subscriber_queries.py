@@ -7,20 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
 from gatewayd.api import views
 from gatewayd.api.status import SameNameView, SubscribersView
-from gatewayd.control.bindings import Bindings
 from gatewayd.control.controller import Controller
+from gatewayd.control.explain import Subscribers, are_all_in_kernel
 from gatewayd.errors import SessionEntryInvalid, SessionsNotKept
 from gatewayd.model import Binding, BoundRegistration, Prefix
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.subscribers.identity import session_digest
-from gatewayd.subscribers.radius.clients import Profiles
-from gatewayd.subscribers.radius.listener import AccountingListener
 from gatewayd.subscribers.session_list import end_event, entry_event
 
 KEPT_PATIENCE_S: Final = 5.0
@@ -29,19 +27,6 @@ SLICE: Final = 100
 """Entries between two turns of the loop: some 5 ms."""
 _PASSED_OVER: Final = ("tombstoned", "before_restart", "stale", "refused", "nas_refused")
 """Counts of the table, of which an event that opens or confirms nothing raises one."""
-
-
-class Subscribers(Protocol):
-    """What is behind the section `subscribers`. A reload gives other `profiles`."""
-
-    @property
-    def bindings(self) -> Bindings: ...
-    @property
-    def listener(self) -> AccountingListener | None: ...
-    @property
-    def pepper(self) -> bytes: ...
-    @property
-    def profiles(self) -> Profiles: ...
 
 
 class SubscriberQueries:
@@ -91,17 +76,11 @@ class SubscriberQueries:
             for each in registrations
             if each.is_effective(now)
         ]
-        reconciler = self._reconciler
-        in_kernel = None
-        if bound_registrations and (
-            reconciler.stats.last_verified_at or all(map(reconciler.holds, bound_registrations))
-        ):
-            in_kernel = all(map(reconciler.holds, bound_registrations))
         return views.binding_view(
             self._subscribers.bindings.confirmed(binding),
             now,
             registrations=tuple(each.id for each in registrations),
-            in_kernel=in_kernel,
+            in_kernel=are_all_in_kernel(self._reconciler, bound_registrations),
             also_of=tuple(each.id for each in self._allowlist.owners_around(binding)),
         )
 

@@ -70,7 +70,7 @@ source         mirror: FAILING, 0 registrations, last read never
 kernel         NOT IN KERNEL: 12 registered elements
                table gatewayd: 61,000 elements in 14 sets, 12 not in kernel, 1 surplus, 12 pending
                last commit 40s ago, verified never, 144 transactions, 2 failures, 1 repair
-               connection tracking: 900 of 1,000 entries (90%), 7 packets dropped for want of room
+               connection tracking: 900 of 1,000 entries (90%), 7 packets dropped because there was no room
                3 elements beyond the last good, until every source answers
                last error: commit: Device or resource busy
 flows          not counted yet
@@ -100,11 +100,11 @@ source         embassies: FAILING, overdue for 7m, 22 registrations, last read 1
                HTTP status 503
                signed, serial 4
 source         mirror: waiting, STALE for 3d 1h, 3 registrations, last read never
-               in force is what was saved on disk 10d 1h ago, by an earlier run
+               in force as an earlier run saved it on disk 10d 1h ago
 source         lab: waiting, STALE, 0 registrations, last read never
 overrides      3 pins, 1 filter, 1,200 dropped, 5 trimmed, 2 shadowed, 4 expired
                1 pin over a filter or over other content of the registry
-               FAULTS: 7, in force is what those files said before
+               FAULTS: 7, the former content of those files is in force
                  10-local.yaml:3:5: pins[0].id: missing
                  20-more.yaml:1:1: x
                  20-more.yaml:2:1: x
@@ -116,17 +116,17 @@ overrides      3 pins, 1 filter, 1,200 dropped, 5 trimmed, 2 shadowed, 4 expired
 SUBSCRIBERS_IN_PEACE = """\
 subscribers    31,000 sessions, 412 bindings of registered subscribers
                journal: 1,500 rows written, 0 waiting, 0 failures
-radius         0.0.0.0:1813: 1,000 requests, 9 repeats, 1 of no use
+radius         0.0.0.0:1813: 1,000 requests, 9 repeats, 1 unusable
 """
 
 SUBSCRIBERS_UNHEARD = """\
 subscribers    1 session, 1 binding of registered subscribers, 1 from before the restart and not confirmed since
                6 times an address was bound that another registrant's own prefix has
                journal: 1 damaged file set aside, 1 row unreadable
-               JOURNAL SUSPENDED: what is answered is not on disk (OperationalError: database or disk is full), \
+               JOURNAL SUSPENDED: answers are not on disk (OperationalError: database or disk is full), \
 7 rows waiting
-               2 words not answered: the journal had no room
-radius         0.0.0.0:1813, [::]:1813: 53 requests, 0 repeats, 0 of no use
+               2 accounting records not answered: the journal had no room
+radius         0.0.0.0:1813, [::]:1813: 53 requests, 0 repeats, 0 unusable
                50 refused: unknown_client 30, bad_authenticator 15, malformed 5
                  192.0.2.9: 30 refused: unknown_client 30
                  2001:db8::9: 20 refused: bad_authenticator 15, malformed 5
@@ -353,7 +353,7 @@ def test_what_was_restored_and_is_confirmed_is_said_and_not_doubtful() -> None:
     replace = msgspec.structs.replace
     restored = replace(PEACE.sources[0], restored_at="2024-11-04T00:00:00Z")
     lines = list(describe_status(replace(PEACE, sources=(restored,))))
-    assert ("", "in force is what was saved on disk 3h ago, by an earlier run", "") in lines
+    assert ("", "in force as an earlier run saved it on disk 3h ago", "") in lines
 
 
 def test_what_began_after_now_lasts_no_time() -> None:
