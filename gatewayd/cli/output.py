@@ -40,6 +40,17 @@ def print_json(body: bytes) -> None:
     click.echo(msgspec.json.format(body, indent=2))
 
 
+def print_value(value: object) -> None:
+    """As JSON, indented."""
+    print_json(msgspec.json.encode(value))
+
+
+def print_words(*values: tuple[str, object]) -> None:
+    """A line `word value` each, for scripts."""
+    for word, value in values:
+        click.echo(f"{word} {value}")
+
+
 def print_headline(text: str, style: str) -> None:
     """The first line: what there is to know if nothing else is read."""
     _print(Text(printable(text), style=style))

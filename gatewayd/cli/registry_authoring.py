@@ -16,7 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gatewayd.cli.output import print_json, print_table, printable
+from gatewayd.cli.output import print_table, print_value, print_words, printable
 from gatewayd.errors import PepperUnusable, RegistrationUnknown, RegistryUnusable
 
 if TYPE_CHECKING:
@@ -120,9 +120,9 @@ def keygen(file: Path, kid: str, as_json: bool) -> None:
     _write_new(file, key.private_text(), 0o600)
     _write_new(public, key.public_text(), 0o644)
     if as_json:
-        print_json(msgspec.json.encode({"kid": kid, "private": str(file), "public": str(public)}))
+        print_value({"kid": kid, "private": str(file), "public": str(public)})
     else:
-        click.echo(f"kid {kid}\nprivate {file}\npublic {public}")
+        print_words(("kid", kid), ("private", file), ("public", public))
 
 
 @click.command("import")
@@ -161,7 +161,7 @@ def import_file(
             )
     if as_json:
         document = {"database": str(database), "dry_run": dry_run, **msgspec.to_builtins(report)}
-        print_json(msgspec.json.encode(document))
+        print_value(document)
     else:
         _print_report(report, dry_run)
     sys.exit(1 if report.rejected or report.held else 0)
@@ -231,7 +231,7 @@ def history(id: str | None, limit: int, database: Path, as_json: bool) -> None:
         document = [
             {**msgspec.to_builtins(row), "before": _object(row.before), "after": _object(row.after)} for row in rows
         ]
-        print_json(msgspec.json.encode(document))
+        print_value(document)
         return
     print_table(
         ("at", "action", "actor", "id", "before", "after"),
@@ -279,7 +279,7 @@ def _write_new(path: Path, text: str, mode: int) -> None:
 
 def _print_change(id: str, what: str, as_json: bool) -> None:
     if as_json:
-        print_json(msgspec.json.encode({"id": id, "result": what}))
+        print_value({"id": id, "result": what})
     else:
         click.echo(f"{id} {what}")
 
@@ -294,15 +294,13 @@ def _print_report(report: ImportReport, dry_run: bool) -> None:
     applied = report.applied
     if dry_run:
         click.echo("dry run: nothing is changed")
-    click.echo(f"records {report.records}")
-    for word, count in (
+    print_words(
+        ("records", report.records),
         ("added", applied.added),
         ("changed", applied.changed),
         ("unchanged", applied.unchanged),
         ("withdrawn", applied.withdrawn),
-    ):
-        click.echo(f"{word} {count}")
-    for code, count in report.rejected.items():
-        click.echo(f"rejected {code} {count}")
+        *((f"rejected {code}", count) for code, count in report.rejected.items()),
+    )
     if report.held:
         click.echo(f"nothing is withdrawn: {report.held}", err=True)

@@ -86,7 +86,7 @@ IO = """
 
 COMPOSITION = """
     __main__ cli cli.changes cli.check cli.client cli.demo cli.explain cli.listings cli.output cli.plan
-    cli.registry cli.registry_authoring cli.registry_publish cli.service cli.status control.active
+    cli.registry cli.registry_authoring cli.service cli.status control.active
     control.bindings control.controller control.explain control.queries control.status
     control.subscriber_queries control.subscriber_service control.vitals daemon reconcile.connections
     sources.runners sources.source_facts watch.surroundings
