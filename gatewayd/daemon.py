@@ -26,7 +26,9 @@ from gatewayd.control.pulse import Pulse
 from gatewayd.control.queries import DaemonQueries
 from gatewayd.control.reload import Reloader
 from gatewayd.control.source_tasks import SourceTasks
-from gatewayd.errors import KernelError, MissingPrerequisite, SettingsInvalid
+from gatewayd.control.status import StatusReport
+from gatewayd.control.vitals import Vitals
+from gatewayd.errors import MissingPrerequisite, SettingsInvalid
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.external import RuleReader
 from gatewayd.kernel.tables import KernelTables
@@ -42,8 +44,6 @@ from gatewayd.watch.source import EventSource
 from gatewayd.watch.surroundings import Surroundings
 
 log = get_logger(__name__)
-
-COUNTERS_EVERY_S = 1.0
 
 
 class Daemon:
@@ -75,7 +75,7 @@ class Daemon:
                         ("scan", self._core.scanner.run()),
                         ("clock", self._time.keep()),
                         ("time", self._controller.keep_time()),
-                        ("counters", self._read_counters()),
+                        ("counters", self._vitals.read_counters(self._dataplane.read_counters)),
                         ("surroundings", self._surroundings.run()),
                         ("pulse", self._pulse.run()),
                         ("reload", self._reload_when_told(group)),
@@ -187,17 +187,19 @@ class Daemon:
         stack.callback(self._events.close)
 
     async def _build_api(self, stack: AsyncExitStack) -> None:
-        self._queries = DaemonQueries(
+        self._vitals = Vitals(self._time)
+        report = StatusReport(
             self._controller,
             self._events,
             self._sources.runners,
-            clock=self._time,
-            host_time=self._time,
-            read_sources=self._sources.read_all,
-            subscribers=self._subscribers,
+            self._vitals,
             surroundings=self._surroundings,
+            host_time=self._time,
         )
-        self._pulse = Pulse(self._queries, self._notifier, self._time, self._controller.allowlist)
+        self._queries = DaemonQueries(
+            self._controller, report, self._subscribers, clock=self._time, read_sources=self._sources.read_all
+        )
+        self._pulse = Pulse(self._queries, self._vitals, self._notifier, self._time, self._controller.allowlist)
         http = self._settings.http
         api = ApiServer(self._queries, *http.listen, http.socket)
         await api.start()
@@ -223,17 +225,9 @@ class Daemon:
             # READY=1 also ends the start, which a reload must not do for it.
             if self._pulse.said_ready:
                 self._notifier.reloading()
-            self._queries.note_reload(await self._reloader.reload(group, self._is_started))
+            self._vitals.note_reload(await self._reloader.reload(group, self._is_started))
             if self._pulse.said_ready:
                 self._notifier.ready()
-
-    async def _read_counters(self) -> None:
-        while True:
-            try:
-                self._queries.note_counters(await self._dataplane.read_counters())
-            except KernelError as error:
-                log.warning("counters.failed", error=str(error))
-            await asyncio.sleep(COUNTERS_EVERY_S)
 
 
 def claim_table(table: str) -> socket.socket:

@@ -20,8 +20,9 @@ from aiohttp import hdrs, web
 from prometheus_client import ProcessCollector
 
 from gatewayd.api.metrics import choose_type, render_metrics
-from gatewayd.api.parameters import (
+from gatewayd.api.queries import (
     ParameterRejected,
+    Queries,
     read_end,
     read_entries,
     read_flow,
@@ -30,7 +31,6 @@ from gatewayd.api.parameters import (
     read_prefix,
     read_status,
 )
-from gatewayd.api.queries import Queries
 from gatewayd.errors import (
     AllowlistIncomplete,
     GatewaydError,
@@ -145,7 +145,7 @@ class _Reads:
 
     async def metrics(self, request: web.Request) -> web.Response:
         content_type = choose_type(request.headers.get(hdrs.ACCEPT, ""))
-        body = render_metrics(self._queries.metrics(), content_type, self._process)
+        body = render_metrics(self._queries.status(), content_type, self._process)
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
 
     async def status(self, request: web.Request) -> web.Response:

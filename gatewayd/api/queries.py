@@ -1,23 +1,31 @@
-"""What the API asks of the daemon. The daemon implements it; tests have a fake.
+"""The questions: `Queries` is what the API asks of the daemon; the rest turns the text of a request into values.
 
-Answers are views, made in one turn of the loop: nothing that is asked here waits, except what changes something.
+Pure; the CLI reads its arguments with it too. Every fault names its parameter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol, cast, get_args
 
-from gatewayd.api.subscriber_views import BindingPage
-from gatewayd.api.views import (
-    ExplainView,
-    FlowPage,
-    MetricsView,
-    RegistrationPage,
-    RegistrationView,
-    StatusView,
-)
-from gatewayd.model import Flow, Prefix, Status
+import msgspec
+
+from gatewayd.api.status import StatusView
+from gatewayd.api.views import BindingPage, ExplainView, FlowPage, RegistrationPage, RegistrationView
+from gatewayd.errors import InputRejected, PrefixInvalid, ServiceInvalid, SessionEntryInvalid
+from gatewayd.model import Flow, Prefix, Service, Status, parse_address, parse_prefix, parse_service
+from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS
+
+MAX_ENTRIES: Final = 1000
+"""Sessions of one PUT; more come in several, or as the file `subscribers.sessions_file`."""
+
+DEFAULT_LIMIT: Final = 100
+HIGHEST_LIMIT: Final = 1000
+_MAX_TEXT: Final = 200
+_MAX_DIGITS: Final = 12
+_END_FIELDS: Final = ("nas", "session", "at")
+_MAX_END: Final = 253
+"""Bytes of an attribute's value (RFC 2865 §5)."""
 
 
 class Queries(Protocol):
@@ -33,8 +41,6 @@ class Queries(Protocol):
         ...
 
     def status(self) -> StatusView: ...
-
-    def metrics(self) -> MetricsView: ...
 
     def explain(self, flow: Flow) -> ExplainView:
         """What would become of the flow now. `source_port` 0: not given.
@@ -89,3 +95,153 @@ class Queries(Protocol):
         Raises GatewaydError (SerialNotHeld) when none are; its message goes to the caller.
         """
         ...
+
+
+def read_entries(body: bytes) -> Sequence[object]:
+    """One entry or a list of them. Raises SessionEntryInvalid (`not_json`, `too_many_entries`)."""
+    found = _decode(body)
+    if not isinstance(found, list):
+        return (found,)
+    if len(found) > MAX_ENTRIES:
+        raise SessionEntryInvalid("", "too_many_entries", f"{len(found)} entries, at most {MAX_ENTRIES} are taken")
+    return found
+
+
+def read_end(body: bytes, pairs: Iterable[tuple[str, str]]) -> Mapping[str, object]:
+    """`nas`, `session` and perhaps `at` of a session that is over: an object in the body, or else parameters.
+
+    Raises ParameterRejected and SessionEntryInvalid (`not_json`, `not_an_object`, `unknown_field`).
+    """
+    if not body:
+        return read_parameters(pairs, _END_FIELDS, _MAX_END)
+    read_parameters(pairs, ())
+    end = _decode(body)
+    if not isinstance(end, dict):
+        raise SessionEntryInvalid("", "not_an_object", "not an object with named fields")
+    if not end.keys() <= set(_END_FIELDS):
+        raise SessionEntryInvalid("", "unknown_field", f"has an unknown field, expected {', '.join(_END_FIELDS)}")
+    return end
+
+
+def _decode(body: bytes) -> object:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise SessionEntryInvalid("", "not_json", "the body is not JSON") from None
+
+
+class ParameterRejected(InputRejected):
+    """A parameter cannot be used; the request is answered with 400."""
+
+    def __init__(self, parameter: str, why: str) -> None:
+        self.parameter = parameter
+        self.why = why
+        super().__init__(f"{parameter}: {why}")
+
+
+class Page(NamedTuple):
+    """`offset` from 0, `limit` 1..HIGHEST_LIMIT."""
+
+    offset: int = 0
+    limit: int = DEFAULT_LIMIT
+
+
+def read_parameters(
+    pairs: Iterable[tuple[str, str]], known: Iterable[str], longest: int = _MAX_TEXT
+) -> dict[str, str]:
+    """Parameters by name, without the empty ones. Raises ParameterRejected: unknown, given twice, too long."""
+    allowed = (*known, "pretty")
+    found: dict[str, str] = {}
+    for name, text in pairs:
+        if name not in allowed:
+            raise ParameterRejected(name[:64], f"unknown, expected {', '.join(allowed)}")
+        if name in found:
+            raise ParameterRejected(name, "given twice")
+        if len(text) > longest:
+            raise ParameterRejected(name, f"longer than {longest} characters")
+        found[name] = text
+    return {name: text for name, text in found.items() if text}
+
+
+def read_flow(parameters: Mapping[str, str]) -> Flow:
+    """The flow of `src`, `dst`, `service` and, if given, `sport`, which may also be called `source_port`. Raises
+    ParameterRejected."""
+    for name, example in (("src", "203.0.113.5"), ("dst", "198.51.100.7"), ("service", "udp/51820")):
+        if name not in parameters:
+            raise ParameterRejected(name, f"missing, expected for example {name}={example}")
+    source = _read_address("src", parameters["src"])
+    destination = _read_address("dst", parameters["dst"])
+    if len(source) != len(destination):
+        raise ParameterRejected("dst", "src and dst must both be IPv4 or both be IPv6")
+    service = _read_service(parameters["service"])
+    has_ports = service.protocol in PROTOCOLS_WITH_PORTS
+    port = "source_port" if "source_port" in parameters else "sport"
+    if port in parameters and not has_ports:
+        raise ParameterRejected(port, f"{service} has no ports")
+    if port != "sport" and "sport" in parameters:
+        raise ParameterRejected(port, "sport is given too, and is the same")
+    return Flow(
+        protocol=service.protocol,
+        source=source,
+        destination=destination,
+        source_port=_read_number(port, parameters.get(port), 0, 1, 65535),
+        destination_port=service.low if has_ports else 0,
+    )
+
+
+def read_page(parameters: Mapping[str, str]) -> Page:
+    """`offset` and `limit`. Raises ParameterRejected."""
+    return Page(
+        _read_number("offset", parameters.get("offset"), 0, 0, 10**_MAX_DIGITS - 1),
+        _read_number("limit", parameters.get("limit"), DEFAULT_LIMIT, 1, HIGHEST_LIMIT),
+    )
+
+
+def read_prefix(parameters: Mapping[str, str], parameter: str) -> Prefix | None:
+    """A prefix, or an address as its host prefix. Raises ParameterRejected."""
+    text = parameters.get(parameter)
+    try:
+        return None if text is None else parse_prefix(text)
+    except PrefixInvalid as error:
+        raise ParameterRejected(parameter, str(error)) from None
+
+
+def read_status(parameters: Mapping[str, str]) -> Status | None:
+    """The status to look for. Raises ParameterRejected."""
+    text = parameters.get("status")
+    if text is None or text in get_args(Status):
+        return cast("Status | None", text)
+    raise ParameterRejected("status", f"{text!r} is none of {', '.join(get_args(Status))}")
+
+
+def _read_address(parameter: str, text: str) -> bytes:
+    try:
+        return parse_address(text)
+    except PrefixInvalid as error:
+        raise ParameterRejected(parameter, str(error)) from None
+
+
+def _read_service(text: str) -> Service:
+    """One service of one port: a flow has no bundle and no range."""
+    try:
+        services = parse_service(text)
+    except ServiceInvalid as error:
+        raise ParameterRejected("service", str(error)) from None
+    if text in BUNDLES and len(services) > 1:
+        members = ", ".join(map(str, services))
+        raise ParameterRejected("service", f"{text!r} is a bundle, ask for one of its services: {members}")
+    (service,) = services
+    if service.protocol in PROTOCOLS_WITH_PORTS and service.low != service.high:
+        name = text.partition("/")[0]
+        raise ParameterRejected("service", f"{text!r} is more than one port, expected {name}/PORT")
+    return service
+
+
+def _read_number(parameter: str, text: str | None, default: int, lowest: int, highest: int) -> int:
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit()) or len(text) > _MAX_DIGITS:
+        raise ParameterRejected(parameter, f"{text!r} is not a number from {lowest} to {highest}")
+    if not lowest <= int(text) <= highest:
+        raise ParameterRejected(parameter, f"{text} is not from {lowest} to {highest}")
+    return int(text)

@@ -1,10 +1,9 @@
-"""`gatewayd`: one file a command, each exporting `command`; imported when it is used.
+"""`gatewayd`: the commands, imported when they are used.
 
-`gatewayd --help` and a shell's completion import nothing of a command, so the names and the one-line helps
-stand in the table below. `run`, `plan` and `teardown` touch the kernel; `check` and `registry` look at files;
-`status`, `explain`, `registrations`, `flows`, `bindings`, `sync` and `accept` ask the daemon, through `client`,
-over its Unix socket, and print through `output`: tables on a terminal, plain aligned text elsewhere, the API's own
-JSON with `--json`.
+`gatewayd --help` and a shell's completion import nothing of a command, so the names and the one-line helps stand in
+the table below. `run`, `plan` and `teardown` touch the kernel; `check` and `registry` look at files; the others ask
+the daemon, through `client`, over its Unix socket. They print through `output`: tables on a terminal, plain aligned
+text elsewhere, the API's own JSON with `--json`.
 
 Exit status: 0 ok, 1 failed, 2 usage or configuration, 3 daemon not reachable, 130 interrupted.
 It is decided here, from the class of the error; a command raises and never catches to choose a number. A fault
@@ -41,7 +40,17 @@ COMMANDS: Final[dict[str, str]] = {
     "teardown": "Remove the table from the kernel.",
     "demo": "Show it all in a lab on this machine.",
 }
-"""Commands in the order of the help, each with its line there; `cli/<name>.py` has the rest."""
+"""Commands in the order of the help, each with its line there; the rest is in `cli/<name>.py`, as `command`, or in
+the module of several that `SHARED` names."""
+SHARED: Final[dict[str, str]] = {
+    "run": "service",
+    "teardown": "service",
+    "registrations": "listings",
+    "flows": "listings",
+    "bindings": "listings",
+    "sync": "changes",
+    "accept": "changes",
+}
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -65,13 +74,8 @@ class CommandGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = f"{__name__}.{cmd_name}"
-        try:
-            command = import_module(module).command
-        except ModuleNotFoundError as error:
-            if error.name != module:
-                raise
-            raise click.ClickException(f"this gatewayd was built without the command {cmd_name}") from None
+        module = import_module(f"{__name__}.{SHARED.get(cmd_name, cmd_name)}")
+        command = getattr(module, cmd_name if cmd_name in SHARED else "command")
         assert isinstance(command, click.Command)
         return command
 

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 import click
 
-from gatewayd.api.parameters import ParameterRejected, read_flow
+from gatewayd.api.queries import ParameterRejected, read_flow
 from gatewayd.api.views import ExplainView, effect_of
 from gatewayd.cli.client import Endpoint, daemon_options
 from gatewayd.cli.output import (
     BAD,
     DOUBTFUL,
     GOOD,
+    IN_KERNEL,
     Line,
     place,
     print_headline,
@@ -114,12 +115,12 @@ def describe_explanation(view: ExplainView) -> Iterator[Line]:
     yield Line("reason", view.reason)
     yield Line("decision", view.decision)
     yield Line("effect", view.effect)
-    yield Line("in kernel", {True: "yes", False: "NO", None: "-"}[view.in_kernel])
+    yield Line("in kernel", IN_KERNEL[view.in_kernel])
     for binding in view.bindings:
         when = f"{span(binding.age_s)} ago"
         restored = ", before a restart of gatewayd and not since" if binding.restored else ""
         where = place(binding.prefix, binding.ports)
-        yield Line("through", f"{where}, told by {binding.nas} {when}{restored}", DOUBTFUL if restored else "")
+        yield Line("through", f"{where}, reported by {binding.nas} {when}{restored}", DOUBTFUL if restored else "")
     canary = {
         "in": ", this client is in the canary",
         "out": ", this client is outside of the canary",

@@ -20,6 +20,9 @@ GOOD: Final = "bold green"
 BAD: Final = "bold red"
 DOUBTFUL: Final = "bold yellow"
 
+IN_KERNEL: Final = {True: "yes", False: "NO", None: "-"}
+"""None: nothing is to be there, or it is not known."""
+
 _LABEL_WIDTH: Final = 15
 _SIZES: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -35,6 +38,17 @@ class Line(NamedTuple):
 def print_json(body: bytes) -> None:
     """What the API said, indented."""
     click.echo(msgspec.json.format(body, indent=2))
+
+
+def print_value(value: object) -> None:
+    """As JSON, indented."""
+    print_json(msgspec.json.encode(value))
+
+
+def print_words(*values: tuple[str, object]) -> None:
+    """A line `word value` each, for scripts."""
+    for word, value in values:
+        click.echo(f"{word} {value}")
 
 
 def print_headline(text: str, style: str) -> None:

@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import sys
+import time
+import uuid
 from collections import Counter
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
 from rich.console import Console
-from rich.table import Table
 
-from gatewayd.cli.registry_authoring import history, import_file, keygen, revoke, upsert
-from gatewayd.cli.registry_publish import publish, serve
-from gatewayd.errors import SourceFailed
+from gatewayd.cli.output import print_table, print_value, print_words
+from gatewayd.cli.registry_authoring import (
+    database_option,
+    history,
+    import_file,
+    json_option,
+    keygen,
+    metered,
+    revoke,
+    upsert,
+)
+from gatewayd.errors import RegistryUnusable, SourceFailed
 from gatewayd.feed.reading import Format, RecordReader, format_of, reader_for
 
+if TYPE_CHECKING:
+    from gatewayd.authority.publishing import PublishReport
+
 CHUNK_BYTES: Final = 1 << 20
+DEFAULT_DIRECTORY: Final = Path("feed")
+_YEAR_S: Final = 366 * 86400.0
 
 
 @click.group("registry")
@@ -25,7 +42,7 @@ def command() -> None:
     """Registry files: check them; keep a registry and publish its feed."""
 
 
-for _subcommand in (keygen, import_file, upsert, revoke, history, publish, serve):
+for _subcommand in (keygen, import_file, upsert, revoke, history):
     command.add_command(_subcommand)
 
 
@@ -43,14 +60,14 @@ def check(file: Path, format: Format | None, as_json: bool) -> None:
     except (OSError, SourceFailed) as error:
         why = error.why if isinstance(error, SourceFailed) else error.strerror
         if as_json:
-            _print_json({"file": str(file), "error": why})
+            print_value({"file": str(file), "error": why})
         else:
             click.echo(f"{file}: {why}", err=True)
         sys.exit(2)
     if as_json:
-        _print_json(_report(file, found, reader))
+        print_value(_report(file, found, reader))
     else:
-        _print_report(file, found, reader)
+        _print_report(file, reader)
     sys.exit(1 if reader.rejected else 0)
 
 
@@ -83,11 +100,7 @@ def _report(file: Path, format: Format, reader: RecordReader) -> dict[str, objec
     }
 
 
-def _print_json(document: dict[str, object]) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
-
-
-def _print_report(file: Path, format: Format, reader: RecordReader) -> None:
+def _print_report(file: Path, reader: RecordReader) -> None:
     """Rejections first, so that the counts stay in sight; a table on a terminal, plain lines elsewhere."""
     for rejection in reader.rejections:
         click.echo(f"{file}:{rejection}")
@@ -97,15 +110,134 @@ def _print_report(file: Path, format: Format, reader: RecordReader) -> None:
     rows = [("records", "", reader.records), ("usable", "", len(reader.registrations))]
     rows += [("category", category, count) for category, count in _categories(reader).items()]
     rows += [("rejected", code, count) for code, count in sorted(reader.rejected.items())]
-    console = Console()
-    if not console.is_terminal:
-        for word, which, count in rows:
-            click.echo(" ".join(filter(None, (word, which, str(count)))))
-        return
-    table = Table(title=f"{file} ({format})")
-    table.add_column("what")
-    table.add_column("which")
-    table.add_column("records", justify="right")
-    for word, which, count in rows:
-        table.add_row(word, which, str(count))
-    console.print(table)
+    if Console().is_terminal:
+        print_table(("what", "which", "records"), [(word, which, str(count)) for word, which, count in rows])
+    else:
+        print_words(*((f"{word} {which}".rstrip(), count) for word, which, count in rows))
+
+
+# -- the feed ------------------------------------------------------------------------------------------------------
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    """`60s`, `10m`, `7d`."""
+    from gatewayd.settings.values import parse_duration
+
+    try:
+        return parse_duration(value, 0.0, _YEAR_S)
+    except ValueError as error:
+        raise click.BadParameter(f"{value} {error}; such as 60s, 10m, 7d", ctx, param) from None
+
+
+@command.command("publish")
+@click.option("--key", required=True, type=click.Path(path_type=Path), help="The private key of `registry keygen`.")
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_DIRECTORY,
+    show_default=True,
+    help="What a web server serves.",
+)
+@click.option("--refresh", callback=_seconds, default="60s", show_default=True, help="How often gateways ask.")
+@click.option("--retry", callback=_seconds, default="10s", show_default=True, help="How soon after a failure.")
+@click.option("--expire", callback=_seconds, default="7d", show_default=True, help="How long a notification holds.")
+@click.option("--grace", callback=_seconds, default="1h", show_default=True, help="How long old files are kept.")
+@click.option("--max-deltas", type=click.IntRange(0, 2000), default=200, show_default=True)
+@click.option("--new-session", is_flag=True, help="Make every gateway read the snapshot.")
+@click.option("--allow-empty", is_flag=True, help="Publish a registry without registrations.")
+@database_option
+@json_option
+def publish(
+    key: Path,
+    directory: Path,
+    refresh: float,
+    retry: float,
+    expire: float,
+    grace: float,
+    max_deltas: int,
+    new_session: bool,
+    allow_empty: bool,
+    database: Path,
+    as_json: bool,
+) -> None:
+    """Write the feed's files: a new serial if anything changed, else the same one, issued anew.
+
+    To be run from a timer, more often than --expire and at best as often as --refresh.
+    """
+    from gatewayd.authority.database import RegistryDatabase
+    from gatewayd.authority.publishing import PublishOptions
+    from gatewayd.authority.publishing import publish as publish_feed
+    from gatewayd.feed.notification import load_signing_key
+
+    try:
+        signing_key = load_signing_key(key.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RegistryUnusable(str(key), getattr(error, "strerror", None) or "is not text") from None
+    options = PublishOptions(
+        round(refresh), round(retry), round(expire), grace, max_deltas, new_session, allow_empty
+    )
+    with RegistryDatabase(database, may_create=False) as registry, metered() as meter:
+        report = publish_feed(
+            registry,
+            directory,
+            signing_key,
+            options,
+            now=time.time(),
+            fresh_session=str(uuid.uuid4()),
+            progress=meter,
+        )
+    if as_json:
+        print_value({"directory": str(directory), **msgspec.to_builtins(report)})
+    else:
+        _print_publication(report)
+
+
+def _print_publication(report: PublishReport) -> None:
+    notification = report.notification
+    click.echo(f"{report.outcome}{f': {report.why}' if report.why else ''}")
+    print_words(
+        ("session", notification.session),
+        ("serial", notification.serial),
+        ("registrations", notification.snapshot.count),
+        ("snapshot_bytes", notification.snapshot.size),
+        ("deltas", len(notification.deltas)),
+        ("upserts", report.upserts),
+        ("withdrawals", report.withdrawals),
+        *(("repaired", path) for path in report.repaired),
+        *(("deleted", path) for path in report.deleted),
+    )
+
+
+@command.command("serve")
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_DIRECTORY,
+    show_default=True,
+    help="What `publish` wrote.",
+)
+@click.option("--listen", default="127.0.0.1:8080", show_default=True, help="HOST:PORT")
+def serve(directory: Path, listen: str) -> None:
+    """Serve a published directory over HTTP until SIGTERM or SIGINT; downloads under way may end."""
+    from gatewayd.authority.serving import serve_until
+    from gatewayd.settings.values import parse_listen_address
+
+    try:
+        address = parse_listen_address(listen)
+    except ValueError as error:
+        raise click.BadParameter(f"{listen} {error}", param_hint="--listen") from None
+
+    async def run() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        await serve_until(
+            directory,
+            address.host,
+            address.port,
+            stop,
+            lambda host, port: click.echo(f"serving http://{host}:{port}/"),
+        )
+
+    asyncio.run(run())

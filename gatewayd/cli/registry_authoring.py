@@ -6,15 +6,17 @@ import os
 import pwd
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gatewayd.cli.output import print_json, print_table, printable
-from gatewayd.cli.registry_progress import metered
+from gatewayd.cli.output import print_table, print_value, print_words, printable
 from gatewayd.errors import InputRejected, PepperUnusable, RegistryUnusable
 
 if TYPE_CHECKING:
@@ -26,6 +28,48 @@ DEFAULT_DATABASE = Path("registry.db")
 
 _Function = Callable[..., Any]
 _LIMIT = click.IntRange(1, 1_000_000)
+
+
+PATIENCE_S: Final = 1.0
+
+
+class Meter:
+    """Called with a step, how much of it is done and of how much (0 = not known)."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._begun_s = time.monotonic()
+        self._bar: Progress | None = None
+        self._step = ""
+
+    def __call__(self, step: str, done: int, of: int) -> None:
+        if self._bar is None:
+            if not self._console.is_terminal or time.monotonic() - self._begun_s < PATIENCE_S:
+                return
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._bar.start()
+        if step != self._step:
+            for task in self._bar.task_ids:
+                self._bar.remove_task(task)
+            self._bar.add_task(step, total=of or None)
+            self._step = step
+        self._bar.update(self._bar.task_ids[0], completed=done, total=of or None)
+
+    def stop(self) -> None:
+        """Takes the bar off the screen."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@contextmanager
+def metered() -> Iterator[Meter]:
+    """A meter on stderr, so that what is printed stays clean."""
+    meter = Meter(Console(stderr=True))
+    try:
+        yield meter
+    finally:
+        meter.stop()
 
 
 def database_option(function: _Function) -> _Function:
@@ -76,9 +120,9 @@ def keygen(file: Path, kid: str, as_json: bool) -> None:
     _write_new(file, key.private_text(), 0o600)
     _write_new(public, key.public_text(), 0o644)
     if as_json:
-        print_json(msgspec.json.encode({"kid": kid, "private": str(file), "public": str(public)}))
+        print_value({"kid": kid, "private": str(file), "public": str(public)})
     else:
-        click.echo(f"kid {kid}\nprivate {file}\npublic {public}")
+        print_words(("kid", kid), ("private", file), ("public", public))
 
 
 @click.command("import")
@@ -117,7 +161,7 @@ def import_file(
             )
     if as_json:
         document = {"database": str(database), "dry_run": dry_run, **msgspec.to_builtins(report)}
-        print_json(msgspec.json.encode(document))
+        print_value(document)
     else:
         _print_report(report, dry_run)
     sys.exit(1 if report.rejected or report.held else 0)
@@ -187,7 +231,7 @@ def history(id: str | None, limit: int, database: Path, as_json: bool) -> None:
         document = [
             {**msgspec.to_builtins(row), "before": _object(row.before), "after": _object(row.after)} for row in rows
         ]
-        print_json(msgspec.json.encode(document))
+        print_value(document)
         return
     print_table(
         ("at", "action", "actor", "id", "before", "after"),
@@ -235,7 +279,7 @@ def _write_new(path: Path, text: str, mode: int) -> None:
 
 def _print_change(id: str, what: str, as_json: bool) -> None:
     if as_json:
-        print_json(msgspec.json.encode({"id": id, "result": what}))
+        print_value({"id": id, "result": what})
     else:
         click.echo(f"{id} {what}")
 
@@ -250,15 +294,13 @@ def _print_report(report: ImportReport, dry_run: bool) -> None:
     applied = report.applied
     if dry_run:
         click.echo("dry run: nothing is changed")
-    click.echo(f"records {report.records}")
-    for word, count in (
+    print_words(
+        ("records", report.records),
         ("added", applied.added),
         ("changed", applied.changed),
         ("unchanged", applied.unchanged),
         ("withdrawn", applied.withdrawn),
-    ):
-        click.echo(f"{word} {count}")
-    for code, count in report.rejected.items():
-        click.echo(f"rejected {code} {count}")
+        *((f"rejected {code}", count) for code, count in report.rejected.items()),
+    )
     if report.held:
         click.echo(f"nothing is withdrawn: {report.held}", err=True)

@@ -7,8 +7,7 @@ from typing import Final
 
 import click
 
-from gatewayd.api.subscriber_views import JournalView, ListenerView, SubscribersView
-from gatewayd.api.views import ClockView, HeldView, MarksView, OverridesView, SourceView, StatusView
+from gatewayd.api.status import ClockView, HeldView, MarksView, SourceView, StatusView, SubscribersView
 from gatewayd.cli.client import Endpoint, daemon_options
 from gatewayd.cli.output import (
     BAD,
@@ -25,6 +24,9 @@ from gatewayd.cli.output import (
     span,
 )
 from gatewayd.model.moment import parse_time
+from gatewayd.registry.overrides import OverrideCounts
+from gatewayd.subscribers.journal_rows import JournalStats
+from gatewayd.subscribers.radius.stats import ListenerStats
 
 _MAX_LISTED: Final = 5
 """Of a kind that stand on the screen, a line each: faults of overrides, names of NAS, rules of others. `--json` has
@@ -150,7 +152,7 @@ def _source(now: str, source: SourceView) -> Iterator[Line]:
         yield Line("", source.last_error, style)
     yield from _position(now, source)
     if source.restored_at:
-        text = f"in force is what was saved on disk {ago(now, source.restored_at)}, by an earlier run"
+        text = f"in force as an earlier run saved it on disk {ago(now, source.restored_at)}"
         yield Line("", text, shown)  # a source that has confirmed it since is as good as read
     if source.store_error:
         yield Line("", f"NOT SAVED: a restart would begin with older registrations: {source.store_error}", BAD)
@@ -179,8 +181,8 @@ def _counted(*numbers: tuple[int, str]) -> list[str]:
     return [f"{number:,} {word}" for number, word in numbers if number]
 
 
-def _overrides(overrides: OverridesView) -> Iterator[Line]:
-    if overrides == OverridesView():
+def _overrides(overrides: OverrideCounts) -> Iterator[Line]:
+    if overrides == OverrideCounts():
         return
     facts = [count(overrides.pins, "pin"), count(overrides.filters, "filter")]
     facts += _counted(
@@ -194,7 +196,7 @@ def _overrides(overrides: OverridesView) -> Iterator[Line]:
         text = f"{count(overrides.conflicts, 'pin')} over a filter or over other content of the registry"
         yield Line("", text, DOUBTFUL)
     if overrides.faults:
-        yield Line("", f"FAULTS: {len(overrides.faults):,}, in force is what those files said before", BAD)
+        yield Line("", f"FAULTS: {len(overrides.faults):,}, the former content of those files is in force", BAD)
         for fault in overrides.faults[:_MAX_LISTED]:
             yield Line("", f"  {fault}", BAD)
         if len(overrides.faults) > _MAX_LISTED:
@@ -215,23 +217,25 @@ def _subscribers(view: SubscribersView) -> Iterator[Line]:
     if len(view.same_names) > _MAX_LISTED:
         yield Line("", f"and {len(view.same_names) - _MAX_LISTED:,} more such names", DOUBTFUL)
     if view.left:
-        text = f"{count(view.left, 'element')} of bindings that the journal does not know, left to their time"
+        text = f"{count(view.left, 'element')} of bindings that the journal does not know, until their time is over"
         yield Line("", text, DOUBTFUL)
     yield from _journal(view.journal)
     if view.unanswered:
-        yield Line("", f"{count(view.unanswered, 'word')} not answered: the journal had no room", DOUBTFUL)
+        yield Line(
+            "", f"{count(view.unanswered, 'accounting record')} not answered: the journal had no room", DOUBTFUL
+        )
     if view.listener is not None:
         yield from _listener(view.listener)
 
 
-def _journal(journal: JournalView) -> Iterator[Line]:
+def _journal(journal: JournalStats) -> Iterator[Line]:
     if journal.lost_groups or journal.lost_rows:
         yield Line("", f"JOURNAL DAMAGED at the start: {_lost(journal)}", BAD)
     if journal.set_aside or journal.skipped:
         text = f"{count(journal.set_aside, 'damaged file')} set aside, {count(journal.skipped, 'row')} unreadable"
         yield Line("", f"journal: {text}", DOUBTFUL)
     if journal.suspended_for is not None:
-        text = f"JOURNAL SUSPENDED: what is answered is not on disk ({journal.suspended_for})"
+        text = f"JOURNAL SUSPENDED: answers are not on disk ({journal.suspended_for})"
         yield Line("", f"{text}, {count(journal.waiting_rows, 'row')} waiting", BAD)
         return
     written = f"{count(journal.rows, 'row')} written, {journal.waiting:,} waiting"
@@ -240,7 +244,7 @@ def _journal(journal: JournalView) -> Iterator[Line]:
         yield Line("", f"last error of the journal: {journal.last_error}", DOUBTFUL)
 
 
-def _lost(journal: JournalView) -> str:
+def _lost(journal: JournalStats) -> str:
     rows = count(journal.lost_rows, "row")
     if not journal.lost_whole:
         return f"the last {rows} written to it are lost"
@@ -249,9 +253,9 @@ def _lost(journal: JournalView) -> str:
     return f"{count(journal.salvaged, 'row')} of the file could be read, {rows} at most are lost"
 
 
-def _listener(view: ListenerView) -> Iterator[Line]:
+def _listener(view: ListenerStats) -> Iterator[Line]:
     unusable = sum(view.unusable.values())
-    facts = f"{count(view.requests, 'request')}, {count(view.duplicates, 'repeat')}, {unusable:,} of no use"
+    facts = f"{count(view.requests, 'request')}, {count(view.duplicates, 'repeat')}, {unusable:,} unusable"
     yield Line("radius", f"{some(view.addresses, none='nowhere')}: {facts}")
     refused = {"unknown_client": view.unknown_client, **view.rejected}
     reasons = sorted(((code, number) for code, number in refused.items() if number), key=lambda item: -item[1])
@@ -282,10 +286,10 @@ def _kernel(view: StatusView) -> Iterator[Line]:
         f"{count(kernel.failures, 'failure')}, {count(kernel.repairs, 'repair')}",
     )
     if view.conntrack is not None:
-        share = view.conntrack.entries / view.conntrack.max if view.conntrack.max else 0.0
-        text = f"connection tracking: {view.conntrack.entries:,} of {view.conntrack.max:,} entries ({share:.0%})"
+        share = view.conntrack.entries / view.conntrack.most if view.conntrack.most else 0.0
+        text = f"connection tracking: {view.conntrack.entries:,} of {view.conntrack.most:,} entries ({share:.0%})"
         if view.conntrack.dropped:
-            text += f", {count(view.conntrack.dropped, 'packet')} dropped for want of room"
+            text += f", {count(view.conntrack.dropped, 'packet')} dropped because there was no room"
         yield Line("", text, DOUBTFUL if view.conntrack.dropped else "")
     if kernel.retained:
         yield Line(

@@ -4,8 +4,10 @@
 - `programmer`    performs what the active set desires: the reconciler told, live flows noted
 - `core`          the parts between the registry and the kernel, wired once
 - `source_tasks`  a task for each source; `reload` new settings; `pulse` lag, watchdog and readiness
-- `queries`, `subscriber_queries`   what the API answers with
-- `trusted_time` (pure) which clock is believed; `host_time` the clocks of this host
+- `queries`       the API's answers; `status` everything on one screen, `explain` one flow, `subscriber_queries`
+                  bindings and sessions
+- `vitals`        the numbers of the process itself
+- `trusted_time`  (pure) which clock is believed; `host_time` the clocks of this host
 
 Review notes: is every change one turn without await? Is everything that runs between two awaits bounded? Does a
 reload reach each part that reads a setting?

@@ -8,6 +8,7 @@ from collections.abc import Sized
 
 from gatewayd.control.host_time import HostTime
 from gatewayd.control.queries import DaemonQueries
+from gatewayd.control.vitals import Vitals
 from gatewayd.log import get_logger
 from gatewayd.systemd import Notifier, watchdog_interval_s
 
@@ -20,8 +21,11 @@ PULSE_S = 0.25
 class Pulse:
     """`registered`: what has a length, that of the allowlist."""
 
-    def __init__(self, queries: DaemonQueries, notifier: Notifier, clock: HostTime, registered: Sized) -> None:
+    def __init__(
+        self, queries: DaemonQueries, vitals: Vitals, notifier: Notifier, clock: HostTime, registered: Sized
+    ) -> None:
         self._queries = queries
+        self._vitals = vitals
         self._notifier = notifier
         self._clock = clock
         self._registered = registered
@@ -38,7 +42,7 @@ class Pulse:
             before = time.monotonic()
             await asyncio.sleep(PULSE_S)
             now = time.monotonic()
-            self._queries.note_lag(now - before - PULSE_S)
+            self._vitals.note_lag(now - before - PULSE_S)
             if interval_s is not None and now >= beat_at and self._queries.is_alive() is None:
                 self._notifier.watchdog()
                 beat_at = now + min(interval_s, 10.0)

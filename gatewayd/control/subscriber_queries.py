@@ -1,29 +1,24 @@
-"""Answers about subscribers: their bindings, the sessions behind those, and sessions that somebody tells us of."""
+"""Answers about subscribers: their bindings, and the sessions behind them; sessions that come by the API."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import partial
 from itertools import chain, islice
 from typing import Final
 
 import msgspec
 
-from gatewayd.allowlist import Allowlist, registered_by
-from gatewayd.api import subscriber_views as views
+from gatewayd.api import views
+from gatewayd.api.status import SameNameView, SubscribersView
 from gatewayd.control.controller import Controller
+from gatewayd.control.explain import are_all_in_kernel
 from gatewayd.errors import SessionEntryInvalid, SessionsNotKept
-from gatewayd.model import Binding, BoundRegistration, Decision, Flow, Prefix, Registration, format_address
+from gatewayd.model import Binding, BoundRegistration, Prefix
 from gatewayd.model.accounting import AccountingEvent
-from gatewayd.model.service import PROTOCOLS_WITH_PORTS
 from gatewayd.subscribers.identity import session_digest
-from gatewayd.subscribers.journal import Journal
-from gatewayd.subscribers.radius.clients import plain_source
-from gatewayd.subscribers.radius.listener import AccountingListener
-from gatewayd.subscribers.radius.packet import ResponseTimes
 from gatewayd.subscribers.service import Receipt, SubscriberService
 from gatewayd.subscribers.session_list import end_event, entry_event
 
@@ -33,11 +28,12 @@ SLICE: Final = 100
 """Entries between two turns of the loop: some 5 ms."""
 
 
-class SubscriberAnswers:
-    """Over the owner's allowlist and the table of sessions. `clock`: the wall's."""
+class SubscriberQueries:
+    """Over the allowlist and the table of sessions. `clock`: the wall's."""
 
     def __init__(self, controller: Controller, subscribers: SubscriberService, clock: Callable[[], float]) -> None:
         self._controller = controller
+        self._reconciler = controller.reconciler
         self._allowlist = controller.allowlist
         self._subscribers = subscribers
         self._clock = clock
@@ -79,51 +75,34 @@ class SubscriberAnswers:
             for each in registrations
             if each.is_effective(now)
         ]
-        reconciler = self._controller.reconciler
-        in_kernel = None
-        if bound_registrations and (
-            reconciler.stats.last_verified_at or all(map(reconciler.holds, bound_registrations))
-        ):
-            in_kernel = all(map(reconciler.holds, bound_registrations))
         return views.binding_view(
             self._subscribers.confirmed(binding),
             now,
             registrations=tuple(each.id for each in registrations),
-            in_kernel=in_kernel,
+            in_kernel=are_all_in_kernel(self._reconciler, bound_registrations),
             also_of=tuple(each.id for each in self._allowlist.owners_around(binding)),
         )
 
-    # -- explain -------------------------------------------------------------------------------------------
-
-    @property
-    def covering(self) -> Covering:
-        """The allowlist, with bindings as they are confirmed now."""
-        return Covering(self._allowlist, self._subscribers)
-
     # -- status --------------------------------------------------------------------------------------------
 
-    def status(self) -> views.SubscribersView:
+    def status(self) -> SubscribersView:
         subscribers = self._subscribers
         sessions, listener = subscribers.sessions, subscribers.listener
-        return views.SubscribersView(
+        return SubscribersView(
             sessions=len(sessions),
             bindings=len(self._allowlist.bindings),
             restored=sessions.restored,
             unanswered=subscribers.unanswered,
             conflicting=subscribers.conflicting,
-            left=self._controller.reconciler.count_left(),
-            same_names=tuple(views.SameNameView(each.name, each.sources) for each in sessions.same_names()),
-            refreshed=self._controller.reconciler.refreshed,
+            left=self._reconciler.count_left(),
+            same_names=tuple(SameNameView(each.name, each.sources) for each in sessions.same_names()),
+            refreshed=self._reconciler.refreshed,
             tombstones=sessions.tombstones,
             tombstones_lost=sessions.tombstones_lost,
-            counts=asdict(sessions.counts),
-            journal=journal_view(subscribers.journal),
-            listener=None if listener is None else listener_view(listener),
+            counts=sessions.counts,
+            journal=subscribers.journal.report(),
+            listener=None if listener is None else listener.report(),
         )
-
-    def response_times(self) -> views.ResponseTimesView:
-        listener = self._subscribers.listener
-        return views.ResponseTimesView() if listener is None else response_times_view(listener.stats.response_times)
 
     # -- changes -------------------------------------------------------------------------------------------
 
@@ -196,99 +175,6 @@ class SubscriberAnswers:
             why = f"the disk has not answered for {KEPT_PATIENCE_S:g} s"
             raise SessionsNotKept(f"in force, but not on disk yet: {why}") from None
         return receipts
-
-
-class Covering:
-    """What is asked of an allowlist, with bindings as they are confirmed now; the allowlist's own are as they were
-    when they were made."""
-
-    def __init__(self, allowlist: Allowlist, subscribers: SubscriberService) -> None:
-        self._allowlist = allowlist
-        self._subscribers = subscribers
-
-    def covering(self, address: bytes) -> Sequence[Registration]:
-        return self._allowlist.covering(address)
-
-    def bindings_at(self, address: bytes) -> Sequence[Binding]:
-        return tuple(map(self._subscribers.confirmed, self._allowlist.bindings_at(address)))
-
-    def registrations_of(self, subscriber: bytes) -> Sequence[Registration]:
-        return self._allowlist.registrations_of(subscriber)
-
-
-def programmed_for(flow: Flow, decision: Decision, now: float) -> Iterator[Registration | BoundRegistration]:
-    """What makes a registered flow pass, if all elements of one of these are in the kernel."""
-    for registration in decision.registrations:
-        if registered_by(flow, registration, now):
-            yield registration
-            continue
-        for binding in decision.bindings:
-            if binding.subscriber == registration.subscriber:
-                yield BoundRegistration(registration, binding.prefix, binding.ports)
-
-
-def is_for_ports_to_decide(allowlist: Allowlist, flow: Flow) -> bool:
-    """Whether registered subscribers share the flow's source with others, and its port is not known."""
-    return (
-        flow.source_port == 0
-        and flow.protocol in PROTOCOLS_WITH_PORTS
-        and any(binding.ports is not None for binding in allowlist.bindings_at(flow.source))
-    )
-
-
-def journal_view(journal: Journal) -> views.JournalView:
-    stats = journal.stats
-    return views.JournalView(
-        state="ok" if journal.suspended_for is None else "suspended",
-        suspended_for=journal.suspended_for,
-        last_error=stats.last_error,
-        waiting=journal.waiting,
-        waiting_rows=journal.waiting_rows,
-        groups=stats.groups,
-        rows=stats.rows,
-        failures=stats.failures,
-        refused=stats.refused,
-        skipped=stats.skipped,
-        set_aside=stats.set_aside,
-        lost_groups=stats.lost_groups,
-        lost_rows=stats.lost_rows,
-        lost_whole=stats.lost_whole,
-        salvaged=stats.salvaged,
-        write_seconds=stats.write_s,
-        longest_write_seconds=stats.longest_write_s,
-    )
-
-
-def listener_view(listener: AccountingListener) -> views.ListenerView:
-    stats = listener.stats
-    return views.ListenerView(
-        addresses=tuple(
-            f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in listener.addresses
-        ),
-        requests=stats.requests,
-        unknown_client=stats.unknown_client,
-        rejected=dict(stats.rejected),
-        status_server=stats.status_server,
-        duplicates=stats.duplicates,
-        pending_duplicates=stats.pending_duplicates,
-        events=stats.events,
-        unusable=dict(stats.accounting_rejected),
-        ignored=dict(stats.ignored),
-        responses=stats.responses,
-        unsent=stats.unsent,
-        receive_errors=stats.receive_errors,
-        kernel_drops=stats.kernel_drops,
-        max_refused=tuple(
-            views.RefusedSourceView(format_address(plain_source(each.source)), each.total, each.reasons)
-            for each in listener.refusals.worst(views.MAX_REFUSED_SOURCES)
-        ),
-    )
-
-
-def response_times_view(times: ResponseTimes) -> views.ResponseTimesView:
-    *counts, beyond = times.counts
-    buckets = tuple(zip(times.BOUNDS_S, counts, strict=True))
-    return views.ResponseTimesView(buckets, beyond, times.sum_s)
 
 
 def _resolve(answered: asyncio.Future[None]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+
+from gatewayd.model.metric import counter, gauge
 
 Deed = Literal["writes", "leaks"]
 """*writes*: sets the ct mark and does not keep our bits. *leaks*: copies our bits into the packet mark."""
@@ -25,16 +27,21 @@ class Neighbour(msgspec.Struct, frozen=True, gc=False):
 
 
 class ConntrackSize(msgspec.Struct, frozen=True, gc=False):
-    """Of a network namespace. `dropped`, `insert_failed`, `early_dropped`: since it was made; None where the kernel
-    does not tell (CONFIG_NF_CONNTRACK_PROCFS)."""
+    """Connection tracking of a network namespace. `dropped`, `insert_failed`, `early_dropped`: since
+    it was made; None where the kernel does not tell (CONFIG_NF_CONNTRACK_PROCFS)."""
 
-    entries: int
-    most: int
-    dropped: int | None = None
-    """Packets for whose flow there was no room."""
-    insert_failed: int | None = None
-    early_dropped: int | None = None
-    """Flows thrown out, as others needed their room."""
+    entries: Annotated[int, gauge("conntrack_entries",
+        "Connections of everybody that the kernel tracks in our network namespace."
+        " Absent while connection tracking is not loaded.",
+        "over 80 % of the maximum for 5 min: **at the maximum new flows of everybody are dropped**")]  # fmt: skip
+    most: Annotated[int, gauge("conntrack_max",
+        "The bound: net.netfilter.nf_conntrack_max.")] = msgspec.field(name="max")  # fmt: skip
+    dropped: Annotated[int | None, counter("conntrack_dropped",
+        "Packets dropped because there was no room for their flow.", "rises: page somebody")] = None  # fmt: skip
+    insert_failed: Annotated[int | None, counter("conntrack_insert_failed", "Flows that could not be entered.",
+        "rises")] = None  # fmt: skip
+    early_dropped: Annotated[int | None, counter("conntrack_early_dropped",
+        "Flows thrown out because others needed their room.", "rises")] = None  # fmt: skip
 
     @property
     def fill(self) -> float:

@@ -7,7 +7,7 @@
     steps            the next safe step, and the steps on paper; when elements of bindings are asserted again
     loop             the reconciler: takes the steps, and says how far it is
     verify           reads, follows external changes, compares
-    dataplane        the interface to a kernel, the writer of steps, the numbers
+    dataplane        the interface to a kernel, and the numbers; writer: takes steps into it, and keeps the ledger
     connections      ct marks against the registry, behind a protocol of its own; grace: flows that wait for
                      accounting; scan_requests: events since live flows were looked at
 

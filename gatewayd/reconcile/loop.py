@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator, Iterable
+from dataclasses import replace
 
 from gatewayd.compile.desired import DesiredSets, elements_of
 from gatewayd.errors import KernelError
@@ -19,11 +20,12 @@ from gatewayd.model.policy import Policy
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import TableReading
-from gatewayd.reconcile.dataplane import Dataplane, ElementCounts, Ledger, Stats, Writer
+from gatewayd.reconcile.dataplane import Dataplane, Stats
 from gatewayd.reconcile.findings import Explains, Ports, Presence
 from gatewayd.reconcile.steps import ElementTimeout, PutRules, is_urgent, next_step
 from gatewayd.reconcile.tracker import ELEMENT_TIMEOUT_S, SetTracker
 from gatewayd.reconcile.verify import Verifier
+from gatewayd.reconcile.writer import Ledger, Writer
 
 log = get_logger(__name__)
 
@@ -242,17 +244,19 @@ class Reconciler:
         """Ids of the registrations whose present form is past a bound and a former one is in force."""
         return self._desired.in_former_form()
 
-    def counts(self) -> ElementCounts:
+    def report(self) -> Stats:
+        """The table as it is now, and the work on it since the start."""
         tracker = self.tracker
-        states = tracker.set_states()
-        return ElementCounts(
-            masks=len(tracker.masks),
-            sets=sum(state.exists for state in states),
-            desired=self._desired.count(),
-            missing=tracker.count_missing(),
+        states = list(tracker.set_states())
+        return replace(
+            self.stats,
+            table=self._table,
+            not_in_kernel=tracker.count_missing(),
             surplus=tracker.count_surplus(),
             retained=self._findings.count_retained(),
-            left=self.count_left(),
+            elements_desired=self._desired.count(),
+            masks=len(tracker.masks),
+            sets=sum(state.exists for state in states),
             pending=len(tracker.retired) + sum(len(each.missing) + len(each.surplus) for each in states),
         )
 

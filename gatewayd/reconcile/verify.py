@@ -18,10 +18,11 @@ from gatewayd.errors import DumpInterrupted
 from gatewayd.log import get_logger
 from gatewayd.model.external import ExternalCommit
 from gatewayd.model.transaction import AddElements, TableReading, Transaction
-from gatewayd.reconcile.dataplane import Dataplane, Ledger
+from gatewayd.reconcile.dataplane import Dataplane
 from gatewayd.reconcile.set_state import SetState
 from gatewayd.reconcile.steps import Commit, max_keys
 from gatewayd.reconcile.tracker import SetTracker
+from gatewayd.reconcile.writer import Ledger
 
 log = get_logger(__name__)
 

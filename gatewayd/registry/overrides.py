@@ -15,12 +15,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 from gatewayd.model import Prefix, Registration
 from gatewayd.model.changes import Changes, Slices
+from gatewayd.model.metric import gauge
 from gatewayd.model.prefix import mask_address
 from gatewayd.sources.override_file import Filter, OverrideFile, Pin
 
@@ -170,19 +171,30 @@ def ids_within_in_slices(
     return ids
 
 
+_OVERRIDES: Final = gauge(
+    "overrides",
+    "Local overrides in force, and their effect.",
+    "`expired > 0` for a week: tidy up; `conflicts` or `filtered` rises without a change of yours",
+    label="kind",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class OverrideCounts:
-    """For status and metrics. `filtered`: registrations dropped; `trimmed`: left with fewer clients;
-    `conflicts`: pins over a filter or over a registration with other content; `shadowed`, `expired`: see
-    Overrides."""
+    """For status and metrics. `trimmed`: registrations left with fewer clients; `shadowed`: pins that an earlier
+    file has too. `faults`: one line for each problem of a file; its former content stays in force."""
 
-    pins: int
-    filters: int
-    filtered: int
-    trimmed: int
-    conflicts: int
-    shadowed: int
-    expired: int
+    pins: Annotated[int, _OVERRIDES.of(meaning="Pins in force.")] = 0
+    filters: Annotated[int, _OVERRIDES.of(meaning="Filters in force.")] = 0
+    filtered: Annotated[int, _OVERRIDES.of(meaning="Registrations dropped by filters.")] = 0
+    trimmed: int = 0
+    conflicts: Annotated[int,
+        _OVERRIDES.of(meaning="Pins over a filter, or over a registration with other content.")] = 0  # fmt: skip
+    shadowed: int = 0
+    expired: Annotated[int, _OVERRIDES.of(meaning="Overrides past their end date.")] = 0
+    faults: Annotated[tuple[str, ...], gauge("override_faults",
+        "Problems in files of overrides. The former content of those files is in force.", "`> 0` for 5 min",
+        read=len)] = ()  # fmt: skip
 
 
 class OverrideLayer:

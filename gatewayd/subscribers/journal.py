@@ -18,13 +18,13 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from gatewayd.log import RateLimited, get_logger
-from gatewayd.subscribers.journal_file import FileStats, JournalFile
-from gatewayd.subscribers.journal_rows import Key, Moment, Row
+from gatewayd.subscribers.journal_file import JournalFile
+from gatewayd.subscribers.journal_rows import JournalStats, Key, Moment, Row
 
 STALL_S: Final = 3.0
 """A write that takes longer suspends; a NAS sends again after three to five seconds."""
@@ -48,20 +48,6 @@ class JournalState:
 
     suspended_for: str | None
     was_recreated: bool = False
-
-
-@dataclass(slots=True)
-class JournalStats(FileStats):
-    """Since the start. `groups`, `rows`: on disk. `write_s`, `longest_write_s`: seconds that groups took."""
-
-    groups: int = 0
-    rows: int = 0
-    failures: int = 0
-    write_s: float = 0.0
-    longest_write_s: float = 0.0
-    last_error: str | None = None
-    refused: int = 0
-    """Writes for which there was no room."""
 
 
 class Journal:
@@ -119,6 +105,16 @@ class Journal:
     def has_room(self) -> bool:
         """Whether a write with a `done` would be taken now."""
         return self._suspended_for is not None or self.waiting < self._most_waiting
+
+    def report(self) -> JournalStats:
+        """The state as it is now, and the counts since the start."""
+        return replace(
+            self.stats,
+            state="ok" if self._suspended_for is None else "suspended",
+            suspended_for=self._suspended_for,
+            waiting=self.waiting,
+            waiting_rows=self.waiting_rows,
+        )
 
     async def open(self) -> tuple[Row, ...]:
         """What was kept; from then on writes go to disk. Raises nothing: without a file it begins suspended."""
@@ -197,8 +193,8 @@ class Journal:
         took_s = self._clock() - began_s
         self.stats.groups += 1
         self.stats.rows += len(rows)
-        self.stats.write_s += took_s
-        self.stats.longest_write_s = max(self.stats.longest_write_s, took_s)
+        self.stats.write_seconds += took_s
+        self.stats.longest_write_seconds = max(self.stats.longest_write_seconds, took_s)
         self._settle()
         callbacks, self._in_flight = self._in_flight, []
         for done in callbacks:

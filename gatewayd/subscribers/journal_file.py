@@ -18,7 +18,7 @@ import sqlite3
 import stat
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, TypeVar
@@ -27,7 +27,16 @@ from zlib import crc32
 import msgspec
 
 from gatewayd.log import get_logger
-from gatewayd.subscribers.journal_rows import VERSION, Key, Moment, Row, decode_row, encode_key, encode_value
+from gatewayd.subscribers.journal_rows import (
+    VERSION,
+    JournalStats,
+    Key,
+    Moment,
+    Row,
+    decode_row,
+    encode_key,
+    encode_value,
+)
 
 MODE: Final = 0o600
 MAX_SET_ASIDE: Final = 2
@@ -52,23 +61,6 @@ class Written(msgspec.Struct, frozen=True, array_like=True):
 
     groups: int = 0
     rows: int = 0
-
-
-@dataclass(slots=True)
-class FileStats:
-    """Since the start."""
-
-    skipped: int = 0
-    """Rows that could not be decoded at the start."""
-    set_aside: int = 0
-    """Files that were damaged."""
-    lost_groups: int = 0
-    lost_rows: int = 0
-    """Groups that were on disk and were not there any more at the start, and the rows in them."""
-    lost_whole: bool = False
-    """They were the whole file, but for the rows `salvaged`. Then so many rows are lost at most, as a row may be
-    written many times. Else they were the last of the file."""
-    salvaged: int = 0
 
 
 def _read_mark(path: Path) -> tuple[str, Written] | None:
@@ -104,8 +96,8 @@ class JournalFile:
     It is empty but for what was written since. The caller that has written everything again sets it to False.
     `last_moment`: when the last group was written that `open` found."""
 
-    def __init__(self, path: Path, stats: FileStats | None = None) -> None:
-        self.stats = stats or FileStats()
+    def __init__(self, path: Path, stats: JournalStats | None = None) -> None:
+        self.stats = stats or JournalStats()
         self.was_recreated = False
         self.last_moment: Moment | None = None
         self._path = path
@@ -263,7 +255,7 @@ class JournalFile:
         if copy.stats.set_aside or not (rows or copy.stats.lost_groups or copy.stats.lost_rows):
             return None
         self._token, self._written, self.last_moment = copy._token, copy._written, copy.last_moment
-        for each in fields(FileStats):
+        for each in fields(JournalStats):
             setattr(self.stats, each.name, getattr(copy.stats, each.name))
         return rows
 

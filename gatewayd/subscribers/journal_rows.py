@@ -1,4 +1,4 @@
-"""The state of the sessions on disk, as rows, and their bytes; and the time that they are in. Pure.
+"""The state of the sessions on disk, as rows, and their bytes; their time; the numbers of the journal. Pure.
 
 Not a log of events but the present state, a row for each thing: a live session of a registered subscriber, the end
 of one, the last record on an address that one of them let go, the last restart of a NAS and the offset of its
@@ -18,12 +18,14 @@ and the next run goes on from there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import inf
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from zlib import crc32
 
 import msgspec
 
+from gatewayd.model.metric import counter, equals, gauge, summary
 from gatewayd.model.prefix import Prefix, mask_address
 
 VERSION: Final = 1
@@ -40,6 +42,46 @@ MAX_AWAY_S: Final = 30 * 86400.0
 """A gateway that was off for longer is taken for one whose clock is wrong."""
 _CRC_BYTES: Final = 4
 _MAX_S: Final = 1e12
+
+
+_DAMAGED: Final = counter(
+    "journal_damaged", "Damage found at the start, and left out.", "`> 0`: look at the disk", label="kind"
+)
+
+
+@dataclass(slots=True)
+class JournalStats:
+    """The journal's state, and its work since the start. `suspended`: answers are not durable at present, for the
+    reason in `suspended_for`.
+
+    `lost_groups`, `lost_rows`: they were on disk, and were missing at the start. `lost_whole`: they were the whole
+    file but for the rows `salvaged`; then `lost_rows` is the most that it can have been.
+    """
+
+    state: Annotated[Literal["ok", "suspended"], gauge("journal_suspended",
+        "1 while answers are not durable because the disk does not take them.",
+        "`== 1` for 1 min: a restart now costs bindings", read=equals("suspended"))] = "ok"  # fmt: skip
+    suspended_for: str | None = None
+    last_error: str | None = None
+    waiting: Annotated[int, gauge("journal_waiting", "Answers that wait for the disk.",
+        "does not come back to 0")] = 0  # fmt: skip
+    waiting_rows: Annotated[int, gauge("journal_waiting_rows", "Rows that are not on disk yet.",
+        "does not come back to 0")] = 0  # fmt: skip
+    groups: int = 0
+    """Put on disk, of `rows`."""
+    rows: Annotated[int, counter("journal_rows", "Rows put on disk.")] = 0
+    failures: Annotated[int, counter("journal_failures", "Groups of rows that the disk did not take.", "rises")] = 0
+    refused: Annotated[int, counter("journal_refused", "Writes for which there was no room.", "rises")] = 0
+    skipped: Annotated[int, _DAMAGED.of("row")] = 0
+    set_aside: Annotated[int, _DAMAGED.of("file")] = 0
+    lost_groups: Annotated[int, _DAMAGED.of("lost_group")] = 0
+    lost_rows: int = 0
+    lost_whole: bool = False
+    salvaged: int = 0
+    write_seconds: Annotated[float, summary("journal_write_seconds",
+        "Time that a group of rows took to be on disk.", "the mean, `rate(…_sum) / rate(…_count)`, is over 0.1 s",
+        times="groups")] = 0.0  # fmt: skip
+    longest_write_seconds: float = 0.0
 
 
 class HoldRow(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -173,7 +173,7 @@ def test_what_a_damaged_journal_lost_passes_on_until_somebody_else_has_the_addre
         daemon.wait_log("journal.lost")
         daemon.wait_log("reconcile.left")
         assert probe(lab, [wireguard(HOME), wireguard(ABROAD)]) == ["passed"] * 2
-        assert "left to their time" in daemon.ask("status").stdout
+        assert "until their time is over" in daemon.ask("status").stdout
         assert flow.wait_for_arrivals(50)
     assert flow.report().lost == ()
     nas.start("s2", SOMEBODY, ABROAD)

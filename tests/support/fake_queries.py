@@ -6,43 +6,36 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 
 from gatewayd.allowlist import Allowlist, decide
 from gatewayd.api.app import ApiServer
-from gatewayd.api.subscriber_views import (
-    BindingPage,
-    BindingView,
-    JournalView,
-    ListenerView,
-    RefusedSourceView,
-    ResponseTimesView,
+from gatewayd.api.status import (
+    AggregateView,
+    CounterView,
+    HeldView,
+    LoopView,
+    MarksView,
+    RegistrationCounts,
+    SourceView,
+    StatusView,
     SubscribersView,
-    binding_view,
-    bound_view,
+    UnprogrammedView,
+    WatchView,
 )
 from gatewayd.api.views import (
-    AggregateView,
-    ConntrackView,
-    CounterView,
+    BindingPage,
+    BindingView,
     ExplainView,
     FlowPage,
     FlowView,
-    HeldView,
-    KernelView,
-    MarksView,
-    MetricsView,
-    NeighbourView,
-    OverridesView,
-    RegistrationCounts,
     RegistrationPage,
     RegistrationView,
-    SourceView,
-    StatusView,
-    UnprogrammedView,
-    WatchView,
+    binding_view,
+    bound_view,
     explain_view,
     flow_view,
     registration_view,
@@ -59,7 +52,13 @@ from gatewayd.model import (
     parse_services,
 )
 from gatewayd.model.accounting import AccountingEvent, NasProfile
+from gatewayd.model.external import ConntrackSize, Neighbour
+from gatewayd.reconcile.dataplane import Stats
+from gatewayd.registry.overrides import OverrideCounts
+from gatewayd.subscribers.journal_rows import JournalStats
+from gatewayd.subscribers.radius.stats import ListenerStats, RefusedSource, ResponseTimes
 from gatewayd.subscribers.session_list import end_event, entry_event
+from gatewayd.subscribers.sessions.session import SessionCounts
 
 NOW = 1_730_689_200.0  # 2024-11-04T03:00:00Z
 
@@ -102,12 +101,13 @@ PEACE = StatusView(
         by_status={"active": 31000, "suspended": 22},
         next_window_change_at="2024-11-04T04:30:00Z",
     ),
-    kernel=KernelView(
+    kernel=Stats(
         table="gatewayd",
         masks=12,
         sets=14,
         elements_desired=61000,
         transactions=144,
+        commit_seconds=0.5,
         last_commit_at="2024-11-04T02:59:20Z",
         last_verified_at="2024-11-04T02:57:50Z",
         generation=1201,
@@ -118,6 +118,7 @@ PEACE = StatusView(
         "unregistered_packets": CounterView(17, 1020),
     },
     watch=WatchView(packets=17, connections=2400, flows_tracked=310),
+    loop=LoopView(0.001, 0.02),
 )
 
 TROUBLE = msgspec.structs.replace(
@@ -144,7 +145,7 @@ TROUBLE = msgspec.structs.replace(
         unprogrammed_examples=(UnprogrammedView("PK-9", "would need 5000 elements, 4096 are allowed"),),
         next_window_change_at=None,
     ),
-    kernel=msgspec.structs.replace(
+    kernel=replace(
         PEACE.kernel,
         not_in_kernel=12,
         surplus=1,
@@ -166,9 +167,9 @@ TROUBLE = msgspec.structs.replace(
         waiting_at_most_s=900.0,
         draining=5,
         writers=1,
-        neighbours=(NeighbourView("writes", "inet", "a", "c", 3),),
+        neighbours=(Neighbour("writes", "inet", "a", "c", 3),),
     ),
-    conntrack=ConntrackView(900, 1000, dropped=7, insert_failed=1, early_dropped=3),
+    conntrack=ConntrackSize(900, 1000, dropped=7, insert_failed=1, early_dropped=3),
     unregistered=(
         AggregateView("192.0.2.0/24", 55, ("udp/51820 (54)", "esp (1)")),
         AggregateView("2001:db8:99::/48", 1),
@@ -212,7 +213,7 @@ GUARDED = msgspec.structs.replace(
         ),
         SourceView("lab", "file:/lab.csv", "waiting", freshness="stale"),
     ),
-    overrides=OverridesView(
+    overrides=OverrideCounts(
         pins=3,
         filters=1,
         filtered=1200,
@@ -248,16 +249,20 @@ SHARED = Binding(
     is_restored=True,
 )
 
+RESPONSE_TIMES = ResponseTimes()
+RESPONSE_TIMES.counts[3], RESPONSE_TIMES.counts[6], RESPONSE_TIMES.counts[-1] = 900, 80, 10
+RESPONSE_TIMES.sum_s = 1.5
+
 SUBSCRIBED = msgspec.structs.replace(
     PEACE,
     subscribers=SubscribersView(
         sessions=31000,
         bindings=412,
-        counts={"starts": 900, "expired": 3},
+        counts=SessionCounts(starts=900, expired=3),
         refreshed=1200,
         tombstones=14,
-        journal=JournalView(groups=400, rows=1500, write_seconds=0.8, longest_write_seconds=0.02),
-        listener=ListenerView(
+        journal=JournalStats(groups=400, rows=1500, write_seconds=0.8, longest_write_seconds=0.02),
+        listener=ListenerStats(
             addresses=("0.0.0.0:1813",),
             requests=1000,
             status_server=60,
@@ -265,6 +270,7 @@ SUBSCRIBED = msgspec.structs.replace(
             events=930,
             unusable={"no_session": 1},
             responses=1000,
+            response_times=RESPONSE_TIMES,
         ),
     ),
 )
@@ -279,7 +285,7 @@ DEAF = msgspec.structs.replace(
         unanswered=2,
         conflicting=6,
         tombstones_lost=5,
-        journal=JournalView(
+        journal=JournalStats(
             state="suspended",
             suspended_for="OperationalError: database or disk is full",
             last_error="OperationalError: database or disk is full",
@@ -290,7 +296,7 @@ DEAF = msgspec.structs.replace(
             skipped=1,
             set_aside=1,
         ),
-        listener=ListenerView(
+        listener=ListenerStats(
             addresses=("0.0.0.0:1813", "[::]:1813"),
             requests=53,
             unknown_client=30,
@@ -301,15 +307,13 @@ DEAF = msgspec.structs.replace(
             receive_errors=1,
             kernel_drops=8,
             max_refused=(
-                RefusedSourceView("192.0.2.9", 30, {"unknown_client": 30}),
-                RefusedSourceView("2001:db8::9", 20, {"malformed": 5, "bad_authenticator": 15}),
+                RefusedSource("192.0.2.9", 30, {"unknown_client": 30}),
+                RefusedSource("2001:db8::9", 20, {"malformed": 5, "bad_authenticator": 15}),
             ),
         ),
     ),
 )
 """Nothing that anybody sends is believed, and the disk is full."""
-
-RESPONSE_TIMES = ResponseTimesView(((0.001, 900), (0.01, 80)), 10, 1.5)
 
 
 class FakeQueries:
@@ -349,9 +353,6 @@ class FakeQueries:
         if self.failure is not None:
             raise self.failure
         return self.view
-
-    def metrics(self) -> MetricsView:
-        return MetricsView(self.view, 0.001, 0.02, 0.5, 144, RESPONSE_TIMES)
 
     def explain(self, flow: Flow) -> ExplainView:
         self.asked.append(flow)

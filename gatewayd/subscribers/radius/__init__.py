@@ -4,7 +4,7 @@
 - `attributes`  numbers and values of attributes; Framed-IP-Address and the IPv6 prefixes; port blocks of a CGNAT
 - `accounting`  a request → an AccountingEvent
 - `clients`     who may send, and how a NAS is to be understood
-- `listener`    UDP sockets, the one shell
+- `listener`    UDP sockets, the one shell; `stats` its numbers
 
 A datagram that is not believed is a RadiusRejected and gets no answer. A request that is believed and cannot be
 used is an AccountingRejected and is answered, because its sender would repeat it for ever. One of which a part

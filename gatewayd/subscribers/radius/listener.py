@@ -18,15 +18,15 @@ import errno
 import os
 import socket  # noqa: TID251 - accounting comes in by UDP, and this module is its shell
 import struct
-from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, TypeAlias
 
 from gatewayd.errors import AccountingRejected, MissingPrerequisite, RadiusRejected
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.accounting import AccountingEvent
+from gatewayd.model.prefix import format_address
 from gatewayd.subscribers.radius.accounting import read_event, read_nas
 from gatewayd.subscribers.radius.clients import Client, ClientTable, Profiles, plain_source
 from gatewayd.subscribers.radius.packet import (
@@ -37,11 +37,11 @@ from gatewayd.subscribers.radius.packet import (
     AccountingRequest,
     Refusals,
     Responses,
-    ResponseTimes,
     StatusServer,
     encode_response,
     open_request,
 )
+from gatewayd.subscribers.radius.stats import ListenerStats, RefusedSource
 
 DATAGRAMS_PER_WAKEUP: Final = 16
 """A request takes some 150 µs, what the kernel does for it included: the loop has its turn after 2.5 ms, in which a
@@ -49,6 +49,8 @@ Start before goes to the kernel. A wakeup costs less than one request."""
 RECEIVE_BUFFER_BYTES: Final = 8 << 20
 """The kernel doubles it and charges a request of 300 bytes with 1280 (loopback, 6.18): room for some 13 000."""
 LOG_INTERVAL_S: Final = 60.0
+MAX_REFUSED_SOURCES: Final = 5
+"""Senders of refused datagrams that a report names."""
 
 _IP_PKTINFO, _SO_RCVBUFFORCE, _SO_MEMINFO, _SK_MEMINFO_DROPS = 8, 33, 55, 8
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(20)
@@ -60,38 +62,6 @@ SocketAddress: TypeAlias = tuple[Any, ...]
 Send: TypeAlias = Callable[[bytes], None]
 """Sends an answer to who asked, from the address that was asked. Raises OSError."""
 _Ancillary: TypeAlias = list[tuple[int, int, bytes]]
-
-
-@dataclass(slots=True)
-class ListenerStats:
-    """Since the start. Each of `requests` is in exactly one of the counts up to `accounting_rejected`."""
-
-    requests: int = 0
-    """All datagrams (RFC 4670: radiusAccServTotalRequests)."""
-    unknown_client: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-    """Not believed and not answered, by code of RadiusRejected."""
-    status_server: int = 0
-    duplicates: int = 0
-    """Repeats that got the answer of the first."""
-    pending_duplicates: int = 0
-    """Repeats of what was still being written; not answered."""
-    events: int = 0
-    """Handed to the owner."""
-    accounting_rejected: Counter[str] = field(default_factory=Counter)
-    """Believed, of no use, and answered, by code of AccountingRejected."""
-
-    ignored: Counter[str] = field(default_factory=Counter)
-    """Parts of events that could not be used, by code."""
-    responses: int = 0
-    """Answers that the socket took, those to repeats and Status-Server too."""
-    unsent: int = 0
-    """Answers that the socket did not take. The sender repeats, and gets it then."""
-    receive_errors: int = 0
-    kernel_drops: int = 0
-    """Datagrams that the sockets' buffers had no room for, or whose checksum was wrong."""
-    response_times: ResponseTimes = field(default_factory=ResponseTimes)
-    """From the reading of a request to its first answer."""
 
 
 class AccountingListener:
@@ -126,6 +96,19 @@ class AccountingListener:
     def addresses(self) -> list[tuple[str, int]]:
         """Where it listens, with the ports that the kernel chose."""
         return [intake.address for intake in self._intakes]
+
+    def report(self) -> ListenerStats:
+        """The counts since the start, with its addresses and the senders that are refused most."""
+        return replace(
+            self.stats,
+            addresses=tuple(
+                f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.addresses
+            ),
+            max_refused=tuple(
+                RefusedSource(format_address(plain_source(each.source)), each.total, each.reasons)
+                for each in self.refusals.worst(MAX_REFUSED_SOURCES)
+            ),
+        )
 
     def open(self) -> None:
         """Bind; datagrams gather from now on. Raises MissingPrerequisite; nothing stays open then."""
@@ -196,7 +179,7 @@ class AccountingListener:
         try:
             event = read_event(request, address, profile, self._pepper, self._clock(), identity, self._wall())
         except AccountingRejected as rejected:
-            self.stats.accounting_rejected[rejected.code] += 1
+            self.stats.unusable[rejected.code] += 1
             self._log_of(rejected.code).warning("radius.unusable", source=host, reason=rejected.code)
             answer()
             return

@@ -17,7 +17,6 @@ Reasons of RadiusRejected, in the order of the checks: `too_short`, `bad_length`
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -253,25 +252,6 @@ class Responses:
 
     def _time_of(self, response: bytes) -> float:
         return self._keep_s if response else self._pending_s
-
-
-class ResponseTimes:
-    """A histogram of times in seconds. `counts[i]`: those up to BOUNDS_S[i] and above the bound before; the last
-    is of those above all bounds."""
-
-    __slots__ = ("counts", "sum_s")
-
-    BOUNDS_S: Final = (
-        0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(self.BOUNDS_S) + 1)
-        self.sum_s = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(self.BOUNDS_S, seconds)] += 1
-        self.sum_s += seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import ceil, inf
-from typing import Final, Generic, Literal, Protocol, TypeVar
+from typing import Annotated, Final, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
 from gatewayd.model.binding import Ports
+from gatewayd.model.metric import counter
 from gatewayd.model.prefix import Prefix
 from gatewayd.subscribers.sessions.nas import Nas, SameName
 
@@ -71,52 +72,45 @@ class Terms:
         )
 
 
+_EVENTS: Final = counter(
+    "session_events",
+    "Records that came, sessions that ended, and records that were not followed.",
+    "missed_stops, refused, nas_refused or over_limit rises",
+    label="kind",
+)
+
+
 @dataclass(slots=True)
 class SessionCounts:
-    """Since the start. What came, then what ended and why, then what was not followed, then what bounds cost."""
+    """Since the start: records that came; ends and their reasons; records that were not followed; the cost of the
+    bounds."""
 
-    starts: int = 0
-    interims: int = 0
-    stops: int = 0
-    restarts: int = 0
-    """Accounting-On and -Off."""
+    starts: Annotated[int, _EVENTS.of(meaning="Starts of sessions, by Acct-Status-Type.")] = 0
+    interims: Annotated[int, _EVENTS.of(meaning="Interim updates; live sessions of lists and of the API.")] = 0
+    stops: Annotated[int, _EVENTS.of(meaning="Stops, and ends that the API reported.")] = 0
+    restarts: Annotated[int, _EVENTS.of(meaning="Accounting-On and Accounting-Off.")] = 0
 
-    evictions: int = 0
-    """Addresses that a later record gave to another subscriber."""
-    missed_stops: int = 0
-    """Sessions that something else showed to be over: their addresses or their id went to another."""
-    expired: int = 0
-    ended_by_restart: int = 0
+    evictions: Annotated[int, _EVENTS.of(meaning="Addresses that went to another subscriber.")] = 0
+    missed_stops: Annotated[int, _EVENTS.of(meaning="Sessions whose addresses or id another session got.")] = 0
+    expired: Annotated[int, _EVENTS.of(meaning="Sessions that had no record for too long.")] = 0
+    ended_by_restart: Annotated[int, _EVENTS.of(meaning="Sessions that ended as their NAS restarted.")] = 0
 
-    repeated: int = 0
-    """Records not newer than the last of their session; what they add is taken."""
-    interims_first: int = 0
-    """Interims of an unknown session; taken as its Start."""
-    unknown_stops: int = 0
-    late_stops: int = 0
-    """Stops of an earlier life of a session id; the later life goes on."""
-    bearer_stops: int = 0
-    """Stops of one bearer of several (3GPP)."""
-    tombstoned: int = 0
-    """Records of sessions that had ended."""
-    before_restart: int = 0
-    """Records from before the last restart of their NAS, or of an earlier subscriber of the session id."""
-    superseded: int = 0
-    """Addresses named by a record older than one that gave them to another subscriber."""
-    stale: int = 0
-    """Records so old that what they began had run out when they came."""
+    repeated: Annotated[int, _EVENTS.of(meaning="Records not newer than the last of their session.")] = 0
+    interims_first: Annotated[int, _EVENTS.of(meaning="Interim updates of unknown sessions, taken as Starts.")] = 0
+    unknown_stops: Annotated[int, _EVENTS.of(meaning="Stops of unknown sessions.")] = 0
+    late_stops: Annotated[int, _EVENTS.of(meaning="Stops of an earlier session of the same id.")] = 0
+    bearer_stops: Annotated[int, _EVENTS.of(meaning="Stops of one bearer of several (3GPP).")] = 0
+    tombstoned: Annotated[int, _EVENTS.of(meaning="Records of sessions that had ended.")] = 0
+    before_restart: Annotated[int, _EVENTS.of(meaning="Records from before the last restart of their NAS.")] = 0
+    superseded: Annotated[int, _EVENTS.of(meaning="Addresses that a newer record had given to another.")] = 0
+    stale: Annotated[int, _EVENTS.of(meaning="Records of sessions that had run out when they came.")] = 0
 
-    taken_again: int = 0
-    """Records that counted as old until it was seen that the clock of their NAS had been set back."""
-    same_name: int = 0
-    """Sessions of an id that another NAS of the same name has, for another subscriber."""
+    taken_again: Annotated[int, _EVENTS.of(meaning="Records taken late: the clock of their NAS was set back.")] = 0
+    same_name: Annotated[int, _EVENTS.of(meaning="Sessions whose id another NAS of the same name has.")] = 0
 
-    refused: int = 0
-    """New sessions of no registered subscriber, beyond `max_sessions`."""
-    over_limit: int = 0
-    """Sessions or addresses that went because their subscriber or session had too many."""
-    nas_refused: int = 0
-    """Records of a NAS beyond `max_nas`."""
+    refused: Annotated[int, _EVENTS.of(meaning="Unregistered sessions beyond `subscribers.max_sessions`.")] = 0
+    over_limit: Annotated[int, _EVENTS.of(meaning="Sessions or addresses beyond the bound of a subscriber.")] = 0
+    nas_refused: Annotated[int, _EVENTS.of(meaning="Records of a NAS beyond the bound.")] = 0
 
 
 PassedOver = Literal["nas_refused", "tombstoned", "before_restart", "stale", "refused"]

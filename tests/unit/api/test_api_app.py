@@ -16,7 +16,7 @@ import pytest
 import uvloop
 
 from gatewayd.api.app import MAX_BODY_BYTES, ApiServer
-from gatewayd.api.parameters import MAX_ENTRIES
+from gatewayd.api.queries import MAX_ENTRIES
 from gatewayd.errors import MissingPrerequisite, SessionsNotKept, SourceUnreadable
 from gatewayd.model import Flow, parse_address, parse_prefix
 from gatewayd.model.msisdn import subscriber_digest

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import re
-from pathlib import Path
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -10,21 +9,19 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from gatewayd.api.metrics import OPENMETRICS_TYPE, TEXT_TYPE, choose_type, render_metrics
-from gatewayd.api.views import CounterView, MetricsView
-from gatewayd.subscribers.sessions.session import SessionCounts
-from tests.support.fake_queries import DEAF, GUARDED, PEACE, RESPONSE_TIMES, SUBSCRIBED, TROUBLE
-
-DOC = Path(__file__).parents[3] / "docs" / "metrics.md"
+from gatewayd.api.status import CounterView, HoldView, StatusView
+from tests.support.fake_queries import DEAF, GUARDED, PEACE, SUBSCRIBED, TROUBLE
+from tests.support.metrics_table import DOC, SECTIONS, renewed, rows_of
 
 
-def samples(view: MetricsView) -> dict[str, float]:
+def samples(view: StatusView) -> dict[str, float]:
     """`name{label="word"}` → value, from the page."""
     lines = render_metrics(view).decode().splitlines()
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
 
 def test_peace_reads_as_peace() -> None:
-    found = samples(MetricsView(PEACE, 0.001, 0.02, 0.5, 144))
+    found = samples(PEACE)
     assert (
         found.items()
         >= {
@@ -56,7 +53,7 @@ def test_peace_reads_as_peace() -> None:
 
 
 def test_trouble_reads_as_trouble() -> None:
-    found = samples(MetricsView(TROUBLE))
+    found = samples(TROUBLE)
     assert (
         found.items()
         >= {
@@ -79,7 +76,7 @@ def test_trouble_reads_as_trouble() -> None:
 
 
 def test_what_waits_for_somebody_is_to_be_seen_of_each_source() -> None:
-    found = samples(MetricsView(GUARDED))
+    found = samples(GUARDED)
     assert (
         found.items()
         >= {
@@ -105,7 +102,7 @@ def test_what_waits_for_somebody_is_to_be_seen_of_each_source() -> None:
 
 
 def test_subscribers_are_counted() -> None:
-    found = samples(MetricsView(SUBSCRIBED, response_times=RESPONSE_TIMES))
+    found = samples(SUBSCRIBED)
     assert (
         found.items()
         >= {
@@ -136,7 +133,7 @@ def test_subscribers_are_counted() -> None:
 
 def test_each_datagram_is_in_one_kind() -> None:
     for view in (SUBSCRIBED, DEAF):
-        found = samples(MetricsView(view))
+        found = samples(view)
         kinds = [value for name, value in found.items() if name.startswith("gatewayd_radius_requests_total")]
         assert view.subscribers is not None
         assert view.subscribers.listener is not None
@@ -145,7 +142,7 @@ def test_each_datagram_is_in_one_kind() -> None:
 
 
 def test_a_disk_that_is_full_and_strangers_are_to_be_seen() -> None:
-    found = samples(MetricsView(DEAF))
+    found = samples(DEAF)
     assert (
         found.items()
         >= {
@@ -170,30 +167,24 @@ def test_a_disk_that_is_full_and_strangers_are_to_be_seen() -> None:
             'gatewayd_radius_response_seconds_bucket{le="+Inf"}': 0,
         }.items()
     )
-    assert "192.0.2.9" not in render_metrics(MetricsView(DEAF)).decode()
+    assert "192.0.2.9" not in render_metrics(DEAF).decode()
 
 
 def test_without_subscribers_nothing_is_said_of_them() -> None:
     words = ("radius", "session", "binding", "journal", "accounting")
-    assert not [name for name in samples(MetricsView(PEACE)) if any(word in name for word in words)]
+    assert not [name for name in samples(PEACE) if any(word in name for word in words)]
 
 
 def test_without_radius_nothing_is_said_of_it() -> None:
     assert SUBSCRIBED.subscribers is not None
     alone = msgspec.structs.replace(SUBSCRIBED.subscribers, listener=None)
-    found = samples(MetricsView(msgspec.structs.replace(SUBSCRIBED, subscribers=alone)))
+    found = samples(msgspec.structs.replace(SUBSCRIBED, subscribers=alone))
     assert found["gatewayd_bindings"] == 412
     assert not [name for name in found if "radius" in name]
 
 
-def test_the_document_explains_every_kind_of_session_event() -> None:
-    rows = re.findall(r"^\| ([a-z_, ]+) \| ", DOC.read_text().partition("Kinds of")[2], re.MULTILINE)
-    kinds = [kind for row in rows for kind in row.split(", ")]
-    assert kinds == ["kind", *SessionCounts.__dataclass_fields__]
-
-
 def test_what_never_happened_is_absent_and_not_zero() -> None:
-    found = samples(MetricsView(TROUBLE))
+    found = samples(TROUBLE)
     assert not [name for name in found if name.startswith(("gatewayd_source_serial", "gatewayd_source_issued"))]
     assert 'gatewayd_source_last_success_timestamp_seconds{source="lab"}' not in found
     assert "gatewayd_kernel_last_verified_timestamp_seconds" not in found
@@ -201,12 +192,12 @@ def test_what_never_happened_is_absent_and_not_zero() -> None:
 
 def test_a_counter_of_another_kind_is_left_out() -> None:
     view = msgspec.structs.replace(PEACE, counters={"registered_drops": CounterView(1, 1)})
-    assert not [name for name in samples(MetricsView(view)) if "class=" in name]
+    assert not [name for name in samples(view) if "class=" in name]
 
 
 @pytest.mark.parametrize("view", [PEACE, TROUBLE, GUARDED, SUBSCRIBED, DEAF])
 def test_both_formats_parse_and_say_the_same(view: object) -> None:
-    metrics = MetricsView(view)  # type: ignore[arg-type]
+    metrics = view  # type: ignore[arg-type]
     text = list(parse_text(render_metrics(metrics).decode()))
     strict = list(parse_openmetrics(render_metrics(metrics, OPENMETRICS_TYPE).decode()))
     assert {s[:3] for f in text for s in map(_hashable, f.samples)} == {
@@ -219,7 +210,7 @@ def _hashable(sample: tuple[str, dict[str, str], float]) -> tuple[str, tuple[tup
 
 
 def test_every_family_has_a_name_of_ours_a_help_and_stands_once() -> None:
-    families = list(parse_text(render_metrics(MetricsView(SUBSCRIBED)).decode()))
+    families = list(parse_text(render_metrics(SUBSCRIBED).decode()))
     assert all(family.name.startswith("gatewayd_") and family.documentation[-1] == "." for family in families)
     names = [family.name for family in families]
     assert len(names) == len(set(names))
@@ -227,7 +218,7 @@ def test_every_family_has_a_name_of_ours_a_help_and_stands_once() -> None:
 
 def test_labels_are_few_words() -> None:
     pages = [
-        render_metrics(MetricsView(view)).decode()
+        render_metrics(view).decode()
         for view in (msgspec.structs.replace(TROUBLE, counters={}), msgspec.structs.replace(DEAF, counters={}))
     ]
     families = [family for page in pages for family in parse_text(page)]
@@ -250,19 +241,44 @@ def test_the_scraper_chooses_the_format(accept: str, content_type: str) -> None:
 
 
 def test_the_process_is_measured_where_a_collector_is_given() -> None:
-    page = render_metrics(MetricsView(PEACE), TEXT_TYPE, ProcessCollector(registry=None)).decode()
+    page = render_metrics(PEACE, TEXT_TYPE, ProcessCollector(registry=None)).decode()
     assert "\nprocess_resident_memory_bytes " in page
 
 
-def test_the_document_names_every_metric_and_no_other() -> None:
-    rendered: set[str] = set()
-    with_counters = msgspec.structs.replace(
-        TROUBLE, counters=PEACE.counters, kernel=PEACE.kernel, subscribers=DEAF.subscribers
+def test_the_document_has_what_is_declared_and_nothing_else() -> None:
+    """`python -m tests.support.metrics_table` puts it right."""
+    text = DOC.read_text()
+    assert renewed(text) == text
+
+
+def test_every_number_that_is_declared_comes_on_the_page_and_no_other() -> None:
+    assert DEAF.subscribers is not None
+    assert DEAF.subscribers.listener is not None
+    listener = replace(DEAF.subscribers.listener, unusable={"no_session": 1})
+    everything = msgspec.structs.replace(
+        TROUBLE,
+        sources=GUARDED.sources + TROUBLE.sources,
+        held=(HoldView(17, "2024-11-04T01:00:00Z", 4, "too many", {"national": 4}),),
+        counters=PEACE.counters,
+        kernel=PEACE.kernel,
+        subscribers=msgspec.structs.replace(DEAF.subscribers, listener=listener),
     )
-    parts = {"summary": ("_sum", "_count"), "histogram": ("_bucket", "_sum", "_count")}
-    for line in render_metrics(MetricsView(with_counters)).decode().splitlines():
-        if line.startswith("# TYPE "):
-            _, _, name, kind = line.split(" ")
-            rendered.update(name + part for part in parts.get(kind, ("",)))
-    documented = re.findall(r"^\| `(gatewayd_\w+)", DOC.read_text(), re.MULTILINE)
-    assert sorted(documented) == sorted(rendered)
+    lines = render_metrics(everything).decode().splitlines()
+    rendered = [line.split(" ")[2] for line in lines if line.startswith("# TYPE ")]
+    declared = {row[0].name: row[0] for section in SECTIONS for row in rows_of(section)}
+    names = {f"gatewayd_{each.name}{'_total' * (each.kind == 'counter')}" for each in declared.values()}
+    assert sorted(rendered) == sorted(names)
+
+
+def test_a_family_has_one_kind_and_one_help_wherever_its_words_are_declared() -> None:
+    rows = [metric for section in SECTIONS for metric, _ in rows_of(section)]
+    families = {(each.name, each.kind, each.help, each.label) for each in rows}
+    assert len(families) == len({each.name for each in rows})
+    assert all(each.help.endswith(".") and not each.watch_for.endswith(".") for each in rows)
+
+
+def test_removals_that_are_held_are_counted_by_their_cause() -> None:
+    held = HoldView(17, "2024-11-04T01:00:00Z", 5, "too many", {"config/local": 4, "national": 1})
+    found = samples(msgspec.structs.replace(PEACE, held=(held,)))
+    assert found['gatewayd_held_removals{cause="config/local"}'] == 4
+    assert found['gatewayd_held_removals{cause="national"}'] == 1

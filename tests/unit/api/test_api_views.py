@@ -5,24 +5,20 @@ from math import inf
 import msgspec
 import pytest
 
-from gatewayd.api.subscriber_views import binding_view, bound_view
 from gatewayd.api.views import (
-    CounterView,
-    StatusView,
-    counter_views,
+    binding_view,
+    bound_view,
     effect_of,
     explain_view,
     flow_service,
     flow_view,
-    format_time,
     match_view,
-    parse_time,
     registration_view,
 )
 from gatewayd.model import Decision, Flow, Mode, Registration, parse_address, parse_prefix, parse_services
 from gatewayd.model.flow import DecisionWord, Effect
-from gatewayd.model.transaction import CounterReading
-from tests.support.fake_queries import BANK, DEAF, FREELANCER, GUARDED, NOW, PEACE, SHARED, SUBSCRIBED, TROUBLE
+from gatewayd.model.moment import format_time, parse_time
+from tests.support.fake_queries import BANK, FREELANCER, NOW, SHARED
 
 INSIDE, PEER, OTHER = (parse_address(text) for text in ("203.0.113.5", "198.51.100.7", "192.0.2.9"))
 OUT = Flow(17, INSIDE, PEER, 40000, 51820)
@@ -212,26 +208,5 @@ def test_a_flow_without_ports_has_none() -> None:
     assert (view.first_seen_at, view.last_seen_at) == (None, "2024-11-04T03:00:00Z")
 
 
-def test_counters_are_sorted_by_name() -> None:
-    readings = {"b_packets": CounterReading(1, 2), "a_packets": CounterReading(3, 4)}
-    assert list(counter_views(readings).items()) == [
-        ("a_packets", CounterView(3, 4)),
-        ("b_packets", CounterView(1, 2)),
-    ]
-
-
-@pytest.mark.parametrize("view", [PEACE, TROUBLE, GUARDED, SUBSCRIBED, DEAF])
-def test_a_status_survives_json(view: object) -> None:
-    assert msgspec.json.decode(msgspec.json.encode(view), type=type(view)) == view
-
-
 def test_services_are_the_words_of_the_registry() -> None:
     assert parse_services(registration_view(BANK, NOW).services) == BANK.services
-
-
-def test_a_status_of_an_older_daemon_is_read_as_in_peace() -> None:
-    old = msgspec.json.decode(msgspec.json.encode(PEACE))
-    del old["overrides"], old["subscribers"]
-    for name in ("signed", "session", "serial", "issued_at", "freshness", "not_fresh_since", "held", "kept"):
-        del old["sources"][0][name]
-    assert msgspec.convert(old, StatusView) == PEACE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 import threading
@@ -13,16 +14,18 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gatewayd.api.app import ApiServer
-from gatewayd.api.subscriber_views import JournalView
-from gatewayd.api.views import ClockView, HeldView, OverridesView, explain_view
+from gatewayd.api.status import ClockView, HeldView
+from gatewayd.api.views import explain_view
 from gatewayd.cli import client, main
 from gatewayd.cli.explain import verdict
+from gatewayd.cli.listings import describe_registration, presence, standing
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD
-from gatewayd.cli.registrations import describe_registration, presence, standing
 from gatewayd.cli.status import describe_status
 from gatewayd.errors import SourceUnreadable
 from gatewayd.model import Decision, Flow, Mode, parse_address, parse_prefix
 from gatewayd.model.flow import DecisionWord
+from gatewayd.registry.overrides import OverrideCounts
+from gatewayd.subscribers.journal_rows import JournalStats
 from tests.support.fake_queries import (
     BANK,
     DEAF,
@@ -67,7 +70,7 @@ source         mirror: FAILING, 0 registrations, last read never
 kernel         NOT IN KERNEL: 12 registered elements
                table gatewayd: 61,000 elements in 14 sets, 12 not in kernel, 1 surplus, 12 pending
                last commit 40s ago, verified never, 144 transactions, 2 failures, 1 repair
-               connection tracking: 900 of 1,000 entries (90%), 7 packets dropped for want of room
+               connection tracking: 900 of 1,000 entries (90%), 7 packets dropped because there was no room
                3 elements beyond the last good, until every source answers
                last error: commit: Device or resource busy
 flows          not counted yet
@@ -97,11 +100,11 @@ source         embassies: FAILING, overdue for 7m, 22 registrations, last read 1
                HTTP status 503
                signed, serial 4
 source         mirror: waiting, STALE for 3d 1h, 3 registrations, last read never
-               in force is what was saved on disk 10d 1h ago, by an earlier run
+               in force as an earlier run saved it on disk 10d 1h ago
 source         lab: waiting, STALE, 0 registrations, last read never
 overrides      3 pins, 1 filter, 1,200 dropped, 5 trimmed, 2 shadowed, 4 expired
                1 pin over a filter or over other content of the registry
-               FAULTS: 7, in force is what those files said before
+               FAULTS: 7, the former content of those files is in force
                  10-local.yaml:3:5: pins[0].id: missing
                  20-more.yaml:1:1: x
                  20-more.yaml:2:1: x
@@ -113,17 +116,17 @@ overrides      3 pins, 1 filter, 1,200 dropped, 5 trimmed, 2 shadowed, 4 expired
 SUBSCRIBERS_IN_PEACE = """\
 subscribers    31,000 sessions, 412 bindings of registered subscribers
                journal: 1,500 rows written, 0 waiting, 0 failures
-radius         0.0.0.0:1813: 1,000 requests, 9 repeats, 1 of no use
+radius         0.0.0.0:1813: 1,000 requests, 9 repeats, 1 unusable
 """
 
 SUBSCRIBERS_UNHEARD = """\
 subscribers    1 session, 1 binding of registered subscribers, 1 from before the restart and not confirmed since
                6 times an address was bound that another registrant's own prefix has
                journal: 1 damaged file set aside, 1 row unreadable
-               JOURNAL SUSPENDED: what is answered is not on disk (OperationalError: database or disk is full), \
+               JOURNAL SUSPENDED: answers are not on disk (OperationalError: database or disk is full), \
 7 rows waiting
-               2 words not answered: the journal had no room
-radius         0.0.0.0:1813, [::]:1813: 53 requests, 0 repeats, 0 of no use
+               2 accounting records not answered: the journal had no room
+radius         0.0.0.0:1813, [::]:1813: 53 requests, 0 repeats, 0 unusable
                50 refused: unknown_client 30, bad_authenticator 15, malformed 5
                  192.0.2.9: 30 refused: unknown_client 30
                  2001:db8::9: 20 refused: bad_authenticator 15, malformed 5
@@ -137,16 +140,16 @@ subscriber since 2024-11-04T01:00:00Z (confirmed 12 s ago) by NAS bng-1
 decision       registered
 effect         pass
 in kernel      yes
-through        10.1.2.3/32, told by bng-1 12s ago
+through        10.1.2.3/32, reported by bng-1 12s ago
 mode           observe
 registration    category    registrant is  client      peers  services  until
 PK-2024-000300  freelancer  source         by binding  any    any       open
 """
 
 BINDINGS = """\
-address                        registrations   in kernel  told by  session  since                 confirmed
-10.1.2.3/32                    PK-2024-000300  yes        bng-1    8a01     2024-11-04T01:00:00Z  12s ago
-192.0.2.77/32 ports 1024-2047  PK-2024-000300  yes        cgn-2    s-77     2024-11-03T02:00:00Z  \
+address                        registrations   in kernel  reported by  session  since                 confirmed
+10.1.2.3/32                    PK-2024-000300  yes        bng-1        8a01     2024-11-04T01:00:00Z  12s ago
+192.0.2.77/32 ports 1024-2047  PK-2024-000300  yes        cgn-2        s-77     2024-11-03T02:00:00Z  \
 1h ago, before the restart
 2 bindings
 """
@@ -252,7 +255,7 @@ def test_status_shows_the_subscribers_where_there_are_any(ask: Ask, queries: Fak
 def test_a_journal_that_is_back_says_what_it_was_and_without_radius_there_is_none() -> None:
     assert DEAF.subscribers is not None
     replace = msgspec.structs.replace
-    back = replace(DEAF.subscribers.journal, state="ok", suspended_for=None)
+    back = dataclasses.replace(DEAF.subscribers.journal, state="ok", suspended_for=None)
     view = replace(DEAF, subscribers=replace(DEAF.subscribers, journal=back, listener=None))
     lines = list(describe_status(view))
     assert ("", "journal: 0 rows written, 1 waiting, 4 failures", "") in lines
@@ -263,15 +266,15 @@ def test_a_journal_that_is_back_says_what_it_was_and_without_radius_there_is_non
 @pytest.mark.parametrize(
     ("journal", "said"),
     [
-        (JournalView(lost_groups=2, lost_rows=6), "the last 6 rows written to it are lost"),
-        (JournalView(lost_groups=2, lost_rows=6, lost_whole=True), "the whole file is lost, with 6 rows at most"),
+        (JournalStats(lost_groups=2, lost_rows=6), "the last 6 rows written to it are lost"),
+        (JournalStats(lost_groups=2, lost_rows=6, lost_whole=True), "the whole file is lost, with 6 rows at most"),
         (
-            JournalView(lost_rows=6, lost_whole=True, salvaged=94, state="suspended", suspended_for="read-only"),
+            JournalStats(lost_rows=6, lost_whole=True, salvaged=94, state="suspended", suspended_for="read-only"),
             "94 rows of the file could be read, 6 rows at most are lost",
         ),
     ],
 )
-def test_what_a_damaged_journal_lost_is_said(journal: JournalView, said: str) -> None:
+def test_what_a_damaged_journal_lost_is_said(journal: JournalStats, said: str) -> None:
     assert SUBSCRIBED.subscribers is not None
     replace = msgspec.structs.replace
     view = replace(SUBSCRIBED, subscribers=replace(SUBSCRIBED.subscribers, journal=journal))
@@ -350,7 +353,7 @@ def test_what_was_restored_and_is_confirmed_is_said_and_not_doubtful() -> None:
     replace = msgspec.structs.replace
     restored = replace(PEACE.sources[0], restored_at="2024-11-04T00:00:00Z")
     lines = list(describe_status(replace(PEACE, sources=(restored,))))
-    assert ("", "in force is what was saved on disk 3h ago, by an earlier run", "") in lines
+    assert ("", "in force as an earlier run saved it on disk 3h ago", "") in lines
 
 
 def test_what_began_after_now_lasts_no_time() -> None:
@@ -361,7 +364,7 @@ def test_what_began_after_now_lasts_no_time() -> None:
 
 
 def test_overrides_in_order_take_one_line() -> None:
-    view = msgspec.structs.replace(PEACE, overrides=OverridesView(pins=1))
+    view = msgspec.structs.replace(PEACE, overrides=OverrideCounts(pins=1))
     lines = list(describe_status(view))
     (place,) = [number for number, line in enumerate(lines) if line.label == "overrides"]
     assert lines[place][1:] == ("1 pin, 0 filters", "")
@@ -370,7 +373,7 @@ def test_overrides_in_order_take_one_line() -> None:
 
 def test_status_says_that_a_mode_is_not_in_force(ask: Ask, queries: FakeQueries) -> None:
     queries.view = msgspec.structs.replace(
-        TROUBLE, mode="observe", reasons=(), kernel=msgspec.structs.replace(TROUBLE.kernel, last_error=None)
+        TROUBLE, mode="observe", reasons=(), kernel=dataclasses.replace(TROUBLE.kernel, last_error=None)
     )
     lines = ask("status").stdout.splitlines()
     assert lines[0] == "NOT READY: no reason given"
@@ -404,7 +407,7 @@ def test_explain_goes_by_the_source_port_where_an_address_is_shared(ask: Ask, qu
     inside = ask(*flow, "--source-port", "2000").stdout.splitlines()
     assert inside[0].endswith("PASSES: it is registered and in the kernel")
     (through,) = [line for line in inside if line.startswith("through")]
-    told = "192.0.2.77/32 ports 1024-2047, told by cgn-2 1h ago, before a restart of gatewayd and not since"
+    told = "192.0.2.77/32 ports 1024-2047, reported by cgn-2 1h ago, before a restart of gatewayd and not since"
     assert through == f"through        {told}"
     for words in ((*flow, "--source-port", "2048"), flow):
         outside = ask(*words).stdout

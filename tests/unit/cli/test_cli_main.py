@@ -67,21 +67,6 @@ def test_an_unknown_command_is_a_usage_error() -> None:
     assert "No such command 'sttaus'" in result.stderr
 
 
-def test_a_command_that_is_not_built_in_is_said_to_be_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(COMMANDS, "not_there", "Do nothing.")  # type: ignore[arg-type]
-    result = CliRunner().invoke(main, ["not_there"])
-    assert result.exit_code == 1
-    assert result.stderr == "Error: this gatewayd was built without the command not_there\n"
-
-
-def test_a_command_that_lacks_a_module_is_a_bug_and_shows_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    def import_nothing(name: str) -> None:
-        raise ModuleNotFoundError("No module named 'elsewhere'", name="elsewhere")
-
-    monkeypatch.setattr(gatewayd.cli, "import_module", import_nothing)
-    assert isinstance(CliRunner().invoke(main, ["status"]).exception, ModuleNotFoundError)
-
-
 @pytest.mark.parametrize(
     ("error", "status", "stderr"),
     [

@@ -18,8 +18,8 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from gatewayd.cli import main, registry_progress
-from gatewayd.cli.registry_progress import Meter
+from gatewayd.cli import main, registry_authoring
+from gatewayd.cli.registry_authoring import Meter
 from gatewayd.feed.notification import load_verifying_keys, open_notification
 
 CONFIG = Path(__file__).parents[3] / "config"
@@ -264,7 +264,7 @@ class Clock:
 
 def test_a_bar_appears_on_a_terminal_after_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(registry_progress, "time", clock)
+    monkeypatch.setattr(registry_authoring, "time", clock)
     console = Console(force_terminal=True, width=80, file=open(os.devnull, "w"))  # noqa: SIM115
     meter = Meter(console)
     meter("reading", 1, 10)
@@ -281,8 +281,8 @@ def test_a_bar_appears_on_a_terminal_after_a_second(monkeypatch: pytest.MonkeyPa
 
 def test_there_is_no_bar_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(registry_progress, "time", clock)
-    with registry_progress.metered() as meter:
+    monkeypatch.setattr(registry_authoring, "time", clock)
+    with registry_authoring.metered() as meter:
         clock.now = 9.0
         meter("reading", 1, 10)
         assert meter._bar is None

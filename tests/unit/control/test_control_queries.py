@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +13,11 @@ from msgspec.structs import replace
 
 from gatewayd.api.metrics import render_metrics
 from gatewayd.compile.effects import canary_bucket
+from gatewayd.control.host_time import HostTime
 from gatewayd.control.queries import DaemonQueries
-from gatewayd.errors import AllowlistIncomplete, SourceUnreadable
+from gatewayd.control.status import StatusReport
+from gatewayd.control.vitals import Vitals
+from gatewayd.errors import AllowlistIncomplete, OperationRefused, SourceUnreadable
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model.moment import format_time, parse_time
 from gatewayd.model.transaction import CounterReading
@@ -55,17 +58,21 @@ async def answering(
         async def read_sources() -> None:
             await it.read("national", BANK)
 
-        yield (
-            DaemonQueries(
-                it.controller,
-                _Events(),  # type: ignore[arg-type]
-                {},
-                clock=it.host_time,
-                host_time=it.host_time,
-                read_sources=read_sources,
-            ),
-            it,
-        )
+        yield queries_of(it, it.host_time, read_sources, it.host_time), it
+
+
+def queries_of(
+    it: Owning,
+    clock: Callable[[], float],
+    read_sources: Callable[[], Awaitable[Any]],
+    host_time: HostTime | None = None,
+    vitals: Vitals | None = None,
+    runners: Any = None,
+) -> DaemonQueries:
+    """Without subscribers."""
+    events: Any = _Events()
+    report = StatusReport(it.controller, events, runners or {}, vitals or Vitals(clock), host_time=host_time)
+    return DaemonQueries(it.controller, report, None, clock=clock, read_sources=read_sources)
 
 
 # -- readiness -------------------------------------------------------------------------------------------------
@@ -112,9 +119,7 @@ def test_what_passes_by_what_a_start_left_in_the_kernel_is_explained_and_shown(t
             await it.read("national", BANK)
             await it.in_sync()
         async with owning(time.clock, settings, tables=tables) as again:
-            answers = DaemonQueries(
-                again.controller, _Events(), {}, clock=time.clock, read_sources=asyncio.Event().wait
-            )  # type: ignore[arg-type]
+            answers = queries_of(again, time.clock, asyncio.Event().wait)
             await again.read("national", HOUSE)
             await again.in_sync()
             await until(lambda: again.controller.holds() != ())
@@ -147,9 +152,7 @@ def test_what_is_beyond_the_last_good_passes_while_the_source_is_waited_for(time
                 await it.in_sync()
         store = LastGood(tmp_path, clock=time.clock, monotonic=time.clock.monotonic)
         async with owning(time.clock, settings, tables=tables, store=store) as again:
-            answers = DaemonQueries(
-                again.controller, _Events(), {}, clock=time.clock, read_sources=asyncio.Event().wait
-            )  # type: ignore[arg-type]
+            answers = queries_of(again, time.clock, asyncio.Event().wait)
             await again.controller.restore()
             await again.in_sync()
             view = answers.explain(flow("39.32.64.9"))
@@ -222,7 +225,7 @@ def test_a_clock_that_is_doubted_is_in_the_status_and_makes_no_nonsense_of_ages(
             assert (yearly.effective, yearly.in_kernel) == (True, True)
             explained = answers.explain(flow("39.40.0.5"))
             assert (explained.decision, explained.effect, explained.in_kernel) == ("registered", "pass", True)
-            page = render_metrics(answers.metrics()).decode()
+            page = render_metrics(answers.status()).decode()
             assert "gatewayd_clock_doubted 1.0" in page
             assert "gatewayd_clock_offset_seconds -189216000.0\n" in page
 
@@ -464,21 +467,32 @@ def test_nothing_is_armed_before_our_rules_are_in_the_kernel(time):
 
 
 def test_the_status_counts_what_there_is(time):
+    outcomes: list[Any] = [OperationRefused("read counters", 16), {"registered_flows": CounterReading(7, 700)}]
+
+    async def read_counters() -> dict[str, CounterReading]:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
     async def scenario() -> None:
-        async with answering(time.clock, "national", "desk") as (answers, it):
+        async with answering(time.clock, "national", "desk") as (_, it):
             soon = registration("SOON", "39.35.0.0/24", valid_from_s=START_S + 3600, category="bank")
             await it.read("national", BANK, HOUSE, soon)
             await it.read("desk", registration("HOUSE-1", "39.36.0.0/24"), MOBILE)
             await it.in_sync()
-            answers.note_counters({"registered_flows": CounterReading(7, 700)})
+            vitals = Vitals(it.host_time)
+            answers = queries_of(it, it.host_time, asyncio.Event().wait, vitals=vitals)
+            reading = asyncio.ensure_future(vitals.read_counters(read_counters))
+            await until(lambda: vitals.counters != {})
+            reading.cancel()
             it.watch.on_packets([packet_event(flow("39.40.9.9"))])
-            answers.note_lag(0.5)
-            answers.note_lag(0.1)
-            answers.note_lag(-1)
-            metrics = answers.metrics()
-            status = metrics.status
-            assert (metrics.loop_lag_last_s, metrics.loop_lag_max_s) == (0.0, 0.5)
-            assert metrics.commit_count == it.reconciler.stats.transactions
+            vitals.note_lag(0.5)
+            vitals.note_lag(0.1)
+            vitals.note_lag(-1)
+            status = answers.status()
+            assert (status.loop.lag_last_s, status.loop.lag_max_s) == (0.0, 0.5)
+            assert status.kernel.transactions == it.reconciler.stats.transactions
             assert (status.registrations.total, status.registrations.effective) == (4, 3)
             assert status.registrations.by_category == {"bank": 2, "software_house": 1, "freelancer": 1}
             assert status.registrations.next_window_change_at is not None
@@ -498,9 +512,10 @@ def test_the_status_counts_what_there_is(time):
 
 def test_a_source_shows_its_place_and_when_it_was_last_good(time):
     async def scenario() -> None:
-        async with answering(time.clock) as (answers, it):
+        async with answering(time.clock) as (_, it):
             state = SourceState(checked_at=START_S, next_attempt_at=START_S + 60)
-            answers._runners["national"] = SimpleNamespace(place="https://example/feed", state=state)  # type: ignore[index]
+            runners = {"national": SimpleNamespace(place="https://example/feed", state=state)}
+            answers = queries_of(it, it.host_time, asyncio.Event().wait, runners=runners)
             (source,) = answers.status().sources
             assert (source.state, source.url) == ("waiting", "https://example/feed")
             await it.read("national", BANK)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatewayd.reconcile.dataplane import Generations
+from gatewayd.reconcile.writer import Generations
 
 
 @pytest.fixture

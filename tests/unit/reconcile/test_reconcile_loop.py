@@ -804,7 +804,7 @@ async def test_a_failure_is_counted_and_said() -> None:
     await rig.settle()
     await rig.stop()
     assert rig.reconciler.stats.failures == 2
-    assert rig.reconciler.stats.last_error == ""
+    assert rig.reconciler.stats.last_error is None
 
 
 async def test_a_rule_that_came_between_our_rules_and_the_reading_back_is_not_taken_for_ours() -> None:

@@ -142,7 +142,7 @@ async def test_what_is_done_is_on_disk_and_is_read_at_the_next_start(tmp_path: P
     assert await read(path) == [row(1), row(3, at_s=9.0)]
     assert states == []
     assert (journal.stats.groups, journal.stats.rows, journal.stats.failures) == (2, 5, 0)
-    assert journal.stats.longest_write_s <= journal.stats.write_s
+    assert journal.stats.longest_write_seconds <= journal.stats.write_seconds
 
 
 async def test_at_the_end_everything_is_written(tmp_path: Path) -> None:
@@ -230,11 +230,15 @@ async def test_while_the_disk_fails_all_are_answered_and_nothing_is_lost(tmp_pat
         await written(journal, gone(4))
         assert journal.suspended_for == f"{type(error).__name__}: {error}"
         assert journal.has_room
+        report = journal.report()
+        assert (report.state, report.suspended_for) == ("suspended", journal.suspended_for)
+        assert report.waiting_rows == journal.waiting_rows > 0
         await until(lambda: failing.attempts > 3)
         assert journal.stats.failures >= 3
         failing.error = None
         await until(lambda: journal.suspended_for is None)
         assert states == [JournalState(f"{type(error).__name__}: {error}"), JournalState(None)]
+        assert (journal.report().state, journal.report().suspended_for) == ("ok", None)
     assert await read(path) == [row(number, at_s=15.0 + number) for number in range(4)]
 
 

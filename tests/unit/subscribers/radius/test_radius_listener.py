@@ -93,8 +93,8 @@ class Desk:
     def is_accounted_for(self) -> bool:
         stats = self.stats
         return stats.requests == (
-            stats.unknown_client + stats.rejected.total() + stats.status_server + stats.duplicates
-            + stats.pending_duplicates + stats.events + stats.accounting_rejected.total()
+            stats.unknown_client + sum(stats.rejected.values()) + stats.status_server + stats.duplicates
+            + stats.pending_duplicates + stats.events + sum(stats.unusable.values())
         )  # fmt: skip
 
 
@@ -332,7 +332,7 @@ def test_accounting_of_no_use_is_answered_and_counted_once() -> None:
     (response,) = desk.handle(raw)
     assert is_response(response, raw)
     assert desk.handle(raw) == [response]
-    assert desk.stats.accounting_rejected == {"no_session": 1}
+    assert desk.stats.unusable == {"no_session": 1}
     assert (desk.stats.duplicates, desk.events) == (1, [])
 
 
@@ -420,7 +420,7 @@ def test_nothing_is_raised_and_only_what_is_authentic_is_answered(
         assert all(is_response(response, raw) for response in sent)
     assert desk.is_accounted_for()
     assert sum(each.total for each in desk.listener.refusals.worst(9)) == (
-        desk.stats.unknown_client + desk.stats.rejected.total()
+        desk.stats.unknown_client + sum(desk.stats.rejected.values())
     )
     assert desk.stats.responses == len(desk.sent)
     assert len(desk.listener.responses) <= len(desk.sent)
@@ -440,7 +440,7 @@ def test_whatever_somebody_with_the_secret_says_is_answered(said: list[tuple[int
     (response,) = desk.handle(raw)
     assert is_response(response, raw)
     assert desk.handle(raw) == [response]
-    assert desk.stats.events + desk.stats.accounting_rejected.total() == 1
+    assert desk.stats.events + sum(desk.stats.unusable.values()) == 1
     assert desk.is_accounted_for()
 
 

@@ -112,3 +112,8 @@ def test_times_are_counted_by_their_bounds() -> None:
     assert (times.counts[0], times.counts[1], times.counts[-2], times.counts[-1]) == (2, 1, 1, 1)
     assert sum(times.counts) == 5
     assert times.sum_s == 0.0001 + 0.0002 + 5.0 + 5.1
+    buckets, seconds = times.cumulated()
+    assert seconds == times.sum_s
+    assert [buckets[0], buckets[1], buckets[-2], buckets[-1]] == [
+        ("0.0001", 2), ("0.00025", 3), ("5.0", 4), ("+Inf", 5),
+    ]  # fmt: skip

@@ -1,9 +1,10 @@
-"""`gatewayd teardown`: the one command that takes something out of the kernel for good."""
+"""`gatewayd run` and `teardown`: the daemon in the foreground, and the end of what it leaves in the kernel."""
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from pathlib import Path
 
 import click
 
@@ -14,11 +15,30 @@ from gatewayd.kernel.tables import KernelTables
 from gatewayd.model.policy import MarkLayout
 from gatewayd.settings import Settings, read_settings
 
+config_option = click.option(
+    "--config", "config_path", default=DEFAULT_CONFIG, show_default=True, help="The configuration file."
+)
+
+
+@click.command("run")
+@config_option
+def run(config_path: str) -> None:
+    """Run the daemon in the foreground.
+
+    Stopping it leaves the kernel as it is; `gatewayd teardown` removes the table.
+    """
+    import uvloop
+
+    from gatewayd.daemon import run_daemon
+
+    settings = read_settings(config_path)
+    run_daemon(settings, Path(config_path), uvloop.run)
+
 
 @click.command("teardown")
-@click.option("--config", "config_path", default=DEFAULT_CONFIG, show_default=True, help="The configuration file.")
+@config_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def command(config_path: str, yes: bool) -> None:
+def teardown(config_path: str, yes: bool) -> None:
     """Remove the table from the kernel, with all sets and rules in it.
 
     From then on gatewayd does nothing to any traffic. Live flows lose the bits of the ct mark that are ours.

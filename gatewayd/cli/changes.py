@@ -1,4 +1,4 @@
-"""`gatewayd sync`: read the registry now."""
+"""`gatewayd sync` and `accept`: read the registry now; release the removals that the shrink guard holds."""
 
 from __future__ import annotations
 
@@ -13,19 +13,35 @@ from gatewayd.cli.output import BAD, Line, print_json, print_lines
 
 @click.command("sync")
 @socket_options
-def command(endpoint: Endpoint, as_json: bool) -> None:
+def sync(endpoint: Endpoint, as_json: bool) -> None:
     """Read every source of the registry now.
 
     Exit status 1 when a source could not be read; what is in force stays then.
     """
-    body = endpoint.post("/v1/sync")
+    if _post(endpoint, "/v1/sync", as_json).get("errors"):
+        click.get_current_context().exit(1)
+
+
+@click.command("accept")
+@click.argument("serial", type=click.IntRange(min=0))
+@socket_options
+def accept(endpoint: Endpoint, serial: int, as_json: bool) -> None:
+    """Release removals that the guard holds.
+
+    SERIAL is the one that `gatewayd status` shows beside HELD, so that nobody accepts more than was looked at.
+    Exit status 1 when nothing is held under it; what is in force stays then.
+    """
+    _post(endpoint, f"/v1/accept?serial={serial}", as_json)
+
+
+def _post(endpoint: Endpoint, path: str, as_json: bool) -> Mapping[str, object]:
+    body = endpoint.post(path)
     outcome = endpoint.parse(body, dict[str, object])
     if as_json:
         print_json(body)
     else:
         print_lines(describe_outcome(outcome))
-    if outcome.get("errors"):
-        click.get_current_context().exit(1)
+    return outcome
 
 
 def describe_outcome(outcome: Mapping[str, object]) -> Iterator[Line]:

@@ -1,0 +1,205 @@
+"""`gatewayd registrations`, `flows` and `bindings`: a page of each, or one registration whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, get_args
+from urllib.parse import quote
+
+import click
+
+from gatewayd.api.queries import DEFAULT_LIMIT, HIGHEST_LIMIT
+from gatewayd.api.views import BindingPage, BindingView, FlowPage, FlowView, RegistrationPage, RegistrationView
+from gatewayd.cli.client import Endpoint, daemon_options
+from gatewayd.cli.output import (
+    BAD,
+    IN_KERNEL,
+    Line,
+    count,
+    place,
+    print_json,
+    print_lines,
+    print_table,
+    size,
+    some,
+    span,
+)
+from gatewayd.model import Status
+
+Parameters = Mapping[str, str | int | None]
+
+limit_option = click.option(
+    "--limit", type=click.IntRange(1, HIGHEST_LIMIT), help=f"At most.  [default: {DEFAULT_LIMIT}]"
+)
+
+
+def _show_page(
+    page: RegistrationPage | FlowPage | BindingPage,
+    columns: Sequence[str],
+    row: Callable[[Any], Sequence[str]],
+    noun: str,
+    options: str,
+) -> None:
+    """A table, and under it how many there are; `options` find the others."""
+    if page.items:
+        print_table(columns, [row(item) for item in page.items])
+    for item in page.items:
+        if isinstance(item, BindingView) and item.also_of:
+            click.echo(f"{place(item.prefix, item.ports)} is also in a prefix of {', '.join(item.also_of)}")
+    if len(page.items) < page.total:
+        click.echo(f"{len(page.items):,} of {page.total:,} shown; {options} for others")
+    else:
+        click.echo(count(page.total, noun))
+
+
+# -- registrations -------------------------------------------------------------------------------------------------
+
+
+@click.command("registrations")
+@click.argument("registration_id", metavar="[ID]", required=False)
+@click.option("--category", help="Only those of this category.")
+@click.option("--status", type=click.Choice(get_args(Status)), help="Only those of this status.")
+@click.option("--search", metavar="TEXT", help="Part of an id, or an address or prefix.")
+@limit_option
+@daemon_options
+def registrations(
+    endpoint: Endpoint,
+    registration_id: str | None,
+    category: str | None,
+    status: str | None,
+    search: str | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """List registrations, or show all of the one with ID."""
+    filters: Parameters = {"category": category, "status": status, "q": search, "limit": limit}
+    if registration_id is None:
+        body = endpoint.get("/v1/registrations", filters)
+        page = endpoint.parse(body, RegistrationPage)
+        if as_json:
+            print_json(body)
+            return
+        columns = ("id", "category", "status", "in kernel", "clients", "peers", "services")
+        _show_page(page, columns, _registration_row, "registration", "--limit or --search")
+        return
+    if any(value is not None for value in filters.values()):
+        raise click.UsageError("give ID or options that select, not both")
+    body = endpoint.get(f"/v1/registrations/{quote(registration_id, safe='')}")
+    view = endpoint.parse(body, RegistrationView)
+    if as_json:
+        print_json(body)
+    else:
+        print_lines(describe_registration(view))
+
+
+def _registration_row(view: RegistrationView) -> Sequence[str]:
+    return (
+        view.id,
+        view.category,
+        standing(view),
+        presence(view),
+        some(view.clients, none="by subscriber"),
+        some(view.peers),
+        some(view.services),
+    )
+
+
+def describe_registration(view: RegistrationView) -> Iterator[Line]:
+    """All that is known of one."""
+    yield Line("id", view.id)
+    yield Line("category", view.category)
+    yield Line("status", standing(view))
+    yield Line("window", f"{view.valid_from or 'open'} to {view.valid_until or 'open'}")
+    yield from _listed("clients", view.clients, "by subscriber alone")
+    if view.subscriber and view.clients:
+        yield Line("", "and the addresses of a subscriber")
+    yield from _listed("peers", view.peers, "any")
+    yield Line("services", ", ".join(view.services) or "any")
+    missing = view.effective and view.in_kernel is False
+    yield Line("in kernel", presence(view), BAD if missing or view.unprogrammed else "")
+    seen = f", last seen {view.last_seen_at}" if view.last_seen_at else ", not seen yet"
+    yield Line("traffic", f"{count(view.flows, 'flow')}, {size(view.bytes)}{seen}")
+
+
+def standing(view: RegistrationView) -> str:
+    """The status, and whether the window is closed."""
+    closed = view.status == "active" and not view.effective
+    return f"{view.status}, outside of its window" if closed else view.status
+
+
+def presence(view: RegistrationView) -> str:
+    """Whether the kernel has it, and why not."""
+    if view.unprogrammed:
+        return f"NO: {view.unprogrammed}"
+    return "no" if view.in_kernel is False and not view.effective else IN_KERNEL[view.in_kernel]
+
+
+def _listed(label: str, words: tuple[str, ...], none: str) -> Iterator[Line]:
+    yield Line(label, words[0] if words else none)
+    for word in words[1:]:
+        yield Line("", word)
+
+
+# -- flows ---------------------------------------------------------------------------------------------------------
+
+
+@click.command("flows")
+@click.option("--registration", metavar="ID", help="Only those of this registration.")
+@limit_option
+@daemon_options
+def flows(endpoint: Endpoint, registration: str | None, limit: int | None, as_json: bool) -> None:
+    """List the registered flows that are alive, with the registrations they pass by."""
+    body = endpoint.get("/v1/flows", {"registration": registration, "limit": limit})
+    page = endpoint.parse(body, FlowPage)
+    if as_json:
+        print_json(body)
+        return
+    columns = ("source", "destination", "service", "registrations", "packets", "size", "since")
+    _show_page(page, columns, _flow_row, "registered flow", "--limit or --registration")
+
+
+def _flow_row(flow: FlowView) -> Sequence[str]:
+    source = f"[{flow.src}]" if flow.sport is not None and ":" in flow.src else flow.src
+    return (
+        source if flow.sport is None else f"{source}:{flow.sport}",
+        flow.dst,
+        flow.service,
+        some(flow.registrations, none="-"),
+        f"{flow.packets:,}",
+        size(flow.bytes),
+        flow.first_seen_at or "-",
+    )
+
+
+# -- bindings ------------------------------------------------------------------------------------------------------
+
+
+@click.command("bindings")
+@click.option("--registration", metavar="ID", help="Only those of this registration's subscriber.")
+@click.option("--address", metavar="A", help="Only those that cover this address or prefix.")
+@limit_option
+@daemon_options
+def bindings(
+    endpoint: Endpoint, registration: str | None, address: str | None, limit: int | None, as_json: bool
+) -> None:
+    """List the addresses of registered subscribers, and which NAS reported them when."""
+    body = endpoint.get("/v1/bindings", {"registration": registration, "address": address, "limit": limit})
+    page = endpoint.parse(body, BindingPage)
+    if as_json:
+        print_json(body)
+        return
+    columns = ("address", "registrations", "in kernel", "reported by", "session", "since", "confirmed")
+    _show_page(page, columns, _binding_row, "binding", "--limit, --registration or --address")
+
+
+def _binding_row(binding: BindingView) -> Sequence[str]:
+    return (
+        place(binding.prefix, binding.ports),
+        some(binding.registrations, none="-"),
+        IN_KERNEL[binding.in_kernel],
+        binding.nas,
+        binding.session,
+        binding.since or "-",
+        # Before a restart is worth a word of its own.
+        f"{span(binding.age_s)} ago, before the restart" if binding.restored else f"{span(binding.age_s)} ago",
+    )

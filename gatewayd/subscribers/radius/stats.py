@@ -1,0 +1,95 @@
+"""The numbers of the RADIUS listener, declared where they are counted. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Annotated, ClassVar, Final
+
+import msgspec
+
+from gatewayd.model.metric import counter, histogram, total
+
+
+@dataclass(slots=True)
+class ResponseTimes:
+    """A histogram of times in seconds. `counts[i]`: those up to BOUNDS_S[i] and above the bound before; the last
+    is of those above all bounds."""
+
+    BOUNDS_S: ClassVar[tuple[float, ...]] = (
+        0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
+    )  # fmt: skip
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(ResponseTimes.BOUNDS_S) + 1))
+    sum_s: float = 0.0
+
+    @property
+    def count(self) -> int:
+        return sum(self.counts)
+
+    def cumulated(self) -> tuple[list[tuple[str, int]], float]:
+        """Each bound with the number of times up to it, and the sum of all times."""
+        bounds = [*map(str, self.BOUNDS_S), "+Inf"]
+        return list(zip(bounds, accumulate(self.counts), strict=True)), self.sum_s
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(self.BOUNDS_S, seconds)] += 1
+        self.sum_s += seconds
+
+
+_REQUESTS: Final = counter(
+    "radius_requests",
+    "Datagrams, each in one kind.",
+    "events stand still for two interim intervals; unknown_client or rejected rises: who is it?",
+    label="kind",
+)
+
+
+class RefusedSource(msgspec.Struct, frozen=True):
+    """A sender whose datagrams were refused. UDP sources can be forged."""
+
+    source: str
+    total: int
+    reasons: dict[str, int]
+
+
+@dataclass(slots=True)
+class ListenerStats:
+    """RADIUS accounting since the start; `requests` are all datagrams (RFC 4670: radiusAccServTotalRequests).
+
+    `addresses` and `max_refused` are filled in by `AccountingListener.report`. `pending_duplicates`: repeats of a
+    request that is still being written; not answered. `unsent`: the sender repeats, and gets its answer then.
+    """
+
+    addresses: tuple[str, ...] = ()
+    requests: int = 0
+    events: Annotated[int, _REQUESTS.of("event")] = 0
+    unusable: Annotated[dict[str, int], _REQUESTS.of("unusable", read=total), counter("radius_accounting_rejected",
+        "Requests that are authentic and cannot be used; they are answered.", "rises after a change of a NAS",
+        label="reason")] = field(default_factory=Counter)  # fmt: skip
+    duplicates: Annotated[int, _REQUESTS.of("duplicate")] = 0
+    pending_duplicates: Annotated[int, _REQUESTS.of("pending_duplicate")] = 0
+    status_server: Annotated[int, _REQUESTS.of("status_server")] = 0
+    unknown_client: Annotated[int, _REQUESTS.of("unknown_client")] = 0
+    rejected: Annotated[dict[str, int], _REQUESTS.of("rejected", read=total), counter("radius_rejected",
+        "Datagrams that are not authentic; they are not answered.",
+        "bad_authenticator rises: a NAS has another secret",
+        label="reason")] = field(default_factory=Counter)  # fmt: skip
+    ignored: Annotated[dict[str, int], counter("radius_ignored", "Parts of requests that could not be used.",
+        "identity or address reasons rise after a change of a NAS",
+        label="reason")] = field(default_factory=Counter)  # fmt: skip
+    responses: Annotated[int, counter("radius_responses",
+        "Answers sent, those to repeats and to Status-Server included.")] = 0  # fmt: skip
+    unsent: Annotated[int, counter("radius_unsent", "Answers that the socket did not take.", "rises")] = 0
+    receive_errors: Annotated[int, counter("radius_receive_errors", "Times that a socket could not be read.",
+        "rises")] = 0  # fmt: skip
+    kernel_drops: Annotated[int, counter("radius_kernel_drops",
+        "Datagrams for which a socket had no room, or whose checksum was wrong.",
+        "rises: the sender repeats, and bindings come late")] = 0  # fmt: skip
+    response_times: Annotated[ResponseTimes, histogram("radius_response_seconds",
+        "Time from the reading of a request to its first answer.", "`histogram_quantile(0.99, …)` over 0.05 s",
+        read=ResponseTimes.cumulated)] = field(default_factory=ResponseTimes)  # fmt: skip
+    max_refused: tuple[RefusedSource, ...] = ()
+    """The senders with the most refused datagrams, the most first."""
