@@ -14,7 +14,6 @@ from gatewayd.kernel.conntrack_codec import CT_DELETE
 from gatewayd.kernel.event_socket import open_netfilter_socket
 from gatewayd.model import Flow, parse_address
 from gatewayd.model.connection import ConnectionEvent
-from gatewayd.watch.decode import PacketEvent
 from gatewayd.watch.source import EventSource, SourceName
 from tests.support.namespace import Namespace
 
@@ -49,7 +48,7 @@ class Heard:
     """An event source in a namespace, and what it said."""
 
     def __init__(self, namespace: Namespace, *, mark: int = MARK, mask: int = MASK, **arguments: Any) -> None:
-        self.packets: list[PacketEvent] = []
+        self.packets: list[Flow] = []
         self.connections: list[ConnectionEvent] = []
         self.lost: list[SourceName] = []
         self.source = EventSource(
