@@ -111,6 +111,7 @@ class Service:
             monotonic=monotonic,
             randomness=NoJitter(),
         )
+        it.told.bindings = self.bindings
         self.listener: AccountingListener | None = None
 
     def listen(self, clock: Any, monotonic: Any) -> AccountingListener:
