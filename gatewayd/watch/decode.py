@@ -13,21 +13,21 @@ from struct import Struct
 import msgspec
 
 from gatewayd.errors import EventMalformed
-from gatewayd.kernel.attributes import NLA_TYPE_MASK, align4, string_of
+from gatewayd.kernel.attributes import NLA_TYPE_MASK, align4
 from gatewayd.model import Flow
 from gatewayd.model.service import PROTOCOLS_WITH_PORTS
 
 NFNL_SUBSYS_ULOG = 4
 NFULNL_MSG_PACKET = NFNL_SUBSYS_ULOG << 8
-NFULA_PAYLOAD, NFULA_PREFIX = 9, 10
+NFULA_PAYLOAD = 9
 
 _HEADER = Struct("=IH")
 _TLV = Struct("=HH")
 _PORTS = Struct(">HH")
 _IPV4 = Struct(">BxHxxHxBxx4s4s")
 """RFC 791 §3.1: version and IHL, total length, flags and fragment offset, protocol, source, destination."""
-_IPV6 = Struct(">BxxxHBx16s16s")
-"""RFC 8200 §3: version, payload length, next header, source, destination."""
+_IPV6 = Struct(">BxxxxxBx16s16s")
+"""RFC 8200 §3: version, next header, source, destination."""
 
 HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS = 0, 43, 44, 60
 _EXTENSIONS = frozenset({HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS})
@@ -35,23 +35,12 @@ _EXTENSIONS = frozenset({HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION_OPTIONS})
 there too."""
 
 
-class PacketEvent(msgspec.Struct, frozen=True, gc=False):
-    """A logged packet. `flow` is as the packet stood at the rule's hook: before NAT of the source.
-
-    `prefix` is the rule's `log prefix`. `truncated`: the packet was longer than its copy. `fragment`: not the first
-    of its datagram, so `flow` has no ports.
-    """
-
-    flow: Flow
-    prefix: str
-    truncated: bool
-    fragment: bool
-
-
 class PacketBatch(msgspec.Struct, frozen=True, gc=False):
-    """What a buffer held; `malformed` messages, or packets in them, are counted and left out."""
+    """What a buffer held. `flows`: of the packets, each as it stood at the rule's hook, before NAT of the source;
+    without ports where the packet was not the first fragment of its datagram. `malformed` messages, or packets in
+    them, are counted and left out."""
 
-    events: list[PacketEvent]
+    flows: list[Flow]
     malformed: int
 
 
@@ -61,7 +50,7 @@ def decode_packets(buffer: bytes | bytearray | memoryview) -> PacketBatch:
     Raises nothing. A message of impossible length is counted and ends the buffer.
     """
     raw = bytes(buffer)
-    events: list[PacketEvent] = []
+    flows: list[Flow] = []
     malformed = offset = 0
     total = len(raw)
     while total - offset >= 16:
@@ -71,15 +60,14 @@ def decode_packets(buffer: bytes | bytearray | memoryview) -> PacketBatch:
             break
         if kind == NFULNL_MSG_PACKET:
             try:
-                events.append(_decode_packet(raw, offset + 20, offset + length))
+                flows.append(_decode_packet(raw, offset + 20, offset + length))
             except EventMalformed:
                 malformed += 1
         offset += align4(length)
-    return PacketBatch(events, malformed)
+    return PacketBatch(flows, malformed)
 
 
-def _decode_packet(raw: bytes, start: int, end: int) -> PacketEvent:
-    prefix = ""
+def _decode_packet(raw: bytes, start: int, end: int) -> Flow:
     packet: bytes | None = None
     offset = start
     while end - offset >= 4:
@@ -90,17 +78,14 @@ def _decode_packet(raw: bytes, start: int, end: int) -> PacketEvent:
         payload = raw[offset + 4 : offset + length]
         if kind == NFULA_PAYLOAD:
             packet = payload
-        elif kind == NFULA_PREFIX:
-            prefix = string_of(payload)
         offset += align4(length)
     if packet is None:
         raise EventMalformed("nflog event", "no payload")
-    flow, truncated, fragment = flow_of_packet(packet)
-    return PacketEvent(flow, prefix, truncated, fragment)
+    return flow_of_packet(packet)
 
 
-def flow_of_packet(packet: bytes) -> tuple[Flow, bool, bool]:
-    """(flow, truncated, fragment) of an IPv4 or IPv6 packet, given from its first byte on.
+def flow_of_packet(packet: bytes) -> Flow:
+    """Of an IPv4 or IPv6 packet, given from its first byte on.
 
     Raises EventMalformed when what we were given does not reach to the ports of a protocol that has them.
     """
@@ -112,7 +97,7 @@ def flow_of_packet(packet: bytes) -> tuple[Flow, bool, bool]:
     raise EventMalformed("packet", f"IP version {version}")
 
 
-def _flow_of_ipv4(packet: bytes) -> tuple[Flow, bool, bool]:
+def _flow_of_ipv4(packet: bytes) -> Flow:
     if len(packet) < 20:
         raise EventMalformed("packet", f"an IPv4 header of {len(packet)} bytes")
     first, total, fragmentation, protocol, source, destination = _IPV4.unpack_from(packet)
@@ -121,30 +106,28 @@ def _flow_of_ipv4(packet: bytes) -> tuple[Flow, bool, bool]:
     total = total or len(packet)
     if header < 20 or header > min(total, len(packet)):
         raise EventMalformed("packet", f"IHL {header} bytes of {total}, {len(packet)} given")
-    truncated = total > len(packet)
     if fragmentation & 0x1FFF:
-        return Flow(protocol, source, destination), truncated, True
-    return _flow_with_ports(packet[:total], header, protocol, source, destination), truncated, False
+        return Flow(protocol, source, destination)
+    return _flow_with_ports(packet[:total], header, protocol, source, destination)
 
 
-def _flow_of_ipv6(packet: bytes) -> tuple[Flow, bool, bool]:
+def _flow_of_ipv6(packet: bytes) -> Flow:
     if len(packet) < 40:
         raise EventMalformed("packet", f"an IPv6 header of {len(packet)} bytes")
-    _, length, protocol, source, destination = _IPV6.unpack_from(packet)
-    truncated = 40 + length > len(packet)
+    _, protocol, source, destination = _IPV6.unpack_from(packet)
     offset = 40
     while protocol in _EXTENSIONS:
         if offset + 8 > len(packet):
             raise EventMalformed("packet", f"extension headers go past the {len(packet)} bytes given")
         if protocol == FRAGMENT:
             if int.from_bytes(packet[offset + 2 : offset + 4], "big") >> 3:
-                return Flow(packet[offset], source, destination), truncated, True
+                return Flow(packet[offset], source, destination)
             size = 8
         else:
             size = (packet[offset + 1] + 1) * 8
         protocol = packet[offset]
         offset += size
-    return _flow_with_ports(packet, offset, protocol, source, destination), truncated, False
+    return _flow_with_ports(packet, offset, protocol, source, destination)
 
 
 def _flow_with_ports(packet: bytes, offset: int, protocol: int, source: bytes, destination: bytes) -> Flow:

@@ -18,7 +18,6 @@ from gatewayd.reconcile.connections import ConnectionScanner
 from gatewayd.reconcile.scan_requests import ScanRequests
 from gatewayd.watch.aggregate import UnregisteredAggregate
 from gatewayd.watch.attribute import Attribution
-from gatewayd.watch.decode import PacketEvent
 
 log = get_logger(__name__)
 
@@ -91,15 +90,15 @@ class WatchHandler:
         self.late_admissions = 0
         self.resyncs = 0
 
-    def on_packets(self, events: list[PacketEvent]) -> None:
+    def on_packets(self, flows: list[Flow]) -> None:
         """Packets in scope that matched nothing in the kernel. A registered one is admitted late, at once."""
         now = self._moment()
-        for event in events:
-            registrations = self._classifier.programmed(event.flow, now)
+        for flow in flows:
+            registrations = self._classifier.programmed(flow, now)
             if registrations:
-                self._admit_late(event.flow, registrations)
+                self._admit_late(flow, registrations)
             else:
-                self._aggregate.seen(event.flow, self._clock())
+                self._aggregate.seen(flow, self._clock())
 
     def _admit_late(self, flow: Flow, registrations: tuple[Registration, ...]) -> None:
         self.late_admissions += 1

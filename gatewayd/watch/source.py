@@ -20,8 +20,9 @@ from gatewayd.errors import MissingPrerequisite, OperationRefused, ReplyMissing
 from gatewayd.kernel.attributes import NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, attribute, be32, message
 from gatewayd.kernel.conntrack_codec import CT_GET_STATS, ControlMessage, decode_connections, encode_count, errno_of
 from gatewayd.kernel.netlink import attach_filter, dropped_messages, open_netfilter_socket
+from gatewayd.model import Flow
 from gatewayd.model.connection import ConnectionEvent
-from gatewayd.watch.decode import NFNL_SUBSYS_ULOG, PacketEvent, decode_packets
+from gatewayd.watch.decode import NFNL_SUBSYS_ULOG, decode_packets
 from gatewayd.watch.event_filter import mark_filter, pack_filter
 
 SourceName = Literal["nflog", "conntrack"]
@@ -62,7 +63,7 @@ class EventSource:
     def __init__(
         self, *,
         group: int, mark: int, mask: int, carried: int = 0,
-        on_packets: Callable[[list[PacketEvent]], None],
+        on_packets: Callable[[list[Flow]], None],
         on_connections: Callable[[list[ConnectionEvent]], None],
         on_lost: Callable[[SourceName], None],
         receive_buffer_bytes: int = 8 << 20, copy_bytes: int = 128, queue_threshold: int = 1,
@@ -142,8 +143,8 @@ class EventSource:
 
     def _decode_packets(self, raw: memoryview) -> int:
         batch = decode_packets(raw)
-        if batch.events:
-            self._on_packets(batch.events)
+        if batch.flows:
+            self._on_packets(batch.flows)
         return batch.malformed
 
     def _decode_connections(self, raw: memoryview) -> int:

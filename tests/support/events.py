@@ -15,7 +15,6 @@ from gatewayd.kernel.netlink import open_netfilter_socket
 from gatewayd.lab.namespace import Namespace
 from gatewayd.model import Flow, parse_address
 from gatewayd.model.connection import ConnectionEvent
-from gatewayd.watch.decode import PacketEvent
 from gatewayd.watch.source import EventSource, SourceName
 
 MARK, MASK, GROUP = 0xA1000000, 0xFF000000, 77
@@ -49,7 +48,7 @@ class Heard:
     """An event source in a namespace, and what it said."""
 
     def __init__(self, namespace: Namespace, *, mark: int = MARK, mask: int = MASK, **arguments: Any) -> None:
-        self.packets: list[PacketEvent] = []
+        self.packets: list[Flow] = []
         self.connections: list[ConnectionEvent] = []
         self.lost: list[SourceName] = []
         self.source = EventSource(

@@ -30,7 +30,6 @@ from gatewayd.settings import (
 from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.sources import SourceReading
 from gatewayd.subscribers.service import SubscriberService
-from gatewayd.watch.decode import PacketEvent
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.manual_clock import ManualClock, until
 
@@ -54,11 +53,6 @@ def registration(id: str, *clients: str, services: Iterable[str] = ("wireguard",
 
 def flow(source: str, service: str = "udp/51820", port: int = 40000, destination: str = FAR) -> Flow:
     return flow_of(source, destination, service, port)
-
-
-def packet_event(seen: Flow) -> PacketEvent:
-    fields = {name: 0 for name in PacketEvent.__struct_fields__}
-    return PacketEvent(**fields | {"flow": seen})
 
 
 def settings_of(*sources: str, **policy: Any) -> Settings:

@@ -28,7 +28,6 @@ from gatewayd.model import Flow, Registration
 from gatewayd.model.mask import parse_set_name
 from gatewayd.model.transaction import RemoveElements, Transaction
 from gatewayd.sources.sources import SourceReading
-from gatewayd.watch.decode import PacketEvent
 from gatewayd.watch.source import EventSource
 from tests.bench.clock import percentile
 from tests.bench.material import SEED, snapshot
@@ -87,9 +86,9 @@ class _Gateway:
         )
         self.events.open()
 
-    def _on_packets(self, events: list[PacketEvent]) -> None:
+    def _on_packets(self, flows: list[Flow]) -> None:
         self.heard_at = time.perf_counter()
-        self.watch.on_packets(events)
+        self.watch.on_packets(flows)
 
     def set_names(self) -> dict[object, str]:
         """Mask → the set that the rules look into."""

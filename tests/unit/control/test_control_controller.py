@@ -19,7 +19,7 @@ from gatewayd.model.transaction import Ruleset
 from gatewayd.watch.aggregate import UnregisteredAggregate
 from tests.support.fake_conntrack import FakeConntrack, connection_event
 from tests.support.manual_clock import START_S, Time, until
-from tests.support.owning import LAYOUT, REGISTERED, flow, owning, packet_event, registration, settings_of
+from tests.support.owning import LAYOUT, REGISTERED, flow, owning, registration, settings_of
 
 BANK = registration("BANK", "39.32.0.0/28")
 HOUSE = registration("HOUSE", "39.32.64.8/29")
@@ -397,7 +397,7 @@ def test_a_registered_flow_that_the_kernel_did_not_know_is_admitted_ahead_of_all
             # One turn: all are desired, none is written yet.
             for each in [*others, BANK]:
                 it.programmer.upsert(each, time.clock())
-            it.watch.on_packets([packet_event(late)])
+            it.watch.on_packets([late])
             await it.in_sync()
             first = next(
                 write
@@ -425,7 +425,7 @@ def test_a_flow_judged_just_before_its_element_came_is_cleared_by_its_tuple_alon
             late = flow("39.32.0.5")
             conntrack.put(late, it.judged())
             conntrack.dumps.clear()
-            it.watch.on_packets([packet_event(late)])
+            it.watch.on_packets([late])
             await until(lambda: conntrack.mark_of(late) == 0)
             assert conntrack.dumps == []
 
@@ -440,7 +440,7 @@ def test_a_gre_flow_is_cleared_by_a_scan_since_its_tuple_is_not_known(time):
             await it.in_sync()
             late = flow("2400:adc0:1::5", "gre", destination="2001:db8::7")
             conntrack.put(late, it.judged())
-            it.watch.on_packets([packet_event(late)])
+            it.watch.on_packets([late])
             await until(lambda: conntrack.mark_of(late) == 0)
 
     time.run(scenario())
@@ -455,7 +455,7 @@ def test_unregistered_events_go_to_the_aggregate_and_to_nothing_else(time):
             stranger = flow("39.40.9.9")
             conntrack.put(stranger, it.judged())
             written, dumps = len(it.written), len(conntrack.dumps)
-            it.watch.on_packets([packet_event(stranger)] * 3)
+            it.watch.on_packets([stranger] * 3)
             await asyncio.sleep(5)
             assert (len(it.written), len(conntrack.dumps), conntrack.changes) == (written, dumps, [])
             assert [str(line.prefix) for line in it.controller.aggregate.top(9)] == ["39.40.9.0/24"]
@@ -477,7 +477,7 @@ def test_a_registration_that_cannot_be_programmed_is_not_admitted_late_for_ever(
             assert "LARGE" in it.reconciler.unprogrammed()
             seen = flow("39.32.0.5", destination="198.18.0.9")
             conntrack.put(seen, it.judged())
-            it.watch.on_packets([packet_event(seen)])
+            it.watch.on_packets([seen])
             await asyncio.sleep(5)
             assert it.watch.late_admissions == 0
             assert conntrack.changes == []
@@ -503,7 +503,7 @@ def test_an_address_that_cannot_be_programmed_takes_late_admission_from_no_other
             good, bad = flow("100.64.0.9"), flow("2001:db8::9", destination="2001:db8:ffff::1")
             for seen in (good, bad):
                 conntrack.put(seen, it.judged())
-            it.watch.on_packets([packet_event(seen) for seen in (good, bad)])
+            it.watch.on_packets([good, bad])
             await asyncio.sleep(5)
             assert it.watch.late_admissions == 1
             assert len(it.controller.aggregate) == 1
@@ -525,7 +525,7 @@ def test_what_waits_for_late_admission_is_bounded(time, monkeypatch):
             late = [flow("39.32.0.5", port=port) for port in range(40000, 40050)]
             for each in late:
                 conntrack.put(each, it.judged())
-            it.watch.on_packets([packet_event(each) for each in late])
+            it.watch.on_packets(list(late))
             await asyncio.sleep(5)
             assert all(conntrack.mark_of(each) == it.judged() for each in late)
             it.refuse_writes = False
@@ -652,7 +652,7 @@ def test_detail_off_keeps_nothing_of_unregistered_flows(time):
         async with owning(time.clock) as it:
             it.controller.aggregate = UnregisteredAggregate("off")
             await it.read("national", BANK)
-            it.watch.on_packets([packet_event(flow("39.40.9.9"))])
+            it.watch.on_packets([flow("39.40.9.9")])
             assert len(it.controller.aggregate) == 0
 
     time.run(scenario())
@@ -662,12 +662,12 @@ def test_a_reload_changes_what_is_kept_of_unregistered_flows(time):
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
-            it.watch.on_packets([packet_event(flow("39.40.9.9"))])
+            it.watch.on_packets([flow("39.40.9.9")])
             assert len(it.controller.aggregate) == 1
             settings = it.controller.settings
             it.controller.reload(replace(settings, watch=replace(settings.watch, unregistered="off")))
             assert len(it.controller.aggregate) == 0
-            it.watch.on_packets([packet_event(flow("39.40.9.9"))])
+            it.watch.on_packets([flow("39.40.9.9")])
             assert len(it.controller.aggregate) == 0
 
     time.run(scenario())
@@ -677,7 +677,7 @@ def test_aggregates_are_gone_a_day_after_the_last_flow(time):
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
-            it.watch.on_packets([packet_event(flow("39.40.9.9"))])
+            it.watch.on_packets([flow("39.40.9.9")])
             time.clock.advance(86_390)  # slept through, each poll of the kernel in them costs time of the processor
             await asyncio.sleep(5)
             assert len(it.controller.aggregate) == 1
@@ -690,7 +690,7 @@ def test_a_fragment_of_a_stranger_is_counted_by_its_protocol(time):
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
-            it.watch.on_packets([packet_event(Flow(17, parse_address("39.40.9.9"), parse_address("198.51.100.7")))])
+            it.watch.on_packets([Flow(17, parse_address("39.40.9.9"), parse_address("198.51.100.7"))])
             (line,) = it.controller.aggregate.top(1)
             assert [str(service) for service, _ in line.services] == ["udp"]
 

@@ -17,7 +17,7 @@ from gatewayd.settings.model import Settings, SourceSettings
 from gatewayd.sources.override_file import parse_overrides
 from gatewayd.sources.overrides_dir import OverridesReading
 from tests.support.manual_clock import START_S, Time, until
-from tests.support.owning import FAR, Owning, flow, owning, packet_event, registration, settings_of
+from tests.support.owning import FAR, Owning, flow, owning, registration, settings_of
 
 HOUR_S = 3600.0
 DAY_S = 86400.0
@@ -262,7 +262,7 @@ def test_what_explain_and_the_watch_go_by_is_what_the_kernel_has(time):
             boot(it, TO_2020)
             await it.read("national", *EVERYBODY)
             await it.in_sync()
-            it.watch.on_packets([packet_event(flow("39.32.0.1")), packet_event(flow("39.32.0.49"))])
+            it.watch.on_packets([flow("39.32.0.1"), flow("39.32.0.49")])
             assert it.watch.late_admissions == 2
             assert len(it.controller.aggregate) == 0
             assert (

@@ -29,7 +29,7 @@ from gatewayd.sources.sources import SourceState
 from gatewayd.watch.source import SourceStats
 from tests.support.fake_conntrack import FakeConntrack, connection_event
 from tests.support.manual_clock import START_S, ManualClock, Time, until
-from tests.support.owning import REGISTERED, Owning, flow, guarded, owning, packet_event, registration, settings_of
+from tests.support.owning import REGISTERED, Owning, flow, guarded, owning, registration, settings_of
 
 BANK = registration(
     "BANK-1", "39.32.0.0/28", "2400:adc0:12::/48", peers=["198.51.100.0/24"], services=("ipsec",), category="bank"
@@ -486,7 +486,7 @@ def test_the_status_counts_what_there_is(time):
             reading = asyncio.ensure_future(vitals.read_counters(read_counters))
             await until(lambda: vitals.counters != {})
             reading.cancel()
-            it.watch.on_packets([packet_event(flow("39.40.9.9"))])
+            it.watch.on_packets([flow("39.40.9.9")])
             vitals.note_lag(0.5)
             vitals.note_lag(0.1)
             vitals.note_lag(-1)
