@@ -39,6 +39,7 @@ class SubscriberAnswers:
     def __init__(self, controller: Controller, subscribers: SubscriberService, clock: Callable[[], float]) -> None:
         self._controller = controller
         self._allowlist = controller.allowlist
+        self._bindings = controller.allowlist.bindings
         self._subscribers = subscribers
         self._clock = clock
 
@@ -49,8 +50,8 @@ class SubscriberAnswers:
     ) -> views.BindingPage:
         """Of one registration, and covering `prefix`, where these are given. Registered subscribers' alone."""
         if registration_id is None and prefix is None:
-            total = len(self._allowlist.bindings)
-            found = list(islice(iter(self._allowlist.bindings), offset, offset + limit))
+            total = len(self._bindings)
+            found = list(islice(iter(self._bindings), offset, offset + limit))
         else:
             matches = list(self._search(registration_id, prefix))
             total, found = len(matches), matches[offset : offset + limit]
@@ -66,7 +67,7 @@ class SubscriberAnswers:
                 return
         if prefix is None:
             assert subscriber is not None
-            yield from self._allowlist.bindings.of(subscriber)
+            yield from self._bindings.of(subscriber)
             return
         for each in self._allowlist.bindings_at(prefix.packed):
             if each.prefix.length <= prefix.length and subscriber in (None, each.subscriber):
@@ -107,7 +108,7 @@ class SubscriberAnswers:
         sessions, listener = subscribers.sessions, subscribers.listener
         return views.SubscribersView(
             sessions=len(sessions),
-            bindings=len(self._allowlist.bindings),
+            bindings=len(self._bindings),
             restored=sessions.restored,
             unanswered=subscribers.unanswered,
             conflicting=subscribers.conflicting,
