@@ -35,6 +35,7 @@ class SubscriberQueries:
         self._controller = controller
         self._reconciler = controller.reconciler
         self._allowlist = controller.allowlist
+        self._bindings = controller.allowlist.bindings
         self._subscribers = subscribers
         self._clock = clock
 
@@ -45,8 +46,8 @@ class SubscriberQueries:
     ) -> views.BindingPage:
         """Of one registration, and covering `prefix`, where these are given. Registered subscribers' alone."""
         if registration_id is None and prefix is None:
-            total = len(self._allowlist.bindings)
-            found = list(islice(iter(self._allowlist.bindings), offset, offset + limit))
+            total = len(self._bindings)
+            found = list(islice(iter(self._bindings), offset, offset + limit))
         else:
             matches = list(self._search(registration_id, prefix))
             total, found = len(matches), matches[offset : offset + limit]
@@ -62,7 +63,7 @@ class SubscriberQueries:
                 return
         if prefix is None:
             assert subscriber is not None
-            yield from self._allowlist.bindings.of(subscriber)
+            yield from self._bindings.of(subscriber)
             return
         for each in self._allowlist.bindings_at(prefix.packed):
             if each.prefix.length <= prefix.length and subscriber in (None, each.subscriber):
@@ -90,7 +91,7 @@ class SubscriberQueries:
         sessions, listener = subscribers.sessions, subscribers.listener
         return SubscribersView(
             sessions=len(sessions),
-            bindings=len(self._allowlist.bindings),
+            bindings=len(self._bindings),
             restored=sessions.restored,
             unanswered=subscribers.unanswered,
             conflicting=subscribers.conflicting,

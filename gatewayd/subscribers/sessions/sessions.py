@@ -41,8 +41,6 @@ from math import inf, nextafter
 from typing import Final
 
 from gatewayd.model.accounting import AccountingEvent, NasIdentity
-from gatewayd.subscribers.sessions.index import MAX_OF_SUBSCRIBER as MAX_OF_SUBSCRIBER
-from gatewayd.subscribers.sessions.index import USUAL_TERMS as USUAL_TERMS
 from gatewayd.subscribers.sessions.index import SessionIndex
 from gatewayd.subscribers.sessions.naming import are_two, is_of, ports_of, shares
 from gatewayd.subscribers.sessions.nas import Nas

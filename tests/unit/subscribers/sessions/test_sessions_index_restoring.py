@@ -9,8 +9,8 @@ from msgspec import structs
 
 from gatewayd.model.prefix import parse_prefix
 from gatewayd.subscribers.journal_rows import AddressRow, EndedRow, HoldRow, NasRow, Row, SessionRow, Value, key_of
+from gatewayd.subscribers.sessions.index import MAX_OF_SUBSCRIBER
 from gatewayd.subscribers.sessions.session import Terms
-from gatewayd.subscribers.sessions.sessions import MAX_OF_SUBSCRIBER
 from tests.support.accounting import ALI, BANO, CHAND, Table
 
 WITH_GRACE = Terms(restart_grace_s=120)

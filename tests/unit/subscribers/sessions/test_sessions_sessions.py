@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from itertools import permutations
 
+from gatewayd.subscribers.sessions.index import MAX_OF_SUBSCRIBER
 from gatewayd.subscribers.sessions.naming import MAX_ADDRESSES
 from gatewayd.subscribers.sessions.session import Terms
-from gatewayd.subscribers.sessions.sessions import MAX_OF_SUBSCRIBER
 from tests.support.accounting import ALI, BANO, CHAND, Table
 
 
