@@ -1,11 +1,11 @@
-"""The nouns: prefix, service, registration, binding, grant, flow, decision. Frozen, slotted, no I/O.
+"""The nouns: prefix, service, registration, binding, flow, decision. Frozen, slotted, no I/O.
 
 Only these types travel between the numbered packages.
 
-`prefix`, `service`, `registration`, `binding` (and grants), `flow`, `connection` (of connection tracking), `mask`
-(of a set), `policy`, `transaction` (of the kernel), `external` (changes of other programs), `accounting` (records
-of a NAS), `changes` (from one registry to the next), `msisdn` (mobile numbers and their digests), `moment` (a time
-that is not certain, and times as text), `metric` (how a number is declared).
+`prefix`, `service`, `registration`, `binding` (and registrations at an address), `flow`, `connection` (of
+connection tracking), `mask` (of a set), `policy`, `transaction` (of the kernel), `external` (changes of other
+programs), `accounting` (records of a NAS), `changes` (from one registry to the next), `msisdn` (mobile numbers and
+their digests), `moment` (a time that is not certain, and times as text), `metric` (how a number is declared).
 
 Review notes: is a new noun really the trade's word? Can a value exist that is wrong? Are units in
 the names?

@@ -68,7 +68,7 @@ class World:
     plane: Any
     tells_counts: bool
     add_foreign_set: Callable[[str], None]
-    add_foreign_rule: Callable[[], None]
+    add_external_rule: Callable[[], None]
     remove_behind: Callable[[str, bytes], None]
     swap_behind: Callable[[str, bytes, bytes], None]
     touch_another_table: Callable[[], None]
@@ -101,7 +101,7 @@ def fake_world(tells_counts: bool) -> World:
         return fake.table
 
     def add_rule() -> None:
-        table().rules += "# a foreign rule"
+        table().rules += "# an external rule"
 
     def swap(name: str, old: bytes, new: bytes) -> None:
         table().sets[name].keys.remove(old)
@@ -786,10 +786,10 @@ async def test_sets_that_the_rules_made_stay_when_the_rules_go(world: World) -> 
     ]
 
 
-async def test_a_external_rule_changes_the_fingerprint_and_goes_with_a_replacement(world: World) -> None:
+async def test_an_external_rule_changes_the_fingerprint_and_goes_with_a_replacement(world: World) -> None:
     await set_used_by_rules(world)
     before = await world.plane.read_table()
-    world.add_foreign_rule()
+    world.add_external_rule()
     tampered = await world.plane.read_table()
     assert tampered.rules != before.rules
     assert tampered.tag == before.tag
@@ -857,7 +857,7 @@ async def test_other_changes_of_our_table_are_told_as_such(world: World, notific
     await set_used_by_rules(world)
     world.plane.watch(notifications.set)
     world.add_foreign_set("guests")
-    world.add_foreign_rule()
+    world.add_external_rule()
     assert [commit.others for commit in await hear(world, notifications, 2)] == [True, True]
 
 
@@ -892,16 +892,16 @@ async def test_what_we_commit_is_never_told(world: World, notifications: asyncio
 
 async def test_nothing_is_told_before_and_after_the_watch(world: World, notifications: asyncio.Event) -> None:
     await set_used_by_rules(world)
-    world.add_foreign_rule()
+    world.add_external_rule()
     world.plane.watch(notifications.set)
     assert world.plane.take_changes() == ExternalChanges()
-    world.add_foreign_rule()
+    world.add_external_rule()
     world.plane.unwatch()
-    world.add_foreign_rule()
+    world.add_external_rule()
     assert world.plane.take_changes() == ExternalChanges()
     world.plane.watch(notifications.set)
     world.plane.watch(notifications.set)
-    world.add_foreign_rule()
+    world.add_external_rule()
     assert len(await hear(world, notifications)) == 1
 
 

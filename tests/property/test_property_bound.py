@@ -249,8 +249,8 @@ def test_a_flow_that_is_not_registered_is_told_of_whoever_is_at_either_end(
 
 
 class BoundMachine(RuleBasedStateMachine):
-    """Registrations and bindings come and go in any order. The model: two dicts, and the grants as an owner keeps
-    them that only does what it is told."""
+    """Registrations and bindings come and go in any order. The model: two dicts, and the bound registrations as kept
+    by a controller that only does what it is told."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -258,18 +258,18 @@ class BoundMachine(RuleBasedStateMachine):
         self.subscribers = self.allowlist.subscribers
         self.held: dict[str, Registration] = {}
         self.bound: dict[Place, Binding] = {}
-        self.granted: set[BoundRegistration] = set()
+        self.given: set[BoundRegistration] = set()
         self.known: set[bytes] = set()
 
     def give(self, bound_registrations: tuple[BoundRegistration, ...]) -> None:
         assert len(set(bound_registrations)) == len(bound_registrations)
-        assert self.granted.isdisjoint(bound_registrations)
-        self.granted.update(bound_registrations)
+        assert self.given.isdisjoint(bound_registrations)
+        self.given.update(bound_registrations)
 
     def revoke(self, bound_registrations: tuple[BoundRegistration, ...]) -> None:
         assert len(set(bound_registrations)) == len(bound_registrations)
-        assert self.granted.issuperset(bound_registrations)
-        self.granted.difference_update(bound_registrations)
+        assert self.given.issuperset(bound_registrations)
+        self.given.difference_update(bound_registrations)
 
     def replaced(self, old: Registration | None, new: Registration | None) -> None:
         changed = self.allowlist.subscribers_changed(old, new)
@@ -331,7 +331,7 @@ class BoundMachine(RuleBasedStateMachine):
             for subscriber, prefix, ports in self.bound
             if subscriber == each.subscriber
         }
-        assert self.granted == expected
+        assert self.given == expected
         assert {
             bound for each in self.allowlist for bound in self.allowlist.bound_registrations_of(each)
         } == expected

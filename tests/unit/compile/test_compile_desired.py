@@ -198,7 +198,7 @@ def test_a_form_past_a_bound_and_one_within_it_are_told_apart_while_one_replaces
     assert sets.remove(small) == [(C4_28, KEY)]
 
 
-# -- grants ------------------------------------------------------------------------------------------------
+# -- bound -------------------------------------------------------------------------------------------------
 
 B4_32, C4_32 = Mask(4, 32, source_bits=0), Mask(4, 32)
 

@@ -1,4 +1,4 @@
-"""Grants to elements, against the rule itself: who may send, to whom, from which ports."""
+"""Registrations at an address to elements, against the rule itself: who may send, to whom, from which ports."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_esp_and_gre_alone_give_no_element_through_a_block_and_do_without_one() 
     ]
 
 
-# -- all of a grant ----------------------------------------------------------------------------------------
+# -- all of a bound registration ---------------------------------------------------------------------------
 
 
 def test_an_address_is_one_element_of_its_own_kind_of_set() -> None:

@@ -437,12 +437,12 @@ def _swap_element(fake: WatchedTables) -> None:
     _add_element(fake)
 
 
-def _foreign_set(fake: WatchedTables) -> None:
+def _external_set(fake: WatchedTables) -> None:
     assert fake.table is not None
     fake.table.sets["guests"] = FakeSet(None, 4, 0, {bytes(4)})
 
 
-def _foreign_set_of_our_name(fake: WatchedTables) -> None:
+def _external_set_of_our_name(fake: WatchedTables) -> None:
     assert fake.table is not None
     fake.table.sets["c4_32_g7"] = FakeSet(None, 4, 0, {bytes(4)})
 
@@ -452,12 +452,12 @@ def _regular_set_of_our_name(fake: WatchedTables) -> None:
     fake.table.sets["c4_32_g9"] = FakeSet(HOSTS, 4, 8, {bytes(4)})
 
 
-def _foreign_chain(fake: WatchedTables) -> None:
+def _external_chain(fake: WatchedTables) -> None:
     assert fake.table is not None
     fake.table.rules += "table inet gatewayd {\n\tchain guests {\n\t}\n}\n"
 
 
-def _foreign_rule(fake: WatchedTables) -> None:
+def _external_rule(fake: WatchedTables) -> None:
     assert fake.table is not None
     fake.table.rules = fake.table.rules.replace("accept", "accept\n\t\tdrop", 1)
 
@@ -482,11 +482,11 @@ TAMPERINGS: dict[str, Callable[[WatchedTables], None]] = {
         _delete_set,
         _remove_element,
         _add_element,
-        _foreign_set,
-        _foreign_set_of_our_name,
+        _external_set,
+        _external_set_of_our_name,
         _regular_set_of_our_name,
-        _foreign_chain,
-        _foreign_rule,
+        _external_chain,
+        _external_rule,
         _flush_rules,
         _delete_table,
         _empty_table,
@@ -814,7 +814,7 @@ async def test_a_rule_that_came_between_our_rules_and_the_reading_back_is_not_ta
 
     def tamper(write: Write) -> None:
         if rig.fake.causes()[-2:-1] == ["rules"]:
-            _foreign_rule(rig.fake)
+            _external_rule(rig.fake)
             rig.fake.generation += 1
 
     rig.fake.after_write = tamper

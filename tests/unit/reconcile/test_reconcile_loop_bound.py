@@ -34,7 +34,7 @@ BOUND = Mask(4, 32, source_bits=0)
 DAY_S = 86400
 POLL_S = 30.0
 CLIENTS = hosts(5)
-GRANTS: list[BoundRegistration] = [
+BOUND_REGISTRATIONS: list[BoundRegistration] = [
     *bound_hosts(40),
     *(
         bound_at(subscribed(f"cgn-{number}", services=["ipsec"]), "100.127.0.1", (number << 8, (number << 8) + 255))
@@ -45,7 +45,7 @@ GRANTS: list[BoundRegistration] = [
 
 
 def wanted_keys() -> set[tuple[str, bytes]]:
-    return {(str(mask), key) for each in GRANTS for mask, key in elements_of(each)}
+    return {(str(mask), key) for each in BOUND_REGISTRATIONS for mask, key in elements_of(each)}
 
 
 def present(fake: WatchedTables) -> set[tuple[str, bytes]]:
@@ -79,7 +79,7 @@ async def start(time: Time, fake: WatchedTables, random: Random) -> tuple[Reconc
         element_timeout_s=ELEMENT_TIMEOUT_S,
         spread=random.random,
     )
-    for each in (*CLIENTS, *GRANTS):
+    for each in (*CLIENTS, *BOUND_REGISTRATIONS):
         reconciler.add(each)
     reconciler.want_policy(policy("reject"))
     task = asyncio.create_task(reconciler.run())
@@ -98,7 +98,7 @@ def is_whole(fake: WatchedTables) -> bool:
     return (
         ages.keys() == wanted_keys()
         and max(ages.values()) <= ELEMENT_TIMEOUT_S * 2 / 3 + 3 * POLL_S
-        and fake.looked_into() == oracle([*CLIENTS, *GRANTS])
+        and fake.looked_into() == oracle([*CLIENTS, *BOUND_REGISTRATIONS])
     )
 
 
@@ -202,7 +202,7 @@ async def test_what_a_restart_found_and_did_not_list_has_its_whole_time_too(
 ) -> None:
     """To add an element that is there leaves it the time that it had."""
     monkeypatch.setattr(verify, "SMALL_SET", 3)
-    rig = Rig(wanted=[*CLIENTS, *GRANTS])
+    rig = Rig(wanted=[*CLIENTS, *BOUND_REGISTRATIONS])
     await rig.settle()
     await rig.stop()
     rig.monotonic.now += 6000
@@ -231,8 +231,8 @@ async def test_what_was_to_go_and_is_wanted_again_has_its_whole_time() -> None:
 
 @pytest.mark.usefixtures("hurried")
 async def test_elements_of_bindings_are_asserted_however_much_else_there_is_to_do() -> None:
-    """Something is wanted or not wanted any more after each write, for four times the dead-man time."""
-    rig = Rig(wanted=GRANTS)
+    """Something is wanted or not wanted any more after each write, for four times the element timeout."""
+    rig = Rig(wanted=BOUND_REGISTRATIONS)
     await rig.settle()
     restless = hosts(1, 900)[0]
     is_held, ended = False, asyncio.Event()
@@ -256,14 +256,14 @@ async def test_elements_of_bindings_are_asserted_however_much_else_there_is_to_d
 
 @pytest.mark.usefixtures("hurried")
 async def test_a_late_admission_of_a_binding_is_put_with_its_whole_time() -> None:
-    rig = Rig(wanted=GRANTS)
+    rig = Rig(wanted=BOUND_REGISTRATIONS)
     await rig.settle()
     rig.monotonic.now += 1000
     rig.fake.writes.clear()
-    rig.reconciler.prioritise([GRANTS[0]])
+    rig.reconciler.prioritise([BOUND_REGISTRATIONS[0]])
     await rig.until(lambda: "late admission" in rig.fake.causes())
     await rig.stop()
-    ((mask, key),) = elements_of(GRANTS[0])
+    ((mask, key),) = elements_of(BOUND_REGISTRATIONS[0])
     (write,) = [
         each for each in rig.fake.writes if isinstance(each, Transaction) and each.cause == "late admission"
     ]
@@ -274,7 +274,7 @@ async def test_a_late_admission_of_a_binding_is_put_with_its_whole_time() -> Non
 @pytest.mark.usefixtures("hurried")
 async def test_a_set_with_another_timeout_gives_way_to_one_with_ours_and_nobody_loses_his_place() -> None:
     monotonic = MonotonicClock()
-    wanted: list[Wanted] = [*CLIENTS, *GRANTS]
+    wanted: list[Wanted] = [*CLIENTS, *BOUND_REGISTRATIONS]
     old = Rig(monotonic=monotonic, element_timeout_s=3600, wanted=wanted)
     await old.settle()
     await old.stop()
@@ -292,7 +292,7 @@ async def test_a_set_with_another_timeout_gives_way_to_one_with_ours_and_nobody_
     assert kernel.table is not None
     timeouts = {name: each.timeout_s for name, each in kernel.table.sets.items()}
     assert {name for name, timeout_s in timeouts.items() if timeout_s} == {
-        f"{mask}_g1" for mask in oracle(GRANTS)
+        f"{mask}_g1" for mask in oracle(BOUND_REGISTRATIONS)
     }, "those of other names are gone"
     assert {timeout_s for name, timeout_s in timeouts.items() if name.startswith("b")} == {ELEMENT_TIMEOUT_S}
     assert timeouts["c4_32"] == 0
@@ -315,7 +315,7 @@ async def test_a_prepared_mask_is_looked_into_before_there_is_a_binding_and_the_
 
 @pytest.mark.usefixtures("hurried")
 async def test_sets_of_bindings_have_a_timeout_and_no_bound_and_those_of_clients_the_opposite() -> None:
-    rig = Rig(wanted=[*CLIENTS, *GRANTS])
+    rig = Rig(wanted=[*CLIENTS, *BOUND_REGISTRATIONS])
     await rig.settle()
     await rig.stop()
     made = [
@@ -328,14 +328,14 @@ async def test_sets_of_bindings_have_a_timeout_and_no_bound_and_those_of_clients
     for each in made:
         assert each.timeout_s == (ELEMENT_TIMEOUT_S if each.mask.is_bound else 0)
         assert (each.capacity == 0) == each.mask.is_bound
-    assert {each.mask for each in made} == set(oracle([*CLIENTS, *GRANTS]))
+    assert {each.mask for each in made} == set(oracle([*CLIENTS, *BOUND_REGISTRATIONS]))
 
 
 @pytest.mark.usefixtures("hurried")
 async def test_an_element_of_a_binding_that_somebody_removed_is_put_back() -> None:
-    rig = Rig(wanted=GRANTS)
+    rig = Rig(wanted=BOUND_REGISTRATIONS)
     await rig.settle()
-    ((_, key),) = elements_of(GRANTS[0])
+    ((_, key),) = elements_of(BOUND_REGISTRATIONS[0])
 
     def remove() -> None:
         assert rig.fake.table is not None

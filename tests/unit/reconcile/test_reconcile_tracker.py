@@ -330,7 +330,7 @@ def test_an_observation_of_a_set_whose_mask_went_is_all_surplus() -> None:
 
 @given(st.data())
 def test_desires_may_change_between_the_slices_of_an_observation(data: st.DataObject) -> None:
-    """Whatever comes in between: in the end the picture is the difference of both."""
+    """Whatever comes in between: in the end the tracker has the difference of both."""
     pool = hosts(60)
     tracker = tracked(pool[:30], observed(count=1))
     kernel = {registration.clients[0].packed for registration in data.draw(st.lists(st.sampled_from(pool)))}
@@ -480,7 +480,7 @@ CHANGES = st.lists(
 def test_the_two_differences_are_true_whatever_comes_between_send_and_answer(
     changes: list[tuple[str, int]],
 ) -> None:
-    """A kernel set beside the picture; one write at a time under way, desires free to change."""
+    """A kernel set beside the tracker; one write at a time under way, desires free to change."""
     tracker = tracked([], observed())
     tracker.add(pool := registered("pool", "10.9.9.9"))
     tracker.remove(pool)

@@ -136,7 +136,7 @@ async def test_after_a_failure_nothing_is_said_to_be_in_the_kernel_until_it_is_r
 
 async def test_rules_are_put_again_without_touching_an_element() -> None:
     rig = await in_sync()
-    rig.fake.tamper(lambda: TAMPERINGS["foreign_rule"](rig.fake))
+    rig.fake.tamper(lambda: TAMPERINGS["external_rule"](rig.fake))
     await rig.settle()
     await rig.stop()
     assert rig.fake.causes() == ["rules"]
@@ -236,7 +236,7 @@ async def test_somebody_who_does_not_stop_is_followed(monkeypatch: pytest.Monkey
         return reading
 
     monkeypatch.setattr(rig.fake, "read_table", read)
-    rig.fake.tamper(lambda: TAMPERINGS["foreign_rule"](rig.fake))
+    rig.fake.tamper(lambda: TAMPERINGS["external_rule"](rig.fake))
     await rig.until(lambda: not rest)
     await rig.settle()
     await rig.stop()
