@@ -67,7 +67,7 @@ class World:
 
     plane: Any
     tells_counts: bool
-    add_foreign_set: Callable[[str], None]
+    add_external_set: Callable[[str], None]
     add_external_rule: Callable[[], None]
     remove_behind: Callable[[str, bytes], None]
     swap_behind: Callable[[str, bytes, bytes], None]
@@ -206,7 +206,7 @@ async def set_used_by_rules(world: World) -> None:
 
 async def set_foreign(world: World) -> None:
     await no_set(world)
-    world.add_foreign_set(NAME)
+    world.add_external_set(NAME)
 
 
 STATES = {
@@ -529,7 +529,7 @@ async def test_elements_come_back_whatever_their_number(world: World, count: int
 async def test_a_external_set_is_seen_and_is_not_regular(world: World) -> None:
     await element_there(world)
     for name in ("c4_24", "guests"):
-        world.add_foreign_set(name)
+        world.add_external_set(name)
     found = {item.name: item.regular for item in (await world.plane.read_table()).sets}
     assert found == {NAME: True, "c4_24": False, "guests": False}
     await world.commit(DeleteSet("c4_24"), DeleteSet("guests"))
@@ -856,7 +856,7 @@ async def test_a_swapped_element_is_told_with_its_keys_and_who_did_it(
 async def test_other_changes_of_our_table_are_told_as_such(world: World, notifications: asyncio.Event) -> None:
     await set_used_by_rules(world)
     world.plane.watch(notifications.set)
-    world.add_foreign_set("guests")
+    world.add_external_set("guests")
     world.add_external_rule()
     assert [commit.others for commit in await hear(world, notifications, 2)] == [True, True]
 

@@ -249,8 +249,8 @@ def test_a_flow_that_is_not_registered_is_told_of_whoever_is_at_either_end(
 
 
 class BoundMachine(RuleBasedStateMachine):
-    """Registrations and bindings come and go in any order. The model: two dicts, and the bound registrations as kept
-    by a controller that only does what it is told."""
+    """Registrations and bindings come and go in any order. The model: two dicts, and the bound registrations as a
+    controller keeps them that only does what it is told."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -9,7 +9,6 @@ import pytest
 
 from gatewayd.compile import compile_ruleset
 from gatewayd.compile.ruleset import RULE_SETS
-from gatewayd.model import parse_services
 from tests.support.rulesets import HOOKS, OBSERVE, REJECT, chains_of
 
 
@@ -52,21 +51,6 @@ def test_marking_sets_what_boxes_downstream_see() -> None:
     assert chains["registered"][-4:] == registered
     assert chains["unregistered"][1:] == ["ip dscp set 0", "ip6 dscp set 0", "meta mark set 0x00000000", "accept"]
     assert "goto registered_packet" in chains["forward"][1]
-
-
-@pytest.mark.parametrize("mode", ["limit", "reject"])
-def test_a_mark_brings_nothing_before_the_policy_that_it_is_not_about(mode: str) -> None:
-    policy = replace(OBSERVE, mode=mode, inside=("eth1",), scope=parse_services(["ipsec", "tcp/443"]))
-    chains = chains_of(policy)
-    assert chains["in_policy"] == [
-        'iifname { "eth1" } goto in_scope', 'oifname { "eth1" } goto in_scope', "accept",
-    ]  # fmt: skip
-    assert chains["in_scope"] == [
-        "meta l4proto vmap { 6 : goto in_scope_6, 17 : goto in_scope_17, 50 : return, 51 : return }", "accept",
-    ]  # fmt: skip
-    assert chains["in_scope_17"] == ["th dport { 500, 4500 } return", "th sport { 500, 4500 } return", "accept"]
-    assert chains_of(replace(policy, inside=(), scope=()))["in_policy"] == ["goto in_scope"]
-    assert chains_of(replace(policy, scope=()))["in_scope"] == ["accept"]
 
 
 RATE = "limit rate over 1000 bytes/second burst 1000 bytes } goto over_limit"

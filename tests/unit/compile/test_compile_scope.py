@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from gatewayd.compile.scope import knows_inside
 from gatewayd.model import parse_services
 from tests.support.rulesets import OBSERVE, REJECT, chains_of
 
@@ -146,3 +147,28 @@ def test_the_log_is_bounded_and_goes_to_our_group_before_the_verdict() -> None:
         "limit rate 9/second burst 9 packets log group 77 snaplen 128 queue-threshold 1",
         "goto unregistered",
     ]
+
+
+@pytest.mark.parametrize("mode", ["limit", "reject"])
+def test_a_mark_brings_nothing_before_the_policy_that_it_is_not_about(mode: str) -> None:
+    policy = replace(OBSERVE, mode=mode, inside=("eth1",), scope=parse_services(["ipsec", "tcp/443"]))
+    chains = chains_of(policy)
+    assert chains["in_policy"] == [
+        'iifname { "eth1" } goto in_scope', 'oifname { "eth1" } goto in_scope', "accept",
+    ]  # fmt: skip
+    assert chains["in_scope"] == [
+        "meta l4proto vmap { 6 : goto in_scope_6, 17 : goto in_scope_17, 50 : return, 51 : return }", "accept",
+    ]  # fmt: skip
+    assert chains["in_scope_17"] == ["th dport { 500, 4500 } return", "th sport { 500, 4500 } return", "accept"]
+    assert chains_of(replace(policy, inside=(), scope=()))["in_policy"] == ["goto in_scope"]
+    assert chains_of(replace(policy, scope=()))["in_scope"] == ["accept"]
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "known"),
+    [((), (), False), (("lan0",), (), True), ((), ("wan0",), True), (("eth*",), ("eth1",), False)],
+)
+def test_an_end_inside_is_known_where_a_side_is_named_and_the_sides_are_apart(
+    inside: tuple[str, ...], outside: tuple[str, ...], known: bool
+) -> None:
+    assert knows_inside(replace(OBSERVE, inside=inside, outside=outside)) == known
