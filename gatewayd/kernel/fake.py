@@ -80,7 +80,7 @@ class FakeTable:
 class FakeTables:
     """Dataplane without a kernel. `before_write` is called ahead of every write and may raise to cut it short.
 
-    `tells_counts`: whether sets are listed with their element count, as kernels from 6.17 do. `monotonic clock`: by
+    `tells_counts`: whether sets are listed with their element count, as kernels from 6.17 do. `monotonic`: by
     which elements with a timeout go.
     """
 

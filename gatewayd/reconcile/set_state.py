@@ -170,6 +170,15 @@ class MaskState:
     def newest(self) -> SetState:
         return self.successor or self.current
 
+    def hook(self, names: Container[str]) -> list[str]:
+        """The rules in force look into the sets named now; the name of the set that was replaced, if one was."""
+        replaced = []
+        if self.successor is not None and self.successor.name in names:
+            replaced = [self.current.name]
+            self.current, self.successor = self.successor, None
+        self.current.hooked = self.current.name in names
+        return replaced
+
     @property
     def successor_is_whole(self) -> bool:
         """Whether there is a successor, with all that is desired."""

@@ -370,11 +370,7 @@ class SetTracker:
         """The rules in force now look into the sets named; a set that was replaced is retired."""
         self.rules.put(names, text, tag)
         for state in self.masks.values():
-            successor = state.successor
-            if successor is not None and successor.name in names:
-                self.retired.add(state.current.name)
-                state.current, state.successor = successor, None
-            state.current.hooked = state.current.name in names
+            self.retired.update(state.hook(names))
 
     def _mask_state(self, mask: Mask) -> MaskState:
         state = self.masks.get(mask)

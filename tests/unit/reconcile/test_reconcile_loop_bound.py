@@ -149,7 +149,7 @@ def test_failures_and_outages_shorter_than_a_third_of_the_time_cost_no_element(s
 
 
 @pytest.mark.usefixtures("small")
-def test_without_the_reconciler_all_are_gone_after_the_element_timeout_time_and_clients_stay() -> None:
+def test_without_the_reconciler_all_are_gone_after_the_element_timeout_and_clients_stay() -> None:
     async def scenario() -> None:
         fake = WatchedTables(time.clock.monotonic)
         _, task = await start(time, fake, Random(1))

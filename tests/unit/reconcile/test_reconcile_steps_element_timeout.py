@@ -100,7 +100,7 @@ def test_a_piece_says_which_set_and_why() -> None:
 
 
 @pytest.mark.parametrize(("spread", "begins"), [(0.0, 100), (0.5, 88), (1.0, 75)])
-def test_the_next_round_begins_within_a_third_of_the_element_timeout_time(spread: float, begins: int) -> None:
+def test_the_next_round_begins_within_a_third_of_the_element_timeout(spread: float, begins: int) -> None:
     _, watched = watch(bound_hosts(3), lambda: spread)
     first_round(watched)
     assert min(times_of_round(watched, 1, 200)) == begins
@@ -237,7 +237,7 @@ def test_after_a_halt_all_that_is_overdue_comes_at_once() -> None:
 
 @unhurried
 @given(st.integers(0, 2**32), st.integers(0, 40), st.sampled_from(["", "0", "1", "01", "0r"]))
-def test_whatever_the_spread_no_element_is_older_than_two_thirds_of_the_element_timeout_time(
+def test_whatever_the_spread_no_element_is_older_than_two_thirds_of_the_element_timeout(
     seed: int, count: int, extremes: str
 ) -> None:
     """Bindings come and go by ones and in bursts, and at times all is read anew."""
