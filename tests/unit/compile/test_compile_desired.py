@@ -450,6 +450,26 @@ def test_bindings_and_registrations_by_address_have_masks_of_their_own() -> None
     assert sets.unprogrammed() == {}
 
 
+def test_which_categories_are_protected_may_be_told_later() -> None:
+    sets = DesiredSets(0, protected_masks=1)
+    bank = registration()
+    assert sets.add(bank) == []
+    assert sets.is_unprogrammed(bank)
+    sets.protect(["bank"])
+    (again,) = sets.take_unprogrammed()
+    assert sets.add(again) == [(C4_28, KEY)]
+    assert not sets.is_unprogrammed(bank)
+
+
+def test_an_element_wanted_by_itself_may_be_wanted_by_a_registration_too() -> None:
+    sets = DesiredSets()
+    sets.adopt(C4_28)
+    sets.want(C4_28, KEY)
+    assert not sets.is_wanted_twice(C4_28, KEY)
+    sets.add(registration())
+    assert sets.is_wanted_twice(C4_28, KEY)
+
+
 @pytest.mark.parametrize("protected_first", [True, False])
 def test_some_masks_are_left_for_protected_categories_whatever_comes_first(protected_first: bool) -> None:
     sets = DesiredSets(2, protected_masks=1, protected={"bank"})
