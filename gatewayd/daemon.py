@@ -14,7 +14,6 @@ import socket
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +32,13 @@ from gatewayd.model.policy import MarkLayout
 from gatewayd.reconcile import Reconciler
 from gatewayd.reconcile.tracker import ELEMENT_TIMEOUT_S
 from gatewayd.settings import Settings, SourceSettings, read_settings, settings_that_need_restart
-from gatewayd.sources.fetch import Session, open_session
+from gatewayd.sources.feed_source import make_runner
+from gatewayd.sources.fetch import open_session
+from gatewayd.sources.last_good import Restored
 from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.overrides_dir import OverridesDir
-from gatewayd.sources.runners import Delivery, Runner, make_runner
+from gatewayd.sources.runner import Runner, Tools
+from gatewayd.sources.update import SourceUpdate
 from gatewayd.systemd import Notifier, watchdog_interval_s
 from gatewayd.watch.source import EventSource
 from gatewayd.watch.surroundings import Surroundings
@@ -61,6 +63,8 @@ class Daemon:
         self._notifier = Notifier()
         self._said_ready = False
         self._runners: dict[str, Runner] = {}
+        self._restored: dict[str, Restored] = {}
+        """The last good that no runner has gone on from yet."""
         self._running: dict[str, tuple[SourceSettings, tuple[float, float, float], asyncio.Task[None]]] = {}
 
     async def run(self) -> None:
@@ -132,7 +136,6 @@ class Daemon:
         self._controller = Controller(
             settings, self._reconciler, conntrack, clock=self._time, store=self._store, host_time=self._time
         )
-        self._controller.confirmed_at = self._confirmed_at
         await self._read_overrides()
         self._subscribers: SubscriberService | None = None
         if settings.subscribers is not None:
@@ -155,8 +158,9 @@ class Daemon:
         )
         self._events.open()
         stack.callback(self._events.close)
-        self._session: Session = open_session()
-        stack.push_async_callback(self._session.close)
+        session = open_session()
+        stack.push_async_callback(session.close)
+        self._tools = Tools(session, clock=self._time, time=self._time, last_good=self._store)
         self._queries = DaemonQueries(
             self._controller,
             self._events,
@@ -189,14 +193,10 @@ class Daemon:
         if self._subscribers is not None:
             await self._subscribers.start()
             self._tasks.append(self._group.create_task(self._subscribers.bindings.run(), name="sessions"))
-        await self._controller.restore()
+        self._restored = await self._controller.restore()
         await self._store.say_unused(self._controller.sources)
         self._use_sources(self._group)
         self._is_started.set()
-
-    def _confirmed_at(self, name: str) -> float:
-        runner = self._runners.get(name)
-        return runner.state.checked_at if runner is not None else -inf
 
     def _use_sources(self, group: asyncio.TaskGroup) -> None:
         """Start runners for the sources of the settings; stop those that are gone or changed."""
@@ -214,21 +214,13 @@ class Daemon:
                 self._running[name] = (each, intervals, group.create_task(runner.run(), name=f"source {name}"))
 
     def _runner(self, each: SourceSettings) -> Runner:
-        async def deliver(result: Delivery) -> None:
+        async def deliver(update: SourceUpdate) -> None:
             # A sync may still be reading the URL that a reload has replaced.
             if self._runners.get(each.name) is runner:
-                await self._controller.deliver(result)
+                await self._controller.deliver(update)
 
-        runner = make_runner(
-            each,
-            self._settings.registry,
-            deliver=deliver,
-            session=self._session,
-            keeper=self._store,
-            restored=self._controller.restored.pop(each.name, None),
-            clock=self._time,
-            witnessed=self._time,
-        )
+        restored = self._restored.pop(each.name, None)
+        runner = make_runner(each, self._settings.registry, self._tools, deliver, restored)
         return runner
 
     async def _read_sources(self) -> None:
@@ -270,7 +262,7 @@ class Daemon:
             self._controller.reload(settings)  # waits for nothing; an armed mode waits for the sources that are new
         await self._is_started.wait()
         self._settings = settings
-        await self._controller.use_sources({each.name: each.url for each in settings.registry.sources})
+        await self._controller.use_sources([each.name for each in settings.registry.sources])
         self._controller.reload(settings)
         if self._subscribers is not None and settings.subscribers is not None:
             faults = self._subscribers.reload(settings.subscribers)

@@ -22,9 +22,8 @@ from gatewayd.settings.file import read_text
 from gatewayd.settings.load import load_document
 from gatewayd.settings.readers import Report
 from gatewayd.settings.tree import ListNode, MappingNode, Node, ScalarNode, child_of
-from gatewayd.sources.authorities import find_shortcomings, read_keys
+from gatewayd.sources.fetch import CaFileUnusable, find_shortcomings, load_authorities, read_keys
 from gatewayd.sources.overrides_dir import read_overrides
-from gatewayd.sources.route import CaFileUnusable, load_authorities
 from gatewayd.subscribers.secret_files import is_exposed, read_pepper, read_secrets
 
 DEFAULT_CONFIG = "/etc/gatewayd/gatewayd.yaml"

@@ -36,11 +36,3 @@ class Registration(msgspec.Struct, frozen=True, gc=False):
     def is_effective(self, now: float) -> bool:
         """Active, and `valid_from ≤ now < valid_until`."""
         return self.status == "active" and self.valid_from_s <= now < self.valid_until_s
-
-    def next_change_after(self, now: float) -> float:
-        """When the window next opens or closes after `now` (strictly); inf if never or not active."""
-        if self.status != "active":
-            return inf
-        if now < self.valid_from_s:
-            return self.valid_from_s
-        return self.valid_until_s if now < self.valid_until_s else inf

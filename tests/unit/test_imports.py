@@ -56,18 +56,18 @@ PURE = """
     lab.packets lab.world model model.accounting model.binding model.changes model.external model.flow
     model.mask model.moment model.msisdn model.policy model.prefix model.registration model.service
     model.transaction reconcile.dataplane reconcile.element_timeout reconcile.grace reconcile.leftovers
-    reconcile.tracker reconcile.set_state reconcile.steps registry.freshness registry.guard
-    registry.guard_memory registry.guard_record registry.merge registry.overrides registry.state settings.load
+    reconcile.set_state reconcile.steps reconcile.tracker registry.freshness registry.guard
+    registry.guard_record registry.limits registry.merge registry.overrides registry.state settings.load
     settings.model settings.readers settings.restart settings.schema settings.tree settings.values
-    sources.client sources.client_outcome sources.client_plan sources.last_good sources.origin
-    sources.override_file subscribers subscribers.identity subscribers.journal_rows subscribers.radius
-    subscribers.radius.accounting subscribers.radius.attributes subscribers.radius.clients
-    subscribers.radius.packet subscribers.radius.responses subscribers.session_list subscribers.sessions
-    subscribers.sessions.changes subscribers.sessions.index subscribers.sessions.naming
-    subscribers.sessions.nas_clock subscribers.sessions.nas_table subscribers.sessions.restoring
-    subscribers.sessions.row_changes subscribers.sessions.session subscribers.sessions.sessions
-    subscribers.sessions.terms subscribers.sessions.tombstones subscribers.timeline watch watch.aggregate
-    watch.attribute watch.decode watch.event_filter
+    sources.client sources.client_plan sources.last_good sources.override_file sources.update subscribers
+    subscribers.identity subscribers.journal_rows subscribers.radius subscribers.radius.accounting
+    subscribers.radius.attributes subscribers.radius.clients subscribers.radius.packet
+    subscribers.radius.responses subscribers.session_list subscribers.sessions subscribers.sessions.changes
+    subscribers.sessions.index subscribers.sessions.naming subscribers.sessions.nas_clock
+    subscribers.sessions.nas_table subscribers.sessions.restoring subscribers.sessions.row_changes
+    subscribers.sessions.session subscribers.sessions.sessions subscribers.sessions.terms
+    subscribers.sessions.tombstones subscribers.timeline watch watch.aggregate watch.attribute watch.decode
+    watch.event_filter
 """
 """No clock, file, socket, process, randomness or environment; takes `now` and bytes as arguments. A package whose
 `__init__` gathers shells too is under IO."""
@@ -78,9 +78,8 @@ IO = """
     demo.stage demo.subscriber_acts kernel.conntrack kernel.event_socket kernel.netlink kernel.nft
     kernel.notifications kernel.surroundings kernel.tables lab lab.announced lab.handshake lab.lab lab.namespace
     lab.stream lab.tap lab.traffic log reconcile reconcile.loop reconcile.verify registry settings settings.file
-    sources sources.authorities sources.disk sources.feed_source sources.fetch sources.file_source
-    sources.guard_file sources.last_good_files sources.last_good_sink sources.last_good_store
-    sources.overrides_dir sources.pacing sources.route sources.sources subscribers.journal
+    sources sources.disk sources.feed_source sources.fetch sources.file_source sources.last_good_files
+    sources.last_good_store sources.overrides_dir sources.runner subscribers.journal
     subscribers.journal_file subscribers.radius.listener subscribers.secret_files systemd watch.source
 """
 
@@ -88,8 +87,8 @@ COMPOSITION = """
     __main__ cli cli.accept cli.bindings cli.check cli.client cli.demo cli.explain cli.flows cli.output cli.plan
     cli.registrations cli.registry cli.registry_authoring cli.registry_progress cli.registry_publish cli.run
     cli.status cli.sync cli.teardown control.active control.bindings control.controller control.queries
-    control.subscriber_queries control.subscriber_service daemon reconcile.connections sources.runners
-    sources.source_facts watch.surroundings
+    control.subscriber_queries control.subscriber_service daemon reconcile.connections
+    watch.surroundings
 """
 
 TOUCHES_THE_WORLD = """
@@ -103,9 +102,9 @@ HARMLESS = {"io": {"BytesIO", "StringIO"}, "os": {"strerror"}, "sys": {"byteorde
 """What pure modules may use of those, name by name."""
 
 THIRD_PARTY: dict[str, str] = {
-    "aiohttp": "sources.fetch sources.feed_source sources.route authority.serving api.app cli.client",
+    "aiohttp": "sources.fetch sources.feed_source authority.serving api.app cli.client",
     "click": "cli.*",
-    "cryptography": "sources.authorities",
+    "cryptography": "sources.fetch",
     "joserfc": "feed.notification",
     "msgspec": "*",
     "prometheus_client": "api.subscriber_metrics api.metrics api.subscriber_metrics api.app",
@@ -116,7 +115,7 @@ THIRD_PARTY: dict[str, str] = {
     "uvloop": "cli.run",
     "watchfiles": "sources.file_source sources.overrides_dir",
     "yaml": "settings.load",
-    "yarl": "sources.fetch sources.feed_source sources.route",
+    "yarl": "sources.fetch sources.feed_source",
 }
 """Where each library may be imported."""
 PURE_LIBRARIES = frozenset({"cryptography", "joserfc", "msgspec", "prometheus_client", "pyrad", "pytricia", "yaml"})

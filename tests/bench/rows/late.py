@@ -26,7 +26,7 @@ from gatewayd.model import Flow, Registration
 from gatewayd.model.mask import parse_set_name
 from gatewayd.model.transaction import RemoveElements, Transaction
 from gatewayd.reconcile import Reconciler
-from gatewayd.sources.sources import SourceReading
+from gatewayd.sources.update import SourceUpdate
 from gatewayd.watch.decode import PacketEvent
 from gatewayd.watch.source import EventSource
 from tests.bench.clock import percentile
@@ -120,9 +120,7 @@ async def _running(gateway: _Gateway, registrations: dict[str, Registration]) ->
             for work in (gateway.reconciler.run(), gateway.controller.scanner.run(), gateway.controller.keep_time())
         ]
         gateway.events.start()
-        await gateway.controller.deliver(
-            SourceReading("national", registrations, {}, (), time.time(), None, "national")
-        )
+        await gateway.controller.deliver(SourceUpdate("national", time.time(), registrations=registrations))
         await gateway.in_sync.wait()
         yield
         gateway.events.close()

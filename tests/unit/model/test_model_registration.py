@@ -4,10 +4,9 @@ from math import inf
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 
 from gatewayd.model import Registration, Status, parse_prefix
-from tests.support.strategies import moments, registrations
 
 unhurried = settings(deadline=None)
 
@@ -20,7 +19,6 @@ def registration(status: Status = "active", opens: float = -inf, closes: float =
 def test_without_a_window_an_active_registration_is_always_effective() -> None:
     for now in (-1e12, 0.0, 1e12):
         assert registration().is_effective(now)
-        assert registration().next_change_after(now) == inf
 
 
 def test_a_window_begins_at_its_first_second_and_has_ended_at_its_last() -> None:
@@ -28,25 +26,11 @@ def test_a_window_begins_at_its_first_second_and_has_ended_at_its_last() -> None
     assert [now for now in (9.9, 10.0, 19.9, 20.0) if window.is_effective(now)] == [10.0, 19.9]
 
 
-def test_the_next_change_is_strictly_after_now() -> None:
-    window = registration(opens=10.0, closes=20.0)
-    assert [window.next_change_after(now) for now in (9.0, 10.0, 19.9, 20.0)] == [10.0, 20.0, 20.0, inf]
-
-
 @pytest.mark.parametrize("status", ["suspended", "revoked"])
-def test_suspended_and_revoked_are_never_effective_and_never_change_by_themselves(status: Status) -> None:
+def test_suspended_and_revoked_are_never_effective(status: Status) -> None:
     held = registration(status, opens=10.0, closes=20.0)
     for now in (0.0, 10.0, 15.0, 20.0):
         assert not held.is_effective(now)
-        assert held.next_change_after(now) == inf
-
-
-@unhurried
-@given(registrations(), moments(), moments())
-def test_effectiveness_changes_only_at_the_changes_announced(held: Registration, now: float, later: float) -> None:
-    earlier, later = sorted((now, later))
-    if later < held.next_change_after(earlier):
-        assert held.is_effective(earlier) == held.is_effective(later)
 
 
 def test_a_registration_cannot_be_changed_and_lists_default_to_any() -> None:
