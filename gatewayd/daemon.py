@@ -38,6 +38,7 @@ from gatewayd.settings import Settings
 from gatewayd.sources.fetch import open_session
 from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.overrides_dir import OverridesDir
+from gatewayd.sources.runner import Tools
 from gatewayd.subscribers.service import SubscriberService
 from gatewayd.systemd import Notifier
 from gatewayd.watch.source import EventSource
@@ -103,7 +104,7 @@ class Daemon:
             self._time.note_last_good(*await self._store.read_times(source.name))
         session = open_session()
         stack.push_async_callback(session.close)
-        self._sources = SourceTasks(session, self._store, self._time)
+        self._sources = SourceTasks(Tools(session, clock=self._time, time=self._time, last_good=self._store))
         self._core = await self._build_core(stack)
         self._subscribers: SubscriberService | None = None
         if settings.subscribers is not None:
@@ -120,7 +121,6 @@ class Daemon:
             store=self._store,
             host_time=self._time,
             subscribers=self._subscribers,
-            confirmed_at=self._sources.confirmed_at,
         )
         await self._read_overrides()
         if self._subscribers is not None:
@@ -213,8 +213,9 @@ class Daemon:
         if self._subscribers is not None:
             await self._subscribers.start()
             self._tasks.append(group.create_task(self._subscribers.run(), name="sessions"))
-        await self._controller.restore()
+        restored = await self._controller.restore()
         await self._store.say_unused(self._controller.sources)
+        self._sources.begin(restored)
         self._sources.use(self._settings.registry, self._controller, group)
         self._is_started.set()
 

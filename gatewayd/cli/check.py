@@ -19,9 +19,8 @@ from gatewayd.kernel.nft import find_refusal
 from gatewayd.settings import RegistrySettings, Settings, load_settings, read_text
 from gatewayd.settings.load import load_document, write_example
 from gatewayd.settings.readers import ListNode, MappingNode, Node, Report, ScalarNode, child_of
-from gatewayd.sources.authorities import find_shortcomings, read_keys
+from gatewayd.sources.fetch import CaFileUnusable, find_shortcomings, load_authorities, read_keys
 from gatewayd.sources.overrides_dir import read_overrides
-from gatewayd.sources.route import CaFileUnusable, load_authorities
 from gatewayd.subscribers.secret_files import is_exposed, read_pepper, read_secrets
 
 DEFAULT_CONFIG = "/etc/gatewayd/gatewayd.yaml"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -13,25 +14,51 @@ import msgspec
 from gatewayd.cli.check import DEFAULT_CONFIG
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, count, print_headline, print_lines
 from gatewayd.compile import DesiredSets
+from gatewayd.compile.desired import elements_of
 from gatewayd.compile.keys import Keys
 from gatewayd.compile.policy import policy_in_force
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag, rehearsal_script
-from gatewayd.errors import DumpInterrupted, SettingsInvalid, SourceFailed
+from gatewayd.control.controller import read_last_good
+from gatewayd.control.host_time import HostTime, open_host_time
+from gatewayd.errors import DumpInterrupted, SettingsInvalid
 from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables
+from gatewayd.model.changes import Changes, Slices, run_slices
 from gatewayd.model.mask import parse_set_name
+from gatewayd.model.moment import earliest_of
 from gatewayd.model.registration import Registration
+from gatewayd.model.transaction import TableReading
 from gatewayd.reconcile.set_state import masks_of
 from gatewayd.reconcile.steps import Forecast, forecast
 from gatewayd.reconcile.tracker import SetTracker
 from gatewayd.reconcile.verify import read_keys
-from gatewayd.registry.merge import SourceSet
-from gatewayd.registry.overrides import Overrides
+from gatewayd.registry.limits import judge_remainder
+from gatewayd.registry.state import KERNEL, RegistryState
 from gatewayd.settings import Settings, read_settings
+from gatewayd.sources.feed_source import make_runner
 from gatewayd.sources.fetch import open_session
+from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.overrides_dir import OverridesReading, read_overrides
-from gatewayd.sources.runners import Delivery, make_runner
-from gatewayd.sources.sources import SourceReading
+from gatewayd.sources.runner import Tools
+from gatewayd.sources.update import SourceUpdate
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRemovals:
+    """Removals that the shrink guard would hold until `gatewayd accept`: how many, by what brought them about
+    (registrations, or elements of the kernel), and why."""
+
+    by_cause: Mapping[str, int]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`kernel` would change so; `held` would not go yet. `clock_doubt`: why this host's clock is not believed."""
+
+    kernel: Forecast
+    held: list[HeldRemovals]
+    clock_doubt: str | None = None
 
 
 @click.command("plan")
@@ -41,55 +68,71 @@ from gatewayd.sources.sources import SourceReading
 def command(config_path: str, show_rules: bool, as_json: bool) -> None:
     """Show what would change in the kernel; touch nothing.
 
-    Reads every source once, compares with the table that is there, and lists the difference. Exit status 0
-    whether or not there is one; 1 where a registration would not be in the kernel, by its id and why, or when nft
+    Begins with the last good, as a start does, reads every source once, and compares with the table that is there.
+    Removals that the shrink guard would hold are named, and stay. Exit status 0 whether or not there is a
+    difference; 1 where a registration would not be in the kernel, by its id and why, or when nft
     would refuse the new rules, in its own words (nft -c).
     """
     settings = read_settings(config_path)
     result = asyncio.run(make_plan(settings))
     print_plan(result, as_json=as_json, show_rules=show_rules)
-    if result.ruleset is not None:
-        asyncio.run(rehearse(result.ruleset, settings.kernel.table, is_present=not result.creates_table))
-    if result.unprogrammed:
+    kernel = result.kernel
+    if kernel.ruleset is not None:
+        asyncio.run(rehearse(kernel.ruleset, settings.kernel.table, is_present=not kernel.creates_table))
+    if kernel.unprogrammed:
         raise SystemExit(1)
 
 
-def print_plan(result: Forecast, *, as_json: bool, show_rules: bool) -> None:
+def print_plan(result: Plan, *, as_json: bool, show_rules: bool) -> None:
     if as_json:
-        click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2))
+        document = {
+            **msgspec.to_builtins(result.kernel),
+            "held": msgspec.to_builtins(result.held),
+            "clock_doubt": result.clock_doubt,
+        }
+        click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
     else:
         _print(result)
-        if show_rules and result.ruleset is not None:
-            click.echo(result.ruleset)
+        if show_rules and result.kernel.ruleset is not None:
+            click.echo(result.kernel.ruleset)
 
 
-def _print(result: Forecast) -> None:
-    if result.unprogrammed:
+def _print(result: Plan) -> None:
+    kernel = result.kernel
+    if kernel.unprogrammed:
         words = "would not be in the kernel as registered."
-        print_headline(f"{count(len(result.unprogrammed), 'registration')} {words}", BAD)
-    elif result.is_empty:
-        print_headline("Nothing would change.", GOOD)
-        return
+        print_headline(f"{count(len(kernel.unprogrammed), 'registration')} {words}", BAD)
+    elif kernel.is_empty:
+        print_headline("Nothing would change.", DOUBTFUL if result.held else GOOD)
     else:
-        print_headline(f"{count(result.transactions, 'transaction')} would be committed.", DOUBTFUL)
+        print_headline(f"{count(kernel.transactions, 'transaction')} would be committed.", DOUBTFUL)
     print_lines(describe(result))
 
 
-def describe(result: Forecast) -> Iterator[Line]:
-    for id, reason in result.unprogrammed.items():
-        kept = "; what the kernel has of its addresses stays" if id in result.in_former_form else ""
-        yield Line("NOT PROGRAMMED", f"{id}: {reason}{kept}", BAD)
-    if result.is_empty:
-        return
-    if result.creates_table:
+def describe(result: Plan) -> Iterator[Line]:
+    kernel = result.kernel
+    for id, reason in kernel.unprogrammed.items():
+        stays = "; what the kernel has of its addresses stays" if id in kernel.in_former_form else ""
+        yield Line("NOT PROGRAMMED", f"{id}: {reason}{stays}", BAD)
+    for each in result.held:
+        causes = ", ".join(f"{cause} ({removals})" for cause, removals in sorted(each.by_cause.items()))
+        yield Line("HELD", f"{each.reason}; by {causes}; until gatewayd accept", DOUBTFUL)
+    if result.clock_doubt is not None:
+        yield Line("clock", f"not believed: {result.clock_doubt}", DOUBTFUL)
+    if not kernel.is_empty:
+        yield from _describe_changes(kernel)
+
+
+def _describe_changes(kernel: Forecast) -> Iterator[Line]:
+    if kernel.creates_table:
         yield Line("table", "would be made")
-    for label, names in (("new sets", result.created_sets), ("sets removed", result.deleted_sets)):
+    for label, names in (("new sets", kernel.created_sets), ("sets removed", kernel.deleted_sets)):
         for number, name in enumerate(names):
             yield Line("" if number else label, name)
-    for label, elements in (("add", result.added), ("remove", result.removed)):
+    for label, elements in (("add", kernel.added), ("remove", kernel.removed)):
         for number, (name, size) in enumerate(sorted(elements.items())):
             yield Line("" if number else label, f"{count(size, 'element')} in {name}")
-    yield Line("rules", "stay as they are" if result.ruleset is None else "would be replaced (--rules shows them)")
+    yield Line("rules", "stay as they are" if kernel.ruleset is None else "would be replaced (--rules shows them)")
 
 
 async def rehearse(text: str, table: str, *, is_present: bool) -> None:
@@ -97,78 +140,116 @@ async def rehearse(text: str, table: str, *, is_present: bool) -> None:
     await check_script(find_nft(), rehearsal_script(text, table, is_present=is_present))
 
 
-async def make_plan(settings: Settings) -> Forecast:
+async def make_plan(settings: Settings) -> Plan:
     """Raises SourceFailed when a source cannot be read, MissingPrerequisite when the kernel cannot be asked.
     Where another program never ceases to change the kernel, DumpInterrupted."""
-    now = time.time()
-    desired = DesiredSets(protected={each.category for each in settings.registry.shrink_guard.protected})
-    tracker = SetTracker(desired)
+    host_time = open_host_time(Path(settings.state_dir), has_signed=settings.registry.has_signed)
     tables = KernelTables.open(settings.kernel.table)
     try:
         await tables.check()
+        desired = DesiredSets(protected={each.category for each in settings.registry.shrink_guard.protected})
         table_reading = await tables.read_table()
         desired.reserve(masks_of(table_reading))
-        readings = SourceSet(each.name for each in settings.registry.sources)
-        async for reading in _read_sources(settings):
-            readings.put(reading.name, reading.registrations)
-        for registration in _in_force(settings, readings.merge().registrations, now):
+        state, in_force = await read_registry(settings, host_time)
+        now = host_time.moment()
+        for registration in in_force.values():
             if registration.is_effective(now):
                 desired.add(registration)
-        bound: dict[str, Keys] = {}
-        for found in table_reading.sets:
-            # Who has which address only the daemon knows: what is there of bindings stays.
-            parsed = parse_set_name(found.name) if found.regular else None
-            if parsed is not None and parsed[0].is_bound:
-                tracker.use_element_timeout(found.timeout_s)
-                # An empty one may be ready for who comes next.
-                desired.prepare(parsed[0])
-                bound[found.name], _ = await read_keys(tables, found.name)
-                for key in bound[found.name]:
-                    desired.want(parsed[0], key)
-        for state, _ in tracker.start_reading(table_reading):
-            if state.name in bound:
-                tracker.observe_elements(state, bound[state.name])
-                continue
-            keys, whole = await read_keys(tables, state.name)
-            if not whole:
-                raise DumpInterrupted(f"list elements of {state.name}")
-            tracker.observe_elements(state, keys)
+        tracker = SetTracker(desired)
+        tracker.findings.retain()
+        await _observe(tracker, tables, table_reading)
     finally:
         tables.close()
-    policy, table = policy_in_force(settings, now), settings.kernel.table
+    held = list(_held_by_guard(state))
+    closed = [each for each in in_force.values() if each.status == "active" and each.valid_until_s <= now]
+    remainder = release_remainder(tracker, closed, settings, lost_files=state.lost_files)
+    if remainder is not None:
+        held.append(remainder)
+    policy, table = policy_in_force(settings, earliest_of(now)), settings.kernel.table
     tag = table_reading.tag
     if tag is not None:
         same = compile_ruleset(table, policy, tracker.hooks(), tag.epoch)
         if parse_tag(same.tag) == tag:
             tracker.hooked(same.set_names, same.text, tag)
-    return forecast(tracker, policy, table)
+    doubt = host_time.doubt()
+    return Plan(forecast(tracker, policy, table), held, None if doubt is None else doubt.why)
 
 
-def _in_force(settings: Settings, merged: Mapping[str, Registration], now: float) -> Iterator[Registration]:
-    """The merged registry with the local overrides laid over it. Raises SettingsInvalid for faults in them."""
-    local = settings.registry.local
-    reading = read_overrides(Path(local)) if local is not None else OverridesReading(())
+async def _observe(tracker: SetTracker, tables: KernelTables, table_reading: TableReading) -> None:
+    """All that the kernel has, into the tracker."""
+    bound: dict[str, Keys] = {}
+    for found in table_reading.sets:
+        # Who has which address only the daemon knows: what is there of bindings stays.
+        parsed = parse_set_name(found.name) if found.regular else None
+        if parsed is not None and parsed[0].is_bound:
+            tracker.use_element_timeout(found.timeout_s)
+            # An empty one may be ready for who comes next.
+            tracker.desired.prepare(parsed[0])
+            bound[found.name], _ = await read_keys(tables, found.name)
+            for key in bound[found.name]:
+                tracker.desired.want(parsed[0], key)
+    for state, _ in tracker.start_reading(table_reading):
+        if state.name in bound:
+            tracker.observe_elements(state, bound[state.name])
+            continue
+        keys, whole = await read_keys(tables, state.name)
+        if not whole:
+            raise DumpInterrupted(f"list elements of {state.name}")
+        tracker.observe_elements(state, keys)
+
+
+def _held_by_guard(state: RegistryState) -> Iterator[HeldRemovals]:
+    """Removals of the registry that would wait for `gatewayd accept`."""
+    held = state.held()
+    if held is not None:
+        yield HeldRemovals(dict(held.by_cause), str(held.decision))
+
+
+def release_remainder(
+    tracker: SetTracker, closed: Iterable[Registration], settings: Settings, *, lost_files: bool
+) -> HeldRemovals | None:
+    """The elements that nobody registers would go, unless they are more than the guard lets go: then they are held.
+
+    `closed`: registrations whose windows have closed, which explain theirs.
+    """
+    explained = {element for each in closed for element in elements_of(each)}
+    left, found = run_slices(tracker.findings.sort_retained_in_slices(explained)), tracker.findings.count()
+    decision = judge_remainder(found, left, settings.registry.shrink_guard, lost_files=lost_files)
+    tracker.release(tracker.findings.count_retained() - (left if decision.is_held else 0))
+    return HeldRemovals({KERNEL: left}, str(decision)) if decision.is_held else None
+
+
+async def read_registry(settings: Settings, host_time: HostTime) -> tuple[RegistryState, dict[str, Registration]]:
+    """What a start would find in force: the last good of every source, and each source read once. Writes nothing.
+
+    Raises SourceFailed, and SettingsInvalid for faults of the local overrides.
+    """
+    registry = settings.registry
+    reading = read_overrides(Path(registry.local)) if registry.local is not None else OverridesReading(())
     if reading.faults:
         raise SettingsInvalid(reading.faults)
-    overrides = Overrides(reading.files, now)
-    for name in {**dict.fromkeys(merged), **dict.fromkeys(overrides.pins)}:
-        registration = overrides.in_force(name, merged.get(name))
-        if registration is not None:
-            yield registration
+    store = LastGood(Path(settings.state_dir), clock=host_time, monotonic=time.monotonic)
+    for source in registry.sources:
+        host_time.note_last_good(*await store.read_times(source.name))
+    state, in_force = RegistryState(registry), dict[str, Registration]()
 
+    def take(slices: Slices[Changes | None]) -> None:
+        changes = run_slices(slices) or Changes((), ())
+        in_force.update({each.id: each for each in changes.upserts})
+        for id in changes.withdrawals:
+            in_force.pop(id, None)
 
-async def _read_sources(settings: Settings) -> AsyncIterator[SourceReading]:
-    results: list[SourceReading | SourceFailed] = []
+    async def deliver(update: SourceUpdate) -> None:
+        if update.error is not None:
+            raise update.error
+        take(state.apply(update, earliest_of(host_time.moment())))
 
-    async def deliver(result: Delivery) -> None:
-        if isinstance(result, SourceReading | SourceFailed):
-            results.append(result)
-
+    now = earliest_of(host_time.moment())
+    take(state.use_overrides(reading.files, now))
+    record, found = await read_last_good(store, state.sources, tidies=False)
+    take(state.restore(record, found, now))
     async with open_session() as session:
-        for each in settings.registry.sources:
-            runner = make_runner(each, settings.registry, deliver=deliver, session=session)
-            await runner.attempt()
-    for result in results:
-        if isinstance(result, SourceFailed):
-            raise result
-        yield result
+        tools = Tools(session, clock=host_time, time=host_time)
+        for source in registry.sources:
+            await make_runner(source, registry, tools, deliver, found[source.name]).attempt()
+    return state, in_force

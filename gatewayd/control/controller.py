@@ -16,26 +16,27 @@ from typing import Protocol, TypeVar
 from gatewayd.compile.policy import policy_in_force
 from gatewayd.control.core import Core
 from gatewayd.control.host_time import SET_BACK_S, HostTime
-from gatewayd.errors import SerialNotHeld, SourceFailed
+from gatewayd.errors import SerialNotHeld
 from gatewayd.feed.canonical import Damaged
 from gatewayd.log import get_logger
-from gatewayd.model.changes import Changes
+from gatewayd.model.changes import Changes, run_slices
 from gatewayd.model.moment import earliest_of, latest_of
 from gatewayd.model.policy import Policy
 from gatewayd.model.registration import Registration
-from gatewayd.registry.freshness import Freshness, judge_freshness, mode_by_freshness
-from gatewayd.registry.guard import GuardDecision, Guarded, HeldRemovals, RemovalGuard, judge_remainder
-from gatewayd.registry.guard_record import GuardRecord, decode_record, decode_versions, encode_record
+from gatewayd.registry.freshness import Freshness, SourceState, mode_by_freshness
+from gatewayd.registry.guard import RemovalGuard
+from gatewayd.registry.guard_record import GuardRecord, decode_record, encode_record
+from gatewayd.registry.limits import GuardDecision, judge_remainder
 from gatewayd.registry.merge import Merged
 from gatewayd.registry.overrides import OverrideCounts
-from gatewayd.registry.state import KERNEL, InForce
+from gatewayd.registry.state import KERNEL, RegistryState
 from gatewayd.settings import Settings
-from gatewayd.sources.feed_source import SourceDelta
-from gatewayd.sources.last_good_store import LastGood, Restored
+from gatewayd.sources.last_good import Restored
+from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.override_file import OverrideFile
 from gatewayd.sources.overrides_dir import OverridesReading
-from gatewayd.sources.source_facts import SourceFacts, discard, keep
-from gatewayd.sources.sources import SourceConfirmed, SourceReading, run_in_slices
+from gatewayd.sources.runner import run_in_slices
+from gatewayd.sources.update import SourceUpdate
 from gatewayd.subscribers.service import longest_unreported_s
 
 log = get_logger(__name__)
@@ -91,9 +92,7 @@ class Controller:
         store: LastGood | None = None,
         host_time: HostTime | None = None,
         subscribers: Subscribers | None = None,
-        confirmed_at: Callable[[str], float] = lambda _: -inf,
     ) -> None:
-        """`confirmed_at`: when a source, by name, last said that it has nothing else."""
         self.settings = settings
         self.reconciler = core.reconciler
         self.active = core.programmer.active
@@ -102,7 +101,6 @@ class Controller:
         self.watch = core.watch
         self.attribution = core.attribution
         self.aggregate = core.aggregate
-        self.sources = {each.name: SourceFacts(each.url) for each in settings.registry.sources}
         self.loaded = False
         """The registry in force is in the allowlist, all of it."""
         self.moment = core.clock.moment
@@ -119,9 +117,7 @@ class Controller:
         self._host_time = host_time
         self._laid_at: float = -inf
         """The time that the local overrides in force were judged by."""
-        self.restored: dict[str, Restored] = {}
         self.override_faults: tuple[str, ...] = ()
-        self._confirmed_at = confirmed_at
         self._retains = True
         """What the kernel was found with stays, until it was judged what of it may go."""
         self.reconciler.retain()
@@ -129,13 +125,12 @@ class Controller:
         """What of it nobody registers, and is held."""
         self._remainder_at = -inf
         self._is_remainder_old = False
-        self._answered: set[str] = set()
         self._store = store
-        self._registry = InForce(self.sources)
-        self._kept_version: Hashable = None
+        self._registry = RegistryState(settings.registry)
+        self._saved_version: Hashable = None
         self._said_held: Hashable = None
-        self._unsaved: list[SourceReading | SourceDelta] = []
-        """Readings from before all were there: to be the last good once they are in force."""
+        self._unsaved: list[SourceUpdate] = []
+        """Updates from before all were there: to be the last good once they are in force."""
         self._override_files: tuple[OverrideFile, ...] = ()
         self._applying = asyncio.Lock()
 
@@ -146,100 +141,71 @@ class Controller:
         """The sources as merged, without local pins and filters and what is held."""
         return self._registry.merged
 
-    async def restore(self) -> None:
-        """Begin with the last good of each source, before any of them is asked. Other sources, readings and local
-        files wait until this is done."""
+    @property
+    def sources(self) -> Mapping[str, SourceState]:
+        """The state of each configured source, in order."""
+        return self._registry.sources
+
+    async def restore(self) -> dict[str, Restored]:
+        """Begin with the last good of each source, before any of them is asked, and return it. Other sources,
+        updates and local files wait until this is done."""
         async with self._applying:
             if self._store is None:
                 await self._restore(GuardRecord(RemovalGuard(), lost_files=True), {})
-                return
-            for name in self.sources:
-                self.restored[name] = await self._store.load(name)
-            record = await record_of(self._store, self.restored)
-            found = {**self.restored}
-            for name in record.sources or ():
-                if name not in found:
-                    log.info("source.not_configured", source=name)
-                    found[name] = await self._store.load(name)
-            readings = {name: each.registrations for name, each in found.items() if each.position is not None}
-            if record.sources is None or any(found[name].is_lost for name in record.sources):
-                record = replace(record, lost_files=True)
-            for name, facts in self.sources.items():
-                facts.restore(self.restored[name])
+                return {}
+            record, found = await read_last_good(self._store, self.sources)
+            await self._restore(record, found)
+            for name, state in self.sources.items():
                 if self._host_time is not None:
-                    self._host_time.note_last_good(facts.issued_at, self.restored[name].saved_at_s)
-                if name in readings:
-                    log.info("source.restored", source=name, registrations=facts.registrations)
-            await self._restore(record, readings)
+                    self._host_time.note_last_good(state.issued_at, found[name].saved_at_s)
+                if found[name].position is not None:
+                    log.info("source.restored", source=name, registrations=state.registrations)
+        return found
 
-    async def _restore(self, record: GuardRecord, readings: Mapping[str, Mapping[str, Registration]]) -> None:
-        await self._take(
-            await run_in_slices(
-                self._registry.restore_in_slices(
-                    record, readings, settings=self.settings.registry.shrink_guard, now=self._certain()
-                )
-            )
-        )
+    async def _restore(self, record: GuardRecord, found: Mapping[str, Restored]) -> None:
+        await self._take(await run_in_slices(self._registry.restore(record, found, self._certain())))
         await self._keep_guard()
 
-    async def deliver(self, result: SourceReading | SourceDelta | SourceConfirmed | SourceFailed) -> None:
+    async def deliver(self, update: SourceUpdate) -> None:
         """What came of asking a source. Whatever is in force stays until something better is complete; every good
         answer ends a failure."""
-        if isinstance(result, SourceFailed):
-            if result.source in self.sources:
-                self.sources[result.source].error = result.why
-            log.warning("source.failed", source=result.source, error=result.why)
+        if update.error is not None:
+            run_slices(self._registry.apply(update, self._certain()))
+            log.warning("source.failed", source=update.source, error=update.error.why)
             return
         async with self._applying:
-            facts = self.sources.get(result.name)
-            if facts is None:
+            if update.source not in self.sources:
                 return  # a reload has removed it while it was being read
-            if isinstance(result, SourceConfirmed):
-                facts.confirm(result.checked_at)
-            else:
-                facts.take(result)
+            changes = await run_in_slices(self._registry.apply(update, self._certain()))
+            if update.registrations is not None:
                 log.info(
                     "source.read",
-                    source=result.name,
-                    registrations=facts.registrations,
-                    rejected=sum(facts.rejected.values()),
+                    source=update.source,
+                    registrations=len(update.registrations),
+                    rejected=sum(update.rejected.values()),
                 )
-                await self._take_reading(result, facts.serial)
-            self._answered.add(result.name)
+                await self._take(changes)
+                self._unsaved.append(update)
             self._know()
-            readings, self._unsaved = (self._unsaved, []) if self.loaded else ([], self._unsaved)
+            updates, self._unsaved = (self._unsaved, []) if self.loaded else ([], self._unsaved)
             holds = self._registry.held() is not None
             record = await self._encode_guard()
         # Nothing that is in force waits for the disk. What is held is on it before the reading without it is: a
         # crash in between holds it again.
-        is_kept = await self._save_guard(record)
-        for each in readings:
-            await self._keep_reading(each, is_safe=is_kept or not holds)
+        is_saved = await self._save_guard(record)
+        for each in updates:
+            if self._store is not None:
+                # A restart would lose what is held of it.
+                await (self._store.save if is_saved or not holds else self._store.discard)(each)
 
-    async def _take_reading(self, result: SourceReading | SourceDelta, serial: int) -> None:
-        delta = Changes(result.upserts, result.withdrawals) if isinstance(result, SourceDelta) else None
-        guarded = await run_in_slices(
-            self._registry.take_in_slices(
-                result.name,
-                result.registrations,
-                delta,
-                serial,
-                settings=self.settings.registry.shrink_guard,
-                now=self._certain(),
-            )
-        )
-        await self._take(guarded)
-        self._unsaved.append(result)
-
-    async def _take(self, guarded: Guarded | None) -> None:
-        """What is to change of what is in force, into the allowlist."""
-        if guarded is None:
+    async def _take(self, changes: Changes | None) -> None:
+        """What is to change of what is in force, into the allowlist. The caller holds `_applying`."""
+        if not self._registry.is_loaded:
             return
-        await self._change(guarded.changes)
+        await self._change(changes)
         held = self._registry.held()
-        if guarded.decision.is_held and held is not None:
-            causes = ",".join(sorted(self._registry.guard.held_by_cause()))
-            self._say_held(held.serial, len(held.versions), causes, held.decision)
+        if held is not None:
+            self._say_held(held.serial, len(held.versions), ",".join(sorted(held.by_cause)), held.decision)
         if not self.loaded:
             self.loaded = True
             self._requests.note_added()
@@ -268,7 +234,7 @@ class Controller:
     async def _encode_guard(self) -> tuple[Hashable, bytes] | None:
         """What the guard knows, if that is not on disk yet. The caller holds `_applying`."""
         version = self._registry.version()
-        if self._store is None or not self.loaded or version == self._kept_version:
+        if self._store is None or not self.loaded or version == self._saved_version:
             return None
         record = self._registry.record()
         if len(record.guard) < SLICE:
@@ -282,13 +248,8 @@ class Controller:
         version, content = record
         if not await self._store.guard_file.save(content):
             return False
-        self._kept_version = version
+        self._saved_version = version
         return True
-
-    async def _keep_reading(self, result: SourceReading | SourceDelta, *, is_safe: bool) -> None:
-        """Make it the last good, unless a restart would lose what is held of it."""
-        if self._store is not None:
-            await (keep if is_safe else discard)(self._store, result)
 
     async def accept(self, serial: int) -> dict[str, object]:
         """Release the removals that are held under this serial. Raises SerialNotHeld when none are."""
@@ -296,8 +257,8 @@ class Controller:
         async with self._applying:
             held = self._registry.held()
             if held is not None and held.serial == serial:
-                released = self._registry.guard.held_by_cause()
-                await self._change(await run_in_slices(self._registry.accept_in_slices(serial)))
+                released = dict(held.by_cause)
+                await self._change(await run_in_slices(self._registry.accept(serial)))
                 await self._keep_guard()
             remainder = self._remainder
             if remainder is not None and remainder.serial == serial:
@@ -317,16 +278,12 @@ class Controller:
         found = []
         held = self._registry.held()
         if held is not None:
-            by_cause = self._registry.guard.held_by_cause()
-            found.append(Hold(held.serial, held.since_s, by_cause, str(held.decision)))
+            found.append(Hold(held.serial, held.since_s, held.by_cause, str(held.decision)))
         return (*found, *((self._remainder,) if self._remainder is not None else ()))
 
     def store_error(self, source: str) -> str | None:
         """Why what is kept on disk of a source is old; None if it is not."""
-        if self._store is None:
-            return None
-        error = self._store.state_of(source).error
-        return str(error) if error is not None else self._store.guard_file.error
+        return None if self._store is None else self._store.error_of(source)
 
     async def use_overrides(self, reading: OverridesReading) -> None:
         """The local pins and filters as they are now; a file with faults stays as it was."""
@@ -340,50 +297,23 @@ class Controller:
     async def _lay_overrides(self) -> None:
         """The caller holds `_applying`."""
         self._laid_at = self._certain()
-        await self._take(
-            await run_in_slices(
-                self._registry.use_overrides_in_slices(
-                    self._override_files, settings=self.settings.registry.shrink_guard, now=self._laid_at
-                )
-            )
-        )
+        await self._take(await run_in_slices(self._registry.use_overrides(self._override_files, self._laid_at)))
         await self._keep_guard()
         self._retime.set()
 
-    async def use_sources(self, urls: Mapping[str, str]) -> None:
+    async def use_sources(self, names: Iterable[str]) -> None:
         """The sources of new settings, in order. Those that stay keep their reading until they are read anew; what
         only a removed source had goes, if the guard lets it, once all that are new have been read."""
         async with self._applying:
-            self.sources = {name: self.sources.get(name, SourceFacts(url)) for name, url in urls.items()}
-            for name, url in urls.items():
-                self.sources[name].url = url
-            self._answered &= urls.keys()
-            await self._take(
-                await run_in_slices(
-                    self._registry.use_sources_in_slices(
-                        urls, settings=self.settings.registry.shrink_guard, now=self._certain()
-                    )
-                )
-            )
+            await self._take(await run_in_slices(self._registry.use_sources(names, self._certain())))
             await self._keep_guard()
 
     def override_counts(self) -> OverrideCounts:
-        return self._registry.layer.counts()
+        return self._registry.override_counts()
 
     def freshness(self, now: float) -> dict[str, Freshness]:
         """How old what is known of each source is."""
-        registry, now = self.settings.registry, earliest_of(now)
-        fresh = {}
-        for name, facts in self.sources.items():
-            confirmed_at = max(facts.confirmed_at, self._confirmed_at(name))
-            fresh[name] = judge_freshness(
-                confirmed_at if confirmed_at > -inf else None,
-                facts.issued_at,
-                now,
-                refresh_s=registry.refresh_s,
-                expire_s=facts.expire_s or registry.expire_s,
-            )
-        return fresh
+        return self._registry.freshness(earliest_of(now))
 
     def policy(self, now: float) -> Policy:
         """The policy of the moment: observe before `enforce_from`, and where stale sources shall mean that.
@@ -471,7 +401,7 @@ class Controller:
         """What is held ends with its window, and what the kernel was found with is judged once it is known what is
         registered. The caller holds `_applying`."""
         if self._registry.next_end() <= now:
-            await self._change(await run_in_slices(self._registry.end_in_slices(now)))
+            await self._change(await run_in_slices(self._registry.end_windows(now)))
             await self._keep_guard()
         self._know()
         is_old = self._is_remainder_old and now >= self._remainder_at + REMAINDER_EVERY_S
@@ -481,7 +411,7 @@ class Controller:
 
     def _know(self) -> None:
         """Whether every source has spoken in this run, and it is applied. The caller holds `_applying`."""
-        if not self._is_known and self._answered >= self.sources.keys() and not self._registry.unread():
+        if not self._is_known and self._registry.is_known():
             self._is_known = True
             if self._subscribers is not None:
                 self._subscribers.forget_unregistered()
@@ -536,6 +466,7 @@ class Controller:
             self._requests.use_drain(settings.policy.drain_s)
             self._scan()
         self.settings = settings
+        self._registry.use_settings(settings.registry)
         if settings.subscribers is not None:
             self._programmer.wait_for_accounting(longest_unreported_s(settings.subscribers))
         self.aggregate.use(settings.watch.unregistered)
@@ -544,22 +475,19 @@ class Controller:
         self._retime.set()
 
 
-async def record_of(store: LastGood, restored: Mapping[str, Restored]) -> GuardRecord:
-    """What the guard knew when the last run ended; where there is nothing, what an earlier version of gatewayd held
-    of each source. A file that is damaged is said, and costs what it had."""
-    content = await store.guard_file.load()
+async def read_last_good(
+    store: LastGood, sources: Iterable[str], *, tidies: bool = True
+) -> tuple[GuardRecord, dict[str, Restored]]:
+    """What the guard knew when the last run ended, and the last good of each source: those that are configured,
+    and those that the guard names. A file that is damaged is said, and costs what it had."""
     try:
-        record = decode_record(content)
+        record = decode_record(await store.guard_file.load())
     except Damaged as error:
         log.warning("guard.damaged", file=str(store.guard_file.path), error=str(error))
         record = decode_record(None)
-    if content is not None:
-        return record
-    versions = {name: decode_versions(each.held) for name, each in restored.items()}
-    causes = {id: name for name, held in versions.items() for id in held}
-    if not causes:
-        return record
-    serial = max(each.position.serial for each in restored.values() if each.position is not None and each.held)
-    decision = GuardDecision(True, "too_many", len(causes), 0)
-    merged = {id: kept for held in versions.values() for id, kept in held.items()}
-    return GuardRecord(RemovalGuard(HeldRemovals(serial, 0.0, decision, merged, causes)))
+    found = {name: await store.load(name, tidies=tidies) for name in sources}
+    for name in record.sources or ():
+        if name not in found:
+            log.info("source.not_configured", source=name)
+            found[name] = await store.load(name, tidies=tidies)
+    return record, found

@@ -49,7 +49,7 @@ class Reloader:
             self.controller.reload(settings)  # waits for nothing; an armed mode waits for the sources that are new
         await is_started.wait()
         self.settings = settings
-        await self.controller.use_sources({each.name: each.url for each in settings.registry.sources})
+        await self.controller.use_sources([each.name for each in settings.registry.sources])
         self.controller.reload(settings)
         faults: tuple[str, ...] = ()
         if self.subscribers is not None and settings.subscribers is not None:

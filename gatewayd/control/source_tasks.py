@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from math import inf
 
 from gatewayd.control.controller import Controller
-from gatewayd.control.host_time import HostTime
 from gatewayd.settings import RegistrySettings, SourceSettings
-from gatewayd.sources.fetch import Session
-from gatewayd.sources.last_good_store import LastGood
-from gatewayd.sources.runners import Delivery, Runner, make_runner
+from gatewayd.sources.feed_source import make_runner
+from gatewayd.sources.last_good import Restored
+from gatewayd.sources.runner import Runner, Tools
+from gatewayd.sources.update import SourceUpdate
 
 
 class SourceTasks:
     """`runners`: by the name of the source; live."""
 
-    def __init__(self, session: Session, store: LastGood, time: HostTime) -> None:
+    def __init__(self, tools: Tools) -> None:
         self.runners: dict[str, Runner] = {}
-        self._session = session
-        self._store = store
-        self._time = time
+        self._tools = tools
+        self._restored: dict[str, Restored] = {}
         self._running: dict[str, tuple[SourceSettings, tuple[float, float, float], asyncio.Task[None]]] = {}
 
     def use(self, registry: RegistrySettings, controller: Controller, group: asyncio.TaskGroup) -> None:
@@ -41,10 +39,9 @@ class SourceTasks:
         for _, _, task in self._running.values():
             task.cancel()
 
-    def confirmed_at(self, name: str) -> float:
-        """When the source last said that it has nothing else; -inf = never, or it is not asked."""
-        runner = self.runners.get(name)
-        return runner.state.checked_at if runner is not None else -inf
+    def begin(self, restored: dict[str, Restored]) -> None:
+        """The last good of each source, to go on from."""
+        self._restored = dict(restored)
 
     async def read_all(self) -> None:
         """Read every source now."""
@@ -52,19 +49,11 @@ class SourceTasks:
             await runner.attempt()
 
     def _make(self, source: SourceSettings, registry: RegistrySettings, controller: Controller) -> Runner:
-        async def deliver(result: Delivery) -> None:
+        async def deliver(update: SourceUpdate) -> None:
             # A sync may still be reading the URL that a reload has replaced.
             if self.runners.get(source.name) is runner:
-                await controller.deliver(result)
+                await controller.deliver(update)
 
-        runner = make_runner(
-            source,
-            registry,
-            deliver=deliver,
-            session=self._session,
-            keeper=self._store,
-            restored=controller.restored.pop(source.name, None),
-            clock=self._time,
-            witnessed=self._time,
-        )
+        restored = self._restored.pop(source.name, None)
+        runner = make_runner(source, registry, self._tools, deliver, restored)
         return runner

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
-from math import inf
 
 from gatewayd import __version__
 from gatewayd.api import status as views
@@ -13,9 +12,8 @@ from gatewayd.control.controller import Controller
 from gatewayd.control.host_time import HostTime
 from gatewayd.control.vitals import Vitals
 from gatewayd.model.moment import format_time
-from gatewayd.registry.freshness import Freshness
-from gatewayd.sources.runners import Runner
-from gatewayd.sources.source_facts import SourceFacts
+from gatewayd.registry.freshness import Freshness, SourceState
+from gatewayd.sources.runner import Runner
 from gatewayd.watch.source import EventSource
 from gatewayd.watch.surroundings import Surroundings
 
@@ -93,18 +91,16 @@ class StatusReport:
             subscribers=subscribers,
         )
 
-    def _source(self, name: str, facts: SourceFacts, freshness: Freshness) -> views.SourceView:
+    def _source(self, name: str, facts: SourceState, freshness: Freshness) -> views.SourceView:
         runner = self._runners.get(name)
-        state = runner.state if runner is not None else None
         held = next((each for each in self._controller.holds() if name in each.by_cause), None)
-        confirmed_at = max(facts.confirmed_at, state.checked_at if state is not None else -inf)
         return views.SourceView(
             name=name,
             url=runner.place if runner is not None else "",
             state="failing" if facts.error else ("ok" if facts.read_at or facts.restored_at else "waiting"),
-            last_success_at=format_time(confirmed_at),
+            last_success_at=format_time(facts.confirmed_at),
             last_error=facts.error,
-            next_attempt_at=format_time(state.next_attempt_at if state is not None else None),
+            next_attempt_at=format_time(runner.next_attempt_at if runner is not None else None),
             registrations=facts.registrations,
             rejected=sum(facts.rejected.values()),
             rejected_by_code=facts.rejected,
@@ -118,7 +114,7 @@ class StatusReport:
             held=None
             if held is None
             else views.HeldView(held.serial, _time(held.since_s), held.by_cause[name], held.reason),
-            kept=facts.kept,
+            kept=facts.retained,
             restored_at=format_time(facts.restored_at),
             store_error=self._controller.store_error(name),
         )

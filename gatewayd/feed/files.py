@@ -2,7 +2,7 @@
 
 `FileReading` checks the bytes as served against what the notification states of them, undoes gzip within the
 limits and hands lines to a reader. `DeltaReader` is the reader of operations; that of registrations is
-`reading.NdjsonReader`. `HeldRegistrations` is what a delta is applied to.
+`reading.NdjsonReader`. `LayeredRegistrations` is what a delta is applied to.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ from gatewayd.feed.notification import DeltaRef, SnapshotRef
 from gatewayd.feed.reading import NdjsonReader, ReadLimits
 from gatewayd.feed.record import MAX_LINE_BYTES, id_of_line, is_id
 from gatewayd.model import Registration
-from gatewayd.model.changes import SLICE, Slices
+from gatewayd.model.changes import SLICE, Changes, Slices
 
 SLICE_BYTES: Final = 16 * 1024
 """Plain bytes given to a reader between two yields: half a millisecond, 20 at the very worst."""
 
-Changes = dict[str, Registration | None]
+Pending = dict[str, Registration | None]
 """What is to become of an id: its registration, or None for a withdrawal."""
 
 
-class HeldRegistrations(Mapping[str, Registration]):
+class LayeredRegistrations(Mapping[str, Registration]):
     """A snapshot and the changes since, as one mapping that never changes; a delta makes the next one.
 
-    So a delta of one costs what it changes and not what is held, and whoever was given an earlier one may keep
-    it. `flatten` makes a snapshot of it, once `is_deep`.
+    So a delta of one costs what it changes and not what there is, and an earlier mapping stays as it
+    is. `flatten` makes a snapshot of it, once `is_deep`.
     """
 
     __slots__ = ("_base", "_changes", "_size")
 
-    def __init__(self, base: Mapping[str, Registration], changes: Changes, size: int) -> None:
+    def __init__(self, base: Mapping[str, Registration], changes: Pending, size: int) -> None:
         self._base = base
         self._changes = changes
         self._size = size
 
     @classmethod
-    def of(cls, registrations: Mapping[str, Registration]) -> HeldRegistrations:
+    def of(cls, registrations: Mapping[str, Registration]) -> LayeredRegistrations:
         """`registrations` must not change from now on."""
-        if isinstance(registrations, HeldRegistrations):
+        if isinstance(registrations, LayeredRegistrations):
             return registrations
         return cls(registrations, {}, len(registrations))
 
@@ -66,14 +66,14 @@ class HeldRegistrations(Mapping[str, Registration]):
         """There are so many changes that copying them at every delta costs more than a copy of all, shared out."""
         return len(self._changes) > max(SLICE, len(self._base) // 64)
 
-    def changed(self, changes: Changes) -> HeldRegistrations:
+    def changed(self, changes: Pending) -> LayeredRegistrations:
         """These with `changes` applied."""
         size = self._size
         for id, registration in changes.items():
             size += (registration is not None) - (id in self)
-        return HeldRegistrations(self._base, {**self._changes, **changes}, size)
+        return LayeredRegistrations(self._base, {**self._changes, **changes}, size)
 
-    def flatten(self) -> Slices[HeldRegistrations]:
+    def flatten(self) -> Slices[LayeredRegistrations]:
         """The same without layers, yielding now and then."""
         flat: dict[str, Registration] = {}
         base = iter(self._base.items())
@@ -85,7 +85,7 @@ class HeldRegistrations(Mapping[str, Registration]):
                 flat.pop(id, None)
             else:
                 flat[id] = registration
-        return HeldRegistrations.of(flat)
+        return LayeredRegistrations.of(flat)
 
     def __getitem__(self, id: str) -> Registration:
         registration = self._changes[id] if id in self._changes else self._base.get(id)
@@ -111,17 +111,15 @@ class HeldRegistrations(Mapping[str, Registration]):
         return self._size
 
 
-def net_changes(
-    held: Mapping[str, Registration], changes: Changes
-) -> Slices[tuple[Changes, list[Registration], list[str]]]:
-    """What of `changes` is not so already: all of it, its upserts, its withdrawals."""
-    net: Changes = {}
+def net_changes(before: Mapping[str, Registration], pending: Pending) -> Slices[tuple[Pending, Changes]]:
+    """What of `pending` is not so already, by id and as a change."""
+    net: Pending = {}
     upserts: list[Registration] = []
     withdrawals: list[str] = []
-    pending = iter(changes.items())
-    while piece := list(islice(pending, SLICE)):
+    items = iter(pending.items())
+    while piece := list(islice(items, SLICE)):
         for id, registration in piece:
-            if registration is held.get(id):
+            if registration is before.get(id):
                 continue
             net[id] = registration
             if registration is None:
@@ -129,7 +127,7 @@ def net_changes(
             else:
                 upserts.append(registration)
         yield
-    return net, upserts, withdrawals
+    return net, Changes(tuple(upserts), tuple(withdrawals))
 
 
 class _Operation(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -142,10 +140,10 @@ _decode_operation = msgspec.json.Decoder(_Operation).decode
 
 
 class DeltaReader(NdjsonReader):
-    """Reads one operation a line into `changes`, which the deltas of a chain share.
+    """Reads one operation a line into `pending`, which the deltas of a chain share.
 
     An upsert whose registration is rejected leaves the old one in force, and is counted and listed. A line that
-    is no operation, or a withdrawal of what is not held, is a fault of the whole delta: `finish` raises it. A
+    is no operation, or a withdrawal of what is not there, is a fault of the whole delta: `finish` raises it. A
     registry may withdraw what we had to reject, so where `is_exact` is False (some record was rejected since
     the snapshot) such a withdrawal is no fault.
     """
@@ -155,16 +153,16 @@ class DeltaReader(NdjsonReader):
         source: str,
         serial: int,
         limits: ReadLimits,
-        held: Mapping[str, Registration],
-        changes: Changes,
+        before: Mapping[str, Registration],
+        pending: Pending,
         *,
         is_exact: bool,
     ) -> None:
         super().__init__(source, limits)
         self.is_exact = is_exact
         self._serial = serial
-        self._held = held
-        self._changes = changes
+        self._before = before
+        self._pending = pending
         self._fault: FeedRefused | None = None
 
     def finish(self) -> list[Registration]:
@@ -201,13 +199,13 @@ class DeltaReader(NdjsonReader):
             self.is_exact = False
             self._reject(self._line, id_of_line(record), error.code, error.field, error.detail)
             return
-        held = self._held.get(registration.id)
-        self._changes[registration.id] = held if held == registration else registration
+        before = self._before.get(registration.id)
+        self._pending[registration.id] = before if before == registration else registration
 
     def _withdraw(self, id: str) -> None:
-        is_held = self._changes[id] is not None if id in self._changes else id in self._held
-        if is_held:
-            self._changes[id] = None
+        is_there = self._pending[id] is not None if id in self._pending else id in self._before
+        if is_there:
+            self._pending[id] = None
         elif self.is_exact:
             self._fault = DeltaConflict(self._serial, self._line, id)
 

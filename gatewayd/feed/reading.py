@@ -31,7 +31,7 @@ from gatewayd.model import Registration
 
 Format = Literal["ndjson", "csv"]
 
-MAX_REJECTIONS_KEPT: Final = 1000
+MAX_REJECTIONS_LISTED: Final = 1000
 """Rejections listed with their place; beyond it they are only counted."""
 
 _BOM: Final = b"\xef\xbb\xbf"
@@ -72,7 +72,7 @@ class RecordReader(Protocol):
     rejections: list[Rejection]
     rejected: Counter[str]
     records: int
-    kept: int
+    retained: int
 
     def feed(self, chunk: bytes) -> list[Registration]: ...
     def finish(self) -> list[Registration]: ...
@@ -85,7 +85,7 @@ class NdjsonReader:
     `rejections` the first of them. `records`: how many there were, usable or not.
     `previous`: registrations of an earlier reading; what is equal keeps the earlier object, so that a second
     reading of a million costs no second million in memory. A record that is not usable now and was usable then
-    is no withdrawal: what it said then stays, and `kept` counts it; also where the line is no JSON any more, as
+    is no withdrawal: what it said then stays, and `retained` counts it; also where the line is no JSON any more, as
     long as its id can be made out in its first MAX_LINE_BYTES.
     """
 
@@ -101,7 +101,7 @@ class NdjsonReader:
         self.records = 0
         self._source = source
         self._limits = limits or ReadLimits()
-        self.kept = 0
+        self.retained = 0
         self._previous = previous or {}
         self._rejected_ids: set[str] = set()
         self._parser = RecordParser()
@@ -149,7 +149,7 @@ class NdjsonReader:
             if id not in self.registrations:
                 self.registrations[id] = self._previous[id]
                 fresh.append(self._previous[id])
-                self.kept += 1
+                self.retained += 1
         self._rejected_ids.clear()
         return fresh
 
@@ -180,7 +180,7 @@ class NdjsonReader:
         try:
             registration = self._parser.parse(line)
         except RecordRejected as error:
-            is_wanted = self._previous or len(self.rejections) < MAX_REJECTIONS_KEPT
+            is_wanted = self._previous or len(self.rejections) < MAX_REJECTIONS_LISTED
             id = (id_of_line(line) or self._earlier_id(line)) if is_wanted else None
             self._reject(self._line, id, error.code, error.field, error.detail)
             return
@@ -215,7 +215,7 @@ class NdjsonReader:
         self.rejected[code] += 1
         if id is not None and id in self._previous:
             self._rejected_ids.add(id)
-        if len(self.rejections) < MAX_REJECTIONS_KEPT:
+        if len(self.rejections) < MAX_REJECTIONS_LISTED:
             self.rejections.append(Rejection(line, id, code, field, detail))
 
 

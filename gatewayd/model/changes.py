@@ -1,4 +1,4 @@
-"""TODO."""
+"""The one shape of a change, and long work in slices."""
 
 from __future__ import annotations
 
@@ -26,13 +26,8 @@ class Changes:
     withdrawals: tuple[str, ...]
 
 
-def construct_changes(old: Mapping[str, Registration], new: Mapping[str, Registration]) -> Changes | None:
-    """What leads from `old` to `new`; None when they are equal."""
-    return run_slices(changes_in_slices(old, new))
-
-
 def changes_in_slices(old: Mapping[str, Registration], new: Mapping[str, Registration]) -> Slices[Changes | None]:
-    """`construct_changes`, yielding now and then. Neither mapping may change meanwhile.
+    """What leads from `old` to `new`, None when they are equal. Neither mapping may change meanwhile.
 
     A registration that is the same object in both costs one look-up (see `previous` of the readers).
     """

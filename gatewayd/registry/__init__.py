@@ -1,14 +1,13 @@
 """Step 2: what is in force. Pure.
 
-    sources ─► merge ─► overrides ─► guard ─► Changes
-                 └────── state ───────┘
+    SourceUpdate ─► state: merge ─► overrides ─► guard ─► Changes
 
-- `state`         all of it as one state
+- `state`         `RegistryState.apply(update, now)`: all of it as one state; the daemon and `plan` use the same
+- `freshness`     the state of a source beside its registrations, how old it is, and the mode that follows
 - `merge`         several sources → one registry
 - `overrides`     local pins and filters, laid over the registry
-- `guard`         holds unusual removals back; `guard_memory` the last day in numbers, and when a registration loses
-                  something; `guard_record` the guard as bytes
-- `freshness`     how old the knowledge of a source is, and the mode that follows
+- `guard`         holds unusual removals back; `limits` what a loss is, the last day in numbers, and how much is let
+                  through; `guard_record` the guard as bytes
 
 No removal takes effect because something failed, ran out, or was taken out of the configuration by mistake: the
 guard, the last good and freshness stand between, and each says so. Work that grows with the registry comes in

@@ -3,8 +3,8 @@
 It judges what would leave force, whatever brings it about: the registry as merged, with local pins and filters over
 it, against what was in force. It knows no sources: a name, an order, a lost file are nothing to it.
 
-Additions always apply at once. Removals (see `loss`) are judged as one: within the limits all of them apply,
-beyond any limit none does, so that `accept` is one decision. What is held stays in force:
+Additions always apply at once. Removals (see `limits.is_loss`) are judged as one: within the limits all of them
+apply, beyond any limit none does, so that `accept` is one decision. What is held stays in force:
 
 - a registration that is registered no more, under its own id;
 - one that was replaced by less, beside its replacement, under its id and `#held`: no id of a registry has a
@@ -15,7 +15,7 @@ small things either. At every change all that is pending is judged anew; what is
 and when the rest is within the limits it applies. What an operator names by its id in a local file is his word, and
 is not held. A held registration whose window closes is held no longer.
 
-A share is of the fewest in force in a day (`day_memory`), and removals of a day may not sum up to more than
+A share is of the fewest in force in a day (`limits.DayMemory`), and removals of a day may not sum up to more than
 WINDOW_FACTOR times a limit, nor to more than half, unless `max_removed` says so: a registry that loses 4 % a
 minute is noticed too. What an operator accepted does not count. A window that closes on time is no removal and
 never comes here.
@@ -24,12 +24,12 @@ never comes here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import chain
 from math import inf
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -37,15 +37,19 @@ from gatewayd.errors import SerialNotHeld
 from gatewayd.model import Registration
 from gatewayd.model.changes import SLICE as COUNTED_SLICE
 from gatewayd.model.changes import Changes, Slices
-from gatewayd.registry.guard_memory import WHOLE, DayMemory, is_loss
+from gatewayd.registry.limits import (
+    NOTHING_REMOVED,
+    WHOLE,
+    DayMemory,
+    GuardDecision,
+    is_loss,
+    judge_removals,
+)
 from gatewayd.settings.model import ShrinkGuardSettings
-from gatewayd.settings.values import RemovalLimit
 
 SLICE: Final = 1024
 """Changes looked at between two yields: some 5 ms."""
-WINDOW_FACTOR: Final = 3
 
-Reason = Literal["", "too_many", "protected", "category", "trickle"]
 Versions = tuple[Registration, ...]
 _Touched = dict[str, tuple[Versions, Registration | None]]
 """Ids whose removals are looked at: what of them is held from now on, and what is registered."""
@@ -58,136 +62,17 @@ class Lookup(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class GuardDecision:
-    """`removed` and `limit` are those of the limit that was passed, or of the whole. `category`: whose limit it
-    was. `reason` is empty when nothing is held, and stable: a metric label. `base`: what the limit is a part of,
-    the fewest in force in a day."""
-
-    is_held: bool
-    reason: Reason
-    removed: int
-    limit: int
-    category: str = ""
-    base: int = field(default=0, compare=False)
-
-    def __str__(self) -> str:
-        noun = "registration" if self.removed == 1 else "registrations"
-        what = f"{self.removed} {noun}{self.category and f' of category {self.category}'} removed"
-        limit = f"{self.limit} of {self.base}" if self.base else f"{self.limit}"
-        match self.reason:
-            case "":
-                return f"{what}, within the limit of {limit}"
-            case "trickle":
-                return f"{what} in 24 h, more than {limit}"
-            case _:
-                return f"{what} at once, more than {limit}"
-
-
-@dataclass(frozen=True, slots=True)
-class Guarded:
-    """`changes` to what is in force (None: nothing changes), and what was decided on the removals."""
-
-    changes: Changes | None
-    decision: GuardDecision
-
-
-@dataclass(frozen=True, slots=True)
 class HeldRemovals:
     """What is held. `serial`: the number under which it is accepted, that of the reading that last added to it.
     `versions`: by id of the registry, the registrations kept in force, oldest first. `causes`: what took each id
-    away: the name of a source, or another word."""
+    away: the name of a source, or another word. `by_cause`: how many ids each took away."""
 
     serial: int
     since_s: float
     decision: GuardDecision
     versions: Mapping[str, Versions]
     causes: Mapping[str, str] = field(default_factory=dict)
-
-
-_NOTHING_REMOVED: Final = GuardDecision(False, "", 0, 0)
-
-
-def guard_changes(
-    total: int,
-    by_category: Mapping[str, int],
-    removals: Sequence[Registration],
-    settings: ShrinkGuardSettings,
-    recent: Mapping[str, int] | None = None,
-) -> GuardDecision:
-    """Whether these removals are let through, out of `total` and `by_category` in force before them.
-
-    `recent`: removals let through in the last day, by category.
-    """
-    removed = Counter(registration.category for registration in removals)
-    return judge_removals({**by_category, WHOLE: total}, removed, settings, recent or {})
-
-
-def judge_removals(
-    base: Mapping[str, int], removed: Mapping[str, int], settings: ShrinkGuardSettings, recent: Mapping[str, int]
-) -> GuardDecision:
-    """`guard_changes` over counts by category; `base` has the whole too."""
-    protected = {each.category for each in settings.protected}
-    for each in settings.protected:
-        category = each.category
-        size, count = base.get(category, 0), removed.get(category, 0)
-        limit = each.max_removed.allowed_of(size)
-        of_day = count and recent.get(category, 0)
-        decision = _judge(count, of_day, limit, limit * WINDOW_FACTOR, "protected", category, size)
-        if decision.is_held:
-            return decision
-    count = sum(removed.values())
-    whole = _judge_share(base.get(WHOLE, 0), count, count and sum(recent.values()), settings, "too_many", "")
-    if whole.is_held:
-        return whole
-    for category in sorted(removed):
-        if category not in protected and removed[category]:
-            sizes = base.get(category, 0), removed[category], recent.get(category, 0)
-            decision = _judge_share(*sizes, settings, "category", category)
-            if decision.is_held:
-                return decision
-    return whole
-
-
-def judge_remainder(found: int, unwanted: int, settings: ShrinkGuardSettings, *, lost_files: bool) -> GuardDecision:
-    """Whether what the kernel was found with and nobody registers any more may go, counted in elements.
-
-    `lost_files`: nobody knows whose they are. They may be all that there is of a protected category.
-    """
-    if lost_files and settings.protected:
-        limit = min(each.max_removed.allowed_of(unwanted) for each in settings.protected)
-        if unwanted > limit:
-            return GuardDecision(True, "protected", unwanted, limit, base=found)
-    return _judge_share(found, unwanted, 0, settings, "too_many", "")
-
-
-def _judge_share(
-    base: int, count: int, recent: int, settings: ShrinkGuardSettings, reason: Reason, category: str
-) -> GuardDecision:
-    """`min_removed` never lets go of more than half, at once or in a day. One of a category may always go."""
-    share, floor, of_day = settings.max_removed, settings.min_removed, base + recent
-    least = 1 if category else 0
-    at_once = max(share.allowed_of(base), min(floor, base // 2), least)
-    by_day = max(
-        min(share.allowed_of(base) * WINDOW_FACTOR, _most_of(share, of_day)),
-        min(floor * WINDOW_FACTOR, of_day // 2),
-        least,
-    )
-    return _judge(count, recent, at_once, by_day, reason, category, base)
-
-
-def _most_of(share: RemovalLimit, total: int) -> int:
-    """Half, or what `max_removed` itself lets go of at once."""
-    return max(total // 2, share.allowed_of(total))
-
-
-def _judge(
-    count: int, recent: int, limit: int, limit_of_day: int, reason: Reason, category: str, base: int
-) -> GuardDecision:
-    if count > limit:
-        return GuardDecision(True, reason, count, limit, category, base)
-    if count + recent > limit_of_day:
-        return GuardDecision(True, "trickle", count + recent, limit_of_day, category, base + recent)
-    return GuardDecision(False, "", count, limit, category, base)
+    by_cause: Mapping[str, int] = field(default_factory=dict)
 
 
 def held_id(id: str, place: int) -> str:
@@ -208,7 +93,8 @@ class RemovalGuard:
         self._by_cause = Counter(self._causes.values())
         self._serial = held.serial if held else 0
         self._since_s = held.since_s if held else 0.0
-        self._decision = held.decision if held else _NOTHING_REMOVED
+        self.decision = held.decision if held else NOTHING_REMOVED
+        """On all that is held; of the latest removals if nothing is."""
         self._counts = _count_categories(self._versions.values())
         self._sizes: Counter[str] = Counter()
         """Active registrations by category, and WHOLE; what is held is not among them."""
@@ -232,15 +118,8 @@ class RemovalGuard:
         """A view, as of now; None if nothing is held."""
         if not self._versions:
             return None
-        return HeldRemovals(self._serial, self._since_s, self._decision, self._versions, self._causes)
-
-    def held_by_category(self) -> dict[str, int]:
-        """A copy, for metrics."""
-        return dict(self._counts)
-
-    def held_by_cause(self) -> dict[str, int]:
-        """How many ids each cause took away; a copy."""
-        return dict(self._by_cause)
+        by_cause = dict(self._by_cause)
+        return HeldRemovals(self._serial, self._since_s, self.decision, self._versions, self._causes, by_cause)
 
     def in_force(self, registered: Lookup) -> dict[str, Registration]:
         """What is in force beside what is registered; ids of the latter are never among it."""
@@ -274,8 +153,10 @@ class RemovalGuard:
         now: float,
         is_asked: Callable[[str], bool] = lambda _: False,
         looks_at_all: bool = False,
-    ) -> Slices[Guarded]:
-        """`changes` lead from `old` to what is registered now; `serial` and `cause` say what brought them about.
+    ) -> Slices[Changes | None]:
+        """What is to change of what is in force, when `changes` lead from `old` to what is registered now.
+
+        Afterwards `decision` is on the removals. `serial` and `cause` say what brought them about.
 
         `old` is asked for the ids of `changes` and for those held. `is_asked`: whether an operator has named an id.
         `looks_at_all`: what is held may be registered by now, though `changes` do not name it. No changes at all
@@ -314,8 +195,8 @@ class RemovalGuard:
             self._serial = serial
         counts = counts if decision.is_held else Counter()
         self._note_sizes(grown, counts, now)
-        self._decision, self._counts = decision, counts
-        return Guarded(result, decision)
+        self.decision, self._counts = decision, counts
+        return result
 
     def _pairs_of(
         self, old: Lookup, changes: Changes, looks_at_all: bool
@@ -331,7 +212,7 @@ class RemovalGuard:
     def _judge(self, counts: Counter[str], settings: ShrinkGuardSettings) -> GuardDecision:
         """Of the fewest that were in force in a day; what is held is in force."""
         if not counts:
-            return GuardDecision(False, "", 0, 0)
+            return NOTHING_REMOVED
         names = {WHOLE, *counts, *(each.category for each in settings.protected)}
         base = {name: self.memory.fewest_of(name, self._size_of(name, self._counts)) for name in names}
         return judge_removals(base, counts, settings, self.memory.removed_by_category())
@@ -376,7 +257,7 @@ class RemovalGuard:
         result = yield from self._settle_in_slices(registered, Changes((), ()), touched, "")
         self._counts = Counter()
         self.memory.forget()
-        self._decision = _NOTHING_REMOVED
+        self.decision = NOTHING_REMOVED
         return result
 
     def _release_in_slices(self, old: Lookup, touched: _Touched) -> Slices[_Touched]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final
 
 import msgspec
 
@@ -18,11 +17,9 @@ from gatewayd.errors import RecordRejected
 from gatewayd.feed.canonical import Damaged, LineWriter
 from gatewayd.feed.record import RecordParser
 from gatewayd.model import Registration
-from gatewayd.registry.guard import GuardDecision, HeldRemovals, RemovalGuard
-from gatewayd.registry.guard_memory import DayMemory
+from gatewayd.registry.guard import HeldRemovals, RemovalGuard
+from gatewayd.registry.limits import NOTHING_REMOVED, DayMemory, GuardDecision
 from gatewayd.sources.override_file import OverrideFile
-
-_NOTHING: Final = GuardDecision(False, "", 0, 0)
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -59,7 +56,7 @@ class GuardRecord:
 def encode_record(record: GuardRecord) -> bytes:
     """What `decode_record` needs."""
     guard = record.guard
-    held = guard.held() or HeldRemovals(0, 0.0, _NOTHING, {})
+    held = guard.held() or HeldRemovals(0, 0.0, NOTHING_REMOVED, {})
     causes: dict[str, list[str]] = {}
     for id, cause in held.causes.items():
         causes.setdefault(cause, []).append(id)
@@ -99,14 +96,6 @@ def decode_record(content: bytes | None) -> GuardRecord:
     return GuardRecord(
         RemovalGuard(held, DayMemory(head.recent, head.fewest)), head.sources, files, head.lost_files
     )
-
-
-def decode_versions(content: bytes | None) -> dict[str, tuple[Registration, ...]]:
-    """What an earlier version of gatewayd held of one source. Empty for what cannot be used."""
-    try:
-        return _decode(content)[1] if content is not None else {}
-    except msgspec.DecodeError:
-        return {}
 
 
 def _decode(content: bytes) -> tuple[_Head, dict[str, tuple[Registration, ...]]]:

@@ -112,12 +112,12 @@ class Overrides:
         if not self._filtered:
             return registration
         clients = registration.clients
-        kept = tuple(prefix for prefix in clients if self._filtered.cover_of(prefix) is None)
-        if len(kept) == len(clients):
+        left = tuple(prefix for prefix in clients if self._filtered.cover_of(prefix) is None)
+        if len(left) == len(clients):
             return registration
-        if not kept and registration.subscriber is None:
+        if not left and registration.subscriber is None:
             return None
-        return msgspec.structs.replace(registration, clients=kept)
+        return msgspec.structs.replace(registration, clients=left)
 
     def in_force(self, id: str, registration: Registration | None) -> Registration | None:
         """`apply_to`, also for an id that the registry does not have (None)."""

@@ -1,8 +1,8 @@
 """The registry in force as one state: sources in order, pins and filters over them, and what is held.
 
-Whatever happens — a reading, a delta, other sources, other local files, an operator's word, a window that closes,
-a start — is one call that gives what is to change of what is in force, judged by one guard. The caller applies it;
-calls are made one after the other, and each generator of slices is run to its end.
+Whatever happens — an update of a source, other sources, other local files, an operator's word, a window that
+closes, a start — is one call that gives what is to change of what is in force, judged by one guard; None: nothing.
+The caller applies it; calls are made one after the other, and each generator of slices is run to its end.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import msgspec
 
 from gatewayd.model import Registration
 from gatewayd.model.changes import Changes, Slices, changes_in_slices
-from gatewayd.registry.guard import SLICE, Guarded, HeldRemovals, Lookup, RemovalGuard
+from gatewayd.registry.freshness import Freshness, SourceState
+from gatewayd.registry.guard import SLICE, HeldRemovals, Lookup, RemovalGuard
 from gatewayd.registry.guard_record import GuardRecord
 from gatewayd.registry.merge import Merged, SourceSet
-from gatewayd.registry.overrides import OverrideLayer, Overrides
-from gatewayd.settings.model import ShrinkGuardSettings
+from gatewayd.registry.overrides import OverrideCounts, OverrideLayer, Overrides
+from gatewayd.settings.model import RegistrySettings
+from gatewayd.sources.last_good import Restored
 from gatewayd.sources.override_file import OverrideFile
+from gatewayd.sources.update import SourceUpdate
 
 SOURCES: Final = "config/sources"
 LOCAL: Final = "config/local"
@@ -76,10 +79,12 @@ class _Earlier:
         return {each.id: each for each in (yield from _amended_in_slices(layer, merged.registrations))}
 
 
-class InForce:
-    """Owned by one task. `merged`: the sources alone, without pins, filters and what is held."""
+class RegistryState:
+    """Owned by one task. `merged`: the sources alone, without pins, filters and what is held. `sources`: the state
+    of each that is configured, in order."""
 
-    def __init__(self, sources: Iterable[str]) -> None:
+    def __init__(self, settings: RegistrySettings) -> None:
+        self.settings = settings
         self.guard = RemovalGuard()
         self.layer = OverrideLayer()
         self.merged = Merged({})
@@ -87,142 +92,147 @@ class InForce:
         """Every source was read once. Until then nothing is in force, and nothing is given."""
         self.lost_files = False
         """As of GuardRecord, until `end_loss`."""
-        self._sources = tuple(sources)
-        self._readings = SourceSet(self._sources)
+        self.sources = {each.name: SourceState() for each in settings.sources}
+        self._readings = SourceSet(self.sources)
         self._files: tuple[OverrideFile, ...] = ()
         self._rest: Mapping[str, Registration] = {}
         self._size = 0
         self._earlier: _Earlier | None = None
         self._recorded: tuple[str, ...] | None = None
 
+    # -- as it is --------------------------------------------------------------------------------------------
+
     def unread(self) -> tuple[str, ...]:
         """Sources without a reading."""
         return self._readings.unread()
+
+    def is_known(self) -> bool:
+        """Every source has answered in this run."""
+        return not self.unread() and all(each.has_answered for each in self.sources.values())
 
     def held(self) -> HeldRemovals | None:
         """What the guard holds."""
         return self.guard.held()
 
+    def freshness(self, now: float) -> dict[str, Freshness]:
+        """How old what is known of each source is."""
+        return {name: each.freshness(self.settings, now) for name, each in self.sources.items()}
+
+    def override_counts(self) -> OverrideCounts:
+        """Local pins and filters, and their effect."""
+        return self.layer.counts()
+
+    def next_end(self) -> float:
+        """When the window of something held closes; inf: never."""
+        return self.guard.next_end() if self.is_loaded else inf
+
     def version(self) -> Hashable:
         """Another one whenever `record` is."""
         is_known = self.is_loaded and not self.unread()
-        return self.guard.changes, is_known, self._sources, self._files, self.lost_files
+        return self.guard.changes, is_known, tuple(self.sources), self._files, self.lost_files
 
     def record(self) -> GuardRecord:
         """What the next run needs, beside the readings of the sources."""
         if self.is_loaded:
             # While one has not been read, what was in force before comes last in their order.
             before = self._recorded or () if self.unread() else ()
-            self._recorded = tuple(dict.fromkeys((*self._sources, *before)))
+            self._recorded = tuple(dict.fromkeys((*self.sources, *before)))
         return GuardRecord(self.guard, self._recorded, self._files, self.lost_files)
 
     def end_loss(self) -> None:
         """The kernel has nothing any more of what lost files knew."""
         self.lost_files = False
 
+    def use_settings(self, settings: RegistrySettings) -> None:
+        """Other limits and intervals, from now on; the sources: `use_sources`."""
+        self.settings = settings
+
     # -- events ----------------------------------------------------------------------------------------------
 
-    def restore_in_slices(
-        self,
-        record: GuardRecord,
-        readings: Mapping[str, Mapping[str, Registration]],
-        *,
-        settings: ShrinkGuardSettings,
-        now: float,
-    ) -> Slices[Guarded | None]:
-        """Begin with what an earlier run left. `readings`: the last good of each source that has one, and of those
-        that `record` names and nobody configures any more."""
-        self.guard, self._recorded, self.lost_files = record.guard, record.sources, record.lost_files
+    def restore(self, record: GuardRecord, found: Mapping[str, Restored], now: float) -> Slices[Changes | None]:
+        """Begin with what an earlier run left. `found`: the last good of each source, and of those that `record`
+        names and nobody configures any more."""
+        readings = {name: each.registrations for name, each in found.items() if each.position is not None}
+        names = record.sources or ()
+        self.guard, self._recorded = record.guard, record.sources
+        self.lost_files = (
+            record.lost_files
+            or record.sources is None
+            or any(name not in found or found[name].is_lost for name in names)
+        )
         if record.sources is not None:
-            self._earlier = _Earlier(readings, record.sources, record.overrides)
-        for name in self._sources:
+            self._earlier = _Earlier(readings, names, record.overrides)
+        for name, state in self.sources.items():
             if name in readings:
+                state.restore(found[name])
                 self._readings.put(name, readings[name])
-        cause = LOCAL if record.sources == self._sources else SOURCES
-        return (yield from self._load_in_slices(cause, int(now), settings, now))
+        cause = LOCAL if record.sources == tuple(self.sources) else SOURCES
+        return (yield from self._load(cause, int(now), now))
 
-    def take_in_slices(
-        self,
-        name: str,
-        registrations: Mapping[str, Registration],
-        delta: Changes | None,
-        serial: int,
-        *,
-        settings: ShrinkGuardSettings,
-        now: float,
-    ) -> Slices[Guarded | None]:
-        """A source was read; `delta` leads to it from its last reading, None: not known. Only what it names is
+    def apply(self, update: SourceUpdate, now: float) -> Slices[Changes | None]:
+        """What came of asking a source; of one that is not configured, nothing. Of a delta only what it names is
         looked at: one record costs what one record costs."""
+        name, state = update.source, self.sources.get(update.source)
+        if state is None:
+            return None
+        state.take(update)
+        if update.registrations is None:
+            return None
         old = self._readings.reading_of(name)
         if old is None or not self.is_loaded or self.unread():
-            self._readings.put(name, registrations)
+            self._readings.put(name, update.registrations)
             if not self.is_loaded:
-                return (yield from self._load_in_slices(name, serial, settings, now))
-            return (yield from self._merge_in_slices(name, serial, settings, now))
-        raw = delta
+                return (yield from self._load(name, state.serial, now))
+            return (yield from self._merge(name, state.serial, now))
+        raw = update.changes
         if raw is None:
-            raw = (yield from changes_in_slices(old, registrations)) or NOTHING
+            raw = (yield from changes_in_slices(old, update.registrations)) or NOTHING
         before: dict[str, Registration | None] = {}
         for id in _ids_of(raw):
             before[id] = self._readings.winner(id)
             if len(before) % SLICE == 0:
                 yield
-        self._readings.put(name, registrations)
-        changes = yield from self._winners_in_slices(before)
+        self._readings.put(name, update.registrations)
+        changes = yield from self._winners(before)
         self.merged = Merged(self._readings.view(self._size), self.merged.conflicts)
 
         def find(id: str) -> Registration | None:
             return before[id] if id in before else self.merged.registrations.get(id)
 
-        guarded = yield from self._guard_in_slices(find, changes, name, serial, settings, now)
-        if delta is None:
+        guarded = yield from self._guard(find, changes, name, state.serial, now)
+        if update.changes is None:
             # A whole reading is gone through anyway: conflicts are counted anew.
             self.merged = yield from self._readings.merge_in_slices()
         return guarded
 
-    def use_sources_in_slices(
-        self, sources: Iterable[str], *, settings: ShrinkGuardSettings, now: float
-    ) -> Slices[Guarded | None]:
+    def use_sources(self, names: Iterable[str], now: float) -> Slices[Changes | None]:
         """Other sources, or in another order. Those that stay keep their reading until they are read anew; nothing
         is withdrawn before all that are new have been read."""
-        sources = tuple(sources)
+        sources = {name: self.sources.get(name, SourceState()) for name in names}
         readings = SourceSet(sources)
         for name in sources:
-            known = self._readings.reading_of(name) if name in self._sources else None
+            known = self._readings.reading_of(name) if name in self.sources else None
             if known is not None:
                 readings.put(name, known)
-        self._sources, self._readings, self._rest = sources, readings, self.merged.registrations
+        self.sources, self._readings, self._rest = sources, readings, self.merged.registrations
         if not self.is_loaded:
-            return (yield from self._load_in_slices(SOURCES, int(now), settings, now))
-        return (yield from self._merge_in_slices(SOURCES, int(now), settings, now))
+            return (yield from self._load(SOURCES, int(now), now))
+        return (yield from self._merge(SOURCES, int(now), now))
 
-    def use_overrides_in_slices(
-        self, files: tuple[OverrideFile, ...], *, settings: ShrinkGuardSettings, now: float
-    ) -> Slices[Guarded | None]:
+    def use_overrides(self, files: tuple[OverrideFile, ...], now: float) -> Slices[Changes | None]:
         """Other local files, or another moment of theirs."""
-        before = self.layer.overrides
+        before = _Registered(self.layer.overrides, self.merged.registrations.get)
         self._files = files
         changes = yield from self.layer.switch_in_slices(Overrides(files, now), self.merged.registrations)
         if not self.is_loaded:
             return None
-        return (
-            yield from self.guard.take_in_slices(
-                _Registered(before, self.merged.registrations.get),
-                changes or NOTHING,
-                int(now),
-                cause=LOCAL,
-                settings=settings,
-                now=now,
-                is_asked=self.layer.overrides.names,
-                looks_at_all=True,
-            )
-        )
+        return (yield from self._judge(before, changes or NOTHING, LOCAL, int(now), now, looks_at_all=True))
 
-    def accept_in_slices(self, serial: int) -> Slices[Changes | None]:
+    def accept(self, serial: int) -> Slices[Changes | None]:
         """Release what is held. Raises SerialNotHeld at once."""
         return self.guard.accept_in_slices(serial, self._registered())
 
-    def end_in_slices(self, now: float) -> Slices[Changes | None]:
+    def end_windows(self, now: float) -> Slices[Changes | None]:
         """Hold no longer what has a window that closed by now."""
         return self.guard.end_in_slices(self._registered(), now)
 
@@ -231,31 +241,30 @@ class InForce:
     def _registered(self) -> Lookup:
         return _Registered(self.layer.overrides, self.merged.registrations.get)
 
-    def _guard_in_slices(
-        self,
-        find: Callable[[str], Registration | None],
-        changes: Changes,
-        cause: str,
-        serial: int,
-        settings: ShrinkGuardSettings,
-        now: float,
-    ) -> Slices[Guarded]:
-        """Changes of the merged registry → changes of what is in force. `find`: the registry before them."""
-        amended = yield from self.layer.amend_in_slices(changes)
-        overrides = self.layer.overrides
-        return (
-            yield from self.guard.take_in_slices(
-                _Registered(overrides, find),
-                amended or NOTHING,
-                serial,
-                cause=cause,
-                settings=settings,
-                now=now,
-                is_asked=overrides.names,
-            )
+    def _judge(
+        self, before: Lookup, changes: Changes, cause: str, serial: int, now: float, *, looks_at_all: bool = False
+    ) -> Slices[Changes | None]:
+        """Changes of what is registered → changes of what is in force. `before`: what was registered."""
+        return self.guard.take_in_slices(
+            before,
+            changes,
+            serial,
+            cause=cause,
+            settings=self.settings.shrink_guard,
+            now=now,
+            is_asked=self.layer.overrides.names,
+            looks_at_all=looks_at_all,
         )
 
-    def _winners_in_slices(self, before: Mapping[str, Registration | None]) -> Slices[Changes]:
+    def _guard(
+        self, find: Callable[[str], Registration | None], changes: Changes, cause: str, serial: int, now: float
+    ) -> Slices[Changes | None]:
+        """Changes of the merged registry → changes of what is in force. `find`: the registry before them."""
+        amended = yield from self.layer.amend_in_slices(changes)
+        before = _Registered(self.layer.overrides, find)
+        return (yield from self._judge(before, amended or NOTHING, cause, serial, now))
+
+    def _winners(self, before: Mapping[str, Registration | None]) -> Slices[Changes]:
         """`before`: what the sources had under the ids that may have changed."""
         upserts: list[Registration] = []
         withdrawals: list[str] = []
@@ -270,14 +279,12 @@ class InForce:
                 yield
         return Changes(tuple(upserts), tuple(withdrawals))
 
-    def _merge_in_slices(
-        self, cause: str, serial: int, settings: ShrinkGuardSettings, now: float
-    ) -> Slices[Guarded]:
+    def _merge(self, cause: str, serial: int, now: float) -> Slices[Changes | None]:
         """All sources anew. While one has not been read, what was in force before comes last in their order."""
         readings = self._readings
         if readings.unread():
-            readings = SourceSet([*self._sources, _REST])
-            for name in self._sources:
+            readings = SourceSet([*self.sources, _REST])
+            for name in self.sources:
                 known = self._readings.reading_of(name)
                 if known is not None:
                     readings.put(name, known)
@@ -288,11 +295,9 @@ class InForce:
         merged = yield from readings.merge_in_slices()
         changes = yield from changes_in_slices(before, merged.registrations)
         self.merged, self._size = merged, len(merged.registrations)
-        return (yield from self._guard_in_slices(before.get, changes or NOTHING, cause, serial, settings, now))
+        return (yield from self._guard(before.get, changes or NOTHING, cause, serial, now))
 
-    def _load_in_slices(
-        self, cause: str, serial: int, settings: ShrinkGuardSettings, now: float
-    ) -> Slices[Guarded | None]:
+    def _load(self, cause: str, serial: int, now: float) -> Slices[Changes | None]:
         """Once every source has a reading: all that is in force, judged against what the last run left."""
         if self.unread():
             return None
@@ -300,7 +305,7 @@ class InForce:
         self.merged, self._size = merged, len(merged.registrations)
         wanted = yield from _amended_in_slices(self.layer, merged.registrations)
         before, changes = self._registered(), NOTHING
-        if self._earlier is None or self._earlier.is_same(self._readings, self._sources, self._files):
+        if self._earlier is None or self._earlier.is_same(self._readings, tuple(self.sources), self._files):
             yield from self.guard.count_in_slices(wanted)
         else:
             earlier = yield from self._earlier.registered_in_slices(now)
@@ -308,23 +313,10 @@ class InForce:
             found = yield from changes_in_slices(earlier, {each.id: each for each in wanted})
             before, changes = earlier, found or NOTHING
         self._earlier, self._rest = None, {}
-        guarded = yield from self.guard.take_in_slices(
-            before,
-            changes,
-            serial,
-            cause=cause,
-            settings=settings,
-            now=now,
-            is_asked=self.layer.overrides.names,
-            looks_at_all=True,
-        )
+        yield from self._judge(before, changes, cause, serial, now, looks_at_all=True)
         self.is_loaded = True
         held = self.guard.in_force(self._registered())
-        return Guarded(Changes((*held.values(), *wanted), ()), guarded.decision)
-
-    def next_end(self) -> float:
-        """When the window of something held closes; inf: never."""
-        return self.guard.next_end() if self.is_loaded else inf
+        return Changes((*held.values(), *wanted), ())
 
 
 def _ids_of(changes: Changes) -> dict[str, None]:

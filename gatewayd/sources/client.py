@@ -25,16 +25,11 @@ import msgspec
 from gatewayd.errors import (
     AnswerUnexpected,
     CountMismatch,
-    DeltaConflict,
-    DeltaMalformed,
     FeedRefused,
-    FileDamaged,
     FileTooLarge,
-    HashMismatch,
-    SizeMismatch,
     SnapshotUnusable,
 )
-from gatewayd.feed.files import Changes, DeltaReader, FileReading, HeldRegistrations, net_changes
+from gatewayd.feed.files import DeltaReader, FileReading, LayeredRegistrations, Pending, net_changes
 from gatewayd.feed.notification import (
     MAX_BYTES,
     DeltaRef,
@@ -43,23 +38,15 @@ from gatewayd.feed.notification import (
     VerifyingKey,
     open_notification,
 )
-from gatewayd.feed.reading import MAX_REJECTIONS_KEPT, NdjsonReader, ReadLimits, Rejection
+from gatewayd.feed.reading import MAX_REJECTIONS_LISTED, NdjsonReader, ReadLimits, Rejection
 from gatewayd.model import Registration
-from gatewayd.model.changes import Slices
-from gatewayd.sources.client_outcome import (
-    DeltaRead,
+from gatewayd.model.changes import Changes, Slices
+from gatewayd.sources.client_plan import (
+    FALLBACKS,
+    FeedIntervals,
     FeedLimits,
-    FeedPosition,
     FeedRequest,
     FileKind,
-    Outcome,
-    Refused,
-    SnapshotRead,
-    SnapshotReason,
-    Unchanged,
-)
-from gatewayd.sources.client_plan import (
-    FeedIntervals,
     check_age,
     check_head,
     check_not_ahead,
@@ -68,6 +55,7 @@ from gatewayd.sources.client_plan import (
     resolve,
     validators_of,
 )
+from gatewayd.sources.update import FeedPosition, SnapshotReason, SourceUpdate
 
 MAX_REDIRECTS: Final = 5
 
@@ -75,22 +63,15 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _CONDITIONS: Final = frozenset({"if-none-match", "if-modified-since"})
 _GONE: Final = frozenset({404, 410})
 
-_FALLBACKS: Final[dict[type[FeedRefused], SnapshotReason]] = {
-    SizeMismatch: "delta_digest",
-    HashMismatch: "delta_digest",
-    FileDamaged: "delta_damaged",
-    FileTooLarge: "delta_damaged",
-    DeltaMalformed: "delta_malformed",
-    DeltaConflict: "delta_conflict",
-}
-"""What is wrong with the content of a delta; another error of it may be over at the next attempt."""
+Outcome = SourceUpdate | FeedRefused
+"""Of an attempt. The shell adds what it alone knows: the time for people, the bytes as served."""
 
 
 class FeedClient:
     """One feed. `source` names it in the readers' errors; `url` is the notification's.
 
-    `position` and `registrations`: what an earlier run held; both or neither. `position` moves only with an
-    outcome that is not Refused. `notification`: the bytes of the one last verified. Owned by one task.
+    `position` and `registrations`: what an earlier run had; both or neither. `position` moves only with an outcome
+    that is no refusal. `notification`: the bytes of the one last verified. Owned by one task.
     """
 
     def __init__(
@@ -114,7 +95,7 @@ class FeedClient:
         self._keys = dict(keys)
         self._limits = limits or FeedLimits()
         self._intervals = intervals or FeedIntervals()
-        self._held = HeldRegistrations.of(registrations or {})
+        self._registrations = LayeredRegistrations.of(registrations or {})
         self._chain_failures = 0
         self._reset()
 
@@ -131,7 +112,7 @@ class FeedClient:
 
     def _reset_chain(self) -> None:
         self._chain: list[DeltaRef] = []
-        self._changes: Changes = {}
+        self._net: Pending = {}
         self._is_exact = self.position is None or self.position.is_exact
         self._rejected: Counter[str] = Counter()
         self._rejections: list[Rejection] = []
@@ -140,8 +121,8 @@ class FeedClient:
 
     @property
     def registrations(self) -> Mapping[str, Registration]:
-        """What is held: a mapping that never changes."""
-        return self._held
+        """What the source has: a mapping that never changes."""
+        return self._registrations
 
     @property
     def is_reading(self) -> bool:
@@ -150,7 +131,7 @@ class FeedClient:
 
     @property
     def stale_after(self) -> float | None:
-        """Unix seconds after which what is held is stale; None with nothing held."""
+        """Unix seconds after which the registrations are stale; None without any."""
         if self.position is None:
             return None
         return self.position.issued_at + self._intervals.holds_s(self.position.expire)
@@ -212,9 +193,9 @@ class FeedClient:
                 file, self._file = self._file, None
                 file.finish()
                 if isinstance(file.reader, DeltaReader):
-                    yield from self._end_delta(file.reader)
+                    yield from self._end_delta(file.reader, now)
                 else:
-                    self._end_snapshot(file.reader)
+                    self._end_snapshot(file.reader, now)
             elif self._buffer is not None:
                 raw, self._buffer = bytes(self._buffer), None
                 self._end_notification(raw, now)
@@ -239,7 +220,7 @@ class FeedClient:
             return
         if status == 304 and self.position is not None and not _CONDITIONS.isdisjoint(request.headers):
             check_age(self.position.issued_at, self._intervals.holds_s(self.position.expire), now)
-            self._succeed(Unchanged(self.position, is_reissued=False))
+            self._succeed(SourceUpdate(self._source, now, position=self.position))
             return
         if status in _GONE and request.kind == "delta":
             self._take_snapshot("delta_missing")
@@ -266,20 +247,25 @@ class FeedClient:
         reader: NdjsonReader
         if isinstance(ref, DeltaRef):
             reader = DeltaReader(
-                self._source, ref.serial, limits, self._held, self._changes, is_exact=self._is_exact
+                self._source,
+                ref.serial,
+                limits,
+                self._registrations,
+                self._net,
+                is_exact=self._is_exact,
             )
         else:
-            reader = NdjsonReader(self._source, limits, self._held)
+            reader = NdjsonReader(self._source, limits, self._registrations)
         return FileReading(what, ref, reader, limits)
 
     # -- the notification ----------------------------------------------------------------------------------
 
     def _end_notification(self, raw: bytes, now: float) -> None:
-        new, held = open_notification(raw, self._keys), self.position
+        new, current = open_notification(raw, self._keys), self.position
         check_not_ahead(new.issued_at, now, self._limits)
         check_age(new.issued_at, self._intervals.holds_s(new.expire), now)
         check_snapshot_size(new, self._limits)
-        way = plan(held, new, self._limits, self._chain_failures)
+        way = plan(current, new, self._limits, self._chain_failures)
         self._resolve("snapshot", self._base_url, new.snapshot.url)
         self.notification = raw
         self._target = new
@@ -289,9 +275,12 @@ class FeedClient:
             self._chain = list(reversed(way.chain))
             self._next_delta()
         else:
-            assert held is not None
-            position = self._reached(new, is_exact=held.is_exact)
-            self._succeed(Unchanged(position, is_reissued=position.issued_at != held.issued_at))
+            assert current is not None
+            position = self._reached(new, is_exact=current.is_exact)
+            if position.issued_at == current.issued_at:
+                self._succeed(SourceUpdate(self._source, now, position=position))
+            else:
+                self._succeed(self._delta_to(position, Changes((), ()), now))
 
     def _resolve(self, what: str, base: str, reference: str) -> str:
         return resolve(what, self._url, base, reference)
@@ -328,7 +317,7 @@ class FeedClient:
         self.snapshot_reason = reason
         self._ask_for("snapshot", self._target.snapshot, self._target.serial)
 
-    def _end_snapshot(self, reader: NdjsonReader) -> None:
+    def _end_snapshot(self, reader: NdjsonReader, now: float) -> None:
         target, reason = self._target, self.snapshot_reason
         assert target is not None
         assert reason is not None
@@ -339,53 +328,61 @@ class FeedClient:
                 raise SnapshotUnusable(
                     "snapshot", f"none of its {reader.records} records is usable; line {reader.rejections[0]}"
                 )
-            if self._held:
-                raise SnapshotUnusable("snapshot", f"is empty, and {len(self._held)} registrations are held")
+            if self._registrations:
+                raise SnapshotUnusable(
+                    "snapshot", f"is empty, and {len(self._registrations)} registrations are held"
+                )
         position = self._reached(target, is_exact=not reader.rejected)
-        self._held = HeldRegistrations.of(reader.registrations)
-        rejected = dict(reader.rejected)
-        rejections = tuple(reader.rejections)
-        self._succeed(SnapshotRead(position, reader.registrations, rejected, rejections, reason, reader.kept))
+        self._registrations = LayeredRegistrations.of(reader.registrations)
+        update = SourceUpdate(
+            self._source,
+            now,
+            registrations=reader.registrations,
+            position=position,
+            rejected=dict(reader.rejected),
+            rejections=tuple(reader.rejections),
+            retained=reader.retained,
+            reason=reason,
+        )
+        self._succeed(update)
 
     def _next_delta(self) -> None:
         delta = self._chain[-1]
         self._ask_for("delta", delta, delta.serial)
 
-    def _end_delta(self, reader: DeltaReader) -> Slices[None]:
+    def _end_delta(self, reader: DeltaReader, now: float) -> Slices[None]:
         self._chain.pop()
         self._is_exact = reader.is_exact
         self._rejected.update(reader.rejected)
-        room = MAX_REJECTIONS_KEPT - len(self._rejections)
+        room = MAX_REJECTIONS_LISTED - len(self._rejections)
         self._rejections += reader.rejections[:room]
         if self._chain:
             self._next_delta()
-        else:
-            yield from self._end_chain()
-
-    def _end_chain(self) -> Slices[None]:
-        target = self._target
+            return
+        target, registrations = self._target, self._registrations
         assert target is not None
-        held = self._held
-        changes, upserts, withdrawals = yield from net_changes(held, self._changes)
-        held = held.changed(changes) if changes else held
-        if held.is_deep:
-            held = yield from held.flatten()
-        position = self._reached(target, is_exact=self._is_exact)
-        self._held = held
-        self._succeed(
-            DeltaRead(
-                position,
-                tuple(upserts),
-                tuple(withdrawals),
-                held,
-                dict(self._rejected),
-                tuple(self._rejections),
-            )
+        net, changes = yield from net_changes(registrations, self._net)
+        registrations = registrations.changed(net) if net else registrations
+        if registrations.is_deep:
+            registrations = yield from registrations.flatten()
+        self._registrations = registrations
+        self._succeed(self._delta_to(self._reached(target, is_exact=self._is_exact), changes, now))
+
+    def _delta_to(self, position: FeedPosition, changes: Changes, now: float) -> SourceUpdate:
+        return SourceUpdate(
+            self._source,
+            now,
+            registrations=self._registrations,
+            changes=changes,
+            position=position,
+            before=self.position,
+            rejected=dict(self._rejected),
+            rejections=tuple(self._rejections),
         )
 
     # -- ends ----------------------------------------------------------------------------------------------
 
-    def _succeed(self, outcome: Unchanged | SnapshotRead | DeltaRead) -> None:
+    def _succeed(self, outcome: SourceUpdate) -> None:
         self._reset()
         self.position = outcome.position
         self.outcome = outcome
@@ -395,11 +392,11 @@ class FeedClient:
     def _fail(self, error: FeedRefused) -> None:
         """A delta with wrong content leads to the snapshot; anything else ends the attempt."""
         is_delta = self._request is not None and self._request.kind == "delta"
-        fallback = _FALLBACKS.get(type(error)) if is_delta else None
+        fallback = FALLBACKS.get(type(error)) if is_delta else None
         if fallback is not None:
             self._take_snapshot(fallback)
             return
         self._reset()
         self.failures += 1
         self._chain_failures += is_delta
-        self.outcome = Refused(error)
+        self.outcome = error

@@ -1,18 +1,26 @@
-"""What a notification means for what is held: refuse it, nothing to do, a chain of deltas, or the snapshot."""
+"""The decisions of a feed's client: what to ask for, when, and whether an answer may be used.
+
+A notification is refused, says nothing new, or leads on by a chain of deltas or by the snapshot.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 import msgspec
 
 from gatewayd.errors import (
     AnswerUnexpected,
+    DeltaConflict,
+    DeltaMalformed,
+    FeedRefused,
+    FileDamaged,
     FileTooLarge,
     ForeignOrigin,
+    HashMismatch,
     IssuedAtWentBackwards,
     IssuedInFuture,
     NotificationStale,
@@ -20,14 +28,45 @@ from gatewayd.errors import (
     SerialWentBackwards,
     SizeMismatch,
 )
-from gatewayd.feed.notification import MAX_BYTES, DeltaRef, Notification, is_url_text
+from gatewayd.feed.notification import MAX_BYTES, DeltaRef, Notification, SnapshotRef, is_url_text
 from gatewayd.model.moment import earliest_of, latest_of
-from gatewayd.sources.client_outcome import FeedLimits, FeedPosition, FeedRequest, SnapshotReason
+from gatewayd.sources.update import FeedPosition, SnapshotReason
+
+FileKind = Literal["notification", "snapshot", "delta"]
 
 _MARKUP_TYPES: Final = frozenset({"text/html", "application/xhtml+xml"})
 _FILE_ENCODINGS: Final = frozenset({"identity", "gzip", "x-gzip"})
 """For a file that is gzip in itself, servers that say so by Content-Encoding serve the same bytes."""
 _MAX_VALIDATOR: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class FeedLimits:
+    """`max_bytes` holds for a file as served and again for what it decompresses to, and for a whole chain."""
+
+    max_bytes: int = 1 << 30
+    max_records: int = 4_000_000
+    max_deltas: int = 1000
+    ahead_tolerance_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class FeedRequest:
+    """A GET that the machine wants. `ref`: what the notification states of the file; None for itself.
+
+    `session`, `serial`: of the content; "" and 0 while they are not known. The URL is absolute and has the
+    origin of the feed.
+    """
+
+    kind: FileKind
+    url: str
+    headers: Mapping[str, str]
+    ref: SnapshotRef | DeltaRef | None = None
+    session: str = ""
+    serial: int = 0
+
+    def __str__(self) -> str:
+        return f"delta {self.serial}" if self.kind == "delta" else self.kind
 
 
 def check_head(request: FeedRequest, status: int, headers: Mapping[str, str]) -> None:
@@ -59,16 +98,16 @@ def _short_enough(value: str | None) -> str | None:
     return value if value is not None and len(value) <= _MAX_VALIDATOR else None
 
 
-LEAST_REFRESH_S: Final = 10.0
+MIN_REFRESH_S: Final = 10.0
 """A notification cannot make us ask more often, unless the operator's own refresh is shorter."""
 MAX_REFRESH_S: Final = 86400.0
-LEAST_RETRY_S: Final = 1.0
-LEAST_EXPIRE_S: Final = 60.0
+MIN_RETRY_S: Final = 1.0
+MIN_EXPIRE_S: Final = 60.0
 
 
-def back_off_s(failures: int, retry_s: float, longest_s: float) -> float:
-    """After so many failures (from 1) in a row: `retry_s`, doubled each time, up to `longest_s`."""
-    return min(retry_s * 2.0 ** min(failures - 1, 30), longest_s)
+def back_off_s(failures: int, retry_s: float, max_s: float) -> float:
+    """After so many failures (from 1) in a row: `retry_s`, doubled each time, up to `max_s`."""
+    return min(retry_s * 2.0 ** min(failures - 1, 30), max_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +122,28 @@ class FeedIntervals:
         """Before the next attempt, without jitter: `refresh`, or after failures a back-off from `retry`."""
         refresh_s, retry_s = self.refresh_s, self.retry_s
         if stated_refresh:
-            refresh_s = max(stated_refresh, min(LEAST_REFRESH_S, refresh_s))
+            refresh_s = max(stated_refresh, min(MIN_REFRESH_S, refresh_s))
         refresh_s = min(refresh_s, MAX_REFRESH_S)
         if not failures:
             return refresh_s
         if stated_retry:
-            retry_s = max(stated_retry, min(LEAST_RETRY_S, retry_s))
+            retry_s = max(stated_retry, min(MIN_RETRY_S, retry_s))
         return back_off_s(failures, retry_s, max(refresh_s, self.retry_s))
 
     def holds_s(self, stated_expire: int) -> float:
         """From the time of issue."""
-        return max(float(stated_expire), LEAST_EXPIRE_S) if stated_expire else self.expire_s
+        return max(float(stated_expire), MIN_EXPIRE_S) if stated_expire else self.expire_s
 
+
+FALLBACKS: Final[dict[type[FeedRefused], SnapshotReason]] = {
+    SizeMismatch: "delta_digest",
+    HashMismatch: "delta_digest",
+    FileDamaged: "delta_damaged",
+    FileTooLarge: "delta_damaged",
+    DeltaMalformed: "delta_malformed",
+    DeltaConflict: "delta_conflict",
+}
+"""What is wrong with the content of a delta; another error of it may be over at the next attempt."""
 
 MAX_CHAIN_FAILURES: Final = 3
 
@@ -130,37 +179,37 @@ def check_snapshot_size(new: Notification, limits: FeedLimits) -> None:
         raise FileTooLarge("snapshot", limits.max_records, "records")
 
 
-def plan(held: FeedPosition | None, new: Notification, limits: FeedLimits, chain_failures: int) -> Plan:
-    """What leads from `held` to `new`. Raises SerialWentBackwards, IssuedAtWentBackwards, SerialReused."""
-    if held is None:
+def plan(current: FeedPosition | None, new: Notification, limits: FeedLimits, chain_failures: int) -> Plan:
+    """What leads from `current` to `new`. Raises SerialWentBackwards, IssuedAtWentBackwards, SerialReused."""
+    if current is None:
         return Plan("first_time")
-    if new.session != held.session:
-        if new.issued_at <= held.issued_at:
-            raise IssuedAtWentBackwards(held.issued_at, new.issued_at)
+    if new.session != current.session:
+        if new.issued_at <= current.issued_at:
+            raise IssuedAtWentBackwards(current.issued_at, new.issued_at)
         return Plan("new_session")
-    if new.serial < held.serial:
-        raise SerialWentBackwards(held.serial, new.serial)
-    if new.issued_at < held.issued_at:
-        raise IssuedAtWentBackwards(held.issued_at, new.issued_at)
-    if new.serial > held.serial:
-        return _plan_chain(held, new, limits, chain_failures)
-    if new.snapshot.sha256 == held.snapshot_sha256:
+    if new.serial < current.serial:
+        raise SerialWentBackwards(current.serial, new.serial)
+    if new.issued_at < current.issued_at:
+        raise IssuedAtWentBackwards(current.issued_at, new.issued_at)
+    if new.serial > current.serial:
+        return _plan_chain(current, new, limits, chain_failures)
+    if new.snapshot.sha256 == current.snapshot_sha256:
         return Plan()
-    if new.issued_at == held.issued_at:
+    if new.issued_at == current.issued_at:
         raise SerialReused(new.serial)
     return Plan("serial_reused")
 
 
-def _plan_chain(held: FeedPosition, new: Notification, limits: FeedLimits, chain_failures: int) -> Plan:
+def _plan_chain(current: FeedPosition, new: Notification, limits: FeedLimits, chain_failures: int) -> Plan:
     offered = {delta.serial: delta for delta in new.deltas}
-    for serial, sha256 in held.delta_hashes:
+    for serial, sha256 in current.delta_hashes:
         if serial in offered and offered[serial].sha256 != sha256:
             return Plan("delta_mutated")
-    if not offered or held.serial + 1 < min(offered):
+    if not offered or current.serial + 1 < min(offered):
         return Plan("serial_gap")
-    if new.serial - held.serial > limits.max_deltas:
+    if new.serial - current.serial > limits.max_deltas:
         return Plan("too_many_deltas")
-    wanted = range(held.serial + 1, new.serial + 1)
+    wanted = range(current.serial + 1, new.serial + 1)
     chain = tuple(offered[serial] for serial in wanted if serial in offered)
     if len(chain) < len(wanted):
         return Plan("delta_missing")

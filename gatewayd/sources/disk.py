@@ -1,19 +1,27 @@
 """The few calls to the file system that the last good is made of, so that a test can end us after each.
 
-Blocking: `store` makes them in a thread. Whatever fails is an OSError.
+Blocking calls: `in_thread` makes them. Whatever fails is an OSError. `GuardFile` is one file, replaced whole.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
+
+from gatewayd.log import get_logger
+
+log = get_logger(__name__)
 
 MODE: Final = 0o640
 DIRECTORY_MODE: Final = 0o750
+READ_BYTES: Final = 256 * 1024
+
+_T = TypeVar("_T")
 
 
 class Files(Protocol):
@@ -116,11 +124,76 @@ def write_durably(files: Files, path: Path, content: bytes) -> None:
     files.rename(temporary, path)
 
 
-def remove_others(files: Files, directory: Path, keep: Iterable[str]) -> None:
-    """Unlink what is in `directory` and not to be kept, as far as that can be done."""
-    kept = frozenset(keep)
+def remove_others(files: Files, directory: Path, names: Iterable[str]) -> None:
+    """Unlink what is in `directory` and not among `names`, as far as that can be done."""
+    spared = frozenset(names)
     with suppress(OSError):
         for name in files.list(directory):
-            if name not in kept:
+            if name not in spared:
                 with suppress(OSError):
                     files.unlink(directory / name)
+
+
+async def in_thread(call: Callable[..., _T], *arguments: object) -> _T:
+    """The result of a blocking call. A cancelled one is waited for: its files are still in use."""
+    running = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        await asyncio.wait({running})
+        raise
+
+
+class GuardFile:
+    """One file of `state_dir`: what the guard knows. Written only when its content is another; no disk makes it
+    raise."""
+
+    def __init__(self, files: Files, path: Path) -> None:
+        self.path = path
+        self.error: str | None = None
+        """Why the latest save failed; None if it did not."""
+        self._files = files
+        self._saved: bytes | None = None
+        self._saving = asyncio.Lock()
+
+    async def load(self) -> bytes | None:
+        """What was saved; None if there is nothing that can be read."""
+        try:
+            self._saved = await in_thread(self._read)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            log.warning("guard.unreadable", file=str(self.path), error=error.strerror or str(error))
+            return None
+        return self._saved
+
+    async def save(self, content: bytes) -> bool:
+        """Make it durable, after what was to be saved before; whether it is."""
+        async with self._saving:
+            if content == self._saved:
+                return True
+            try:
+                await in_thread(self._write, content)
+            except OSError as error:
+                why = error.strerror or str(error)
+                if why != self.error:
+                    log.error("guard.not_saved", file=str(self.path), error=why)
+                self.error = why
+                return False
+            self._saved, self.error = content, None
+            return True
+
+    def _read(self) -> bytes:
+        descriptor = self._files.open_to_read(self.path)
+        try:
+            chunks = []
+            while chunk := self._files.read(descriptor, READ_BYTES):
+                chunks.append(chunk)
+            return b"".join(chunks)
+        finally:
+            self._files.close(descriptor)
+
+    def _write(self, content: bytes) -> None:
+        self._files.make_directory(self.path.parent)
+        write_durably(self._files, self.path, content)
+        self._files.sync_directory(self.path.parent)

@@ -1,26 +1,33 @@
-"""HTTP(S) as a source: conditional GET, and a body that is either whole or an error.
+"""The network's side of a source: the way to its server, keys and authorities, and HTTP(S) as an Origin.
 
 Decompression is ours, not aiohttp's: only so is a gzip bomb stopped at the limit, whatever its ratio, and a
 gzip stream without its end noticed. A response whose end cannot be told from a lost connection is refused,
-because a cut body must never become a shorter allowlist.
+because a cut body must never become a shorter allowlist. Redirects are the caller's: what `Route` gives is the
+first answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Hashable
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import aiohttp
 from aiohttp import hdrs
+from cryptography import x509
+from cryptography.x509.extensions import ExtensionNotFound
 from yarl import URL
 
 from gatewayd import __version__
-from gatewayd.errors import SourceTooLarge, SourceUnreadable, SourceUnusable
+from gatewayd.errors import KeyInvalid, KeysUnusable, SourceTooLarge, SourceUnreadable, SourceUnusable
 from gatewayd.feed.inflate import GzipDamaged, Inflater
-from gatewayd.sources.origin import Body
-from gatewayd.sources.route import FAILURES, Route, describe_failure, shown_url
+from gatewayd.feed.notification import VerifyingKey, load_verifying_keys
+from gatewayd.sources.file_source import FileSignature, signature_of
+from gatewayd.sources.update import Body
 
 Session = aiohttp.ClientSession
 
@@ -191,3 +198,166 @@ def _encoding_of(response: aiohttp.ClientResponse) -> str:
 def _validator_of(response: aiohttp.ClientResponse) -> HttpValidator | None:
     validator = HttpValidator(response.headers.get(hdrs.ETAG), response.headers.get(hdrs.LAST_MODIFIED))
     return None if validator == (None, None) else validator
+
+
+# -- the way -----------------------------------------------------------------------------------------------
+
+FAILURES: Final = (aiohttp.ClientError, TimeoutError, OSError)
+"""What `Route.get` and reading of the answer raise, and what `describe_failure` has words for."""
+
+
+class CaFileUnusable(OSError):
+    """A file of authorities cannot be read, or holds no certificate."""
+
+
+class Route:
+    """Asks URLs of one source.
+
+    `session` comes from `fetch.open_session`. `proxy`: URL; None: what the environment says. `ca_file`: PEM of
+    the only authorities that are trusted for TLS, read anew when it changes; None: those of the system.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        timeout: aiohttp.ClientTimeout,
+        *,
+        proxy: str | None = None,
+        ca_file: str | None = None,
+    ) -> None:
+        if session.auto_decompress:
+            raise ValueError("a source needs a session of open_session()")
+        self._session = session
+        self._timeout = timeout
+        self._proxy = proxy
+        self._ca_file = None if ca_file is None else Path(ca_file)
+        self._signature: FileSignature | None = None
+        self._context: ssl.SSLContext | None = None
+
+    async def get(self, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        """The head of the answer, its body still to be read; to be closed. Raises FAILURES."""
+        context = await self._trusted()
+        return await self._session.get(
+            url,
+            headers=headers,
+            timeout=self._timeout,
+            allow_redirects=False,
+            proxy=self._proxy,
+            ssl=True if context is None else context,
+        )
+
+    async def _trusted(self) -> ssl.SSLContext | None:
+        if self._ca_file is None:
+            return None
+        signature = await asyncio.to_thread(signature_of, self._ca_file)
+        if self._context is None or signature != self._signature:
+            self._context = await asyncio.to_thread(load_authorities, self._ca_file)
+            self._signature = signature
+        return self._context
+
+
+def load_authorities(ca_file: Path) -> ssl.SSLContext:
+    """Trusts nobody but those in the file, PEM. Blocking. Raises CaFileUnusable."""
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # ssl.SSLError is one
+        why = "holds no certificate" if isinstance(error, ssl.SSLError) else f"cannot be read: {error.strerror}"
+        raise CaFileUnusable(f"ca_file {ca_file} {why}") from None
+
+
+def shown_url(url: URL) -> str:
+    """The URL for people: without user, password, query and fragment."""
+    if not url.host:
+        return "(no HTTP URL)"
+    return str(url.with_user(None).with_query(None).with_fragment(None))
+
+
+def describe_failure(error: Exception) -> str:
+    """An error of the network or a file in words. They name hosts, files and numbers, never a query."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the body was cut short"
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return f"the proxy answers {error.status} {error.message}".rstrip()
+    if isinstance(error, aiohttp.ClientConnectionError):
+        return str(error)
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return type(error).__name__
+
+
+# -- keys and authorities ----------------------------------------------------------------------------------
+
+MAX_KEY_FILE_BYTES: Final = 64 * 1024
+
+
+def read_keys(paths: Iterable[Path]) -> dict[str, VerifyingKey]:
+    """By `kid`, of all files together. Blocking. Raises KeysUnusable, which names the file."""
+    keys: dict[str, VerifyingKey] = {}
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                raw = file.read(MAX_KEY_FILE_BYTES)
+            found = load_verifying_keys([raw.decode()])
+            for kid, key in found.items():
+                if keys.setdefault(kid, key) != key:
+                    raise KeyInvalid(f"{kid} is another key in another file")
+        except OSError as error:
+            raise KeysUnusable(str(path), error.strerror or str(error)) from None
+        except UnicodeDecodeError:
+            raise KeysUnusable(str(path), "is not UTF-8") from None
+        except KeyInvalid as error:
+            raise KeysUnusable(str(path), error.why) from None
+    return keys
+
+
+def find_shortcomings(pem: bytes) -> list[str]:
+    """A sentence for each certificate of the file that Python 3.13 and newer (Debian 13) would refuse.
+
+    From there on `ssl.create_default_context` sets VERIFY_X509_STRICT, and OpenSSL holds certificates to RFC 5280
+    (crypto/x509/x509_vfy.c: check_extensions). Much of what `openssl req -x509` made for years lacks an extension.
+    The server's own certificate is not in the file: it needs an Authority Key Identifier as well.
+    """
+    try:
+        certificates = x509.load_pem_x509_certificates(pem)
+    except ValueError:
+        return []
+    found = []
+    for number, certificate in enumerate(certificates, 1):
+        try:
+            lacks = _lacks(certificate)
+        except ValueError:
+            lacks = ["extensions that can be read"]
+        if lacks:
+            found.append(f"certificate {number} ({certificate.subject.rfc4514_string()}) lacks {', '.join(lacks)}")
+    return found
+
+
+def _lacks(certificate: x509.Certificate) -> list[str]:
+    extensions = certificate.extensions
+    lacks = []
+    try:
+        constraints = extensions.get_extension_for_class(x509.BasicConstraints)
+        if not (constraints.critical and constraints.value.ca):
+            lacks.append("critical Basic Constraints CA:TRUE")
+    except ExtensionNotFound:
+        lacks.append("critical Basic Constraints CA:TRUE")
+    try:
+        if not extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign:
+            lacks.append("the Key Usage keyCertSign")
+    except ExtensionNotFound:
+        lacks.append("the Key Usage keyCertSign")
+    if not _has(extensions, x509.SubjectKeyIdentifier):
+        lacks.append("a Subject Key Identifier")
+    if certificate.issuer != certificate.subject and not _has(extensions, x509.AuthorityKeyIdentifier):
+        lacks.append("an Authority Key Identifier")
+    return lacks
+
+
+def _has(extensions: x509.Extensions, kind: type[x509.SubjectKeyIdentifier | x509.AuthorityKeyIdentifier]) -> bool:
+    try:
+        extensions.get_extension_for_class(kind)
+    except ExtensionNotFound:
+        return False
+    return True

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from watchfiles import awatch
 
 from gatewayd.errors import SourceUnreadable
-from gatewayd.sources.origin import Body
+from gatewayd.sources.update import Body
 
 CHUNK_BYTES: Final = 1 << 20
 """Read at a time: a hop to a thread costs about as much as reading this much."""

@@ -1,9 +1,8 @@
-"""How the last good of a source lies on disk, as bytes ↔ values (the files themselves: `store`).
+"""How the last good of a source lies on disk, as bytes ↔ values (the files themselves: `last_good_files`).
 
     index.json       one line of JSON, one with its sha256: which files count, and where in the feed they are
     snapshot-N.gz    gzip NDJSON of registrations, as served or as written by us
     deltas-N         what came since, appended: frames, each with its own hash and the position after it
-    held-N           what the guard of an earlier version of gatewayd held (now: `guard_file`)
 
 Whoever replaces index.json replaces everything at once; whoever appends a whole frame moves on by one delta.
 A frame cut short by a crash is no frame, and what stands before it counts.
@@ -11,16 +10,18 @@ A frame cut short by a crash is no frame, and what stands before it counts.
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import struct
-from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from gatewayd.feed.canonical import Damaged, LineWriter, upsert_line, withdraw_line
+from gatewayd.errors import LastGoodDamaged
+from gatewayd.feed.canonical import Damaged
 from gatewayd.model import Registration
+from gatewayd.sources.update import FeedPosition, FileMark
 
 _MAGIC: Final = b"gwdD"
 _FRAME: Final = struct.Struct(">4sIQ32s")
@@ -28,25 +29,23 @@ _FRAME: Final = struct.Struct(">4sIQ32s")
 MAX_HEAD_BYTES: Final = 1 << 20
 
 
-class Position(msgspec.Struct, frozen=True):
-    """Where in a source its registrations are. `serial`: of the feed, or the number of the reading for a source
-    without `session`. `issued_at_s`: Unix seconds, None if nobody says. `etag`, `last_modified`: to ask with.
-    `resume`: what the source's client needs besides to go on from here; nobody else looks into it."""
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The last good of a source as it was loaded. `position` None: there is nothing that could be used.
 
-    session: str | None
-    serial: int
-    issued_at_s: float | None = None
-    etag: str | None = None
-    last_modified: str | None = None
-    resume: bytes = b""
+    `saved_at_s`: the last that is known of when the source confirmed it. `damage`: what was found not to be whole.
+    """
 
+    registrations: dict[str, Registration]
+    position: FeedPosition | None = None
+    saved_at_s: float | None = None
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    damage: LastGoodDamaged | None = None
 
-class FileMark(msgspec.Struct, frozen=True):
-    """One file of the source's directory: its name, and what must be in it. `sha256` in hex."""
-
-    name: str
-    size_bytes: int
-    sha256: str
+    @property
+    def is_lost(self) -> bool:
+        """Whether some of what was the last good cannot be used."""
+        return self.position is None or self.damage is not None
 
 
 class Index(msgspec.Struct, frozen=True):
@@ -54,11 +53,9 @@ class Index(msgspec.Struct, frozen=True):
 
     format: Literal[1]
     number: int
-    position: Position
+    position: FeedPosition
     saved_at_s: float
-    count: int
     snapshot: FileMark
-    held: FileMark | None = None
 
     @property
     def deltas(self) -> str:
@@ -69,9 +66,8 @@ class Index(msgspec.Struct, frozen=True):
 class FrameHead(msgspec.Struct, frozen=True):
     """What is true once the frame's delta was applied; a frame without content changes nothing else."""
 
-    position: Position
+    position: FeedPosition
     saved_at_s: float
-    held: FileMark | None = None
 
 
 class Frame(NamedTuple):
@@ -103,13 +99,6 @@ def decode_index(content: bytes) -> Index:
         return _decode_index(line)
     except msgspec.DecodeError as error:  # whole, and of another version of gatewayd
         raise Damaged(f"is of another format: {error}") from None
-
-
-def encode_delta(upserts: Iterable[Registration], withdrawals: Iterable[str]) -> bytes:
-    """A delta as the feed has them, for a change whose bytes as served are not at hand."""
-    lines = [upsert_line(record) for record in LineWriter().lines(upserts)]
-    lines += [withdraw_line(id) for id in withdrawals]
-    return gzip.compress("\n".join([*lines, ""]).encode(), 1, mtime=0)
 
 
 def encode_frame(head: FrameHead, content: bytes) -> bytes:

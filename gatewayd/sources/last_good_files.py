@@ -1,50 +1,45 @@
-"""The directory of one source in `state_dir`: what `kept` says, read from and written to disk. Blocking.
+"""The directory of one source in `state_dir`: what `last_good` says, read from and written to disk.
 
 Nothing that counts is ever written over. What is new gets a name of its own and is made durable first; then
-one rename of index.json, or one appended frame, makes it count; what no longer counts goes last.
+one rename of index.json, or one appended frame, makes it count; what no longer counts goes last. `SourceDirectory`
+blocks; a `FileSink` takes a snapshot on its way there, and a `Packer` makes one of registrations.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from enum import Enum
 from pathlib import Path
 from threading import Lock
-from typing import Final
+from typing import Final, Protocol
 
 from gatewayd.errors import LastGoodDamaged
-from gatewayd.feed.canonical import Damaged
+from gatewayd.feed.canonical import Damaged, LineWriter
 from gatewayd.feed.inflate import GzipDamaged, Inflater
-from gatewayd.sources.disk import Files, remove_others, write_durably
+from gatewayd.model import Registration
+from gatewayd.sources.disk import READ_BYTES, Files, in_thread, remove_others, write_durably
 from gatewayd.sources.last_good import (
-    FileMark,
     Frame,
     FrameHead,
     Index,
-    Position,
     decode_frame,
     decode_index,
     encode_frame,
     encode_index,
 )
+from gatewayd.sources.update import FeedPosition, FileMark
 
 INDEX: Final = "index.json"
-READ_BYTES: Final = 256 * 1024
+BATCH_BYTES: Final = 1 << 20
+"""Read or written by one hop to a thread."""
+_GZIP: Final = 31
+_FASTEST: Final = 1
 
 _number_of = re.compile(r"[a-z]+-([0-9]{1,15})(?:\..*)?").fullmatch
-
-
-class Same(Enum):
-    """What is held is what was held."""
-
-    SAME = "same"
-
-
-SAME: Final = Same.SAME
-Held = bytes | Same | None
 
 
 class SourceDirectory:
@@ -62,14 +57,16 @@ class SourceDirectory:
         self.head: FrameHead | None = None
         self.deltas_bytes = 0
         self.incoming: set[str] = set()
-        self._held_before: FileMark | None = None
         self._last_number = 0
         self._numbering = Lock()
 
     # -- read ----------------------------------------------------------------------------------------------
 
-    def open(self) -> None:
-        """Read the index, and clean up what a crash left. Raises LastGoodDamaged."""
+    def open(self, *, tidies: bool = True) -> None:
+        """Read the index, and clean up what a crash left. Raises LastGoodDamaged.
+
+        `tidies` False: nothing is written, for it may be another process that is writing.
+        """
         self.index = self.head = None
         self.deltas_bytes = 0
         try:
@@ -79,7 +76,7 @@ class SourceDirectory:
         except OSError as error:
             raise self._unreadable(str(self.path), error) from None
         for name in names:
-            if name.endswith(".tmp"):
+            if name.endswith(".tmp") and tidies:
                 with suppress(OSError):
                     self.files.unlink(self.path / name)
             elif (match := _number_of(name)) is not None:
@@ -87,7 +84,7 @@ class SourceDirectory:
         if not any(name == INDEX or _number_of(name) for name in names):
             return
         self.index = self.read_index()
-        self.head = FrameHead(self.index.position, self.index.saved_at_s, self.index.held)
+        self.head = FrameHead(self.index.position, self.index.saved_at_s)
 
     def read_index(self) -> Index:
         """What index.json says; nothing is changed. Raises LastGoodDamaged, also where there is none."""
@@ -132,43 +129,28 @@ class SourceDirectory:
 
     def use_frame(self, frame: Frame) -> None:
         """This frame counts, and so do those before it."""
-        if self.head is not None and self.head.held != frame.head.held:
-            self._held_before = self.head.held
         self.head, self.deltas_bytes = frame.head, frame.end
-
-    def read_held(self) -> bytes | None:
-        """What is held, None for nothing. Raises LastGoodDamaged."""
-        mark = self.head.held if self.head is not None else None
-        if mark is None:
-            return None
-        content = self._read_whole(mark.name)
-        self._compare(mark, len(content), hashlib.sha256(content).hexdigest())
-        return content
 
     # -- write (each raises OSError, and what counted before still does) -------------------------------------
 
-    def commit(self, incoming: FileMark, count: int, position: Position, saved_at_s: float, held: Held) -> None:
+    def commit(self, incoming: FileMark, position: FeedPosition, saved_at_s: float) -> None:
         """Make a whole new file, durable under the name of `incoming`, the snapshot that counts."""
         number = self._take_number()
         snapshot = FileMark(f"snapshot-{number}.gz", incoming.size_bytes, incoming.sha256)
-        held_mark = self._keep_held(held)
         self.files.rename(self.path / incoming.name, self.path / snapshot.name)
         self.incoming.discard(incoming.name)
         self.files.sync_directory(self.path)
-        index = Index(1, number, position, saved_at_s, count, snapshot, held_mark)
+        index = Index(1, number, position, saved_at_s, snapshot)
         write_durably(self.files, self.path / INDEX, encode_index(index))
         self.files.sync_directory(self.path)
-        self.index, self.head = index, FrameHead(position, saved_at_s, held_mark)
-        self.deltas_bytes, self._held_before = 0, None
-        keep = {INDEX, snapshot.name, index.deltas} | frozenset(self.incoming)
-        remove_others(self.files, self.path, keep | ({held_mark.name} if held_mark else set()))
+        self.index, self.head = index, FrameHead(position, saved_at_s)
+        self.deltas_bytes = 0
+        remove_others(self.files, self.path, {INDEX, snapshot.name, index.deltas} | frozenset(self.incoming))
 
-    def append(self, content: bytes, position: Position, saved_at_s: float, held: Held) -> None:
-        """Make a delta (empty: none), a position and what is held count. There is an index."""
+    def append(self, content: bytes, position: FeedPosition, saved_at_s: float) -> None:
+        """Make a delta (empty: none) and a position count. There is an index."""
         assert self.index is not None
-        assert self.head is not None
-        mark = self._keep_held(held)
-        head = FrameHead(position, saved_at_s, mark)
+        head = FrameHead(position, saved_at_s)
         frame = encode_frame(head, content)
         descriptor = self.files.open_at(self.path / self.index.deltas, self.deltas_bytes)
         try:
@@ -179,13 +161,7 @@ class SourceDirectory:
         if not self.deltas_bytes:
             self.files.sync_directory(self.path)
         self.deltas_bytes += len(frame)
-        before, self.head = self.head.held, head
-        if mark != before:
-            # The one before stays: it is what counts should this frame be found damaged.
-            gone, self._held_before = self._held_before, before
-            if gone is not None and gone != mark:
-                with suppress(OSError):
-                    self.files.unlink(self.path / gone.name)
+        self.head = head
 
     def create(self) -> tuple[str, int]:
         """A new file to be written, and its descriptor."""
@@ -208,20 +184,6 @@ class SourceDirectory:
         with self._numbering:
             self._last_number += 1
             return self._last_number
-
-    def _keep_held(self, held: Held) -> FileMark | None:
-        before = self.head.held if self.head is not None else None
-        if held is SAME:
-            return before
-        if held is None:
-            return None
-        digest = hashlib.sha256(held).hexdigest()
-        if before is not None and before.sha256 == digest:
-            return before
-        mark = FileMark(f"held-{self._take_number()}", len(held), digest)
-        write_durably(self.files, self.path / mark.name, held)
-        self.files.sync_directory(self.path)
-        return mark
 
     # -- help ----------------------------------------------------------------------------------------------
 
@@ -276,3 +238,115 @@ def make_durable_directory(files: Files, path: Path) -> None:
         files.make_directory(path)
         files.sync_directory(path.parent)
         files.sync_directory(path.parent.parent)
+
+
+# -- on the way there ---------------------------------------------------------------------------------------
+
+
+class Sink(Protocol):
+    """Takes the bytes of a snapshot as they come. Never raises for the disk's sake."""
+
+    async def write(self, chunk: bytes) -> None: ...
+    async def commit(self) -> FileMark | None:
+        """The whole is durable, and counts once `save_snapshot` was given this; None: it could not be."""
+
+    async def abort(self) -> None:
+        """Nothing of it stays."""
+
+
+class LastGoodWriter(Protocol):
+    """Where a client of a feed leaves what it receives."""
+
+    async def open(self, source: str) -> Sink: ...
+
+
+class FileSink:
+    """A Sink to a file of a source's directory. `error`: why nothing more is written."""
+
+    def __init__(self, directory: SourceDirectory) -> None:
+        self.error: OSError | None = None
+        self._directory = directory
+        self._name: str | None = None
+        self._descriptor: int | None = None
+        self._buffer = bytearray()
+        self._hash = hashlib.sha256()
+        self._size_bytes = 0
+
+    async def begin(self) -> None:
+        try:
+            await in_thread(self._create)
+        except OSError as error:
+            self.error = error
+        except asyncio.CancelledError:
+            await self.abort()
+            raise
+
+    def _create(self) -> None:
+        self._name, self._descriptor = self._directory.create()
+
+    async def write(self, chunk: bytes) -> None:
+        if self.error is None:
+            self._buffer += chunk
+            if len(self._buffer) >= BATCH_BYTES:
+                await self._flush()
+
+    async def commit(self) -> FileMark | None:
+        await self._flush()
+        await self._end(is_whole=self.error is None)
+        if self._name is None:
+            return None
+        return FileMark(self._name, self._size_bytes, self._hash.hexdigest())
+
+    async def abort(self) -> None:
+        await self._end(is_whole=False)
+
+    async def _flush(self) -> None:
+        content = bytes(self._buffer)
+        self._buffer.clear()
+        if self.error is None and content:
+            try:
+                await in_thread(self._write, content)
+            except OSError as error:
+                self.error = error
+
+    def _write(self, content: bytes) -> None:
+        assert self._descriptor is not None
+        self._hash.update(content)
+        self._size_bytes += len(content)
+        self._directory.files.write(self._descriptor, content)
+
+    async def _end(self, *, is_whole: bool) -> None:
+        try:
+            await in_thread(self._close, is_whole)
+        except OSError as error:
+            self.error = error
+            is_whole = False
+        if not is_whole and self._name is not None:
+            await in_thread(self._directory.discard, self._name)
+            self._name = None
+
+    def _close(self, is_whole: bool) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            try:
+                if is_whole:
+                    self._directory.files.sync(descriptor)
+            finally:
+                self._directory.files.close(descriptor)
+
+
+class Packer:
+    """Registrations → gzip NDJSON, batch by batch; an empty batch ends it, and the one after gives nothing."""
+
+    def __init__(self) -> None:
+        self._lines = LineWriter().lines
+        self._gzip: zlib._Compress | None = zlib.compressobj(_FASTEST, zlib.DEFLATED, _GZIP)
+
+    def pack(self, batch: list[Registration]) -> bytes:
+        if self._gzip is None:
+            return b""
+        if not batch:
+            rest, self._gzip = self._gzip.flush(), None
+            return rest
+        packed = self._gzip.compress("\n".join([*self._lines(batch), ""]).encode())
+        return packed or self._gzip.flush(zlib.Z_SYNC_FLUSH)

@@ -1,6 +1,7 @@
 """The last good of every source in `state_dir`: loaded before the network is asked, saved after every change.
 
-    state_dir/registry/NAME/   see `kept`
+    state_dir/registry/NAME/   see `last_good`
+    state_dir/guard            what the guard knows
 
 What cannot be saved is said, counted and tried again later; nothing that is in force waits for a disk, and no
 save raises. What is damaged is said too, and whatever of it is whole is used: the caller asks the registry
@@ -21,20 +22,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from gatewayd.errors import FeedRefused, LastGoodDamaged, LastGoodNotSaved, SourceFailed
-from gatewayd.feed.files import Changes, DeltaReader
+from gatewayd.feed.files import SLICE_BYTES, DeltaReader, Pending
 from gatewayd.feed.reading import NdjsonReader, ReadLimits
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model import Registration
 from gatewayd.model.changes import SLICE
-from gatewayd.sources.disk import Files, RealFiles
-from gatewayd.sources.guard_file import GuardFile
-from gatewayd.sources.last_good import FileMark, Frame, Position
-from gatewayd.sources.last_good_files import SAME, Held, SourceDirectory, inflate_whole
-from gatewayd.sources.last_good_sink import BATCH_BYTES, FileSink, Packer, in_thread
-from gatewayd.sources.sources import SLICE_BYTES
+from gatewayd.sources.disk import Files, GuardFile, RealFiles, in_thread
+from gatewayd.sources.last_good import Frame, Restored
+from gatewayd.sources.last_good_files import BATCH_BYTES, FileSink, Packer, SourceDirectory, inflate_whole
+from gatewayd.sources.update import FeedPosition, FileMark, SourceUpdate
 
 log = get_logger(__name__)
 
@@ -43,46 +40,35 @@ BATCH: Final = 2048
 RETRY_S: Final = 60.0
 """After a failure, how soon everything may be written anew."""
 SAY_EVERY_S: Final = 300.0
-LEAST_COMPACTED_BYTES: Final = 1 << 20
+MIN_COMPACTED_BYTES: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """`position` None: there is nothing that could be used. `damage`: what was found not to be whole.
+@dataclass(slots=True)
+class _Entry:
+    """One source's directory, and how saving it went. `is_known`: its content was looked at. `is_behind`: what is
+    in force is not what is on disk."""
 
-    `held`: what an earlier version of gatewayd held, for `held.decode_versions`; may be there without
-    registrations. `saved_at_s`: the last that is known of when the source confirmed it.
-    """
-
-    registrations: dict[str, Registration]
-    position: Position | None = None
-    saved_at_s: float | None = None
-    held: bytes | None = None
-    rejected: Mapping[str, int] = field(default_factory=dict)
-    damage: LastGoodDamaged | None = None
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether some of what was the last good cannot be used."""
-        return self.position is None or self.damage is not None
-
-
-@dataclass(frozen=True, slots=True)
-class KeptState:
-    """For status and metrics. `error`: why the latest save failed, so that what is kept is old; else None."""
-
-    position: Position | None = None
-    saved_at_s: float | None = None
-    snapshot_bytes: int = 0
-    deltas_bytes: int = 0
+    name: str
+    directory: SourceDirectory
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    is_known: bool = False
+    is_behind: bool = False
+    retry_at_s: float = 0.0
     failures: int = 0
     error: LastGoodNotSaved | None = None
+
+    def is_at(self, position: FeedPosition) -> bool:
+        head = self.directory.head
+        if self.directory.index is None or head is None or self.is_behind:
+            return False
+        return (head.position.session, head.position.serial) == (position.session, position.serial)
 
 
 class LastGood:
     """All sources' last good. One task at a time a source; what comes meanwhile waits.
 
-    `monotonic clock`: seconds that never go back.
+    `monotonic`: seconds that never go back.
     """
 
     def __init__(
@@ -100,7 +86,7 @@ class LastGood:
         self._files = files or RealFiles()
         self.guard_file = GuardFile(self._files, state_dir / "guard")
         self._limits = limits or ReadLimits()
-        self._sources: dict[str, _Source] = {}
+        self._entries: dict[str, _Entry] = {}
         self._said = RateLimited(log, SAY_EVERY_S, monotonic)
 
     # -- read ----------------------------------------------------------------------------------------------
@@ -112,20 +98,20 @@ class LastGood:
             return index.position.issued_at_s, index.saved_at_s
         return None, None
 
-    async def load(self, source: str) -> Restored:
+    async def load(self, source: str, *, tidies: bool = True) -> Restored:
         """What there is of a source; call it before anything else of the source, or never. Never raises for what
-        is on disk."""
-        kept = self._source(source)
-        async with kept.lock:
-            kept.is_known = True
+        is on disk. `tidies` False: nothing is written, and nothing may be saved afterwards."""
+        entry = self._entry(source)
+        async with entry.lock:
+            entry.is_known = True
             try:
-                await in_thread(kept.directory.open)
+                await in_thread(lambda: entry.directory.open(tidies=tidies))
             except LastGoodDamaged as error:
                 log.warning("store.damaged", source=source, file=error.file, error=error.why)
                 return Restored({}, damage=error)
-            if kept.directory.index is None:
+            if entry.directory.index is None:
                 return Restored({})
-            restored = await self._restore(kept)
+            restored = await self._restore(entry)
         if restored.damage is not None:
             log.warning(
                 "store.damaged", source=source, file=restored.damage.file, error=restored.damage.why,
@@ -133,33 +119,22 @@ class LastGood:
             )  # fmt: skip
         return restored
 
-    async def _restore(self, kept: _Source) -> Restored:
-        directory = kept.directory
-        reader = NdjsonReader(kept.name, self._limits)
+    async def _restore(self, entry: _Entry) -> Restored:
+        directory = entry.directory
+        reader = NdjsonReader(entry.name, self._limits)
         damage: LastGoodDamaged | None = None
-        registrations: dict[str, Registration] | None = reader.registrations
         try:
             await self._read_snapshot(directory, reader)
         except LastGoodDamaged as error:
-            damage, registrations = error, None
+            directory.index = directory.head = None
+            return Restored({}, damage=error)
         try:
-            await self._read_deltas(directory, registrations)
+            await self._read_deltas(directory, reader.registrations)
         except LastGoodDamaged as error:
-            damage = damage or error
-        if registrations is None:
-            directory.index = None  # and what is held stays until the next commit
-        held, held_damage = await self._read_held(directory)
-        damage = damage or held_damage
-        if registrations is None or directory.head is None:
-            return Restored({}, held=held, damage=damage)
-        return Restored(
-            registrations,
-            directory.head.position,
-            directory.head.saved_at_s,
-            held,
-            dict(reader.rejected),
-            damage,
-        )
+            damage = error
+        assert directory.head is not None
+        head, rejected = directory.head, dict(reader.rejected)
+        return Restored(reader.registrations, head.position, head.saved_at_s, rejected, damage)
 
     async def _read_snapshot(self, directory: SourceDirectory, reader: NdjsonReader) -> None:
         index = directory.index
@@ -175,39 +150,30 @@ class LastGood:
             why = f"none of its {reader.records} records is usable; line {reader.rejections[0]}"
             raise LastGoodDamaged(directory.source, index.snapshot.name, why)
 
-    async def _read_deltas(self, directory: SourceDirectory, registrations: dict[str, Registration] | None) -> None:
-        """Into `registrations`; None where only what is held is still of use."""
+    async def _read_deltas(self, directory: SourceDirectory, registrations: dict[str, Registration]) -> None:
         frames = directory.frames()
         while (frame := await in_thread(next, frames, None)) is not None:
-            if frame.content and registrations is not None:
+            if frame.content:
                 await self._apply(directory, frame, registrations)
             directory.use_frame(frame)
 
     async def _apply(
         self, directory: SourceDirectory, frame: Frame, registrations: dict[str, Registration]
     ) -> None:
-        changes: Changes = {}
+        pending: Pending = {}
         serial = frame.head.position.serial
-        reader = DeltaReader(directory.source, serial, self._limits, registrations, changes, is_exact=False)
+        reader = DeltaReader(directory.source, serial, self._limits, registrations, pending, is_exact=False)
         try:
             await _feed(reader, inflate_whole(frame.content))
         except (ValueError, FeedRefused, SourceFailed) as error:
             raise LastGoodDamaged(directory.source, f"delta {serial}", str(error)) from None
-        for done, (id, registration) in enumerate(changes.items(), 1):
+        for done, (id, registration) in enumerate(pending.items(), 1):
             if registration is None:
                 registrations.pop(id, None)
             else:
                 registrations[id] = registration
             if done % SLICE == 0:
                 await asyncio.sleep(0)
-
-    async def _read_held(self, directory: SourceDirectory) -> tuple[bytes | None, LastGoodDamaged | None]:
-        try:
-            return await in_thread(directory.read_held), None
-        except LastGoodDamaged as error:
-            if directory.head is not None:
-                directory.head = msgspec.structs.replace(directory.head, held=None)
-            return None, error
 
     async def say_unused(self, configured: Collection[str]) -> None:
         """Name the last good of sources that are not configured. It is left alone: a slip of the pen in the
@@ -221,56 +187,66 @@ class LastGood:
 
     # -- write ---------------------------------------------------------------------------------------------
 
+    async def save(self, update: SourceUpdate) -> None:
+        """Make the content of an update the source's last good. A disk that fails is said, and tried again."""
+        source, position = update.source, update.reached
+        must_write = False
+        if isinstance(update.served, FileMark):
+            await self.save_snapshot(source, update.served, position)
+        elif update.served is not None and update.before is not None:
+            await self.save_delta(source, update.served, position, after=update.before)
+        else:
+            self._entry(source).is_behind = True
+            must_write = not position.session
+        if update.registrations is not None and (must_write or self.needs_reading(source)):
+            await self.save_reading(source, update.registrations, position)
+
+    async def discard(self, update: SourceUpdate) -> None:
+        """The content of an update is not to be the last good."""
+        if isinstance(update.served, FileMark):
+            await in_thread(self._entry(update.source).directory.discard, update.served.name)
+
     async def open(self, source: str) -> FileSink:
-        """See Keeper."""
-        kept = self._source(source)
-        await self._look(kept)
-        sink = FileSink(kept.directory)
+        """See LastGoodWriter."""
+        entry = self._entry(source)
+        await self._look(entry)
+        sink = FileSink(entry.directory)
         await sink.begin()
         return sink
 
-    async def _look(self, kept: _Source) -> None:
+    async def _look(self, entry: _Entry) -> None:
         """A source that a reload brought back was not loaded: what there is of it is only not to be mixed with
         what comes now."""
-        async with kept.looking:
-            if not kept.is_known:
+        async with entry.looking:
+            if not entry.is_known:
                 with suppress(LastGoodDamaged):
-                    await in_thread(kept.directory.open)
-                kept.directory.index = kept.directory.head = None
-                kept.is_known = True
+                    await in_thread(entry.directory.open)
+                entry.directory.index = entry.directory.head = None
+                entry.is_known = True
 
-    async def save_snapshot(
-        self, source: str, kept_file: FileMark | None, count: int, position: Position, held: Held = SAME
-    ) -> bool:
-        """What a Sink committed counts from now on. Says whether it does; False too for None."""
-        kept = self._source(source)
-        async with kept.lock:
-            if kept_file is None:
-                kept.is_behind = True
-                return False
-            return await self._commit(kept, kept_file, count, position, held)
+    async def save_snapshot(self, source: str, file: FileMark, position: FeedPosition) -> bool:
+        """What a Sink committed counts from now on. Says whether it does."""
+        entry = self._entry(source)
+        async with entry.lock:
+            return await self._commit(entry, file, position)
 
-    async def _commit(self, kept: _Source, kept_file: FileMark, count: int, position: Position, held: Held) -> bool:
+    async def _commit(self, entry: _Entry, file: FileMark, position: FeedPosition) -> bool:
         try:
-            await in_thread(kept.directory.commit, kept_file, count, position, self._clock(), held)
+            await in_thread(entry.directory.commit, file, position, self._clock())
         except OSError as error:
-            await in_thread(kept.directory.discard, kept_file.name)
-            return self._fail(kept, error)
-        return self._succeed(kept)
-
-    async def discard(self, source: str, kept_file: FileMark) -> None:
-        """What a Sink committed is not to count after all."""
-        await in_thread(self._source(source).directory.discard, kept_file.name)
+            await in_thread(entry.directory.discard, file.name)
+            return self._fail(entry, error)
+        return self._succeed(entry)
 
     async def save_reading(
-        self, source: str, registrations: Mapping[str, Registration], position: Position, held: Held = SAME
+        self, source: str, registrations: Mapping[str, Registration], position: FeedPosition
     ) -> bool:
         """All registrations, written anew; `registrations` must not change meanwhile. Says whether it counts.
 
         For a source without files of its own, and to compact (`needs_reading`).
         """
-        kept = self._source(source)
-        async with kept.lock:
+        entry = self._entry(source)
+        async with entry.lock:
             sink = await self.open(source)
             try:
                 packer = Packer()
@@ -279,110 +255,69 @@ class LastGood:
                     await sink.write(chunk)
                     if sink.error is not None:
                         break
-                kept_file = await sink.commit()
+                file = await sink.commit()
             except BaseException:
                 await sink.abort()
                 raise
-            if kept_file is None:
-                return self._fail(kept, sink.error)
-            return await self._commit(kept, kept_file, len(registrations), position, held)
+            if file is None:
+                return self._fail(entry, sink.error)
+            return await self._commit(entry, file, position)
 
-    async def save_delta(
-        self, source: str, content: bytes, position: Position, *, after: Position, held: Held = SAME
-    ) -> bool:
-        """A change from `after` to `position`: gzip NDJSON of operations, one file or several end to end, or
-        `kept.encode_delta`; nothing if only the position or what is held is another. Costs what it changes.
+    async def save_delta(self, source: str, content: bytes, position: FeedPosition, *, after: FeedPosition) -> bool:
+        """A change from `after` to `position`: gzip NDJSON of operations, one file or several end to end; nothing
+        if only the position is another. Costs what it changes.
 
-        False if it does not count: the disk failed, now or before, or `after` is not what is kept; then
+        False if it does not count: the disk failed, now or before, or `after` is not what is on disk; then
         `needs_reading` says when to write everything anew.
         """
-        kept = self._source(source)
-        async with kept.lock:
-            if not kept.is_at(after):
-                kept.is_behind = True
+        entry = self._entry(source)
+        async with entry.lock:
+            if not entry.is_at(after):
+                entry.is_behind = True
                 return False
             try:
-                await in_thread(kept.directory.append, content, position, self._clock(), held)
+                await in_thread(entry.directory.append, content, position, self._clock())
             except OSError as error:
-                return self._fail(kept, error)
-            return self._succeed(kept)
-
-    async def save_held(self, source: str, held: bytes | None) -> bool:
-        """What the guard holds changed by itself (`accept`). As save_delta."""
-        kept = self._source(source)
-        head = kept.directory.head
-        if head is None:
-            return False
-        return await self.save_delta(source, b"", head.position, after=head.position, held=held)
+                return self._fail(entry, error)
+            return self._succeed(entry)
 
     def needs_reading(self, source: str) -> bool:
-        """Whether `save_reading` is wanted: nothing is kept, it is behind, or its deltas outweigh it."""
-        kept = self._source(source)
-        if self._monotonic() < kept.retry_at_s:
+        """Whether `save_reading` is wanted: nothing is on disk, it is behind, or its deltas outweigh it."""
+        entry = self._entry(source)
+        if self._monotonic() < entry.retry_at_s:
             return False
-        directory = kept.directory
-        if directory.index is None or kept.is_behind:
+        directory = entry.directory
+        if directory.index is None or entry.is_behind:
             return True
-        return directory.deltas_bytes > max(directory.index.snapshot.size_bytes, LEAST_COMPACTED_BYTES)
+        return directory.deltas_bytes > max(directory.index.snapshot.size_bytes, MIN_COMPACTED_BYTES)
 
-    def state_of(self, source: str) -> KeptState:
-        kept = self._source(source)
-        directory = kept.directory
-        if directory.index is None or directory.head is None:
-            return KeptState(failures=kept.failures, error=kept.error)
-        return KeptState(
-            directory.head.position,
-            directory.head.saved_at_s,
-            directory.index.snapshot.size_bytes,
-            directory.deltas_bytes,
-            kept.failures,
-            kept.error,
-        )
+    def error_of(self, source: str) -> str | None:
+        """Why the latest save failed, of the source or of the guard, so that what is on disk is old; else None."""
+        error = self._entry(source).error
+        return str(error) if error is not None else self.guard_file.error
 
     # -- help ----------------------------------------------------------------------------------------------
 
-    def _source(self, name: str) -> _Source:
-        if name not in self._sources:
-            self._sources[name] = _Source(name, SourceDirectory(self._files, self._root / name, name))
-        return self._sources[name]
+    def _entry(self, name: str) -> _Entry:
+        if name not in self._entries:
+            self._entries[name] = _Entry(name, SourceDirectory(self._files, self._root / name, name))
+        return self._entries[name]
 
-    def _fail(self, kept: _Source, error: OSError | None) -> bool:
+    def _fail(self, entry: _Entry, error: OSError | None) -> bool:
         why = (error.strerror or str(error)) if error is not None else "unknown"
-        kept.error = LastGoodNotSaved(kept.name, why)
-        kept.failures += 1
-        kept.is_behind = True
-        kept.retry_at_s = self._monotonic() + RETRY_S
-        self._said.error("store.failed", source=kept.name, error=kept.error.why, failures=kept.failures)
+        entry.error = LastGoodNotSaved(entry.name, why)
+        entry.failures += 1
+        entry.is_behind = True
+        entry.retry_at_s = self._monotonic() + RETRY_S
+        self._said.error("store.failed", source=entry.name, error=entry.error.why, failures=entry.failures)
         return False
 
-    def _succeed(self, kept: _Source) -> bool:
-        if kept.error is not None:
-            log.info("store.recovered", source=kept.name, failures=kept.failures)
-        kept.error = None
-        kept.is_behind = False
+    def _succeed(self, entry: _Entry) -> bool:
+        if entry.error is not None:
+            log.info("store.recovered", source=entry.name, failures=entry.failures)
+        entry.error = None
+        entry.is_behind = False
         return True
-
-
-@dataclass(slots=True)
-class _Source:
-    """One source's directory, and how saving it went. `is_known`: what is in it was looked at. `is_behind`: what
-    is in force is not what is kept."""
-
-    name: str
-    directory: SourceDirectory
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    looking: asyncio.Lock = field(default_factory=asyncio.Lock)
-    is_known: bool = False
-    is_behind: bool = False
-    retry_at_s: float = 0.0
-    failures: int = 0
-    error: LastGoodNotSaved | None = None
-
-    def is_at(self, position: Position) -> bool:
-        head = self.directory.head
-        if self.directory.index is None or head is None or self.is_behind:
-            return False
-        return (head.position.session, head.position.serial) == (position.session, position.serial)
 
 
 def _next_batch(pieces: Iterator[bytes]) -> list[bytes]:

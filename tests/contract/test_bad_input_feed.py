@@ -109,13 +109,13 @@ async def test_what_the_disk_never_took_stays_in_the_kernel_until_the_registry_a
 
 def check_said(it: FedGateway, case: BadInput) -> None:
     """An operator is told what is wrong, and a registry that can be followed is."""
-    publisher, position = it.place.registry.publisher, it.runner.position
+    publisher, position = it.place.registry.publisher, it.client.position
     assert case.error in (it.facts.error or "")
     assert bool(it.facts.error) == bool(case.error)
     followed = position is not None and (position.session, position.serial) == (publisher.session, publisher.serial)
     assert followed or case.error
     if case.reason is not None:
-        assert it.runner.state.snapshot_reason == case.reason
+        assert it.client.snapshot_reason == case.reason
     if case.rejected:
         assert it.facts.rejected[case.rejected] > 0
     assert bool(it.controller.holds()) == case.is_held

@@ -12,37 +12,33 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.errors import FeedRefused, OverridesInvalid, SourceFailed, SourceTooLarge, SourceUnusable
 from gatewayd.feed.canonical import Damaged
-from gatewayd.feed.files import Changes, DeltaReader, FileReading
+from gatewayd.feed.files import DeltaReader, FileReading, Pending
 from gatewayd.feed.inflate import PIECE_BYTES, GzipDamaged, Inflater
 from gatewayd.feed.notification import SnapshotRef
 from gatewayd.feed.reading import CsvReader, NdjsonReader, ReadLimits
 from gatewayd.feed.record import FIELDS, REASONS, registration_of
 from gatewayd.model import Registration
 from gatewayd.model.changes import run_slices
-from gatewayd.sources.client_outcome import FeedPosition
-from gatewayd.sources.feed_source import resumed_position
 from gatewayd.sources.last_good import (
-    FileMark,
     FrameHead,
     Index,
-    Position,
+    Restored,
     decode_frame,
     decode_index,
-    encode_delta,
     encode_frame,
     encode_index,
 )
-from gatewayd.sources.last_good_store import LastGood, Restored
+from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.override_file import parse_overrides
 from gatewayd.sources.overrides_dir import read_overrides
+from gatewayd.sources.update import FeedPosition, FileMark
 from tests.support.fake_files import STATE, FakeFiles
-from tests.support.feeds import fields_of, line_of, sha256, upsert, withdraw
+from tests.support.feeds import encode_delta, fields_of, line_of, sha256, upsert, withdraw
 
 LIMITS = ReadLimits(max_bytes=300_000, max_records=20)
 PREVIOUS = {id: registration_of(fields_of(id)) for id in ("a", "b", "c")}
@@ -77,7 +73,7 @@ def test_what_is_inflated_comes_in_bounded_pieces_or_is_damaged(raw: bytes, must
 @given(st.binary(max_size=200) | spoiled(PACKED), st.booleans())
 def test_a_file_of_a_feed_is_read_or_refused(raw: bytes, is_delta: bool) -> None:
     """Its size and hash being as stated: what a registry signed that has gone mad."""
-    changes: Changes = {}
+    changes: Pending = {}
     reader = (
         DeltaReader("lab", 2, LIMITS, PREVIOUS, changes, is_exact=True)
         if is_delta
@@ -115,12 +111,12 @@ def read(reader: NdjsonReader, raw: bytes) -> None:
     except (SourceTooLarge, SourceUnusable):
         return
     assert reader.rejected.keys() <= set(REASONS)
-    assert len(reader.registrations) - reader.kept + reader.rejected.total() == reader.records
+    assert len(reader.registrations) - reader.retained + reader.rejected.total() == reader.records
 
 
 @given(st.binary(max_size=200) | spoiled(DELTA))
 def test_a_delta_is_read_or_refused(raw: bytes) -> None:
-    changes: Changes = {}
+    changes: Pending = {}
     reader = DeltaReader("lab", 2, LIMITS, PREVIOUS, changes, is_exact=True)
     with suppress(FeedRefused, SourceFailed):
         reader.feed(raw)
@@ -197,8 +193,8 @@ def test_a_file_of_overrides_is_read_or_has_faults(raw: bytes) -> None:
 # -- the last good -------------------------------------------------------------------------------------------
 
 SESSION = "6b9a7f0e-0000-4000-8000-000000000001"
-INDEX = encode_index(Index(1, 3, Position(SESSION, 1), 5.0, 3, FileMark("snapshot-3.gz", 9, "00" * 32)))
-FRAME = encode_frame(FrameHead(Position(SESSION, 2), 6.0), encode_delta(PREVIOUS.values(), ["d"]))
+INDEX = encode_index(Index(1, 3, FeedPosition(SESSION, 1), 5.0, FileMark("snapshot-3.gz", 9, "00" * 32)))
+FRAME = encode_frame(FrameHead(FeedPosition(SESSION, 2), 6.0), encode_delta(PREVIOUS.values(), ["d"]))
 
 
 @given(st.binary(max_size=200) | spoiled(INDEX))
@@ -220,12 +216,6 @@ def test_a_frame_is_what_was_written_or_damaged(raw: bytes) -> None:
             offset = frame.end
 
 
-@given(st.binary(max_size=100) | spoiled(msgspec.json.encode(FeedPosition(SESSION, 1, 1.0, "a" * 64))))
-def test_a_position_is_gone_on_from_or_of_no_use(raw: bytes) -> None:
-    position = resumed_position(Position(SESSION, 1, resume=raw))
-    assert position is None or (position.session, position.serial) == (SESSION, 1)
-
-
 def registry(*ids: str) -> dict[str, Registration]:
     return {id: registration_of(fields_of(id)) for id in ids}
 
@@ -235,15 +225,13 @@ HISTORY = (registry("a", "b"), registry("a", "b", "c"), registry("a", "c"))
 
 
 async def saved() -> FakeFiles:
-    """A snapshot, two deltas, and something that the guard held at each."""
+    """A snapshot and two deltas."""
     files = FakeFiles()
     kept = LastGood(STATE, clock=lambda: 5.0, monotonic=lambda: 0.0, files=files)
-    first, second, third = (Position(SESSION, serial) for serial in (1, 2, 3))
-    assert await kept.save_reading("lab", HISTORY[0], first, b"held 1")
-    assert await kept.save_delta(
-        "lab", encode_delta(registry("c").values(), ()), second, after=first, held=b"held 2"
-    )
-    assert await kept.save_delta("lab", encode_delta((), ["b"]), third, after=second, held=b"held 3")
+    first, second, third = (FeedPosition(SESSION, serial) for serial in (1, 2, 3))
+    assert await kept.save_reading("lab", HISTORY[0], first)
+    assert await kept.save_delta("lab", encode_delta(registry("c").values(), ()), second, after=first)
+    assert await kept.save_delta("lab", encode_delta((), ["b"]), third, after=second)
     return files
 
 
@@ -264,13 +252,12 @@ def test_whatever_becomes_of_its_files_the_last_good_is_one_that_was(data: st.Da
     async def load_and_save() -> Restored:
         kept = LastGood(STATE, clock=lambda: 5.0, monotonic=lambda: 0.0, files=files)
         found = await kept.load("lab")
-        assert await kept.save_reading("lab", HISTORY[2], Position(SESSION, 9), None)
+        assert await kept.save_reading("lab", HISTORY[2], FeedPosition(SESSION, 9))
         again = await LastGood(STATE, clock=lambda: 5.0, monotonic=lambda: 0.0, files=files).load("lab")
         assert (again.registrations, again.damage) == (HISTORY[2], None)
         return found
 
     restored = asyncio.run(load_and_save())
-    assert restored.held in (None, b"held 1", b"held 2", b"held 3")
     if restored.position is None:
         assert restored.registrations == {}
     else:

@@ -10,13 +10,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gatewayd.model import Registration, parse_prefix, parse_services
-from gatewayd.model.changes import Changes, construct_changes, run_slices
-from gatewayd.registry.guard import Guarded
-from gatewayd.registry.guard_memory import is_loss
+from gatewayd.model.changes import Changes, run_slices
 from gatewayd.registry.guard_record import decode_record, encode_record
-from gatewayd.registry.state import InForce
-from gatewayd.settings import RemovalLimit, ShrinkGuardSettings
+from gatewayd.registry.limits import is_loss
+from gatewayd.registry.state import RegistryState
+from gatewayd.settings import RegistrySettings, RemovalLimit, ShrinkGuardSettings, SourceSettings
+from gatewayd.sources.last_good import Restored
 from gatewayd.sources.override_file import OverrideFile, parse_overrides
+from gatewayd.sources.update import FeedPosition, SourceUpdate
+from tests.support.changes import construct_changes
 
 NOW = 1_700_000_000.0
 GUARD = ShrinkGuardSettings(RemovalLimit(fraction=0.05), 2)
@@ -94,22 +96,24 @@ class World:
         self.begin()
 
     def begin(self) -> None:
-        self.registry = InForce(self.sources)
-        run_slices(self.registry.use_overrides_in_slices(self.files, settings=GUARD, now=self.now))
+        settings = tuple(SourceSettings(name, f"file:/{name}") for name in self.sources)
+        self.registry = RegistryState(RegistrySettings(settings, shrink_guard=GUARD))
+        run_slices(self.registry.use_overrides(self.files, self.now))
         record = decode_record(self.record or None)
         known = {*self.sources, *(record.sources or ())}
         readings = {name: reading for name, reading in self.disk.items() if name in known}
         self.read_now = {name: reading for name, reading in readings.items() if name in self.sources}
         self.is_up_to_date = False
-        self.apply(run_slices(self.registry.restore_in_slices(record, readings, settings=GUARD, now=self.now)))
+        found = {name: Restored(reading, FeedPosition("", 1)) for name, reading in readings.items()}
+        self.apply(run_slices(self.registry.restore(record, found, self.now)))
 
-    def apply(self, guarded: Guarded | None) -> None:
-        if guarded is None:
+    def apply(self, changes: Changes | None) -> None:
+        if not self.registry.is_loaded:
             return
         if not self.is_up_to_date:
             self.allowlist = {}
         self.is_up_to_date = True
-        self.change(guarded.changes)
+        self.change(changes)
         self.save()
 
     def change(self, changes: Changes | None) -> None:
@@ -128,7 +132,7 @@ class World:
         elif kind == "sources":
             self.sources = what[0]
             self.read_now = {name: each for name, each in self.read_now.items() if name in self.sources}
-            self.apply(run_slices(self.registry.use_sources_in_slices(self.sources, settings=GUARD, now=self.now)))
+            self.apply(run_slices(self.registry.use_sources(self.sources, self.now)))
         elif kind in ("restart", "crash"):
             if kind == "crash":
                 self.disk = self.disk_before  # what is held was saved, the last reading was not
@@ -136,11 +140,11 @@ class World:
             self.begin()
         elif kind == "overrides":
             self.files = OVERRIDES[what[0]]
-            self.apply(run_slices(self.registry.use_overrides_in_slices(self.files, settings=GUARD, now=self.now)))
+            self.apply(run_slices(self.registry.use_overrides(self.files, self.now)))
         elif kind == "wait":
             self.now += what[0]
             if self.registry.next_end() <= self.now:
-                self.change(run_slices(self.registry.end_in_slices(self.now)))
+                self.change(run_slices(self.registry.end_windows(self.now)))
                 self.save()
 
     def read(self, name: str, reading: Mapping[str, int], *, is_delta: bool) -> None:
@@ -149,9 +153,9 @@ class World:
         old = self.read_now.get(name)
         delta = (construct_changes(old, new) or Changes((), ())) if is_delta and old is not None else None
         self.read_now[name] = new
-        self.apply(
-            run_slices(self.registry.take_in_slices(name, new, delta, self.serial, settings=GUARD, now=self.now))
-        )
+        where = FeedPosition("session", self.serial)
+        update = SourceUpdate(name, self.now, registrations=new, changes=delta, position=where)
+        self.apply(run_slices(self.registry.apply(update, self.now)))
         self.disk_before = self.disk
         if self.registry.is_loaded:
             self.disk = self.disk | {name: new for name, new in self.read_now.items()}
@@ -212,7 +216,7 @@ def test_nobody_protected_is_cut_and_never_more_than_half(steps: list[tuple[Any,
         if kind == "accept":
             held = world.registry.held()
             if held is not None:
-                world.change(run_slices(world.registry.accept_in_slices(held.serial)))
+                world.change(run_slices(world.registry.accept(held.serial)))
                 world.save()
                 before = dict(world.allowlist)
             continue

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from gatewayd.demo.cast import CAST, FREELANCER
 from gatewayd.feed.notification import generate_key
-from gatewayd.sources.client_outcome import SnapshotReason
+from gatewayd.sources.update import SnapshotReason
 from tests.support.bad_registry import BadRegistry, Special, packed
 from tests.support.feeds import Fields, Publisher, fields_of, line_of, upsert, withdraw
 

@@ -14,6 +14,7 @@ from random import Random
 from gatewayd.compile.masks import compile_elements
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration
+from gatewayd.registry.freshness import SourceState
 from gatewayd.settings import (
     PolicySettings,
     RegistrySettings,
@@ -22,12 +23,12 @@ from gatewayd.settings import (
     ShrinkGuardSettings,
     SourceSettings,
 )
+from gatewayd.sources.client import FeedClient
 from gatewayd.sources.disk import RealFiles
-from gatewayd.sources.feed_source import FeedRunner, resumed_position
+from gatewayd.sources.feed_source import FeedRunner, make_runner
 from gatewayd.sources.fetch import FetchLimits, Session, open_session
 from gatewayd.sources.last_good_store import LastGood
-from gatewayd.sources.source_facts import SourceFacts
-from gatewayd.sources.sources import SourceRunner
+from gatewayd.sources.runner import Runner, Tools
 from tests.support.bad_input import MAX_BYTES
 from tests.support.bad_registry import BadRegistry
 from tests.support.fake_conntrack import FakeConntrack
@@ -121,45 +122,28 @@ class FedGateway(Owning):
         self.place = place
         self.source = source
         self.store = store
-        self.runner: FeedRunner | SourceRunner
+        self.runner: Runner
 
     @property
-    def facts(self) -> SourceFacts:
+    def facts(self) -> SourceState:
         return self.controller.sources[SOURCE]
 
     async def start(self, session: Session, fetch_limits: FetchLimits | None = None) -> None:
         """What the daemon does before it asks the network."""
         self.reconciler.found(await self.tables.read_table())
-        await self.controller.restore()
-        known = self.controller.restored.pop(SOURCE)
+        found = await self.controller.restore()
+        tools = Tools(session, self.clock, self.host_time, self.store, Random(7))
+        registry, deliver = self.controller.settings.registry, self.controller.deliver
         if self.source.is_signed:
-            resume = resumed_position(known.position)
-            self.runner = FeedRunner(
-                SOURCE,
-                self.source.url,
-                keys=self.source.keys,
-                deliver=self.controller.deliver,
-                clock=self.clock,
-                randomness=Random(7),
-                session=session,
-                max_bytes=self.source.max_bytes,
-                keeper=self.store,
-                resume=resume,
-                previous=known.registrations if resume is not None else None,
-                fetch_limits=fetch_limits,
-                time=self.host_time,
-            )
+            self.runner = FeedRunner(self.source, registry, tools, deliver, found[SOURCE], fetch_limits)
         else:
-            self.runner = SourceRunner(
-                SOURCE,
-                self.source.url,
-                deliver=self.controller.deliver,
-                clock=self.clock,
-                randomness=Random(7),
-                session=session,
-                max_bytes=self.source.max_bytes,
-                previous=known.registrations,
-            )
+            self.runner = make_runner(self.source, registry, tools, deliver, found[SOURCE])
+
+    @property
+    def client(self) -> FeedClient:
+        """Of a signed feed."""
+        assert isinstance(self.runner, FeedRunner)
+        return self.runner.client
 
     async def attempt(self) -> None:
         """The source is asked once, and the kernel has what came of it."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeGuard
 
 import msgspec
 
-from gatewayd.errors import TransferFailed
+from gatewayd.errors import FeedRefused, TransferFailed
+from gatewayd.feed.canonical import LineWriter, upsert_line, withdraw_line
 from gatewayd.feed.notification import (
     DeltaRef,
     Notification,
@@ -23,8 +25,9 @@ from gatewayd.feed.notification import (
 from gatewayd.feed.record import registration_of
 from gatewayd.model import Registration
 from gatewayd.model.changes import run_slices
-from gatewayd.sources.client import FeedClient
-from gatewayd.sources.client_outcome import FeedRequest, Outcome
+from gatewayd.sources.client import FeedClient, Outcome
+from gatewayd.sources.client_plan import FeedRequest
+from gatewayd.sources.update import SourceUpdate
 
 ORIGIN = "https://registry.example"
 URL = f"{ORIGIN}/feed/notification.jws"
@@ -179,3 +182,38 @@ def attempt(
             run_slices(client.on_end(now))
     assert client.outcome is not None
     return client.outcome, asked
+
+
+def is_snapshot(outcome: Outcome) -> TypeGuard[SourceUpdate]:
+    """The feed was read whole."""
+    return isinstance(outcome, SourceUpdate) and outcome.registrations is not None and outcome.changes is None
+
+
+def is_delta(outcome: Outcome) -> TypeGuard[SourceUpdate]:
+    """A chain of deltas was read, and its last serial is another."""
+    return isinstance(outcome, SourceUpdate) and outcome.changes is not None and not is_reissued(outcome)
+
+
+def is_reissued(outcome: Outcome) -> TypeGuard[SourceUpdate]:
+    """The notification is another, and its content is not."""
+    if not isinstance(outcome, SourceUpdate) or outcome.before is None or outcome.position is None:
+        return False
+    return outcome.before.serial == outcome.position.serial
+
+
+def is_unchanged(outcome: Outcome) -> TypeGuard[SourceUpdate]:
+    """The feed has nothing else than before."""
+    return is_reissued(outcome) or (isinstance(outcome, SourceUpdate) and outcome.registrations is None)
+
+
+def kind_of(outcome: Outcome) -> str:
+    if isinstance(outcome, FeedRefused):
+        return "refused"
+    return "unchanged" if is_unchanged(outcome) else "delta" if is_delta(outcome) else "snapshot"
+
+
+def encode_delta(upserts: Iterable[Registration], withdrawals: Iterable[str]) -> bytes:
+    """A delta as a feed has it."""
+    lines = [upsert_line(record) for record in LineWriter().lines(upserts)]
+    lines += [withdraw_line(id) for id in withdrawals]
+    return gzip.compress("\n".join([*lines, ""]).encode(), 1, mtime=0)

@@ -12,7 +12,7 @@ from gatewayd.compile.masks import compile_elements
 from gatewayd.control.controller import Controller
 from gatewayd.control.core import build_core
 from gatewayd.control.host_time import HostTime, WindowClock
-from gatewayd.errors import OperationRefused
+from gatewayd.errors import OperationRefused, SourceUnreadable
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.lab.traffic import flow_of
 from gatewayd.model import Flow, Registration, parse_prefix, parse_services
@@ -28,7 +28,7 @@ from gatewayd.settings import (
     SourceSettings,
 )
 from gatewayd.sources.last_good_store import LastGood
-from gatewayd.sources.sources import SourceReading
+from gatewayd.sources.update import SourceUpdate
 from gatewayd.subscribers.service import SubscriberService
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.manual_clock import ManualClock, until
@@ -139,7 +139,11 @@ class Owning:
     async def read(self, source: str, *registrations: Registration) -> None:
         """The source was read, and holds these."""
         by_id = {each.id: each for each in registrations}
-        await self.controller.deliver(SourceReading(source, by_id, {}, (), self.clock(), None, source))
+        await self.controller.deliver(SourceUpdate(source, self.clock(), registrations=by_id))
+
+    async def fail(self, source: str, why: str) -> None:
+        """The source could not be read."""
+        await self.controller.deliver(SourceUpdate(source, self.clock(), SourceUnreadable(source, why)))
 
     def configure(self, **policy: Any) -> None:
         """SIGHUP with another policy."""

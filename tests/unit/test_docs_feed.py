@@ -31,7 +31,7 @@ from gatewayd.feed.record import (
     parse_record,
 )
 from gatewayd.model.service import BUNDLES, PROTOCOL_NUMBERS, PROTOCOLS_WITH_PORTS
-from gatewayd.sources.client_outcome import FeedLimits
+from gatewayd.sources.client_plan import FeedLimits
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLE = DOCS / "feed-example"

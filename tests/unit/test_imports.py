@@ -56,15 +56,14 @@ PURE = """
     model.accounting model.binding model.changes model.connection model.external model.flow model.mask
     model.metric model.moment model.msisdn model.policy model.prefix model.registration model.service
     model.transaction reconcile.dataplane reconcile.findings reconcile.grace reconcile.set_state reconcile.steps
-    reconcile.tracker registry.freshness registry.guard registry.guard_memory registry.guard_record
-    registry.merge registry.overrides registry.state settings.load settings.model settings.readers
-    settings.schema settings.values sources.client sources.client_outcome sources.client_plan sources.last_good
-    sources.origin sources.override_file subscribers subscribers.identity subscribers.journal_rows
-    subscribers.radius subscribers.radius.accounting subscribers.radius.attributes subscribers.radius.clients
-    subscribers.radius.packet subscribers.radius.stats subscribers.session_list subscribers.sessions
-    subscribers.sessions.changes subscribers.sessions.index subscribers.sessions.naming subscribers.sessions.nas
-    subscribers.sessions.session subscribers.sessions.sessions watch watch.aggregate watch.attribute
-    watch.decode watch.event_filter
+    reconcile.tracker registry.freshness registry.guard registry.guard_record registry.limits registry.merge
+    registry.overrides registry.state settings.load settings.model settings.readers settings.schema
+    settings.values sources.client sources.client_plan sources.last_good sources.override_file sources.update
+    subscribers subscribers.identity subscribers.journal_rows subscribers.radius subscribers.radius.accounting
+    subscribers.radius.attributes subscribers.radius.clients subscribers.radius.packet subscribers.radius.stats
+    subscribers.session_list subscribers.sessions subscribers.sessions.changes subscribers.sessions.index
+    subscribers.sessions.naming subscribers.sessions.nas subscribers.sessions.session
+    subscribers.sessions.sessions watch watch.aggregate watch.attribute watch.decode watch.event_filter
 """
 """No clock, file, socket, process, randomness or environment; takes `now` and bytes as arguments. A package whose
 `__init__` gathers shells too is under IO."""
@@ -74,19 +73,17 @@ IO = """
     authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry demo.scenario
     kernel.conntrack kernel.external kernel.netlink kernel.nft kernel.tables lab lab.lab lab.namespace
     lab.stream lab.tap lab.traffic lab.world log log.journald log.lines log.logger reconcile reconcile.loop
-    reconcile.scan_requests reconcile.verify reconcile.writer registry settings sources sources.authorities
-    sources.disk sources.feed_source sources.fetch sources.file_source sources.guard_file
-    sources.last_good_files sources.last_good_sink sources.last_good_store sources.overrides_dir sources.pacing
-    sources.route sources.sources subscribers.journal subscribers.journal_file subscribers.radius.listener
-    subscribers.secret_files subscribers.service systemd watch.source
+    reconcile.scan_requests reconcile.verify reconcile.writer registry settings sources sources.disk
+    sources.feed_source sources.fetch sources.file_source sources.last_good_files sources.last_good_store
+    sources.overrides_dir sources.runner subscribers.journal subscribers.journal_file
+    subscribers.radius.listener subscribers.secret_files subscribers.service systemd watch.source
 """
 
 COMPOSITION = """
     __main__ cli cli.changes cli.check cli.client cli.demo cli.explain cli.listings cli.output cli.plan
     cli.registry cli.registry_authoring cli.service cli.status control.controller control.core control.explain
     control.programmer control.pulse control.queries control.reload control.source_tasks control.status
-    control.subscriber_queries control.vitals daemon reconcile.connections sources.runners sources.source_facts
-    watch.handler watch.surroundings
+    control.subscriber_queries control.vitals daemon reconcile.connections watch.handler watch.surroundings
 """
 
 TOUCHES_THE_WORLD = """
@@ -100,9 +97,9 @@ HARMLESS = {"io": {"BytesIO", "StringIO"}, "os": {"strerror"}, "sys": {"byteorde
 """What pure modules may use of those, name by name."""
 
 THIRD_PARTY: dict[str, str] = {
-    "aiohttp": "sources.fetch sources.feed_source sources.route authority.serving api.app cli.client",
+    "aiohttp": "sources.fetch sources.feed_source authority.serving api.app cli.client",
     "click": "cli.*",
-    "cryptography": "sources.authorities",
+    "cryptography": "sources.fetch",
     "joserfc": "feed.notification",
     "msgspec": "*",
     "prometheus_client": "api.metrics api.app",
@@ -114,7 +111,7 @@ THIRD_PARTY: dict[str, str] = {
     "uvloop": "cli.service",
     "watchfiles": "sources.file_source sources.overrides_dir",
     "yaml": "settings.load",
-    "yarl": "sources.fetch sources.feed_source sources.route",
+    "yarl": "sources.fetch sources.feed_source",
 }
 """Where each library may be imported."""
 PURE_LIBRARIES = frozenset({"cryptography", "joserfc", "msgspec", "prometheus_client", "pyrad", "pytricia", "yaml"})

@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import ipaddress
 import json
-import random
 import time
 import urllib.request
 from collections.abc import Callable
@@ -14,8 +13,10 @@ from typing import Any
 
 import uvloop
 
+from gatewayd.settings import RegistrySettings, SourceSettings
 from gatewayd.sources.feed_source import FeedRunner
 from gatewayd.sources.fetch import open_session
+from gatewayd.sources.runner import Tools
 from tests.bench.clock import Stopwatch, peak_mb, percentile
 from tests.bench.registry import Registry, served
 from tests.bench.row import Context, Figures, Measure, Row, Subject, check
@@ -40,15 +41,8 @@ async def _with_runner(registry: Registry, use: Callable[[FeedRunner, list[Any]]
         got.append(result)
 
     async with open_session() as session:
-        runner = FeedRunner(
-            "national",
-            registry.url,
-            keys=[registry.key_file],
-            deliver=deliver,
-            clock=time.time,
-            randomness=random.Random(),
-            session=session,
-        )
+        source = SourceSettings("national", registry.url, keys=(str(registry.key_file),))
+        runner = FeedRunner(source, RegistrySettings((source,)), Tools(session), deliver)
         return await use(runner, got)
 
 
@@ -101,7 +95,7 @@ def gatewayd_delta(context: Context) -> Figures:
             watch = Stopwatch()
             await runner.attempt()
             took_s.append(watch.lap())
-            check(got[-1].serial == serial, f"serial {got[-1].serial}, not {serial}")
+            check(got[-1].position.serial == serial, f"serial {got[-1].position.serial}, not {serial}")
         return {"p50_s": percentile(took_s, 0.5), "p99_s": percentile(took_s, 0.99)}
 
     with served(Registry(context.material, context.scratch, context.size)) as registry:

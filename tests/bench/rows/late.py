@@ -27,7 +27,7 @@ from gatewayd.lab.tap import Tap
 from gatewayd.model import Flow, Registration
 from gatewayd.model.mask import parse_set_name
 from gatewayd.model.transaction import RemoveElements, Transaction
-from gatewayd.sources.sources import SourceReading
+from gatewayd.sources.update import SourceUpdate
 from gatewayd.watch.source import EventSource
 from tests.bench.clock import percentile
 from tests.bench.material import SEED, snapshot
@@ -114,9 +114,7 @@ async def _running(gateway: _Gateway, registrations: dict[str, Registration]) ->
             for work in (gateway.reconciler.run(), gateway.scanner.run(), gateway.controller.keep_time())
         ]
         gateway.events.start()
-        await gateway.controller.deliver(
-            SourceReading("national", registrations, {}, (), time.time(), None, "national")
-        )
+        await gateway.controller.deliver(SourceUpdate("national", time.time(), registrations=registrations))
         while gateway.reconciler.unready() is not None:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         yield

@@ -16,8 +16,8 @@ from gatewayd.authority.publishing import PublishOptions, PublishReport, publish
 from gatewayd.errors import RegistryUnusable
 from gatewayd.feed.notification import Notification, generate_key, load_verifying_keys, open_notification
 from gatewayd.sources.client import FeedClient
-from gatewayd.sources.client_outcome import FeedRequest
-from tests.support.feeds import ORIGIN, Answer, attempt
+from gatewayd.sources.client_plan import FeedRequest
+from tests.support.feeds import ORIGIN, Answer, attempt, kind_of
 
 KEY = generate_key("national-2026")
 KEYS = load_verifying_keys([KEY.public_text()])
@@ -412,21 +412,21 @@ def test_a_gateway_follows_what_is_published(registry: Registry) -> None:
 
     def follow(now: float) -> tuple[str, list[str]]:
         outcome, asked = attempt(gateway, answers, now)
-        return type(outcome).__name__, asked
+        return kind_of(outcome), asked
 
     registry.publish(NOW)
-    assert follow(NOW) == ("SnapshotRead", ["notification", "snapshot"])
+    assert follow(NOW) == ("snapshot", ["notification", "snapshot"])
     for step in (1, 2):
         registry.put("PK-0001", f"PK-100{step}", host=step)
         registry.publish(NOW + step)
-    assert follow(NOW + 2) == ("DeltaRead", ["notification", "delta 2", "delta 3"])
+    assert follow(NOW + 2) == ("delta", ["notification", "delta 2", "delta 3"])
     registry.put(*(f"PK-{number:04}" for number in range(1, 300)), replace=True)
     registry.publish(NOW + 3)
-    assert follow(NOW + 3)[0] in ("DeltaRead", "SnapshotRead")
+    assert follow(NOW + 3)[0] in ("delta", "snapshot")
     registry.publish(NOW + 4)
-    assert follow(NOW + 4) == ("Unchanged", ["notification"])
+    assert follow(NOW + 4) == ("unchanged", ["notification"])
     registry.publish(NOW + 5, OTHER, options=PublishOptions(new_session=True))
-    assert follow(NOW + 5) == ("SnapshotRead", ["notification", "snapshot"])
+    assert follow(NOW + 5) == ("snapshot", ["notification", "snapshot"])
 
 
 class Killed(BaseException):

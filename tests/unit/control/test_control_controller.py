@@ -11,7 +11,6 @@ import pytest
 
 from gatewayd.control.controller import MAX_SLEEP_S
 from gatewayd.control.trusted_time import PATIENCE_S
-from gatewayd.errors import SourceUnreadable
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Flow, parse_address, parse_prefix
 from gatewayd.model.binding import Binding, BindingChange
@@ -39,7 +38,7 @@ def test_nothing_is_written_before_every_source_was_read(time):
     async def scenario() -> None:
         async with owning(time.clock, settings_of("national", "desk")) as it:
             await it.read("national", BANK)
-            await it.controller.deliver(SourceUnreadable("desk", "no such file"))
+            await it.fail("desk", "no such file")
             await asyncio.sleep(30)
             assert it.written == []
             assert not it.controller.loaded
@@ -87,7 +86,7 @@ def test_a_failing_source_keeps_what_is_in_force_and_says_why(time):
             await it.read("national", BANK)
             await it.in_sync()
             before = list(it.written)
-            await it.controller.deliver(SourceUnreadable("national", "connection refused"))
+            await it.fail("national", "connection refused")
             await asyncio.sleep(5)
             assert it.written == before
             assert it.passes(BANK)
@@ -309,7 +308,7 @@ def test_a_new_source_that_cannot_be_read_holds_nothing_up_and_removes_nothing(t
             await it.read("old", HOUSE)
             await it.in_sync()
             await it.controller.use_sources({"national": "file:/nowhere/national", "new": "file:/nowhere/new"})
-            await it.controller.deliver(SourceUnreadable("new", "no such file"))
+            await it.fail("new", "no such file")
             assert it.controller.unread_sources() == ("new",)
             await it.read("national", BANK, GUEST)
             await until(lambda: it.passes(GUEST))
@@ -373,7 +372,7 @@ def test_a_reading_of_a_source_that_a_reload_has_removed_is_let_go(time):
             await it.in_sync()
             await it.controller.use_sources({"national": "file:/nowhere/national"})
             await it.read("desk", HOUSE)
-            await it.controller.deliver(SourceUnreadable("desk", "gone"))
+            await it.fail("desk", "gone")
             await it.in_sync()
             assert it.passes(BANK)
             assert not it.passes(HOUSE)

@@ -10,8 +10,8 @@ import pytest
 
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration
-from gatewayd.sources.client_outcome import FeedPosition
-from gatewayd.sources.feed_source import SourceDelta
+from gatewayd.model.changes import Changes
+from gatewayd.sources.update import FeedPosition, SourceUpdate
 from tests.support.manual_clock import Time, until
 from tests.support.owning import Owning, owning, registration, settings_of
 
@@ -30,10 +30,17 @@ async def delta(
     it: Owning, source: str, registrations: Mapping[str, Registration], *upserts: Registration, gone: str = ""
 ) -> None:
     """The source says that these changed; `registrations` is all it holds then."""
-    withdrawals = (gone,) if gone else ()
     where = FeedPosition("session", 2, it.clock(), "00" * 32)
     await it.controller.deliver(
-        SourceDelta(source, upserts, withdrawals, registrations, {}, (), it.clock(), source, where, where, b"")
+        SourceUpdate(
+            source,
+            it.clock(),
+            registrations=registrations,
+            changes=Changes(upserts, (gone,) if gone else ()),
+            position=where,
+            before=where,
+            served=b"",
+        )
     )
 
 

@@ -11,11 +11,9 @@ import pytest
 
 from gatewayd.control.controller import Controller
 from gatewayd.errors import SerialNotHeld
-from gatewayd.feed.canonical import LineWriter
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration
 from gatewayd.settings.model import Settings
-from gatewayd.sources.last_good import Position
 from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.override_file import parse_overrides
 from gatewayd.sources.overrides_dir import OverridesReading
@@ -605,7 +603,7 @@ def test_a_crash_between_the_reading_and_what_is_held_of_it_loses_nothing(time, 
             await again.in_sync()
             assert all_pass(again, there)
             with monkeypatch.context() as patch:
-                patch.setattr(Controller, "_keep_reading", _fails)
+                patch.setattr(LastGood, "save", _fails)
                 await again.read("national", NEW)
             await again.in_sync()
         async with places.start("national") as last:
@@ -666,33 +664,5 @@ def test_a_reading_that_comes_while_the_last_good_is_loaded_is_not_overwritten_b
             await restoring
             await again.in_sync()
             assert all_pass(again, [NEW, *there])
-
-    time.run(scenario())
-
-
-# -- the layout of before ----------------------------------------------------------------------------------
-
-
-def test_what_an_earlier_version_held_is_held_still(time, places):
-    async def scenario() -> None:
-        there = houses(300)
-        store = LastGood(places.directory, clock=time.clock, monotonic=time.clock.monotonic)
-        decision = '{"is_held":true,"reason":"protected","removed":1,"limit":0,"category":"bank"}'
-        head = f'{{"serial":77,"since_s":1.0,"decision":{decision},"recent":{{}}}}'
-        lines = [head, *LineWriter().lines([BANK]), ""]
-        readings = {each.id: each for each in there}
-        await store.save_reading("national", readings, Position(None, 77), "\n".join(lines).encode())
-        async with places.start("national") as it:
-            await it.in_sync()
-            assert all_pass(it, [BANK, *there])
-            (held,) = it.controller.holds()
-            assert (held.serial, held.by_cause) == (77, {"national": 1})
-        async with places.start("national") as again:
-            await again.read("national", *there)
-            await again.in_sync()
-            assert all_pass(again, [BANK, *there])
-            await again.controller.accept(again.controller.holds()[0].serial)
-            await again.in_sync()
-            assert not again.passes(BANK)
 
     time.run(scenario())

@@ -19,7 +19,7 @@ from gatewayd.settings.model import Settings
 from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.override_file import parse_overrides
 from gatewayd.sources.overrides_dir import OverridesReading
-from gatewayd.sources.sources import SourceReading
+from gatewayd.sources.update import SourceUpdate
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.manual_clock import Time
 from tests.support.owning import guarded, owning, registration, settings_of
@@ -156,8 +156,8 @@ def make_controller(directory: Path, settings: Settings, now: float) -> Controll
     return Controller(settings, core, store=store)
 
 
-def reading(*registrations: Registration, at_s: float = 1000.0) -> SourceReading:
-    return SourceReading("national", {each.id: each for each in registrations}, {}, (), at_s, None, "here")
+def reading(*registrations: Registration, at_s: float = 1000.0) -> SourceUpdate:
+    return SourceUpdate("national", at_s, registrations={each.id: each for each in registrations})
 
 
 async def test_a_restart_begins_with_the_last_good_and_what_was_held(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from gatewayd.control.host_time import HostTime
 from gatewayd.control.queries import DaemonQueries
 from gatewayd.control.status import StatusReport
 from gatewayd.control.vitals import Vitals
-from gatewayd.errors import AllowlistIncomplete, OperationRefused, SourceUnreadable
+from gatewayd.errors import AllowlistIncomplete, OperationRefused
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model.moment import format_time, parse_time
 from gatewayd.model.transaction import CounterReading
@@ -25,7 +25,6 @@ from gatewayd.reconcile.connections import REMEMBER_S
 from gatewayd.reconcile.loop import STUCK_AFTER_S
 from gatewayd.settings.model import InterfaceSettings
 from gatewayd.sources.last_good_store import LastGood
-from gatewayd.sources.sources import SourceState
 from gatewayd.watch.source import SourceStats
 from tests.support.fake_conntrack import FakeConntrack, connection_event
 from tests.support.manual_clock import START_S, ManualClock, Time, until
@@ -83,7 +82,7 @@ def test_readiness_says_what_is_waited_for_in_each_phase(time):
         async with answering(time.clock, "national", "desk") as (answers, it):
             assert answers.readiness() == ("source national is being read", "source desk is being read")
             await it.read("national", BANK)
-            await it.controller.deliver(SourceUnreadable("desk", "no such file"))
+            await it.fail("desk", "no such file")
             assert answers.readiness() == ("source desk has not been read: no such file",)
             assert not answers.status().ready
             it.refuse_writes = True
@@ -513,13 +512,12 @@ def test_the_status_counts_what_there_is(time):
 def test_a_source_shows_its_place_and_when_it_was_last_good(time):
     async def scenario() -> None:
         async with answering(time.clock) as (_, it):
-            state = SourceState(checked_at=START_S, next_attempt_at=START_S + 60)
-            runners = {"national": SimpleNamespace(place="https://example/feed", state=state)}
+            runners = {"national": SimpleNamespace(place="https://example/feed", next_attempt_at=START_S + 60)}
             answers = queries_of(it, it.host_time, asyncio.Event().wait, runners=runners)
             (source,) = answers.status().sources
             assert (source.state, source.url) == ("waiting", "https://example/feed")
             await it.read("national", BANK)
-            await it.controller.deliver(SourceUnreadable("national", "HTTP status 503"))
+            await it.fail("national", "HTTP status 503")
             (source,) = answers.status().sources
             assert (source.state, source.last_error) == ("failing", "HTTP status 503")
             assert source.registrations == 1
@@ -646,7 +644,7 @@ def test_sync_reads_the_sources_and_says_what_came_of_it(time):
             assert outcome == {"registrations": 1, "errors": {}}
             # "When it is in the kernel": whoever synced may try the tunnel now.
             assert it.passes(BANK)
-            await it.controller.deliver(SourceUnreadable("national", "gone"))
+            await it.fail("national", "gone")
             it.controller.sources["national"].error = "gone"
 
     time.run(scenario())

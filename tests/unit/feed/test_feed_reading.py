@@ -104,7 +104,7 @@ def test_too_many_records_refuse_the_source() -> None:
 
 def test_rejections_beyond_the_first_thousand_are_only_counted() -> None:
     reader = ndjson(b"x\n" * 1500)
-    assert len(reader.rejections) == reading.MAX_REJECTIONS_KEPT
+    assert len(reader.rejections) == reading.MAX_REJECTIONS_LISTED
     assert reader.rejected == {"not_json": 1500}
 
 
@@ -136,7 +136,7 @@ def test_a_record_that_was_usable_and_is_not_now_stays_as_it_was() -> None:
     after = read(NdjsonReader("lab", previous=before), now)
     assert after.registrations == {"a": before["a"]}
     assert after.registrations["a"] is before["a"]
-    assert (after.kept, dict(after.rejected)) == (1, {"prefix_host_bits": 1, "prefix_syntax": 1})
+    assert (after.retained, dict(after.rejected)) == (1, {"prefix_host_bits": 1, "prefix_syntax": 1})
 
 
 def test_a_usable_record_of_the_same_id_further_down_is_used_instead() -> None:
@@ -144,7 +144,7 @@ def test_a_usable_record_of_the_same_id_further_down_is_used_instead() -> None:
     now = lines(line_of("a", "oops"), line_of("a", "198.51.100.0/28"))
     after = read(NdjsonReader("lab", previous=before), now)
     assert [str(each) for each in after.registrations["a"].clients] == ["198.51.100.0/28"]
-    assert after.kept == 0
+    assert after.retained == 0
 
 
 def test_csv_rows_become_the_same_registrations_as_ndjson_lines() -> None:

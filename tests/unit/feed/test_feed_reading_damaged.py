@@ -31,7 +31,7 @@ def read(reader: NdjsonReader, content: bytes, chunk_bytes: int = 1 << 20) -> Nd
 def test_a_damaged_line_leaves_what_was_usable_before(line: bytes, chunk_bytes: int) -> None:
     reader = read(NdjsonReader("lab", None, PREVIOUS), line + line_of(fields_of("a")), chunk_bytes)
     assert reader.registrations == PREVIOUS
-    assert (reader.kept, [each.id for each in reader.rejections]) == (1, ["b"])
+    assert (reader.retained, [each.id for each in reader.rejections]) == (1, ["b"])
 
 
 def test_it_is_of_nobody_where_nothing_was_usable_before() -> None:
@@ -60,7 +60,7 @@ def test_a_damaged_row_leaves_what_was_usable_before(row: bytes) -> None:
     content = COLUMNS + row + b"bank,active,203.0.113.0/28,a\n"
     reader = read(CsvReader("lab", None, PREVIOUS), content)
     assert reader.registrations == PREVIOUS
-    assert (reader.kept, [each.id for each in reader.rejections]) == (1, ["b"])
+    assert (reader.retained, [each.id for each in reader.rejections]) == (1, ["b"])
 
 
 def test_a_row_that_ends_before_its_id_is_of_nobody() -> None:

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from gatewayd.model import Registration, parse_prefix
 from gatewayd.model import changes as changes_module
-from gatewayd.model.changes import Changes, changes_in_slices, construct_changes
+from gatewayd.model.changes import Changes, changes_in_slices
 from gatewayd.registry import merge
 from gatewayd.registry.merge import SourceSet
+from tests.support.changes import construct_changes
 
 PREFIXES = [parse_prefix(f"203.0.113.{n}") for n in range(4)]
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gatewayd.errors import OverridesInvalid
 from gatewayd.model import Prefix, Registration, parse_prefix, parse_services
-from gatewayd.model.changes import Changes, construct_changes, run_slices
+from gatewayd.model.changes import Changes, run_slices
 from gatewayd.registry import overrides as overrides_module
 from gatewayd.registry.overrides import (
     NO_OVERRIDES,
@@ -29,6 +29,7 @@ from gatewayd.registry.overrides import (
 from gatewayd.sources import overrides_dir as dir_module
 from gatewayd.sources.override_file import Filter, OverrideFile, Pin, parse_overrides
 from gatewayd.sources.overrides_dir import OverridesDir, OverridesReading, read_overrides
+from tests.support.changes import construct_changes
 from tests.support.strategies import prefix_sets, prefixes, registrations
 
 NOW = 1_700_000_000.0

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from gatewayd.sources.authorities import find_shortcomings
+from gatewayd.sources.fetch import find_shortcomings
 from tests.support.authority import SIGNS_CERTIFICATES, Authority
 
 KEY = ec.generate_private_key(ec.SECP256R1())

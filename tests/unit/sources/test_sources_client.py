@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable, Mapping
 from math import inf
+from typing import get_args
 
 import msgspec
 import pytest
@@ -29,24 +30,14 @@ from gatewayd.errors import (
     TransferFailed,
     UnknownKey,
 )
-from gatewayd.feed.files import HeldRegistrations
+from gatewayd.feed.files import LayeredRegistrations
 from gatewayd.feed.notification import MAX_BYTES, generate_key, load_verifying_keys
 from gatewayd.model import Registration
 from gatewayd.model.changes import SLICE, run_slices
 from gatewayd.model.moment import Moment
 from gatewayd.sources.client import MAX_REDIRECTS, FeedClient
-from gatewayd.sources.client_outcome import (
-    SNAPSHOT_REASONS,
-    DeltaRead,
-    FeedLimits,
-    FeedPosition,
-    FeedRequest,
-    Refused,
-    SnapshotRead,
-    SnapshotReason,
-    Unchanged,
-)
-from gatewayd.sources.client_plan import MAX_CHAIN_FAILURES, FeedIntervals
+from gatewayd.sources.client_plan import MAX_CHAIN_FAILURES, FeedIntervals, FeedLimits, FeedRequest
+from gatewayd.sources.update import FeedPosition, SnapshotReason, SourceUpdate
 from tests.support.feeds import (
     KEYS,
     NOW,
@@ -59,6 +50,10 @@ from tests.support.feeds import (
     Serve,
     attempt,
     fields_of,
+    is_delta,
+    is_reissued,
+    is_snapshot,
+    is_unchanged,
     line_of,
     serve,
     upsert,
@@ -80,7 +75,7 @@ def joined(publisher: Publisher, **options: object) -> FeedClient:
     """A client that holds what is published."""
     client = client_of(**options)
     outcome, _ = attempt(client, serve(publisher))
-    assert isinstance(outcome, SnapshotRead), outcome
+    assert is_snapshot(outcome), outcome
     return client
 
 
@@ -88,16 +83,16 @@ def refusal(client: FeedClient, answers: Serve, now: float = NOW) -> FeedRefused
     """Why an attempt was refused; what is held must not have changed by it."""
     position, held = client.position, client.registrations
     outcome, _ = attempt(client, answers, now)
-    assert isinstance(outcome, Refused), outcome
+    assert isinstance(outcome, FeedRefused), outcome
     assert client.position is position
     assert client.registrations is held
-    return outcome.error
+    return outcome
 
 
 def fallback(client: FeedClient, publisher: Publisher, answers: Serve | None = None) -> SnapshotReason:
     """Why the snapshot was taken; afterwards the client holds what is published."""
     outcome, _ = attempt(client, answers or serve(publisher))
-    assert isinstance(outcome, SnapshotRead), outcome
+    assert is_snapshot(outcome), outcome
     assert client.registrations == publisher.registrations()
     assert client.snapshot_reason == outcome.reason
     return outcome.reason
@@ -112,7 +107,7 @@ def test_the_first_time_the_snapshot_is_taken() -> None:
     assert (client.position, client.stale_after, dict(client.registrations)) == (None, None, {})
     outcome, asked = attempt(client, serve(publisher))
     assert asked == ["notification", "snapshot"]
-    assert isinstance(outcome, SnapshotRead)
+    assert is_snapshot(outcome)
     assert outcome.registrations == publisher.registrations()
     assert (outcome.reason, outcome.rejected, outcome.rejections) == ("first_time", {}, ())
     assert (outcome.position.session, outcome.position.serial) == (SESSIONS[0], 1)
@@ -126,7 +121,7 @@ def test_what_did_not_change_is_not_fetched() -> None:
     client = joined(publisher)
     outcome, asked = attempt(client, serve(publisher))
     assert asked == ["notification"]
-    assert outcome == Unchanged(client.position, is_reissued=False)
+    assert outcome == SourceUpdate("national", NOW, position=client.position)
 
 
 def test_without_an_etag_the_date_is_asked_for() -> None:
@@ -144,7 +139,7 @@ def test_without_an_etag_the_date_is_asked_for() -> None:
     client = client_of()
     attempt(client, answer)
     outcome, _ = attempt(client, answer)
-    assert isinstance(outcome, Unchanged)
+    assert is_unchanged(outcome)
     assert seen[1]["if-modified-since"] == "now"
 
 
@@ -163,8 +158,7 @@ def test_a_notification_that_was_signed_anew_counts_as_heard_from() -> None:
     publisher.edit(issued_at=NOW - 5)
     outcome, asked = attempt(client, serve(publisher))
     assert asked == ["notification"]
-    assert isinstance(outcome, Unchanged)
-    assert outcome.is_reissued
+    assert is_reissued(outcome)
     assert outcome.position.issued_at == NOW - 5
 
 
@@ -175,9 +169,9 @@ def test_a_delta_is_one_change() -> None:
     publisher.publish(upsert("e"), withdraw("a"), upsert("b", "203.0.113.16/28"), upsert("c"))
     outcome, asked = attempt(client, serve(publisher))
     assert asked == ["notification", "delta 2"]
-    assert isinstance(outcome, DeltaRead)
-    assert [each.id for each in outcome.upserts] == ["e", "b"]
-    assert outcome.withdrawals == ("a",)
+    assert is_delta(outcome)
+    assert [each.id for each in outcome.changes.upserts] == ["e", "b"]
+    assert outcome.changes.withdrawals == ("a",)
     assert outcome.registrations == client.registrations == publisher.registrations()
     assert outcome.position.serial == 2
     assert sorted(before) == ["a", "b", "c", "d"]
@@ -192,9 +186,9 @@ def test_several_deltas_are_applied_in_order_and_delivered_as_one_change() -> No
     publisher.edit(deltas=tuple(reversed(publisher.deltas)))
     outcome, asked = attempt(client, serve(publisher))
     assert asked == ["notification", "delta 2", "delta 3", "delta 4"]
-    assert isinstance(outcome, DeltaRead)
-    assert [each.id for each in outcome.upserts] == ["a"]
-    assert outcome.withdrawals == ()
+    assert is_delta(outcome)
+    assert [each.id for each in outcome.changes.upserts] == ["a"]
+    assert outcome.changes.withdrawals == ()
     assert client.registrations == publisher.registrations()
 
 
@@ -204,8 +198,8 @@ def test_a_delta_that_changes_nothing_moves_the_serial() -> None:
     held = client.registrations
     publisher.publish()
     outcome, _ = attempt(client, serve(publisher))
-    assert isinstance(outcome, DeltaRead)
-    assert (outcome.upserts, outcome.withdrawals, outcome.position.serial) == ((), (), 2)
+    assert is_delta(outcome)
+    assert (outcome.changes.upserts, outcome.changes.withdrawals, outcome.position.serial) == ((), (), 2)
     assert outcome.registrations is held
 
 
@@ -229,7 +223,7 @@ def test_a_position_from_disk_goes_on_with_deltas() -> None:
     publisher.publish(upsert("d"))
     again = client_of(position=position, registrations=dict(first.registrations))
     outcome, _ = attempt(again, serve(publisher))
-    assert isinstance(outcome, DeltaRead)
+    assert is_delta(outcome)
     assert again.registrations == publisher.registrations()
 
 
@@ -254,7 +248,7 @@ def test_urls_may_be_absolute_within_the_origin() -> None:
             return serve(publisher)(without_port(request))
 
         outcome, _ = attempt(client, answer)
-        assert isinstance(outcome, SnapshotRead)
+        assert is_snapshot(outcome)
 
 
 def without_port(request: FeedRequest) -> FeedRequest:
@@ -269,7 +263,7 @@ def test_files_may_be_labelled_gzip_by_the_server() -> None:
         client = client_of()
         answer = Answer(200, {"content-encoding": encoding, "content-type": "application/gzip"}, raw)
         outcome, _ = attempt(client, serve(publisher, snapshot=answer))
-        assert isinstance(outcome, SnapshotRead)
+        assert is_snapshot(outcome)
 
 
 # -- the notification misbehaves -----------------------------------------------------------------------------
@@ -290,14 +284,14 @@ def test_unknown_kid_and_rotated_key() -> None:
     publisher.publish(upsert("d"))
     assert isinstance(refusal(client, serve(publisher)), UnknownKey)
     client.use_keys({**KEYS, **load_verifying_keys([publisher.key.public_text()])})
-    assert isinstance(attempt(client, serve(publisher))[0], DeltaRead)
+    assert is_delta(attempt(client, serve(publisher))[0])
 
 
 def test_after_a_change_of_keys_what_is_held_must_be_confirmed_by_them() -> None:
     publisher = published()
     client = joined(publisher)
     client.use_keys(KEYS)
-    assert isinstance(attempt(client, serve(publisher))[0], Unchanged)
+    assert is_unchanged(attempt(client, serve(publisher))[0])
     client.use_keys(load_verifying_keys([generate_key("national-2").public_text()]))
     assert isinstance(refusal(client, serve(publisher)), UnknownKey)
     client_of().use_keys({})
@@ -324,7 +318,7 @@ def test_expiry_is_the_operators_where_the_notification_says_nothing_and_has_a_l
     publisher.intervals = (0, 0, 1)
     publisher.publish()
     assert isinstance(refusal(client, serve(publisher), publisher.issued_at + 61), NotificationStale)
-    assert isinstance(attempt(client, serve(publisher), publisher.issued_at + 60)[0], SnapshotRead)
+    assert is_snapshot(attempt(client, serve(publisher), publisher.issued_at + 60)[0])
 
 
 def test_future_issued_at() -> None:
@@ -332,17 +326,17 @@ def test_future_issued_at() -> None:
     error = refusal(client_of(), serve(publisher), now=publisher.issued_at - 301)
     assert isinstance(error, IssuedInFuture)
     assert error.ahead_s == 301
-    assert isinstance(attempt(client_of(), serve(publisher), publisher.issued_at - 300)[0], SnapshotRead)
+    assert is_snapshot(attempt(client_of(), serve(publisher), publisher.issued_at - 300)[0])
 
 
 def test_an_issue_ahead_of_a_doubted_clock_is_taken_and_none_is_stale_by_it() -> None:
     """The clock is in 2020, or years ahead: nobody knows how late it is, and what is signed is read."""
     publisher = published()
     behind = Moment(publisher.issued_at - 6 * 365 * 86400, inf)
-    assert isinstance(attempt(client_of(), serve(publisher), behind)[0], SnapshotRead)
+    assert is_snapshot(attempt(client_of(), serve(publisher), behind)[0])
     ahead = Moment(publisher.issued_at - 60, publisher.issued_at + 6 * 365 * 86400)
     client = joined(publisher)
-    assert isinstance(attempt(client, serve(publisher), ahead)[0], Unchanged)
+    assert is_unchanged(attempt(client, serve(publisher), ahead)[0])
     certain = Moment(publisher.issued_at + 604801, publisher.issued_at + 6 * 365 * 86400)
     assert isinstance(refusal(client, serve(publisher), now=certain), NotificationStale)
     known = Moment(0.0, publisher.issued_at - 301)
@@ -441,8 +435,8 @@ def test_a_notification_or_snapshot_beyond_the_limits_is_not_fetched() -> None:
         client = client_of(limits=limits)
         position = client.position
         outcome, asked = attempt(client, serve(publisher))
-        assert isinstance(outcome, Refused)
-        assert isinstance(outcome.error, FileTooLarge)
+        assert isinstance(outcome, FeedRefused)
+        assert isinstance(outcome, FileTooLarge)
         assert asked == ["notification"]
         assert client.position is position
     for headers in ({"content-length": str(MAX_BYTES + 1)}, {}):
@@ -487,7 +481,7 @@ def test_wrong_content_type_is_no_fault_where_the_signature_is_right() -> None:
     publisher = published()
     body = publisher.files["notification.jws"]
     answer = Answer(200, {"content-type": "text/csv"}, body)
-    assert isinstance(attempt(client_of(), serve(publisher, notification=answer))[0], SnapshotRead)
+    assert is_snapshot(attempt(client_of(), serve(publisher, notification=answer))[0])
 
 
 @pytest.mark.parametrize(
@@ -513,7 +507,7 @@ def test_redirect_within_the_origin() -> None:
         raise AssertionError(request.url)  # relative URLs are relative to where the notification was found
 
     outcome, asked = attempt(client_of(), answer)
-    assert isinstance(outcome, SnapshotRead)
+    assert is_snapshot(outcome)
     assert asked == ["notification", "notification", "snapshot"]
 
 
@@ -529,8 +523,8 @@ def test_redirect_off_origin(kind: str, location: str) -> None:
 def test_redirect_for_ever() -> None:
     client = client_of()
     outcome, asked = attempt(client, serve(published(), notification=Answer(307, {"location": "/again"})))
-    assert isinstance(outcome, Refused)
-    assert isinstance(outcome.error, AnswerUnexpected)
+    assert isinstance(outcome, FeedRefused)
+    assert isinstance(outcome, AnswerUnexpected)
     assert len(asked) == MAX_REDIRECTS + 1
 
 
@@ -587,13 +581,13 @@ WHOLE = gzip.compress(LINES)
 )  # fmt: skip
 def test_a_bad_snapshot(publisher: Publisher, error: type[FeedRefused] | None) -> None:
     if error is None:
-        assert isinstance(attempt(client_of(), serve(publisher))[0], SnapshotRead)
+        assert is_snapshot(attempt(client_of(), serve(publisher))[0])
         return
     caught = refusal(client_of(), serve(publisher))
     assert type(caught) is error, caught
     in_pieces, _ = attempt(client_of(), serve(publisher), chunk_bytes=7)
-    assert isinstance(in_pieces, Refused)
-    assert type(in_pieces.error) is error
+    assert isinstance(in_pieces, FeedRefused)
+    assert type(in_pieces) is error
     without_length = Answer(200, {}, publisher.files[publisher.notification.snapshot.url])
     assert type(refusal(client_of(), serve(publisher, snapshot=without_length))) is error
 
@@ -636,7 +630,7 @@ def test_bad_records_are_rejected_one_by_one() -> None:
     ]
     client = client_of()
     outcome, _ = attempt(client, serve(snapshot_of(gzip.compress(b"".join(lines)), 7)), chunk_bytes=100_000)
-    assert isinstance(outcome, SnapshotRead)
+    assert is_snapshot(outcome)
     assert list(outcome.registrations) == ["a", "d"]
     assert outcome.rejected == {
         "identity_field": 1, "duplicate_id": 1, "line_too_long": 1, "nul_byte": 1, "not_utf8": 1,
@@ -732,13 +726,13 @@ def test_what_is_wrong_with_a_delta_leads_to_the_snapshot(name: str) -> None:
     publisher.publish(upsert("d"), withdraw("a"))
     misbehave(publisher)
     assert fallback(client, publisher) == reason
-    assert isinstance(attempt(client, serve(publisher))[0], Unchanged)
+    assert is_unchanged(attempt(client, serve(publisher))[0])
 
 
 def test_every_reason_is_described_and_tested() -> None:
     tested = {reason for reason, _ in MISBEHAVIOUR.values()}
     others = {"first_time", "new_session", "serial_reused", "too_many_deltas", "delta_failed"}
-    assert tested | others == set(SNAPSHOT_REASONS)
+    assert tested | others == set(get_args(SnapshotReason))
 
 
 @pytest.mark.parametrize("limits", [FeedLimits(max_deltas=2), FeedLimits(max_bytes=260)])
@@ -773,10 +767,10 @@ def test_when_the_network_fails_within_a_chain_deltas_are_tried_again_and_then_t
         refusal(client, serve(publisher, delta=answer))
     outcome, asked = attempt(client, serve(publisher, delta=Answer(503)))
     assert asked == ["notification", "snapshot"]
-    assert isinstance(outcome, SnapshotRead)
+    assert is_snapshot(outcome)
     assert outcome.reason == "delta_failed"
     publisher.publish(upsert("e"))
-    assert isinstance(attempt(client, serve(publisher))[0], DeltaRead)
+    assert is_delta(attempt(client, serve(publisher))[0])
 
 
 def test_a_rejected_upsert_leaves_the_old_registration_in_force() -> None:
@@ -793,8 +787,8 @@ def test_a_rejected_upsert_leaves_the_old_registration_in_force() -> None:
     publisher.publish_lines(line_of(upsert("b", "bad")))
     outcome, asked = attempt(client, serve(publisher))
     assert asked[1:] == ["delta 2", "delta 3"]
-    assert isinstance(outcome, DeltaRead)
-    assert [each.id for each in outcome.upserts] == ["d"]
+    assert is_delta(outcome)
+    assert [each.id for each in outcome.changes.upserts] == ["d"]
     assert client.registrations["a"] is old
     assert outcome.rejected == {
         "prefix_host_bits": 1, "not_object": 1, "identity_field": 1, "prefix_syntax": 1,
@@ -806,11 +800,11 @@ def test_what_had_to_be_rejected_may_be_withdrawn() -> None:
     publisher = published()
     client = joined(publisher)
     publisher.publish_lines(line_of(upsert("n", phone="0300")) + line_of(withdraw("n")))
-    assert isinstance(attempt(client, serve(publisher))[0], DeltaRead)
+    assert is_delta(attempt(client, serve(publisher))[0])
     publisher.publish_lines(line_of(withdraw("n")) + b" \n" + line_of(withdraw("c")).rstrip())
     outcome, _ = attempt(client, serve(publisher))
-    assert isinstance(outcome, DeltaRead)
-    assert outcome.withdrawals == ("c",)
+    assert is_delta(outcome)
+    assert outcome.changes.withdrawals == ("c",)
 
 
 # -- waits ---------------------------------------------------------------------------------------------------
@@ -859,7 +853,7 @@ def test_what_comes_after_the_end_is_nothing() -> None:
     client.on_failure(TransferFailed("snapshot", "the connection was lost after the last byte"))
     run_slices(client.on_chunk(b"x"))
     run_slices(client.on_end(NOW))
-    assert isinstance(client.outcome, SnapshotRead)
+    assert is_snapshot(client.outcome)
 
 
 def test_a_new_attempt_drops_what_was_under_way() -> None:
@@ -870,7 +864,7 @@ def test_a_new_attempt_drops_what_was_under_way() -> None:
     assert client.next_request() is not None
     client.on_response(200, {}, NOW)
     run_slices(client.on_chunk(b"half a not"))
-    assert isinstance(attempt(client, serve(publisher))[0], DeltaRead)
+    assert is_delta(attempt(client, serve(publisher))[0])
 
 
 # -- what is held --------------------------------------------------------------------------------------------
@@ -886,7 +880,7 @@ def test_held_registrations_are_as_a_dictionary_would_be(
     base: list[Registration], steps: list[dict[str, int | None]]
 ) -> None:
     oracle = {each.id: each for each in base}
-    held = HeldRegistrations.of(dict(oracle))
+    held = LayeredRegistrations.of(dict(oracle))
     for step in steps:
         changes = {id: None if n is None else Registration(id, f"c{n}", "active", ()) for id, n in step.items()}
         earlier, copy = held, dict(held)
@@ -901,7 +895,7 @@ def test_held_registrations_are_as_a_dictionary_would_be(
             assert dict(view) == oracle
             assert len(view) == len(oracle)
             assert all((f"r{number}" in view) == (f"r{number}" in oracle) for number in range(7))
-    assert HeldRegistrations.of(held) is held
+    assert LayeredRegistrations.of(held) is held
 
 
 def test_many_changes_are_flattened() -> None:
@@ -910,9 +904,9 @@ def test_many_changes_are_flattened() -> None:
     lines = b"".join(line_of(upsert(f"x{number}")) for number in range(SLICE + 1))
     publisher.publish_lines(lines)
     outcome, _ = attempt(client, serve(publisher), chunk_bytes=100_000)
-    assert isinstance(outcome, DeltaRead)
+    assert is_delta(outcome)
     assert len(outcome.registrations) == len(list(outcome.registrations)) == SLICE + 4
-    assert isinstance(client.registrations, HeldRegistrations)
+    assert isinstance(client.registrations, LayeredRegistrations)
     assert not client.registrations.is_deep
 
 
@@ -937,7 +931,7 @@ def test_any_chunking_gives_the_same(sizes: list[int]) -> None:
             start, turn = start + size, turn + 1
         run_slices(client.on_end(NOW))
     outcome = client.outcome
-    assert isinstance(outcome, DeltaRead)
+    assert is_delta(outcome)
     assert sorted(outcome.registrations) == ["b", "c", "d", "e"]
     assert [str(each) for each in outcome.rejections] == [
         "2: x: prefix_syntax: clients: a prefix: not an IPv4 or IPv6 address"
@@ -955,7 +949,7 @@ def test_mutated_files_change_nothing_or_give_the_registrys_content(data: st.Dat
     rest = data.draw(st.binary(max_size=3) | st.just(raw[place + 1 :]))
     publisher.files[path] = raw[:place] + rest
     outcome, _ = attempt(client, serve(publisher))
-    if isinstance(outcome, Refused):
+    if isinstance(outcome, FeedRefused):
         assert sorted(client.registrations) == ["a", "b", "c"]
     else:
         assert client.registrations == publisher.registrations()
@@ -972,7 +966,7 @@ def test_arbitrary_signed_content_never_raises(snapshot: bytes, delta: bytes) ->
     publisher.issue(snapshot, snapshot.count(b"\n"))
     outcome, _ = attempt(client, serve(publisher))
     assert client.registrations
-    assert isinstance(outcome, SnapshotRead | Refused)
+    assert is_snapshot(outcome) or isinstance(outcome, FeedRefused)
 
 
 lines_of_json = st.recursive(
@@ -991,7 +985,7 @@ def test_any_json_in_a_delta_is_applied_or_leads_to_the_snapshot(lines: list[obj
     client = joined(publisher)
     publisher.publish_lines(b"".join(map(line_of, lines)))
     outcome, _ = attempt(client, serve(publisher))
-    assert isinstance(outcome, DeltaRead | SnapshotRead)
+    assert is_delta(outcome) or is_snapshot(outcome)
 
 
 def turns() -> st.SearchStrategy[list[tuple[str, object]]]:
@@ -1025,12 +1019,12 @@ def test_whatever_the_history_a_client_ends_with_what_the_registry_has(
     def sync(number: int, answers: Serve) -> None:
         outcome, _ = attempt(clients[number], answers, chunk_bytes=70)
         shadow = shadows[number]
-        if isinstance(outcome, SnapshotRead):
+        if is_snapshot(outcome):
             shadows[number] = dict(outcome.registrations)
-        elif isinstance(outcome, DeltaRead):
-            for id in outcome.withdrawals:
+        elif is_delta(outcome):
+            for id in outcome.changes.withdrawals:
                 del shadow[id]
-            shadow.update({each.id: each for each in outcome.upserts})
+            shadow.update({each.id: each for each in outcome.changes.upserts})
 
     for what, argument in history:
         if what == "publish":
@@ -1057,4 +1051,4 @@ def test_whatever_the_history_a_client_ends_with_what_the_registry_has(
     for number, client in enumerate(clients):
         sync(number, serve(publisher))
         assert client.registrations == shadows[number] == publisher.registrations()
-        assert isinstance(attempt(client, serve(publisher))[0], Unchanged)
+        assert is_unchanged(attempt(client, serve(publisher))[0])

@@ -4,8 +4,7 @@ import pytest
 
 from gatewayd.errors import AnswerUnexpected, FeedRefused, FileTooLarge, SizeMismatch
 from gatewayd.feed.notification import MAX_BYTES, DeltaRef
-from gatewayd.sources.client_outcome import FeedRequest
-from gatewayd.sources.client_plan import check_head, validators_of
+from gatewayd.sources.client_plan import FeedRequest, check_head, validators_of
 
 NOTIFICATION = FeedRequest("notification", "https://registry.example/notification.jws", {})
 DELTA = FeedRequest("delta", "https://registry.example/2.gz", {}, DeltaRef(2, "2.gz", "a" * 64, 100), "s", 2)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,24 +20,19 @@ from gatewayd.errors import (
     IssuedInFuture,
     KeysUnusable,
     NotificationStale,
-    SourceFailed,
     TransferFailed,
     UnknownKey,
 )
 from gatewayd.feed.notification import generate_key
 from gatewayd.model import Registration
-from gatewayd.sources.client_outcome import FeedPosition
-from gatewayd.sources.feed_source import (
-    Delivery,
-    FeedReading,
-    FeedRunner,
-    SourceDelta,
-    kept_position,
-    resumed_position,
-)
+from gatewayd.model.changes import Changes
+from gatewayd.registry.freshness import SourceState
+from gatewayd.settings import RegistrySettings, SourceSettings
+from gatewayd.sources.feed_source import FeedRunner
 from gatewayd.sources.fetch import FetchLimits, Session, open_session
-from gatewayd.sources.last_good import FileMark, Position
-from gatewayd.sources.sources import SourceConfirmed
+from gatewayd.sources.last_good import Restored
+from gatewayd.sources.runner import Tools
+from gatewayd.sources.update import FeedPosition, FileMark, SourceUpdate
 from tests.support.feeds import KEY, NOW, Publisher, sha256, upsert, withdraw
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -79,7 +74,7 @@ class Feed:
     publisher: Publisher = field(default_factory=Publisher)
     special: dict[str, Handler] = field(default_factory=dict)
     requests: list[web.Request] = field(default_factory=list)
-    delivered: list[Delivery] = field(default_factory=list)
+    delivered: list[SourceUpdate] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     now: float = NOW
     url: str = ""
@@ -98,7 +93,7 @@ class Feed:
             return web.Response(status=304)
         return web.Response(body=raw, headers={"ETag": etag}, content_type="application/octet-stream")
 
-    async def deliver(self, what: FeedReading | SourceDelta | SourceFailed) -> None:
+    async def deliver(self, what: SourceUpdate) -> None:
         self.delivered.append(what)
         self.arrived.set()
 
@@ -107,31 +102,43 @@ class Feed:
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return path
 
-    def runner(self, **options: Any) -> FeedRunner:
-        if "keys" not in options:
-            options["keys"] = [self.write_key(KEY.public_text())]
-        options.setdefault("url", self.url)
+    def runner(
+        self,
+        *,
+        url: str = "",
+        keys: Sequence[Path] | None = None,
+        time: Any = None,
+        keeper: Keeper | None = None,
+        resume: FeedPosition | None = None,
+        previous: Any = None,
+        refresh_s: float = 60.0,
+        fetch_limits: FetchLimits | None = None,
+        **source: Any,
+    ) -> FeedRunner:
+        keys = [self.write_key(KEY.public_text())] if keys is None else keys
+        settings = SourceSettings("national", url or self.url, tuple(map(str, keys)), **source)
         return FeedRunner(
-            "national",
-            deliver=self.deliver,
-            clock=lambda: self.now,
-            randomness=Random(7),
-            session=self.session,
-            **options,
+            settings,
+            RegistrySettings((settings,), refresh_s),
+            Tools(self.session, lambda: self.now, time, keeper, Random(7)),
+            self.deliver,
+            Restored(previous or {}, resume),
+            fetch_limits,
         )
 
-    def reading(self) -> FeedReading:
+    def reading(self) -> SourceUpdate:
         last = self.delivered[-1]
-        assert isinstance(last, FeedReading), last
+        assert last.registrations is not None, last
+        assert last.changes is None, last
         return last
 
-    def delta(self) -> SourceDelta:
+    def delta(self) -> SourceUpdate:
         last = self.delivered[-1]
-        assert isinstance(last, SourceDelta), last
+        assert last.changes is not None, last
         return last
 
     def cause(self) -> FeedRefused:
-        last = self.delivered[-1]
+        last = self.delivered[-1].error
         assert isinstance(last, FeedFailed), last
         return last.cause
 
@@ -154,28 +161,29 @@ async def feed(tmp_path: Path) -> AsyncIterator[Feed]:
 
 async def test_a_snapshot_and_then_deltas_are_delivered(feed: Feed) -> None:
     runner = feed.runner()
-    assert (runner.state.serial, runner.state.session, runner.position) == (0, "", None)
+    assert runner.client.position is None
     await runner.attempt()
     reading = feed.reading()
     assert reading.registrations == feed.publisher.registrations()
-    assert (reading.name, reading.origin, reading.read_at) == ("national", feed.url, NOW)
-    assert (reading.session, reading.serial, reading.reason) == (feed.publisher.session, 1, "first_time")
-    assert (reading.count, reading.kept_file) == (3, None)
-    held = runner.position
+    assert (reading.source, runner.place, reading.at_s) == ("national", feed.url, NOW)
+    assert (where(reading), reading.reason) == ((feed.publisher.session, 1), "first_time")
+    assert reading.served is None
+    before = runner.client.position
     feed.publisher.publish(upsert("d"), withdraw("a"))
     feed.publisher.publish(withdraw("b"))
     feed.now += 5
     await runner.attempt()
     delta = feed.delta()
-    assert [each.id for each in delta.upserts] == ["d"]
-    assert (delta.withdrawals, delta.session, delta.serial) == (("a", "b"), feed.publisher.session, 3)
+    assert delta.changes is not None
+    assert [each.id for each in delta.changes.upserts] == ["d"]
+    assert (delta.changes.withdrawals, where(delta)) == (("a", "b"), (feed.publisher.session, 3))
     assert delta.registrations == feed.publisher.registrations()
-    assert (delta.after, delta.position) == (held, runner.position)
-    assert delta.content == b"".join(feed.publisher.files[f"delta-{serial}.gz"] for serial in (2, 3))
-    state = runner.state
-    assert (state.serial, state.issued_at, state.checked_at) == (3, feed.publisher.issued_at, NOW + 5)
-    assert state.stale_after == feed.publisher.issued_at + 604800
-    assert 54 <= state.next_attempt_at - feed.now <= 60
+    assert (delta.before, delta.position) == (before, runner.client.position)
+    assert delta.served == b"".join(feed.publisher.files[f"delta-{serial}.gz"] for serial in (2, 3))
+    assert delta.position is not None
+    assert (delta.position.issued_at, delta.at_s) == (feed.publisher.issued_at, NOW + 5)
+    assert runner.client.stale_after == feed.publisher.issued_at + 604800
+    assert 54 <= runner.next_attempt_at - feed.now <= 60
     assert [request.path for request in feed.requests][3:] == ["/feed/delta-2.gz", "/feed/delta-3.gz"]
 
 
@@ -184,8 +192,7 @@ async def test_files_are_asked_for_as_they_are_and_what_did_not_change_is_said_t
     await runner.attempt()
     feed.now += 60
     await runner.attempt()
-    assert feed.delivered[1:] == [SourceConfirmed(runner.name, NOW + 60)]
-    assert runner.state.checked_at == NOW + 60
+    assert feed.delivered[1:] == [SourceUpdate("national", NOW + 60, position=runner.client.position)]
     assert {request.headers["Accept-Encoding"] for request in feed.requests} == {"identity"}
     assert "If-None-Match" in feed.requests[-1].headers
 
@@ -196,8 +203,9 @@ async def test_a_notification_signed_anew_is_delivered_as_an_empty_change(feed: 
     feed.publisher.edit(issued_at=NOW)
     await runner.attempt()
     delta = feed.delta()
-    assert (delta.upserts, delta.withdrawals, delta.content) == ((), (), b"")
-    assert delta.position.issued_at == runner.state.issued_at == NOW
+    assert (delta.changes, delta.served) == (Changes((), ()), b"")
+    assert delta.position is not None
+    assert delta.position.issued_at == NOW
     assert delta.registrations == feed.publisher.registrations()
 
 
@@ -251,37 +259,33 @@ async def test_an_error_is_delivered_as_what_it_is_and_tried_again_sooner(feed: 
     for failures, wait_s in enumerate((10, 20, 40, 60, 60), 1):
         await runner.attempt()
         assert isinstance(feed.cause(), IssuedInFuture)
-        assert (runner.state.failures, runner.state.error) == (failures, feed.delivered[-1])
-        assert wait_s * 0.9 <= runner.state.next_attempt_at <= wait_s
+        assert (runner.failures, runner.client.failures) == (failures, failures)
+        assert wait_s * 0.9 <= runner.next_attempt_at <= wait_s
     feed.now = NOW
     await runner.attempt()
-    assert (runner.state.failures, runner.state.error) == (0, None)
+    assert (runner.failures, feed.delivered[-1].error) == (0, None)
 
 
 async def test_a_position_from_disk_goes_on_with_deltas(feed: Feed) -> None:
     await feed.runner().attempt()
     first = feed.reading()
-    resume = resumed_position(kept_position(first.position))
-    assert resume == first.position
     feed.publisher.publish(upsert("d"))
-    runner = feed.runner(resume=resume, previous=first.registrations)
-    assert runner.state.serial == 1
+    runner = feed.runner(resume=first.position, previous=first.registrations)
+    assert runner.client.position == first.position
     await runner.attempt()
-    assert [each.id for each in feed.delta().upserts] == ["d"]
+    delta = feed.delta()
+    assert delta.changes is not None
+    assert [each.id for each in delta.changes.upserts] == ["d"]
 
 
-@pytest.mark.parametrize(
-    "kept",
-    [None, Position("s", 1), Position("s", 1, resume=b"\xff"), Position("s", 1, resume=b"{}")],
-)
-def test_a_position_that_is_of_no_use(kept: Position | None) -> None:
-    assert resumed_position(kept) is None
+async def test_a_source_that_was_no_feed_before_takes_the_snapshot(feed: Feed) -> None:
+    runner = feed.runner(resume=FeedPosition("", 7), previous=feed.publisher.registrations())
+    await runner.attempt()
+    assert feed.reading().reason == "first_time"
 
 
-def test_a_position_of_another_serial_is_of_no_use() -> None:
-    position = kept_position(FeedPosition("s", 1, 1.0, "a" * 64))
-    assert resumed_position(position) is not None
-    assert resumed_position(Position("s", 2, resume=position.resume)) is None
+def where(update: SourceUpdate) -> tuple[str, int]:
+    return update.reached.session, update.reached.serial
 
 
 async def test_the_keeper_gets_a_snapshot_as_served_and_only_if_it_is_whole(feed: Feed) -> None:
@@ -295,7 +299,7 @@ async def test_the_keeper_gets_a_snapshot_as_served_and_only_if_it_is_whole(feed
     feed.publisher.files[path] = whole
     await runner.attempt()
     assert [sink.end for sink in keeper.sinks] == ["aborted", "committed"]
-    assert feed.reading().kept_file == FileMark("snapshot", len(whole), sha256(whole))
+    assert feed.reading().served == FileMark("snapshot", len(whole), sha256(whole))
     feed.publisher.publish(upsert("d"))
     await runner.attempt()
     assert len(keeper.sinks) == 2
@@ -325,7 +329,7 @@ async def test_an_attempt_that_is_cancelled_keeps_nothing_and_the_next_begins_an
     assert [sink.end for sink in keeper.sinks] == ["aborted"]
     del feed.special[path]
     await runner.attempt()
-    assert len(feed.reading().registrations) == 3
+    assert len(feed.reading().registrations or ()) == 3
 
 
 async def test_a_wrong_delta_leads_to_the_snapshot(feed: Feed) -> None:
@@ -334,8 +338,8 @@ async def test_a_wrong_delta_leads_to_the_snapshot(feed: Feed) -> None:
     feed.publisher.publish(upsert("d"))
     del feed.publisher.files["delta-2.gz"]
     await runner.attempt()
-    assert feed.reading().reason == runner.state.snapshot_reason == "delta_missing"
-    assert len(feed.reading().registrations) == 4
+    assert feed.reading().reason == runner.client.snapshot_reason == "delta_missing"
+    assert len(feed.reading().registrations or ()) == 4
 
 
 async def test_rejections_are_counted_on_until_the_next_snapshot(feed: Feed) -> None:
@@ -343,11 +347,13 @@ async def test_rejections_are_counted_on_until_the_next_snapshot(feed: Feed) -> 
     feed.publisher.publish()
     runner = feed.runner()
     await runner.attempt()
-    assert runner.state.rejected == {"missing_field": 1}
-    assert feed.reading().count == 4
+    state = SourceState()
+    state.take(feed.reading())
+    assert state.rejected == {"missing_field": 1}
     feed.publisher.publish_lines(b'{"op":"upsert","registration":{"id":"y"}}\n' * 2)
     await runner.attempt()
-    assert runner.state.rejected == {"missing_field": 3}
+    state.take(feed.delta())
+    assert state.rejected == {"missing_field": 3}
     assert feed.delta().rejected == {"missing_field": 2}
 
 
@@ -363,7 +369,7 @@ async def test_changed_key_files_are_picked_up(feed: Feed) -> None:
     assert isinstance(feed.cause(), UnknownKey)
     feed.write_key(feed.publisher.key.public_text())
     await runner.attempt()
-    assert feed.delta().serial == 2
+    assert feed.delta().reached.serial == 2
 
 
 @pytest.mark.parametrize(
@@ -475,7 +481,7 @@ async def test_a_url_with_secrets_is_not_shown(feed: Feed) -> None:
     assert runner.place == feed.url
     feed.special["notification.jws"] = lambda request: _status(500)
     await runner.attempt()
-    assert "secret" not in str(feed.delivered[-1])
+    assert "secret" not in str(feed.delivered[-1].error)
 
 
 async def _status(status: int) -> web.StreamResponse:
@@ -511,13 +517,13 @@ async def test_it_is_asked_again_by_itself(feed: Feed) -> None:
         await feed.arrived.wait()
     task.cancel()
     await asyncio.wait({task})
-    assert feed.delta().serial == 3
+    assert feed.delta().reached.serial == 3
 
 
 async def test_two_attempts_at_once_take_turns(feed: Feed) -> None:
     runner = feed.runner()
     await asyncio.gather(runner.attempt(), runner.attempt())
-    assert [type(each) for each in feed.delivered] == [FeedReading, SourceConfirmed]
+    assert [each.registrations is not None for each in feed.delivered] == [True, False]
 
 
 async def test_a_session_that_undoes_gzip_by_itself_is_refused(feed: Feed) -> None:
@@ -532,4 +538,6 @@ async def test_equal_registrations_keep_their_objects_over_a_restart(feed: Feed)
     previous: dict[str, Registration] = feed.publisher.registrations()
     runner = feed.runner(previous=previous)
     await runner.attempt()
-    assert feed.reading().registrations["a"] is previous["a"]
+    again = feed.reading().registrations
+    assert again is not None
+    assert again["a"] is previous["a"]

@@ -11,6 +11,7 @@ import logging
 import os
 import struct
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -22,29 +23,30 @@ from gatewayd.errors import LastGoodDamaged
 from gatewayd.feed.canonical import Damaged
 from gatewayd.feed.reading import ReadLimits
 from gatewayd.model import Registration, parse_prefix
-from gatewayd.sources import last_good_sink as kept_sink
+from gatewayd.model.changes import Changes
 from gatewayd.sources import last_good_store as store
 from gatewayd.sources.disk import RealFiles
 from gatewayd.sources.last_good import (
-    FileMark,
     FrameHead,
     Index,
-    Position,
+    Restored,
     decode_frame,
     decode_index,
-    encode_delta,
     encode_frame,
     encode_index,
 )
-from gatewayd.sources.last_good_store import LastGood, Restored
+from gatewayd.sources.last_good_files import BATCH_BYTES
+from gatewayd.sources.last_good_store import LastGood
+from gatewayd.sources.update import FeedPosition, FileMark, SourceUpdate
 from tests.support.fake_files import STATE, Ended, FakeFiles
+from tests.support.feeds import encode_delta
 from tests.support.strategies import registrations
 
 SESSION = "6b9a7f0e-0000-4000-8000-000000000001"
 
 
-def at(serial: int) -> Position:
-    return Position(SESSION, serial, 1000.0 + serial, f'"{serial}"', resume=b"r%d" % serial)
+def at(serial: int) -> FeedPosition:
+    return FeedPosition(SESSION, serial, 1000.0 + serial, "ab" * 32, etag=f'"{serial}"')
 
 
 def registration(id: str, client: str = "203.0.113.0/28") -> Registration:
@@ -89,63 +91,59 @@ async def load(files: AnyFiles, state_dir: Path = STATE) -> Restored:
 
 
 Save = Callable[[LastGood], Awaitable[object]]
-State = tuple[dict[str, Registration], Position | None, bytes | None]
+State = tuple[dict[str, Registration], FeedPosition | None]
 
 
 def state_of(restored: Restored) -> State:
-    return restored.registrations, restored.position, restored.held
+    return restored.registrations, restored.position
 
 
-async def keep_served(kept: LastGood, content: bytes, count: int, position: Position, held: bytes | None) -> bool:
+async def keep_served(kept: LastGood, content: bytes, position: FeedPosition) -> bool:
     sink = await kept.open("lab")
     await sink.write(content[:7])
     await sink.write(content[7:])
-    return await kept.save_snapshot("lab", await sink.commit(), count, position, held)
+    file = await sink.commit()
+    assert file is not None
+    return await kept.save_snapshot("lab", file, position)
 
 
 ONE, TWO, THREE = registry("a", "b"), registry("a", "c"), registry("a", "c", "d")
 
 
 async def save_one(kept: LastGood) -> None:
-    assert await kept.save_reading("lab", ONE, at(1), b"held one")
+    assert await kept.save_reading("lab", ONE, at(1))
 
 
 async def save_two(kept: LastGood) -> None:
     content = gzip.compress(lines_of(TWO))
-    assert await keep_served(kept, content, 2, at(2), b"held two")
+    assert await keep_served(kept, content, at(2))
 
 
 async def save_delta(kept: LastGood) -> None:
     delta = delta_of(registry("c"), "b")
-    assert await kept.save_delta("lab", delta, at(2), after=at(1), held=b"held two")
+    assert await kept.save_delta("lab", delta, at(2), after=at(1))
 
 
 async def save_further_delta(kept: LastGood) -> None:
-    assert await kept.save_delta("lab", delta_of(registry("d")), at(3), after=at(2), held=b"held three")
-
-
-async def accept(kept: LastGood) -> None:
-    assert await kept.save_held("lab", None)
+    assert await kept.save_delta("lab", delta_of(registry("d")), at(3), after=at(2))
 
 
 async def move_on(kept: LastGood) -> None:
     assert await kept.save_delta("lab", b"", at(2), after=at(1))
 
 
-NOTHING: State = ({}, None, None)
-FIRST: State = (ONE, at(1), b"held one")
-SECOND: State = (TWO, at(2), b"held two")
+NOTHING: State = ({}, None)
+FIRST: State = (ONE, at(1))
+SECOND: State = (TWO, at(2))
 STEPS: dict[str, tuple[list[Save], Save, State, State]] = {
     "first reading": ([], save_one, NOTHING, FIRST),
     "first snapshot": ([], save_two, NOTHING, SECOND),
     "snapshot over reading": ([save_one], save_two, FIRST, SECOND),
     "snapshot over deltas": ([save_one, save_delta, save_further_delta], save_one,
-                             (THREE, at(3), b"held three"), FIRST),
+                             (THREE, at(3)), FIRST),
     "delta": ([save_one], save_delta, FIRST, SECOND),
-    "further delta": ([save_one, save_delta], save_further_delta, SECOND, (THREE, at(3), b"held three")),
-    "accept": ([save_one], accept, FIRST, (ONE, at(1), None)),
-    "accept after delta": ([save_one, save_delta], accept, SECOND, (TWO, at(2), None)),
-    "position alone": ([save_one], move_on, FIRST, (ONE, at(2), b"held one")),
+    "further delta": ([save_one, save_delta], save_further_delta, SECOND, (THREE, at(3))),
+    "position alone": ([save_one], move_on, FIRST, (ONE, at(2))),
 }  # fmt: skip
 
 
@@ -167,7 +165,7 @@ async def test_what_is_saved_is_what_is_loaded(step: str) -> None:
     restored = await load(files)
     assert state_of(restored) == new
     assert (restored.damage, restored.saved_at_s) == (None, 5000.0)
-    assert kept.state_of("lab").position == new[1]
+    assert kept._entry("lab").directory.head.position == new[1]
     assert not kept.needs_reading("lab")
 
 
@@ -199,9 +197,9 @@ async def test_whenever_we_end_the_old_or_the_new_is_there_whole(
         assert not [name for name in left.list_all() if name.endswith(".tmp")]
         # And from there everything goes on as ever.
         if restored.position is None or not await again.save_delta("lab", b"", at(9), after=restored.position):
-            await again.save_reading("lab", restored.registrations, at(9), restored.held)
+            await again.save_reading("lab", restored.registrations, at(9))
         followed = await load(left)
-        assert state_of(followed) == (restored.registrations, at(9), restored.held)
+        assert state_of(followed) == (restored.registrations, at(9))
         assert followed.damage is None
     assert "old" in seen
 
@@ -213,7 +211,7 @@ async def test_nothing_is_nothing(tmp_path: Path) -> None:
 async def test_a_snapshot_is_kept_exactly_as_served(tmp_path: Path) -> None:
     content = gzip.compress(lines_of(ONE) + b"nonsense\n")
     kept = last_good(RealFiles(), tmp_path)
-    assert await keep_served(kept, content, 2, at(1), None)
+    assert await keep_served(kept, content, at(1))
     (snapshot,) = (tmp_path / "registry" / "lab").glob("snapshot-*")
     assert snapshot.read_bytes() == content
     restored = await load(RealFiles(), tmp_path)
@@ -226,18 +224,18 @@ async def test_several_deltas_as_served_are_one_change(tmp_path: Path) -> None:
     await save_one(kept)
     served = delta_of(registry("c")) + delta_of(registry("d"), "b")
     assert await kept.save_delta("lab", served, at(3), after=at(1))
-    assert state_of(await load(RealFiles(), tmp_path)) == (THREE, at(3), b"held one")
+    assert state_of(await load(RealFiles(), tmp_path)) == (THREE, at(3))
 
 
 async def test_what_a_sink_took_may_be_dropped(tmp_path: Path) -> None:
     kept = last_good(RealFiles(), tmp_path)
     sink = await kept.open("lab")
-    await sink.write(b"x" * (kept_sink.BATCH_BYTES + 1))
+    await sink.write(b"x" * (BATCH_BYTES + 1))
     await sink.abort()
     sink = await kept.open("lab")
     mark = await sink.commit()
     assert mark is not None
-    await kept.discard("lab", mark)
+    await kept.discard(SourceUpdate("lab", 0.0, served=mark))
     assert list((tmp_path / "registry" / "lab").iterdir()) == []
 
 
@@ -246,8 +244,10 @@ async def test_a_commit_leaves_a_file_alone_that_is_being_received(tmp_path: Pat
     sink = await kept.open("lab")
     await sink.write(gzip.compress(lines_of(TWO)))
     await save_one(kept)
-    assert await kept.save_snapshot("lab", await sink.commit(), 2, at(2))
-    assert state_of(await load(RealFiles(), tmp_path)) == (TWO, at(2), b"held one")
+    mark = await sink.commit()
+    assert mark is not None
+    assert await kept.save_snapshot("lab", mark, at(2))
+    assert state_of(await load(RealFiles(), tmp_path)) == (TWO, at(2))
 
 
 async def test_only_what_counts_stays_on_disk(tmp_path: Path) -> None:
@@ -256,22 +256,34 @@ async def test_only_what_counts_stays_on_disk(tmp_path: Path) -> None:
     await save_delta(kept)
     await save_further_delta(kept)
     names = sorted(path.name.partition("-")[0] for path in (tmp_path / "registry" / "lab").iterdir())
-    assert names == ["deltas", "held", "held", "index.json", "snapshot"]
-    await accept(kept)
+    assert names == ["deltas", "index.json", "snapshot"]
     await save_two(kept)
     names = sorted(path.name.partition("-")[0] for path in (tmp_path / "registry" / "lab").iterdir())
-    assert names == ["held", "index.json", "snapshot"]
+    assert names == ["index.json", "snapshot"]
 
 
-async def test_a_save_of_the_same_held_content_writes_none(tmp_path: Path) -> None:
+async def test_an_update_is_saved_as_it_was_served_or_else_as_it_is(tmp_path: Path) -> None:
+    kept = last_good(RealFiles(), tmp_path)
+    plain = SourceUpdate("lab", 7.9, registrations=ONE)
+    await kept.save(plain)
+    assert state_of(await load(RealFiles(), tmp_path)) == (ONE, FeedPosition("", 7))
+    sink = await kept.open("lab")
+    await sink.write(gzip.compress(lines_of(ONE)))
+    await kept.save(SourceUpdate("lab", 8.0, registrations=ONE, position=at(1), served=await sink.commit()))
+    assert state_of(await load(RealFiles(), tmp_path)) == FIRST
+    await kept.save(replace(MOVE, served=delta_of(registry("c"), "b")))
+    assert state_of(await load(RealFiles(), tmp_path)) == SECOND
+    assert one_file(tmp_path, "deltas-*").exists()
+
+
+async def test_deltas_too_large_to_be_passed_on_are_not_missing_from_the_last_good(tmp_path: Path) -> None:
     kept = last_good(RealFiles(), tmp_path)
     await save_one(kept)
-    before = kept._source("lab").directory.head
-    assert await kept.save_delta("lab", b"", at(2), after=at(1), held=b"held one")
-    after = kept._source("lab").directory.head
-    assert before is not None
-    assert after is not None
-    assert after.held == before.held
+    await kept.save(MOVE)
+    assert state_of(await load(RealFiles(), tmp_path)) == SECOND
+
+
+MOVE = SourceUpdate("lab", 9.0, registrations=TWO, changes=Changes((), ()), position=at(2), before=at(1))
 
 
 # -- damage ------------------------------------------------------------------------------------------------
@@ -338,7 +350,7 @@ async def test_without_a_whole_snapshot_there_is_nothing_and_it_is_said(
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("pattern", ["index.json", "snapshot-*", "deltas-*", "held-*"])
+@pytest.mark.parametrize("pattern", ["index.json", "snapshot-*", "deltas-*"])
 async def test_damage_is_mended_by_the_next_reading(
     tmp_path: Path, pattern: str, damage: Callable[[Path], None]
 ) -> None:
@@ -349,23 +361,23 @@ async def test_damage_is_mended_by_the_next_reading(
     await kept.load("lab")
     if path.is_dir():
         path.rmdir()
-    assert await kept.save_reading("lab", TWO, at(7), b"held two")
+    assert await kept.save_reading("lab", TWO, at(7))
     restored = await load(RealFiles(), tmp_path)
-    assert (*state_of(restored), restored.damage) == (TWO, at(7), b"held two", None)
+    assert (*state_of(restored), restored.damage) == (TWO, at(7), None)
 
 
-async def test_what_is_held_outlives_a_damaged_snapshot(tmp_path: Path) -> None:
+async def test_a_damaged_snapshot_is_not_gone_on_from(tmp_path: Path) -> None:
     kept = last_good(RealFiles(), tmp_path)
     await save_one(kept)
     await save_delta(kept)
     flip(one_file(tmp_path, "snapshot-*"))
     kept = last_good(RealFiles(), tmp_path)
     restored = await kept.load("lab")
-    assert (restored.registrations, restored.position, restored.held) == ({}, None, b"held two")
+    assert (restored.registrations, restored.position) == ({}, None)
     assert not await kept.save_delta("lab", b"", at(3), after=at(2))
     assert kept.needs_reading("lab")
     assert await kept.save_reading("lab", TWO, at(7))
-    assert state_of(await load(RealFiles(), tmp_path)) == (TWO, at(7), b"held two")
+    assert state_of(await load(RealFiles(), tmp_path)) == (TWO, at(7))
 
 
 @pytest.mark.parametrize("damage", [flip, truncate])
@@ -386,7 +398,7 @@ async def test_deltas_up_to_the_damage_are_used_and_the_next_takes_the_place_of_
     assert restored.damage is not None
     assert restored.damage.file == path.name
     await save_further_delta(kept)
-    assert state_of(await load(RealFiles(), tmp_path)) == (THREE, at(3), b"held three")
+    assert state_of(await load(RealFiles(), tmp_path)) == (THREE, at(3))
 
 
 @pytest.mark.parametrize(
@@ -420,7 +432,7 @@ async def test_a_delta_that_cannot_be_applied_counts_as_damage(tmp_path: Path, c
 async def test_a_snapshot_without_registrations_is_never_an_empty_allowlist(
     tmp_path: Path, content: bytes, why: str
 ) -> None:
-    await keep_served(last_good(RealFiles(), tmp_path), content, 2, at(1), None)
+    await keep_served(last_good(RealFiles(), tmp_path), content, at(1))
     restored = await load(RealFiles(), tmp_path)
     assert (restored.registrations, restored.position) == ({}, None)
     assert restored.damage is not None
@@ -448,7 +460,7 @@ async def test_files_that_we_may_not_read_are_damage(call: str) -> None:
 async def test_a_directory_that_fails_between_two_reads_is_damage(tmp_path: Path) -> None:
     await saved(tmp_path)
     kept = last_good(RealFiles(), tmp_path)
-    directory = kept._source("lab").directory
+    directory = kept._entry("lab").directory
     directory.open()
     files = FakeFiles()
     files.refuse = lambda call: errno.EIO
@@ -474,9 +486,9 @@ async def test_a_disk_that_takes_nothing_is_said_and_what_was_there_stays(
     files.refuse = lambda each: number if each == call else None
     with caplog.at_level(logging.INFO):
         outcomes = [
-            await kept.save_delta("lab", delta_of(registry("c"), "b"), at(2), after=at(1), held=b"held two"),
-            await kept.save_reading("lab", TWO, at(2), b"held two"),
-            await kept.save_reading("lab", TWO, at(2), b"held two"),
+            await kept.save_delta("lab", delta_of(registry("c"), "b"), at(2), after=at(1)),
+            await kept.save_reading("lab", TWO, at(2)),
+            await kept.save_reading("lab", TWO, at(2)),
         ]
         said = [record.message for record in caplog.records]
         assert said.count("store.failed") == (not all(outcomes))
@@ -486,14 +498,12 @@ async def test_a_disk_that_takes_nothing_is_said_and_what_was_there_stays(
         files.refuse = lambda each: None
         assert state_of(await load(files)) in (FIRST, SECOND)
         if not outcomes[-1]:
-            error = kept.state_of("lab").error
-            assert error is not None
-            assert os.strerror(number) in error.why
+            assert os.strerror(number) in (kept.error_of("lab") or "")
             assert not kept.needs_reading("lab")
             monotonic.now += store.RETRY_S
             assert kept.needs_reading("lab")
-        assert await kept.save_reading("lab", TWO, at(2), b"held two")
-    assert kept.state_of("lab").error is None
+        assert await kept.save_reading("lab", TWO, at(2))
+    assert kept.error_of("lab") is None
     assert not kept.needs_reading("lab")
     assert state_of(await load(files)) == SECOND
     assert [record.message for record in caplog.records].count("store.recovered") == 1
@@ -509,9 +519,7 @@ async def test_a_state_directory_that_cannot_be_made_is_a_failure_like_any_other
     await sink.write(b"x")
     assert await sink.commit() is None
     await sink.abort()
-    assert not await kept.save_snapshot("lab", None, 0, at(1))
-    assert not await kept.save_held("lab", b"held")
-    assert kept.state_of("lab").failures == 1
+    assert kept._entry("lab").failures == 1
 
 
 async def test_a_source_that_comes_back_begins_anew(tmp_path: Path) -> None:
@@ -523,7 +531,7 @@ async def test_a_source_that_comes_back_begins_anew(tmp_path: Path) -> None:
     now = last_good(RealFiles(), tmp_path)
     assert not await now.save_delta("lab", delta_of(registry("d")), at(3), after=at(2))
     assert await now.save_reading("lab", THREE, at(9))
-    assert state_of(await load(RealFiles(), tmp_path)) == (THREE, at(9), None)
+    assert state_of(await load(RealFiles(), tmp_path)) == (THREE, at(9))
     assert len(os.listdir(tmp_path / "registry" / "lab")) == 2
 
 
@@ -531,7 +539,7 @@ async def test_a_source_that_comes_back_to_damage_begins_anew(tmp_path: Path) ->
     await save_one(last_good(RealFiles(), tmp_path))
     (tmp_path / "registry" / "lab" / "index.json").write_bytes(b"{")
     assert await last_good(RealFiles(), tmp_path).save_reading("lab", TWO, at(9))
-    assert state_of(await load(RealFiles(), tmp_path)) == (TWO, at(9), None)
+    assert state_of(await load(RealFiles(), tmp_path)) == (TWO, at(9))
 
 
 async def test_its_times_are_read_before_it_is_loaded_and_nothing_is_touched(tmp_path: Path) -> None:
@@ -559,7 +567,7 @@ async def test_what_is_kept_of_sources_that_are_not_configured_is_named_and_left
     said = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "store.unused"]
     root = tmp_path / "registry"
     assert said == [{"source": name, "directory": str(root / name)} for name in ("another", "old")]
-    assert state_of(await load(RealFiles(), tmp_path)) == (ONE, at(1), None)
+    assert state_of(await load(RealFiles(), tmp_path)) == (ONE, at(1))
 
 
 async def test_a_delta_to_what_is_not_kept_is_not_kept(tmp_path: Path) -> None:
@@ -568,7 +576,7 @@ async def test_a_delta_to_what_is_not_kept_is_not_kept(tmp_path: Path) -> None:
     await save_one(kept)
     other = msgspec.structs.replace(at(1), session="another")
     for after in (at(2), other):
-        kept._source("lab").is_behind = False
+        kept._entry("lab").is_behind = False
         assert not await kept.save_delta("lab", delta_of(registry("c")), at(3), after=after)
         assert kept.needs_reading("lab")
     assert not await kept.save_delta("lab", delta_of(registry("c")), at(2), after=at(1))
@@ -578,13 +586,15 @@ async def test_a_delta_to_what_is_not_kept_is_not_kept(tmp_path: Path) -> None:
 async def test_deltas_that_outweigh_the_snapshot_want_everything_written_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "LEAST_COMPACTED_BYTES", 100)
+    monkeypatch.setattr(store, "MIN_COMPACTED_BYTES", 100)
     kept = last_good(RealFiles(), tmp_path)
     await save_one(kept)
     assert not kept.needs_reading("lab")
     await save_delta(kept)
     assert kept.needs_reading("lab")
-    assert kept.state_of("lab").deltas_bytes > kept.state_of("lab").snapshot_bytes
+    directory = kept._entry("lab").directory
+    assert directory.index is not None
+    assert directory.deltas_bytes > directory.index.snapshot.size_bytes
     assert await kept.save_reading("lab", TWO, at(2))
     assert not kept.needs_reading("lab")
     assert state_of(await load(RealFiles(), tmp_path)) == SECOND
@@ -688,7 +698,7 @@ def test_registrations_come_back_as_they_were(some: list[Registration]) -> None:
 
 # -- bytes -------------------------------------------------------------------------------------------------
 
-INDEX = Index(1, 4, at(1), 5000.0, 2, FileMark("snapshot-4.gz", 100, "ab" * 32))
+INDEX = Index(1, 4, at(1), 5000.0, FileMark("snapshot-4.gz", 100, "ab" * 32))
 
 
 def signed(line: bytes) -> bytes:

@@ -15,13 +15,19 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from gatewayd.errors import SourceFailed
 from gatewayd.settings import RegistrySettings, SourceSettings
-from gatewayd.sources.feed_source import SourceDelta
-from gatewayd.sources.fetch import FetchLimits, open_session
-from gatewayd.sources.route import CaFileUnusable, Route, describe_failure, load_authorities, shown_url
-from gatewayd.sources.runners import make_runner
-from gatewayd.sources.sources import SourceReading
+from gatewayd.sources.feed_source import make_runner
+from gatewayd.sources.fetch import (
+    CaFileUnusable,
+    FetchLimits,
+    Route,
+    describe_failure,
+    load_authorities,
+    open_session,
+    shown_url,
+)
+from gatewayd.sources.runner import Tools
+from gatewayd.sources.update import SourceUpdate
 from tests.support.authority import Authority
 from tests.support.feeds import KEY, Publisher, line_of, upsert
 
@@ -109,9 +115,9 @@ class Proxy:
 
 async def read(kind: str, origin: str, tmp_path: Path, **settings: Any) -> list[str] | str:
     """The ids of what a source at this origin gives, or why it gives nothing. `query`: of its URL."""
-    results: list[SourceReading | SourceDelta | SourceFailed] = []
+    results: list[SourceUpdate] = []
 
-    async def deliver(result: SourceReading | SourceDelta | SourceFailed) -> None:
+    async def deliver(result: SourceUpdate) -> None:
         results.append(result)
 
     key = tmp_path / "national.pub"
@@ -119,11 +125,11 @@ async def read(kind: str, origin: str, tmp_path: Path, **settings: Any) -> list[
     url = origin + PATHS[kind] + settings.pop("query", "")
     source = SourceSettings("national", url, keys=(str(key),), allow_unsigned=kind == "plain", **settings)
     async with open_session() as session:
-        runner = make_runner(source, RegistrySettings((source,)), deliver=deliver, session=session)
+        runner = make_runner(source, RegistrySettings((source,)), Tools(session), deliver)
         await runner.attempt()
     [result] = results
     assert "secret" not in runner.place
-    return str(result) if isinstance(result, SourceFailed) else list(result.registrations)
+    return list(result.registrations or ()) if result.error is None else str(result.error)
 
 
 # -- authorities -------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -13,8 +14,10 @@ from gatewayd.errors import SourceFailed, SourceTooLarge, SourceUnreadable, Sour
 from gatewayd.model import Registration
 from gatewayd.model.changes import changes_in_slices
 from gatewayd.registry.merge import SourceSet
+from gatewayd.settings import RegistrySettings, SourceSettings
 from gatewayd.sources.fetch import open_session
-from gatewayd.sources.sources import SourceConfirmed, SourceReading, SourceRunner, open_origin, run_in_slices
+from gatewayd.sources.runner import SourceRunner, Tools, open_origin, run_in_slices
+from gatewayd.sources.update import SourceUpdate
 
 
 def lines_of(*ids: str, client: str = "203.0.113.0/28") -> bytes:
@@ -39,38 +42,29 @@ class Delivered:
     """Collects what a runner delivers; `now` is its clock."""
 
     now: float = 1000.0
-    all: list[SourceReading | SourceConfirmed | SourceFailed] = field(default_factory=list)
-    arrived: asyncio.Queue[SourceReading | SourceConfirmed | SourceFailed] = field(default_factory=asyncio.Queue)
+    all: list[SourceUpdate] = field(default_factory=list)
+    arrived: asyncio.Queue[SourceUpdate] = field(default_factory=asyncio.Queue)
 
-    async def deliver(self, what: SourceReading | SourceConfirmed | SourceFailed) -> None:
+    async def deliver(self, what: SourceUpdate) -> None:
         self.all.append(what)
         self.arrived.put_nowait(what)
 
-    def reading(self) -> SourceReading:
-        last = self.all[-1]
-        assert isinstance(last, SourceReading)
-        return last
+    def registrations(self) -> Mapping[str, Registration]:
+        found = self.all[-1].registrations
+        assert found is not None
+        return found
 
     def error(self) -> SourceFailed:
-        last = self.all[-1]
-        assert isinstance(last, SourceFailed)
-        return last
+        error = self.all[-1].error
+        assert error is not None
+        return error
 
     def runner(
         self, path: Path, previous: dict[str, Registration] | None = None, allow_empty: bool = False
     ) -> SourceRunner:
-        return SourceRunner(
-            "lab",
-            f"file:{path}",
-            deliver=self.deliver,
-            clock=lambda: self.now,
-            randomness=Random(7),
-            refresh_s=60,
-            retry_s=10,
-            max_bytes=100_000,
-            previous=previous,
-            allow_empty=allow_empty,
-        )
+        source = SourceSettings("lab", f"file:{path}", max_bytes=100_000, allow_empty=allow_empty)
+        tools = Tools(clock=lambda: self.now, randomness=Random(7))
+        return SourceRunner(source, RegistrySettings((source,), 60, 10), tools, self.deliver, previous)
 
 
 @pytest.fixture
@@ -83,14 +77,12 @@ async def test_a_reading_is_delivered_whole(path: Path) -> None:
     delivered = Delivered()
     runner = delivered.runner(path)
     await runner.attempt()
-    reading = delivered.reading()
-    assert list(reading.registrations) == ["a", "b", "c"]
-    assert reading.rejected == runner.state.rejected == {"not_json": 1}
+    (reading,) = delivered.all
+    assert list(delivered.registrations()) == ["a", "b", "c"]
+    assert reading.rejected == {"not_json": 1}
     assert [rejection.line for rejection in reading.rejections] == [3]
-    assert (reading.name, reading.origin, reading.read_at) == ("lab", str(path), 1000.0)
-    assert not reading.is_empty
-    assert runner.state.checked_at == 1000.0
-    assert 1054 <= runner.state.next_attempt_at <= 1060
+    assert (reading.source, reading.at_s, reading.changes, reading.error) == ("lab", 1000.0, None, None)
+    assert 1054 <= runner.next_attempt_at <= 1060
     assert runner.place == str(path)
 
 
@@ -99,15 +91,9 @@ async def test_csv_is_found_out_and_a_configured_format_wins(path: Path) -> None
     write(path, b"id,category,status,clients\na,bank,active,203.0.113.0/28\n")
     delivered = Delivered()
     await delivered.runner(path).attempt()
-    assert list(delivered.reading().registrations) == ["a"]
-    runner = SourceRunner(
-        "lab",
-        f"file:{path}",
-        deliver=delivered.deliver,
-        clock=lambda: 0.0,
-        randomness=Random(7),
-        format="ndjson",
-    )
+    assert list(delivered.registrations()) == ["a"]
+    source = SourceSettings("lab", f"file:{path}", format="ndjson")
+    runner = SourceRunner(source, RegistrySettings((source,)), Tools(), delivered.deliver)
     await runner.attempt()
     assert "none of its 2 records is usable; line 1: -: not_json" in delivered.error().why
 
@@ -119,8 +105,7 @@ async def test_content_that_did_not_change_is_confirmed_and_not_delivered_again(
     await runner.attempt()
     delivered.now = 1060.0
     await runner.attempt()
-    assert delivered.all[1:] == [SourceConfirmed("lab", 1060.0)]
-    assert runner.state.checked_at == 1060.0
+    assert delivered.all[1:] == [SourceUpdate("lab", 1060.0)]
 
 
 async def test_registrations_that_did_not_change_are_the_same_objects(path: Path) -> None:
@@ -128,10 +113,10 @@ async def test_registrations_that_did_not_change_are_the_same_objects(path: Path
     delivered = Delivered()
     runner = delivered.runner(path)
     await runner.attempt()
-    first = delivered.reading().registrations
+    first = delivered.registrations()
     write(path, lines_of("a") + lines_of("b", client="203.0.113.16/28"))
     await runner.attempt()
-    second = delivered.reading().registrations
+    second = delivered.registrations()
     assert second["a"] is first["a"]
     assert second["b"] != first["b"]
     assert len(first) == 2
@@ -143,15 +128,14 @@ async def test_waits_after_failures_double_up_to_the_refresh_and_begin_anew_afte
     for number, wait_s in enumerate([10, 20, 40, 60, 60], 1):
         await runner.attempt()
         assert isinstance(delivered.error(), SourceUnreadable)
-        assert runner.state.error is delivered.error()
-        assert runner.state.failures == number
-        assert wait_s * 0.9 <= runner.state.next_attempt_at - 1000.0 <= wait_s
+        assert runner.failures == number
+        assert wait_s * 0.9 <= runner.next_attempt_at - 1000.0 <= wait_s
     write(path, lines_of("a"))
     await runner.attempt()
-    assert (runner.state.error, runner.state.failures) == (None, 0)
+    assert (delivered.all[-1].error, runner.failures) == (None, 0)
     remove(path)
     await runner.attempt()
-    assert runner.state.next_attempt_at - 1000.0 <= 10
+    assert runner.next_attempt_at - 1000.0 <= 10
 
 
 @pytest.mark.parametrize(
@@ -177,14 +161,14 @@ async def test_a_bad_content_is_an_error_and_the_next_good_one_a_reading(
     assert why in delivered.error().why
     write(path, lines_of("a", "b", "c"))
     await runner.attempt()
-    assert len(delivered.reading().registrations) == 3
+    assert len(delivered.registrations()) == 3
 
 
 async def test_an_empty_file_is_accepted_of_a_source_that_never_had_more(path: Path) -> None:
     write(path, b"")
     delivered = Delivered()
     await delivered.runner(path, allow_empty=True).attempt()
-    assert delivered.reading().is_empty
+    assert delivered.registrations() == {}
     await delivered.runner(path, allow_empty=True, previous={"a": _registration()}).attempt()
     assert isinstance(delivered.error(), SourceUnusable)
 
@@ -206,15 +190,15 @@ async def test_a_file_that_changes_is_read_at_once_and_a_request_is_heeded(path:
     runner = delivered.runner(path)
     task = asyncio.create_task(runner.run())
     async with asyncio.timeout(30):
-        assert isinstance(await delivered.arrived.get(), SourceReading)
+        assert (await delivered.arrived.get()).registrations
         new = path.with_name("new")
         write(new, lines_of("a", "b"))
         rename(new, path)
-        while len(delivered.reading().registrations) != 2:
+        while len(delivered.registrations()) != 2:
             await delivered.arrived.get()
         remove(path)
         runner.request_now()
-        while not isinstance(delivered.all[-1], SourceUnreadable):
+        while not isinstance(delivered.all[-1].error, SourceUnreadable):
             await delivered.arrived.get()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -238,15 +222,8 @@ async def test_a_url_is_asked_again_and_again() -> None:
     await web.TCPSite(server, "127.0.0.1", 0).start()
     delivered = Delivered()
     async with open_session() as session:
-        runner = SourceRunner(
-            "lab",
-            f"http://127.0.0.1:{server.addresses[0][1]}/",
-            deliver=delivered.deliver,
-            clock=asyncio.get_running_loop().time,
-            randomness=Random(7),
-            session=session,
-            refresh_s=0.001,
-        )
+        source = SourceSettings("lab", f"http://127.0.0.1:{server.addresses[0][1]}/")
+        runner = SourceRunner(source, RegistrySettings((source,), 0.001), Tools(session), delivered.deliver)
         task = asyncio.create_task(runner.run())
         async with asyncio.timeout(30):
             first, *_, second = [await delivered.arrived.get() for _ in range(4)]
@@ -254,20 +231,18 @@ async def test_a_url_is_asked_again_and_again() -> None:
         await asyncio.wait({task})
     await server.cleanup()
     assert asked >= 4
-    assert isinstance(first, SourceReading)
-    assert isinstance(second, SourceReading)
-    assert (len(first.registrations), len(second.registrations)) == (1, 3)
+    assert [len(each.registrations or ()) for each in (first, second)] == [1, 3]
 
 
 @pytest.mark.parametrize("url", ["ftp://registry/x", "lab.ndjson", "http://registry/x"])
 def test_other_urls_or_http_without_session_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match="source lab"):
-        open_origin("lab", url, None, 1)
+        open_origin(SourceSettings("lab", url), None)
 
 
 @pytest.mark.parametrize("url", ["file:/etc/a%20b.csv", "file:///etc/a%20b.csv"])
 def test_file_urls_are_paths(url: str) -> None:
-    assert open_origin("lab", url, None, 1).place == "/etc/a b.csv"
+    assert open_origin(SourceSettings("lab", url), None).place == "/etc/a b.csv"
 
 
 async def test_slices_run_in_turns_of_the_event_loop() -> None:

@@ -1,4 +1,4 @@
-"""Whether a registration loses something when another takes its place, or none does: what the guard counts.
+"""What the guard counts, and how much of it is let through: losses, the last day in numbers, the limits.
 
 A loss is a flow that the old registration makes registered, now or later in its window, and the new one does
 not. In doubt it is a loss: held for an operator's word, and never cut by mistake.
@@ -9,14 +9,19 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
-from typing import Final
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 from gatewayd.model import Prefix, Registration, Service
+from gatewayd.settings import RemovalLimit, ShrinkGuardSettings
 
 WINDOW_S: Final = 86400.0
 BUCKET_S: Final = 3600.0
 WHOLE: Final = ""
 """No category has this name."""
+WINDOW_FACTOR: Final = 3
+
+Reason = Literal["", "too_many", "protected", "category", "trickle"]
 
 ByHour = Mapping[int, Mapping[str, int]]
 
@@ -67,6 +72,109 @@ class DayMemory:
         """The fewest of a category in the window; `size`: how many there are now."""
         return min([size, *(counts.get(name, size) for counts in self.fewest.values())])
 
+
+# -- the limits ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GuardDecision:
+    """`removed` and `limit` are those of the limit that was passed, or of the whole. `category`: whose limit it
+    was. `reason` is empty when nothing is held, and stable: a metric label. `base`: what the limit is a part of,
+    the fewest in force in a day."""
+
+    is_held: bool
+    reason: Reason
+    removed: int
+    limit: int
+    category: str = ""
+    base: int = field(default=0, compare=False)
+
+    def __str__(self) -> str:
+        noun = "registration" if self.removed == 1 else "registrations"
+        what = f"{self.removed} {noun}{self.category and f' of category {self.category}'} removed"
+        limit = f"{self.limit} of {self.base}" if self.base else f"{self.limit}"
+        match self.reason:
+            case "":
+                return f"{what}, within the limit of {limit}"
+            case "trickle":
+                return f"{what} in 24 h, more than {limit}"
+            case _:
+                return f"{what} at once, more than {limit}"
+
+
+NOTHING_REMOVED: Final = GuardDecision(False, "", 0, 0)
+
+
+def judge_removals(
+    base: Mapping[str, int], removed: Mapping[str, int], settings: ShrinkGuardSettings, recent: Mapping[str, int]
+) -> GuardDecision:
+    """Whether these removals are let through. All by category: `base` in force before them, WHOLE too; `recent` let
+    through in the last day."""
+    protected = {each.category for each in settings.protected}
+    for each in settings.protected:
+        category = each.category
+        size, count = base.get(category, 0), removed.get(category, 0)
+        limit = each.max_removed.allowed_of(size)
+        of_day = count and recent.get(category, 0)
+        decision = _judge(count, of_day, limit, limit * WINDOW_FACTOR, "protected", category, size)
+        if decision.is_held:
+            return decision
+    count = sum(removed.values())
+    whole = _judge_share(base.get(WHOLE, 0), count, count and sum(recent.values()), settings, "too_many", "")
+    if whole.is_held:
+        return whole
+    for category in sorted(removed):
+        if category not in protected and removed[category]:
+            sizes = base.get(category, 0), removed[category], recent.get(category, 0)
+            decision = _judge_share(*sizes, settings, "category", category)
+            if decision.is_held:
+                return decision
+    return whole
+
+
+def judge_remainder(found: int, unwanted: int, settings: ShrinkGuardSettings, *, lost_files: bool) -> GuardDecision:
+    """Whether what the kernel was found with and nobody registers any more may go, counted in elements.
+
+    `lost_files`: nobody knows whose they are. They may be all that there is of a protected category.
+    """
+    if lost_files and settings.protected:
+        limit = min(each.max_removed.allowed_of(unwanted) for each in settings.protected)
+        if unwanted > limit:
+            return GuardDecision(True, "protected", unwanted, limit, base=found)
+    return _judge_share(found, unwanted, 0, settings, "too_many", "")
+
+
+def _judge_share(
+    base: int, count: int, recent: int, settings: ShrinkGuardSettings, reason: Reason, category: str
+) -> GuardDecision:
+    """`min_removed` never lets go of more than half, at once or in a day. One of a category may always go."""
+    share, floor, of_day = settings.max_removed, settings.min_removed, base + recent
+    minimum = 1 if category else 0
+    at_once = max(share.allowed_of(base), min(floor, base // 2), minimum)
+    by_day = max(
+        min(share.allowed_of(base) * WINDOW_FACTOR, _most_of(share, of_day)),
+        min(floor * WINDOW_FACTOR, of_day // 2),
+        minimum,
+    )
+    return _judge(count, recent, at_once, by_day, reason, category, base)
+
+
+def _most_of(share: RemovalLimit, total: int) -> int:
+    """Half, or what `max_removed` itself lets go of at once."""
+    return max(total // 2, share.allowed_of(total))
+
+
+def _judge(
+    count: int, recent: int, limit: int, limit_of_day: int, reason: Reason, category: str, base: int
+) -> GuardDecision:
+    if count > limit:
+        return GuardDecision(True, reason, count, limit, category, base)
+    if count + recent > limit_of_day:
+        return GuardDecision(True, "trickle", count + recent, limit_of_day, category, base + recent)
+    return GuardDecision(False, "", count, limit, category, base)
+
+
+# -- losses -------------------------------------------------------------------------------------------------
 
 _Span = tuple[int, int, int]
 """A kind (width of the address in bytes, or protocol) and the numbers from low to high."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gatewayd.sources.pacing import JITTER, Pacer
+from gatewayd.sources.runner import JITTER, Pacer
 from tests.support.manual_clock import START_S, Time
 
 

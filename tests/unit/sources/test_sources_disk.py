@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from gatewayd.sources.guard_file import GuardFile
+from gatewayd.sources.disk import GuardFile
 from tests.support.fed_gateway import RefusingFiles
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gatewayd.registry.guard_memory import BUCKET_S, WHOLE, WINDOW_S, DayMemory
+from gatewayd.registry.limits import BUCKET_S, WHOLE, WINDOW_S, DayMemory
 
 NOW = 1_700_000_000.0
 
