@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from gatewayd.lab.lab import Lab, Side
-from gatewayd.lab.packets import is_icmp, refused_packet
 from gatewayd.lab.tap import Tap, Tokens
-from gatewayd.lab.traffic import arrivals
+from gatewayd.lab.traffic import arrivals, returns
 from gatewayd.model import Flow, reverse_flow
 from gatewayd.model.service import SCTP, TCP
 
@@ -60,17 +59,17 @@ class Stream:
             raise ValueError("a stream is of at least one flow, and of single packets")
         self._flows = tuple(flows)
         self._interval_s = 1 / rate_pps
-        self._answered = answered
+        self._is_answered = answered
         self._near, self._far = (lab.inside, lab.outside) if start == "customers" else (lab.outside, lab.inside)
         self._tokens = Tokens()
         self._sent = 0
         self._arrived: set[int] = set()
-        self._queries: set[int] = set()
+        self._answered: set[int] = set()
         self._rejected: set[int] = set()
         self._last_arrival_s: float | None = None
         self._longest_gap_s = 0.0
         self._stopping = threading.Event()
-        self._progress = threading.Condition()
+        self._counting = threading.Lock()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="stream", daemon=True)
 
@@ -106,12 +105,12 @@ class Stream:
 
     def report(self) -> StreamReport:
         """As of now; while running, what is under way counts as lost."""
-        with self._progress:
+        with self._counting:
             lost = tuple(number for number in range(self._sent) if number not in self._arrived)
             return StreamReport(
                 sent=self._sent,
                 arrived=len(self._arrived),
-                answered=len(self._queries),
+                answered=len(self._answered),
                 lost=lost,
                 rejected=tuple(sorted(self._rejected - self._arrived)),
                 longest_gap_s=self._longest_gap_s,
@@ -125,9 +124,7 @@ class Stream:
                 while self._is_waiting() and time.monotonic() < deadline:
                     self._look(near_tap, far_tap, _MAX_WAIT_S)
         except BaseException as failure:
-            with self._progress:
-                self._failure = failure
-                self._progress.notify_all()
+            self._failure = failure
 
     def _send_until_stopped(self, near_tap: Tap, far_tap: Tap) -> None:
         due_s = time.monotonic()
@@ -143,24 +140,18 @@ class Stream:
     def _is_waiting(self) -> bool:
         if len(self._arrived) + len(self._rejected - self._arrived) < self._sent:
             return True
-        return self._answered and len(self._queries) < len(self._arrived)
+        return self._is_answered and len(self._answered) < len(self._arrived)
 
     def _look(self, near_tap: Tap, far_tap: Tap, timeout_s: float) -> None:
         if not select.select([near_tap, far_tap], [], [], timeout_s)[0]:
             return
-        with self._progress:
+        with self._counting:
             for number, flow in arrivals(far_tap, self._tokens, self._flows):
                 self._note_arrival(number)
-                if self._answered:
+                if self._is_answered:
                     far_tap.send(reverse_flow(flow), self._tokens.payload(number))
-            for packet in near_tap.packets():
-                quoted = refused_packet(packet)
-                number_seen = self._tokens.number_in(packet if quoted is None else quoted)
-                if number_seen is not None and quoted is not None:
-                    self._rejected.add(number_seen)
-                elif number_seen is not None and not is_icmp(packet):
-                    self._queries.add(number_seen)
-            self._progress.notify_all()
+            for number, is_refused in returns(near_tap, self._tokens):
+                (self._rejected if is_refused else self._answered).add(number)
 
     def _note_arrival(self, number: int) -> None:
         now = time.monotonic()

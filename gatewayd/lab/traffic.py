@@ -112,13 +112,9 @@ def _probe_packets(
                 far_tap.send(reverse_flow(flow), tokens.payload(number))
             else:
                 outcomes[number] = "passed"
-        for packet in near_tap.packets():
-            quoted = refused_packet(packet)
-            named = tokens.number_in(packet if quoted is None else quoted)
-            if named is not None and quoted is not None:
-                outcomes[named] = "rejected"
-            elif named is not None and answered and not is_icmp(packet):
-                outcomes[named] = "passed"
+        for number, is_refused in returns(near_tap, tokens):
+            if is_refused or answered:
+                outcomes[number] = "rejected" if is_refused else "passed"
 
     with Tap(near) as near_tap, Tap(far) as far_tap:
         for group in _groups(list(flows), _PACKETS_AT_ONCE):
@@ -130,6 +126,16 @@ def _probe_packets(
             if select.select([near_tap, far_tap], [], [], left_s)[0]:
                 look()
     return outcomes
+
+
+def returns(tap: Tap, tokens: Tokens) -> Iterator[tuple[int, bool]]:
+    """(number, whether it was refused) of the packets that came back to their sender: an answer from the other
+    side, or an ICMP refusal that quotes the packet."""
+    for packet in tap.packets():
+        quoted = refused_packet(packet)
+        number = tokens.number_in(packet if quoted is None else quoted)
+        if number is not None and (quoted is not None or not is_icmp(packet)):
+            yield number, quoted is not None
 
 
 def arrivals(tap: Tap, tokens: Tokens, flows: Mapping[int, Flow] | Sequence[Flow]) -> Iterator[tuple[int, Flow]]:
