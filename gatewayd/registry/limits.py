@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from gatewayd.model import Prefix, Registration, Service
-from gatewayd.settings import RemovalLimit, ShrinkGuardSettings
+from gatewayd.settings.model import ShrinkGuardSettings
+from gatewayd.settings.values import RemovalLimit
 
 WINDOW_S: Final = 86400.0
 BUCKET_S: Final = 3600.0
