@@ -16,6 +16,7 @@ from gatewayd.log import get_logger
 from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.flow import Flow, Mode
 from gatewayd.model.mask import Mask
+from gatewayd.model.moment import format_time
 from gatewayd.model.policy import Policy
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Registration
@@ -257,6 +258,7 @@ class Reconciler:
             elements_desired=self._desired.count(),
             masks=len(tracker.masks),
             sets=sum(state.exists for state in states),
+            last_commit_at=format_time(self._ledger.committed_at),
             pending=len(tracker.retired) + sum(len(each.missing) + len(each.surplus) for each in states),
         )
 

@@ -64,6 +64,7 @@ class Ledger:
         self.generations = Generations()
         self.stats = Stats()
         self._clock = clock
+        self.committed_at: float | None = None
         self._turned_at = 0.0
 
     def turn(self) -> None:
@@ -82,7 +83,7 @@ class Ledger:
         stats.transactions += 1
         stats.elements += elements
         stats.commit_seconds += took_s
-        stats.last_commit_at = format_time(self._clock())
+        self.committed_at = self._clock()
         log.debug("reconcile.applied", cause=cause, elements=elements, duration_ms=round(took_s * 1000, 2))
 
     def fail(self, error: KernelError, retry_in_s: float) -> None:
