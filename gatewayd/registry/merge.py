@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gatewayd.model import Registration
-from gatewayd.model.changes import SLICE, Slices, run_slices
+from gatewayd.model.changes import SLICE, Slices
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +89,8 @@ class SourceSet:
         named = [reading for reading in self._readings.values() if reading]
         return named[0] if len(named) == 1 else _MergedView(tuple(named), size)
 
-    def merge(self) -> Merged:
-        """The registry of all readings in force."""
-        return run_slices(self.merge_in_slices())
-
     def merge_in_slices(self) -> Slices[Merged]:
-        """`merge`, yielding now and then. A `put` during it does not show in its result."""
+        """The registry of all readings in force, yielding now and then. A `put` meanwhile does not show in it."""
         named = [(name, reading) for name, reading in self._readings.items() if reading]
         if len(named) < 2:
             return Merged(named[0][1] if named else {})

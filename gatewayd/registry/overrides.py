@@ -12,7 +12,7 @@ where changes of the registry, and of the overrides, become changes of what is i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Annotated, Final
@@ -27,9 +27,6 @@ from gatewayd.sources.override_file import Filter, OverrideFile, Pin
 
 SLICE: Final = 1024
 """Registrations looked at between two yields: some 5 ms."""
-
-Index = Callable[[Prefix], Iterable[str]]
-"""Ids of the registrations, before overrides, with a client prefix that lies in a prefix."""
 
 
 class PrefixSet:
@@ -140,14 +137,6 @@ class Overrides:
 NO_OVERRIDES = Overrides()
 
 
-def affected_ids(old: Overrides, new: Overrides, index: Index) -> set[str]:
-    """Registrations to be looked at again when `new` takes the place of `old`."""
-    ids = _affected_by_id(old, new)
-    for prefix in old.prefix_filters.keys() ^ new.prefix_filters.keys():
-        ids.update(index(prefix))
-    return ids
-
-
 def _affected_by_id(old: Overrides, new: Overrides) -> set[str]:
     ids = old.id_filters.keys() ^ new.id_filters.keys()
     for id in old.pins.keys() | new.pins.keys():
@@ -160,7 +149,7 @@ def _affected_by_id(old: Overrides, new: Overrides) -> set[str]:
 def ids_within_in_slices(
     registrations: Mapping[str, Registration], prefixes: Collection[Prefix]
 ) -> Slices[set[str]]:
-    """The Index of several prefixes at once by looking at everything, yielding now and then."""
+    """Ids of the registrations with a client prefix that lies in one of `prefixes`, yielding now and then."""
     within = PrefixSet(prefixes)
     ids: set[str] = set()
     for done, (id, registration) in enumerate(registrations.items() if within else (), 1):
@@ -227,18 +216,13 @@ class OverrideLayer:
                 yield
         return Changes(tuple(upserts), tuple(withdrawals)) if upserts or withdrawals else None
 
-    def switch_in_slices(
-        self, new: Overrides, registry: Mapping[str, Registration], index: Index | None = None
-    ) -> Slices[Changes | None]:
-        """Use `new` from now on. `registry`: as merged, before overrides. Without `index` all of it is looked
-        at where a filter by prefix came or went."""
+    def switch_in_slices(self, new: Overrides, registry: Mapping[str, Registration]) -> Slices[Changes | None]:
+        """Use `new` from now on. `registry`: as merged, before overrides; all of it is looked at where a filter by
+        prefix came or went."""
         old, self.overrides = self.overrides, new
-        if index is None:
-            ids = _affected_by_id(old, new)
-            changed = old.prefix_filters.keys() ^ new.prefix_filters.keys()
-            ids |= yield from ids_within_in_slices(registry, changed)
-        else:
-            ids = affected_ids(old, new, index)
+        ids = _affected_by_id(old, new)
+        changed = old.prefix_filters.keys() ^ new.prefix_filters.keys()
+        ids |= yield from ids_within_in_slices(registry, changed)
         upserts: list[Registration] = []
         withdrawals: list[str] = []
         for done, id in enumerate(sorted(ids), 1):

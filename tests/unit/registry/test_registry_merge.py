@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gatewayd.model import Registration, parse_prefix
 from gatewayd.model import changes as changes_module
-from gatewayd.model.changes import Changes, changes_in_slices
+from gatewayd.model.changes import Changes, changes_in_slices, run_slices
 from gatewayd.registry import merge
 from gatewayd.registry.merge import SourceSet
 from tests.support.changes import construct_changes
@@ -35,13 +35,13 @@ def test_one_source_is_the_registry_itself() -> None:
     sources = SourceSet(["national", "lab"])
     reading = registry(a=0)
     sources.put("lab", reading)
-    assert sources.merge().registrations is reading
+    assert run_slices(sources.merge_in_slices()).registrations is reading
     sources.put("national", {})
-    assert sources.merge().registrations is reading
+    assert run_slices(sources.merge_in_slices()).registrations is reading
 
 
 def test_no_source_is_an_empty_registry() -> None:
-    assert SourceSet([]).merge().registrations == {}
+    assert run_slices(SourceSet([]).merge_in_slices()).registrations == {}
 
 
 def test_the_earlier_source_wins_and_only_other_content_is_a_conflict() -> None:
@@ -49,7 +49,7 @@ def test_the_earlier_source_wins_and_only_other_content_is_a_conflict() -> None:
     sources.put("lab", registry(a=1, b=1, c=1))
     sources.put("national", registry(a=0, b=1))
     sources.put("local", registry(c=2, d=3))
-    merged = sources.merge()
+    merged = run_slices(sources.merge_in_slices())
     assert merged.registrations == registry(a=0, b=1, c=1, d=3)
     assert list(merged.registrations) == ["a", "b", "c", "d"]
     assert len(merged.registrations) == 4
@@ -80,7 +80,7 @@ def test_a_put_during_a_merge_does_not_show_in_it() -> None:
     slices = sources.merge_in_slices()
     next(slices)
     sources.put("lab", {})
-    assert merge.run_slices(slices).registrations == registry(a=0, b=1, c=1)
+    assert run_slices(slices).registrations == registry(a=0, b=1, c=1)
 
 
 def test_equal_registries_have_no_changes() -> None:
@@ -122,6 +122,6 @@ def test_merging_is_a_dictionary_filled_from_the_last_source_to_the_first(
     for name, reading in reversed(list(zip(names, readings, strict=True))):
         sources.put(name, reading)
         expected.update(reading)
-    merged = sources.merge().registrations
+    merged = run_slices(sources.merge_in_slices()).registrations
     assert merged == expected
     assert len(merged) == len(list(merged)) == len(expected)

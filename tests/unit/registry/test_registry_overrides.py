@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -23,7 +24,6 @@ from gatewayd.registry.overrides import (
     OverrideLayer,
     Overrides,
     PrefixSet,
-    affected_ids,
     ids_within_in_slices,
 )
 from gatewayd.sources import overrides_dir as dir_module
@@ -303,16 +303,8 @@ class Layered:
         self.registry = new
         return self.apply(run_slices(self.layer.amend_in_slices(changes)) if changes else None)
 
-    def switch(self, new: Overrides, *, is_indexed: bool = False) -> Changes | None:
-        index = self.index if is_indexed else None
-        return self.apply(run_slices(self.layer.switch_in_slices(new, self.registry, index)))
-
-    def index(self, prefix: Prefix) -> list[str]:
-        return [
-            each.id
-            for each in self.registry.values()
-            if any(client.length >= prefix.length and prefix.covers(client.packed) for client in each.clients)
-        ]
+    def switch(self, new: Overrides) -> Changes | None:
+        return self.apply(run_slices(self.layer.switch_in_slices(new, self.registry)))
 
     def apply(self, changes: Changes | None) -> Changes | None:
         if changes is not None:
@@ -345,7 +337,16 @@ def test_only_what_is_touched_is_looked_at_again() -> None:
     layered = Layered(registration("a"), registration("b", "192.0.2.0/28"), registration("c", "10.0.0.0/28"))
     old = overrides(drop("192.0.2.0/24"), drop("x"), pin(registration("p")), pin(registration("q")))
     new = overrides(drop("203.0.113.0/24"), drop("x", NOW + 1), pin(registration("p")), drop("y"))
-    assert affected_ids(old, new, layered.index) == {"a", "b", "q", "y"}
+    layered.switch(old)
+    looked_at: list[str] = []
+
+    class Watched(dict[str, Registration]):
+        def get(self, id: str, default: object = None) -> Any:
+            looked_at.append(id)
+            return super().get(id, default)
+
+    run_slices(layered.layer.switch_in_slices(new, Watched(layered.registry)))
+    assert set(looked_at) == {"a", "b", "q", "y"}
     assert run_slices(ids_within_in_slices(layered.registry, [parse_prefix("192.0.2.0/24")])) == {"b"}
 
 
@@ -410,17 +411,17 @@ registries = st.lists(registrations(ids), max_size=5, unique_by=lambda each: eac
 )
 
 
-@given(st.lists(registries, max_size=3), st.lists(st.lists(files, max_size=3), max_size=3), st.booleans())
+@given(st.lists(registries, max_size=3), st.lists(st.lists(files, max_size=3), max_size=3))
 def test_overrides_taken_away_again_leave_the_registry(
-    readings: list[dict[str, Registration]], stages: list[list[OverrideFile]], is_indexed: bool
+    readings: list[dict[str, Registration]], stages: list[list[OverrideFile]]
 ) -> None:
     layered = Layered()
     for number in range(max(len(readings), len(stages))):
         if number < len(readings):
             layered.take(readings[number])
         if number < len(stages):
-            layered.switch(Overrides(stages[number], NOW), is_indexed=is_indexed)
-    layered.switch(NO_OVERRIDES, is_indexed=is_indexed)
+            layered.switch(Overrides(stages[number], NOW))
+    layered.switch(NO_OVERRIDES)
     assert layered.in_force == layered.registry
     assert layered.layer.counts() == OverrideCounts(0, 0, 0, 0, 0, 0, 0)
 

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from gatewayd.errors import SourceFailed, SourceTooLarge, SourceUnreadable, SourceUnusable
 from gatewayd.model import Registration
-from gatewayd.model.changes import changes_in_slices
+from gatewayd.model.changes import changes_in_slices, run_slices
 from gatewayd.registry.merge import SourceSet
 from gatewayd.settings import RegistrySettings, SourceSettings
 from gatewayd.sources.fetch import open_session
@@ -257,7 +257,7 @@ async def test_slices_run_in_turns_of_the_event_loop() -> None:
             await asyncio.sleep(0)
 
     counting = asyncio.create_task(count())
-    changes = await run_in_slices(changes_in_slices({}, sources.merge().registrations))
+    changes = await run_in_slices(changes_in_slices({}, run_slices(sources.merge_in_slices()).registrations))
     counting.cancel()
     assert changes is not None
     assert len(changes.upserts) == 20_000
