@@ -117,7 +117,10 @@ class ActiveSet:
         return self._effective(self.allowlist.bound_registrations_at(binding))
 
     def _all_of(self, registration: Registration) -> tuple[Wanted, ...]:
+        if registration.subscriber is None:
+            return (registration,)
         return (registration, *self.allowlist.bound_registrations_of(registration))
 
     def _effective(self, bound: tuple[BoundRegistration, ...]) -> tuple[BoundRegistration, ...]:
-        return tuple([each for each in bound if each.registration.id not in self._dormant])
+        dormant = self._dormant
+        return tuple([each for each in bound if each.registration.id not in dormant]) if dormant else bound

@@ -53,14 +53,15 @@ class Programmer:
         self._perform(desired)
 
     def _perform(self, desired: Desired) -> tuple[bytes, ...]:
-        if desired.add:
-            for wanted in desired.add:
+        add, remove = desired.add, desired.remove
+        if add:
+            for wanted in add:
                 self._reconciler.add(wanted)
-            if self._prepares and isinstance(registration := desired.add[0], Registration):
-                self._prepare(registration)
+            if self._prepares and isinstance(add[0], Registration):
+                self._prepare(add[0])
             self._requests.note_added()
-        if desired.remove:
-            for wanted in desired.remove:
+        if remove:
+            for wanted in remove:
                 self._reconciler.remove(wanted)
             self._requests.note_removed()
         return desired.subscribers

@@ -110,14 +110,15 @@ class WatchHandler:
     def on_connections(self, events: list[ConnectionEvent]) -> None:
         """Begin and end of flows that the kernel knows as registered; flows that another program put in."""
         now, moment = self._clock(), self._moment()
+        matching, attribution = self._classifier.matching, self._attribution
         for event in events:
             if event.sender_port and event.kind == "new" and not self._scanner.note_carried(event):
                 continue
             if event.kind == "destroy":
-                self._attribution.closed(event, now)
+                attribution.closed(event, now)
             else:
-                registrations = self._classifier.matching(event.flow, moment)
-                self._attribution.opened(event, registrations, now)
+                registrations = matching(event.flow, moment)
+                attribution.opened(event, registrations, now)
                 if not registrations and not event.sender_port:
                     self._scanner.note_ended_early(event)
                 elif not registrations and event.kind == "new" and self._reconciler.has_allowlist:
