@@ -253,7 +253,7 @@ SUBSCRIBED = msgspec.structs.replace(
     subscribers=SubscribersView(
         sessions=31000,
         bindings=412,
-        counts={"enforce_from": 900, "expired": 3},
+        counts={"starts": 900, "expired": 3},
         refreshed=1200,
         tombstones=14,
         journal=JournalView(groups=400, rows=1500, write_seconds=0.8, longest_write_seconds=0.02),
