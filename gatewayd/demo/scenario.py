@@ -93,7 +93,7 @@ class Scenario:
         self._stage.promise(
             "READY means loaded and read back from the kernel",
             status["ready"] and kernel["not_in_kernel"] == 0,
-            f"{status['registrations']['active']:,} effective registrations, 0 missing in the kernel",
+            f"{status['registrations']['effective']:,} effective registrations, 0 missing in the kernel",
         )
 
     def observe(self) -> None:

@@ -58,7 +58,7 @@ def test_a_wireguard_flow_is_one_new_event_and_one_destroy_event(
 
 @pytest.mark.parametrize("address", ["127.0.0.2", "::1"])
 @pytest.mark.parametrize(
-    ("protocol", "bytes"),
+    ("protocol", "raw"),
     [
         pytest.param(50, struct.pack(">II", 0xABC, 1) + bytes(16), id="esp"),
         pytest.param(47, struct.pack(">HHHHI", 0x3001, 0x880B, 0, 77, 1), id="gre"),

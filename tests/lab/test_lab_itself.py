@@ -245,9 +245,9 @@ def test_closing_the_lab_ends_its_processes_and_lets_go_of_its_namespaces(monkey
 
 HELD_BY_ANOTHER = """
 import sys
-from gatewayd.demo.lab import Lab
-from gatewayd.demo.stream import Stream
-from gatewayd.demo.traffic import flow_of
+from gatewayd.lab.lab import Lab
+from gatewayd.lab.stream import Stream
+from gatewayd.lab.traffic import flow_of
 lab = Lab(())
 child = lab.gateway.popen(["sleep", "1000"])
 with Stream(lab, [flow_of("39.32.0.1", "198.51.100.7", "esp")]) as stream:

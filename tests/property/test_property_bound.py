@@ -261,7 +261,7 @@ class BoundMachine(RuleBasedStateMachine):
         self.granted: set[BoundRegistration] = set()
         self.known: set[bytes] = set()
 
-    def bound(self, bound_registrations: tuple[BoundRegistration, ...]) -> None:
+    def give(self, bound_registrations: tuple[BoundRegistration, ...]) -> None:
         assert len(set(bound_registrations)) == len(bound_registrations)
         assert self.granted.isdisjoint(bound_registrations)
         self.granted.update(bound_registrations)
@@ -278,7 +278,7 @@ class BoundMachine(RuleBasedStateMachine):
         if old is not None:
             self.revoke(self.allowlist.bound_registrations_of(old))
         if new is not None:
-            self.bound(self.allowlist.bound_registrations_of(new))
+            self.give(self.allowlist.bound_registrations_of(new))
 
     @rule(registration=registrations())
     def upsert(self, registration: Registration) -> None:
@@ -299,7 +299,7 @@ class BoundMachine(RuleBasedStateMachine):
         if place_of(binding) in self.bound:
             assert bound_registrations == ()
         self.bound[place_of(binding)] = binding
-        self.bound(bound_registrations)
+        self.give(bound_registrations)
 
     @rule(binding=bindings())
     def unbind_whatever(self, binding: Binding) -> None:

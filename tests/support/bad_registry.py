@@ -33,7 +33,7 @@ class Special:
 
     status: int = 200
     body: bytes | None = None
-    media_type: str = "application/byte-stream"
+    media_type: str = "application/octet-stream"
     headers: dict[str, str] = field(default_factory=dict)
     manner: Manner = "whole"
 
@@ -55,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
         if raw is None:
             self._say(Special(404, b"no such file", "text/plain"), b"no such file")
             return
-        etag = f'"{hashlib.sha256(bytes).hexdigest()[:16]}"'
+        etag = f'"{hashlib.sha256(raw).hexdigest()[:16]}"'
         if special == Special() and self.headers.get("If-None-Match") == etag:
             self.send_response(304)
             self.end_headers()

@@ -98,8 +98,8 @@ class Sender:
 
 def send_raw(namespace: Namespace, protocol: int, address: str, raw: bytes) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with namespace.entered(), socket.socket(family, socket.SOCK_RAW, protocol) as raw:
-        raw.sendto(raw, (address, 0))
+    with namespace.entered(), socket.socket(family, socket.SOCK_RAW, protocol) as sender:
+        sender.sendto(raw, (address, 0))
 
 
 def flush_connections(namespace: Namespace) -> None:

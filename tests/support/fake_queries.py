@@ -97,7 +97,7 @@ PEACE = StatusView(
     ),
     registrations=RegistrationCounts(
         total=31022,
-        active=30988,
+        effective=30988,
         by_category={"embassy": 22, "bank": 31000},
         by_status={"active": 31000, "suspended": 22},
         next_window_change_at="2024-11-04T04:30:00Z",
@@ -253,7 +253,7 @@ SUBSCRIBED = msgspec.structs.replace(
     subscribers=SubscribersView(
         sessions=31000,
         bindings=412,
-        counts={"enforce_from": 900, "expired": 3},
+        counts={"starts": 900, "expired": 3},
         refreshed=1200,
         tombstones=14,
         journal=JournalView(groups=400, rows=1500, write_seconds=0.8, longest_write_seconds=0.02),

@@ -29,19 +29,18 @@ _host_monotonic = time.monotonic
 
 @dataclass(frozen=True, slots=True)
 class HurriedClock:
-    """Unix seconds: `wall` when the host's monotonic clock showed `monotonic clock`, and `factor` times as fast
-    from then."""
+    """Unix seconds: `wall` when the host's monotonic clock showed `began`, and `factor` times as fast from then."""
 
     factor: float
     wall: float
-    monotonic: float
+    began: float
 
     @classmethod
     def starting_now(cls, factor: float) -> HurriedClock:
         return cls(factor, time.time(), _host_monotonic())
 
     def __call__(self) -> float:
-        return self.wall + (_host_monotonic() - self.monotonic) * self.factor
+        return self.wall + (_host_monotonic() - self.began) * self.factor
 
     def monotonic(self) -> float:
         return _host_monotonic() * self.factor
@@ -52,7 +51,7 @@ class HurriedClock:
 
     def arguments(self) -> list[str]:
         """For another process, on the same host since the same boot."""
-        return [repr(self.factor), repr(self.wall), repr(self.monotonic)]
+        return [repr(self.factor), repr(self.wall), repr(self.began)]
 
     def rule(self) -> None:
         """This process has no other time from now on. Before any of gatewayd is imported."""

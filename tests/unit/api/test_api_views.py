@@ -169,7 +169,7 @@ def test_a_registration_shows_no_digest_of_its_subscriber() -> None:
     view = registration_view(FREELANCER, NOW)
     assert view.subscriber is True
     assert "d1d1" not in msgspec.json.encode(view).decode()
-    assert (view.status, view.active, view.in_kernel, view.last_seen_at) == (
+    assert (view.status, view.effective, view.in_kernel, view.last_seen_at) == (
         "suspended",
         False,
         None,

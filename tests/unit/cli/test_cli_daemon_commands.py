@@ -519,8 +519,8 @@ def test_a_registration_says_why_the_kernel_does_not_have_it(queries: FakeQuerie
     replace = msgspec.structs.replace
     assert presence(replace(bank, in_kernel=False)) == "NO"
     assert presence(replace(bank, in_kernel=False, unprogrammed="too many")) == "NO: too many"
-    assert presence(replace(bank, in_kernel=False, active=False)) == "no"
-    assert standing(replace(bank, active=False)) == "active, outside of its window"
+    assert presence(replace(bank, in_kernel=False, effective=False)) == "no"
+    assert standing(replace(bank, effective=False)) == "active, outside of its window"
     found = {line.text: line for line in describe_registration(replace(bank, in_kernel=False, subscriber=True))}
     assert found["NO"].style == BAD
     assert "and the addresses of a subscriber" in found

@@ -215,11 +215,11 @@ def test_a_clock_that_is_doubted_is_in_the_status_and_makes_no_nonsense_of_ages(
             (source,) = view.sources
             assert source.freshness == "fresh"
             assert 0 <= parse_time(view.now) - parse_time(str(source.last_success_at)) < 60
-            assert view.registrations.active == 2
+            assert view.registrations.effective == 2
             assert parse_time(view.started_at) <= parse_time(view.now)
             yearly = answers.registration("YEARLY")
             assert yearly is not None
-            assert (yearly.active, yearly.in_kernel) == (True, True)
+            assert (yearly.effective, yearly.in_kernel) == (True, True)
             explained = answers.explain(flow("39.40.0.5"))
             assert (explained.decision, explained.effect, explained.in_kernel) == ("registered", "pass", True)
             page = render_metrics(answers.metrics()).decode()
@@ -479,7 +479,7 @@ def test_the_status_counts_what_there_is(time):
             status = metrics.status
             assert (metrics.loop_lag_last_s, metrics.loop_lag_max_s) == (0.0, 0.5)
             assert metrics.commit_count == it.reconciler.stats.transactions
-            assert (status.registrations.total, status.registrations.active) == (4, 3)
+            assert (status.registrations.total, status.registrations.effective) == (4, 3)
             assert status.registrations.by_category == {"bank": 2, "software_house": 1, "freelancer": 1}
             assert status.registrations.next_window_change_at is not None
             assert [(each.name, each.state, each.registrations, each.conflicts) for each in status.sources] == [

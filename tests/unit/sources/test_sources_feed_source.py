@@ -96,7 +96,7 @@ class Feed:
         etag = f'"{sha256(raw)}"'
         if request.headers.get("If-None-Match") == etag:
             return web.Response(status=304)
-        return web.Response(body=raw, headers={"ETag": etag}, content_type="application/byte-stream")
+        return web.Response(body=raw, headers={"ETag": etag}, content_type="application/octet-stream")
 
     async def deliver(self, what: FeedReading | SourceDelta | SourceFailed) -> None:
         self.delivered.append(what)

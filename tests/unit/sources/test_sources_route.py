@@ -47,7 +47,7 @@ async def registry(request: web.Request) -> web.StreamResponse:
     publisher.publish(upsert("a"))
     files = {"all.ndjson": b"".join(map(line_of, publisher.records.values())), **publisher.files}
     name = request.path.removeprefix("/feed/")
-    return web.Response(body=files[name], content_type="application/byte-stream")
+    return web.Response(body=files[name], content_type="application/octet-stream")
 
 
 @asynccontextmanager
