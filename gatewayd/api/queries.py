@@ -135,8 +135,7 @@ class ParameterRejected(InputRejected):
 
     def __init__(self, parameter: str, why: str) -> None:
         self.parameter = parameter
-        self.why = why
-        super().__init__(f"{parameter}: {why}")
+        super().__init__(f"{parameter}: {why}", why)
 
 
 class Page(NamedTuple):
