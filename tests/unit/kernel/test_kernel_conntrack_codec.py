@@ -15,7 +15,7 @@ from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
 from gatewayd.errors import EventMalformed
 from gatewayd.kernel import conntrack_codec as codec
 from gatewayd.kernel.attributes import attribute, be16, be32, iter_messages, message, nest
-from gatewayd.model import Flow, parse_address
+from gatewayd.model import Flow
 from gatewayd.model.connection import AF_INET, AF_INET6, ConnectionEvent
 from gatewayd.model.service import PROTOCOLS_WITH_PORTS
 from tests.support.captures import CONNECTIONS
@@ -385,22 +385,3 @@ def test_the_errno_of_an_answer_is_positive() -> None:
 def test_an_answer_without_errno_is_malformed(kind: int) -> None:
     with pytest.raises(EventMalformed):
         codec.errno_of(codec.ControlMessage(kind, 0, 1, b"\0\0"))
-
-
-@pytest.mark.parametrize(
-    "flow",
-    [
-        Flow(17, parse_address("10.0.0.1"), parse_address("192.0.2.1"), 40000, 51820),
-        Flow(6, parse_address("2001:db8::1"), parse_address("2001:db8::2"), 40000, 443),
-        Flow(50, parse_address("10.0.0.1"), parse_address("192.0.2.1")),
-    ],
-    ids=["udp4", "tcp6", "esp4"],
-)
-def test_the_key_of_a_flow_is_its_tuple(flow: Flow) -> None:
-    key = codec.key_of_flow(flow)
-    assert key is not None
-    assert decode_one(message(codec.CT_NEW, 0, 1, key.family, 0, key.tuple_bytes)).flow == flow
-
-
-def test_a_flow_of_gre_has_no_key_as_its_call_ids_are_not_known() -> None:
-    assert codec.key_of_flow(Flow(47, parse_address("10.0.0.1"), parse_address("192.0.2.1"))) is None
