@@ -24,6 +24,17 @@ def bound(subscriber: bytes, address: str = "100.64.0.1") -> Binding:
     return Binding(subscriber=subscriber, prefix=prefix, since_s=1.0, confirmed_s=1.0, nas="bng-1", session="s")
 
 
+def bind(active: ActiveSet, binding: Binding) -> tuple[BoundRegistration, ...]:
+    """As the table of sessions does: into the table of bindings, then said."""
+    active.allowlist.bindings.put(binding)
+    return active.bind(binding)
+
+
+def unbind(active: ActiveSet, binding: Binding) -> tuple[BoundRegistration, ...]:
+    active.allowlist.bindings.remove(binding)
+    return active.unbind(binding)
+
+
 def test_an_upsert_adds_and_its_successor_adds_before_it_removes():
     active = ActiveSet()
     first, second = registered("R"), registered("R", valid_until_s=900)
@@ -78,14 +89,13 @@ def test_a_binding_adds_what_it_gives_to_registrations_that_are_active():
     assert active.upsert(mine, 100) == Desired((mine,), (), (ANNA,))
     assert active.upsert(later, 100) == NOTHING
     granted = BoundRegistration(mine, HOME, None)
-    assert active.bind(bound(ANNA)) == (granted,)
-    assert active.bind(bound(BEN, "100.64.0.2")) == ()
+    assert bind(active, bound(ANNA)) == (granted,)
+    assert bind(active, bound(BEN, "100.64.0.2")) == ()
     assert active.refresh("L", 500) == Desired((later, BoundRegistration(later, HOME, None)))
     assert active.withdraw("L").subscribers == ()
     assert active.upsert(registered("M", BEN), 100).remove == (mine, granted)
     assert active.upsert(mine, 100).subscribers == (BEN, ANNA)
-    assert active.unbind(bound(ANNA)) == (granted,)
-    assert active.unbind(bound(ANNA)) == ()
+    assert unbind(active, bound(ANNA)) == (granted,)
     assert active.withdraw("M") == Desired((), (mine,), (ANNA,))
 
 
@@ -112,10 +122,10 @@ def test_whatever_comes_in_whatever_order_what_was_added_and_not_removed_is_what
                     perform(force, active.withdraw(id))
                 case 3 if place not in bindings:
                     bindings.add(place)
-                    perform(force, Desired(active.bind(bound(*place))))
+                    perform(force, Desired(bind(active, bound(*place))))
                 case 4 if place in bindings:
                     bindings.remove(place)
-                    perform(force, Desired((), active.unbind(bound(*place))))
+                    perform(force, Desired((), unbind(active, bound(*place))))
                 case _:
                     now += chance.randrange(10)
             for due in active.due(now):
