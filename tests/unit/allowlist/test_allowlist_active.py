@@ -31,7 +31,9 @@ def bind(active: ActiveSet, binding: Binding) -> tuple[BoundRegistration, ...]:
 
 
 def unbind(active: ActiveSet, binding: Binding) -> tuple[BoundRegistration, ...]:
-    active.allowlist.bindings.remove(binding)
+    found = active.allowlist.bindings.get(binding.subscriber, binding.prefix, binding.ports)
+    assert found is not None
+    active.allowlist.bindings.remove(found)
     return active.unbind(binding)
 
 
