@@ -15,7 +15,7 @@ from gatewayd.model.mask import Mask, set_name
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
 from gatewayd.reconcile import set_state
-from gatewayd.reconcile.set_state import MIN_CAPACITY, MaskState, SetState, choose_capacity
+from gatewayd.reconcile.set_state import MaskState, SetState
 from gatewayd.reconcile.tracker import SetTracker
 from tests.support.reconciling import hosts, registered
 
@@ -39,39 +39,6 @@ def observed(name: str = "c4_32", capacity: int = 1024, count: int | None = None
 
 def current(tracker: SetTracker) -> SetState:
     return tracker.masks[HOSTS].current
-
-
-@pytest.mark.parametrize(
-    ("count", "capacity"),
-    [
-        (0, 1024), (1, 1024), (512, 1024), (513, 2048), (1024, 2048), (1025, 4096), (1_000_000, 1 << 21),
-    ],
-)  # fmt: skip
-def test_a_new_set_has_room_for_twice_its_elements(count: int, capacity: int) -> None:
-    assert choose_capacity(Mask(4, 32), count) == capacity
-    assert choose_capacity(Mask(4, 32, source_bits=0), count) == 0
-    assert capacity >= max(MIN_CAPACITY, 2 * count)
-
-
-@pytest.mark.parametrize(
-    ("capacity", "desired", "missing", "surplus", "unread", "more", "room"),
-    [
-        (0, 5, 5, 0, 0, 7, 7),
-        (8, 5, 5, 0, 0, 7, 7),
-        (8, 5, 0, 0, 0, 7, 3),
-        (8, 5, 2, 4, 0, 2, 1),
-        (8, 8, 0, 0, 0, 1, 0),
-        (8, 9, 0, 1, 0, 1, 0),
-        (8, 5, 5, 0, 4, 5, 4),
-    ],
-)
-def test_room_counts_everything_that_may_be_in_the_set(
-    capacity: int, desired: int, missing: int, surplus: int, unread: int, more: int, room: int
-) -> None:
-    state = SetState("c4_32", HOSTS, 0, capacity, unread=unread)
-    state.missing = {bytes((0, number)) for number in range(missing)}
-    state.surplus = {bytes((1, number)) for number in range(surplus)}
-    assert state.has_room(desired, more) == room
 
 
 # -- desires -----------------------------------------------------------------------------------------------
