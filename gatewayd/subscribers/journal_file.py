@@ -123,8 +123,14 @@ class JournalFile:
             logger.warning("journal.read_in_copy", reason=str(error))
             rows = copied
         if (stats := self.stats).lost_groups or stats.lost_rows:
-            found = {"groups": stats.lost_groups, "rows": stats.lost_rows, "whole": stats.lost_whole}
-            logger.error("journal.lost", file=str(self._path), salvaged=stats.salvaged, **found)
+            logger.error(
+                "journal.lost",
+                file=str(self._path),
+                groups=stats.lost_groups,
+                rows=stats.lost_rows,
+                whole=stats.lost_whole,
+                salvaged=stats.salvaged,
+            )
         return rows
 
     def _open(self) -> tuple[Row, ...]:

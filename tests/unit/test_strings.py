@@ -24,32 +24,20 @@ BUILT_IN = frozenset(
 )
 """Methods of these say nothing of a room."""
 
-SET_FROM_OUTSIDE = {
-    "control.controller: self.sources[name].url",
-    "control.controller: self.sources[result.source].error",
-    "reconcile.loop: self.tracker.desired.protected",
-}
-LAMBDAS = {"control.bindings: Sessions(lambda nas: self._terms_of(nas))"}
+SET_FROM_OUTSIDE: set[str] = set()
+LAMBDAS: set[str] = set()
 CHAINS = {
     "authority.importing: self._reader.rejected.total",
-    "control.controller: self._registry.guard.held_by_cause",
-    "control.controller: self._registry.layer.counts",
     "control.controller: self._registry.layer.overrides.next_change",
     "control.controller: self._store.guard_file.save",
-    "control.queries: controller.reconciler.tracker.desired.in_former_form",
-    "control.queries: controller.reconciler.tracker.desired.unprogrammed",
     "control.queries: self._controller.allowlist.bound_registrations_of",
     "control.queries: self._controller.attribution.usage",
-    "control.queries: self._controller.reconciler.stuck",
-    "control.queries: self._controller.reconciler.tracker.desired.unprogrammed",
-    "control.queries: self._controller.reconciler.unready",
     "control.subscriber_queries: self._subscribers.profiles.profile_by_name",
     "demo.gateway: self._lab.gateway.popen",
     "demo.scenario: self._lab.gateway.run",
-    "reconcile.loop: self.tracker.desired.reserve",
     "reconcile.verify: self._tracker.desired.count_unprogrammed",
 }
-LONG_CONSTRUCTORS = {"sources.feed_source: FeedRunner", "sources.sources: SourceRunner"}
+LONG_CONSTRUCTORS: set[str] = set()
 
 
 def room_of(path: Path) -> str:

@@ -496,7 +496,10 @@ def test_an_address_that_cannot_be_programmed_takes_late_admission_from_no_other
         conntrack = FakeConntrack()
         async with owning(time.clock, conntrack=conntrack) as it:
             await it.read("national", registration("PK-1", subscriber=bytes(32)))
-            it.programmer.take([bound("100.64.0.9"), bound("2001:db8::/66")])
+            changes = [bound("100.64.0.9"), bound("2001:db8::/66")]
+            for each in changes:
+                it.controller.allowlist.bindings.put(each.binding)
+            it.programmer.take(changes)
             await it.in_sync()
             assert "PK-1" in it.reconciler.unprogrammed()
             good, bad = flow("100.64.0.9"), flow("2001:db8::9", destination="2001:db8:ffff::1")
