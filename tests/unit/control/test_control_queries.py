@@ -499,7 +499,7 @@ def test_the_status_counts_what_there_is(time):
                 ("national", "ok", 3, 0), ("desk", "ok", 2, 1),
             ]  # fmt: skip
             assert (status.kernel.not_in_kernel, status.kernel.pending, status.kernel.failures) == (0, 0, 0)
-            assert status.kernel.elements_desired == it.reconciler.counts().desired
+            assert status.kernel.elements_desired == it.reconciler.tracker.desired.count()
             assert (status.watch.packets, status.watch.connections) == (3, 5)
             assert (status.watch.malformed, status.watch.overruns) == (1, 3)
             assert status.counters["registered_flows"].packets == 7
