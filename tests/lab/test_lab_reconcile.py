@@ -58,7 +58,7 @@ class Site:
 
     def _make(self) -> Reconciler:
         made = Reconciler(
-            self, TABLE, clock=lambda: 5000.0, monotonic=lambda: self.now, on_in_sync=self.stirred.set
+            self, TABLE, clock=lambda: 5000.0, monotonic=lambda: self.now, on_in_sync=lambda _: self.stirred.set()
         )
         for registration in self.wanted:
             made.add(registration)

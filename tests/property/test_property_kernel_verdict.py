@@ -335,7 +335,12 @@ def test_from_world_to_world_the_reconciler_leaves_the_kernel_saying_what_the_la
         # Masks of a world stay in use until the timer: there are two worlds' masks at a time, and more.
         desired = DesiredSets(2048, max_bound_masks=2048)
         reconciler = Reconciler(
-            tables, TABLE, clock=time.time, monotonic=time.monotonic, desired=desired, on_in_sync=in_sync.set
+            tables,
+            TABLE,
+            clock=time.time,
+            monotonic=time.monotonic,
+            desired=desired,
+            on_in_sync=lambda _: in_sync.set(),
         )
         task = asyncio.create_task(reconciler.run())
         held: list[Registration | BoundRegistration] = []
