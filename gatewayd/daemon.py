@@ -79,7 +79,7 @@ class Daemon:
                         ("counters", self._vitals.read_counters(self._dataplane.read_counters)),
                         ("surroundings", self._surroundings.run()),
                         ("pulse", self._pulse.run()),
-                        ("reload", self._reload_when_told(group)),
+                        ("reload", self._reload_on_signal(group)),
                     )
                 ]
                 self._events.start()
@@ -219,7 +219,7 @@ class Daemon:
         self._sources.use(self._settings.registry, self._controller, group)
         self._is_started.set()
 
-    async def _reload_when_told(self, group: asyncio.TaskGroup) -> None:
+    async def _reload_on_signal(self, group: asyncio.TaskGroup) -> None:
         while True:
             await self._reload.wait()
             self._reload.clear()

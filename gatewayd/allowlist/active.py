@@ -31,8 +31,8 @@ NOTHING: Final = Desired()
 
 
 class ActiveSet:
-    """Owns the allowlist and the schedule. Whoever performs what each call returns has in force, at each moment,
-    every effective registration and one grant for each of these and binding of its subscriber."""
+    """Owns the allowlist and the schedule. A caller that performs the result of each call has in force, at each
+    moment, every effective registration, and each of these at every address of its subscriber."""
 
     __slots__ = ("_dormant", "_schedule", "allowlist")
 

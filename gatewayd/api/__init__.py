@@ -6,7 +6,7 @@
 - `metrics`  P   a status → the page of a Prometheus scrape, by what the status declares
 - `app`      IO  aiohttp: paths → queries → JSON, on a TCP port and on a Unix socket
 
-Two listeners, because rights differ: whoever reaches the TCP port may read, and nothing on it writes. Every change
+Two listeners, because rights differ: a client of the TCP port may read, and nothing on it writes. Every change
 is on the Unix socket alone, mode 0660, so that the file system says who may. This is not a check in a handler: the
 application on TCP has no route that writes.
 

@@ -23,7 +23,7 @@ from gatewayd.subscribers.service import Receipt, SubscriberService
 from gatewayd.subscribers.session_list import end_event, entry_event
 
 KEPT_PATIENCE_S: Final = 5.0
-"""How long whoever tells us of a session waits for the disk."""
+"""How long the sender of a session waits for the disk."""
 SLICE: Final = 100
 """Entries between two turns of the loop: some 5 ms."""
 
@@ -179,6 +179,6 @@ class SubscriberQueries:
 
 
 def _resolve(answered: asyncio.Future[None]) -> None:
-    """Whoever waited may have gone."""
+    """Its waiter may have gone."""
     if not answered.done():
         answered.set_result(None)

@@ -342,7 +342,7 @@ class SubscriberActs:
         self._stage.promise(
             "the binding outlived the restarts: it was on disk before it was answered",
             len(bindings) == 1 and bindings[0]["registrations"] == [cast.MOBILE["id"]],
-            ", ".join(f"{each['prefix']} told by {each['nas']}" for each in bindings),
+            ", ".join(f"{each['prefix']} reported by {each['nas']}" for each in bindings),
         )
         self._nas.tell(STOP, _SESSION, cast.MOBILE_NUMBER, _AWAY)
         flow = self.flow()

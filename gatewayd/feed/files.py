@@ -233,7 +233,7 @@ class FileReading:
     def feed(self, raw: bytes) -> Slices[None]:
         """Takes the next bytes, yielding now and then. Raises SizeMismatch, FileTooLarge.
 
-        Damage is told by `finish`, so that bytes changed on the way are told by their hash.
+        `finish` reports damage, so that the hash shows bytes that were changed on the way.
         """
         self._size_bytes += len(raw)
         if self._size_bytes > self._ref.size:

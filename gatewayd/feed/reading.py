@@ -1,8 +1,8 @@
 """A source's bytes → registrations and rejections, chunk by chunk.
 
 A reader is fed chunks as they come, however they are cut, and never looks back: one bad record is rejected
-with its place and reason and the rest goes on. `feed` takes a few milliseconds for 64 KiB, so that whoever
-feeds it can let the event loop turn in between. Nothing it holds is to be used before `finish` has returned.
+with its place and reason and the rest goes on. `feed` takes a few milliseconds for 64 KiB, so that its caller can
+let the event loop turn in between. Nothing it holds is to be used before `finish` has returned.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ class NotificationSocket:
         self._decoder.add_own_port(port)
 
     @contextmanager
-    def unheard(self, elements: int) -> Iterator[None]:
+    def without_ours(self, elements: int) -> Iterator[None]:
         """While a transaction of ours with so many elements is in the kernel; nothing may be awaited inside."""
         if self._loop is None or elements <= LARGE_COMMIT:
             yield

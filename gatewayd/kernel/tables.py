@@ -28,7 +28,7 @@ from gatewayd.model.transaction import (
 )
 
 INTERRUPTIONS = 5
-"""Times that a dump is begun anew because another program committed in between."""
+"""Times that a dump begins again because another program committed in between."""
 
 
 class KernelTables:
@@ -121,7 +121,7 @@ class KernelTables:
                 batch.first_sequence,
                 batch.last_sequence,
                 transaction.cause,
-                self._notifications.unheard(transaction.count_elements()),
+                self._notifications.without_ours(transaction.count_elements()),
             )
         except RefusedAt as error:
             operation = batch.operations[error.sequence - batch.first_sequence]

@@ -41,8 +41,8 @@ class BindingChange(msgspec.Struct, frozen=True, gc=False):
 
 
 class BoundRegistration(msgspec.Struct, frozen=True, gc=False):
-    """`registration` may be used at `prefix`, whoever opens the flow; of a shared IPv4 address (CGNAT) with the
-    subscriber's port in first..last alone. A value: two of the same registration, prefix and ports are one."""
+    """`registration` may be used at `prefix`, whichever end opens the flow; of a shared IPv4 address (CGNAT) with
+    the subscriber's port in first..last alone. A value: two of the same registration, prefix and ports are one."""
 
     registration: Registration
     prefix: Prefix

@@ -4,12 +4,12 @@ Two kinds, both found by a dump that the kernel filters by mark:
 
 - *judged unregistered*, and registered by now: the mark is cleared and the flow's next packet is classified;
 - *registered*, and no longer so: left alone for `drain_s`, then cleared likewise. That a flow is no
-  longer registered is seen here, whatever the reason and whoever was running when it happened, so a restart
+  longer registered is seen here, whatever the reason, also if no daemon was running when it happened, so a restart
   needs no memory of it. One that came so and was never known here waits for accounting first (gatewayd.grace).
 
 Marks come from elsewhere too: with a connection that conntrackd carried over, or from another program's rules. A
-mark that contradicts the registry is not believed. Connections that a program makes are told by events at once; all
-others are gone through every `AUDIT_EVERY_S`, for at most a `AUDIT_REST`th of the time.
+mark that contradicts the registry is not believed. Connections that a program makes are reported by events at once;
+all others are gone through every `AUDIT_EVERY_S`, for at most a `AUDIT_REST`th of the time.
 
 A mark is cleared only when the kernel would judge the flow rightly: what was registered waits for `settle`, which
 says that the kernel is as desired. `look` is for what needs no waiting.

@@ -30,7 +30,7 @@ class Grace:
         self._since: dict[bytes, tuple[float, Flow]] = {}
         self._ends: dict[bytes, set[bytes]] = {}
         """Addresses that wait, by their /24 or /48."""
-        self._heard: set[bytes] = set()
+        self._named: set[bytes] = set()
         self._met: set[bytes] = set()
         self._left_alone = 0
         self.waiting = 0
@@ -42,7 +42,7 @@ class Grace:
 
     def holds(self, key: bytes, flow: Flow, now: float) -> bool:
         """Whether the flow, met by a scan, is to be left alone. `now`: of a clock that is never set."""
-        if not self.longest_s or flow.source in self._heard or flow.destination in self._heard:
+        if not self.longest_s or flow.source in self._named or flow.destination in self._named:
             return False
         known = self._since.get(key)
         if known is None and len(self._since) < self._capacity:
@@ -63,7 +63,7 @@ class Grace:
             for _, flow in self._since.values():
                 self._await(flow)
             if not self._since:
-                self._heard = set()
+                self._named = set()
         self.waiting = self._left_alone
 
     def begin(self) -> None:
@@ -82,7 +82,7 @@ class Grace:
             else:
                 near = self._ends.values()
             for addresses in near:
-                self._heard.update(
+                self._named.update(
                     each for each in addresses if len(each) == len(prefix.packed) and prefix.covers(each)
                 )
 

@@ -1,8 +1,8 @@
 """What happened since live flows were last looked at, and what of it the kernel has by now.
 
-Whoever changes what is registered notes it here; the reconciler says when the kernel is as desired; the connection
-scanner takes what is due. A mark that was judged for want of an element is cleared only when the kernel has that
-element, so each note waits for `settle`. `look` is for what needs no waiting.
+Each change of the registry or of bindings is noted here; the reconciler says when the kernel is as desired; the
+connection scanner takes what is due. A mark that was judged for want of an element is cleared only when the kernel
+has that element, so each note waits for `settle`. `look` is for what needs no waiting.
 """
 
 from __future__ import annotations

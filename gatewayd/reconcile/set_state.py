@@ -31,7 +31,7 @@ class SetState:
     """One kernel set. `exists`: seen or acknowledged. `hooked`: the rules in force look into it.
 
     `unread`: elements that it had when it was seen and whose keys were not read; any of them may be desired.
-    `outdated`: its elements have another time than ours; a set can only be made with it.
+    `has_former_timeout`: its elements have another time than ours; a set can only be made with it.
     """
 
     name: str
@@ -41,7 +41,7 @@ class SetState:
     exists: bool = False
     hooked: bool = False
     unread: int = 0
-    outdated: bool = False
+    has_former_timeout: bool = False
     missing: MissingKeys = field(default_factory=lambda: MissingKeys(Keys()))
     surplus: Keys = field(default_factory=Keys)
 

@@ -163,7 +163,7 @@ class SetTracker:
         for mask, state in self.masks.items():
             count = len(self.desired.keys(mask))
             newest = state.newest
-            if newest.has_room_for(count) and not newest.outdated:
+            if newest.has_room_for(count) and not newest.has_former_timeout:
                 continue
             if not newest.exists:
                 newest.capacity = choose_capacity(mask, count)
@@ -286,7 +286,7 @@ class SetTracker:
         state = self._make_state(mask, generation, found.capacity)
         state.exists = True
         state.hooked = found.name in self.rules.hooks.values()
-        state.outdated = found.timeout_s != self.timeout_s(mask)
+        state.has_former_timeout = found.timeout_s != self.timeout_s(mask)
         state.unread = found.count or 0
         if found.count is not None:
             self.findings.note_count(state, found.count)

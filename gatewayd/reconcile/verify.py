@@ -119,7 +119,7 @@ class Verifier:
         changes = self._dataplane.take_changes()
         touched = False
         for commit in changes.commits:
-            self._generations.told(commit.generation)
+            self._generations.reported(commit.generation)
             if not (commit.others or commit.elements) or not self.known:
                 continue
             touched = True
@@ -142,7 +142,7 @@ class Verifier:
         """Keep an eye on the generation and the timer, however busy we are."""
         generation = await self._dataplane.read_generation()
         self.receive()
-        if self._generations.untold:
+        if self._generations.unreported:
             # A whole period has passed since, and no notification has come of it.
             self._doubt()
         if not self._ledger.explain(generation):

@@ -28,7 +28,7 @@ class Generations:
 
     def __init__(self) -> None:
         self._base = self._low = self._high = 0
-        self.untold = 0
+        self.unreported = 0
         """Commits of others that we were not told of, or not yet: the kernel tells after the fact."""
 
     def read(self, generation: int) -> None:
@@ -40,18 +40,18 @@ class Generations:
         self._low += surely
         self._high += 1
 
-    def told(self, generation: int) -> None:
+    def reported(self, generation: int) -> None:
         """Somebody else did. From before the last reading it says nothing new, unless it was waited for."""
         if generation > self._base:
             self._low += 1
             self._high += 1
-        elif self.untold:
-            self.untold -= 1
+        elif self.unreported:
+            self.unreported -= 1
 
     def explain(self, generation: int) -> bool:
         """Whether the kernel's generation is what it should be."""
         explained = self._low <= generation <= self._high
-        self.untold = max(0, generation - self._high)
+        self.unreported = max(0, generation - self._high)
         self.read(generation)
         return explained
 

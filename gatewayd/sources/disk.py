@@ -126,10 +126,10 @@ def write_durably(files: Files, path: Path, content: bytes) -> None:
 
 def remove_others(files: Files, directory: Path, names: Iterable[str]) -> None:
     """Unlink what is in `directory` and not among `names`, as far as that can be done."""
-    spared = frozenset(names)
+    kept = frozenset(names)
     with suppress(OSError):
         for name in files.list(directory):
-            if name not in spared:
+            if name not in kept:
                 with suppress(OSError):
                     files.unlink(directory / name)
 

@@ -4,7 +4,7 @@
     snapshot-N.gz    gzip NDJSON of registrations, as served or as written by us
     deltas-N         what came since, appended: frames, each with its own hash and the position after it
 
-Whoever replaces index.json replaces everything at once; whoever appends a whole frame moves on by one delta.
+To replace index.json is to replace everything at once; to append a whole frame is to move on by one delta.
 A frame cut short by a crash is no frame, and what stands before it counts.
 """
 

@@ -2,7 +2,7 @@
 
 A file with faults changes nothing that was in force from it, and is said; so is a file that cannot be read,
 and a directory that is gone after it was there. A file that was removed takes what it said with it. At a start
-there is nothing from before: whoever starts shall refuse faults then, as for the configuration.
+there is nothing from before: a start shall refuse faults then, as for the configuration.
 """
 
 from __future__ import annotations

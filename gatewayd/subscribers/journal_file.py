@@ -1,4 +1,4 @@
-"""The journal's SQLite file: opened or begun anew, read, written. One connection, used by one thread.
+"""The journal's SQLite file: opened or created again, read, written. One connection, used by one thread.
 
 What is written is on disk when `write` returns: write-ahead log, synchronous=FULL. The file is ours alone
 (locking_mode=EXCLUSIVE), which spares the shared memory file as well; a second gatewayd finds it locked. What is

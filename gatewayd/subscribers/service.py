@@ -309,7 +309,7 @@ class SubscriberService:
         return self.profiles.terms_of(nas)
 
     def _on_journal(self, state: JournalState) -> None:
-        """A file that was damaged, or taken away, was begun anew: every row is written again."""
+        """A file that was damaged, or taken away, was created again: every row is written."""
         if state.was_recreated and self.is_restored:
             self.sessions.touch_every_row()
             self._pass_on()

@@ -186,10 +186,10 @@ class Attribution:
         self.ended_unseen += len(gone)
         return len(gone)
 
-    def resync(self, listing: Iterable[tuple[ConnectionEvent, Sequence[Registration]]], now: float) -> int:
+    def resync(self, found: Iterable[tuple[ConnectionEvent, Sequence[Registration]]], now: float) -> int:
         """All of a resync in one go, for lists short enough not to hold up the loop."""
         self.begin_resync()
-        for event, registrations in listing:
+        for event, registrations in found:
             self.listed(event, registrations, now)
         return self.finish_resync()
 

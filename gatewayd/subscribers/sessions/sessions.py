@@ -134,7 +134,7 @@ class Sessions(SessionIndex):
                 self._restarted[nas.key] = nas
 
     def _scan(self) -> None:
-        """A batch of the sessions of a NAS that restarted. One that restarts meanwhile is swept again after."""
+        """A batch of the sessions of a NAS that restarted. One that restarts meanwhile comes again after."""
         if not self._scanning and self._restarted:
             nas = self._restarted.pop(next(iter(self._restarted)))
             self._scanning = list(nas.sessions.values())

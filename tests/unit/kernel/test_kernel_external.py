@@ -64,7 +64,7 @@ async def test_around_a_large_commit_of_ours_the_group_is_left(namespace: Namesp
     """Another program's commit inside stands for all that the kernel would have to tell."""
     listener = heard_by(namespace, 0)
     listener.start(lambda: None)
-    with listener.unheard(elements):
+    with listener.without_ours(elements):
         run_nft(namespace, f"add table inet {TABLE}")
     heard = len(listener.take().commits)
     assert heard == (elements <= external.LARGE_COMMIT)
@@ -75,7 +75,7 @@ async def test_around_a_large_commit_of_ours_the_group_is_left(namespace: Namesp
 
 async def test_who_does_not_listen_joins_nothing_around_a_commit(namespace: Namespace) -> None:
     listener = heard_by(namespace, 0)
-    with listener.unheard(1 << 20):
+    with listener.without_ours(1 << 20):
         pass
     run_nft(namespace, f"add table inet {TABLE}")
     assert listener.take() == ExternalChanges()

@@ -20,9 +20,9 @@ def test_nothing_happened(generations: Generations) -> None:
 
 def test_what_we_did_and_what_others_are_known_to_have_done_is_accounted_for(generations: Generations) -> None:
     generations.committed(surely=True)
-    generations.told(12)
+    generations.reported(12)
     assert generations.explain(12)
-    assert generations.untold == 0
+    assert generations.unreported == 0
 
 
 @pytest.mark.parametrize(("generation", "explained"), [(10, True), (11, True), (12, False)])
@@ -37,22 +37,22 @@ def test_a_transaction_that_may_have_changed_nothing(
 def test_a_commit_that_nobody_told_us_of_is_not_accounted_for_once(generations: Generations) -> None:
     generations.committed(surely=True)
     assert not generations.explain(13)
-    assert generations.untold == 2
+    assert generations.unreported == 2
     assert generations.explain(13)
-    assert generations.untold == 0
+    assert generations.unreported == 0
 
 
 def test_the_news_may_come_after_the_generation(generations: Generations) -> None:
     assert not generations.explain(12)
     for generation in (11, 12):
-        generations.told(generation)
-    assert generations.untold == 0
+        generations.reported(generation)
+    assert generations.unreported == 0
     assert generations.explain(12)
 
 
 def test_news_from_before_a_reading_is_no_news(generations: Generations) -> None:
-    generations.told(9)
-    generations.told(10)
+    generations.reported(9)
+    generations.reported(10)
     assert generations.explain(10)
     assert not generations.explain(11)
 
@@ -60,4 +60,4 @@ def test_news_from_before_a_reading_is_no_news(generations: Generations) -> None
 def test_fewer_than_we_know_of_is_not_accounted_for_either(generations: Generations) -> None:
     generations.committed(surely=True)
     assert not generations.explain(10)
-    assert generations.untold == 0
+    assert generations.unreported == 0

@@ -3,7 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.subscribers.radius.packet import KEEP_S, PENDING, PENDING_S, Responses, ResponseTimes
+from gatewayd.subscribers.radius.packet import KEEP_S, PENDING, PENDING_S, Responses
+from gatewayd.subscribers.radius.stats import ResponseTimes
 
 BEFORE = 0.001
 
