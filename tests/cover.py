@@ -45,6 +45,8 @@ _PYTEST = (
     "not kernel",
     "--hypothesis-seed=0",
 )
+SLACK_PERCENT = 1
+"""Of a module on the list: releases of Python do not count the branches of a generator alike."""
 _NO_TESTS = 5
 """pytest's exit status where `-m` left none."""
 
@@ -138,9 +140,10 @@ def judge(measured: Measured, exceptions: Mapping[str, int]) -> str | None:
     wanted = exceptions.get(measured.module, 100)
     if measured.failed:
         return f"{measured.module}: its own tests failed\n{measured.missing}"
-    if measured.percent < wanted:
+    slack = 0 if wanted == 100 else SLACK_PERCENT
+    if measured.percent < wanted - slack:
         return f"{measured.module}: {measured.percent} % of {wanted} %; missing {measured.missing}"
-    if measured.percent > wanted:
+    if measured.percent > wanted + slack or (measured.percent == 100 and wanted < 100):
         return f"{measured.module}: {measured.percent} %, tests/cover.txt says {wanted} %: ./run cover --write"
     return None
 
