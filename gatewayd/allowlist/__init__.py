@@ -1,4 +1,4 @@
-"""Step 2, pure: the registrations in force, and what a flow is at a moment.
+"""Step 3, pure: the registrations in force, and what a flow is at a moment.
 
 `Allowlist` (allowlist.py) owns the registrations: a dict by id and a radix (radix.py) by client prefix that hold
 the same objects, and those of each subscriber. `BindingTable` (bound.py) holds the bindings, in a radix of their

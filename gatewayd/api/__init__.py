@@ -1,4 +1,4 @@
-"""Step 8: the state of the daemon, for people and machines. Immutable views out, nothing of the daemon in.
+"""Step 9: the state of the daemon, for people and machines. Immutable views out, nothing of the daemon in.
 
 - `queries`  P   the questions: from text to values; and the Protocol of what answers them
 - `status`   P   everything on one screen, with the statistics that the packages keep of themselves

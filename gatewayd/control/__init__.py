@@ -1,6 +1,7 @@
 """The tasks and the clock: what happens when.
 
 - `controller`    the registry in force, changed by one task: sources, local files, an operator, the clock
+- `guard_keeper`  the guard on disk and in the log; `remainder` unregistered elements that a start found
 - `programmer`    performs what the active set desires: the reconciler told, live flows noted
 - `core`          the parts between the registry and the kernel, wired once
 - `source_tasks`  a task for each source; `reload` new settings; `pulse` lag, watchdog and readiness

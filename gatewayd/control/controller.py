@@ -7,17 +7,18 @@ tell the reconciler. What is long (a million registrations) is cut into slices, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from itertools import islice
 from math import inf, isfinite
 from typing import Protocol, TypeVar
 
 from gatewayd.compile.policy import policy_in_force
 from gatewayd.control.core import Core
+from gatewayd.control.guard_keeper import GuardKeeper, HeldLog, read_last_good
 from gatewayd.control.host_time import SET_BACK_S, HostTime
+from gatewayd.control.remainder import Hold, Remainder
 from gatewayd.errors import SerialNotHeld
-from gatewayd.feed.canonical import Damaged
 from gatewayd.log import get_logger
 from gatewayd.model.changes import Changes, run_slices
 from gatewayd.model.moment import earliest_of, latest_of
@@ -25,8 +26,7 @@ from gatewayd.model.policy import Policy
 from gatewayd.model.registration import Registration
 from gatewayd.registry.freshness import Freshness, SourceState, mode_by_freshness
 from gatewayd.registry.guard import RemovalGuard
-from gatewayd.registry.guard_record import GuardRecord, decode_record, encode_record
-from gatewayd.registry.limits import GuardDecision, judge_remainder
+from gatewayd.registry.guard_record import GuardRecord
 from gatewayd.registry.merge import Merged
 from gatewayd.registry.overrides import OverrideCounts
 from gatewayd.registry.state import KERNEL, RegistryState
@@ -46,27 +46,6 @@ SLICE = 500
 """Registrations applied between two turns of the loop: some 5 ms."""
 MAX_SLEEP_S = 1.0
 """The clock may be set, or believed at last; it is looked at this often."""
-REMAINDER_EVERY_S = 10.0
-"""How often at most what is held of the kernel is compared with a registry that changes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Removals that wait for `accept`. `serial`: under which. `by_cause`: how many, by what brought them about;
-    registrations, or elements of the kernel. `reason`: in words."""
-
-    serial: int
-    since_s: float
-    by_cause: Mapping[str, int]
-    reason: str
-
-    @property
-    def count(self) -> int:
-        return sum(self.by_cause.values())
-
-    @property
-    def causes(self) -> tuple[str, ...]:
-        return tuple(sorted(self.by_cause))
 
 
 class Subscribers(Protocol):
@@ -118,17 +97,11 @@ class Controller:
         self._laid_at: float = -inf
         """The time that the local overrides in force were judged by."""
         self.override_faults: tuple[str, ...] = ()
-        self._retains = True
-        """What the kernel was found with stays, until it was judged what of it may go."""
-        self.reconciler.retain()
-        self._remainder: Hold | None = None
-        """What of it nobody registers, and is held."""
-        self._remainder_at = -inf
-        self._is_remainder_old = False
+        self._remainder = Remainder(core.reconciler)
         self._store = store
         self._registry = RegistryState(settings.registry)
-        self._saved_version: Hashable = None
-        self._said_held: Hashable = None
+        self._guard = GuardKeeper(self._registry, store)
+        self._held_log = HeldLog()
         self._unsaved: list[SourceUpdate] = []
         """Updates from before all were there: to be the last good once they are in force."""
         self._override_files: tuple[OverrideFile, ...] = ()
@@ -150,21 +123,17 @@ class Controller:
         """Begin with the last good of each source, before any of them is asked, and return it. Other sources,
         updates and local files wait until this is done."""
         async with self._applying:
-            if self._store is None:
-                await self._restore(GuardRecord(RemovalGuard(), lost_files=True), {})
-                return {}
-            record, found = await read_last_good(self._store, self.sources)
-            await self._restore(record, found)
-            for name, state in self.sources.items():
+            record, found = GuardRecord(RemovalGuard(), lost_files=True), dict[str, Restored]()
+            if self._store is not None:
+                record, found = await read_last_good(self._store, self.sources)
+            await self._take(await run_in_slices(self._registry.restore(record, found, self._certain())))
+            await self._guard.save()
+            for name, state in self.sources.items() if found else ():
                 if self._host_time is not None:
                     self._host_time.note_last_good(state.issued_at, found[name].saved_at_s)
                 if found[name].position is not None:
                     log.info("source.restored", source=name, registrations=state.registrations)
         return found
-
-    async def _restore(self, record: GuardRecord, found: Mapping[str, Restored]) -> None:
-        await self._take(await run_in_slices(self._registry.restore(record, found, self._certain())))
-        await self._keep_guard()
 
     async def deliver(self, update: SourceUpdate) -> None:
         """What came of asking a source. Whatever is in force stays until something better is complete; every good
@@ -178,21 +147,17 @@ class Controller:
                 return  # a reload has removed it while it was being read
             changes = await run_in_slices(self._registry.apply(update, self._certain()))
             if update.registrations is not None:
-                log.info(
-                    "source.read",
-                    source=update.source,
-                    registrations=len(update.registrations),
-                    rejected=sum(update.rejected.values()),
-                )
+                count, rejected = len(update.registrations), sum(update.rejected.values())
+                log.info("source.read", source=update.source, registrations=count, rejected=rejected)
                 await self._take(changes)
                 self._unsaved.append(update)
             self._know()
             updates, self._unsaved = (self._unsaved, []) if self.loaded else ([], self._unsaved)
             holds = self._registry.held() is not None
-            record = await self._encode_guard()
+            record = await self._guard.encode()
         # Nothing that is in force waits for the disk. What is held is on it before the reading without it is: a
         # crash in between holds it again.
-        is_saved = await self._save_guard(record)
+        is_saved = await self._guard.write(record)
         for each in updates:
             if self._store is not None:
                 # A restart would lose what is held of it.
@@ -205,7 +170,7 @@ class Controller:
         await self._change(changes)
         held = self._registry.held()
         if held is not None:
-            self._say_held(held.serial, len(held.versions), ",".join(sorted(held.by_cause)), held.decision)
+            self._held_log.say(held.serial, len(held.versions), ",".join(sorted(held.by_cause)), held.decision)
         if not self.loaded:
             self.loaded = True
             self._requests.note_added()
@@ -213,43 +178,14 @@ class Controller:
             self.reconciler.want_policy(self.policy(self.moment()))
         self._retime.set()
 
-    def _say_held(self, serial: int, removals: int, cause: str, decision: GuardDecision) -> None:
-        if (serial, removals, cause) != self._said_held:
-            self._said_held = serial, removals, cause
-            log.warning("guard.held", cause=cause, serial=serial, removals=removals, reason=str(decision))
-
     async def _change(self, changes: Changes | None) -> None:
         if changes is None or not (changes.upserts or changes.withdrawals):
             return
         await self._in_slices(changes.upserts, self._upsert)
         await self._in_slices(changes.withdrawals, self._withdraw)
         log.info("registry.applied", upserts=len(changes.upserts), withdrawals=len(changes.withdrawals))
-        self._is_remainder_old = True
+        self._remainder.note_change()
         self._retime.set()
-
-    async def _keep_guard(self) -> None:
-        """What the guard knows, on disk. The caller holds `_applying`."""
-        await self._save_guard(await self._encode_guard())
-
-    async def _encode_guard(self) -> tuple[Hashable, bytes] | None:
-        """What the guard knows, if that is not on disk yet. The caller holds `_applying`."""
-        version = self._registry.version()
-        if self._store is None or not self.loaded or version == self._saved_version:
-            return None
-        record = self._registry.record()
-        if len(record.guard) < SLICE:
-            return version, encode_record(record)
-        return version, await asyncio.to_thread(encode_record, record)
-
-    async def _save_guard(self, record: tuple[Hashable, bytes] | None) -> bool:
-        """Saves are made in the order of the calls; whether it is on disk."""
-        if self._store is None or record is None:
-            return True
-        version, content = record
-        if not await self._store.guard_file.save(content):
-            return False
-        self._saved_version = version
-        return True
 
     async def accept(self, serial: int) -> dict[str, object]:
         """Release the removals that are held under this serial. Raises SerialNotHeld when none are."""
@@ -259,14 +195,11 @@ class Controller:
             if held is not None and held.serial == serial:
                 released = dict(held.by_cause)
                 await self._change(await run_in_slices(self._registry.accept(serial)))
-                await self._keep_guard()
-            remainder = self._remainder
-            if remainder is not None and remainder.serial == serial:
-                self._remainder = None
-                released[KERNEL] = remainder.count
-                await run_in_slices(self.reconciler.release_in_slices())
+                await self._guard.save()
+            if count := await self._remainder.accept(serial):
+                released[KERNEL] = count
                 self._registry.end_loss()
-                await self._keep_guard()
+                await self._guard.save()
             if not released:
                 raise SerialNotHeld(serial, min((each.serial for each in self.holds()), default=None))
         for cause, count in released.items():
@@ -279,7 +212,7 @@ class Controller:
         held = self._registry.held()
         if held is not None:
             found.append(Hold(held.serial, held.since_s, held.by_cause, str(held.decision)))
-        return (*found, *((self._remainder,) if self._remainder is not None else ()))
+        return (*found, *((self._remainder.held,) if self._remainder.held is not None else ()))
 
     def store_error(self, source: str) -> str | None:
         """Why what is kept on disk of a source is old; None if it is not."""
@@ -298,7 +231,7 @@ class Controller:
         """The caller holds `_applying`."""
         self._laid_at = self._certain()
         await self._take(await run_in_slices(self._registry.use_overrides(self._override_files, self._laid_at)))
-        await self._keep_guard()
+        await self._guard.save()
         self._retime.set()
 
     async def use_sources(self, names: Iterable[str]) -> None:
@@ -306,7 +239,7 @@ class Controller:
         only a removed source had goes, if the guard lets it, once all that are new have been read."""
         async with self._applying:
             await self._take(await run_in_slices(self._registry.use_sources(names, self._certain())))
-            await self._keep_guard()
+            await self._guard.save()
 
     def override_counts(self) -> OverrideCounts:
         return self._registry.override_counts()
@@ -402,11 +335,9 @@ class Controller:
         registered. The caller holds `_applying`."""
         if self._registry.next_end() <= now:
             await self._change(await run_in_slices(self._registry.end_windows(now)))
-            await self._keep_guard()
+            await self._guard.save()
         self._know()
-        is_old = self._is_remainder_old and now >= self._remainder_at + REMAINDER_EVERY_S
-        is_due = self._retains or (self._remainder is not None and is_old)
-        if is_due and self._is_known and self.reconciler.unready() is None:
+        if self._remainder.is_due(now) and self._is_known and self.reconciler.unready() is None:
             await self._judge_remainder(now)
 
     def _know(self) -> None:
@@ -418,28 +349,20 @@ class Controller:
             self._retime.set()
 
     async def _judge_remainder(self, now: float) -> None:
-        """What a start found in the kernel and nobody registers goes, unless it is more than the guard lets go."""
-        self._retains = self._is_remainder_old = False
-        self._remainder_at = now
-        closed = self.active.closed(now)
-        left, found = await run_in_slices(self.reconciler.sort_retained_in_slices(closed))
-        lost_files = self._registry.lost_files
-        decision = judge_remainder(found, left, self.settings.registry.shrink_guard, lost_files=lost_files)
-        await run_in_slices(self.reconciler.release_in_slices(left if decision.is_held else 0))
-        before, self._remainder = self._remainder, None
-        if not decision.is_held:
-            self._registry.end_loss()
-            await self._keep_guard()
-        else:
-            reason = f"the kernel has {left} elements that nobody registers, of {found} that it was found with"
-            if decision.reason == "protected":
-                reason = f"{reason}, and they may be of a protected category: files that said whose were lost"
-            held = self._registry.held()
-            number = int(now) + (held is not None and held.serial == int(now))
-            serial, since_s = (number, now) if before is None else (before.serial, before.since_s)
-            self._remainder = Hold(serial, since_s, {KERNEL: left}, f"{reason}; more than {decision.limit}")
-            if before is None:
-                self._say_held(serial, left, KERNEL, decision)
+        registry, remainder = self._registry, self._remainder
+        held, was_held = registry.held(), remainder.held
+        decision = await remainder.judge(
+            self.active.closed(now),
+            self.settings.registry.shrink_guard,
+            now,
+            lost_files=registry.lost_files,
+            taken=None if held is None else held.serial,
+        )
+        if remainder.held is None:
+            registry.end_loss()
+            await self._guard.save()
+        elif was_held is None:
+            self._held_log.say(remainder.held.serial, remainder.held.count, KERNEL, decision)
 
     def _want_policy(self, now: float) -> None:
         """What the settings say, once the allowlist is complete; observe needs no allowlist to be safe."""
@@ -473,21 +396,3 @@ class Controller:
         self.reconciler.verify_every(settings.kernel.verify_every_s)
         self.reconciler.protect(each.category for each in settings.registry.shrink_guard.protected)
         self._retime.set()
-
-
-async def read_last_good(
-    store: LastGood, sources: Iterable[str], *, tidies: bool = True
-) -> tuple[GuardRecord, dict[str, Restored]]:
-    """What the guard knew when the last run ended, and the last good of each source: those that are configured,
-    and those that the guard names. A file that is damaged is said, and costs what it had."""
-    try:
-        record = decode_record(await store.guard_file.load())
-    except Damaged as error:
-        log.warning("guard.damaged", file=str(store.guard_file.path), error=str(error))
-        record = decode_record(None)
-    found = {name: await store.load(name, tidies=tidies) for name in sources}
-    for name in record.sources or ():
-        if name not in found:
-            log.info("source.not_configured", source=name)
-            found[name] = await store.load(name, tidies=tidies)
-    return record, found

@@ -5,7 +5,7 @@ Two kinds, both found by a dump that the kernel filters by mark:
 - *judged unregistered*, and registered by now: the mark is cleared and the flow's next packet is classified;
 - *registered*, and no longer so: left alone for `drain_s`, then cleared likewise. That a flow is no
   longer registered is seen here, whatever the reason, also if no daemon was running when it happened, so a restart
-  needs no memory of it. One that came so and was never known here waits for accounting first (gatewayd.grace).
+  needs no memory of it. One that came so and was never known here waits for accounting first (reconcile.grace).
 
 Marks come from elsewhere too: with a connection that conntrackd carried over, or from another program's rules. A
 mark that contradicts the registry is not believed. Connections that a program makes are reported by events at once;

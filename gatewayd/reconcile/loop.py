@@ -97,8 +97,7 @@ class Reconciler:
         self._findings.retain()
 
     def leave_unless(self, explains: Explains) -> None:
-        """Elements that are found at the start in sets of bindings, not desired and not explained by this, stay
-        until their time is over."""
+        """Elements of bindings that a start finds, not desired and not explained, stay until their time is over."""
         self._findings.leave_unless(explains)
 
     # -- desires -------------------------------------------------------------------------------------------
@@ -150,15 +149,11 @@ class Reconciler:
     def sort_retained_in_slices(self, closed: Iterable[Registration]) -> Generator[None, None, tuple[int, int]]:
         """How many retained elements nothing explains, of how many found; these are released last. `closed`:
         registrations whose windows have closed, which explain theirs."""
-        explained = (
-            {element for each in closed for element in elements_of(each)} if self._findings.count_retained() else ()
-        )
-        left = yield from self._findings.sort_retained_in_slices(explained)
-        return left, self._findings.count()
+        explained = {element for each in closed for element in elements_of(each)}
+        return (yield from self._findings.sort_retained_in_slices(explained)), self._findings.count()
 
     def release_in_slices(self, keeping: int = 0) -> Generator[None, None, None]:
-        """The registry is known as it is now: retained elements go but for so many, some of them between two
-        yields."""
+        """Retained elements go but for so many, some of them between two yields."""
         released = 0
         while count := self.tracker.release(min(MAX_RELEASED, self._findings.count_retained() - keeping)):
             released += count

@@ -22,13 +22,7 @@ from typing import Final
 
 import msgspec
 
-from gatewayd.errors import (
-    AnswerUnexpected,
-    CountMismatch,
-    FeedRefused,
-    FileTooLarge,
-    SnapshotUnusable,
-)
+from gatewayd.errors import AnswerUnexpected, CountMismatch, FeedRefused, FileTooLarge, SnapshotUnusable
 from gatewayd.feed.files import DeltaReader, FileReading, LayeredRegistrations, Pending, net_changes
 from gatewayd.feed.notification import (
     MAX_BYTES,

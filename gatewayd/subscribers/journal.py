@@ -24,7 +24,7 @@ from typing import Final
 
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.subscribers.journal_file import JournalFile
-from gatewayd.subscribers.journal_rows import JournalStats, Key, Moment, Row
+from gatewayd.subscribers.journal_rows import ClockMark, JournalStats, Key, Row
 
 STALL_S: Final = 3.0
 """A write that takes longer suspends; a NAS sends again after three to five seconds."""
@@ -64,7 +64,7 @@ class Journal:
         retry_s: tuple[float, float] = RETRY_S,
         stall_s: float = STALL_S,
         clock: Callable[[], float] = time.monotonic,
-        moment: Callable[[], Moment] | None = None,
+        moment: Callable[[], ClockMark] | None = None,
     ) -> None:
         self.stats = JournalStats()
         self._file = JournalFile(path, self.stats)
@@ -74,7 +74,7 @@ class Journal:
         self._stall_s = stall_s
         self._clock = clock
         self._moment = moment
-        self.last_moment: Moment | None = None
+        self.last_moment: ClockMark | None = None
         """When the last group was written that was found at the start."""
         self._limited = RateLimited(logger, _SAY_AGAIN_S, clock)
         self._thread = ThreadPoolExecutor(1, "journal")

@@ -29,9 +29,9 @@ import msgspec
 from gatewayd.log import get_logger
 from gatewayd.subscribers.journal_rows import (
     VERSION,
+    ClockMark,
     JournalStats,
     Key,
-    Moment,
     Row,
     decode_row,
     encode_key,
@@ -99,7 +99,7 @@ class JournalFile:
     def __init__(self, path: Path, stats: JournalStats | None = None) -> None:
         self.stats = stats or JournalStats()
         self.was_recreated = False
-        self.last_moment: Moment | None = None
+        self.last_moment: ClockMark | None = None
         self._path = path
         self._connection: sqlite3.Connection | None = None
         self._inode = (0, 0)
@@ -154,7 +154,7 @@ class JournalFile:
             self._token = None
             raise
 
-    def write(self, rows: Iterable[Row], moment: Moment | None = None) -> None:
+    def write(self, rows: Iterable[Row], moment: ClockMark | None = None) -> None:
         """All, or none; on disk afterwards. Raises sqlite3.Error or OSError: none, and the next call opens the file
         again."""
         try:
@@ -228,7 +228,7 @@ class JournalFile:
         ]
         rows = tuple(row for row in found if row is not None)
         self.stats.skipped = len(found) - len(rows)
-        self.last_moment = _read_meta(connection, "moment", Moment)
+        self.last_moment = _read_meta(connection, "moment", ClockMark)
         self._written = _read_meta(connection, "written", Written) or Written()
         return rows
 
@@ -298,7 +298,7 @@ def _read_token(connection: sqlite3.Connection) -> str | None:
     return str(meta.get("token"))
 
 
-_Meta = TypeVar("_Meta", Moment, Written)
+_Meta = TypeVar("_Meta", ClockMark, Written)
 
 
 def _read_meta(connection: sqlite3.Connection, name: str, type_: type[_Meta]) -> _Meta | None:
@@ -320,7 +320,7 @@ def _begin(connection: sqlite3.Connection) -> str:
 
 
 def _write_rows(
-    connection: sqlite3.Connection, rows: Iterable[Row], moment: Moment | None, before: Written
+    connection: sqlite3.Connection, rows: Iterable[Row], moment: ClockMark | None, before: Written
 ) -> Written:
     """What was written with it."""
     puts, deletions = [], []

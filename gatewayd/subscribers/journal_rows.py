@@ -149,7 +149,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     value: Value | None
 
 
-class Moment(msgspec.Struct, frozen=True, array_like=True):
+class ClockMark(msgspec.Struct, frozen=True, array_like=True):
     """One moment by the timeline, the wall clock and the monotonic clock, which counts within one boot alone."""
 
     time_s: float
@@ -174,11 +174,11 @@ class Timeline:
         """Of the timeline: the wall clock was set since, or was wrong at the start."""
         return self._clock() - self.time_s()
 
-    def moment(self) -> Moment:
+    def moment(self) -> ClockMark:
         """Now."""
-        return Moment(self.time_s(), self._clock(), self._monotonic(), self._boot)
+        return ClockMark(self.time_s(), self._clock(), self._monotonic(), self._boot)
 
-    def go_on_from(self, moment: Moment) -> None:
+    def go_on_from(self, moment: ClockMark) -> None:
         """Of an earlier run. Within one boot the monotonic clock says how long ago it was. Else the wall clock does
         as far as it can be believed: neither less than nothing nor more than MAX_AWAY_S."""
         away_s = self._monotonic() - moment.monotonic_s

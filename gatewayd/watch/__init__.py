@@ -1,4 +1,4 @@
-"""Step 7: what the kernel tells us of traffic, matched, attributed and counted.
+"""Step 8: what the kernel tells us of traffic, matched, attributed and counted.
 
 Two streams come in. *nflog*: packets that a rule logged, mostly of unregistered flows, for late admission
 and for the counts. *conntrack*: connections that were marked by our rules, when they begin and when they

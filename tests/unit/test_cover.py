@@ -39,11 +39,17 @@ def test_no_test_file_is_of_two_modules(module: str) -> None:
         (62, {"a.b": 60}, False),
         (100, {"a.b": 99}, False),
     ],
-    ids=["whole", "not whole", "as listed", "a branch less", "less than listed", "more than listed", "whole by now"],
+    ids=[
+        "whole",
+        "not whole",
+        "as listed",
+        "a branch less",
+        "less than listed",
+        "more than listed",
+        "whole by now",
+    ],
 )
-def test_the_gate_is_open_at_what_is_listed(
-    percent: int, exceptions: dict[str, int], is_open: bool
-) -> None:
+def test_the_gate_is_open_at_what_is_listed(percent: int, exceptions: dict[str, int], is_open: bool) -> None:
     assert (judge(Measured("a.b", percent), exceptions) is None) is is_open
 
 

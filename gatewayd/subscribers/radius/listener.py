@@ -69,7 +69,7 @@ class AccountingListener:
 
     `on_event(event, answer)` comes from the loop, once for each request that is new. The owner calls `answer()`
     from the loop when the sender may forget what it sent; another call does nothing. `clock`: that of the sessions,
-    Unix seconds that are never set; `wall`: the wall's; `monotonic clock`: seconds that never go back.
+    Unix seconds that are never set; `wall`: the wall's; `monotonic`: seconds that never go back.
     """
 
     def __init__(

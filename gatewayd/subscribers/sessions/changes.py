@@ -55,7 +55,7 @@ class Update(NamedTuple):
     rows: list[Row]
 
 
-class Changes:
+class PendingChanges:
     """`registered` and `nas` (by key) are the caller's, and live; who changes `registered` calls
     `touch_subscriber`. `keep_s`, `most`: of ends and last records.
 

@@ -31,7 +31,7 @@ from gatewayd.subscribers.journal_rows import (
     key_of,
 )
 from gatewayd.subscribers.radius.attributes import SHORTEST_IPV4_LENGTH, SHORTEST_IPV6_LENGTH
-from gatewayd.subscribers.sessions.changes import Changes, Update
+from gatewayd.subscribers.sessions.changes import PendingChanges, Update
 from gatewayd.subscribers.sessions.naming import Naming
 from gatewayd.subscribers.sessions.nas import (
     Nas,
@@ -89,7 +89,9 @@ class SessionIndex:
         self._expiry = Expiry()
         self._ended: Tombstones[tuple[str, str]] = Tombstones(keep_s=tombstone_s, most=max_tombstones)
         self._last_named: Tombstones[Prefix] = Tombstones(keep_s=tombstone_s, most=max_tombstones)
-        self._changes = Changes(registered, bindings, self._nas.by_key, keep_s=tombstone_s, most=max_tombstones)
+        self._changes = PendingChanges(
+            registered, bindings, self._nas.by_key, keep_s=tombstone_s, most=max_tombstones
+        )
         self._naming = Naming(self._changes, self.counts, self._last_named)
         self._restarted: dict[str, Nas] = {}
         self._scanning: list[Session] = []

@@ -14,7 +14,7 @@ from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.binding import Ports
 from gatewayd.model.prefix import Prefix
 from gatewayd.subscribers.journal_rows import HoldRow
-from gatewayd.subscribers.sessions.changes import Changes
+from gatewayd.subscribers.sessions.changes import PendingChanges
 from gatewayd.subscribers.sessions.session import Hold, Session, SessionCounts, Tombstones
 
 MAX_ADDRESSES: Final = 64
@@ -25,7 +25,7 @@ class Naming:
     """`last_named`: the last record that named an address which no session has now. `takes_ties`: of a Start that
     opens its session."""
 
-    def __init__(self, changes: Changes, counts: SessionCounts, last_named: Tombstones[Prefix]) -> None:
+    def __init__(self, changes: PendingChanges, counts: SessionCounts, last_named: Tombstones[Prefix]) -> None:
         self._changes = changes
         self._ownership = changes.ownership
         self._counts = counts

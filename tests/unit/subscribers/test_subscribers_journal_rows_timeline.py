@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatewayd.subscribers.journal_rows import MAX_AWAY_S, Moment, Timeline
+from gatewayd.subscribers.journal_rows import MAX_AWAY_S, ClockMark, Timeline
 from tests.support.manual_clock import START_S, ManualClock
 
 
@@ -40,7 +40,7 @@ def test_within_one_boot_the_monotonic_clock_tells_how_long_we_were_away(set_s: 
 def test_after_a_boot_the_wall_clock_does_as_far_as_it_can_be_believed(away_s: float, believed_s: float) -> None:
     clock = ManualClock()
     after = timeline(clock, "two")
-    after.go_on_from(Moment(5000.0, START_S - away_s, -1000.0, "one"))
+    after.go_on_from(ClockMark(5000.0, START_S - away_s, -1000.0, "one"))
     assert after.time_s() == 5000 + believed_s
 
 
@@ -48,5 +48,5 @@ def test_after_a_boot_the_wall_clock_does_as_far_as_it_can_be_believed(away_s: f
 def test_a_monotonic_clock_that_went_back_is_of_another_boot(boot: str) -> None:
     clock = ManualClock()
     after = timeline(clock, boot)
-    after.go_on_from(Moment(5000.0, START_S - 7, 1e6, boot))
+    after.go_on_from(ClockMark(5000.0, START_S - 7, 1e6, boot))
     assert after.time_s() == 5007
