@@ -39,8 +39,7 @@ STUCK_AFTER_S = 60.0
 """Longer than any answer is waited for."""
 MAX_RELEASED = 4096
 """Retained elements let go in one turn of the loop."""
-MAX_NAMED = 5
-"""Registrations that a reason for not being ready names."""
+MAX_NAMED = 5  # registrations that a reason for not being ready names
 
 
 class Reconciler:
@@ -97,7 +96,7 @@ class Reconciler:
         self._findings.retain()
 
     def leave_unless(self, explains: Explains) -> None:
-        """Elements of bindings that a start finds, not desired and not explained, stay until their time is over."""
+        """Elements of bindings that a start finds, and nothing explains, stay until their time is over."""
         self._findings.leave_unless(explains)
 
     # -- desires -------------------------------------------------------------------------------------------
@@ -139,7 +138,7 @@ class Reconciler:
             self._ledger.admit_late()
         if self.tracker.urgent:
             self._work.set()
-        return count > 0
+        return bool(count)
 
     def let_go(self, prefix: Prefix, ports: Ports) -> None:
         """Of elements that were left: it is known now who has the address, or that no subscriber has."""

@@ -29,7 +29,6 @@ LAMBDAS: set[str] = set()
 CHAINS = {
     "authority.importing: self._reader.rejected.total",
     "control.controller: self._registry.layer.overrides.next_change",
-    "control.controller: self._store.guard_file.save",
     "control.queries: self._controller.allowlist.bound_registrations_of",
     "control.queries: self._controller.attribution.usage",
     "control.subscriber_queries: self._subscribers.profiles.profile_by_name",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.control.controller import Controller
+from gatewayd.control.guard_keeper import GuardKeeper
 from gatewayd.errors import SerialNotHeld
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration
@@ -597,7 +597,7 @@ def test_a_crash_between_the_reading_and_what_is_held_of_it_loses_nothing(time, 
             await it.read("national", *there)
             await it.in_sync()
             with monkeypatch.context() as patch:
-                patch.setattr(Controller, "_save_guard", _fails)
+                patch.setattr(GuardKeeper, "write", _fails)
                 await it.read("national", NEW)
         async with places.start("national") as again:
             await again.in_sync()
