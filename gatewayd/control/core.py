@@ -80,14 +80,7 @@ def build_core(
     )
     aggregate = UnregisteredAggregate(settings.watch.unregistered)
     watch = WatchHandler(
-        classifier,
-        reconciler,
-        scanner,
-        requests,
-        attribution,
-        aggregate,
-        moment=clock.moment,
-        clock=clock.likely,
+        classifier, reconciler, scanner, requests, attribution, aggregate, moment=clock.moment, clock=clock.likely
     )
     programmer = Programmer(active, reconciler, requests, grace, prepares=subscribers is not None)
     return Core(reconciler, programmer, requests, scanner, watch, attribution, aggregate, clock, wake)

@@ -163,24 +163,8 @@ class RemovalGuard:
         are fine: what is held is judged by new settings.
         """
         protected = frozenset(each.category for each in settings.protected)
-        counts, grown = Counter(self._counts), Counter[str]()
-        touched: _Touched = {}
-        has_more = False
-        for done, (id, new) in enumerate(self._pairs_of(old, changes, looks_at_all), 1):
-            held, before = self._versions.get(id, ()), old.get(id)
-            _count(grown, before, -1)
-            _count(grown, new, +1)
-            if held or (before is not None and is_loss(before, new, now, protected)):
-                lost = () if is_asked(id) else _versions_lost(held, before, new, now, protected)
-                touched[id] = lost, new
-                has_more = has_more or bool(lost and lost != held)
-                for version in held:
-                    counts[version.category] -= 1
-                for version in lost:
-                    counts[version.category] += 1
-            if done % SLICE == 0:
-                yield
-        counts = +counts
+        pairs = self._pairs_of(old, changes, looks_at_all)
+        counts, grown, touched, has_more = yield from self._compare_in_slices(old, pairs, now, protected, is_asked)
         self.memory.expire(now)
         decision = self._judge(counts, settings)
         if not decision.is_held:
@@ -197,6 +181,35 @@ class RemovalGuard:
         self._note_sizes(grown, counts, now)
         self.decision, self._counts = decision, counts
         return result
+
+    def _compare_in_slices(
+        self,
+        old: Lookup,
+        pairs: Iterable[tuple[str, Registration | None]],
+        now: float,
+        protected: frozenset[str],
+        is_asked: Callable[[str], bool],
+    ) -> Slices[tuple[Counter[str], Counter[str], _Touched, bool]]:
+        """By category, the removals and the growth; the ids that lose something; whether more is lost than is
+        held."""
+        counts, grown = Counter(self._counts), Counter[str]()
+        touched: _Touched = {}
+        has_more = False
+        for done, (id, new) in enumerate(pairs, 1):
+            held, before = self._versions.get(id, ()), old.get(id)
+            _count(grown, before, -1)
+            _count(grown, new, +1)
+            if held or (before is not None and is_loss(before, new, now, protected)):
+                lost = () if is_asked(id) else _versions_lost(held, before, new, now, protected)
+                touched[id] = lost, new
+                has_more = has_more or bool(lost and lost != held)
+                for version in held:
+                    counts[version.category] -= 1
+                for version in lost:
+                    counts[version.category] += 1
+            if done % SLICE == 0:
+                yield
+        return +counts, grown, touched, has_more
 
     def _pairs_of(
         self, old: Lookup, changes: Changes, looks_at_all: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 from pathlib import Path
@@ -43,3 +44,19 @@ def test_the_map_names_every_package_in_the_order_of_the_data() -> None:
     named = [name for name in re.findall(r"`(\w+)`", gatewayd.__doc__ or "") if name in modules_of(ROOT)]
     packages = {path.parent.name for path in ROOT.glob("*/__init__.py")}
     assert packages - set(named) == set()
+
+
+MAX_MODULE_LINES, MAX_FUNCTION_LINES = 400, 50
+
+
+def test_no_module_and_no_function_is_too_long_to_be_read_at_once() -> None:
+    modules = {path: path.read_text() for path in ROOT.rglob("*.py")}
+    assert [str(path) for path, text in modules.items() if len(text.splitlines()) > MAX_MODULE_LINES] == []
+    long = [
+        f"{path}: {node.name}"
+        for path, text in modules.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (node.end_lineno or node.lineno) - node.lineno + 1 > MAX_FUNCTION_LINES
+    ]
+    assert long == []
