@@ -245,17 +245,17 @@ async def test_a_swap_during_a_bulk_load_is_put_right(site: Site, monkeypatch: p
     monkeypatch.setattr(external, "LARGE_COMMIT", 0)
     site.want([BANK, *hosts(5)])
     await site.settle()
-    unheard = site.tables._notifications.unheard
+    without_ours = site.tables._notifications.without_ours
     swaps = [f"delete element inet {TABLE} c4_32 {{ 10.0.0.3 }}\nadd element inet {TABLE} c4_32 {{ 192.0.2.77 }}"]
 
     @contextmanager
     def swapped(elements: int) -> Iterator[None]:
-        with unheard(elements):
+        with without_ours(elements):
             if swaps:
                 run_nft(site.namespace, swaps.pop())
             yield
 
-    monkeypatch.setattr(site.tables._notifications, "unheard", swapped)
+    monkeypatch.setattr(site.tables._notifications, "without_ours", swapped)
     site.want([BANK, *hosts(6)])
     await site.settle()
     assert not swaps

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from math import inf
+from collections.abc import Iterator
+from math import ceil, inf
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gatewayd.control.trusted_time import (
@@ -437,7 +438,15 @@ EVENTS = st.one_of(
 )
 
 
+def in_short_waits(events: list[tuple[str, float]]) -> Iterator[tuple[str, float]]:
+    """A registry that is asked every half hour is asked in the middle of a long wait too."""
+    for word, value in events:
+        pieces = ceil(value / 90.0) if word == "wait" else 1
+        yield from [(word, value / pieces)] * pieces
+
+
 @settings(max_examples=400, deadline=None)
+@example(0.0, [("set", 5 * HOUR_S), ("wait", 100.0), ("wait", 1800.0), ("wait", 1699.0)])
 @given(STEPS, st.lists(EVENTS, max_size=40))
 def test_with_a_right_registry_nothing_closes_early_and_nothing_opens_late(
     off_s: float, events: list[tuple[str, float]]
@@ -448,7 +457,7 @@ def test_with_a_right_registry_nothing_closes_early_and_nothing_opens_late(
     issued_s = asked_s = polled_of = host.true_s
     last_poll_s: float | None = None
     host.know(0.0)
-    for word, value in [*events, ("wait", 1.0)]:
+    for word, value in [*in_short_waits(events), ("wait", 1.0)]:
         if word == "wait":
             host.wait(value)
         elif word == "set":
