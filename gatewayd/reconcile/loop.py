@@ -30,8 +30,7 @@ from gatewayd.reconcile.writer import Ledger, Writer
 
 log = get_logger(__name__)
 
-GENERATION_POLL_S = 0.2
-"""How often the kernel is asked whether there was a commit we were not told of; one message of 20 bytes."""
+GENERATION_POLL_S = 0.2  # between questions for commits that nothing reported; one message of 20 bytes
 FIRST_RETRY_S, MAX_RETRY_S = 0.05, 10.0
 HURRIED_RETRY_S = 1.0
 """Between attempts that fail while desires keep changing."""
@@ -148,7 +147,8 @@ class Reconciler:
     def sort_retained_in_slices(self, closed: Iterable[Registration]) -> Generator[None, None, tuple[int, int]]:
         """How many retained elements nothing explains, of how many found; these are released last. `closed`:
         registrations whose windows have closed, which explain theirs."""
-        explained = {element for each in closed for element in elements_of(each)}
+        explaining = closed if self._findings.count_retained() else ()
+        explained = {element for each in explaining for element in elements_of(each)}
         return (yield from self._findings.sort_retained_in_slices(explained)), self._findings.count()
 
     def release_in_slices(self, keeping: int = 0) -> Generator[None, None, None]:
