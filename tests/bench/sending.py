@@ -109,7 +109,7 @@ def compare(
         pairs: list[list[int]] = []
         for number in range(PASSES):
             for road in roads if number % 2 else reversed(roads):
-                flush_connections(road.lab.gateway)  # type: ignore[arg-type]
+                flush_connections(road.lab.gateway)
                 if not traffic.is_new:
                     _establish(program, traffic, road)
             pairs += _measure(program, traffic, roads, number)

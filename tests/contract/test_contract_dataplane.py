@@ -324,7 +324,7 @@ def test_the_table_of_cases_is_complete() -> None:
         operation: set(STATES) for operation in OPERATIONS
     }
     covered = {"CreateTable", "CreateSet", "DeleteSet", "AddElements", "RemoveElements", "RefreshElements"}
-    assert {each.__name__ for each in Operation.__args__} == covered  # type: ignore[attr-defined]
+    assert {each.__name__ for each in Operation.__args__} == covered
     writes = {name for name in vars(Dataplane) if not name.startswith(("_", "read"))}
     writes -= {"watch", "unwatch", "take_changes"}
     assert writes == {"commit", "replace_rules", "delete_table"}

@@ -17,7 +17,9 @@ ELSEWHERE = "100.64.3.9"
 
 
 @pytest.mark.parametrize("client", [OFFICE, f"{INSIDE}/32", POOL], ids=["office", "the very address", "pool"])
-async def test_a_registration_that_comes_later_disturbs_nobody_who_is_bound_there(tmp_path: Path, client: str):
+async def test_a_registration_that_comes_later_disturbs_nobody_who_is_bound_there(
+    tmp_path: Path, client: str
+) -> None:
     async with subscriber_gateway(tmp_path) as gateway:
         nas = gateway.nas()
         await nas.says(START, "s1", ALI, INSIDE)
@@ -32,7 +34,7 @@ async def test_a_registration_that_comes_later_disturbs_nobody_who_is_bound_ther
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-async def test_nor_does_one_that_was_there_before(tmp_path: Path, restarts: bool):
+async def test_nor_does_one_that_was_there_before(tmp_path: Path, restarts: bool) -> None:
     async with subscriber_gateway(tmp_path) as gateway:
         gateway.register(bank(OFFICE))
         await gateway.nas().says(START, "s1", ALI, INSIDE)
@@ -44,7 +46,7 @@ async def test_nor_does_one_that_was_there_before(tmp_path: Path, restarts: bool
         assert await gateway.in_sync() == {f"{INSIDE}/32": ALI}
 
 
-async def test_of_who_moved_on_nothing_comes_back(tmp_path: Path):
+async def test_of_who_moved_on_nothing_comes_back(tmp_path: Path) -> None:
     async with subscriber_gateway(tmp_path) as gateway:
         nas = gateway.nas()
         await nas.says(START, "s1", ALI, INSIDE)
@@ -56,7 +58,7 @@ async def test_of_who_moved_on_nothing_comes_back(tmp_path: Path):
         assert await gateway.in_sync() == {f"{ELSEWHERE}/32": ALI}
 
 
-async def test_between_subscribers_the_last_word_counts_within_somebody_elses_prefix_too(tmp_path: Path):
+async def test_between_subscribers_the_last_word_counts_within_somebody_elses_prefix_too(tmp_path: Path) -> None:
     async with subscriber_gateway(tmp_path) as gateway:
         gateway.register(bank(OFFICE))
         nas = gateway.nas()
@@ -73,7 +75,7 @@ async def test_between_subscribers_the_last_word_counts_within_somebody_elses_pr
 )
 async def test_an_address_in_somebody_elses_own_prefix_is_bound_and_counted(
     tmp_path: Path, client: str, address: str
-):
+) -> None:
     async with subscriber_gateway(tmp_path) as gateway:
         gateway.register(bank(client))
         await gateway.nas().says(START, "s1", ALI, address, ELSEWHERE)
@@ -82,7 +84,7 @@ async def test_an_address_in_somebody_elses_own_prefix_is_bound_and_counted(
 
 
 @pytest.mark.parametrize("client", ["203.0.0.0/23", POOL, "203.0.0.0/8"])
-async def test_one_in_a_pool_or_a_providers_block_is_nothing_to_speak_of(tmp_path: Path, client: str):
+async def test_one_in_a_pool_or_a_providers_block_is_nothing_to_speak_of(tmp_path: Path, client: str) -> None:
     async with subscriber_gateway(tmp_path) as gateway:
         gateway.register(bank(client.replace("203.0.0.0/23", "203.0.112.0/23")))
         await gateway.nas().says(START, "s1", ALI, INSIDE)
@@ -90,7 +92,7 @@ async def test_one_in_a_pool_or_a_providers_block_is_nothing_to_speak_of(tmp_pat
         assert gateway.service.conflicting == 0
 
 
-async def test_ones_own_registration_by_address_is_in_nobodys_way(tmp_path: Path):
+async def test_ones_own_registration_by_address_is_in_nobodys_way(tmp_path: Path) -> None:
     async with subscriber_gateway(tmp_path) as gateway:
         gateway.register(structs.replace(registration(ALI), clients=bank(OFFICE).clients))
         await gateway.nas().says(START, "s1", ALI, INSIDE)

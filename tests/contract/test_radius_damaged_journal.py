@@ -83,7 +83,7 @@ async def damaged(gateway: SubscriberGateway, damage: Callable[[Path], None]) ->
 @pytest.mark.parametrize("damage", DAMAGE)
 async def test_a_damaged_journal_takes_nobody_out_of_the_kernel_and_is_said(
     tmp_path: Path, damage: Callable[[Path], None]
-):
+) -> None:
     async with filled(tmp_path) as gateway:
         await damaged(gateway, damage)
         assert gateway.kernel() == ALL
@@ -100,7 +100,7 @@ async def test_a_damaged_journal_takes_nobody_out_of_the_kernel_and_is_said(
         assert gateway.programmer.left <= COUNT // 2
 
 
-async def test_what_nobody_tells_of_again_goes_by_itself_and_comes_back_by_nothing(tmp_path: Path):
+async def test_what_nobody_tells_of_again_goes_by_itself_and_comes_back_by_nothing(tmp_path: Path) -> None:
     async with filled(tmp_path) as gateway:
         await damaged(gateway, remove_all)
         nas = gateway.nas()
@@ -113,7 +113,7 @@ async def test_what_nobody_tells_of_again_goes_by_itself_and_comes_back_by_nothi
         assert not set(gateway.kernel()) - {f"{address(1)}/32"}
 
 
-async def test_whoever_is_known_to_have_the_address_has_it(tmp_path: Path):
+async def test_whoever_is_known_to_have_the_address_has_it(tmp_path: Path) -> None:
     async with filled(tmp_path) as gateway:
         await damaged(gateway, remove_all)
         nas = gateway.nas("bng-9")
@@ -126,7 +126,7 @@ async def test_whoever_is_known_to_have_the_address_has_it(tmp_path: Path):
         await eventually(lambda: gateway.kernel() == expected)
 
 
-async def test_with_a_sound_journal_nothing_is_left_that_is_not_wanted(tmp_path: Path):
+async def test_with_a_sound_journal_nothing_is_left_that_is_not_wanted(tmp_path: Path) -> None:
     """Withdrawn while we were away: the journal knows whose it was."""
     async with filled(tmp_path) as gateway:
         await gateway.crash()
@@ -139,7 +139,7 @@ async def test_with_a_sound_journal_nothing_is_left_that_is_not_wanted(tmp_path:
         assert gateway.service.journal.stats.lost_groups == 0
 
 
-async def test_what_somebody_adds_to_our_sets_later_is_removed_as_ever(tmp_path: Path):
+async def test_what_somebody_adds_to_our_sets_later_is_removed_as_ever(tmp_path: Path) -> None:
     async with filled(tmp_path) as gateway:
         await damaged(gateway, remove_all)
         await eventually(lambda: not gateway.reconciler.tracker.findings.is_leaving)

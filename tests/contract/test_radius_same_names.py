@@ -59,7 +59,9 @@ async def restarts(nas: SpeakingNas, kind: int = ON, extra: bytes = b"") -> None
 
 
 @pytest.mark.parametrize("extra", [b"", LOOPBACK], ids=["name alone", "and NAS-IP-Address 127.0.1.1"])
-async def test_two_boxes_of_one_name_and_one_session_id_leave_each_other_alone(tmp_path: Path, extra: bytes):
+async def test_two_boxes_of_one_name_and_one_session_id_leave_each_other_alone(
+    tmp_path: Path, extra: bytes
+) -> None:
     async with network(tmp_path) as gateway:
         one, other = two(gateway)
         await one.says(START, "81000001", ALI, HOME, extra=extra)
@@ -80,7 +82,7 @@ async def test_two_boxes_of_one_name_and_one_session_id_leave_each_other_alone(t
 
 @pytest.mark.parametrize("kind", [ON, OFF])
 @pytest.mark.parametrize("crashes", [False, True])
-async def test_the_restart_of_one_ends_nothing_of_the_other(tmp_path: Path, kind: int, crashes: bool):
+async def test_the_restart_of_one_ends_nothing_of_the_other(tmp_path: Path, kind: int, crashes: bool) -> None:
     async with network(tmp_path) as gateway:
         one, other = two(gateway)
         await one.says(START, "81000001", ALI, HOME)
@@ -92,7 +94,7 @@ async def test_the_restart_of_one_ends_nothing_of_the_other(tmp_path: Path, kind
         assert await gateway.in_sync() == {f"{AWAY}/32": BANO}
 
 
-async def test_two_of_one_name_behind_one_proxy_are_told_apart_by_their_addresses(tmp_path: Path):
+async def test_two_of_one_name_behind_one_proxy_are_told_apart_by_their_addresses(tmp_path: Path) -> None:
     async with network(tmp_path) as gateway:
         proxy = gateway.nas("MikroTik", host=ONE)
         first, second = (attribute(4, parse_address(each)) for each in ("10.9.0.1", "10.9.0.2"))
@@ -103,7 +105,7 @@ async def test_two_of_one_name_behind_one_proxy_are_told_apart_by_their_addresse
         assert await gateway.in_sync() == {f"{AWAY}/32": BANO}
 
 
-async def test_two_of_one_name_are_named_with_their_addresses(tmp_path: Path):
+async def test_two_of_one_name_are_named_with_their_addresses(tmp_path: Path) -> None:
     async with network(tmp_path) as gateway:
         one, other = two(gateway)
         await one.says(START, "81000001", ALI, HOME)
@@ -123,7 +125,7 @@ async def test_two_of_one_name_are_named_with_their_addresses(tmp_path: Path):
 REAL = attribute(4, parse_address("10.9.0.1"))
 
 
-async def test_a_nas_behind_another_proxy_than_before_keeps_its_sessions(tmp_path: Path):
+async def test_a_nas_behind_another_proxy_than_before_keeps_its_sessions(tmp_path: Path) -> None:
     """Of all that it says nothing is missed, and in the end it ends what it began."""
     async with network(tmp_path, profile=PROFILE) as gateway:
         before, after = two(gateway, "bng-1")
@@ -142,7 +144,7 @@ async def test_a_nas_behind_another_proxy_than_before_keeps_its_sessions(tmp_pat
         assert gateway.service.sessions.same_names() == ()
 
 
-async def test_so_does_one_whose_interims_name_nobody_and_no_address(tmp_path: Path):
+async def test_so_does_one_whose_interims_name_nobody_and_no_address(tmp_path: Path) -> None:
     async with network(tmp_path) as gateway:
         before, after = two(gateway, "bng-1")
         await before.says(START, "s1", ALI, HOME, extra=REAL, interim=600)
@@ -155,7 +157,7 @@ async def test_so_does_one_whose_interims_name_nobody_and_no_address(tmp_path: P
 
 async def test_a_stop_that_comes_by_the_other_way_is_of_the_session_and_a_late_word_does_not_raise_it(
     tmp_path: Path,
-):
+) -> None:
     async with network(tmp_path) as gateway:
         before, after = two(gateway, "bng-1")
         await before.says(START, "s1", ALI, HOME, extra=REAL)
@@ -168,7 +170,7 @@ async def test_a_stop_that_comes_by_the_other_way_is_of_the_session_and_a_late_w
         assert await gateway.in_sync() == {}
 
 
-async def test_ways_in_turn_cost_nobody_anything(tmp_path: Path):
+async def test_ways_in_turn_cost_nobody_anything(tmp_path: Path) -> None:
     async with network(tmp_path) as gateway:
         ways = two(gateway, "bng-1")
         await ways[0].says(START, "s1", ALI, HOME, interim=600)
@@ -183,7 +185,7 @@ async def test_ways_in_turn_cost_nobody_anything(tmp_path: Path):
 
 async def test_with_proxies_that_are_named_as_such_a_restart_is_of_the_nas_whichever_of_them_tells_it(
     tmp_path: Path,
-):
+) -> None:
     async with network(tmp_path, proxies=True) as gateway:
         before, after = two(gateway, "bng-1")
         await before.says(START, "s1", ALI, HOME, extra=REAL)
@@ -193,7 +195,7 @@ async def test_with_proxies_that_are_named_as_such_a_restart_is_of_the_nas_which
         assert await gateway.in_sync() == {f"{AWAY}/32": BANO}
 
 
-async def test_a_list_that_names_the_nas_is_of_the_nas_that_is_heard(tmp_path: Path):
+async def test_a_list_that_names_the_nas_is_of_the_nas_that_is_heard(tmp_path: Path) -> None:
     async with network(tmp_path) as gateway:
         entry = {"nas": "bng-1", "session": "s1", "number": f"+{number(ALI)}", "addresses": [HOME]}
         await _put(gateway, entry)
@@ -210,7 +212,7 @@ async def test_a_list_that_names_the_nas_is_of_the_nas_that_is_heard(tmp_path: P
         assert await gateway.in_sync() == {}
 
 
-async def test_a_word_that_says_of_nobody_is_of_the_session_that_a_list_has(tmp_path: Path):
+async def test_a_word_that_says_of_nobody_is_of_the_session_that_a_list_has(tmp_path: Path) -> None:
     async with network(tmp_path) as gateway:
         entry = {"nas": "bng-1", "session": "s1", "number": f"+{number(ALI)}", "addresses": [HOME]}
         await _put(gateway, entry)
@@ -221,7 +223,7 @@ async def test_a_word_that_says_of_nobody_is_of_the_session_that_a_list_has(tmp_
             assert await gateway.in_sync() == left
 
 
-async def test_a_session_that_a_nas_told_of_is_ended_and_changed_by_the_api_too(tmp_path: Path):
+async def test_a_session_that_a_nas_told_of_is_ended_and_changed_by_the_api_too(tmp_path: Path) -> None:
     async with network(tmp_path) as gateway:
         entry = {"nas": "bng-1", "session": "s1", "number": f"+{number(ALI)}", "addresses": [HOME]}
         await _put(gateway, entry | {"session": "s0"})
@@ -239,7 +241,7 @@ async def test_a_session_that_a_nas_told_of_is_ended_and_changed_by_the_api_too(
         assert await gateway.in_sync() == {}
 
 
-async def test_of_two_of_one_name_the_api_ends_a_session_by_the_name_that_is_shown(tmp_path: Path):
+async def test_of_two_of_one_name_the_api_ends_a_session_by_the_name_that_is_shown(tmp_path: Path) -> None:
     async with network(tmp_path) as gateway:
         one, other = two(gateway)
         await one.says(START, "81000001", ALI, HOME)
@@ -285,7 +287,9 @@ WAYS = {
 @pytest.mark.parametrize("kind", [ON, OFF])
 @pytest.mark.parametrize("crashes", [False, True])
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_restart_by_another_of_its_names_is_of_the_nas(tmp_path: Path, way: str, kind: int, crashes: bool):
+async def test_a_restart_by_another_of_its_names_is_of_the_nas(
+    tmp_path: Path, way: str, kind: int, crashes: bool
+) -> None:
     started, restarted = (named(*each) for each in WAYS[way])
     async with network(tmp_path) as gateway:
         nas, beside = gateway.nas(host=ONE), gateway.nas("bng-2", host=ONE)
@@ -309,7 +313,7 @@ async def test_a_restart_by_another_of_its_names_is_of_the_nas(tmp_path: Path, w
         assert await gateway.in_sync() == {f"{AWAY}/32": BANO}
 
 
-async def test_names_that_were_seen_together_are_of_one_nas(tmp_path: Path):
+async def test_names_that_were_seen_together_are_of_one_nas(tmp_path: Path) -> None:
     async with network(tmp_path) as gateway:
         nas = gateway.nas(host=ONE)
         common = [text(44, "s1"), text(31, f"+{number(ALI)}"), attribute(8, parse_address(HOME))]

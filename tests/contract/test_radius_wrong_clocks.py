@@ -35,7 +35,7 @@ async def restart(nas: SpeakingNas, ahead_s: int, has_stamp: bool) -> None:
 @pytest.mark.parametrize("ahead_s", AHEAD)
 async def test_a_nas_ahead_that_is_put_right_hands_an_address_on(
     tmp_path: Path, ahead_s: int, restarts: bool, has_stamp: bool
-):
+) -> None:
     async with subscriber_gateway(tmp_path) as gateway:
         nas = gateway.nas()
         if restarts:
@@ -59,7 +59,7 @@ async def test_a_nas_ahead_that_is_put_right_hands_an_address_on(
 @pytest.mark.parametrize("restarts", [False, True])
 async def test_a_nas_that_is_set_back_is_believed_within_its_next_words(
     tmp_path: Path, behind_s: int, restarts: bool
-):
+) -> None:
     """By the first it might be a word that was long on its way. By the next of the same lag it is the clock."""
     async with subscriber_gateway(tmp_path) as gateway:
         nas = gateway.nas()
@@ -82,7 +82,7 @@ async def test_a_nas_that_is_set_back_is_believed_within_its_next_words(
         assert (await gateway.in_sync()).get(f"{HOME}/32") == BANO
 
 
-async def test_old_words_among_fresh_ones_stay_old(tmp_path: Path):
+async def test_old_words_among_fresh_ones_stay_old(tmp_path: Path) -> None:
     """As a proxy's queue has them: in no way do they look like a clock that was set."""
     async with subscriber_gateway(tmp_path) as gateway:
         nas = gateway.nas()
@@ -98,7 +98,7 @@ async def test_old_words_among_fresh_ones_stay_old(tmp_path: Path):
         assert await gateway.in_sync() == {f"{HOME}/32": BANO}
 
 
-async def test_old_words_that_say_how_old_they_are_stay_old(tmp_path: Path):
+async def test_old_words_that_say_how_old_they_are_stay_old(tmp_path: Path) -> None:
     async with subscriber_gateway(tmp_path) as gateway:
         nas = gateway.nas()
         await nas.says(START, "s2", BANO, HOME)
@@ -111,7 +111,7 @@ async def test_old_words_that_say_how_old_they_are_stay_old(tmp_path: Path):
 
 @pytest.mark.parametrize("has_stamp", [True, False])
 @pytest.mark.parametrize("set_s", [-400 * DAY_S, -3600, -100, -3, 3, 100, 3600, 400 * DAY_S])
-async def test_our_clock_that_is_set_changes_nothing(tmp_path: Path, set_s: int, has_stamp: bool):
+async def test_our_clock_that_is_set_changes_nothing(tmp_path: Path, set_s: int, has_stamp: bool) -> None:
     """With Event-Timestamps by clocks that are right all the while, or without."""
     async with subscriber_gateway(tmp_path) as gateway:
         nas = gateway.nas()
@@ -137,7 +137,7 @@ async def test_our_clock_that_is_set_changes_nothing(tmp_path: Path, set_s: int,
 @pytest.mark.parametrize("has_stamp", [True, False])
 async def test_our_clock_that_was_wrong_at_the_start_and_is_put_right(
     tmp_path: Path, wrong_s: int, has_stamp: bool
-):
+) -> None:
     async with subscriber_gateway(tmp_path, start_s=1_700_000_000.0 + wrong_s) as gateway:
         nas = gateway.nas()
         await nas.says(START, "s1", STRANGER, HOME, **by(nas, -wrong_s, has_stamp), interim=600)
@@ -158,7 +158,7 @@ async def test_our_clock_that_was_wrong_at_the_start_and_is_put_right(
         assert await gateway.in_sync() == {}, "nobody lives longer for it"
 
 
-async def test_our_clock_that_is_wrong_at_a_restart_ends_nobody(tmp_path: Path):
+async def test_our_clock_that_is_wrong_at_a_restart_ends_nobody(tmp_path: Path) -> None:
     async with subscriber_gateway(tmp_path) as gateway:
         nas = gateway.nas()
         await nas.says(START, "s1", ALI, HOME, interim=600)

@@ -64,7 +64,9 @@ def strangers() -> list[Flow]:
 # -- modes ---------------------------------------------------------------------------------------------------------
 
 
-def test_observe_blocks_nothing_and_counts_strangers_by_their_neighbourhood(daemon, strangers):
+def test_observe_blocks_nothing_and_counts_strangers_by_their_neighbourhood(
+    daemon: LabDaemon, strangers: list[Flow]
+) -> None:
     lab = run(daemon, "observe")
     assert probe(lab, strangers) == ["passed"] * 4
     assert holds(lambda: len(daemon.status()["unregistered"]) == 2)
@@ -77,7 +79,7 @@ def test_observe_blocks_nothing_and_counts_strangers_by_their_neighbourhood(daem
     assert STRANGER_IPV6 not in told
 
 
-def test_reject_refuses_strangers_and_lets_the_registered_pass(daemon, strangers):
+def test_reject_refuses_strangers_and_lets_the_registered_pass(daemon: LabDaemon, strangers: list[Flow]) -> None:
     lab = run(daemon, "reject")
     registered = [
         wireguard(HOUSE),
@@ -90,14 +92,14 @@ def test_reject_refuses_strangers_and_lets_the_registered_pass(daemon, strangers
     assert probe(lab, [wireguard("39.32.0.5", "203.0.113.99", "udp/500")]) == ["rejected"]
 
 
-def test_out_of_scope_is_never_touched(daemon):
+def test_out_of_scope_is_never_touched(daemon: LabDaemon) -> None:
     lab = run(daemon, "reject")
     flows = [wireguard(STRANGER, service=word) for word in ("udp/53", "tcp/443", "udp/51821", "ipip")]
     assert probe(lab, flows) == ["passed"] * 4
     assert all(mark_of(lab, each) in (0, None) for each in flows)
 
 
-def test_mark_paints_strangers_for_boxes_downstream_and_nobody_else(daemon):
+def test_mark_paints_strangers_for_boxes_downstream_and_nobody_else(daemon: LabDaemon) -> None:
     policy = {"on_unregistered": {"dscp": "cs1"}, "on_registered": {"dscp": "ef"}}
     lab = run(daemon, "mark", policy=policy)
     for registered in (wireguard(HOUSE), wireguard(HOUSE_IPV6)):
@@ -108,14 +110,16 @@ def test_mark_paints_strangers_for_boxes_downstream_and_nobody_else(daemon):
     assert dscp_of(seen_at_far_end(lab, wireguard(STRANGER, service="udp/53"))) == 0
 
 
-def test_observe_paints_no_stranger(daemon):
+def test_observe_paints_no_stranger(daemon: LabDaemon) -> None:
     lab = run(daemon, "observe", policy={"on_unregistered": {"dscp": "cs1"}, "on_registered": {"dscp": "ef"}})
     assert dscp_of(seen_at_far_end(lab, wireguard(STRANGER))) == 0
     assert dscp_of(seen_at_far_end(lab, wireguard(HOUSE))) == EF
 
 
 @pytest.mark.parametrize("source", [STRANGER, STRANGER_IPV6], ids=["ipv4", "ipv6"])
-def test_limit_drops_above_the_rate_and_nothing_below_it_nor_of_the_registered(daemon, source):
+def test_limit_drops_above_the_rate_and_nothing_below_it_nor_of_the_registered(
+    daemon: LabDaemon, source: Any
+) -> None:
     lab = run(daemon, "limit", policy={"on_unregistered": {"limit": "4kbyte/s"}})
     slow_source = "39.40.77.7" if source == STRANGER else "2400:adc1:77::7"
     with (
@@ -135,7 +139,7 @@ def test_limit_drops_above_the_rate_and_nothing_below_it_nor_of_the_registered(d
 # -- who and where -------------------------------------------------------------------------------------------------
 
 
-def test_the_far_end_may_open_a_registered_flow_and_no_other(daemon):
+def test_the_far_end_may_open_a_registered_flow_and_no_other(daemon: LabDaemon) -> None:
     lab = run(daemon, "reject")
     flows = [
         flow_of(FAR, "39.32.0.9", "udp/500", next(_ports)),
@@ -146,14 +150,14 @@ def test_the_far_end_may_open_a_registered_flow_and_no_other(daemon):
     assert probe(lab, flows, start="internet") == ["passed", "passed", "rejected", "rejected"]
 
 
-def test_answers_of_a_registered_flow_pass_both_ways(daemon):
+def test_answers_of_a_registered_flow_pass_both_ways(daemon: LabDaemon) -> None:
     lab = run(daemon, "reject")
     assert probe(lab, [wireguard(HOUSE), wireguard(HOUSE_IPV6)], answered=True) == ["passed"] * 2
     inward = flow_of(FAR, "39.32.0.9", "udp/4500", next(_ports))
     assert probe(lab, [inward], start="internet", answered=True) == ["passed"]
 
 
-def test_a_reply_of_a_flow_that_was_never_judged_leaves_the_chain(daemon):
+def test_a_reply_of_a_flow_that_was_never_judged_leaves_the_chain(daemon: LabDaemon) -> None:
     lab = daemon.lab
     flow = wireguard(STRANGER)
     # Tracked by a rule of somebody else's, before we come.
@@ -169,7 +173,7 @@ def test_a_reply_of_a_flow_that_was_never_judged_leaves_the_chain(daemon):
     assert probe(lab, [reverse_flow(flow)], start="internet") == ["rejected"]
 
 
-def test_only_what_crosses_between_inside_and_outside_is_judged(daemon):
+def test_only_what_crosses_between_inside_and_outside_is_judged(daemon: LabDaemon) -> None:
     back = flow_of(STRANGER, "39.41.1.1", "udp/51820", next(_ports))
     crossing = {"interfaces": {"inside": ["inside0"], "outside": ["outside0"]}}
     lab = run(daemon, "reject", policy=crossing)
@@ -191,13 +195,13 @@ def test_only_what_crosses_between_inside_and_outside_is_judged(daemon):
     )
 
 
-def test_an_interface_pattern_is_a_pattern(daemon):
+def test_an_interface_pattern_is_a_pattern(daemon: LabDaemon) -> None:
     lab = run(daemon, "reject", policy={"interfaces": {"inside": ["ins*"], "outside": []}})
     assert probe(lab, [wireguard(STRANGER)]) == ["rejected"]
     assert probe(lab, [wireguard(HOUSE)]) == ["passed"]
 
 
-def test_untracked_packets_are_judged_one_by_one(daemon):
+def test_untracked_packets_are_judged_one_by_one(daemon: LabDaemon) -> None:
     lab = run(daemon, "reject")
     lab.gateway.run(["nft", "-f", "-"], input="add table inet other\nadd chain inet other pre "
                     "{ type filter hook prerouting priority raw; }\n"
@@ -211,7 +215,7 @@ def test_untracked_packets_are_judged_one_by_one(daemon):
     assert probe(lab, [reverse_flow(registered)], start="internet") == ["passed"]
 
 
-def test_a_canary_enforces_for_its_addresses_only_and_explain_knows_which(daemon):
+def test_a_canary_enforces_for_its_addresses_only_and_explain_knows_which(daemon: LabDaemon) -> None:
     lab = run(daemon, "reject", policy={"canary": "40%"})
     flows = [wireguard(f"39.40.{n}.{n}") for n in range(1, 60)]
     flows += [wireguard(f"2400:adc1:1{n:02x}::{n:x}") for n in range(1, 30)]
@@ -221,7 +225,7 @@ def test_a_canary_enforces_for_its_addresses_only_and_explain_knows_which(daemon
     assert set(effects) == {"reject", "observe"}
 
 
-def test_the_bits_of_the_mark_that_are_not_ours_are_kept(daemon):
+def test_the_bits_of_the_mark_that_are_not_ours_are_kept(daemon: LabDaemon) -> None:
     lab = run(daemon, "mark")
     lab.gateway.run(["nft", "-f", "-"], input="add table inet other\nadd chain inet other pre "
                     "{ type filter hook prerouting priority mangle; }\n"
@@ -235,7 +239,7 @@ def test_the_bits_of_the_mark_that_are_not_ours_are_kept(daemon):
 # -- registrations that come and go --------------------------------------------------------------------------------
 
 
-def test_a_window_opens_and_closes_on_time_and_its_live_flow_is_drained(daemon):
+def test_a_window_opens_and_closes_on_time_and_its_live_flow_is_drained(daemon: LabDaemon) -> None:
     def moment(at_s: float) -> str:
         return datetime.fromtimestamp(at_s, UTC).isoformat().replace("+00:00", "Z")
 
@@ -260,7 +264,7 @@ def test_a_window_opens_and_closes_on_time_and_its_live_flow_is_drained(daemon):
     assert "window.closed" in daemon.log_text()
 
 
-def test_a_withdrawal_with_no_drain_cuts_its_flows_at_once_and_no_other(daemon):
+def test_a_withdrawal_with_no_drain_cuts_its_flows_at_once_and_no_other(daemon: LabDaemon) -> None:
     lab = run(daemon, "reject", policy={"drain": "0s"})
     gone, stays = wireguard(HOUSE), wireguard("39.33.7.5")
     with Stream(lab, [stays], rate_pps=200) as other, Stream(lab, [gone], rate_pps=200) as stream:
@@ -271,7 +275,7 @@ def test_a_withdrawal_with_no_drain_cuts_its_flows_at_once_and_no_other(daemon):
     assert other.report().lost == ()
 
 
-def test_a_flow_judged_before_its_registration_passes_after_it(daemon):
+def test_a_flow_judged_before_its_registration_passes_after_it(daemon: LabDaemon) -> None:
     """In mode mark the flow is tracked and remembered as judged; the sweep must find it."""
     lab = run(daemon, "mark", policy={"on_unregistered": {"dscp": "cs1"}})
     flow, gre = wireguard("39.36.1.7"), flow_of("39.36.1.7", FAR, "gre")
@@ -282,7 +286,7 @@ def test_a_flow_judged_before_its_registration_passes_after_it(daemon):
     assert mark_of(lab, flow) == LAYOUT.registered
 
 
-def test_the_kernel_holds_the_registry_element_for_element(daemon):
+def test_the_kernel_holds_the_registry_element_for_element(daemon: LabDaemon) -> None:
     lab = run(daemon, "reject")
     sets = elements(lab)
     assert sum(map(len, sets.values())) == daemon.status()["kernel"]["elements_desired"]
@@ -295,12 +299,12 @@ def test_the_kernel_holds_the_registry_element_for_element(daemon):
 
 
 @pytest.fixture
-def running(daemon) -> LabDaemon:
+def running(daemon: LabDaemon) -> LabDaemon:
     run(daemon, "reject")
     return daemon
 
 
-def test_the_commands_ask_the_daemon_in_text_and_in_json(running):
+def test_the_commands_ask_the_daemon_in_text_and_in_json(running: LabDaemon) -> None:
     flow = wireguard(HOUSE)
     assert probe(running.lab, [flow, wireguard(STRANGER)]) == ["passed", "rejected"]
     running.wait(lambda: running.get("/v1/flows")["total"] == 1, "the flow")
@@ -331,14 +335,14 @@ def test_the_commands_ask_the_daemon_in_text_and_in_json(running):
     assert probe(running.lab, [wireguard("39.37.0.5")]) == ["passed"]
 
 
-def test_a_command_without_a_daemon_says_so(daemon):
+def test_a_command_without_a_daemon_says_so(daemon: LabDaemon) -> None:
     asked = daemon.ask("status")
     assert asked.returncode == 3
     assert "is the service running?" in asked.stderr
     assert asked.stderr.count("\n") == 1
 
 
-def test_what_changes_anything_is_not_on_the_port(running):
+def test_what_changes_anything_is_not_on_the_port(running: LabDaemon) -> None:
     curl = (
         "import http.client as h; c = h.HTTPConnection('127.0.0.1', 9480); c.request('POST', '/v1/sync'); "
         "print(c.getresponse().status)"

@@ -75,7 +75,7 @@ def undisturbed(lab: Lab) -> Iterator[Stream]:
 # -- stop, kill, restart -------------------------------------------------------------------------------------------
 
 
-def test_sigterm_leaves_the_kernel_as_it_is(daemon):
+def test_sigterm_leaves_the_kernel_as_it_is(daemon: LabDaemon) -> None:
     lab = start(daemon)
     before = lab.gateway.run(["nft", "-a", "list", "table", "inet", "gatewayd"]).stdout
     with undisturbed(lab) as stream:
@@ -93,7 +93,7 @@ def _without_counts(listing: str) -> list[str]:
     return [line for line in listing.splitlines() if "packets" not in line]
 
 
-def test_sigkill_at_any_moment_loses_nothing_and_the_restart_converges(daemon):
+def test_sigkill_at_any_moment_loses_nothing_and_the_restart_converges(daemon: LabDaemon) -> None:
     """While it starts, loads a registry that has changed, reloads, and idles."""
     randomness = random.Random(20240607)
     many = [dict(SOFTWARE_HOUSE, id=f"M-{n}", clients=[f"39.44.{n >> 8}.{n & 255}/32"]) for n in range(4000)]
@@ -132,7 +132,7 @@ def test_sigkill_at_any_moment_loses_nothing_and_the_restart_converges(daemon):
     assert "Traceback" not in daemon.log_text()
 
 
-def test_a_flushed_ruleset_is_put_back_and_loses_nothing(daemon):
+def test_a_flushed_ruleset_is_put_back_and_loses_nothing(daemon: LabDaemon) -> None:
     lab = start(daemon)
     with undisturbed(lab):
         lab.gateway.run(["nft", "flush", "ruleset"])
@@ -141,7 +141,7 @@ def test_a_flushed_ruleset_is_put_back_and_loses_nothing(daemon):
         assert probe(lab, [stranger()]) == ["rejected"]
 
 
-def test_a_daemon_that_was_away_while_the_registry_changed_catches_up(daemon):
+def test_a_daemon_that_was_away_while_the_registry_changed_catches_up(daemon: LabDaemon) -> None:
     lab = start(daemon, "reject", policy={"drain": "1s"})
     leaves = flow_of("39.34.55.123", ELSEWHERE, "udp/1194", next(_ports))
     leaver = dict(FREELANCER, services=["openvpn"])
@@ -160,7 +160,7 @@ def test_a_daemon_that_was_away_while_the_registry_changed_catches_up(daemon):
 # -- reload --------------------------------------------------------------------------------------------------------
 
 
-def test_a_broken_configuration_is_refused_with_its_place_and_the_old_one_stays(daemon):
+def test_a_broken_configuration_is_refused_with_its_place_and_the_old_one_stays(daemon: LabDaemon) -> None:
     lab = start(daemon)
     good = daemon.config_path.read_bytes()
     before = generation(lab)
@@ -190,7 +190,7 @@ def _is_refused(daemon: LabDaemon, told: str) -> bool:
     return any(f"{daemon.config_path}:" in line and told in line for line in lines)
 
 
-def test_a_new_mode_judges_strangers_anew_and_touches_no_registered_flow(daemon):
+def test_a_new_mode_judges_strangers_anew_and_touches_no_registered_flow(daemon: LabDaemon) -> None:
     lab = start(daemon, "observe")
     flow = stranger()
     handles = set_handles(lab)
@@ -220,7 +220,7 @@ def test_a_new_mode_judges_strangers_anew_and_touches_no_registered_flow(daemon)
         ("http.listen", {"http": {"listen": "127.0.0.1:9999"}}),
     ],
 )
-def test_what_needs_a_restart_is_refused_whole(daemon, key, change):
+def test_what_needs_a_restart_is_refused_whole(daemon: LabDaemon, key: str, change: dict[str, Any]) -> None:
     lab = start(daemon)
     before = generation(lab)
     daemon.configure("observe", **change)
@@ -230,7 +230,7 @@ def test_what_needs_a_restart_is_refused_whole(daemon, key, change):
     assert (daemon.status()["mode"], generation(lab)) == ("reject", before)
 
 
-def test_sources_come_and_go_with_a_reload(daemon):
+def test_sources_come_and_go_with_a_reload(daemon: LabDaemon) -> None:
     lab = start(daemon)
     late = flow_of("39.36.1.7", ELSEWHERE, "udp/51820", next(_ports))
     latecomer = dict(SOFTWARE_HOUSE, id="DESK-1", clients=["39.36.1.0/24"])
@@ -254,7 +254,7 @@ def test_sources_come_and_go_with_a_reload(daemon):
         assert holds(lambda: probe(lab, [again]) == ["rejected"])
 
 
-def test_a_source_is_replaced_by_another_without_a_gap(daemon):
+def test_a_source_is_replaced_by_another_without_a_gap(daemon: LabDaemon) -> None:
     lab = start(daemon)
     with undisturbed(lab):
         daemon.configure("reject", sources=["copy"])
@@ -266,7 +266,7 @@ def test_a_source_is_replaced_by_another_without_a_gap(daemon):
         assert [each["name"] for each in daemon.status()["sources"]] == ["copy"]
 
 
-def test_reloads_while_the_registry_changes_end_in_what_was_last_asked_for(daemon):
+def test_reloads_while_the_registry_changes_end_in_what_was_last_asked_for(daemon: LabDaemon) -> None:
     lab = start(daemon)
     with undisturbed(lab) as stream:
         for number in range(12):
@@ -305,7 +305,7 @@ def _missing(daemon: LabDaemon) -> None:
     ],
     ids=["garbage", "half-written", "empty", "page", "missing"],
 )
-def test_a_registry_that_cannot_be_used_changes_nothing_in_force(daemon, deed, named):
+def test_a_registry_that_cannot_be_used_changes_nothing_in_force(daemon: LabDaemon, deed: Any, named: str) -> None:
     lab = start(daemon)
     before = elements(lab)
     with undisturbed(lab):
@@ -320,7 +320,7 @@ def test_a_registry_that_cannot_be_used_changes_nothing_in_force(daemon, deed, n
     assert elements(lab) == before
 
 
-def test_a_bad_record_costs_itself_alone(daemon):
+def test_a_bad_record_costs_itself_alone(daemon: LabDaemon) -> None:
     lab = start(daemon)
     with undisturbed(lab):
         good = encode_ndjson(CAST)
@@ -331,7 +331,7 @@ def test_a_bad_record_costs_itself_alone(daemon):
     assert "Jane Doe" not in daemon.log_text() + str(daemon.status())
 
 
-def test_a_csv_with_a_bad_row_keeps_the_good_ones(daemon):
+def test_a_csv_with_a_bad_row_keeps_the_good_ones(daemon: LabDaemon) -> None:
     lab = daemon.lab
     rows = [
         "id,category,status,clients,services",
@@ -400,7 +400,7 @@ def feed_in(lab: Lab, content: bytes) -> Iterator[Any]:
         server.server_close()
 
 
-def test_a_web_server_that_fails_in_every_way_takes_nothing_away(daemon):
+def test_a_web_server_that_fails_in_every_way_takes_nothing_away(daemon: LabDaemon) -> None:
     lab = daemon.lab
     with feed_in(lab, encode_ndjson(CAST)) as feed:
         url = f"http://127.0.0.1:{feed.server_address[1]}/feed.ndjson?token=hunter2"
@@ -433,7 +433,9 @@ def test_a_web_server_that_fails_in_every_way_takes_nothing_away(daemon):
 
 
 @pytest.mark.parametrize("same_configuration", [True, False], ids=["same", "other-sockets"])
-def test_a_second_daemon_refuses_to_start_and_the_first_does_not_notice(daemon, tmp_path, same_configuration):
+def test_a_second_daemon_refuses_to_start_and_the_first_does_not_notice(
+    daemon: LabDaemon, tmp_path: Path, same_configuration: bool
+) -> None:
     lab = start(daemon)
     if same_configuration:
         second = daemon
@@ -464,7 +466,11 @@ NO_NFT = (
     [(NO_CAPABILITIES, "CAP_NET_ADMIN"), (NO_NFT, "install the package nftables")],
     ids=["no-capability", "no-nft"],
 )
-def test_what_is_missing_is_one_sentence_with_what_to_do(daemon, wrapper, told):
+def test_what_is_missing_is_one_sentence_with_what_to_do(
+    daemon: LabDaemon,
+    wrapper: tuple[str, str, str, str, str, str, str] | tuple[str, str, str, str, str, str],
+    told: str,
+) -> None:
     daemon.write_registry("national", CAST)
     daemon.configure()
     before = generation(daemon.lab)
@@ -476,7 +482,7 @@ def test_what_is_missing_is_one_sentence_with_what_to_do(daemon, wrapper, told):
     assert generation(daemon.lab) == before
 
 
-def test_a_taken_nflog_group_is_one_sentence_with_what_to_do(daemon):
+def test_a_taken_nflog_group_is_one_sentence_with_what_to_do(daemon: LabDaemon) -> None:
     daemon.write_registry("national", CAST)
     daemon.configure()
     holder = EventSource(
@@ -492,7 +498,7 @@ def test_a_taken_nflog_group_is_one_sentence_with_what_to_do(daemon):
     assert "NFLOG group 9480 is in use" in refused.stderr
 
 
-def test_a_configuration_with_faults_does_not_start(daemon):
+def test_a_configuration_with_faults_does_not_start(daemon: LabDaemon) -> None:
     daemon.write_file("gatewayd.yaml", b"registry: {sources: []}\npolicy: {mode: block}\n")
     refused = daemon.cli("run", "--config", str(daemon.config_path))
     assert refused.returncode == 2
@@ -500,7 +506,7 @@ def test_a_configuration_with_faults_does_not_start(daemon):
     assert "Traceback" not in refused.stderr
 
 
-def test_a_large_registry_loads_while_health_and_explain_answer(daemon):
+def test_a_large_registry_loads_while_health_and_explain_answer(daemon: LabDaemon) -> None:
     lab = start(daemon)
     records = generate_records(announced_prefixes(4), announced_prefixes(6), random.Random(1), 100_000)
     large = encode_ndjson(records)
@@ -532,7 +538,7 @@ def test_a_large_registry_loads_while_health_and_explain_answer(daemon):
     assert daemon.status()["registrations"]["total"] == 100_000 + len(CAST)
 
 
-def test_a_daemon_whose_registry_is_gone_starts_with_the_last_good(daemon):
+def test_a_daemon_whose_registry_is_gone_starts_with_the_last_good(daemon: LabDaemon) -> None:
     lab = start(daemon)
     with undisturbed(lab):
         daemon.end()
@@ -547,7 +553,7 @@ def test_a_daemon_whose_registry_is_gone_starts_with_the_last_good(daemon):
         assert probe(lab, [stranger()]) == ["rejected"]
 
 
-def test_a_reload_takes_the_policy_off_although_no_source_has_been_read_since_the_start(daemon):
+def test_a_reload_takes_the_policy_off_although_no_source_has_been_read_since_the_start(daemon: LabDaemon) -> None:
     lab = start(daemon)
     flow = stranger()
     with undisturbed(lab):
@@ -575,7 +581,7 @@ def plan(daemon: LabDaemon, *options: str) -> str:
     return done.stdout
 
 
-def test_a_plan_says_what_would_change_and_touches_nothing(daemon):
+def test_a_plan_says_what_would_change_and_touches_nothing(daemon: LabDaemon) -> None:
     lab = daemon.lab
     daemon.write_registry("national", CAST)
     daemon.configure("reject")
@@ -606,7 +612,7 @@ def test_a_plan_says_what_would_change_and_touches_nothing(daemon):
     assert generation(lab) == before
 
 
-def test_teardown_waits_for_the_daemon_to_be_stopped_and_then_removes_everything(daemon):
+def test_teardown_waits_for_the_daemon_to_be_stopped_and_then_removes_everything(daemon: LabDaemon) -> None:
     lab = start(daemon, "mark")
     seen = [registered()[0], stranger()]
     assert probe(lab, seen) == ["passed"] * 2
@@ -630,7 +636,7 @@ def test_teardown_waits_for_the_daemon_to_be_stopped_and_then_removes_everything
     assert probe(lab, [registered()[0], stranger()]) == ["passed"] * 2
 
 
-def test_teardown_leaves_the_tables_of_others(daemon):
+def test_teardown_leaves_the_tables_of_others(daemon: LabDaemon) -> None:
     lab = start(daemon)
     lab.gateway.run(["nft", "add", "table", "inet", "theirs"])
     daemon.end()
@@ -665,7 +671,7 @@ class Manager:
         self.socket.close()
 
 
-def test_the_service_manager_hears_what_is_true_when_it_is_true(daemon, tmp_path):
+def test_the_service_manager_hears_what_is_true_when_it_is_true(daemon: LabDaemon, tmp_path: Path) -> None:
     manager = Manager(tmp_path / "notify.sock")
     daemon.write_registry("national", CAST)
     daemon.configure(sources=["national", "desk"])
@@ -696,7 +702,7 @@ def test_the_service_manager_hears_what_is_true_when_it_is_true(daemon, tmp_path
     manager.close()
 
 
-def test_the_module_runs_as_the_command_does():
+def test_the_module_runs_as_the_command_does() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "gatewayd", "--version"], capture_output=True, text=True, check=True
     )

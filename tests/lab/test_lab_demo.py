@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,7 +122,7 @@ def decision_of(source: str, host: str, port: int) -> str:
     return decision[1]
 
 
-def test_every_promise_is_kept(tmp_path):
+def test_every_promise_is_kept(tmp_path: Path) -> None:
     with demo(tmp_path, "--registrations", "2000") as made:
         assert made.process.wait(DEADLINE_S) == 0, made.text
         assert re.search(r"All \d+ promises were kept\.", made.text), made.text
@@ -136,7 +137,7 @@ def test_every_promise_is_kept(tmp_path):
     "act",
     ["starting gatewayd", "4. A packet for each", "6. A registry that is forged", "10. The daemon is stopped"],
 )
-def test_an_interrupted_demo_leaves_nothing(tmp_path, act, number):
+def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, act: str, number: Any) -> None:
     with demo(tmp_path, "--registrations", "500") as made:
         made.wait_for(act)
         children, namespaces = made.children(), made.namespaces()
@@ -147,7 +148,7 @@ def test_an_interrupted_demo_leaves_nothing(tmp_path, act, number):
         assert_nothing_is_left(made, children, namespaces)
 
 
-def test_it_can_be_kept_and_looked_at_until_it_is_interrupted(tmp_path):
+def test_it_can_be_kept_and_looked_at_until_it_is_interrupted(tmp_path: Path) -> None:
     with demo(tmp_path, "--registrations", "300", "--keep") as made:
         made.wait_for("gatewayd sync --socket")
         url = re.search(r"http://(127\.0\.0\.1):(\d+)(/v1/status\?pretty)", made.text)

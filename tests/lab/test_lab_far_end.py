@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import count, product
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ SCOPE = parse_services(["ipsec", "wireguard", "openvpn", "pptp", "l2tp", "udp/44
 _ports = count(30000)
 
 
-def policy(mode: str = "reject", *, named: bool = True, **changes: object) -> Policy:
+def policy(mode: str = "reject", *, named: bool = True, **changes: Any) -> Policy:
     made = Policy(
         mode, SCOPE, MarkLayout(0xFF000000),
         inside=("inside*",) if named else (), outside=("outside0",) if named else (),
@@ -143,7 +144,9 @@ CASES = list(cases())
 
 
 @pytest.mark.parametrize(("world", "flow", "named"), CASES)
-def test_a_registered_flow_passes_and_is_known_whoever_speaks_first(talk, world, flow, named):
+def test_a_registered_flow_passes_and_is_known_whoever_speaks_first(
+    talk: Talk, world: Any, flow: Any, named: Any
+) -> None:
     talk.put(under(world, policy(named=named)))
     for first in ("far end", "client"):
         talk.forget()
@@ -156,7 +159,9 @@ def test_a_registered_flow_passes_and_is_known_whoever_speaks_first(talk, world,
 
 
 @pytest.mark.parametrize(("world", "flow", "named"), [case for case in CASES if "-peers-" not in str(case.id)])
-def test_no_packet_of_a_registered_flow_is_limited_whoever_speaks_first(talk, world, flow, named):
+def test_no_packet_of_a_registered_flow_is_limited_whoever_speaks_first(
+    talk: Talk, world: Any, flow: Any, named: Any
+) -> None:
     talk.put(under(world, policy("limit", named=named, limit_bytes_s=100)))
     assert talk.far_end(flow) == "passed"
     assert [talk.client(flow) for _ in range(5)] == ["passed"] * 5
@@ -164,14 +169,16 @@ def test_no_packet_of_a_registered_flow_is_limited_whoever_speaks_first(talk, wo
 
 
 @pytest.mark.parametrize(("world", "flow", "named"), [case for case in CASES if "-named" in str(case.id)])
-def test_untracked_packets_of_a_registered_flow_pass_both_ways(talk, world, flow, named):
+def test_untracked_packets_of_a_registered_flow_pass_both_ways(
+    talk: Talk, world: Any, flow: Any, named: Any
+) -> None:
     talk.put(world)
     with talk.beside("prerouting priority raw", "notrack"):
         assert [talk.far_end(flow), talk.client(flow), talk.far_end(flow)] == ["passed"] * 3
 
 
 @pytest.mark.parametrize("mode", ["observe", "mark", "limit", "reject"])
-def test_of_an_unregistered_flow_the_clients_packet_decides_whoever_speaks_first(talk, mode):
+def test_of_an_unregistered_flow_the_clients_packet_decides_whoever_speaks_first(talk: Talk, mode: str) -> None:
     talk.put(World([], policy(mode)))
     flow = client_flow("udp/51820", next(_ports), STRANGER)
     refused = "rejected" if mode == "reject" else "passed"
@@ -195,13 +202,15 @@ def test_of_an_unregistered_flow_the_clients_packet_decides_whoever_speaks_first
         if pair != ((), ())
     ],
 )
-def test_an_unregistered_flow_opened_from_far_is_no_way_round_where_a_side_is_named(talk, client, inside, outside):
+def test_an_unregistered_flow_opened_from_far_is_no_way_round_where_a_side_is_named(
+    talk: Talk, client: Any, inside: Any, outside: Any
+) -> None:
     talk.put(World([], replace(policy(), inside=inside, outside=outside)))
     flow = client_flow("udp/51820", next(_ports), client)
     assert [talk.far_end(flow), talk.client(flow), talk.client(flow)] == ["passed", "rejected", "rejected"]
 
 
-def test_without_named_interfaces_a_flow_opened_from_far_is_registered_or_not_judged(talk):
+def test_without_named_interfaces_a_flow_opened_from_far_is_registered_or_not_judged(talk: Talk) -> None:
     talk.put(World(list(static("wireguard").allowlist), policy(named=False)))
     known, unknown = client_flow("udp/51820", next(_ports)), client_flow("udp/51820", next(_ports), STRANGER)
     assert [talk.far_end(known), talk.client(known)] == ["passed"] * 2
@@ -212,7 +221,7 @@ def test_without_named_interfaces_a_flow_opened_from_far_is_registered_or_not_ju
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_an_answer_to_a_client_whose_own_port_is_in_scope_is_not_judged(talk, named):
+def test_an_answer_to_a_client_whose_own_port_is_in_scope_is_not_judged(talk: Talk, named: bool) -> None:
     """51820 is what the client's system happened to choose for a flow to some other service."""
     talk.put(World([], policy(named=named)))
     flow = client_flow("udp/8801", 51820, STRANGER)
@@ -221,7 +230,7 @@ def test_an_answer_to_a_client_whose_own_port_is_in_scope_is_not_judged(talk, na
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_what_a_server_inside_answers_to_a_port_in_scope_is_not_judged(talk, named):
+def test_what_a_server_inside_answers_to_a_port_in_scope_is_not_judged(talk: Talk, named: bool) -> None:
     talk.put(World([], policy(named=named)))
     flow = flow_of(FAR, STRANGER, "udp/53", 51820)
     assert talk.say("internet", flow) == "passed"
@@ -230,7 +239,7 @@ def test_what_a_server_inside_answers_to_a_port_in_scope_is_not_judged(talk, nam
 
 
 @pytest.mark.parametrize("side", ["customers", "internet"])
-def test_where_one_direction_alone_is_seen_a_registered_flow_is_known_all_the_same(talk, side):
+def test_where_one_direction_alone_is_seen_a_registered_flow_is_known_all_the_same(talk: Talk, side: str) -> None:
     """Asymmetric paths: the other direction takes another gateway."""
     talk.put(static("wireguard"))
     flow = client_flow("udp/51820", next(_ports))
@@ -251,14 +260,14 @@ def test_where_one_direction_alone_is_seen_a_registered_flow_is_known_all_the_sa
     ids=["client to a service", "far end to a service", "from a service", "from a service inside"],
 )
 def test_where_one_direction_alone_is_seen_an_unregistered_flow_is_judged_by_what_goes_to_a_service(
-    talk, side, flow, judged, named
-):
+    talk: Talk, side: str, flow: Any, judged: bool, named: bool
+) -> None:
     talk.put(World([], policy(named=named)))
     assert [talk.say(side, flow) for _ in range(3)] == ["rejected" if judged else "passed"] * 3
     assert (talk.counter("unregistered_flows") > 0) == judged
 
 
-def test_a_firewall_that_accepts_by_our_mark_passes_a_registered_flow_that_the_far_end_wakes(talk):
+def test_a_firewall_that_accepts_by_our_mark_passes_a_registered_flow_that_the_far_end_wakes(talk: Talk) -> None:
     talk.put(static("wireguard"))
     flow = client_flow("udp/51820", 40123)
     by_our_mark = "ct mark & 0x80000000 == 0x80000000 accept"
@@ -270,7 +279,9 @@ def test_a_firewall_that_accepts_by_our_mark_passes_a_registered_flow_that_the_f
 
 @pytest.mark.parametrize("mode", ["reject", "limit"])
 @pytest.mark.parametrize(("world", "flow", "named"), [case for case in CASES if "-any-" in str(case.id)])
-def test_a_mark_of_somebody_else_refuses_no_packet_of_a_registered_flow(talk, world, flow, named, mode):
+def test_a_mark_of_somebody_else_refuses_no_packet_of_a_registered_flow(
+    talk: Talk, world: Any, flow: Any, named: Any, mode: str
+) -> None:
     """ "Judged unregistered" in our own epoch: another gateway's word for the flow, or another program's number."""
     talk.put(under(world, policy(mode, named=named, limit_bytes_s=100)))
     with talk.beside("prerouting priority mangle", "ct mark set 0x01000000"):
@@ -280,7 +291,9 @@ def test_a_mark_of_somebody_else_refuses_no_packet_of_a_registered_flow(talk, wo
 
 @pytest.mark.parametrize("mode", ["reject", "limit"])
 @pytest.mark.parametrize("named", [True, False])
-def test_a_mark_of_somebody_else_brings_nothing_out_of_scope_before_the_policy(talk, mode, named):
+def test_a_mark_of_somebody_else_brings_nothing_out_of_scope_before_the_policy(
+    talk: Talk, mode: str, named: bool
+) -> None:
     talk.put(World([], policy(mode, named=named, limit_bytes_s=100)))
     with talk.beside("prerouting priority mangle", "ct mark set 0x01000000"):
         for service in ("udp/9999", "ipv6"):
@@ -291,7 +304,7 @@ def test_a_mark_of_somebody_else_brings_nothing_out_of_scope_before_the_policy(t
         assert "passed" not in [talk.say("customers", flow, 200) for _ in range(3)][1:]
 
 
-def test_a_limit_is_of_the_client_whoever_speaks_first(talk):
+def test_a_limit_is_of_the_client_whoever_speaks_first(talk: Talk) -> None:
     """Many far ends: all is the traffic of one client, in one limiter."""
     talk.put(World([], policy("limit", limit_bytes_s=1000)))
     said = []
@@ -308,7 +321,7 @@ def test_a_limit_is_of_the_client_whoever_speaks_first(talk):
 @pytest.mark.parametrize(
     ("clients", "fars"), [("39.32.9.{}", "198.51.100.{}"), ("2400:adc1:9::{}", "2a00:1450::{}")]
 )
-def test_a_canary_is_of_the_client_whoever_speaks_first(talk, clients, fars):
+def test_a_canary_is_of_the_client_whoever_speaks_first(talk: Talk, clients: str, fars: str) -> None:
     talk.put(World([], policy(canary_percent=50)))
     seen = set()
     for number in range(1, 25):
@@ -325,7 +338,7 @@ def test_a_canary_is_of_the_client_whoever_speaks_first(talk, clients, fars):
     assert len(seen) == 4
 
 
-def test_tcp_taken_up_in_the_middle_is_the_clients(lab, talk):
+def test_tcp_taken_up_in_the_middle_is_the_clients(lab: Lab, talk: Talk) -> None:
     """The far end sends on a connection that conntrack has forgotten."""
     for client, passes in ((CLIENT, True), (STRANGER, False)):
         talk.put(World([], policy("observe")))
@@ -368,7 +381,9 @@ def running_out(lab: Lab) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("holder", [static, bound])
-def test_registered_flows_that_ran_out_are_known_again_by_the_far_ends_packets(lab, talk, holder):
+def test_registered_flows_that_ran_out_are_known_again_by_the_far_ends_packets(
+    lab: Lab, talk: Talk, holder: Any
+) -> None:
     talk.put(holder(*(word for word, _, _ in TUNNELS.values() if word)))
     flows = [client_flow(service, port) for _, service, port in TUNNELS.values()]
     with running_out(lab):
@@ -382,7 +397,7 @@ def test_registered_flows_that_ran_out_are_known_again_by_the_far_ends_packets(l
     assert talk.counter("unregistered_flows") == 0
 
 
-def test_an_unregistered_flow_that_ran_out_is_judged_again_by_its_clients_packet(lab, talk):
+def test_an_unregistered_flow_that_ran_out_is_judged_again_by_its_clients_packet(lab: Lab, talk: Talk) -> None:
     talk.put(World([], policy()))
     flow = client_flow("udp/51820", next(_ports), STRANGER)
     for _ in range(2):
@@ -392,7 +407,9 @@ def test_an_unregistered_flow_that_ran_out_is_judged_again_by_its_clients_packet
 
 
 @pytest.mark.parametrize(("client", "counted"), [(CLIENT, "registered_flows"), (STRANGER, "unregistered_flows")])
-def test_tcp_that_ran_out_is_the_clients_although_the_far_end_sends_first(lab, talk, client, counted):
+def test_tcp_that_ran_out_is_the_clients_although_the_far_end_sends_first(
+    lab: Lab, talk: Talk, client: Any, counted: str
+) -> None:
     """Its connection stands at both ends; conntrack takes it up in the middle."""
     talk.put(under(static("openvpn"), policy("observe")))
     with running_out(lab):

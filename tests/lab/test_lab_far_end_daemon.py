@@ -55,7 +55,9 @@ def start(daemon: LabDaemon, mode: str, records: Sequence[Any], **sections: Any)
     daemon.wait_ready()
 
 
-def test_after_a_reboot_under_live_flows_the_registered_are_known_and_the_others_judged(daemon, talk):
+def test_after_a_reboot_under_live_flows_the_registered_are_known_and_the_others_judged(
+    daemon: LabDaemon, talk: Talk
+) -> None:
     """The gateway's tables are empty, and most of what arrives first comes from the far end."""
     known, unknown = [f"39.33.0.{each}" for each in range(1, 21)], [f"39.34.0.{each}" for each in range(1, 21)]
     registered, others = [wireguard(each) for each in known], [wireguard(each) for each in unknown]
@@ -81,7 +83,7 @@ def test_after_a_reboot_under_live_flows_the_registered_are_known_and_the_others
     assert {talk.far_end(flow) for flow in registered[1:]} == {"passed"}
 
 
-def test_a_flow_that_the_far_end_opened_is_drained_like_any_other(daemon, talk):
+def test_a_flow_that_the_far_end_opened_is_drained_like_any_other(daemon: LabDaemon, talk: Talk) -> None:
     start(daemon, "reject", banks("39.33.0.1", "39.33.0.2"))
     talk.forget()
     flow = wireguard("39.33.0.1")
@@ -92,7 +94,7 @@ def test_a_flow_that_the_far_end_opened_is_drained_like_any_other(daemon, talk):
 
 
 @pytest.mark.parametrize("mode", ["reject", "limit"])
-def test_a_subscribers_tunnel_that_the_far_end_wakes_passes(daemon, talk, mode):
+def test_a_subscribers_tunnel_that_the_far_end_wakes_passes(daemon: LabDaemon, talk: Talk, mode: str) -> None:
     subscribers = write_secrets(daemon.directory, pepper=DEMO_PEPPER)
     sections = {"on_unregistered": {"limit": "100byte/s"}} if mode == "limit" else {}
     daemon.write_registry("national", [FREELANCER])
@@ -120,7 +122,9 @@ def test_a_subscribers_tunnel_that_the_far_end_wakes_passes(daemon, talk, mode):
             assert holds(lambda: {talk.client(flow) for flow in tunnels} == {"rejected"})
 
 
-def test_a_flow_judged_before_its_registration_passes_once_that_is_in_the_kernel(daemon, talk):
+def test_a_flow_judged_before_its_registration_passes_once_that_is_in_the_kernel(
+    daemon: LabDaemon, talk: Talk
+) -> None:
     """The far end's packet was judged; no mark has to be cleared for it."""
     start(daemon, "reject", banks("39.33.0.2"))
     talk.forget()

@@ -82,7 +82,7 @@ def accept(daemon: LabDaemon, serial: int) -> None:
     assert probe(daemon.lab, [one()]) == ["passed"]
 
 
-def test_a_source_that_a_reload_renames(daemon):
+def test_a_source_that_a_reload_renames(daemon: LabDaemon) -> None:
     lab = start(daemon)
     with undisturbed(lab):
         daemon.write_registry("other", ONE)
@@ -93,7 +93,7 @@ def test_a_source_that_a_reload_renames(daemon):
 
 
 @pytest.mark.parametrize("way", ["SIGTERM", "SIGKILL"])
-def test_a_source_that_a_restart_renames(daemon, way):
+def test_a_source_that_a_restart_renames(daemon: LabDaemon, way: str) -> None:
     lab = start(daemon)
     with undisturbed(lab):
         daemon.wait(lambda: (daemon.directory / "guard").exists(), "saved")
@@ -109,7 +109,7 @@ def test_a_source_that_a_restart_renames(daemon, way):
     accept(daemon, serial)
 
 
-def test_a_state_directory_that_is_lost(daemon):
+def test_a_state_directory_that_is_lost(daemon: LabDaemon) -> None:
     lab = start(daemon)
     with undisturbed(lab):
         daemon.end()
@@ -121,7 +121,7 @@ def test_a_state_directory_that_is_lost(daemon):
     accept(daemon, serial)
 
 
-def test_a_filter_over_a_whole_network_by_a_slip_of_the_pen(daemon):
+def test_a_filter_over_a_whole_network_by_a_slip_of_the_pen(daemon: LabDaemon) -> None:
     lab = start(daemon)
     with undisturbed(lab):
         daemon.write_registry("national", CAST + ONE)
@@ -136,7 +136,7 @@ def test_a_filter_over_a_whole_network_by_a_slip_of_the_pen(daemon):
         check_held(daemon, "config/local")
 
 
-def test_a_reload_at_any_moment_of_the_start(daemon):
+def test_a_reload_at_any_moment_of_the_start(daemon: LabDaemon) -> None:
     """Other sources, renamed sources, more and fewer; the daemon neither ends nor loses a packet."""
     randomness = random.Random(20260918)
     many = [dict(SOFTWARE_HOUSE, id=f"M-{n}", clients=[f"39.44.{n >> 8}.{n & 255}/32"]) for n in range(8000)]

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -64,15 +65,15 @@ def holds_within(condition: Callable[[], bool], deadline_s: float = 10.0) -> boo
     return held
 
 
-def test_every_protocol_passes_a_gateway_without_rules_in_both_families(lab):
+def test_every_protocol_passes_a_gateway_without_rules_in_both_families(lab: Lab) -> None:
     assert probe(lab, flows_of(*SERVICES)) == ["passed"] * 2 * len(SERVICES)
 
 
-def test_every_protocol_is_answered_from_the_far_end(lab):
+def test_every_protocol_is_answered_from_the_far_end(lab: Lab) -> None:
     assert probe(lab, flows_of(*SERVICES), answered=True) == ["passed"] * 2 * len(SERVICES)
 
 
-def test_the_far_end_can_initiate(lab):
+def test_the_far_end_can_initiate(lab: Lab) -> None:
     flows = [reverse_flow(flow) for flow in flows_of("esp", "gre")]
     flows += [flow_of(far, customer, "udp/500") for customer, far in PAIRS]
     flows += [flow_of(far, customer, "tcp/443") for customer, far in PAIRS]
@@ -80,7 +81,7 @@ def test_the_far_end_can_initiate(lab):
     assert set(probe(lab, flows, start="internet", answered=True)) == {"passed"}
 
 
-def test_many_sources_destinations_and_ports_are_told_apart(lab):
+def test_many_sources_destinations_and_ports_are_told_apart(lab: Lab) -> None:
     load_rules(lab, "udp dport 1007 drop")
     flows = [
         flow_of(
@@ -96,40 +97,40 @@ def test_many_sources_destinations_and_ports_are_told_apart(lab):
     assert outcomes == expected
 
 
-def test_more_handshakes_than_are_made_at_once_all_pass(lab):
+def test_more_handshakes_than_are_made_at_once_all_pass(lab: Lab) -> None:
     flows = [flow_of(*PAIRS[number % 2], f"tcp/{2000 + number % 7}", 20000 + number) for number in range(230)]
     assert set(probe(lab, flows)) == {"passed"}
 
 
-def test_a_refusal_by_icmp_is_rejected_for_every_protocol_that_the_kernel_answers(lab):
+def test_a_refusal_by_icmp_is_rejected_for_every_protocol_that_the_kernel_answers(lab: Lab) -> None:
     load_rules(lab, "reject with icmpx admin-prohibited")
     services = ("udp/51820", "tcp/443", "esp", "gre")
     assert probe(lab, flows_of(*services), deadline_s=5.0) == ["rejected"] * 8
 
 
-def test_a_tcp_reset_is_rejected(lab):
+def test_a_tcp_reset_is_rejected(lab: Lab) -> None:
     load_rules(lab, "tcp dport 443 reject with tcp reset")
     assert probe(lab, flows_of("tcp/443", "tcp/1723"), deadline_s=5.0) == ["rejected", "passed"] * 2
 
 
-def test_a_silent_drop_is_lost_and_touches_no_other_flow(lab):
+def test_a_silent_drop_is_lost_and_touches_no_other_flow(lab: Lab) -> None:
     load_rules(lab, "udp dport 500 drop", "tcp dport 443 drop", "meta l4proto esp drop")
     flows = flows_of("udp/500", "udp/51820", "tcp/443", "tcp/1723", "esp", "gre")
     assert probe(lab, flows, deadline_s=5.0) == ["lost", "passed"] * 6
 
 
-def test_an_answer_that_is_dropped_makes_the_answered_probe_lost(lab):
+def test_an_answer_that_is_dropped_makes_the_answered_probe_lost(lab: Lab) -> None:
     load_rules(lab, 'iifname "outside0" udp sport 500 drop')
     assert probe(lab, flows_of("udp/500")) == ["passed", "passed"]
     assert probe(lab, flows_of("udp/500"), answered=True, deadline_s=0.2) == ["lost", "lost"]
 
 
-def test_a_refusal_other_than_prohibition_is_not_taken_for_one(lab):
+def test_a_refusal_other_than_prohibition_is_not_taken_for_one(lab: Lab) -> None:
     load_rules(lab, "udp dport 500 reject with icmpx port-unreachable")
     assert probe(lab, flows_of("udp/500"), deadline_s=0.2) == ["lost", "lost"]
 
 
-def test_the_tuples_at_the_gateway_are_those_of_the_flows(lab):
+def test_the_tuples_at_the_gateway_are_those_of_the_flows(lab: Lab) -> None:
     load_rules(
         lab,
         "ip saddr 39.32.0.1 ip daddr 198.51.100.7 udp sport 40001 udp dport 51820 "
@@ -140,7 +141,7 @@ def test_the_tuples_at_the_gateway_are_those_of_the_flows(lab):
     assert probe(lab, flows, deadline_s=5.0) == ["rejected", "passed", "passed", "rejected"]
 
 
-def test_a_customer_prefix_can_be_routed_later(lab):
+def test_a_customer_prefix_can_be_routed_later(lab: Lab) -> None:
     late = flow_of("203.0.113.9", "198.51.100.7", "udp/500")
     assert probe(lab, [late]) == ["passed"]
     assert probe(lab, [late], answered=True, deadline_s=0.2) == ["lost"]
@@ -148,7 +149,7 @@ def test_a_customer_prefix_can_be_routed_later(lab):
     assert probe(lab, [late], answered=True) == ["passed"]
 
 
-def test_all_prefixes_announced_in_pakistan_are_routed_by_default():
+def test_all_prefixes_announced_in_pakistan_are_routed_by_default() -> None:
     with Lab() as lab:
         flows = [
             flow_of("202.141.242.5", "198.51.100.7", "esp"),
@@ -157,14 +158,14 @@ def test_all_prefixes_announced_in_pakistan_are_routed_by_default():
         assert probe(lab, flows, answered=True) == ["passed", "passed"]
 
 
-def test_a_word_that_means_several_flows_is_refused():
+def test_a_word_that_means_several_flows_is_refused() -> None:
     for service in ("ipsec", "udp/500-600", "udp"):
         with pytest.raises(ServiceInvalid):
             flow_of(*PAIRS[0], service)
 
 
 @pytest.mark.parametrize("start", ["customers", "internet"])
-def test_a_stream_through_a_quiet_gateway_loses_nothing(lab, start):
+def test_a_stream_through_a_quiet_gateway_loses_nothing(lab: Lab, start: str) -> None:
     flows = flows_of("udp/51820", "esp")
     flows = flows if start == "customers" else [reverse_flow(flow) for flow in flows]
     with Stream(lab, flows, rate_pps=500, start=start, answered=True) as stream:
@@ -175,7 +176,7 @@ def test_a_stream_through_a_quiet_gateway_loses_nothing(lab, start):
     assert report.rejected == ()
 
 
-def test_a_stream_names_the_packets_that_were_dropped_and_counts_those_refused(lab):
+def test_a_stream_names_the_packets_that_were_dropped_and_counts_those_refused(lab: Lab) -> None:
     flows = [flow_of(*PAIRS[0], "udp/1"), flow_of(*PAIRS[0], "udp/2"), flow_of(*PAIRS[0], "udp/3")]
     load_rules(lab, "udp dport 2 drop", "udp dport 3 reject with icmpx admin-prohibited")
     with Stream(lab, flows) as stream:
@@ -185,19 +186,19 @@ def test_a_stream_names_the_packets_that_were_dropped_and_counts_those_refused(l
     assert report.rejected == tuple(number for number in report.lost if number % 3 == 2)
 
 
-def test_a_stream_is_of_single_packets(lab):
+def test_a_stream_is_of_single_packets(lab: Lab) -> None:
     with pytest.raises(ValueError, match="single packets"):
         Stream(lab, flows_of("tcp/443"))
 
 
-def test_a_stream_that_cannot_send_says_so(lab):
+def test_a_stream_that_cannot_send_says_so(lab: Lab) -> None:
     lab.customers.configure(lambda ip: ip.route("del", dst="default", family=socket.AF_INET))
     stream = Stream(lab, [flow_of(*PAIRS[0], "udp/500")])
     with pytest.raises(OSError, match="unreachable"), stream:
         assert not stream.wait_for_arrivals(1, 30)
 
 
-def test_everything_works_while_an_event_loop_runs():
+def test_everything_works_while_an_event_loop_runs() -> None:
     async def scenario() -> None:
         with Lab(CUSTOMERS) as lab:
             with Stream(lab, flows_of("udp/51820")) as stream:
@@ -210,7 +211,7 @@ def test_everything_works_while_an_event_loop_runs():
         runner.run(scenario())
 
 
-def test_the_callers_namespace_is_as_it_was(lab):
+def test_the_callers_namespace_is_as_it_was(lab: Lab) -> None:
     before = os.readlink("/proc/thread-self/ns/net")
     with lab.gateway.entered():
         assert os.readlink("/proc/thread-self/ns/net") != before
@@ -218,20 +219,20 @@ def test_the_callers_namespace_is_as_it_was(lab):
     assert os.readlink("/proc/thread-self/ns/net") == before
 
 
-def test_a_request_that_the_kernel_refuses_is_an_error_with_its_number(lab):
+def test_a_request_that_the_kernel_refuses_is_an_error_with_its_number(lab: Lab) -> None:
     with pytest.raises(OSError, match="namespace gateway") as caught:
         lab.gateway.configure(lambda ip: ip.route("del", dst="203.0.113.0/24"))
     assert caught.value.errno == errno.ESRCH
 
 
-def test_a_command_that_fails_says_what_it_wrote(lab):
+def test_a_command_that_fails_says_what_it_wrote(lab: Lab) -> None:
     with pytest.raises(subprocess.CalledProcessError) as caught:
         lab.gateway.run(["nft", "list", "table", "inet", "absent"])
     assert "No such file" in caught.value.__notes__[0]
     assert lab.gateway.run(["nft", "list", "table", "inet", "absent"], check=False).returncode == 1
 
 
-def test_closing_the_lab_ends_its_processes_and_lets_go_of_its_namespaces(monkeypatch):
+def test_closing_the_lab_ends_its_processes_and_lets_go_of_its_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(namespace_module, "STOP_PATIENCE_S", 0.1)
     descriptors = open_descriptors()
     lab = Lab(CUSTOMERS)
@@ -266,7 +267,7 @@ with Stream(lab, [flow_of("39.32.0.1", "198.51.100.7", "esp")]) as stream:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_lab_whose_process_is_killed_leaves_no_process_and_no_namespace(number):
+def test_a_lab_whose_process_is_killed_leaves_no_process_and_no_namespace(number: Any) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", HELD_BY_ANOTHER],
         stdin=subprocess.PIPE,

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterator
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -162,7 +164,7 @@ def test_a_packet_that_was_logged_leads_to_its_connection(shared_lab: Lab, case:
 
 
 @contextlib.contextmanager
-def rules(lab: Lab, before: str, behind: str):  # type: ignore[no-untyped-def]
+def rules(lab: Lab, before: str, behind: str) -> Iterator[Any]:
     translate(lab, before, behind)
     lab.gateway.run(
         ["nft", "-f", "-"],

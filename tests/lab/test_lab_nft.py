@@ -105,7 +105,9 @@ def expect_in_force(daemon: LabDaemon) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_rules_that_do_not_get_into_the_kernel_are_said_and_tried_again(daemon, nft, case):
+def test_rules_that_do_not_get_into_the_kernel_are_said_and_tried_again(
+    daemon: LabDaemon, nft: Nft, case: Any
+) -> None:
     body, said = CASES[case]
     start(daemon, nft)
     daemon.wait_ready()
@@ -118,7 +120,9 @@ def test_rules_that_do_not_get_into_the_kernel_are_said_and_tried_again(daemon, 
 
 
 @pytest.mark.parametrize("case", ["ends before reading", "does nothing and ends well", "does a part and ends well"])
-def test_a_start_with_an_nft_that_misbehaves_is_ready_once_it_does_not(daemon, nft, case):
+def test_a_start_with_an_nft_that_misbehaves_is_ready_once_it_does_not(
+    daemon: LabDaemon, nft: Nft, case: str
+) -> None:
     body, said = CASES[case]
     nft.spoil(f'if [ "$1" = --version ]; then exec {REAL} --version; fi\n{body}')
     start(daemon, nft)
@@ -129,7 +133,9 @@ def test_a_start_with_an_nft_that_misbehaves_is_ready_once_it_does_not(daemon, n
 
 
 @pytest.mark.parametrize("case", ["does nothing and ends well", "says garbage"])
-def test_a_new_mode_that_does_not_get_into_the_kernel_leaves_the_old_one_in_force(daemon, nft, case):
+def test_a_new_mode_that_does_not_get_into_the_kernel_leaves_the_old_one_in_force(
+    daemon: LabDaemon, nft: Nft, case: str
+) -> None:
     body, said = CASES[case]
     start(daemon, nft)
     daemon.wait_ready()
@@ -143,7 +149,7 @@ def test_a_new_mode_that_does_not_get_into_the_kernel_leaves_the_old_one_in_forc
     daemon.wait_mode("observe")
 
 
-def test_a_plan_says_what_nft_refuses_in_its_words(daemon, nft):
+def test_a_plan_says_what_nft_refuses_in_its_words(daemon: LabDaemon, nft: Nft) -> None:
     """Not the rules that are in force: these are asked for no more."""
     start(daemon, nft)
     daemon.wait_ready()

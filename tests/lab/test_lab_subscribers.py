@@ -55,7 +55,7 @@ def wait_passes(lab: Lab, source: str) -> None:
     assert holds(lambda: probe(lab, [wireguard(source)]) == ["passed"])
 
 
-def test_a_subscriber_passes_from_start_to_stop_and_nobody_else_does(daemon, nas):
+def test_a_subscriber_passes_from_start_to_stop_and_nobody_else_does(daemon: LabDaemon, nas: Nas) -> None:
     lab = run(daemon)
     assert probe(lab, [wireguard(HOME)]) == ["rejected"]
     nas.start("s1", NUMBER, HOME)
@@ -71,7 +71,7 @@ def test_a_subscriber_passes_from_start_to_stop_and_nobody_else_does(daemon, nas
     assert holds(lambda: probe(lab, [wireguard(HOME)]) == ["rejected"])
 
 
-def test_no_packet_is_lost_while_the_address_changes(daemon, nas):
+def test_no_packet_is_lost_while_the_address_changes(daemon: LabDaemon, nas: Nas) -> None:
     """Make before break: what flows from the old address drains, and the new one passes from its first packet."""
     lab = run(daemon)
     nas.start("s1", NUMBER, HOME)
@@ -88,7 +88,7 @@ def test_no_packet_is_lost_while_the_address_changes(daemon, nas):
     assert bytes((39, 41, 9, 1)) not in set().union(*elements(lab).values())
 
 
-def test_a_flow_that_came_before_its_start_is_admitted_late(daemon, nas):
+def test_a_flow_that_came_before_its_start_is_admitted_late(daemon: LabDaemon, nas: Nas) -> None:
     lab = run(daemon)
     with Stream(lab, [wireguard(HOME)], rate_pps=100) as early:
         assert holds(lambda: len(early.report().rejected) > 5)
@@ -96,7 +96,7 @@ def test_a_flow_that_came_before_its_start_is_admitted_late(daemon, nas):
         assert early.wait_for_arrivals(50)
 
 
-def test_an_address_that_goes_to_somebody_else_is_his_at_once(daemon, nas):
+def test_an_address_that_goes_to_somebody_else_is_his_at_once(daemon: LabDaemon, nas: Nas) -> None:
     lab = run(daemon)
     nas.start("s1", NUMBER, HOME)
     wait_passes(lab, HOME)
@@ -104,7 +104,7 @@ def test_an_address_that_goes_to_somebody_else_is_his_at_once(daemon, nas):
     assert holds(lambda: probe(lab, [wireguard(HOME)]) == ["rejected"])
 
 
-def test_a_record_around_bound_addresses_loses_nobody_a_packet(daemon, nas):
+def test_a_record_around_bound_addresses_loses_nobody_a_packet(daemon: LabDaemon, nas: Nas) -> None:
     """An embassy's slip: a whole /8, one peer, one service; and a bank that has the very address."""
     lab = run(daemon)
     nas.start("s1", NUMBER, HOME)
@@ -123,7 +123,7 @@ def test_a_record_around_bound_addresses_loses_nobody_a_packet(daemon, nas):
     assert flow.report().lost == ()
 
 
-def test_both_families_of_a_session_pass(daemon, nas):
+def test_both_families_of_a_session_pass(daemon: LabDaemon, nas: Nas) -> None:
     lab = run(daemon)
     nas.start("s1", NUMBER, HOME, HOME_IPV6)
     wait_passes(lab, HOME)
@@ -131,14 +131,14 @@ def test_both_families_of_a_session_pass(daemon, nas):
     assert probe(lab, [wireguard("2400:adc1:41:8::1")]) == ["rejected"]
 
 
-def test_another_registration_has_its_own_services_and_peers(daemon, nas):
+def test_another_registration_has_its_own_services_and_peers(daemon: LabDaemon, nas: Nas) -> None:
     lab = run(daemon)
     nas.start("s1", CODERS_NUMBER, HOME)
     assert holds(lambda: probe(lab, [flow_of(HOME, FAR, "esp")]) == ["passed"])
     assert probe(lab, [flow_of(HOME, "203.0.113.99", "esp"), wireguard(HOME)]) == ["rejected"] * 2
 
 
-def test_a_registration_that_comes_after_the_start_takes_effect_at_once(daemon, nas):
+def test_a_registration_that_comes_after_the_start_takes_effect_at_once(daemon: LabDaemon, nas: Nas) -> None:
     lab = run(daemon)
     nas.start("s1", SOMEBODY, HOME)
     assert probe(lab, [wireguard(HOME)]) == ["rejected"]
@@ -150,7 +150,9 @@ def test_a_registration_that_comes_after_the_start_takes_effect_at_once(daemon, 
 
 
 @pytest.mark.parametrize("damage", ["a bit of the log", "the log", "all of it"])
-def test_what_a_damaged_journal_lost_passes_on_until_somebody_else_has_the_address(daemon, nas, damage):
+def test_what_a_damaged_journal_lost_passes_on_until_somebody_else_has_the_address(
+    daemon: LabDaemon, nas: Nas, damage: str
+) -> None:
     lab = run(daemon)
     nas.start("s0", NUMBER, ABROAD)
     nas.start("s1", NUMBER, HOME)
@@ -184,7 +186,7 @@ def test_what_a_damaged_journal_lost_passes_on_until_somebody_else_has_the_addre
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["stop", "kill"])
-def test_what_was_answered_outlives_a_restart(daemon, nas, number):
+def test_what_was_answered_outlives_a_restart(daemon: LabDaemon, nas: Nas, number: Any) -> None:
     """New flows pass all the while: the kernel keeps them while nobody is there, the journal after."""
     lab = run(daemon)
     nas.start("s1", NUMBER, HOME)
@@ -203,7 +205,7 @@ def test_what_was_answered_outlives_a_restart(daemon, nas, number):
     assert probe(lab, [wireguard(HOME)]) == ["rejected"]
 
 
-def test_a_kernel_that_was_emptied_gets_the_bindings_back(daemon, nas):
+def test_a_kernel_that_was_emptied_gets_the_bindings_back(daemon: LabDaemon, nas: Nas) -> None:
     lab = run(daemon)
     nas.start("s1", NUMBER, HOME)
     wait_passes(lab, HOME)
@@ -213,7 +215,7 @@ def test_a_kernel_that_was_emptied_gets_the_bindings_back(daemon, nas):
     assert probe(lab, [wireguard(HOME)]) == ["passed"]
 
 
-def test_nothing_of_a_subscriber_is_in_the_log_or_the_state(daemon, nas):
+def test_nothing_of_a_subscriber_is_in_the_log_or_the_state(daemon: LabDaemon, nas: Nas) -> None:
     lab = run(daemon)
     nas.start("s1", NUMBER, HOME)
     nas.start("s2", SOMEBODY, ABROAD)
@@ -229,7 +231,7 @@ def test_nothing_of_a_subscriber_is_in_the_log_or_the_state(daemon, nas):
     assert ABROAD.encode() not in written
 
 
-def test_a_wrong_secret_and_a_stranger_get_no_answer(daemon, nas):
+def test_a_wrong_secret_and_a_stranger_get_no_answer(daemon: LabDaemon, nas: Nas) -> None:
     lab = run(daemon)
     with Nas(lab.gateway, secret=b"another") as wrong:
         request = wrong.encode(1, "s1", NUMBER, HOME)
@@ -239,7 +241,7 @@ def test_a_wrong_secret_and_a_stranger_get_no_answer(daemon, nas):
     assert probe(lab, [wireguard(HOME)]) == ["rejected"]
 
 
-def test_a_secret_is_changed_under_way(daemon, nas):
+def test_a_secret_is_changed_under_way(daemon: LabDaemon, nas: Nas) -> None:
     """Both are good while both are in the file, and the old one no more once it is gone."""
     lab = run(daemon)
     nas.start("s1", NUMBER, HOME)
@@ -267,7 +269,7 @@ def test_a_secret_is_changed_under_way(daemon, nas):
     wait_passes(lab, HOME)
 
 
-def test_a_nas_that_restarts_takes_its_sessions_along_after_a_grace(daemon, nas):
+def test_a_nas_that_restarts_takes_its_sessions_along_after_a_grace(daemon: LabDaemon, nas: Nas) -> None:
     lab = run(daemon, subscribers={"profile": {"restart_grace": "1s"}})
     nas.start("s1", NUMBER, HOME, at=int(time.time()) - 10)
     nas.start("s2", CODERS_NUMBER, ABROAD, at=int(time.time()) - 10)

@@ -59,7 +59,7 @@ def ask(daemon: LabDaemon, method: str, body: Any) -> tuple[int, Any]:
 # -- ways in -------------------------------------------------------------------------------------------------------
 
 
-def test_a_dhcp_server_tells_by_the_api(daemon):
+def test_a_dhcp_server_tells_by_the_api(daemon: LabDaemon) -> None:
     lab = run(daemon, subscribers={"radius": None})
     entry = {"nas": "dhcp-1", "session": "lease-17", "number": NUMBER, "addresses": [HOME], "interim": 3600}
     assert ask(daemon, "PUT", entry) == (200, {"sessions": 1, "passed_over": {}, "conflicting": 0})
@@ -75,7 +75,7 @@ def test_a_dhcp_server_tells_by_the_api(daemon):
     assert holds(lambda: probe(lab, [wireguard(ABROAD)]) == ["rejected"])
 
 
-def test_a_bad_entry_is_refused_with_its_place_and_nothing_of_its_list_is_taken(daemon):
+def test_a_bad_entry_is_refused_with_its_place_and_nothing_of_its_list_is_taken(daemon: LabDaemon) -> None:
     lab = run(daemon)
     good = {"nas": "dhcp-1", "session": "1", "number": NUMBER, "addresses": [HOME]}
     status, answer = ask(daemon, "PUT", [good, good | {"session": "2", "addresses": ["0.0.0.0"]}])
@@ -87,7 +87,7 @@ def test_a_bad_entry_is_refused_with_its_place_and_nothing_of_its_list_is_taken(
 
 
 @pytest.mark.parametrize("suffix", ["csv", "ndjson"])
-def test_a_list_of_sessions_is_read_at_a_cold_start(daemon, suffix):
+def test_a_list_of_sessions_is_read_at_a_cold_start(daemon: LabDaemon, suffix: str) -> None:
     digest = subscriber_of(1)
     lists = {
         "csv": f"nas,session,subscriber,addresses,ports,at,interim\nbng-9,s1,{digest},{HOME},,,\nbng-9,,x,,,,\n",
@@ -106,7 +106,7 @@ def test_a_list_of_sessions_is_read_at_a_cold_start(daemon, suffix):
 
 
 @pytest.mark.parametrize("way", ["buffered", "replicate"])
-def test_real_freeradius_hands_on_what_its_nas_says(daemon, tmp_path, way):
+def test_real_freeradius_hands_on_what_its_nas_says(daemon: LabDaemon, tmp_path: Path, way: str) -> None:
     lab = run(daemon)
     (daemon.directory / "radius.secret").write_text("what-gatewayd-has\n")
     daemon.reload()
@@ -129,7 +129,7 @@ def from_port(source: str, port: int, service: str = "udp/51820") -> Flow:
     return flow_of(source, FAR, service, port)
 
 
-def test_of_a_shared_address_only_the_subscribers_ports_pass(daemon, nas):
+def test_of_a_shared_address_only_the_subscribers_ports_pass(daemon: LabDaemon, nas: Nas) -> None:
     """RFC 8045: an address and a block of its ports. The gateway is outside of the NAT."""
     lab = run(daemon, subscribers={"profile": {"nat_side": "outside"}})
     block = extended(6, port_range(2000, 2999, HOME))
@@ -152,7 +152,7 @@ def port_range(first: int, last: int, address: str) -> bytes:
 # -- what is seen --------------------------------------------------------------------------------------------------
 
 
-def test_an_operator_sees_who_has_what_and_why(daemon, nas):
+def test_an_operator_sees_who_has_what_and_why(daemon: LabDaemon, nas: Nas) -> None:
     lab = run(daemon)
     nas.start("s1", NUMBER, HOME)
     nas.start("s2", SOMEBODY, ABROAD)
@@ -178,7 +178,9 @@ def test_an_operator_sees_who_has_what_and_why(daemon, nas):
 
 
 @pytest.mark.parametrize("damage", ["cut", "noise", "empty", "directory"])
-def test_a_damaged_journal_costs_bindings_until_the_next_word_never_the_start(daemon, nas, damage):
+def test_a_damaged_journal_costs_bindings_until_the_next_word_never_the_start(
+    daemon: LabDaemon, nas: Nas, damage: str
+) -> None:
     lab = run(daemon)
     nas.start("s1", NUMBER, HOME)
     wait_passes(lab, HOME)
@@ -224,7 +226,7 @@ def fill(path: Path) -> None:
             file.write(bytes(4096))
 
 
-def test_a_full_disk_cuts_nobody_off(daemon, nas, tmp_path):
+def test_a_full_disk_cuts_nobody_off(daemon: LabDaemon, nas: Nas, tmp_path: Path) -> None:
     """What was answered meanwhile is made good once there is room again."""
     with small_disk(tmp_path / "state") as state:
         daemon.write_registry("national", [FREELANCER, CODER])
@@ -248,7 +250,9 @@ def test_a_full_disk_cuts_nobody_off(daemon, nas, tmp_path):
         daemon.stop_for_good()
 
 
-def test_bindings_stay_while_the_registry_is_away_and_go_when_it_takes_them_back(daemon, nas):
+def test_bindings_stay_while_the_registry_is_away_and_go_when_it_takes_them_back(
+    daemon: LabDaemon, nas: Nas
+) -> None:
     lab = run(daemon)
     nas.start("s1", NUMBER, HOME)
     wait_passes(lab, HOME)
@@ -262,7 +266,7 @@ def test_bindings_stay_while_the_registry_is_away_and_go_when_it_takes_them_back
     assert not any(bytes((39, 41, 0, 7)) in keys for keys in elements(lab).values())
 
 
-def test_the_api_without_the_section_says_so(daemon):
+def test_the_api_without_the_section_says_so(daemon: LabDaemon) -> None:
     daemon.write_registry("national", [CODER])
     daemon.configure("reject")
     daemon.start()

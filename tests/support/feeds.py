@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -39,7 +39,7 @@ NOW = 1_750_000_000.0
 Fields = dict[str, object]
 
 
-def fields_of(id: str, client: str = "203.0.113.0/28", **others: object) -> Fields:
+def fields_of(id: str, client: str = "203.0.113.0/28", **others: Any) -> Fields:
     return {"id": id, "category": "bank", "status": "active", "clients": [client], **others}
 
 
@@ -47,7 +47,7 @@ def line_of(fields: object) -> bytes:
     return json.dumps(fields).encode() + b"\n"
 
 
-def upsert(id: str, client: str = "203.0.113.0/28", **others: object) -> Fields:
+def upsert(id: str, client: str = "203.0.113.0/28", **others: Any) -> Fields:
     return {"op": "upsert", "registration": fields_of(id, client, **others)}
 
 
@@ -114,7 +114,7 @@ class Publisher:
         )
         return self.notification
 
-    def edit(self, **changes: object) -> None:
+    def edit(self, **changes: Any) -> None:
         """The notification with these fields changed, signed again."""
         self.sign(msgspec.structs.replace(self.notification, **changes))
 

@@ -62,7 +62,7 @@ class HurriedClock:
         time.clock_gettime = lambda _: self.monotonic()  # only CLOCK_BOOTTIME is asked for
 
 
-class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type,misc]
+class _Selector(selectors.DefaultSelector):
     def __init__(self, factor: float) -> None:
         super().__init__()
         self._factor = factor

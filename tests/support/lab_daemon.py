@@ -155,7 +155,7 @@ def daemon_in(lab: Lab, directory: Path) -> Iterator[LabDaemon]:
 def clean(lab: Lab) -> None:
     """No rules, no tracked connections."""
     lab.gateway.run(["nft", "flush", "ruleset"])
-    flush_connections(lab.gateway)  # type: ignore[arg-type]
+    flush_connections(lab.gateway)
 
 
 # -- the kernel --------------------------------------------------------------------------------------------------

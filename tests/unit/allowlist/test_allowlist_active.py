@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 from gatewayd.allowlist.active import NOTHING, ActiveSet, Desired, Wanted
 from gatewayd.model import Binding, BoundRegistration, Registration, parse_prefix
@@ -14,9 +15,9 @@ ANNA, BEN = b"a" * 32, b"b" * 32
 HOME = parse_prefix("100.64.0.1/32")
 
 
-def registered(id: str, subscriber: bytes | None = None, **fields: object) -> Registration:
+def registered(id: str, subscriber: bytes | None = None, **fields: Any) -> Registration:
     clients = () if subscriber else (parse_prefix("39.32.0.0/28"),)
-    return Registration(id, "bpo", fields.pop("status", "active"), clients, subscriber, **fields)  # type: ignore[arg-type]
+    return Registration(id, "bpo", fields.pop("status", "active"), clients, subscriber, **fields)
 
 
 def bound(subscriber: bytes, address: str = "100.64.0.1") -> Binding:
@@ -37,7 +38,7 @@ def unbind(active: ActiveSet, binding: Binding) -> tuple[BoundRegistration, ...]
     return active.unbind(binding)
 
 
-def test_an_upsert_adds_and_its_successor_adds_before_it_removes():
+def test_an_upsert_adds_and_its_successor_adds_before_it_removes() -> None:
     active = ActiveSet()
     first, second = registered("R"), registered("R", valid_until_s=900)
     assert active.upsert(first, 100) == Desired((first,))
@@ -48,7 +49,7 @@ def test_an_upsert_adds_and_its_successor_adds_before_it_removes():
     assert active.count() == 0
 
 
-def test_outside_its_window_a_registration_is_held_and_adds_nothing():
+def test_outside_its_window_a_registration_is_held_and_adds_nothing() -> None:
     active = ActiveSet()
     early = registered("R", valid_from_s=200, valid_until_s=300)
     assert active.upsert(early, 100) == NOTHING
@@ -65,7 +66,7 @@ def test_outside_its_window_a_registration_is_held_and_adds_nothing():
     assert active.refresh("R", 300) == NOTHING
 
 
-def test_a_registration_that_is_suspended_is_removed_and_is_not_closed():
+def test_a_registration_that_is_suspended_is_removed_and_is_not_closed() -> None:
     active = ActiveSet()
     first, second = registered("R"), registered("R", status="suspended")
     active.upsert(first, 100)
@@ -74,7 +75,7 @@ def test_a_registration_that_is_suspended_is_removed_and_is_not_closed():
     assert active.upsert(first, 100) == Desired((first,))
 
 
-def test_a_time_that_went_back_is_looked_at_again():
+def test_a_time_that_went_back_is_looked_at_again() -> None:
     active = ActiveSet()
     late = registered("R", valid_from_s=200, valid_until_s=300)
     active.upsert(late, 300)
@@ -85,7 +86,7 @@ def test_a_time_that_went_back_is_looked_at_again():
     assert active.upsert(late, Moment(150, 350)).add == (late,)
 
 
-def test_a_binding_adds_what_it_gives_to_registrations_that_are_active():
+def test_a_binding_adds_what_it_gives_to_registrations_that_are_active() -> None:
     active = ActiveSet()
     mine, later = registered("M", ANNA), registered("L", ANNA, valid_from_s=500)
     assert active.upsert(mine, 100) == Desired((mine,), (), (ANNA,))
@@ -101,7 +102,7 @@ def test_a_binding_adds_what_it_gives_to_registrations_that_are_active():
     assert active.withdraw("M") == Desired((), (mine,), (ANNA,))
 
 
-def test_whatever_comes_in_whatever_order_what_was_added_and_not_removed_is_what_is_active():
+def test_whatever_comes_in_whatever_order_what_was_added_and_not_removed_is_what_is_active() -> None:
     for seed in range(40):
         chance, active, force = random.Random(seed), ActiveSet(), Counter[Wanted]()
         bindings: set[tuple[bytes, str]] = set()

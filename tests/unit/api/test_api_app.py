@@ -196,7 +196,7 @@ async def test_flows_are_those_of_one_registration_if_it_is_named(client: Client
 # -- bindings --------------------------------------------------------------------------------------------------
 
 
-def entry(**fields: object) -> dict[str, object]:
+def entry(**fields: Any) -> dict[str, object]:
     """A session that is told, with fields in place of its own; `...` takes one away."""
     whole: dict[str, object] = {
         "nas": "bng-1", "session": "8a01", "number": "03001234567", "addresses": ["10.1.2.3"],
@@ -555,7 +555,7 @@ async def test_an_address_of_another_host_is_refused_clearly(queries: FakeQuerie
 async def test_a_start_that_is_cut_short_leaves_nothing(
     queries: FakeQueries, socket_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(*_: object, **__: object) -> None:
+    async def fail(*_: object, **__: Any) -> None:
         raise OSError("no more")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "create_unix_server", fail)

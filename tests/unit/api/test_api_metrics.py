@@ -197,7 +197,7 @@ def test_a_counter_of_another_kind_is_left_out() -> None:
 
 @pytest.mark.parametrize("view", [PEACE, TROUBLE, GUARDED, SUBSCRIBED, DEAF])
 def test_both_formats_parse_and_say_the_same(view: object) -> None:
-    metrics = view  # type: ignore[arg-type]
+    metrics = view
     text = list(parse_text(render_metrics(metrics).decode()))
     strict = list(parse_openmetrics(render_metrics(metrics, OPENMETRICS_TYPE).decode()))
     assert {s[:3] for f in text for s in map(_hashable, f.samples)} == {

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def read(format: Format, content: bytes, hashing: Hashing | None = HASHING) -> t
     return written, reader
 
 
-def line_of(id: object, **fields: object) -> bytes:
+def line_of(id: object, **fields: Any) -> bytes:
     return json.dumps({"id": id, "category": "freelancer", "status": "active", **fields}).encode() + b"\n"
 
 

@@ -82,7 +82,7 @@ def test_the_stand_in_hands_out_a_ban_for_each_address() -> None:
     assert answer["deleted"] is None
 
 
-def test_outermost_prefixes_leaves_out_what_lies_under_another():
+def test_outermost_prefixes_leaves_out_what_lies_under_another() -> None:
     texts = ["10.1.0.0/16", "2001:db8::/32", "10.0.0.0/8", "11.0.0.0/24", "2001:db8:1::/48", "10.0.0.0/8"]
     kept = outermost_prefixes(parse_prefix(text) for text in texts)
     assert [str(prefix) for prefix in kept] == ["10.0.0.0/8", "11.0.0.0/24", "2001:db8::/32"]

@@ -522,7 +522,7 @@ def test_a_former_form_goes_once_the_new_one_has_room() -> None:
     assert sets.keys(C4_28) == {KEY, old.clients[0].packed}
     sets.reserve([C4_32])
     (waiting,) = sets.take_unprogrammed()
-    assert sets.add(waiting) == [(C4_32, new.clients[0].packed)]  # type: ignore[arg-type]
+    assert sets.add(waiting) == [(C4_32, new.clients[0].packed)]
     assert sets.take_superseded() == [(C4_28, old.clients[0].packed)]
     assert (sets.take_superseded(), sets.in_former_form(), sets.unprogrammed()) == ([], [], {})
 

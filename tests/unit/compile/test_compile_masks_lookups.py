@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ def flows() -> list[Flow]:
 
 
 @pytest.mark.parametrize("wanted", WANTED, ids=lambda each: elements_of(each)[0][0].__str__())
-def test_a_flow_finds_an_element_if_and_only_if_it_is_registered(wanted):
+def test_a_flow_finds_an_element_if_and_only_if_it_is_registered(wanted: Any) -> None:
     elements: dict[Mask, set[bytes]] = {}
     for mask, key in elements_of(wanted):
         elements.setdefault(mask, set()).add(key)

@@ -34,7 +34,7 @@ def time() -> Iterator[Time]:
 # -- start -----------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_written_before_every_source_was_read(time):
+def test_nothing_is_written_before_every_source_was_read(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, settings_of("national", "desk")) as it:
             await it.read("national", BANK)
@@ -51,7 +51,7 @@ def test_nothing_is_written_before_every_source_was_read(time):
     time.run(scenario())
 
 
-def test_the_rules_are_written_once_and_after_every_element(time):
+def test_the_rules_are_written_once_and_after_every_element(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK, HOUSE, GUEST)
@@ -61,7 +61,7 @@ def test_the_rules_are_written_once_and_after_every_element(time):
     time.run(scenario())
 
 
-def test_an_earlier_source_wins_and_what_it_gives_up_falls_to_the_later(time):
+def test_an_earlier_source_wins_and_what_it_gives_up_falls_to_the_later(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, settings_of("national", "desk")) as it:
             elsewhere = registration("BANK", "39.33.0.0/28")
@@ -80,7 +80,7 @@ def test_an_earlier_source_wins_and_what_it_gives_up_falls_to_the_later(time):
 # -- changes ---------------------------------------------------------------------------------------------------
 
 
-def test_a_failing_source_keeps_what_is_in_force_and_says_why(time):
+def test_a_failing_source_keeps_what_is_in_force_and_says_why(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
@@ -97,7 +97,7 @@ def test_a_failing_source_keeps_what_is_in_force_and_says_why(time):
     time.run(scenario())
 
 
-def test_a_change_never_removes_an_element_that_both_forms_want(time):
+def test_a_change_never_removes_an_element_that_both_forms_want(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             old = registration("BANK", "39.32.0.0/28", "39.32.1.0/28")
@@ -114,7 +114,7 @@ def test_a_change_never_removes_an_element_that_both_forms_want(time):
     time.run(scenario())
 
 
-def test_an_element_that_another_registration_wants_stays_after_a_withdrawal(time):
+def test_an_element_that_another_registration_wants_stays_after_a_withdrawal(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             twin = registration("TWIN", "39.32.0.0/28")
@@ -132,7 +132,9 @@ def test_an_element_that_another_registration_wants_stays_after_a_withdrawal(tim
 
 
 @pytest.mark.parametrize("fields", [{"status": "suspended"}, {"valid_until_s": START_S - 1}])
-def test_a_registration_that_is_not_effective_is_not_programmed_nor_removed_twice(time, fields):
+def test_a_registration_that_is_not_effective_is_not_programmed_nor_removed_twice(
+    time: Time, fields: dict[str, Any]
+) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             idle = registration("BANK", "39.32.0.0/28", **fields)
@@ -154,7 +156,7 @@ def test_a_registration_that_is_not_effective_is_not_programmed_nor_removed_twic
     time.run(scenario())
 
 
-def test_many_registrations_leave_the_loop_free_between_slices(time):
+def test_many_registrations_leave_the_loop_free_between_slices(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             turns = 0
@@ -179,7 +181,7 @@ def test_many_registrations_leave_the_loop_free_between_slices(time):
 # -- time ------------------------------------------------------------------------------------------------------
 
 
-def test_windows_open_and_close_on_time(time):
+def test_windows_open_and_close_on_time(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             timed = registration("TIMED", "39.32.0.0/28", valid_from_s=START_S + 10, valid_until_s=START_S + 20)
@@ -201,7 +203,7 @@ def test_windows_open_and_close_on_time(time):
     time.run(scenario())
 
 
-def test_a_clock_that_is_set_forward_opens_at_once_and_closes_when_it_is_believed(time):
+def test_a_clock_that_is_set_forward_opens_at_once_and_closes_when_it_is_believed(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             opens = registration("OPENS", "39.32.0.0/28", valid_from_s=START_S + 5000)
@@ -218,7 +220,7 @@ def test_a_clock_that_is_set_forward_opens_at_once_and_closes_when_it_is_believe
     time.run(scenario())
 
 
-def test_a_clock_that_is_set_forward_by_ntp_opens_and_closes_what_is_due(time):
+def test_a_clock_that_is_set_forward_by_ntp_opens_and_closes_what_is_due(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             opens = registration("OPENS", "39.32.0.0/28", valid_from_s=START_S + 5000)
@@ -232,7 +234,7 @@ def test_a_clock_that_is_set_forward_by_ntp_opens_and_closes_what_is_due(time):
     time.run(scenario())
 
 
-def test_a_clock_that_is_set_back_opens_what_had_closed_and_closes_nothing(time):
+def test_a_clock_that_is_set_back_opens_what_had_closed_and_closes_nothing(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             opened = registration("OPENED", "39.32.0.0/28", valid_from_s=START_S + 10)
@@ -248,7 +250,7 @@ def test_a_clock_that_is_set_back_opens_what_had_closed_and_closes_nothing(time)
     time.run(scenario())
 
 
-def test_a_policy_that_starts_later_is_armed_then_with_a_new_epoch(time):
+def test_a_policy_that_starts_later_is_armed_then_with_a_new_epoch(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, settings_of("national", enforce_from=START_S + 30)) as it:
             await it.read("national", BANK)
@@ -270,7 +272,7 @@ def test_a_policy_that_starts_later_is_armed_then_with_a_new_epoch(time):
 # -- reload ----------------------------------------------------------------------------------------------------
 
 
-def test_a_reload_puts_the_new_mode_in_force_and_touches_no_element(time):
+def test_a_reload_puts_the_new_mode_in_force_and_touches_no_element(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
@@ -285,7 +287,7 @@ def test_a_reload_puts_the_new_mode_in_force_and_touches_no_element(time):
     time.run(scenario())
 
 
-def test_what_only_a_removed_source_had_goes_and_the_rest_stays(time):
+def test_what_only_a_removed_source_had_goes_and_the_rest_stays(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, settings_of("national", "desk")) as it:
             await it.read("national", BANK)
@@ -299,7 +301,7 @@ def test_what_only_a_removed_source_had_goes_and_the_rest_stays(time):
     time.run(scenario())
 
 
-def test_a_new_source_that_cannot_be_read_holds_nothing_up_and_removes_nothing(time):
+def test_a_new_source_that_cannot_be_read_holds_nothing_up_and_removes_nothing(time: Time) -> None:
     """A change of `national` passes at once; what the removed source had stays until the new one was read."""
 
     async def scenario() -> None:
@@ -325,7 +327,9 @@ def test_a_new_source_that_cannot_be_read_holds_nothing_up_and_removes_nothing(t
     time.run(scenario())
 
 
-def test_a_new_source_and_an_armed_mode_in_one_reload_arm_only_after_the_source_is_in_the_kernel(time):
+def test_a_new_source_and_an_armed_mode_in_one_reload_arm_only_after_the_source_is_in_the_kernel(
+    time: Time,
+) -> None:
     async def scenario() -> None:
         async with owning(time.clock, settings_of("national", mode="observe")) as it:
             await it.read("national", BANK)
@@ -352,7 +356,7 @@ def test_a_new_source_and_an_armed_mode_in_one_reload_arm_only_after_the_source_
     time.run(scenario())
 
 
-def test_going_back_to_observe_waits_for_no_source(time):
+def test_going_back_to_observe_waits_for_no_source(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
@@ -364,7 +368,7 @@ def test_going_back_to_observe_waits_for_no_source(time):
     time.run(scenario())
 
 
-def test_a_reading_of_a_source_that_a_reload_has_removed_is_let_go(time):
+def test_a_reading_of_a_source_that_a_reload_has_removed_is_let_go(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, settings_of("national", "desk")) as it:
             await it.read("national", BANK)
@@ -383,7 +387,7 @@ def test_a_reading_of_a_source_that_a_reload_has_removed_is_let_go(time):
 # -- events ----------------------------------------------------------------------------------------------------
 
 
-def test_a_registered_flow_that_the_kernel_did_not_know_is_admitted_ahead_of_all_else(time):
+def test_a_registered_flow_that_the_kernel_did_not_know_is_admitted_ahead_of_all_else(time: Time) -> None:
     async def scenario() -> None:
         conntrack = FakeConntrack()
         async with owning(time.clock, conntrack=conntrack) as it:
@@ -415,7 +419,7 @@ def test_a_registered_flow_that_the_kernel_did_not_know_is_admitted_ahead_of_all
     time.run(scenario())
 
 
-def test_a_flow_judged_just_before_its_element_came_is_cleared_by_its_tuple_alone(time):
+def test_a_flow_judged_just_before_its_element_came_is_cleared_by_its_tuple_alone(time: Time) -> None:
     async def scenario() -> None:
         conntrack = FakeConntrack()
         async with owning(time.clock, conntrack=conntrack) as it:
@@ -431,7 +435,7 @@ def test_a_flow_judged_just_before_its_element_came_is_cleared_by_its_tuple_alon
     time.run(scenario())
 
 
-def test_a_gre_flow_is_cleared_by_a_scan_since_its_tuple_is_not_known(time):
+def test_a_gre_flow_is_cleared_by_a_scan_since_its_tuple_is_not_known(time: Time) -> None:
     async def scenario() -> None:
         conntrack = FakeConntrack()
         async with owning(time.clock, conntrack=conntrack) as it:
@@ -445,7 +449,7 @@ def test_a_gre_flow_is_cleared_by_a_scan_since_its_tuple_is_not_known(time):
     time.run(scenario())
 
 
-def test_unregistered_events_go_to_the_aggregate_and_to_nothing_else(time):
+def test_unregistered_events_go_to_the_aggregate_and_to_nothing_else(time: Time) -> None:
     async def scenario() -> None:
         conntrack = FakeConntrack()
         async with owning(time.clock, conntrack=conntrack) as it:
@@ -465,7 +469,7 @@ def test_unregistered_events_go_to_the_aggregate_and_to_nothing_else(time):
     time.run(scenario())
 
 
-def test_a_registration_that_cannot_be_programmed_is_not_admitted_late_for_ever(time):
+def test_a_registration_that_cannot_be_programmed_is_not_admitted_late_for_ever(time: Time) -> None:
     async def scenario() -> None:
         conntrack = FakeConntrack()
         async with owning(time.clock, conntrack=conntrack) as it:
@@ -485,7 +489,7 @@ def test_a_registration_that_cannot_be_programmed_is_not_admitted_late_for_ever(
     time.run(scenario())
 
 
-def test_an_address_that_cannot_be_programmed_takes_late_admission_from_no_other(time):
+def test_an_address_that_cannot_be_programmed_takes_late_admission_from_no_other(time: Time) -> None:
     """One Interim may list a /66, which is too many elements, beside an address that is one."""
 
     def bound(prefix: str) -> BindingChange:
@@ -514,7 +518,7 @@ def test_an_address_that_cannot_be_programmed_takes_late_admission_from_no_other
     time.run(scenario())
 
 
-def test_what_waits_for_late_admission_is_bounded(time, monkeypatch):
+def test_what_waits_for_late_admission_is_bounded(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gatewayd.reconcile.connections.MAX_LATE", 10)
 
     async def scenario() -> None:
@@ -536,7 +540,7 @@ def test_what_waits_for_late_admission_is_bounded(time, monkeypatch):
     time.run(scenario())
 
 
-def test_flow_events_are_attributed_and_their_end_is_known(time):
+def test_flow_events_are_attributed_and_their_end_is_known(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
@@ -555,7 +559,7 @@ def test_flow_events_are_attributed_and_their_end_is_known(time):
     time.run(scenario())
 
 
-def test_lost_flow_events_are_made_good_by_a_dump(time):
+def test_lost_flow_events_are_made_good_by_a_dump(time: Time) -> None:
     async def scenario() -> None:
         conntrack = FakeConntrack()
         async with owning(time.clock, conntrack=conntrack) as it:
@@ -572,7 +576,7 @@ def test_lost_flow_events_are_made_good_by_a_dump(time):
     time.run(scenario())
 
 
-def test_lost_packet_events_need_no_dump(time):
+def test_lost_packet_events_need_no_dump(time: Time) -> None:
     async def scenario() -> None:
         conntrack = FakeConntrack()
         async with owning(time.clock, conntrack=conntrack) as it:
@@ -586,7 +590,7 @@ def test_lost_packet_events_need_no_dump(time):
     time.run(scenario())
 
 
-def test_events_lost_before_the_registry_is_loaded_cut_nothing(time):
+def test_events_lost_before_the_registry_is_loaded_cut_nothing(time: Time) -> None:
     """The kernel still has the flows of an earlier run; an empty allowlist says nothing about them."""
 
     async def scenario() -> None:
@@ -604,7 +608,7 @@ def test_events_lost_before_the_registry_is_loaded_cut_nothing(time):
     time.run(scenario())
 
 
-def test_events_lost_while_the_kernel_is_behind_do_not_use_up_the_new_judgement(time):
+def test_events_lost_while_the_kernel_is_behind_do_not_use_up_the_new_judgement(time: Time) -> None:
     async def scenario() -> None:
         conntrack = FakeConntrack()
         tables = FakeTables()
@@ -625,7 +629,7 @@ def test_events_lost_while_the_kernel_is_behind_do_not_use_up_the_new_judgement(
     time.run(scenario())
 
 
-def test_after_a_external_flush_no_flow_of_an_earlier_epoch_counts_as_judged(time):
+def test_after_a_external_flush_no_flow_of_an_earlier_epoch_counts_as_judged(time: Time) -> None:
     async def scenario() -> None:
         conntrack, tables = FakeConntrack(), FakeTables()
         async with owning(time.clock, tables=tables, conntrack=conntrack) as it:
@@ -649,7 +653,7 @@ def test_after_a_external_flush_no_flow_of_an_earlier_epoch_counts_as_judged(tim
     time.run(scenario())
 
 
-def test_detail_off_keeps_nothing_of_unregistered_flows(time):
+def test_detail_off_keeps_nothing_of_unregistered_flows(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             it.controller.aggregate = UnregisteredAggregate("off")
@@ -660,7 +664,7 @@ def test_detail_off_keeps_nothing_of_unregistered_flows(time):
     time.run(scenario())
 
 
-def test_a_reload_changes_what_is_kept_of_unregistered_flows(time):
+def test_a_reload_changes_what_is_kept_of_unregistered_flows(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
@@ -675,7 +679,7 @@ def test_a_reload_changes_what_is_kept_of_unregistered_flows(time):
     time.run(scenario())
 
 
-def test_aggregates_are_gone_a_day_after_the_last_flow(time):
+def test_aggregates_are_gone_a_day_after_the_last_flow(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
@@ -688,7 +692,7 @@ def test_aggregates_are_gone_a_day_after_the_last_flow(time):
     time.run(scenario())
 
 
-def test_a_fragment_of_a_stranger_is_counted_by_its_protocol(time):
+def test_a_fragment_of_a_stranger_is_counted_by_its_protocol(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)

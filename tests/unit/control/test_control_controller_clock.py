@@ -67,7 +67,7 @@ def boot(it: Owning, off_s: float, last_issued_ago_s: float = HOUR_S) -> None:
 
 
 @pytest.mark.parametrize("off_s", STEPS)
-def test_a_boot_with_a_wrong_clock_cuts_nobody(time, off_s):
+def test_a_boot_with_a_wrong_clock_cuts_nobody(time: Time, off_s: Any) -> None:
     async def scenario() -> None:
         async with owning(time.clock, signed_settings()) as it:
             boot(it, off_s)
@@ -86,7 +86,7 @@ def test_a_boot_with_a_wrong_clock_cuts_nobody(time, off_s):
     time.run(scenario())
 
 
-def test_a_boot_in_2020_is_said_with_both_times(time, caplog):
+def test_a_boot_in_2020_is_said_with_both_times(time: Time, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         async with owning(time.clock, signed_settings()) as it:
             boot(it, TO_2020)
@@ -111,7 +111,7 @@ def test_a_boot_in_2020_is_said_with_both_times(time, caplog):
     time.run(scenario())
 
 
-def test_a_window_that_opened_while_the_host_was_off_is_open(time):
+def test_a_window_that_opened_while_the_host_was_off_is_open(time: Time) -> None:
     """The clock is in 2020, and all that is known is that the last good was issued a month ago."""
 
     async def scenario() -> None:
@@ -125,7 +125,7 @@ def test_a_window_that_opened_while_the_host_was_off_is_open(time):
     time.run(scenario())
 
 
-def test_a_boot_with_unsigned_sources_alone_and_a_clock_in_2020_cuts_nobody(time):
+def test_a_boot_with_unsigned_sources_alone_and_a_clock_in_2020_cuts_nobody(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             it.clock.set_by(TO_2020)
@@ -140,7 +140,7 @@ def test_a_boot_with_unsigned_sources_alone_and_a_clock_in_2020_cuts_nobody(time
     time.run(scenario())
 
 
-def test_after_a_reboot_a_good_clock_opens_at_once_and_closes_within_the_hour(time):
+def test_after_a_reboot_a_good_clock_opens_at_once_and_closes_within_the_hour(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             it.host_time.note_last_good(None, START_S - 20.0)
@@ -155,7 +155,7 @@ def test_after_a_reboot_a_good_clock_opens_at_once_and_closes_within_the_hour(ti
     time.run(scenario())
 
 
-def test_a_first_start_that_nothing_is_known_of_closes_nothing_until_the_registry_speaks(time):
+def test_a_first_start_that_nothing_is_known_of_closes_nothing_until_the_registry_speaks(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, signed_settings(enforce_from=START_S - DAY_S)) as it:
             it.clock.set_by(5 * YEAR_S)
@@ -176,7 +176,9 @@ def test_a_first_start_that_nothing_is_known_of_closes_nothing_until_the_registr
 
 @pytest.mark.parametrize("strength", [ROUGHLY, WELL])
 @pytest.mark.parametrize("step_s", STEPS)
-def test_a_step_while_running_changes_nothing_and_nor_does_its_correction(time, step_s, strength):
+def test_a_step_while_running_changes_nothing_and_nor_does_its_correction(
+    time: Time, step_s: Any, strength: Any
+) -> None:
     async def scenario() -> None:
         async with owning(time.clock, signed_settings()) as it:
             confirm(it, strength)
@@ -195,7 +197,7 @@ def test_a_step_while_running_changes_nothing_and_nor_does_its_correction(time, 
 
 
 @pytest.mark.parametrize("step_s", STEPS)
-def test_a_window_ends_on_time_under_a_clock_that_was_set_wrong(time, step_s):
+def test_a_window_ends_on_time_under_a_clock_that_was_set_wrong(time: Time, step_s: Any) -> None:
     async def scenario() -> None:
         async with owning(time.clock, signed_settings()) as it:
             confirm(it)
@@ -212,7 +214,7 @@ def test_a_window_ends_on_time_under_a_clock_that_was_set_wrong(time, step_s):
 
 
 @pytest.mark.parametrize("step_s", [HOUR_S, -HOUR_S, 5 * HOUR_S, 5 * YEAR_S, TO_2020])
-def test_without_any_witness_a_step_cuts_nobody_who_is_registered(time, step_s):
+def test_without_any_witness_a_step_cuts_nobody_who_is_registered(time: Time, step_s: float) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", *EVERYBODY)
@@ -226,7 +228,7 @@ def test_without_any_witness_a_step_cuts_nobody_who_is_registered(time, step_s):
     time.run(scenario())
 
 
-def test_ntp_that_puts_a_wrong_time_right_is_believed_at_once(time):
+def test_ntp_that_puts_a_wrong_time_right_is_believed_at_once(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             it.clock.set_by(TO_2020)
@@ -240,7 +242,7 @@ def test_ntp_that_puts_a_wrong_time_right_is_believed_at_once(time):
     time.run(scenario())
 
 
-def test_a_later_time_that_was_believed_for_a_moment_is_undone(time):
+def test_a_later_time_that_was_believed_for_a_moment_is_undone(time: Time) -> None:
     """Between two looks: an upsert is judged by a time that is given up again before the next look."""
 
     async def scenario() -> None:
@@ -256,7 +258,7 @@ def test_a_later_time_that_was_believed_for_a_moment_is_undone(time):
     time.run(scenario())
 
 
-def test_what_explain_and_the_watch_go_by_is_what_the_kernel_has(time):
+def test_what_explain_and_the_watch_go_by_is_what_the_kernel_has(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, signed_settings()) as it:
             boot(it, TO_2020)
@@ -277,7 +279,9 @@ def test_what_explain_and_the_watch_go_by_is_what_the_kernel_has(time):
 
 @pytest.mark.parametrize("step_s", [HOUR_S, 5 * HOUR_S, 5 * YEAR_S])
 @pytest.mark.parametrize("is_confirmed", [True, False])
-def test_a_policy_is_not_armed_early_by_a_clock_that_is_ahead(time, step_s, is_confirmed):
+def test_a_policy_is_not_armed_early_by_a_clock_that_is_ahead(
+    time: Time, step_s: float, is_confirmed: bool
+) -> None:
     async def scenario() -> None:
         async with owning(time.clock, signed_settings(enforce_from=START_S + 1800)) as it:
             if is_confirmed:
@@ -301,7 +305,7 @@ def test_a_policy_is_not_armed_early_by_a_clock_that_is_ahead(time, step_s, is_c
 @pytest.mark.parametrize(
     "settings", [settings_of("national", enforce_from=START_S - 60), signed_settings(enforce_from=START_S - 60)]
 )
-def test_a_policy_is_not_disarmed_by_a_clock_that_is_behind(time, settings):
+def test_a_policy_is_not_disarmed_by_a_clock_that_is_behind(time: Time, settings: Any) -> None:
     async def scenario() -> None:
         async with owning(time.clock, settings) as it:
             if settings.registry.has_signed:
@@ -316,7 +320,7 @@ def test_a_policy_is_not_disarmed_by_a_clock_that_is_behind(time, settings):
     time.run(scenario())
 
 
-def test_a_policy_that_started_long_ago_is_armed_after_a_boot_in_2020(time):
+def test_a_policy_that_started_long_ago_is_armed_after_a_boot_in_2020(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, signed_settings(enforce_from=START_S - DAY_S)) as it:
             boot(it, TO_2020)
@@ -326,7 +330,7 @@ def test_a_policy_that_started_long_ago_is_armed_after_a_boot_in_2020(time):
     time.run(scenario())
 
 
-def test_a_source_is_not_stale_by_a_clock_that_is_ahead(time):
+def test_a_source_is_not_stale_by_a_clock_that_is_ahead(time: Time) -> None:
     async def scenario() -> None:
         settings = signed_settings()
         settings = replace(settings, registry=replace(settings.registry, on_stale="observe"))
@@ -345,7 +349,7 @@ def test_a_source_is_not_stale_by_a_clock_that_is_ahead(time):
     time.run(scenario())
 
 
-def test_a_time_of_confirmation_that_was_wrong_does_not_keep_a_source_fresh_for_years(time):
+def test_a_time_of_confirmation_that_was_wrong_does_not_keep_a_source_fresh_for_years(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             it.clock.set_by(5 * YEAR_S)
@@ -360,7 +364,7 @@ def test_a_time_of_confirmation_that_was_wrong_does_not_keep_a_source_fresh_for_
     time.run(scenario())
 
 
-def test_a_witness_ends_the_doubt_without_ntp(time):
+def test_a_witness_ends_the_doubt_without_ntp(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, signed_settings()) as it:
             boot(it, 5 * YEAR_S)
@@ -383,7 +387,7 @@ def test_a_witness_ends_the_doubt_without_ntp(time):
     time.run(scenario())
 
 
-def test_a_pin_that_ended_by_a_wrong_clock_is_back_when_that_is_known(time):
+def test_a_pin_that_ended_by_a_wrong_clock_is_back_when_that_is_known(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             it.clock.set_by(5 * YEAR_S)  # a first start: nothing contradicts it

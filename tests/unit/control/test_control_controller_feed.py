@@ -44,7 +44,7 @@ async def delta(
     )
 
 
-def test_a_delta_changes_what_it_names(time):
+def test_a_delta_changes_what_it_names(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.read("national", BANK)
@@ -63,7 +63,7 @@ def test_a_delta_changes_what_it_names(time):
     time.run(scenario())
 
 
-def test_a_delta_of_a_later_source_does_not_override_an_earlier_one(time):
+def test_a_delta_of_a_later_source_does_not_override_an_earlier_one(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, settings_of("national", "desk")) as it:
             await it.read("national", BANK)
@@ -93,7 +93,7 @@ async def restarted(time: Time) -> AsyncIterator[Owning]:
         yield again
 
 
-def test_an_armed_mode_is_taken_off_although_the_registry_cannot_be_read(time):
+def test_an_armed_mode_is_taken_off_although_the_registry_cannot_be_read(time: Time) -> None:
     async def scenario() -> None:
         tables = FakeTables()
         async with owning(time.clock, tables=tables) as it:
@@ -111,7 +111,7 @@ def test_an_armed_mode_is_taken_off_although_the_registry_cannot_be_read(time):
     time.run(scenario())
 
 
-def test_before_the_registry_is_read_an_armed_table_stays_as_it_was_found(time):
+def test_before_the_registry_is_read_an_armed_table_stays_as_it_was_found(time: Time) -> None:
     async def scenario() -> None:
         async with restarted(time) as again:
             await asyncio.sleep(5)
@@ -122,7 +122,9 @@ def test_before_the_registry_is_read_an_armed_table_stays_as_it_was_found(time):
 
 
 @pytest.mark.parametrize("refused", [False, True])
-def test_a_reload_takes_an_armed_mode_off_although_no_source_has_been_read_since_the_start(time, refused):
+def test_a_reload_takes_an_armed_mode_off_although_no_source_has_been_read_since_the_start(
+    time: Time, refused: bool
+) -> None:
     async def scenario() -> None:
         async with restarted(time) as again:
             await asyncio.sleep(5)

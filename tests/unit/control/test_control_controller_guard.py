@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +56,7 @@ class Places:
         self.time = time
 
     @asynccontextmanager
-    async def start(self, *sources: str, files: bool = True, **limits: object) -> AsyncIterator[Owning]:
+    async def start(self, *sources: str, files: bool = True, **limits: Any) -> AsyncIterator[Owning]:
         clock = self.time.clock
         settings = with_guard(settings_of(*sources), **limits)
         store = LastGood(self.directory, clock=clock, monotonic=clock.monotonic) if files else None
@@ -90,7 +91,7 @@ def overrides(text: str) -> OverridesReading:
 # -- names, orders, directories ----------------------------------------------------------------------------
 
 
-def test_a_source_that_a_reload_has_renamed_takes_nothing_away(time):
+def test_a_source_that_a_reload_has_renamed_takes_nothing_away(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, guarded("national")) as it:
             there = [BANK, *houses(300)]
@@ -109,7 +110,7 @@ def test_a_source_that_a_reload_has_renamed_takes_nothing_away(time):
     time.run(scenario())
 
 
-def test_a_source_that_a_reload_takes_out_is_asked_for(time):
+def test_a_source_that_a_reload_takes_out_is_asked_for(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, guarded("national", "desk")) as it:
             there = houses(300)
@@ -128,7 +129,7 @@ def test_a_source_that_a_reload_takes_out_is_asked_for(time):
     time.run(scenario())
 
 
-def test_a_source_that_was_renamed_before_a_restart_takes_nothing_away(time, places):
+def test_a_source_that_was_renamed_before_a_restart_takes_nothing_away(time: Time, places: Places) -> None:
     async def scenario() -> None:
         there = [BANK, *houses(300)]
         async with places.start("national") as it:
@@ -156,7 +157,7 @@ def test_a_source_that_was_renamed_before_a_restart_takes_nothing_away(time, pla
 
 
 @pytest.mark.parametrize("loss", ["gone", "damaged"])
-def test_a_state_directory_that_was_lost_takes_nothing_away(time, places, loss):
+def test_a_state_directory_that_was_lost_takes_nothing_away(time: Time, places: Places, loss: str) -> None:
     async def scenario() -> None:
         there = [BANK, *houses(300)]
         async with places.start("national") as it:
@@ -185,7 +186,9 @@ def test_a_state_directory_that_was_lost_takes_nothing_away(time, places, loss):
 
 
 @pytest.mark.parametrize("lost", ["*", "guard", "index.json", "snapshot*"])
-def test_a_bank_among_what_a_lost_file_leaves_in_the_kernel_is_held_through_a_restart(time, places, lost):
+def test_a_bank_among_what_a_lost_file_leaves_in_the_kernel_is_held_through_a_restart(
+    time: Time, places: Places, lost: str
+) -> None:
     async def scenario() -> None:
         there = [*houses(300), BANK]
         async with places.start("national") as it:
@@ -214,7 +217,7 @@ def test_a_bank_among_what_a_lost_file_leaves_in_the_kernel_is_held_through_a_re
     time.run(scenario())
 
 
-def test_after_an_operators_word_a_lost_file_is_lost_no_more(time, places):
+def test_after_an_operators_word_a_lost_file_is_lost_no_more(time: Time, places: Places) -> None:
     async def scenario() -> None:
         there = [*houses(300), BANK]
         async with places.start("national", files=False) as it:
@@ -241,7 +244,9 @@ def test_after_an_operators_word_a_lost_file_is_lost_no_more(time, places):
     time.run(scenario())
 
 
-def test_what_a_lost_directory_leaves_in_the_kernel_goes_where_it_is_little_and_nobody_is_protected(time, places):
+def test_what_a_lost_directory_leaves_in_the_kernel_goes_where_it_is_little_and_nobody_is_protected(
+    time: Time, places: Places
+) -> None:
     async def scenario() -> None:
         there = houses(300)
         async with places.start("national", files=False) as it:
@@ -256,7 +261,9 @@ def test_what_a_lost_directory_leaves_in_the_kernel_goes_where_it_is_little_and_
     time.run(scenario())
 
 
-def test_what_is_held_of_the_kernel_is_held_after_each_restart_until_it_is_registered(time, places):
+def test_what_is_held_of_the_kernel_is_held_after_each_restart_until_it_is_registered(
+    time: Time, places: Places
+) -> None:
     async def scenario() -> None:
         there = houses(300)
         async with places.start("national", files=False) as it:
@@ -280,7 +287,7 @@ def test_what_is_held_of_the_kernel_is_held_after_each_restart_until_it_is_regis
     time.run(scenario())
 
 
-def test_suspending_everybody_with_a_lost_directory_takes_nothing_away(time, places):
+def test_suspending_everybody_with_a_lost_directory_takes_nothing_away(time: Time, places: Places) -> None:
     async def scenario() -> None:
         there = houses(300)
         async with places.start("national", files=False) as it:
@@ -295,7 +302,7 @@ def test_suspending_everybody_with_a_lost_directory_takes_nothing_away(time, pla
     time.run(scenario())
 
 
-def test_windows_that_closed_meanwhile_need_no_word(time, places):
+def test_windows_that_closed_meanwhile_need_no_word(time: Time, places: Places) -> None:
     async def scenario() -> None:
         ends_s = time.clock() + 100
         timed = [registration(f"T-{n}", f"10.9.{n}.1", valid_until_s=ends_s) for n in range(200)]
@@ -315,7 +322,7 @@ def _suspended(each: Registration) -> Registration:
     return registration(each.id, *map(str, each.clients), category=each.category, status="suspended")
 
 
-def test_an_earlier_source_that_takes_over_an_id_with_less_does_not_cut_it(time):
+def test_an_earlier_source_that_takes_over_an_id_with_less_does_not_cut_it(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, guarded("first", "national")) as it:
             await it.read("first", NEW)
@@ -347,7 +354,7 @@ def test_an_earlier_source_that_takes_over_an_id_with_less_does_not_cut_it(time)
         {"category": "bpo"},
     ],
 )
-def test_access_that_an_earlier_source_takes_is_a_removal(time, fields):
+def test_access_that_an_earlier_source_takes_is_a_removal(time: Time, fields: dict[str, Any]) -> None:
     async def scenario() -> None:
         async with owning(time.clock, guarded("first", "national")) as it:
             await it.read("first", NEW)
@@ -367,7 +374,9 @@ def test_access_that_an_earlier_source_takes_is_a_removal(time, fields):
 @pytest.mark.parametrize(
     ("before", "after", "is_held"), [(1, 0, True), (2, 1, False), (3, 1, True), (80, 39, True)]
 )
-def test_never_more_than_half_goes_unasked_however_few_there_are(time, before, after, is_held):
+def test_never_more_than_half_goes_unasked_however_few_there_are(
+    time: Time, before: int, after: int, is_held: bool
+) -> None:
     async def scenario() -> None:
         async with owning(time.clock, guarded("national")) as it:
             there = houses(before)
@@ -381,7 +390,7 @@ def test_never_more_than_half_goes_unasked_however_few_there_are(time, before, a
     time.run(scenario())
 
 
-def test_half_and_half_again_is_more_than_half_a_day(time):
+def test_half_and_half_again_is_more_than_half_a_day(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, guarded("national")) as it:
             there = houses(80)
@@ -394,7 +403,7 @@ def test_half_and_half_again_is_more_than_half_a_day(time):
     time.run(scenario())
 
 
-def test_junk_that_came_first_does_not_make_a_removal_small(time, places):
+def test_junk_that_came_first_does_not_make_a_removal_small(time: Time, places: Places) -> None:
     async def scenario() -> None:
         there, junk = houses(400), houses(9000, "junk")
         async with places.start("national") as it:
@@ -411,7 +420,7 @@ def test_junk_that_came_first_does_not_make_a_removal_small(time, places):
     time.run(scenario())
 
 
-def test_a_larger_source_that_came_today_counts_once_an_operator_has_looked(time):
+def test_a_larger_source_that_came_today_counts_once_an_operator_has_looked(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, guarded("lab")) as it:
             await it.read("lab", NEW)
@@ -428,7 +437,7 @@ def test_a_larger_source_that_came_today_counts_once_an_operator_has_looked(time
     time.run(scenario())
 
 
-def test_a_category_has_a_share_of_its_own(time):
+def test_a_category_has_a_share_of_its_own(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, guarded("national")) as it:
             ngos, others = houses(30, "ngo"), houses(5000)
@@ -444,7 +453,7 @@ def test_a_category_has_a_share_of_its_own(time):
     time.run(scenario())
 
 
-def test_the_only_one_of_a_category_may_go(time):
+def test_the_only_one_of_a_category_may_go(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, guarded("national")) as it:
             await it.read("national", *houses(1, "university"), *houses(500))
@@ -457,7 +466,7 @@ def test_the_only_one_of_a_category_may_go(time):
 # -- the operator's own hand -------------------------------------------------------------------------------
 
 
-def test_a_filter_by_id_is_the_operators_word_and_one_by_prefix_is_asked_for(time):
+def test_a_filter_by_id_is_the_operators_word_and_one_by_prefix_is_asked_for(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, guarded("national")) as it:
             there = houses(300)
@@ -484,7 +493,7 @@ def test_a_filter_by_id_is_the_operators_word_and_one_by_prefix_is_asked_for(tim
     time.run(scenario())
 
 
-def test_a_filter_by_id_drops_what_is_held_too(time):
+def test_a_filter_by_id_drops_what_is_held_too(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, guarded("national")) as it:
             await it.read("national", BANK, *houses(300))
@@ -499,7 +508,7 @@ def test_a_filter_by_id_drops_what_is_held_too(time):
     time.run(scenario())
 
 
-def test_a_pin_that_vanishes_is_asked_for_and_one_that_ends_is_not(time):
+def test_a_pin_that_vanishes_is_asked_for_and_one_that_ends_is_not(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, guarded("national")) as it:
             pin = registration("PIN", "39.61.0.0/28", category="bank")
@@ -520,7 +529,7 @@ def test_a_pin_that_vanishes_is_asked_for_and_one_that_ends_is_not(time):
     time.run(scenario())
 
 
-def test_a_filter_that_came_while_the_daemon_was_down_is_judged_too(time, places):
+def test_a_filter_that_came_while_the_daemon_was_down_is_judged_too(time: Time, places: Places) -> None:
     async def scenario() -> None:
         there = houses(300)
         async with places.start("national") as it:
@@ -552,7 +561,7 @@ def test_a_filter_that_came_while_the_daemon_was_down_is_judged_too(time, places
 # -- what is held ------------------------------------------------------------------------------------------
 
 
-def test_what_is_held_ends_with_its_window(time):
+def test_what_is_held_ends_with_its_window(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, guarded("national")) as it:
             ends = registration("ENDS", "39.32.1.0/28", category="bank", valid_until_s=time.clock() + 100)
@@ -570,7 +579,7 @@ def test_what_is_held_ends_with_its_window(time):
     time.run(scenario())
 
 
-def test_an_addition_does_not_change_the_number_that_an_operator_was_shown(time):
+def test_an_addition_does_not_change_the_number_that_an_operator_was_shown(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, guarded("national", "desk")) as it:
             await it.read("desk", NEW)
@@ -588,7 +597,9 @@ def test_an_addition_does_not_change_the_number_that_an_operator_was_shown(time)
     time.run(scenario())
 
 
-def test_a_crash_between_the_reading_and_what_is_held_of_it_loses_nothing(time, places, monkeypatch):
+def test_a_crash_between_the_reading_and_what_is_held_of_it_loses_nothing(
+    time: Time, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The disk takes the one and not the other, in either order."""
 
     async def scenario() -> None:
@@ -614,7 +625,7 @@ def test_a_crash_between_the_reading_and_what_is_held_of_it_loses_nothing(time, 
     time.run(scenario())
 
 
-async def _fails(*_: object, **__: object) -> bool:
+async def _fails(*_: object, **__: Any) -> bool:
     return False
 
 
@@ -623,7 +634,9 @@ async def _fails(*_: object, **__: object) -> bool:
 
 @pytest.mark.parametrize("sources", [("registry",), ("desk", "registry"), ("desk", "national"), ("national",), ()])
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 8, 13, 21, 34, 55])
-def test_a_reload_at_any_moment_of_the_start_ends_nothing_and_loses_nothing(time, places, sources, turns):
+def test_a_reload_at_any_moment_of_the_start_ends_nothing_and_loses_nothing(
+    time: Time, places: Places, sources: tuple[()] | tuple[str, str] | tuple[str], turns: int
+) -> None:
     async def scenario() -> None:
         there, other_bank = [BANK, *houses(300)], registration("OTHER-BANK", "39.33.0.0/28", category="bank")
         async with places.start("national", "desk") as it:
@@ -651,7 +664,9 @@ def test_a_reload_at_any_moment_of_the_start_ends_nothing_and_loses_nothing(time
     time.run(scenario())
 
 
-def test_a_reading_that_comes_while_the_last_good_is_loaded_is_not_overwritten_by_it(time, places):
+def test_a_reading_that_comes_while_the_last_good_is_loaded_is_not_overwritten_by_it(
+    time: Time, places: Places
+) -> None:
     async def scenario() -> None:
         there = houses(300)
         async with places.start("national") as it:

@@ -40,7 +40,7 @@ def overrides(text: str) -> OverridesReading:
     return OverridesReading((parse_overrides(text, "desk.yaml", "desk.yaml"),))
 
 
-def test_a_bank_that_is_withdrawn_stays_until_it_is_accepted(time):
+def test_a_bank_that_is_withdrawn_stays_until_it_is_accepted(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, guarded(settings_of("national"))) as it:
             await it.read("national", BANK, OTHER_BANK, HOUSE)
@@ -64,7 +64,7 @@ def test_a_bank_that_is_withdrawn_stays_until_it_is_accepted(time):
     time.run(scenario())
 
 
-def test_a_bank_that_comes_back_is_held_no_longer(time):
+def test_a_bank_that_comes_back_is_held_no_longer(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, guarded(settings_of("national"))) as it:
             await it.read("national", BANK, HOUSE)
@@ -80,7 +80,7 @@ def test_a_bank_that_comes_back_is_held_no_longer(time):
     time.run(scenario())
 
 
-def test_a_filter_and_a_pin_lie_over_what_the_registry_says(time):
+def test_a_filter_and_a_pin_lie_over_what_the_registry_says(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             await it.controller.use_overrides(
@@ -104,7 +104,7 @@ def test_a_filter_and_a_pin_lie_over_what_the_registry_says(time):
     time.run(scenario())
 
 
-def test_a_filter_ends_on_its_date(time):
+def test_a_filter_ends_on_its_date(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
             until_s = time.clock() + 10
@@ -128,7 +128,9 @@ def rfc3339(at_s: float) -> str:
 
 
 @pytest.mark.parametrize(("on_stale", "mode"), [("keep", "reject"), ("observe", "observe")])
-def test_a_registry_that_is_not_confirmed_for_too_long_means_what_the_operator_chose(time, on_stale, mode):
+def test_a_registry_that_is_not_confirmed_for_too_long_means_what_the_operator_chose(
+    time: Time, on_stale: str, mode: str
+) -> None:
     async def scenario() -> None:
         settings = settings_of("national")
         registry = replace(settings.registry, on_stale=on_stale, expire_s=HOUR_S)

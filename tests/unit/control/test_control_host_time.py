@@ -146,8 +146,8 @@ def test_how_the_kernels_word_is_read(
     class Libc:
         @staticmethod
         def adjtimex(timex: bytearray) -> int:
-            timex[40:44] = status.to_bytes(4, "little")  # type: ignore[index]
-            timex[72:80] = int(START_S + off_s).to_bytes(8, "little")  # type: ignore[index]
+            timex[40:44] = status.to_bytes(4, "little")
+            timex[72:80] = int(START_S + off_s).to_bytes(8, "little")
             return state
 
     monkeypatch.setattr(host_time, "_LIBC", Libc)

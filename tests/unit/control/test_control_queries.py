@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -77,7 +78,7 @@ def queries_of(
 # -- readiness -------------------------------------------------------------------------------------------------
 
 
-def test_readiness_says_what_is_waited_for_in_each_phase(time):
+def test_readiness_says_what_is_waited_for_in_each_phase(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, "national", "desk") as (answers, it):
             assert answers.readiness() == ("source national is being read", "source desk is being read")
@@ -110,7 +111,7 @@ def test_readiness_says_what_is_waited_for_in_each_phase(time):
     time.run(scenario())
 
 
-def test_what_passes_by_what_a_start_left_in_the_kernel_is_explained_and_shown(time):
+def test_what_passes_by_what_a_start_left_in_the_kernel_is_explained_and_shown(time: Time) -> None:
     async def scenario() -> None:
         tables = FakeTables()
         settings = guarded(settings_of("national"))
@@ -135,7 +136,9 @@ def test_what_passes_by_what_a_start_left_in_the_kernel_is_explained_and_shown(t
     time.run(scenario())
 
 
-def test_what_is_beyond_the_last_good_passes_while_the_source_is_waited_for(time, tmp_path, monkeypatch):
+def test_what_is_beyond_the_last_good_passes_while_the_source_is_waited_for(
+    time: Time, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def call_at_once(call: Callable[..., object], *arguments: object) -> object:
         return call(*arguments)
 
@@ -161,7 +164,7 @@ def test_what_is_beyond_the_last_good_passes_while_the_source_is_waited_for(time
     time.run(scenario())
 
 
-def test_what_is_withdrawn_passes_until_the_kernel_was_told(time):
+def test_what_is_withdrawn_passes_until_the_kernel_was_told(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             await it.read("national", BANK, HOUSE)
@@ -177,7 +180,7 @@ def test_what_is_withdrawn_passes_until_the_kernel_was_told(time):
     time.run(scenario())
 
 
-def test_alive_while_the_reconciler_gets_on_and_not_when_it_is_stuck(time):
+def test_alive_while_the_reconciler_gets_on_and_not_when_it_is_stuck(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             assert answers.is_alive() is None
@@ -197,7 +200,7 @@ def test_alive_while_the_reconciler_gets_on_and_not_when_it_is_stuck(time):
 # -- the clock -------------------------------------------------------------------------------------------------
 
 
-def test_a_clock_that_is_doubted_is_in_the_status_and_makes_no_nonsense_of_ages(time):
+def test_a_clock_that_is_doubted_is_in_the_status_and_makes_no_nonsense_of_ages(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             it.is_synced = True
@@ -234,7 +237,7 @@ def test_a_clock_that_is_doubted_is_in_the_status_and_makes_no_nonsense_of_ages(
 # -- explain ---------------------------------------------------------------------------------------------------
 
 
-def test_a_registered_flow_passes_and_is_in_the_kernel(time):
+def test_a_registered_flow_passes_and_is_in_the_kernel(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             await it.read("national", BANK, HOUSE)
@@ -248,7 +251,7 @@ def test_a_registered_flow_passes_and_is_in_the_kernel(time):
     time.run(scenario())
 
 
-def test_an_unregistered_flow_meets_the_mode(time):
+def test_an_unregistered_flow_meets_the_mode(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, mode="limit") as (answers, it):
             await it.read("national", BANK)
@@ -262,7 +265,7 @@ def test_an_unregistered_flow_meets_the_mode(time):
     time.run(scenario())
 
 
-def test_what_is_out_of_scope_passes_whoever_sends_it(time):
+def test_what_is_out_of_scope_passes_whoever_sends_it(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             await it.read("national", registration("ANY", "39.32.0.0/28", services=()))
@@ -274,7 +277,7 @@ def test_what_is_out_of_scope_passes_whoever_sends_it(time):
     time.run(scenario())
 
 
-def test_while_the_kernel_lacks_the_element_explain_says_so(time):
+def test_while_the_kernel_lacks_the_element_explain_says_so(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             await it.read("national", HOUSE)
@@ -290,7 +293,7 @@ def test_while_the_kernel_lacks_the_element_explain_says_so(time):
     time.run(scenario())
 
 
-def test_before_the_kernel_was_read_nobody_knows_what_it_has(time):
+def test_before_the_kernel_was_read_nobody_knows_what_it_has(time: Time) -> None:
     """A restart: the kernel has everything from before, and "not in the kernel" would be a wrong alarm."""
 
     async def scenario() -> None:
@@ -306,7 +309,7 @@ def test_before_the_kernel_was_read_nobody_knows_what_it_has(time):
     time.run(scenario())
 
 
-def test_before_the_registry_is_loaded_unregistered_is_not_the_last_word(time):
+def test_before_the_registry_is_loaded_unregistered_is_not_the_last_word(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, "national", "desk") as (answers, it):
             await it.read("national", BANK)
@@ -320,7 +323,7 @@ def test_before_the_registry_is_loaded_unregistered_is_not_the_last_word(time):
     time.run(scenario())
 
 
-def test_a_registration_past_a_bound_is_treated_as_unregistered_and_explain_says_why(time):
+def test_a_registration_past_a_bound_is_treated_as_unregistered_and_explain_says_why(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             large = registration("LARGE", "39.32.0.0/28", peers=[f"198.18.{n >> 8}.{n & 255}" for n in range(5000)])
@@ -342,7 +345,7 @@ def test_a_registration_past_a_bound_is_treated_as_unregistered_and_explain_says
     time.run(scenario())
 
 
-def test_a_registration_that_passes_in_its_former_form_alone_is_not_said_to_be_refused(time):
+def test_a_registration_that_passes_in_its_former_form_alone_is_not_said_to_be_refused(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             await it.read("national", registration("LARGE", "39.32.0.0/28"))
@@ -360,7 +363,7 @@ def test_a_registration_that_passes_in_its_former_form_alone_is_not_said_to_be_r
     time.run(scenario())
 
 
-def test_outside_of_the_canary_a_stranger_is_only_observed(time):
+def test_outside_of_the_canary_a_stranger_is_only_observed(time: Time) -> None:
     async def scenario() -> None:
         sources = [f"39.40.9.{n}" for n in range(200)]
         flows = [flow(source) for source in sources]
@@ -381,7 +384,9 @@ def test_outside_of_the_canary_a_stranger_is_only_observed(time):
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_with_named_interfaces_the_canary_of_a_flow_is_of_the_end_inside_whichever_that_is(time, named):
+def test_with_named_interfaces_the_canary_of_a_flow_is_of_the_end_inside_whichever_that_is(
+    time: Time, named: bool
+) -> None:
     async def scenario() -> None:
         ends = [f"39.40.9.{n}" for n in range(200)]
         inside = next(each for each in ends if canary_bucket(flow(each).source) < 30)
@@ -403,7 +408,7 @@ def test_with_named_interfaces_the_canary_of_a_flow_is_of_the_end_inside_whichev
     time.run(scenario())
 
 
-def test_the_mode_of_an_explanation_is_the_one_in_force_not_the_one_to_come(time):
+def test_the_mode_of_an_explanation_is_the_one_in_force_not_the_one_to_come(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, enforce_from=START_S + 60) as (answers, it):
             await it.read("national", BANK)
@@ -418,7 +423,7 @@ def test_the_mode_of_an_explanation_is_the_one_in_force_not_the_one_to_come(time
     time.run(scenario())
 
 
-def test_an_explanation_goes_by_the_rules_in_force_while_new_settings_wait_for_a_source(time):
+def test_an_explanation_goes_by_the_rules_in_force_while_new_settings_wait_for_a_source(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             await it.read("national", BANK)
@@ -438,7 +443,7 @@ def test_an_explanation_goes_by_the_rules_in_force_while_new_settings_wait_for_a
 # -- status ----------------------------------------------------------------------------------------------------
 
 
-def test_a_source_that_is_waited_for_after_a_reload_disarms_nothing(time):
+def test_a_source_that_is_waited_for_after_a_reload_disarms_nothing(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             await it.read("national", BANK)
@@ -453,7 +458,7 @@ def test_a_source_that_is_waited_for_after_a_reload_disarms_nothing(time):
     time.run(scenario())
 
 
-def test_nothing_is_armed_before_our_rules_are_in_the_kernel(time):
+def test_nothing_is_armed_before_our_rules_are_in_the_kernel(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             assert not answers.status().armed
@@ -465,7 +470,7 @@ def test_nothing_is_armed_before_our_rules_are_in_the_kernel(time):
     time.run(scenario())
 
 
-def test_the_status_counts_what_there_is(time):
+def test_the_status_counts_what_there_is(time: Time) -> None:
     outcomes: list[Any] = [OperationRefused("read counters", 16), {"registered_flows": CounterReading(7, 700)}]
 
     async def read_counters() -> dict[str, CounterReading]:
@@ -509,7 +514,7 @@ def test_the_status_counts_what_there_is(time):
     time.run(scenario())
 
 
-def test_a_source_shows_its_place_and_when_it_was_last_good(time):
+def test_a_source_shows_its_place_and_when_it_was_last_good(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (_, it):
             runners = {"national": SimpleNamespace(place="https://example/feed", next_attempt_at=START_S + 60)}
@@ -526,7 +531,9 @@ def test_a_source_shows_its_place_and_when_it_was_last_good(time):
     time.run(scenario())
 
 
-def test_flows_that_are_carried_over_unexplained_are_warned_of_where_no_subscribers_are_configured(time):
+def test_flows_that_are_carried_over_unexplained_are_warned_of_where_no_subscribers_are_configured(
+    time: Time,
+) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             known, stranger = flow("39.32.64.9"), flow("39.41.0.7")
@@ -554,7 +561,7 @@ def test_flows_that_are_carried_over_unexplained_are_warned_of_where_no_subscrib
 # -- registrations and flows -----------------------------------------------------------------------------------
 
 
-def test_pages_of_registrations_are_stable_and_counted(time):
+def test_pages_of_registrations_are_stable_and_counted(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             many = [registration(f"R-{n:03}", f"10.0.{n}.1") for n in range(250)]
@@ -587,7 +594,9 @@ def test_pages_of_registrations_are_stable_and_counted(time):
         ("embassy", None, None, []),
     ],
 )
-def test_a_search_finds_by_id_category_status_address_and_prefix(time, category, status, text, found):
+def test_a_search_finds_by_id_category_status_address_and_prefix(
+    time: Time, category: str | None, status: str | None, text: str | None, found: list[Any] | list[str]
+) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             await it.read(
@@ -600,7 +609,7 @@ def test_a_search_finds_by_id_category_status_address_and_prefix(time, category,
     time.run(scenario())
 
 
-def test_a_registration_shows_whether_the_kernel_has_it(time):
+def test_a_registration_shows_whether_the_kernel_has_it(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             suspended = registration("SUSPENDED", "39.51.0.0/24", status="suspended")
@@ -617,7 +626,7 @@ def test_a_registration_shows_whether_the_kernel_has_it(time):
     time.run(scenario())
 
 
-def test_flows_are_listed_with_their_registration_and_counted(time):
+def test_flows_are_listed_with_their_registration_and_counted(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             await it.read("national", BANK, HOUSE)
@@ -637,7 +646,7 @@ def test_flows_are_listed_with_their_registration_and_counted(time):
     time.run(scenario())
 
 
-def test_sync_reads_the_sources_and_says_what_came_of_it(time):
+def test_sync_reads_the_sources_and_says_what_came_of_it(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             outcome = await answers.sync()
@@ -650,7 +659,7 @@ def test_sync_reads_the_sources_and_says_what_came_of_it(time):
     time.run(scenario())
 
 
-def test_a_sync_does_not_wait_for_ever_for_a_kernel_that_refuses(time):
+def test_a_sync_does_not_wait_for_ever_for_a_kernel_that_refuses(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             it.refuse_writes = True

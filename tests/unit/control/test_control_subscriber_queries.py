@@ -179,7 +179,7 @@ async def answering(
         yield Scene(answers, it, service, journal)
 
 
-def entry(*addresses: str, session: str = "s1", **fields: object) -> dict[str, object]:
+def entry(*addresses: str, session: str = "s1", **fields: Any) -> dict[str, object]:
     whole: dict[str, object] = {
         "nas": "bng-1", "session": session, "number": NUMBER, "addresses": list(addresses or ("10.1.2.3",)),
     }  # fmt: skip
@@ -189,7 +189,7 @@ def entry(*addresses: str, session: str = "s1", **fields: object) -> dict[str, o
 # -- what is told ----------------------------------------------------------------------------------------------
 
 
-def test_a_session_that_is_told_passes_and_ends_when_it_is_told_to(time):
+def test_a_session_that_is_told_passes_and_ends_when_it_is_told_to(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             assert scene.answers.explain(flow("10.1.2.3")).decision == "unregistered"
@@ -208,7 +208,7 @@ def test_a_session_that_is_told_passes_and_ends_when_it_is_told_to(time):
     time.run(scenario())
 
 
-def test_what_an_entry_does_not_name_the_session_has_no_more(time):
+def test_what_an_entry_does_not_name_the_session_has_no_more(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             await scene.put(entry("10.1.2.3", "2001:db8:7::/64"))
@@ -220,7 +220,7 @@ def test_what_an_entry_does_not_name_the_session_has_no_more(time):
     time.run(scenario())
 
 
-def test_nothing_of_a_stranger_is_listed_or_kept(time):
+def test_nothing_of_a_stranger_is_listed_or_kept(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             outcome = await scene.put(entry("10.9.9.9", number="+923007654321"))
@@ -236,7 +236,7 @@ def test_nothing_of_a_stranger_is_listed_or_kept(time):
     time.run(scenario())
 
 
-def test_a_registration_that_goes_takes_its_bindings_off_the_list(time):
+def test_a_registration_that_goes_takes_its_bindings_off_the_list(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             await scene.put(entry())
@@ -248,7 +248,7 @@ def test_a_registration_that_goes_takes_its_bindings_off_the_list(time):
     time.run(scenario())
 
 
-def test_a_list_with_one_bad_entry_changes_nothing(time):
+def test_a_list_with_one_bad_entry_changes_nothing(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             with pytest.raises(SessionEntryInvalid) as caught:
@@ -267,7 +267,7 @@ def test_a_list_with_one_bad_entry_changes_nothing(time):
     time.run(scenario())
 
 
-def test_a_long_list_is_taken_whole(time):
+def test_a_long_list_is_taken_whole(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             strangers = [
@@ -281,7 +281,7 @@ def test_a_long_list_is_taken_whole(time):
     time.run(scenario())
 
 
-def test_what_says_nothing_new_is_counted_and_not_called_a_session(time):
+def test_what_says_nothing_new_is_counted_and_not_called_a_session(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             await scene.put(entry(session="s9"))
@@ -296,7 +296,7 @@ def test_what_says_nothing_new_is_counted_and_not_called_a_session(time):
     time.run(scenario())
 
 
-def test_an_address_that_the_registry_gives_to_a_bank_is_bound_and_it_is_said(time):
+def test_an_address_that_the_registry_gives_to_a_bank_is_bound_and_it_is_said(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE, BANK) as scene:
             outcome = await scene.put(entry("39.32.0.5", "10.1.2.3"))
@@ -309,7 +309,7 @@ def test_an_address_that_the_registry_gives_to_a_bank_is_bound_and_it_is_said(ti
     time.run(scenario())
 
 
-def test_a_session_whose_id_is_hashed_ends_by_either_name(time):
+def test_a_session_whose_id_is_hashed_ends_by_either_name(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             for name in ("plain-1", session_digest("plain-1", PEPPER)):
@@ -325,7 +325,7 @@ def test_a_session_whose_id_is_hashed_ends_by_either_name(time):
     time.run(scenario())
 
 
-def test_a_session_ends_when_it_is_said_to_have_ended(time):
+def test_a_session_ends_when_it_is_said_to_have_ended(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             await scene.put(entry())
@@ -340,7 +340,7 @@ def test_a_session_ends_when_it_is_said_to_have_ended(time):
 # -- the journal -----------------------------------------------------------------------------------------------
 
 
-def test_the_answer_comes_when_the_journal_has_it(time):
+def test_the_answer_comes_when_the_journal_has_it(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             scene.journal.is_holding = True
@@ -353,7 +353,7 @@ def test_the_answer_comes_when_the_journal_has_it(time):
     time.run(scenario())
 
 
-def test_a_disk_that_does_not_answer_is_said_so_and_the_session_is_in_force(time):
+def test_a_disk_that_does_not_answer_is_said_so_and_the_session_is_in_force(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             scene.journal.is_holding = True
@@ -367,7 +367,7 @@ def test_a_disk_that_does_not_answer_is_said_so_and_the_session_is_in_force(time
     time.run(scenario())
 
 
-def test_with_a_journal_that_is_full_nothing_is_taken(time):
+def test_with_a_journal_that_is_full_nothing_is_taken(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             scene.journal.has_room = False
@@ -380,7 +380,7 @@ def test_with_a_journal_that_is_full_nothing_is_taken(time):
     time.run(scenario())
 
 
-def test_before_the_journal_is_read_nothing_is_taken(time):
+def test_before_the_journal_is_read_nothing_is_taken(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             scene.service.is_restored = False
@@ -392,7 +392,7 @@ def test_before_the_journal_is_read_nothing_is_taken(time):
     time.run(scenario())
 
 
-def test_a_journal_that_fills_up_meanwhile_is_said_so_at_once(time):
+def test_a_journal_that_fills_up_meanwhile_is_said_so_at_once(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             scene.journal.room_for = 1
@@ -456,7 +456,7 @@ async def test_over_http_a_session_is_on_disk_before_the_answer(tmp_path: Path) 
 # -- what is asked ---------------------------------------------------------------------------------------------
 
 
-def test_without_the_section_there_is_nothing_to_ask(time):
+def test_without_the_section_there_is_nothing_to_ask(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock, conntrack=FakeConntrack()) as it:
             answers = answers_of(it, time.clock, None)
@@ -468,7 +468,7 @@ def test_without_the_section_there_is_nothing_to_ask(time):
     time.run(scenario())
 
 
-def test_bindings_are_selected_by_registration_and_address_and_paged(time):
+def test_bindings_are_selected_by_registration_and_address_and_paged(time: Time) -> None:
     async def scenario() -> None:
         other = registration("MOBILE-2", subscriber=BANO)
         also = registration("MOBILE-3", subscriber=ALI, status="suspended")
@@ -498,7 +498,7 @@ def test_bindings_are_selected_by_registration_and_address_and_paged(time):
     time.run(scenario())
 
 
-def test_a_binding_is_as_old_as_its_last_word(time):
+def test_a_binding_is_as_old_as_its_last_word(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             await scene.put(entry())
@@ -517,7 +517,7 @@ def test_a_binding_is_as_old_as_its_last_word(time):
     time.run(scenario())
 
 
-def test_a_binding_says_whether_the_kernel_has_its_elements(time):
+def test_a_binding_says_whether_the_kernel_has_its_elements(time: Time) -> None:
     async def scenario() -> None:
         soon = registration("SOON", subscriber=BANO, valid_from_s=START_S + 3600)
         async with answering(time.clock, MOBILE, soon) as scene:
@@ -542,7 +542,7 @@ def test_a_binding_says_whether_the_kernel_has_its_elements(time):
     time.run(scenario())
 
 
-def test_a_registrant_with_clients_too_is_in_the_kernel_by_what_the_flow_passes_through(time):
+def test_a_registrant_with_clients_too_is_in_the_kernel_by_what_the_flow_passes_through(time: Time) -> None:
     async def scenario() -> None:
         both = registration("BOTH", "39.40.0.0/28", subscriber=ALI)
         async with answering(time.clock, both) as scene:
@@ -559,7 +559,7 @@ def test_a_registrant_with_clients_too_is_in_the_kernel_by_what_the_flow_passes_
     time.run(scenario())
 
 
-def test_two_subscribers_at_one_address_are_two_alternatives(time):
+def test_two_subscribers_at_one_address_are_two_alternatives(time: Time) -> None:
     async def scenario() -> None:
         other = registration("MOBILE-2", subscriber=BANO)
         async with answering(time.clock, MOBILE, other) as scene:
@@ -576,7 +576,7 @@ def test_two_subscribers_at_one_address_are_two_alternatives(time):
     time.run(scenario())
 
 
-def test_an_address_that_a_lost_journal_left_in_the_kernel_passes_and_explain_says_why(time):
+def test_an_address_that_a_lost_journal_left_in_the_kernel_passes_and_explain_says_why(time: Time) -> None:
     async def scenario() -> None:
         tables = FakeTables()
         async with answering(time.clock, MOBILE, tables=tables) as scene:
@@ -593,7 +593,7 @@ def test_an_address_that_a_lost_journal_left_in_the_kernel_passes_and_explain_sa
     time.run(scenario())
 
 
-def test_of_a_shared_address_the_source_port_decides(time):
+def test_of_a_shared_address_the_source_port_decides(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             await scene.put(entry("192.0.2.7", ports="1024-2047"))
@@ -616,7 +616,7 @@ def test_of_a_shared_address_the_source_port_decides(time):
 # -- status ----------------------------------------------------------------------------------------------------
 
 
-def test_the_status_tells_of_the_journal(time):
+def test_the_status_tells_of_the_journal(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             scene.journal.stats = JournalStats(
@@ -645,7 +645,7 @@ def test_the_status_tells_of_the_journal(time):
     time.run(scenario())
 
 
-def test_what_was_restored_is_counted_until_it_is_confirmed(time):
+def test_what_was_restored_is_counted_until_it_is_confirmed(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             await scene.put(entry())
@@ -667,7 +667,7 @@ def test_what_was_restored_is_counted_until_it_is_confirmed(time):
     time.run(scenario())
 
 
-def test_the_status_tells_of_the_listener_and_whom_it_refuses(time):
+def test_the_status_tells_of_the_listener_and_whom_it_refuses(time: Time) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             listener = listen(scene.service, time.clock, time.clock.monotonic)
@@ -711,7 +711,9 @@ OFFICE = registration("BANK-2", "10.1.2.0/28", services=("udp/500",), category="
 
 
 @pytest.mark.parametrize("later", [False, True])
-def test_a_registration_around_a_bound_address_takes_nothing_and_explain_names_both(time, later):
+def test_a_registration_around_a_bound_address_takes_nothing_and_explain_names_both(
+    time: Time, later: bool
+) -> None:
     async def scenario() -> None:
         before, after = ((MOBILE,), (MOBILE, EMBASSY, OFFICE)) if later else ((MOBILE, EMBASSY, OFFICE),) * 2
         async with answering(time.clock, *before) as scene:
@@ -746,7 +748,9 @@ def test_a_registration_around_a_bound_address_takes_nothing_and_explain_names_b
     time.run(scenario())
 
 
-def test_a_record_around_thousands_of_bindings_costs_what_one_record_costs(time, monkeypatch):
+def test_a_record_around_thousands_of_bindings_costs_what_one_record_costs(
+    time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def scenario() -> None:
         async with answering(time.clock, MOBILE) as scene:
             scene.service.sessions._terms_of = lambda _: Terms(interim_s=600)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from gatewayd.feed.canonical import Canonicaliser, upsert_line, withdraw_line, w
 from gatewayd.feed.record import parse_record, registration_of
 
 
-def canonical_of(**fields: object) -> str:
+def canonical_of(**fields: Any) -> str:
     record = {"id": "a", "category": "bank", "status": "active", "clients": ["203.0.113.0/28"], **fields}
     return Canonicaliser().line(registration_of(record))
 

@@ -49,7 +49,7 @@ def parts(raw: bytes) -> list[bytes]:
     return raw.split(b".")
 
 
-def payload(**changes: object) -> dict[str, Any]:
+def payload(**changes: Any) -> dict[str, Any]:
     fields = json.loads(base64.urlsafe_b64decode(parts(SIGNED)[1] + b"=="))
     return {name: value for name, value in (fields | changes).items() if value is not ...}
 

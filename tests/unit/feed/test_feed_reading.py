@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,7 +26,7 @@ HEADER = b"id,category,status,clients,subscriber,peers,services,valid_from,valid
 CONFIG = Path(__file__).parents[3] / "config"
 
 
-def line_of(id: str, client: str = "203.0.113.0/28", **changes: object) -> bytes:
+def line_of(id: str, client: str = "203.0.113.0/28", **changes: Any) -> bytes:
     fields = {"id": id, "category": "bank", "status": "active", "clients": [client], **changes}
     return json.dumps(fields).encode()
 

@@ -101,7 +101,7 @@ def test_an_attribute_that_reaches_past_its_nest_is_malformed() -> None:
 def test_rubbish_raises_nothing_but_event_malformed(rubbish: bytes) -> None:
     for read in (lambda: list(nl.iter_messages(rubbish)), lambda: nl.attributes_of(rubbish, 0, len(rubbish))):
         with suppress(EventMalformed):
-            read()  # type: ignore[no-untyped-call]
+            read()
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ async def test_cancellation_after_the_command_ended_is_cancellation(
         def kill(self) -> None:
             raise ProcessLookupError
 
-    async def start(*_: object, **__: object) -> Ended:
+    async def start(*_: object, **__: Any) -> Ended:
         return Ended()
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start)

@@ -565,7 +565,7 @@ def element_lists(draw: st.DrawFn) -> bytes:
         extra = draw(st.sampled_from((b"", b"", b"", nl.be64(4, 60), nl.be32(3, 0))))
         before = draw(st.sampled_from((b"", b"", b"", nl.be32(3, 0))))
         flagged = draw(st.booleans())
-        parts.append((nl.nest if flagged else nl.attribute)(1, before + key + extra))  # type: ignore[operator]
+        parts.append((nl.nest if flagged else nl.attribute)(1, before + key + extra))
     body = bytearray(b"".join(parts))
     if body and draw(st.booleans()):
         body[draw(st.integers(0, len(body) - 1))] = draw(st.integers(0, 255))

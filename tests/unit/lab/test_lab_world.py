@@ -31,25 +31,25 @@ def made(count: int = 3000, seed: int = 1) -> list[dict]:
     return [json.loads(msgspec.json.encode(record)) for record in records]
 
 
-def test_the_same_seed_gives_the_same_world_and_another_seed_another():
+def test_the_same_seed_gives_the_same_world_and_another_seed_another() -> None:
     assert made(seed=7) == made(seed=7)
     assert made(seed=7) != made(seed=8)
 
 
-def test_a_longer_world_has_unique_ids_in_order_across_batches():
+def test_a_longer_world_has_unique_ids_in_order_across_batches() -> None:
     identities = [registration["id"] for registration in made(10_000)]
     assert identities[0] == "PK-2024-000001"
     assert identities[-1] == "PK-2024-010000"
     assert identities == sorted(set(identities))
 
 
-def test_the_world_has_as_many_registrations_as_were_asked_for():
+def test_the_world_has_as_many_registrations_as_were_asked_for() -> None:
     assert made(0) == []
     assert len(made(1)) == 1
     assert sum(1 for _ in generate_records(IPV4, IPV6, random.Random(1))) == DEFAULT_COUNT
 
 
-def test_every_prefix_is_canonical_and_every_client_lies_in_the_prefixes_given():
+def test_every_prefix_is_canonical_and_every_client_lies_in_the_prefixes_given() -> None:
     bases = [ipaddress.ip_network(str(prefix)) for prefix in (*IPV4, *IPV6)]
     for registration in made():
         for text in (*registration["clients"], *registration["peers"]):
@@ -60,7 +60,7 @@ def test_every_prefix_is_canonical_and_every_client_lies_in_the_prefixes_given()
             assert any(base.version == client.version and client.subnet_of(base) for base in bases)
 
 
-def test_every_registration_has_a_client_or_a_subscriber_and_services_that_are_known():
+def test_every_registration_has_a_client_or_a_subscriber_and_services_that_are_known() -> None:
     for registration in made():
         assert bool(registration["clients"]) != bool(registration["subscriber"])
         assert len(set(registration["clients"])) == len(registration["clients"])
@@ -68,13 +68,13 @@ def test_every_registration_has_a_client_or_a_subscriber_and_services_that_are_k
         parse_services(registration["services"])
 
 
-def test_the_fields_are_those_of_the_feed():
+def test_the_fields_are_those_of_the_feed() -> None:
     assert set(made(1)[0]) == {
         "id", "category", "status", "clients", "subscriber", "peers", "services", "valid_from", "valid_until",
     }  # fmt: skip
 
 
-def test_the_mix_is_of_every_category_status_and_family_with_a_minor_share_of_ipv6():
+def test_the_mix_is_of_every_category_status_and_family_with_a_minor_share_of_ipv6() -> None:
     registrations = made(20_000)
     assert {registration["category"] for registration in registrations} == set(CATEGORIES)
     assert {registration["status"] for registration in registrations} == {"active", "suspended", "revoked"}
@@ -87,7 +87,7 @@ def test_the_mix_is_of_every_category_status_and_family_with_a_minor_share_of_ip
     assert len(profiles) < 50
 
 
-def test_a_registration_by_mobile_number_is_that_of_its_own_number():
+def test_a_registration_by_mobile_number_is_that_of_its_own_number() -> None:
     mobiles = [registration for registration in made() if registration["subscriber"]]
     assert mobiles
     for registration in mobiles:
@@ -96,26 +96,26 @@ def test_a_registration_by_mobile_number_is_that_of_its_own_number():
         assert registration["category"] == "freelancer"
 
 
-def test_a_subscriber_is_the_keyed_digest_of_an_e164_number_and_shows_none_of_it():
+def test_a_subscriber_is_the_keyed_digest_of_an_e164_number_and_shows_none_of_it() -> None:
     assert mobile_number(42) == "923000000042"
     assert subscriber_of(42).startswith("hmac-sha256:")
     assert len(subscriber_of(42)) == len("hmac-sha256:") + 64
     assert subscriber_of(42) != subscriber_of(42, b"another pepper")
 
 
-def test_ndjson_is_one_json_object_a_line_from_records_or_from_objects():
+def test_ndjson_is_one_json_object_a_line_from_records_or_from_objects() -> None:
     lines = encode_ndjson(generate_records(IPV4, IPV6, random.Random(3), 50)).splitlines()
     assert [json.loads(line) for line in lines] == made(50, seed=3)
     assert encode_ndjson(made(50, seed=3)).splitlines() == lines
 
 
-def test_prefix_lines_skip_comments_and_empty_lines_and_refuse_the_rest():
+def test_prefix_lines_skip_comments_and_empty_lines_and_refuse_the_rest() -> None:
     assert parse_prefix_lines("# origin\n\n10.0.0.0/8\n") == (parse_prefix("10.0.0.0/8"),)
     with pytest.raises(PrefixInvalid):
         parse_prefix_lines("not a prefix\n")
 
 
-def test_the_shipped_prefixes_are_all_there_and_each_file_says_where_it_is_from():
+def test_the_shipped_prefixes_are_all_there_and_each_file_says_where_it_is_from() -> None:
     assert len(announced_prefixes(4)) == 5382
     assert len(announced_prefixes(6)) == 1373
     assert {prefix.family for prefix in announced_prefixes(6)} == {6}

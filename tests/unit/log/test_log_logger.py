@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ def listen(format: Format = "console", level: Level = "info") -> io.StringIO:
     return stream
 
 
-def console_fields(**fields: object) -> str:
+def console_fields(**fields: Any) -> str:
     """The fields as the console shows them."""
     stream = listen()
     logger.info("e", **fields)

@@ -46,7 +46,7 @@ def test_every_operation_has_its_words(words: str) -> None:
 
 
 def test_no_operation_is_left_out_here() -> None:
-    assert {type(operation) for operation in EACH.values()} == set(Operation.__args__)  # type: ignore[attr-defined]
+    assert {type(operation) for operation in EACH.values()} == set(Operation.__args__)
     with_keys = {type(operation) for operation in EACH.values() if isinstance(operation, ElementOperation)}
     assert with_keys == {AddElements, RefreshElements, RemoveElements}
 

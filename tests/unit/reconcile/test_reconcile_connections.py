@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
 
 import msgspec
 import pytest
@@ -107,7 +108,7 @@ def refuse(*errors: Exception) -> Callable[[], None]:
 # -- judged, and registered now --------------------------------------------------------------------------------
 
 
-def test_flows_that_became_registered_are_cleared_and_the_others_stay_judged(time):
+def test_flows_that_became_registered_are_cleared_and_the_others_stay_judged(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         mine = [flow(f"39.32.0.{n}") for n in range(8)]
         theirs = [flow(f"39.40.0.{n}") for n in range(8)]
@@ -122,7 +123,7 @@ def test_flows_that_became_registered_are_cleared_and_the_others_stay_judged(tim
     scan(time, scenario)
 
 
-def test_flows_of_another_epoch_are_left_to_the_kernel(time):
+def test_flows_of_another_epoch_are_left_to_the_kernel(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         old = flow("39.32.0.1")
         it.conntrack.put(old, LAYOUT.judged(EPOCH - 1))
@@ -134,7 +135,7 @@ def test_flows_of_another_epoch_are_left_to_the_kernel(time):
     scan(time, scenario)
 
 
-def test_flows_left_from_an_earlier_round_of_the_epochs_are_judged_anew(time):
+def test_flows_left_from_an_earlier_round_of_the_epochs_are_judged_anew(time: Time) -> None:
     """After the last epoch comes the first one again, and after a table that went, too."""
 
     async def scenario(it: Scanning) -> None:
@@ -150,7 +151,7 @@ def test_flows_left_from_an_earlier_round_of_the_epochs_are_judged_anew(time):
     scan(time, scenario)
 
 
-def test_only_the_audit_lists_when_nothing_was_registered_or_withdrawn(time):
+def test_only_the_audit_lists_when_nothing_was_registered_or_withdrawn(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         for _ in range(5):
             await it.settle()
@@ -162,7 +163,7 @@ def test_only_the_audit_lists_when_nothing_was_registered_or_withdrawn(time):
     scan(time, scenario)
 
 
-def test_an_addition_waits_for_the_kernel_to_be_as_desired(time):
+def test_an_addition_waits_for_the_kernel_to_be_as_desired(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         late, other = flow("39.32.0.1"), flow("39.32.0.2")
         it.conntrack.put(late, JUDGED)
@@ -180,7 +181,7 @@ def test_an_addition_waits_for_the_kernel_to_be_as_desired(time):
     scan(time, scenario)
 
 
-def test_an_addition_during_the_scan_is_swept_by_the_next(time):
+def test_an_addition_during_the_scan_is_swept_by_the_next(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         first, second = flow("39.32.0.1"), flow("39.32.0.2")
         it.conntrack.put(first, JUDGED)
@@ -198,7 +199,7 @@ def test_an_addition_during_the_scan_is_swept_by_the_next(time):
 # -- admitted late ---------------------------------------------------------------------------------------------
 
 
-def test_a_late_flow_is_cleared_by_its_tuple_once_the_kernel_has_its_element(time):
+def test_a_late_flow_is_cleared_by_its_tuple_once_the_kernel_has_its_element(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         late = flow("39.32.0.1")
         it.conntrack.put(late, JUDGED | OTHERS)
@@ -213,7 +214,7 @@ def test_a_late_flow_is_cleared_by_its_tuple_once_the_kernel_has_its_element(tim
     scan(time, scenario)
 
 
-def test_a_late_flow_without_a_tuple_of_its_own_is_found_by_a_scan(time):
+def test_a_late_flow_without_a_tuple_of_its_own_is_found_by_a_scan(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         late = flow("39.32.0.1", "gre")
         it.conntrack.put(late, JUDGED)
@@ -225,7 +226,7 @@ def test_a_late_flow_without_a_tuple_of_its_own_is_found_by_a_scan(time):
     scan(time, scenario)
 
 
-def test_a_late_flow_is_found_by_its_answer(time):
+def test_a_late_flow_is_found_by_its_answer(time: Time) -> None:
     """A packet of the reply direction was logged: after DNAT, or as the far end spoke first."""
 
     async def scenario(it: Scanning) -> None:
@@ -245,7 +246,7 @@ def turned(flow: Flow) -> Flow:
 
 
 @pytest.mark.parametrize("back", [False, True])
-def test_a_late_flow_that_was_translated_at_both_ends_is_looked_for(time, back):
+def test_a_late_flow_that_was_translated_at_both_ends_is_looked_for(time: Time, back: bool) -> None:
     async def scenario(it: Scanning) -> None:
         seen, asked_for, stranger = flow("39.32.0.1"), flow("39.32.0.1", port=7), flow("39.32.0.1", port=8)
         event = msgspec.structs.replace(it.conntrack.put(asked_for, JUDGED), flow=seen)
@@ -262,7 +263,7 @@ def test_a_late_flow_that_was_translated_at_both_ends_is_looked_for(time, back):
     scan(time, scenario)
 
 
-def test_a_late_flow_that_is_gone_by_then_is_no_matter(time):
+def test_a_late_flow_that_is_gone_by_then_is_no_matter(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         it.requests.note_late(flow("39.32.0.1"))
         await it.settle()
@@ -271,7 +272,7 @@ def test_a_late_flow_that_is_gone_by_then_is_no_matter(time):
     scan(time, scenario)
 
 
-def test_too_many_late_flows_are_found_by_a_scan(time, monkeypatch):
+def test_too_many_late_flows_are_found_by_a_scan(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gatewayd.reconcile.connections.MAX_LATE", 4)
 
     async def scenario(it: Scanning) -> None:
@@ -289,7 +290,7 @@ def test_too_many_late_flows_are_found_by_a_scan(time, monkeypatch):
 # -- registered, and no longer so ------------------------------------------------------------------------------
 
 
-def test_a_withdrawn_flow_is_left_alone_for_the_drain_and_then_cleared(time):
+def test_a_withdrawn_flow_is_left_alone_for_the_drain_and_then_cleared(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         mine = flow("39.32.0.1")
         it.conntrack.put(mine, REGISTERED | OTHERS)
@@ -306,7 +307,7 @@ def test_a_withdrawn_flow_is_left_alone_for_the_drain_and_then_cleared(time):
     scan(time, scenario)
 
 
-def test_with_no_drain_it_is_cleared_at_once(time):
+def test_with_no_drain_it_is_cleared_at_once(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         mine, stays = flow("39.32.0.1"), flow("39.32.0.2")
         for each in (mine, stays):
@@ -319,7 +320,7 @@ def test_with_no_drain_it_is_cleared_at_once(time):
     scan(time, scenario, drain_s=0.0)
 
 
-def test_a_flow_registered_again_meanwhile_is_left_alone(time):
+def test_a_flow_registered_again_meanwhile_is_left_alone(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         mine = flow("39.32.0.1")
         it.conntrack.put(mine, REGISTERED)
@@ -335,7 +336,7 @@ def test_a_flow_registered_again_meanwhile_is_left_alone(time):
     scan(time, scenario)
 
 
-def test_each_flow_drains_from_when_it_was_found(time):
+def test_each_flow_drains_from_when_it_was_found(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         first, second = flow("39.32.0.1"), flow("39.32.0.2")
         for each in (first, second):
@@ -354,7 +355,7 @@ def test_each_flow_drains_from_when_it_was_found(time):
     scan(time, scenario)
 
 
-def test_a_shorter_drain_holds_for_what_is_draining_already(time):
+def test_a_shorter_drain_holds_for_what_is_draining_already(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         mine = flow("39.32.0.1")
         it.conntrack.put(mine, REGISTERED)
@@ -369,7 +370,7 @@ def test_a_shorter_drain_holds_for_what_is_draining_already(time):
     scan(time, scenario, drain_s=3600.0)
 
 
-def test_a_clock_that_is_set_back_makes_no_drain_longer_than_it_is(time):
+def test_a_clock_that_is_set_back_makes_no_drain_longer_than_it_is(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         mine = flow("39.32.0.1")
         it.conntrack.put(mine, REGISTERED)
@@ -383,7 +384,9 @@ def test_a_clock_that_is_set_back_makes_no_drain_longer_than_it_is(time):
     scan(time, scenario)
 
 
-def test_more_flows_than_are_timed_are_found_again_by_the_next_scan(time, monkeypatch):
+def test_more_flows_than_are_timed_are_found_again_by_the_next_scan(
+    time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("gatewayd.reconcile.connections.MAX_DRAINING", 2)
 
     async def scenario(it: Scanning) -> None:
@@ -397,7 +400,7 @@ def test_more_flows_than_are_timed_are_found_again_by_the_next_scan(time, monkey
     scan(time, scenario)
 
 
-def test_a_scan_tells_the_flow_table_what_is_alive(time):
+def test_a_scan_tells_the_flow_table_what_is_alive(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         mine, gone = flow("39.32.0.1"), flow("39.32.0.2")
         it.registered |= {mine.source, gone.source}
@@ -414,7 +417,7 @@ def test_a_scan_tells_the_flow_table_what_is_alive(time):
     scan(time, scenario)
 
 
-def test_before_any_epoch_is_known_nothing_is_listed_but_registered_flows(time):
+def test_before_any_epoch_is_known_nothing_is_listed_but_registered_flows(time: Time) -> None:
     async def scenario() -> None:
         it = Scanning(time, 60.0)
         task = asyncio.ensure_future(it.scanner.run())
@@ -445,7 +448,9 @@ def test_before_any_epoch_is_known_nothing_is_listed_but_registered_flows(time):
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_a_dump_that_fails_is_made_again_and_clears_nothing_meanwhile(time, error):
+def test_a_dump_that_fails_is_made_again_and_clears_nothing_meanwhile(
+    time: Time, error: DumpInterrupted | EventMalformed | OperationRefused | ReplyMissing
+) -> None:
     async def scenario(it: Scanning) -> None:
         judged, withdrawn = flow("39.32.0.1"), flow("39.40.0.1")
         it.conntrack.put(judged, JUDGED)
@@ -461,7 +466,7 @@ def test_a_dump_that_fails_is_made_again_and_clears_nothing_meanwhile(time, erro
     scan(time, scenario, drain_s=0.0)
 
 
-def test_a_dump_that_breaks_off_forgets_no_live_flow(time):
+def test_a_dump_that_breaks_off_forgets_no_live_flow(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         flows = [flow(f"39.32.0.{n}") for n in range(9)]
         for each in flows:
@@ -481,7 +486,7 @@ def test_a_dump_that_breaks_off_forgets_no_live_flow(time):
     scan(time, scenario)
 
 
-def test_a_mark_change_that_fails_loses_no_late_flow(time):
+def test_a_mark_change_that_fails_loses_no_late_flow(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         late = flow("39.32.0.1")
         it.conntrack.put(late, JUDGED)
@@ -496,7 +501,7 @@ def test_a_mark_change_that_fails_loses_no_late_flow(time):
     scan(time, scenario)
 
 
-def test_it_ends_when_cancelled_wherever_it_is(time):
+def test_it_ends_when_cancelled_wherever_it_is(time: Time) -> None:
     async def scenario() -> None:
         it = Scanning(time, 60.0)
         for turns in range(12):
@@ -517,7 +522,7 @@ def test_it_ends_when_cancelled_wherever_it_is(time):
 # -- addresses that subscribers have for a while -------------------------------------------------------------------
 
 
-def test_the_flows_of_an_address_that_was_bound_are_asked_for_alone(time):
+def test_the_flows_of_an_address_that_was_bound_are_asked_for_alone(time: Time) -> None:
     early, stranger = flow("39.32.0.1"), flow("39.40.9.9")
 
     async def scenario(it: Scanning) -> None:
@@ -535,7 +540,9 @@ def test_the_flows_of_an_address_that_was_bound_are_asked_for_alone(time):
 
 
 @pytest.mark.parametrize("count", [1, MAX_BOUND + 1])
-def test_where_a_prefix_or_many_addresses_were_bound_all_that_were_judged_are_gone_through(time, count):
+def test_where_a_prefix_or_many_addresses_were_bound_all_that_were_judged_are_gone_through(
+    time: Time, count: Any
+) -> None:
     early = flow("39.32.0.1")
 
     async def scenario(it: Scanning) -> None:
@@ -552,7 +559,7 @@ def test_where_a_prefix_or_many_addresses_were_bound_all_that_were_judged_are_go
     scan(time, scenario)
 
 
-def test_flows_of_an_address_that_was_lost_begin_to_drain_in_a_while(time):
+def test_flows_of_an_address_that_was_lost_begin_to_drain_in_a_while(time: Time) -> None:
     """Many go in a second, and each survey goes through all registered flows: they wait for one another."""
     mine = flow("39.32.0.1")
 
@@ -571,7 +578,7 @@ def test_flows_of_an_address_that_was_lost_begin_to_drain_in_a_while(time):
     scan(time, scenario, drain_s=600)
 
 
-def test_without_a_drain_an_address_that_was_lost_is_looked_at_as_soon_as_the_kernel_has_it(time):
+def test_without_a_drain_an_address_that_was_lost_is_looked_at_as_soon_as_the_kernel_has_it(time: Time) -> None:
     mine = flow("39.32.0.1")
 
     async def scenario(it: Scanning) -> None:
@@ -583,7 +590,7 @@ def test_without_a_drain_an_address_that_was_lost_is_looked_at_as_soon_as_the_ke
     scan(time, scenario, drain_s=0)
 
 
-def test_after_a_search_it_rests_and_late_admissions_do_not_wait_for_that(time):
+def test_after_a_search_it_rests_and_late_admissions_do_not_wait_for_that(time: Time) -> None:
     early, late = flow("39.32.0.1"), flow("39.32.0.2")
 
     async def scenario(it: Scanning) -> None:
@@ -612,7 +619,7 @@ def test_after_a_search_it_rests_and_late_admissions_do_not_wait_for_that(time):
 # -- marks from elsewhere ------------------------------------------------------------------------------------------
 
 
-def test_a_judged_mark_that_nobody_here_gave_is_found_by_the_audit(time):
+def test_a_judged_mark_that_nobody_here_gave_is_found_by_the_audit(time: Time) -> None:
     """conntrackd brought it in an update, or another program's rule set it: nothing was registered meanwhile."""
 
     async def scenario(it: Scanning) -> None:
@@ -628,7 +635,7 @@ def test_a_judged_mark_that_nobody_here_gave_is_found_by_the_audit(time):
     scan(time, scenario)
 
 
-def test_a_connection_put_in_judged_is_cleared_at_once(time):
+def test_a_connection_put_in_judged_is_cleared_at_once(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         mine, stranger, older = flow("39.32.0.1"), flow("39.40.0.1"), flow("39.32.0.2")
         it.registered.update((mine.source, older.source))
@@ -644,7 +651,9 @@ def test_a_connection_put_in_judged_is_cleared_at_once(time):
 
 
 @pytest.mark.parametrize("is_event", [True, False])
-def test_a_judged_mark_of_what_is_out_of_scope_is_cleared_and_not_counted(time, is_event, caplog):
+def test_a_judged_mark_of_what_is_out_of_scope_is_cleared_and_not_counted(
+    time: Time, is_event: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     """The other gateway has another scope; or it is AH over IPv6, tracked as what is inside."""
 
     async def scenario(it: Scanning) -> None:
@@ -661,7 +670,7 @@ def test_a_judged_mark_of_what_is_out_of_scope_is_cleared_and_not_counted(time, 
     scan(time, scenario)
 
 
-def test_a_audit_leaves_what_was_registered_meanwhile_to_the_kernel(time):
+def test_a_audit_leaves_what_was_registered_meanwhile_to_the_kernel(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         mine = flow("39.32.0.1")
         it.conntrack.put(mine, JUDGED)
@@ -677,7 +686,7 @@ def test_a_audit_leaves_what_was_registered_meanwhile_to_the_kernel(time):
     scan(time, scenario)
 
 
-def test_a_registration_that_the_kernel_cannot_be_told_of_clears_nothing(time):
+def test_a_registration_that_the_kernel_cannot_be_told_of_clears_nothing(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         mine = flow("39.32.0.1")
         it.conntrack.put(mine, JUDGED)
@@ -691,7 +700,7 @@ def test_a_registration_that_the_kernel_cannot_be_told_of_clears_nothing(time):
     scan(time, scenario)
 
 
-def test_a_long_audit_is_followed_by_a_long_rest(time):
+def test_a_long_audit_is_followed_by_a_long_rest(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         it.conntrack.patience_s = 5.0  # two dumps a audit
         await asyncio.sleep(AUDIT_EVERY_S + 10 + AUDIT_REST * 10 - 5)
@@ -713,7 +722,7 @@ def registered_from_elsewhere(it: Scanning, *flows: Flow) -> None:
         it.conntrack.put(each, REGISTERED | OTHERS)
 
 
-def test_a_flow_that_came_registered_is_left_alone_until_accounting_names_its_address(time):
+def test_a_flow_that_came_registered_is_left_alone_until_accounting_names_its_address(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         named, unnamed = flow("39.42.0.1"), flow("39.42.0.2")
         registered_from_elsewhere(it, named, unnamed)
@@ -734,7 +743,7 @@ def test_a_flow_that_came_registered_is_left_alone_until_accounting_names_its_ad
     scan(time, scenario, drain_s=0)
 
 
-def test_a_binding_that_comes_explains_it(time):
+def test_a_binding_that_comes_explains_it(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         mine = flow("39.42.0.1")
         registered_from_elsewhere(it, mine)
@@ -754,7 +763,7 @@ def test_a_binding_that_comes_explains_it(time):
     scan(time, scenario, drain_s=0)
 
 
-def test_what_was_known_here_drains_although_subscribers_are_configured(time):
+def test_what_was_known_here_drains_although_subscribers_are_configured(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         mine = flow("39.42.0.1")
         registered_from_elsewhere(it, mine)
@@ -772,7 +781,7 @@ def test_what_was_known_here_drains_although_subscribers_are_configured(time):
     scan(time, scenario, drain_s=60)
 
 
-def test_what_the_kernel_let_pass_a_moment_too_late_drains(time):
+def test_what_the_kernel_let_pass_a_moment_too_late_drains(time: Time) -> None:
     """Its element went while its first packet passed: nobody brought its mark from elsewhere."""
 
     async def scenario(it: Scanning) -> None:
@@ -785,7 +794,7 @@ def test_what_the_kernel_let_pass_a_moment_too_late_drains(time):
     scan(time, scenario, drain_s=0)
 
 
-def test_without_subscribers_nothing_waits(time):
+def test_without_subscribers_nothing_waits(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         mine = flow("39.42.0.1")
         it.conntrack.put(mine, REGISTERED)

@@ -54,9 +54,9 @@ def test_a_source_is_fresh_then_overdue_then_stale(
 @pytest.mark.parametrize("mode", ["observe", "mark", "limit", "reject"])
 def test_enforcing_stops_only_where_the_operator_chose_so_and_only_when_stale(mode: str) -> None:
     assert mode_by_freshness(mode, {"a": FRESH, "b": OVERDUE}, "observe") == mode  # type: ignore[arg-type]
-    assert mode_by_freshness(mode, {"a": FRESH, "b": STALE}, "keep") == mode  # type: ignore[arg-type]
-    assert mode_by_freshness(mode, {"a": FRESH, "b": STALE}, "observe") == "observe"  # type: ignore[arg-type]
-    assert mode_by_freshness(mode, {}, "observe") == mode  # type: ignore[arg-type]
+    assert mode_by_freshness(mode, {"a": FRESH, "b": STALE}, "keep") == mode
+    assert mode_by_freshness(mode, {"a": FRESH, "b": STALE}, "observe") == "observe"
+    assert mode_by_freshness(mode, {}, "observe") == mode
 
 
 def test_a_source_is_as_it_was_last_said_to_be() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from hashlib import sha256
 from math import inf
+from typing import Any
 
 import msgspec
 import pytest
@@ -47,7 +48,7 @@ def registration(
     *clients: str,
     peers: tuple[str, ...] = (),
     services: tuple[str, ...] = (),
-    **fields: object,
+    **fields: Any,
 ) -> Registration:
     made = Registration(
         id,
@@ -69,7 +70,7 @@ def registry(*all: Registration) -> dict[str, Registration]:
 WHOLE = registration("a", "bpo", "203.0.113.0/24", peers=("198.51.100.0/24",), services=("udp/500-600", "esp"))
 
 
-def changed(**fields: object) -> Registration:
+def changed(**fields: Any) -> Registration:
     return msgspec.structs.replace(WHOLE, **fields)
 
 

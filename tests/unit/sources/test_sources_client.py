@@ -3,7 +3,7 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -61,8 +61,8 @@ from tests.support.feeds import (
 )
 
 
-def client_of(**options: object) -> FeedClient:
-    return FeedClient("national", URL, KEYS, **options)  # type: ignore[arg-type]
+def client_of(**options: Any) -> FeedClient:
+    return FeedClient("national", URL, KEYS, **options)
 
 
 def published(*ids: str) -> Publisher:
@@ -71,7 +71,7 @@ def published(*ids: str) -> Publisher:
     return publisher
 
 
-def joined(publisher: Publisher, **options: object) -> FeedClient:
+def joined(publisher: Publisher, **options: Any) -> FeedClient:
     """A client that holds what is published."""
     client = client_of(**options)
     outcome, _ = attempt(client, serve(publisher))
@@ -544,7 +544,7 @@ def test_cut_body_and_no_answer(kind: str) -> None:
 # -- the snapshot misbehaves ---------------------------------------------------------------------------------
 
 
-def snapshot_of(raw: bytes, count: int = 3, **changes: object) -> Publisher:
+def snapshot_of(raw: bytes, count: int = 3, **changes: Any) -> Publisher:
     """A publisher whose snapshot is these bytes, as served."""
     publisher = published()
     publisher.issue_file(raw, count)
@@ -645,7 +645,7 @@ def test_bad_records_are_rejected_one_by_one() -> None:
 # -- deltas misbehave ----------------------------------------------------------------------------------------
 
 
-def listed(publisher: Publisher, **changes: object) -> None:
+def listed(publisher: Publisher, **changes: Any) -> None:
     """The last delta is listed with other fields."""
     publisher.deltas[-1] = msgspec.structs.replace(publisher.deltas[-1], **changes)
     publisher.edit(deltas=tuple(publisher.deltas))

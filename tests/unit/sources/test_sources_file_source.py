@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -189,7 +190,7 @@ async def test_events_that_change_nothing_are_not_told(tmp_path: Path) -> None:
 async def test_without_inotify_watches_the_file_is_looked_at_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def refuse(*_: object, **__: object) -> AsyncGenerator[None, None]:
+    async def refuse(*_: object, **__: Any) -> AsyncGenerator[None, None]:
         raise OSError(28, "OS file watch limit reached")
         yield
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ class Looking:
         )
 
 
-def look(time: Time, seconds: float, change) -> Looking:  # type: ignore[no-untyped-def]
+def look(time: Time, seconds: float, change: Any) -> Looking:
     """Run for so long; `change` is told each second of it."""
     it = Looking(time)
 

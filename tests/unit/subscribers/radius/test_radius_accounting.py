@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -471,7 +473,9 @@ SPELLINGS = [
         ("alc-msisdn", lambda value: vendor(6527, text(147, value))),
     ],
 )
-def test_a_number_in_any_spelling_and_attribute_is_one_digest(spelling, identity, attribute_of) -> None:  # type: ignore[no-untyped-def]
+def test_a_number_in_any_spelling_and_attribute_is_one_digest(
+    spelling: Any, identity: str, attribute_of: Callable[..., Any]
+) -> None:
     event = started(attribute_of(spelling), profile=replace(PAKISTAN, identity=identity))
     assert (event.subscriber, event.ignored) == (SUBSCRIBER, ())
 
@@ -596,7 +600,9 @@ ATTRIBUTES = st.builds(attribute, KNOWN_TYPES, VALUES) | st.builds(
     st.sampled_from(["plain", "digest"]),
     st.sampled_from(["inside", "outside"]),
 )
-def test_any_attributes_are_an_event_or_a_typed_rejection(attributes, identity, session_ids, side) -> None:  # type: ignore[no-untyped-def]
+def test_any_attributes_are_an_event_or_a_typed_rejection(
+    attributes: Any, identity: Any, session_ids: Any, side: Any
+) -> None:
     profile = NasProfile("snapshot", identity, "92", side, session_ids)
     request = request_of(*attributes)
     try:
