@@ -14,7 +14,7 @@ from collections.abc import Generator
 from functools import cache
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from gatewayd.lab.lab import missing_for_lab
 
@@ -68,4 +68,6 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_threa
 
 # How long an example takes is no property of the code; timing lives in the benchmark.
 settings.register_profile("gatewayd", deadline=None)
+# For ./run cover: random examples differ between releases of Python, and a gate must not.
+settings.register_profile("explicit", deadline=None, phases=[Phase.explicit])
 settings.load_profile("gatewayd")

@@ -5,8 +5,9 @@ belong to a module with a longer name. Tests that need a kernel do not count. A 
 its import: declarations need no more.
 
 Every module is to have 100 %. tests/cover.txt lists the exceptions with their percentage. The gate fails where a
-module has less than that, and where it has more: the list is then out of date, and `./run cover --write` renews it.
-A line that is new there, or lower, needs a reason in the commit.
+module has less than that. Where it has more, the gate says so, and `./run cover --write` renews the list. A line
+new there, or lower, needs a reason in the commit. Of a property, the explicit examples alone are run: which
+random ones there are depends on the release of Python, and a gate that depends on it is open here and shut there.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _PYTEST = (
     "no:cacheprovider",
     "-m",
     "not kernel",
-    "--hypothesis-seed=0",
+    "--hypothesis-profile=explicit",
 )
 SLACK_PERCENT = 1
 """Of a module on the list: releases of Python do not count the branches of a generator alike."""
@@ -143,9 +144,11 @@ def judge(measured: Measured, exceptions: Mapping[str, int]) -> str | None:
     slack = 0 if wanted == 100 else SLACK_PERCENT
     if measured.percent < wanted - slack:
         return f"{measured.module}: {measured.percent} % of {wanted} %; missing {measured.missing}"
-    if measured.percent > wanted + slack or (measured.percent == 100 and wanted < 100):
-        return f"{measured.module}: {measured.percent} %, tests/cover.txt says {wanted} %: ./run cover --write"
     return None
+
+
+def is_better(measured: Measured, exceptions: Mapping[str, int]) -> bool:
+    return measured.percent > exceptions.get(measured.module, 100)
 
 
 def measure_all(modules: Iterable[str]) -> list[Measured]:
@@ -182,6 +185,9 @@ def main(modules: tuple[str, ...], write: bool) -> None:
     )
     for reason in reasons:
         click.echo(reason)
+    for each in measured:
+        if is_better(each, exceptions):
+            click.echo(f"{each.module}: {each.percent} %, more than tests/cover.txt says: ./run cover --write")
     full = sum(each.percent == 100 for each in measured)
     click.echo(f"{full} of {len(measured)} pure modules are covered whole by their own tests")
     sys.exit(1 if reasons else 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cover import LIST, Measured, encode_list, judge, own_tests, read_list
+from tests.cover import LIST, Measured, encode_list, is_better, judge, own_tests, read_list
 from tests.unit.test_imports import MODULES, PURE
 
 
@@ -36,8 +36,8 @@ def test_no_test_file_is_of_two_modules(module: str) -> None:
         (60, {"a.b": 60}, True),
         (59, {"a.b": 60}, True),
         (58, {"a.b": 60}, False),
-        (62, {"a.b": 60}, False),
-        (100, {"a.b": 99}, False),
+        (62, {"a.b": 60}, True),
+        (100, {"a.b": 99}, True),
     ],
     ids=[
         "whole",
@@ -49,8 +49,16 @@ def test_no_test_file_is_of_two_modules(module: str) -> None:
         "whole by now",
     ],
 )
-def test_the_gate_is_open_at_what_is_listed(percent: int, exceptions: dict[str, int], is_open: bool) -> None:
+def test_the_gate_is_shut_below_what_is_listed_alone(
+    percent: int, exceptions: dict[str, int], is_open: bool
+) -> None:
     assert (judge(Measured("a.b", percent), exceptions) is None) is is_open
+
+
+def test_a_module_that_became_better_is_named() -> None:
+    assert is_better(Measured("a.b", 100), {"a.b": 99})
+    assert not is_better(Measured("a.b", 99), {"a.b": 99})
+    assert not is_better(Measured("a.b", 100), {})
 
 
 def test_tests_that_fail_shut_the_gate() -> None:
