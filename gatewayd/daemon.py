@@ -22,12 +22,10 @@ from gatewayd.api.app import ApiServer
 from gatewayd.control.controller import Controller
 from gatewayd.control.core import Core, build_core
 from gatewayd.control.host_time import WindowClock, open_host_time
-from gatewayd.control.pulse import Pulse
 from gatewayd.control.queries import DaemonQueries
-from gatewayd.control.reload import Reloader
-from gatewayd.control.source_tasks import SourceTasks
+from gatewayd.control.reload import Reloader, SourceTasks
 from gatewayd.control.status import StatusReport
-from gatewayd.control.vitals import Vitals
+from gatewayd.control.vitals import Pulse, Vitals
 from gatewayd.errors import MissingPrerequisite, SettingsInvalid
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.external import RuleReader

@@ -1,13 +1,12 @@
 """The tasks and the clock: what happens when.
 
 - `controller`    the registry in force, changed by one task: sources, local files, an operator, the clock
-- `guard_keeper`  the guard on disk and in the log; `remainder` unregistered elements that a start found
-- `programmer`    performs what the active set desires: the reconciler told, live flows noted
-- `core`          the parts between the registry and the kernel, wired once
-- `source_tasks`  a task for each source; `reload` new settings; `pulse` lag, watchdog and readiness
+- `guard_keeper`  the guard on disk and in the log; unregistered elements that a start found
+- `core`          performs what the active set desires; the parts between the registry and the kernel, wired once
+- `reload`        new settings, and a task for each source
 - `queries`       the API's answers; `status` everything on one screen, `explain` one flow, `subscriber_queries`
                   bindings and sessions
-- `vitals`        the numbers of the process itself
+- `vitals`        the numbers of the process itself, the loop's lag, watchdog and readiness
 - `trusted_time`  (pure) which clock is believed; `host_time` the clocks of this host
 
 Review notes: is every change one turn without await? Is everything that runs between two awaits bounded? Does a

@@ -15,9 +15,8 @@ from typing import Protocol, TypeVar
 
 from gatewayd.compile.policy import policy_in_force
 from gatewayd.control.core import Core
-from gatewayd.control.guard_keeper import GuardKeeper, HeldLog, read_last_good
+from gatewayd.control.guard_keeper import GuardKeeper, HeldLog, Hold, Remainder, read_last_good
 from gatewayd.control.host_time import SET_BACK_S, HostTime
-from gatewayd.control.remainder import Hold, Remainder
 from gatewayd.errors import SerialNotHeld
 from gatewayd.log import get_logger
 from gatewayd.model.changes import Changes, run_slices

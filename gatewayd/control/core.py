@@ -1,15 +1,22 @@
-"""The parts between the registry and the kernel, wired once for the daemon, the tests and the bench."""
+"""The parts between the registry and the kernel, wired once for the daemon, the tests and the bench.
+
+The programmer stands between them: it performs what the active set desires, each change in one turn without await.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from gatewayd.allowlist.active import ActiveSet
+from gatewayd.allowlist.active import ActiveSet, Desired
+from gatewayd.compile import compile_bound
 from gatewayd.control.host_time import WindowClock
-from gatewayd.control.programmer import Programmer
+from gatewayd.log import get_logger
+from gatewayd.model.binding import BindingChange, BoundRegistration
 from gatewayd.model.policy import MarkLayout
+from gatewayd.model.prefix import Prefix
+from gatewayd.model.registration import Registration
 from gatewayd.reconcile import Reconciler
 from gatewayd.reconcile.connections import Connections, ConnectionScanner
 from gatewayd.reconcile.dataplane import Dataplane
@@ -21,6 +28,96 @@ from gatewayd.subscribers.service import longest_unreported_s
 from gatewayd.watch.aggregate import UnregisteredAggregate
 from gatewayd.watch.attribute import Attribution
 from gatewayd.watch.handler import FlowClassifier, WatchHandler
+
+log = get_logger(__name__)
+
+_USUAL_ADDRESSES = (Prefix(bytes(4), 32), Prefix(bytes(16), 64))
+"""What a phone gets: an IPv4 address, an IPv6 /64 (3GPP TS 23.401 §5.3.1.2)."""
+
+
+class Programmer:
+    """`prepares`: have sets ready for addresses that subscribers may get. What `upsert` and `withdraw` return are
+    digests of subscribers that a registration names now, or none any more."""
+
+    def __init__(
+        self, active: ActiveSet, reconciler: Reconciler, requests: ScanRequests, grace: Grace, *, prepares: bool
+    ) -> None:
+        self.active = active
+        self._allowlist = active.allowlist
+        self._reconciler = reconciler
+        self._requests = requests
+        self._grace = grace
+        self._prepares = prepares
+
+    def upsert(self, registration: Registration, now: float) -> tuple[bytes, ...]:
+        return self._perform(self.active.upsert(registration, now))
+
+    def withdraw(self, registration_id: str) -> tuple[bytes, ...]:
+        return self._perform(self.active.withdraw(registration_id))
+
+    def refresh(self, registration_id: str, now: float) -> None:
+        """A window may have opened or closed."""
+        desired = self.active.refresh(registration_id, now)
+        if desired.add:
+            log.info("window.opened", id=registration_id)
+        elif desired.remove:
+            log.info("window.closed", id=registration_id)
+        self._perform(desired)
+
+    def _perform(self, desired: Desired) -> tuple[bytes, ...]:
+        add, remove = desired.add, desired.remove
+        if add:
+            for wanted in add:
+                self._reconciler.add(wanted)
+            if self._prepares and isinstance(add[0], Registration):
+                self._prepare(add[0])
+            self._requests.note_added()
+        if remove:
+            for wanted in remove:
+                self._reconciler.remove(wanted)
+            self._requests.note_removed()
+        return desired.subscribers
+
+    def _prepare(self, registration: Registration) -> None:
+        if registration.subscriber is not None:
+            for prefix in _USUAL_ADDRESSES:
+                self._reconciler.prepare(mask for mask, _ in compile_bound(BoundRegistration(registration, prefix)))
+
+    # -- for the table of sessions -------------------------------------------------------------------------
+
+    def take(self, changes: Iterable[BindingChange]) -> None:
+        """Bindings came and went; those that came are first."""
+        for change in changes:
+            binding = change.binding
+            if change.kind == "added":
+                for bound in self.active.bind(binding):
+                    self._reconciler.add(bound)
+                    self._requests.note_bound(binding.prefix)
+            else:
+                for bound in self.active.unbind(binding):
+                    self._reconciler.remove(bound)
+                    self._requests.note_unbound()
+
+    def hear(self, prefixes: Iterable[Prefix]) -> None:
+        """Accounting has named these addresses, whosever they are."""
+        self._grace.hear(prefixes)
+
+    def wait_for_accounting(self, longest_s: float) -> None:
+        """For how long a session may not be heard of, from now on (Grace)."""
+        self._grace.wait_for(longest_s)
+
+    def leave_unless(self, explains: Callable[[Prefix, tuple[int, int] | None], bool]) -> None:
+        """What a start finds in the kernel of bindings, and this does not know of, stays until its time is over."""
+        self._reconciler.leave_unless(explains)
+
+    @property
+    def left(self) -> int:
+        """Elements that are left so."""
+        return self._reconciler.count_left()
+
+    def let_go(self, prefix: Prefix, ports: tuple[int, int] | None) -> None:
+        """Accounting says of a place who has it, or that nobody has it any more."""
+        self._reconciler.let_go(prefix, ports)
 
 
 @dataclass(frozen=True, slots=True)

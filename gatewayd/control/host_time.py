@@ -20,6 +20,7 @@ import msgspec
 from gatewayd.control.trusted_time import Doubt, Judgement, KeptTime, Reading, TrustedTime
 from gatewayd.log import get_logger
 from gatewayd.model.moment import Moment, earliest_of, latest_of, went_back_s
+from gatewayd.subscribers.service import read_boot_id
 
 log = get_logger(__name__)
 
@@ -231,7 +232,7 @@ def open_host_time(directory: Path, *, has_signed: bool) -> HostTime:
         wall=time.time,
         elapsed=lambda: time.clock_gettime(time.CLOCK_BOOTTIME),
         is_synced=is_kernel_synced,
-        boot_id=_read_boot_id(),
+        boot_id=read_boot_id(),
         directory=directory,
     )
     made.recall()
@@ -251,13 +252,6 @@ def is_kernel_synced(wall_s: float) -> bool:
     status = ctypes.c_int.from_buffer(timex, _STATUS_AT).value
     seconds = ctypes.c_long.from_buffer(timex, _SECONDS_AT).value
     return not status & _STA_UNSYNC and abs(wall_s - seconds) <= 2
-
-
-def _read_boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
 
 
 def _text(at_s: float) -> str:

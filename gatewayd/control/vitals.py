@@ -1,18 +1,24 @@
-"""The numbers of the process that belong to no room: its tasks keep them, and the status shows them."""
+"""The process itself: its numbers, the loop's lag, the watchdog, and the readiness for the service manager."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sized
 
+from gatewayd.api.queries import Queries
 from gatewayd.api.status import LoopView
+from gatewayd.control.host_time import HostTime
 from gatewayd.errors import KernelError
 from gatewayd.log import get_logger
 from gatewayd.model.transaction import CounterReading
+from gatewayd.systemd import Notifier, watchdog_interval_s
 
 log = get_logger(__name__)
 
 COUNTERS_EVERY_S = 1.0
+PULSE_S = 0.25
+"""How often the loop's lag and the readiness are looked at."""
 
 
 class Vitals:
@@ -42,3 +48,56 @@ class Vitals:
             except KernelError as error:
                 log.warning("counters.failed", error=str(error))
             await asyncio.sleep(COUNTERS_EVERY_S)
+
+
+class Pulse:
+    """`registered`: what has a length, that of the allowlist."""
+
+    def __init__(
+        self, queries: Queries, vitals: Vitals, notifier: Notifier, clock: HostTime, registered: Sized
+    ) -> None:
+        self._queries = queries
+        self._vitals = vitals
+        self._notifier = notifier
+        self._clock = clock
+        self._registered = registered
+        self._ready: bool | None = None
+        self._was_doubted = False
+        self.said_ready = False
+        """READY=1 was said, which ends the start."""
+
+    async def run(self) -> None:
+        """Beat the watchdog while the reconciler gets on; say READY=1 once it is true. Until cancelled."""
+        interval_s = watchdog_interval_s()
+        beat_at = 0.0
+        while True:
+            before = time.monotonic()
+            await asyncio.sleep(PULSE_S)
+            now = time.monotonic()
+            self._vitals.note_lag(now - before - PULSE_S)
+            if interval_s is not None and now >= beat_at and self._queries.is_alive() is None:
+                self._notifier.watchdog()
+                beat_at = now + min(interval_s, 10.0)
+            self._say_readiness()
+            self._say_doubt()
+
+    def _say_readiness(self) -> None:
+        reasons = self._queries.readiness()
+        if self._ready is (not reasons):
+            return
+        self._ready = not reasons
+        if self._ready:
+            self.said_ready = True
+            registrations = len(self._registered)
+            self._notifier.ready(f"{registrations} registrations in the kernel")
+            log.info("daemon.ready", registrations=registrations)
+        else:
+            self._notifier.status(f"not ready: {reasons[0]}")
+            log.info("daemon.not_ready", reason=reasons[0])
+
+    def _say_doubt(self) -> None:
+        doubt = self._clock.doubt()
+        if self._ready and self._was_doubted is not (doubt is not None):
+            self._was_doubted = doubt is not None
+            clock = "" if doubt is None else f"; this host's clock is {doubt.word} and not believed"
+            self._notifier.status(f"{len(self._registered)} registrations in the kernel{clock}")

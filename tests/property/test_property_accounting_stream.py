@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from gatewayd.allowlist.active import ActiveSet
-from gatewayd.control.programmer import Programmer
+from gatewayd.control.core import Programmer
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.reconcile import Reconciler

@@ -30,7 +30,7 @@ from unittest.mock import patch
 from msgspec import structs
 
 from gatewayd.allowlist.active import ActiveSet
-from gatewayd.control.programmer import Programmer
+from gatewayd.control.core import Programmer
 from gatewayd.model.binding import Binding
 from gatewayd.model.mask import Mask
 from gatewayd.model.msisdn import subscriber_digest

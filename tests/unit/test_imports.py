@@ -82,9 +82,8 @@ IO = """
 COMPOSITION = """
     __main__ cli cli.changes cli.check cli.client cli.demo cli.explain cli.listings cli.output cli.plan
     cli.registry cli.registry_authoring cli.service cli.status control.controller control.core control.explain
-    control.guard_keeper control.programmer control.pulse control.queries control.reload control.remainder
-    control.source_tasks control.status control.subscriber_queries control.vitals daemon reconcile.connections
-    watch.handler watch.surroundings
+    control.guard_keeper control.queries control.reload control.status control.subscriber_queries control.vitals
+    daemon reconcile.connections watch.handler watch.surroundings
 """
 
 TOUCHES_THE_WORLD = """
