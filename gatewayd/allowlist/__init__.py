@@ -1,11 +1,10 @@
 """Step 3, pure: the registrations in force, and what a flow is at a moment.
 
-`Allowlist` (allowlist.py) owns the registrations: a dict by id and a radix (radix.py) by client prefix that hold
-the same objects, and those of each subscriber. `BindingTable` (bound.py) holds the bindings, in a radix of their
-own: the table of sessions fills it, and the allowlist reads it. `decide` and `matching_registrations` apply the
-rule (match.py) to what they find. `Schedule` (schedule.py) says when a window next opens or closes. `ActiveSet`
-(active.py) knows windows and bindings, and returns with each change the elements to add and to remove. Nothing here
-reads a clock.
+`ActiveSet` (allowlist.py) knows windows and bindings, and returns with each change the elements to add and to
+remove. Its `Allowlist` owns the registrations: a dict by id and a radix (radix.py) by client prefix that hold the
+same objects, and those of each subscriber. `BindingTable` holds the bindings, in a radix of their own: the table of
+sessions fills it, and the allowlist reads it. `decide` and `matching_registrations` apply the rule (match.py) to
+what they find. `Schedule` (schedule.py) says when a window next opens or closes. Nothing here reads a clock.
 
 Why a radix at all, when the kernel's sets decide: events, `explain` and `impact` must name the registrations,
 of both ends, at every length.
@@ -44,13 +43,13 @@ told to people a function of the content, not of the order of arrival? Who calls
 is a neighbour's? Does a digest reach a reason or an error?
 """
 
-from gatewayd.allowlist.allowlist import Allowlist
-from gatewayd.allowlist.bound import BindingTable
+from gatewayd.allowlist.allowlist import ActiveSet, Allowlist, BindingTable
 from gatewayd.allowlist.match import Covering, decide, in_scope, matching_registrations, registered_by
 from gatewayd.allowlist.radix import Radix
 from gatewayd.allowlist.schedule import Schedule
 
 __all__ = [
+    "ActiveSet",
     "Allowlist",
     "BindingTable",
     "Covering",

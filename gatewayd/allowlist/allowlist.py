@@ -1,14 +1,104 @@
-"""The allowlist: the one owner of the registrations in force."""
+"""The registrations and bindings in force, and what of them is active at a moment.
+
+Each change returns what the kernel is to have more and less, to be performed in the same turn: additions before
+removals, so an element that both an old and a new form want never leaves the kernel. Registrations and bindings
+that overlap do not disturb each other: what any of them lets pass, passes. So one record costs what one record
+costs, however many bindings lie within its addresses.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
-from typing import Final, TypeVar
+from collections.abc import Callable, Container, Iterator, Sequence
+from typing import Final, Generic, TypeVar, cast
 
-from gatewayd.allowlist.bound import BindingTable, BySubscriber
+import msgspec
+
 from gatewayd.allowlist.match import matching_bound, matching_clients
 from gatewayd.allowlist.radix import Radix
+from gatewayd.allowlist.schedule import Schedule
 from gatewayd.model import Binding, BoundRegistration, Flow, Prefix, Registration, Status
+from gatewayd.model.registration import Ports
+
+_Value = TypeVar("_Value")
+
+
+class BySubscriber(Generic[_Value]):
+    """Digest → values, compared by identity, in order of arrival. `held`: one value bare, several in a tuple."""
+
+    __slots__ = ("held",)
+
+    def __init__(self) -> None:
+        self.held: dict[bytes, _Value | tuple[_Value, ...]] = {}
+
+    def of(self, subscriber: bytes) -> tuple[_Value, ...]:
+        held = self.held.get(subscriber)
+        if held is None:
+            return ()
+        return held if type(held) is tuple else (cast("_Value", held),)
+
+    def add(self, subscriber: bytes, value: _Value) -> None:
+        held = self.of(subscriber)
+        self.held[subscriber] = (*held, value) if held else value
+
+    def remove(self, subscriber: bytes, value: _Value) -> None:
+        """KeyError, and nothing changed, if it is not there: a bug of the caller."""
+        held = self.of(subscriber)
+        rest = tuple([each for each in held if each is not value])
+        if len(rest) == len(held):
+            raise KeyError("no such value of this subscriber")
+        if rest:
+            self.held[subscriber] = rest if len(rest) > 1 else rest[0]
+        else:
+            del self.held[subscriber]
+
+
+class BindingTable:
+    """The one holder of bindings: the table of sessions fills it, the allowlist reads it.
+
+    There is at most one binding of a subscriber at a prefix and ports. It is as it was when it was made: what
+    confirms it later, every few minutes, is in the sessions.
+    """
+
+    __slots__ = ("_by_subscriber", "_radix", "covering", "size")
+
+    def __init__(self) -> None:
+        self._by_subscriber: BySubscriber[Binding] = BySubscriber()
+        self._radix: Radix[Binding] = Radix()
+        self.covering: Callable[[bytes], Sequence[Binding]] = self._radix.covering
+        """Those whose prefix covers the address, longest prefix first, at one prefix in order of arrival."""
+        self.size = 0
+        """Bindings."""
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[Binding]:
+        """All bindings, those of a subscriber together; not to be mixed with changes."""
+        for subscriber in self._by_subscriber.held:
+            yield from self._by_subscriber.of(subscriber)
+
+    def put(self, binding: Binding) -> None:
+        """The caller does not put two of one subscriber at one prefix and ports."""
+        self._by_subscriber.add(binding.subscriber, binding)
+        self._radix.insert(binding.prefix, binding)
+        self.size += 1
+
+    def remove(self, binding: Binding) -> None:
+        """The very object; KeyError, and nothing changed, if it is not there."""
+        self._by_subscriber.remove(binding.subscriber, binding)
+        self._radix.remove(binding.prefix, binding)
+        self.size -= 1
+
+    def get(self, subscriber: bytes, prefix: Prefix, ports: Ports) -> Binding | None:
+        for binding in self._by_subscriber.of(subscriber):
+            if binding.prefix == prefix and binding.ports == ports:
+                return binding
+        return None
+
+    def of(self, subscriber: bytes) -> tuple[Binding, ...]:
+        """Of this subscriber, in order of arrival."""
+        return self._by_subscriber.of(subscriber)
+
 
 OWN_LENGTH: Final[dict[int, int]] = {4: 24, 6: 48}
 """By family: a client prefix that is shorter is a pool or a provider's block, where anybody's addresses are."""
@@ -132,10 +222,6 @@ class Allowlist:
         found = self._radix.covering_longer(binding.prefix.packed, shortest)
         return tuple({each.id: each for each in found if each.subscriber != binding.subscriber}.values())
 
-    def at(self, prefix: Prefix) -> tuple[Registration, ...]:
-        """Those with this very prefix among their clients."""
-        return self._radix.exact(prefix)
-
     def count_by_category(self) -> dict[str, int]:
         """A copy; categories without registrations are absent."""
         return dict(self._categories)
@@ -157,3 +243,113 @@ def _count(counts: dict[_Word, int], word: _Word, change: int) -> None:
     counts[word] = counts.get(word, 0) + change
     if not counts[word]:
         del counts[word]
+
+
+Wanted = Registration | BoundRegistration
+
+
+class Desired(msgspec.Struct, frozen=True, gc=False):
+    """What follows from one change. `subscribers`: digests that some registration names now, or none any more."""
+
+    add: tuple[Wanted, ...] = ()
+    remove: tuple[Wanted, ...] = ()
+    subscribers: tuple[bytes, ...] = ()
+
+
+NOTHING: Final = Desired()
+
+
+class ActiveSet:
+    """Owns the allowlist and the schedule. A caller that performs the result of each call has in force, at each
+    moment, every effective registration, and each of these at every address of its subscriber."""
+
+    __slots__ = ("_dormant", "_schedule", "allowlist")
+
+    def __init__(self) -> None:
+        self.allowlist = Allowlist()
+        self._schedule = Schedule()
+        self._dormant: set[str] = set()
+
+    def count(self) -> int:
+        """Registrations that are effective."""
+        return len(self.allowlist) - len(self._dormant)
+
+    def closed(self, now: float) -> list[Registration]:
+        """Registrations whose window has closed."""
+        found = [self.allowlist.get(id) for id in self._dormant]
+        return [
+            each for each in found if each is not None and each.status == "active" and each.valid_until_s <= now
+        ]
+
+    def upsert(self, registration: Registration, now: float) -> Desired:
+        """Put it in the place of its id."""
+        old = self.allowlist.upsert(registration)
+        was_active = old is not None and registration.id not in self._dormant
+        self._schedule.watch(registration, now)
+        add: tuple[Wanted, ...] = ()
+        if registration.is_effective(now):
+            self._dormant.discard(registration.id)
+            add = self._all_of(registration)
+        else:
+            self._dormant.add(registration.id)
+        remove = self._all_of(old) if old is not None and was_active else ()
+        return Desired(add, remove, self.allowlist.subscribers_changed(old, registration))
+
+    def withdraw(self, registration_id: str) -> Desired:
+        """Take it out, if it is there."""
+        old = self.allowlist.withdraw(registration_id)
+        self._schedule.forget(registration_id)
+        was_dormant = registration_id in self._dormant
+        self._dormant.discard(registration_id)
+        if old is None:
+            return NOTHING
+        remove = () if was_dormant else self._all_of(old)
+        return Desired((), remove, self.allowlist.subscribers_changed(old, None))
+
+    def refresh(self, registration_id: str, now: float) -> Desired:
+        """A window may have opened or closed; NOTHING if it did not, or the registration is not there."""
+        registration = self.allowlist.get(registration_id)
+        if registration is None:
+            return NOTHING
+        self._schedule.watch(registration, now)
+        is_dormant = registration_id in self._dormant
+        if registration.is_effective(now) and is_dormant:
+            self._dormant.remove(registration_id)
+            return Desired(add=self._all_of(registration))
+        if not registration.is_effective(now) and not is_dormant:
+            self._dormant.add(registration_id)
+            return Desired(remove=self._all_of(registration))
+        return NOTHING
+
+    def watch_all(self, now: float) -> None:
+        """The time went back: every boundary is looked for anew. A `refresh` of each registration comes after."""
+        self._schedule.watch_all(self.allowlist, now)
+
+    def due(self, now: float) -> list[str]:
+        """Ids of the registrations whose windows opened or closed since the last call; to be refreshed."""
+        return self._schedule.due(now)
+
+    def due_in_s(self, now: float) -> float:
+        """How long after `now` that is next so; inf = never."""
+        return self._schedule.due_in_s(now)
+
+    def next_change(self) -> float | None:
+        """When a window next opens or closes, in Unix seconds; None if none does."""
+        return self._schedule.next_change()
+
+    def bind(self, binding: Binding) -> tuple[BoundRegistration, ...]:
+        """A subscriber has a place: what that adds."""
+        return self._effective(self.allowlist.bound_registrations_at(binding))
+
+    def unbind(self, binding: Binding) -> tuple[BoundRegistration, ...]:
+        """The subscriber has it no more: what that removes."""
+        return self._effective(self.allowlist.bound_registrations_at(binding))
+
+    def _all_of(self, registration: Registration) -> tuple[Wanted, ...]:
+        if registration.subscriber is None:
+            return (registration,)
+        return (registration, *self.allowlist.bound_registrations_of(registration))
+
+    def _effective(self, bound: tuple[BoundRegistration, ...]) -> tuple[BoundRegistration, ...]:
+        dormant = self._dormant
+        return tuple([each for each in bound if each.registration.id not in dormant]) if dormant else bound

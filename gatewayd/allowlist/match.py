@@ -339,14 +339,17 @@ def _name_some(registrations: Sequence[Registration]) -> str:
 def _matching_word(services: Sequence[Service], flow: Flow) -> str:
     """The word, among those for `services`, that stands for the flow's service."""
     protocol = flow.protocol
-    for port, note in ((flow.destination_port, ""), (flow.source_port, ", answered from the source port")):
-        for word in service_words(services):
-            if word in BUNDLES and any(service.matches(protocol, port) for service in BUNDLES[word]):
-                return word + note
-        for service in services:
-            if service.matches(protocol, port):
-                return str(service) + note
-    raise AssertionError(f"no service of {services} matches {flow}")
+    bundles = [word for word in service_words(services) if word in BUNDLES]
+    found = [
+        word + note
+        for port, note in ((flow.destination_port, ""), (flow.source_port, ", answered from the source port"))
+        for word, members in [
+            *((each, BUNDLES[each]) for each in bundles),
+            *((str(each), (each,)) for each in services),
+        ]
+        if any(service.matches(protocol, port) for service in members)
+    ]
+    return found[0]
 
 
 def _flow_service(flow: Flow) -> str:

@@ -13,9 +13,8 @@ from typing import Annotated, Final, Literal, get_args
 import msgspec
 
 from gatewayd.model import Mode
-from gatewayd.model.external import ConntrackSize, Neighbour
 from gatewayd.model.metric import Each, counter, equals, gauge, is_there, one_of
-from gatewayd.model.transaction import CounterReading
+from gatewayd.model.transaction import ConntrackSize, CounterReading, Neighbour
 from gatewayd.reconcile.dataplane import Stats
 from gatewayd.registry.overrides import OverrideCounts
 from gatewayd.subscribers.journal_rows import JournalStats

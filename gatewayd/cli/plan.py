@@ -23,10 +23,9 @@ from gatewayd.control.host_time import HostTime, open_host_time
 from gatewayd.errors import DumpInterrupted, SettingsInvalid
 from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables
-from gatewayd.model.changes import Changes, Slices, run_slices
 from gatewayd.model.mask import parse_set_name
 from gatewayd.model.moment import earliest_of
-from gatewayd.model.registration import Registration
+from gatewayd.model.registration import Changes, Registration, Slices, run_slices
 from gatewayd.model.transaction import TableReading
 from gatewayd.reconcile.set_state import masks_of
 from gatewayd.reconcile.steps import Forecast, forecast

@@ -24,10 +24,9 @@ from gatewayd.compile.masks import (
     count_elements,
     is_former,
 )
-from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.mask import Mask
 from gatewayd.model.prefix import Prefix, mask_address
-from gatewayd.model.registration import Registration
+from gatewayd.model.registration import BoundRegistration, Registration
 
 MAX_PREPARED = 32
 """Masks in use without an element: each costs a new flow a look-up."""

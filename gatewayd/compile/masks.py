@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache, lru_cache
 
-from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.flow import Flow
 from gatewayd.model.mask import ANY_PEER, NOT_BOUND, Mask
 from gatewayd.model.prefix import Prefix, mask_address
-from gatewayd.model.registration import Registration
+from gatewayd.model.registration import BoundRegistration, Registration
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS, Service
 
 WIDEST_LISTED_RANGE = 64

@@ -19,10 +19,9 @@ from gatewayd.control.guard_keeper import GuardKeeper, HeldLog, Hold, Remainder,
 from gatewayd.control.host_time import SET_BACK_S, HostTime
 from gatewayd.errors import SerialNotHeld
 from gatewayd.log import get_logger
-from gatewayd.model.changes import Changes, run_slices
 from gatewayd.model.moment import earliest_of, latest_of
 from gatewayd.model.policy import Policy
-from gatewayd.model.registration import Registration
+from gatewayd.model.registration import Changes, Registration, run_slices
 from gatewayd.registry.freshness import Freshness, SourceState, mode_by_freshness
 from gatewayd.registry.guard import RemovalGuard
 from gatewayd.registry.guard_record import GuardRecord

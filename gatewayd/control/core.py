@@ -9,14 +9,13 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from gatewayd.allowlist.active import ActiveSet, Desired
+from gatewayd.allowlist.allowlist import ActiveSet, Desired
 from gatewayd.compile import compile_bound
 from gatewayd.control.host_time import WindowClock
 from gatewayd.log import get_logger
-from gatewayd.model.binding import BindingChange, BoundRegistration
 from gatewayd.model.policy import MarkLayout
 from gatewayd.model.prefix import Prefix
-from gatewayd.model.registration import Registration
+from gatewayd.model.registration import BindingChange, BoundRegistration, Registration
 from gatewayd.reconcile import Reconciler
 from gatewayd.reconcile.connections import Connections, ConnectionScanner
 from gatewayd.reconcile.dataplane import Dataplane

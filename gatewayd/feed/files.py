@@ -31,7 +31,7 @@ from gatewayd.feed.notification import DeltaRef, SnapshotRef
 from gatewayd.feed.reading import NdjsonReader, ReadLimits
 from gatewayd.feed.record import MAX_LINE_BYTES, id_of_line, is_id
 from gatewayd.model import Registration
-from gatewayd.model.changes import SLICE, Changes, Slices
+from gatewayd.model.registration import SLICE, Changes, Slices
 
 SLICE_BYTES: Final = 16 * 1024
 """Plain bytes given to a reader between two yields: half a millisecond, 20 at the very worst."""

@@ -30,7 +30,7 @@ from gatewayd.kernel.conntrack_codec import (
 )
 from gatewayd.kernel.netlink import dropped_messages, open_netfilter_socket, readable
 from gatewayd.model import Flow
-from gatewayd.model.connection import ConnectionEvent, ConnectionKey
+from gatewayd.model.flow import ConnectionEvent, ConnectionKey
 
 CHANGES_PER_SEND = 128
 """Mark changes in one `send`: well under a millisecond in the kernel, and no more answers than fit."""

@@ -38,7 +38,7 @@ from gatewayd.kernel.attributes import (
     nest,
 )
 from gatewayd.model import Flow
-from gatewayd.model.connection import AF_INET, AF_INET6, ConnectionEvent, ConnectionKey, ConnectionKind
+from gatewayd.model.flow import AF_INET, AF_INET6, ConnectionEvent, ConnectionKey, ConnectionKind
 from gatewayd.model.service import GRE, PROTOCOLS_WITH_PORTS
 
 CT_NEW, CT_GET, CT_DELETE, CT_GET_STATS = 0x100, 0x101, 0x102, 0x105

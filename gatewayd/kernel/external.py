@@ -29,7 +29,7 @@ from gatewayd.kernel import attributes as nl
 from gatewayd.kernel import external_codec as codec
 from gatewayd.kernel import tables_codec
 from gatewayd.kernel.netlink import NetlinkChannel, attach_filter, dropped_messages, open_netfilter_socket
-from gatewayd.model.external import ConntrackSize, ExternalChanges, ExternalCommit, Neighbour
+from gatewayd.model.transaction import ConntrackSize, ExternalChanges, ExternalCommit, Neighbour
 
 LARGE_COMMIT = 64
 """Elements from which on leaving and joining is cheaper than the messages."""

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from gatewayd.errors import EventMalformed
 from gatewayd.kernel import attributes as nl
 from gatewayd.kernel import tables_codec as codec
-from gatewayd.model.external import Deed, ElementChange, ExternalCommit, Neighbour
+from gatewayd.model.transaction import Deed, ElementChange, ExternalCommit, Neighbour
 
 # -- commits ---------------------------------------------------------------------------------------------
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 
 from gatewayd.compile.ruleset import COUNTERS, parse_tag
 from gatewayd.errors import OperationRefused, RulesetRefused
-from gatewayd.model.external import ElementChange, ExternalChanges, ExternalCommit
 from gatewayd.model.mask import Mask, describe_key, parse_set_name
 from gatewayd.model.transaction import (
     AddElements,
@@ -18,7 +17,10 @@ from gatewayd.model.transaction import (
     CreateSet,
     CreateTable,
     DeleteSet,
+    ElementChange,
     ElementOperation,
+    ExternalChanges,
+    ExternalCommit,
     ObservedSet,
     Operation,
     RefreshElements,

@@ -14,11 +14,11 @@ from gatewayd.kernel import nft
 from gatewayd.kernel import tables_codec as codec
 from gatewayd.kernel.external import NotificationSocket, read_generation
 from gatewayd.kernel.netlink import NetlinkChannel, RefusedAt
-from gatewayd.model.external import ExternalChanges
 from gatewayd.model.mask import describe_key, parse_set_name
 from gatewayd.model.transaction import (
     CounterReading,
     ElementOperation,
+    ExternalChanges,
     ObservedSet,
     Ruleset,
     RulesTag,

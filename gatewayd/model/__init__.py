@@ -2,19 +2,18 @@
 
 Only these types travel between the numbered packages.
 
-`prefix`, `service`, `registration`, `binding` (and registrations at an address), `flow`, `connection` (of
-connection tracking), `mask` (of a set), `policy`, `transaction` (of the kernel), `external` (changes of other
-programs), `accounting` (records of a NAS), `changes` (from one registry to the next), `msisdn` (mobile numbers and
-their digests), `moment` (a time that is not certain, and times as text), `metric` (how a number is declared).
+`prefix`, `service`, `registration` (what changes between two registries, and bindings of subscribers), `flow` (and
+its connection), `mask` (of a set), `policy`, `transaction` (of the kernel, ours and those of other programs),
+`accounting` (records of a NAS), `msisdn` (mobile numbers and their digests), `moment` (a time that is not certain,
+and times as text), `metric` (how a number is declared).
 
 Review notes: is a new noun really the trade's word? Can a value exist that is wrong? Are units in
 the names?
 """
 
-from gatewayd.model.binding import Binding, BindingChange, BoundRegistration
 from gatewayd.model.flow import Canary, Decision, DecisionWord, Effect, Flow, Mode, reverse_flow
 from gatewayd.model.prefix import Family, Prefix, format_address, parse_address, parse_prefix
-from gatewayd.model.registration import Registration, Status
+from gatewayd.model.registration import Binding, BindingChange, BoundRegistration, Registration, Status
 from gatewayd.model.service import Service, parse_service, parse_services, service_words
 
 __all__ = [

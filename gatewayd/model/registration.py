@@ -1,13 +1,15 @@
-"""A registration: one entry of the registry, already validated.
+"""A registration of the registry, what changes between two registries, and the places where a subscriber has one.
 
-There may be a million; they are frozen, untracked by the garbage collector, and share their parts
+There may be a million registrations. They are frozen, untracked by the garbage collector, and share their parts
 (`services`, `category`) where the reader interns them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
@@ -36,3 +38,101 @@ class Registration(msgspec.Struct, frozen=True, gc=False):
     def is_effective(self, now: float) -> bool:
         """Active, and `valid_from ≤ now < valid_until`."""
         return self.status == "active" and self.valid_from_s <= now < self.valid_until_s
+
+
+# From one registry to the next
+
+SLICE: Final = 8192
+"""Registrations looked at between two yields of a generator of slices."""
+
+
+Slices = Generator[None, None, "_T"]
+
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """From one registry to the next. `withdrawals` are ids; an upsert is new or differs from before."""
+
+    upserts: tuple[Registration, ...]
+    withdrawals: tuple[str, ...]
+
+
+def changes_in_slices(old: Mapping[str, Registration], new: Mapping[str, Registration]) -> Slices[Changes | None]:
+    """What leads from `old` to `new`, None when they are equal. Neither mapping may change meanwhile.
+
+    A registration that is the same object in both costs one look-up (see `previous` of the readers).
+    """
+    if old is new:
+        return None
+    upserts: list[Registration] = []
+    added = 0
+    for count, (id, registration) in enumerate(new.items(), 1):
+        before = old.get(id)
+        if before is not registration and before != registration:
+            upserts.append(registration)
+            added += before is None
+        if count % SLICE == 0:
+            yield
+    withdrawals: list[str] = []
+    if len(new) - added < len(old):
+        for count, id in enumerate(old, 1):
+            if id not in new:
+                withdrawals.append(id)
+            if count % SLICE == 0:
+                yield
+    return Changes(tuple(upserts), tuple(withdrawals)) if upserts or withdrawals else None
+
+
+def run_slices(slices: Slices[_T]) -> _T:
+    """The result of a generator of slices, all of them run at once."""
+    while True:
+        try:
+            next(slices)
+        except StopIteration as stop:
+            result: _T = stop.value
+            return result
+
+
+# Bindings: the address that a registered subscriber has at present, as the NAS reported it
+
+Ports = tuple[int, int] | None
+"""First and last port of a port block; None = the whole address."""
+
+
+class Binding(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """`subscriber` has `prefix`, or of a shared IPv4 address (CGNAT) the `ports` first..last alone.
+
+    One session that holds it stands for all that do. Times are Unix seconds, as the NAS reports them.
+    """
+
+    subscriber: bytes
+    """Digest of 32 bytes."""
+    prefix: Prefix
+    ports: Ports = None
+    since_s: float
+    """Of the record by which the binding was made."""
+    confirmed_s: float
+    """Of the last record that named this address, when the Binding was made."""
+    nas: str
+    session: str
+    is_restored: bool = False
+    """Known from before a restart of gatewayd, and not confirmed since by a record of its session."""
+
+
+class BindingChange(msgspec.Struct, frozen=True, gc=False):
+    """`added` comes before `removed`. Of a binding that is removed the same subscriber has the address no more."""
+
+    kind: Literal["added", "removed"]
+    binding: Binding
+
+
+class BoundRegistration(msgspec.Struct, frozen=True, gc=False):
+    """`registration` may be used at `prefix`, whichever end opens the flow; of a shared IPv4 address (CGNAT) with
+    the subscriber's port in first..last alone. A value: two of the same registration, prefix and ports are one."""
+
+    registration: Registration
+    prefix: Prefix
+    ports: Ports = None

@@ -25,8 +25,7 @@ from typing import Protocol
 
 from gatewayd.errors import KernelError
 from gatewayd.log import RateLimited, get_logger
-from gatewayd.model.connection import ConnectionEvent, ConnectionKey
-from gatewayd.model.flow import Flow, reverse_flow
+from gatewayd.model.flow import ConnectionEvent, ConnectionKey, Flow, reverse_flow
 from gatewayd.model.policy import MarkLayout
 from gatewayd.model.registration import Registration
 from gatewayd.model.service import GRE

@@ -9,9 +9,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
-from gatewayd.model.external import ExternalChanges
 from gatewayd.model.metric import counter, gauge, summary
-from gatewayd.model.transaction import CounterReading, Ruleset, TableReading, Transaction
+from gatewayd.model.transaction import CounterReading, ExternalChanges, Ruleset, TableReading, Transaction
 
 
 class Dataplane(Protocol):

@@ -13,13 +13,12 @@ from dataclasses import replace
 from gatewayd.compile.desired import DesiredSets, elements_of
 from gatewayd.errors import KernelError
 from gatewayd.log import get_logger
-from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.flow import Flow, Mode
 from gatewayd.model.mask import Mask
 from gatewayd.model.moment import format_time
 from gatewayd.model.policy import Policy
 from gatewayd.model.prefix import Prefix
-from gatewayd.model.registration import Registration
+from gatewayd.model.registration import BoundRegistration, Registration
 from gatewayd.model.transaction import TableReading
 from gatewayd.reconcile.dataplane import Dataplane, Stats
 from gatewayd.reconcile.findings import Explains, Ports, Presence

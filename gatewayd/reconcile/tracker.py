@@ -20,12 +20,10 @@ from gatewayd.compile.desired import DesiredSets, Element
 from gatewayd.compile.keys import PARTS, Keys, MissingKeys
 from gatewayd.compile.masks import keys_of
 from gatewayd.compile.ruleset import RULE_SETS
-from gatewayd.model.binding import BoundRegistration
-from gatewayd.model.external import ElementChange
 from gatewayd.model.flow import Flow
 from gatewayd.model.mask import Mask, parse_set_name, set_name
-from gatewayd.model.registration import Registration
-from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
+from gatewayd.model.registration import BoundRegistration, Registration
+from gatewayd.model.transaction import ElementChange, ObservedSet, RulesTag, TableReading
 from gatewayd.reconcile.findings import Findings
 from gatewayd.reconcile.set_state import (
     KnownRules,

@@ -16,8 +16,7 @@ from gatewayd.compile.keys import Keys
 from gatewayd.compile.ruleset import RULE_SETS
 from gatewayd.errors import DumpInterrupted
 from gatewayd.log import get_logger
-from gatewayd.model.external import ExternalCommit
-from gatewayd.model.transaction import AddElements, TableReading, Transaction
+from gatewayd.model.transaction import AddElements, ExternalCommit, TableReading, Transaction
 from gatewayd.reconcile.dataplane import Dataplane
 from gatewayd.reconcile.set_state import SetState
 from gatewayd.reconcile.steps import Commit, max_keys

@@ -35,8 +35,8 @@ import msgspec
 
 from gatewayd.errors import SerialNotHeld
 from gatewayd.model import Registration
-from gatewayd.model.changes import SLICE as COUNTED_SLICE
-from gatewayd.model.changes import Changes, Slices
+from gatewayd.model.registration import SLICE as COUNTED_SLICE
+from gatewayd.model.registration import Changes, Slices
 from gatewayd.registry.limits import (
     NOTHING_REMOVED,
     WHOLE,

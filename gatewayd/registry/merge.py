@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gatewayd.model import Registration
-from gatewayd.model.changes import SLICE, Slices
+from gatewayd.model.registration import SLICE, Slices
 
 
 @dataclass(frozen=True, slots=True)

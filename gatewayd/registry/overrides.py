@@ -20,9 +20,9 @@ from typing import Annotated, Final
 import msgspec
 
 from gatewayd.model import Prefix, Registration
-from gatewayd.model.changes import Changes, Slices
 from gatewayd.model.metric import gauge
 from gatewayd.model.prefix import mask_address
+from gatewayd.model.registration import Changes, Slices
 from gatewayd.sources.override_file import Filter, OverrideFile, Pin
 
 SLICE: Final = 1024

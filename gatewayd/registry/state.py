@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from gatewayd.model import Registration
-from gatewayd.model.changes import Changes, Slices, changes_in_slices
+from gatewayd.model.registration import Changes, Slices, changes_in_slices
 from gatewayd.registry.freshness import Freshness, SourceState
 from gatewayd.registry.guard import SLICE, HeldRemovals, Lookup, RemovalGuard
 from gatewayd.registry.guard_record import GuardRecord

@@ -34,7 +34,7 @@ from gatewayd.feed.notification import (
 )
 from gatewayd.feed.reading import MAX_REJECTIONS_LISTED, NdjsonReader, ReadLimits, Rejection
 from gatewayd.model import Registration
-from gatewayd.model.changes import Changes, Slices
+from gatewayd.model.registration import Changes, Slices
 from gatewayd.sources.client_plan import (
     FALLBACKS,
     FeedIntervals,

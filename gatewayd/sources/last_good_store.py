@@ -27,7 +27,7 @@ from gatewayd.feed.files import SLICE_BYTES, DeltaReader, Pending
 from gatewayd.feed.reading import NdjsonReader, ReadLimits
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model import Registration
-from gatewayd.model.changes import SLICE
+from gatewayd.model.registration import SLICE
 from gatewayd.sources.disk import Files, GuardFile, RealFiles, in_thread
 from gatewayd.sources.last_good import Frame, Restored
 from gatewayd.sources.last_good_files import BATCH_BYTES, FileSink, Packer, SourceDirectory, inflate_whole

@@ -24,7 +24,7 @@ from gatewayd.errors import SourceFailed, SourceUnusable
 from gatewayd.feed.files import SLICE_BYTES
 from gatewayd.feed.reading import Format, ReadLimits, RecordReader, format_of, reader_for
 from gatewayd.model import Registration
-from gatewayd.model.changes import Slices
+from gatewayd.model.registration import Slices
 from gatewayd.settings import RegistrySettings, SourceSettings
 from gatewayd.sources.client_plan import back_off_s
 from gatewayd.sources.fetch import FetchLimits, HttpSource, Session

@@ -16,7 +16,7 @@ import msgspec
 from gatewayd.errors import SourceFailed
 from gatewayd.feed.reading import Rejection
 from gatewayd.model import Registration
-from gatewayd.model.changes import Changes
+from gatewayd.model.registration import Changes
 
 SnapshotReason = Literal[
     "first_time", "new_session", "serial_reused", "serial_gap", "delta_missing", "delta_mutated",

@@ -25,8 +25,8 @@ from gatewayd.allowlist import Allowlist
 from gatewayd.errors import MissingPrerequisite, SecretFileUnusable
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.accounting import AccountingEvent
-from gatewayd.model.binding import Binding, BindingChange, Ports
 from gatewayd.model.prefix import Prefix
+from gatewayd.model.registration import Binding, BindingChange, Ports
 from gatewayd.settings.model import RadiusClient, SubscriberSettings
 from gatewayd.subscribers.journal import Journal, JournalState
 from gatewayd.subscribers.journal_rows import Key, Row, Timeline

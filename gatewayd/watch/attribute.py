@@ -22,7 +22,7 @@ from itertools import islice
 import msgspec
 
 from gatewayd.model import Flow, Registration
-from gatewayd.model.connection import ConnectionEvent
+from gatewayd.model.flow import ConnectionEvent
 
 LIVE_FLOWS = 200_000
 

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from gatewayd.allowlist import Allowlist, in_scope
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model import Flow, reverse_flow
-from gatewayd.model.binding import BoundRegistration
-from gatewayd.model.connection import ConnectionEvent
-from gatewayd.model.registration import Registration
+from gatewayd.model.flow import ConnectionEvent
+from gatewayd.model.registration import BoundRegistration, Registration
 from gatewayd.reconcile import Reconciler
 from gatewayd.reconcile.connections import ConnectionScanner
 from gatewayd.reconcile.scan_requests import ScanRequests

@@ -21,7 +21,7 @@ from gatewayd.kernel.attributes import NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, at
 from gatewayd.kernel.conntrack_codec import CT_GET_STATS, ControlMessage, decode_connections, encode_count, errno_of
 from gatewayd.kernel.netlink import attach_filter, dropped_messages, open_netfilter_socket
 from gatewayd.model import Flow
-from gatewayd.model.connection import ConnectionEvent
+from gatewayd.model.flow import ConnectionEvent
 from gatewayd.watch.decode import NFNL_SUBSYS_ULOG, decode_packets
 from gatewayd.watch.event_filter import mark_filter, pack_filter
 

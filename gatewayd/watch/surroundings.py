@@ -14,7 +14,7 @@ from typing import Protocol
 from gatewayd.errors import KernelError
 from gatewayd.kernel.external import read_conntrack_size
 from gatewayd.log import RateLimited, get_logger
-from gatewayd.model.external import ConntrackSize, Neighbour
+from gatewayd.model.transaction import ConntrackSize, Neighbour
 
 log = get_logger(__name__)
 

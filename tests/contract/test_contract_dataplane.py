@@ -24,7 +24,6 @@ from gatewayd.errors import DumpInterrupted, KernelError, OperationRefused, Rule
 from gatewayd.kernel.fake import FakeSet, FakeTables
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.lab.namespace import Namespace
-from gatewayd.model.external import ElementChange, ExternalChanges, ExternalCommit
 from gatewayd.model.mask import Mask
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.service import UDP, Service
@@ -34,6 +33,9 @@ from gatewayd.model.transaction import (
     CreateSet,
     CreateTable,
     DeleteSet,
+    ElementChange,
+    ExternalChanges,
+    ExternalCommit,
     ObservedSet,
     Operation,
     RefreshElements,

@@ -17,7 +17,7 @@ from gatewayd.errors import DumpInterrupted, OperationRefused, ReplyMissing
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.conntrack_codec import ConnectionBatch, decode_connections
 from gatewayd.lab.namespace import Namespace
-from gatewayd.model.connection import AF_INET, ConnectionEvent, ConnectionKey
+from gatewayd.model.flow import AF_INET, ConnectionEvent, ConnectionKey
 from tests.support.events import (
     MARK,
     MARK_TUNNELS,

@@ -20,7 +20,7 @@ from gatewayd.lab.lab import Lab
 from gatewayd.lab.tap import Tap
 from gatewayd.lab.traffic import flow_of
 from gatewayd.model import Flow, Registration, format_address, parse_address, reverse_flow
-from gatewayd.model.connection import ConnectionEvent
+from gatewayd.model.flow import ConnectionEvent
 from gatewayd.model.policy import MarkLayout
 from gatewayd.reconcile.connections import ConnectionScanner
 from gatewayd.reconcile.grace import Grace

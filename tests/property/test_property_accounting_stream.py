@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from gatewayd.allowlist.active import ActiveSet
+from gatewayd.allowlist.allowlist import ActiveSet
 from gatewayd.control.core import Programmer
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.prefix import Prefix, parse_prefix

@@ -23,7 +23,7 @@ from gatewayd.feed.notification import SnapshotRef
 from gatewayd.feed.reading import CsvReader, NdjsonReader, ReadLimits
 from gatewayd.feed.record import FIELDS, REASONS, registration_of
 from gatewayd.model import Registration
-from gatewayd.model.changes import run_slices
+from gatewayd.model.registration import run_slices
 from gatewayd.sources.last_good import (
     FrameHead,
     Index,

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gatewayd.model import Registration, parse_prefix, parse_services
-from gatewayd.model.changes import Changes, run_slices
+from gatewayd.model.registration import Changes, run_slices
 from gatewayd.registry.guard_record import decode_record, encode_record
 from gatewayd.registry.limits import is_loss
 from gatewayd.registry.state import RegistryState

@@ -12,7 +12,7 @@ from gatewayd.feed.record import parse_record
 from gatewayd.lab.traffic import flow_of
 from gatewayd.lab.world import DEMO_PEPPER, mobile_number, subscriber_of
 from gatewayd.model import Flow, parse_prefix
-from gatewayd.model.binding import BoundRegistration
+from gatewayd.model.registration import BoundRegistration
 from tests.support.lab_daemon import LabDaemon
 from tests.support.nas import START, STOP, Nas, write_secrets
 from tests.support.radius import text, vendor

@@ -25,8 +25,8 @@ from gatewayd.demo.cast import (
 from gatewayd.feed.record import parse_record
 from gatewayd.lab.traffic import flow_of
 from gatewayd.model import Flow
-from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.mask import Mask
+from gatewayd.model.registration import BoundRegistration
 from tests.soak import subscribers
 
 FAR_IPV6, ELSEWHERE_IPV6 = "2001:db8:7::7", "2001:db8:99::1"

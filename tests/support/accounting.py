@@ -15,8 +15,8 @@ from typing import Any
 
 from gatewayd.allowlist import BindingTable
 from gatewayd.model.accounting import AccountingEvent, AccountingKind
-from gatewayd.model.binding import Binding, BindingChange
 from gatewayd.model.prefix import Prefix, parse_prefix
+from gatewayd.model.registration import Binding, BindingChange
 from gatewayd.subscribers.journal_rows import Row
 from gatewayd.subscribers.sessions.session import Outcome, Terms
 from gatewayd.subscribers.sessions.sessions import Sessions

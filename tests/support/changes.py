@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from gatewayd.model import Registration
-from gatewayd.model.changes import Changes, changes_in_slices, run_slices
+from gatewayd.model.registration import Changes, changes_in_slices, run_slices
 
 
 def construct_changes(old: Mapping[str, Registration], new: Mapping[str, Registration]) -> Changes | None:

@@ -14,7 +14,7 @@ from gatewayd.kernel.conntrack_codec import CT_DELETE
 from gatewayd.kernel.netlink import open_netfilter_socket
 from gatewayd.lab.namespace import Namespace
 from gatewayd.model import Flow, parse_address
-from gatewayd.model.connection import ConnectionEvent
+from gatewayd.model.flow import ConnectionEvent
 from gatewayd.watch.source import EventSource, SourceName
 
 MARK, MASK, GROUP = 0xA1000000, 0xFF000000, 77

@@ -9,7 +9,7 @@ import msgspec
 
 from gatewayd.kernel.conntrack_codec import AF_UNSPEC, key_of_flow
 from gatewayd.model import Flow
-from gatewayd.model.connection import ConnectionEvent, ConnectionKey, ConnectionKind
+from gatewayd.model.flow import ConnectionEvent, ConnectionKey, ConnectionKind
 
 BATCH = 3
 """Connections in one batch of a dump: few, so that a dump is several."""

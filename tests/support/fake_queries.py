@@ -52,7 +52,7 @@ from gatewayd.model import (
     parse_services,
 )
 from gatewayd.model.accounting import AccountingEvent, NasProfile
-from gatewayd.model.external import ConntrackSize, Neighbour
+from gatewayd.model.transaction import ConntrackSize, Neighbour
 from gatewayd.reconcile.dataplane import Stats
 from gatewayd.registry.overrides import OverrideCounts
 from gatewayd.subscribers.journal_rows import JournalStats

@@ -24,7 +24,7 @@ from gatewayd.feed.notification import (
 )
 from gatewayd.feed.record import registration_of
 from gatewayd.model import Registration
-from gatewayd.model.changes import run_slices
+from gatewayd.model.registration import run_slices
 from gatewayd.sources.client import FeedClient, Outcome
 from gatewayd.sources.client_plan import FeedRequest
 from gatewayd.sources.update import SourceUpdate

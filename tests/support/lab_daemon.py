@@ -24,7 +24,7 @@ from gatewayd.lab.lab import Lab, Side
 from gatewayd.lab.packets import parse_flow
 from gatewayd.lab.tap import Tap, Tokens
 from gatewayd.model import Flow
-from gatewayd.model.connection import ConnectionEvent
+from gatewayd.model.flow import ConnectionEvent
 from tests.support.events import flush_connections
 
 DEADLINE_S = 30.0

@@ -15,12 +15,11 @@ from typing import Any
 from gatewayd.compile.desired import elements_of
 from gatewayd.compile.ruleset import RULE_SETS, compile_ruleset, policy_digest
 from gatewayd.kernel.fake import FakeTables
-from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.flow import Flow, reverse_flow
 from gatewayd.model.mask import ANY_PEER, Mask, parse_set_name
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.prefix import Prefix, mask_address, parse_address, parse_prefix
-from gatewayd.model.registration import Registration
+from gatewayd.model.registration import BoundRegistration, Registration
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS, parse_services
 from gatewayd.model.transaction import Ruleset, TableReading, Transaction
 from gatewayd.reconcile import Reconciler

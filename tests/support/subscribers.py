@@ -29,13 +29,12 @@ from unittest.mock import patch
 
 from msgspec import structs
 
-from gatewayd.allowlist.active import ActiveSet
+from gatewayd.allowlist.allowlist import ActiveSet
 from gatewayd.control.core import Programmer
-from gatewayd.model.binding import Binding
 from gatewayd.model.mask import Mask
 from gatewayd.model.msisdn import subscriber_digest
 from gatewayd.model.prefix import Prefix, parse_prefix
-from gatewayd.model.registration import Registration
+from gatewayd.model.registration import Binding, Registration
 from gatewayd.model.service import parse_services
 from gatewayd.reconcile import Reconciler
 from gatewayd.reconcile.grace import Grace

@@ -14,8 +14,8 @@ from collections.abc import Container, Iterable, Mapping
 from typing import NamedTuple
 
 from gatewayd.allowlist import BindingTable
-from gatewayd.model.binding import Binding, BindingChange, Ports
 from gatewayd.model.prefix import Prefix
+from gatewayd.model.registration import Binding, BindingChange, Ports
 from gatewayd.subscribers.journal_rows import (
     AddressRow,
     EndedRow,

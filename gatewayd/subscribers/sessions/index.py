@@ -18,8 +18,8 @@ from msgspec.structs import replace
 
 from gatewayd.allowlist import BindingTable
 from gatewayd.model.accounting import NasIdentity
-from gatewayd.model.binding import Binding, Ports
 from gatewayd.model.prefix import Prefix, mask_address
+from gatewayd.model.registration import Binding, Ports
 from gatewayd.subscribers.journal_rows import (
     AddressRow,
     EndedRow,

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from typing import Final
 
 from gatewayd.model.accounting import AccountingEvent
-from gatewayd.model.binding import Ports
 from gatewayd.model.prefix import Prefix
+from gatewayd.model.registration import Ports
 from gatewayd.subscribers.journal_rows import HoldRow
 from gatewayd.subscribers.sessions.changes import PendingChanges
 from gatewayd.subscribers.sessions.session import Hold, Session, SessionCounts, Tombstones

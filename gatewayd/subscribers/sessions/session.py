@@ -20,9 +20,9 @@ from typing import Annotated, Final, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
-from gatewayd.model.binding import Ports
 from gatewayd.model.metric import counter
 from gatewayd.model.prefix import Prefix
+from gatewayd.model.registration import Ports
 from gatewayd.subscribers.sessions.nas import Nas, SameName
 
 _Key = TypeVar("_Key")

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 from gatewayd.kernel import conntrack_codec, tables_codec
-from gatewayd.model.connection import AF_INET
+from gatewayd.model.flow import AF_INET
 from gatewayd.model.transaction import AddElements, Transaction
 from tests.bench.filling import TABLE, host_mask, set_name
 from tests.bench.material import host_keys, host_texts

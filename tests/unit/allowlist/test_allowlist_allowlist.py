@@ -14,15 +14,13 @@ def registration(
     return Registration(id, category, status, tuple(sorted(map(parse_prefix, clients or ("10.1.2.0/24",)))))
 
 
-def test_what_is_upserted_is_found_by_id_by_address_and_by_prefix() -> None:
+def test_what_is_upserted_is_found_by_id_and_by_address() -> None:
     allowlist = Allowlist()
     one = registration("PK-1", "10.1.2.0/24", "2001:db8::/48")
     assert allowlist.upsert(one) is None
     assert allowlist.get("PK-1") is one
     assert "PK-1" in allowlist
     assert allowlist.covering(ADDRESS) == allowlist.covering(parse_address("2001:db8::1")) == (one,)
-    assert allowlist.at(parse_prefix("10.1.2.0/24")) == (one,)
-    assert allowlist.at(parse_prefix("10.1.2.0/25")) == ()
     assert list(allowlist) == [one]
 
 
@@ -226,3 +224,14 @@ def test_who_came_and_who_left_the_subscribers_is_told_by_what_was_replaced() ->
     assert ALI not in subscribers
     assert upsert(registration("PK-2")) == (BANO,)
     assert withdraw("PK-2") == withdraw("PK-9") == ()
+
+
+def test_a_bound_address_within_the_own_prefix_of_others_is_named_once_each() -> None:
+    allowlist = Allowlist()
+    own = registration("PK-own", "10.1.2.0/24", "10.1.2.0/28")
+    for each in (own, registration("PK-pool", "10.1.0.0/16")):
+        allowlist.upsert(each)
+    mobile = Registration("PK-mobile", "bank", "active", (parse_prefix("10.1.2.3/32"),), ALI)
+    allowlist.upsert(mobile)
+    binding = Binding(subscriber=ALI, prefix=HOME, since_s=0, confirmed_s=0, nas="bng", session="s")
+    assert allowlist.owners_around(binding) == (own,)

@@ -144,3 +144,19 @@ def test_a_time_that_is_not_known_at_all_keeps_nothing_spinning() -> None:
     assert schedule.next_change() == 20
     assert schedule.due_in_s(25.0) == 0
     assert schedule.due(25.0) == ["both"]
+
+
+def test_when_the_time_went_back_every_boundary_is_looked_for_anew() -> None:
+    registrations = [
+        registration("opens", opens=10, closes=20),
+        registration("closes", closes=20),
+        registration("always"),
+    ]
+    schedule = Schedule()
+    schedule.watch(registration("gone", opens=5), 0)
+    schedule.watch_all(registrations, 30)
+    assert len(schedule) == 0
+    schedule.watch_all(registrations, 0)
+    assert len(schedule) == 2
+    assert schedule.due(15) == ["opens"]
+    assert schedule.due(25) == ["closes"]

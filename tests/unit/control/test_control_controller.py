@@ -13,7 +13,7 @@ from gatewayd.control.controller import MAX_SLEEP_S
 from gatewayd.control.trusted_time import PATIENCE_S
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Flow, parse_address, parse_prefix
-from gatewayd.model.binding import Binding, BindingChange
+from gatewayd.model.registration import Binding, BindingChange
 from gatewayd.model.transaction import Ruleset
 from gatewayd.watch.aggregate import UnregisteredAggregate
 from tests.support.fake_conntrack import FakeConntrack, connection_event

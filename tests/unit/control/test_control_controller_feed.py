@@ -10,7 +10,7 @@ import pytest
 
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration
-from gatewayd.model.changes import Changes
+from gatewayd.model.registration import Changes
 from gatewayd.sources.update import FeedPosition, SourceUpdate
 from tests.support.manual_clock import Time, until
 from tests.support.owning import Owning, owning, registration, settings_of

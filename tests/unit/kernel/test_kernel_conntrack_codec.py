@@ -16,7 +16,7 @@ from gatewayd.errors import EventMalformed
 from gatewayd.kernel import conntrack_codec as codec
 from gatewayd.kernel.attributes import attribute, be16, be32, iter_messages, message, nest
 from gatewayd.model import Flow
-from gatewayd.model.connection import AF_INET, AF_INET6, ConnectionEvent
+from gatewayd.model.flow import AF_INET, AF_INET6, ConnectionEvent
 from gatewayd.model.service import PROTOCOLS_WITH_PORTS
 from tests.support.captures import CONNECTIONS
 

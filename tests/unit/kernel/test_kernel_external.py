@@ -13,9 +13,8 @@ from gatewayd.kernel import external
 from gatewayd.kernel.external import NotificationSocket, leave_out
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.lab.namespace import Namespace
-from gatewayd.model.external import ExternalChanges
 from gatewayd.model.mask import Mask
-from gatewayd.model.transaction import AddElements, CreateSet, CreateTable, Transaction
+from gatewayd.model.transaction import AddElements, CreateSet, CreateTable, ExternalChanges, Transaction
 from tests.support.planes import TABLE, fresh_namespace, kernel_tables, run_nft
 
 pytestmark = pytest.mark.kernel

@@ -14,7 +14,7 @@ from gatewayd.kernel import attributes as nl
 from gatewayd.kernel import external_codec
 from gatewayd.kernel import tables_codec as codec
 from gatewayd.kernel.external_codec import NotificationDecoder
-from gatewayd.model.external import ElementChange, ExternalCommit
+from gatewayd.model.transaction import ElementChange, ExternalCommit
 
 SET_MADE = [
     "40000000000a000001000000051c0000010000020d00010067617465776179640000000008000300000000010c0004000000000000"

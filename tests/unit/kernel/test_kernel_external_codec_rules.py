@@ -13,7 +13,7 @@ from gatewayd.errors import EventMalformed
 from gatewayd.kernel import external_codec as codec
 from gatewayd.kernel import tables_codec
 from gatewayd.kernel.attributes import attribute, be32, be64, message, nest, text
-from gatewayd.model.external import Neighbour
+from gatewayd.model.transaction import Neighbour
 from tests.support.rule_captures import RULES
 
 MASK = 0xFF000000

@@ -9,7 +9,6 @@ import pytest
 from gatewayd.compile.ruleset import COUNTERS, compile_ruleset
 from gatewayd.errors import OperationRefused, RulesetRefused
 from gatewayd.kernel.fake import FakeTables
-from gatewayd.model.external import ElementChange, ExternalChanges, ExternalCommit
 from gatewayd.model.mask import Mask
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.transaction import (
@@ -17,6 +16,9 @@ from gatewayd.model.transaction import (
     CreateSet,
     CreateTable,
     DeleteSet,
+    ElementChange,
+    ExternalChanges,
+    ExternalCommit,
     ObservedSet,
     Operation,
     RefreshElements,

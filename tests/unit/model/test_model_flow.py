@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from gatewayd.model import Decision, Flow, parse_address
+from gatewayd.model import Decision, Flow, parse_address, reverse_flow
+from gatewayd.model.flow import AF_INET, AF_INET6, ConnectionEvent, ConnectionKey
 
 
 def test_flows_are_equal_and_hash_by_their_tuple() -> None:
@@ -22,3 +23,16 @@ def test_a_flow_and_a_decision_cannot_be_changed() -> None:
         Flow(50, bytes(4), bytes(4)).protocol = 51  # type: ignore[misc]
     with pytest.raises(AttributeError):
         Decision("registered", (), "").reason = "else"  # type: ignore[misc]
+
+
+def test_the_other_end_starts_the_reversed_flow() -> None:
+    flow = Flow(17, b"\1\1\1\1", b"\2\2\2\2", 40000, 500)
+    assert reverse_flow(flow) == Flow(17, b"\2\2\2\2", b"\1\1\1\1", 500, 40000)
+    assert reverse_flow(reverse_flow(flow)) == flow
+
+
+@pytest.mark.parametrize(("width", "family"), [(4, AF_INET), (16, AF_INET6)])
+def test_a_connection_is_found_by_its_tuple_its_family_and_its_zone(width: int, family: int) -> None:
+    flow = Flow(17, bytes(width), bytes(width))
+    event = ConnectionEvent("new", flow, 0, 0, 0, 0, 0, 0, tuple_bytes=b"tuple", zone=7)
+    assert event.key == ConnectionKey(b"tuple", family, 7)

@@ -5,7 +5,7 @@ from math import inf
 import pytest
 
 from gatewayd.model import Registration, parse_prefix
-from gatewayd.model.moment import Moment, between, earliest_of, latest_of, went_back_s
+from gatewayd.model.moment import Moment, between, earliest_of, format_time, latest_of, parse_time, went_back_s
 
 DOUBTFUL = Moment(10.0, 20.0)
 
@@ -60,3 +60,22 @@ def test_a_known_time_is_a_plain_float() -> None:
 )
 def test_whichever_end_went_back_counts(before: float, now: float, seconds: float) -> None:
     assert went_back_s(before, now) == seconds
+
+
+@pytest.mark.parametrize(
+    ("at_s", "text"),
+    [
+        (0.0, "1970-01-01T00:00:00Z"),
+        (1_730_419_200.0, "2024-11-01T00:00:00Z"),
+        (1_730_419_200.25, "2024-11-01T00:00:00.250Z"),
+        (1_730_419_200.0004, "2024-11-01T00:00:00Z"),
+    ],
+)
+def test_times_are_written_to_the_millisecond_and_read_again(at_s: float, text: str) -> None:
+    assert format_time(at_s) == text
+    assert parse_time(text) == round(at_s, 3)
+
+
+@pytest.mark.parametrize("at_s", [None, inf, -inf])
+def test_what_never_is_has_no_time(at_s: float | None) -> None:
+    assert format_time(at_s) is None

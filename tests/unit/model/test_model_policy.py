@@ -46,6 +46,15 @@ def test_every_epoch_has_a_mark_of_its_own_within_our_bits(layout: MarkLayout, d
     assert mark != layout.judged(layout.next_epoch(epoch))
 
 
+def test_the_bits_of_others_are_all_that_are_not_ours() -> None:
+    assert MarkLayout(0xFF000000).others == 0x00FFFFFF
+
+
+def test_a_judged_flow_carries_its_epoch_in_our_lowest_bits() -> None:
+    assert MarkLayout(0xF0).judged(7) == 0x70
+    assert MarkLayout(0xF0).judged(7) & MarkLayout(0xF0).registered == 0
+
+
 def test_after_the_last_epoch_comes_the_first_and_0_never_comes() -> None:
     layout = MarkLayout(0xF0)
     epochs = [1]

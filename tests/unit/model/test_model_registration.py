@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 
 from gatewayd.model import Registration, Status, parse_prefix
+from gatewayd.model.registration import SLICE, Changes, changes_in_slices, run_slices
 
 unhurried = settings(deadline=None)
 
@@ -39,3 +40,46 @@ def test_a_registration_cannot_be_changed_and_lists_default_to_any() -> None:
     with pytest.raises(AttributeError):
         held.status = "revoked"  # type: ignore[misc]
     assert msgspec.structs.replace(held, status="revoked") != held
+
+
+# From one registry to the next
+
+
+def named(id: str, category: str = "bank") -> Registration:
+    return Registration(id, category, "active", (parse_prefix("203.0.113.0/28"),))
+
+
+def registry(*registrations: Registration) -> dict[str, Registration]:
+    return {each.id: each for each in registrations}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "changes"),
+    [
+        (registry(), registry(named("a")), Changes((named("a"),), ())),
+        (registry(named("a")), registry(), Changes((), ("a",))),
+        (registry(named("a")), registry(named("a", "isp")), Changes((named("a", "isp"),), ())),
+        (registry(named("a"), named("b")), registry(named("b"), named("c")), Changes((named("c"),), ("a",))),
+        (registry(named("a"), named("b")), registry(named("b"), named("a")), None),
+        (registry(), registry(), None),
+    ],
+)
+def test_changes_lead_from_one_registry_to_the_next(
+    old: dict[str, Registration], new: dict[str, Registration], changes: Changes | None
+) -> None:
+    assert run_slices(changes_in_slices(old, new)) == changes
+
+
+def test_a_registry_does_not_differ_from_itself() -> None:
+    same = registry(named("a"))
+    assert run_slices(changes_in_slices(same, same)) is None
+
+
+def test_long_comparisons_are_cut_into_slices() -> None:
+    old = {str(number): named(str(number)) for number in range(2 * SLICE)}
+    new = dict(list(old.items())[SLICE:])
+    slices = changes_in_slices(old, new)
+    turns = 0
+    for _ in slices:
+        turns += 1
+    assert turns == 1 + 2, "one of the new registry, two of the old"

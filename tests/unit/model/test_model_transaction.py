@@ -5,10 +5,12 @@ import pytest
 from gatewayd.model.mask import Mask
 from gatewayd.model.transaction import (
     AddElements,
+    ConntrackSize,
     CreateSet,
     CreateTable,
     DeleteSet,
     ElementOperation,
+    Neighbour,
     Operation,
     RefreshElements,
     RemoveElements,
@@ -53,3 +55,15 @@ def test_no_operation_is_left_out_here() -> None:
 
 def test_elements_of_a_set_stay_unless_a_timeout_is_stated() -> None:
     assert CreateSet("c4_32", Mask(4, 32), 1024).timeout_s == 0
+
+
+# Other programs
+
+
+def test_a_rule_of_another_program_is_named_as_nft_names_it() -> None:
+    assert str(Neighbour("writes", "inet", "qos", "forward", 7)) == "inet qos forward handle 7"
+
+
+@pytest.mark.parametrize(("entries", "most", "fill"), [(50, 200, 0.25), (0, 200, 0.0), (5, 0, 0.0)])
+def test_connection_tracking_is_full_by_its_bound_if_it_has_one(entries: int, most: int, fill: float) -> None:
+    assert ConntrackSize(entries, most).fill == fill

@@ -9,8 +9,8 @@ import pytest
 
 from gatewayd.compile.desired import elements_of
 from gatewayd.errors import ReplyMissing
-from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.mask import Mask
+from gatewayd.model.registration import BoundRegistration
 from gatewayd.model.transaction import CreateSet, RefreshElements, Transaction
 from gatewayd.reconcile import Reconciler, loop, steps, verify
 from tests.support.manual_clock import Time, until

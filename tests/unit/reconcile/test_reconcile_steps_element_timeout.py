@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.compile.desired import DesiredSets, elements_of
-from gatewayd.model.binding import BoundRegistration
 from gatewayd.model.mask import Mask
+from gatewayd.model.registration import BoundRegistration
 from gatewayd.model.transaction import ObservedSet, RefreshElements, TableReading
 from gatewayd.reconcile import Commit, steps
 from gatewayd.reconcile.steps import ROUNDS, ElementTimeout, acknowledge, next_step

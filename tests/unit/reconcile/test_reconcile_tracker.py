@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 
 from gatewayd.compile.desired import DesiredSets
 from gatewayd.compile.keys import Keys
-from gatewayd.model.external import ElementChange
 from gatewayd.model.mask import Mask, set_name
 from gatewayd.model.registration import Registration
-from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
+from gatewayd.model.transaction import ElementChange, ObservedSet, RulesTag, TableReading
 from gatewayd.reconcile import set_state
 from gatewayd.reconcile.set_state import MaskState, SetState
 from gatewayd.reconcile.tracker import SetTracker

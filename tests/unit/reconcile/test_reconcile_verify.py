@@ -10,9 +10,15 @@ import pytest
 
 from gatewayd.errors import DumpInterrupted, ReplyMissing
 from gatewayd.kernel.fake import FakeSet
-from gatewayd.model.external import ElementChange, ExternalChanges, ExternalCommit
 from gatewayd.model.mask import Mask
-from gatewayd.model.transaction import AddElements, RemoveElements, Transaction
+from gatewayd.model.transaction import (
+    AddElements,
+    ElementChange,
+    ExternalChanges,
+    ExternalCommit,
+    RemoveElements,
+    Transaction,
+)
 from gatewayd.reconcile import verify
 from tests.support.reconciling import Rig, WatchedTables, hosts, policy, registered
 from tests.unit.reconcile.test_reconcile_loop import BANK, EMBASSY, TAMPERINGS, make_small

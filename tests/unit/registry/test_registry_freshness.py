@@ -8,7 +8,7 @@ import pytest
 
 from gatewayd.errors import SourceUnreadable
 from gatewayd.model import Registration
-from gatewayd.model.changes import Changes
+from gatewayd.model.registration import Changes
 from gatewayd.registry.freshness import Freshness, SourceState, judge_freshness, mode_by_freshness
 from gatewayd.settings import RegistrySettings
 from gatewayd.sources.last_good import Restored

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from gatewayd.errors import SerialNotHeld
 from gatewayd.feed.canonical import Damaged
 from gatewayd.model import Flow, Registration, parse_prefix, parse_services
-from gatewayd.model.changes import Changes, run_slices
+from gatewayd.model.registration import Changes, run_slices
 from gatewayd.registry import guard as guard_module
 from gatewayd.registry.guard import RemovalGuard, held_id
 from gatewayd.registry.guard_record import GuardRecord, decode_record, encode_record

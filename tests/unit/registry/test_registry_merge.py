@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gatewayd.model import Registration, parse_prefix
 from gatewayd.model import changes as changes_module
-from gatewayd.model.changes import Changes, changes_in_slices, run_slices
+from gatewayd.model.registration import Changes, changes_in_slices, run_slices
 from gatewayd.registry import merge
 from gatewayd.registry.merge import SourceSet
 from tests.support.changes import construct_changes

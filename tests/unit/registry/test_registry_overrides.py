@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gatewayd.errors import OverridesInvalid
 from gatewayd.model import Prefix, Registration, parse_prefix, parse_services
-from gatewayd.model.changes import Changes, run_slices
+from gatewayd.model.registration import Changes, run_slices
 from gatewayd.registry import overrides as overrides_module
 from gatewayd.registry.overrides import (
     NO_OVERRIDES,

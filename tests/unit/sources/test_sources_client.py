@@ -33,8 +33,8 @@ from gatewayd.errors import (
 from gatewayd.feed.files import LayeredRegistrations
 from gatewayd.feed.notification import MAX_BYTES, generate_key, load_verifying_keys
 from gatewayd.model import Registration
-from gatewayd.model.changes import SLICE, run_slices
 from gatewayd.model.moment import Moment
+from gatewayd.model.registration import SLICE, run_slices
 from gatewayd.sources.client import MAX_REDIRECTS, FeedClient
 from gatewayd.sources.client_plan import MAX_CHAIN_FAILURES, FeedIntervals, FeedLimits, FeedRequest
 from gatewayd.sources.update import FeedPosition, SnapshotReason, SourceUpdate

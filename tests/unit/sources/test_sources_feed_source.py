@@ -25,7 +25,7 @@ from gatewayd.errors import (
 )
 from gatewayd.feed.notification import generate_key
 from gatewayd.model import Registration
-from gatewayd.model.changes import Changes
+from gatewayd.model.registration import Changes
 from gatewayd.registry.freshness import SourceState
 from gatewayd.settings import RegistrySettings, SourceSettings
 from gatewayd.sources.feed_source import FeedRunner

@@ -23,7 +23,7 @@ from gatewayd.errors import LastGoodDamaged
 from gatewayd.feed.canonical import Damaged
 from gatewayd.feed.reading import ReadLimits
 from gatewayd.model import Registration, parse_prefix
-from gatewayd.model.changes import Changes
+from gatewayd.model.registration import Changes
 from gatewayd.sources import last_good_store as store
 from gatewayd.sources.disk import RealFiles
 from gatewayd.sources.last_good import (

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from gatewayd.errors import SourceFailed, SourceTooLarge, SourceUnreadable, SourceUnusable
 from gatewayd.model import Registration
-from gatewayd.model.changes import changes_in_slices, run_slices
+from gatewayd.model.registration import changes_in_slices, run_slices
 from gatewayd.registry.merge import SourceSet
 from gatewayd.settings import RegistrySettings, SourceSettings
 from gatewayd.sources.fetch import open_session

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.model import Flow, Registration, parse_prefix
-from gatewayd.model.connection import ConnectionEvent, ConnectionKind
+from gatewayd.model.flow import ConnectionEvent, ConnectionKind
 from gatewayd.watch.attribute import AttributedFlow, Attribution, Usage
 
 

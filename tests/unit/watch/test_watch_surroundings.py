@@ -10,7 +10,7 @@ import pytest
 
 from gatewayd.errors import DumpInterrupted, EventMalformed
 from gatewayd.kernel import external as kernel
-from gatewayd.model.external import ConntrackSize, Neighbour
+from gatewayd.model.transaction import ConntrackSize, Neighbour
 from gatewayd.watch.surroundings import RULES_EVERY_S, SMALL_SIZE, Surroundings, warnings_of
 from tests.support.manual_clock import Time
 

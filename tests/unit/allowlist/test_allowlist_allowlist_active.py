@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from gatewayd.allowlist.active import NOTHING, ActiveSet, Desired, Wanted
+from gatewayd.allowlist.allowlist import NOTHING, ActiveSet, Desired, Wanted
 from gatewayd.model import Binding, BoundRegistration, Registration, parse_prefix
 from gatewayd.model.moment import Moment
 

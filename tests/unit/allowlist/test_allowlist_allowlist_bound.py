@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gatewayd.allowlist import BindingTable
-from gatewayd.allowlist.bound import BySubscriber
+from gatewayd.allowlist.allowlist import BySubscriber
 from gatewayd.model import Binding, Registration, parse_address, parse_prefix
 
 ALI, BANO = b"\1" * 32, b"\2" * 32
