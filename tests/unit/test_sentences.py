@@ -22,7 +22,6 @@ ROOT = Path(gatewayd.__file__).parent.parent
 MAX_WORDS = 25
 
 EXCEPTIONS: dict[str, int] = {
-    "README.md": 6,
     "CONTRIBUTING.md": 3,
     "docs/feed.md": 8,
     "docs/metrics.md": 1,
@@ -50,8 +49,7 @@ NOT_USED = re.compile(r"\b(?:nobody|somebody|anew|longest_\w*)\b", re.IGNORECASE
 """The actor is named, and a thing happens again."""
 
 WORDS_TODAY: dict[str, int] = {
-    "README.md": 7,
-    "CONTRIBUTING.md": 7,
+    "CONTRIBUTING.md": 5,
     "docs/architecture.md": 4,
     "docs/feed.md": 1,
     "docs/metrics.md": 3,
@@ -64,6 +62,8 @@ WORDS_TODAY: dict[str, int] = {
     "gatewayd/watch/__init__.py": 1,
 }
 """How often they stand in a document. The numbers may only become smaller."""
+
+SPOKEN_OF = re.compile(r"`[^`\n]*`|\"[^\"\n]*\"")
 
 FENCE = re.compile(r"^\s*```")
 ITEM = re.compile(r"^\s*(?:[-*+]|\d+\.)\s+")
@@ -157,8 +157,8 @@ def too_long(text: str) -> list[Sentence]:
 
 
 def unused_words(text: str) -> list[str]:
-    """Each with its line."""
-    lines = enumerate(text.splitlines(), 1)
+    """Each with its line. A word between quotation marks, or as code, is spoken of and not used."""
+    lines = enumerate(SPOKEN_OF.sub("", text).splitlines(), 1)
     return [f"{number}: {match[0]}" for number, line in lines for match in NOT_USED.finditer(line)]
 
 
