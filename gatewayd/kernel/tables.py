@@ -6,6 +6,7 @@ import asyncio
 import errno
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Self
 
 from gatewayd.compile.ruleset import parse_tag, replace_script
 from gatewayd.errors import DumpInterrupted, MissingPrerequisite, OperationRefused, RulesetAbsent
@@ -45,7 +46,7 @@ class KernelTables:
         self._notifications = NotificationSocket(table, commits.port)
 
     @classmethod
-    def open(cls, table: str) -> KernelTables:
+    def open(cls, table: str) -> Self:
         """Raises MissingPrerequisite: nft, netfilter netlink."""
         return cls(table, NetlinkChannel.open(), NetlinkChannel.open(), nft.find_nft())
 

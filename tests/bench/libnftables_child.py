@@ -16,6 +16,7 @@ import json
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ def fill(flags: str, file: str, figures: str) -> None:
 def change(count: str, budget_s: str, set_name: str, file: str, figures: str) -> None:
     lines = Path(file).read_text().split()
     client = Client()
-    added, removed = [], []
+    added: list[float] = []
+    removed: list[float] = []
     ends_at = time.monotonic() + float(budget_s)
     for number, line in enumerate(lines[: int(count)]):
         if number >= LEAST and time.monotonic() > ends_at:
@@ -89,4 +91,5 @@ def write(path: str, figures: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    {"fill": fill, "change": change}[sys.argv[1]](*sys.argv[2:])
+    commands: dict[str, Callable[..., None]] = {"fill": fill, "change": change}
+    commands[sys.argv[1]](*sys.argv[2:])

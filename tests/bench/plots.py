@@ -14,9 +14,10 @@ from tests.bench.row import Measure, Outcome, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.typing import RcKeyType
 
 INCHES = (8.0, 5.0)
-SETTINGS: dict[str, Any] = {"svg.hashsalt": "gatewayd", "svg.fonttype": "none"}
+SETTINGS: dict[RcKeyType, Any] = {"svg.hashsalt": "gatewayd", "svg.fonttype": "none"}
 """The same figures give the same bytes; letters are letters, not outlines."""
 OURS, THEIRS = {"linewidth": 2.6, "color": "black"}, {"linewidth": 1.2}
 OUR_DASHES = ("-", "--", ":", "-.")
@@ -78,7 +79,7 @@ def draw_plots(rows: Sequence[Row], outcomes: Sequence[Outcome], directory: Path
             axes = canvas.figure.add_subplot()
             axes.set_title(f"{row.title}: {measure.title}", loc="left", fontsize="medium")
             _draw(axes, measure, lines)
-            canvas.print_svg(directory / plot.file, metadata={"Date": None, "Creator": None})
+            canvas.figure.savefig(directory / plot.file, format="svg", metadata={"Date": None, "Creator": None})
         plots.append(plot)
     return plots
 

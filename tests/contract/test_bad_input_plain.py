@@ -227,7 +227,10 @@ async def check(case: PlainInput, place: Place, source: SourceSettings, put: Cal
         put(case.content(register))
         if case.special is not None:
             place.registry.special["plain"] = case.special
-        {"full": place.disk.fill, "read-only": place.disk.make_read_only, "good": lambda: None}[case.disk]()
+        if case.disk == "full":
+            place.disk.fill()
+        elif case.disk == "read-only":
+            place.disk.make_read_only()
         it.clock.advance(1.0)
         await it.attempt()
         check_said(it, case)

@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import product
@@ -1001,6 +1001,7 @@ async def test_a_dump_that_was_given_up_does_not_spoil_the_next(tmp_path: Path) 
         for _ in range(3):
             reading = tables.read_elements(NAME)
             await anext(reading)
+            assert isinstance(reading, AsyncGenerator)
             await reading.aclose()
             assert await world.keys() == keys
 

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -84,9 +85,9 @@ async def becomes(condition: Callable[[], bool]) -> bool:
 
 
 @asynccontextmanager
-async def proxied(directory: Path, way: Way, receiver: tuple[str, int], **more: str) -> AsyncIterator[FreeRadius]:
+async def proxied(directory: Path, way: Way, receiver: tuple[str, int]) -> AsyncIterator[FreeRadius]:
     """A running FreeRADIUS; it starts and ends in a thread, so that the listener goes on."""
-    radius = await asyncio.to_thread(FreeRadius, directory, way, receiver, **more)
+    radius = await asyncio.to_thread(FreeRadius, directory, way, receiver)
     await asyncio.to_thread(radius.__enter__)
     try:
         yield radius
@@ -94,8 +95,12 @@ async def proxied(directory: Path, way: Way, receiver: tuple[str, int], **more: 
         await asyncio.to_thread(radius.__exit__, None)
 
 
-async def send(radius: FreeRadius, attributes: str, **more: str) -> bool:
-    return await asyncio.to_thread(lambda: radius.send(attributes, **more))
+def has_more(receiver: Receiver, events: int) -> bool:
+    return len(receiver.events) > events
+
+
+async def send(radius: FreeRadius, attributes: str, source: str | None = None) -> bool:
+    return await asyncio.to_thread(lambda: radius.send(attributes, source=source))
 
 
 @pytest.mark.parametrize("way", BOTH)
@@ -127,7 +132,7 @@ async def test_a_session_passes_through_with_all_that_we_read(way: Way, tmp_path
             for request in (start, interim, stop, block):
                 before = len(receiver.events)
                 assert await asyncio.to_thread(radius.send_raw, request)
-                assert await becomes(lambda before=before: len(receiver.events) > before), radius.words()
+                assert await becomes(partial(has_more, receiver, before)), radius.words()
             started, interim_event, stopped, shared = receiver.events
     assert [event.kind for event in receiver.events] == ["start", "interim", "stop", "start"]
     assert [event.nas for event in receiver.events] == ["pgw-1", "pgw-1", "pgw-1", "cgn-1"]

@@ -24,7 +24,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
         yield Place(tmp_path / "state", registry, clock)
 
 
-Switch = Callable[[], None]
+Switch = Callable[[], object]
 
 
 def signed(place: Place, tmp_path: Path) -> tuple[SourceSettings, Switch, Switch]:
@@ -38,7 +38,7 @@ def keyless(place: Place, tmp_path: Path) -> tuple[SourceSettings, Switch, Switc
     """The key file is gone for a while."""
     source, _, _ = signed(place, tmp_path)
     key, aside = tmp_path / "national.pub", tmp_path / "aside"
-    return source, lambda: key.rename(aside) and None, lambda: aside.rename(key) and None
+    return source, lambda: key.rename(aside), lambda: aside.rename(key)
 
 
 def plain(place: Place, _: Path) -> tuple[SourceSettings, Switch, Switch]:

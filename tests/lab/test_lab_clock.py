@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from gatewayd.demo.cast import BANK, EMBASSY, FAR, FREELANCER, SOFTWARE_HOUSE, S
 from gatewayd.feed.canonical import Canonicaliser
 from gatewayd.feed.notification import generate_key
 from gatewayd.feed.record import registration_of
-from gatewayd.lab.traffic import flow_of, probe
+from gatewayd.lab.traffic import Outcome, flow_of, probe
 from tests.support.lab_daemon import LabDaemon
 from tests.support.nginx import NGINX, Nginx
 from tests.support.nginx import NOT_INSTALLED as NO_NGINX
@@ -51,7 +52,7 @@ def cast() -> list[dict[str, Any]]:
     ]
 
 
-def outcomes(daemon: LabDaemon) -> list[str]:
+def outcomes(daemon: LabDaemon) -> list[Outcome]:
     """What becomes of a new flow of each of them, and of a stranger's."""
     clients = ("39.32.0.5", "39.33.7.30", "39.34.55.123", "39.32.64.10", STRANGER)
     services = ("udp/4500", "udp/51820", "udp/51900", "udp/51820", "udp/51820")
@@ -112,6 +113,10 @@ def start(daemon: LabDaemon, nginx: Nginx, clock: WrongClock) -> Callable[[], No
     return start
 
 
+def is_doubted(daemon: LabDaemon, word: str) -> bool:
+    return doubt(daemon) == word
+
+
 def doubt(daemon: LabDaemon) -> str | None:
     word: str | None = daemon.status()["clock"]["doubt"]
     return word
@@ -129,7 +134,7 @@ def test_a_clock_that_is_set_while_running_cuts_nobody(
     steps = ((-6 * YEAR_S, "behind"), (5 * YEAR_S, "ahead"), (-HOUR_S, "behind"))
     for number, (seconds, word) in enumerate(steps, 1):
         clock.set_by(seconds)
-        daemon.wait(lambda word=word: doubt(daemon) == word, word)
+        daemon.wait(partial(is_doubted, daemon, word), word)
         daemon.wait_log("clock.doubted", times=number)
         time.sleep(1.5)
         assert outcomes(daemon) == RIGHT

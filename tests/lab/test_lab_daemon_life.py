@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
@@ -174,7 +175,7 @@ def test_a_broken_configuration_is_refused_with_its_place_and_the_old_one_stays(
         ):
             daemon.write_file("gatewayd.yaml", broken)
             daemon.reload()
-            assert holds(lambda told=told: _is_refused(daemon, told)), daemon.log_text()
+            assert holds(partial(_is_refused, daemon, told)), daemon.log_text()
         daemon.config_path.unlink()
         daemon.reload()
         daemon.wait_log("cannot be read")

@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -32,6 +33,14 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Awaitable[Any]], A
     factory = uvloop.new_event_loop if request.param == "uvloop" else None
     with asyncio.Runner(loop_factory=factory) as runner:
         yield runner.run  # type: ignore[misc]
+
+
+def is_new(heard: Heard, flow: Flow) -> bool:
+    return flow in heard.flows("new")
+
+
+def is_logged(heard: Heard, flow: Flow) -> bool:
+    return flow in heard.packets
 
 
 @pytest.mark.parametrize(("source", "destination"), [("127.0.0.1", "127.0.0.2"), ("::1", "::1")])
@@ -165,9 +174,9 @@ table inet lab {
                 with Sender(namespace, near) as sender:
                     wanted = sender.flow(there, 51820)
                     sender.send(there, 51820)
-                    await until(lambda wanted=wanted: wanted in heard.flows("new"))
+                    await until(partial(is_new, heard, wanted))
                     assert heard.flows("new").count(wanted) == 1
-                    await until(lambda wanted=wanted: wanted in heard.packets)
+                    await until(partial(is_logged, heard, wanted))
 
     with fresh_namespace(rules) as far:
         run(scenario(far))

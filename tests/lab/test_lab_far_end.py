@@ -3,16 +3,18 @@ make the conntrack entry, and the client's run in reply direction. The rules alo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from itertools import count, product
-from typing import Any
+from typing import Any, Final
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from gatewayd.compile.effects import canary_bucket
-from gatewayd.lab.lab import Lab
+from gatewayd.lab.lab import Lab, Side
 from gatewayd.lab.traffic import flow_of
 from gatewayd.model import (
     Binding,
@@ -23,6 +25,7 @@ from gatewayd.model import (
     parse_services,
     reverse_flow,
 )
+from gatewayd.model.flow import Mode
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.service import GRE
 from tests.support.lab_daemon import connections, holds
@@ -38,7 +41,7 @@ SCOPE = parse_services(["ipsec", "wireguard", "openvpn", "pptp", "l2tp", "udp/44
 _ports = count(30000)
 
 
-def policy(mode: str = "reject", *, named: bool = True, **changes: Any) -> Policy:
+def policy(mode: Mode = "reject", *, named: bool = True, **changes: Any) -> Policy:
     made = Policy(
         mode, SCOPE, MarkLayout(0xFF000000),
         inside=("inside*",) if named else (), outside=("outside0",) if named else (),
@@ -112,15 +115,15 @@ TUNNELS = {
     "GRE": ("pptp", "gre", None),
     "any service": (None, "udp/4500", 40126),
 }
-HOLDERS = {
+HOLDERS: Final[dict[str, Callable[..., World]]] = {
     "static": static,
     "bound": bound,
-    "block": lambda *words, peers=(): bound(*words, ports=(32768, 49151), peers=peers),
-    "low block": lambda *words, peers=(): bound(*words, ports=(0, 8191), peers=peers),
+    "block": partial(bound, ports=(32768, 49151)),
+    "low block": partial(bound, ports=(0, 8191)),
 }
 
 
-def cases() -> Iterator[object]:
+def cases() -> Iterator[ParameterSet]:
     for (name, (word, service, port)), holder, peers, named in (
         (tunnel, holder, peers, named)
         for tunnel in TUNNELS.items()
@@ -140,12 +143,16 @@ def cases() -> Iterator[object]:
             )  # fmt: skip
 
 
-CASES = list(cases())
+CASES: Final = list(cases())
+
+
+def cases_named(word: str) -> list[ParameterSet]:
+    return [case for case in CASES if word in str(case.id)]
 
 
 @pytest.mark.parametrize(("world", "flow", "named"), CASES)
 def test_a_registered_flow_passes_and_is_known_whoever_speaks_first(
-    talk: Talk, world: Any, flow: Any, named: Any
+    talk: Talk, world: World, flow: Flow, named: bool
 ) -> None:
     talk.put(under(world, policy(named=named)))
     for first in ("far end", "client"):
@@ -158,9 +165,9 @@ def test_a_registered_flow_passes_and_is_known_whoever_speaks_first(
     assert talk.counter("unregistered_flows") == 0
 
 
-@pytest.mark.parametrize(("world", "flow", "named"), [case for case in CASES if "-peers-" not in str(case.id)])
+@pytest.mark.parametrize(("world", "flow", "named"), [case for case in CASES if case not in cases_named("-peers-")])
 def test_no_packet_of_a_registered_flow_is_limited_whoever_speaks_first(
-    talk: Talk, world: Any, flow: Any, named: Any
+    talk: Talk, world: World, flow: Flow, named: bool
 ) -> None:
     talk.put(under(world, policy("limit", named=named, limit_bytes_s=100)))
     assert talk.far_end(flow) == "passed"
@@ -168,9 +175,9 @@ def test_no_packet_of_a_registered_flow_is_limited_whoever_speaks_first(
     assert [talk.far_end(flow) for _ in range(5)] == ["passed"] * 5
 
 
-@pytest.mark.parametrize(("world", "flow", "named"), [case for case in CASES if "-named" in str(case.id)])
+@pytest.mark.parametrize(("world", "flow", "named"), cases_named("-named"))
 def test_untracked_packets_of_a_registered_flow_pass_both_ways(
-    talk: Talk, world: Any, flow: Any, named: Any
+    talk: Talk, world: World, flow: Flow, named: bool
 ) -> None:
     talk.put(world)
     with talk.beside("prerouting priority raw", "notrack"):
@@ -178,7 +185,7 @@ def test_untracked_packets_of_a_registered_flow_pass_both_ways(
 
 
 @pytest.mark.parametrize("mode", ["observe", "mark", "limit", "reject"])
-def test_of_an_unregistered_flow_the_clients_packet_decides_whoever_speaks_first(talk: Talk, mode: str) -> None:
+def test_of_an_unregistered_flow_the_clients_packet_decides_whoever_speaks_first(talk: Talk, mode: Mode) -> None:
     talk.put(World([], policy(mode)))
     flow = client_flow("udp/51820", next(_ports), STRANGER)
     refused = "rejected" if mode == "reject" else "passed"
@@ -239,7 +246,7 @@ def test_what_a_server_inside_answers_to_a_port_in_scope_is_not_judged(talk: Tal
 
 
 @pytest.mark.parametrize("side", ["customers", "internet"])
-def test_where_one_direction_alone_is_seen_a_registered_flow_is_known_all_the_same(talk: Talk, side: str) -> None:
+def test_where_one_direction_alone_is_seen_a_registered_flow_is_known_all_the_same(talk: Talk, side: Side) -> None:
     """Asymmetric paths: the other direction takes another gateway."""
     talk.put(static("wireguard"))
     flow = client_flow("udp/51820", next(_ports))
@@ -260,7 +267,7 @@ def test_where_one_direction_alone_is_seen_a_registered_flow_is_known_all_the_sa
     ids=["client to a service", "far end to a service", "from a service", "from a service inside"],
 )
 def test_where_one_direction_alone_is_seen_an_unregistered_flow_is_judged_by_what_goes_to_a_service(
-    talk: Talk, side: str, flow: Any, judged: bool, named: bool
+    talk: Talk, side: Side, flow: Flow, judged: bool, named: bool
 ) -> None:
     talk.put(World([], policy(named=named)))
     assert [talk.say(side, flow) for _ in range(3)] == ["rejected" if judged else "passed"] * 3
@@ -278,9 +285,9 @@ def test_a_firewall_that_accepts_by_our_mark_passes_a_registered_flow_that_the_f
 
 
 @pytest.mark.parametrize("mode", ["reject", "limit"])
-@pytest.mark.parametrize(("world", "flow", "named"), [case for case in CASES if "-any-" in str(case.id)])
+@pytest.mark.parametrize(("world", "flow", "named"), cases_named("-any-"))
 def test_a_mark_of_somebody_else_refuses_no_packet_of_a_registered_flow(
-    talk: Talk, world: Any, flow: Any, named: Any, mode: str
+    talk: Talk, world: World, flow: Flow, named: bool, mode: Mode
 ) -> None:
     """ "Judged unregistered" in our own epoch: another gateway's word for the flow, or another program's number."""
     talk.put(under(world, policy(mode, named=named, limit_bytes_s=100)))
@@ -292,7 +299,7 @@ def test_a_mark_of_somebody_else_refuses_no_packet_of_a_registered_flow(
 @pytest.mark.parametrize("mode", ["reject", "limit"])
 @pytest.mark.parametrize("named", [True, False])
 def test_a_mark_of_somebody_else_brings_nothing_out_of_scope_before_the_policy(
-    talk: Talk, mode: str, named: bool
+    talk: Talk, mode: Mode, named: bool
 ) -> None:
     talk.put(World([], policy(mode, named=named, limit_bytes_s=100)))
     with talk.beside("prerouting priority mangle", "ct mark set 0x01000000"):

@@ -19,7 +19,7 @@ import uvloop
 
 from gatewayd.errors import ServiceInvalid
 from gatewayd.lab import namespace as namespace_module
-from gatewayd.lab.lab import Lab
+from gatewayd.lab.lab import Lab, Side
 from gatewayd.lab.namespace import Namespace, entered
 from gatewayd.lab.stream import Stream
 from gatewayd.lab.traffic import flow_of, probe
@@ -165,7 +165,7 @@ def test_a_word_that_means_several_flows_is_refused() -> None:
 
 
 @pytest.mark.parametrize("start", ["customers", "internet"])
-def test_a_stream_through_a_quiet_gateway_loses_nothing(lab: Lab, start: str) -> None:
+def test_a_stream_through_a_quiet_gateway_loses_nothing(lab: Lab, start: Side) -> None:
     flows = flows_of("udp/51820", "esp")
     flows = flows if start == "customers" else [reverse_flow(flow) for flow in flows]
     with Stream(lab, flows, rate_pps=500, start=start, answered=True) as stream:

@@ -30,7 +30,7 @@ from tests.lab.test_lab_subscribers import (
     wait_passes,
     wireguard,
 )
-from tests.support.freeradius import FreeRadius
+from tests.support.freeradius import FreeRadius, Way
 from tests.support.lab_daemon import LabDaemon, elements, holds
 from tests.support.nas import Nas
 from tests.support.radius import attribute, extended, integer
@@ -106,7 +106,7 @@ def test_a_list_of_sessions_is_read_at_a_cold_start(daemon: LabDaemon, suffix: s
 
 
 @pytest.mark.parametrize("way", ["buffered", "replicate"])
-def test_real_freeradius_hands_on_what_its_nas_says(daemon: LabDaemon, tmp_path: Path, way: str) -> None:
+def test_real_freeradius_hands_on_what_its_nas_says(daemon: LabDaemon, tmp_path: Path, way: Way) -> None:
     lab = run(daemon)
     (daemon.directory / "radius.secret").write_text("what-gatewayd-has\n")
     daemon.reload()

@@ -77,8 +77,8 @@ def pair(kernel: None, tmp_path: Path) -> Iterator[tuple[Gateway, Gateway]]:
         first, second = (lab.gateway for lab in labs)
         peer = {"ifname": "sync0", "net_ns_fd": second.descriptor}
         first.configure(lambda ip: ip.link("add", ifname="sync0", kind="veth", peer=peer))
-        for number, gateway in enumerate((first, second), 1):
-            gateway.bring_up("sync0", f"10.99.0.{number}/30")
+        for number, namespace in enumerate((first, second), 1):
+            namespace.bring_up("sync0", f"10.99.0.{number}/30")
         made = []
         for number, lab in enumerate(labs, 1):
             directory = tmp_path / f"gw{number}"

@@ -347,11 +347,15 @@ def world_of(
 ONE_NAME = "MikroTik"
 
 
+def _whose(own: dict[bytes, bytes], subscriber: bytes | None) -> bytes | None:
+    return None if subscriber is None else own.get(subscriber, subscriber)
+
+
 def under_one_name(events: list[AccountingEvent]) -> list[AccountingEvent]:
     """The same network, of NAS that have no subscriber in common; so a session id of both is of two sessions."""
     own = {NAS[0]: {CHAND: ALI}, NAS[1]: {ALI: CHAND, BANO: CHAND}}
     return [
-        structs.replace(each, subscriber=own[each.nas].get(each.subscriber, each.subscriber), is_snapshot=False)
+        structs.replace(each, subscriber=_whose(own[each.nas], each.subscriber), is_snapshot=False)
         for each in events
     ]
 

@@ -39,6 +39,7 @@ from gatewayd.model import (
     parse_prefix,
     parse_services,
 )
+from gatewayd.model.flow import DecisionWord
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.prefix import mask_address
 from gatewayd.model.service import AH, BUNDLES, ESP, GRE, TCP, UDP
@@ -171,6 +172,7 @@ LENGTHS: dict[Family, tuple[int, ...]] = {
 }
 ALL_ARE_WIDE: dict[Family, int] = {4: 23, 6: 48}
 """Prefixes up to this length cover a side of the universe; they get few services, or every flow would pass."""
+FAMILIES: tuple[tuple[Family, ...], ...] = ((4,), (6,), (4, 6))
 WORLDS = 20
 REGISTRATIONS_A_WORLD = 30
 
@@ -181,7 +183,7 @@ def draw_prefix(random: Random, family: Family) -> Prefix:
 
 
 def draw_registration(random: Random, number: int) -> Registration:
-    families: list[Family] = random.choice(([4], [6], [4, 6]))
+    families = random.choice(FAMILIES)
     clients = {draw_prefix(random, family) for family in families for _ in range(random.choice((1, 1, 2)))}
     peers = {draw_prefix(random, random.choice((4, 6))) for _ in range(random.choice((0, 0, 0, 1, 2, 4)))}
     is_wide = any(prefix.length <= ALL_ARE_WIDE[prefix.family] for prefix in clients)
@@ -213,7 +215,7 @@ def test_the_worlds_leave_flows_of_every_kind_registered_unregistered_and_out_of
         for each in attempts
     )
     protocols = (UDP, TCP, ESP, AH, GRE)
-    words = ("registered", "unregistered", "out_of_scope")
+    words: tuple[DecisionWord, ...] = ("registered", "unregistered", "out_of_scope")
     wanted = set(product((4, 16), protocols, SIDES, words))
     assert {kind for kind in wanted if kinds[kind] < 5} == set()
 

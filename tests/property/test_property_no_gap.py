@@ -59,7 +59,7 @@ PARTIES: dict[str, list[tuple[Wanted, ...]]] = {
         (),
     ],
     "few": [tuple(registered(f"h-{each}", each) for each in HOSTS[:3]), ()],
-    "many": [tuple(registered(f"h-{each}", each) for each in HOSTS[start:]) for start in (3, 6)] + [()],
+    "many": [*(tuple(registered(f"h-{each}", each) for each in HOSTS[start:]) for start in (3, 6)), ()],
     "net": [(registered("net", "10.0.0.0/28"),), (registered("net", "10.0.0.0/29", "10.0.0.8/29"),), ()],
     "bea": [_block(1024, 2047), _block(1024, 3071), _block(1000, 2999), (bound_at(BEA, "100.64.0.9"),), ()],
     "cid": [

@@ -63,6 +63,11 @@ def replay(events: list[AccountingEvent]) -> dict[Prefix, set[bytes]]:
     return bound
 
 
+KINDS: list[AccountingKind] = ["start", "start", "interim", "interim", "stop", "on"]
+OF_A_NAS: list[AccountingKind] = ["on", "off"]
+FIRST: list[AccountingKind] = ["start", "interim"]
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> list[AccountingEvent]:
     """Events in the order in which they happen."""
@@ -74,10 +79,10 @@ def histories(draw: st.DrawFn) -> list[AccountingEvent]:
         at = 1000 + STEP_S * index
         nas = draw(st.sampled_from(NAS))
         here = sorted(key for key in live if key[0] == nas)
-        kind = draw(st.sampled_from(["start", "start", "interim", "interim", "stop", "on"]))
+        kind = draw(st.sampled_from(KINDS))
         addresses = draw(st.lists(st.sampled_from(ADDRESSES), max_size=2, unique=True))
         if kind == "on":
-            events.append(event(draw(st.sampled_from(["on", "off"])), at=at, nas=nas))
+            events.append(event(draw(st.sampled_from(OF_A_NAS)), at=at, nas=nas))
             live = {key: subscriber for key, subscriber in live.items() if key[0] != nas}
         elif kind == "start" or not here:
             idle = [f"s{number}" for number in range(3) if (nas, f"s{number}") not in live]
@@ -86,7 +91,7 @@ def histories(draw: st.DrawFn) -> list[AccountingEvent]:
                 fresh += 1
             key = (nas, draw(st.sampled_from(idle)))
             live[key] = draw(st.sampled_from(SUBSCRIBERS))
-            first = draw(st.sampled_from(["start", "interim"]))
+            first = draw(st.sampled_from(FIRST))
             more: dict[str, Any] = {"at": at, "nas": nas, "is_snapshot": is_snapshot[nas]}
             events.append(event(first, key[1], live[key], *addresses, **more))
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 from dataclasses import dataclass, field
+from functools import partial
 
 from gatewayd.lab.stream import Stream
 from gatewayd.lab.traffic import probe
@@ -22,6 +23,11 @@ DAMAGES = {
     "delete element": "delete element inet gatewayd c4_32 { 39.36.0.1 }",
     "flush look-ups": "flush chain inet gatewayd classify4 ; flush chain inet gatewayd classify6",
 }
+
+
+def has_repaired(daemon: LabDaemon, repairs: int) -> bool:
+    """Once more than `repairs`."""
+    return bool(daemon.status()["kernel"]["repairs"] > repairs)
 
 
 @dataclass
@@ -67,7 +73,7 @@ def run_damages(daemon: LabDaemon, sight: Sight, *, seed: int, rounds: int) -> B
             if killed:
                 daemon.start()
             else:
-                assert holds(lambda repairs=repairs: daemon.status()["kernel"]["repairs"] > repairs), name
+                assert holds(partial(has_repaired, daemon, repairs)), name
             daemon.wait_ready()
             assert holds(lambda: is_as_wanted(sight.contents(), registry.keys)), name
             spans.append((name, killed, range(first, stream.sent + 1)))

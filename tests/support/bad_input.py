@@ -45,8 +45,10 @@ class Disk(Protocol):
 
 
 class World(Protocol):
-    registry: BadRegistry
-    disk: Disk
+    @property
+    def registry(self) -> BadRegistry: ...
+    @property
+    def disk(self) -> Disk: ...
 
 
 @dataclass(frozen=True)

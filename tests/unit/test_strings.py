@@ -120,10 +120,13 @@ def chains(tree: ast.Module, room: str) -> Iterator[str]:
 
 def long_constructors(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
-        for each in node.body if isinstance(node, ast.ClassDef) else ():
-            is_constructor = isinstance(each, FUNCTIONS) and each.name == "__init__"
-            if is_constructor and len([*each.args.args, *each.args.kwonlyargs]) - 1 > MAX_ARGUMENTS:
-                yield node.name
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for each in node.body:
+            if isinstance(each, FUNCTIONS) and each.name == "__init__":
+                arguments = [*each.args.args, *each.args.kwonlyargs]
+                if len(arguments) - 1 > MAX_ARGUMENTS:
+                    yield node.name
 
 
 def listed(found: dict[str, Iterator[str]]) -> set[str]:

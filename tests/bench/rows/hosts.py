@@ -89,7 +89,7 @@ def pyroute2(context: Context) -> Figures:
 
     async def make() -> None:
         tables = KernelTables.open(TABLE)
-        await make_sets(tables, {mask: texts})
+        await make_sets(tables, {mask: host_keys(context.size)})
         tables.close()
 
     uvloop.run(make())

@@ -108,7 +108,8 @@ class Prober:
                 due = max(due + PROBE_EVERY_S, now)
             # Asleep in between: a core that is always busy is taken away by the host that has it.
             left_s = REPEAT_S if passed_s else max(0.0, due - time.perf_counter())
-            ready = select.select([self._nas, self._far], [], [], left_s)[0]
+            waiting: list[Nas | Tap] = [self._nas, self._far]
+            ready = select.select(waiting, [], [], left_s)[0]
             if self._nas in ready and not answered_s and self._nas.answer(request, LOOK_S) is not None:
                 answered_s = time.perf_counter() - began
             if self._far in ready and not passed_s and self._has_passed(address):

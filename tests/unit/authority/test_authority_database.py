@@ -134,7 +134,8 @@ def test_a_long_statement_calls_the_turn(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(module, "_INSTRUCTIONS_PER_TURN", 10)
     turns: list[None] = []
     with RegistryDatabase(tmp_path / "r.db", on_turn=lambda: turns.append(None)) as database:
-        apply(database, **{f"id{number}": "1" for number in range(100)})
+        records = [(f"id{number}", "1") for number in range(100)]
+        database.apply(records, at_s=0.0, action="import", actor="me")
     assert turns
 
 

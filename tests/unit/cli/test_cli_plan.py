@@ -14,6 +14,7 @@ from gatewayd.cli import plan
 from gatewayd.errors import SettingsInvalid, SourceFailed
 from gatewayd.feed.canonical import LineWriter
 from gatewayd.kernel.fake import FakeTables
+from gatewayd.kernel.tables import KernelTables
 from gatewayd.model import Registration
 from gatewayd.settings import Settings
 from gatewayd.settings.model import SourceSettings
@@ -76,7 +77,7 @@ def host(tmp_path: Path, time: Time, monkeypatch: pytest.MonkeyPatch) -> Host:
 
     monkeypatch.setattr(asyncio, "to_thread", call_at_once)
     made = Host(tmp_path, time)
-    monkeypatch.setattr(plan.KernelTables, "open", lambda table: made.tables)
+    monkeypatch.setattr(KernelTables, "open", lambda table: made.tables)
     return made
 
 
