@@ -84,7 +84,8 @@ def register() -> dict[str, Fields]:
 def published_register(now: float) -> Publisher:
     """Three serials, the last issued `now`."""
     publisher = Publisher(issued_at=now - 3.0)
-    publisher.publish(*({"op": "upsert", "registration": fields} for fields in register().values()))
+    operations: list[Fields] = [{"op": "upsert", "registration": fields} for fields in register().values()]
+    publisher.publish(*operations)
     for number in (1, 2):
         publisher.publish(upsert(f"EARLY-{number}", f"39.36.1.{number}/32", category="bpo"))
     return publisher

@@ -97,8 +97,8 @@ class FakeFiles:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         return [path.name for path in self.names if path.parent == directory]
 
-    def list_all(self) -> list[str]:
-        return [path.name for path in self.names]
+    def list_all(self) -> tuple[str, ...]:
+        return tuple(path.name for path in self.names)
 
     def create(self, path: Path) -> int:
         self._change("create")

@@ -8,7 +8,7 @@ import socket
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Self
+from typing import Self, TypedDict, Unpack
 
 from gatewayd.lab.namespace import Namespace
 from gatewayd.model.prefix import parse_prefix
@@ -19,6 +19,14 @@ REPEAT_S = 1.0
 """Between a request and its repeat, as gear has it by default: 2 to 5 s, hurried here."""
 GIVE_UP = 20
 """Repeats at most."""
+
+
+class Seconds(TypedDict, total=False):
+    """Event-Timestamp, Acct-Delay-Time, Acct-Interim-Interval."""
+
+    at: int | None
+    delay: int | None
+    interim: int | None
 
 
 class Nas(AbstractContextManager["Nas"]):
@@ -50,21 +58,21 @@ class Nas(AbstractContextManager["Nas"]):
         """Of its socket: select(2) tells when there is an answer."""
         return self._socket.fileno()
 
-    def start(self, session: str, number: str, *addresses: str, **more: int) -> bytes:
+    def start(self, session: str, number: str, *addresses: str, **more: Unpack[Seconds]) -> bytes:
         return self.tell(START, session, number, *addresses, **more)
 
-    def interim(self, session: str, number: str, *addresses: str, **more: int) -> bytes:
+    def interim(self, session: str, number: str, *addresses: str, **more: Unpack[Seconds]) -> bytes:
         return self.tell(INTERIM, session, number, *addresses, **more)
 
-    def stop(self, session: str, number: str, *addresses: str, **more: int) -> bytes:
+    def stop(self, session: str, number: str, *addresses: str, **more: Unpack[Seconds]) -> bytes:
         return self.tell(STOP, session, number, *addresses, **more)
 
     def restart(self) -> bytes:
         """Accounting-On."""
         return self.exchange(self.request(integer(40, ON)))
 
-    def tell(self, status: int, session: str, number: str, *addresses: str, **more: int) -> bytes:
-        """`more`: at (Event-Timestamp), delay, interim (seconds). The answer."""
+    def tell(self, status: int, session: str, number: str, *addresses: str, **more: Unpack[Seconds]) -> bytes:
+        """The answer."""
         return self.exchange(self.encode(status, session, number, *addresses, **more))
 
     def encode(

@@ -68,9 +68,9 @@ class Nginx:
         if self._namespace is not None:
             command = self._namespace.command(command)
         with (self._prefix / "stderr").open("ab") as stderr:
-            self._server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr)
-        assert holds(lambda: self._server.poll() is not None or self._queries()), "nginx does not answer"
-        assert self._server.poll() is None, self._words()
+            server = self._server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr)
+        assert holds(lambda: server.poll() is not None or self._queries()), "nginx does not answer"
+        assert server.poll() is None, self._words()
 
     def _queries(self) -> bool:
         try:

@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+from gatewayd.api.views import RegistrationView
 from gatewayd.compile.masks import compile_elements
 from gatewayd.control.controller import Controller
 from gatewayd.control.core import build_core
 from gatewayd.control.host_time import HostTime, WindowClock
+from gatewayd.control.queries import DaemonQueries
 from gatewayd.errors import OperationRefused, SourceUnreadable
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.lab.traffic import flow_of
@@ -63,7 +65,7 @@ def settings_of(*sources: str, **policy: Any) -> Settings:
             tuple(SourceSettings(name, f"file:/nowhere/{name}", allow_unsigned=True) for name in sources),
             shrink_guard=ShrinkGuardSettings(RemovalLimit(count=1_000_000), protected=()),
         ),
-        PolicySettings(**{"mode": "reject", "drain_s": 60.0} | policy),
+        replace(PolicySettings(mode="reject", drain_s=60.0), **policy),
     )
 
 
@@ -71,6 +73,13 @@ def guarded(settings: Settings, **fields: Any) -> Settings:
     """With the guard of the default configuration, or `fields` of it."""
     guard = replace(ShrinkGuardSettings(), **fields)
     return replace(settings, registry=replace(settings.registry, shrink_guard=guard))
+
+
+def shown(queries: DaemonQueries, id: str) -> RegistrationView:
+    """The view of a registration that is there."""
+    found = queries.registration(id)
+    assert found is not None
+    return found
 
 
 class Told:

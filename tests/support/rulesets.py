@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Literal
 
 from gatewayd.compile import compile_ruleset
 from gatewayd.model import parse_services
@@ -15,6 +16,7 @@ from gatewayd.model.service import BUNDLES
 LAYOUT = MarkLayout(0xFF000000)
 OBSERVE = Policy("observe", parse_services(["ipsec", "wireguard"]), LAYOUT)
 REJECT = replace(OBSERVE, mode="reject")
+LENGTHS: tuple[tuple[Literal[4, 6], int], ...] = ((4, 29), (4, 32), (6, 48), (6, 128))
 HOOKS = {mask: set_name(mask, 0) for mask in (Mask(4, 29), Mask(4, 32, 24, "ipsec"), Mask(6, 48))}
 
 
@@ -30,7 +32,7 @@ def every_mask() -> list[Mask]:
     selectors = ("", *BUNDLES, "proto", "port1", "port9", "port16")
     return [
         Mask(family, length, peer, selector)
-        for family, length in ((4, 29), (4, 32), (6, 48), (6, 128))
+        for family, length in LENGTHS
         for peer in (ANY_PEER, length, 24)
         for selector in selectors
     ]

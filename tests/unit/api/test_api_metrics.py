@@ -5,8 +5,10 @@ from dataclasses import replace
 import msgspec
 import pytest
 from prometheus_client import ProcessCollector
+from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
+from prometheus_client.samples import Sample
 
 from gatewayd.api.metrics import OPENMETRICS_TYPE, TEXT_TYPE, choose_type, render_metrics
 from gatewayd.api.status import CounterView, HoldView, StatusView
@@ -199,14 +201,13 @@ def test_a_counter_of_another_kind_is_left_out() -> None:
 def test_both_formats_parse_and_say_the_same(view: object) -> None:
     metrics = view
     text = list(parse_text(render_metrics(metrics).decode()))
-    strict = list(parse_openmetrics(render_metrics(metrics, OPENMETRICS_TYPE).decode()))
-    assert {s[:3] for f in text for s in map(_hashable, f.samples)} == {
-        s[:3] for f in strict for s in map(_hashable, f.samples)
-    }
+    page = render_metrics(metrics, OPENMETRICS_TYPE).decode()
+    strict: list[Metric] = list(parse_openmetrics(page))  # type: ignore[no-untyped-call]
+    assert {_hashable(s) for f in text for s in f.samples} == {_hashable(s) for f in strict for s in f.samples}
 
 
-def _hashable(sample: tuple[str, dict[str, str], float]) -> tuple[str, tuple[tuple[str, str], ...], float]:
-    return sample[0], tuple(sorted(sample[1].items())), sample[2]
+def _hashable(sample: Sample) -> tuple[str, tuple[tuple[str, str], ...], float]:
+    return sample.name, tuple(sorted(sample.labels.items())), sample.value
 
 
 def test_every_family_has_a_name_of_ours_a_help_and_stands_once() -> None:

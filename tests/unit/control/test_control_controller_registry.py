@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -129,7 +130,7 @@ def rfc3339(at_s: float) -> str:
 
 @pytest.mark.parametrize(("on_stale", "mode"), [("keep", "reject"), ("observe", "observe")])
 def test_a_registry_that_is_not_confirmed_for_too_long_means_what_the_operator_chose(
-    time: Time, on_stale: str, mode: str
+    time: Time, on_stale: Literal["keep", "observe"], mode: str
 ) -> None:
     async def scenario() -> None:
         settings = settings_of("national")

@@ -20,6 +20,7 @@ from gatewayd.control.status import StatusReport
 from gatewayd.control.vitals import Vitals
 from gatewayd.errors import AllowlistIncomplete, OperationRefused
 from gatewayd.kernel.fake import FakeTables
+from gatewayd.model import Status
 from gatewayd.model.moment import format_time, parse_time
 from gatewayd.model.transaction import CounterReading
 from gatewayd.reconcile.connections import REMEMBER_S
@@ -29,7 +30,7 @@ from gatewayd.sources.last_good_store import LastGood
 from gatewayd.watch.source import SourceStats
 from tests.support.fake_conntrack import FakeConntrack, connection_event
 from tests.support.manual_clock import START_S, ManualClock, Time, until
-from tests.support.owning import REGISTERED, Owning, flow, guarded, owning, registration, settings_of
+from tests.support.owning import REGISTERED, Owning, flow, guarded, owning, registration, settings_of, shown
 
 BANK = registration(
     "BANK-1", "39.32.0.0/28", "2400:adc0:12::/48", peers=["198.51.100.0/24"], services=("ipsec",), category="bank"
@@ -97,7 +98,7 @@ def test_readiness_says_what_is_waited_for_in_each_phase(time: Time) -> None:
             await asyncio.sleep(1)
             (reason,) = answers.readiness()
             assert reason.startswith("kernel not read: write: ")
-            seen = set()
+            seen = set[str]()
 
             def look(_: object) -> None:
                 seen.update(reason.lstrip("0123456789 ") for reason in answers.readiness())
@@ -222,7 +223,7 @@ def test_a_clock_that_is_doubted_is_in_the_status_and_makes_no_nonsense_of_ages(
             assert 0 <= parse_time(view.now) - parse_time(str(source.last_success_at)) < 60
             assert view.registrations.effective == 2
             assert parse_time(view.started_at) <= parse_time(view.now)
-            yearly = answers.registration("YEARLY")
+            yearly = shown(answers, "YEARLY")
             assert yearly is not None
             assert (yearly.effective, yearly.in_kernel) == (True, True)
             explained = answers.explain(flow("39.40.0.5"))
@@ -286,7 +287,7 @@ def test_while_the_kernel_lacks_the_element_explain_says_so(time: Time) -> None:
             await it.read("national", HOUSE, BANK)
             view = answers.explain(flow("39.32.0.5", "esp"))
             assert (view.decision, view.in_kernel) == ("registered", False)
-            assert answers.registration("BANK-1").in_kernel is False
+            assert shown(answers, "BANK-1").in_kernel is False
             it.refuse_writes = False
             await until(lambda: answers.explain(flow("39.32.0.5", "esp")).in_kernel is True, 60)
 
@@ -301,7 +302,7 @@ def test_before_the_kernel_was_read_nobody_knows_what_it_has(time: Time) -> None
             it.refuse_writes = True
             await it.read("national", BANK)
             assert answers.explain(flow("39.32.0.5", "esp")).in_kernel is None
-            assert answers.registration("BANK-1").in_kernel is None
+            assert shown(answers, "BANK-1").in_kernel is None
             it.refuse_writes = False
             await it.in_sync()
             assert answers.explain(flow("39.32.0.5", "esp")).in_kernel is True
@@ -332,9 +333,8 @@ def test_a_registration_past_a_bound_is_treated_as_unregistered_and_explain_says
             view = answers.explain(flow("39.32.0.5", destination="198.18.0.9"))
             assert (view.decision, view.effect, view.in_kernel) == ("registered", "reject", False)
             assert "5000 elements" in view.reason
-            shown = answers.registration("LARGE")
-            assert shown is not None
-            assert (shown.in_kernel, "5000" in str(shown.unprogrammed)) == (False, True)
+            seen = shown(answers, "LARGE")
+            assert (seen.in_kernel, "5000" in str(seen.unprogrammed)) == (False, True)
             counts = answers.status().registrations
             assert (counts.unprogrammed, counts.unprogrammed_examples[0].id) == (1, "LARGE")
             await it.read("national", large, HOUSE, registration("SMALL", "39.32.0.4/30"))
@@ -471,7 +471,10 @@ def test_nothing_is_armed_before_our_rules_are_in_the_kernel(time: Time) -> None
 
 
 def test_the_status_counts_what_there_is(time: Time) -> None:
-    outcomes: list[Any] = [OperationRefused("read counters", 16), {"registered_flows": CounterReading(7, 700)}]
+    outcomes: list[OperationRefused | dict[str, CounterReading]] = [
+        OperationRefused("read counters", 16),
+        {"registered_flows": CounterReading(7, 700)},
+    ]
 
     async def read_counters() -> dict[str, CounterReading]:
         outcome = outcomes.pop(0)
@@ -595,7 +598,7 @@ def test_pages_of_registrations_are_stable_and_counted(time: Time) -> None:
     ],
 )
 def test_a_search_finds_by_id_category_status_address_and_prefix(
-    time: Time, category: str | None, status: str | None, text: str | None, found: list[Any] | list[str]
+    time: Time, category: str | None, status: Status | None, text: str | None, found: list[str]
 ) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
@@ -616,10 +619,10 @@ def test_a_registration_shows_whether_the_kernel_has_it(time: Time) -> None:
             await it.read("national", BANK, MOBILE, suspended)
             await it.in_sync()
             assert answers.registration("NOBODY") is None
-            assert answers.registration("BANK-1").in_kernel is True
-            assert answers.registration("SUSPENDED").in_kernel is None
+            assert shown(answers, "BANK-1").in_kernel is True
+            assert shown(answers, "SUSPENDED").in_kernel is None
             # Registered by mobile number: nothing of it is to be in the kernel without a binding.
-            mobile = answers.registration("MOBILE-1")
+            mobile = shown(answers, "MOBILE-1")
             assert (mobile.in_kernel, mobile.subscriber) == (None, True)
             assert "\\x01" not in repr(mobile)
 
@@ -640,8 +643,8 @@ def test_flows_are_listed_with_their_registration_and_counted(time: Time) -> Non
             assert (mine.total, mine.offset, len(mine.items)) == (3, 1, 2)
             assert mine.items[0].registrations == ("BANK-1",)
             assert answers.flows("NOBODY", 0, 100).total == 0
-            shown = answers.registration("BANK-1")
-            assert (shown.flows, shown.bytes) == (3, 600)
+            bank_view = shown(answers, "BANK-1")
+            assert (bank_view.flows, bank_view.bytes) == (3, 600)
 
     time.run(scenario())
 

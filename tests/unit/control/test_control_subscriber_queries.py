@@ -36,7 +36,7 @@ from gatewayd.watch.source import SourceStats
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.fake_queries import serving
 from tests.support.manual_clock import START_S, ManualClock, Time, until
-from tests.support.owning import Owning, flow, owning, registration, settings_of
+from tests.support.owning import Owning, flow, owning, registration, settings_of, shown
 from tests.support.radius import SECRET, accounting_request, integer, text
 from tests.support.subscribers import bare_service
 
@@ -532,12 +532,12 @@ def test_a_binding_says_whether_the_kernel_has_its_elements(time: Time) -> None:
             await asyncio.sleep(1)
             assert in_kernel() == [False, None]
             assert scene.answers.explain(flow("10.1.2.3")).in_kernel is False
-            assert scene.answers.registration("MOBILE-1").in_kernel is False
+            assert shown(scene.answers, "MOBILE-1").in_kernel is False
             scene.it.refuse_writes = False
             await until(lambda: in_kernel() == [True, None], 60)
             assert scene.answers.explain(flow("10.1.2.3")).in_kernel is True
-            assert scene.answers.registration("MOBILE-1").in_kernel is True
-            assert scene.answers.registration("SOON").in_kernel is None
+            assert shown(scene.answers, "MOBILE-1").in_kernel is True
+            assert shown(scene.answers, "SOON").in_kernel is None
 
     time.run(scenario())
 

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -28,7 +29,7 @@ from gatewayd.settings.readers import ListOf, OrNull, Reader, Section
 EXAMPLE = Path(__file__).parents[3] / "config" / "gatewayd.example.yaml"
 
 
-def sections(reader: Reader, path: str) -> Iterator[tuple[str, Section]]:
+def sections(reader: Reader, path: str) -> Iterator[tuple[str, Section[Any]]]:
     """Every section below `reader`, with its path in the document."""
     match reader:
         case Section(keys=keys):
