@@ -93,11 +93,11 @@ class FileImport:
 
     def _why_not_all(self) -> str | None:
         """Why the file must not be taken for the whole registry; None = it may."""
-        assert self._reader is not None
-        rejected = self._reader.rejected.total()
-        if rejected:
-            return f"{rejected} rejected: mend them and import again"
-        return None if self._reader.registrations else "the file has no registration"
+        reader = self._reader
+        assert reader is not None
+        if reader.rejected:
+            return f"{reader.rejected.total()} rejected: mend them and import again"
+        return None if reader.registrations else "the file has no registration"
 
     def _records(self) -> Iterator[tuple[str, str]]:
         for chunk in self._chunks():

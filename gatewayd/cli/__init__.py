@@ -45,6 +45,7 @@ the module of several that `SHARED` names."""
 SHARED: Final[dict[str, str]] = {
     "run": "service",
     "teardown": "service",
+    "demo": "service",
     "registrations": "listings",
     "flows": "listings",
     "bindings": "listings",

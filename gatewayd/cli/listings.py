@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, get_args
+from dataclasses import dataclass
+from typing import Any, Final, get_args
 from urllib.parse import quote
 
 import click
@@ -33,14 +34,26 @@ limit_option = click.option(
 )
 
 
-def _show_page(
-    page: RegistrationPage | FlowPage | BindingPage,
-    columns: Sequence[str],
-    row: Callable[[Any], Sequence[str]],
-    noun: str,
-    options: str,
-) -> None:
-    """A table, and under it how many there are; `options` find the others."""
+@dataclass(frozen=True, slots=True)
+class _List:
+    """How a page is asked for and printed. `options` find those that it does not show."""
+
+    path: str
+    page: type[RegistrationPage | FlowPage | BindingPage]
+    columns: Sequence[str]
+    row: Callable[[Any], Sequence[str]]
+    noun: str
+    options: str
+
+
+def _show_page(endpoint: Endpoint, list_: _List, filters: Parameters, as_json: bool) -> None:
+    """A table, and under it how many there are."""
+    body = endpoint.get(list_.path, filters)
+    page = endpoint.parse(body, list_.page)
+    if as_json:
+        print_json(body)
+        return
+    columns, row, noun, options = list_.columns, list_.row, list_.noun, list_.options
     if page.items:
         print_table(columns, [row(item) for item in page.items])
     for item in page.items:
@@ -74,13 +87,7 @@ def registrations(
     """List registrations, or show all of the one with ID."""
     filters: Parameters = {"category": category, "status": status, "q": search, "limit": limit}
     if registration_id is None:
-        body = endpoint.get("/v1/registrations", filters)
-        page = endpoint.parse(body, RegistrationPage)
-        if as_json:
-            print_json(body)
-            return
-        columns = ("id", "category", "status", "in kernel", "clients", "peers", "services")
-        _show_page(page, columns, _registration_row, "registration", "--limit or --search")
+        _show_page(endpoint, _REGISTRATIONS, filters, as_json)
         return
     if any(value is not None for value in filters.values()):
         raise click.UsageError("give ID or options that select, not both")
@@ -149,13 +156,7 @@ def _listed(label: str, words: tuple[str, ...], none: str) -> Iterator[Line]:
 @daemon_options
 def flows(endpoint: Endpoint, registration: str | None, limit: int | None, as_json: bool) -> None:
     """List the registered flows that are alive, with the registrations they pass by."""
-    body = endpoint.get("/v1/flows", {"registration": registration, "limit": limit})
-    page = endpoint.parse(body, FlowPage)
-    if as_json:
-        print_json(body)
-        return
-    columns = ("source", "destination", "service", "registrations", "packets", "size", "since")
-    _show_page(page, columns, _flow_row, "registered flow", "--limit or --registration")
+    _show_page(endpoint, _FLOWS, {"registration": registration, "limit": limit}, as_json)
 
 
 def _flow_row(flow: FlowView) -> Sequence[str]:
@@ -183,13 +184,8 @@ def bindings(
     endpoint: Endpoint, registration: str | None, address: str | None, limit: int | None, as_json: bool
 ) -> None:
     """List the addresses of registered subscribers, and which NAS reported them when."""
-    body = endpoint.get("/v1/bindings", {"registration": registration, "address": address, "limit": limit})
-    page = endpoint.parse(body, BindingPage)
-    if as_json:
-        print_json(body)
-        return
-    columns = ("address", "registrations", "in kernel", "reported by", "session", "since", "confirmed")
-    _show_page(page, columns, _binding_row, "binding", "--limit, --registration or --address")
+    filters: Parameters = {"registration": registration, "address": address, "limit": limit}
+    _show_page(endpoint, _BINDINGS, filters, as_json)
 
 
 def _binding_row(binding: BindingView) -> Sequence[str]:
@@ -203,3 +199,29 @@ def _binding_row(binding: BindingView) -> Sequence[str]:
         # Before a restart is worth a word of its own.
         f"{span(binding.age_s)} ago, before the restart" if binding.restored else f"{span(binding.age_s)} ago",
     )
+
+
+_REGISTRATIONS: Final = _List(
+    "/v1/registrations",
+    RegistrationPage,
+    ("id", "category", "status", "in kernel", "clients", "peers", "services"),
+    _registration_row,
+    "registration",
+    "--limit or --search",
+)
+_FLOWS: Final = _List(
+    "/v1/flows",
+    FlowPage,
+    ("source", "destination", "service", "registrations", "packets", "size", "since"),
+    _flow_row,
+    "registered flow",
+    "--limit or --registration",
+)
+_BINDINGS: Final = _List(
+    "/v1/bindings",
+    BindingPage,
+    ("address", "registrations", "in kernel", "reported by", "session", "since", "confirmed"),
+    _binding_row,
+    "binding",
+    "--limit, --registration or --address",
+)

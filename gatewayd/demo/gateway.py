@@ -21,6 +21,7 @@ from pyrad.packet import AccountingRequest, AcctPacket
 
 from gatewayd.errors import DaemonNotReachable, MissingPrerequisite
 from gatewayd.lab.lab import INSIDE, Lab
+from gatewayd.lab.namespace import Namespace
 from gatewayd.lab.world import DEMO_PEPPER
 from gatewayd.model import Flow, Service, format_address, parse_address
 from gatewayd.model.service import PROTOCOLS_WITH_PORTS
@@ -71,8 +72,8 @@ class _UnixConnection(http.client.HTTPConnection):
 class DemoGateway:
     """Writes its configuration into `directory`; starts, reloads and ends the daemon."""
 
-    def __init__(self, lab: Lab, directory: Path) -> None:
-        self._lab = lab
+    def __init__(self, namespace: Namespace, directory: Path) -> None:
+        self._namespace = namespace
         self.directory = directory
         self.log_path = directory / "gatewayd.log"
         self.config_path = directory / "gatewayd.yaml"
@@ -90,7 +91,7 @@ class DemoGateway:
         """Without the caller's proxies: they are not to be had in the lab."""
         environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
         with self.log_path.open("ab") as output:
-            self._process = self._lab.gateway.popen(
+            self._process = self._namespace.popen(
                 [sys.executable, "-m", "gatewayd", "run", "--config", str(self.config_path)],
                 stdout=output,
                 stderr=output,

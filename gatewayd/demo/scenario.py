@@ -45,7 +45,8 @@ class Scenario:
         self._count = registrations
         self._ports = count(40000)
         self._records: list[Any] = []
-        self.gateway = DemoGateway(lab, directory)
+        self._router = lab.gateway
+        self.gateway = DemoGateway(lab.gateway, directory)
         self.registry = DemoRegistry(lab, directory)
         self._subscribers = write_subscribers(directory)
 
@@ -181,7 +182,7 @@ class Scenario:
         with Stream(self._lab, flows, rate_pps=RATE_PPS) as stream:
             stream.wait_for_arrivals(SETTLE_PACKETS)
             repairs = self.gateway.status()["kernel"]["repairs"]
-            self._lab.gateway.run(["nft", "flush", "ruleset"])
+            self._router.run(["nft", "flush", "ruleset"])
             began = time.monotonic()
             self.gateway.wait(
                 lambda: (
@@ -268,7 +269,7 @@ class Scenario:
 
     def _handles(self) -> str:
         """The kernel's handles of the sets: the same handle is the same set, never emptied or made anew."""
-        return self._lab.gateway.run(["sh", "-c", "nft -a list ruleset -t | grep -E '^\tset ' | sort"]).stdout
+        return self._router.run(["sh", "-c", "nft -a list ruleset -t | grep -E '^\tset ' | sort"]).stdout
 
 
 def _last_address(prefix: Prefix) -> str:

@@ -43,7 +43,7 @@ class LabDaemon(DemoGateway):
     """`configure` and `write_registry`, then `start` and `wait_ready`."""
 
     def __init__(self, lab: Lab, directory: Path, *, port: int = 9480, group: int = 9480) -> None:
-        super().__init__(lab, directory)
+        super().__init__(lab.gateway, directory)
         self.lab = lab
         self._base: dict[str, Any] = {
             "http": {"listen": f"127.0.0.1:{port}", "socket": str(self.socket_path)},

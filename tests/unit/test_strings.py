@@ -27,13 +27,10 @@ BUILT_IN = frozenset(
 SET_FROM_OUTSIDE: set[str] = set()
 LAMBDAS: set[str] = set()
 CHAINS = {
-    "authority.importing: self._reader.rejected.total",
     "control.controller: self._registry.layer.overrides.next_change",
     "control.queries: self._controller.allowlist.bound_registrations_of",
     "control.queries: self._controller.attribution.usage",
     "control.subscriber_queries: self._subscribers.profiles.profile_by_name",
-    "demo.gateway: self._lab.gateway.popen",
-    "demo.scenario: self._lab.gateway.run",
     "reconcile.verify: self._tracker.desired.count_unprogrammed",
 }
 LONG_CONSTRUCTORS: set[str] = set()

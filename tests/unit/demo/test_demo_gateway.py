@@ -10,8 +10,8 @@ URL = "http://198.19.255.6:8080/notification.jws"
 
 
 def test_the_demo_has_one_signed_source_and_nothing_of_the_host(tmp_path: Path) -> None:
-    lab: Any = None
-    gateway = DemoGateway(lab, tmp_path)
+    namespace: Any = None
+    gateway = DemoGateway(namespace, tmp_path)
     gateway.write_config("reject", url=URL, key=tmp_path / "national.pub")
     settings = read_settings(gateway.config_path)
     assert settings.registry.sources == (
