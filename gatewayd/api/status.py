@@ -185,6 +185,10 @@ def _by_class(kind: str, number: str) -> Callable[[dict[str, CounterView]], dict
 
 
 _WATCHED: Final = counter("watch_events", "Events taken in from the kernel.", label="kind")
+_UNCOUNTED: Final = counter("flows_uncounted",
+    "Flows that attribution misses, or a part of them. `ended_unseen`: the end was lost. `strays`: the end of a"
+    " flow not followed. `unmatched`: no registration covers them. `unremembered`: ended during a dump.",
+    label="kind")  # fmt: skip
 
 
 class WatchView(msgspec.Struct, frozen=True):
@@ -203,6 +207,12 @@ class WatchView(msgspec.Struct, frozen=True):
     flows_tracked: Annotated[int, gauge("flows_tracked", "Registered flows followed at present.")] = 0
     flows_evicted: Annotated[int, counter("flows_evicted", "Flows no longer followed because the table was full.",
         "rises: attribution is incomplete")] = 0  # fmt: skip
+    flows_ended_unseen: Annotated[int, _UNCOUNTED.of("ended_unseen")] = 0
+    flows_strays: Annotated[int, _UNCOUNTED.of("strays")] = 0
+    flows_unmatched: Annotated[int, _UNCOUNTED.of("unmatched")] = 0
+    flows_unremembered: Annotated[int, _UNCOUNTED.of("unremembered")] = 0
+    aggregates_evicted: Annotated[int, counter("aggregates_evicted",
+        "Prefixes of unregistered traffic whose counts were dropped for newer ones, past 4,096.")] = 0  # fmt: skip
 
 
 _NEIGHBOURS: Final = gauge(

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import click
 
-from gatewayd.compile.policy import policy_in_force
-from gatewayd.compile.ruleset import OTHER_TABLE, compile_ruleset, rehearsal_script
+from gatewayd.compile.ruleset import OTHER_TABLE, compile_ruleset, policy_in_force, rehearsal_script
 from gatewayd.errors import KeysUnusable, SecretFileUnusable, SettingsInvalid
 from gatewayd.kernel.nft import find_refusal
 from gatewayd.settings import RegistrySettings, Settings, load_settings, read_text

@@ -16,8 +16,7 @@ from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, count, print_headline
 from gatewayd.compile import DesiredSets
 from gatewayd.compile.desired import elements_of
 from gatewayd.compile.keys import Keys
-from gatewayd.compile.policy import policy_in_force
-from gatewayd.compile.ruleset import compile_ruleset, parse_tag, rehearsal_script
+from gatewayd.compile.ruleset import compile_ruleset, parse_tag, policy_in_force, rehearsal_script
 from gatewayd.control.guard_keeper import read_last_good
 from gatewayd.control.host_time import HostTime, open_host_time
 from gatewayd.errors import DumpInterrupted, SettingsInvalid

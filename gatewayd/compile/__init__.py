@@ -6,10 +6,9 @@ no interval is merged, nothing collapses and nothing has to be put back when a c
     masks      the addresses and ports of a registration, or of a flow → masks and keys
     keys       the keys of a set, and those missing from it
     desired    all registrations → the desired sets, by reference counts
-    policy     the policy in force at a moment
-    ruleset    policy and masks → nft text, and the same to be checked before anything is in the kernel
-    scope      its chains: which packets the policy is about
-    lookups    … by which sets a packet is registered
+    ruleset    the policy in force at a moment; policy and masks → nft text, and the same to be checked before
+               anything is in the kernel
+    judging    its chains: which packets the policy is about, and by which sets one is registered
     effects    … what comes of it, and which addresses the canary has
 
 Review notes: does every element come from a registration, and every registration give the elements that

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from gatewayd.compile.scope import as_hex, chain, client_tests, in_policy, knows_inside
+from gatewayd.compile.judging import as_hex, chain, client_tests, in_policy, knows_inside
 from gatewayd.model.flow import Canary, Flow
 from gatewayd.model.policy import Policy
 

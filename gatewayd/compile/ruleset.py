@@ -1,4 +1,6 @@
-"""Policy and masks in use → the table's chains as nft text (nft 1.0.2 and newer). No I/O; equal in, equal out.
+"""Settings and a moment → the policy; policy and masks in use → the table's chains as nft text. No I/O.
+
+The same input gives the same text, for nft 1.0.2 and newer.
 
 The chains, in the order a packet meets them:
 
@@ -40,12 +42,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from gatewayd.compile.effects import downstream, registered_chain, unregistered_chains
-from gatewayd.compile.lookups import classifying_chains
-from gatewayd.compile.scope import as_hex, chain, interface_tests, judging_chains, scope_chains
+from gatewayd.compile.judging import (
+    as_hex,
+    chain,
+    classifying_chains,
+    interface_tests,
+    judging_chains,
+    scope_chains,
+)
 from gatewayd.model.flow import Mode
 from gatewayd.model.mask import ANY_PEER, Mask, parse_set_name
-from gatewayd.model.policy import Policy
+from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.transaction import Ruleset, RulesTag
+from gatewayd.settings.model import PolicySettings, Settings
 
 COUNTERS = (
     "registered_flows",
@@ -64,6 +73,32 @@ _TAG_PLACE = "@tag@"
 _MODES: dict[str, Mode] = {"observe": "observe", "mark": "mark", "limit": "limit", "reject": "reject"}
 _REFERENCE = re.compile(r"@(\w+)")
 OTHER_TABLE = "gatewayd_rehearsal"
+
+
+def policy_in_force(settings: Settings, now: float) -> Policy:
+    """The policy at a moment: before `enforce_from` the mode is observe."""
+    policy, kernel = settings.policy, settings.kernel
+    limit = policy.on_unregistered.limit
+    return Policy(
+        mode=effective_mode(policy, now),
+        scope=policy.scope,
+        mark_layout=MarkLayout(kernel.ct_mark_mask),
+        priority=kernel.priority,
+        inside=policy.interfaces.inside,
+        outside=policy.interfaces.outside,
+        canary_percent=policy.canary_percent,
+        registered_dscp=policy.on_registered.dscp,
+        registered_mark=policy.on_registered.mark,
+        unregistered_dscp=policy.on_unregistered.dscp,
+        unregistered_mark=policy.on_unregistered.mark,
+        limit_bytes_s=limit.bytes_per_second if limit is not None else 0,
+        log_group=kernel.nflog_group,
+        log_packets_s=kernel.nflog_rate_per_s,
+    )
+
+
+def effective_mode(policy: PolicySettings, now: float) -> Mode:
+    return "observe" if policy.enforce_from is not None and now < policy.enforce_from else policy.mode
 
 
 def compile_ruleset(table: str, policy: Policy, hooks: Mapping[Mask, str], epoch: int) -> Ruleset:

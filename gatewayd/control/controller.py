@@ -13,7 +13,7 @@ from itertools import islice
 from math import inf, isfinite
 from typing import Protocol, TypeVar
 
-from gatewayd.compile.policy import policy_in_force
+from gatewayd.compile.ruleset import policy_in_force
 from gatewayd.control.core import Core
 from gatewayd.control.guard_keeper import GuardKeeper, HeldLog, Hold, Remainder, read_last_good
 from gatewayd.control.host_time import SET_BACK_S, HostTime

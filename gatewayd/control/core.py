@@ -19,8 +19,7 @@ from gatewayd.model.registration import BindingChange, BoundRegistration, Regist
 from gatewayd.reconcile import Reconciler
 from gatewayd.reconcile.connections import Connections, ConnectionScanner
 from gatewayd.reconcile.dataplane import Dataplane
-from gatewayd.reconcile.grace import Grace
-from gatewayd.reconcile.scan_requests import ScanRequests
+from gatewayd.reconcile.scan_requests import Grace, ScanRequests
 from gatewayd.reconcile.tracker import ELEMENT_TIMEOUT_S
 from gatewayd.settings import Settings
 from gatewayd.subscribers.service import longest_unreported_s

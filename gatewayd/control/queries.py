@@ -37,6 +37,7 @@ class DaemonQueries:
     ) -> None:
         self._controller = controller
         self._reconciler = controller.reconciler
+        self._attribution = controller.attribution
         self._report = report
         self._read_sources = read_sources
         self._subscribers = None if subscribers is None else SubscriberQueries(controller, subscribers, clock)
@@ -91,7 +92,7 @@ class DaemonQueries:
 
     def _view(self, registration: Registration) -> views.RegistrationView:
         now = self._controller.moment()
-        usage = self._controller.attribution.usage(registration.id)
+        usage = self._attribution.usage(registration.id)
         reason = self._reconciler.unprogrammed().get(registration.id)
         in_kernel = None
         wanted: list[Wanted] = [registration] if count_elements(registration) else []
@@ -111,7 +112,7 @@ class DaemonQueries:
     # -- flows and bindings --------------------------------------------------------------------------------
 
     def flows(self, registration_id: str | None, offset: int, limit: int) -> views.FlowPage:
-        attribution = self._controller.attribution
+        attribution = self._attribution
         lines = attribution.flows(registration_id, offset, limit)
         total = attribution.live_count
         if registration_id is not None:

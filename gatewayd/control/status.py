@@ -151,6 +151,7 @@ class StatusReport:
 
     def _watch(self) -> views.WatchView:
         controller, stats = self._controller, self._events.stats
+        attribution = controller.attribution
         return views.WatchView(
             packets=stats["nflog"].received,
             connections=stats["conntrack"].received,
@@ -158,8 +159,13 @@ class StatusReport:
             overruns=sum(each.overruns for each in stats.values()),
             resyncs=controller.watch.resyncs,
             late_admissions=controller.watch.late_admissions,
-            flows_tracked=controller.attribution.live_count,
-            flows_evicted=controller.attribution.evicted,
+            flows_tracked=attribution.live_count,
+            flows_evicted=attribution.evicted,
+            flows_ended_unseen=attribution.ended_unseen,
+            flows_strays=attribution.strays,
+            flows_unmatched=attribution.unmatched,
+            flows_unremembered=attribution.unremembered,
+            aggregates_evicted=controller.aggregate.evicted,
         )
 
     def _warnings(self) -> tuple[str, ...]:

@@ -7,9 +7,9 @@
     steps            the next safe step, and the steps on paper; when elements of bindings are asserted again
     loop             the reconciler: takes the steps, and says how far it is
     verify           reads, follows external changes, compares
-    dataplane        the interface to a kernel, and the numbers; writer: takes steps into it, and keeps the ledger
-    connections      ct marks against the registry, behind a protocol of its own; grace: flows that wait for
-                     accounting; scan_requests: events since live flows were looked at
+    dataplane        the interface to a kernel, the numbers, the generations that are accounted for; writer: takes
+                     steps into it, and keeps the ledger
+    connections      ct marks against the registry, behind a protocol of its own; scan_requests: what it waits for
 
 Observed is what was read or acknowledged, never what was sent; a failure means read again; everything in our table
 is ours and nothing else is touched; a restart recognises its own sets by their names.

@@ -5,7 +5,7 @@ Two kinds, both found by a dump that the kernel filters by mark:
 - *judged unregistered*, and registered by now: the mark is cleared and the flow's next packet is classified;
 - *registered*, and no longer so: left alone for `drain_s`, then cleared likewise. That a flow is no
   longer registered is seen here, whatever the reason, also if no daemon was running when it happened, so a restart
-  needs no memory of it. One that came so and was never known here waits for accounting first (reconcile.grace).
+  needs no memory of it. One that came so and was never known here waits for accounting first (scan_requests.Grace).
 
 Marks come from elsewhere too: with a connection that conntrackd carried over, or from another program's rules. A
 mark that contradicts the registry is not believed. Connections that a program makes are reported by events at once;
@@ -29,8 +29,7 @@ from gatewayd.model.flow import ConnectionEvent, ConnectionKey, Flow, reverse_fl
 from gatewayd.model.policy import MarkLayout
 from gatewayd.model.registration import Registration
 from gatewayd.model.service import GRE
-from gatewayd.reconcile.grace import Grace
-from gatewayd.reconcile.scan_requests import MAX_BOUND, MAX_LATE, ScanRequests, monotonic
+from gatewayd.reconcile.scan_requests import MAX_BOUND, MAX_LATE, Grace, ScanRequests, monotonic
 
 log = get_logger(__name__)
 

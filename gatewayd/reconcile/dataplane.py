@@ -105,3 +105,36 @@ class Stats:
         "Times that changes by other programs were lost; everything was compared again.")] = 0  # fmt: skip
     late_admissions: int = 0
     generation: int = 0
+
+
+class Generations:
+    """The generation that the kernel should have by now, between `low` and `high`."""
+
+    def __init__(self) -> None:
+        self._base = self._low = self._high = 0
+        self.unreported = 0
+        """Commits of others that we were not told of, or not yet: the kernel tells after the fact."""
+
+    def read(self, generation: int) -> None:
+        """All that was committed up to this generation is known from a reading."""
+        self._base = self._low = self._high = generation
+
+    def committed(self, *, surely: bool) -> None:
+        """We did. Not `surely`: the kernel counts no transaction that changes nothing, as adding what is there."""
+        self._low += surely
+        self._high += 1
+
+    def reported(self, generation: int) -> None:
+        """Somebody else did. From before the last reading it says nothing new, unless it was waited for."""
+        if generation > self._base:
+            self._low += 1
+            self._high += 1
+        elif self.unreported:
+            self.unreported -= 1
+
+    def explain(self, generation: int) -> bool:
+        """Whether the kernel's generation is what it should be."""
+        explained = self._low <= generation <= self._high
+        self.unreported = max(0, generation - self._high)
+        self.read(generation)
+        return explained

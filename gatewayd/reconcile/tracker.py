@@ -4,11 +4,10 @@ Desired keys live in `DesiredSets`. Observations are kept as the two differences
 be in the kernel) and `surplus` (known to be there, not desired). So "is it in the kernel" is "desired and not
 missing", and a set that is as it should be costs nothing.
 
-Observed means read or acknowledged, never sent. Desires may change while a transaction is under way; the
-acknowledgement looks again.
+Observed means read or acknowledged, never sent. Desires change meanwhile, so each acknowledgement looks again.
 
-A mask goes from here when nothing is desired of it and its sets are known to be empty. Which sets the rules look
-into is decided in set_state; which elements stay that nothing desires, in findings.
+A mask goes when nothing is desired of it and its sets are known to be empty. `set_state` decides which sets the
+rules look into, `findings` which elements stay that nothing desires.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 
 from gatewayd.compile.desired import DesiredSets, Element
-from gatewayd.compile.keys import PARTS, Keys, MissingKeys
+from gatewayd.compile.keys import Keys, MissingKeys
 from gatewayd.compile.masks import keys_of
 from gatewayd.compile.ruleset import RULE_SETS
 from gatewayd.model.flow import Flow
@@ -130,6 +129,11 @@ class SetTracker:
                 missing += key in state.current.missing
         return missing
 
+    def make_room(self) -> None:
+        """`retire_unused`, where registrations wait for a mask."""
+        if self.desired.count_unprogrammed():
+            self.retire_unused()
+
     def retire_unused(self) -> bool:
         """Give up masks that no registration needs any more; whether any went.
 
@@ -155,8 +159,8 @@ class SetTracker:
     def grow_where_full(self) -> None:
         """Start a larger successor for every set that has no room for the keys missing in it.
 
-        Surplus counts: it goes only after the last desired element came, or an address that moves from one mask to
-        another would be in neither in between.
+        Surplus counts: it goes only after the last desired element came, so an address that moves to another mask
+        is in one at least.
         """
         for mask, state in self.masks.items():
             count = len(self.desired.keys(mask))
@@ -317,8 +321,8 @@ class SetTracker:
     def observe_some(self, state: SetState, keys: Keys) -> None:
         """Keys that were in the set at some moment of a reading that never came to a good end."""
         wanted, sort_found = self._wanted(state.mask), self._sorting(state)
-        for number in range(PARTS):
-            state.surplus.update(sort_found(keys.parts[number] - wanted.parts[number]))
+        for found, desired in zip(keys.parts, wanted.parts, strict=True):
+            state.surplus.update(sort_found(found - desired))
 
     def _sorting(self, state: SetState) -> Callable[[set[bytes]], set[bytes]]:
         return partial(self.findings.sort, self.masks.get(state.mask) or MaskState(state), state)

@@ -147,9 +147,7 @@ class Verifier:
         if not self._ledger.explain(generation):
             await self.look()
             return
-        if self._tracker.desired.count_unprogrammed():
-            # Masks that nothing needs any more make room at once for registrations that wait for one.
-            self._tracker.retire_unused()
+        self._tracker.make_room()
         if self._monotonic() >= self._assert_at and self._assertion is None:
             self._assert_at = self._monotonic() + self._verify_every_s
             self._tracker.retire_unused()

@@ -12,7 +12,7 @@ from gatewayd.model.mask import parse_set_name, set_name
 from gatewayd.model.moment import format_time
 from gatewayd.model.policy import Policy
 from gatewayd.model.transaction import AddElements, Transaction
-from gatewayd.reconcile.dataplane import Dataplane, Stats
+from gatewayd.reconcile.dataplane import Dataplane, Generations, Stats
 from gatewayd.reconcile.steps import PutRules, Step, acknowledge
 from gatewayd.reconcile.tracker import SetTracker
 
@@ -21,39 +21,6 @@ log = get_logger(__name__)
 
 LARGE_COMMIT = 1024
 """Elements whose acknowledgement is worth a turn of the loop of its own."""
-
-
-class Generations:
-    """The generation that the kernel should have by now, between `low` and `high`."""
-
-    def __init__(self) -> None:
-        self._base = self._low = self._high = 0
-        self.unreported = 0
-        """Commits of others that we were not told of, or not yet: the kernel tells after the fact."""
-
-    def read(self, generation: int) -> None:
-        """All that was committed up to this generation is known from a reading."""
-        self._base = self._low = self._high = generation
-
-    def committed(self, *, surely: bool) -> None:
-        """We did. Not `surely`: the kernel counts no transaction that changes nothing, as adding what is there."""
-        self._low += surely
-        self._high += 1
-
-    def reported(self, generation: int) -> None:
-        """Somebody else did. From before the last reading it says nothing new, unless it was waited for."""
-        if generation > self._base:
-            self._low += 1
-            self._high += 1
-        elif self.unreported:
-            self.unreported -= 1
-
-    def explain(self, generation: int) -> bool:
-        """Whether the kernel's generation is what it should be."""
-        explained = self._low <= generation <= self._high
-        self.unreported = max(0, generation - self._high)
-        self.read(generation)
-        return explained
 
 
 class Ledger:

@@ -22,7 +22,7 @@ NatSide = Literal["inside", "outside"]
 SessionIds = Literal["plain", "digest"]
 OnStale = Literal["keep", "observe"]
 SourceFormat = Literal["auto", "ndjson", "csv"]
-WatchDetail = Literal["off", "aggregate", "flows"]
+WatchDetail = Literal["off", "aggregate"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
 
@@ -342,9 +342,7 @@ class KernelSettings:
 class WatchSettings:
     """How much is kept, in memory, of unregistered traffic."""
 
-    unregistered: WatchDetail = key(
-        "aggregate", word_of(WatchDetail), "nothing, counts by /24 and /48, or each flow"
-    )
+    unregistered: WatchDetail = key("aggregate", word_of(WatchDetail), "nothing, or counts by /24 and /48")
 
 
 @section

@@ -5,8 +5,8 @@ and for the counts. *conntrack*: connections that were marked by our rules, when
 end. Both are information: no verdict waits for them, and losing one cuts nobody off. Losing one unnoticed
 would make our counts lie, so the receiving sockets report every loss with its number.
 
-`decode` turns buffers into events and `event_filter` keeps events of other people's flows in the kernel; both
-are pure. `source` owns the sockets. A wakeup reads a bounded number of datagrams into one buffer, decodes
+`decode` turns buffers into events, and has the filter that keeps events of other people's flows in the kernel.
+`source` owns the sockets. A wakeup reads a bounded number of datagrams into one buffer, decodes
 them in one go and calls back once with the whole list, so the price of a call is shared by hundreds of
 events and a flood cannot keep the loop from its other work.
 

@@ -16,7 +16,7 @@ had traffic 200.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 
 import msgspec
@@ -185,13 +185,6 @@ class Attribution:
             del self._live[key]
         self.ended_unseen += len(gone)
         return len(gone)
-
-    def resync(self, found: Iterable[tuple[ConnectionEvent, Sequence[Registration]]], now: float) -> int:
-        """All of a resync in one go, for lists short enough not to hold up the loop."""
-        self.begin_resync()
-        for event, registrations in found:
-            self.listed(event, registrations, now)
-        return self.finish_resync()
 
     def forget(self, registration_id: str) -> None:
         """Drop the usage of a withdrawn registration. Its live flows stay listed until they end."""

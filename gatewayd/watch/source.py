@@ -22,8 +22,7 @@ from gatewayd.kernel.conntrack_codec import CT_GET_STATS, ControlMessage, decode
 from gatewayd.kernel.netlink import attach_filter, dropped_messages, open_netfilter_socket
 from gatewayd.model import Flow
 from gatewayd.model.flow import ConnectionEvent
-from gatewayd.watch.decode import NFNL_SUBSYS_ULOG, decode_packets
-from gatewayd.watch.event_filter import mark_filter, pack_filter
+from gatewayd.watch.decode import NFNL_SUBSYS_ULOG, decode_packets, mark_filter, pack_filter
 
 SourceName = Literal["nflog", "conntrack"]
 

@@ -18,8 +18,7 @@ from pathlib import Path
 import pytest
 
 from gatewayd.compile import DesiredSets, compile_ruleset, parse_tag
-from gatewayd.compile.policy import policy_in_force
-from gatewayd.compile.ruleset import key_type, rehearsal_script
+from gatewayd.compile.ruleset import key_type, policy_in_force, rehearsal_script
 from gatewayd.errors import RulesetRefused
 from gatewayd.feed.reading import NdjsonReader
 from gatewayd.kernel.nft import check_script, find_nft

@@ -23,8 +23,7 @@ from gatewayd.model import Flow, Registration, format_address, parse_address, re
 from gatewayd.model.flow import ConnectionEvent
 from gatewayd.model.policy import MarkLayout
 from gatewayd.reconcile.connections import ConnectionScanner
-from gatewayd.reconcile.grace import Grace
-from gatewayd.reconcile.scan_requests import ScanRequests
+from gatewayd.reconcile.scan_requests import Grace, ScanRequests
 from gatewayd.watch.attribute import Attribution
 from tests.support.lab_daemon import LabDaemon, connections, holds
 from tests.support.talk import Talk

@@ -26,8 +26,7 @@ from gatewayd.control.core import Programmer
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.reconcile import Reconciler
-from gatewayd.reconcile.grace import Grace
-from gatewayd.reconcile.scan_requests import ScanRequests
+from gatewayd.reconcile.scan_requests import Grace, ScanRequests
 from gatewayd.settings.model import ProfileSettings
 from gatewayd.subscribers.journal_rows import Row, decode_row, encode_key, encode_value
 from gatewayd.subscribers.radius.clients import Client, ClientTable, Profiles

@@ -37,8 +37,7 @@ from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.model.registration import Binding, Registration
 from gatewayd.model.service import parse_services
 from gatewayd.reconcile import Reconciler
-from gatewayd.reconcile.grace import Grace
-from gatewayd.reconcile.scan_requests import ScanRequests
+from gatewayd.reconcile.scan_requests import Grace, ScanRequests
 from gatewayd.settings import (
     ListenAddress,
     NasSettings,

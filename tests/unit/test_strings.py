@@ -29,9 +29,7 @@ LAMBDAS: set[str] = set()
 CHAINS = {
     "control.controller: self._registry.layer.overrides.next_change",
     "control.queries: self._controller.allowlist.bound_registrations_of",
-    "control.queries: self._controller.attribution.usage",
     "control.subscriber_queries: self._subscribers.profiles.profile_by_name",
-    "reconcile.verify: self._tracker.desired.count_unprogrammed",
 }
 LONG_CONSTRUCTORS: set[str] = set()
 

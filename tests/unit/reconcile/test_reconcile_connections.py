@@ -19,8 +19,7 @@ from gatewayd.reconcile.connections import (
     RETRY_S,
     ConnectionScanner,
 )
-from gatewayd.reconcile.grace import Grace
-from gatewayd.reconcile.scan_requests import MAX_BOUND, MAX_UNBOUND_S, ScanRequests
+from gatewayd.reconcile.scan_requests import MAX_BOUND, MAX_UNBOUND_S, Grace, ScanRequests
 from gatewayd.watch.attribute import Attribution
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.manual_clock import Time, until

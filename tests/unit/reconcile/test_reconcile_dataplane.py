@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gatewayd.reconcile.writer import Generations
+from gatewayd.reconcile.dataplane import Generations
 
 
 @pytest.fixture

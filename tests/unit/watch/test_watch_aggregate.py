@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from gatewayd.model import Flow, Service, parse_address, parse_prefix
-from gatewayd.watch.aggregate import RecentFlow, UnregisteredAggregate
+from gatewayd.watch.aggregate import UnregisteredAggregate
 
 IKE, ESP, WIREGUARD = Service(17, 500, 500), Service(50), Service(17, 51820, 51820)
 DAY_S = 86_400.0
@@ -67,14 +67,12 @@ def test_a_new_prefix_takes_the_place_of_the_one_not_seen_for_longest() -> None:
 
 
 def test_what_was_last_seen_over_a_day_ago_is_dropped() -> None:
-    aggregate = UnregisteredAggregate("flows")
+    aggregate = UnregisteredAggregate()
     aggregate.seen(flow("10.0.1.1"), 0.0)
     aggregate.seen(flow("10.0.2.1"), 1.0)
     assert aggregate.expire(DAY_S) == 0
-    assert len(aggregate.recent()) == 2
     assert aggregate.expire(DAY_S + 0.5) == 1
     assert [str(line.prefix) for line in aggregate.top(9)] == ["10.0.2.0/24"]
-    assert aggregate.recent() == (RecentFlow(flow("10.0.2.1"), 1.0),)
 
 
 def test_what_was_seen_before_the_clock_was_set_back_does_not_stay_for_ever() -> None:
@@ -83,29 +81,16 @@ def test_what_was_seen_before_the_clock_was_set_back_does_not_stay_for_ever() ->
     assert aggregate.expire(0.0) == 1
 
 
-def test_single_flows_are_kept_only_in_detail_flows_and_only_the_last() -> None:
-    aggregate = UnregisteredAggregate("flows", recent_flows=2)
-    for moment in range(3):
-        aggregate.seen(flow(f"10.0.{moment}.1"), float(moment))
-    assert aggregate.recent() == (RecentFlow(flow("10.0.1.1"), 1.0), RecentFlow(flow("10.0.2.1"), 2.0))
-    plain = UnregisteredAggregate()
-    plain.seen(flow("10.0.0.1"), 1.0)
-    assert plain.recent() == ()
-
-
 def test_off_keeps_nothing() -> None:
     aggregate = UnregisteredAggregate("off")
     aggregate.seen(flow("10.0.0.1"), 1.0)
-    assert (aggregate.top(9), aggregate.recent()) == ((), ())
+    assert aggregate.top(9) == ()
 
 
 def test_turning_the_detail_down_drops_what_it_no_longer_covers() -> None:
-    aggregate = UnregisteredAggregate("flows")
+    aggregate = UnregisteredAggregate()
     aggregate.seen(flow("10.0.0.1"), 1.0)
-    aggregate.use("flows")
-    assert len(aggregate.recent()) == 1
     aggregate.use("aggregate")
-    assert aggregate.recent() == ()
     assert len(aggregate) == 1
     aggregate.use("off")
     aggregate.seen(flow("10.0.0.1"), 2.0)

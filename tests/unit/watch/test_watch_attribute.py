@@ -34,6 +34,16 @@ def event(
     )  # fmt: skip
 
 
+def resync(
+    attribution: Attribution, found: Sequence[tuple[ConnectionEvent, Sequence[Registration]]], now: float
+) -> int:
+    """All of a resync in one go."""
+    attribution.begin_resync()
+    for each, registrations in found:
+        attribution.listed(each, registrations, now)
+    return attribution.finish_resync()
+
+
 def test_a_registration_without_traffic_has_no_usage() -> None:
     attribution = Attribution()
     assert attribution.usage("bank") is None
@@ -161,7 +171,7 @@ def test_a_resync_adds_what_is_missing_and_drops_what_is_gone() -> None:
     attribution = Attribution()
     attribution.opened(event("new", 1), (BANK,), 10.0)
     attribution.opened(event("new", 2), (BANK,), 10.0)
-    assert attribution.resync([(event("listed", 2), (BANK,)), (event("listed", 3, 4, 400), (EMBASSY,))], 20.0) == 1
+    assert resync(attribution, [(event("listed", 2), (BANK,)), (event("listed", 3, 4, 400), (EMBASSY,))], 20.0) == 1
     assert [one.flow for one in attribution.flows(None, 0, 9)] == [flow(2), flow(3)]
     assert attribution.ended_unseen == 1
     assert attribution.usage("bank") == Usage(2, 10.0, 0, 0)
@@ -172,7 +182,7 @@ def test_a_resync_counts_the_traffic_since_the_last_and_the_end_counts_the_rest(
     attribution = Attribution()
     attribution.opened(event("new", 1), (BANK,), 10.0)
     for moment, packets in ((20.0, 4), (30.0, 4), (40.0, 6)):
-        attribution.resync([(event("listed", 1, packets, packets * 100), ())], moment)
+        resync(attribution, [(event("listed", 1, packets, packets * 100), ())], moment)
     assert attribution.usage("bank") == Usage(1, 40.0, 6, 600)
     assert attribution.flows(None, 0, 9) == (AttributedFlow(flow(1), ("bank",), 10.0, 40.0, 6, 600),)
     attribution.closed(event("destroy", 1, 8, 800), 50.0)
@@ -182,16 +192,16 @@ def test_a_resync_counts_the_traffic_since_the_last_and_the_end_counts_the_rest(
 def test_a_flow_without_new_traffic_was_not_seen_by_a_resync() -> None:
     attribution = Attribution()
     attribution.opened(event("new", 1, 4, 400), (BANK,), 10.0)
-    attribution.resync([(event("listed", 1, 4, 400), (BANK,))], 99.0)
+    resync(attribution, [(event("listed", 1, 4, 400), (BANK,))], 99.0)
     assert attribution.usage("bank") == Usage(1, 10.0, 4, 400)
 
 
 def test_a_registration_that_covers_a_live_flow_only_now_has_it_from_here_on() -> None:
     attribution = Attribution()
     attribution.opened(event("new", 1, 4, 400), (BANK,), 10.0)
-    attribution.resync([(event("listed", 1, 6, 600), (BANK, EMBASSY))], 20.0)
+    resync(attribution, [(event("listed", 1, 6, 600), (BANK, EMBASSY))], 20.0)
     assert attribution.usage("embassy") == Usage(1, 20.0, 0, 0)
-    attribution.resync([(event("listed", 1, 6, 600), (EMBASSY,))], 30.0)
+    resync(attribution, [(event("listed", 1, 6, 600), (EMBASSY,))], 30.0)
     assert attribution.closed(event("destroy", 1, 8, 800), 40.0) == ("embassy",)
     assert attribution.usage("bank") == Usage(1, 20.0, 6, 600)
     assert attribution.usage("embassy") == Usage(1, 40.0, 2, 200)
@@ -216,7 +226,7 @@ def test_an_event_is_newer_than_the_list_that_is_being_read() -> None:
 def test_a_listed_flow_replaces_one_of_its_tuple_whose_end_was_lost() -> None:
     attribution = Attribution()
     attribution.opened(event("new", 1, id=11), (BANK,), 10.0)
-    attribution.resync([(event("listed", 1, id=12), (BANK,))], 20.0)
+    resync(attribution, [(event("listed", 1, id=12), (BANK,))], 20.0)
     assert (attribution.live_count, attribution.ended_unseen) == (1, 1)
     assert attribution.usage("bank") == Usage(2, 20.0, 0, 0)
 
@@ -224,7 +234,7 @@ def test_a_listed_flow_replaces_one_of_its_tuple_whose_end_was_lost() -> None:
 def test_a_list_does_not_push_live_flows_out() -> None:
     attribution = Attribution(capacity=1)
     attribution.opened(event("new", 1), (BANK,), 10.0)
-    attribution.resync([(event("listed", 2), (BANK,)), (event("listed", 1), (BANK,))], 20.0)
+    resync(attribution, [(event("listed", 2), (BANK,)), (event("listed", 1), (BANK,))], 20.0)
     assert [one.flow for one in attribution.flows(None, 0, 9)] == [flow(1)]
     assert attribution.evicted == 1
 

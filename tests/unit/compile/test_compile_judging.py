@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gatewayd.compile.scope import knows_inside
+from gatewayd.compile.judging import knows_inside
 from gatewayd.model import parse_services
 from tests.support.rulesets import OBSERVE, REJECT, chains_of
 

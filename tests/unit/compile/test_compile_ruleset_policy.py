@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gatewayd.compile.policy import effective_mode, policy_in_force
+from gatewayd.compile.ruleset import effective_mode, policy_in_force
 from gatewayd.settings.model import PolicySettings
 from tests.support.manual_clock import START_S
 from tests.support.owning import settings_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gatewayd.model import Flow, parse_address, parse_prefix
-from gatewayd.reconcile.grace import Grace
+from gatewayd.reconcile.scan_requests import Grace
 
 MAX_S = 900.0
 

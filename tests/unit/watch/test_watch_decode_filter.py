@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from gatewayd.kernel.attributes import attributes_of, iter_attributes, message
-from gatewayd.watch.event_filter import mark_filter, pack_filter
+from gatewayd.watch.decode import mark_filter, pack_filter
 from tests.support.captures import CONNECTIONS
 
 MARKED = bytes.fromhex(CONNECTIONS["udp4 new"])
