@@ -491,6 +491,24 @@ def test_with_a_right_registry_nothing_closes_early_and_nothing_opens_late(
         assert judged.earliest_s <= judged.latest_s
 
 
+@pytest.mark.parametrize("at_s", [inf, -inf])
+def test_no_time_at_all_is_not_recalled(at_s: float) -> None:
+    host = Host()
+    host.trusted.recall(KeptTime("boot", 900.0, at_s, WELL), "boot", host.elapsed_s)
+    assert host.judge().earliest_s == host.true_s
+
+
+def test_of_two_moments_the_later_one_is_known() -> None:
+    host = Host()
+    host.trusted.note_issued(host.true_s - 10.0, host.elapsed_s)
+    host.trusted.note_issued(host.true_s - 5000.0, host.elapsed_s)
+    host.trusted.note_last_good(None, host.true_s - 20.0, host.elapsed_s)
+    host.trusted.note_last_good(None, host.true_s - 6000.0, host.elapsed_s)
+    kept = host.trusted.keep(host.reading(), "boot")
+    assert kept is not None
+    assert kept.floor_s == host.true_s - 10.0
+
+
 def test_a_right_clock_is_exact_from_the_first_synced_moment_on() -> None:
     host = Host(has_signed=True, is_synced=True)
     for _ in range(1000):

@@ -24,6 +24,7 @@ from gatewayd.settings import (
     SubscriberSettings,
     load_settings,
 )
+from gatewayd.settings.load import write_example
 from gatewayd.settings.model import NasSettings, ProfileSettings
 
 LAB = 'registry: {sources: [{name: lab, url: "file:/lab.csv", allow_unsigned: true}]}\n'
@@ -526,3 +527,15 @@ def test_an_arbitrary_value_under_a_known_key_is_accepted_or_a_fault(path: str, 
     with pytest.raises(SettingsInvalid) as refusal:
         load_settings(path.replace("X", scalar), "g.yaml")
     assert all(fault.isprintable() for fault in refusal.value.faults)
+
+
+def test_the_example_that_the_declarations_write_is_itself_a_file_without_faults() -> None:
+    text = write_example()
+    assert load_settings(text, "example").registry.sources
+    lines = text.splitlines()
+    first = lines.index("#subscribers:")
+    last = lines.index("", first)
+    turned_on = [line.removeprefix("#") for line in lines[first:last]]
+    found = load_settings("\n".join([*lines[:first], *turned_on, *lines[last:]]), "example")
+    assert found.subscribers is not None
+    assert found.subscribers.radius is not None

@@ -8,20 +8,26 @@ import pytest
 
 from gatewayd.settings.readers import (
     FAULTY,
+    Check,
     Found,
     Key,
     ListNode,
+    ListOf,
     MappingNode,
     OrNull,
+    PairsOf,
     Place,
+    Reader,
     Report,
     ScalarNode,
     Section,
     Value,
+    Written,
     child_of,
     describe_node,
     join_path,
     keep_private,
+    node_of,
     quote,
     quote_url,
 )
@@ -115,3 +121,82 @@ def test_every_kind_of_node_has_its_words() -> None:
     assert [describe_node(node) for node in nodes] == [
         "is empty", "is a single value", "is a list", "is a mapping",
     ]  # fmt: skip
+
+
+# -- the readers, each with its faults ---------------------------------------------------------------------------
+
+NUMBERS = ListOf(Value("a number", int), "a list of numbers", at_least=1)
+PARCELS = ListOf(PARCEL, "a list of parcels", unique_by="weight_g")
+LIMITS = PairsOf(Value("a word", str.lower), Value("a number", int), lambda *pair: pair, "a mapping of limits")
+
+
+def read(reader: Reader, written: Written) -> tuple[object, tuple[str, ...]]:
+    report = Report()
+    return reader.read(node_of(written), "at", report), report.lines("f")
+
+
+@pytest.mark.parametrize(
+    ("reader", "written", "value"),
+    [
+        (NUMBERS, ["1", "2"], (1, 2)),
+        (PARCELS, [{"weight": "1"}, {"weight": None}], (Parcel(1), Parcel(None))),
+        (LIMITS, {"Bank": "0"}, (("bank", 0),)),
+        (OrNull(NUMBERS), None, None),
+        (Section(Parcel, {"weight": Key("weight_g", PARCEL)}), None, FAULTY),
+    ],
+)
+def test_a_value_is_read(reader: Reader, written: Written, value: object) -> None:
+    assert read(reader, written)[0] == value
+
+
+@pytest.mark.parametrize(
+    ("reader", "written", "fault"),
+    [
+        (NUMBERS, "1", "f:1:1: at: is a single value, expected a list of numbers"),
+        (NUMBERS, [], "f:1:1: at: is an empty list, expected a list of numbers"),
+        (NUMBERS, ["1", "1"], "f:1:1: at[1]: '1' is given twice, expected it once (first at line 1)"),
+        (OrNull(NUMBERS), "1", "f:1:1: at: is a single value, expected a list of numbers"),
+        (LIMITS, "1", "f:1:1: at: is a single value, expected a mapping of limits"),
+        (PARCEL, "1", "f:1:1: at: is a single value, expected a mapping of weight"),
+    ],
+)
+def test_a_fault_says_what_is_wrong_and_what_is_expected(reader: Reader, written: Written, fault: str) -> None:
+    assert read(reader, written) == (FAULTY, (fault,))
+
+
+def test_faults_of_the_parts_are_all_said() -> None:
+    assert len(read(NUMBERS, ["1", "x", ["2"]])[1]) == 2
+    assert len(read(LIMITS, {"a": "x", "b": "1", "c": "y"})[1]) == 2
+    parcels = read(ListOf(PARCEL, "", unique_by="weight"), [{"weight": "x"}, {"weight": "x"}])[1]
+    assert [line.partition(": ")[2] for line in parcels][-1].startswith("at[1]")
+
+
+def test_a_key_that_is_none_or_comes_twice_is_a_fault() -> None:
+    report = Report()
+    word = ScalarNode(HERE, "weight")
+    node = MappingNode(HERE, ((ListNode(HERE, ()), ONE), (word, ONE), (word, TWO), (ScalarNode(HERE, "wait"), ONE)))
+    assert PARCEL.read(node, "", report) is FAULTY
+    assert report.lines("f") == (
+        "f:1:1: (file): a key is a list, expected a word",
+        "f:1:1: weight: is given twice, expected it once (first at line 1)",
+        "f:1:1: wait: unknown key, expected weight",
+    )
+
+
+def test_an_unknown_key_that_is_like_none_has_them_all() -> None:
+    assert read(PARCEL, {"zzz": "1", "weight": "1"})[1] == ("f:1:1: at.zzz: unknown key, expected one of weight",)
+
+
+def test_a_check_across_keys_runs_where_none_of_them_is_faulty() -> None:
+    checked = Section(
+        Parcel,
+        {"weight": Key("weight_g", Value("a weight", int))},
+        (Check(("weight_g",), lambda parcel, found: found.add("weight", f"{parcel.weight_g} is too much")),),
+    )
+    assert read(checked, {"weight": "9"}) == (FAULTY, ("f:1:1: at.weight: 9 is too much",))
+    assert read(checked, {"weight": "x"})[1][0].startswith("f:1:1: at.weight: 'x' invalid literal")
+
+
+def test_a_section_that_is_required_and_not_there_names_what_it_needs() -> None:
+    outer = Section(Parcel, {"weight": Key("weight_g", PARCEL)})
+    assert read(outer, {}) == (FAULTY, ("f:1:1: at.weight.weight: is missing, expected a weight",))

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gatewayd.errors import SettingsInvalid
 from gatewayd.model import parse_prefix
 from gatewayd.settings import (
     ListenAddress,
@@ -119,3 +120,73 @@ def test_the_example_shows_the_defaults_of_subscribers_when_they_are_turned_on()
     assert shown == SubscriberSettings("/etc/gatewayd/pepper", nas=shown.nas, radius=RadiusSettings(clients))
     assert [(nas.name, nas.profile) for nas in shown.nas] == [("bng-1", ProfileSettings(interim="snapshot"))]
     assert RadiusSettings(clients).listen == (ListenAddress("0.0.0.0", 1813),)
+
+
+# -- checks across keys, each with its fault ----------------------------------------------------------------------
+
+LAB = '{name: lab, url: "file:/x", allow_unsigned: true}'
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        (
+            'registry: {sources: [{name: a, url: "file:/notification.jws", keys: [/k]}]}',
+            "is a signed feed in a file",
+        ),
+        ('registry: {sources: [{name: a, url: "https://r/notification.jws"}]}', "is empty for a signed feed"),
+        ('registry: {sources: [{name: a, url: "file:/x", allow_unsigned: true, ca_file: /c}]}', "no use to a file"),
+        ('registry: {sources: [{name: a, url: "file:/x"}]}', "is an unsigned source"),
+        ('registry: {sources: [{name: a, url: "file:/x", allow_unsigned: true, keys: [/k]}]}', "verify nothing"),
+        ("registry: {sources: []}", "is an empty list"),
+        (f"registry: {{sources: [{LAB}], refresh: 1h, expire: 1m}}", "is shorter than refresh"),
+        (
+            f"registry: {{sources: [{LAB}]}}\npolicy: {{mode: limit, on_unregistered: {{limit: null}}}}",
+            "is null in",
+        ),
+        (
+            f"registry: {{sources: [{LAB}]}}\npolicy: {{interfaces: {{inside: [a], outside: [a]}}}}",
+            "a is inside as well",
+        ),
+        (f"registry: {{sources: [{LAB}]}}\nsubscribers: {{}}", "pepper_file: is missing"),
+    ],
+)
+def test_what_must_hold_across_keys(text: str, fault: str) -> None:
+    with pytest.raises(SettingsInvalid) as raised:
+        load_settings(text, "f")
+    (line,) = raised.value.faults
+    assert fault in line
+
+
+def test_local_alone_is_a_registry_and_a_limit_beside_its_mode_is_none_too_many() -> None:
+    settings = load_settings("registry: {sources: [], local: /l}\npolicy: {mode: limit}", "f")
+    assert (settings.registry.local, settings.policy.mode) == ("/l", "limit")
+
+
+def test_a_profile_has_what_it_leaves_out_from_the_usual_one() -> None:
+    text = f"""
+registry: {{sources: [{LAB}]}}
+subscribers:
+  pepper_file: /p
+  profile: {{interim: snapshot, missed_interims: 5}}
+  nas: [{{name: a, profile: {{missed_interims: 7}}}}, {{name: b}}]
+  radius: {{clients: [{{address: 10.0.0.1, secret_file: /s, profile: {{interim: merge}}}},
+                      {{address: 10.0.0.2, secret_file: /s}}]}}
+"""
+    subscribers = load_settings(text, "f").subscribers
+    assert subscribers is not None
+    assert subscribers.radius is not None
+    found = [each.profile for each in (*subscribers.nas, *subscribers.radius.clients)]
+    assert [each and (each.interim, each.missed_interims) for each in found] == [
+        ("snapshot", 7),
+        ("snapshot", 5),
+        ("merge", 5),
+        None,
+    ]
+
+
+def test_subscribers_without_radius_are_bound_by_the_api() -> None:
+    subscribers = load_settings(
+        f"registry: {{sources: [{LAB}]}}\nsubscribers: {{pepper_file: /p}}", "f"
+    ).subscribers
+    assert subscribers == SubscriberSettings("/p")

@@ -231,3 +231,25 @@ def test_a_mask_is_refused_exactly_when_its_bits_are_no_run_of_four(mask: int) -
 @given(st.datetimes(timezones=st.timezones().map(lambda _: datetime.UTC)))
 def test_a_time_is_the_moment_that_datetime_says(moment: datetime.datetime) -> None:
     assert values.parse_time(moment.isoformat()) == moment.timestamp()
+
+
+def test_an_address_to_listen_on_is_shown_as_it_is_written() -> None:
+    assert [str(ListenAddress("127.0.0.1", 9480)), str(ListenAddress("::1", 9480))] == [
+        "127.0.0.1:9480",
+        "[::1]:9480",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("limit", "total", "allowed"),
+    [
+        (RemovalLimit(count=3), 100, 3),
+        (RemovalLimit(fraction=0.29), 100, 29),
+        (RemovalLimit(fraction=0.05), 199, 9),
+        (RemovalLimit(), 100, 0),
+    ],
+)
+def test_a_limit_of_removals_allows_a_count_or_a_part_rounded_down(
+    limit: RemovalLimit, total: int, allowed: int
+) -> None:
+    assert limit.allowed_of(total) == allowed
