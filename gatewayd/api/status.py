@@ -46,8 +46,9 @@ class HoldView(HeldView, frozen=True):
     of sources, local pins and filters, and unregistered elements found in the kernel."""
 
     by_cause: Annotated[dict[str, int], gauge("held_removals",
-        "Removals that wait for `gatewayd accept`, by cause: a source, `config/sources` (the list of sources),"
-        " `config/local` (pins and filters), or `kernel/elements` (unregistered elements that a start found).",
+        "Removals that wait for `gatewayd accept`, by cause. A cause is a source, `config/sources` (the list of"
+        " sources), `config/local` (pins and filters), or `kernel/elements` (unregistered elements that a start"
+        " found).",
         "`> 0`: look at `gatewayd status`, ask the registry, then accept or wait",
         label="cause")] = {}  # fmt: skip
 
