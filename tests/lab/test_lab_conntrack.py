@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import struct
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import ExitStack, aclosing
 from typing import Any
 
@@ -40,10 +40,10 @@ def namespace() -> Iterator[Namespace]:
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Awaitable[Any]], Any]]:
+def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
     factory = uvloop.new_event_loop if request.param == "uvloop" else None
     with asyncio.Runner(loop_factory=factory) as runner:
-        yield runner.run  # type: ignore[misc]
+        yield runner.run
 
 
 def test_a_dump_lists_the_connections_of_a_mark_and_no_others(run: Any, namespace: Namespace) -> None:

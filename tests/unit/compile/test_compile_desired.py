@@ -402,7 +402,8 @@ def wanted() -> st.SearchStrategy[Registration | BoundRegistration]:
 def test_any_order_of_additions_and_removals_wants_what_a_count_says(
     some: list[Registration | BoundRegistration], data: st.DataObject
 ) -> None:
-    sets, oracle, held = DesiredSets(), Oracle(), []
+    sets, oracle = DesiredSets(), Oracle()
+    held: list[Registration | BoundRegistration] = []
     steps = list(some)
     while steps or held:
         if steps and (not held or data.draw(st.booleans(), label="add")):

@@ -9,6 +9,7 @@ import pytest
 
 from gatewayd.compile import compile_ruleset
 from gatewayd.compile.ruleset import RULE_SETS
+from gatewayd.model import Mode
 from tests.support.rulesets import HOOKS, OBSERVE, REJECT, chains_of
 
 
@@ -88,7 +89,7 @@ BEYOND = "mod 100 seed 0x67617465 >= 25 accept"
 
 
 @pytest.mark.parametrize("mode", ["mark", "limit", "reject"])
-def test_beyond_the_canary_packets_are_accepted_before_anything_is_done_to_them(mode: str) -> None:
+def test_beyond_the_canary_packets_are_accepted_before_anything_is_done_to_them(mode: Mode) -> None:
     chains = chains_of(replace(OBSERVE, mode=mode, canary_percent=25, unregistered_dscp=8))
     assert chains["unregistered"][:2] == ["counter name unregistered_packets", "jump canary"]
     assert chains["canary"] == [

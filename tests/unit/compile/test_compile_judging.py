@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gatewayd.compile.judging import knows_inside
-from gatewayd.model import parse_services
+from gatewayd.model import Mode, parse_services
 from tests.support.rulesets import OBSERVE, REJECT, chains_of
 
 JUDGED = "goto judge_packet"
@@ -150,7 +150,7 @@ def test_the_log_is_bounded_and_goes_to_our_group_before_the_verdict() -> None:
 
 
 @pytest.mark.parametrize("mode", ["limit", "reject"])
-def test_a_mark_brings_nothing_before_the_policy_that_it_is_not_about(mode: str) -> None:
+def test_a_mark_brings_nothing_before_the_policy_that_it_is_not_about(mode: Mode) -> None:
     policy = replace(OBSERVE, mode=mode, inside=("eth1",), scope=parse_services(["ipsec", "tcp/443"]))
     chains = chains_of(policy)
     assert chains["in_policy"] == [

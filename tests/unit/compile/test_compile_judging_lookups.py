@@ -8,9 +8,8 @@ from dataclasses import replace
 import pytest
 
 from gatewayd.compile import compile_ruleset
-from gatewayd.model import Service
+from gatewayd.model import Mode, Service
 from gatewayd.model.mask import ANY_PEER, Mask
-from gatewayd.model.policy import Mode
 from gatewayd.model.service import BUNDLES
 from tests.support.rulesets import OBSERVE, chains_of, every_bound_mask, every_mask
 

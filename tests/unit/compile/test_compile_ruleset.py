@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import fields, replace
 from itertools import permutations
+from typing import Any
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_counters_are_declared_in_every_ruleset() -> None:
     assert re.findall(r"^\tcounter (\w+) \{$", text, re.M) == list(COUNTERS)
 
 
-OTHER_POLICIES = {
+OTHER_POLICIES: dict[str, Any] = {
     "mode": "mark",
     "scope": (Service(50),),
     "mark_layout": MarkLayout(0xF0),
@@ -87,7 +88,7 @@ OTHER_POLICIES = {
     "unregistered_mark": 0,
     "limit_bytes_s": 1,
 }
-OTHER_LOGGING = {"log_group": 1, "log_packets_s": 1}
+OTHER_LOGGING: dict[str, Any] = {"log_group": 1, "log_packets_s": 1}
 
 
 def test_how_much_is_logged_is_no_other_policy() -> None:

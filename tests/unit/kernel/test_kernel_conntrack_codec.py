@@ -16,7 +16,7 @@ from gatewayd.errors import EventMalformed
 from gatewayd.kernel import conntrack_codec as codec
 from gatewayd.kernel.attributes import attribute, be16, be32, iter_messages, message, nest
 from gatewayd.model import Flow
-from gatewayd.model.flow import AF_INET, AF_INET6, ConnectionEvent
+from gatewayd.model.flow import AF_INET, AF_INET6, ConnectionEvent, ConnectionKind
 from gatewayd.model.service import PROTOCOLS_WITH_PORTS
 from tests.support.captures import CONNECTIONS
 
@@ -270,9 +270,7 @@ def test_arbitrary_bytes_raise_nothing(raw: bytes) -> None:
     assert len(batch.events) + batch.malformed == 1
 
 
-def read_places(
-    kind: codec.ConnectionKind, image: bytes, places: codec.Places, sender_port: int
-) -> codec.ConnectionEvent:
+def read_places(kind: ConnectionKind, image: bytes, places: codec.Places, sender_port: int) -> ConnectionEvent:
     """The generic reading of a message: field by field, nothing precompiled."""
 
     def raw(field: str) -> bytes:
@@ -285,7 +283,7 @@ def read_places(
 
     protocol = number("protocol")
     has_ports = protocol in PROTOCOLS_WITH_PORTS
-    return codec.ConnectionEvent(
+    return ConnectionEvent(
         kind=kind,
         flow=Flow(
             protocol=protocol,

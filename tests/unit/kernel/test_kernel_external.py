@@ -14,7 +14,14 @@ from gatewayd.kernel.external import NotificationSocket, leave_out
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.lab.namespace import Namespace
 from gatewayd.model.mask import Mask
-from gatewayd.model.transaction import AddElements, CreateSet, CreateTable, ExternalChanges, Transaction
+from gatewayd.model.transaction import (
+    AddElements,
+    CreateSet,
+    CreateTable,
+    ExternalChanges,
+    ExternalCommit,
+    Transaction,
+)
 from tests.support.planes import TABLE, fresh_namespace, kernel_tables, run_nft
 
 pytestmark = pytest.mark.kernel
@@ -89,7 +96,8 @@ async def test_an_overrun_is_told_once_and_what_comes_later_is_heard(
     listener = heard_by(namespace, 0)
     listener.start(lambda: None)
     await tables.commit(Transaction((AddElements("c4_32", keys(20_000)),), "test"))
-    lost, commits = [], []
+    lost: list[bool] = []
+    commits: list[ExternalCommit] = []
     while (changes := listener.take()) != ExternalChanges():
         lost.append(changes.lost)
         commits += changes.commits
@@ -112,7 +120,8 @@ async def test_what_does_not_parse_is_lost(namespace: Namespace, monkeypatch: py
 async def test_a_batch_is_bounded_and_the_loop_calls_again(namespace: Namespace, tables: KernelTables) -> None:
     await tables.commit(MADE)
     listener = heard_by(namespace, 0)
-    called, commits, all_told = 0, [], asyncio.Event()
+    called, all_told = 0, asyncio.Event()
+    commits: list[ExternalCommit] = []
 
     def take() -> None:
         nonlocal called

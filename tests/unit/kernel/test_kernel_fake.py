@@ -9,6 +9,7 @@ import pytest
 from gatewayd.compile.ruleset import COUNTERS, compile_ruleset
 from gatewayd.errors import OperationRefused, RulesetRefused
 from gatewayd.kernel.fake import FakeTables
+from gatewayd.model import Mode
 from gatewayd.model.mask import Mask
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.transaction import (
@@ -32,14 +33,14 @@ HOSTS = Mask(4, 32)
 MADE = (CreateTable(), CreateSet("c4_32", HOSTS, 4), AddElements("c4_32", [bytes(4)]))
 
 
-async def made(**options: bool) -> FakeTables:
-    fake = FakeTables(**options)
+async def made(*, tells_counts: bool = True) -> FakeTables:
+    fake = FakeTables(tells_counts=tells_counts)
     await fake.commit(Transaction(MADE, "test"))
     return fake
 
 
-def ruleset(*names: str, mode: str = "observe") -> Ruleset:
-    policy = Policy(mode, (), MarkLayout(0xFF000000))  # type: ignore[arg-type]
+def ruleset(*names: str, mode: Mode = "observe") -> Ruleset:
+    policy = Policy(mode, (), MarkLayout(0xFF000000))
     return compile_ruleset("gatewayd", policy, dict.fromkeys([HOSTS], names[0]) if names else {}, 1)
 
 

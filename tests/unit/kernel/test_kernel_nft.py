@@ -130,7 +130,8 @@ async def test_a_command_that_never_ends_is_killed_and_is_an_answer_that_is_miss
     """One that waits inside the kernel ends when the kernel is through, and is not waited for."""
     monkeypatch.setattr(nft, "TIMEOUT_S", 0.01)
     monkeypatch.setattr(nft, "KILL_TIMEOUT_S", 0.01)
-    fifo, pids = tmp_path / "fifo", []
+    fifo = tmp_path / "fifo"
+    pids: list[int] = []
     os.mkfifo(fifo)
     if not ends_when_killed:
         monkeypatch.setattr(asyncio.subprocess.Process, "kill", lambda _: None)

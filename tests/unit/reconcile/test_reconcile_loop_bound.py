@@ -10,7 +10,7 @@ import pytest
 from gatewayd.compile.desired import elements_of
 from gatewayd.errors import ReplyMissing
 from gatewayd.model.mask import Mask
-from gatewayd.model.registration import BoundRegistration
+from gatewayd.model.registration import BoundRegistration, Registration
 from gatewayd.model.transaction import CreateSet, RefreshElements, Transaction
 from gatewayd.reconcile import Reconciler, loop, steps, verify
 from tests.support.manual_clock import Time, until
@@ -79,7 +79,8 @@ async def start(time: Time, fake: WatchedTables, random: Random) -> tuple[Reconc
         element_timeout_s=ELEMENT_TIMEOUT_S,
         spread=random.random,
     )
-    for each in (*CLIENTS, *BOUND_REGISTRATIONS):
+    wanted: list[Registration | BoundRegistration] = [*CLIENTS, *BOUND_REGISTRATIONS]
+    for each in wanted:
         reconciler.add(each)
     reconciler.want_policy(policy("reject"))
     task = asyncio.create_task(reconciler.run())

@@ -319,8 +319,8 @@ async def _at_every_write(name: str, deed: Callable[[Life, str, int], None]) -> 
                 if now == when and count == number + 1:
                     deed(life, when, number)
 
-            life.rig.fake.before_write = lambda _, maybe=maybe: maybe("before")  # type: ignore[misc]
-            life.between = lambda _, maybe=maybe: maybe("after")  # type: ignore[misc]
+            life.rig.fake.before_write = lambda _: maybe("before")
+            life.between = lambda _: maybe("after")
             for at, stage in enumerate(stages):
                 await life.reach(at, replace(stage, registrations=[*stage.registrations, *_latecomers(life)]))
             await life.end(replace(stages[-1], registrations=list(life.rig.wanted.values())))

@@ -41,9 +41,11 @@ def test_a_new_set_has_room_for_twice_its_elements(count: int, capacity: int) ->
 def test_room_counts_everything_that_may_be_in_the_set(
     capacity: int, desired: int, missing: int, surplus: int, unread: int, more: int, room: int
 ) -> None:
-    state = SetState("c4_32", HOSTS, 0, capacity, unread=unread)
-    state.missing = {bytes((0, number)) for number in range(missing)}
-    state.surplus = {bytes((1, number)) for number in range(surplus)}
+    absent = Keys(bytes((0, number)) for number in range(missing))
+    strange = Keys(bytes((1, number)) for number in range(surplus))
+    state = SetState(
+        "c4_32", HOSTS, 0, capacity, missing=MissingKeys(absent, whole=True), surplus=strange, unread=unread
+    )
     assert state.has_room(desired, more) == room
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -91,7 +91,12 @@ async def test_a_swap_costs_two_elements_and_no_reading(
     rig = await in_sync(tells_counts=tells_counts)
     readings: list[str] = []
     read_elements = rig.fake.read_elements
-    monkeypatch.setattr(rig.fake, "read_elements", lambda name: readings.append(name) or read_elements(name))
+
+    def read(name: str) -> AsyncIterator[Sequence[bytes]]:
+        readings.append(name)
+        return read_elements(name)
+
+    monkeypatch.setattr(rig.fake, "read_elements", read)
     rig.fake.tamper(lambda: swap(rig))
     await rig.settle()
     await rig.stop()

@@ -18,7 +18,7 @@ MASK = 0xFF000000
 
 def passes(packed: bytes, raw: bytes) -> bool:
     """Documentation/networking/filter.rst, for the opcodes in use; SKF_AD_NLATTR as nla_find does it."""
-    program = list(struct.iter_unpack("=HBBI", packed))
+    program: list[tuple[int, int, int, int]] = list(struct.iter_unpack("=HBBI", packed))
     accumulator = index = at = 0
     while True:
         code, if_true, if_false, k = program[at]
