@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from gatewayd.cli import service_user
 from gatewayd.cli.check import DEFAULT_CONFIG, command
 from gatewayd.feed.notification import generate_key
 from gatewayd.kernel import nft
@@ -16,7 +17,13 @@ from gatewayd.settings.load import write_example
 from tests.support.authority import Authority
 from tests.support.feeds import KEY
 
-LAB = 'registry: {sources: [{name: lab, url: "file:/lab.csv", allow_unsigned: true}]}\n'
+LAB = 'registry: {sources: [{name: lab, url: "https://lab.example/lab.csv", allow_unsigned: true}]}\n'
+
+
+@pytest.fixture(autouse=True)
+def _as_oneself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rights of the service's user: tests/unit/cli/test_cli_service_user.py."""
+    monkeypatch.setattr(service_user, "DEFAULT_USER", "root")
 
 
 @pytest.fixture
@@ -105,7 +112,7 @@ registry:
         - {directory}/good.pub
         - {directory}/none.pub
       ca_file: {directory}/none.pem
-    - {{name: lab, url: "file:/lab.csv", allow_unsigned: true}}
+    - {{name: lab, url: "https://lab.example/lab.csv", allow_unsigned: true}}
 """
 PIN = "{id: LOCAL-1, category: bank, clients: [203.0.113.0/28], comment: by phone}"
 
@@ -235,20 +242,21 @@ def warnings_of(path: Path) -> list[str]:
     return [line.removeprefix(f"{path}:") for line in result.stderr.splitlines()]
 
 
-def test_files_of_secrets_that_cannot_be_used_are_warnings_without_a_word_of_them(bound: Path) -> None:
+def test_files_of_secrets_that_cannot_be_used_are_said_without_a_word_of_them(bound: Path) -> None:
+    """Without a pepper the daemon does not start: a fault. Without a client's secret it does."""
     directory = bound.parent
-    assert warnings_of(bound) == [
-        f"3:16: subscribers.pepper_file: warning: {directory}/pepper: the pepper has fewer than 16 bytes; "
+    assert secrets_of(bound) == [
+        f"3:16: subscribers.pepper_file: {directory}/pepper: the pepper has fewer than 16 bytes; "
         "make one: head -c 32 /dev/urandom | base64 > PEPPER_FILE, expected a file with a pepper",
         f"7:45: subscribers.radius.clients[1].secret_file: warning: {directory}/empty.secret: holds no secret; "
         "a line that begins with # is a comment, expected a file with one secret a line",
     ]
 
 
-def test_files_of_secrets_that_are_not_there_are_warnings(bound: Path) -> None:
+def test_files_of_secrets_that_are_not_there_are_said(bound: Path) -> None:
     for name in ("pepper", "good.secret", "empty.secret"):
         (bound.parent / name).unlink()
-    assert [line.partition(": warning: ")[0] for line in warnings_of(bound)] == [
+    assert [line.partition(f": {bound.parent}")[0].removesuffix(": warning") for line in secrets_of(bound)] == [
         "3:16: subscribers.pepper_file",
         "6:45: subscribers.radius.clients[0].secret_file",
         "7:45: subscribers.radius.clients[1].secret_file",
@@ -283,10 +291,17 @@ def test_subscribers_that_name_no_file_have_no_warning(good: str, subscribers: s
     assert "warning" not in CliRunner().invoke(command, [good]).stderr
 
 
+def secrets_of(path: Path) -> list[str]:
+    """What is said of a file whose pepper cannot be used."""
+    result = CliRunner().invoke(command, [str(path)])
+    assert (result.exit_code, result.stdout) == (2, "")
+    return [line.removeprefix(f"{path}:") for line in result.stderr.splitlines()]
+
+
 def test_a_fault_of_the_file_hides_no_secret_file(bound: Path) -> None:
     bound.write_text(bound.read_text() + "mode: reject\n")
     answer = json.loads(CliRunner().invoke(command, ["--json", str(bound)]).stdout)
-    assert (len(answer["faults"]), len(answer["warnings"])) == (1, 2)
+    assert (len(answer["faults"]), len(answer["warnings"])) == (2, 1)
 
 
 def stand_in_nft(scratch: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
