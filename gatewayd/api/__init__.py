@@ -10,9 +10,9 @@ Two listeners, because rights differ: a client of the TCP port may read, and not
 is on the Unix socket alone, mode 0660, so that the file system says who may. This is not a check in a handler: the
 application on TCP has no route that writes.
 
-Queries are synchronous: an answer is made in one turn of the event loop from what is in memory, so it is consistent
-and cannot hang on a lock or on the kernel. The price is that a query must be short; listings are paged, and what is
-kept for them is bounded.
+Queries are synchronous: one turn of the event loop makes an answer from the state in memory. So the answer is
+consistent, and cannot hang on a lock or on the kernel. The price is that a query must be short; listings are
+paged, and what is kept for them is bounded.
 
 Review notes: can an old reader live with the changed view (add, never rename)? Does a number that hides a cut
 customer stand where it is seen first? Is a new label bounded, and free of subscribers? Does a new path that

@@ -1,7 +1,7 @@
 """Registrations → masks → desired sets; policy and masks → nft text. Pure.
 
-Overlapping prefixes live in different sets, so the kernel holds what the registry says, element for element:
-no interval is merged, nothing collapses and nothing has to be put back when a covering prefix goes.
+Overlapping prefixes live in different sets, so the kernel holds the registry, element for element. No interval
+is merged or collapses, and no element has to be put back when a covering prefix goes.
 
     masks      the addresses and ports of a registration, or of a flow → masks and keys
     keys       the keys of a set, and those missing from it
@@ -11,7 +11,7 @@ no interval is merged, nothing collapses and nothing has to be put back when a c
     judging    its chains: which packets the policy is about, and by which sets one is registered
     effects    … what comes of it, and which addresses the canary has
 
-Review notes: does every element come from a registration, and every registration give the elements that
+Review notes: does every element come from a registration? Does every registration give the elements that
 `allowlist.match` would say yes to? (tests/property compares them with the kernel's verdict.) Is a bound
 reported, never silent? Is the text the same for the same input?
 """

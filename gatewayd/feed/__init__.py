@@ -8,11 +8,11 @@
 - `canonical`     a registration → the one text that stands for it
 
 A reading is used when its end was seen and never before. A record that is wrong is dropped alone, with a stable
-code and its place; its content is repeated only where it cannot be a person's number. A reading keeps the objects
-of the one before where they are equal, so a refresh of a million costs one dictionary. docs/feed.md is the format
-in words.
+code and its place. A message repeats its content only where that cannot be a person's number. A reading keeps the
+objects of the one before where they are equal, so a refresh of a million costs one dictionary. The format in words
+is docs/feed.md.
 
-Review notes: does a new rule have its code in `record.REASONS`, its case in the tests, and do both ways through
+Review notes: does a new rule have its code in `record.REASONS`, and its case in the tests? Do both ways through
 (typed and explaining) agree on it? Can a rejection repeat an identity? Is every size bounded before it is
 allocated?
 """

@@ -14,9 +14,9 @@ it.
 - `stream`     numbered packets at a steady rate; the report names each one that did not arrive.
 - `world`      registrations as a national registry might hold them, over the prefixes announced in Pakistan.
 
-Why taps and not sockets: arrival is read from the wire by a token in the payload, so a packet counts for
-exactly the probe that sent it; and no socket at the far end means nothing there refuses anything, so that
-every refusal seen is the gateway's. TCP alone goes through the kernel's stack at both ends, for real
+Why taps and not sockets: a tap reads arrival from the wire by a token in the payload. So a packet counts for
+exactly the probe that sent it. Without a socket at the far end nothing there refuses a packet, so every refusal
+is the gateway's. TCP alone goes through the kernel's stack at both ends, for real
 handshakes.
 
 Review notes: can a probe be called passed without its own token having crossed the gateway? Does anything the

@@ -54,7 +54,7 @@ class _Wire:
     end_hardware: str
 
 
-# Of the benchmarking range (RFC 2544) and a unique local one (RFC 4193): nobody's customers or peers.
+# Of the benchmarking range (RFC 2544) and a unique local one (RFC 4193): no customer or peer is there.
 INSIDE = _Wire(
     "inside0", "uplink0",
     {4: "198.19.255.1", 6: "fd67:6174:6577:1::1"}, {4: "198.19.255.2", 6: "fd67:6174:6577:1::2"},

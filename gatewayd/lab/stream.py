@@ -28,14 +28,14 @@ _GRACE_S = 2.0
 @dataclass(frozen=True, slots=True)
 class StreamReport:
     """`lost`: numbers of the packets that did not arrive; number n is of flow n modulo the number of flows.
-    `rejected`: those of them that the gateway refused. `longest_gap_s`: between two arrivals."""
+    `rejected`: those of them that the gateway refused. `max_gap_s`: between two arrivals."""
 
     sent: int
     arrived: int
     answered: int
     lost: tuple[int, ...]
     rejected: tuple[int, ...]
-    longest_gap_s: float
+    max_gap_s: float
 
 
 class Stream:
@@ -67,7 +67,7 @@ class Stream:
         self._answered: set[int] = set()
         self._rejected: set[int] = set()
         self._last_arrival_s: float | None = None
-        self._longest_gap_s = 0.0
+        self._max_gap_s = 0.0
         self._stopping = threading.Event()
         self._counting = threading.Lock()
         self._failure: BaseException | None = None
@@ -113,7 +113,7 @@ class Stream:
                 answered=len(self._answered),
                 lost=lost,
                 rejected=tuple(sorted(self._rejected - self._arrived)),
-                longest_gap_s=self._longest_gap_s,
+                max_gap_s=self._max_gap_s,
             )
 
     def _run(self) -> None:
@@ -156,7 +156,7 @@ class Stream:
     def _note_arrival(self, number: int) -> None:
         now = time.monotonic()
         if self._last_arrival_s is not None:
-            self._longest_gap_s = max(self._longest_gap_s, now - self._last_arrival_s)
+            self._max_gap_s = max(self._max_gap_s, now - self._last_arrival_s)
         self._last_arrival_s = now
         self._arrived.add(number)
 

@@ -71,7 +71,7 @@ def probe(
 
     - passed: it arrived at the other side (TCP: connected, and an echo came back).
     - rejected: an ICMP "administratively prohibited" that quotes it, or a TCP reset, came back.
-    - lost: neither within `deadline_s`, which starts anew for the packets and for each hundred handshakes. No
+    - lost: neither within `deadline_s`, which starts again for the packets and for each hundred handshakes. No
       time is spent when nothing is lost.
 
     `answered`: the far end answers each packet, and passed means that the answer came back; flows are then

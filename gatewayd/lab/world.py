@@ -97,7 +97,7 @@ _STATUSES = {"active": 970.0, "suspended": 20.0, "revoked": 10.0}
 _VALID_FROM = {f"{DEFAULT_YEAR}-{month:02}-01T00:00:00Z": 1.0 for month in range(1, 13)}
 _VALID_UNTIL: dict[str | None, float] = {None: 95.0, "2099-12-31T00:00:00Z": 4.0, "2025-06-30T00:00:00Z": 1.0}
 
-# Far ends of ranges that are nobody's: the lower half of benchmarking (RFC 2544), documentation (RFC 3849).
+# Far ends of ranges that no network announces: the lower half of benchmarking (RFC 2544), documentation (RFC 3849).
 _PEER_IPV4, _PEER_IPV6 = 0xC6120000, 0x20010DB8 << 96
 
 

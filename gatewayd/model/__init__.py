@@ -2,10 +2,15 @@
 
 Only these types travel between the numbered packages.
 
-`prefix`, `service`, `registration` (what changes between two registries, and bindings of subscribers), `flow` (and
-its connection), `mask` (of a set), `policy`, `transaction` (of the kernel, ours and those of other programs),
-`accounting` (records of a NAS), `msisdn` (mobile numbers and their digests), `moment` (a time that is not certain,
-and times as text), `metric` (how a number is declared).
+- `prefix`, `service`, `policy`
+- `registration`  and the changes between two registries, and bindings of subscribers
+- `flow`          and its connection
+- `mask`          of a set
+- `transaction`   of the kernel, ours and those of other programs
+- `accounting`    records of a NAS
+- `msisdn`        mobile numbers and their digests
+- `moment`        a time that is not certain, and times as text
+- `metric`        how a number is declared
 
 Review notes: is a new noun really the trade's word? Can a value exist that is wrong? Are units in
 the names?

@@ -34,7 +34,7 @@ def normalise_msisdn(text: str, country_code: str | None = None) -> str:
 
     `+92 300 1234567`, `0092-300-1234567` and `+92 (0)300 1234567` need nothing else. A national number
     (`0300.1234567`) and bare digits (`923001234567`) need `country_code`, the latter to begin with it: without,
-    `3001234567` would be somebody in Greece. Digits of any script count as digits.
+    `3001234567` would be a number in Greece. Digits of any script count as digits.
 
     Raises MsisdnInvalid: `not_a_number`, `no_country_code`, `trunk_zero`, `too_short`, `too_long`.
     """

@@ -55,7 +55,7 @@ class RemoveElements(msgspec.Struct, frozen=True, gc=False):
 
 
 class RefreshElements(msgspec.Struct, frozen=True, gc=False):
-    """Keys of a set with timeouts begin their time anew; one that is not there is added. No packet misses them."""
+    """Keys of a set with timeouts begin their time again; one that is not there is added. No packet misses them."""
 
     set_name: str
     keys: Sequence[bytes]
@@ -210,7 +210,7 @@ class ElementChange(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class ExternalCommit:
-    """One transaction of somebody else; of changes outside our table only that there was one.
+    """One transaction of another program; of changes outside our table only that there was one.
 
     `generation`: of the kernel's ruleset after it. `pid` is of the initial pid namespace. `elements`: the last
     that happened to each key; `unlisted`: there were more. `others`: chains, rules, sets or the table may have

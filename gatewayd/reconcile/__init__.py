@@ -11,8 +11,8 @@
                      steps into it, and keeps the ledger
     connections      ct marks against the registry, behind a protocol of its own; scan_requests: what it waits for
 
-Observed is what was read or acknowledged, never what was sent; a failure means read again; everything in our table
-is ours and nothing else is touched; a restart recognises its own sets by their names.
+Observed is what was read or acknowledged, never what was sent. After a failure the loop reads again. Everything in
+our table is ours, and nothing else is touched. A restart recognises its own sets by their names.
 
 Review notes: can the kernel ever hold fewer registered addresses between two steps than before them? Is a step
 bounded? What if the process dies right after it, or right before its acknowledgement? Does a late admission wait

@@ -9,8 +9,8 @@
 - `load`     text → nodes → Settings, and declarations → the example file; the only module that knows yaml.
 - here       the one shell: a path → text → Settings.
 
-Scalars are read from their text, not from what YAML 1.1 thinks they are: `off` stays a word, `0xff000000` and
-`"0xff000000"` are the same, `010` and `1:30` are faults rather than 8 and 90.
+Scalars are read from their text, and not as YAML 1.1 takes them. `off` stays a word. `0xff000000` and
+`"0xff000000"` are the same. `010` and `1:30` are faults rather than 8 and 90.
 
 Review notes: has the new key a sentence that an operator understands, and the unit in its field's name? Is the
 example file renewed (`gatewayd check --print-example`)? Does a fault say what is wrong *and* what is expected? Can

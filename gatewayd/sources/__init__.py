@@ -10,23 +10,24 @@
 - `client`        the feed's client as a state machine, with `client_plan` (the next step after a notification,
                   pauses, requests), both pure
 - `file_source`   a file, watched; `fetch` a URL, the way to it (proxy, authorities, errors in words), files of keys
-- `last_good`     the format on disk (pure), `last_good_files` one source's directory and snapshots on their way
-                  there, `last_good_store` all sources, `disk` calls to the file system and the guard's file
+- `last_good`     the format on disk (pure); `last_good_files` one source's directory, and snapshots on their way
+                  there; `last_good_store` all sources
+- `disk`          calls to the file system, and the guard's file
 - `override_file` YAML → pins and filters (pure); `overrides_dir` the directory of them, watched
 
 Plain and signed sources share the way to their server, the pace and the reader; they differ in the meaning of an
-answer. A cut body, a file that changes under the reader, a last line that is not whole, an empty answer where there
-were registrations: each is an error of the source, and the registry in force stays.
+answer. Errors of a source are a cut body, a file that changes under the reader, or a last line that is not whole.
+An empty answer where there were registrations is one too. After an error the registry in force stays.
 
 The last good is in files and not in SQLite, measured with a million registrations (seconds of processor time):
 
-    files, gzip NDJSON               load 6.1    write anew 2.8, a snapshot as served 0     10 MB
-    SQLite, a row of NDJSON each     load 5.7    write anew 4.8                            200 MB
-    SQLite, a row of msgpack each    load 2.7    write anew 3.7                            285 MB
-    SQLite, 2048 lines a blob        load 5.2    write anew 2.7                             11 MB
+    files, gzip NDJSON               load 6.1    write 2.8, a snapshot as served 0   10 MB
+    SQLite, a row of NDJSON each     load 5.7    write 4.8                          200 MB
+    SQLite, a row of msgpack each    load 2.7    write 3.7                          285 MB
+    SQLite, 2048 lines a blob        load 5.2    write 2.7                           11 MB
 
 A row of msgpack loads in half the time. But it takes the processor from the loop for seconds whenever a snapshot
-comes, which a file takes as it is; and SQLite has no checksum of a page: a flipped bit would pass for an address.
+comes; a file takes that as it is. And SQLite has no checksum of a page: a flipped bit would pass for an address.
 
 Review notes: can any path turn a failure into fewer registrations? Is there a bound on all that a hostile source
 can make us hold or do before the loop turns? Can an error repeat the user, password or query of a URL? Can two

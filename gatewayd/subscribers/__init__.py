@@ -5,8 +5,9 @@
 - `identity`      a mobile number, and at once its digest; `secret_files` the pepper and the secrets; no core dumps
 - `sessions`      events to sessions, and the addresses that are bound
 - `service`       sockets, files and tasks around these, built and stopped as one
-- `journal_rows`  (pure) the bytes of a row, and a clock that is never set; `journal` rows to disk in groups, before
-                  an event is answered; `journal_file` SQLite, and what befalls files
+- `journal_rows`  (pure) the bytes of a row, and a clock that is never set
+- `journal`       rows to disk in groups, before an event is answered
+- `journal_file`  SQLite, and damaged or missing files
 
 A number lives for the length of one call in `identity`. Everything behind it knows a digest; user names, classes
 and other identities of a packet are not read on.

@@ -1,6 +1,6 @@
 """RADIUS accounting (RFC 2866): datagrams to accounting events, and the answers.
 
-- `packet`      a datagram → the request of somebody who holds the secret; the answer, kept for repeats; over pyrad
+- `packet`      a datagram → the request of a client that holds the secret; the answer, kept for repeats; over pyrad
 - `attributes`  numbers and values of attributes; Framed-IP-Address and the IPv6 prefixes; port blocks of a CGNAT
 - `accounting`  a request → an AccountingEvent
 - `clients`     who may send, and how a NAS is to be understood
