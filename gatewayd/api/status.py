@@ -18,7 +18,7 @@ from gatewayd.model.transaction import ConntrackSize, CounterReading, Neighbour
 from gatewayd.reconcile.dataplane import Stats
 from gatewayd.registry.overrides import OverrideCounts
 from gatewayd.subscribers.journal_rows import JournalStats
-from gatewayd.subscribers.radius.stats import ListenerStats
+from gatewayd.subscribers.radius.senders import ListenerStats
 from gatewayd.subscribers.sessions.session import SessionCounts
 
 SourceState = Literal["waiting", "ok", "failing"]

@@ -26,7 +26,7 @@ from gatewayd.cli.output import (
 from gatewayd.model.moment import parse_time
 from gatewayd.registry.overrides import OverrideCounts
 from gatewayd.subscribers.journal_rows import JournalStats
-from gatewayd.subscribers.radius.stats import ListenerStats
+from gatewayd.subscribers.radius.senders import ListenerStats
 
 _MAX_LISTED: Final = 5
 """Of a kind that stand on the screen, a line each: faults of overrides, names of NAS, rules of others. `--json` has

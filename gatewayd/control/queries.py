@@ -40,7 +40,7 @@ class DaemonQueries:
         self._attribution = controller.attribution
         self._report = report
         self._read_sources = read_sources
-        self._subscribers = None if subscribers is None else SubscriberQueries(controller, subscribers, clock)
+        self._subscribers = None if subscribers is None else SubscriberQueries(controller, subscribers)
         self._explainer = Explainer(controller, subscribers)
 
     def is_alive(self) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from typing import Final
@@ -18,9 +18,7 @@ from gatewayd.control.explain import are_all_in_kernel
 from gatewayd.errors import SessionEntryInvalid, SessionsNotKept
 from gatewayd.model import Binding, BoundRegistration, Prefix
 from gatewayd.model.accounting import AccountingEvent
-from gatewayd.subscribers.identity import session_digest
 from gatewayd.subscribers.service import Receipt, SubscriberService
-from gatewayd.subscribers.session_list import end_event, entry_event
 
 KEPT_PATIENCE_S: Final = 5.0
 """How long the sender of a session waits for the disk."""
@@ -29,15 +27,14 @@ SLICE: Final = 100
 
 
 class SubscriberQueries:
-    """Over the allowlist and the table of sessions. `clock`: the wall's."""
+    """Over the allowlist and the table of sessions."""
 
-    def __init__(self, controller: Controller, subscribers: SubscriberService, clock: Callable[[], float]) -> None:
+    def __init__(self, controller: Controller, subscribers: SubscriberService) -> None:
         self._controller = controller
         self._reconciler = controller.reconciler
         self._allowlist = controller.allowlist
         self._bindings = controller.allowlist.bindings
         self._subscribers = subscribers
-        self._clock = clock
 
     # -- bindings ------------------------------------------------------------------------------------------
 
@@ -114,17 +111,14 @@ class SubscriberQueries:
 
         Raises SessionEntryInvalid for the first that cannot be used, and SessionsNotKept.
         """
-        now, subscribers = self._clock(), self._subscribers
-        profile_of = subscribers.profiles.profile_by_name
         events = []
         for number, entry in enumerate(entries):
             try:
-                event = entry_event(entry, pepper=subscribers.pepper, profile_of=profile_of, now_s=now)
+                events.append(self._subscribers.read_session(entry))
             except SessionEntryInvalid as invalid:
                 if len(entries) == 1:
                     raise
                 raise SessionEntryInvalid(invalid.field, invalid.code, invalid.why, number) from None
-            events.append(subscribers.to_timeline(event))
             if number % SLICE == SLICE - 1:
                 await asyncio.sleep(0)
         receipts = await self._take(events)
@@ -138,11 +132,7 @@ class SubscriberQueries:
     async def delete(self, nas: object, session: object, at: object) -> Mapping[str, object]:
         """The session is over: since `at`, else now, whatever its NAS's clock says. It may be called as accounting
         calls it, or as `page` shows it. Raises as `put`."""
-        event = self._subscribers.to_timeline(end_event(nas, session, self._clock(), at))
-        events = [event]
-        if self._subscribers.profiles.profile_by_name(event.nas).session_ids == "digest":
-            hashed = session_digest(event.session, self._subscribers.pepper)
-            events.append(msgspec.structs.replace(event, session=hashed))
+        events = self._subscribers.read_end(nas, session, at)
         if at is None:
             sessions = self._subscribers.sessions
             last_s_of = [sessions.last_record_s(each.nas, each.session) or each.at_s for each in events]

@@ -3,6 +3,9 @@
 A number is only ever passed through here: text in, E.164 digits out, digest of those. Nothing in this module
 keeps a number, and no error repeats one. The registry (import) and the gateway (accounting) both come through
 here, because a digest fits only when both sides wrote the number the same way before hashing it.
+
+A text of somebody else that is kept or shown (a session id, the name of a NAS, an id, a category) may have a number
+in it. It is asked here, by its digits alone: people and gear write dashes, blanks and suffixes as they like.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
+from itertools import pairwise
 from typing import Final
 
 from gatewayd.errors import MsisdnInvalid, PepperUnusable
@@ -22,10 +26,26 @@ MIN_BARE_DIGITS: Final = 10
 """A number with neither + nor 0 before it must be at least this long for its country code to be believed."""
 
 MIN_PEPPER_BYTES: Final = 16
+MIN_PEPPER_SIGNS: Final = 8
+"""Different bytes in a pepper; of 16 random bytes, in hexadecimal, fewer are found once in ten thousand."""
+
+TELLING_DIGITS: Final = 9
+"""So many last digits of a number, found in another text, are taken for that number: the country code and the trunk
+zero, which differ from one spelling to another, come before them."""
+MAX_TEXT_DIGITS: Final = 64
+"""Of a text in which a number is looked for by its digest; one with more is taken to have it."""
+SESSION_DIGEST_BYTES: Final = 16
 
 _SEPARATORS: Final = dict.fromkeys(map(ord, " \t\u00a0\u2007\u2009\u202f.-\u2010\u2011\u2012\u2013\u2014()[]"))
 """Blanks, dots, dashes and brackets, as people and spreadsheets write them."""
 
+_not_digits = re.compile(r"\D+")
+_run_of_digits = re.compile(r"\+?\d[\d \t\u00a0.()\[\]/\u2010-\u2014-]*")
+"""As _SEPARATORS, and the slash that some countries write."""
+_token = re.compile(r"\d+")
+_MIN_TOKEN_DIGITS: Final = 4
+"""Of a token within a run that a number may begin with."""
+_STEPS_OF_A_SEQUENCE: Final = 2
 _is_country_code = re.compile(r"[1-9][0-9]{0,2}", re.ASCII).fullmatch
 
 
@@ -80,16 +100,81 @@ def is_country_code(text: str) -> bool:
 def pepper_of(raw: bytes) -> bytes:
     """The pepper that a pepper file holds: all of it but blanks and line ends at its end.
 
-    Raises PepperUnusable for fewer than MIN_PEPPER_BYTES: all numbers of a country can be tried in minutes,
-    so the digests are as secret as the pepper and no more.
+    Raises PepperUnusable for fewer than MIN_PEPPER_BYTES, and for one that can be guessed: all numbers of a country
+    can be tried in minutes, so the digests are as secret as the pepper and no more.
     """
     pepper = raw.rstrip(b" \t\r\n")
+    remedy = "make one: head -c 32 /dev/urandom | base64 > PEPPER_FILE"
     if len(pepper) < MIN_PEPPER_BYTES:
-        raise PepperUnusable(
-            f"the pepper has fewer than {MIN_PEPPER_BYTES} bytes",
-            "make one: head -c 32 /dev/urandom | base64 > PEPPER_FILE",
-        )
+        raise PepperUnusable(f"the pepper has fewer than {MIN_PEPPER_BYTES} bytes", remedy)
+    if len(set(pepper)) < MIN_PEPPER_SIGNS:
+        raise PepperUnusable(f"the pepper has fewer than {MIN_PEPPER_SIGNS} different bytes", remedy)
+    if 2 * (pepper + pepper).index(pepper, 1) <= len(pepper):
+        raise PepperUnusable("the pepper is one text repeated", remedy)
+    if len({after - before for before, after in pairwise(pepper)}) <= _STEPS_OF_A_SEQUENCE:
+        raise PepperUnusable("the pepper is a sequence of neighbours, such as 0123456789abcdef", remedy)
     return pepper
+
+
+def digits_in(text: str) -> str:
+    """All its digits, of any script, as ASCII: of `0300-7654321-17` they are `0300765432117`."""
+    digits = _not_digits.sub("", text)
+    return digits if digits.isascii() else "".join(str(int(sign)) for sign in digits)
+
+
+def shows_number(text: str, number: str) -> bool:
+    """Whether the last TELLING_DIGITS digits of `number` (all, if it has fewer) stand in `text` one after another,
+    whatever stands between them. False for a number without digits."""
+    tail = digits_in(number)[-TELLING_DIGITS:]
+    return bool(tail) and tail in digits_in(text)
+
+
+def shows_subscriber(text: str, subscriber: bytes, pepper: bytes, country_code: str | None = None) -> bool:
+    """Whether the number that `subscriber` is the digest of stands in `text`, in national form or with its country
+    code. A text with more than MAX_TEXT_DIGITS digits is taken to have it. A digest takes 1 µs, and a text of n
+    digits up to 14 n of them.
+    """
+    digits = digits_in(text)
+    if len(digits) > MAX_TEXT_DIGITS:
+        return True
+    for length in range(TELLING_DIGITS, min(MAX_DIGITS, len(digits)) + 1):
+        for first in range(len(digits) - length + 1):
+            number = digits[first : first + length]
+            if subscriber_digest(number, pepper) == subscriber:
+                return True
+            if country_code is not None and subscriber_digest(country_code + number, pepper) == subscriber:
+                return True
+    return False
+
+
+def looks_like_number(text: str, country_code: str | None = None) -> bool:
+    """Whether a mobile number may stand in `text`, of which no number is known: digits, with the signs that people
+    write between them, that begin with +, with 00 and a country code, with a trunk zero, or with `country_code`.
+
+    An id such as `PK-2024-000123` is none; `PK-0300-7654321` and `0300 7654321/17` are.
+    """
+    for run in _run_of_digits.finditer(text):
+        written = run[0]
+        starts = [0, *(each.start() for each in _token.finditer(written) if len(each[0]) >= _MIN_TOKEN_DIGITS)]
+        if any(_begins_as_number(written[start:], country_code) for start in starts):
+            return True
+    return False
+
+
+def _begins_as_number(written: str, country_code: str | None) -> bool:
+    digits = digits_in(written)
+    if written.startswith("+"):
+        return len(digits) >= MIN_DIGITS
+    if digits.startswith("00"):
+        return len(digits) >= 2 + MIN_BARE_DIGITS - 1 and digits[2:3] != "0"
+    if digits.startswith("0"):
+        return len(digits) >= MIN_BARE_DIGITS
+    return country_code is not None and digits.startswith(country_code) and len(digits) >= MIN_BARE_DIGITS
+
+
+def session_digest(session: str, pepper: bytes) -> str:
+    """What stands for a session id that may have a number in it: the same for the same id, and of no other use."""
+    return hmac.digest(pepper, b"session " + session.encode(), "sha256")[:SESSION_DIGEST_BYTES].hex()
 
 
 def subscriber_digest(digits: str, pepper: bytes) -> bytes:

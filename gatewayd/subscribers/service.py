@@ -34,7 +34,7 @@ from gatewayd.subscribers.radius.accounting import SET_S
 from gatewayd.subscribers.radius.clients import Client, ClientTable, client_of, profiles_of, terms_of_profile
 from gatewayd.subscribers.radius.listener import AccountingListener
 from gatewayd.subscribers.secret_files import forbid_core_dumps, is_exposed, read_pepper, read_secrets
-from gatewayd.subscribers.session_list import SessionList, read_sessions
+from gatewayd.subscribers.session_list import SessionList, end_events, entry_event, read_sessions
 from gatewayd.subscribers.sessions.session import Outcome, Terms
 from gatewayd.subscribers.sessions.sessions import Sessions
 
@@ -243,6 +243,19 @@ class SubscriberService:
         """The allowlist is complete: the journal forgets what was restored of unregistered subscribers."""
         self.sessions.forget_unregistered()
         self._pass_on()
+
+    # -- sessions of the API -------------------------------------------------------------------------------
+
+    def read_session(self, entry: object) -> AccountingEvent:
+        """What an entry says. Raises SessionEntryInvalid."""
+        profile_of, now_s = self.profiles.profile_by_name, self._clock()
+        return self.to_timeline(entry_event(entry, pepper=self.pepper, profile_of=profile_of, now_s=now_s))
+
+    def read_end(self, nas: object, session: object, at: object) -> list[AccountingEvent]:
+        """The end of a session, under each id that it may have. Raises SessionEntryInvalid."""
+        profile_of, now_s = self.profiles.profile_by_name, self._clock()
+        ends = end_events(nas, session, pepper=self.pepper, profile_of=profile_of, now_s=now_s, at=at)
+        return [self.to_timeline(each) for each in ends]
 
     # -- times of the wall clock ---------------------------------------------------------------------------
 

@@ -27,9 +27,14 @@ import msgspec
 
 from gatewayd.errors import MsisdnInvalid, PrefixInvalid, SessionEntryInvalid
 from gatewayd.model.accounting import AccountingEvent, AccountingKind, NasProfile
-from gatewayd.model.msisdn import normalise_msisdn, subscriber_digest
+from gatewayd.model.msisdn import (
+    normalise_msisdn,
+    session_digest,
+    shows_number,
+    shows_subscriber,
+    subscriber_digest,
+)
 from gatewayd.model.prefix import Prefix, parse_prefix
-from gatewayd.subscribers.identity import TELLING_DIGITS, session_digest
 from gatewayd.subscribers.radius.accounting import FUTURE_SKEW_S, MAX_INTERIM_S
 from gatewayd.subscribers.radius.attributes import (
     LAST_PORT,
@@ -97,10 +102,11 @@ def entry_event(
     profile = profile_of(nas)
     digits = _read_digits(entry, profile)
     subscriber = _read_digest(entry) if digits is None else subscriber_digest(digits, pepper)
-    if profile.session_ids == "digest":
+    is_hashed = profile.session_ids == "digest"
+    for field, text in [("nas", nas)] if is_hashed else [("nas", nas), ("session", session)]:
+        _check_clear(field, text, subscriber if digits is None else digits, pepper, profile)
+    if is_hashed:
         session = session_digest(session, pepper)
-    if digits is not None:
-        _check_clear(digits, nas=nas, session=session)
     addresses = _read_addresses(entry)
     return AccountingEvent(
         kind=kind,
@@ -117,11 +123,13 @@ def entry_event(
     )
 
 
-def end_event(nas: object, session: object, now_s: float, at: object = None) -> AccountingEvent:
-    """The final Stop of a session, called as accounting or `gatewayd bindings` calls it. Raises
-    SessionEntryInvalid."""
+def end_events(
+    nas: object, session: object, *, pepper: bytes, profile_of: ProfileOf, now_s: float, at: object = None
+) -> list[AccountingEvent]:
+    """The final Stop of a session. It may be called as accounting calls it, or as `gatewayd bindings` shows it:
+    these are two where the profile hashes session ids. Raises SessionEntryInvalid."""
     entry = {"nas": nas, "session": session, "at": at}
-    return AccountingEvent(
+    event = AccountingEvent(
         kind="stop",
         nas=_read_text(entry, "nas"),
         session=_read_text(entry, "session"),
@@ -130,6 +138,9 @@ def end_event(nas: object, session: object, now_s: float, at: object = None) -> 
         is_by_our_clock=True,
         is_final_stop=True,
     )
+    if profile_of(event.nas).session_ids == "plain":
+        return [event]
+    return [event, msgspec.structs.replace(event, session=session_digest(event.session, pepper))]
 
 
 def read_sessions(raw: bytes, *, pepper: bytes, profile_of: ProfileOf, now_s: float) -> SessionList:
@@ -269,12 +280,15 @@ def _read_digest(entry: Mapping[str, object]) -> bytes:
     return bytes.fromhex(parts[1])
 
 
-def _check_clear(digits: str, **texts: str) -> None:
-    """These are kept and shown: a number in them would be too."""
-    for field, text in texts.items():
-        if digits[-TELLING_DIGITS:] in text:
-            why = "has the subscriber's number in it; for session ids there is `session_ids: digest`"
-            raise SessionEntryInvalid(field, "number_in_clear", why)
+def _check_clear(field: str, text: str, subscriber: str | bytes, pepper: bytes, profile: NasProfile) -> None:
+    """The text is kept and shown, and a number in it too. `subscriber`: the number's digits, or its digest."""
+    if (
+        shows_number(text, subscriber)
+        if isinstance(subscriber, str)
+        else shows_subscriber(text, subscriber, pepper, profile.country_code)
+    ):
+        why = "has the subscriber's number in it; for session ids there is `session_ids: digest`"
+        raise SessionEntryInvalid(field, "number_in_clear", why)
 
 
 def _read_addresses(entry: Mapping[str, object]) -> tuple[Prefix, ...]:

@@ -15,7 +15,6 @@ import pytest
 
 from gatewayd.model.prefix import parse_address, parse_prefix
 from gatewayd.settings.model import RadiusClient
-from gatewayd.subscribers.session_list import end_event, entry_event
 from tests.support.nas import INTERIM, OFF, ON, START, STOP
 from tests.support.radius import attribute, integer, text
 from tests.support.subscribers import (
@@ -254,13 +253,12 @@ async def test_of_two_of_one_name_the_api_ends_a_session_by_the_name_that_is_sho
 
 
 async def _delete(gateway: SubscriberGateway, nas: str, session: str) -> None:
-    gateway.service.receive(end_event(nas, session, gateway.clock()), lambda: None)
+    (end,) = gateway.service.read_end(nas, session, None)
+    gateway.service.receive(end, lambda: None)
 
 
 async def _put(gateway: SubscriberGateway, entry: dict[str, object]) -> None:
-    profiles, pepper = gateway.service.profiles, gateway.service.pepper
-    event = entry_event(entry, pepper=pepper, profile_of=profiles.profile_by_name, now_s=gateway.clock())
-    gateway.service.receive(event, lambda: None)
+    gateway.service.receive(gateway.service.read_session(entry), lambda: None)
 
 
 # -- one with two names ----------------------------------------------------------------------------------------

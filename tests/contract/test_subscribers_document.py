@@ -25,7 +25,7 @@ from gatewayd.settings import SubscriberSettings, load_settings
 from gatewayd.subscribers.radius.accounting import read_event, read_nas
 from gatewayd.subscribers.radius.clients import Client, profiles_of
 from gatewayd.subscribers.radius.packet import AccountingRequest, open_request
-from gatewayd.subscribers.session_list import end_event, entry_event, read_sessions
+from gatewayd.subscribers.session_list import end_events, entry_event, read_sessions
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "subscribers.md").read_text()
@@ -369,5 +369,7 @@ def test_the_calls_of_the_api_that_are_shown_begin_and_end_a_session() -> None:
     profiles = profiles_of(settings_of(blocks(section("CGNAT"), "yaml")[0]))
     begun = entry_event(put, pepper=PEPPER, profile_of=profiles.profile_by_name, now_s=NOW)
     assert (begun.subscriber, begun.interim_s) == (SUBSCRIBER, 3600)
-    ended = end_event(delete["nas"], delete["session"], NOW)
+    (ended,) = end_events(
+        delete["nas"], delete["session"], pepper=PEPPER, profile_of=profiles.profile_by_name, now_s=NOW
+    )
     assert (ended.kind, ended.nas, ended.session) == ("stop", begun.nas, begun.session)

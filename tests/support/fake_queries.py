@@ -56,8 +56,8 @@ from gatewayd.model.transaction import ConntrackSize, Neighbour
 from gatewayd.reconcile.dataplane import Stats
 from gatewayd.registry.overrides import OverrideCounts
 from gatewayd.subscribers.journal_rows import JournalStats
-from gatewayd.subscribers.radius.stats import ListenerStats, RefusedSource, ResponseTimes
-from gatewayd.subscribers.session_list import end_event, entry_event
+from gatewayd.subscribers.radius.senders import ListenerStats, RefusedSource, ResponseTimes
+from gatewayd.subscribers.session_list import end_events, entry_event
 from gatewayd.subscribers.sessions.session import SessionCounts
 
 NOW = 1_730_689_200.0  # 2024-11-04T03:00:00Z
@@ -411,7 +411,7 @@ class FakeQueries:
             return None
         if self.failure is not None:
             raise self.failure
-        event = end_event(nas, session, NOW, at)
+        (event,) = end_events(nas, session, pepper=PEPPER, profile_of=lambda _: NasProfile(), now_s=NOW, at=at)
         self.told.append(event)
         return {"sessions": int((event.nas, event.session) == (HOME.nas, HOME.session))}
 

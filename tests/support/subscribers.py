@@ -48,7 +48,7 @@ from gatewayd.settings import (
 )
 from gatewayd.subscribers.journal_file import JournalFile
 from gatewayd.subscribers.journal_rows import AddressRow, Key, Row, Value
-from gatewayd.subscribers.radius.stats import ListenerStats
+from gatewayd.subscribers.radius.senders import ListenerStats
 from gatewayd.subscribers.service import JOURNAL_NAME, SubscriberService
 from gatewayd.subscribers.sessions.nas import name_of_key
 from gatewayd.subscribers.sessions.session import SessionCounts

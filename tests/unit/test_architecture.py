@@ -26,7 +26,7 @@ MAX_LINES = 60
 MAX_STEPS = 35
 FILES = {
     "one signed delta": 25,
-    "one RADIUS Start": 19,
+    "one RADIUS Start": 18,
     "one packet event": 12,
     "one explain": 12,
     "one reload": 18,

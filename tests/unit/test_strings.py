@@ -29,7 +29,6 @@ LAMBDAS: set[str] = set()
 CHAINS = {
     "control.controller: self._registry.layer.overrides.next_change",
     "control.queries: self._controller.allowlist.bound_registrations_of",
-    "control.subscriber_queries: self._subscribers.profiles.profile_by_name",
 }
 LONG_CONSTRUCTORS: set[str] = set()
 

@@ -2,9 +2,10 @@
 
 - `packet`      a datagram → the request of a client that holds the secret; the answer, kept for repeats; over pyrad
 - `attributes`  numbers and values of attributes; Framed-IP-Address and the IPv6 prefixes; port blocks of a CGNAT
-- `accounting`  a request → an AccountingEvent
+- `accounting`  a request → an AccountingEvent; a number becomes a digest here, and ends here
 - `clients`     who may send, and how a NAS is to be understood
-- `listener`    UDP sockets, the one shell; `stats` its numbers
+- `senders`     the numbers of the listener, and who is refused
+- `listener`    UDP sockets, the one shell
 
 A datagram that is not believed is a RadiusRejected and gets no answer. A request that is believed and cannot be
 used is an AccountingRejected and is answered, because its sender would repeat it for ever. One of which a part

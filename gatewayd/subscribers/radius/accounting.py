@@ -2,38 +2,54 @@
 
 Reasons of AccountingRejected: `bad_status_type`, `unused_status_type`, `no_session`, `number_in_clear`. All else
 that cannot be used is left out of the event and named in it: a Stop with a broken address is still a Stop. Besides
-the reasons in `attributes` and `identity` these are `integer_malformed`, `delay_implausible`,
-`event_timestamp_implausible`, `event_timestamp_in_future`, `interim_interval_implausible`, `port_block_unusable`
-and `port_blocks_several`.
+the reasons in `attributes` these are `identity_ambiguous`, `identity_hardware_address`, `identity_not_an_imsi`, the
+codes of model.msisdn after `identity_`, `integer_malformed`, `delay_implausible`, `event_timestamp_implausible`,
+`event_timestamp_in_future`, `interim_interval_implausible`, `port_block_unusable` and `port_blocks_several`.
 """
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Final
 
-from gatewayd.errors import AccountingRejected
-from gatewayd.model.accounting import PROXIES, AccountingEvent, AccountingKind, NasIdentity, NasProfile
+from gatewayd.errors import AccountingRejected, MsisdnInvalid
+from gatewayd.model.accounting import PROXIES, AccountingEvent, AccountingKind, Identity, NasIdentity, NasProfile
+from gatewayd.model.msisdn import (
+    MAX_DIGITS,
+    TELLING_DIGITS,
+    digits_in,
+    normalise_msisdn,
+    session_digest,
+    shows_number,
+    subscriber_digest,
+)
 from gatewayd.model.prefix import Prefix, format_address
-from gatewayd.subscribers.identity import read_subscriber, session_digest, shows_number
 from gatewayd.subscribers.radius.attributes import (
     ACCT_DELAY_TIME,
     ACCT_INTERIM_INTERVAL,
     ACCT_SESSION_ID,
     ACCT_STATUS_TYPE,
+    ALC_MSISDN,
+    CALLING_STATION_ID,
+    CHARGEABLE_USER_IDENTITY,
     EVENT_TIMESTAMP,
     INTEGER_BYTES,
     NAS_IDENTIFIER,
     NAS_IP_ADDRESS,
     NAS_IPV6_ADDRESS,
+    TGPP_IMSI,
     TGPP_NSAPI,
     TGPP_SESSION_STOP_INDICATOR,
+    USER_NAME,
     VENDOR_3GPP,
+    VENDOR_NOKIA,
     host_prefix,
     read_addresses,
     read_integer,
     read_port_blocks,
     read_text,
+    text_of,
 )
 from gatewayd.subscribers.radius.packet import AccountingRequest
 
@@ -52,6 +68,26 @@ _PERHAPS_NOT_ALL: Final = frozenset(
     ("address_malformed", "too_many_addresses", "prefix_too_short", "port_block_unusable", "port_blocks_several")
 )
 """With one of these, an address that is not listed may still be the session's."""
+
+
+_ATTRIBUTES: Final[dict[Identity, int]] = {
+    "calling-station-id": CALLING_STATION_ID,
+    "user-name": USER_NAME,
+    "chargeable-user-identity": CHARGEABLE_USER_IDENTITY,
+}
+_VENDOR_ATTRIBUTES: Final[dict[Identity, tuple[int, int]]] = {
+    "3gpp-imsi": (VENDOR_3GPP, TGPP_IMSI),
+    "alc-msisdn": (VENDOR_NOKIA, ALC_MSISDN),
+}
+
+_is_imsi = re.compile(r"[0-9]{14,15}", re.ASCII).fullmatch
+"""ITU-T E.212 §6.1; all in use have 15 digits, in some countries 14."""
+_is_hardware_or_ip_address = re.compile(
+    r"([0-9a-f]{2}([-:][0-9a-f]{2}){5}|[0-9a-f]{4}([-.:][0-9a-f]{4}){2}|[0-9a-f]{6}-[0-9a-f]{6})(?![0-9a-f])"
+    r"|[0-9]{1,3}(\.[0-9]{1,3}){3}$",
+    re.ASCII | re.IGNORECASE,
+).match
+"""A MAC address (perhaps an SSID behind it) or IPv4 address: their separators would pass for those of a number."""
 
 
 def read_event(
@@ -82,7 +118,7 @@ def read_event(
             is_by_our_clock=is_by_our_clock, delay_s=delay_s, ignored=tuple(ignored),
         )  # fmt: skip
     session = _read_session(request, profile, pepper)
-    _check_texts(request, [nas, session])
+    _check_texts(request, [nas] if profile.session_ids == "digest" else [nas, session])
     addresses, ports = _read_whereabouts(request, profile, ignored)
     is_stop = kind == "stop"
     return AccountingEvent(
@@ -144,11 +180,22 @@ _nas_address = lru_cache(maxsize=4096)(format_address)
 
 
 def _check_texts(request: AccountingRequest, texts: list[str]) -> None:
-    if shows_number(request, texts):
-        raise AccountingRejected(
-            "number_in_clear",
-            "a session id or the NAS's name has a subscriber's number in it; for session ids there is the digest",
-        )
+    """These are kept and shown. Raises AccountingRejected: one of them has a number in it that is an identity
+    elsewhere in the request."""
+    values = [value for type_ in _ATTRIBUTES.values() for value in request.values(type_)]
+    values += [value for attribute in _VENDOR_ATTRIBUTES.values() for value in request.vendor_values(*attribute)]
+    for value in values:
+        name = text_of(value).partition("@")[0]
+        if _is_number(name) and any(shows_number(text, name) for text in texts):
+            raise AccountingRejected(
+                "number_in_clear",
+                "a session id or the NAS's name has the subscriber's number in it; for ids there is the digest",
+            )
+
+
+def _is_number(name: str) -> bool:
+    """Whether an identity has as many digits as a number, and is not the address of a machine."""
+    return TELLING_DIGITS <= len(digits_in(name)) <= 2 + MAX_DIGITS and not _is_hardware_or_ip_address(name)
 
 
 def _read_time(
@@ -224,3 +271,41 @@ def _read_whereabouts(
             return ipv6, None
         ipv4 = [host]
     return ipv4 + ipv6, block.ports if ipv4 else None
+
+
+# The subscriber: from the attribute that says so to the digest, and nothing in between is kept
+
+
+def read_subscriber(
+    request: AccountingRequest, profile: NasProfile, pepper: bytes, ignored: list[str]
+) -> bytes | None:
+    """The digest of the subscriber; None where the request names none, or none that could be registered."""
+    texts = {text for value in _identity_values(request, profile.identity) if (text := text_of(value).strip())}
+    if not texts:
+        return None
+    if len(texts) > 1:
+        ignored.append("identity_ambiguous")
+        return None
+    try:
+        digits = _digits_of(texts.pop(), profile)
+    except MsisdnInvalid as invalid:
+        ignored.append(f"identity_{invalid.code}")
+        return None
+    return subscriber_digest(digits, pepper)
+
+
+def _identity_values(request: AccountingRequest, identity: Identity) -> list[bytes]:
+    if identity in _ATTRIBUTES:
+        return request.values(_ATTRIBUTES[identity])
+    return request.vendor_values(*_VENDOR_ATTRIBUTES[identity])
+
+
+def _digits_of(text: str, profile: NasProfile) -> str:
+    """What is hashed. A realm (`923001234567@apn`, RFC 7542 §2.2) is not part of the number."""
+    if profile.identity == "3gpp-imsi":
+        if not _is_imsi(text):
+            raise MsisdnInvalid("not_an_imsi", "an IMSI has 14 or 15 digits")
+        return text
+    if _is_hardware_or_ip_address(text):
+        raise MsisdnInvalid("hardware_address", "a MAC or IP address")
+    return normalise_msisdn(text.partition("@")[0], profile.country_code)

@@ -35,13 +35,12 @@ from gatewayd.subscribers.radius.packet import (
     MESSAGE_AUTHENTICATOR,
     PENDING,
     AccountingRequest,
-    Refusals,
     Responses,
     StatusServer,
     encode_response,
     open_request,
 )
-from gatewayd.subscribers.radius.stats import ListenerStats, RefusedSource
+from gatewayd.subscribers.radius.senders import ListenerStats, Refusals, RefusedSource
 
 DATAGRAMS_PER_WAKEUP: Final = 16
 """A request takes some 150 µs, what the kernel does for it included: the loop has its turn after 2.5 ms, in which a
@@ -104,6 +103,8 @@ class AccountingListener:
             addresses=tuple(
                 f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.addresses
             ),
+            responses_lost=self.responses.lost,
+            refused_unlisted=self.refusals.others,
             max_refused=tuple(
                 RefusedSource(format_address(plain_source(each.source)), each.total, each.reasons)
                 for each in self.refusals.worst(MAX_REFUSED_SOURCES)

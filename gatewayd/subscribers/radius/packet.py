@@ -17,10 +17,9 @@ Reasons of RadiusRejected, in the order of the checks: `too_short`, `bad_length`
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import nlargest
 from typing import Any, Final
 
 from pyrad.packet import AcctPacket
@@ -52,7 +51,6 @@ PENDING: Final = b""
 """In place of an answer: the request is being dealt with."""
 
 _PRUNED_EACH: Final = 2
-MAX_SOURCES: Final = 1024
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -252,59 +250,3 @@ class Responses:
 
     def _time_of(self, response: bytes) -> float:
         return self._keep_s if response else self._pending_s
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """`source`: packed address. `reasons`: how often each."""
-
-    source: bytes
-    reasons: dict[str, int]
-    total: int
-
-
-class Refusals:
-    """Counts by source and reason, of at most `most` sources; those of sources that had to go are in `others`.
-
-    The first to go is the one that was seen once, the longest ago; where none was seen once, the one that was seen
-    last the longest ago. Reasons are ours, and few.
-    """
-
-    __slots__ = ("_most", "_once", "_repeated", "others")
-
-    def __init__(self, most: int = MAX_SOURCES) -> None:
-        self._most = most
-        self._once: OrderedDict[bytes, str] = OrderedDict()
-        self._repeated: OrderedDict[bytes, Counter[str]] = OrderedDict()
-        self.others = 0
-
-    def __len__(self) -> int:
-        return len(self._once) + len(self._repeated)
-
-    def count(self, source: bytes, reason: str) -> None:
-        counts = self._repeated.get(source)
-        if counts is not None:
-            counts[reason] += 1
-            self._repeated.move_to_end(source)
-            return
-        first = self._once.pop(source, None)
-        if first is not None:
-            self._repeated[source] = Counter((first, reason))
-            return
-        if len(self) >= self._most:
-            self._forget_one()
-        self._once[source] = reason
-
-    def worst(self, most: int) -> list[Refused]:
-        """The sources with the highest counts, highest first."""
-        refused = [Refused(source, {reason: 1}, 1) for source, reason in self._once.items()]
-        refused += [Refused(source, dict(counts), counts.total()) for source, counts in self._repeated.items()]
-        return nlargest(most, refused, key=lambda each: each.total)
-
-    def _forget_one(self) -> None:
-        if self._once:
-            self._once.popitem(last=False)
-            self.others += 1
-        else:
-            _, counts = self._repeated.popitem(last=False)
-            self.others += counts.total()

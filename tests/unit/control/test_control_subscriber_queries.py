@@ -23,9 +23,8 @@ from gatewayd.errors import SessionEntryInvalid, SessionsNotKept
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration, parse_prefix
 from gatewayd.model.accounting import AccountingEvent
-from gatewayd.model.msisdn import subscriber_digest
+from gatewayd.model.msisdn import session_digest, subscriber_digest
 from gatewayd.settings.model import NasSettings, ProfileSettings, SubscriberSettings
-from gatewayd.subscribers.identity import session_digest
 from gatewayd.subscribers.journal import Journal
 from gatewayd.subscribers.journal_rows import JournalStats, Row, SessionRow
 from gatewayd.subscribers.radius.clients import Client, ClientTable

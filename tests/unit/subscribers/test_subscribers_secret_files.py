@@ -49,7 +49,15 @@ def test_what_ends_a_line_is_no_part_of_the_pepper(path: Path, content: bytes) -
     assert read_pepper(path) == PEPPER
 
 
-@pytest.mark.parametrize("content", [PEPPER + b"\n", b" \n" + PEPPER + b"\r\n", b"\xff\x00 \n" * 9, b"p" * 40_000])
+@pytest.mark.parametrize(
+    "content",
+    [
+        PEPPER + b"\n",
+        b" \n" + PEPPER + b"\r\n",
+        b"\xff\x00 \nqwertz\xfe uiop\r\n",
+        bytes(range(33, 127)) + b"p" * 40_000,
+    ],
+)
 def test_the_registry_and_the_gateway_make_the_same_digest_of_a_number(
     path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +14,8 @@ from hypothesis import strategies as st
 from gatewayd.errors import SessionEntryInvalid
 from gatewayd.model import parse_prefix
 from gatewayd.model.accounting import AccountingEvent, NasProfile
-from gatewayd.model.msisdn import subscriber_digest
-from gatewayd.subscribers.identity import session_digest
-from gatewayd.subscribers.session_list import MAX_FAULTS_KEPT, SessionList, end_event, entry_event, read_sessions
+from gatewayd.model.msisdn import session_digest, subscriber_digest
+from gatewayd.subscribers.session_list import MAX_FAULTS_KEPT, SessionList, end_events, entry_event, read_sessions
 from tests.support.accounting import Table
 
 NOW = 1_730_689_200.0  # 2024-11-04T03:00:00Z
@@ -104,9 +104,15 @@ def test_session_ids_are_hashed_where_the_profile_says_so() -> None:
 
 
 @pytest.mark.parametrize("field", ["nas", "session"])
-def test_a_number_in_what_is_kept_and_shown_is_refused(field: str) -> None:
-    invalid = refused(entry(**{field: f"x{DIGITS}"}))
+@pytest.mark.parametrize("text", [f"x{DIGITS}", "0300-1234567-17", "300 123.4567"])
+@pytest.mark.parametrize("who", [{}, {"number": ..., "subscriber": f"hmac-sha256:{DIGEST.hex()}"}])
+def test_a_number_in_what_is_kept_and_shown_is_refused(field: str, text: str, who: dict[str, object]) -> None:
+    invalid = refused(entry(**{field: text}, **who))
     assert (invalid.field, invalid.code) == (field, "number_in_clear")
+
+
+def test_the_digits_of_another_number_are_no_reason() -> None:
+    assert read(entry(session="0300-7654321-17")).session == "0300-7654321-17"
 
 
 def test_addresses_of_both_families_stand_once_each() -> None:
@@ -243,8 +249,14 @@ def test_whatever_an_entry_holds_it_is_an_event_or_refused(fields: dict[str, obj
 # -- an end ----------------------------------------------------------------------------------------------------
 
 
+def ends(
+    nas: object, session: object, at: object = None, profile: NasProfile | None = None
+) -> list[AccountingEvent]:
+    return end_events(nas, session, pepper=PEPPER, profile_of=lambda _: profile or NasProfile(), now_s=NOW, at=at)
+
+
 def test_an_end_is_a_final_stop() -> None:
-    assert end_event("bng-1", "8a01", NOW) == AccountingEvent(
+    stop = AccountingEvent(
         kind="stop",
         nas="bng-1",
         session="8a01",
@@ -253,7 +265,14 @@ def test_an_end_is_a_final_stop() -> None:
         is_by_our_clock=True,
         is_final_stop=True,
     )
-    assert end_event("bng-1", "8a01", NOW, "2024-11-04T02:59:00Z").at_s == NOW - 60
+    assert ends("bng-1", "8a01") == [stop]
+    assert [each.at_s for each in ends("bng-1", "8a01", "2024-11-04T02:59:00Z")] == [NOW - 60]
+
+
+def test_an_end_where_session_ids_are_hashed_may_be_of_either_id() -> None:
+    plain, hashed = ends("bng-1", "8a01", profile=NasProfile(session_ids="digest"))
+    assert (plain.session, hashed.session) == ("8a01", session_digest("8a01", PEPPER))
+    assert msgspec.structs.replace(hashed, session="8a01") == plain
 
 
 @pytest.mark.parametrize(
@@ -269,7 +288,7 @@ def test_an_end_is_a_final_stop() -> None:
 )
 def test_an_end_of_nothing_is_refused(nas: object, session: object, at: object, field: str, code: str) -> None:
     with pytest.raises(SessionEntryInvalid) as caught:
-        end_event(nas, session, NOW, at)
+        ends(nas, session, at)
     assert (caught.value.field, caught.value.code) == (field, code)
 
 

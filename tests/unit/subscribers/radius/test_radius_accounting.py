@@ -566,6 +566,9 @@ def test_no_number_is_in_an_event_or_an_error(spelling: str, identity: str) -> N
     [
         text(44, f"S-{NUMBER}-1"),
         text(44, "3001234567"),
+        text(44, "0300-1234567-17"),
+        text(44, "sess 300.123.4567/8"),
+        SESSION + text(32, "bng (0300) 123 4567"),
         SESSION + text(32, NUMBER),
     ],
 )
@@ -577,6 +580,31 @@ def test_a_number_in_a_text_that_is_kept_refuses_the_request(attributes: bytes, 
 
 def test_the_name_of_a_nas_is_not_kept_with_a_number_in_it_either() -> None:
     assert reason(ON, text(32, NUMBER), text(31, NUMBER)) == "number_in_clear"
+
+
+@pytest.mark.parametrize(
+    "carrier", [text(31, "30012"), text(1, "ali"), text(31, "7" * 18), text(31, "10.20.30.40")]
+)
+def test_an_identity_that_is_no_number_refuses_no_session_id(carrier: bytes) -> None:
+    value = carrier[2:].decode()
+    assert event_of(START, text(44, f"{value}-1"), carrier).session == f"{value}-1"
+
+
+def test_a_session_id_that_is_hashed_may_have_the_number() -> None:
+    hashed = event_of(
+        START, text(44, f"S-{NUMBER}-1"), text(31, NUMBER), profile=replace(PAKISTAN, session_ids="digest")
+    )
+    assert TELLING not in hashed.session
+
+
+def test_a_delay_of_weeks_is_of_a_sender_with_a_wrong_clock() -> None:
+    event = event_of(START, SESSION, integer(41, 30 * 86400))
+    assert (event.delay_s, event.at_s, event.ignored) == (0, NOW_S, ("delay_implausible",))
+
+
+def test_a_delay_without_a_timestamp_says_when_it_happened() -> None:
+    event = event_of(START, SESSION, integer(41, 20))
+    assert (event.delay_s, event.at_s, event.is_by_our_clock) == (20, NOW_S - 20, True)
 
 
 def test_a_hardware_address_in_a_session_id_is_no_number() -> None:
@@ -615,3 +643,10 @@ def test_any_attributes_are_an_event_or_a_typed_rejection(
     assert event.ports is None or event.ports[0] <= event.ports[1]
     if any(NUMBER.encode() in value for type_ in (1, 31, 89) for value in request.values(type_)):
         assert TELLING not in repr(event)
+
+
+@pytest.mark.parametrize(("stamp_s", "at_s"), [(NOW_S + 3600 - 10, NOW_S - 10), (NOW_S - 10, NOW_S - 10)])
+def test_a_nas_has_the_time_that_the_wall_has_or_had(stamp_s: float, at_s: float) -> None:
+    request = request_of(START, SESSION, integer(55, int(stamp_s)))
+    event = read_event(request, SOURCE, PAKISTAN, PEPPER, NOW_S, wall_s=NOW_S + 3600)
+    assert (event.at_s, event.is_by_our_clock) == (at_s, False)

@@ -1,16 +1,19 @@
-"""The numbers of the RADIUS listener, declared where they are counted. Pure."""
+"""Those that send to the accounting port: the numbers of the listener, and the senders that are refused. Pure."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
+from heapq import nlargest
 from itertools import accumulate
 from typing import Annotated, ClassVar, Final
 
 import msgspec
 
 from gatewayd.model.metric import counter, histogram, total
+
+MAX_SOURCES: Final = 1024
 
 
 @dataclass(slots=True)
@@ -59,7 +62,7 @@ class RefusedSource(msgspec.Struct, frozen=True):
 class ListenerStats:
     """RADIUS accounting since the start; `requests` are all datagrams (RFC 4670: radiusAccServTotalRequests).
 
-    `addresses` and `max_refused` are filled in by `AccountingListener.report`. `pending_duplicates`: repeats of a
+    `AccountingListener.report` fills in the addresses, the lost and the refused. `pending_duplicates`: repeats of a
     request that is still being written; not answered. `unsent`: the sender repeats, and gets its answer then.
     """
 
@@ -91,5 +94,65 @@ class ListenerStats:
     response_times: Annotated[ResponseTimes, histogram("radius_response_seconds",
         "Time from the reading of a request to its first answer.", "`histogram_quantile(0.99, …)` over 0.05 s",
         read=ResponseTimes.cumulated)] = field(default_factory=ResponseTimes)  # fmt: skip
+    responses_lost: Annotated[int, counter("radius_responses_lost",
+        "Answers forgotten early, for the bound; their repeats count as new.", "rises")] = 0  # fmt: skip
+    refused_unlisted: Annotated[int, counter("radius_refused_unlisted",
+        "Refused datagrams of senders for which there is no room by name.")] = 0  # fmt: skip
     max_refused: tuple[RefusedSource, ...] = ()
     """The senders with the most refused datagrams, the most first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """`source`: packed address. `reasons`: how often each."""
+
+    source: bytes
+    reasons: dict[str, int]
+    total: int
+
+
+class Refusals:
+    """Counts by source and reason, of at most `most` sources; those of sources that had to go are in `others`.
+
+    The first to go is the one that was seen once, the longest ago; where none was seen once, the one that was seen
+    last the longest ago. Reasons are ours, and few.
+    """
+
+    __slots__ = ("_most", "_once", "_repeated", "others")
+
+    def __init__(self, most: int = MAX_SOURCES) -> None:
+        self._most = most
+        self._once: OrderedDict[bytes, str] = OrderedDict()
+        self._repeated: OrderedDict[bytes, Counter[str]] = OrderedDict()
+        self.others = 0
+
+    def __len__(self) -> int:
+        return len(self._once) + len(self._repeated)
+
+    def count(self, source: bytes, reason: str) -> None:
+        counts = self._repeated.get(source)
+        if counts is not None:
+            counts[reason] += 1
+            self._repeated.move_to_end(source)
+            return
+        first = self._once.pop(source, None)
+        if first is not None:
+            self._repeated[source] = Counter((first, reason))
+            return
+        if len(self) >= self._most:
+            self._forget_one()
+        self._once[source] = reason
+
+    def worst(self, most: int) -> list[Refused]:
+        """The sources with the highest counts, highest first."""
+        refused = [Refused(source, {reason: 1}, 1) for source, reason in self._once.items()]
+        refused += [Refused(source, dict(counts), counts.total()) for source, counts in self._repeated.items()]
+        return nlargest(most, refused, key=lambda each: each.total)
+
+    def _forget_one(self) -> None:
+        if self._once:
+            self._once.popitem(last=False)
+            self.others += 1
+        else:
+            _, counts = self._repeated.popitem(last=False)
+            self.others += counts.total()

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.subscribers.radius.packet import Refusals, Refused
+from gatewayd.subscribers.radius.senders import Refusals, Refused
 
 NAS, OTHER = b"\xc0\0\2\1", b"\xc0\0\2\2"
 
