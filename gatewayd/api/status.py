@@ -267,7 +267,7 @@ class SubscribersView(msgspec.Struct, frozen=True):
     """`left`: they go when their time is over, or when an accounting record names their address. `same_names`: they
     are told apart by their source address alone. `listener` None: bindings come by the API and lists."""
 
-    sessions: Annotated[int, gauge("sessions", "Live sessions, of everybody.",
+    sessions: Annotated[int, gauge("sessions", "Live sessions, of all subscribers.",
         "falls by a half in 10 min; near `subscribers.max_sessions`")] = 0  # fmt: skip
     restored: Annotated[int, gauge("sessions_restored",
         "Of them, sessions from before a restart that no accounting record has confirmed since.",

@@ -183,9 +183,10 @@ class ConntrackSize(msgspec.Struct, frozen=True, gc=False):
     it was made; None where the kernel does not tell (CONFIG_NF_CONNTRACK_PROCFS)."""
 
     entries: Annotated[int, gauge("conntrack_entries",
-        "Connections of everybody that the kernel tracks in our network namespace."
+        "Connections of all customers that the kernel tracks in our network namespace."
         " Absent while connection tracking is not loaded.",
-        "over 80 % of the maximum for 5 min: **at the maximum new flows of everybody are dropped**")]  # fmt: skip
+        "over 80 % of the maximum for 5 min: **at the maximum the kernel drops new flows of every customer**",
+    )]  # fmt: skip
     most: Annotated[int, gauge("conntrack_max",
         "The bound: net.netfilter.nf_conntrack_max.")] = msgspec.field(name="max")  # fmt: skip
     dropped: Annotated[int | None, counter("conntrack_dropped",

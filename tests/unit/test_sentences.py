@@ -21,7 +21,9 @@ ROOT = Path(gatewayd.__file__).parent.parent
 
 MAX_WORDS = 25
 
-NOT_USED = re.compile(r"\b(?:nobody|somebody|anew|longest_\w*)\b", re.IGNORECASE)
+NOT_USED = re.compile(
+    r"\b(?:nobody|somebody|anybody|everybody|anyone|everyone|whoever|anew|longest_\w*)\b", re.IGNORECASE
+)
 """The actor is named, and a thing happens again."""
 
 SPOKEN_OF = re.compile(r"`[^`\n]*`|\"[^\"\n]*\"")
