@@ -464,6 +464,6 @@ def test_whatever_somebody_with_the_secret_says_is_answered_and_costs_nobody_els
             + stats.events + sum(stats.unusable.values())
         )  # fmt: skip
         assert min(sum(stats.rejected.values()), stats.events, sum(stats.unusable.values())) > 0
-        assert stats.ignored.total() > 0
+        assert sum(stats.ignored.values()) > 0
     finally:
         run(stack.aclose())

@@ -34,9 +34,10 @@ class Scene:
     events: list[tuple[AccountingEvent, Callable[[], None]]] = field(default_factory=list)
     answers_at_once: bool = True
 
-    def use(self, **policy: bool) -> None:
+    def use(self, *, require: bool = False, answer: bool = False) -> None:
+        """With a Message-Authenticator required of requests, put into answers."""
         table = ClientTable(
-            Client(parse_prefix(prefix), (SECRET.encode(),), **policy) for prefix in ("127.0.0.0/8", "::1")
+            Client(parse_prefix(prefix), (SECRET.encode(),), require, answer) for prefix in ("127.0.0.0/8", "::1")
         )
         self.listener.use(table, Profiles(ProfileSettings(country_code="92")))
 
@@ -145,7 +146,7 @@ async def test_what_is_never_answered_is_repeated(scene: Scene) -> None:
 
 
 async def test_a_message_authenticator_is_asked_for_and_given(scene: Scene) -> None:
-    scene.use(require_message_authenticator=True, response_message_authenticator=True)
+    scene.use(require=True, answer=True)
     without = await radclient(scene, "acct", START, "-r", "1", "-t", "0.2")
     assert without.code == 1
     assert scene.listener.stats.rejected == {"missing_message_authenticator": 1}

@@ -6,7 +6,7 @@ that has several names is one, whichever of them it uses.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -257,7 +257,7 @@ async def _delete(gateway: SubscriberGateway, nas: str, session: str) -> None:
     gateway.service.receive(end, lambda: None)
 
 
-async def _put(gateway: SubscriberGateway, entry: dict[str, object]) -> None:
+async def _put(gateway: SubscriberGateway, entry: Mapping[str, object]) -> None:
     gateway.service.receive(gateway.service.read_session(entry), lambda: None)
 
 

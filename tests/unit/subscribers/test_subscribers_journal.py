@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 
 from gatewayd.subscribers.journal import Journal, JournalState
 from gatewayd.subscribers.journal_file import BUSY_TIMEOUT_S, JournalFile
-from gatewayd.subscribers.journal_rows import NasRow, Row, key_of
+from gatewayd.subscribers.journal_rows import ClockMark, NasRow, Row, key_of
 
 REPOSITORY = Path(__file__).parents[3]
 SOON = (0.001, 0.01)
@@ -97,7 +98,7 @@ class Gate:
         self._tickets = threading.Semaphore(0)
         journal._file.write = self.write  # type: ignore[method-assign]
 
-    def write(self, rows: Iterable[Row]) -> None:
+    def write(self, rows: Iterable[Row], moment: ClockMark | None = None) -> None:
         self.began += 1
         assert self._tickets.acquire(timeout=60)
         self.groups.append(list(rows))
@@ -116,7 +117,7 @@ class Failing:
         self._write = journal._file.write
         journal._file.write = self.write  # type: ignore[method-assign]
 
-    def write(self, rows: Iterable[Row]) -> None:
+    def write(self, rows: Iterable[Row], moment: ClockMark | None = None) -> None:
         self.attempts += 1
         if self.error is not None:
             raise self.error
@@ -150,7 +151,7 @@ async def test_at_the_end_everything_is_written(tmp_path: Path) -> None:
     done: list[int] = []
     async with opened(path) as (journal, _):
         for number in range(50):
-            journal.write([row(number)], lambda number=number: done.append(number))
+            journal.write([row(number)], partial(done.append, number))
         journal.write([gone(0)], None)
     assert done == list(range(50))
     assert len(await read(path)) == 49
@@ -169,7 +170,7 @@ async def test_what_comes_while_a_group_is_written_is_one_group_and_a_key_one_ro
         journal.write([row(0)], lambda: done.append(0))
         await until(lambda: gate.began == 1)
         for number in range(1, 9):
-            journal.write([row(7, at_s=float(number)), row(8)], lambda number=number: done.append(number))
+            journal.write([row(7, at_s=float(number)), row(8)], partial(done.append, number))
         journal.write([gone(8)], None)
         assert (journal.waiting, journal.waiting_rows) == (9, 2)
         gate.let()
@@ -188,7 +189,7 @@ async def test_beyond_what_may_wait_nothing_is_taken_but_rows_that_nobody_waits_
         gate = Gate(journal)
         done: list[int] = []
         for number in range(2):
-            assert journal.write([row(number)], lambda number=number: done.append(number))
+            assert journal.write([row(number)], partial(done.append, number))
             await until(lambda: gate.began == 1)
         assert not journal.has_room
         assert not journal.write([row(2)], lambda: done.append(2))
@@ -824,5 +825,5 @@ def test_what_was_done_is_there_after_a_kill(tmp_path: Path, lines: int) -> None
     kept = {
         row.value.nas: row.value.restarted_s for row in asyncio.run(read(path)) if isinstance(row.value, NasRow)
     }
-    for name, number in last.items():
-        assert kept[name] >= number
+    for name, at_s in last.items():
+        assert kept[name] >= at_s

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gatewayd.errors import AccountingRejected, GatewaydError, InputRejected
 from gatewayd.model import parse_address
-from gatewayd.model.accounting import AccountingEvent, NasProfile
+from gatewayd.model.accounting import AccountingEvent, Identity, NasProfile
 from gatewayd.model.msisdn import subscriber_digest
 from gatewayd.subscribers.radius.accounting import FUTURE_SKEW_S, OLDEST_S, read_event
 from gatewayd.subscribers.radius.attributes import MAX_ADDRESSES
@@ -474,7 +474,7 @@ SPELLINGS = [
     ],
 )
 def test_a_number_in_any_spelling_and_attribute_is_one_digest(
-    spelling: Any, identity: str, attribute_of: Callable[..., Any]
+    spelling: Any, identity: Identity, attribute_of: Callable[..., Any]
 ) -> None:
     event = started(attribute_of(spelling), profile=replace(PAKISTAN, identity=identity))
     assert (event.subscriber, event.ignored) == (SUBSCRIBER, ())
@@ -554,8 +554,8 @@ def shown(*attributes: bytes, profile: NasProfile) -> str:
 
 @pytest.mark.parametrize("spelling", [*SPELLINGS, "3001234567", "tel:923001234567", "923001234567x"])
 @pytest.mark.parametrize("identity", ["calling-station-id", "user-name", "3gpp-imsi"])
-def test_no_number_is_in_an_event_or_an_error(spelling: str, identity: str) -> None:
-    profile = replace(PAKISTAN, identity=identity)  # type: ignore[arg-type]
+def test_no_number_is_in_an_event_or_an_error(spelling: str, identity: Identity) -> None:
+    profile = replace(PAKISTAN, identity=identity)
     carriers = (text(31, spelling), text(1, spelling), text(89, spelling), vendor(10415, text(1, spelling)))
     for kind in (START, STOP, ON):
         assert TELLING not in shown(kind, SESSION, attribute(25, spelling.encode()), *carriers, profile=profile)

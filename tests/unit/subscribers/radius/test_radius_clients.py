@@ -99,9 +99,15 @@ def test_a_client_shows_no_secret() -> None:
 
 def test_a_client_is_as_configured() -> None:
     profile = ProfileSettings(interim="snapshot")
-    settings = RadiusClient(parse_prefix("10.0.0.0/24"), "/secret", True, True, profile)
+    settings = RadiusClient(
+        parse_prefix("10.0.0.0/24"),
+        "/secret",
+        require_message_authenticator=True,
+        response_message_authenticator=True,
+        profile=profile,
+    )
     secrets = (b"new", b"old")
-    assert client_of(settings, secrets) == Client(settings.address, secrets, True, True, profile)
+    assert client_of(settings, secrets) == Client(settings.address, secrets, True, True, profile=profile)
     plain = RadiusClient(settings.address, "/secret")
     assert client_of(plain, secrets) == Client(settings.address, secrets)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from gatewayd.model.accounting import PROXIES, NasIdentity
 from gatewayd.subscribers.sessions.nas import (
     MAX_SAME_NAMES,
+    Nas,
     NasTable,
     SameName,
     identity_of_key,
     key_of_identity,
     name_of_key,
 )
-from gatewayd.subscribers.sessions.session import Nas, Session
+from gatewayd.subscribers.sessions.session import Session
 
 
 def said(identifier: str | None = None, *addresses: str, source: str | None = "192.0.2.1") -> NasIdentity:

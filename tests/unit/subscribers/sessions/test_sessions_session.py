@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from math import inf
 
-from gatewayd.subscribers.sessions.session import TICK_S, Expiry, Nas, Session
+from gatewayd.subscribers.sessions.nas import Nas
+from gatewayd.subscribers.sessions.session import TICK_S, Expiry, Session
 
 NAS = Nas("bng1")
 
