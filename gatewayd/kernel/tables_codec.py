@@ -25,7 +25,6 @@ from gatewayd.model.transaction import (
     ObservedSet,
     Operation,
     RefreshElements,
-    RemoveElements,
     Transaction,
 )
 
@@ -180,7 +179,7 @@ def _encode_operation(operation: Operation, table: str) -> Iterator[tuple[int, i
             yield NEWSET, create | nl.NLM_F_EXCL, body
         case DeleteSet(name):
             yield DELSET, nl.NLM_F_REQUEST, [nl.text(_SET_TABLE, table), nl.text(_SET_NAME, name)]
-        case AddElements() | RemoveElements() | RefreshElements():
+        case _:
             names = [nl.text(_LIST_TABLE, table), nl.text(_LIST_SET, operation.set_name)]
             for adds in _turns(operation):
                 kind, flags = (NEWSETELEM, create) if adds else (DELSETELEM, nl.NLM_F_REQUEST)

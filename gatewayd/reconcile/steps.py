@@ -76,10 +76,11 @@ def forecast(tracker: SetTracker, policy: Policy, table: str) -> Forecast:
                         result.created_sets.append(name)
                     case DeleteSet(name):
                         result.deleted_sets.append(name)
-                    case AddElements(name, keys):
+                    case AddElements(name, keys) | RefreshElements(name, keys):
                         result.added[name] = result.added.get(name, 0) + len(keys)
-                    case RemoveElements(name, keys):
-                        result.removed[name] = result.removed.get(name, 0) + len(keys)
+                    case _:
+                        name = operation.set_name
+                        result.removed[name] = result.removed.get(name, 0) + len(operation.keys)
         acknowledge(tracker, step)
     return result
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatewayd.compile.keys import PARTS, Keys
@@ -16,6 +16,15 @@ def part_of(key: bytes) -> int:
     return hash(key) >> 40 & 63
 
 
+@example(
+    [
+        ("add", KEYS[:10]),
+        ("discard", KEYS[5:15]),
+        ("update", KEYS[3:20]),
+        ("difference_update", KEYS[:12]),
+        ("difference_update", KEYS),
+    ]
+)
 @given(st.lists(st.tuples(st.sampled_from(["add", "discard", "update", "difference_update"]), SOME), max_size=12))
 def test_it_is_a_set(script: list[tuple[str, list[bytes]]]) -> None:
     keys, oracle = Keys(KEYS[:5]), set(KEYS[:5])

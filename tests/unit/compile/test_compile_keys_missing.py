@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatewayd.compile.keys import PARTS, Keys, MissingKeys
@@ -19,6 +19,17 @@ def part_of(key: bytes) -> int:
 
 
 @pytest.mark.parametrize("whole", [False, True])
+@example(
+    script=[
+        ("want", KEYS[40:70]),
+        ("came", KEYS[:20]),
+        ("lost", KEYS[10:15]),
+        ("forget", KEYS[12:60]),
+        ("came", KEYS[100:]),
+        ("came", KEYS),
+        ("lost", KEYS[:3]),
+    ]
+)
 @given(script=st.lists(STEPS, max_size=12))
 def test_what_is_missing_is_what_is_desired_and_has_not_come(whole: bool, script: Any) -> None:
     desired, wanted = Keys(KEYS[:50]), set(KEYS[:50])

@@ -114,3 +114,11 @@ def test_a_string_ends_at_its_nul(payload: bytes, text: str) -> None:
 def test_a_number_may_be_of_any_width() -> None:
     assert [nl.uint_of(bytes([0] * width + [5])) for width in (0, 1, 3, 7)] == [5] * 4
     assert nl.uint_of(b"") == 0
+
+
+@pytest.mark.parametrize("length", [0, 15, 21])
+def test_a_message_of_impossible_length_ends_the_buffer(length: int) -> None:
+    whole = nl.message(7, 0, 1, 0, 0)
+    assert [kind for kind, *_ in nl.iter_messages(whole)] == [7]
+    with pytest.raises(EventMalformed, match=f"length {length} at offset 20"):
+        list(nl.iter_messages(whole + length.to_bytes(4, "little") + whole[4:]))

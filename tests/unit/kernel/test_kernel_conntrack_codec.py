@@ -383,3 +383,16 @@ def test_the_errno_of_an_answer_is_positive() -> None:
 def test_an_answer_without_errno_is_malformed(kind: int) -> None:
     with pytest.raises(EventMalformed):
         codec.errno_of(codec.ControlMessage(kind, 0, 1, b"\0\0"))
+
+
+@pytest.mark.parametrize(("source", "destination"), [("10.0.0.1", "192.0.2.1"), ("2001:db8::1", "2001:db8::2")])
+def test_the_key_of_a_flow_is_its_tuple(source: str, destination: str) -> None:
+    ends = ip_address(source).packed, ip_address(destination).packed
+    key = codec.key_of_flow(Flow(17, *ends, 40000, 51820))
+    assert key is not None
+    assert all(part in key.tuple_bytes for part in (*ends, b"\x9c\x40", b"\xca\x6c"))
+    portless = codec.key_of_flow(Flow(50, *ends))
+    assert portless is not None
+    assert len(portless.tuple_bytes) == len(key.tuple_bytes) - 16
+    assert key.family == portless.family == (AF_INET if len(ends[0]) == 4 else AF_INET6)
+    assert codec.key_of_flow(Flow(47, *ends)) is None

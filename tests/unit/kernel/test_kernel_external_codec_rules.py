@@ -149,6 +149,7 @@ CASES: dict[str, tuple[tuple[bytes, ...], tuple[str, ...]]] = {
     "another key of ct": ((immediate(1, 7), expression("ct", be32(2, 10), be32(4, 1))), ()),
     "another key of meta": ((load_ct(), expression("meta", be32(2, 2), be32(3, 1))), ()),
     "a target of others": ((expression("target", text(1, "MARK"), be32(2, 2), attribute(3, bytes(16))),), ()),
+    "a target of an earlier revision": ((expression("target", text(1, "CONNMARK"), be32(2, 1), attribute(3, struct.pack("=IIIBBBx", 1 << 31, 1 << 31, 0, 0, 0, 0))),), ("writes",)),
     "a target that is cut": ((expression("target", text(1, "CONNMARK"), be32(2, 2), attribute(3, bytes(4))),), ()),
     "a shifted set": ((target(0, 1, 1),), ("writes",)),
     "a shifted save": ((target(1, 0, 0, 0x00FF0000),), ("writes",)),

@@ -245,3 +245,17 @@ async def test_what_went_by_itself_comes_back_with_its_whole_time() -> None:
     await fake.commit(Transaction((AddElements("b4_32", [b"aaaa"]),), "test"))
     now = 129.9
     assert [piece async for piece in fake.read_elements("b4_32")] == [[b"aaaa"]]
+
+
+async def test_what_changes_nothing_is_no_change_but_a_refreshment_is_one() -> None:
+    fake = await made()
+    await fake.commit(Transaction((CreateSet("b4_32", Mask(4, 32, source_bits=0), 0, 60),), "test"))
+    before = fake.generation
+    for operation, begins_anew in (
+        (RefreshElements("b4_32", []), 0),
+        (AddElements("c4_32", [bytes(4)]), 0),
+        (RefreshElements("b4_32", [bytes(4)]), 1),
+        (RemoveElements("b4_32", []), 1),
+    ):
+        await fake.commit(Transaction((operation,), "test"))
+        assert fake.generation == before + begins_anew, operation

@@ -618,3 +618,19 @@ def test_what_the_kernel_sent_with_a_few_bytes_changed_raises_nothing_else(data:
     cut = data.draw(st.integers(start, end))
     for decode in DECODERS:
         outcome(lambda decode=decode: decode(bytes(spoilt), start, cut))  # type: ignore[misc]
+
+
+def test_the_element_that_an_error_points_at_has_its_key() -> None:
+    keys = [bytes((10, 0, 0, number)) for number in range(3)]
+    adding = AddElements("c4_32", keys)
+    payload = codec.encode_batch(
+        Transaction((CreateSet("c4_32", Mask(4, 32), 4), adding), "test"), "gatewayd", 7
+    ).payload
+    (message,) = [found for found in nl.iter_messages(payload) if found[0] == codec.NEWSETELEM]
+    number, start = message[2], message[3]
+    places = {key: payload.index(key, start) - 12 - (start - nl.MESSAGE_HEADER.size) for key in keys}
+    assert {key: codec.element_at(payload, number, place) for key, place in places.items()} == {
+        key: key for key in keys
+    }
+    assert codec.element_at(payload, number, 4) is None
+    assert codec.element_at(payload, number + 1, places[keys[0]]) is None

@@ -6,7 +6,8 @@ import pytest
 
 from gatewayd.compile.keys import Keys, MissingKeys
 from gatewayd.model.mask import Mask
-from gatewayd.model.transaction import RulesTag, TableReading
+from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
+from gatewayd.reconcile import set_state
 from gatewayd.reconcile.set_state import MIN_CAPACITY, KnownRules, SetState, choose_capacity, known_pieces
 
 HOSTS = Mask(4, 32)
@@ -104,3 +105,50 @@ def test_rules_are_known_by_how_the_kernel_lists_them() -> None:
     assert rules.differ(listed)
     rules.forget(None)
     assert (rules.text, rules.hooks, rules.tag, rules.last_tag) == (None, {}, None, TAG)
+
+
+def test_what_is_not_known_by_its_keys_may_be_surplus() -> None:
+    state = SetState("c4_32", HOSTS, 0, 0)
+    assert not state.may_have_surplus
+    state.note_unread(3)
+    assert state.may_have_surplus
+    assert compare(state, Keys([ONE]), Keys([TWO])) == 0, "what was not read yet is no change of others"
+    assert (state.missing, state.surplus, state.unread) == ({ONE}, {TWO}, 0)
+    assert compare(state, Keys([ONE]), Keys([ONE, TWO, STRANGER])) == 1
+
+
+def test_a_large_set_is_compared_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(set_state, "SLICE", 1)
+    keys = Keys(number.to_bytes(2, "big") for number in range(200))
+    state = SetState("c4_32", HOSTS, 0, 0)
+    slices = set_state.compare_in_slices(state, Keys(), keys, lambda found: found)
+    assert sum(1 for _ in slices) > 10
+    assert state.surplus == keys
+
+
+def test_only_sets_laid_out_as_ours_have_a_mask() -> None:
+    sets = (
+        ObservedSet("c4_32", 4, 0, True, 0),
+        ObservedSet("c4_24", 4, 0, False, 0),
+        ObservedSet("other", 4, 0, True, 0),
+    )
+    assert set_state.masks_of(TableReading(True, sets)) == [HOSTS]
+
+
+def compare(state: SetState, wanted: Keys, keys: Keys) -> int:
+    slices = set_state.compare_in_slices(state, wanted, keys, lambda found: found)
+    while True:
+        try:
+            next(slices)
+        except StopIteration as end:
+            return int(end.value)
+
+
+def test_known_keys_come_in_pieces_without_those_of_parts_that_are_missing_whole() -> None:
+    wanted = Keys(number.to_bytes(2, "big") for number in range(200))
+    state = SetState("c4_32", HOSTS, 0, 0, missing=MissingKeys(wanted, whole=True))
+    assert list(known_pieces(state, wanted, 7)) == []
+    state.missing.difference_update(list(wanted))
+    pieces = list(known_pieces(state, wanted, 50))
+    assert list(map(len, pieces)) == [50] * 4
+    assert {key for piece in pieces for key in piece} == wanted

@@ -27,7 +27,16 @@ from gatewayd.model.transaction import (
     Transaction,
 )
 from gatewayd.reconcile import steps
-from gatewayd.reconcile.steps import Commit, PutRules, acknowledge, max_keys, next_step, wanted_ruleset
+from gatewayd.reconcile.steps import (
+    Commit,
+    PutRules,
+    acknowledge,
+    forecast,
+    is_urgent,
+    max_keys,
+    next_step,
+    wanted_ruleset,
+)
 from gatewayd.reconcile.tracker import SetTracker
 from tests.support.planes import TABLE
 from tests.support.reconciling import bound_hosts, hosts, policy, registered
@@ -363,3 +372,91 @@ def test_one_element_at_least_is_in_every_transaction(monkeypatch: pytest.Monkey
     for each in bound_registrations:
         tracker.remove(each)
     assert take(tracker, policy()) == ["remove elements"] * 3
+
+
+# -- a forecast --------------------------------------------------------------------------------------------
+
+
+def test_a_forecast_counts_what_the_steps_would_do() -> None:
+    reading = TableReading(True, (ObservedSet("c4_32", 4, 0, True, 2), ObservedSet("c4_9", 4, 0, True, 0)))
+    tracker = tracker_of(hosts(2), reading)
+    tracker.observe_elements(tracker.masks[HOSTS].current, [bytes((10, 0, 0, 1)), bytes((10, 0, 0, 9))])
+    tracker.add(BANK)
+    found = forecast(tracker, policy(), TABLE)
+    assert not found.is_empty
+    assert not found.creates_table
+    assert (found.created_sets, found.deleted_sets) == (["c4_28_ipsec"], ["c4_9"])
+    assert (found.added, found.removed) == ({"c4_28_ipsec": 1, "c4_32": 1}, {"c4_32": 1})
+    assert found.ruleset is not None
+    assert "set" not in (found.unprogrammed, found.in_former_form)
+    assert forecast(tracker, policy(), TABLE).is_empty
+    assert forecast(tracker_of([], TableReading(False)), policy(), TABLE).creates_table
+
+
+def test_a_forecast_names_what_is_past_a_bound() -> None:
+    tracker = SetTracker(DesiredSets(max_masks=0))
+    tracker.add(hosts(1)[0])
+    tracker.start_reading(TableReading(True))
+    assert list(forecast(tracker, policy(), TABLE).unprogrammed) == ["host-1"]
+
+
+def test_after_a_late_admission_something_else_comes_first() -> None:
+    tracker = done(hosts(1), policy())
+    (other,) = hosts(1, 2)
+    tracker.add(other)
+    tracker.prioritise([(HOSTS, other.clients[0].packed)])
+    late = next_step(tracker, policy(), TABLE)
+    assert late is not None
+    assert is_urgent(late)
+    bulk = next_step(tracker, policy(), TABLE, urgent_last=True)
+    assert bulk is not None
+    assert not is_urgent(bulk)
+    acknowledge(tracker, bulk)
+    tracker.prioritise([(HOSTS, other.clients[0].packed)])
+    again = next_step(tracker, policy(), TABLE, urgent_last=True)
+    assert again is not None
+    assert is_urgent(again)
+
+
+def test_a_full_set_leaves_what_has_no_room_to_its_successor() -> None:
+    tracker = tracker_of(hosts(3), TableReading(True, (ObservedSet("c4_32", 4, 2, True, 2),)))
+    tracker.observe_elements(tracker.masks[HOSTS].current, [bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2))])
+    tracker.grow_where_full()
+    assert tracker.masks[HOSTS].successor is not None
+    step = next_step(tracker, policy(), TABLE)
+    assert operations_of(step) == (CreateSet("c4_32_g1", HOSTS, 1024, 0),)
+    assert step is not None
+    acknowledge(tracker, step)
+    assert [each.set_name for each in operations_of(next_step(tracker, None, TABLE))] == ["c4_32_g1"]
+
+
+def test_masks_that_wait_to_go_do_so_when_nothing_is_left_to_remove() -> None:
+    tracker = done(hosts(1), policy())
+    tracker.remove(hosts(1)[0])
+    tracker.retire_unused()
+    assert tracker.retiring
+    assert take(tracker, policy()) == ["remove elements", "rules", "delete sets"]
+
+
+def test_a_forecast_counts_elements_of_bindings() -> None:
+    tracker = SetTracker(DesiredSets())
+    for each in bound_hosts(2):
+        tracker.add(each)
+    tracker.start_reading(TableReading(True))
+    assert forecast(tracker, policy(), TABLE).added == {"b4_32": 2}
+
+
+def test_what_is_left_is_not_removed() -> None:
+    (left,) = bound_hosts(1)
+    tracker = SetTracker(DesiredSets())
+    tracker.findings.leave_unless(lambda prefix, ports: False)
+    tracker.start_reading(TableReading(True, (ObservedSet("b4_32", 4, 0, True, 1, tracker.element_timeout_s),)))
+    tracker.observe_elements(tracker.set_states()[0], [left.prefix.packed])
+    assert take(tracker, policy()) == ["rules"]
+    assert tracker.set_states()[0].surplus == {left.prefix.packed}
+
+
+def test_elements_without_room_wait_for_a_larger_set() -> None:
+    tracker = tracker_of(hosts(2), TableReading(True, (ObservedSet("c4_32", 4, 2, True, 2),)))
+    tracker.observe_elements(tracker.masks[HOSTS].current, [bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2))])
+    assert take(tracker, policy()) == ["create sets", "add elements", "rules", "delete sets"]

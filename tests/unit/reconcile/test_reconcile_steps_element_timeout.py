@@ -274,3 +274,19 @@ def test_whatever_the_spread_no_element_is_older_than_two_thirds_of_the_element_
             asserted_at.update(dict.fromkeys(piece, now))
         oldest = min(asserted_at.values(), default=now)
         assert now - oldest <= ELEMENT_TIMEOUT_S * 2 / ROUNDS + 2
+
+
+def test_a_piece_of_which_nothing_is_wanted_any_more_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "PIECE", 1)
+    bound_registrations = bound_hosts(2000)
+    tracker = tracker_of(bound_registrations)
+    put_all(tracker)
+    watched = ElementTimeout(tracker, spread=lambda: 0.5)
+    step = watched.next_piece(0.0)
+    assert step is not None
+    (kept,) = keys_of(step)
+    for each in bound_registrations:
+        if each.prefix.packed != kept:
+            tracker.remove(each)
+    assert watched.next_piece(0.0) is None
+    assert watched.refreshed == 1

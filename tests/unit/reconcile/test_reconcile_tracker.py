@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.compile.desired import DesiredSets
+from gatewayd.compile.desired import DesiredSets, elements_of
 from gatewayd.compile.keys import Keys
+from gatewayd.model import Flow
 from gatewayd.model.mask import Mask, set_name
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import ElementChange, ObservedSet, RulesTag, TableReading
 from gatewayd.reconcile import set_state
 from gatewayd.reconcile.set_state import MaskState, SetState
 from gatewayd.reconcile.tracker import SetTracker
-from tests.support.reconciling import hosts, registered
+from tests.support.reconciling import bound_hosts, hosts, registered
 
 HOSTS = Mask(4, 32)
 ONE, TWO, THREE = (registration.clients[0].packed for registration in hosts(3))
@@ -497,3 +498,155 @@ def test_the_largest_sets_are_looked_into_first() -> None:
         state = SetState(f"c4_{length}", Mask(4, length), 0, (1024, 1024, 4096)[number], exists=True)
         tracker.masks[Mask(4, length)] = MaskState(state)
     assert list(tracker.hooks()) == [Mask(4, 28), Mask(4, 32), Mask(4, 24)]
+
+
+def test_masks_to_come_and_masks_of_the_kernel_are_in_use_before_anything_is_desired() -> None:
+    tracker = SetTracker(DesiredSets(max_masks=2))
+    tracker.reserve(TableReading(True, (observed("c4_24"), observed("strange")), "seen", TAG))
+    assert (tracker.desired.masks(), tracker.rules.tag) == ([Mask(4, 24)], TAG)
+    tracker.prepare([HOSTS])
+    assert tracker.masks == {}
+    tracker.start_reading(TableReading(True))
+    tracker.prepare([HOSTS, Mask(4, 16), Mask(4, 8)])
+    assert set(tracker.masks) == {HOSTS, Mask(4, 16)}
+
+
+def test_elements_of_bindings_have_a_timeout_and_a_set_with_another_is_followed_by_one_with_ours() -> None:
+    bound = Mask(4, 32, source_bits=0)
+    tracker = SetTracker(DesiredSets(), 100)
+    (wanted,) = bound_hosts(1)
+    (mask, _), *_ = elements_of(wanted)
+    tracker.add(wanted)
+    tracker.use_element_timeout(60)
+    assert (tracker.timeout_s(mask), tracker.timeout_s(HOSTS)) == (60, 0)
+    assert mask == bound
+    tracker.start_reading(TableReading(True, (ObservedSet("b4_32", 4, 0, True, 1, 100),)))
+    tracker.grow_where_full()
+    states = tracker.masks[bound].states()
+    assert [state.has_former_timeout for state in states] == [True, False]
+
+
+def test_a_registration_whose_bound_gave_way_leaves_its_former_form() -> None:
+    desired = DesiredSets(max_masks=1)
+    tracker = SetTracker(desired)
+    old, new = registered("bank", "10.0.0.0/24"), registered("bank", "10.0.0.0/25")
+    tracker.add(old)
+    tracker.start_reading(TableReading(True))
+    tracker.observe_elements(tracker.masks[Mask(4, 24)].current, {bytes((10, 0, 0, 0))})
+    tracker.add(new)
+    tracker.remove(old)
+    assert desired.in_former_form() == ["bank"]
+    tracker.make_room()
+    assert desired.in_former_form() == ["bank"]
+    desired.reserve([Mask(4, 25)])
+    for each in desired.take_unprogrammed():
+        tracker.add(each)
+    assert desired.in_former_form() == []
+    assert tracker.masks[Mask(4, 24)].current.surplus == {bytes((10, 0, 0, 0))}
+
+
+def test_retained_elements_are_released_a_number_at_a_time() -> None:
+    tracker = SetTracker(DesiredSets())
+    tracker.findings.retain()
+    tracker.start_reading(TableReading(True, (observed(),), "seen", TAG))
+    tracker.observe_elements(current(tracker), {ONE, TWO})
+    assert tracker.release(1) == 1
+    assert tracker.findings.count_retained() == 1
+    assert tracker.release(5) == 1
+    assert current(tracker).surplus == {ONE, TWO}
+    assert (tracker.release(5), tracker.findings.count_retained()) == (0, 0)
+
+
+def test_a_mask_with_surplus_is_given_up_once_that_is_gone() -> None:
+    tracker = tracked(hosts(1), observed(), hooked=("c4_32",))
+    tracker.observe_elements(current(tracker), {ONE, STRANGER})
+    tracker.remove(hosts(1)[0])
+    assert not tracker.retire_unused()
+    assert tracker.retiring
+    tracker.removed(current(tracker), [ONE, STRANGER])
+    assert tracker.retire_unused()
+    assert tracker.masks == {}
+
+
+def test_the_element_by_which_a_flow_passes_is_one_that_is_known_to_be_looked_into() -> None:
+    tracker = tracked(hosts(2), observed())
+    flows = [Flow(17, client, bytes((198, 51, 100, 7)), 4000, 51820) for client in (ONE, TWO, STRANGER)]
+    assert [tracker.element_for(flow) for flow in flows] == [None] * 3
+    tracker.observe_elements(current(tracker), {ONE, STRANGER})
+    tracker.hooked(frozenset({"c4_32"}), "text", TAG)
+    assert [tracker.element_for(flow) for flow in flows] == [(HOSTS, ONE), None, (HOSTS, STRANGER)]
+    assert tracker.holds(HOSTS, ONE)
+    assert not tracker.holds(Mask(4, 24), ONE)
+
+
+def test_rules_that_the_kernel_lists_as_it_did_are_still_ours() -> None:
+    tracker = tracked(hosts(1), observed())
+    tracker.hooked(frozenset({"c4_32"}), "text", TAG)
+    tracker.rules.see_fingerprint("seen")
+    tracker.doubt()
+    tracker.read_again(TableReading(True, (observed(),), "seen", TAG))
+    assert tracker.rules.text == "text"
+    tracker.read_again(TableReading(True, (observed(),), "other", TAG))
+    assert tracker.rules.text is None
+
+
+def test_a_bound_that_waits_keeps_masks_reserved_until_former_forms_were_looked_for() -> None:
+    tracker = SetTracker(DesiredSets(max_masks=1))
+    tracker.reserve(TableReading(True, (observed("c4_24"),)))
+    tracker.add(hosts(1)[0])
+    assert tracker.desired.count_unprogrammed() == 1
+    tracker.start_reading(TableReading(True, (observed("c4_24", count=1),)))
+    assert tracker.retiring
+    assert Mask(4, 24) in tracker.masks
+
+
+def test_acknowledged_tables_and_sets_are_there() -> None:
+    tracker = SetTracker(DesiredSets())
+    tracker.start_reading(TableReading(False))
+    tracker.created_table()
+    tracker.created(None, "c4_9", 8)
+    tracker.add(hosts(1)[0])
+    tracker.created(current(tracker), "c4_32", 8)
+    assert (tracker.table_present, tracker.retired) == (True, {"c4_9"})
+    assert (current(tracker).exists, current(tracker).capacity) == (True, 8)
+
+
+def test_forgotten_rules_look_into_nothing() -> None:
+    tracker = tracked(hosts(1), observed(), hooked=("c4_32",))
+    assert current(tracker).hooked
+    tracker.forget_rules(None)
+    assert not current(tracker).hooked
+
+
+def test_a_binding_at_an_address_that_was_left_is_left_no_longer() -> None:
+    tracker = SetTracker(DesiredSets())
+    (wanted,) = bound_hosts(1)
+    tracker.findings.leave_unless(lambda prefix, ports: False)
+    tracker.start_reading(TableReading(True, (ObservedSet("b4_32", 4, 0, True, 1, 7200),)))
+    state = tracker.masks[Mask(4, 32, source_bits=0)].current
+    tracker.observe_elements(state, [wanted.prefix.packed])
+    assert tracker.left(state.mask) == {wanted.prefix.packed}
+    tracker.add(wanted)
+    assert tracker.left(state.mask) == set()
+    assert state.missing == {wanted.prefix.packed}, "it is put there anew, with its whole time"
+
+
+def test_room_is_made_only_where_registrations_wait() -> None:
+    tracker = tracked(hosts(1), observed(), hooked=("c4_32",))
+    tracker.observe_elements(current(tracker), {ONE})
+    tracker.remove(hosts(1)[0])
+    tracker.make_room()
+    assert set(tracker.masks) == {HOSTS}
+
+
+def test_a_former_form_that_goes_before_the_first_reading_is_not_in_the_kernel() -> None:
+    tracker = SetTracker(DesiredSets(max_masks=1))
+    old, new = registered("bank", "10.0.0.0/24"), registered("bank", "10.0.0.0/25")
+    for each in (old, new):
+        tracker.add(each)
+    tracker.remove(old)
+    tracker.desired.reserve([Mask(4, 25)])
+    for each in tracker.desired.take_unprogrammed():
+        tracker.add(each)
+    assert tracker.desired.in_former_form() == []
+    assert tracker.masks == {}
