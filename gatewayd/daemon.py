@@ -102,7 +102,7 @@ class Daemon:
             self._time.note_last_good(*await self._store.read_times(source.name))
         session = open_session()
         stack.push_async_callback(session.close)
-        self._sources = SourceTasks(Tools(session, clock=self._time, time=self._time, last_good=self._store))
+        self._sources = SourceTasks(Tools(session, clock=self._time, time=self._time))
         self._core = await self._build_core(stack)
         self._subscribers: SubscriberService | None = None
         if settings.subscribers is not None:
@@ -212,7 +212,7 @@ class Daemon:
             await self._subscribers.start()
             self._tasks.append(group.create_task(self._subscribers.run(), name="sessions"))
         restored = await self._controller.restore()
-        await self._store.say_unused(self._controller.sources)
+        await self._store.log_unused(self._controller.sources)
         self._sources.begin(restored)
         self._sources.use(self._settings.registry, self._controller, group)
         self._is_started.set()

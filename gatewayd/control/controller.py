@@ -156,10 +156,9 @@ class Controller:
         # Nothing that is in force waits for the disk. What is held is on it before the reading without it is: a
         # crash in between holds it again.
         is_saved = await self._guard.write(record)
-        for each in updates:
-            if self._store is not None:
-                # A restart would lose what is held of it.
-                await (self._store.save if is_saved or not holds else self._store.discard)(each)
+        if self._store is not None and (is_saved or not holds):  # a restart would lose what is held of it
+            for each in updates:
+                await self._store.save(each)
 
     async def _take(self, changes: Changes | None) -> None:
         """What is to change of what is in force, into the allowlist. The caller holds `_applying`."""

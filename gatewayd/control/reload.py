@@ -105,6 +105,6 @@ class Reloader:
         if self.subscribers is not None and settings.subscribers is not None:
             faults = self.subscribers.reload(settings.subscribers)
         self.sources.use(settings.registry, self.controller, group)
-        await self.store.say_unused(self.controller.sources)
+        await self.store.log_unused(self.controller.sources)
         log.info("reload.done")
         return faults[0] if faults else None

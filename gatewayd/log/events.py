@@ -61,7 +61,7 @@ EVENTS = (
     Event("guard.damaged", "warning", "file error", "The file of held removals is damaged."),
     Event("guard.unreadable", "warning", "file error", "The file of held removals could not be read."),
     Event(
-        "store.unused", "info", "source directory",
+        "store.unused", "info", "source file",
         "At start and reload: a last good of a source that is not configured. See [Sources](#sources).",
     ),
     Event(

@@ -58,7 +58,7 @@ _CONDITIONS: Final = frozenset({"if-none-match", "if-modified-since"})
 _GONE: Final = frozenset({404, 410})
 
 Outcome = SourceUpdate | FeedRefused
-"""Of an attempt. The shell adds what it alone knows: the time for people, the bytes as served."""
+"""Of an attempt. The shell adds the time for people."""
 
 
 class FeedClient:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 import aiohttp
 from yarl import URL
@@ -19,12 +18,8 @@ from gatewayd.sources.client import FeedClient, Outcome
 from gatewayd.sources.client_plan import FeedIntervals, FeedLimits, FeedRequest
 from gatewayd.sources.fetch import CHUNK_BYTES, FAILURES, FetchLimits, Route, describe_failure, read_keys, shown_url
 from gatewayd.sources.last_good import Restored
-from gatewayd.sources.last_good_files import Sink
 from gatewayd.sources.runner import Runner, SourceRunner, Tools, run_in_slices
 from gatewayd.sources.update import Deliver, FeedPosition, SourceUpdate
-
-MAX_CONTENT_BYTES: Final = 64 << 20
-"""Of the deltas of one chain, as served, that are passed on for the last good."""
 
 
 class FeedRunner(Runner):
@@ -61,8 +56,6 @@ class FeedRunner(Runner):
             position=known.position if known.position is not None and known.position.session else None,
             registrations=known.registrations,
         )
-        self._sink: Sink | None = None
-        self._content: bytearray | None = None
 
     @property
     def place(self) -> str:
@@ -73,12 +66,12 @@ class FeedRunner(Runner):
 
     async def _ask(self) -> SourceUpdate:
         before, asked_at = self.client.position, asyncio.get_running_loop().time()
-        try:
-            outcome = await self._read()
-            self._witness(outcome, before, asked_at)
-            return await self._update_of(outcome)
-        finally:
-            await self._end_sink()
+        outcome = await self._read()
+        self._witness(outcome, before, asked_at)
+        now = self._tools.clock()
+        if isinstance(outcome, FeedRefused):
+            return SourceUpdate(self.name, now, FeedFailed(self.name, self.place, outcome))
+        return replace(outcome, at_s=now)
 
     def _witness(self, outcome: Outcome, before: FeedPosition | None, asked_at: float) -> None:
         """A notification that was not there at the last question came out since."""
@@ -92,19 +85,6 @@ class FeedRunner(Runner):
             since_s = asyncio.get_running_loop().time() - last_asked_at
         time.witness(position.issued_at, stale_after - position.issued_at, since_s)
 
-    async def _update_of(self, outcome: Outcome) -> SourceUpdate:
-        """The outcome, with the time of it and the bytes as served."""
-        now = self._tools.clock()
-        if isinstance(outcome, FeedRefused):
-            return SourceUpdate(self.name, now, FeedFailed(self.name, self.place, outcome))
-        if outcome.changes is not None:
-            return replace(outcome, at_s=now, served=None if self._content is None else bytes(self._content))
-        sink = self._sink
-        if outcome.registrations is None or sink is None or outcome.retained:
-            return replace(outcome, at_s=now)  # what is retained is not in the bytes as served
-        self._sink = None
-        return replace(outcome, at_s=now, served=await sink.commit())
-
     def _moment(self) -> float:
         return self._tools.clock() if self._tools.time is None else self._tools.time.feed_moment()
 
@@ -113,7 +93,6 @@ class FeedRunner(Runner):
     async def _read(self) -> Outcome:
         client = self.client
         client.begin()
-        self._content = bytearray()
         try:
             client.use_keys(await asyncio.to_thread(read_keys, self._key_files))
         except KeysUnusable as error:
@@ -131,34 +110,20 @@ class FeedRunner(Runner):
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 self.client.on_response(response.status, headers, self._moment())
                 if self.client.is_reading:
-                    await self._read_body(request, response)
+                    await self._read_body(response)
                 if not response.content.is_eof():
                     response.close()
         except FAILURES as error:
             self.client.on_failure(TransferFailed(str(request), describe_failure(error)))
 
-    async def _read_body(self, request: FeedRequest, response: aiohttp.ClientResponse) -> None:
+    async def _read_body(self, response: aiohttp.ClientResponse) -> None:
         """The loop turns after every slice; whatever of the body is not wanted any more is not read."""
         client = self.client
-        if request.kind == "snapshot" and self._tools.last_good is not None:
-            self._sink = await self._tools.last_good.open(self.name)
         async for chunk in response.content.iter_chunked(CHUNK_BYTES):
-            if self._sink is not None:
-                await self._sink.write(chunk)
-            if request.kind == "delta" and self._content is not None:
-                self._content += chunk
-                if len(self._content) > MAX_CONTENT_BYTES:
-                    self._content = None
             await run_in_slices(client.on_chunk(chunk))
             if not client.is_reading:
                 return
         await run_in_slices(client.on_end(self._moment()))
-
-    async def _end_sink(self) -> None:
-        """Nothing of a snapshot that did not come to its end stays."""
-        sink, self._sink = self._sink, None
-        if sink is not None:
-            await sink.abort()
 
 
 def make_runner(

@@ -7,9 +7,7 @@ it is read is refused and read again, but one that a writer left half-done canno
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Final, NamedTuple
 from watchfiles import awatch
 
 from gatewayd.errors import SourceUnreadable
+from gatewayd.sources.disk import in_thread, open_regular
 from gatewayd.sources.update import Body
 
 CHUNK_BYTES: Final = 1 << 20
@@ -49,7 +48,7 @@ class FileSource:
     async def open(self, previous: Hashable | None = None) -> AsyncIterator[Body | None]:
         """See Origin. Raises SourceUnreadable: no such file, no permission, not a regular file, changing."""
         try:
-            descriptor = await asyncio.to_thread(_open_regular, self.path)
+            descriptor = await in_thread(open_regular, self.path)
         except OSError as error:
             raise self._unreadable(error) from None
         try:
@@ -60,7 +59,7 @@ class FileSource:
 
     async def _chunks(self, descriptor: int, signature: FileSignature) -> AsyncGenerator[bytes, None]:
         try:
-            while chunk := await _read(descriptor):
+            while chunk := await in_thread(os.read, descriptor, CHUNK_BYTES):
                 yield chunk
         except OSError as error:
             raise self._unreadable(error) from None
@@ -136,22 +135,3 @@ def _directories(path: Path) -> dict[str, int]:
 
 def _signature(status: os.stat_result) -> FileSignature:
     return FileSignature(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _open_regular(path: Path) -> int:
-    """O_NONBLOCK so that a FIFO in its place cannot hold the thread for ever."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    raise OSError(errno.EINVAL, "not a regular file")
-
-
-async def _read(descriptor: int) -> bytes:
-    """One chunk. A cancelled read is waited for: its descriptor must not be closed under the thread."""
-    reading = asyncio.ensure_future(asyncio.to_thread(os.read, descriptor, CHUNK_BYTES))
-    try:
-        return await asyncio.shield(reading)
-    except asyncio.CancelledError:
-        await asyncio.wait({reading})
-        raise

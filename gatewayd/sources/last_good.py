@@ -1,32 +1,40 @@
-"""How the last good of a source lies on disk, as bytes ↔ values (the files themselves: `last_good_files`).
+"""The last good of a source as values ↔ rows of a database (`last_good_file` has them).
 
-    index.json       one line of JSON, one with its sha256: which files count, and where in the feed they are
-    snapshot-N.gz    gzip NDJSON of registrations, as served or as written by us
-    deltas-N         what came since, appended: frames, each with its own hash and the position after it
+    head   0       where in the feed the rest is, and how many rows there are
+    chunk  0, 1 …  up to CHUNK registrations each, all of the source as it was read whole
+    delta  0, 1 …  what changed since, in the order of its coming
 
-To replace index.json is to replace everything at once; to append a whole frame is to move on by one delta.
-A frame cut short by a crash is no frame, and what stands before it counts.
+A row begins with a sha256 of its content, its kind, its number and the token of its file. SQLite has no checksum of
+a page: so a flipped bit is noticed, and so is a row that is missing, of another place, or of an earlier file.
+
+Registrations stand in columns, and what many of them share (category, peers, services, window) once a chunk. So a
+million load in a quarter of the time that NDJSON takes, and share their parts in memory as the readers' do.
 """
 
 from __future__ import annotations
 
 import hashlib
-import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, TypeVar, cast
 
 import msgspec
 
 from gatewayd.errors import LastGoodDamaged
 from gatewayd.feed.canonical import Damaged
-from gatewayd.model import Registration
-from gatewayd.sources.update import FeedPosition, FileMark
+from gatewayd.model import Prefix, Registration, Service
+from gatewayd.model.registration import Changes, Status
+from gatewayd.sources.update import FeedPosition
 
-_MAGIC: Final = b"gwdD"
-_FRAME: Final = struct.Struct(">4sIQ32s")
-"""Magic, bytes of the head, bytes of the content, sha256 of both."""
-MAX_HEAD_BYTES: Final = 1 << 20
+CHUNK: Final = 1024
+"""Registrations a row: some 2 ms to encode or decode."""
+MAX_SHARED: Final = 65_536
+"""Different parts that a reader remembers, to share them."""
+MIN_COMPACTED_BYTES: Final = 1 << 20
+_DIGEST_BYTES: Final = 32
+
+RowKind = Literal["head", "chunk", "delta"]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,81 +56,182 @@ class Restored:
         return self.position is None or self.damage is not None
 
 
-class Index(msgspec.Struct, frozen=True):
-    """What counts. `number`: the N of the snapshot and the deltas. `saved_at_s`: Unix seconds."""
+class Reached(msgspec.Struct, frozen=True):
+    """Where registrations stand, and when they were saved."""
+
+    position: FeedPosition
+    saved_at_s: float
+
+
+class Head(msgspec.Struct, frozen=True):
+    """What counts. `token`: of this file alone. `base` is where the chunks stand, `latest` where the deltas lead.
+    `rejected`: as in Restored. `count`: registrations in the chunks; `chunk_bytes`, `delta_bytes`: of the rows."""
 
     format: Literal[1]
-    number: int
-    position: FeedPosition
-    saved_at_s: float
-    snapshot: FileMark
+    token: str
+    base: Reached
+    latest: Reached
+    rejected: Mapping[str, int]
+    chunks: int
+    count: int
+    chunk_bytes: int
+    deltas: int = 0
+    delta_bytes: int = 0
 
     @property
-    def deltas(self) -> str:
-        """The name of the file of frames; not there until there is one."""
-        return f"deltas-{self.number}"
+    def is_outweighed(self) -> bool:
+        """The deltas are more than what they lead on from."""
+        return self.delta_bytes > max(self.chunk_bytes, MIN_COMPACTED_BYTES)
 
 
-class FrameHead(msgspec.Struct, frozen=True):
-    """What is true once the frame's delta was applied; a frame without content changes nothing else."""
+class _Kind(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What registrations share."""
 
-    position: FeedPosition
-    saved_at_s: float
-
-
-class Frame(NamedTuple):
-    """One frame of a file. `end`: the offset after it."""
-
-    head: FrameHead
-    content: bytes
-    end: int
+    category: str
+    status: Status
+    peers: tuple[Prefix, ...]
+    services: tuple[Service, ...]
+    valid_from_s: float
+    valid_until_s: float
 
 
-_decode_index = msgspec.json.Decoder(Index).decode
-_decode_head = msgspec.json.Decoder(FrameHead).decode
+class _Chunk(msgspec.Struct, frozen=True, array_like=True):
+    """`kinds[which[n]]` is that of the registration `ids[n]`. A client prefix is its address, and its length in a
+    byte."""
+
+    ids: list[str]
+    which: list[int]
+    kinds: list[_Kind]
+    clients: list[list[bytes]]
+    subscribers: list[bytes | None]
 
 
-def encode_index(index: Index) -> bytes:
-    """The content of index.json."""
-    line = msgspec.json.encode(index)
-    return b"%s\n%s\n" % (line, hashlib.sha256(line).hexdigest().encode())
+class DeltaRow(msgspec.Struct, frozen=True, array_like=True):
+    """A part of a change. `reached`: with this part; None: the next row goes on. `upserts`: as a chunk."""
+
+    reached: Reached | None
+    withdrawals: list[str]
+    upserts: bytes
 
 
-def decode_index(content: bytes) -> Index:
+_decode_head = msgspec.msgpack.Decoder(Head).decode
+_decode_chunk = msgspec.msgpack.Decoder(_Chunk).decode
+_decode_delta = msgspec.msgpack.Decoder(DeltaRow).decode
+
+
+def seal(kind: RowKind, number: int, token: str, content: bytes) -> bytes:
+    """The content of a row, with the digest that binds it to its place."""
+    return _digest_of(kind, number, token, content) + content
+
+
+def unseal(kind: RowKind, number: int, token: str, row: object) -> bytes:
+    """The content. Raises Damaged."""
+    if type(row) is not bytes:
+        raise Damaged(f"{kind} {number} is no bytes")
+    content = row[_DIGEST_BYTES:]
+    if row[:_DIGEST_BYTES] != _digest_of(kind, number, token, content):
+        raise Damaged(f"the hash of {kind} {number} is wrong")
+    return content
+
+
+def _digest_of(kind: RowKind, number: int, token: str, content: bytes) -> bytes:
+    digest = hashlib.sha256(f"{kind} {number} {token}\n".encode())
+    digest.update(content)
+    return digest.digest()
+
+
+def encode_head(head: Head) -> bytes:
+    """A row. The head says which token the file has, so its own digest is without."""
+    return seal("head", 0, "", msgspec.msgpack.encode(head))
+
+
+def decode_head(row: object) -> Head:
     """Raises Damaged."""
-    if not content:
-        raise Damaged("is empty")
-    line, _, check = content.partition(b"\n")
-    if check != hashlib.sha256(line).hexdigest().encode() + b"\n":
-        raise Damaged("its hash is wrong")
     try:
-        return _decode_index(line)
+        return _decode_head(unseal("head", 0, "", row))
     except msgspec.DecodeError as error:  # whole, and of another version of gatewayd
         raise Damaged(f"is of another format: {error}") from None
 
 
-def encode_frame(head: FrameHead, content: bytes) -> bytes:
-    """One frame, to be appended."""
-    line = msgspec.json.encode(head)
-    digest = hashlib.sha256(line + content).digest()
-    return b"".join((_FRAME.pack(_MAGIC, len(line), len(content), digest), line, content))
+def encode_chunk(registrations: Iterable[Registration]) -> bytes:
+    """The content of a row."""
+    kinds: dict[tuple[object, ...], int] = {}
+    columns: tuple[list[str], list[int], list[list[bytes]], list[bytes | None]] = [], [], [], []
+    ids, which, clients, subscribers = columns
+    for each in registrations:
+        kind = each.category, each.status, each.peers, each.services, each.valid_from_s, each.valid_until_s
+        ids.append(each.id)
+        which.append(kinds.setdefault(kind, len(kinds)))
+        clients.append([prefix.packed + bytes((prefix.length,)) for prefix in each.clients])
+        subscribers.append(each.subscriber)
+    return msgspec.msgpack.encode((ids, which, list(kinds), clients, subscribers))
 
 
-def decode_frame(content: bytes, offset: int) -> Frame:
-    """The frame at an offset before the end. Raises Damaged."""
-    if len(content) - offset < _FRAME.size:
-        raise Damaged(f"is cut off at {len(content)}")
-    magic, head_bytes, content_bytes, digest = _FRAME.unpack_from(content, offset)
-    if magic != _MAGIC or head_bytes > MAX_HEAD_BYTES:
-        raise Damaged(f"has no frame at {offset}")
-    begin = offset + _FRAME.size
-    middle, end = begin + head_bytes, begin + head_bytes + content_bytes
-    if end > len(content):
-        raise Damaged(f"is cut off at {len(content)}")
-    if hashlib.sha256(memoryview(content)[begin:end]).digest() != digest:
-        raise Damaged(f"has a frame with a wrong hash at {offset}")
+def encode_changes(changes: Changes, reached: Reached) -> Iterator[bytes]:
+    """The contents of rows, up to CHUNK registrations and ids in each; none if nothing changed."""
+    for start in range(0, max(len(changes.upserts), len(changes.withdrawals)), CHUNK):
+        end = start + CHUNK
+        is_last = end >= max(len(changes.upserts), len(changes.withdrawals))
+        upserts = encode_chunk(changes.upserts[start:end])
+        row = DeltaRow(reached if is_last else None, list(changes.withdrawals[start:end]), upserts)
+        yield msgspec.msgpack.encode(row)
+
+
+class ChunkReader:
+    """Contents of rows → registrations that share their parts."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[_Kind, _Kind] = {}
+        self._parts: dict[object, object] = {}
+
+    def read_chunk(self, content: bytes) -> list[Registration]:
+        """Raises Damaged: whole, and of another version of gatewayd."""
+        chunk = _decoded(_decode_chunk, content)
+        kinds = [self._kinds.get(kind) or self._share(kind) for kind in chunk.kinds]
+        rows = zip(chunk.ids, chunk.which, chunk.clients, chunk.subscribers, strict=True)
+        return [
+            Registration(
+                id,
+                (kind := kinds[which]).category,
+                kind.status,
+                tuple([Prefix(prefix[:-1], prefix[-1]) for prefix in clients]),
+                subscriber,
+                kind.peers,
+                kind.services,
+                kind.valid_from_s,
+                kind.valid_until_s,
+            )
+            for id, which, clients, subscriber in rows
+        ]
+
+    def _share(self, kind: _Kind) -> _Kind:
+        """A kind that is new, of parts that are not."""
+        if len(self._kinds) >= MAX_SHARED or len(self._parts) >= MAX_SHARED:
+            self._kinds.clear()
+            self._parts.clear()
+        part = self._part
+        shared = _Kind(
+            part(kind.category),
+            kind.status,
+            part(kind.peers),
+            part(kind.services),
+            part(kind.valid_from_s),
+            part(kind.valid_until_s),
+        )
+        self._kinds[kind] = shared
+        return shared
+
+    def _part(self, part: _T) -> _T:
+        return cast(_T, self._parts.setdefault(part, part))
+
+    def read_delta(self, content: bytes) -> tuple[DeltaRow, list[Registration]]:
+        """The row, and the registrations in it. Raises Damaged, as above."""
+        row = _decoded(_decode_delta, content)
+        return row, self.read_chunk(row.upserts)
+
+
+def _decoded(decode: Callable[[bytes], _T], content: bytes) -> _T:
     try:
-        head = _decode_head(content[begin:middle])
-    except msgspec.DecodeError as error:  # as above
-        raise Damaged(f"has a frame of another format at {offset}: {error}") from None
-    return Frame(head, content[middle:end], end)
+        return decode(content)
+    except msgspec.DecodeError as error:
+        raise Damaged(f"is of another format: {error}") from None

@@ -29,7 +29,6 @@ from gatewayd.settings import RegistrySettings, SourceSettings
 from gatewayd.sources.client_plan import back_off_s
 from gatewayd.sources.fetch import FetchLimits, HttpSource, Session
 from gatewayd.sources.file_source import FileSource, watch_file
-from gatewayd.sources.last_good_files import LastGoodWriter
 from gatewayd.sources.update import Body, Deliver, Origin, SourceUpdate
 
 JITTER: Final = 0.1
@@ -55,12 +54,11 @@ class WitnessedTime(Protocol):
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What all runners share. `session`: of `open_session`; None: files alone. `clock`: for people; `time`: what a
-    notification's times are judged by, None = `clock`. `last_good`: takes the bytes of a feed's snapshots."""
+    notification's times are judged by, None = `clock`."""
 
     session: Session | None = None
     clock: Callable[[], float] = wall_clock
     time: WitnessedTime | None = None
-    last_good: LastGoodWriter | None = None
     randomness: Randomness = field(default_factory=random.Random)
 
 

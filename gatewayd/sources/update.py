@@ -51,14 +51,6 @@ class FeedPosition(msgspec.Struct, frozen=True):
         return self.issued_at if self.session else None
 
 
-class FileMark(msgspec.Struct, frozen=True):
-    """A file of the last good: its name, and what must be in it. `sha256` in hex."""
-
-    name: str
-    size_bytes: int
-    sha256: str
-
-
 @dataclass(frozen=True, slots=True)
 class SourceUpdate:
     """A failure has an `error`, a confirmation has neither that nor `registrations`; the rest is of content.
@@ -66,8 +58,7 @@ class SourceUpdate:
     `registrations`: all of the source now; it never changes. `changes` leads there from `before`; None: the source
     was read whole. Both may be empty: then only the position went on. `position`: in the feed, None: there is none.
     `rejected` counts records that are not usable by reason code, of a delta those of its own; `rejections` lists
-    the first of them. `retained`: how many of them stay in `registrations` as they were. `served`: the bytes of the
-    deltas, or the file that has those of the snapshot; None: the last good is written from `registrations`.
+    the first of them. `retained`: how many of them stay in `registrations` as they were.
     `reason`: why a feed was read whole.
     """
 
@@ -81,7 +72,6 @@ class SourceUpdate:
     rejected: Mapping[str, int] = field(default_factory=dict)
     rejections: tuple[Rejection, ...] = ()
     retained: int = 0
-    served: bytes | FileMark | None = None
     reason: SnapshotReason | None = None
 
     @property

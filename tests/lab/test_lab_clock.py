@@ -178,7 +178,7 @@ def test_a_boot_with_a_wrong_clock_cuts_nobody(
     """`knows`: after a restart also the elapsed time; after a reboot of an older version only what is on disk."""
     start()
     # Ready is what the kernel has; what is kept on disk comes after.
-    kept = daemon.directory / "registry" / "national" / "index.json"
+    kept = daemon.directory / "registry" / "national.sqlite3"
     daemon.wait(kept.exists, "the last good is on disk")
     daemon.end()
     daemon.lab.gateway.run(["nft", "flush", "ruleset"])
@@ -210,7 +210,7 @@ def test_a_boot_in_2020_with_unsigned_sources_alone_cuts_nobody_who_is_registere
     daemon.configure("reject", policy={"scope": ["udp/1024-65535"]})
     daemon.start(env=clock.environment)
     daemon.wait_ready()
-    kept = daemon.directory / "registry" / "national" / "index.json"
+    kept = daemon.directory / "registry" / "national.sqlite3"
     daemon.wait(kept.exists, "the last good is on disk")
     daemon.end()
     (daemon.directory / "clock.json").unlink(missing_ok=True)

@@ -97,7 +97,7 @@ def test_a_source_that_a_restart_renames(daemon: LabDaemon, way: str) -> None:
     lab = start(daemon)
     with undisturbed(lab):
         daemon.wait(lambda: (daemon.directory / "guard").exists(), "saved")
-        assert holds(lambda: (daemon.directory / "registry/national/index.json").exists())
+        assert holds(lambda: (daemon.directory / "registry/national.sqlite3").exists())
         daemon.end(signal.Signals[way])
         daemon.write_registry("other", ONE)
         configure(daemon, "other")

@@ -17,20 +17,20 @@ def test_a_source_that_is_left_out_keeps_its_last_good_which_is_named_until_it_i
     daemon.configure(sources=["national", "desk"])
     daemon.start()
     daemon.wait_ready()
-    directory = daemon.directory / "registry" / "desk"
+    kept = daemon.directory / "registry" / "desk.sqlite3"
     # Ready is what the kernel has; what is kept on disk comes after.
-    daemon.wait((directory / "index.json").exists, "the last good of desk is on disk")
+    daemon.wait(kept.exists, "the last good of desk is on disk")
     daemon.end()
 
     daemon.configure(sources=["national"])
     daemon.start()
     daemon.wait_ready()
-    said = f"store.unused source=desk directory={directory}"
+    said = f"store.unused source=desk file={kept}"
     daemon.wait_log(said)
     daemon.reload()
     daemon.wait_log("reload.done")
     daemon.wait_log(said, times=2)
-    assert (directory / "index.json").exists()
+    assert kept.exists()
 
     daemon.configure(sources=["national", "desk"], policy={"scope": ["udp/51900-51999"]})
     daemon.reload()

@@ -10,35 +10,26 @@ import asyncio
 import gzip
 import tempfile
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.errors import FeedRefused, OverridesInvalid, SourceFailed, SourceTooLarge, SourceUnusable
-from gatewayd.feed.canonical import Damaged
 from gatewayd.feed.files import DeltaReader, FileReading, Pending
 from gatewayd.feed.inflate import PIECE_BYTES, GzipDamaged, Inflater
 from gatewayd.feed.notification import SnapshotRef
 from gatewayd.feed.reading import CsvReader, NdjsonReader, ReadLimits
 from gatewayd.feed.record import FIELDS, REASONS, registration_of
 from gatewayd.model import Registration
-from gatewayd.model.registration import run_slices
-from gatewayd.sources.last_good import (
-    FrameHead,
-    Index,
-    Restored,
-    decode_frame,
-    decode_index,
-    encode_frame,
-    encode_index,
-)
+from gatewayd.model.registration import changes_in_slices, run_slices
+from gatewayd.sources.last_good import Restored
 from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.override_file import parse_overrides
 from gatewayd.sources.overrides_dir import read_overrides
-from gatewayd.sources.update import FeedPosition, FileMark
-from tests.support.fake_files import STATE, FakeFiles
-from tests.support.feeds import encode_delta, fields_of, line_of, sha256, upsert, withdraw
+from gatewayd.sources.update import FeedPosition, SourceUpdate
+from tests.support.feeds import fields_of, line_of, sha256, upsert, withdraw
 
 LIMITS = ReadLimits(max_bytes=300_000, max_records=20)
 PREVIOUS = {id: registration_of(fields_of(id)) for id in ("a", "b", "c")}
@@ -193,27 +184,6 @@ def test_a_file_of_overrides_is_read_or_has_faults(raw: bytes) -> None:
 # -- the last good -------------------------------------------------------------------------------------------
 
 SESSION = "6b9a7f0e-0000-4000-8000-000000000001"
-INDEX = encode_index(Index(1, 3, FeedPosition(SESSION, 1), 5.0, FileMark("snapshot-3.gz", 9, "00" * 32)))
-FRAME = encode_frame(FrameHead(FeedPosition(SESSION, 2), 6.0), encode_delta(PREVIOUS.values(), ["d"]))
-
-
-@given(st.binary(max_size=200) | spoiled(INDEX))
-def test_an_index_is_what_was_written_or_damaged(raw: bytes) -> None:
-    try:
-        index = decode_index(raw)
-    except Damaged:
-        return
-    assert encode_index(index) == raw == INDEX
-
-
-@given(st.binary(min_size=1, max_size=200) | spoiled(FRAME) | spoiled(FRAME).map(lambda raw: FRAME + raw))
-def test_a_frame_is_what_was_written_or_damaged(raw: bytes) -> None:
-    with suppress(Damaged):
-        offset = 0
-        while offset < len(raw):
-            frame = decode_frame(raw, offset)
-            assert raw[offset : frame.end] == FRAME
-            offset = frame.end
 
 
 def registry(*ids: str) -> dict[str, Registration]:
@@ -224,40 +194,49 @@ HISTORY = (registry("a", "b"), registry("a", "b", "c"), registry("a", "c"))
 """What was in force at the serials 1, 2 and 3."""
 
 
-async def saved() -> FakeFiles:
-    """A snapshot and two deltas."""
-    files = FakeFiles()
-    kept = LastGood(STATE, clock=lambda: 5.0, monotonic=lambda: 0.0, files=files)
-    first, second, third = (FeedPosition(SESSION, serial) for serial in (1, 2, 3))
-    assert await kept.save_reading("lab", HISTORY[0], first)
-    assert await kept.save_delta("lab", encode_delta(registry("c").values(), ()), second, after=first)
-    assert await kept.save_delta("lab", encode_delta((), ["b"]), third, after=second)
-    return files
+def last_good(directory: Path) -> LastGood:
+    return LastGood(directory, clock=lambda: 5.0, monotonic=lambda: 0.0)
 
 
-SAVED = asyncio.run(saved())
+def update(serial: int) -> SourceUpdate:
+    """The first is a reading, the others are deltas."""
+    after = HISTORY[serial - 1]
+    changes = run_slices(changes_in_slices(HISTORY[serial - 2], after)) if serial > 1 else None
+    at, before = FeedPosition(SESSION, serial), FeedPosition(SESSION, serial - 1)
+    return SourceUpdate("lab", 5.0, registrations=after, changes=changes, position=at, before=before)
+
+
+def saved() -> bytes:
+    """The file of a reading and two deltas."""
+    with tempfile.TemporaryDirectory() as directory:
+        kept = last_good(Path(directory))
+        for serial in (1, 2, 3):
+            asyncio.run(kept.save(update(serial)))
+        return Path(directory, FILE).read_bytes()
+
+
+FILE = "registry/lab.sqlite3"
+SAVED = saved()
 
 
 @settings(max_examples=200)
-@given(st.data())
-def test_whatever_becomes_of_its_files_the_last_good_is_one_that_was(data: st.DataObject) -> None:
-    files = SAVED.after_kill()
-    for path in data.draw(st.lists(st.sampled_from(sorted(files.names)), min_size=1, max_size=3, unique=True)):
-        inode = files.names[path]
-        if data.draw(st.integers(0, 5)):
-            files.contents[inode] = data.draw(st.binary(max_size=60) | spoiled(files.contents[inode]))
-        else:
-            del files.names[path]
-
-    async def load_and_save() -> Restored:
-        kept = LastGood(STATE, clock=lambda: 5.0, monotonic=lambda: 0.0, files=files)
+@given(st.binary(max_size=60) | spoiled(SAVED), st.none() | st.binary(max_size=600))
+def test_whatever_becomes_of_its_file_the_last_good_is_one_that_was(file: bytes, journal: bytes | None) -> None:
+    async def load_and_save(directory: Path) -> Restored:
+        kept = last_good(directory)
         found = await kept.load("lab")
-        assert await kept.save_reading("lab", HISTORY[2], FeedPosition(SESSION, 9))
-        again = await LastGood(STATE, clock=lambda: 5.0, monotonic=lambda: 0.0, files=files).load("lab")
+        await kept.save(replace(update(3), position=FeedPosition(SESSION, 9), changes=None))
+        again = await last_good(directory).load("lab")
         assert (again.registrations, again.damage) == (HISTORY[2], None)
         return found
 
-    restored = asyncio.run(load_and_save())
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, FILE)
+        path.parent.mkdir()
+        path.write_bytes(file)
+        if journal is not None:
+            Path(f"{path}-journal").write_bytes(journal)
+        restored = asyncio.run(load_and_save(Path(directory)))
     if restored.position is None:
         assert restored.registrations == {}
     else:

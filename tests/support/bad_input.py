@@ -241,7 +241,7 @@ _UTF16 = gzip.compress("".join(json.dumps(each) + "\n" for each in register().va
 _PORTAL = b"<!DOCTYPE html><html><body>Please log in to continue</body></html>"
 _CUT = Special(manner="cut")
 _NO_FILE = Special(404, b"<html>gone</html>", "text/html")
-_NO_SPACE, _READ_ONLY = "No space left on device", "Read-only file system"
+_NO_SPACE, _READ_ONLY = "database or disk is full", "attempt to write a readonly database"
 
 BAD_INPUTS = (
     BadInput("404", say("notification", _NO_FILE), "HTTP status 404"),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -24,7 +22,6 @@ from gatewayd.settings import (
     SourceSettings,
 )
 from gatewayd.sources.client import FeedClient
-from gatewayd.sources.disk import RealFiles
 from gatewayd.sources.feed_source import FeedRunner, make_runner
 from gatewayd.sources.fetch import FetchLimits, Session, open_session
 from gatewayd.sources.last_good_store import LastGood
@@ -34,6 +31,7 @@ from tests.support.bad_registry import BadRegistry
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.manual_clock import ManualClock
 from tests.support.owning import Owning
+from tests.support.refusing_disk import RefusingDisk
 
 SOURCE = "national"
 IMPATIENT = FetchLimits(max_bytes=MAX_BYTES, connect_timeout_s=5.0, read_timeout_s=0.3, total_timeout_s=0.6)
@@ -52,52 +50,6 @@ class HostClock(ManualClock):
         return time.monotonic() + self.elapsed_s
 
 
-class RefusingFiles(RealFiles):
-    """The host's file system, until it is told to be full or read-only."""
-
-    def __init__(self) -> None:
-        self._is_full = self._is_read_only = False
-
-    def fill(self) -> None:
-        self._is_full = True
-
-    def make_read_only(self) -> None:
-        self._is_read_only = True
-
-    def mend(self) -> None:
-        self._is_full = self._is_read_only = False
-
-    def _check(self, *, takes_space: bool = False) -> None:
-        if self._is_read_only:
-            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-        if self._is_full and takes_space:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def make_directory(self, path: Path) -> None:
-        self._check()
-        super().make_directory(path)
-
-    def create(self, path: Path) -> int:
-        self._check()
-        return super().create(path)
-
-    def open_at(self, path: Path, size_bytes: int) -> int:
-        self._check()
-        return super().open_at(path, size_bytes)
-
-    def write(self, descriptor: int, content: bytes) -> None:
-        self._check(takes_space=True)
-        super().write(descriptor, content)
-
-    def rename(self, old: Path, new: Path) -> None:
-        self._check()
-        super().rename(old, new)
-
-    def unlink(self, path: Path) -> None:
-        self._check()
-        super().unlink(path)
-
-
 class Place:
     """What outlives a daemon: a directory, a kernel, a registry and the time."""
 
@@ -105,7 +57,7 @@ class Place:
         self.directory = directory
         self.registry = registry
         self.clock = clock
-        self.disk = RefusingFiles()
+        self.disk = RefusingDisk()
         self.tables = FakeTables()
 
 
@@ -116,7 +68,13 @@ class FedGateway(Owning):
         guard = ShrinkGuardSettings(RemovalLimit(fraction=0.05), min_removed=3)
         registry = RegistrySettings((source,), local=None, shrink_guard=guard)
         settings = Settings(registry, PolicySettings(mode="reject", drain_s=60.0))
-        store = LastGood(place.directory, clock=place.clock, monotonic=place.clock.monotonic, files=place.disk)
+        store = LastGood(
+            place.directory,
+            clock=place.clock,
+            monotonic=place.clock.monotonic,
+            connect=place.disk.connect,
+            replace=place.disk.replace,
+        )
         super().__init__(place.clock, settings, place.tables, FakeConntrack(), store)
         self.is_synced = True
         self.place = place
@@ -132,7 +90,7 @@ class FedGateway(Owning):
         """What the daemon does before it asks the network."""
         self.reconciler.found(await self.tables.read_table())
         found = await self.controller.restore()
-        tools = Tools(session, self.clock, self.host_time, self.store, Random(7))
+        tools = Tools(session, self.clock, self.host_time, Random(7))
         registry, deliver = self.controller.settings.registry, self.controller.deliver
         if self.source.is_signed:
             self.runner = FeedRunner(self.source, registry, tools, deliver, found[SOURCE], fetch_limits)

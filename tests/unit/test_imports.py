@@ -73,7 +73,7 @@ IO = """
     kernel.conntrack kernel.external kernel.netlink kernel.nft kernel.tables lab lab.lab lab.namespace
     lab.stream lab.tap lab.traffic lab.world log log.journald log.lines log.logger reconcile reconcile.loop
     reconcile.scan_requests reconcile.verify reconcile.writer registry settings sources sources.disk
-    sources.feed_source sources.fetch sources.file_source sources.last_good_files sources.last_good_store
+    sources.feed_source sources.fetch sources.file_source sources.last_good_file sources.last_good_store
     sources.overrides_dir sources.runner subscribers.journal subscribers.journal_file
     subscribers.radius.listener subscribers.secret_files subscribers.service systemd watch.source
 """

@@ -39,7 +39,6 @@ async def delta(
             changes=Changes(upserts, (gone,) if gone else ()),
             position=where,
             before=where,
-            served=b"",
         )
     )
 

@@ -185,7 +185,7 @@ def test_a_state_directory_that_was_lost_takes_nothing_away(time: Time, places: 
     time.run(scenario())
 
 
-@pytest.mark.parametrize("lost", ["*", "guard", "index.json", "snapshot*"])
+@pytest.mark.parametrize("lost", ["*", "guard", "*.sqlite3"])
 def test_a_bank_among_what_a_lost_file_leaves_in_the_kernel_is_held_through_a_restart(
     time: Time, places: Places, lost: str
 ) -> None:

@@ -191,7 +191,7 @@ async def test_a_restart_begins_with_the_last_good_and_what_was_held(tmp_path: P
 async def test_a_damaged_last_good_is_no_allowlist_at_all(tmp_path: Path) -> None:
     first = make_controller(tmp_path, guarded(settings_of("national")), 1000.0)
     await first.deliver(reading(BANK, HOUSE))
-    for path in (tmp_path / "registry").rglob("snapshot*"):
+    for path in (tmp_path / "registry").rglob("*.sqlite3"):
         path.write_bytes(b"")
     second = make_controller(tmp_path, guarded(settings_of("national")), 2000.0)
     await second.restore()

@@ -32,38 +32,10 @@ from gatewayd.sources.feed_source import FeedRunner
 from gatewayd.sources.fetch import FetchLimits, Session, open_session
 from gatewayd.sources.last_good import Restored
 from gatewayd.sources.runner import Tools
-from gatewayd.sources.update import FeedPosition, FileMark, SourceUpdate
+from gatewayd.sources.update import FeedPosition, SourceUpdate
 from tests.support.feeds import KEY, NOW, Publisher, sha256, upsert, withdraw
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-@dataclass
-class Sink:
-    raw: bytearray = field(default_factory=bytearray)
-    end: str = ""
-
-    async def write(self, chunk: bytes) -> None:
-        self.raw += chunk
-
-    async def commit(self) -> FileMark | None:
-        self.end += "committed"
-        return FileMark("snapshot", len(self.raw), sha256(bytes(self.raw)))
-
-    async def abort(self) -> None:
-        self.end += "aborted"
-
-
-@dataclass
-class Keeper:
-    sinks: list[Sink] = field(default_factory=list)
-    opened: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def open(self, source: str) -> Sink:
-        assert source == "national"
-        self.sinks.append(Sink())
-        self.opened.set()
-        return self.sinks[-1]
 
 
 @dataclass
@@ -108,7 +80,6 @@ class Feed:
         url: str = "",
         keys: Sequence[Path] | None = None,
         time: Any = None,
-        keeper: Keeper | None = None,
         resume: FeedPosition | None = None,
         previous: Any = None,
         refresh_s: float = 60.0,
@@ -120,7 +91,7 @@ class Feed:
         return FeedRunner(
             settings,
             RegistrySettings((settings,), refresh_s),
-            Tools(self.session, lambda: self.now, time, keeper, Random(7)),
+            Tools(self.session, lambda: self.now, time, Random(7)),
             self.deliver,
             Restored(previous or {}, resume),
             fetch_limits,
@@ -167,7 +138,6 @@ async def test_a_snapshot_and_then_deltas_are_delivered(feed: Feed) -> None:
     assert reading.registrations == feed.publisher.registrations()
     assert (reading.source, runner.place, reading.at_s) == ("national", feed.url, NOW)
     assert (where(reading), reading.reason) == ((feed.publisher.session, 1), "first_time")
-    assert reading.served is None
     before = runner.client.position
     feed.publisher.publish(upsert("d"), withdraw("a"))
     feed.publisher.publish(withdraw("b"))
@@ -179,7 +149,6 @@ async def test_a_snapshot_and_then_deltas_are_delivered(feed: Feed) -> None:
     assert (delta.changes.withdrawals, where(delta)) == (("a", "b"), (feed.publisher.session, 3))
     assert delta.registrations == feed.publisher.registrations()
     assert (delta.before, delta.position) == (before, runner.client.position)
-    assert delta.served == b"".join(feed.publisher.files[f"delta-{serial}.gz"] for serial in (2, 3))
     assert delta.position is not None
     assert (delta.position.issued_at, delta.at_s) == (feed.publisher.issued_at, NOW + 5)
     assert runner.client.stale_after == feed.publisher.issued_at + 604800
@@ -203,7 +172,7 @@ async def test_a_notification_signed_anew_is_delivered_as_an_empty_change(feed: 
     feed.publisher.edit(issued_at=NOW)
     await runner.attempt()
     delta = feed.delta()
-    assert (delta.changes, delta.served) == (Changes((), ()), b"")
+    assert delta.changes == Changes((), ())
     assert delta.position is not None
     assert delta.position.issued_at == NOW
     assert delta.registrations == feed.publisher.registrations()
@@ -288,26 +257,8 @@ def where(update: SourceUpdate) -> tuple[str, int]:
     return update.reached.session, update.reached.serial
 
 
-async def test_the_keeper_gets_a_snapshot_as_served_and_only_if_it_is_whole(feed: Feed) -> None:
-    keeper = Keeper()
-    runner = feed.runner(keeper=keeper)
-    path = feed.publisher.notification.snapshot.url
-    whole = feed.publisher.files[path]
-    feed.publisher.files[path] = whole[:-1] + b"\xff"
-    await runner.attempt()
-    assert [sink.end for sink in keeper.sinks] == ["aborted"]
-    feed.publisher.files[path] = whole
-    await runner.attempt()
-    assert [sink.end for sink in keeper.sinks] == ["aborted", "committed"]
-    assert feed.reading().served == FileMark("snapshot", len(whole), sha256(whole))
-    feed.publisher.publish(upsert("d"))
-    await runner.attempt()
-    assert len(keeper.sinks) == 2
-
-
-async def test_an_attempt_that_is_cancelled_keeps_nothing_and_the_next_begins_anew(feed: Feed) -> None:
-    keeper = Keeper()
-    runner = feed.runner(keeper=keeper)
+async def test_an_attempt_that_is_cancelled_delivers_nothing_and_the_next_begins_anew(feed: Feed) -> None:
+    runner = feed.runner()
     path = feed.publisher.notification.snapshot.url
     stuck = asyncio.Event()
 
@@ -322,11 +273,10 @@ async def test_an_attempt_that_is_cancelled_keeps_nothing_and_the_next_begins_an
     feed.special[path] = stick
     task = asyncio.create_task(runner.attempt())
     await stuck.wait()
-    await keeper.opened.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert [sink.end for sink in keeper.sinks] == ["aborted"]
+    assert feed.delivered == []
     del feed.special[path]
     await runner.attempt()
     assert len(feed.reading().registrations or ()) == 3

@@ -11,6 +11,7 @@ import pytest
 
 from gatewayd.errors import SourceUnreadable
 from gatewayd.sources import file_source
+from gatewayd.sources.disk import in_thread
 from gatewayd.sources.file_source import FileSignature, FileSource, signature_of, watch_file
 
 
@@ -58,10 +59,10 @@ async def test_what_is_not_a_readable_file_is_unreadable(
 
 
 async def test_a_read_error_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fail(descriptor: int) -> bytes:
+    def fail(descriptor: int, size_bytes: int) -> bytes:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(file_source, "_read", fail)
+    monkeypatch.setattr(os, "read", fail)
     path = tmp_path / "lab.ndjson"
     path.write_bytes(b"one")
     with pytest.raises(SourceUnreadable, match="Input/output error"):
@@ -92,7 +93,7 @@ async def test_a_rename_over_the_file_while_it_is_read_does_not_matter(tmp_path:
 
 async def test_a_cancelled_read_leaves_no_thread_with_a_closed_descriptor(tmp_path: Path) -> None:
     reading_end, writing_end = os.pipe()
-    task = asyncio.create_task(file_source._read(reading_end))
+    task = asyncio.create_task(in_thread(os.read, reading_end, 1))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.sleep(0)

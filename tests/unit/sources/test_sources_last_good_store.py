@@ -1,46 +1,32 @@
-"""The last good on disk: what is saved is loaded, whenever we end, and damage is noticed and said."""
+"""The last good on disk: what is saved is loaded, whenever we end, and damage is noticed and logged."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import gzip
-import hashlib
-import json
 import logging
 import os
-import struct
-from collections.abc import Awaitable, Callable
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from gatewayd.errors import LastGoodDamaged
-from gatewayd.feed.canonical import Damaged
-from gatewayd.feed.reading import ReadLimits
 from gatewayd.model import Registration, parse_prefix
-from gatewayd.model.registration import Changes
+from gatewayd.model.registration import Changes, changes_in_slices, run_slices
+from gatewayd.sources import disk, last_good_file
+from gatewayd.sources import last_good as rows
 from gatewayd.sources import last_good_store as store
-from gatewayd.sources.disk import RealFiles
-from gatewayd.sources.last_good import (
-    FrameHead,
-    Index,
-    Restored,
-    decode_frame,
-    decode_index,
-    encode_frame,
-    encode_index,
-)
-from gatewayd.sources.last_good_files import BATCH_BYTES
-from gatewayd.sources.last_good_store import LastGood
-from gatewayd.sources.update import FeedPosition, FileMark, SourceUpdate
-from tests.support.fake_files import STATE, Ended, FakeFiles
-from tests.support.feeds import encode_delta
-from tests.support.strategies import registrations
+from gatewayd.sources.last_good import CHUNK, Restored
+from gatewayd.sources.last_good_file import Connect
+from gatewayd.sources.last_good_store import GuardFile, LastGood
+from gatewayd.sources.update import FeedPosition, SourceUpdate
+from tests.support.refusing_disk import RefusingDisk
 
 SESSION = "6b9a7f0e-0000-4000-8000-000000000001"
 
@@ -49,29 +35,11 @@ def at(serial: int) -> FeedPosition:
     return FeedPosition(SESSION, serial, 1000.0 + serial, "ab" * 32, etag=f'"{serial}"')
 
 
-def registration(id: str, client: str = "203.0.113.0/28") -> Registration:
-    return Registration(id, "bank", "active", (parse_prefix(client),))
-
-
 def registry(*ids: str) -> dict[str, Registration]:
-    return {id: registration(id) for id in ids}
+    return {id: Registration(id, "bank", "active", (parse_prefix("203.0.113.0/28"),)) for id in ids}
 
 
-def lines_of(all: dict[str, Registration]) -> bytes:
-    return b"".join(
-        json.dumps(
-            {"id": each.id, "category": each.category, "status": each.status, "clients": [str(each.clients[0])]}
-        ).encode()
-        + b"\n"
-        for each in all.values()
-    )
-
-
-def delta_of(upserts: dict[str, Registration], *withdrawals: str) -> bytes:
-    return encode_delta(upserts.values(), withdrawals)
-
-
-class Stopwatch:
+class ManualMonotonic:
     def __init__(self) -> None:
         self.now = 0.0
 
@@ -79,211 +47,214 @@ class Stopwatch:
         return self.now
 
 
-AnyFiles = FakeFiles | RealFiles
+def last_good(
+    state_dir: Path, connect: Connect = sqlite3.connect, monotonic: ManualMonotonic | None = None
+) -> LastGood:
+    return LastGood(state_dir, clock=lambda: 5000.0, monotonic=monotonic or ManualMonotonic(), connect=connect)
 
 
-def last_good(files: AnyFiles, state_dir: Path = STATE, monotonic: Stopwatch | None = None) -> LastGood:
-    return LastGood(state_dir, clock=lambda: 5000.0, monotonic=monotonic or Stopwatch(), files=files)
+async def load(state_dir: Path) -> Restored:
+    return await last_good(state_dir).load("lab")
 
 
-async def load(files: AnyFiles, state_dir: Path = STATE) -> Restored:
-    return await last_good(files, state_dir).load("lab")
+def file_in(state_dir: Path) -> Path:
+    return state_dir / "registry" / "lab.sqlite3"
 
 
-Save = Callable[[LastGood], Awaitable[object]]
+def reading(registrations: dict[str, Registration], serial: int) -> SourceUpdate:
+    return SourceUpdate("lab", 9.0, registrations=registrations, position=at(serial))
+
+
+def delta(before: dict[str, Registration], after: dict[str, Registration], serial: int) -> SourceUpdate:
+    """From the serial before."""
+    changes = run_slices(changes_in_slices(before, after)) or Changes((), ())
+    return SourceUpdate(
+        "lab", 9.0, registrations=after, changes=changes, position=at(serial), before=at(serial - 1)
+    )
+
+
+ONE, TWO, THREE = registry("a", "b"), registry("a", "c"), registry("a", "c", "d")
+READ_ONE, READ_TWO = reading(ONE, 1), reading(TWO, 2)
+TO_TWO, TO_THREE, MOVED_ON = delta(ONE, TWO, 2), delta(TWO, THREE, 3), delta(ONE, ONE, 2)
+
 State = tuple[dict[str, Registration], FeedPosition | None]
+NOTHING: State = ({}, None)
+FIRST: State = (ONE, at(1))
+SECOND: State = (TWO, at(2))
+THIRD: State = (THREE, at(3))
+STEPS: dict[str, tuple[list[SourceUpdate], SourceUpdate, State, State]] = {
+    "first reading": ([], READ_ONE, NOTHING, FIRST),
+    "reading over reading": ([READ_ONE], READ_TWO, FIRST, SECOND),
+    "reading over deltas": ([READ_ONE, TO_TWO, TO_THREE], READ_ONE, THIRD, FIRST),
+    "delta": ([READ_ONE], TO_TWO, FIRST, SECOND),
+    "further delta": ([READ_ONE, TO_TWO], TO_THREE, SECOND, THIRD),
+    "position alone": ([READ_ONE], MOVED_ON, FIRST, (ONE, at(2))),
+}
 
 
 def state_of(restored: Restored) -> State:
     return restored.registrations, restored.position
 
 
-async def keep_served(kept: LastGood, content: bytes, position: FeedPosition) -> bool:
-    sink = await kept.open("lab")
-    await sink.write(content[:7])
-    await sink.write(content[7:])
-    file = await sink.commit()
-    assert file is not None
-    return await kept.save_snapshot("lab", file, position)
-
-
-ONE, TWO, THREE = registry("a", "b"), registry("a", "c"), registry("a", "c", "d")
-
-
-async def save_one(kept: LastGood) -> None:
-    assert await kept.save_reading("lab", ONE, at(1))
-
-
-async def save_two(kept: LastGood) -> None:
-    content = gzip.compress(lines_of(TWO))
-    assert await keep_served(kept, content, at(2))
-
-
-async def save_delta(kept: LastGood) -> None:
-    delta = delta_of(registry("c"), "b")
-    assert await kept.save_delta("lab", delta, at(2), after=at(1))
-
-
-async def save_further_delta(kept: LastGood) -> None:
-    assert await kept.save_delta("lab", delta_of(registry("d")), at(3), after=at(2))
-
-
-async def move_on(kept: LastGood) -> None:
-    assert await kept.save_delta("lab", b"", at(2), after=at(1))
-
-
-NOTHING: State = ({}, None)
-FIRST: State = (ONE, at(1))
-SECOND: State = (TWO, at(2))
-STEPS: dict[str, tuple[list[Save], Save, State, State]] = {
-    "first reading": ([], save_one, NOTHING, FIRST),
-    "first snapshot": ([], save_two, NOTHING, SECOND),
-    "snapshot over reading": ([save_one], save_two, FIRST, SECOND),
-    "snapshot over deltas": ([save_one, save_delta, save_further_delta], save_one,
-                             (THREE, at(3)), FIRST),
-    "delta": ([save_one], save_delta, FIRST, SECOND),
-    "further delta": ([save_one, save_delta], save_further_delta, SECOND, (THREE, at(3))),
-    "position alone": ([save_one], move_on, FIRST, (ONE, at(2))),
-}  # fmt: skip
-
-
-async def prepared(before: list[Save]) -> tuple[FakeFiles, LastGood]:
-    files = FakeFiles()
-    kept = last_good(files)
+async def prepared(state_dir: Path, before: list[SourceUpdate], connect: Connect = sqlite3.connect) -> LastGood:
+    kept = last_good(state_dir, connect)
     await kept.load("lab")
-    for save in before:
-        await save(kept)
-    return files, kept
+    for update in before:
+        await kept.save(update)
+    assert kept.error_of("lab") is None
+    return kept
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_what_is_saved_is_what_is_loaded(step: str) -> None:
-    before, save, old, new = STEPS[step]
-    files, kept = await prepared(before)
-    assert state_of(await load(files)) == old
-    await save(kept)
-    restored = await load(files)
+async def test_what_is_saved_is_what_is_loaded(step: str, tmp_path: Path) -> None:
+    before, update, old, new = STEPS[step]
+    kept = await prepared(tmp_path, before)
+    assert state_of(await load(tmp_path)) == old
+    await kept.save(update)
+    restored = await load(tmp_path)
     assert state_of(restored) == new
     assert (restored.damage, restored.saved_at_s) == (None, 5000.0)
-    assert kept._entry("lab").directory.head.position == new[1]
-    assert not kept.needs_reading("lab")
+    assert [each.name for each in file_in(tmp_path).parent.iterdir()] == ["lab.sqlite3"]
 
 
-@pytest.mark.parametrize(
-    "left_by",
-    [FakeFiles.after_kill, FakeFiles.after_power_cut, FakeFiles.after_power_cut_out_of_order],
-)
+class Ends:
+    """Copies the directory before every statement of SQLite and every call to the file system: what a kill there
+    would leave."""
+
+    def __init__(self, state_dir: Path, copies: Path, patch: pytest.MonkeyPatch) -> None:
+        self.copies: list[Path] = []
+        self._from, self._to = state_dir, copies
+        for name in ("create_temporary", "put_in_place", "remove"):
+            patch.setattr(last_good_file, name, self._before(getattr(last_good_file, name)))
+        patch.setattr(disk.os, "rename", self._before(os.rename))
+
+    def _before(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def copied(*arguments: Any) -> Any:
+            self.copy()
+            return call(*arguments)
+
+        return copied
+
+    def copy(self) -> None:
+        copy = self._to / str(len(self.copies))
+        shutil.copytree(self._from, copy)
+        self.copies.append(copy)
+
+    def connect(self, *arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = sqlite3.connect(*arguments, **options)
+        connection.set_trace_callback(lambda _: self.copy())
+        return connection
+
+
 @pytest.mark.parametrize("step", STEPS)
 async def test_whenever_we_end_the_old_or_the_new_is_there_whole(
-    step: str, left_by: Callable[[FakeFiles], FakeFiles]
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, save, old, new = STEPS[step]
-    files, kept = await prepared(before)
-    calls = files.calls
-    await save(kept)
-    ends = files.calls - calls
-    assert ends >= 2
+    before, update, old, new = STEPS[step]
+    state_dir = tmp_path / "state"
+    state_dir.mkdir()
+    await prepared(state_dir, before)
+    with monkeypatch.context() as patch:
+        ends = Ends(state_dir, tmp_path / "copies", patch)
+        kept = await prepared(state_dir, [], ends.connect)
+        await kept.save(update)
+        ends.copy()
+    assert len(ends.copies) > 5
     seen = set()
-    for end in range(ends):
-        files, kept = await prepared(before)
-        files.ends_after = files.calls + end
-        with pytest.raises(Ended):
-            await save(kept)
-        left = left_by(files)
-        again = last_good(left)
+    for copy in ends.copies:
+        again = last_good(copy)
         restored = await again.load("lab")
-        assert state_of(restored) in (old, new), f"ended in call {end} of {ends}"
+        assert state_of(restored) in (old, new)
+        assert restored.damage is None
         seen.add("new" if state_of(restored) == new else "old")
-        assert not [name for name in left.list_all() if name.endswith(".tmp")]
         # And from there everything goes on as ever.
-        if restored.position is None or not await again.save_delta("lab", b"", at(9), after=restored.position):
-            await again.save_reading("lab", restored.registrations, at(9))
-        followed = await load(left)
-        assert state_of(followed) == (restored.registrations, at(9))
-        assert followed.damage is None
-    assert "old" in seen
+        await again.save(reading(THREE, 9))
+        assert state_of(await load(copy)) == (THREE, at(9))
+    assert seen == {"old", "new"}
+
+
+KILLED = """
+import asyncio, sys
+from pathlib import Path
+from tests.unit.sources.test_sources_last_good_store import *
+
+async def save_for_ever():
+    kept = last_good(Path(sys.argv[1]))
+    serial = (await kept.load("lab")).position.serial
+    while True:
+        serial += 1
+        update = delta(of_serial(serial - 1), of_serial(serial), serial)
+        if serial % 7 == 0:
+            update = reading(of_serial(serial), serial)
+        await kept.save(update)
+        assert kept.error_of("lab") is None
+        print(serial, flush=True)
+
+asyncio.run(save_for_ever())
+"""
+
+
+def of_serial(serial: int) -> dict[str, Registration]:
+    """As many as the serial says, and a change of the first at each."""
+    return registry(*(f"r{number}" for number in range(serial % 50)), f"serial-{serial}")
+
+
+def test_a_killed_daemon_finds_what_it_saved_last_or_what_came_after(tmp_path: Path) -> None:
+    asyncio.run(last_good(tmp_path).save(reading(of_serial(1), 1)))
+    for saves in (1, 6, 13):
+        command = [sys.executable, "-c", KILLED, str(tmp_path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            for _ in range(saves):
+                saved = int(child.stdout.readline())
+            child.kill()
+        restored = asyncio.run(load(tmp_path))
+        assert restored.damage is None
+        assert restored.position is not None
+        assert restored.position.serial >= saved
+        assert restored.registrations == of_serial(restored.position.serial)
 
 
 async def test_nothing_is_nothing(tmp_path: Path) -> None:
-    assert await load(RealFiles(), tmp_path / "absent") == Restored({})
+    kept = last_good(tmp_path / "absent")
+    assert await kept.load("lab") == Restored({})
+    await kept.save(SourceUpdate("lab", 9.0))
+    assert not (tmp_path / "absent").exists()
 
 
-async def test_a_snapshot_is_kept_exactly_as_served(tmp_path: Path) -> None:
-    content = gzip.compress(lines_of(ONE) + b"nonsense\n")
-    kept = last_good(RealFiles(), tmp_path)
-    assert await keep_served(kept, content, at(1))
-    (snapshot,) = (tmp_path / "registry" / "lab").glob("snapshot-*")
-    assert snapshot.read_bytes() == content
-    restored = await load(RealFiles(), tmp_path)
-    assert restored.registrations == ONE
-    assert restored.rejected == {"not_json": 1}
+async def test_a_source_that_is_no_feed_is_saved_with_the_second_of_its_reading(tmp_path: Path) -> None:
+    kept = last_good(tmp_path)
+    for at_s, registrations in ((7.9, ONE), (8.2, TWO)):
+        await kept.save(SourceUpdate("lab", at_s, registrations=registrations))
+        assert state_of(await load(tmp_path)) == (registrations, FeedPosition("", int(at_s)))
 
 
-async def test_several_deltas_as_served_are_one_change(tmp_path: Path) -> None:
-    kept = last_good(RealFiles(), tmp_path)
-    await save_one(kept)
-    served = delta_of(registry("c")) + delta_of(registry("d"), "b")
-    assert await kept.save_delta("lab", served, at(3), after=at(1))
-    assert state_of(await load(RealFiles(), tmp_path)) == (THREE, at(3))
+async def test_what_was_rejected_is_still_known(tmp_path: Path) -> None:
+    kept = last_good(tmp_path)
+    await kept.save(replace(READ_ONE, rejected={"not_json": 2, "bad_id": 1}))
+    await kept.save(replace(TO_TWO, rejected={"bad_id": 1}))
+    assert (await load(tmp_path)).rejected == {"not_json": 2, "bad_id": 2}
 
 
-async def test_what_a_sink_took_may_be_dropped(tmp_path: Path) -> None:
-    kept = last_good(RealFiles(), tmp_path)
-    sink = await kept.open("lab")
-    await sink.write(b"x" * (BATCH_BYTES + 1))
-    await sink.abort()
-    sink = await kept.open("lab")
-    mark = await sink.commit()
-    assert mark is not None
-    await kept.discard(SourceUpdate("lab", 0.0, served=mark))
-    assert list((tmp_path / "registry" / "lab").iterdir()) == []
+async def test_many_are_read_and_written_while_the_loop_turns(tmp_path: Path) -> None:
+    many = registry(*(str(number) for number in range(10_000)))
+    few = registry(*(str(number) for number in range(5000)))
+    kept = last_good(tmp_path)
+    turns = 0
 
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
 
-async def test_a_commit_leaves_a_file_alone_that_is_being_received(tmp_path: Path) -> None:
-    kept = last_good(RealFiles(), tmp_path)
-    sink = await kept.open("lab")
-    await sink.write(gzip.compress(lines_of(TWO)))
-    await save_one(kept)
-    mark = await sink.commit()
-    assert mark is not None
-    assert await kept.save_snapshot("lab", mark, at(2))
-    assert state_of(await load(RealFiles(), tmp_path)) == (TWO, at(2))
-
-
-async def test_only_what_counts_stays_on_disk(tmp_path: Path) -> None:
-    kept = last_good(RealFiles(), tmp_path)
-    await save_one(kept)
-    await save_delta(kept)
-    await save_further_delta(kept)
-    names = sorted(path.name.partition("-")[0] for path in (tmp_path / "registry" / "lab").iterdir())
-    assert names == ["deltas", "index.json", "snapshot"]
-    await save_two(kept)
-    names = sorted(path.name.partition("-")[0] for path in (tmp_path / "registry" / "lab").iterdir())
-    assert names == ["index.json", "snapshot"]
-
-
-async def test_an_update_is_saved_as_it_was_served_or_else_as_it_is(tmp_path: Path) -> None:
-    kept = last_good(RealFiles(), tmp_path)
-    plain = SourceUpdate("lab", 7.9, registrations=ONE)
-    await kept.save(plain)
-    assert state_of(await load(RealFiles(), tmp_path)) == (ONE, FeedPosition("", 7))
-    sink = await kept.open("lab")
-    await sink.write(gzip.compress(lines_of(ONE)))
-    await kept.save(SourceUpdate("lab", 8.0, registrations=ONE, position=at(1), served=await sink.commit()))
-    assert state_of(await load(RealFiles(), tmp_path)) == FIRST
-    await kept.save(replace(MOVE, served=delta_of(registry("c"), "b")))
-    assert state_of(await load(RealFiles(), tmp_path)) == SECOND
-    assert one_file(tmp_path, "deltas-*").exists()
-
-
-async def test_deltas_too_large_to_be_passed_on_are_not_missing_from_the_last_good(tmp_path: Path) -> None:
-    kept = last_good(RealFiles(), tmp_path)
-    await save_one(kept)
-    await kept.save(MOVE)
-    assert state_of(await load(RealFiles(), tmp_path)) == SECOND
-
-
-MOVE = SourceUpdate("lab", 9.0, registrations=TWO, changes=Changes((), ()), position=at(2), before=at(1))
+    counting = asyncio.create_task(count())
+    await kept.save(reading(many, 1))
+    await kept.save(delta(many, few, 2))
+    restored = await load(tmp_path)
+    counting.cancel()
+    assert restored.registrations == few
+    assert turns > 20
 
 
 # -- damage ------------------------------------------------------------------------------------------------
@@ -296,20 +267,15 @@ def flip(path: Path) -> None:
 
 
 def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
+    path.write_bytes(path.read_bytes()[:4096])
 
 
 def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def remove(path: Path) -> None:
-    path.unlink()
-
-
-def replace_by_directory(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
+def overwrite(path: Path) -> None:
+    path.write_bytes(b"no database" * 500)
 
 
 def replace_by_fifo(path: Path) -> None:
@@ -317,458 +283,342 @@ def replace_by_fifo(path: Path) -> None:
     os.mkfifo(path)
 
 
-DAMAGES = [flip, truncate, empty, remove, replace_by_directory, replace_by_fifo]
+def replace_by_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
 
 
-def one_file(state_dir: Path, pattern: str) -> Path:
-    return sorted((state_dir / "registry" / "lab").glob(pattern))[-1]
+def other_table(path: Path) -> None:
+    edit(path, "ALTER TABLE row RENAME TO column")
 
 
-async def saved(state_dir: Path) -> None:
-    kept = last_good(RealFiles(), state_dir)
-    await kept.load("lab")
-    await save_one(kept)
-    await save_delta(kept)
-    await save_further_delta(kept)
+def no_head(path: Path) -> None:
+    edit(path, "DELETE FROM row WHERE kind = 'head'")
+
+
+def no_chunk(path: Path) -> None:
+    edit(path, "DELETE FROM row WHERE kind = 'chunk'")
+
+
+def flipped_chunk(path: Path) -> None:
+    edit(path, "UPDATE row SET content = CAST(replace(content, 'bank', 'bonk') AS BLOB) WHERE kind = 'chunk'")
+
+
+def text_for_chunk(path: Path) -> None:
+    edit(path, "UPDATE row SET content = 'text' WHERE kind = 'chunk'")
+
+
+def edit(path: Path, statement: str) -> None:
+    connection = sqlite3.connect(path)
+    with connection:
+        assert connection.execute(statement).rowcount in (-1, 1)
+    connection.close()
+
+
+async def saved(state_dir: Path) -> Path:
+    await prepared(state_dir, [READ_ONE, TO_TWO, TO_THREE])
+    return file_in(state_dir)
+
+
+DAMAGES = [
+    truncate, empty, overwrite, replace_by_fifo, replace_by_directory, other_table, no_head, no_chunk,
+    flipped_chunk, text_for_chunk,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("pattern", ["index.json", "snapshot-*"])
-async def test_without_a_whole_snapshot_there_is_nothing_and_it_is_said(
-    tmp_path: Path, pattern: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+async def test_what_is_damaged_is_nothing_is_logged_and_is_mended_by_the_next_reading(
+    tmp_path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    await saved(tmp_path)
-    path = one_file(tmp_path, pattern)
+    path = await saved(tmp_path)
     damage(path)
+    kept = last_good(tmp_path)
     with caplog.at_level(logging.WARNING):
-        restored = await load(RealFiles(), tmp_path)
+        restored = await kept.load("lab")
     assert (restored.registrations, restored.position) == ({}, None)
     assert isinstance(restored.damage, LastGoodDamaged)
-    assert restored.damage.file == path.name
-    assert restored.damage.source == "lab"
+    assert (restored.damage.file, restored.damage.source) == ("lab.sqlite3", "lab")
     assert [record.message for record in caplog.records] == ["store.damaged"]
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("pattern", ["index.json", "snapshot-*", "deltas-*"])
-async def test_damage_is_mended_by_the_next_reading(
-    tmp_path: Path, pattern: str, damage: Callable[[Path], None]
-) -> None:
-    await saved(tmp_path)
-    path = one_file(tmp_path, pattern)
-    damage(path)
-    kept = last_good(RealFiles(), tmp_path)
-    await kept.load("lab")
     if path.is_dir():
         path.rmdir()
-    assert await kept.save_reading("lab", TWO, at(7))
-    restored = await load(RealFiles(), tmp_path)
-    assert (*state_of(restored), restored.damage) == (TWO, at(7), None)
+    await kept.save(TO_THREE)
+    restored = await load(tmp_path)
+    assert (*state_of(restored), restored.damage) == (*THIRD, None)
 
 
-async def test_a_damaged_snapshot_is_not_gone_on_from(tmp_path: Path) -> None:
-    kept = last_good(RealFiles(), tmp_path)
-    await save_one(kept)
-    await save_delta(kept)
-    flip(one_file(tmp_path, "snapshot-*"))
-    kept = last_good(RealFiles(), tmp_path)
-    restored = await kept.load("lab")
-    assert (restored.registrations, restored.position) == ({}, None)
-    assert not await kept.save_delta("lab", b"", at(3), after=at(2))
-    assert kept.needs_reading("lab")
-    assert await kept.save_reading("lab", TWO, at(7))
-    assert state_of(await load(RealFiles(), tmp_path)) == (TWO, at(7))
+async def test_every_flipped_bit_of_a_file_is_harmless_or_noticed(tmp_path: Path) -> None:
+    """Whatever passes is one of what was there, whole."""
+    path = await saved(tmp_path)
+    content, passed, step = path.read_bytes(), 0, 97
+    for place in range(0, len(content), step):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << (place // step % 8)
+        path.write_bytes(flipped)
+        restored = await load(tmp_path)
+        assert state_of(restored) in (NOTHING, FIRST, SECOND, THIRD)
+        assert (restored.damage is None) == (state_of(restored) == THIRD)
+        passed += restored.damage is None
+    assert 0 < passed < len(content) / step
 
 
-@pytest.mark.parametrize("damage", [flip, truncate])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM row WHERE kind = 'delta' AND number = 1",
+        "UPDATE row SET content = zeroblob(90) WHERE kind = 'delta' AND number = 1",
+    ],
+)
 async def test_deltas_up_to_the_damage_are_used_and_the_next_takes_the_place_of_the_rest(
-    tmp_path: Path, damage: Callable[[Path], None]
+    tmp_path: Path, statement: str
 ) -> None:
-    await saved(tmp_path)
-    path = one_file(tmp_path, "deltas-*")
-    content = path.read_bytes()
-    first = decode_frame(content, 0).end
-    tail = tmp_path / "tail"
-    tail.write_bytes(content[first:])
-    damage(tail)
-    path.write_bytes(content[:first] + tail.read_bytes())
-    kept = last_good(RealFiles(), tmp_path)
+    edit(await saved(tmp_path), statement)
+    kept = last_good(tmp_path)
     restored = await kept.load("lab")
     assert state_of(restored) == SECOND
     assert restored.damage is not None
-    assert restored.damage.file == path.name
-    await save_further_delta(kept)
-    assert state_of(await load(RealFiles(), tmp_path)) == (THREE, at(3))
+    assert restored.is_lost
+    await kept.save(TO_THREE)
+    restored = await load(tmp_path)
+    assert (*state_of(restored), restored.damage) == (*THIRD, None)
 
 
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (b"no gzip", "not gzip"),
-        (gzip.compress(b'{"op":"nothing"}\n'), "line 1: is no operation"),
-        (gzip.compress(b'{"op":"upsert","registration":'), "cut off|no operation"),
-        (delta_of(registry("x"))[:-4], "not gzip, or damaged"),
-    ],
-)
-async def test_a_delta_that_cannot_be_applied_counts_as_damage(tmp_path: Path, content: bytes, why: str) -> None:
-    kept = last_good(RealFiles(), tmp_path)
-    await save_one(kept)
-    await kept.save_delta("lab", content, at(2), after=at(1))
-    restored = await load(RealFiles(), tmp_path)
-    assert state_of(restored) == FIRST
-    with pytest.raises(LastGoodDamaged, match=why):
-        raise restored.damage or AssertionError
+async def test_of_a_delta_of_several_rows_all_or_nothing_is_used(tmp_path: Path) -> None:
+    many = registry(*(str(number) for number in range(3 * CHUNK)))
+    await prepared(tmp_path, [READ_ONE, delta(ONE, many, 2)])
+    assert state_of(await load(tmp_path)) == (many, at(2))
+    edit(file_in(tmp_path), "DELETE FROM row WHERE kind = 'delta' AND number = 2")
+    assert state_of(await load(tmp_path)) == FIRST
 
 
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (gzip.compress(b"x\ny\n"), "none of its 2 records is usable"),
-        (gzip.compress(lines_of(ONE))[:-4], "not gzip, or damaged"),
-        (b"plain", "not gzip, or damaged"),
-        (gzip.compress(lines_of(ONE) + b'{"id"'), "cut off"),
-    ],
-)
-async def test_a_snapshot_without_registrations_is_never_an_empty_allowlist(
-    tmp_path: Path, content: bytes, why: str
-) -> None:
-    await keep_served(last_good(RealFiles(), tmp_path), content, at(1))
-    restored = await load(RealFiles(), tmp_path)
-    assert (restored.registrations, restored.position) == ({}, None)
-    assert restored.damage is not None
-    assert why in restored.damage.why
+async def test_rows_of_two_ids_alike_are_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(last_good_file, "encode_chunk", lambda each: rows.encode_chunk([*each, each[0]]))
+    many = registry(*(str(number) for number in range(3)))
+    await last_good(tmp_path).save(reading(many, 1))
+    connection = sqlite3.connect(file_in(tmp_path))
+    connection.close()
+    assert (await load(tmp_path)).damage is None
+    monkeypatch.setattr(last_good_file, "encode_chunk", lambda each: rows.encode_chunk(each[1:]))
+    await last_good(tmp_path).save(reading(many, 2))
+    damage = (await load(tmp_path)).damage
+    assert damage is not None
+    assert "has 2 registrations, and 3 were written" in damage.why
 
 
-async def test_more_than_the_limits_is_damage(tmp_path: Path) -> None:
-    await save_one(last_good(RealFiles(), tmp_path))
-    kept = LastGood(tmp_path, clock=lambda: 0.0, monotonic=Stopwatch(), limits=ReadLimits(max_bytes=10))
-    restored = await kept.load("lab")
-    assert restored.damage is not None
-    assert "more than 10 bytes" in restored.damage.why
+async def test_a_file_that_somebody_put_in_its_place_is_not_gone_on_from(tmp_path: Path) -> None:
+    kept, monotonic = await prepared(tmp_path, [READ_ONE]), ManualMonotonic()
+    other = tmp_path / "other"
+    await last_good(other).save(READ_ONE)
+    kept = last_good(tmp_path, monotonic=monotonic)
+    await kept.load("lab")
+    for change in (lambda: shutil.copy(file_in(other), file_in(tmp_path)), lambda: file_in(tmp_path).unlink()):
+        change()
+        await kept.save(TO_TWO)
+        assert "is not the file that was written" in (kept.error_of("lab") or "")
+        monotonic.now += store.RETRY_S
+        await kept.save(READ_ONE)
+        assert kept.error_of("lab") is None
+        assert state_of(await load(tmp_path)) == FIRST
 
 
-@pytest.mark.parametrize("call", ["list", "open_to_read"])
-async def test_files_that_we_may_not_read_are_damage(call: str) -> None:
-    files, _ = await prepared([save_one])
-    files.refuse = lambda each: errno.EACCES if each == call else None
-    restored = await load(files)
-    assert (restored.registrations, restored.position) == ({}, None)
-    assert restored.damage is not None
-    assert "Permission denied" in restored.damage.why
+def test_the_journal_of_an_earlier_file_is_not_taken_for_that_of_the_next(tmp_path: Path) -> None:
+    path = asyncio.run(saved(tmp_path))
+    journal = Path(f"{path}-journal")
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA cache_size = 1")
+    connection.execute("BEGIN")
+    connection.execute("UPDATE row SET content = zeroblob(100000)")
+    left = journal.read_bytes()
+    connection.execute("ROLLBACK")
+    connection.close()
+    journal.write_bytes(left)
+    asyncio.run(last_good(tmp_path).save(READ_ONE))
+    assert not journal.exists()
+    assert state_of(asyncio.run(load(tmp_path))) == FIRST
 
 
-async def test_a_directory_that_fails_between_two_reads_is_damage(tmp_path: Path) -> None:
-    await saved(tmp_path)
-    kept = last_good(RealFiles(), tmp_path)
-    directory = kept._entry("lab").directory
-    directory.open()
-    files = FakeFiles()
-    files.refuse = lambda call: errno.EIO
-    directory.files = files
-    with pytest.raises(LastGoodDamaged, match="Input/output error"):
-        next(directory.frames())
+async def test_what_may_only_be_read_is_read_and_nothing_is_written(tmp_path: Path) -> None:
+    path = await saved(tmp_path)
+    path.with_name("lab.sqlite3.new").touch()
+    names = sorted(each.name for each in path.parent.iterdir())
+    content, status = path.read_bytes(), path.stat()
+    kept = last_good(tmp_path)
+    assert await kept.read_times("lab") == (1003.0, 5000.0)
+    assert await kept.read_times("another") == (None, None)
+    assert state_of(await kept.load("lab", tidies=False)) == THIRD
+    assert sorted(each.name for each in path.parent.iterdir()) == names
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == (content, status.st_mtime_ns)
+    assert path.stat().st_mode & 0o777 == 0o640
+    overwrite(path)
+    assert await kept.read_times("lab") == (None, None)
+    await kept.load("lab")
+    assert [each.name for each in path.parent.iterdir()] == ["lab.sqlite3"]
 
 
 # -- a disk that takes nothing -----------------------------------------------------------------------------
 
-CHANGING = ["make_directory", "create", "open_at", "write", "sync", "rename", "sync_directory"]
 
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-@pytest.mark.parametrize("call", CHANGING)
-async def test_a_disk_that_takes_nothing_is_said_and_what_was_there_stays(
-    call: str, number: int, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("refuse", [RefusingDisk.fill, RefusingDisk.make_read_only])
+async def test_a_disk_that_takes_nothing_is_logged_and_what_was_there_stays(
+    refuse: Callable[[RefusingDisk], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    files, _ = await prepared([save_one])
-    monotonic = Stopwatch()
-    kept = last_good(files, monotonic=monotonic)
+    refusing, monotonic = RefusingDisk(), ManualMonotonic()
+    await prepared(tmp_path, [READ_ONE])
+    kept = last_good(tmp_path, refusing.connect, monotonic)
     await kept.load("lab")
-    files.refuse = lambda each: number if each == call else None
+    refuse(refusing)
     with caplog.at_level(logging.INFO):
-        outcomes = [
-            await kept.save_delta("lab", delta_of(registry("c"), "b"), at(2), after=at(1)),
-            await kept.save_reading("lab", TWO, at(2)),
-            await kept.save_reading("lab", TWO, at(2)),
-        ]
-        said = [record.message for record in caplog.records]
-        assert said.count("store.failed") == (not all(outcomes))
-        if all(outcomes):
-            assert call in ("make_directory",)
-            return
-        files.refuse = lambda each: None
-        assert state_of(await load(files)) in (FIRST, SECOND)
-        if not outcomes[-1]:
-            assert os.strerror(number) in (kept.error_of("lab") or "")
-            assert not kept.needs_reading("lab")
-            monotonic.now += store.RETRY_S
-            assert kept.needs_reading("lab")
-        assert await kept.save_reading("lab", TWO, at(2))
+        for update in (TO_TWO, READ_TWO, TO_THREE):
+            await kept.save(update)
+        assert [record.message for record in caplog.records] == ["store.failed"]
+        assert "disk is full" in (kept.error_of("lab") or "") or "readonly" in (kept.error_of("lab") or "")
+        assert state_of(await load(tmp_path)) == FIRST
+        refusing.mend()
+        await kept.save(TO_THREE)
+        assert state_of(await load(tmp_path)) == FIRST, "tried again too soon"
+        monotonic.now += store.RETRY_S
+        await kept.save(TO_THREE)
     assert kept.error_of("lab") is None
-    assert not kept.needs_reading("lab")
-    assert state_of(await load(files)) == SECOND
+    assert state_of(await load(tmp_path)) == THIRD
     assert [record.message for record in caplog.records].count("store.recovered") == 1
+    assert [each.name for each in file_in(tmp_path).parent.iterdir()] == ["lab.sqlite3"]
 
 
 async def test_a_state_directory_that_cannot_be_made_is_a_failure_like_any_other(tmp_path: Path) -> None:
     (tmp_path / "registry").write_text("a file")
-    kept = last_good(RealFiles(), tmp_path)
+    kept = last_good(tmp_path)
     restored = await kept.load("lab")
     assert restored.position is None
-    assert not await kept.save_reading("lab", ONE, at(1))
-    sink = await kept.open("lab")
-    await sink.write(b"x")
-    assert await sink.commit() is None
-    await sink.abort()
-    assert kept._entry("lab").failures == 1
+    assert restored.damage is not None
+    await kept.save(READ_ONE)
+    assert "lab: " in (kept.error_of("lab") or "")
 
 
 async def test_a_source_that_comes_back_begins_anew(tmp_path: Path) -> None:
     """It was not configured at the start, so nothing of it was loaded; then a reload brought it back."""
-    for save in (save_one, save_delta):
-        before = last_good(RealFiles(), tmp_path)
-        await before.load("lab")
-        await save(before)
-    now = last_good(RealFiles(), tmp_path)
-    assert not await now.save_delta("lab", delta_of(registry("d")), at(3), after=at(2))
-    assert await now.save_reading("lab", THREE, at(9))
-    assert state_of(await load(RealFiles(), tmp_path)) == (THREE, at(9))
-    assert len(os.listdir(tmp_path / "registry" / "lab")) == 2
+    await prepared(tmp_path, [READ_ONE, TO_TWO])
+    now = last_good(tmp_path)
+    await now.save(TO_THREE)
+    assert state_of(await load(tmp_path)) == THIRD
 
 
-async def test_a_source_that_comes_back_to_damage_begins_anew(tmp_path: Path) -> None:
-    await save_one(last_good(RealFiles(), tmp_path))
-    (tmp_path / "registry" / "lab" / "index.json").write_bytes(b"{")
-    assert await last_good(RealFiles(), tmp_path).save_reading("lab", TWO, at(9))
-    assert state_of(await load(RealFiles(), tmp_path)) == (TWO, at(9))
+async def test_a_delta_to_what_is_not_there_is_a_reading(tmp_path: Path) -> None:
+    kept = await prepared(tmp_path, [READ_ONE])
+    await kept.save(TO_THREE)
+    assert state_of(await load(tmp_path)) == THIRD
+    head = kept._entry("lab").file.head
+    assert head is not None
+    assert (head.chunks, head.deltas) == (1, 0)
 
 
-async def test_its_times_are_read_before_it_is_loaded_and_nothing_is_touched(tmp_path: Path) -> None:
-    await save_one(last_good(RealFiles(), tmp_path))
-    written = tmp_path / "registry" / "lab" / "incoming-9.tmp"
-    written.touch()
-    kept = last_good(RealFiles(), tmp_path)
-    assert await kept.read_times("lab") == (1001.0, 5000.0)
-    assert await kept.read_times("another") == (None, None)
-    assert written.exists()
-    assert not (tmp_path / "registry" / "another").exists()
-    (tmp_path / "registry" / "lab" / "index.json").write_bytes(b"{")
-    assert await kept.read_times("lab") == (None, None)
+async def test_deltas_that_outweigh_the_reading_have_everything_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = await prepared(tmp_path, [READ_ONE, TO_TWO])
+    monkeypatch.setattr(rows, "MIN_COMPACTED_BYTES", 10)
+    await kept.save(TO_THREE)
+    assert state_of(await load(tmp_path)) == THIRD
+    head = kept._entry("lab").file.head
+    assert head is not None
+    assert (head.deltas, head.delta_bytes) == (0, 0)
+
+
+async def test_a_cancelled_save_leaves_what_was_there_and_nothing_beside_it(tmp_path: Path) -> None:
+    many = registry(*(str(number) for number in range(20_000)))
+    await prepared(tmp_path, [READ_ONE])
+    has_written, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    class Telling(sqlite3.Connection):
+        def execute(self, statement: str, parameters: Any = (), /) -> sqlite3.Cursor:
+            if statement.startswith("INSERT"):
+                loop.call_soon_threadsafe(has_written.set)
+            return super().execute(statement, parameters)
+
+    def connect(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        return sqlite3.connect(*arguments, factory=Telling, **options)
+
+    for update in (reading(many, 2), delta(ONE, many, 2)):
+        kept = last_good(tmp_path, connect)
+        await kept.load("lab")
+        has_written.clear()
+        task = asyncio.create_task(kept.save(update))
+        await has_written.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert state_of(await load(tmp_path)) == FIRST
+        assert [each.name for each in file_in(tmp_path).parent.iterdir()] == ["lab.sqlite3"]
+    await kept.save(TO_TWO)
+    assert state_of(await load(tmp_path)) == SECOND
 
 
 async def test_what_is_kept_of_sources_that_are_not_configured_is_named_and_left_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    kept = last_good(RealFiles(), tmp_path)
-    await kept.say_unused(["lab"])
+    kept = last_good(tmp_path)
+    await kept.log_unused(["lab"])
     for name in ("lab", "old", "another"):
-        await kept.save_reading(name, ONE, at(1))
-    await kept.say_unused(["lab", "national"])
-    said = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "store.unused"]
+        await kept.save(SourceUpdate(name, 9.0, registrations=ONE, position=at(1)))
+    await kept.log_unused(["lab", "national"])
+    unused = [record.__dict__["fields"] for record in caplog.records if record.getMessage() == "store.unused"]
     root = tmp_path / "registry"
-    assert said == [{"source": name, "directory": str(root / name)} for name in ("another", "old")]
-    assert state_of(await load(RealFiles(), tmp_path)) == (ONE, at(1))
+    assert unused == [{"source": name, "file": str(root / f"{name}.sqlite3")} for name in ("another", "old")]
+    assert state_of(await load(tmp_path)) == FIRST
 
 
-async def test_a_delta_to_what_is_not_kept_is_not_kept(tmp_path: Path) -> None:
-    kept = last_good(RealFiles(), tmp_path)
-    assert kept.needs_reading("lab")
-    await save_one(kept)
-    other = msgspec.structs.replace(at(1), session="another")
-    for after in (at(2), other):
-        kept._entry("lab").is_behind = False
-        assert not await kept.save_delta("lab", delta_of(registry("c")), at(3), after=after)
-        assert kept.needs_reading("lab")
-    assert not await kept.save_delta("lab", delta_of(registry("c")), at(2), after=at(1))
-    assert state_of(await load(RealFiles(), tmp_path)) == FIRST
+# -- the guard ---------------------------------------------------------------------------------------------
 
 
-async def test_deltas_that_outweigh_the_snapshot_want_everything_written_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def guard_file(path: Path, refusing: RefusingDisk | None = None) -> GuardFile:
+    return GuardFile(path, (refusing or RefusingDisk()).replace)
+
+
+async def test_what_was_saved_of_the_guard_is_loaded_again(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "guard"
+    assert await guard_file(path).load() is None
+    assert await guard_file(path).save(b"one")
+    again = guard_file(path)
+    assert await again.load() == b"one"
+    assert [each.name for each in path.parent.iterdir()] == ["guard"]
+
+
+async def test_what_is_on_disk_is_not_written_again(tmp_path: Path) -> None:
+    file = guard_file(tmp_path / "guard")
+    assert await file.save(b"one")
+    inode = file.path.stat().st_ino
+    assert await file.save(b"one")
+    assert file.path.stat().st_ino == inode
+    again = guard_file(tmp_path / "guard")
+    await again.load()
+    assert await again.save(b"one")
+    assert file.path.stat().st_ino == inode
+
+
+async def test_a_disk_that_refuses_is_logged_and_what_was_there_stays(tmp_path: Path) -> None:
+    refusing = RefusingDisk()
+    file = guard_file(tmp_path / "guard", refusing)
+    assert await file.save(b"one")
+    refusing.fill()
+    assert not await file.save(b"two")
+    assert not await file.save(b"two")
+    assert file.error == "No space left on device"
+    assert file.path.read_bytes() == b"one"
+    refusing.mend()
+    assert await file.save(b"two")
+    assert file.error is None
+    assert file.path.read_bytes() == b"two"
+
+
+async def test_saves_at_once_end_with_the_last_of_them(tmp_path: Path) -> None:
+    file = guard_file(tmp_path / "guard")
+    contents = [b"%d" % number for number in range(20)]
+    assert all(await asyncio.gather(*(file.save(content) for content in contents)))
+    assert file.path.read_bytes() == contents[-1]
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+async def test_what_cannot_be_read_is_as_if_there_were_nothing(
+    tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
-    monkeypatch.setattr(store, "MIN_COMPACTED_BYTES", 100)
-    kept = last_good(RealFiles(), tmp_path)
-    await save_one(kept)
-    assert not kept.needs_reading("lab")
-    await save_delta(kept)
-    assert kept.needs_reading("lab")
-    directory = kept._entry("lab").directory
-    assert directory.index is not None
-    assert directory.deltas_bytes > directory.index.snapshot.size_bytes
-    assert await kept.save_reading("lab", TWO, at(2))
-    assert not kept.needs_reading("lab")
-    assert state_of(await load(RealFiles(), tmp_path)) == SECOND
-
-
-# -- many, and ends ----------------------------------------------------------------------------------------
-
-
-async def test_many_are_read_and_written_while_the_loop_turns(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store, "SLICE", 100)
-    many = registry(*(str(number) for number in range(10_000)))
-    few = registry(*(str(number) for number in range(5000)))
-    kept = last_good(RealFiles(), tmp_path)
-    turns = 0
-
-    async def count() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    counting = asyncio.create_task(count())
-    assert await kept.save_reading("lab", many, at(1))
-    assert await kept.save_delta("lab", delta_of({}, *(many.keys() - few.keys())), at(2), after=at(1))
-    restored = await load(RealFiles(), tmp_path)
-    counting.cancel()
-    assert restored.registrations == few
-    assert turns > 50
-
-
-class TellingFiles(RealFiles):
-    """Says when a call has been made; `told` is awaited."""
-
-    def __init__(self, call: str) -> None:
-        self.told = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        self._call = call
-
-    def _tell(self, call: str) -> None:
-        if call == self._call:
-            self._loop.call_soon_threadsafe(self.told.set)
-
-    def create(self, path: Path) -> int:
-        descriptor = super().create(path)
-        self._tell("create")
-        return descriptor
-
-    def write(self, descriptor: int, content: bytes) -> None:
-        super().write(descriptor, content)
-        self._tell("write")
-
-    def sync(self, descriptor: int) -> None:
-        super().sync(descriptor)
-        self._tell("sync")
-
-
-@pytest.mark.parametrize("call", ["create", "write", "sync"])
-async def test_a_cancelled_save_leaves_what_was_there_and_nothing_beside_it(tmp_path: Path, call: str) -> None:
-    many = registry(*(str(number) for number in range(20_000)))
-    await save_one(last_good(RealFiles(), tmp_path))
-    files = TellingFiles(call)
-    kept = last_good(files, tmp_path)
-    await kept.load("lab")
-    task = asyncio.create_task(kept.save_reading("lab", many, at(2)))
-    async with asyncio.timeout(30):
-        await files.told.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert not list((tmp_path / "registry" / "lab").glob("*.tmp"))
-    assert state_of(await load(RealFiles(), tmp_path)) == FIRST
-    await save_delta(kept)
-
-
-async def test_a_window_beyond_the_calendar_is_left_out(tmp_path: Path) -> None:
-    far = msgspec.structs.replace(registration("far"), valid_from_s=1e15)
-    kept = last_good(RealFiles(), tmp_path)
-    assert await kept.save_reading("lab", {**ONE, "far": far}, at(1))
-    assert (await load(RealFiles(), tmp_path)).registrations == ONE
-
-
-@given(st.lists(registrations(), max_size=5, unique_by=lambda each: each.id))
-def test_registrations_come_back_as_they_were(some: list[Registration]) -> None:
-    valid = {each.id: each for each in some if each.valid_from_s < each.valid_until_s}
-
-    async def there_and_back() -> Restored:
-        files = FakeFiles()
-        kept = last_good(files)
-        await kept.save_reading("lab", {}, at(1))
-        await kept.save_delta("lab", encode_delta(valid.values(), []), at(2), after=at(1))
-        first = await load(files)
-        await kept.save_reading("lab", valid, at(3))
-        second = await load(files)
-        assert first.registrations == second.registrations
-        return second
-
-    assert asyncio.run(there_and_back()).registrations == valid
-
-
-# -- bytes -------------------------------------------------------------------------------------------------
-
-INDEX = Index(1, 4, at(1), 5000.0, FileMark("snapshot-4.gz", 100, "ab" * 32))
-
-
-def signed(line: bytes) -> bytes:
-    return line + b"\n" + hashlib.sha256(line).hexdigest().encode() + b"\n"
-
-
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (b"", "is empty"),
-        (b"{}", "its hash is wrong"),
-        (encode_index(INDEX)[:-1], "its hash is wrong"),
-        (encode_index(INDEX) + b"\n", "its hash is wrong"),
-        (signed(b"{}"), "is of another format"),
-        (signed(b"\xff"), "is of another format"),
-        (encode_index(INDEX).replace(b'"format":1', b'"format":2'), "its hash is wrong"),
-    ],
-)
-def test_an_index_that_is_not_ours_is_damaged(content: bytes, why: str) -> None:
-    with pytest.raises(Damaged, match=why):
-        decode_index(content)
-
-
-def test_an_index_is_whole_and_names_its_deltas() -> None:
-    assert decode_index(encode_index(INDEX)) == INDEX
-    assert INDEX.deltas == "deltas-4"
-
-
-FRAME = encode_frame(FrameHead(at(2), 5000.0), b"content")
-
-
-def test_every_cut_and_every_flipped_bit_of_a_frame_is_noticed() -> None:
-    assert decode_frame(b"before" + FRAME, 6) == (FrameHead(at(2), 5000.0), b"content", 6 + len(FRAME))
-    for end in range(len(FRAME)):
-        with pytest.raises(Damaged):
-            decode_frame(FRAME[:end], 0)
-    for place in range(len(FRAME)):
-        flipped = bytearray(FRAME)
-        flipped[place] ^= 0x01
-        with pytest.raises(Damaged):
-            decode_frame(bytes(flipped), 0)
-
-
-@pytest.mark.parametrize(
-    ("head", "why"),
-    [(b"{}", "of another format"), (b"\xff", "of another format"), (b" " * (1 << 20) + b"{}", "no frame at 0")],
-)
-def test_a_frame_of_another_format_is_damaged(head: bytes, why: str) -> None:
-    packed = struct.pack(">4sIQ32s", b"gwdD", len(head), 0, hashlib.sha256(head).digest())
-    with pytest.raises(Damaged, match=why):
-        decode_frame(packed + head, 0)
-
-
-async def test_real_files_are_created_closed_and_read_back(tmp_path: Path) -> None:
-    files = RealFiles()
-    path = tmp_path / "x"
-    descriptor = files.open_at(path, 0)
-    files.write(descriptor, b"0123456789")
-    files.close(descriptor)
-    descriptor = files.open_at(path, 4)
-    files.write(descriptor, b"x")
-    files.sync(descriptor)
-    files.close(descriptor)
-    assert path.read_bytes() == b"0123x"
-    with pytest.raises(OSError, match="Invalid argument"):
-        files.open_at(path, -1)
-    assert path.stat().st_mode & 0o777 == 0o640 & ~_umask()
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+    make(tmp_path / "guard")
+    assert await guard_file(tmp_path / "guard").load() is None
