@@ -18,7 +18,7 @@ from gatewayd.compile.desired import elements_of
 from gatewayd.compile.keys import Keys
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag, policy_in_force, rehearsal_script
 from gatewayd.control.guard_keeper import read_last_good
-from gatewayd.control.host_time import HostTime, open_host_time
+from gatewayd.control.host_time import HostTime, WindowClock, open_host_time
 from gatewayd.errors import DumpInterrupted, SettingsInvalid
 from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables
@@ -226,6 +226,7 @@ async def read_registry(settings: Settings, host_time: HostTime) -> tuple[Regist
     reading = read_overrides(Path(registry.local)) if registry.local is not None else OverridesReading(())
     if reading.faults:
         raise SettingsInvalid(reading.faults)
+    clock = WindowClock(host_time, host_time.moment)
     store = LastGood(Path(settings.state_dir), clock=host_time, monotonic=time.monotonic)
     for source in registry.sources:
         host_time.note_last_good(*await store.read_times(source.name))
@@ -240,9 +241,9 @@ async def read_registry(settings: Settings, host_time: HostTime) -> tuple[Regist
     async def deliver(update: SourceUpdate) -> None:
         if update.error is not None:
             raise update.error
-        take(state.apply(update, earliest_of(host_time.moment())))
+        take(state.apply(update, clock.certain()))
 
-    now = earliest_of(host_time.moment())
+    now = clock.certain()
     take(state.use_overrides(reading.files, now))
     record, found = await read_last_good(store, state.sources, tidies=False)
     take(state.restore(record, found, now))

@@ -6,11 +6,14 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from gatewayd.cli import plan
+from gatewayd.control import host_time
+from gatewayd.control.host_time import open_host_time
 from gatewayd.errors import SettingsInvalid, SourceFailed
 from gatewayd.feed.canonical import LineWriter
 from gatewayd.kernel.fake import FakeTables
@@ -91,6 +94,19 @@ def test_nothing_would_change_where_nothing_did(host: Host) -> None:
         assert host.files() == before
 
     host.time.run(scenario())
+
+
+def test_a_first_start_is_planned_where_no_time_is_confirmed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No NTP, no last good, and a signed source that has not spoken: no time has certainly come."""
+    unsure = partial(open_host_time, has_signed=True)
+    monkeypatch.setattr(plan, "open_host_time", lambda directory, has_signed: unsure(directory))
+    monkeypatch.setattr(host_time, "is_kernel_synced", lambda wall_s: False)
+
+    async def scenario() -> plan.Plan:
+        host.register(BANK, *HOUSES)
+        return await plan.make_plan(host.settings)
+
+    assert host.time.run(scenario()).kernel.added == {"c4_28_wireguard": 5}
 
 
 def test_removals_that_the_guard_would_hold_are_named_and_stay(
