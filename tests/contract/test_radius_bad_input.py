@@ -112,7 +112,7 @@ REFUSED = [
     Refused("wrong length: more than there is", signed(GOOD[20:], length=len(GOOD) + 1), "bad_length"),
     Refused("wrong length: less than a header", signed(GOOD[20:], length=19), "bad_length"),
     Refused("wrong length: none", signed(GOOD[20:], length=0), "bad_length"),
-    Refused("wrong length: cuts an attribute", signed(GOOD[20:], length=len(GOOD) - 1), "bad_attribute"),
+    Refused("wrong length: cuts an attribute", signed(GOOD[20:], length=len(GOOD) - 1), "bad_authenticator"),
     Refused("wrong length: cuts attributes off", signed(GOOD[20:], length=len(GOOD) - 6), "bad_authenticator"),
     Refused("5000-byte datagram", LONG, "bad_length"),
     Refused("code Access-Request", signed(GOOD[20:], code=1), "bad_code"),

@@ -1,18 +1,21 @@
 """RADIUS accounting packets: a datagram to a request that is worth believing, and the answer to it.
 
-pyrad computes the authenticators and encodes the answer. What it lets pass is refused here, before it sees the
-datagram: an attribute that ends behind the packet (pyrad 2.6 cuts it short and says nothing), and a
-Message-Authenticator of another size or given twice. `AcctPacket` is used without a dictionary, and for the
-authenticators and the answer alone: vendors' attributes are split here once the sender is known (in pyrad up to
-2.5.4 that could go on for ever, pyradius/pyrad issue 234), and values are decoded in `attributes`, strictly.
+The Request Authenticator is checked before anything is parsed: a datagram of a sender without the secret costs one
+MD5 over its bytes, 6 µs for the longest.
+
+pyrad computes the Message-Authenticator and encodes the answer. What it lets pass is refused here, before it sees
+the datagram: an attribute that ends behind the packet (pyrad 2.6 cuts it short and says nothing), and a
+Message-Authenticator of another size or given twice. `AcctPacket` is used without a dictionary, and for these two
+alone: vendors' attributes are split here (in pyrad up to 2.5.4 that could go on for ever, pyradius/pyrad issue
+234), and values are decoded in `attributes`, strictly.
 
 Responses are kept for repeats: a repeat of a request gets the same bytes and does nothing twice. It has the
 address, port, identifier and authenticator of the first (RFC 5080 §2.2.2). An answer may take its time, as the
 request is written down before it. Repeats that come meanwhile get nothing, and those that come later get what the
 first one got.
 
-Reasons of RadiusRejected, in the order of the checks: `too_short`, `bad_length`, `bad_code`, `bad_attribute`,
-`bad_message_authenticator`, `missing_message_authenticator`, `bad_authenticator`.
+Reasons of RadiusRejected, in the order of the checks: `too_short`, `bad_length`, `bad_code`, `bad_authenticator`,
+`bad_attribute`, `missing_message_authenticator`, `bad_message_authenticator`.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import md5
+from hmac import compare_digest
 from typing import Any, Final
 
 from pyrad.packet import AcctPacket
@@ -36,6 +41,12 @@ MAX_BYTES: Final = 4096
 
 MESSAGE_AUTHENTICATOR: Final = 80
 MESSAGE_AUTHENTICATOR_BYTES: Final = 16
+MAX_ATTRIBUTES: Final = 512
+"""Of a request, its vendors' attributes counted too. Such with 64 addresses have some 150; 4096 bytes have room for
+2038 that are empty."""
+MAX_STATUS_ATTRIBUTES: Final = 16
+"""Of a Status-Server, which is parsed before its sender is known."""
+_NO_AUTHENTICATOR: Final = bytes(16)
 _PROXY_STATE: Final = 33
 _VENDOR_SPECIFIC: Final = 26
 _VENDOR_BYTES: Final = 4
@@ -102,30 +113,61 @@ def open_request(raw: bytes, secrets: Sequence[bytes]) -> AccountingRequest | St
     in the datagram is to be believed and nothing is to be answered.
     """
     length = _checked_length(raw)
-    code = raw[0]
-    if code not in (ACCOUNTING_REQUEST, STATUS_SERVER):
-        raise RadiusRejected("bad_code", f"code {code}")
-    attributes = split_attributes(raw[HEADER_BYTES:length])
-    if attributes is None:
-        raise RadiusRejected("bad_attribute", "the lengths of the attributes do not fill the packet")
-    is_signed = _is_signed(attributes)
-    if code == STATUS_SERVER and not is_signed:
+    packet = raw if length == len(raw) else raw[:length]
+    code = packet[0]
+    if code == ACCOUNTING_REQUEST:
+        return _open_accounting(packet, secrets)
+    if code == STATUS_SERVER:
+        return _open_status(packet, secrets)
+    raise RadiusRejected("bad_code", f"code {code}")
+
+
+def _open_accounting(raw: bytes, secrets: Sequence[bytes]) -> AccountingRequest:
+    """Nothing is parsed before the sender is known: one MD5 over the bytes, and its end once for each secret."""
+    secret = _secret_of(raw, secrets)
+    if secret is None:
+        raise RadiusRejected("bad_authenticator", f"fits none of {len(secrets)} secrets")
+    attributes = _attributes_of(raw, MAX_ATTRIBUTES)
+    packet = _undecoded_packet(raw, attributes)
+    packet.secret = secret
+    # RFC 2869 §5.14, over a Request Authenticator of zeros: it was not known when this was computed.
+    if _is_signed(attributes) and not packet.verify_message_authenticator():
+        raise RadiusRejected("bad_message_authenticator", "is not of the secret that the request is of")
+    return AccountingRequest(packet, _values_of(attributes))
+
+
+def _open_status(raw: bytes, secrets: Sequence[bytes]) -> StatusServer:
+    """Its authenticator is random (RFC 5997 §3), so the attribute that proves its sender has to be found first."""
+    attributes = _attributes_of(raw, MAX_STATUS_ATTRIBUTES)
+    if not _is_signed(attributes):
         raise RadiusRejected("missing_message_authenticator", "RFC 5997 §3 asks for one")
-    packet = _undecoded_packet(raw[:length], attributes)
+    packet = _undecoded_packet(raw, attributes)
     for secret in secrets:
         packet.secret = secret
-        if code == ACCOUNTING_REQUEST:
-            if not packet.VerifyAcctRequest():
-                continue
-            # RFC 2869 §5.14, over a Request Authenticator of zeros: it was not known when this was computed.
-            if is_signed and not packet.verify_message_authenticator():
-                raise RadiusRejected("bad_message_authenticator", "is not of the secret that the request is of")
-            return AccountingRequest(packet, _values_of(attributes))
         if packet.verify_message_authenticator():
             return StatusServer(packet)
-    if code == STATUS_SERVER:
-        raise RadiusRejected("bad_message_authenticator", f"fits none of {len(secrets)} secrets")
-    raise RadiusRejected("bad_authenticator", f"fits none of {len(secrets)} secrets")
+    raise RadiusRejected("bad_message_authenticator", f"fits none of {len(secrets)} secrets")
+
+
+def _secret_of(raw: bytes, secrets: Sequence[bytes]) -> bytes | None:
+    """The secret that the Request Authenticator was made with (RFC 2866 §3); None for none of these."""
+    authenticator = raw[4:HEADER_BYTES]
+    begun = md5(raw[:4], usedforsecurity=False)
+    begun.update(_NO_AUTHENTICATOR)
+    begun.update(raw[HEADER_BYTES:])
+    for secret in secrets:
+        whole = begun.copy()
+        whole.update(secret)
+        if compare_digest(whole.digest(), authenticator):
+            return secret
+    return None
+
+
+def _attributes_of(raw: bytes, most: int) -> list[tuple[int, bytes]]:
+    attributes = split_attributes(raw[HEADER_BYTES:], most)
+    if attributes is None:
+        raise RadiusRejected("bad_attribute", f"attributes do not fill the packet, or there are more than {most}")
+    return attributes
 
 
 def encode_response(request: AccountingRequest | StatusServer, *, is_signed: bool = False) -> bytes:
@@ -155,16 +197,17 @@ def _undecoded_packet(raw: bytes, attributes: list[tuple[int, bytes]]) -> Any:
     return packet
 
 
-def split_attributes(raw: bytes) -> list[tuple[int, bytes]] | None:
-    """(type, value) of attributes that follow one another without a gap; None where they do not fill `bytes`.
+def split_attributes(raw: bytes, most: int = MAX_ATTRIBUTES) -> list[tuple[int, bytes]] | None:
+    """(type, value) of attributes that follow one another without a gap; None where they do not fill `raw`, or are
+    more than `most`.
 
     The layout is the same for a packet, a vendor's attributes and TLVs (RFC 2865 §5, §5.26; RFC 6929 §2.3).
     """
-    attributes = []
+    attributes: list[tuple[int, bytes]] = []
     at, end = 0, len(raw)
     while at < end:
         after = at + raw[at + 1] if at + 1 < end else 0
-        if not at + 2 <= after <= end:
+        if not at + 2 <= after <= end or len(attributes) >= most:
             return None
         attributes.append((raw[at], raw[at + 2 : after]))
         at = after
@@ -190,13 +233,17 @@ def _is_signed(attributes: list[tuple[int, bytes]]) -> bool:
 
 
 def _values_of(attributes: list[tuple[int, bytes]]) -> dict[int | tuple[int, int], list[bytes]]:
-    """The values by type. A vendor's attributes are split where they are laid out as RFC 2865 §5.26 suggests."""
+    """The values by type. A vendor's attributes are split where they are laid out as RFC 2865 §5.26 suggests, as
+    long as there are not too many."""
     values: dict[int | tuple[int, int], list[bytes]] = {}
     for type_, value in attributes:
         values.setdefault(type_, []).append(value)
+    left = MAX_ATTRIBUTES - len(attributes)
     for specific in values.get(_VENDOR_SPECIFIC, ()):
         vendor = int.from_bytes(specific[:_VENDOR_BYTES], "big")
-        for vendor_type, value in split_attributes(specific[_VENDOR_BYTES:]) or ():
+        found = split_attributes(specific[_VENDOR_BYTES:], left) or ()
+        left -= len(found)
+        for vendor_type, value in found:
             values.setdefault((vendor, vendor_type), []).append(value)
     return values
 

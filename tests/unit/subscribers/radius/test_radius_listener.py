@@ -276,7 +276,7 @@ def test_a_stranger_gets_no_answer_and_is_counted() -> None:
         (b"", "too_short"),
         (STARTED[:-1], "bad_length"),
         (b"\x01" + STARTED[1:], "bad_code"),
-        (STARTED[:21] + b"\x01" + STARTED[22:], "bad_attribute"),
+        (accounting_request(STARTED[20:21] + b"\x01" + STARTED[22:]), "bad_attribute"),
         (STARTED[:-1] + b"\0", "bad_authenticator"),
         (accounting_request(START, SESSION, secret=b"wrong"), "bad_authenticator"),
         (accounting_request(START, attribute(80, bytes(16))), "bad_message_authenticator"),

@@ -5,8 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewayd.errors import InputRejected, RadiusRejected
+from gatewayd.subscribers.radius import packet
 from gatewayd.subscribers.radius.packet import (
+    MAX_ATTRIBUTES,
     MAX_BYTES,
+    STATUS_SERVER,
     AccountingRequest,
     StatusServer,
     encode_response,
@@ -158,6 +161,41 @@ def test_other_codes_are_bad(code: int) -> None:
 )
 def test_attributes_that_do_not_fill_the_packet_are_bad_under_any_authenticator(attributes: bytes) -> None:
     assert reason(accounting_request(attributes)) == "bad_attribute"
+
+
+FLOOD = b"\x04\x07\x10\x00" + bytes(16) + b"\x08\x02" * 2038
+"""The costliest that there is: as long as can be, of attributes that are as short as can be."""
+
+
+def test_nothing_is_parsed_before_the_sender_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parse(raw: bytes, most: int) -> None:
+        raise AssertionError("parsed")
+
+    monkeypatch.setattr(packet, "split_attributes", parse)
+    assert reason(FLOOD) == "bad_authenticator"
+    with pytest.raises(AssertionError, match="parsed"):
+        open_request(accounting_request(*START), [SECRET])
+
+
+def test_of_a_status_server_few_attributes_are_parsed_before_its_sender_is_known() -> None:
+    assert reason(bytes([STATUS_SERVER]) + FLOOD[1:]) == "bad_attribute"
+    assert len(split_attributes(b"\x08\x02" * 16, 16) or ()) == 16
+    assert split_attributes(b"\x08\x02" * 17, 16) is None
+
+
+@pytest.mark.parametrize(("count", "is_opened"), [(MAX_ATTRIBUTES, True), (MAX_ATTRIBUTES + 1, False)])
+def test_a_request_has_so_many_attributes_and_no_more(count: int, is_opened: bool) -> None:
+    request = accounting_request(b"\x08\x02" * count)
+    if is_opened:
+        assert len(opened(*[b"\x08\x02"] * count).values(8)) == count
+    else:
+        assert reason(request) == "bad_attribute"
+
+
+def test_vendors_attributes_count_too() -> None:
+    block = vendor(10415, b"\x01\x02" * 120)
+    request = opened(*START, *[block] * 10)
+    assert len(request.vendor_values(10415, 1)) == 480, "of four blocks; the fifth has no room any more"
 
 
 def test_a_signed_request_is_opened() -> None:
