@@ -17,16 +17,29 @@ reported, never silent? Is the text the same for the same input?
 """
 
 from gatewayd.compile.desired import DesiredSets
-from gatewayd.compile.masks import compile_bound, compile_elements, count_elements
+from gatewayd.compile.judging import interface_warnings, unmatched
+from gatewayd.compile.masks import (
+    ELEMENT_BYTES,
+    KERNEL_ELEMENT_BYTES,
+    compile_bound,
+    compile_elements,
+    count_elements,
+    count_programmed,
+)
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag, policy_digest, replace_script
 
 __all__ = [
+    "ELEMENT_BYTES",
+    "KERNEL_ELEMENT_BYTES",
     "DesiredSets",
     "compile_bound",
     "compile_elements",
     "compile_ruleset",
     "count_elements",
+    "count_programmed",
+    "interface_warnings",
     "parse_tag",
     "policy_digest",
     "replace_script",
+    "unmatched",
 ]

@@ -98,6 +98,40 @@ def _may_meet(inside: Iterable[str], outside: Iterable[str]) -> bool:
     )
 
 
+def unmatched(patterns: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
+    """Those of `policy.interfaces` that no interface has now, by the `names` of all that there are."""
+    present = tuple(names)
+    return tuple(each for each in patterns if not any(_has_name(each, name) for name in present))
+
+
+def _has_name(pattern: str, name: str) -> bool:
+    """As nft compares: a `*` at the end stands for anything (`ppp*`), and nowhere else."""
+    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
+
+
+def interface_warnings(policy: Policy, names: Iterable[str]) -> tuple[str, ...]:
+    """Sentences on names of the policy that no interface has now; what such a name turns off comes first."""
+    present = sorted(names)
+    sides = (("inside", policy.inside), ("outside", policy.outside))
+    absent = [(side, name) for side, patterns in sides for name in unmatched(patterns, present)]
+    said = [
+        f"no interface has a name of policy.interfaces.{side} ({', '.join(patterns)}): the rules judge no packet,"
+        f" in any mode, until one has"
+        for side, patterns in sides
+        if patterns and len(unmatched(patterns, present)) == len(patterns)
+    ]
+    for side, name in absent:
+        stem = name.removesuffix("*")
+        near = [each for each in present if each.startswith(stem) or stem.startswith(each)][:_MAX_NEAR]
+        hint = f"; is {' or '.join(near)} meant?" if near else ""
+        said.append(f"no interface is named {name} now (policy.interfaces.{side}){hint}")
+    return tuple(said)
+
+
+_MAX_NEAR = 3
+"""Interfaces that a warning proposes."""
+
+
 def scope_chains(scope: tuple[Service, ...]) -> list[str]:
     """One look-up of the protocol; ports are looked at for protocols that have some in scope."""
     whole, ports = _scope_by_protocol(scope)

@@ -20,6 +20,17 @@ MAX_ELEMENTS = 4096
 MAX_BOUND_ELEMENTS = 16384
 """The same of a binding, whose elements are more so that its masks may be few."""
 
+ELEMENT_BYTES = 160
+"""Memory of this process for one desired element, at most: the key 48 to 80, its place in a set 37 to 74.
+
+Measured at a million (Python 3.11, x86-64): 37 for an IPv4 client alone, 134 with a peer, 154 for IPv6 with peer
+and service."""
+
+KERNEL_ELEMENT_BYTES = 128
+"""Memory of the kernel for one element, at most.
+
+Measured on 6.18: 65 for an IPv4 client, 113 for IPv6 with peer and service; a timeout adds 16."""
+
 PORT_GRAINS = (4, 8, 12, 16)
 """Leading bits of the client's port in the keys of a binding: 4,096, 256, 16 and 1 ports, whatever a NAT gives out.
 
@@ -55,14 +66,19 @@ def count_elements(wanted: Registration | BoundRegistration) -> int:
     return _shape(wanted)[0] if isinstance(wanted, BoundRegistration) else _count_elements(wanted)
 
 
+def count_programmed(registration: Registration) -> int:
+    """As `count_elements`, and 0 where it is past MAX_ELEMENTS: then none is made."""
+    count = _count_elements(registration)
+    return count if count <= MAX_ELEMENTS else 0
+
+
 def _count_elements(registration: Registration) -> int:
-    peers = registration.peers
-    if not peers:
-        return len(registration.clients) * len(select_services(registration.services))
-    pairs = 0
-    for client in registration.clients:
-        width = len(client.packed)
-        pairs += sum(len(peer.packed) == width for peer in peers)
+    clients, peers = registration.clients, registration.peers
+    pairs = len(clients)
+    if peers:
+        narrow_clients = sum(len(client.packed) == 4 for client in clients)
+        narrow_peers = sum(len(peer.packed) == 4 for peer in peers)
+        pairs = narrow_clients * narrow_peers + (pairs - narrow_clients) * (len(peers) - narrow_peers)
     return pairs * len(select_services(registration.services))
 
 

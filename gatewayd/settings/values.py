@@ -297,6 +297,8 @@ def parse_interface(text: str) -> str:
         raise ValueError("is not a name of a network interface")
     if text == "*":
         raise ValueError("means every interface")
+    if text.endswith("+"):
+        raise ValueError(f"is iptables' way to say {text[:-1]}*; nft takes it for a whole name")
     if len(text.removesuffix("*")) > 15:
         raise ValueError("is longer than 15 bytes")
     return text

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gatewayd.compile.judging import knows_inside
+from gatewayd.compile.judging import interface_warnings, knows_inside, unmatched
 from gatewayd.model import Mode, parse_services
 from tests.support.rulesets import OBSERVE, REJECT, chains_of
 
@@ -172,3 +172,43 @@ def test_an_end_inside_is_known_where_a_side_is_named_and_the_sides_are_apart(
     inside: tuple[str, ...], outside: tuple[str, ...], known: bool
 ) -> None:
     assert knows_inside(replace(OBSERVE, inside=inside, outside=outside)) == known
+
+
+# -- interfaces that are there -----------------------------------------------------------------------------
+
+PRESENT = ("lo", "eth0", "eth1", "eth1.100", "eth1.200", "ppp0", "ppp17")
+
+
+@pytest.mark.parametrize(
+    ("patterns", "absent"),
+    [
+        ((), ()),
+        (("eth0", "ppp*", "eth1.*"), ()),
+        (("eth1.100", "eth1.10", "ppp", "pppoe*", "eth0*"), ("eth1.10", "ppp", "pppoe*")),
+        (("eth0.100", "wan"), ("eth0.100", "wan")),
+    ],
+)
+def test_a_name_is_there_or_is_the_beginning_of_one_with_a_star(
+    patterns: tuple[str, ...], absent: tuple[str, ...]
+) -> None:
+    assert unmatched(patterns, PRESENT) == absent
+    assert unmatched(patterns, ()) == patterns
+
+
+def test_names_that_are_all_there_are_not_worth_a_word() -> None:
+    assert interface_warnings(replace(OBSERVE, inside=("ppp*", "eth1"), outside=("eth0",)), PRESENT) == ()
+    assert interface_warnings(OBSERVE, ()) == ()
+
+
+def test_a_side_of_which_nothing_is_there_turns_enforcement_off_and_that_is_said_first() -> None:
+    policy = replace(REJECT, inside=("pppoe*",), outside=("eth0.5", "eth0", "wan"))
+    assert interface_warnings(policy, PRESENT) == (
+        "no interface has a name of policy.interfaces.inside (pppoe*): the rules judge no packet, in any mode,"
+        " until one has",
+        "no interface is named pppoe* now (policy.interfaces.inside)",
+        "no interface is named eth0.5 now (policy.interfaces.outside); is eth0 meant?",
+        "no interface is named wan now (policy.interfaces.outside)",
+    )
+    assert interface_warnings(replace(REJECT, inside=("eth1.", "eth0")), PRESENT) == (
+        "no interface is named eth1. now (policy.interfaces.inside); is eth1 or eth1.100 or eth1.200 meant?",
+    )

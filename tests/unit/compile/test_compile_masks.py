@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from math import inf
 
 import pytest
@@ -7,17 +8,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.allowlist import registered_by
+from gatewayd.compile.desired import DesiredSets
 from gatewayd.compile.masks import (
+    ELEMENT_BYTES,
     MAX_ELEMENTS,
     WIDEST_LISTED_RANGE,
     compile_elements,
     count_elements,
+    count_programmed,
     select_services,
     split_range,
 )
 from gatewayd.model import Flow, Registration, Service, parse_prefix, parse_services
 from gatewayd.model.mask import ANY_PEER, Mask
-from gatewayd.model.prefix import mask_address
+from gatewayd.model.prefix import Prefix, mask_address
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS, TCP, UDP
 from tests.support.strategies import flows, registrations
 
@@ -205,3 +209,41 @@ def test_the_edges_of_ranges_are_exact(port: int) -> None:
     flow = Flow(UDP, held.clients[0].packed, bytes(4), 0, port)
     found = any(looked_up(mask, flow, flow.source, flow.destination) == key for mask, key in compile_elements(held))
     assert found == registered_by(flow, held, 0.0)
+
+
+def test_elements_are_counted_without_making_them() -> None:
+    clients = tuple(parse_prefix(f"10.0.{number}.0/24") for number in range(20))
+    clients += tuple(parse_prefix(f"2001:db8:{number:x}::/48") for number in range(7))
+    peers = (parse_prefix("192.0.2.0/24"), parse_prefix("198.51.100.0/24"), parse_prefix("2001:db8:ffff::/48"))
+    services = parse_services(("ipsec", "udp/1000-1009", "tcp/1-65534"))
+    for some in ((), peers, peers[:2], peers[2:]):
+        for each in ((), services):
+            registration = Registration("bank", "bank", "active", clients, None, some, each)
+            assert count_elements(registration) == len(compile_elements(registration))
+            assert count_programmed(registration) == count_elements(registration)
+
+
+def test_a_registration_past_the_bound_costs_no_elements() -> None:
+    clients = tuple(Prefix(number.to_bytes(4, "big"), 32) for number in range(MAX_ELEMENTS + 1))
+    assert count_programmed(Registration("bank", "bank", "active", clients)) == 0
+    assert count_programmed(Registration("bank", "bank", "active", clients[1:])) == MAX_ELEMENTS
+
+
+def test_an_element_takes_no_more_memory_than_is_estimated() -> None:
+    services = parse_services(("udp/51820",))
+    peers = tuple(Prefix(bytes((32, 1, 0, number)) + bytes(12), 32) for number in range(64))
+    registrations = [
+        Registration(
+            "bank", "bank", "active", (Prefix(bytes((32, 2, 0, n)) + bytes(12), 32),), None, peers, services
+        )
+        for n in range(200)
+    ]
+    sets = DesiredSets()
+    tracemalloc.start()
+    try:
+        for each in registrations:
+            sets.add(each)
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert 0 < taken / sets.count() <= ELEMENT_BYTES

@@ -646,7 +646,7 @@ def test_a_former_form_that_goes_before_the_first_reading_is_not_in_the_kernel()
         tracker.add(each)
     tracker.remove(old)
     tracker.desired.reserve([Mask(4, 25)])
-    for each in tracker.desired.take_unprogrammed():
-        tracker.add(each)
+    for waiting in tracker.desired.take_unprogrammed():
+        tracker.add(waiting)
     assert tracker.desired.in_former_form() == []
     assert tracker.masks == {}

@@ -156,6 +156,8 @@ REFUSED: list[tuple[Callable[[str], object], str, str]] = [
     (values.parse_interface, "..", "is not a name of a network interface"),
     (values.parse_interface, "", "is not a name of a network interface"),
     (values.parse_interface, "*", "means every interface"),
+    (values.parse_interface, "ppp+", "is iptables' way to say ppp*; nft takes it for a whole name"),
+    (values.parse_interface, "pp*p", "is not a name of a network interface"),
     (values.parse_interface, "a" * 16, "is longer than 15 bytes"),
     (values.parse_table_name, "9x", "is not an nft identifier"),
     (values.parse_table_name, "a b", "is not an nft identifier"),
