@@ -204,6 +204,10 @@ EVENTS = (
         "radius.refused", "warning", "source reason",
         "Accounting of an unknown client or with a wrong secret. Rate-limited for each reason.",
     ),
+    Event(
+        "radius.flood", "warning", "shielded",
+        "Senders that are no clients flood the port. The kernel drops theirs for 10 s, if `shielded`.",
+    ),
     Event("radius.unusable", "warning", "source reason", "Unusable accounting. Rate-limited for each reason."),
     Event("radius.secret_unusable", "error", "fault", "A file of RADIUS secrets cannot be used."),
     Event("secret.exposed", "warning", "path hint", "Every user of this host may read a secret."),

@@ -57,9 +57,9 @@ PURE = """
     reconcile.set_state reconcile.steps reconcile.tracker registry.freshness registry.guard
     registry.guard_record registry.limits registry.merge registry.overrides registry.state settings.load
     settings.model settings.readers settings.schema settings.values sources.client sources.client_plan
-    sources.last_good sources.override_file sources.update subscribers
-    subscribers.journal_rows subscribers.radius subscribers.radius.accounting subscribers.radius.attributes
-    subscribers.radius.clients subscribers.radius.packet subscribers.radius.senders subscribers.session_list
+    sources.last_good sources.override_file sources.update subscribers subscribers.journal_rows
+    subscribers.radius subscribers.radius.accounting subscribers.radius.attributes subscribers.radius.clients
+    subscribers.radius.flood subscribers.radius.packet subscribers.radius.senders subscribers.session_list
     subscribers.sessions subscribers.sessions.changes subscribers.sessions.index subscribers.sessions.naming
     subscribers.sessions.nas subscribers.sessions.session subscribers.sessions.sessions watch watch.aggregate
     watch.attribute watch.decode
@@ -75,7 +75,8 @@ IO = """
     reconcile.scan_requests reconcile.verify reconcile.writer registry settings sources sources.disk
     sources.feed_source sources.fetch sources.file_source sources.last_good_file sources.last_good_store
     sources.overrides_dir sources.runner subscribers.journal subscribers.journal_file
-    subscribers.radius.listener subscribers.secret_files subscribers.service systemd watch.source
+    subscribers.radius.listener subscribers.radius.sockets subscribers.secret_files subscribers.service systemd
+    watch.source
 """
 
 COMPOSITION = """

@@ -5,7 +5,8 @@
 - `accounting`  a request → an AccountingEvent; a number becomes a digest here, and ends here
 - `clients`     who may send, and how a NAS is to be understood
 - `senders`     the numbers of the listener, and who is refused
-- `listener`    UDP sockets, the one shell
+- `flood`       what one sender may take of the port, and when the kernel drops strangers
+- `listener`    datagrams received, counted, handed on, answered; `sockets` what it asks of the kernel: the shells
 
 A datagram that is not believed is a RadiusRejected and gets no answer. A request that is believed and cannot be
 used is an AccountingRejected and is answered, because its sender would repeat it for ever. One of which a part

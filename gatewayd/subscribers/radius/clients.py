@@ -60,6 +60,7 @@ class ClientTable:
         for client in clients:
             prefix = client.prefix
             tables.setdefault((len(prefix.packed), prefix.length), {})[prefix.packed] = client
+        self.prefixes = tuple(Prefix(packed, length) for (_, length), found in tables.items() for packed in found)
         self._tables = sorted(tables.items(), key=lambda item: item[0], reverse=True)
 
     def find(self, source: bytes) -> Client | None:

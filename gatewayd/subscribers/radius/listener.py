@@ -7,28 +7,25 @@ needs no queue here: what we do not keep up with waits in the sockets' buffers, 
 A datagram that is not believed leaves a count and nothing else. What waits in a socket is taken in batches, so
 that a burst of old accounting (a proxy that was cut off keeps it all) holds up nothing else of the loop for long.
 
-A gateway has many addresses, and a sender takes an answer only from the one that it asked. So each answer leaves
-from the address that its request came to: IP_PKTINFO and IPV6_RECVPKTINFO say which (ip(7), RFC 3542 §6.2).
+A flood of one sender leaves room to the others: `flood` has the bounds.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import socket  # noqa: TID251 - accounting comes in by UDP, and this module is its shell
-import struct
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
-from gatewayd.errors import AccountingRejected, MissingPrerequisite, RadiusRejected
+from gatewayd.errors import AccountingRejected, RadiusRejected
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.accounting import AccountingEvent
-from gatewayd.model.prefix import format_address
+from gatewayd.model.prefix import Family, Prefix, format_address
 from gatewayd.subscribers.radius.accounting import read_event, read_nas
 from gatewayd.subscribers.radius.clients import Client, ClientTable, Profiles, plain_source
+from gatewayd.subscribers.radius.flood import SHIELD_S, Shield, SourceRates, filter_of
 from gatewayd.subscribers.radius.packet import (
     HEADER_BYTES,
     MAX_BYTES,
@@ -41,26 +38,27 @@ from gatewayd.subscribers.radius.packet import (
     open_request,
 )
 from gatewayd.subscribers.radius.senders import ListenerStats, Refusals, RefusedSource
+from gatewayd.subscribers.radius.sockets import (
+    ANCILLARY_BYTES,
+    Ancillary,
+    SocketAddress,
+    answer_ancillary,
+    attach_filter,
+    bind_udp,
+    detach_filter,
+    dropped_datagrams,
+)
 
-DATAGRAMS_PER_WAKEUP: Final = 16
-"""A request takes some 150 µs, what the kernel does for it included: the loop has its turn after 2.5 ms, in which a
-Start before goes to the kernel. A wakeup costs less than one request."""
-RECEIVE_BUFFER_BYTES: Final = 8 << 20
-"""The kernel doubles it and charges a request of 300 bytes with 1280 (loopback, 6.18): room for some 13 000."""
+TURN_S: Final = 0.0025
+"""The loop has its turn after so long, in which a Start before goes to the kernel. A request takes some 150 µs,
+with the kernel's share; one that is refused takes 10. A wakeup costs less than one request."""
+DATAGRAMS_PER_TURN: Final = 256
 LOG_INTERVAL_S: Final = 60.0
 MAX_REFUSED_SOURCES: Final = 5
 """Senders of refused datagrams that a report names."""
 
-_IP_PKTINFO, _SO_RCVBUFFORCE, _SO_MEMINFO, _SK_MEMINFO_DROPS = 8, 33, 55, 8
-_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(20)
-"""One in_pktinfo (12) or in6_pktinfo (20)."""
-_MULTICAST, _LINK_LOCAL = 0xFF, 0xFE
-
-SocketAddress: TypeAlias = tuple[Any, ...]
-"""As the socket module has it: (host, port) or (host, port, flow, scope); host is an IP address."""
 Send: TypeAlias = Callable[[bytes], None]
 """Sends an answer to who asked, from the address that was asked. Raises OSError."""
-_Ancillary: TypeAlias = list[tuple[int, int, bytes]]
 
 
 class AccountingListener:
@@ -80,6 +78,8 @@ class AccountingListener:
         self.stats = ListenerStats()
         self.refusals = Refusals()
         self.responses = Responses()
+        self._rates = SourceRates()
+        self._shield = Shield()
         self._addresses = tuple(addresses)
         self._pepper = pepper
         self._on_event = on_event
@@ -136,6 +136,14 @@ class AccountingListener:
         """Who may send, and how their gear is to be understood, from the next datagram on."""
         self._clients = clients
         self._profiles = profiles
+        self._shield = Shield()
+        for intake in self._intakes:
+            intake.lower_shield()
+
+    def _raise_shield(self) -> None:
+        """Strangers flood: their datagrams end in the kernel for a while."""
+        shielded = [intake.raise_shield(self._clients.prefixes, SHIELD_S) for intake in self._intakes]
+        self._log_of("flood").warning("radius.flood", shielded=all(shielded))
 
     def handle(self, raw: bytes, source: SocketAddress, now: float, send: Send) -> None:
         """One datagram that was read at `now`, by the monotonic clock. Whatever it is, nothing but what `on_event`
@@ -148,6 +156,12 @@ class AccountingListener:
         if client is None:
             stats.unknown_client += 1
             self._refuse(address, host, "unknown_client")
+            if self._shield.count(now):
+                self._raise_shield()
+            return
+        if not self._rates.admit(address, now):
+            stats.over_rate += 1
+            self._refuse(address, host, "over_rate")
             return
         try:
             request = _open(raw, client)
@@ -252,6 +266,8 @@ class _Intake:
         self._monotonic = monotonic
         self._loop: asyncio.AbstractEventLoop | None = None
         self._drops = 0
+        self._lowering: asyncio.TimerHandle | None = None
+        """While the kernel drops what is of no client: when it stops."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -265,59 +281,58 @@ class _Intake:
     def close(self) -> None:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._socket.fileno())
+            self.lower_shield()
         self._loop = None
         self._socket.close()
 
+    def raise_shield(self, prefixes: Iterable[Prefix], seconds: float) -> bool:
+        """For so long the kernel drops what is not from these prefixes. False where it cannot."""
+        family: Family = 6 if self._socket.family == socket.AF_INET6 else 4
+        program = filter_of(prefixes, family)
+        if self._loop is None or program is None or not attach_filter(self._socket, program):
+            return False
+        self._count_drops()
+        self._lowering = self._loop.call_later(seconds, self.lower_shield)
+        return True
+
+    def lower_shield(self) -> None:
+        """Everything comes in again; nothing happens where everything does."""
+        if self._lowering is not None:
+            self._count_drops()
+            self._lowering.cancel()
+            self._lowering = None
+            detach_filter(self._socket)
+
     def _receive(self) -> None:
         """One batch. What is left wakes the loop again; bytes behind MAX_BYTES can only be padding."""
-        for _ in range(DATAGRAMS_PER_WAKEUP):
+        until_s = self._monotonic() + TURN_S
+        for _ in range(DATAGRAMS_PER_TURN):
             try:
-                raw, ancillary, _, source = self._socket.recvmsg(MAX_BYTES, _ANCILLARY_BYTES)
+                raw, ancillary, _, source = self._socket.recvmsg(MAX_BYTES, ANCILLARY_BYTES)
             except BlockingIOError:
                 break
             except OSError:
                 self._stats.receive_errors += 1
                 break
-            self._handle(raw, source, self._monotonic(), partial(self._send, source, ancillary))
+            now = self._monotonic()
+            self._handle(raw, source, now, partial(self._send, source, ancillary))
             if self._loop is None:
                 return
-        drops = _dropped_datagrams(self._socket)
-        self._stats.kernel_drops += (drops - self._drops) & 0xFFFFFFFF
+            if now >= until_s:
+                break
+        self._count_drops()
+
+    def _count_drops(self) -> None:
+        drops = dropped_datagrams(self._socket)
+        lost = (drops - self._drops) & 0xFFFFFFFF
         self._drops = drops
-
-    def _send(self, to: SocketAddress, ancillary: _Ancillary, response: bytes) -> None:
-        self._socket.sendmsg((response,), answer_ancillary(ancillary), 0, to)
-
-
-def bind_udp(host: str, port: int) -> socket.socket:
-    """A bound, non-blocking UDP socket that reports where datagrams came to. Raises MissingPrerequisite.
-
-    IPv6 is IPv6 alone, so that `0.0.0.0` and `::` may both be listened on.
-    """
-    is_ipv6 = ":" in host
-    shown = f"[{host}]:{port}" if is_ipv6 else f"{host}:{port}"
-    try:
-        opened = socket.socket(
-            socket.AF_INET6 if is_ipv6 else socket.AF_INET,
-            socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK,
-        )
-    except OSError as error:
-        raise _cannot_listen(shown, error) from None
-    try:
-        if is_ipv6:
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        if self._lowering is None:
+            self._stats.kernel_drops += lost
         else:
-            opened.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        try:
-            opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
-        except PermissionError:
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        opened.bind((host, port))
-    except OSError as error:
-        opened.close()
-        raise _cannot_listen(shown, error) from None
-    return opened
+            self._stats.flood_drops += lost
+
+    def _send(self, to: SocketAddress, ancillary: Ancillary, response: bytes) -> None:
+        self._socket.sendmsg((response,), answer_ancillary(ancillary), 0, to)
 
 
 def _open(raw: bytes, client: Client) -> AccountingRequest | StatusServer:
@@ -330,44 +345,3 @@ def _open(raw: bytes, client: Client) -> AccountingRequest | StatusServer:
     ):
         raise RadiusRejected("missing_message_authenticator", "this client's requests must have one")
     return request
-
-
-def answer_ancillary(ancillary: _Ancillary) -> _Ancillary:
-    """What sendmsg needs for the answer to leave from the address that the request came to.
-
-    The interface is left to routing, as the way back may be another; not so for a link-local address, which means
-    nothing without one. No answer can leave from a multicast address: routing chooses.
-    """
-    for level, kind, packed in ancillary:
-        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
-            return [(level, kind, bytes(4) + packed[4:8] + bytes(4))]
-        if level == socket.IPPROTO_IPV6 and kind == socket.IPV6_PKTINFO and packed[0] != _MULTICAST:
-            is_link_local = packed[0] == _LINK_LOCAL and packed[1] & 0xC0 == 0x80
-            return [(level, kind, packed if is_link_local else packed[:16] + bytes(4))]
-    return []
-
-
-def _dropped_datagrams(opened: socket.socket) -> int:
-    """sock_diag(7), SK_MEMINFO_DROPS, modulo 2³². Asked once a batch; SO_RXQ_OVFL would be a message more with
-    each datagram, and silent after the last."""
-    size = 4 * (_SK_MEMINFO_DROPS + 1)
-    return int(struct.unpack("=9I", opened.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, size))[_SK_MEMINFO_DROPS])
-
-
-def _cannot_listen(shown: str, error: OSError) -> MissingPrerequisite:
-    remedy = "change subscribers.radius.listen"
-    if error.errno == errno.EADDRINUSE:
-        return MissingPrerequisite(
-            f"{shown} (RADIUS accounting) is in use by another program (a RADIUS server, another gatewayd)",
-            f"stop it or {remedy}",
-        )
-    if error.errno == errno.EADDRNOTAVAIL:
-        return MissingPrerequisite(
-            f"{shown} (RADIUS accounting) is no address of this host", f"give it to an interface or {remedy}"
-        )
-    if error.errno == errno.EACCES:
-        return MissingPrerequisite(
-            f"{shown} (RADIUS accounting): a port below 1024 needs CAP_NET_BIND_SERVICE", f"use 1813 or {remedy}"
-        )
-    why = os.strerror(error.errno) if error.errno is not None else str(error)
-    return MissingPrerequisite(f"cannot listen on {shown} (RADIUS accounting): {why}", remedy)

@@ -86,6 +86,10 @@ class ListenerStats:
     responses: Annotated[int, counter("radius_responses",
         "Answers sent, those to repeats and to Status-Server included.")] = 0  # fmt: skip
     unsent: Annotated[int, counter("radius_unsent", "Answers that the socket did not take.", "rises")] = 0
+    over_rate: Annotated[int, _REQUESTS.of("over_rate")] = 0
+    flood_drops: Annotated[int, counter("radius_flood_drops",
+        "Datagrams dropped in the kernel while senders that are no clients flooded the port.",
+        "rises: who sends?")] = 0  # fmt: skip
     receive_errors: Annotated[int, counter("radius_receive_errors", "Times that a socket could not be read.",
         "rises")] = 0  # fmt: skip
     kernel_drops: Annotated[int, counter("radius_kernel_drops",

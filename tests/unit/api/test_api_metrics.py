@@ -139,7 +139,7 @@ def test_each_datagram_is_in_one_kind() -> None:
         kinds = [value for name, value in found.items() if name.startswith("gatewayd_radius_requests_total")]
         assert view.subscribers is not None
         assert view.subscribers.listener is not None
-        assert len(kinds) == 7
+        assert len(kinds) == 8
         assert sum(kinds) == view.subscribers.listener.requests
 
 

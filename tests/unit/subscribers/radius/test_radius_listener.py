@@ -18,15 +18,16 @@ from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.prefix import parse_address, parse_prefix
 from gatewayd.settings.model import ProfileSettings
 from gatewayd.subscribers.radius import listener as module
+from gatewayd.subscribers.radius import sockets
 from gatewayd.subscribers.radius.clients import Client, ClientTable, Profiles
+from gatewayd.subscribers.radius.flood import SOURCE_BURST, STRANGERS_PER_S
 from gatewayd.subscribers.radius.listener import (
-    DATAGRAMS_PER_WAKEUP,
     LOG_INTERVAL_S,
+    TURN_S,
     AccountingListener,
-    answer_ancillary,
-    bind_udp,
 )
 from gatewayd.subscribers.radius.packet import KEEP_S, PENDING_S
+from gatewayd.subscribers.radius.sockets import answer_ancillary, bind_udp
 from tests.support.manual_clock import ManualClock, until
 from tests.support.radius import (
     NOKIA_INTERIM,
@@ -68,6 +69,7 @@ class Desk:
         self.events: list[tuple[AccountingEvent, Answer]] = []
         self.sent: list[bytes] = []
         self.answers_at_once = True
+        self.costs_s = 0.0
         self.listener = AccountingListener(
             addresses,
             clients=clients() if table is None else table,
@@ -81,6 +83,7 @@ class Desk:
 
     def _on_event(self, event: AccountingEvent, answer: Answer) -> None:
         self.events.append((event, answer))
+        self.clock.advance(self.costs_s)
         if self.answers_at_once:
             answer()
 
@@ -94,7 +97,7 @@ class Desk:
         stats = self.stats
         return stats.requests == (
             stats.unknown_client + sum(stats.rejected.values()) + stats.status_server + stats.duplicates
-            + stats.pending_duplicates + stats.events + sum(stats.unusable.values())
+            + stats.pending_duplicates + stats.events + sum(stats.unusable.values()) + stats.over_rate
         )  # fmt: skip
 
 
@@ -473,8 +476,8 @@ class Sender:
 async def opened() -> AsyncIterator[Callable[..., Desk]]:
     desks: list[Desk] = []
 
-    def open_desk(*hosts: str, starts: bool = True) -> Desk:
-        desk = Desk(*((host, 0) for host in hosts or ("127.0.0.1",)))
+    def open_desk(*hosts: str, starts: bool = True, table: ClientTable | None = None) -> Desk:
+        desk = Desk(*((host, 0) for host in hosts or ("127.0.0.1",)), table=table)
         desks.append(desk)
         desk.listener.open()
         if starts:
@@ -631,7 +634,8 @@ async def test_a_burst_is_taken_in_batches_and_the_loop_has_its_turn(
     opened: Callable[..., Desk], sender: Sender
 ) -> None:
     desk = opened(starts=False)
-    count = 3 * DATAGRAMS_PER_WAKEUP
+    desk.costs_s = TURN_S / 4
+    count = 48
     for number in range(count):
         raw = accounting_request(START, text(44, f"S{number}"), identifier=number & 255)
         sender.socket.sendto(raw, desk.listener.addresses[0])
@@ -647,14 +651,14 @@ async def test_a_burst_is_taken_in_batches_and_the_loop_has_its_turn(
     loop.call_soon(look)
     await until(lambda: desk.stats.requests == count)
     helpings = [after - before for before, after in pairwise(seen_at_turns)]
-    assert max(helpings) <= DATAGRAMS_PER_WAKEUP
+    assert max(helpings) <= 5
     assert (desk.stats.events, desk.stats.responses) == (count, count)
 
 
 async def test_what_the_kernel_had_no_room_for_is_counted(
     opened: Callable[..., Desk], sender: Sender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "RECEIVE_BUFFER_BYTES", 4096)
+    monkeypatch.setattr(sockets, "RECEIVE_BUFFER_BYTES", 4096)
     desk = opened(starts=False)
     for _ in range(100):
         sender.socket.sendto(STARTED, desk.listener.addresses[0])
@@ -664,6 +668,61 @@ async def test_what_the_kernel_had_no_room_for_is_counted(
     for _ in range(2):
         await sender.ask(status_server(), desk.listener.addresses[0])
     assert desk.stats.requests + desk.stats.kernel_drops == 102
+
+
+# Floods
+
+
+def test_of_one_sender_so_many_datagrams_a_second_are_looked_at() -> None:
+    desk = Desk()
+    for _ in range(int(SOURCE_BURST) + 100):
+        desk.handle(STARTED[:-1])
+    assert (desk.stats.over_rate, sum(desk.stats.rejected.values())) == (100, SOURCE_BURST)
+    assert desk.handle(STARTED, ("192.0.2.2", 1646)), "another has its own room"
+    desk.clock.advance(1.0)
+    assert desk.handle(STARTED)
+    assert desk.is_accounted_for()
+
+
+async def test_strangers_that_flood_are_dropped_by_the_kernel(opened: Callable[..., Desk], sender: Sender) -> None:
+    desk = opened(table=clients(prefixes=("127.0.0.1/32",)))
+    address = desk.listener.addresses[0]
+    stats = desk.stats
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.bind(("127.0.0.2", 0))
+        while not stats.flood_drops:
+            for _ in range(100):
+                stranger.sendto(STARTED, address)
+            await sender.ask(status_server(), address)
+        seen = stats.unknown_client
+        assert seen > STRANGERS_PER_S
+        for _ in range(100):
+            stranger.sendto(STARTED, address)
+        await sender.ask(status_server(), address)
+        desk.listener.use(clients(prefixes=("127.0.0.0/8",)), USUAL)
+        assert stats.kernel_drops == 0
+        assert stats.flood_drops >= 100
+        assert stats.unknown_client == seen
+        stranger.sendto(STARTED, address)
+        await until(lambda: len(desk.events) == 1)
+
+
+async def test_a_kernel_that_takes_no_filter_leaves_strangers_to_be_counted(
+    opened: Callable[..., Desk], sender: Sender, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: object, __: bytes) -> bool:
+        return False
+
+    monkeypatch.setattr(module, "attach_filter", refuse)
+    desk = opened(table=clients(prefixes=("127.0.0.1/32",)))
+    for _ in range(STRANGERS_PER_S + 1):
+        desk.handle(STARTED, ("127.0.0.2", 1646))
+    assert "radius.flood" in caplog.text
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.bind(("127.0.0.2", 0))
+        stranger.sendto(STARTED, desk.listener.addresses[0])
+        await until(lambda: desk.stats.unknown_client == STRANGERS_PER_S + 2)
+    assert desk.stats.flood_drops == 0
 
 
 class _Refusing(socket.socket):
