@@ -34,8 +34,8 @@ from gatewayd.log import get_logger, setup_logging
 from gatewayd.model.policy import MarkLayout
 from gatewayd.settings import Settings
 from gatewayd.sources.fetch import open_session
+from gatewayd.sources.files import OverridesDir
 from gatewayd.sources.last_good_store import LastGood
-from gatewayd.sources.overrides_dir import OverridesDir
 from gatewayd.sources.runner import Tools
 from gatewayd.subscribers.service import SubscriberService
 from gatewayd.systemd import Notifier

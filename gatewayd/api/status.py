@@ -16,7 +16,7 @@ from gatewayd.model import Mode
 from gatewayd.model.metric import Each, counter, equals, gauge, is_there, one_of
 from gatewayd.model.transaction import ConntrackSize, CounterReading, Neighbour
 from gatewayd.reconcile.dataplane import Stats
-from gatewayd.registry.overrides import OverrideCounts
+from gatewayd.registry.layers import OverrideCounts
 from gatewayd.subscribers.journal_rows import JournalStats
 from gatewayd.subscribers.radius.senders import ListenerStats
 from gatewayd.subscribers.sessions.session import SessionCounts

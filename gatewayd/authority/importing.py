@@ -19,7 +19,7 @@ from gatewayd.authority.database import Applied, RegistryDatabase
 from gatewayd.authority.readers import Hashing, ImportReader, import_reader
 from gatewayd.errors import RecordRejected, SourceUnreadable, SourceUnusable
 from gatewayd.feed.canonical import Canonicaliser
-from gatewayd.feed.inflate import GzipDamaged, Inflater
+from gatewayd.feed.files import GzipDamaged, Inflater
 from gatewayd.feed.reading import Format, Rejection, format_of
 from gatewayd.feed.record import parse_record
 from gatewayd.model import Status

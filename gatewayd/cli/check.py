@@ -22,7 +22,7 @@ from gatewayd.settings.load import load_document, write_example
 from gatewayd.settings.model import SourceSettings
 from gatewayd.settings.readers import ListNode, MappingNode, Node, Report, ScalarNode, child_of
 from gatewayd.sources.fetch import CaFileUnusable, find_shortcomings, load_authorities, read_keys
-from gatewayd.sources.overrides_dir import read_overrides
+from gatewayd.sources.files import read_overrides
 from gatewayd.subscribers.secret_files import is_exposed, read_pepper, read_secrets
 
 DEFAULT_CONFIG = "/etc/gatewayd/gatewayd.yaml"

@@ -33,10 +33,10 @@ from gatewayd.reconcile.verify import read_keys
 from gatewayd.registry.limits import judge_remainder
 from gatewayd.registry.state import KERNEL, RegistryState
 from gatewayd.settings import Settings, read_settings
-from gatewayd.sources.feed_source import make_runner
 from gatewayd.sources.fetch import open_session
+from gatewayd.sources.files import OverridesReading, read_overrides
 from gatewayd.sources.last_good_store import LastGood
-from gatewayd.sources.overrides_dir import OverridesReading, read_overrides
+from gatewayd.sources.plain_source import make_runner
 from gatewayd.sources.runner import Tools
 from gatewayd.sources.update import SourceUpdate
 

@@ -24,7 +24,7 @@ from gatewayd.cli.output import (
     span,
 )
 from gatewayd.model.moment import parse_time
-from gatewayd.registry.overrides import OverrideCounts
+from gatewayd.registry.layers import OverrideCounts
 from gatewayd.subscribers.journal_rows import JournalStats
 from gatewayd.subscribers.radius.senders import ListenerStats
 

@@ -25,14 +25,13 @@ from gatewayd.model.registration import Changes, Registration, run_slices
 from gatewayd.registry.freshness import Freshness, SourceState, mode_by_freshness
 from gatewayd.registry.guard import RemovalGuard
 from gatewayd.registry.guard_record import GuardRecord
-from gatewayd.registry.merge import Merged
-from gatewayd.registry.overrides import OverrideCounts
+from gatewayd.registry.layers import Merged, OverrideCounts
 from gatewayd.registry.state import KERNEL, RegistryState
 from gatewayd.settings import Settings
+from gatewayd.sources.files import OverridesReading
 from gatewayd.sources.last_good import Restored
 from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.override_file import OverrideFile
-from gatewayd.sources.overrides_dir import OverridesReading
 from gatewayd.sources.runner import run_in_slices
 from gatewayd.sources.update import SourceUpdate
 from gatewayd.subscribers.service import longest_unreported_s

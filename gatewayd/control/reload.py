@@ -11,9 +11,9 @@ from gatewayd.control.host_time import HostTime
 from gatewayd.errors import SettingsInvalid
 from gatewayd.log import get_logger, setup_logging
 from gatewayd.settings import RegistrySettings, Settings, SourceSettings, read_settings, settings_that_need_restart
-from gatewayd.sources.feed_source import make_runner
 from gatewayd.sources.last_good import Restored
 from gatewayd.sources.last_good_store import LastGood
+from gatewayd.sources.plain_source import make_runner
 from gatewayd.sources.runner import Runner, Tools
 from gatewayd.sources.update import SourceUpdate
 from gatewayd.subscribers.service import SubscriberService

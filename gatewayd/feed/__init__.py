@@ -2,7 +2,6 @@
 
 - `record`        one record → a registration, or the reason why it is none; its prefixes
 - `reading`       NDJSON and CSV → registrations and rejections, however the bytes are cut
-- `inflate`       gzip in bounded pieces
 - `notification`  JWS ↔ the notification of a feed, and the keys that verify it
 - `files`         snapshots and deltas of a feed
 - `canonical`     a registration → the one text that stands for it

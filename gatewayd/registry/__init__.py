@@ -1,11 +1,10 @@
 """Step 2: what is in force. Pure.
 
-    SourceUpdate ─► state: merge ─► overrides ─► guard ─► Changes
+    SourceUpdate ─► state: layers ─► guard ─► Changes
 
 - `state`         `RegistryState.apply(update, now)`: all of it as one state; the daemon and `plan` use the same
 - `freshness`     the state of a source beside its registrations, how old it is, and the mode that follows
-- `merge`         several sources → one registry
-- `overrides`     local pins and filters, laid over the registry
+- `layers`        several sources → one registry, and local pins and filters over it
 - `guard`         holds unusual removals back
 - `limits`        which changes are losses, the last day in numbers, and how much the guard lets through
 - `guard_record`  the guard as bytes

@@ -19,8 +19,7 @@ from gatewayd.model.registration import Changes, Slices, changes_in_slices
 from gatewayd.registry.freshness import Freshness, SourceState
 from gatewayd.registry.guard import SLICE, HeldRemovals, Lookup, RemovalGuard
 from gatewayd.registry.guard_record import GuardRecord
-from gatewayd.registry.merge import Merged, SourceSet
-from gatewayd.registry.overrides import OverrideCounts, OverrideLayer, Overrides
+from gatewayd.registry.layers import Merged, OverrideCounts, OverrideLayer, Overrides, SourceSet
 from gatewayd.settings.model import RegistrySettings
 from gatewayd.sources.last_good import Restored
 from gatewayd.sources.override_file import OverrideFile

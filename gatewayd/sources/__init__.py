@@ -1,19 +1,19 @@
 """Step 1, the client's side: asks each source, and saves its last good on disk.
 
-    file_source, fetch ─► runner ───────┐
-                                        ├─► SourceUpdate ─► registry, last_good_store
-    fetch ─► client ─► feed_source ─────┘
+    files, fetch ─► plain_source ─┐
+                                  ├─► SourceUpdate ─► registry, last_good_store
+    fetch ─► client ─► runner ────┘
 
 - `update`        the one shape of what came of asking a source, its position, and the places it is read from
-- `runner`        one attempt at a time, and the pauses; a plain source, read whole. `feed_source` a signed feed,
-                  and the right runner for a configured source
+- `runner`        one attempt at a time, and the pauses; a signed feed
+- `plain_source`  a plain source, read whole; the right runner for a configured source
 - `client`        the feed's client as a state machine, with `client_plan` (the next step after a notification,
                   pauses, requests), both pure
-- `file_source`   a file, watched; `fetch` a URL, the way to it (proxy, authorities, errors in words), files of keys
+- `files`         a file, watched; the directory of overrides, watched; writes that are durable
+- `fetch`         a URL, the way to it (proxy, authorities, errors in words), files of keys
 - `last_good`     registrations ↔ rows (pure); `last_good_file` the database of one source; `last_good_store` all
                   sources, and the guard's file
-- `disk`          calls to the file system
-- `override_file` YAML → pins and filters (pure); `overrides_dir` the directory of them, watched
+- `override_file` YAML → pins and filters (pure)
 
 Plain and signed sources share the way to their server, the pace and the reader; they differ in the meaning of an
 answer. Errors of a source are a cut body, a file that changes under the reader, or a last line that is not whole.

@@ -24,9 +24,9 @@ from yarl import URL
 
 from gatewayd import __version__
 from gatewayd.errors import KeyInvalid, KeysUnusable, SourceTooLarge, SourceUnreadable, SourceUnusable
-from gatewayd.feed.inflate import GzipDamaged, Inflater
+from gatewayd.feed.files import GzipDamaged, Inflater
 from gatewayd.feed.notification import VerifyingKey, load_verifying_keys
-from gatewayd.sources.file_source import FileSignature, signature_of
+from gatewayd.sources.files import FileSignature, signature_of
 from gatewayd.sources.update import Body
 
 Session = aiohttp.ClientSession

@@ -26,7 +26,7 @@ from gatewayd.errors import LastGoodDamaged
 from gatewayd.feed.canonical import Damaged
 from gatewayd.model import Registration
 from gatewayd.model.registration import Changes, Slices
-from gatewayd.sources.disk import create_temporary, put_in_place, remove, temporary
+from gatewayd.sources.files import create_temporary, put_in_place, remove, temporary
 from gatewayd.sources.last_good import (
     CHUNK,
     ChunkReader,

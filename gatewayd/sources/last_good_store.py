@@ -25,7 +25,7 @@ from typing import Final, TypeVar, cast
 from gatewayd.errors import LastGoodDamaged, LastGoodNotSaved
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.registration import Slices
-from gatewayd.sources.disk import in_thread, read_regular, replace_file
+from gatewayd.sources.files import in_thread, read_regular, replace_file
 from gatewayd.sources.last_good import Reached, Restored
 from gatewayd.sources.last_good_file import FAILURES, Connect, SourceFile, reason_of
 from gatewayd.sources.update import FeedPosition, SourceUpdate

@@ -1,6 +1,7 @@
 """One source, asked again and again: one attempt at a time, and a wait after each that a request cuts short.
 
-`SourceRunner` reads a plain source whole: a file or URL of NDJSON or CSV. A signed feed: `feed_source`.
+`FeedRunner` is the thin shell around `client.FeedClient`: it opens URLs, reads key files, feeds bytes in slices and
+waits; the client decides what an answer means. A plain source, read whole: `plain_source`.
 
 An update is delivered when it is complete and never before. A failure is delivered as the error it is, and changes
 nothing else: the registrations of the last reading stay in force, however long.
@@ -11,25 +12,33 @@ from __future__ import annotations
 import asyncio
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Hashable, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 from time import time as wall_clock
 from typing import Final, Protocol, TypeVar
-from urllib.parse import unquote, urlsplit
 
-from gatewayd.errors import SourceFailed, SourceUnusable
-from gatewayd.feed.files import SLICE_BYTES
-from gatewayd.feed.reading import Format, ReadLimits, RecordReader, format_of, reader_for
-from gatewayd.model import Registration
+import aiohttp
+from yarl import URL
+
+from gatewayd.errors import FeedFailed, FeedRefused, KeysUnusable, TransferFailed
 from gatewayd.model.registration import Slices
 from gatewayd.settings import RegistrySettings, SourceSettings
-from gatewayd.sources.client_plan import back_off_s
-from gatewayd.sources.fetch import FetchLimits, HttpSource, Session
-from gatewayd.sources.file_source import FileSource, watch_file
-from gatewayd.sources.update import Body, Deliver, Origin, SourceUpdate
+from gatewayd.sources.client import FeedClient, Outcome
+from gatewayd.sources.client_plan import FeedIntervals, FeedLimits, FeedRequest
+from gatewayd.sources.fetch import (
+    CHUNK_BYTES,
+    FAILURES,
+    FetchLimits,
+    Route,
+    Session,
+    describe_failure,
+    read_keys,
+    shown_url,
+)
+from gatewayd.sources.last_good import Restored
+from gatewayd.sources.update import Deliver, FeedPosition, SourceUpdate
 
 JITTER: Final = 0.1
 """A wait is between its length less this part and its length: gateways do not ask in step."""
@@ -172,11 +181,10 @@ async def run_in_slices(slices: Slices[_T]) -> _T:
         await asyncio.sleep(0)
 
 
-class SourceRunner(Runner):
-    """Reads one source: at the start, every `refresh_s`, when its file changes, and when asked to.
+class FeedRunner(Runner):
+    """Reads one signed feed: at the start, every `refresh_s`, and when asked to; the feed's own values win.
 
-    After a failure it tries again after `retry_s`, doubled each time up to `refresh_s`. `previous`: the
-    registrations of an earlier run (the last good); they make an empty answer an error too.
+    The files of public keys are read anew at every attempt. `restored`: the last good of an earlier run.
     """
 
     def __init__(
@@ -185,99 +193,93 @@ class SourceRunner(Runner):
         registry: RegistrySettings,
         tools: Tools,
         deliver: Deliver,
-        previous: Mapping[str, Registration] | None = None,
+        restored: Restored | None = None,
+        fetch_limits: FetchLimits | None = None,
     ) -> None:
         super().__init__(source.name, tools, deliver)
-        self._origin = open_origin(source, tools.session)
-        self._source = source
-        self._limits = ReadLimits(max_bytes=source.max_bytes)
-        self._refresh_s = registry.refresh_s
-        self._retry_s = registry.retry_s
-        self._registrations: Mapping[str, Registration] = previous or {}
-        self._validator: Hashable | None = None
+        if tools.session is None:
+            raise ValueError(f"source {source.name}: no session for its URL")
+        self._url = URL(source.url)
+        self._key_files = [Path(path) for path in source.keys]
+        self._asked_at: float | None = None
+        """When the latest question was put that had an answer, by the event loop's clock."""
+        limits = fetch_limits or FetchLimits(max_bytes=source.max_bytes)
+        self._route = Route(tools.session, limits.timeout(), proxy=source.proxy, ca_file=source.ca_file)
+        known = restored or Restored({})
+        self.client = FeedClient(
+            source.name,
+            source.url,
+            {},
+            limits=FeedLimits(max_bytes=source.max_bytes),
+            intervals=FeedIntervals(registry.refresh_s, registry.retry_s, registry.expire_s),
+            position=known.position if known.position is not None and known.position.session else None,
+            registrations=known.registrations,
+        )
 
     @property
     def place(self) -> str:
-        return self._origin.place
-
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            if isinstance(self._origin, FileSource):
-                group.create_task(self._watch(self._origin.path))
-            await super().run()
-
-    async def _watch(self, path: Path) -> None:
-        async with aclosing(watch_file(path)) as changes:
-            async for signature in changes:
-                if signature != self._validator:
-                    self.request_now()
+        return shown_url(self._url)
 
     def _wait_s(self) -> float:
-        if not self.failures:
-            return self._refresh_s
-        return back_off_s(self.failures, self._retry_s, max(self._refresh_s, self._retry_s))
+        return self.client.wait_s()
 
     async def _ask(self) -> SourceUpdate:
-        try:
-            async with self._origin.open(self._validator) as body:
-                if body is None:
-                    return SourceUpdate(self.name, self._tools.clock())
-                reader = await self._read_records(body)
-            self._check_usable(reader)
-        except SourceFailed as error:
-            return SourceUpdate(self.name, self._tools.clock(), error)
-        self._registrations, self._validator = reader.registrations, body.validator
-        return SourceUpdate(
-            self.name,
-            self._tools.clock(),
-            registrations=reader.registrations,
-            rejected=dict(reader.rejected),
-            rejections=tuple(reader.rejections),
-            retained=reader.retained,
-        )
+        before, asked_at = self.client.position, asyncio.get_running_loop().time()
+        outcome = await self._read()
+        self._witness(outcome, before, asked_at)
+        now = self._tools.clock()
+        if isinstance(outcome, FeedRefused):
+            return SourceUpdate(self.name, now, FeedFailed(self.name, self.place, outcome))
+        return replace(outcome, at_s=now)
 
-    async def _read_records(self, body: Body) -> RecordReader:
-        """All records of a body, the event loop turning after every slice."""
-        reader: RecordReader | None = None
-        async with aclosing(body.chunks) as chunks:
-            async for chunk in chunks:
-                if reader is None:
-                    reader = self._reader(format_of(self.place, body.content_type, chunk))
-                for start in range(0, len(chunk), SLICE_BYTES):
-                    reader.feed(chunk[start : start + SLICE_BYTES])
-                    await asyncio.sleep(0)
-        if reader is None:
-            reader = self._reader("ndjson")
-        reader.finish()
-        return reader
-
-    def _reader(self, found: Format) -> RecordReader:
-        format = found if self._source.format == "auto" else self._source.format
-        return reader_for(format, self.name, self._limits, self._registrations)
-
-    def _check_usable(self, reader: RecordReader) -> None:
-        """An empty allowlist never comes about by accident. Raises SourceUnusable."""
-        if reader.registrations:
+    def _witness(self, outcome: Outcome, before: FeedPosition | None, asked_at: float) -> None:
+        """A notification that was not there at the last question came out since."""
+        is_refused, time = isinstance(outcome, FeedRefused), self._tools.time
+        last_asked_at, self._asked_at = self._asked_at, None if is_refused else asked_at
+        position, stale_after = self.client.position, self.client.stale_after
+        if time is None or is_refused or position is None or stale_after is None:
             return
-        if reader.rejections:
-            first = reader.rejections[0]
-            raise SourceUnusable(
-                self.name, f"{self.place}: none of its {reader.records} records is usable; line {first}"
-            )
-        if self._registrations:
-            raise SourceUnusable(
-                self.name, f"{self.place}: is empty and had {len(self._registrations)} registrations before"
-            )
-        if not self._source.allow_empty:
-            raise SourceUnusable(self.name, f"{self.place}: is empty; `allow_empty: true` says that it may be")
+        since_s = None
+        if last_asked_at is not None and before is not None and position.issued_at > before.issued_at:
+            since_s = asyncio.get_running_loop().time() - last_asked_at
+        time.witness(position.issued_at, stale_after - position.issued_at, since_s)
 
+    def _moment(self) -> float:
+        return self._tools.clock() if self._tools.time is None else self._tools.time.feed_moment()
 
-def open_origin(source: SourceSettings, session: Session | None) -> Origin:
-    """The origin a source's URL stands for: `file:PATH`, `http://…`, `https://…`. ValueError for another."""
-    parts = urlsplit(source.url)
-    if parts.scheme == "file":
-        return FileSource(source.name, Path(unquote(parts.path)))
-    if parts.scheme in ("http", "https") and session is not None:
-        limits = FetchLimits(max_bytes=source.max_bytes)
-        return HttpSource(source.name, source.url, session, limits, proxy=source.proxy, ca_file=source.ca_file)
-    raise ValueError(f"source {source.name}: {parts.scheme or 'no'} URL, or no session for it")
+    # -- reading -------------------------------------------------------------------------------------------
+
+    async def _read(self) -> Outcome:
+        client = self.client
+        client.begin()
+        try:
+            client.use_keys(await asyncio.to_thread(read_keys, self._key_files))
+        except KeysUnusable as error:
+            client.on_failure(error)
+        while (request := client.next_request()) is not None:
+            await self._get(request)
+        if client.outcome is None:
+            raise RuntimeError("the feed has neither a request nor an outcome")
+        return client.outcome
+
+    async def _get(self, request: FeedRequest) -> None:
+        """One GET, its body fed to the client."""
+        try:
+            async with await self._route.get(URL(request.url, encoded=True), request.headers) as response:
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                self.client.on_response(response.status, headers, self._moment())
+                if self.client.is_reading:
+                    await self._read_body(response)
+                if not response.content.is_eof():
+                    response.close()
+        except FAILURES as error:
+            self.client.on_failure(TransferFailed(str(request), describe_failure(error)))
+
+    async def _read_body(self, response: aiohttp.ClientResponse) -> None:
+        """The loop turns after every slice; whatever of the body is not wanted any more is not read."""
+        client = self.client
+        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+            await run_in_slices(client.on_chunk(chunk))
+            if not client.is_reading:
+                return
+        await run_in_slices(client.on_end(self._moment()))

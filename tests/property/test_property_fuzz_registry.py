@@ -17,17 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.errors import FeedRefused, OverridesInvalid, SourceFailed, SourceTooLarge, SourceUnusable
-from gatewayd.feed.files import DeltaReader, FileReading, Pending
-from gatewayd.feed.inflate import PIECE_BYTES, GzipDamaged, Inflater
+from gatewayd.feed.files import PIECE_BYTES, DeltaReader, FileReading, GzipDamaged, Inflater, Pending
 from gatewayd.feed.notification import SnapshotRef
 from gatewayd.feed.reading import CsvReader, NdjsonReader, ReadLimits
 from gatewayd.feed.record import FIELDS, REASONS, registration_of
 from gatewayd.model import Registration
 from gatewayd.model.registration import changes_in_slices, run_slices
+from gatewayd.sources.files import read_overrides
 from gatewayd.sources.last_good import Restored
 from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.override_file import parse_overrides
-from gatewayd.sources.overrides_dir import read_overrides
 from gatewayd.sources.update import FeedPosition, SourceUpdate
 from tests.support.feeds import fields_of, line_of, sha256, upsert, withdraw
 

@@ -54,7 +54,7 @@ from gatewayd.model import (
 from gatewayd.model.accounting import AccountingEvent, NasProfile
 from gatewayd.model.transaction import ConntrackSize, Neighbour
 from gatewayd.reconcile.dataplane import Stats
-from gatewayd.registry.overrides import OverrideCounts
+from gatewayd.registry.layers import OverrideCounts
 from gatewayd.subscribers.journal_rows import JournalStats
 from gatewayd.subscribers.radius.senders import ListenerStats, RefusedSource, ResponseTimes
 from gatewayd.subscribers.session_list import end_events, entry_event

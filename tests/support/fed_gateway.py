@@ -22,10 +22,10 @@ from gatewayd.settings import (
     SourceSettings,
 )
 from gatewayd.sources.client import FeedClient
-from gatewayd.sources.feed_source import FeedRunner, make_runner
 from gatewayd.sources.fetch import FetchLimits, Session, open_session
 from gatewayd.sources.last_good_store import LastGood
-from gatewayd.sources.runner import Runner, Tools
+from gatewayd.sources.plain_source import make_runner
+from gatewayd.sources.runner import FeedRunner, Runner, Tools
 from tests.support.bad_input import MAX_BYTES
 from tests.support.bad_registry import BadRegistry
 from tests.support.fake_conntrack import FakeConntrack

@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from gatewayd.sources.disk import replace_file
+from gatewayd.sources.files import replace_file
 
 
 class RefusingDisk:

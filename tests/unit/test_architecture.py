@@ -25,7 +25,7 @@ MAX_LINES = 60
 """Of a walk: one screen."""
 MAX_STEPS = 35
 FILES = {
-    "one signed delta": 25,
+    "one signed delta": 23,
     "one RADIUS Start": 18,
     "one packet event": 12,
     "one explain": 12,

@@ -50,12 +50,12 @@ PURE = """
     allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule api api.metrics api.queries
     api.status api.views authority.layout authority.readers compile compile.desired compile.effects
     compile.judging compile.keys compile.masks compile.ruleset control control.trusted_time demo errors feed
-    feed.canonical feed.files feed.inflate feed.notification feed.reading feed.record gatewayd kernel
+    feed.canonical feed.files feed.notification feed.reading feed.record gatewayd kernel
     kernel.attributes kernel.conntrack_codec kernel.external_codec kernel.fake kernel.tables_codec lab.packets
     log.events model model.accounting model.flow model.mask model.metric model.moment model.msisdn model.policy
     model.prefix model.registration model.service model.transaction reconcile.dataplane reconcile.findings
     reconcile.set_state reconcile.steps reconcile.tracker registry.freshness registry.guard
-    registry.guard_record registry.limits registry.merge registry.overrides registry.state settings.load
+    registry.guard_record registry.layers registry.limits registry.state settings.load
     settings.model settings.readers settings.schema settings.values sources.client sources.client_plan
     sources.last_good sources.override_file sources.update subscribers subscribers.journal_rows
     subscribers.radius subscribers.radius.accounting subscribers.radius.attributes subscribers.radius.clients
@@ -72,11 +72,10 @@ IO = """
     authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry demo.scenario
     kernel.conntrack kernel.external kernel.netlink kernel.nft kernel.tables lab lab.lab lab.namespace
     lab.stream lab.tap lab.traffic lab.world log log.journald log.lines log.logger reconcile reconcile.loop
-    reconcile.scan_requests reconcile.verify reconcile.writer registry settings sources sources.disk
-    sources.feed_source sources.fetch sources.file_source sources.last_good_file sources.last_good_store
-    sources.overrides_dir sources.runner subscribers.journal subscribers.journal_file
-    subscribers.radius.listener subscribers.radius.sockets subscribers.secret_files subscribers.service systemd
-    watch.source
+    reconcile.scan_requests reconcile.verify reconcile.writer registry settings sources sources.fetch
+    sources.files sources.last_good_file sources.last_good_store sources.plain_source sources.runner
+    subscribers.journal subscribers.journal_file subscribers.radius.listener subscribers.radius.sockets
+    subscribers.secret_files subscribers.service systemd watch.source
 """
 
 COMPOSITION = """
@@ -98,7 +97,7 @@ HARMLESS = {"io": {"BytesIO", "StringIO"}, "os": {"strerror"}, "sys": {"byteorde
 """What pure modules may use of those, name by name."""
 
 THIRD_PARTY: dict[str, str] = {
-    "aiohttp": "sources.fetch sources.feed_source authority.serving api.app cli.client",
+    "aiohttp": "sources.fetch sources.runner authority.serving api.app cli.client",
     "click": "cli.*",
     "cryptography": "sources.fetch",
     "joserfc": "feed.notification",
@@ -110,9 +109,9 @@ THIRD_PARTY: dict[str, str] = {
     "rich": "cli.* demo.*",
     "structlog": "log.*",
     "uvloop": "cli.service",
-    "watchfiles": "sources.file_source sources.overrides_dir",
+    "watchfiles": "sources.files",
     "yaml": "settings.load",
-    "yarl": "sources.fetch sources.feed_source",
+    "yarl": "sources.fetch sources.runner",
 }
 """Where each library may be imported."""
 PURE_LIBRARIES = frozenset({"cryptography", "joserfc", "msgspec", "prometheus_client", "pyrad", "pytricia", "yaml"})

@@ -14,9 +14,8 @@ from typing import Any
 import uvloop
 
 from gatewayd.settings import RegistrySettings, SourceSettings
-from gatewayd.sources.feed_source import FeedRunner
 from gatewayd.sources.fetch import open_session
-from gatewayd.sources.runner import Tools
+from gatewayd.sources.runner import FeedRunner, Tools
 from tests.bench.clock import Stopwatch, peak_mb, percentile
 from tests.bench.registry import Registry, served
 from tests.bench.row import Context, Figures, Measure, Row, Subject, check

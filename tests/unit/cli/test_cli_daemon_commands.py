@@ -24,7 +24,7 @@ from gatewayd.cli.status import describe_status
 from gatewayd.errors import SourceUnreadable
 from gatewayd.model import Decision, Flow, Mode, parse_address, parse_prefix
 from gatewayd.model.flow import DecisionWord
-from gatewayd.registry.overrides import OverrideCounts
+from gatewayd.registry.layers import OverrideCounts
 from gatewayd.subscribers.journal_rows import JournalStats
 from tests.support.fake_queries import (
     BANK,

@@ -14,8 +14,8 @@ import pytest
 from gatewayd.control.trusted_time import ROUGHLY, WELL, KeptTime
 from gatewayd.model import Registration
 from gatewayd.settings.model import Settings, SourceSettings
+from gatewayd.sources.files import OverridesReading
 from gatewayd.sources.override_file import parse_overrides
-from gatewayd.sources.overrides_dir import OverridesReading
 from tests.support.manual_clock import START_S, Time, until
 from tests.support.owning import FAR, Owning, flow, owning, registration, settings_of
 

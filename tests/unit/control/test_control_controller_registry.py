@@ -17,9 +17,9 @@ from gatewayd.errors import SerialNotHeld
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration
 from gatewayd.settings.model import Settings
+from gatewayd.sources.files import OverridesReading
 from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.override_file import parse_overrides
-from gatewayd.sources.overrides_dir import OverridesReading
 from gatewayd.sources.update import SourceUpdate
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.manual_clock import Time

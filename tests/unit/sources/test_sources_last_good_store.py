@@ -19,8 +19,8 @@ import pytest
 from gatewayd.errors import LastGoodDamaged
 from gatewayd.model import Registration, parse_prefix
 from gatewayd.model.registration import Changes, changes_in_slices, run_slices
-from gatewayd.sources import disk, last_good_file
 from gatewayd.sources import last_good as rows
+from gatewayd.sources import last_good_file
 from gatewayd.sources import last_good_store as store
 from gatewayd.sources.last_good import CHUNK, Restored
 from gatewayd.sources.last_good_file import Connect
@@ -126,7 +126,7 @@ class Ends:
         self._from, self._to = state_dir, copies
         for name in ("create_temporary", "put_in_place", "remove"):
             patch.setattr(last_good_file, name, self._before(getattr(last_good_file, name)))
-        patch.setattr(disk.os, "rename", self._before(os.rename))
+        patch.setattr(os, "rename", self._before(os.rename))
 
     def _before(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def copied(*arguments: Any) -> Any:

@@ -16,7 +16,6 @@ from aiohttp import web
 from yarl import URL
 
 from gatewayd.settings import RegistrySettings, SourceSettings
-from gatewayd.sources.feed_source import make_runner
 from gatewayd.sources.fetch import (
     CaFileUnusable,
     FetchLimits,
@@ -26,6 +25,7 @@ from gatewayd.sources.fetch import (
     open_session,
     shown_url,
 )
+from gatewayd.sources.plain_source import make_runner
 from gatewayd.sources.runner import Tools
 from gatewayd.sources.update import SourceUpdate
 from tests.support.authority import Authority

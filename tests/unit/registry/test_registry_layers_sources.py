@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewayd.model import Registration, parse_prefix
-from gatewayd.model import changes as changes_module
+from gatewayd.model import registration as changes_module
 from gatewayd.model.registration import Changes, changes_in_slices, run_slices
-from gatewayd.registry import merge
-from gatewayd.registry.merge import SourceSet
+from gatewayd.registry import layers
+from gatewayd.registry.layers import SourceSet
 from tests.support.changes import construct_changes
 
 PREFIXES = [parse_prefix(f"203.0.113.{n}") for n in range(4)]
@@ -27,7 +27,7 @@ registries = st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 3)).map(l
 
 @pytest.fixture(autouse=True)
 def _slices_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(merge, "SLICE", 2)
+    monkeypatch.setattr(layers, "MERGE_SLICE", 2)
     monkeypatch.setattr(changes_module, "SLICE", 2)
 
 
@@ -125,3 +125,19 @@ def test_merging_is_a_dictionary_filled_from_the_last_source_to_the_first(
     merged = run_slices(sources.merge_in_slices()).registrations
     assert merged == expected
     assert len(merged) == len(list(merged)) == len(expected)
+
+
+def test_a_view_and_a_source_that_nobody_has() -> None:
+    sources = SourceSet(["national", "lab"])
+    with pytest.raises(KeyError):
+        sources.put("other", {})
+    sources.put("lab", registry(a=1, b=1))
+    assert sources.unread() == ("national",)
+    assert sources.winner("a") == registration("a", 1)
+    assert sources.view(2) == registry(a=1, b=1)
+    sources.put("national", registry(a=0))
+    assert sources.unread() == ()
+    assert sources.winner("a") == registration("a", 0)
+    assert sources.winner("c") is None
+    assert dict(sources.view(2)) == registry(a=0, b=1)
+    assert sources.reading_of("national") == registry(a=0)

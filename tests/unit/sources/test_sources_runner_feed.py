@@ -28,10 +28,9 @@ from gatewayd.model import Registration
 from gatewayd.model.registration import Changes
 from gatewayd.registry.freshness import SourceState
 from gatewayd.settings import RegistrySettings, SourceSettings
-from gatewayd.sources.feed_source import FeedRunner
 from gatewayd.sources.fetch import FetchLimits, Session, open_session
 from gatewayd.sources.last_good import Restored
-from gatewayd.sources.runner import Tools
+from gatewayd.sources.runner import FeedRunner, Tools
 from gatewayd.sources.update import FeedPosition, SourceUpdate
 from tests.support.feeds import KEY, NOW, Publisher, sha256, upsert, withdraw
 

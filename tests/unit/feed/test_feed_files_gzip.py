@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.feed.inflate import PIECE_BYTES, GzipDamaged, Inflater
+from gatewayd.feed.files import PIECE_BYTES, GzipDamaged, Inflater
 
 
 def inflate(*chunks: bytes, must_be_gzip: bool = False) -> tuple[bytes, bool]:

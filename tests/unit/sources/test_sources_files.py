@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from gatewayd.errors import SourceUnreadable
-from gatewayd.sources import file_source
-from gatewayd.sources.disk import in_thread
-from gatewayd.sources.file_source import FileSignature, FileSource, signature_of, watch_file
+from gatewayd.sources import files
+from gatewayd.sources.files import FileSignature, FileSource, in_thread, signature_of, watch_file
 
 
 async def content_of(source: FileSource) -> bytes:
@@ -22,7 +21,7 @@ async def content_of(source: FileSource) -> bytes:
 
 
 async def test_a_file_is_read_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_source, "CHUNK_BYTES", 3)
+    monkeypatch.setattr(files, "CHUNK_BYTES", 3)
     path = tmp_path / "lab.ndjson"
     path.write_bytes(b"0123456789")
     source = FileSource("lab", path)
@@ -195,7 +194,7 @@ async def test_without_inotify_watches_the_file_is_looked_at_now_and_then(
         raise OSError(28, "OS file watch limit reached")
         yield
 
-    monkeypatch.setattr(file_source, "awatch", refuse)
+    monkeypatch.setattr(files, "awatch", refuse)
     path = tmp_path / "lab.ndjson"
     async with watching(path) as changes:
         path.write_bytes(b"one")

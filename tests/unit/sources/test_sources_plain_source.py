@@ -13,10 +13,11 @@ from aiohttp import web
 from gatewayd.errors import SourceFailed, SourceTooLarge, SourceUnreadable, SourceUnusable
 from gatewayd.model import Registration
 from gatewayd.model.registration import changes_in_slices, run_slices
-from gatewayd.registry.merge import SourceSet
+from gatewayd.registry.layers import SourceSet
 from gatewayd.settings import RegistrySettings, SourceSettings
 from gatewayd.sources.fetch import open_session
-from gatewayd.sources.runner import SourceRunner, Tools, open_origin, run_in_slices
+from gatewayd.sources.plain_source import SourceRunner, open_origin
+from gatewayd.sources.runner import Tools, run_in_slices
 from gatewayd.sources.update import SourceUpdate
 
 
