@@ -66,9 +66,9 @@ def describe_status(view: StatusView) -> Iterator[Line]:
         yield from _held(view.now, source.name, source.held)
     sources = {source.name for source in view.sources}
     for hold in view.held:
-        others = sorted(hold.by_cause.keys() - sources)
-        if others:
-            yield from _held(view.now, ", ".join(others), hold)
+        for cause in sorted(hold.by_cause.keys() - sources):
+            held = HeldView(hold.serial, hold.since, hold.by_cause[cause], hold.reason)
+            yield from _held(view.now, cause, held)
     yield from _registrations(view)
     for source in view.sources:
         yield from _source(view.now, source)

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gatewayd.api.app import ApiServer
-from gatewayd.api.status import ClockView, HeldView
+from gatewayd.api.status import ClockView, HeldView, HoldView
 from gatewayd.api.views import explain_view
 from gatewayd.cli import client, main
 from gatewayd.cli.explain import verdict
@@ -339,6 +339,20 @@ def test_a_clock_that_is_doubted_is_said_with_both_times(clock: ClockView, lines
     first = next((number for number, line in enumerate(found) if line.label == "CLOCK"), None)
     assert [line.text for line in found[first : first + 2]] == lines if first is not None else not lines
     assert first in (1, None)  # under the mode, before all else
+
+
+def test_each_cause_that_holds_removals_has_its_own_number() -> None:
+    """A source names its own. A hold may be of several causes, and the number of all is of none of them."""
+    replace = msgspec.structs.replace
+    since = "2024-11-04T02:59:50Z"
+    causes = {"national": 1, "config/local": 2, "kernel/elements": 3}
+    source = replace(PEACE.sources[0], name="national", held=HeldView(17, since, 1, "too many"))
+    view = replace(PEACE, sources=(source,), held=(HoldView(17, since, 6, "too many", causes),))
+    assert [line.text.split(" of ")[0] for line in describe_status(view) if line.label == "HELD"] == [
+        "national: 1 removal",
+        "config/local: 2 removals",
+        "kernel/elements: 3 removals",
+    ]
 
 
 def test_a_source_that_is_overdue_is_doubtful_while_its_last_attempt_was_good() -> None:
