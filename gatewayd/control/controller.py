@@ -301,12 +301,12 @@ class Controller:
                 async with self._applying:
                     await self._tend_held(self._certain())
             self._want_policy(now)
-            overrides_at = self._registry.layer.overrides.next_change()
+            overrides_at = self._registry.next_override_change()
             is_due = overrides_at is not None and overrides_at <= certain
             if is_due or self._laid_at > self._certain() + SET_BACK_S:
                 async with self._applying:
                     await self._lay_overrides()
-                overrides_at = self._registry.layer.overrides.next_change()
+                overrides_at = self._registry.next_override_change()
             times = (self._starts_after(certain), overrides_at)
             upcoming = [max(0.0, at_s - certain) for at_s in times if at_s is not None]
             pause_s = min([MAX_SLEEP_S, self.active.due_in_s(now), *upcoming])

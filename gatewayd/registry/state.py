@@ -125,6 +125,10 @@ class RegistryState:
         """When the window of something held closes; inf: never."""
         return self.guard.next_end() if self.is_loaded else inf
 
+    def next_override_change(self) -> float | None:
+        """When a pin or filter ends, in Unix seconds, and `use_overrides` is due; None: nothing ends."""
+        return self.layer.overrides.next_change()
+
     def version(self) -> Hashable:
         """Another one whenever `record` is."""
         is_known = self.is_loaded and not self.unread()

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from typing import Any, Protocol, TypeGuard
 
 import msgspec
 
@@ -22,12 +22,13 @@ from gatewayd.feed.notification import (
     load_verifying_keys,
     sign_notification,
 )
+from gatewayd.feed.reading import Rejection
 from gatewayd.feed.record import registration_of
 from gatewayd.model import Registration
-from gatewayd.model.registration import run_slices
+from gatewayd.model.registration import Changes, run_slices
 from gatewayd.sources.client import FeedClient, Outcome
 from gatewayd.sources.client_plan import FeedRequest
-from gatewayd.sources.update import SourceUpdate
+from gatewayd.sources.update import FeedPosition, SnapshotReason, SourceUpdate
 
 ORIGIN = "https://registry.example"
 URL = f"{ORIGIN}/feed/notification.jws"
@@ -184,17 +185,49 @@ def attempt(
     return client.outcome, asked
 
 
-def is_snapshot(outcome: Outcome) -> TypeGuard[SourceUpdate]:
+class Snapshot(Protocol):
+    """An update with all of a feed."""
+
+    @property
+    def registrations(self) -> Mapping[str, Registration]: ...
+    @property
+    def position(self) -> FeedPosition: ...
+    @property
+    def reason(self) -> SnapshotReason: ...
+    @property
+    def rejected(self) -> Mapping[str, int]: ...
+    @property
+    def rejections(self) -> tuple[Rejection, ...]: ...
+
+
+class Delta(Protocol):
+    """An update with what changed."""
+
+    @property
+    def registrations(self) -> Mapping[str, Registration]: ...
+    @property
+    def changes(self) -> Changes: ...
+    @property
+    def before(self) -> FeedPosition: ...
+    @property
+    def position(self) -> FeedPosition: ...
+    @property
+    def rejected(self) -> Mapping[str, int]: ...
+    @property
+    def rejections(self) -> tuple[Rejection, ...]: ...
+
+
+def is_snapshot(outcome: Outcome | None) -> TypeGuard[Snapshot]:
     """The feed was read whole."""
     return isinstance(outcome, SourceUpdate) and outcome.registrations is not None and outcome.changes is None
 
 
-def is_delta(outcome: Outcome) -> TypeGuard[SourceUpdate]:
+def is_delta(outcome: Outcome | None) -> TypeGuard[Delta]:
     """A chain of deltas was read, and its last serial is another."""
     return isinstance(outcome, SourceUpdate) and outcome.changes is not None and not is_reissued(outcome)
 
 
-def is_reissued(outcome: Outcome) -> TypeGuard[SourceUpdate]:
+def is_reissued(outcome: Outcome | None) -> TypeGuard[Delta]:
     """The notification is another, and its content is not."""
     if not isinstance(outcome, SourceUpdate) or outcome.before is None or outcome.position is None:
         return False

@@ -27,7 +27,6 @@ BUILT_IN = frozenset(
 SET_FROM_OUTSIDE: set[str] = set()
 LAMBDAS: set[str] = set()
 CHAINS = {
-    "control.controller: self._registry.layer.overrides.next_change",
     "control.queries: self._controller.allowlist.bound_registrations_of",
 }
 LONG_CONSTRUCTORS: set[str] = set()

@@ -58,7 +58,7 @@ def test_caches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(canonical, "MAX_SHARED", 2)
     writer = Canonicaliser()
     for number in range(6):
-        record = {
+        record: dict[str, object] = {
             "id": "a", "category": "bank", "status": "active", "clients": ["203.0.113.0/28"],
             "peers": [f"198.51.100.{number}"], "services": [f"tcp/{number + 1}"],
             "valid_from": f"202{number}-01-01T00:00:00Z",

@@ -141,7 +141,7 @@ class Ends:
         self.copies.append(copy)
 
     def connect(self, *arguments: Any, **options: Any) -> sqlite3.Connection:
-        connection = sqlite3.connect(*arguments, **options)
+        connection: sqlite3.Connection = sqlite3.connect(*arguments, **options)
         connection.set_trace_callback(lambda _: self.copy())
         return connection
 
