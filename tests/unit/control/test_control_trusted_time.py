@@ -491,11 +491,10 @@ def test_with_a_right_registry_nothing_closes_early_and_nothing_opens_late(
         assert judged.earliest_s <= judged.latest_s
 
 
-@pytest.mark.parametrize("at_s", [inf, -inf])
-def test_no_time_at_all_is_not_recalled(at_s: float) -> None:
-    host = Host()
-    host.trusted.recall(KeptTime("boot", 900.0, at_s, WELL), "boot", host.elapsed_s)
-    assert host.judge().earliest_s == host.true_s
+def test_what_was_signed_is_known_over_a_reboot() -> None:
+    host = Host(-2 * DAY_S)
+    host.trusted.recall(KeptTime("before", 900.0, 5.0, ALONE, host.true_s - HOUR_S), "boot", host.elapsed_s)
+    assert host.times() == (-HOUR_S, inf, "behind")
 
 
 def test_of_two_moments_the_later_one_is_known() -> None:
