@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+import resource
 import signal
-import socket
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gatewayd import __version__
 from gatewayd.api.app import ApiServer
+from gatewayd.api.status import ListenerView
 from gatewayd.control.controller import Controller
 from gatewayd.control.core import Core, build_core
 from gatewayd.control.host_time import WindowClock, open_host_time
@@ -26,7 +28,8 @@ from gatewayd.control.queries import DaemonQueries
 from gatewayd.control.reload import Reloader, SourceTasks
 from gatewayd.control.status import StatusReport
 from gatewayd.control.vitals import Pulse, Vitals
-from gatewayd.errors import MissingPrerequisite, SettingsInvalid
+from gatewayd.errors import SettingsInvalid
+from gatewayd.kernel.claim import claimed_table
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.external import RuleReader
 from gatewayd.kernel.tables import KernelTables
@@ -64,8 +67,10 @@ class Daemon:
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload.set)
         async with AsyncExitStack() as stack:
+            stack.callback(self._notifier.close)
             await self._build(stack)
             log.info("daemon.started", version=__version__, mode=self._settings.policy.mode)
+            go_on = self._vitals.go_on
             async with asyncio.TaskGroup() as group:
                 self._tasks = [
                     group.create_task(work, name=name)
@@ -74,9 +79,12 @@ class Daemon:
                         ("scan", self._core.scanner.run()),
                         ("clock", self._time.keep()),
                         ("time", self._controller.keep_time()),
-                        ("counters", self._vitals.read_counters(self._dataplane.read_counters)),
-                        ("surroundings", self._surroundings.run()),
-                        ("pulse", self._pulse.run()),
+                        (
+                            "counters",
+                            go_on("counters", partial(self._vitals.read_counters, self._dataplane.read_counters)),
+                        ),
+                        ("surroundings", go_on("surroundings", self._surroundings.run)),
+                        ("pulse", go_on("pulse", self._pulse.run)),
                         ("reload", self._reload_on_signal(group)),
                     )
                 ]
@@ -138,7 +146,7 @@ class Daemon:
 
     async def _build_core(self, stack: AsyncExitStack) -> Core:
         settings, mask = self._settings, self._settings.kernel.ct_mark_mask
-        stack.enter_context(claim_table(settings.kernel.table))
+        stack.enter_context(claimed_table(settings.kernel.table, Path(settings.http.socket).parent))
         self._dataplane = KernelTables.open(settings.kernel.table)
         stack.callback(self._dataplane.close)
         await self._dataplane.check()
@@ -186,6 +194,7 @@ class Daemon:
 
     async def _build_api(self, stack: AsyncExitStack) -> None:
         self._vitals = Vitals(self._time)
+        listeners = ListenerView("tcp"), ListenerView("unix")
         report = StatusReport(
             self._controller,
             self._events,
@@ -193,16 +202,16 @@ class Daemon:
             self._vitals,
             surroundings=self._surroundings,
             host_time=self._time,
+            listeners=listeners,
         )
         self._queries = DaemonQueries(
             self._controller, report, self._subscribers, clock=self._time, read_sources=self._sources.read_all
         )
         self._pulse = Pulse(self._queries, self._vitals, self._notifier, self._time, self._controller.allowlist)
         http = self._settings.http
-        api = ApiServer(self._queries, *http.listen, http.socket)
+        api = ApiServer(self._queries, *http.listen, http.socket, names=http.names, listeners=listeners)
         await api.start()
         stack.push_async_callback(api.stop)
-        log.info("api.listening", host=http.listen.host, port=api.port, socket=http.socket)
 
     # -- tasks ---------------------------------------------------------------------------------------------
 
@@ -229,27 +238,16 @@ class Daemon:
                 self._notifier.ready()
 
 
-def claim_table(table: str) -> socket.socket:
-    """Held by the one daemon that keeps the table: two would each undo what the other does.
-
-    An abstract name (unix(7)) belongs to a network namespace, as a table does, and goes with the process. Raises
-    MissingPrerequisite when it is taken.
-    """
-    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        claim.bind(f"\0gatewayd/{table}")
-    except OSError as error:
-        claim.close()
-        raise MissingPrerequisite(
-            f"another gatewayd keeps table inet {table} ({error.strerror})",
-            "stop it first (systemctl stop gatewayd)",
-        ) from None
-    return claim
+def raise_file_limit() -> None:
+    """As many open files as the host allows us; 1,024 is the usual soft limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def run_daemon(settings: Settings, config_path: Path, runner: Callable[[Coroutine[Any, Any, None]], None]) -> None:
     """`runner`: uvloop.run, or asyncio.run in a test."""
     setup_logging(settings.log.level, settings.log.format)
+    raise_file_limit()
 
     # What is imported stays; what a million registrations make is seldom a cycle, and looking for one costs a tenth
     # of the load at the usual 700.

@@ -15,13 +15,24 @@ from collections.abc import Mapping
 class Notifier:
     """Tells the service manager what we are at. Every method returns whether that was delivered just now."""
 
-    __slots__ = ("_address", "_undelivered")
+    __slots__ = ("_address", "_channel", "_undelivered")
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         name = environ.get("NOTIFY_SOCKET", "")
         # "@" stands for the abstract namespace, unix(7); vsock and others are not for a process on this host.
         self._address = "\0" + name[1:] if name.startswith("@") else name if name.startswith("/") else None
+        # Made once: to say that all is well must not need a file when there is none left.
+        self._channel: socket.socket | None = None
+        if self._address is not None:
+            self._channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            self._channel.setblocking(False)
         self._undelivered: dict[str, str] = {}
+
+    def close(self) -> None:
+        """Nothing is delivered any more."""
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
 
     def ready(self, status: str = "") -> bool:
         """READY=1: start, or a reload, is complete."""
@@ -43,19 +54,17 @@ class Notifier:
         return self._tell(WATCHDOG="1")
 
     def _tell(self, **variables: str) -> bool:
-        if self._address is None:
+        if self._address is None or self._channel is None:
             return False
         for name, text in variables.items():
             # A word told again goes to the end: the manager hears things in the order they happened.
             self._undelivered.pop(name, None)
             self._undelivered[name] = text.replace("\n", " ")
         message = "\n".join(f"{name}={text}" for name, text in self._undelivered.items())
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-            channel.setblocking(False)
-            try:
-                channel.sendto(message.encode(), self._address)
-            except OSError:
-                return False
+        try:
+            self._channel.sendto(message.encode(), self._address)
+        except OSError:
+            return False
         self._undelivered.clear()
         return True
 

@@ -4,6 +4,7 @@
 - `status`   P   everything on one screen, with the statistics that the packages keep of themselves
 - `views`    P   one flow, registrations, live flows, bindings
 - `metrics`  P   a status → the page of a Prometheus scrape, by what the status declares
+- `listening` IO  sockets: bound, accepted, bounded in number and time
 - `app`      IO  aiohttp: paths → queries → JSON, on a TCP port and on a Unix socket
 
 Two listeners, because rights differ: a client of the TCP port may read, and nothing on it writes. Every change

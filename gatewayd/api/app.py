@@ -7,18 +7,27 @@ Both listeners are bound before either serves, so a fault at start leaves nothin
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
+import ipaddress
 import socket
-import stat
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import msgspec
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Middleware
 from prometheus_client import ProcessCollector
 
+from gatewayd.api.listening import (
+    Acceptor,
+    ConnectionLimits,
+    Connections,
+    ReservedFiles,
+    bind_tcp,
+    bind_unix,
+    identity_of,
+)
 from gatewayd.api.metrics import choose_type, render_metrics
 from gatewayd.api.queries import (
     ParameterRejected,
@@ -26,23 +35,24 @@ from gatewayd.api.queries import (
     read_end,
     read_entries,
     read_flow,
+    read_host,
     read_page,
     read_parameters,
     read_prefix,
     read_status,
 )
+from gatewayd.api.status import ListenerView
 from gatewayd.errors import (
     AllowlistIncomplete,
     GatewaydError,
-    MissingPrerequisite,
     SessionEntryInvalid,
     SessionsNotKept,
 )
 from gatewayd.log import get_logger
 
-SOCKET_MODE: Final = 0o660
+PORT_RETRY_S: Final = 2.0
+LIMITS: Final = ConnectionLimits()
 _SHUTDOWN_TIMEOUT_S: Final = 1.0
-_BACKLOG: Final = 128
 _PAGE: Final = ("offset", "limit")
 _MAX_SERIAL_DIGITS: Final = 19
 MAX_BODY_BYTES: Final = 2 << 20
@@ -53,9 +63,10 @@ log = get_logger(__name__)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_read_app(queries: Queries) -> web.Application:
-    """What anyone who reaches the port may have; GET and HEAD alone."""
-    app = web.Application(middlewares=[_answer_faults], client_max_size=MAX_BODY_BYTES)
+def make_read_app(queries: Queries, names: Sequence[str] | None = None) -> web.Application:
+    """What anyone who reaches the port may have; GET and HEAD alone. `names`: of this host; None: any is taken."""
+    checks = [] if names is None else [_check_host(names)]
+    app = web.Application(middlewares=[_answer_faults, *checks], client_max_size=MAX_BODY_BYTES)
     reads = _Reads(queries)
     app.router.add_get("/healthz", reads.healthz)
     app.router.add_get("/readyz", reads.readyz)
@@ -198,6 +209,39 @@ class _Reads:
         return _reply(request, found)
 
 
+def _check_host(names: Sequence[str]) -> Middleware:
+    """A page in a browser of this network may ask for what only this network can reach, once the page's own name
+    leads here (DNS rebinding). The Host is still the page's name: so an address or a name of ours is asked for.
+    """
+    known = {"localhost", *map(str.lower, names)}
+
+    @web.middleware
+    async def check(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        name = read_host(request.headers.get(hdrs.HOST, ""))
+        if name.lower() not in known and not _is_address(name):
+            return _reply(request, {"error": f"{name[:64]!r} is not a name of this host (http.names)"}, 421)
+        return await handler(request)
+
+    return check
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _note_answers(connections: Connections) -> Middleware:
+    @web.middleware
+    async def note(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        with connections.answering(request.protocol):
+            return await handler(request)
+
+    return note
+
+
 @web.middleware
 async def _answer_faults(request: web.Request, handler: _Handler) -> web.StreamResponse:
     """The boundary: what goes wrong below becomes JSON; what is our fault also goes to the log."""
@@ -234,138 +278,100 @@ def _reply(request: web.Request, value: object, status: int = 200) -> web.Respon
 class ApiServer:
     """Serves `queries` on TCP (read only) and on a Unix socket. `port` 0: the kernel chooses one.
 
+    A port that another program has is tried again and again: that program keeps the answers away, not the daemon.
     Started and stopped once, by its owner.
     """
 
-    def __init__(self, queries: Queries, host: str, port: int, socket_path: str) -> None:
+    def __init__(
+        self,
+        queries: Queries,
+        host: str,
+        port: int,
+        socket_path: str,
+        *,
+        names: Sequence[str] = (),
+        limits: ConnectionLimits = LIMITS,
+        listeners: tuple[ListenerView, ListenerView] | None = None,
+    ) -> None:
+        """`names`: host names that a request on TCP may be for, beside addresses and localhost."""
         self._queries = queries
-        self._host = host
-        self._port = port
+        self._address = (host, port)
         self._socket_path = Path(socket_path)
+        self._names = names
+        self._limits = limits
+        self._tcp, self._unix = listeners or (ListenerView("tcp"), ListenerView("unix"))
+        self._reserve = ReservedFiles()
         self._runners: list[web.AppRunner] = []
-        self._servers: list[asyncio.Server] = []
+        self._acceptors: list[Acceptor] = []
+        self._tasks: list[asyncio.Task[None]] = []
         self._socket_identity: tuple[int, int] | None = None
 
     @property
     def port(self) -> int:
         """The TCP port that is bound; after `start`."""
-        return self._port
+        return self._address[1]
 
     async def start(self) -> None:
         """Raises MissingPrerequisite when an address cannot be had; nothing listens then."""
-        # TCP first: its port is the lock that keeps a second daemon off the socket of the first.
-        tcp = bind_tcp(self._host, self._port)
+        unix = bind_unix(self._socket_path)
+        self._socket_identity = identity_of(self._socket_path)
+        tcp: socket.socket | None = None
         try:
-            self._port = tcp.getsockname()[1]
-            unix = bind_unix(self._socket_path)
+            tcp = bind_tcp(*self._address)
+            patient = replace(self._limits, answer_s=None)  # a sync asks sources, and waits for the kernel
+            await self._serve(make_control_app(self._queries), unix, patient, self._unix)
+            if tcp is None:
+                log.error("api.port_taken", host=self._address[0], port=self._address[1])
+                self._tasks.append(asyncio.create_task(self._wait_for_port(), name="api port"))
+            else:
+                await self._serve_tcp(tcp)
         except BaseException:
-            tcp.close()
-            raise
-        self._socket_identity = _identity(self._socket_path)
-        loop = asyncio.get_running_loop()
-        try:
-            read = await self._run(make_read_app(self._queries))
-            control = await self._run(make_control_app(self._queries))
-            self._servers.append(await loop.create_server(read, sock=tcp))
-            self._servers.append(await loop.create_unix_server(control, sock=unix))
-        except BaseException:
-            await self.stop()
-            tcp.close()
             unix.close()
+            if tcp is not None:
+                tcp.close()
+            await self.stop()
             raise
+
+    async def _wait_for_port(self) -> None:
+        while (tcp := bind_tcp(*self._address)) is None:  # noqa: ASYNC110 - there is no event of a free port
+            await asyncio.sleep(PORT_RETRY_S)
+        await self._serve_tcp(tcp)
+
+    async def _serve_tcp(self, tcp: socket.socket) -> None:
+        self._address = (self._address[0], tcp.getsockname()[1])
+        await self._serve(make_read_app(self._queries, self._names), tcp, self._limits, self._tcp)
+        log.info("api.listening", host=self._address[0], port=self.port, socket=str(self._socket_path))
+
+    async def _serve(
+        self, app: web.Application, listener: socket.socket, limits: ConnectionLimits, stats: ListenerView
+    ) -> None:
+        connections = Connections(limits, stats)
+        app.middlewares.insert(0, _note_answers(connections))
+        runner = web.AppRunner(
+            app, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S, keepalive_timeout=limits.wait_s
+        )
+        self._runners.append(runner)
+        await runner.setup()
+        assert runner.server is not None
+        reserve = self._reserve if stats is self._unix else None
+        acceptor = Acceptor(listener, runner.server, connections, stats, reserve)
+        self._acceptors.append(acceptor)
+        self._tasks.append(asyncio.create_task(acceptor.run(), name=f"api {stats.name}"))
+        self._tasks.append(asyncio.create_task(acceptor.tend(), name=f"api {stats.name} connections"))
 
     async def stop(self) -> None:
         """Stop listening, let answers that are under way finish for a moment, remove our socket."""
-        for server in self._servers:
-            server.close()
-        self._servers.clear()
-        if self._socket_identity and _identity(self._socket_path) == self._socket_identity:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self._acceptors.clear()
+        if self._socket_identity and identity_of(self._socket_path) == self._socket_identity:
             self._socket_path.unlink(missing_ok=True)
         self._socket_identity = None
         for runner in self._runners:
             await runner.cleanup()
         self._runners.clear()
-
-    async def _run(self, app: web.Application) -> web.Server:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
-        self._runners.append(runner)
-        await runner.setup()
-        assert runner.server is not None
-        return runner.server
-
-
-def bind_tcp(host: str, port: int) -> socket.socket:
-    """A bound socket, listening. `host` is an IP address. Raises MissingPrerequisite."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise MissingPrerequisite(
-                f"{shown} is in use by another program (perhaps another gatewayd)",
-                "stop it or change http.listen",
-            ) from None
-        raise MissingPrerequisite(f"cannot listen on {shown}: {_why(error)}", "change http.listen") from None
-    listener.setblocking(False)
-    return listener
-
-
-def bind_unix(path: Path) -> socket.socket:
-    """A bound socket of mode SOCKET_MODE. One that nobody answers on is replaced. Raises MissingPrerequisite."""
-    if not path.parent.is_dir():
-        raise MissingPrerequisite(
-            f"the directory {path.parent} of the socket {path} does not exist",
-            "create it (systemd: RuntimeDirectory=) or change http.socket",
-        )
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _remove_stale(path)
-        listener.bind(str(path))
-        # Before anyone can connect: until `listen` a connection is refused.
-        path.chmod(SOCKET_MODE)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise MissingPrerequisite(
-            f"cannot listen on {path}: {_why(error)}", "mend it or change http.socket"
-        ) from None
-    except MissingPrerequisite:
-        listener.close()
-        raise
-    return listener
-
-
-def _remove_stale(path: Path) -> None:
-    """Take away a socket left behind by a daemon that is gone; never one that is answered, nor another file."""
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise MissingPrerequisite(f"{path} exists and is not a socket", "move it away or change http.socket")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
-            return
-        except BlockingIOError:
-            pass  # its backlog is full: somebody is there
-    raise MissingPrerequisite(
-        f"another program (perhaps another gatewayd) answers on {path}", "stop it or change http.socket"
-    )
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.lstat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _why(error: OSError) -> str:
-    """asyncio and `bind` make errors without an errno too (a path too long for sun_path)."""
-    return os.strerror(error.errno) if error.errno else str(error)
+        self._reserve.close()

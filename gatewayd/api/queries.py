@@ -213,6 +213,13 @@ def read_status(parameters: Mapping[str, str]) -> Status | None:
     raise ParameterRejected("status", f"{text!r} is none of {', '.join(get_args(Status))}")
 
 
+def read_host(header: str) -> str:
+    """The name or address of a Host header (RFC 9110 §7.2), without port, brackets and the final dot."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0]
+    return header.partition(":")[0].removesuffix(".")
+
+
 def _read_address(parameter: str, text: str) -> bytes:
     try:
         return parse_address(text)

@@ -8,6 +8,7 @@ of people we do not know.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Final, Literal, get_args
 
 import msgspec
@@ -316,6 +317,28 @@ class LoopView(msgspec.Struct, frozen=True):
     lag_max_s: Annotated[float, _LAG.of("max")] = 0.0
 
 
+_CLOSED: Final = counter("api_connections_closed", "Connections of the API that the daemon closed or refused.",
+    "rises: a client holds connections; [operations.md](operations.md#the-api-under-attack)",
+    label="reason")  # fmt: skip
+
+
+@dataclass(slots=True)
+class ListenerView:
+    """A listener of the API. `evicted`: made room for another at a bound. `refused`: came at a bound while all
+    others were being answered. `paused`: times that there was no file for a connection."""
+
+    name: Literal["tcp", "unix"]
+    is_listening: Annotated[bool, gauge("api_listening", "1 while the listener takes connections.",
+        "`== 0` for 5 min: another program has the port")] = False  # fmt: skip
+    connections: Annotated[int, gauge("api_connections", "Open connections.")] = 0
+    accepted: Annotated[int, counter("api_connections_accepted", "Connections accepted.")] = 0
+    timed_out: Annotated[int, _CLOSED.of(meaning="10 s without a whole request, or 60 s without its answer")] = 0
+    evicted: Annotated[int, _CLOSED.of(meaning="had waited longest when another came at the bound")] = 0
+    refused: Annotated[int, _CLOSED.of(meaning="came at the bound when all others were being answered")] = 0
+    paused: Annotated[int, counter("api_accept_failures",
+        "Times that no file was left for a connection.", "rises: which process has them?")] = 0  # fmt: skip
+
+
 def _label(value: str) -> dict[str, int]:
     return {value: 1}
 
@@ -368,4 +391,8 @@ class StatusView(msgspec.Struct, frozen=True):
     held: tuple[HoldView, ...] = ()
     clock: ClockView = ClockView()
     loop: LoopView = LoopView()
+    report_failures: Annotated[dict[str, int], counter("report_failures",
+        "Faults of tasks that only report (watchdog and readiness, counters, surroundings).",
+        "rises: a fault of gatewayd; please report it", label="task")] = {}  # fmt: skip
+    listeners: Annotated[tuple[ListenerView, ...], Each("listener", "name")] = ()
     subscribers: SubscribersView | None = None

@@ -16,6 +16,7 @@ import click
 
 from gatewayd.cli.check import DEFAULT_CONFIG
 from gatewayd.cli.output import count
+from gatewayd.kernel.claim import claimed_table
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model.policy import MarkLayout
@@ -53,10 +54,8 @@ def teardown(config_path: str, yes: bool) -> None:
     From then on gatewayd does nothing to any traffic. Live flows lose the bits of the ct mark that are ours.
     The daemon must be stopped first: it would put everything back at once.
     """
-    from gatewayd.daemon import claim_table
-
     settings = read_settings(config_path)
-    with claim_table(settings.kernel.table):
+    with claimed_table(settings.kernel.table, Path(settings.http.socket).parent):
         if not yes:
             click.confirm(f"Remove table inet {settings.kernel.table} from the kernel?", abort=True)
         removed, flows = asyncio.run(tear_down(settings))

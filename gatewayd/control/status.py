@@ -41,6 +41,7 @@ class StatusReport:
         *,
         surroundings: Surroundings | None = None,
         host_time: HostTime | None = None,
+        listeners: tuple[views.ListenerView, ...] = (),
     ) -> None:
         self._controller = controller
         self._events = events
@@ -48,6 +49,7 @@ class StatusReport:
         self._vitals = vitals
         self._surroundings = surroundings
         self._host_time = host_time
+        self._listeners = listeners
 
     def view(self, reasons: tuple[str, ...], subscribers: views.SubscribersView | None) -> views.StatusView:
         """`reasons`: why it is not ready."""
@@ -88,6 +90,8 @@ class StatusReport:
             ),
             clock=clock,
             loop=vitals.loop,
+            report_failures=dict(vitals.report_failures),
+            listeners=self._listeners,
             subscribers=subscribers,
         )
 
@@ -170,12 +174,17 @@ class StatusReport:
 
     def _warnings(self) -> tuple[str, ...]:
         found = self._surroundings.warnings() if self._surroundings is not None else ()
-        scanner = self._controller.scanner
+        controller, scanner = self._controller, self._controller.scanner
         grace = scanner.grace
         if scanner.strange and not grace.longest_s:
             found += (
                 f"{scanner.strange:,} flows were carried over marked registered, and no registration here explains"
                 f" them; they drain. Do both gateways have the same sources, and the same section subscribers?",
+            )
+        if any(not each.is_listening for each in self._listeners):
+            found += (
+                f"another program has {controller.settings.http.listen}, where the API and the metrics should be;"
+                f" which one: ss -ltnp",
             )
         if grace.waiting:
             found += (

@@ -17,13 +17,14 @@ from gatewayd.systemd import Notifier, watchdog_interval_s
 log = get_logger(__name__)
 
 COUNTERS_EVERY_S = 1.0
+RETRY_S = 1.0
 PULSE_S = 0.25
 """How often the loop's lag and the readiness are looked at."""
 
 
 class Vitals:
     """`clock`: the likely time. `reload_error`: why the latest reload was refused, in part or whole; None if it was
-    not. `counters`: the kernel's, as last read."""
+    not. `counters`: the kernel's, as last read. `report_failures`: of tasks that only report, by task."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
@@ -31,6 +32,7 @@ class Vitals:
         self.reload_error: str | None = None
         self.counters: Mapping[str, CounterReading] = {}
         self.loop = LoopView()
+        self.report_failures: dict[str, int] = {}
 
     def note_reload(self, error: str | None) -> None:
         self.reload_error = error
@@ -39,6 +41,17 @@ class Vitals:
         """How late the loop was just now."""
         lag_s = max(0.0, lag_s)
         self.loop = LoopView(lag_s, max(self.loop.lag_max_s, lag_s))
+
+    async def go_on(self, task: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run a task that only reports. A fault of it is logged and counted, and a second later it runs again: what
+        cannot be said is no reason to end what is done. Until cancelled."""
+        while True:
+            try:
+                await work()
+            except Exception:
+                log.exception("daemon.report_failed", task=task)
+                self.report_failures[task] = self.report_failures.get(task, 0) + 1
+            await asyncio.sleep(RETRY_S)
 
     async def read_counters(self, read: Callable[[], Awaitable[Mapping[str, CounterReading]]]) -> None:
         """Every second, until cancelled; after a failure those of before are shown."""

@@ -7,6 +7,7 @@
     fake              the dataplane in memory
     external          commits of other programs, their rules that use our mark, the size of conntrack;
                       external_codec: their bytes
+    claim             the lock that keeps a second daemon off a table
     conntrack         connections dumped by mark, marks changed; conntrack_codec: their bytes
 
 Review notes: is every answer looked at, and every error given the operation it belongs to? Is the hot path still

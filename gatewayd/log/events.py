@@ -32,8 +32,17 @@ EVENTS = (
     Event("daemon.started", "info", "version mode", "The daemon has read its configuration and begins to work."),
     Event("daemon.ready", "info", "registrations", "The kernel has every element that it should have."),
     Event("daemon.not_ready", "info", "reason", "The daemon is not ready, or not any more."),
+    Event("daemon.report_failed", "exception", "task", "A fault of gatewayd; the task goes on. Please report it."),
     Event("daemon.stopping", "info", "", "The daemon stops. The kernel keeps the table."),
     Event("api.listening", "info", "host port socket", "The API takes requests."),
+    Event(
+        "api.port_taken", "error", "host port",
+        "Another program has `http.listen`. The daemon works without it, and tries again every 2 s.",
+    ),
+    Event(
+        "api.no_files", "error", "listener error",
+        "No file was left for a connection. Which process has them? At most one line a minute.",
+    ),
     Event("api.request_failed", "exception", "method path", "A fault of gatewayd; please report it."),
     Event("reload.done", "info", "", "The file was read again and is in force. See [Reload](#reload)."),
     Event("reload.refused", "error", "fault", "A fault of the file; nothing changed. One line for each fault."),

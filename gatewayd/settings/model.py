@@ -353,6 +353,9 @@ class HttpSettings:
         "127.0.0.1:9480", kinds.LISTEN, 'health, metrics, queries; read only; IPv6 as "[::1]:9480"', restart=True
     )
     socket: str = key("/run/gatewayd/api.sock", kinds.SOCKET_PATH, "takes changes; mode 0660", restart=True)
+    names: tuple[str, ...] = key(
+        [], kinds.HOST_NAMES, "names that `listen` is asked by, beside addresses and localhost", restart=True
+    )
 
 
 @section

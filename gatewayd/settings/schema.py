@@ -177,6 +177,9 @@ MARK_MASK = Value(
     hint="4 to 32 neighbours",
 )
 PATHS = ListOf(PATH, "a list of paths")
+HOST_NAMES = ListOf(
+    Value("a host name such as gw-1.example", values.parse_host_name), "a list of host names such as [gw-1.example]"
+)
 RADIUS_LISTEN = ListOf(LISTEN, 'a list of at least one address and port such as ["0.0.0.0:1813"]', at_least=1)
 INTERFACES = ListOf(
     Value("an interface such as eth0, or ppp* for all that begin so", values.parse_interface),

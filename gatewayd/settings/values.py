@@ -71,6 +71,8 @@ _TIME = re.compile(
     r"([0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?) ?"
     r"([Zz]|[+-][0-9]{2}:[0-9]{2})?"
 )
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"  # RFC 1123 §2.1
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
 _INTERFACE = re.compile(r"[A-Za-z0-9._@+-]+\*?|[*]")
 _URL_UNSAFE = re.compile(r"[^\x21-\x7e]")
 
@@ -230,6 +232,12 @@ def parse_dscp(text: str) -> int:
     """A code point by name or number (not the whole TOS byte)."""
     known = DSCP_NAMES.get(text.lower())
     return parse_number(text, 0, 63) if known is None else known
+
+
+def parse_host_name(text: str) -> str:
+    if not _HOST_NAME.fullmatch(text):
+        raise ValueError("is no host name")
+    return text.lower()
 
 
 def parse_listen_address(text: str) -> ListenAddress:

@@ -103,6 +103,11 @@ class LabDaemon(DemoGateway):
                 env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(env or {}),
             )
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

@@ -68,9 +68,9 @@ PURE = """
 `__init__` gathers shells too is under IO."""
 
 IO = """
-    api.app authority authority.database authority.disk authority.importing authority.publishing
+    api.app api.listening authority authority.database authority.disk authority.importing authority.publishing
     authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry demo.scenario
-    kernel.conntrack kernel.external kernel.netlink kernel.nft kernel.tables lab lab.lab lab.namespace
+    kernel.claim kernel.conntrack kernel.external kernel.netlink kernel.nft kernel.tables lab lab.lab lab.namespace
     lab.stream lab.tap lab.traffic lab.world log log.journald log.lines log.logger reconcile reconcile.loop
     reconcile.scan_requests reconcile.verify reconcile.writer registry settings sources sources.fetch
     sources.files sources.last_good_file sources.last_good_store sources.plain_source sources.runner
@@ -97,7 +97,7 @@ HARMLESS = {"io": {"BytesIO", "StringIO"}, "os": {"strerror"}, "sys": {"byteorde
 """What pure modules may use of those, name by name."""
 
 THIRD_PARTY: dict[str, str] = {
-    "aiohttp": "sources.fetch sources.runner authority.serving api.app cli.client",
+    "aiohttp": "sources.fetch sources.runner authority.serving api.app api.listening cli.client",
     "click": "cli.*",
     "cryptography": "sources.fetch",
     "joserfc": "feed.notification",

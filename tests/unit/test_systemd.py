@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,9 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(name.replace("@", "\0"))
         listening.settimeout(10)
-        yield listening, Notifier({"NOTIFY_SOCKET": name})
+        notifier = Notifier({"NOTIFY_SOCKET": name})
+        yield listening, notifier
+        notifier.close()
 
 
 def heard(listening: socket.socket) -> str:
@@ -61,6 +64,7 @@ def test_what_could_not_be_delivered_goes_along_with_the_next_word(tmp_path: Pat
         assert heard(listening) == "READY=1\nSTATUS=ready\nWATCHDOG=1"
         assert notifier.watchdog()
         assert heard(listening) == "WATCHDOG=1"
+    notifier.close()
 
 
 def test_a_manager_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
@@ -72,6 +76,21 @@ def test_a_manager_that_does_not_read_holds_nobody_up(tmp_path: Path) -> None:
             pass
         listening.recv(4096)
         assert notifier.watchdog()
+    notifier.close()
+
+
+def test_to_say_something_takes_no_file(manager: tuple[socket.socket, Notifier]) -> None:
+    """The notifier is told of the state of a daemon whose files have run out."""
+    listening, notifier = manager
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, most[1]))
+    try:
+        assert notifier.watchdog()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, most)
+    assert heard(listening) == "WATCHDOG=1"
+    notifier.close()
+    assert not notifier.watchdog()
 
 
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1"}])

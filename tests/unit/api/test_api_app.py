@@ -17,6 +17,7 @@ import uvloop
 
 from gatewayd.api.app import MAX_BODY_BYTES, ApiServer
 from gatewayd.api.queries import MAX_ENTRIES
+from gatewayd.api.status import ListenerView
 from gatewayd.errors import MissingPrerequisite, SessionsNotKept, SourceUnreadable
 from gatewayd.model import Flow, parse_address, parse_prefix
 from gatewayd.model.msisdn import subscriber_digest
@@ -534,17 +535,24 @@ async def test_a_path_too_long_for_a_socket_is_refused_clearly(queries: FakeQuer
         await ApiServer(queries, "127.0.0.1", 0, str(tmp_path / ("a" * 120))).start()
 
 
-async def test_a_port_in_use_is_refused_clearly_and_leaves_no_socket(
-    client: Client, queries: FakeQueries, tmp_path: Path
+async def test_a_port_that_another_has_is_waited_for_and_the_socket_answers_meanwhile(
+    queries: FakeQueries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = tmp_path / "other.sock"
-    with pytest.raises(MissingPrerequisite) as caught:
-        await ApiServer(queries, "127.0.0.1", client.port, str(other)).start()
-    assert str(caught.value) == (
-        f"127.0.0.1:{client.port} is in use by another program (perhaps another gatewayd); "
-        "stop it or change http.listen"
-    )
-    assert not other.exists()
+    monkeypatch.setattr("gatewayd.api.app.PORT_RETRY_S", 0.01)
+    tcp, unix = ListenerView("tcp"), ListenerView("unix")
+    path = tmp_path / "other.sock"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        server = ApiServer(queries, "127.0.0.1", port, str(path), listeners=(tcp, unix))
+        await server.start()
+        client = Client(server, path)
+        assert (await client.ask("/healthz", unix=True)).status == 200
+        assert (tcp.is_listening, unix.is_listening) == (False, True)
+    while not tcp.is_listening:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    assert (await client.ask("/healthz")).status == 200
+    await server.stop()
+    assert (tcp.is_listening, unix.is_listening) == (False, False)
 
 
 async def test_an_address_of_another_host_is_refused_clearly(queries: FakeQueries, socket_path: Path) -> None:
@@ -558,7 +566,7 @@ async def test_a_start_that_is_cut_short_leaves_nothing(
     async def fail(*_: object, **__: Any) -> None:
         raise OSError("no more")
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "create_unix_server", fail)
+    monkeypatch.setattr("aiohttp.web.AppRunner.setup", fail)
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="no more"):
         await ApiServer(queries, "127.0.0.1", 0, str(socket_path)).start()

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.samples import Sample
 
 from gatewayd.api.metrics import OPENMETRICS_TYPE, TEXT_TYPE, choose_type, render_metrics
-from gatewayd.api.status import CounterView, HoldView, StatusView
+from gatewayd.api.status import CounterView, HoldView, ListenerView, StatusView
 from tests.support.fake_queries import DEAF, GUARDED, PEACE, SUBSCRIBED, TROUBLE
 from tests.support.metrics_table import DOC, SECTIONS, renewed, rows_of
 
@@ -262,6 +262,8 @@ def test_every_number_that_is_declared_comes_on_the_page_and_no_other() -> None:
         held=(HoldView(17, "2024-11-04T01:00:00Z", 4, "too many", {"national": 4}),),
         counters=PEACE.counters,
         kernel=PEACE.kernel,
+        listeners=(ListenerView("tcp"),),
+        report_failures={"pulse": 1},
         subscribers=msgspec.structs.replace(DEAF.subscribers, listener=listener),
     )
     lines = render_metrics(everything).decode().splitlines()

@@ -53,6 +53,8 @@ UNDERSTOOD: list[tuple[Callable[[str], object], str, object]] = [
     (values.parse_rate, "64 kbytes/second", RateLimit(65536)),
     (values.parse_rate, "2mbit/s", RateLimit(250_000)),
     (values.parse_rate, "1byte/s", RateLimit(1)),
+    (values.parse_host_name, "GW-1.example", "gw-1.example"),
+    (values.parse_host_name, "gateway", "gateway"),
     (values.parse_percent, "100%", 100),
     (values.parse_percent, "5 %", 5),
     (values.parse_removal_limit, "5%", RemovalLimit(fraction=0.05)),
@@ -97,6 +99,9 @@ UNDERSTOOD: list[tuple[Callable[[str], object], str, object]] = [
 ]  # fmt: skip
 
 REFUSED: list[tuple[Callable[[str], object], str, str]] = [
+    (values.parse_host_name, "gw_1", "is no host name"),
+    (values.parse_host_name, "-gw", "is no host name"),
+    (values.parse_host_name, "a." * 130 + "a", "is no host name"),
     (number, "010", "is not a whole number"),
     (number, "1_000", "is not a whole number"),
     (number, "٣", "is not a whole number"),

@@ -1,0 +1,301 @@
+"""The two listeners: sockets that are bound, and connections that are accepted, bounded in number and time.
+
+Connections are accepted here and not by the loop, which has no bound: a local user could open them until no file is
+left for the rest of the daemon. At a bound the connection that has waited longest makes room. So a fresh request is
+served while others hold connections without an end. The file system says who may connect to the Unix socket. When
+files run out, the daemon gives back some that it keeps for that socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import os
+import socket  # noqa: TID251 - binding and accepting is all this module is for
+import stat
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from gatewayd.api.status import ListenerView
+from gatewayd.errors import MissingPrerequisite
+from gatewayd.log import RateLimited, get_logger
+
+SOCKET_MODE: Final = 0o660
+RESERVED_FILES: Final = 8
+_BACKLOG: Final = 128
+_TEND_S: Final = 1.0
+_PAUSE_S: Final = 0.1
+"""Before the next connection is accepted, where there was no file for this one."""
+_LOG_INTERVAL_S: Final = 60.0
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """`of_peer`: of one IPv4 address or IPv6 /64. `wait_s`: for the whole header of a request, for the next
+    request, and for a client that does not read. `answer_s`: for the handler of a request; None: no bound."""
+
+    connections: int = 128
+    of_peer: int = 64
+    wait_s: float = 10.0
+    answer_s: float | None = 60.0
+
+
+class ReservedFiles:
+    """Descriptors that are open for nothing, to be given back where no other is to be had."""
+
+    def __init__(self, number: int = RESERVED_FILES) -> None:
+        self._number = number
+        self._held: list[int] = []
+        self.restore()
+
+    def lend(self) -> bool:
+        """Whether a file may be opened now."""
+        if self._held:
+            os.close(self._held.pop())
+            return True
+        return False
+
+    def restore(self) -> None:
+        """Take back what was given, as far as there are files."""
+        with suppress(OSError):
+            while len(self._held) < self._number:
+                self._held.append(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+
+    def close(self) -> None:
+        self._number = 0
+        while self.lend():
+            pass
+
+
+@dataclass(slots=True)
+class _Connection:
+    """`since_s`: when it began to wait, or the answer began; by the monotonic clock."""
+
+    transport: asyncio.Transport
+    peer: str
+    since_s: float
+    is_answered: bool = False
+
+
+class Connections:
+    """The open connections of one listener, within its limits. `stats` are this object's to change."""
+
+    def __init__(self, limits: ConnectionLimits, stats: ListenerView) -> None:
+        self._limits = limits
+        self._stats = stats
+        self._open: dict[object, _Connection] = {}
+
+    @contextmanager
+    def answering(self, protocol: object) -> Iterator[None]:
+        """While a request of this connection is handled."""
+        connection = self._open.get(protocol)
+        if connection is not None:
+            connection.since_s, connection.is_answered = time.monotonic(), True
+        try:
+            yield
+        finally:
+            if connection is not None:
+                connection.since_s, connection.is_answered = time.monotonic(), False
+
+    def add(self, protocol: object, transport: asyncio.Transport, peer: str) -> None:
+        self._open[protocol] = _Connection(transport, peer, time.monotonic())
+        self._stats.connections = len(self._open)
+        self._stats.accepted += 1
+
+    def make_room(self, peer: str) -> bool:
+        """Whether one more may be served. The connection that has waited longest gives way, of this peer first."""
+        rivals = [(each.since_s, name) for name, each in self._open.items() if each.peer == peer]
+        if len(rivals) < self._limits.of_peer:
+            if len(self._open) < self._limits.connections:
+                return True
+            rivals = [(each.since_s, name) for name, each in self._open.items()]
+        waiting = [rival for rival in rivals if not self._open[rival[1]].is_answered]
+        if not waiting:
+            self._stats.refused += 1
+            return False
+        self._stats.evicted += 1
+        self._drop(min(waiting, key=itemgetter(0))[1])
+        return True
+
+    def end_late(self, now_s: float) -> None:
+        """End the connections whose time is over."""
+        for protocol, each in list(self._open.items()):
+            limit_s = self._limits.answer_s if each.is_answered else self._limits.wait_s
+            if limit_s is not None and now_s - each.since_s > limit_s:
+                self._stats.timed_out += 1
+                self._drop(protocol)
+
+    def keep(self, protocols: Iterable[object]) -> None:
+        """Forget those that are closed; these are not."""
+        self._open = {name: self._open[name] for name in protocols if name in self._open}
+        self._stats.connections = len(self._open)
+
+    def _drop(self, protocol: object) -> None:
+        self._open.pop(protocol).transport.abort()
+
+
+class Acceptor:
+    """Accepts the connections of a listening socket for `server`. `reserve`: files for when there are no others."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        server: web.Server,
+        connections: Connections,
+        stats: ListenerView,
+        reserve: ReservedFiles | None,
+    ) -> None:
+        self._listener = listener
+        self._server = server
+        self._connections = connections
+        self._stats = stats
+        self._reserve = reserve
+        stats.is_listening = True
+        self._log = RateLimited(log, _LOG_INTERVAL_S, time.monotonic)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, address = await loop.sock_accept(self._listener)
+            except OSError as error:
+                await self._pause(error)
+            else:
+                await self._take(accepted, _peer_of(address))
+
+    def close(self) -> None:
+        """Listen no more; `run` has ended."""
+        self._stats.is_listening = False
+        self._listener.close()
+
+    async def tend(self) -> None:
+        """End connections on time, and take files back. Until cancelled."""
+        while True:
+            await asyncio.sleep(_TEND_S)
+            self._connections.keep(self._server.connections)
+            self._connections.end_late(time.monotonic())
+            if self._reserve is not None:
+                self._reserve.restore()
+
+    async def _take(self, accepted: socket.socket, peer: str) -> None:
+        self._connections.keep(self._server.connections)
+        if not self._connections.make_room(peer):
+            accepted.close()
+            return
+        accepted.setblocking(False)
+        try:
+            transport, protocol = await asyncio.get_running_loop().connect_accepted_socket(self._server, accepted)
+        except OSError:  # it is gone already
+            accepted.close()
+            return
+        self._connections.add(protocol, transport, peer)
+
+    async def _pause(self, error: OSError) -> None:
+        if error.errno == errno.ECONNABORTED:
+            return
+        self._stats.paused += 1
+        self._log.error("api.no_files", listener=self._stats.name, error=error.strerror or str(error))
+        if self._reserve is None or not self._reserve.lend():
+            await asyncio.sleep(_PAUSE_S)
+
+
+def _peer_of(address: object) -> str:
+    """Those that share a bound: an IPv4 address, an IPv6 /64; all of a Unix socket."""
+    if not isinstance(address, tuple):
+        return ""
+    found = ipaddress.ip_address(str(address[0]).partition("%")[0])
+    if found.version == 4 or found.ipv4_mapped is not None:
+        return str(found)
+    return str(ipaddress.IPv6Network((found, 64), strict=False))
+
+
+# -- sockets ---------------------------------------------------------------------------------------------------
+
+
+def bind_tcp(host: str, port: int) -> socket.socket | None:
+    """A bound socket, listening; None where another program has the port. `host` is an IP address. Raises
+    MissingPrerequisite."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return None
+        shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        raise MissingPrerequisite(f"cannot listen on {shown}: {_why(error)}", "change http.listen") from None
+    listener.setblocking(False)
+    return listener
+
+
+def bind_unix(path: Path) -> socket.socket:
+    """A bound socket of mode SOCKET_MODE, listening. One that nobody answers on is replaced. Raises
+    MissingPrerequisite."""
+    if not path.parent.is_dir():
+        raise MissingPrerequisite(
+            f"the directory {path.parent} of the socket {path} does not exist",
+            "create it (systemd: RuntimeDirectory=) or change http.socket",
+        )
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        listener.bind(str(path))
+        # Before anyone can connect: until `listen` a connection is refused.
+        path.chmod(SOCKET_MODE)
+        listener.setblocking(False)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise MissingPrerequisite(
+            f"cannot listen on {path}: {_why(error)}", "mend it or change http.socket"
+        ) from None
+    except MissingPrerequisite:
+        listener.close()
+        raise
+    return listener
+
+
+def identity_of(path: Path) -> tuple[int, int] | None:
+    """Tells a file from its successor of the same name; None where there is none."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _remove_stale(path: Path) -> None:
+    """Take away a socket left behind by a daemon that is gone; never one that is answered, nor another file."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise MissingPrerequisite(f"{path} exists and is not a socket", "move it away or change http.socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+        except BlockingIOError:
+            pass  # its backlog is full: somebody is there
+    raise MissingPrerequisite(
+        f"another program (perhaps another gatewayd) answers on {path}", "stop it or change http.socket"
+    )
+
+
+def _why(error: OSError) -> str:
+    """asyncio and `bind` make errors without an errno too (a path too long for sun_path)."""
+    return os.strerror(error.errno) if error.errno else str(error)
