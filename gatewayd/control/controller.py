@@ -190,7 +190,7 @@ class Controller:
             held = self._registry.held()
             if held is not None and held.serial == serial:
                 released = dict(held.by_cause)
-                await self._change(await run_in_slices(self._registry.accept(serial)))
+                await self._change(await run_in_slices(self._registry.accept(serial, self._certain())))
                 await self._guard.save()
             if count := await self._remainder.accept(serial):
                 released[KERNEL] = count

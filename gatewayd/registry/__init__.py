@@ -8,6 +8,8 @@
 - `guard`         holds unusual removals back
 - `limits`        which changes are losses, the last day in numbers, and how much the guard lets through
 - `guard_record`  the guard as bytes
+- `standing`      for people: where a registration is from, its pins and filters, what is held of it
+- `history`       what changed in this run, and by whom
 
 A failure, an end of time or a mistake in the configuration removes nothing by itself. The guard, the last good and
 freshness stand between, and each says so. Work that grows with the registry comes in slices of a few milliseconds,

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import chain
 from math import inf
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -61,17 +61,24 @@ class Lookup(Protocol):
     def get(self, id: str, /) -> Registration | None: ...
 
 
+class Taken(NamedTuple):
+    """What took an id away first: the name of a source, or another word; and when, in Unix seconds."""
+
+    cause: str
+    since_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class HeldRemovals:
     """What is held. `serial`: the number under which it is accepted, that of the reading that last added to it.
-    `versions`: by id of the registry, the registrations kept in force, oldest first. `causes`: what took each id
-    away: the name of a source, or another word. `by_cause`: how many ids each took away."""
+    `versions`: by id of the registry, the registrations kept in force, oldest first. `by_cause`: how many ids each
+    cause took away."""
 
     serial: int
     since_s: float
     decision: GuardDecision
     versions: Mapping[str, Versions]
-    causes: Mapping[str, str] = field(default_factory=dict)
+    taken: Mapping[str, Taken] = field(default_factory=dict)
     by_cause: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -89,8 +96,8 @@ class RemovalGuard:
 
     def __init__(self, held: HeldRemovals | None = None, memory: DayMemory | None = None) -> None:
         self._versions: dict[str, Versions] = dict(held.versions) if held else {}
-        self._causes: dict[str, str] = dict(held.causes) if held else {}
-        self._by_cause = Counter(self._causes.values())
+        self._taken: dict[str, Taken] = dict(held.taken) if held else {}
+        self._by_cause = Counter(each.cause for each in self._taken.values())
         self._serial = held.serial if held else 0
         self._since_s = held.since_s if held else 0.0
         self.decision = held.decision if held else NOTHING_REMOVED
@@ -109,6 +116,10 @@ class RemovalGuard:
         """How many ids are held."""
         return len(self._versions)
 
+    def holds(self, id: str) -> bool:
+        """Whether something of the id is held."""
+        return id in self._versions
+
     @property
     def changes(self) -> tuple[int, int]:
         """Another one whenever there is something that a restart has to know of."""
@@ -119,7 +130,7 @@ class RemovalGuard:
         if not self._versions:
             return None
         by_cause = dict(self._by_cause)
-        return HeldRemovals(self._serial, self._since_s, self.decision, self._versions, self._causes, by_cause)
+        return HeldRemovals(self._serial, self._since_s, self.decision, self._versions, self._taken, by_cause)
 
     def in_force(self, registered: Lookup) -> dict[str, Registration]:
         """What is in force beside what is registered; ids of the latter are never among it."""
@@ -174,7 +185,7 @@ class RemovalGuard:
             self._since_s = now
         elif serial == self._serial:
             serial += 1  # of the same second; nobody shall accept more than he was shown
-        result = yield from self._settle_in_slices(old, changes, touched, cause)
+        result = yield from self._settle_in_slices(old, changes, touched, Taken(cause, now))
         if has_more:
             self._serial = serial
         counts = counts if decision.is_held else Counter()
@@ -255,7 +266,7 @@ class RemovalGuard:
                 touched[id] = left, registered.get(id)
             if len(touched) % SLICE == 0:
                 yield
-        result = yield from self._settle_in_slices(registered, Changes((), ()), touched, "")
+        result = yield from self._settle_in_slices(registered, Changes((), ()), touched, None)
         self._counts = _count_categories(self._versions.values())
         return result
 
@@ -267,7 +278,7 @@ class RemovalGuard:
 
     def _accept_in_slices(self, registered: Lookup) -> Slices[Changes | None]:
         touched = yield from self._release_in_slices(registered, {})
-        result = yield from self._settle_in_slices(registered, Changes((), ()), touched, "")
+        result = yield from self._settle_in_slices(registered, Changes((), ()), touched, None)
         self._counts = Counter()
         self.memory.forget()
         self.decision = NOTHING_REMOVED
@@ -287,18 +298,18 @@ class RemovalGuard:
             if each.valid_until_s < inf:
                 heappush(self._ends, (each.valid_until_s, id))
 
-    def _note_cause(self, id: str, cause: str | None) -> None:
+    def _note_taken(self, id: str, taken: Taken | None) -> None:
         """An id is held, for what took it away first; None: it is not."""
-        if cause is not None and id not in self._causes:
-            self._causes[id] = cause
-            self._by_cause[cause] += 1
-        elif cause is None and id in self._causes:
-            gone = self._causes.pop(id)
-            self._by_cause[gone] -= 1
+        if taken is not None and id not in self._taken:
+            self._taken[id] = taken
+            self._by_cause[taken.cause] += 1
+        elif taken is None and id in self._taken:
+            gone = self._taken.pop(id)
+            self._by_cause[gone.cause] -= 1
             self._by_cause = +self._by_cause
 
     def _settle_in_slices(
-        self, old: Lookup, changes: Changes, touched: _Touched, cause: str
+        self, old: Lookup, changes: Changes, touched: _Touched, taken: Taken | None
     ) -> Slices[Changes | None]:
         """Hold what is in `touched` from now on, and say what is to change of what is in force.
 
@@ -317,7 +328,8 @@ class RemovalGuard:
             if versions:
                 self._versions[id] = versions
                 self._note_ends(id, versions if versions != held else ())
-            self._note_cause(id, cause if versions else None)
+            if not versions or taken is not None:
+                self._note_taken(id, taken if versions else None)
             for shown_id, registration in after.items():
                 if before.get(shown_id) != registration:
                     (upserts if shown_id == id else beside).append(registration)

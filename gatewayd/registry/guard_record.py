@@ -17,20 +17,21 @@ from gatewayd.errors import RecordRejected
 from gatewayd.feed.canonical import Damaged, LineWriter
 from gatewayd.feed.record import RecordParser
 from gatewayd.model import Registration
-from gatewayd.registry.guard import HeldRemovals, RemovalGuard
+from gatewayd.registry.guard import HeldRemovals, RemovalGuard, Taken
 from gatewayd.registry.limits import NOTHING_REMOVED, DayMemory, GuardDecision
 from gatewayd.sources.override_file import OverrideFile
 
 
 class _Head(msgspec.Struct, frozen=True):
-    """`recent`: removals let through. `overrides`: msgpack of the local files. `lost_files`: as in GuardRecord."""
+    """`recent`: removals let through. `taken`: ids by what took them away. `overrides`: msgpack of the local files.
+    `lost_files`: as in GuardRecord."""
 
     serial: int
     since_s: float
     decision: GuardDecision
     recent: dict[int, dict[str, int]]
     fewest: dict[int, dict[str, int]] = {}
-    causes: dict[str, list[str]] = {}
+    taken: list[tuple[Taken, list[str]]] = []
     sources: tuple[str, ...] | None = None
     overrides: bytes = b""
     lost_files: bool = False
@@ -57,16 +58,16 @@ def encode_record(record: GuardRecord) -> bytes:
     """What `decode_record` needs."""
     guard = record.guard
     held = guard.held() or HeldRemovals(0, 0.0, NOTHING_REMOVED, {})
-    causes: dict[str, list[str]] = {}
-    for id, cause in held.causes.items():
-        causes.setdefault(cause, []).append(id)
+    taken: dict[Taken, list[str]] = {}
+    for id, each in held.taken.items():
+        taken.setdefault(each, []).append(id)
     head = _Head(
         held.serial,
         held.since_s,
         held.decision,
         {hour: dict(counts) for hour, counts in guard.memory.removed.items()},
         guard.memory.fewest,
-        causes,
+        list(taken.items()),
         record.sources,
         msgspec.msgpack.encode(record.overrides) if record.overrides else b"",
         record.lost_files,
@@ -91,8 +92,8 @@ def decode_record(content: bytes | None) -> GuardRecord:
         files = _decode_files(head.overrides) if head.overrides else ()
     except msgspec.DecodeError as error:  # whole, and of another version of gatewayd
         raise Damaged(f"is of another format: {error}") from None
-    causes = {id: cause for cause, ids in head.causes.items() for id in ids if id in versions}
-    held = HeldRemovals(head.serial, head.since_s, head.decision, versions, causes)
+    taken = {id: each for each, ids in head.taken for id in ids if id in versions}
+    held = HeldRemovals(head.serial, head.since_s, head.decision, versions, taken)
     return GuardRecord(
         RemovalGuard(held, DayMemory(head.recent, head.fewest)), head.sources, files, head.lost_files
     )

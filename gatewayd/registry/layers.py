@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from math import inf
 from typing import Annotated, Final
 
@@ -102,6 +103,10 @@ class SourceSet:
             if registration is not None:
                 return registration
         return None
+
+    def having(self, id: str) -> tuple[str, ...]:
+        """The sources that have an id, in order."""
+        return tuple(name for name, reading in self._readings.items() if reading and id in reading)
 
     def view(self, size: int) -> Mapping[str, Registration]:
         """The registry of all readings in force, whose size the caller knows; conflicts are not counted."""
@@ -343,6 +348,10 @@ class OverrideLayer:
             if done % SLICE == 0:
                 yield
         return Changes(tuple(upserts), tuple(withdrawals)) if upserts or withdrawals else None
+
+    def touched_by_filters(self) -> Iterator[str]:
+        """Ids of registrations that filters drop or leave with fewer clients."""
+        return chain(self.filtered, self._trimmed)
 
     def counts(self) -> OverrideCounts:
         overrides = self.overrides

@@ -19,7 +19,17 @@ from gatewayd.model.registration import Changes, Slices, changes_in_slices
 from gatewayd.registry.freshness import Freshness, SourceState
 from gatewayd.registry.guard import SLICE, HeldRemovals, Lookup, RemovalGuard
 from gatewayd.registry.guard_record import GuardRecord
+from gatewayd.registry.history import History
 from gatewayd.registry.layers import Merged, OverrideCounts, OverrideLayer, Overrides, SourceSet
+from gatewayd.registry.standing import (
+    HeldPage,
+    OverrideNote,
+    Standing,
+    filtered_at,
+    held_page,
+    notes_of,
+    standing_of,
+)
 from gatewayd.settings.model import RegistrySettings
 from gatewayd.sources.last_good import Restored
 from gatewayd.sources.override_file import OverrideFile
@@ -28,7 +38,9 @@ from gatewayd.sources.update import SourceUpdate
 SOURCES: Final = "config/sources"
 LOCAL: Final = "config/local"
 KERNEL: Final = "kernel/elements"
-"""What takes registrations away and is no source: no source has a `/` in its name."""
+ACCEPTED: Final = "operator/accept"
+WINDOWS: Final = "clock/window"
+"""What changes the registry in force and is no source: no source has a `/` in its name."""
 
 NOTHING: Final = Changes((), ())
 _REST: Final = ""
@@ -80,7 +92,11 @@ class _Earlier:
 
 class RegistryState:
     """Owned by one task. `merged`: the sources alone, without pins, filters and what is held. `sources`: the state
-    of each that is configured, in order."""
+    of each that is configured, in order.
+
+    Questions give values that never change: `standing_of` an id, `filtered_at` an address, `overrides_in_force`,
+    `held_removals` page by page, `history.since`. They cost what they name, not what there is.
+    """
 
     def __init__(self, settings: RegistrySettings) -> None:
         self.settings = settings
@@ -98,6 +114,8 @@ class RegistryState:
         self._size = 0
         self._earlier: _Earlier | None = None
         self._recorded: tuple[str, ...] | None = None
+        self.history = History()
+        """What changed of the registry in force in this run, by whom."""
 
     # -- as it is --------------------------------------------------------------------------------------------
 
@@ -128,6 +146,22 @@ class RegistryState:
     def next_override_change(self) -> float | None:
         """When a pin or filter ends, in Unix seconds, and `use_overrides` is due; None: nothing ends."""
         return self.layer.overrides.next_change()
+
+    def standing_of(self, id: str) -> Standing:
+        """Where a registration is from, the pins and filters that speak of it, and what is held of it."""
+        return standing_of(id, self._readings, self.layer.overrides, self.guard.held())
+
+    def filtered_at(self, address: bytes) -> tuple[Standing, ...]:
+        """Registrations whose client prefix has the address, and which a filter drops or leaves with fewer."""
+        return filtered_at(address, self._readings, self.layer, self.guard.held())
+
+    def overrides_in_force(self) -> tuple[OverrideNote, ...]:
+        """Pins and filters, by file and line."""
+        return notes_of(self.layer.overrides)
+
+    def held_removals(self, offset: int = 0, limit: int = 1000) -> HeldPage:
+        """Each id that the guard holds, with what took it away and when."""
+        return held_page(self._readings, self.layer.overrides, self.guard.held(), offset, limit)
 
     def version(self) -> Hashable:
         """Another one whenever `record` is."""
@@ -231,13 +265,13 @@ class RegistryState:
             return None
         return (yield from self._judge(before, changes or NOTHING, LOCAL, int(now), now, looks_at_all=True))
 
-    def accept(self, serial: int) -> Slices[Changes | None]:
-        """Release what is held. Raises SerialNotHeld at once."""
-        return self.guard.accept_in_slices(serial, self._registered())
+    def accept(self, serial: int, now: float, by: str = "") -> Slices[Changes | None]:
+        """Release what is held. `by`: who says so, for the history. Raises SerialNotHeld at once."""
+        return self._noted(self.guard.accept_in_slices(serial, self._registered()), ACCEPTED, serial, now, by)
 
     def end_windows(self, now: float) -> Slices[Changes | None]:
         """Hold no longer what has a window that closed by now."""
-        return self.guard.end_in_slices(self._registered(), now)
+        return self._noted(self.guard.end_in_slices(self._registered(), now), WINDOWS, int(now), now)
 
     # -- help ------------------------------------------------------------------------------------------------
 
@@ -248,7 +282,12 @@ class RegistryState:
         self, before: Lookup, changes: Changes, cause: str, serial: int, now: float, *, looks_at_all: bool = False
     ) -> Slices[Changes | None]:
         """Changes of what is registered → changes of what is in force. `before`: what was registered."""
-        return self.guard.take_in_slices(
+        held = set()
+        for done, each in enumerate(changes.upserts if len(self.guard) else (), 1):
+            held |= {each.id} if self.guard.holds(each.id) else set()
+            if done % SLICE == 0:
+                yield
+        result = yield from self.guard.take_in_slices(
             before,
             changes,
             serial,
@@ -258,6 +297,18 @@ class RegistryState:
             is_asked=self.layer.overrides.names,
             looks_at_all=looks_at_all,
         )
+        if result is not None:
+            self.history.note(result, lambda id: id in held or before.get(id) is not None, cause, serial, now)
+        return result
+
+    def _noted(
+        self, slices: Slices[Changes | None], cause: str, serial: int, now: float, by: str = ""
+    ) -> Slices[Changes | None]:
+        """The guard alone changes something: no id comes by that."""
+        result = yield from slices
+        if result is not None:
+            self.history.note(result, lambda _: True, cause, serial, now, by)
+        return result
 
     def _guard(
         self, find: Callable[[str], Registration | None], changes: Changes, cause: str, serial: int, now: float

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Final
 
@@ -47,12 +47,14 @@ _looks_like_prefix = re.compile(r"[0-9a-fA-F:./]*[.:][0-9a-fA-F:./]*", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A registration of the operator's own, good until `until_s` (Unix seconds, inf: for ever)."""
+    """A registration of the operator's own, good until `until_s` (Unix seconds, inf: for ever). `line` of `file`
+    has it."""
 
     registration: Registration
     comment: str
     until_s: float
     line: int
+    file: str = ""
 
     @property
     def id(self) -> str:
@@ -68,6 +70,7 @@ class Filter:
     comment: str
     until_s: float
     line: int
+    file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,11 @@ def parse_overrides(text: str, name: str, filename: str) -> OverrideFile:
     content = load_document(text, _FILE, report)
     if not isinstance(content, _File):
         raise OverridesInvalid(report.lines(filename))
-    return OverrideFile(name, content.pins or (), content.filters or ())
+    return OverrideFile(
+        name,
+        tuple(replace(pin, file=name) for pin in content.pins or ()),
+        tuple(replace(each, file=name) for each in content.filters or ()),
+    )
 
 
 @dataclass(frozen=True, slots=True)

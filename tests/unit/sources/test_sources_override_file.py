@@ -55,6 +55,7 @@ filters:
                 "agreed by phone 2024-11-03, ticket 4711",
                 1735689600.0,
                 3,
+                "a.yaml",
             ),
             Pin(
                 Registration(
@@ -69,11 +70,12 @@ filters:
                 "waits for papers",
                 inf,
                 5,
+                "a.yaml",
             ),
         ),
         (
-            Filter("PK-2024-000123", None, "compromised", inf, 14),
-            Filter(None, parse_prefix("198.51.100.0/24"), "hijacked", inf, 15),
+            Filter("PK-2024-000123", None, "compromised", inf, 14, "a.yaml"),
+            Filter(None, parse_prefix("198.51.100.0/24"), "hijacked", inf, 15, "a.yaml"),
         ),
     )
 
