@@ -189,8 +189,7 @@ def _by_class(kind: str, number: str) -> Callable[[dict[str, CounterView]], dict
 _WATCHED: Final = counter("watch_events", "Events taken in from the kernel.", label="kind")
 _UNCOUNTED: Final = counter("flows_uncounted",
     "Flows that attribution misses, or a part of them. `ended_unseen`: the end was lost. `strays`: the end of a"
-    " flow not followed. `unmatched`: no registration covers them. `unremembered`: ended during a dump.",
-    label="kind")  # fmt: skip
+    " flow not followed. `unmatched`: unregistered. `unremembered`: ended in a dump.", label="kind")  # fmt: skip
 
 
 class WatchView(msgspec.Struct, frozen=True):
@@ -372,15 +371,18 @@ class StatusView(msgspec.Struct, frozen=True):
     sources: Annotated[tuple[SourceView, ...], Each("source", "name")]
     registrations: RegistrationCounts
     kernel: Stats
-    counters: Annotated[dict[str, CounterView], counter("packets", "Packets counted by the rules, by class.",
-        "registered falls to a half of the same hour last week; rejected rises after a change", label="class",
-        read=_by_class("packets", "packets")), counter("bytes", "Bytes counted by the rules, by class.",
+    counters: Annotated[dict[str, CounterView], counter("packets",
+        "Packets counted by the rules, by class. `uncrossed`: in scope, between no two named sides.",
+        "registered falls to a half of the same hour last week; rejected or uncrossed rises after a change",
+        label="class", read=_by_class("packets", "packets")), counter("bytes", "Bytes counted, by class.",
         label="class", read=_by_class("packets", "bytes")), counter("flows",
         "Flows judged by the rules, by class. A flow is counted by its first packet.",
         "unregistered rises as registered falls: an address changed", label="class",
         read=_by_class("flows", "packets"))]  # fmt: skip
     watch: WatchView
     unregistered: tuple[AggregateView, ...] = ()
+    interfaces_unmatched: Annotated[tuple[str, ...], gauge("interfaces_unmatched",
+        "Names of `policy.interfaces` that no interface has now.", "`> 0` for 5 min", read=len)] = ()  # fmt: skip
     reload_error: Annotated[str | None, gauge("config_reload_failed",
         "1 while the latest reload is refused and the former settings are in force.", "`== 1` for 5 min",
         read=is_there)] = None  # fmt: skip

@@ -8,6 +8,7 @@ is merged or collapses, and no element has to be put back when a covering prefix
     desired    all registrations → the desired sets, by reference counts
     ruleset    the policy in force at a moment; policy and masks → nft text, and the same to be checked before
                anything is in the kernel
+    interfaces which are inside and outside; names that no interface has
     judging    its chains: which packets the policy is about, and by which sets one is registered
     effects    … what comes of it, and which addresses the canary has
 
@@ -17,7 +18,7 @@ reported, never silent? Is the text the same for the same input?
 """
 
 from gatewayd.compile.desired import DesiredSets
-from gatewayd.compile.judging import interface_warnings, unmatched
+from gatewayd.compile.interfaces import Sides, interface_warnings, unmatched
 from gatewayd.compile.masks import (
     ELEMENT_BYTES,
     KERNEL_ELEMENT_BYTES,
@@ -32,6 +33,7 @@ __all__ = [
     "ELEMENT_BYTES",
     "KERNEL_ELEMENT_BYTES",
     "DesiredSets",
+    "Sides",
     "compile_bound",
     "compile_elements",
     "compile_ruleset",

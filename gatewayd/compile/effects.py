@@ -7,8 +7,10 @@ Which client addresses are in the canary is computed here too, as the kernel com
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
-from gatewayd.compile.judging import as_hex, chain, client_tests, in_policy, knows_inside
+from gatewayd.compile.interfaces import client_tests, knows_inside
+from gatewayd.compile.judging import FAMILIES, as_hex, chain, client_at, in_policy
 from gatewayd.model.flow import Canary, Flow
 from gatewayd.model.policy import Policy
 
@@ -63,53 +65,80 @@ def unregistered_chains(policy: Policy) -> list[str]:
 
 
 def _limit(policy: Policy) -> list[str]:
-    """A rate for each client address."""
-    rate = f"limit rate over {policy.limit_bytes_s} bytes/second burst {policy.limit_bytes_s} bytes"
+    """A rate for each client, and one for all clients together that the kernel does not follow.
 
-    def limit(address: str, before: str = "") -> list[str]:
-        return [
-            f"{before}update @limited{family} {{ {address.format(word)} {rate} }} goto over_limit"
-            for family, word in ((4, "ip"), (6, "ip6"))
-        ]
-
+    Where the set of limiters has no place for a new client, the rule that would add it ends without a match. So it
+    does for a client within its rate (net/netfilter/nft_dynset.c: nft_dynset_eval). Another set, half as large and
+    with the same timeout, says whether the client has a place.
+    """
     from_client = client_tests(policy)
     if from_client:
-        chains = chain(
-            "throttle", [*(f"{test} goto throttle_source" for test in from_client), *limit("{} daddr"), "accept"]
-        )
-        chains += chain("throttle_source", [*limit("{} saddr"), "accept"])
+        throttle = [f"{test} goto throttle_source" for test in from_client]
+        chains = _throttle("throttle", policy, "daddr", before=throttle)
+        chains += _throttle("throttle_source", policy, "saddr")
     else:
-        chains = chain(
-            "throttle", [*limit("ct original {} saddr"), *limit("{} saddr", "ct state untracked "), "accept"]
-        )
+        untracked = ["ct state untracked goto throttle_source"]
+        chains = _throttle("throttle", policy, "saddr", "ct original ", after=untracked)
+        chains += _throttle("throttle_source", policy, "saddr")
+    unfollowed = ["counter name unfollowed_packets", f"{_rate(policy)} goto over_limit", "accept"]
     drop = "counter name limited_packets drop"
-    return in_policy(policy) + chain("over_limit", ["jump look_up", "jump in_policy", drop]) + chains
+    return [
+        *in_policy(policy),
+        *chain("over_limit", ["jump look_up", "jump in_policy", drop]),
+        *chains,
+        *chain("unfollowed", unfollowed),
+    ]
+
+
+def _throttle(
+    name: str, policy: Policy, end: str, of: str = "", before: Iterable[str] = (), after: Iterable[str] = ()
+) -> list[str]:
+    """The chain that limits the client at an end of a packet, or of its connection."""
+    clients = {family: f"{of}{client_at(family, end)}" for family in FAMILIES}
+    ways = [f"update @followed{family} {{ {client} }} goto {name}{family}" for family, client in clients.items()]
+    chains = chain(name, [*before, *ways, *after, "goto unfollowed"])
+    for family, client in clients.items():
+        limit = f"update @limiter{family} {{ {client} {_rate(policy)} }} goto over_limit"
+        chains += chain(f"{name}{family}", [limit, "accept"])
+    return chains
+
+
+def _rate(policy: Policy) -> str:
+    return f"limit rate over {policy.limit_bytes_s} bytes/second burst {policy.limit_bytes_s} bytes"
 
 
 def _canary(policy: Policy) -> list[str]:
     """Packets of clients beyond the canary are accepted. The client is the end inside; where that cannot be told,
-    the end that opened the flow, or the source where no flow is known."""
+    the end that opened the flow, or the source where no flow is known.
+
+    Of an IPv6 address the first half is hashed, so that all of a client's /64 is in it or beyond it. nft hashes no
+    masked value; it loads these 8 bytes from the packet, whose destination in reply direction is the opener's.
+    """
     percent = policy.canary_percent
     if percent >= 100 or policy.mode == "observe":
         return []
     beyond = f"mod 100 seed 0x{CANARY_SEED:x} >= {percent} accept"
-    families = (("ipv4", "ip"), ("ipv6", "ip6"))
+    source = [f"meta nfproto ipv4 jhash ip saddr {beyond}", f"meta nfproto ipv6 jhash {_HALF_SOURCE} {beyond}"]
+    destination = [
+        f"meta nfproto ipv4 jhash ip daddr {beyond}",
+        f"meta nfproto ipv6 jhash {_HALF_DESTINATION} {beyond}",
+    ]
     from_client = client_tests(policy)
     if not from_client:
         return [
-            f"meta nfproto {family} {state}jhash {address.format(word)} {beyond}"
-            for state, address in (("", "ct original {} saddr"), ("ct state untracked ", "{} saddr"))
-            for family, word in families
+            *(f"ct direction reply {each}" for each in destination),
+            "ct direction reply return",
+            *source,
         ]
     return [
-        *(
-            f"{test} meta nfproto {family} jhash {word} saddr {beyond}"
-            for test in from_client
-            for family, word in families
-        ),
+        *(f"{test} {each}" for test in from_client for each in source),
         *(f"{test} return" for test in from_client),
-        *(f"meta nfproto {family} jhash {word} daddr {beyond}" for family, word in families),
+        *destination,
     ]
+
+
+_HALF_SOURCE, _HALF_DESTINATION = "@nh,64,64", "@nh,192,64"
+"""Bits of the IPv6 header (RFC 8200 §3): the first half of an address."""
 
 
 def downstream(dscp: int | None, mark: int | None) -> list[str]:
@@ -134,8 +163,8 @@ def judge_canary(policy: Policy, flow: Flow) -> Canary | None:
 
 
 def canary_bucket(address: bytes) -> int:
-    """0..99; the address is in a canary of P percent when this is below P."""
-    return (jhash(address, CANARY_SEED) * 100) >> 32
+    """0..99; the address is in a canary of P percent when this is below P. All of an IPv6 /64 has one bucket."""
+    return (jhash(address if len(address) == 4 else address[:8], CANARY_SEED) * 100) >> 32
 
 
 def jhash(raw: bytes, seed: int) -> int:

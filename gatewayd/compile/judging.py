@@ -7,8 +7,8 @@ in use (`classify…`, `answered…`). The effects of either result are in `effe
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import product
 
+from gatewayd.compile.interfaces import client_tests, crossing
 from gatewayd.model.mask import ANY_PEER, Mask
 from gatewayd.model.policy import Policy
 from gatewayd.model.prefix import Family, format_address, mask_bytes
@@ -17,6 +17,8 @@ from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS, Service
 PORT_PROTOCOLS = "{ " + ", ".join(str(number) for number in sorted(PROTOCOLS_WITH_PORTS)) + " }"
 
 
+SHARES = 20
+"""Of the log's rate one source has a twentieth at most."""
 _LOG_COPY = 128
 """Bytes of a packet that NFLOG copies: headers, IPv6 extension headers included, of which we read addresses,
 protocol and ports."""
@@ -26,24 +28,38 @@ def chain(name: str, lines: Iterable[str]) -> list[str]:
     return ["", f"chain {name} {{", *(f"\t{line}" for line in lines), "}"]
 
 
+FAMILIES: tuple[Family, ...] = (4, 6)
+
+
+def client_at(family: Family, end: str) -> str:
+    """The client at an end of a packet, `saddr` or `daddr`, as a key of a set: an IPv4 address, or an IPv6 /64.
+
+    A line has a /64 at least (RFC 7421 §2), and all of it is the same customer's.
+    """
+    return f"ip {end}" if family == 4 else f"ip6 {end} & ffff:ffff:ffff:ffff::"
+
+
 def as_hex(value: int) -> str:
     return f"0x{value:08x}"
 
 
 def interface_tests(policy: Policy) -> list[str]:
     """Traffic that does not cross between inside and outside leaves."""
-    crossing = _crossing(policy)
-    return [f"{test} goto scope" for test in crossing] if crossing else ["goto scope"]
+    tests = crossing(policy)
+    return [*(f"{test} goto scope" for test in tests), "goto uncrossed"] if tests else ["goto scope"]
 
 
-def _crossing(policy: Policy) -> list[str]:
-    """Tests, one of which is true of a packet between inside and outside; a side without names is any interface.
-    None where neither side has names."""
-    inside, outside = _interfaces(policy.inside), _interfaces(policy.outside)
-    if inside and outside:
-        pairs = [*product(inside, outside), *product(outside, inside)]
-        return list(dict.fromkeys(f"iifname {incoming} oifname {outgoing}" for incoming, outgoing in pairs))
-    return [f"{word} {names}" for word in ("iifname", "oifname") for names in inside or outside]
+def uncrossed_chain(policy: Policy) -> list[str]:
+    """Packets with a service in scope, at either port, that no named interface brings between inside and outside: a
+    misspelt name is seen by their number. Where no side is named there are none."""
+    if not crossing(policy):
+        return []
+    whole, ports = _scope_by_protocol(policy.scope)
+    count = "counter name uncrossed_packets accept"
+    lines = [f"meta l4proto {{ {', '.join(map(str, sorted(whole)))} }} {count}"] if whole else []
+    for protocol, listed in sorted(ports.items()):
+        lines += [f"meta l4proto {protocol} th {port} {listed} {count}" for port in ("dport", "sport")]
+    return chain("uncrossed", [*lines, "accept"])
 
 
 def in_policy(policy: Policy) -> list[str]:
@@ -62,74 +78,8 @@ def in_policy(policy: Policy) -> list[str]:
         either = [f"th {port} {listed} return" for port in ("dport", "sport")]
         chains += chain(f"in_scope_{protocol}", [*either, "accept"])
     chains += chain("in_scope", [*lines, "accept"])
-    crossing = [f"{test} goto in_scope" for test in _crossing(policy)]
-    return chains + chain("in_policy", [*crossing, "accept"] if crossing else ["goto in_scope"])
-
-
-def _interfaces(names: tuple[str, ...]) -> list[str]:
-    """Values to compare an interface's name with. Before 1.0.3 nft refuses a wildcard in a set."""
-    wild = sorted(f'"{name}"' for name in names if name.endswith("*"))
-    plain = sorted(f'"{name}"' for name in names if not name.endswith("*"))
-    return ([f"{{ {', '.join(plain)} }}"] if plain else []) + wild
-
-
-def knows_inside(policy: Policy) -> bool:
-    """Whether the rules can tell a packet's end inside from the one outside."""
-    return bool(client_tests(policy))
-
-
-def client_tests(policy: Policy) -> list[str]:
-    """Tests, one of which is true of a packet that a client sent, among those that cross; none where that cannot be
-    told: no interface is named, or one is named for both sides."""
-    if _may_meet(policy.inside, policy.outside):
-        return []
-    if policy.inside:
-        return [f"iifname {names}" for names in _interfaces(policy.inside)]
-    return [f"oifname {names}" for names in _interfaces(policy.outside)]
-
-
-def _may_meet(inside: Iterable[str], outside: Iterable[str]) -> bool:
-    """Whether an interface may have a name of both sides; a `*` at the end stands for anything."""
-    return any(
-        (one.endswith("*") and other.startswith(one[:-1]))
-        or (other.endswith("*") and one.startswith(other[:-1]))
-        or one == other
-        for one, other in product(inside, outside)
-    )
-
-
-def unmatched(patterns: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
-    """Those of `policy.interfaces` that no interface has now, by the `names` of all that there are."""
-    present = tuple(names)
-    return tuple(each for each in patterns if not any(_has_name(each, name) for name in present))
-
-
-def _has_name(pattern: str, name: str) -> bool:
-    """As nft compares: a `*` at the end stands for anything (`ppp*`), and nowhere else."""
-    return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
-
-
-def interface_warnings(policy: Policy, names: Iterable[str]) -> tuple[str, ...]:
-    """Sentences on names of the policy that no interface has now; what such a name turns off comes first."""
-    present = sorted(names)
-    sides = (("inside", policy.inside), ("outside", policy.outside))
-    absent = [(side, name) for side, patterns in sides for name in unmatched(patterns, present)]
-    said = [
-        f"no interface has a name of policy.interfaces.{side} ({', '.join(patterns)}): the rules judge no packet,"
-        f" in any mode, until one has"
-        for side, patterns in sides
-        if patterns and len(unmatched(patterns, present)) == len(patterns)
-    ]
-    for side, name in absent:
-        stem = name.removesuffix("*")
-        near = [each for each in present if each.startswith(stem) or stem.startswith(each)][:_MAX_NEAR]
-        hint = f"; is {' or '.join(near)} meant?" if near else ""
-        said.append(f"no interface is named {name} now (policy.interfaces.{side}){hint}")
-    return tuple(said)
-
-
-_MAX_NEAR = 3
-"""Interfaces that a warning proposes."""
+    tests = [f"{test} goto in_scope" for test in crossing(policy)]
+    return chains + chain("in_policy", [*tests, "accept"] if tests else ["goto in_scope"])
 
 
 def scope_chains(scope: tuple[Service, ...]) -> list[str]:
@@ -167,8 +117,7 @@ def judging_chains(policy: Policy, epoch: int) -> list[str]:
         "jump look_up",
         f"ct mark set ct mark & {as_hex(layout.others)} | {as_hex(layout.judged(epoch))}",
         "counter name unregistered_flows",
-        f"limit rate {policy.log_packets_s}/second burst {policy.log_packets_s} packets "
-        f"log group {policy.log_group} snaplen {_LOG_COPY} queue-threshold 1",
+        "jump note",
         "goto unregistered",
     ]
     from_client = client_tests(policy)
@@ -189,10 +138,33 @@ def judging_chains(policy: Policy, epoch: int) -> list[str]:
     return [
         *chain("judge", judge),
         *chain("judge_packet", judge_packet),
+        *_note(policy),
         *chain("reply", reply),
         *(chain("answer", answer) if _has_ports(policy.scope) else []),
         *chain("look_up", look_up),
     ]
+
+
+def _note(policy: Policy) -> list[str]:
+    """Log the packet, within its source's rate and within the rate of all: a noisy source leaves the others room.
+
+    A source for which the set has no place is within the rate of all alone.
+    """
+    own, most = max(1, policy.log_packets_s // SHARES), policy.log_packets_s
+    over = f"limit rate over {own}/second burst {own} packets"
+    unlogged = "counter name unlogged_flows"
+    return chain(
+        "note",
+        [
+            *(
+                f"update @noted{family} {{ {client_at(family, 'saddr')} {over} }} {unlogged} return"
+                for family in FAMILIES
+            ),
+            f"limit rate {most}/second burst {most} packets "
+            f"log group {policy.log_group} snaplen {_LOG_COPY} queue-threshold 1 return",
+            unlogged,
+        ],
+    )
 
 
 def _by_family(way: str) -> list[str]:

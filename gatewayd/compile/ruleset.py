@@ -7,7 +7,8 @@ The chains, in the order a packet meets them:
     forward       flows known as registered, or judged; the interfaces; the rest leaves
     bridged       what a bridge only switches leaves, where br_netfilter sends it here
     scope         one look-up of the protocol, one of the port; the rest leaves
-    judge         look up; else mark as judged, log, go on to unregistered
+    uncrossed     packets with a service in scope between interfaces that are not inside and outside: counted
+    judge         look up; else mark as judged, log (`note`), go on to unregistered
     reply         a packet in reply direction: the client's is judged like any other, the rest leaves
     answer        a new flow *from* a port in scope: registered, or left alone
     look_up       registered if the packet or its reverse is
@@ -43,12 +44,14 @@ from dataclasses import replace
 
 from gatewayd.compile.effects import downstream, registered_chain, unregistered_chains
 from gatewayd.compile.judging import (
+    FAMILIES,
     as_hex,
     chain,
     classifying_chains,
     interface_tests,
     judging_chains,
     scope_chains,
+    uncrossed_chain,
 )
 from gatewayd.model.flow import Mode
 from gatewayd.model.mask import ANY_PEER, Mask, parse_set_name
@@ -61,17 +64,28 @@ COUNTERS = (
     "registered_packets",
     "unregistered_flows",
     "unregistered_packets",
+    "unlogged_flows",
+    "uncrossed_packets",
     "limited_packets",
+    "unfollowed_packets",
     "rejected_packets",
 )
 """Named counters; they outlive a replacement of the rules."""
 
-RULE_SETS = frozenset({"limited4", "limited6"})
-"""Sets that the rules declare and fill themselves (mode limit); not part of the allowlist."""
+MAX_CLIENTS = 65536
+"""Clients of a family that the rules follow, for their rate in the log and in mode limit; others share a rate."""
+_SHAPES = {"noted": (MAX_CLIENTS, "10s"), "followed": (MAX_CLIENTS, "1m"), "limiter": (2 * MAX_CLIENTS, "1m")}
+"""Sets that the rules fill themselves, of either family: size and timeout.
+
+`limiter` has a place for each client of `followed`, and for those of a minute ago that are not removed yet. Another
+shape needs another name: the kernel refuses to add a set that is there in another one (nf_tables_api.c:
+nft_set_is_same)."""
+RULE_SETS = frozenset(f"{name}{family}" for name in _SHAPES for family in FAMILIES)
+"""Sets that are not part of the allowlist."""
 
 _TAG_PLACE = "@tag@"
 _MODES: dict[str, Mode] = {"observe": "observe", "mark": "mark", "limit": "limit", "reject": "reject"}
-_REFERENCE = re.compile(r"@(\w+)")
+_REFERENCE = re.compile(r"@(?!nh,)(\w+)")
 OTHER_TABLE = "gatewayd_rehearsal"
 
 
@@ -117,9 +131,8 @@ def compile_ruleset(table: str, policy: Policy, hooks: Mapping[Mask, str], epoch
     fingerprint = policy_digest(policy)
     tag = f"gatewayd epoch={epoch} mode={policy.mode} policy={fingerprint} rules={digest}"
     text = f"table inet {table} {{\n{body.replace(_TAG_PLACE, tag)}\n}}\n"
-    if policy.mode == "limit":
-        # An element keeps the limiter it was made with: another limit begins with none.
-        text += "".join(f"flush set inet {table} {name}\n" for name in sorted(RULE_SETS))
+    # An element keeps the limiter that it was made with: with another rate all begin anew.
+    text += "".join(f"flush set inet {table} {name}\n" for name in _sets_of(policy))
     return Ruleset(text, fingerprint, epoch, names, tag)
 
 
@@ -159,17 +172,22 @@ def _digest(*parts: str) -> str:
 
 def _objects(policy: Policy) -> list[str]:
     lines = [line for name in COUNTERS for line in (f"counter {name} {{", "}")]
-    if policy.mode == "limit":
-        for family, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
-            lines += [
-                f"set limited{family} {{",
-                f"\ttype {kind}",
-                "\tsize 65536",
-                "\tflags dynamic,timeout",
-                "\ttimeout 1m",
-                "}",
-            ]
+    for name in _sets_of(policy):
+        size, timeout = _SHAPES[name[:-1]]
+        lines += [
+            f"set {name} {{",
+            f"\ttype ipv{name[-1]}_addr",
+            f"\tsize {size}",
+            "\tflags dynamic,timeout",
+            f"\ttimeout {timeout}",
+            "}",
+        ]
     return lines
+
+
+def _sets_of(policy: Policy) -> list[str]:
+    """Those of RULE_SETS that the rules use, in order of name."""
+    return sorted(name for name in RULE_SETS if policy.mode == "limit" or name.startswith("noted"))
 
 
 def _forward(policy: Policy, epoch: int) -> list[str]:
@@ -189,7 +207,7 @@ def _forward(policy: Policy, epoch: int) -> list[str]:
     chains = chain("forward", lines) + _bridged()
     if repaint:
         chains += chain("registered_packet", [count, *repaint, "accept"])
-    return chains + scope_chains(policy.scope)
+    return chains + uncrossed_chain(policy) + scope_chains(policy.scope)
 
 
 def _bridged() -> list[str]:

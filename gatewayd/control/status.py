@@ -8,6 +8,7 @@ from itertools import islice
 
 from gatewayd import __version__
 from gatewayd.api import status as views
+from gatewayd.compile import Sides, interface_warnings, unmatched
 from gatewayd.control.controller import Controller
 from gatewayd.control.host_time import HostTime
 from gatewayd.control.vitals import Vitals
@@ -56,6 +57,7 @@ class StatusReport:
         controller, vitals, surroundings = self._controller, self._vitals, self._surroundings
         policy, reconciler = controller.settings.policy, controller.reconciler
         now, clock = vitals.clock(), self._clock()
+        sides = policy.interfaces
         fresh = controller.freshness(controller.moment())
         return views.StatusView(
             version=__version__,
@@ -73,6 +75,7 @@ class StatusReport:
             registrations=self._registrations(),
             kernel=reconciler.report(),
             counters=views.counter_views(vitals.counters),
+            interfaces_unmatched=unmatched((*sides.inside, *sides.outside), self._interfaces(sides)),
             watch=self._watch(),
             unregistered=tuple(
                 views.AggregateView(
@@ -172,9 +175,16 @@ class StatusReport:
             aggregates_evicted=controller.aggregate.evicted,
         )
 
+    def _interfaces(self, sides: Sides) -> tuple[str, ...]:
+        """Names of the interfaces there are; before they are known, each name is taken for one that is there."""
+        found = self._surroundings.interfaces if self._surroundings is not None else None
+        return (*sides.inside, *sides.outside) if found is None else found
+
     def _warnings(self) -> tuple[str, ...]:
-        found = self._surroundings.warnings() if self._surroundings is not None else ()
         controller, scanner = self._controller, self._controller.scanner
+        sides = controller.settings.policy.interfaces
+        found = interface_warnings(sides, self._interfaces(sides))
+        found += self._surroundings.warnings() if self._surroundings is not None else ()
         grace = scanner.grace
         if scanner.strange and not grace.longest_s:
             found += (

@@ -31,8 +31,8 @@ from gatewayd.model.transaction import (
     describe_operation,
 )
 
-_REFERENCE = re.compile(r"@(\w+)")
-_DECLARED_SET = re.compile(r"^\tset (\w+) \{$", re.MULTILINE)
+_REFERENCE = re.compile(r"@(?!nh,)(\w+)")
+_DECLARED_SET = re.compile(r"^\tset (\w+) \{\n.*\n\t*size (\d+)$", re.MULTILINE)
 _PIECE = 500
 
 
@@ -137,8 +137,8 @@ class FakeTables:
     async def replace_rules(self, ruleset: Ruleset) -> None:
         self.before_write(ruleset)
         table = FakeTable() if self.table is None else self.table.copy(())
-        for name in _DECLARED_SET.findall(ruleset.text):
-            table.sets.setdefault(name, FakeSet(None, 16 if name.endswith("6") else 4, 65536))
+        for name, size in _DECLARED_SET.findall(ruleset.text):
+            table.sets.setdefault(name, FakeSet(None, 16 if name.endswith("6") else 4, int(size)))
         used = frozenset(_REFERENCE.findall(ruleset.text))
         absent = used - table.sets.keys()
         if absent:

@@ -52,8 +52,8 @@ class MarkLayout:
 class Policy:
     """What the rules do, times and files resolved. `mode` is the effective one (`observe` before `enforce_from`).
 
-    `canary_percent`: of client addresses, for which a mode other than observe takes effect. `dscp` 0..63 and
-    packet marks are None where nothing is to be set. `limit_bytes_s`: per address that opened the flow.
+    `canary_percent`: of clients, for which a mode other than observe takes effect. `dscp` 0..63 and packet marks
+    are None where nothing is to be set. `limit_bytes_s`: of each client, an IPv4 address or an IPv6 /64.
     """
 
     mode: Mode

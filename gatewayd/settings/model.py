@@ -175,7 +175,7 @@ class PolicySettings:
     enforce_from: float | None = key(
         None, kinds.TIME, "observe until this time, such as 2025-07-01T00:00:00+05:00; null: from now on"
     )
-    canary_percent: int = key("100%", kinds.PERCENT, "enforce for this share of client addresses, always the same")
+    canary_percent: int = key("100%", kinds.PERCENT, "enforce for this share of clients, always the same")
     drain_s: float = key(
         "1h", duration("0s", "30d", "1h"), "a flow lives on for so long after its registration ends; 0: not at all"
     )
@@ -326,7 +326,7 @@ class SubscriberSettings:
 
 @section
 class KernelSettings:
-    """`nflog_rate_per_s`: packets logged, of all flows."""
+    """`nflog_rate_per_s`: packets logged, of all flows; of one source a twentieth (compile.judging.SHARES)."""
 
     table: str = key("gatewayd", kinds.TABLE_NAME, "the nftables table `inet NAME`, ours alone", restart=True)
     priority: int = key("-10", number(-400, 400), "of our chain on the forward hook; filter is 0, lower is earlier")
@@ -334,7 +334,9 @@ class KernelSettings:
     verify_every_s: float = key("5m", duration("1s", "1d", "5m"), "interval of comparing all with the kernel")
     nflog_group: int = key("9480", number(0, 65535), "NFLOG group of unregistered flows", restart=True)
     nflog_rate_per_s: int = key(
-        "1000", number(1, 10**6, "packets per second", "_per_s"), "packets per second logged; the rest is counted"
+        "1000",
+        number(1, 10**6, "packets per second", "_per_s"),
+        "packets a second logged, of one source a twentieth",
     )
 
 

@@ -326,7 +326,7 @@ def test_a_limit_is_of_the_client_whoever_speaks_first(talk: Talk) -> None:
 
 
 @pytest.mark.parametrize(
-    ("clients", "fars"), [("39.32.9.{}", "198.51.100.{}"), ("2400:adc1:9::{}", "2a00:1450::{}")]
+    ("clients", "fars"), [("39.32.9.{}", "198.51.100.{}"), ("2400:adc1:9:{}::1", "2a00:1450:0:{}::1")]
 )
 def test_a_canary_is_of_the_client_whoever_speaks_first(talk: Talk, clients: str, fars: str) -> None:
     talk.put(World([], policy(canary_percent=50)))

@@ -32,7 +32,8 @@ def test_every_mode_but_reject_ends_in_accept_and_reject_always_answers() -> Non
     for mode in ("observe", "mark"):
         assert chains_of(replace(OBSERVE, mode=mode))["unregistered"][-1] == "accept"
     limit = chains_of(replace(OBSERVE, mode="limit"))
-    assert (limit["unregistered"][-1], limit["throttle"][-1]) == ("goto throttle", "accept")
+    assert limit["unregistered"][-1] == "goto throttle"
+    assert {limit[name][-1] for name in ("throttle4", "throttle6", "unfollowed")} == {"accept"}
     text = compile_ruleset("gatewayd", REJECT, HOOKS, 1).text
     assert chains_of(REJECT)["refuse"] == [
         "counter name rejected_packets",
@@ -54,33 +55,47 @@ def test_marking_sets_what_boxes_downstream_see() -> None:
     assert "goto registered_packet" in chains["forward"][1]
 
 
+HALF = "& ffff:ffff:ffff:ffff::"
 RATE = "limit rate over 1000 bytes/second burst 1000 bytes } goto over_limit"
 
 
 def test_without_a_named_side_a_limit_is_each_openers_own_and_untracked_packets_are_limited_by_source() -> None:
     policy = replace(OBSERVE, mode="limit", limit_bytes_s=1000)
     text = compile_ruleset("gatewayd", policy, HOOKS, 1).text
-    assert set(re.findall(r"set (limited\d) \{", text)) == RULE_SETS
-    assert chains_of(policy)["throttle"] == [
-        f"update @limited4 {{ ct original ip saddr {RATE}",
-        f"update @limited6 {{ ct original ip6 saddr {RATE}",
-        f"ct state untracked update @limited4 {{ ip saddr {RATE}",
-        f"ct state untracked update @limited6 {{ ip6 saddr {RATE}",
-        "accept",
+    assert set(re.findall(r"set (\w+\d) \{\n\t\ttype", text)) == RULE_SETS
+    chains = chains_of(policy)
+    assert chains["throttle"] == [
+        "update @followed4 { ct original ip saddr } goto throttle4",
+        f"update @followed6 {{ ct original ip6 saddr {HALF} }} goto throttle6",
+        "ct state untracked goto throttle_source",
+        "goto unfollowed",
     ]
+    assert chains["throttle4"] == [f"update @limiter4 {{ ct original ip saddr {RATE}", "accept"]
+    assert chains["throttle6"] == [f"update @limiter6 {{ ct original ip6 saddr {HALF} {RATE}", "accept"]
 
 
 def test_a_limit_is_each_clients_own() -> None:
     chains = chains_of(replace(OBSERVE, mode="limit", limit_bytes_s=1000, inside=("eth1",)))
     assert chains["throttle"] == [
         'iifname { "eth1" } goto throttle_source',
-        f"update @limited4 {{ ip daddr {RATE}",
-        f"update @limited6 {{ ip6 daddr {RATE}",
-        "accept",
+        "update @followed4 { ip daddr } goto throttle4",
+        f"update @followed6 {{ ip6 daddr {HALF} }} goto throttle6",
+        "goto unfollowed",
     ]
     assert chains["throttle_source"] == [
-        f"update @limited4 {{ ip saddr {RATE}",
-        f"update @limited6 {{ ip6 saddr {RATE}",
+        "update @followed4 { ip saddr } goto throttle_source4",
+        f"update @followed6 {{ ip6 saddr {HALF} }} goto throttle_source6",
+        "goto unfollowed",
+    ]
+    for name, end in (("throttle", "daddr"), ("throttle_source", "saddr")):
+        assert chains[f"{name}4"] == [f"update @limiter4 {{ ip {end} {RATE}", "accept"]
+        assert chains[f"{name}6"] == [f"update @limiter6 {{ ip6 {end} {HALF} {RATE}", "accept"]
+
+
+def test_clients_for_which_there_is_no_place_share_a_rate() -> None:
+    assert chains_of(replace(OBSERVE, mode="limit", limit_bytes_s=1000))["unfollowed"] == [
+        "counter name unfollowed_packets",
+        "limit rate over 1000 bytes/second burst 1000 bytes goto over_limit",
         "accept",
     ]
 
@@ -93,20 +108,21 @@ def test_beyond_the_canary_packets_are_accepted_before_anything_is_done_to_them(
     chains = chains_of(replace(OBSERVE, mode=mode, canary_percent=25, unregistered_dscp=8))
     assert chains["unregistered"][:2] == ["counter name unregistered_packets", "jump canary"]
     assert chains["canary"] == [
-        f"meta nfproto ipv4 jhash ct original ip saddr {BEYOND}",
-        f"meta nfproto ipv6 jhash ct original ip6 saddr {BEYOND}",
-        f"meta nfproto ipv4 ct state untracked jhash ip saddr {BEYOND}",
-        f"meta nfproto ipv6 ct state untracked jhash ip6 saddr {BEYOND}",
+        f"ct direction reply meta nfproto ipv4 jhash ip daddr {BEYOND}",
+        f"ct direction reply meta nfproto ipv6 jhash @nh,192,64 {BEYOND}",
+        "ct direction reply return",
+        f"meta nfproto ipv4 jhash ip saddr {BEYOND}",
+        f"meta nfproto ipv6 jhash @nh,64,64 {BEYOND}",
     ]
 
 
 def test_the_canary_is_of_clients_where_a_side_is_named() -> None:
     assert chains_of(replace(REJECT, canary_percent=25, outside=("eth0",)))["canary"] == [
         f'oifname {{ "eth0" }} meta nfproto ipv4 jhash ip saddr {BEYOND}',
-        f'oifname {{ "eth0" }} meta nfproto ipv6 jhash ip6 saddr {BEYOND}',
+        f'oifname {{ "eth0" }} meta nfproto ipv6 jhash @nh,64,64 {BEYOND}',
         'oifname { "eth0" } return',
         f"meta nfproto ipv4 jhash ip daddr {BEYOND}",
-        f"meta nfproto ipv6 jhash ip6 daddr {BEYOND}",
+        f"meta nfproto ipv6 jhash @nh,192,64 {BEYOND}",
     ]
 
 

@@ -14,7 +14,8 @@ from gatewayd.model.policy import MarkLayout, Policy
 from tests.support.planes import fresh_namespace, run_nft
 
 # Measured on Linux 6.18 with nft 1.0.6: `meta mark set jhash ip saddr mod M seed 0x67617465` on a real packet of
-# each source, M = 100 and M = 2^32 − 1; the second, scaled as the kernel does, is the whole hash less one.
+# each source, of IPv6 `jhash @nh,64,64`; M = 100 and M = 2^32 − 1. The second, scaled as the kernel does, is the
+# whole hash less one.
 FROM_THE_KERNEL = [
     ("203.0.113.9", 36, 1585096972),
     ("39.32.0.1", 44, 1891979098),
@@ -22,12 +23,12 @@ FROM_THE_KERNEL = [
     ("100.64.0.1", 52, 2249173966),
     ("255.255.255.254", 66, 2855296324),
     ("192.0.2.128", 87, 3748726153),
-    ("fd00::ffff", 16, 696589178),
-    ("2001:db8::1", 34, 1482283649),
-    ("2407:d000:ffff:fffe:fdfc:fbfa:f9f8:f7f6", 56, 2430276757),
-    ("2001:db8:12:34::56", 66, 2860699686),
-    ("2400:adc0:1:2:3:4:5:6", 87, 3761561188),
-    ("::1:2:3:4", 98, 4226507271),
+    ("fd00::ffff", 94, 4041460209),
+    ("2001:db8::1", 73, 3154003784),
+    ("2407:d000:ffff:fffe:fdfc:fbfa:f9f8:f7f6", 69, 2980795455),
+    ("2001:db8:12:34::56", 78, 3356738617),
+    ("2400:adc0:1:2:3:4:5:6", 66, 2853279401),
+    ("::1:2:3:4", 90, 3868057180),
 ]
 EXPERIMENTAL = 253
 """A protocol that nothing answers (RFC 3692)."""
@@ -36,7 +37,15 @@ EXPERIMENTAL = 253
 @pytest.mark.parametrize(("address", "bucket", "hash_less_one"), FROM_THE_KERNEL)
 def test_the_bucket_is_the_one_the_kernel_computes(address: str, bucket: int, hash_less_one: int) -> None:
     assert canary_bucket(parse_address(address)) == bucket
-    assert jhash(parse_address(address), CANARY_SEED) == hash_less_one + 1
+    packed = parse_address(address)
+    assert jhash(packed if len(packed) == 4 else packed[:8], CANARY_SEED) == hash_less_one + 1
+
+
+def test_all_of_a_64_is_in_the_canary_or_beyond_it() -> None:
+    random = Random(3)
+    line = parse_address("2001:db8:12:34::")[:8]
+    assert {canary_bucket(line + random.randbytes(8)) for _ in range(200)} == {78}
+    assert canary_bucket(parse_address("2001:db8:12:35::56")) != 78
 
 
 IN, OUT, ALSO_OUT = "203.0.113.9", "192.0.2.128", "255.255.255.254"
@@ -93,9 +102,9 @@ def test_buckets_are_0_to_99_and_about_as_full_as_each_other() -> None:
 def rules() -> str:
     """Every packet's source and bucket, kept in a set."""
     chain = "".join(
-        f"\t\tmeta nfproto {proto} meta mark set jhash {word} saddr mod 100 seed {CANARY_SEED} "
+        f"\t\tmeta nfproto {proto} meta mark set jhash {hashed} mod 100 seed {CANARY_SEED} "
         f"update @seen{word} {{ {word} saddr . meta mark }}\n"
-        for proto, word in (("ipv4", "ip"), ("ipv6", "ip6"))
+        for proto, word, hashed in (("ipv4", "ip", "ip saddr"), ("ipv6", "ip6", "@nh,64,64"))
     )
     sets = "".join(
         f"\tset seen{word} {{\n\t\ttypeof {word} saddr . meta mark\n\t\tsize 65535\n\t\tflags dynamic\n\t}}\n"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from gatewayd.compile.judging import interface_warnings, knows_inside, unmatched
+from gatewayd.compile.interfaces import knows_inside
 from gatewayd.model import Mode, parse_services
 from tests.support.rulesets import OBSERVE, REJECT, chains_of
 
@@ -108,7 +108,34 @@ def test_what_stays_on_a_bridge_leaves_whatever_the_policy() -> None:
 def test_a_side_without_interfaces_is_any_interface(
     inside: tuple[str, ...], outside: tuple[str, ...], tests: list[str]
 ) -> None:
-    assert chains_of(replace(OBSERVE, inside=inside, outside=outside))["forward"][4:] == tests
+    rest = [] if tests == ["goto scope"] else ["goto uncrossed"]
+    assert chains_of(replace(OBSERVE, inside=inside, outside=outside))["forward"][4:] == tests + rest
+
+
+COUNTED = "counter name uncrossed_packets accept"
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        ("", []),
+        ("esp gre", [f"meta l4proto {{ 47, 50 }} {COUNTED}"]),
+        (
+            "esp udp/51820 tcp/8000-8100",
+            [
+                f"meta l4proto {{ 50 }} {COUNTED}",
+                f"meta l4proto 6 th dport {{ 8000-8100 }} {COUNTED}",
+                f"meta l4proto 6 th sport {{ 8000-8100 }} {COUNTED}",
+                f"meta l4proto 17 th dport {{ 51820 }} {COUNTED}",
+                f"meta l4proto 17 th sport {{ 51820 }} {COUNTED}",
+            ],
+        ),
+    ],
+)
+def test_what_is_in_scope_and_crosses_no_named_side_is_counted(words: str, lines: list[str]) -> None:
+    policy = replace(OBSERVE, scope=parse_services(words.split()))
+    assert chains_of(replace(policy, inside=("eth1",)))["uncrossed"] == [*lines, "accept"]
+    assert "uncrossed" not in chains_of(policy)
 
 
 @pytest.mark.parametrize(
@@ -142,11 +169,16 @@ def test_the_scope_is_one_look_up_of_the_protocol_and_one_of_the_port(
 
 
 def test_the_log_is_bounded_and_goes_to_our_group_before_the_verdict() -> None:
-    lines = chains_of(replace(REJECT, log_group=77, log_packets_s=9))["judge_packet"]
-    assert lines[-2:] == [
-        "limit rate 9/second burst 9 packets log group 77 snaplen 128 queue-threshold 1",
-        "goto unregistered",
+    chains = chains_of(replace(REJECT, log_group=77, log_packets_s=900))
+    assert chains["judge_packet"][-2:] == ["jump note", "goto unregistered"]
+    over = "limit rate over 45/second burst 45 packets } counter name unlogged_flows return"
+    assert chains["note"] == [
+        f"update @noted4 {{ ip saddr {over}",
+        f"update @noted6 {{ ip6 saddr & ffff:ffff:ffff:ffff:: {over}",
+        "limit rate 900/second burst 900 packets log group 77 snaplen 128 queue-threshold 1 return",
+        "counter name unlogged_flows",
     ]
+    assert "over 1/second" in chains_of(replace(REJECT, log_packets_s=9))["note"][0]
 
 
 @pytest.mark.parametrize("mode", ["limit", "reject"])
@@ -172,43 +204,3 @@ def test_an_end_inside_is_known_where_a_side_is_named_and_the_sides_are_apart(
     inside: tuple[str, ...], outside: tuple[str, ...], known: bool
 ) -> None:
     assert knows_inside(replace(OBSERVE, inside=inside, outside=outside)) == known
-
-
-# -- interfaces that are there -----------------------------------------------------------------------------
-
-PRESENT = ("lo", "eth0", "eth1", "eth1.100", "eth1.200", "ppp0", "ppp17")
-
-
-@pytest.mark.parametrize(
-    ("patterns", "absent"),
-    [
-        ((), ()),
-        (("eth0", "ppp*", "eth1.*"), ()),
-        (("eth1.100", "eth1.10", "ppp", "pppoe*", "eth0*"), ("eth1.10", "ppp", "pppoe*")),
-        (("eth0.100", "wan"), ("eth0.100", "wan")),
-    ],
-)
-def test_a_name_is_there_or_is_the_beginning_of_one_with_a_star(
-    patterns: tuple[str, ...], absent: tuple[str, ...]
-) -> None:
-    assert unmatched(patterns, PRESENT) == absent
-    assert unmatched(patterns, ()) == patterns
-
-
-def test_names_that_are_all_there_are_not_worth_a_word() -> None:
-    assert interface_warnings(replace(OBSERVE, inside=("ppp*", "eth1"), outside=("eth0",)), PRESENT) == ()
-    assert interface_warnings(OBSERVE, ()) == ()
-
-
-def test_a_side_of_which_nothing_is_there_turns_enforcement_off_and_that_is_said_first() -> None:
-    policy = replace(REJECT, inside=("pppoe*",), outside=("eth0.5", "eth0", "wan"))
-    assert interface_warnings(policy, PRESENT) == (
-        "no interface has a name of policy.interfaces.inside (pppoe*): the rules judge no packet, in any mode,"
-        " until one has",
-        "no interface is named pppoe* now (policy.interfaces.inside)",
-        "no interface is named eth0.5 now (policy.interfaces.outside); is eth0 meant?",
-        "no interface is named wan now (policy.interfaces.outside)",
-    )
-    assert interface_warnings(replace(REJECT, inside=("eth1.", "eth0")), PRESENT) == (
-        "no interface is named eth1. now (policy.interfaces.inside); is eth1 or eth1.100 or eth1.200 meant?",
-    )

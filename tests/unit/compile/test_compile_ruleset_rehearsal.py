@@ -40,5 +40,5 @@ def test_every_set_is_declared_before_the_rules_in_a_table_that_is_not_in_the_ke
         f"add set inet {name} c6_48_p64_port16 {{ type ipv6_addr . ipv6_addr . inet_proto . inet_service; }}",
     ]
     assert rest.startswith(f"table inet {name} {{\n")
-    assert f"flush set inet {name} limited4\n" in rest
+    assert f"flush set inet {name} limiter4\n" in rest
     assert is_present is ("inet gatewayd " not in rest)

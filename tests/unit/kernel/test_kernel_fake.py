@@ -138,7 +138,7 @@ async def test_rules_make_the_table_and_their_own_sets() -> None:
     await fake.replace_rules(ruleset(mode="limit"))
     await fake.replace_rules(ruleset(mode="limit"))
     assert [(item.name, item.key_length) for item in (await fake.read_table()).sets] == [
-        ("limited4", 4), ("limited6", 16),
+        ("followed4", 4), ("followed6", 16), ("limiter4", 4), ("limiter6", 16), ("noted4", 4), ("noted6", 16),
     ]  # fmt: skip
 
 

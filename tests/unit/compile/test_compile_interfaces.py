@@ -1,0 +1,75 @@
+"""Names of interfaces that are there, and of those that are not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gatewayd.compile.interfaces import client_tests, crossing, interface_warnings, knows_inside, unmatched
+from tests.support.rulesets import OBSERVE, REJECT
+
+PRESENT = ("lo", "eth0", "eth1", "eth1.100", "eth1.200", "ppp0", "ppp17")
+
+
+@pytest.mark.parametrize(
+    ("patterns", "absent"),
+    [
+        ((), ()),
+        (("eth0", "ppp*", "eth1.*"), ()),
+        (("eth1.100", "eth1.10", "ppp", "pppoe*", "eth0*"), ("eth1.10", "ppp", "pppoe*")),
+        (("eth0.100", "wan"), ("eth0.100", "wan")),
+    ],
+)
+def test_a_name_is_there_or_is_the_beginning_of_one_with_a_star(
+    patterns: tuple[str, ...], absent: tuple[str, ...]
+) -> None:
+    assert unmatched(patterns, PRESENT) == absent
+    assert unmatched(patterns, ()) == patterns
+
+
+def test_names_that_are_all_there_are_not_worth_a_word() -> None:
+    assert interface_warnings(replace(OBSERVE, inside=("ppp*", "eth1"), outside=("eth0",)), PRESENT) == ()
+    assert interface_warnings(OBSERVE, ()) == ()
+
+
+def test_a_side_of_which_nothing_is_there_turns_enforcement_off_and_that_is_said_first() -> None:
+    policy = replace(REJECT, inside=("pppoe*",), outside=("eth0.5", "eth0", "wan"))
+    assert interface_warnings(policy, PRESENT) == (
+        "no interface has a name of policy.interfaces.inside (pppoe*): the rules judge no packet, in any mode,"
+        " until one has",
+        "no interface is named pppoe* now (policy.interfaces.inside)",
+        "no interface is named eth0.5 now (policy.interfaces.outside); is eth0 meant?",
+        "no interface is named wan now (policy.interfaces.outside)",
+    )
+    assert interface_warnings(replace(REJECT, inside=("eth1.", "eth0")), PRESENT) == (
+        "no interface is named eth1. now (policy.interfaces.inside); is eth1 or eth1.100 or eth1.200 meant?",
+    )
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "clients"),
+    [
+        ((), (), []),
+        (("ppp*",), (), ['iifname "ppp*"']),
+        ((), ("eth0",), ['oifname { "eth0" }']),
+        (("eth1",), ("eth*",), []),
+        (("eth*",), ("eth1",), []),
+        (("vlan7",), ("vlan7",), []),
+    ],
+)
+def test_clients_are_known_where_no_interface_may_be_of_both_sides(
+    inside: tuple[str, ...], outside: tuple[str, ...], clients: list[str]
+) -> None:
+    policy = replace(OBSERVE, inside=inside, outside=outside)
+    assert client_tests(policy) == clients
+    assert knows_inside(policy) == bool(clients)
+
+
+def test_between_two_sides_each_pair_crosses_in_both_directions_and_once() -> None:
+    assert crossing(replace(OBSERVE, inside=("ppp*",), outside=("eth0",))) == [
+        'iifname "ppp*" oifname { "eth0" }',
+        'iifname { "eth0" } oifname "ppp*"',
+    ]
+    assert len(crossing(replace(OBSERVE, inside=("eth0",), outside=("eth0",)))) == 1
+    assert crossing(OBSERVE) == []
