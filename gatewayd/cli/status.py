@@ -339,9 +339,9 @@ def _marks(marks: MarksView) -> Iterator[Line]:
     )
     if facts:
         yield Line("marks", f"flows: {', '.join(facts)}", DOUBTFUL if marks.unexplained else "")
-    for each in marks.neighbours[:_MAX_LISTED]:
+    for number, each in enumerate(marks.neighbours[:_MAX_LISTED]):
         text = f"{each.deed} our bits: {each.family} {each.table} {each.chain} handle {each.handle}"
-        yield Line("", text, DOUBTFUL)
+        yield Line("" if facts or number else "marks", text, DOUBTFUL)
 
 
 def _since(now: str, then: str) -> str:

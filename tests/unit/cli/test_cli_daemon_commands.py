@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gatewayd.api.app import ApiServer
-from gatewayd.api.status import ClockView, HeldView, HoldView
+from gatewayd.api.status import ClockView, HeldView, HoldView, MarksView
 from gatewayd.api.views import explain_view
 from gatewayd.cli import client, main
 from gatewayd.cli.explain import verdict
@@ -24,6 +24,7 @@ from gatewayd.cli.status import describe_status
 from gatewayd.errors import SourceUnreadable
 from gatewayd.model import Decision, Flow, Mode, parse_address, parse_prefix
 from gatewayd.model.flow import DecisionWord
+from gatewayd.model.transaction import Neighbour
 from gatewayd.registry.layers import OverrideCounts
 from gatewayd.subscribers.journal_rows import JournalStats
 from tests.support.fake_queries import (
@@ -353,6 +354,14 @@ def test_each_cause_that_holds_removals_has_its_own_number() -> None:
         "config/local: 2 removals",
         "kernel/elements: 3 removals",
     ]
+
+
+def test_rules_of_others_stand_under_marks_where_no_flow_does() -> None:
+    """A line without a label belongs to the one above it, which would be another."""
+    marks = MarksView(writers=1, neighbours=(Neighbour("writes", "inet", "a", "c", 3),))
+    view = msgspec.structs.replace(PEACE, marks=marks)
+    found = [(line.label, line.text) for line in describe_status(view)]
+    assert ("marks", "writes our bits: inet a c handle 3") in found
 
 
 def test_a_source_that_is_overdue_is_doubtful_while_its_last_attempt_was_good() -> None:
