@@ -422,7 +422,11 @@ def test_who_is_not_registered_is_never_bound_and_counts_for_those_who_are(
 
 
 def next_interims(events: list[AccountingEvent], at_s: float) -> list[AccountingEvent]:
-    """What each NAS says of its live sessions in the next round: what they have by now."""
+    """What each NAS says of its live sessions in the next round: what they have by now.
+
+    A session may have lost an address to another one. A NAS that always lists all addresses says so by the list.
+    Another NAS cannot say it in an interim record, so it ends the session.
+    """
     live: dict[tuple[str, str], list[AccountingEvent]] = {}
     for each in sorted(events, key=lambda event: event.at_s):
         key = (each.nas, each.session)
@@ -435,12 +439,11 @@ def next_interims(events: list[AccountingEvent], at_s: float) -> list[Accounting
     owners = replay(events)
     interims = []
     for (nas, session), words in live.items():
-        subscriber = words[0].subscriber
+        subscriber, is_snapshot = words[0].subscriber, words[0].is_snapshot
         told = {prefix for word in words for prefix in word.addresses}
         held = sorted(str(prefix) for prefix in told if subscriber in owners.get(prefix, ()))
-        # An address that somebody else took is given up only by a list of all that the session has.
-        is_snapshot = words[0].is_snapshot or len(held) < len(told)
-        interims.append(event("interim", session, subscriber, *held, at=at_s, nas=nas, is_snapshot=is_snapshot))
+        kind = "interim" if is_snapshot or len(held) == len(told) else "stop"
+        interims.append(event(kind, session, subscriber, *held, at=at_s, nas=nas, is_snapshot=is_snapshot))
     return interims
 
 
