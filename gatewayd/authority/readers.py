@@ -7,10 +7,8 @@ in a rejection, not in an error, and a record whose id repeats it is rejected wi
 
 from __future__ import annotations
 
-import csv
-import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,8 +16,9 @@ import msgspec
 
 from gatewayd.errors import MsisdnInvalid, PepperUnusable, RecordRejected
 from gatewayd.feed.canonical import FIRST_TIME_S, LAST_TIME_S, Canonicaliser
-from gatewayd.feed.reading import CsvReader, Format, NdjsonReader, ReadLimits, _cells_of
-from gatewayd.feed.record import RecordParser, id_of_line, is_id
+from gatewayd.feed.csv_dialect import cells_of
+from gatewayd.feed.reading import CsvReader, Format, NdjsonReader, ReadLimits
+from gatewayd.feed.record import FIELDS, RecordParser, id_of_line
 from gatewayd.model import Registration
 from gatewayd.model.msisdn import normalise_msisdn, subscriber_digest
 
@@ -30,6 +29,16 @@ _JSON_NAME: Final = b'"mobile"'
 _TELLING_DIGITS: Final = 9
 """Last digits of a number that say whose it is; no two numbers of a country share as many."""
 _MIN_TELLING_DIGITS: Final = 6
+
+_CHANGED: Final[tuple[tuple[Callable[[str], object], str], ...]] = (
+    (re.compile(r"\+?\d{9,}[.,]0*").fullmatch, "a spreadsheet has made it a decimal number"),
+    (re.compile(r"\+?\d([.,]\d*)?[eE][+-]?\d+").fullmatch, "a spreadsheet has rounded it, with an exponent"),
+    (re.compile(r"[1-9]\d{3,}0{6}").fullmatch, "it ends with six zeros, as one that a spreadsheet has rounded"),
+)
+"""How a number shows that it was one for a while. With + before it, it was a text."""
+_LENGTHS: Final = {"923": 12}
+"""Digits of a mobile number, by how it begins; of the other countries the length is not known here."""
+_SUBSCRIBER: Final = FIELDS.index("subscriber")
 
 _SEEN: Final = Registration("seen", "seen", "active", ())
 """Stands for what was read: only ids are asked for again, and a million registrations are half a gigabyte."""
@@ -45,12 +54,33 @@ class Hashing:
     country_code: str | None = None
 
     def subscriber(self, text: str) -> str:
-        """The `subscriber` field of a number. Raises MsisdnInvalid."""
-        digest = subscriber_digest(normalise_msisdn(text, self.country_code), self.pepper)
+        """The `subscriber` field of a number. Raises MsisdnInvalid, also for one that a spreadsheet has changed."""
+        digest = subscriber_digest(number_of(text, self.country_code), self.pepper)
         return f"hmac-sha256:{digest.hex()}"
 
     def __repr__(self) -> str:
         return "Hashing(…)"
+
+
+def number_of(text: str, country_code: str | None) -> str:
+    """The E.164 digits of a number, as a registry's clerk had it before a spreadsheet took it for a quantity.
+
+    Raises MsisdnInvalid; `changed` where the digits are not those that were typed, or may not be.
+    """
+    for looks_so, how in _CHANGED:
+        if looks_so(text.strip()):
+            raise MsisdnInvalid("changed", f"{how}; format the column as text and enter the number again")
+    try:
+        digits = normalise_msisdn(text, country_code)
+    except MsisdnInvalid as error:
+        if error.code == "no_country_code" and country_code is not None:
+            raise MsisdnInvalid(error.code, f"{error.why} (a spreadsheet drops a 0 at the beginning)") from None
+        raise
+    for prefix, length in _LENGTHS.items():
+        if digits.startswith(prefix) and len(digits) != length:
+            why = f"has {len(digits)} digits, and a mobile number that begins with {prefix} has {length}"
+            raise MsisdnInvalid("changed", f"{why}; was one lost?")
+    return digits
 
 
 class ImportReader(NdjsonReader):
@@ -104,49 +134,30 @@ class ImportNdjsonReader(ImportReader):
             return line
         if not isinstance(fields, dict) or FIELD not in fields:
             return line
-        _replace_number(fields, self._hashing, self._source)
+        number, subscriber = fields.pop(FIELD), fields.get("subscriber")
+        fields["subscriber"] = _hashed(number, subscriber, fields.get("id"), self._hashing, self._source)
         return msgspec.json.encode(fields)
 
 
 class ImportCsvReader(ImportReader, CsvReader):
     """Reads CSV with a header line."""
 
-    _names: tuple[str, ...] = ()
-    """The columns of the file, if `mobile` is among them."""
+    _extra_columns = frozenset({FIELD})
+    _place: int | None = None
+    """The column of numbers, if there is one."""
 
-    def _take_row(self, row: bytes, fresh: list[Registration]) -> None:
-        if not self._columns:
-            row = self._without_column(row)
-        elif self._names:
-            id: str | None = None
-            try:
-                cells = _cells_of(row)
-                if len(cells) != len(self._names):
-                    raise RecordRejected("bad_columns", "", f"{len(cells)} values under {len(self._names)} columns")
-                fields: dict[str, object] = dict(zip(self._names, map(str.strip, cells), strict=True))
-                id = _shown_id(fields)
-                _replace_number(fields, self._hashing, self._source)
-            except RecordRejected as error:
-                self._count_record()
-                id = None if error.code == "identity_field" else id
-                self._reject(self._row_line, id, error.code, error.field, error.detail)
-                return
-            row = _row_of(fields)
-        super()._take_row(row, fresh)
+    def _take_header(self, row: bytes) -> None:
+        super()._take_header(row)
+        names = [name.strip().lower() for name in cells_of(row, self._delimiter)]
+        if FIELD in names:
+            if self._hashing is None:
+                raise _needs_pepper(self._source)
+            self._place = names.index(FIELD)
 
-    def _without_column(self, header: bytes) -> bytes:
-        """The header with `subscriber` in the place of `mobile`; any other is for the reader to judge."""
-        try:
-            names = [name.strip().lower() for name in _cells_of(header)]
-        except RecordRejected:
-            return header
-        if names.count(FIELD) != 1 or len(set(names)) != len(names):
-            return header
-        if self._hashing is None:
-            raise _needs_pepper(self._source)
-        self._names = tuple(names)
-        columns: dict[str, object] = {name: name for name in names if name != FIELD}
-        return _row_of({**columns, "subscriber": "subscriber"})
+    def _amend(self, texts: list[str], cells: list[str]) -> None:
+        if self._place is not None:
+            number, subscriber = cells[self._place].strip(), texts[_SUBSCRIBER]
+            texts[_SUBSCRIBER] = str(_hashed(number, subscriber, texts[0], self._hashing, self._source))
 
 
 def import_reader(format: Format, source: str, hashing: Hashing | None = None) -> ImportReader:
@@ -154,25 +165,23 @@ def import_reader(format: Format, source: str, hashing: Hashing | None = None) -
     return ImportCsvReader(source, hashing) if format == "csv" else ImportNdjsonReader(source, hashing)
 
 
-def _replace_number(fields: dict[str, object], hashing: Hashing | None, source: str) -> None:
-    """Takes `mobile` out of `fields`; `subscriber` is there afterwards, with its digest if it said anything.
+def _hashed(number: object, subscriber: object, id: object, hashing: Hashing | None, source: str) -> object:
+    """The `subscriber` of a record: the digest of `number` if it says anything, else what stands there.
 
     Raises RecordRejected, of which `identity_field` says that not even the id is fit to be shown.
     """
-    text = fields.pop(FIELD)
-    fields.setdefault("subscriber", None)
-    if text is None or text == "":
-        return
+    if number is None or number == "":
+        return subscriber
     if hashing is None:
         raise _needs_pepper(source)
-    if not isinstance(text, str):
+    if not isinstance(number, str):
         raise RecordRejected("bad_type", FIELD, "must be a text")
-    if _repeats(fields.get("id"), text):
+    if _repeats(id, number):
         raise RecordRejected("identity_field", "id", "repeats the mobile number; the registry must not")
-    if fields["subscriber"]:
+    if subscriber:
         raise RecordRejected("bad_subscriber", "subscriber", f"stands beside `{FIELD}`; one of them is enough")
     try:
-        fields["subscriber"] = hashing.subscriber(text)
+        return hashing.subscriber(number)
     except MsisdnInvalid as error:
         raise RecordRejected("bad_mobile", FIELD, error.why) from None
 
@@ -181,18 +190,6 @@ def _repeats(id: object, number: str) -> bool:
     """Whether an id holds so many of a number's digits that it tells whose it is."""
     digits = _drop_signs("", number)[-_TELLING_DIGITS:]
     return isinstance(id, str) and len(digits) >= _MIN_TELLING_DIGITS and digits in _drop_signs("", id)
-
-
-def _shown_id(fields: dict[str, object]) -> str | None:
-    id = fields.get("id")
-    return id if isinstance(id, str) and is_id(id) else None
-
-
-def _row_of(fields: dict[str, object]) -> bytes:
-    """One CSV row, without its line end."""
-    row = io.StringIO()
-    csv.writer(row, quoting=csv.QUOTE_ALL, lineterminator="").writerow(fields.values())
-    return row.getvalue().encode()
 
 
 def _needs_pepper(source: str) -> PepperUnusable:

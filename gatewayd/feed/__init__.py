@@ -2,6 +2,7 @@
 
 - `record`        one record → a registration, or the reason why it is none; its prefixes
 - `reading`       NDJSON and CSV → registrations and rejections, however the bytes are cut
+- `csv_dialect`   what spreadsheets make of CSV: encodings, delimiters, rows of nothing
 - `notification`  JWS ↔ the notification of a feed, and the keys that verify it
 - `files`         snapshots and deltas of a feed
 - `canonical`     a registration → the one text that stands for it

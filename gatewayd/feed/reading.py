@@ -7,7 +7,6 @@ let the event loop turn in between. Nothing it holds is to be used before `finis
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -15,11 +14,11 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from gatewayd.errors import RecordRejected, SourceTooLarge, SourceUnusable
+from gatewayd.feed import csv_dialect as dialect
 from gatewayd.feed.record import (
     FIELDS,
     MAX_LINE_BYTES,
     REQUIRED_FIELDS,
-    ReasonCode,
     RecordParser,
     WireRecord,
     id_of_line,
@@ -32,13 +31,14 @@ from gatewayd.model import Registration
 Format = Literal["ndjson", "csv"]
 
 MAX_REJECTIONS_LISTED: Final = 1000
-"""Rejections listed with their place; beyond it they are only counted."""
+"""Rejections dialect.listed with their place; beyond it they are only counted."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 _GARBLED: Final = ("not_json", "bad_columns", "not_utf8", "nul_byte")
 """What a last line without newline is rejected for when the rest of it, and of the file, is missing."""
 
 _BLANKS: Final = b" \t\r"
+_NOTHING, _cells_of, _listed = dialect.NOTHING, dialect.cells_of, dialect.listed
 
 _id_within = re.compile(rb'"id"[ \t]*:[ \t]*"([A-Za-z0-9._:-]{1,64})"').search
 
@@ -222,10 +222,13 @@ class NdjsonReader:
 class CsvReader(NdjsonReader):
     """Reads CSV (RFC 4180) with a header line that names the columns, in any order.
 
-    Lists are separated by spaces or semicolons; an empty cell is an absent field. A place is the line on
+    Lists are separated by spaces, semicolons or commas; an empty cell is an absent field. A place is the line on
     which a row begins. Raises SourceUnusable for a header that is not ours, and for a quote that is never
-    closed: it would have swallowed the rows after it.
+    closed: it would have swallowed the rows after it. Encoding and delimiter are found out (csv_dialect).
     """
+
+    _extra_columns: frozenset[str] = frozenset()
+    """Names of columns, beside FIELDS, that a reader of its own makes something of."""
 
     def __init__(
         self,
@@ -234,15 +237,21 @@ class CsvReader(NdjsonReader):
         previous: Mapping[str, Registration] | None = None,
     ) -> None:
         super().__init__(source, limits, previous)
-        self._columns = 0
+        self._columns = self._width = 0
         self._places: list[int] = []
         self._row: list[bytes] = []
         self._row_line = 0
         self._row_bytes = 0
         self._is_quoted = False
+        self._input = dialect.Utf8Input()
+        self._delimiter, self._is_declared = dialect.COMMA, False
+
+    def feed(self, chunk: bytes) -> list[Registration]:
+        return super().feed(self._input.feed(chunk))
 
     def finish(self) -> list[Registration]:
-        fresh = super().finish()
+        fresh = super().feed(self._input.finish())
+        fresh += super().finish()
         if self._is_quoted:
             raise self._quote_not_closed()
         return fresh
@@ -255,59 +264,79 @@ class CsvReader(NdjsonReader):
         super()._take_overlong(head)
 
     def _legible_id(self, raw: bytes) -> str | None:
-        """By commas alone: what is damaged may be the quotes."""
-        cells = raw.split(b",", self._columns)
+        """By delimiters alone: what is damaged may be the quotes."""
+        cells = raw.split(self._delimiter.encode(), self._columns)
         place = self._places[0]
         return cells[place].strip(b' \t\r"').decode("ascii", "replace") if place < len(cells) else None
 
     def _take(self, line: bytes, fresh: list[Registration]) -> None:
         line = line.removesuffix(b"\r")
         if not self._row:
-            if not line.strip(_BLANKS):
+            if not line.strip(_BLANKS) or (not self._columns and self._is_declaration(line)):
                 return
             self._row_line, self._row_bytes = self._line, 0
         self._row.append(line)
         self._row_bytes += len(line) + 1
         if b'"' in line:
-            self._is_quoted = _ends_quoted(line, self._is_quoted)
+            self._is_quoted = dialect.ends_quoted(line, self._is_quoted, self._delimiter)
         if not self._is_quoted:
             row, self._row = b"\n".join(self._row), []
             self._take_row(row, fresh)
         elif self._row_bytes > MAX_LINE_BYTES:
             raise self._quote_not_closed()
 
+    def _is_declaration(self, line: bytes) -> bool:
+        """Whether it says which delimiter there is; else it is the header, and shows it."""
+        declared = dialect.declared_delimiter(line)
+        if declared is not None:
+            self._delimiter, self._is_declared = declared, True
+        elif not self._is_declared:
+            self._delimiter = dialect.delimiter_of(line)
+        return declared is not None
+
     def _quote_not_closed(self) -> SourceUnusable:
         return SourceUnusable(self._source, f"line {self._row_line}: a quote opens here and is never closed")
 
     def _take_row(self, row: bytes, fresh: list[Registration]) -> None:
+        if row[0] in _NOTHING and not row.strip(_NOTHING):
+            return
         if not self._columns:
             self._take_header(row)
             return
         self._count_record()
         id: str | None = None
         try:
-            cells = _cells_of(row)
+            cells = _cells_of(row, self._delimiter)
             if len(cells) != self._columns:
-                raise _rejected("bad_columns", f"{len(cells)} values under {self._columns} columns")
+                cells = dialect.fitted(cells, self._columns, self._width)
             cells.append("")  # the place of every absent column, -1
             texts = [cells[place].strip() for place in self._places]
             id = texts[0] if is_id(texts[0]) else None
+            if self._extra_columns:
+                self._amend(texts, cells)
             registration = self._parser.of_wire(_wire_of(texts))
         except RecordRejected as error:
-            self._reject(self._row_line, id or self._earlier_id(row), error.code, error.field, error.detail)
+            shown = None if error.code == "identity_field" else id or self._earlier_id(row)
+            self._reject(self._row_line, shown, error.code, error.field, error.detail)
             return
         self._admit(self._row_line, registration, fresh)
 
+    def _amend(self, texts: list[str], cells: list[str]) -> None:
+        """Makes something of the extra columns: `texts`, in the order of FIELDS, is what the record will say."""
+
     def _take_header(self, row: bytes) -> None:
         try:
-            names = [name.strip().lower() for name in _cells_of(row)]
+            names = [name.strip().lower() for name in _cells_of(row, self._delimiter)]
         except RecordRejected as error:
             raise SourceUnusable(self._source, f"line {self._row_line}: header: {error.detail}") from None
-        identity = identity_field_of(names)
+        self._width = len(names)
+        while names and not names[-1]:
+            names.pop()
+        identity = identity_field_of(name for name in names if name not in self._extra_columns)
         if identity is not None:
             raise self._bad_header(f"column {identity} carries a person's identity; the registry must not")
         for index, name in enumerate(names):
-            if name not in FIELDS:
+            if name not in FIELDS and name not in self._extra_columns:
                 raise self._bad_header(
                     f"column {index + 1}, {shown_name(name)}, is unknown; known: {', '.join(FIELDS)}"
                 )
@@ -347,11 +376,7 @@ def format_of(location: str, content_type: str | None, head: bytes) -> Format:
         return "csv"
     if "json" in media_type:
         return "ndjson"
-    return "csv" if location.lower().endswith((".csv", ".csv.gz")) else "ndjson"
-
-
-def _rejected(code: ReasonCode, detail: str) -> RecordRejected:
-    return RecordRejected(code, "", detail)
+    return "csv" if location.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".txt")) else "ndjson"
 
 
 def _wire_of(texts: list[str]) -> WireRecord:
@@ -367,33 +392,3 @@ def _wire_of(texts: list[str]) -> WireRecord:
         texts[7] or None,
         texts[8] or None,
     )
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(text.replace(";", " ").split())
-
-
-def _cells_of(row: bytes) -> list[str]:
-    try:
-        text = row.decode("utf-8")
-    except UnicodeDecodeError:
-        raise _rejected("not_utf8", "the row is not UTF-8") from None
-    if "\0" in text:
-        raise _rejected("nul_byte", "the row holds a NUL byte")
-    try:
-        return next(csv.reader((text,)))
-    except csv.Error:
-        raise _rejected("bad_columns", "the row is not CSV (a carriage return within it?)") from None
-
-
-def _ends_quoted(line: bytes, is_quoted: bool) -> bool:
-    """Whether a quoted cell is open after `line`, given whether one was before; as Python's csv sees it."""
-    index = -1
-    while (index := line.find(b'"', index + 1)) >= 0:
-        if not is_quoted:
-            is_quoted = index == 0 or line[index - 1] == 0x2C
-        elif line[index + 1 : index + 2] == b'"':
-            index += 1
-        else:
-            is_quoted = False
-    return is_quoted

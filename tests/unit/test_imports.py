@@ -50,18 +50,18 @@ PURE = """
     allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule api api.metrics api.queries
     api.status api.views authority.layout authority.readers compile compile.desired compile.effects
     compile.interfaces compile.judging compile.keys compile.masks compile.ruleset control control.trusted_time
-    demo errors feed feed.canonical feed.files feed.notification feed.reading feed.record gatewayd kernel
-    kernel.attributes kernel.conntrack_codec kernel.external_codec kernel.fake kernel.tables_codec lab.packets
-    log.events model model.accounting model.flow model.mask model.metric model.moment model.msisdn model.policy
-    model.prefix model.registration model.service model.transaction reconcile.dataplane reconcile.findings
-    reconcile.set_state reconcile.steps reconcile.tracker registry.freshness registry.guard
-    registry.guard_record registry.history registry.layers registry.limits registry.standing registry.state
-    settings.load settings.model settings.readers settings.schema settings.values sources.client
-    sources.client_plan sources.last_good sources.override_file sources.update subscribers
-    subscribers.journal_rows subscribers.radius subscribers.radius.accounting subscribers.radius.attributes
-    subscribers.radius.clients subscribers.radius.flood subscribers.radius.packet subscribers.radius.senders
-    subscribers.session_list subscribers.sessions subscribers.sessions.changes subscribers.sessions.index
-    subscribers.sessions.naming subscribers.sessions.nas subscribers.sessions.session
+    demo errors feed feed.canonical feed.csv_dialect feed.files feed.notification feed.reading feed.record
+    gatewayd kernel kernel.attributes kernel.conntrack_codec kernel.external_codec kernel.fake
+    kernel.tables_codec lab.packets log.events model model.accounting model.flow model.mask model.metric
+    model.moment model.msisdn model.policy model.prefix model.registration model.service model.transaction
+    reconcile.dataplane reconcile.findings reconcile.set_state reconcile.steps reconcile.tracker
+    registry.freshness registry.guard registry.guard_record registry.history registry.layers registry.limits
+    registry.standing registry.state settings.load settings.model settings.readers settings.schema
+    settings.values sources.client sources.client_plan sources.last_good sources.override_file sources.update
+    subscribers subscribers.journal_rows subscribers.radius subscribers.radius.accounting
+    subscribers.radius.attributes subscribers.radius.clients subscribers.radius.flood subscribers.radius.packet
+    subscribers.radius.senders subscribers.session_list subscribers.sessions subscribers.sessions.changes
+    subscribers.sessions.index subscribers.sessions.naming subscribers.sessions.nas subscribers.sessions.session
     subscribers.sessions.sessions watch watch.aggregate watch.attribute watch.decode
 """
 """No clock, file, socket, process, randomness or environment; takes `now` and bytes as arguments. A package whose

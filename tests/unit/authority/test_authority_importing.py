@@ -78,7 +78,7 @@ WHOLE = gzip.compress((HEADER + A + B).encode())
     ("content", "why"),
     [
         (b"", "is empty"),
-        (b"\x1f", "line 1: column 1"),
+        (b"\x1f", "line 1: column id is missing"),
         (WHOLE[:-5], "cut short"),
         (WHOLE[:20] + bytes(30), "not gzip, or damaged"),
         ((HEADER + A + "b,bank").encode(), "cut off"),

@@ -138,8 +138,9 @@ def test_a_file_without_numbers_needs_no_pepper() -> None:
 @pytest.mark.parametrize(
     ("header", "why"),
     [
-        (b"id,category,status,mobile,mobile\n", "column mobile carries a person's identity"),
-        (b"id,id,category,status,mobile\n", "column mobile carries a person's identity"),
+        (b"id,category,status,mobile,mobile\n", "column mobile stands twice"),
+        (b"id,id,category,status,mobile\n", "column id stands twice"),
+        (b"id,category,status,mobile,phone\n", "column phone carries a person's identity"),
         (b"id,cat\xffegory,mobile\n", "the row is not UTF-8"),
         (b"id,category,mobile\n", "column status is missing"),
     ],
@@ -172,3 +173,55 @@ def test_an_id_is_kept_to_find_duplicates_and_the_registration_is_not() -> None:
 
 def test_the_pepper_is_not_shown() -> None:
     assert repr(HASHING) == "Hashing(…)"
+
+
+CHANGED = {
+    "9.23E+11": "with an exponent",
+    "9,23001E+11": "with an exponent",
+    "+9.23001234567e11": "with an exponent",
+    "9E11": "with an exponent",
+    "923001234567.0": "a decimal number",
+    "923001234567,00": "a decimal number",
+    "923001234567.": "a decimal number",
+    " 923001234567.0 ": "a decimal number",
+    "923001000000": "ends with six zeros",
+    "3001234567": "a spreadsheet drops a 0 at the beginning",
+    "92300123456": "has 11 digits, and a mobile number that begins with 923 has 12",
+    "+92 300 12345678": "has 13 digits",
+    "0300123456": "has 11 digits",
+    "9231234567": "has 10 digits",
+    "'03001234567": "not a mobile number",
+    '="03001234567"': "not a mobile number",
+    "#######": "not a mobile number",
+    "#REF!": "not a mobile number",
+}
+
+
+@pytest.mark.parametrize(("number", "why"), CHANGED.items(), ids=CHANGED.keys())
+@pytest.mark.parametrize("format", ["csv", "ndjson"])
+def test_a_number_that_a_spreadsheet_has_changed_is_refused_by_name(format: Format, number: str, why: str) -> None:
+    cell = '"' + number.replace('"', '""') + '"'
+    content = f"id,category,status,mobile\na,freelancer,active,{cell}\n".encode()
+    written, reader = read(format, content if format == "csv" else line_of("a", mobile=number))
+    assert not written
+    assert rejections(reader) == [(2 if format == "csv" else 1, "a", "bad_mobile", "mobile")]
+    assert why in reader.rejections[0].detail
+    assert number.strip() not in str(reader.rejections[0])
+
+
+@pytest.mark.parametrize(
+    ("number", "country_code"),
+    [("+923001000000", "92"), ("0300.1000000", "92"), ("0300 100 00 00", None), ("+4479460000", "92"),
+     ("+44 7700 900000", None)],
+)  # fmt: skip
+def test_a_number_that_was_a_text_all_the_time_is_taken(number: str, country_code: str | None) -> None:
+    _, reader = read("ndjson", line_of("a", mobile=number), Hashing(PEPPER, country_code or "92"))
+    assert not reader.rejections
+
+
+def test_numbers_stand_in_a_file_of_any_dialect() -> None:
+    rows = ("sep=;", "id;mobile;category;status;;", "a;0300-1234567;freelancer;active;;", ";;;;;", "")
+    written, reader = read("csv", b"\xff\xfe" + "\r\n".join(rows).encode("utf-16-le"))
+    assert not reader.rejections
+    assert json.loads(written["a"])["subscriber"] == DIGEST
+    assert_tells_nothing(written, reader)

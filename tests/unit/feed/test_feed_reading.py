@@ -207,7 +207,7 @@ def test_csv_rows_that_are_wrong_are_rejected_at_the_line_they_begin_on() -> Non
     ("header", "why"),
     [
         (b"id,category,status,colour\n", "column 4, colour, is unknown"),
-        (b"id;category;status\n", r"column 1, \(not a word\), is unknown"),
+        (b"id:category:status\n", r"column 1, \(not a word\), is unknown"),
         (b"id,category,status,father_name\n", "column father_name carries a person's identity"),
         (b"id,category,status,id\n", "column id stands twice"),
         (b"id,category\n", "column status is missing"),
