@@ -23,7 +23,7 @@ from msgspec import structs
 
 from gatewayd.allowlist.allowlist import ActiveSet
 from gatewayd.control.core import Programmer
-from gatewayd.model.accounting import AccountingEvent
+from gatewayd.model.accounting import AccountingEvent, AccountingKind
 from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.reconcile import Reconciler
 from gatewayd.reconcile.scan_requests import Grace, ScanRequests
@@ -442,7 +442,7 @@ def next_interims(events: list[AccountingEvent], at_s: float) -> list[Accounting
         subscriber, is_snapshot = words[0].subscriber, words[0].is_snapshot
         told = {prefix for word in words for prefix in word.addresses}
         held = sorted(str(prefix) for prefix in told if subscriber in owners.get(prefix, ()))
-        kind = "interim" if is_snapshot or len(held) == len(told) else "stop"
+        kind: AccountingKind = "interim" if is_snapshot or len(held) == len(told) else "stop"
         interims.append(event(kind, session, subscriber, *held, at=at_s, nas=nas, is_snapshot=is_snapshot))
     return interims
 

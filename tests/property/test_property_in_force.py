@@ -216,7 +216,7 @@ def test_nobody_protected_is_cut_and_never_more_than_half(steps: list[tuple[Any,
         if kind == "accept":
             held = world.registry.held()
             if held is not None:
-                world.change(run_slices(world.registry.accept(held.serial)))
+                world.change(run_slices(world.registry.accept(held.serial, world.now)))
                 world.save()
                 before = dict(world.allowlist)
             continue

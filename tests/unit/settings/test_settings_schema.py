@@ -176,7 +176,7 @@ subscribers:
     subscribers = load_settings(text, "f").subscribers
     assert subscribers is not None
     assert subscribers.radius is not None
-    found = [each.profile for each in (*subscribers.nas, *subscribers.radius.clients)]
+    found = [each.profile for each in subscribers.nas] + [each.profile for each in subscribers.radius.clients]
     assert [each and (each.interim, each.missed_interims) for each in found] == [
         ("snapshot", 7),
         ("snapshot", 5),
