@@ -112,7 +112,7 @@ def documents() -> dict[str, str]:
 
 
 def markdown() -> list[Path]:
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def too_long(text: str) -> list[Sentence]:
