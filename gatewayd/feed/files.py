@@ -30,7 +30,7 @@ from gatewayd.errors import (
 )
 from gatewayd.feed.notification import DeltaRef, SnapshotRef
 from gatewayd.feed.reading import NdjsonReader, ReadLimits
-from gatewayd.feed.record import MAX_LINE_BYTES, id_of_line, is_id
+from gatewayd.feed.record import MAX_LINE_BYTES, id_of_line, is_id, is_id_text
 from gatewayd.model import Registration
 from gatewayd.model.registration import SLICE, Changes, Slices
 
@@ -194,7 +194,7 @@ class DeltaReader(NdjsonReader):
         record, id = bytes(operation.registration), operation.id
         if operation.op == "upsert" and record and id is None:
             self._upsert(record)
-        elif operation.op == "withdraw" and not record and id is not None and is_id(id):
+        elif operation.op == "withdraw" and not record and id is not None and is_id_text(id):
             self._withdraw(id)
         else:
             self._malformed("is not an upsert with a registration or a withdrawal with an id")
@@ -214,7 +214,7 @@ class DeltaReader(NdjsonReader):
         if is_there:
             self._pending[id] = None
         elif self.is_exact:
-            self._fault = DeltaConflict(self._serial, self._line, id)
+            self._fault = DeltaConflict(self._serial, self._line, id if is_id(id) else "(not shown)")
 
     def _malformed(self, why: str) -> None:
         self._fault = self._fault or DeltaMalformed(self._serial, self._line, why)

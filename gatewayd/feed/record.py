@@ -16,6 +16,7 @@ import msgspec
 
 from gatewayd.errors import PrefixInvalid, RecordRejected, ServiceInvalid
 from gatewayd.model import Prefix, Registration, Service, Status, parse_prefix, parse_services
+from gatewayd.model.msisdn import looks_like_number
 
 _OCTETS: dict[str, int] = {str(number): number for number in range(256)}
 _FIRST_OCTETS: dict[str, int] = {str(number): number for number in range(1, 224) if number not in (127, 169)}
@@ -79,7 +80,7 @@ ReasonCode = Literal[
     "not_json", "not_object", "not_utf8", "nul_byte", "line_too_long", "bad_columns", "unknown_field",
     "identity_field", "missing_field", "bad_type", "bad_id", "duplicate_id", "bad_category", "bad_status",
     "prefix_syntax", "prefix_host_bits", "prefix_too_short", "prefix_not_unicast", "no_client_or_subscriber",
-    "bad_subscriber", "bad_service", "bad_time", "window_empty", "too_many",
+    "bad_subscriber", "bad_service", "bad_time", "window_empty", "too_many", "phone_number",
 ]  # fmt: skip
 
 REASONS: Final[dict[ReasonCode, str]] = {
@@ -107,6 +108,7 @@ REASONS: Final[dict[ReasonCode, str]] = {
     "bad_time": "A time is not RFC 3339 with an offset.",
     "window_empty": "`valid_until` is not after `valid_from`.",
     "too_many": "More than 1024 clients, 256 peers or 64 services.",
+    "phone_number": "`id` or `category` looks like a phone number, with or without dashes; the id is not shown.",
 }
 """Every reason why a record is not used: stable codes (a metric label), and sentences for people."""
 
@@ -132,7 +134,10 @@ _STATUSES: Final[dict[str, Status]] = {status: status for status in get_args(Sta
 MAX_SHARED: Final = 65_536
 """Parts that one cache of a RecordParser holds at most."""
 
-is_id = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII).fullmatch
+is_id_text = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII).fullmatch
+_may_be_number = re.compile(r"(?:^|[^0-9])0(?:[.-]*[0-9]){9}", re.ASCII).search
+"""Quick: an id without this is nothing that `looks_like_number` takes for a number."""
+_NO_NUMBER: Final = "looks like a phone number; the registry feed must carry none"
 _is_category = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII).fullmatch
 _is_field_name = re.compile(r"[A-Za-z_][A-Za-z_-]{0,31}", re.ASCII).fullmatch
 _subscriber_parts = re.compile(r"hmac-sha256:([0-9a-f]{64})", re.ASCII).fullmatch
@@ -199,8 +204,10 @@ class RecordParser:
 
     def of_wire(self, wire: WireRecord) -> Registration:
         """A record whose types are right. Raises RecordRejected for the first bad value."""
-        if not is_id(wire.id):
+        if not is_id_text(wire.id):
             raise _rejected("bad_id", "id", "must be 1 to 64 of A-Z a-z 0-9 . _ : -")
+        if _may_be_number(wire.id) and looks_like_number(wire.id):
+            raise _rejected("phone_number", "id", _NO_NUMBER)
         status = _STATUSES.get(wire.status)
         if status is None:
             raise _rejected("bad_status", "status", "must be active, suspended or revoked")
@@ -231,6 +238,8 @@ class RecordParser:
     def _share_category(self, word: str) -> str:
         if not _is_category(word):
             raise _rejected("bad_category", "category", "must be a lower-case word of at most 32 characters")
+        if looks_like_number(word):
+            raise _rejected("phone_number", "category", _NO_NUMBER)
         _remember(self._categories, word, word)
         return word
 
@@ -265,6 +274,11 @@ def parse_record(line: bytes) -> Registration:
 def registration_of(fields: dict[str, object]) -> Registration:
     """One record given as plain fields (YAML pins, a database row). Raises RecordRejected."""
     return RecordParser().of_fields(fields)
+
+
+def is_id(text: str) -> bool:
+    """Whether a text can be an id, and be shown as one."""
+    return is_id_text(text) is not None and not looks_like_number(text)
 
 
 def id_of_line(line: bytes) -> str | None:

@@ -22,6 +22,7 @@ from typing import Final
 from gatewayd.errors import OverridesInvalid, PrefixInvalid, RecordRejected
 from gatewayd.feed.record import LIST_FIELDS, parse_unicast_prefix, registration_of
 from gatewayd.model import Prefix, Registration
+from gatewayd.model.msisdn import looks_like_number
 from gatewayd.settings.load import load_document
 from gatewayd.settings.readers import (
     FAULTY,
@@ -155,13 +156,18 @@ def _parse_prefix(text: str) -> Prefix:
         raise ValueError(f"is not a prefix: {error.why}") from None
 
 
+def _show_name(text: str) -> str:
+    return keep_private(text) if looks_like_number(text) else quote(text)
+
+
 def _show_prefix(text: str) -> str:
     return quote(text) if _looks_like_prefix(text) else keep_private(text)
 
 
 _COMMENT = Value("why it is here, who agreed, when", _parse_comment)
 _UNTIL = OrNull(Value("a time with its offset such as 2025-01-01T00:00:00Z, or null", parse_time))
-_ID = Value("1 to 64 of A-Z a-z 0-9 . _ : -", _field_of_record("id"))
+_ID = Value("1 to 64 of A-Z a-z 0-9 . _ : -", _field_of_record("id"), _show_name)
+_CATEGORY = Value("a lower-case word such as bank", _field_of_record("category"), _show_name)
 _A_PREFIX = "a prefix such as 203.0.113.0/28"
 
 
@@ -177,7 +183,7 @@ _PIN = Section(
     _PinFields,
     {
         "id": Key("id", _ID),
-        "category": Key("category", Value("a lower-case word such as bank", _field_of_record("category"))),
+        "category": Key("category", _CATEGORY),
         "status": Key("status", Value("active, suspended or revoked", _field_of_record("status"))),
         "clients": Key("clients", _prefixes_of("clients")),
         "subscriber": Key(

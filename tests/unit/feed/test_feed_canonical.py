@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewayd.feed import canonical
-from gatewayd.feed.canonical import Canonicaliser, upsert_line, withdraw_line, write_time
+from gatewayd.feed.canonical import Canonicaliser, LineWriter, upsert_line, withdraw_line, write_time
 from gatewayd.feed.record import parse_record, registration_of
 
 
@@ -118,3 +118,14 @@ def test_the_lines_of_a_delta_are_json() -> None:
     record = canonical_of()
     assert msgspec.json.decode(upsert_line(record)) == {"op": "upsert", "registration": json.loads(record)}
     assert msgspec.json.decode(withdraw_line("PK-1:a.b_c")) == {"op": "withdraw", "id": "PK-1:a.b_c"}
+
+
+@pytest.mark.parametrize("text", ["2001:db8::7/128", "2001:db8:1::/48", "2a00::/16", "64:ff9b::c000:201/128"])
+def test_a_prefix_is_written_as_its_text(text: str) -> None:
+    assert json.loads(canonical_of(clients=[text]))["clients"] == [text]
+
+
+def test_a_registration_whose_window_cannot_be_written_has_no_line() -> None:
+    good = registration_of({"id": "a", "category": "bank", "status": "active", "clients": ["203.0.113.0/28"]})
+    far = msgspec.structs.replace(good, valid_from_s=1e15)
+    assert list(LineWriter().lines([far, good])) == [Canonicaliser().line(good)]

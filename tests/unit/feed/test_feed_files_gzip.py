@@ -48,3 +48,9 @@ def test_where_gzip_is_cut_into_chunks_does_not_matter(content: bytes, step: int
     raw = gzip.compress(content)
     chunks = [raw[start : start + step] for start in range(0, len(raw), step)]
     assert inflate(*chunks) == (content, True)
+
+
+def test_an_empty_member_between_others_gives_nothing() -> None:
+    inflater = Inflater()
+    assert b"".join(inflater.feed(gzip.compress(b"a") + gzip.compress(b"") + gzip.compress(b"b"))) == b"ab"
+    assert inflater.is_whole()

@@ -5,7 +5,7 @@ from math import inf
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatewayd.errors import PrefixInvalid, RecordRejected
@@ -16,11 +16,13 @@ from gatewayd.feed.record import (
     RecordParser,
     id_of_line,
     identity_field_of,
+    is_id,
     parse_record,
     parse_unicast_prefix,
     registration_of,
 )
 from gatewayd.model import Prefix, Registration, Service, parse_prefix
+from gatewayd.model.msisdn import looks_like_number
 
 DIGEST = "ab" * 32
 
@@ -122,6 +124,10 @@ CASES: list[tuple[ReasonCode, str, bytes]] = [
     ("bad_id", "id", line_of(id="a b")),
     ("bad_id", "id", line_of(id="a\n")),
     ("bad_id", "id", line_of(id="a\0")),
+    ("phone_number", "id", line_of(id="0300-7654321-17")),
+    ("phone_number", "id", line_of(id="PK.00923007654321")),
+    ("phone_number", "id", line_of(id="0300.765.43.21")),
+    ("phone_number", "category", line_of(category="bank-0300-7654321")),
     ("bad_category", "category", line_of(category="Bank")),
     ("bad_category", "category", line_of(category="")),
     ("bad_status", "status", line_of(status="ACTIVE")),
@@ -168,6 +174,28 @@ def test_a_wrong_record_is_rejected_with_its_code_and_field(code: str, field: st
     with pytest.raises(RecordRejected) as caught:
         parse_record(line)
     assert (caught.value.code, caught.value.field) == (code, field)
+
+
+@pytest.mark.parametrize("id", ["PK-2024-000123", "20240000123", "000000000123", "PK-2024-0000123", "7", "0"])
+def test_the_usual_ids_are_no_phone_numbers(id: str) -> None:
+    assert parse_record(line_of(id=id)).id == id
+    assert is_id(id)
+
+
+@given(st.text("0123456789.-aA:", min_size=1, max_size=24))
+@example("0300-7654321")
+@example("PK-2024-000123")
+def test_the_quick_look_misses_no_number(text: str) -> None:
+    assert record._may_be_number(text) or not looks_like_number(text)
+
+
+def test_an_id_that_looks_like_a_phone_number_is_never_shown() -> None:
+    line = line_of(id="0300-7654321")
+    with pytest.raises(RecordRejected) as caught:
+        parse_record(line)
+    assert "0300" not in str(caught.value)
+    assert id_of_line(line) is None
+    assert not is_id("0300-7654321")
 
 
 def test_every_reason_has_a_sentence_and_a_case() -> None:

@@ -138,6 +138,13 @@ def test_a_text_that_is_no_yaml_is_a_fault() -> None:
     assert fault.startswith("a.yaml:2:1: (file): is not valid YAML")
 
 
+@pytest.mark.parametrize("field", ["id: 0300-7654321", 'id: "0300 7654321"', "id: a, category: 0300-7654321"])
+def test_a_phone_number_as_id_or_category_is_refused_and_not_repeated(field: str) -> None:
+    faults = faults_of(f"pins: [{{{field}, clients: [192.0.2.1], comment: c}}]\nfilters: [{{{field}, comment: c}}]")
+    assert faults
+    assert "7654321" not in "".join(faults)
+
+
 def test_a_comment_has_an_end() -> None:
     (fault,) = faults_of(f"filters: [{{id: a, comment: {'x' * 1001}}}]\n")
     assert "is longer than 1000 characters" in fault
