@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -22,22 +22,19 @@ Action = Literal["import", "upsert", "revoke", "suspend", "withdraw"]
 BUSY_TIMEOUT_S: Final = 60.0
 """How long a writer waits for another one; an import of a million holds the database for some ten seconds."""
 
+MAX_LISTED: Final = 1000
+"""Changes of one call that are listed; the audit has all of them."""
+
+_AUDIT: Final = "sequence, at, action, actor, id, before, after"
+_JOINED: Final = "FROM temp.incoming LEFT JOIN registrations ON registrations.id = incoming.id"
+_ENDED: Final = """
+coalesce(json_extract(registrations.record, '$.status') IN ('suspended', 'revoked')
+         AND json_extract(incoming.record, '$.status') = 'active', 0)
+"""
+"""An end that was decided. A list that was made before it still says active."""
+
 _INSTRUCTIONS_PER_TURN: Final = 1_000_000
 """Of SQLite's virtual machine, between two calls of `on_turn`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """What came of a list of records. `withdrawn` is 0 unless the list was to replace everything."""
-
-    added: int
-    changed: int
-    unchanged: int
-    withdrawn: int
-
-    @property
-    def has_changes(self) -> bool:
-        return self.added + self.changed + self.withdrawn > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +48,27 @@ class AuditRow:
     id: str
     before: str | None
     after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What came of a list of records. `withdrawn` is 0 unless the list was to replace everything.
+
+    `rows`: the first MAX_LISTED changes, additions last. `inactive`: ids that stay suspended or revoked, though the
+    list has them active, with their status: the first MAX_LISTED of `not_reactivated`.
+    """
+
+    added: int
+    changed: int
+    unchanged: int
+    withdrawn: int
+    not_reactivated: int = 0
+    rows: tuple[AuditRow, ...] = field(default=(), compare=False)
+    inactive: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def has_changes(self) -> bool:
+        return self.added + self.changed + self.withdrawn > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +182,7 @@ class RegistryDatabase:
         where, arguments = ("", ()) if id is None else ("WHERE id = ?", (id,))
         with self._faults():
             rows = self._connection.execute(
-                f"SELECT sequence, at, action, actor, id, before, after FROM audit {where} "
-                "ORDER BY sequence DESC LIMIT ?",
+                f"SELECT {_AUDIT} FROM audit {where} ORDER BY sequence DESC LIMIT ?",
                 (*arguments, most),
             )
             return [AuditRow(*row) for row in rows]
@@ -194,10 +211,12 @@ class RegistryDatabase:
         action: Action,
         actor: str,
         is_all: Callable[[], bool] = lambda: False,
+        reactivates: bool = False,
         dry_run: bool = False,
     ) -> Applied:
         """Stores (id, canonical record) pairs, each id once, all or nothing.
 
+        What is suspended or revoked stays so, whatever the pairs say of it, unless `reactivates`.
         `is_all`, asked when `records` is used up: what is not among them is withdrawn. `dry_run`: everything is
         done and then undone. Whatever `records` raises undoes it all too.
         """
@@ -208,22 +227,27 @@ class RegistryDatabase:
             incoming = self._number("SELECT count(*) FROM temp.incoming")
             stamp = (write_time(at_s), action, actor)
             first = self.sequence()
+            differs = f"{_JOINED} WHERE registrations.record IS NOT incoming.record"
+            ended = f"SELECT incoming.id, json_extract(registrations.record, '$.status') {differs} AND {_ENDED}"
+            inactive = () if reactivates else tuple(execute(ended))
             execute(
-                """
+                f"""
                 INSERT INTO audit (at, action, actor, id, before, after)
-                SELECT ?, ?, ?, incoming.id, registrations.record, incoming.record
-                FROM temp.incoming LEFT JOIN registrations ON registrations.id = incoming.id
-                WHERE registrations.record IS NOT incoming.record
+                SELECT ?, ?, ?, incoming.id, registrations.record, incoming.record {differs} AND (? OR NOT {_ENDED})
                 ORDER BY incoming.id
                 """,
-                stamp,
+                (*stamp, reactivates),
             )
             added = self._number("SELECT count(*) FROM audit WHERE sequence > ? AND before IS NULL", first)
             changed = self._number("SELECT count(*) FROM audit WHERE sequence > ?", first) - added
             execute("INSERT OR REPLACE INTO registrations SELECT id, after FROM audit WHERE sequence > ?", (first,))
             withdrawn = self._withdraw_others(stamp) if is_all() else 0
             execute("DROP TABLE temp.incoming")
-        return Applied(added, changed, incoming - added - changed, withdrawn)
+            order = f"ORDER BY before IS NULL, sequence LIMIT {MAX_LISTED}"
+            rows = execute(f"SELECT {_AUDIT} FROM audit WHERE sequence > ? {order}", (first,))
+            listed = tuple(AuditRow(*row) for row in rows)
+        unchanged = incoming - added - changed - len(inactive)
+        return Applied(added, changed, unchanged, withdrawn, len(inactive), listed, inactive[:MAX_LISTED])
 
     def _withdraw_others(self, stamp: tuple[str, str, str]) -> int:
         """Withdraws what is not in temp.incoming."""

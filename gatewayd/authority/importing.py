@@ -65,11 +65,19 @@ class FileImport:
         self._reader: ImportReader | None = None
 
     def store(
-        self, database: RegistryDatabase, *, at_s: float, actor: str, replace: bool = False, dry_run: bool = False
+        self,
+        database: RegistryDatabase,
+        *,
+        at_s: float,
+        actor: str,
+        replace: bool = False,
+        reactivates: bool = False,
+        dry_run: bool = False,
     ) -> ImportReport:
         """Reads and stores, all or nothing. Raises SourceFailed, PepperUnusable, RegistryUnusable.
 
-        `replace`: registrations that the file does not have are withdrawn. `dry_run`: nothing is kept.
+        `replace`: registrations that the file does not have are withdrawn. `reactivates`: what is suspended or
+        revoked becomes active where the file says so. `dry_run`: nothing is kept.
         """
         applied = database.apply(
             self._records(),
@@ -77,6 +85,7 @@ class FileImport:
             action="import",
             actor=actor,
             is_all=lambda: replace and self._why_not_all() is None,
+            reactivates=reactivates,
             dry_run=dry_run,
         )
         assert self._reader is not None

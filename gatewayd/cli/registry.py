@@ -16,16 +16,8 @@ import msgspec
 from rich.console import Console
 
 from gatewayd.cli.output import print_table, print_value, print_words
-from gatewayd.cli.registry_authoring import (
-    database_option,
-    history,
-    import_file,
-    json_option,
-    keygen,
-    metered,
-    revoke,
-    upsert,
-)
+from gatewayd.cli.registry_authoring import import_file, keygen, metered, revoke, upsert
+from gatewayd.cli.registry_reading import database_option, export, history, json_option, list_registrations, show
 from gatewayd.errors import RegistryUnusable, SourceFailed
 from gatewayd.feed.reading import Format, RecordReader, format_of, reader_for
 
@@ -42,7 +34,7 @@ def command() -> None:
     """Registry files: check them; keep a registry and publish its feed."""
 
 
-for _subcommand in (keygen, import_file, upsert, revoke, history):
+for _subcommand in (keygen, import_file, upsert, revoke, list_registrations, show, export, history):
     command.add_command(_subcommand)
 
 

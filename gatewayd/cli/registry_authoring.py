@@ -1,4 +1,4 @@
-"""`gatewayd registry keygen|import|upsert|revoke|history`: the reference registry's database."""
+"""`gatewayd registry keygen|import|upsert|revoke`: changes of the reference registry's database."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from gatewayd.cli.output import print_table, print_value, print_words, printable
+from gatewayd.cli.output import print_value, print_words, printable
+from gatewayd.cli.registry_reading import database_option, describe_applied, json_option, shown_rows
 from gatewayd.errors import InputRejected, PepperUnusable, RegistryUnusable
 
 if TYPE_CHECKING:
@@ -24,10 +25,7 @@ if TYPE_CHECKING:
     from gatewayd.authority.readers import Hashing
     from gatewayd.feed.reading import Format
 
-DEFAULT_DATABASE = Path("registry.db")
-
 _Function = Callable[..., Any]
-_LIMIT = click.IntRange(1, 1_000_000)
 
 
 PATIENCE_S: Final = 1.0
@@ -72,20 +70,6 @@ def metered() -> Iterator[Meter]:
         meter.stop()
 
 
-def database_option(function: _Function) -> _Function:
-    return click.option(
-        "--database",
-        type=click.Path(path_type=Path),
-        default=DEFAULT_DATABASE,
-        show_default=True,
-        help="The registry's SQLite database.",
-    )(function)
-
-
-def json_option(function: _Function) -> _Function:
-    return click.option("--json", "as_json", is_flag=True, help="One JSON document.")(function)
-
-
 def _change_options(function: _Function) -> _Function:
     actor = click.option("--actor", help="Who changes it, for the audit. Default: the name of this user.")
     return database_option(actor(json_option(function)))
@@ -99,6 +83,13 @@ def _number_options(function: _Function) -> _Function:
     )
     country = click.option("--country-code", help="Of numbers in national form (0300…), such as 92.")
     return pepper(country(function))
+
+
+_reactivate_option = click.option(
+    "--reactivate",
+    is_flag=True,
+    help="Make active what is suspended or revoked, where the record says so.",
+)
 
 
 @click.command("keygen")
@@ -129,6 +120,7 @@ def keygen(file: Path, kid: str, as_json: bool) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--format", "format", type=click.Choice(["ndjson", "csv"]), help="Default: found out.")
 @click.option("--replace", is_flag=True, help="Withdraw registrations that FILE does not have.")
+@_reactivate_option
 @click.option("--dry-run", is_flag=True, help="Say what would change and change nothing.")
 @_number_options
 @_change_options
@@ -136,6 +128,7 @@ def import_file(
     file: Path,
     format: Format | None,
     replace: bool,
+    reactivate: bool,
     dry_run: bool,
     pepper_file: Path | None,
     country_code: str | None,
@@ -145,9 +138,10 @@ def import_file(
 ) -> None:
     """Add and change registrations from FILE (CSV or NDJSON, plain or gzip).
 
-    Rejected rows are listed and the rest is stored. While there are any, --replace withdraws nothing.
+    Rejected rows and changes are listed, and the rest is stored. While there are rejected rows, --replace withdraws
+    nothing. What is suspended or revoked stays so, though FILE has it active: the file may be an old one.
 
-    Exit status: 0 all rows are stored, 1 some are rejected or nothing could be withdrawn, 2 usage.
+    Exit status: 0 all rows are stored, 1 some are not or nothing could be withdrawn, 2 usage.
     """
     from gatewayd.authority.database import RegistryDatabase
     from gatewayd.authority.importing import FileImport
@@ -157,22 +151,32 @@ def import_file(
         reading = FileImport(file, format=format, hashing=hashing, progress=meter)
         with RegistryDatabase(database, on_turn=lambda: meter("storing", 0, 0)) as registry:
             report = reading.store(
-                registry, at_s=time.time(), actor=actor or _user(), replace=replace, dry_run=dry_run
+                registry,
+                at_s=time.time(),
+                actor=actor or _user(),
+                replace=replace,
+                reactivates=reactivate,
+                dry_run=dry_run,
             )
     if as_json:
         document = {"database": str(database), "dry_run": dry_run, **msgspec.to_builtins(report)}
-        print_value(document)
+        document["applied"] = {word: n for word, n in document["applied"].items() if isinstance(n, int)}
+        print_value(
+            document | {"changes": shown_rows(report.applied.rows), "inactive": dict(report.applied.inactive)}
+        )
     else:
         _print_report(report, dry_run)
-    sys.exit(1 if report.rejected or report.held else 0)
+    sys.exit(1 if report.rejected or report.held or report.applied.not_reactivated else 0)
 
 
 @click.command("upsert")
 @click.argument("record", default="-")
+@_reactivate_option
 @_number_options
 @_change_options
 def upsert(
     record: str,
+    reactivate: bool,
     pepper_file: Path | None,
     country_code: str | None,
     database: Path,
@@ -189,13 +193,17 @@ def upsert(
     raw = sys.stdin.buffer.read() if record == "-" else os.fsencode(record)
     id, written = written_record(raw, _hashing(pepper_file, country_code))
     with RegistryDatabase(database) as registry:
-        applied = registry.apply([(id, written)], at_s=time.time(), action="upsert", actor=actor or _user())
+        applied = registry.apply(
+            [(id, written)], at_s=time.time(), action="upsert", actor=actor or _user(), reactivates=reactivate
+        )
+    for _, status in applied.inactive:
+        raise InputRejected(f"{id} is {status} and stays so; --reactivate makes it active again")
     _print_change(id, "added" if applied.added else "changed" if applied.changed else "unchanged", as_json)
 
 
 @click.command("revoke")
 @click.argument("id")
-@click.option("--suspend", is_flag=True, help="Suspend it instead; `upsert` makes it active again.")
+@click.option("--suspend", is_flag=True, help="Suspend it instead; `upsert --reactivate` makes it active again.")
 @_change_options
 def revoke(id: str, suspend: bool, database: Path, actor: str | None, as_json: bool) -> None:
     """Revoke registration ID. It stays in the registry, so that gateways can say why it no longer counts."""
@@ -214,33 +222,6 @@ def revoke(id: str, suspend: bool, database: Path, actor: str | None, as_json: b
             actor=actor or _user(),
         )
     _print_change(id, status if applied.has_changes else "unchanged", as_json)
-
-
-@click.command("history")
-@click.argument("id", required=False)
-@click.option("--limit", type=_LIMIT, default=100, show_default=True)
-@database_option
-@json_option
-def history(id: str | None, limit: int, database: Path, as_json: bool) -> None:
-    """Show who changed what and when: of registration ID, or of all. The latest change comes first."""
-    from gatewayd.authority.database import RegistryDatabase
-
-    with RegistryDatabase(database, may_create=False) as registry:
-        rows = registry.history(id, limit)
-    if as_json:
-        document = [
-            {**msgspec.to_builtins(row), "before": _object(row.before), "after": _object(row.after)} for row in rows
-        ]
-        print_value(document)
-        return
-    print_table(
-        ("at", "action", "actor", "id", "before", "after"),
-        [(row.at, row.action, row.actor, row.id, row.before or "-", row.after or "-") for row in rows],
-    )
-
-
-def _object(record: str | None) -> object:
-    return None if record is None else msgspec.json.decode(record)
 
 
 def _user() -> str:
@@ -285,13 +266,15 @@ def _print_change(id: str, what: str, as_json: bool) -> None:
 
 
 def _print_report(report: ImportReport, dry_run: bool) -> None:
-    """Rejections first, so that the counts stay in sight."""
+    """Rejections and changes first, so that the counts stay in sight."""
     for rejection in report.rejections:
         click.echo(f"{report.file}:{rejection}")
     unlisted = sum(report.rejected.values()) - len(report.rejections)
     if unlisted:
         click.echo(f"{report.file}: {unlisted} more rejected records are not listed")
     applied = report.applied
+    for line in describe_applied(applied):
+        click.echo(line)
     if dry_run:
         click.echo("dry run: nothing is changed")
     print_words(
@@ -300,6 +283,7 @@ def _print_report(report: ImportReport, dry_run: bool) -> None:
         ("changed", applied.changed),
         ("unchanged", applied.unchanged),
         ("withdrawn", applied.withdrawn),
+        ("not_reactivated", applied.not_reactivated),
         *((f"rejected {code}", count) for code, count in report.rejected.items()),
     )
     if report.held:

@@ -79,7 +79,7 @@ class DemoRegistry:
 
     def _store(self, pair: tuple[str, str], action: Action) -> None:
         with RegistryDatabase(self.database_path) as database:
-            database.apply([pair], at_s=time.time(), action=action, actor=ACTOR)
+            database.apply([pair], at_s=time.time(), action=action, actor=ACTOR, reactivates=True)
 
     def audit(self, id: str) -> list[str]:
         """What was done to a registration, the latest last."""

@@ -79,11 +79,10 @@ IO = """
 """
 
 COMPOSITION = """
-    __main__ cli cli.changes cli.check cli.client cli.explain cli.listings cli.output cli.plan
-    cli.registry cli.registry_authoring cli.service cli.service_user cli.status control.controller control.core
-    control.explain
-    control.guard_keeper control.queries control.reload control.status control.subscriber_queries control.vitals
-    daemon reconcile.connections watch.handler watch.surroundings
+    __main__ cli cli.changes cli.check cli.client cli.explain cli.listings cli.output cli.plan cli.registry
+    cli.registry_authoring cli.registry_reading cli.service cli.service_user cli.status control.controller
+    control.core control.explain control.guard_keeper control.queries control.reload control.status
+    control.subscriber_queries control.vitals daemon reconcile.connections watch.handler watch.surroundings
 """
 
 TOUCHES_THE_WORLD = """
