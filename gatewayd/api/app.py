@@ -56,6 +56,7 @@ _SHUTDOWN_TIMEOUT_S: Final = 1.0
 _PAGE: Final = ("offset", "limit")
 _MAX_SERIAL_DIGITS: Final = 19
 MAX_BODY_BYTES: Final = 2 << 20
+_NO_FLOWS: Final = "unregistered flows are not kept: watch.unregistered is not `flows`"
 _NO_SUBSCRIBERS: Final = "the configuration has no section `subscribers`, so there are no bindings"
 
 log = get_logger(__name__)
@@ -91,6 +92,11 @@ def make_control_app(queries: Queries) -> web.Application:
         except GatewaydError as error:
             return _reply(request, {"error": str(error)}, 503)
 
+    async def unregistered_flows(request: web.Request) -> web.Response:
+        page = read_page(read_parameters(request.query.items(), _PAGE))
+        found = queries.unregistered_flows(page.offset, page.limit)
+        return _reply(request, {"error": _NO_FLOWS}, 404) if found is None else _reply(request, found)
+
     async def accept(request: web.Request) -> web.Response:
         serial = _read_serial(read_parameters(request.query.items(), ("serial",)))
         try:
@@ -107,6 +113,7 @@ def make_control_app(queries: Queries) -> web.Application:
         change = queries.delete_binding(end.get("nas"), end.get("session"), end.get("at"))
         return await _answer_change(request, change)
 
+    app.router.add_get("/v1/flows/unregistered", unregistered_flows)
     app.router.add_put("/v1/bindings", put_bindings)
     app.router.add_delete("/v1/bindings", delete_binding)
     app.router.add_post("/v1/sync", sync)

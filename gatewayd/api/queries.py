@@ -11,7 +11,14 @@ from typing import Final, NamedTuple, Protocol, cast, get_args
 import msgspec
 
 from gatewayd.api.status import StatusView
-from gatewayd.api.views import BindingPage, ExplainView, FlowPage, RegistrationPage, RegistrationView
+from gatewayd.api.views import (
+    BindingPage,
+    ExplainView,
+    FlowPage,
+    RegistrationPage,
+    RegistrationView,
+    UnregisteredFlowPage,
+)
 from gatewayd.errors import InputRejected, PrefixInvalid, ServiceInvalid, SessionEntryInvalid
 from gatewayd.model import Flow, Prefix, Service, Status, parse_address, parse_prefix, parse_service
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS
@@ -62,6 +69,10 @@ class Queries(Protocol):
 
     def flows(self, registration_id: str | None, offset: int, limit: int) -> FlowPage:
         """Live registered flows, all or those of one registration; an unknown id has none."""
+        ...
+
+    def unregistered_flows(self, offset: int, limit: int) -> UnregisteredFlowPage | None:
+        """The last unregistered flows, the newest first. None unless `watch.unregistered` is `flows`."""
         ...
 
     def bindings(

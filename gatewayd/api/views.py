@@ -159,6 +159,24 @@ class FlowPage(msgspec.Struct, frozen=True):
     items: tuple[FlowView, ...]
 
 
+class UnregisteredFlowView(msgspec.Struct, frozen=True):
+    """An unregistered flow that a rule logged. `sport` None where the protocol has no ports."""
+
+    src: str
+    dst: str
+    service: str
+    sport: int | None
+    seen_at: str | None
+
+
+class UnregisteredFlowPage(msgspec.Struct, frozen=True):
+    """The last ones, the newest first. `total`: all that are held, of which `items` begins at `offset`."""
+
+    total: int
+    offset: int
+    items: tuple[UnregisteredFlowView, ...]
+
+
 def flow_service(flow: Flow) -> str:
     """The flow's service as a word: `udp/51820`, `esp`."""
     port = flow.destination_port
@@ -271,6 +289,16 @@ def flow_view(
         bytes=size_bytes,
         first_seen_at=format_time(first_seen_s),
         last_seen_at=format_time(last_seen_s),
+    )
+
+
+def unregistered_flow_view(flow: Flow, seen_s: float) -> UnregisteredFlowView:
+    return UnregisteredFlowView(
+        format_address(flow.source),
+        format_address(flow.destination),
+        flow_service(flow),
+        _source_port(flow),
+        format_time(seen_s),
     )
 
 

@@ -10,7 +10,16 @@ from urllib.parse import quote
 import click
 
 from gatewayd.api.queries import DEFAULT_LIMIT, HIGHEST_LIMIT
-from gatewayd.api.views import BindingPage, BindingView, FlowPage, FlowView, RegistrationPage, RegistrationView
+from gatewayd.api.views import (
+    BindingPage,
+    BindingView,
+    FlowPage,
+    FlowView,
+    RegistrationPage,
+    RegistrationView,
+    UnregisteredFlowPage,
+    UnregisteredFlowView,
+)
 from gatewayd.cli.client import Endpoint, daemon_options
 from gatewayd.cli.output import (
     BAD,
@@ -39,7 +48,7 @@ class _List:
     """How a page is asked for and printed. `options` find those that it does not show."""
 
     path: str
-    page: type[RegistrationPage | FlowPage | BindingPage]
+    page: type[RegistrationPage | FlowPage | UnregisteredFlowPage | BindingPage]
     columns: Sequence[str]
     row: Callable[[Any], Sequence[str]]
     noun: str
@@ -152,17 +161,33 @@ def _listed(label: str, words: tuple[str, ...], none: str) -> Iterator[Line]:
 
 @click.command("flows")
 @click.option("--registration", metavar="ID", help="Only those of this registration.")
+@click.option("--unregistered", is_flag=True, help="The last unregistered ones (`watch.unregistered: flows`).")
 @limit_option
 @daemon_options
-def flows(endpoint: Endpoint, registration: str | None, limit: int | None, as_json: bool) -> None:
+def flows(
+    endpoint: Endpoint, registration: str | None, unregistered: bool, limit: int | None, as_json: bool
+) -> None:
     """List the registered flows that are alive, with the registrations they pass by."""
+    if unregistered and registration is not None:
+        raise click.UsageError("--unregistered flows have no registration")
+    if unregistered:
+        _show_page(endpoint, _UNREGISTERED_FLOWS, {"limit": limit}, as_json)
+        return
     _show_page(endpoint, _FLOWS, {"registration": registration, "limit": limit}, as_json)
 
 
-def _flow_row(flow: FlowView) -> Sequence[str]:
+def _unregistered_row(flow: UnregisteredFlowView) -> Sequence[str]:
+    return _source(flow), flow.dst, flow.service, flow.seen_at or "-"
+
+
+def _source(flow: FlowView | UnregisteredFlowView) -> str:
     source = f"[{flow.src}]" if flow.sport is not None and ":" in flow.src else flow.src
+    return source if flow.sport is None else f"{source}:{flow.sport}"
+
+
+def _flow_row(flow: FlowView) -> Sequence[str]:
     return (
-        source if flow.sport is None else f"{source}:{flow.sport}",
+        _source(flow),
         flow.dst,
         flow.service,
         some(flow.registrations, none="-"),
@@ -216,6 +241,14 @@ _FLOWS: Final = _List(
     _flow_row,
     "registered flow",
     "--limit or --registration",
+)
+_UNREGISTERED_FLOWS: Final = _List(
+    "/v1/flows/unregistered",
+    UnregisteredFlowPage,
+    ("source", "destination", "service", "seen"),
+    _unregistered_row,
+    "unregistered flow",
+    "--limit",
 )
 _BINDINGS: Final = _List(
     "/v1/bindings",

@@ -38,6 +38,7 @@ class DaemonQueries:
         self._controller = controller
         self._reconciler = controller.reconciler
         self._attribution = controller.attribution
+        self._aggregate = controller.aggregate
         self._report = report
         self._read_sources = read_sources
         self._subscribers = None if subscribers is None else SubscriberQueries(controller, subscribers)
@@ -129,6 +130,14 @@ class DaemonQueries:
             for line in lines
         )
         return views.FlowPage(total, offset, items)
+
+    def unregistered_flows(self, offset: int, limit: int) -> views.UnregisteredFlowPage | None:
+        if self._aggregate.detail != "flows":
+            return None
+        found = self._aggregate.recent()[::-1]
+        page = found[offset : offset + limit]
+        items = tuple(views.unregistered_flow_view(each.flow, each.seen_s) for each in page)
+        return views.UnregisteredFlowPage(len(found), offset, items)
 
     def bindings(
         self, registration_id: str | None, prefix: Prefix | None, offset: int, limit: int

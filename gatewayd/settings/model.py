@@ -22,7 +22,7 @@ NatSide = Literal["inside", "outside"]
 SessionIds = Literal["plain", "digest"]
 OnStale = Literal["keep", "observe"]
 SourceFormat = Literal["auto", "ndjson", "csv"]
-WatchDetail = Literal["off", "aggregate"]
+WatchDetail = Literal["off", "aggregate", "flows"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["auto", "console", "json"]
 
@@ -344,7 +344,7 @@ class KernelSettings:
 class WatchSettings:
     """How much is kept, in memory, of unregistered traffic."""
 
-    unregistered: WatchDetail = key("aggregate", word_of(WatchDetail), "nothing, or counts by /24 and /48")
+    unregistered: WatchDetail = key("aggregate", word_of(WatchDetail), "nothing, counts, or also single flows")
 
 
 @section

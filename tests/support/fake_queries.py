@@ -34,6 +34,8 @@ from gatewayd.api.views import (
     FlowView,
     RegistrationPage,
     RegistrationView,
+    UnregisteredFlowPage,
+    UnregisteredFlowView,
     binding_view,
     bound_view,
     explain_view,
@@ -330,6 +332,7 @@ class FakeQueries:
         self.failure: Exception | None = None
         self.asked: list[object] = []
         self.has_subscribers = True
+        self.keeps_flows = True
         self.told: list[AccountingEvent] = []
         self.profile = NasProfile(country_code="92")
         self.bound = [HOME, SHARED]
@@ -383,6 +386,13 @@ class FakeQueries:
         self.asked.append((registration_id, offset, limit))
         flows = live_flows() if registration_id in (None, BANK.id) else ()
         return FlowPage(len(flows), offset, flows[offset : offset + limit])
+
+    def unregistered_flows(self, offset: int, limit: int) -> UnregisteredFlowPage | None:
+        self.asked.append((offset, limit))
+        if not self.keeps_flows:
+            return None
+        items = (UnregisteredFlowView("203.0.113.9", "198.51.100.7", "udp/500", 40000, "2024-11-04T02:59:55Z"),)
+        return UnregisteredFlowPage(len(items), offset, items[offset : offset + limit])
 
     def bindings(
         self, registration_id: str | None, prefix: Prefix | None, offset: int, limit: int

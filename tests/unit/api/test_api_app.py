@@ -194,6 +194,21 @@ async def test_flows_are_those_of_one_registration_if_it_is_named(client: Client
     assert (await client.ask("/v1/flows?registration=PK-0")).json == {"total": 0, "offset": 0, "items": []}
 
 
+async def test_unregistered_flows_are_on_the_unix_socket_alone(client: Client) -> None:
+    answer = await client.ask("/v1/flows/unregistered", unix=True)
+    assert (answer.json["total"], answer.json["items"][0]["src"]) == (1, "203.0.113.9")
+    assert (await client.ask("/v1/flows/unregistered")).status == 404
+
+
+async def test_unregistered_flows_that_are_not_kept_are_not_an_empty_list(
+    client: Client, queries: FakeQueries
+) -> None:
+    queries.keeps_flows = False
+    answer = await client.ask("/v1/flows/unregistered", unix=True)
+    assert answer.status == 404
+    assert "watch.unregistered" in answer.json["error"]
+
+
 # -- bindings --------------------------------------------------------------------------------------------------
 
 

@@ -571,6 +571,17 @@ def test_flows_are_listed(ask: Ask) -> None:
     assert ask("flows").stdout == FLOWS
 
 
+def test_unregistered_flows_are_listed_where_they_are_kept(ask: Ask, queries: FakeQueries) -> None:
+    assert ask("flows", "--unregistered").stdout == (
+        "source             destination   service  seen\n"
+        "203.0.113.9:40000  198.51.100.7  udp/500  2024-11-04T02:59:55Z\n"
+        "1 unregistered flow\n"
+    )
+    queries.keeps_flows = False
+    assert "watch.unregistered is not `flows`" in ask("flows", "--unregistered").stderr
+    assert "have no registration" in ask("flows", "--unregistered", "--registration", "A").stderr
+
+
 def test_bindings_are_listed(ask: Ask) -> None:
     assert ask("bindings").stdout == BINDINGS
 

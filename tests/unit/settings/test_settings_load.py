@@ -324,7 +324,7 @@ KEYS = "registry, policy, subscribers, kernel, watch, http, state_dir, log"
         ),
         (
             LAB + "watch: {unregistered: all}\n",
-            "2:23: watch.unregistered: 'all' is not known, expected one of off, aggregate",
+            "2:23: watch.unregistered: 'all' is not known, expected one of off, aggregate, flows",
         ),
         (
             LAB.replace("}]}", "}], refresh: 2d, expire: 1d}"),

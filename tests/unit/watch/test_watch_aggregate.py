@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from gatewayd.model import Flow, Service, parse_address, parse_prefix
-from gatewayd.watch.aggregate import UnregisteredAggregate
+from gatewayd.watch.aggregate import RecentFlow, UnregisteredAggregate
 
 IKE, ESP, WIREGUARD = Service(17, 500, 500), Service(50), Service(17, 51820, 51820)
 DAY_S = 86_400.0
@@ -95,3 +95,24 @@ def test_turning_the_detail_down_drops_what_it_no_longer_covers() -> None:
     aggregate.use("off")
     aggregate.seen(flow("10.0.0.1"), 2.0)
     assert len(aggregate) == 0
+
+
+def test_single_flows_are_kept_only_in_detail_flows_and_only_the_last() -> None:
+    aggregate = UnregisteredAggregate("flows", max_recent=2)
+    for moment in range(3):
+        aggregate.seen(flow(f"10.0.{moment}.1"), float(moment))
+    assert aggregate.recent() == (RecentFlow(flow("10.0.1.1"), 1.0), RecentFlow(flow("10.0.2.1"), 2.0))
+    plain = UnregisteredAggregate()
+    plain.seen(flow("10.0.0.1"), 1.0)
+    assert plain.recent() == ()
+
+
+def test_single_flows_go_a_day_after_they_were_seen_and_with_their_detail() -> None:
+    aggregate = UnregisteredAggregate("flows")
+    aggregate.seen(flow("10.0.0.1"), 1.0)
+    aggregate.seen(flow("10.0.0.2"), DAY_S)
+    aggregate.expire(DAY_S + 2.0)
+    assert aggregate.recent() == (RecentFlow(flow("10.0.0.2"), DAY_S),)
+    aggregate.use("aggregate")
+    assert aggregate.recent() == ()
+    assert len(aggregate) == 1
