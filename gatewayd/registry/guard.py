@@ -258,13 +258,15 @@ class RemovalGuard:
     def end_in_slices(self, registered: Lookup, now: float) -> Slices[Changes | None]:
         """Hold no longer what has a window that closed: it passes nothing, and nobody need accept that."""
         touched: _Touched = {}
+        looked_at = 0
         while self._ends and self._ends[0][0] <= now:
             _, id = heappop(self._ends)
+            looked_at += 1
             versions = self._versions.get(id, ())
             left = tuple(each for each in versions if each.valid_until_s > now)
             if len(left) < len(versions):
                 touched[id] = left, registered.get(id)
-            if len(touched) % SLICE == 0:
+            if looked_at % SLICE == 0:
                 yield
         result = yield from self._settle_in_slices(registered, Changes((), ()), touched, None)
         self._counts = _count_categories(self._versions.values())

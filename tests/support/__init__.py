@@ -11,6 +11,8 @@ What does the daemon do in time, without a kernel?
     owning         the controller, its reconciler and scanner, by a clock that only the test moves (manual_clock)
     fake_conntrack, fake_files    connection tracking and a disk in memory
     fake_queries   an API without a daemon
+What does the shrink guard let through, and what stays in force?
+    guarding       a registry under guard, reading after reading
 What becomes of a subscriber's packet of accounting?
     accounting     events by the dozen, and a table of sessions that takes them
     subscribers    from the datagram to the fake kernel, in one process

@@ -1,13 +1,10 @@
-"""The shrink guard: what is a loss, what is held, and what an operator's word does."""
+"""The shrink guard: what is held, and what an operator's word does."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from hashlib import sha256
+from itertools import pairwise
 from math import inf
-from typing import Any
 
 import msgspec
 import pytest
@@ -15,374 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewayd.errors import SerialNotHeld
-from gatewayd.feed.canonical import Damaged
-from gatewayd.model import Flow, Registration, parse_prefix, parse_services
 from gatewayd.model.registration import Changes, run_slices
 from gatewayd.registry import guard as guard_module
-from gatewayd.registry.guard import RemovalGuard, held_id
+from gatewayd.registry.guard import HeldRemovals, RemovalGuard, Taken, held_id
 from gatewayd.registry.guard_record import GuardRecord, decode_record, encode_record
-from gatewayd.registry.limits import (
-    BUCKET_S,
-    WINDOW_S,
-    GuardDecision,
-    is_loss,
-    judge_remainder,
-    judge_removals,
-)
-from gatewayd.settings import ProtectedCategory, RemovalLimit, ShrinkGuardSettings
-from gatewayd.sources.override_file import parse_overrides
-from tests.support.changes import construct_changes
-from tests.support.strategies import flows, registrations
-
-NOW = 1_700_000_000.0
-BANKS_AT_ALL = ShrinkGuardSettings(
-    max_removed=RemovalLimit(fraction=0.05),
-    min_removed=2,
-    protected=(ProtectedCategory("bank", RemovalLimit(count=0)),),
-)
-
-
-def registration(
-    id: str = "a",
-    category: str = "bpo",
-    *clients: str,
-    peers: tuple[str, ...] = (),
-    services: tuple[str, ...] = (),
-    **fields: Any,
-) -> Registration:
-    made = Registration(
-        id,
-        category,
-        "active",
-        tuple(sorted(parse_prefix(text) for text in clients or ("203.0.113.0/28",))),
-        peers=tuple(sorted(parse_prefix(text) for text in peers)),
-        services=parse_services(services),
-    )
-    return msgspec.structs.replace(made, **fields)
-
-
-def registry(*all: Registration) -> dict[str, Registration]:
-    return {each.id: each for each in all}
-
-
-# -- loss --------------------------------------------------------------------------------------------------
-
-WHOLE = registration("a", "bpo", "203.0.113.0/24", peers=("198.51.100.0/24",), services=("udp/500-600", "esp"))
-
-
-def changed(**fields: Any) -> Registration:
-    return msgspec.structs.replace(WHOLE, **fields)
-
-
-def prefixes(*texts: str) -> tuple[object, ...]:
-    return tuple(sorted(parse_prefix(text) for text in texts))
-
-
-@pytest.mark.parametrize(
-    "new",
-    [
-        WHOLE,
-        changed(clients=prefixes("203.0.112.0/23")),
-        changed(clients=prefixes("203.0.113.0/24", "2001:db8::/48")),
-        changed(clients=prefixes("203.0.113.0/25", "203.0.113.128/25")),
-        changed(peers=()),
-        changed(peers=prefixes("198.51.0.0/16")),
-        changed(services=()),
-        changed(services=parse_services(("udp", "esp", "tcp/443"))),
-        changed(services=parse_services(("udp/500-550", "udp/551-600", "udp/520", "esp"))),
-        changed(category="bank"),
-        changed(valid_from_s=NOW - 1),
-        changed(valid_until_s=inf),
-        changed(subscriber=bytes(32)),
-    ],
-)
-def test_what_covers_as_much_is_no_loss(new: Registration) -> None:
-    assert not is_loss(WHOLE, new, NOW)
-
-
-@pytest.mark.parametrize(
-    "new",
-    [
-        None,
-        changed(status="suspended"),
-        changed(status="revoked"),
-        changed(clients=prefixes("203.0.113.0/25")),
-        changed(clients=prefixes("203.0.113.0/25", "203.0.113.128/26")),
-        changed(clients=prefixes("203.0.114.0/24")),
-        changed(clients=prefixes("100.0.0.0/24")),
-        changed(clients=prefixes("2001:db8::/48")),
-        changed(clients=()),
-        changed(peers=prefixes("198.51.100.7")),
-        changed(services=parse_services(("udp/500-599", "esp"))),
-        changed(services=parse_services(("udp/500-550", "udp/552-600", "esp"))),
-        changed(services=parse_services(("udp",))),
-        changed(valid_from_s=NOW + 1),
-        changed(valid_until_s=NOW + 1),
-    ],
-)
-def test_what_covers_less_is_a_loss(new: Registration | None) -> None:
-    assert is_loss(WHOLE, new, NOW)
-
-
-def test_to_name_peers_or_services_where_any_would_do_is_a_loss() -> None:
-    old = registration()
-    assert is_loss(old, registration(peers=("198.51.100.7",)), NOW)
-    assert is_loss(old, registration(services=("ipsec",)), NOW)
-
-
-def test_another_subscriber_is_a_loss() -> None:
-    old = registration(subscriber=bytes(32))
-    assert is_loss(old, registration(subscriber=bytes([1] * 32)), NOW)
-    assert is_loss(old, registration(), NOW)
-    assert not is_loss(old, old, NOW)
-
-
-def test_to_leave_a_protected_category_is_a_loss() -> None:
-    old, new = registration(category="bank"), registration(category="bpo")
-    assert is_loss(old, new, NOW, {"bank"})
-    assert not is_loss(old, new, NOW, {"embassy"})
-
-
-@pytest.mark.parametrize(
-    "old",
-    [changed(status="suspended"), changed(status="revoked"), changed(valid_until_s=NOW)],
-)
-def test_nothing_is_lost_of_what_passes_nothing_any_more(old: Registration) -> None:
-    assert not is_loss(old, None, NOW)
-
-
-def test_a_window_that_opens_later_is_lost_and_one_that_stays_shut_is_not() -> None:
-    old = changed(valid_from_s=NOW + 10)
-    assert is_loss(old, None, NOW)
-    assert is_loss(old, changed(valid_from_s=NOW + 11), NOW)
-    assert not is_loss(old, changed(valid_from_s=NOW + 9), NOW)
-
-
-def passes(registration: Registration, flow: Flow, now: float) -> bool:
-    """The rule of docs/feed.md, the slow way."""
-
-    def lies_in(address: bytes, prefixes: tuple[object, ...]) -> bool:
-        return any(prefix.covers(address) for prefix in prefixes)  # type: ignore[attr-defined]
-
-    def meets(client: bytes, peer: bytes) -> bool:
-        return lies_in(client, registration.clients) and (
-            not registration.peers or lies_in(peer, registration.peers)
-        )
-
-    service_fits = not registration.services or any(
-        service.matches(flow.protocol, flow.destination_port) for service in registration.services
-    )
-    is_met = meets(flow.source, flow.destination) or meets(flow.destination, flow.source)
-    return registration.is_effective(now) and service_fits and is_met
-
-
-@given(registrations(), registrations(), flows(), st.integers(0, 10).map(float))
-def test_where_there_is_no_loss_every_flow_passes_as_before(
-    old: Registration, new: Registration, flow: Flow, later: float
-) -> None:
-    now = 3.0
-    if not is_loss(old, new, now) and passes(old, flow, now + later):
-        assert passes(new, flow, now + later)
-
-
-# -- decision ----------------------------------------------------------------------------------------------
-
-
-def guard_changes(
-    total: int,
-    by_category: Mapping[str, int],
-    removals: Iterable[Registration],
-    settings: ShrinkGuardSettings,
-    recent: Mapping[str, int] | None = None,
-) -> GuardDecision:
-    removed = Counter(registration.category for registration in removals)
-    return judge_removals({**by_category, "": total}, removed, settings, recent or {})
-
-
-def many(count: int, category: str = "bpo") -> list[Registration]:
-    return [registration(f"{category}-{number}", category) for number in range(count)]
-
-
-@pytest.mark.parametrize(
-    ("total", "banks", "removals", "expected"),
-    [
-        (1000, 10, many(50), GuardDecision(False, "", 50, 50)),
-        (1000, 10, many(51), GuardDecision(True, "too_many", 51, 50)),
-        (10, 10, many(2), GuardDecision(False, "", 2, 2)),
-        (10, 10, many(3), GuardDecision(True, "too_many", 3, 2)),
-        (1000, 10, many(1, "bank"), GuardDecision(True, "protected", 1, 0, "bank")),
-        (1000, 10, [], GuardDecision(False, "", 0, 50)),
-    ],
-)
-def test_removals_are_held_beyond_a_limit(
-    total: int, banks: int, removals: list[Registration], expected: GuardDecision
-) -> None:
-    by_category = {"bank": banks, "bpo": 1000}
-    assert guard_changes(total, by_category, removals, BANKS_AT_ALL) == expected
-
-
-def test_a_protected_category_may_have_a_share() -> None:
-    settings = ShrinkGuardSettings(protected=(ProtectedCategory("bank", RemovalLimit(fraction=0.1)),))
-    assert not guard_changes(1000, {"bank": 20}, many(2, "bank"), settings).is_held
-    assert guard_changes(1000, {"bank": 20}, many(3, "bank"), settings).is_held
-
-
-def test_small_removals_sum_up() -> None:
-    recent, sizes = {"bpo": 149}, {"bpo": 2000}
-    assert not guard_changes(1000, sizes, many(1), BANKS_AT_ALL, recent).is_held
-    decision = guard_changes(1000, sizes, many(2), BANKS_AT_ALL, recent)
-    assert decision == GuardDecision(True, "trickle", 151, 150)
-    assert not guard_changes(1000, sizes, [], BANKS_AT_ALL, {"bpo": 1000}).is_held
-
-
-@pytest.mark.parametrize(
-    ("total", "limit"), [(0, 0), (1, 0), (2, 1), (3, 1), (7, 3), (199, 99), (200, 100), (201, 100)]
-)
-def test_the_floor_never_lets_go_of_more_than_half(total: int, limit: int) -> None:
-    settings = ShrinkGuardSettings(protected=())
-    sizes = {"bpo": 100_000}
-    assert not guard_changes(total, sizes, many(limit), settings).is_held
-    decision = guard_changes(total, sizes, many(limit + 1), settings)
-    assert decision == GuardDecision(True, "too_many", limit + 1, limit)
-
-
-def test_no_day_takes_more_than_half_away() -> None:
-    settings = ShrinkGuardSettings(protected=())
-    assert guard_changes(40, {"bpo": 1000}, many(10), settings, {"bpo": 40}).reason == "trickle"
-    assert not guard_changes(90, {"bpo": 1000}, many(10), settings, {"bpo": 40}).is_held
-
-
-def test_what_an_operator_lets_go_of_goes_though_it_is_more_than_half() -> None:
-    everything = ShrinkGuardSettings(RemovalLimit(fraction=1.0), protected=())
-    assert not guard_changes(10, {"bpo": 10}, many(10), everything).is_held
-    assert not guard_changes(10, {"bpo": 10}, many(10), ShrinkGuardSettings(RemovalLimit(count=50), 0, ())).is_held
-
-
-@pytest.mark.parametrize(
-    ("size", "removed", "is_held"), [(1, 1, False), (2, 1, False), (2, 2, True), (30, 15, False), (30, 16, True)]
-)
-def test_a_category_loses_no_more_than_half_but_the_only_one_of_it_may_go(
-    size: int, removed: int, is_held: bool
-) -> None:
-    decision = guard_changes(1_000_000, {"ngo": size}, many(removed, "ngo"), ShrinkGuardSettings())
-    assert decision.is_held == is_held
-    assert decision.reason == ("category" if is_held else "")
-
-
-def test_what_the_kernel_was_found_with_goes_within_the_same_limits() -> None:
-    default = ShrinkGuardSettings()
-    assert not judge_remainder(3021, 151, default, lost_files=False).is_held
-    assert judge_remainder(3021, 152, default, lost_files=False) == GuardDecision(True, "too_many", 152, 151)
-    assert judge_remainder(3, 2, default, lost_files=False).is_held
-    assert not judge_remainder(3, 0, default, lost_files=False).is_held
-
-
-def test_where_nobody_knows_whose_it_is_it_may_all_be_of_a_protected_category() -> None:
-    default = ShrinkGuardSettings()
-    assert judge_remainder(3021, 1, default, lost_files=True) == GuardDecision(True, "protected", 1, 0)
-    assert not judge_remainder(3021, 0, default, lost_files=True).is_held
-    of_bank = replace(default, protected=(ProtectedCategory("bank", RemovalLimit(fraction=0.5)),))
-    assert judge_remainder(3021, 1, of_bank, lost_files=True).is_held
-    assert judge_remainder(3021, 40, replace(default, protected=()), lost_files=True).is_held is False
-    any_bank = replace(default, protected=(ProtectedCategory("bank", RemovalLimit(fraction=1.0)),))
-    assert not judge_remainder(3021, 151, any_bank, lost_files=True).is_held
-    assert judge_remainder(3021, 152, any_bank, lost_files=True).reason == "too_many"
-
-
-def test_a_decision_says_itself_in_words() -> None:
-    assert str(GuardDecision(False, "", 1, 5)) == "1 registration removed, within the limit of 5"
-    assert str(GuardDecision(True, "too_many", 9, 5)) == "9 registrations removed at once, more than 5"
-    assert str(GuardDecision(True, "too_many", 9, 5, base=100)).endswith(" at once, more than 5 of 100")
-    words = "1 registration of category bank removed in 24 h, more than 0"
-    assert str(GuardDecision(True, "trickle", 1, 0, "bank")) == words
-
-
-@given(
-    st.integers(0, 3000),
-    st.lists(st.sampled_from(["bank", "bpo", "freelancer"]), max_size=200),
-    st.integers(0, 100),
-    st.integers(0, 10),
-    st.integers(0, 50),
-)
-def test_never_more_than_a_limit_goes(
-    total: int, categories: list[str], percent: int, banks_allowed: int, least: int
-) -> None:
-    settings = ShrinkGuardSettings(
-        RemovalLimit(fraction=percent / 100),
-        least,
-        (ProtectedCategory("bank", RemovalLimit(count=banks_allowed)),),
-    )
-    removals = [registration(str(number), category) for number, category in enumerate(categories)]
-    decision = guard_changes(total, Counter(categories), removals, settings)
-    sizes = Counter(categories)
-
-    def allowed_of(size: int) -> int:
-        return max(size * percent // 100, min(least, size // 2))
-
-    fits = (
-        len(removals) <= allowed_of(total)
-        and sizes["bank"] <= banks_allowed
-        and all(sizes[each] <= max(1, allowed_of(sizes[each])) for each in sizes if each != "bank")
-    )
-    assert decision.is_held == (not fits)
-
-
-# -- the guard of a source ---------------------------------------------------------------------------------
-
-
-class Guarding:
-    """A source under guard, and beside it what is in force when every change it gives is applied."""
-
-    def __init__(self, settings: ShrinkGuardSettings = BANKS_AT_ALL) -> None:
-        self.guard = RemovalGuard()
-        self.settings = settings
-        self.reading: dict[str, Registration] = {}
-        self.in_force: dict[str, Registration] = {}
-        self.serial = 0
-        self.now = NOW
-
-    def read(self, *all: Registration) -> Changes | None:
-        return self.take(registry(*all))
-
-    def judge(self, *all: Registration) -> GuardDecision:
-        self.read(*all)
-        return self.guard.decision
-
-    def take(self, new: dict[str, Registration]) -> Changes | None:
-        self.serial += 1
-        changes = construct_changes(self.reading, new) or Changes((), ())
-        result = run_slices(
-            self.guard.take_in_slices(
-                self.reading,
-                changes,
-                self.serial,
-                cause="national",
-                settings=self.settings,
-                now=self.now,
-            )
-        )
-        self.reading = new
-        self.apply(result)
-        return result
-
-    def accept(self, serial: int) -> None:
-        self.apply(run_slices(self.guard.accept_in_slices(serial, self.reading)))
-
-    def apply(self, changes: Changes | None) -> None:
-        if changes is not None:
-            assert not {each.id for each in changes.upserts} & set(changes.withdrawals)
-            self.in_force.update({each.id: each for each in changes.upserts})
-            for id in changes.withdrawals:
-                del self.in_force[id]
-        assert self.in_force == {**self.reading, **self.guard.in_force(self.reading)}
-
-    def versions(self) -> Mapping[str, tuple[Registration, ...]]:
-        held = self.guard.held()
-        return held.versions if held else {}
-
-
-BANK = registration("b", "bank")
-OTHERS = [registration(str(number)) for number in range(10)]
+from gatewayd.registry.limits import BUCKET_S, WINDOW_S, GuardDecision, is_loss
+from gatewayd.settings import RemovalLimit, ShrinkGuardSettings
+from tests.support.guarding import BANK, BANKS_AT_ALL, NOW, OTHERS, Guarding, registration, registry
 
 
 def test_additions_apply_at_once_while_removals_are_held() -> None:
@@ -545,15 +181,6 @@ def test_what_came_less_than_a_day_ago_does_not_make_a_removal_small() -> None:
     assert source.judge(*OTHERS, *junk[:150]) == GuardDecision(True, "too_many", 40, 10)
 
 
-def test_what_came_less_than_a_day_ago_is_known_after_a_restart() -> None:
-    source, junk = Guarding(), [registration(f"j{number}", "junk") for number in range(200)]
-    source.read(*OTHERS)
-    source.read(*OTHERS, *junk)
-    source.guard = decode_record(encode_record(GuardRecord(source.guard))).guard
-    run_slices(source.guard.count_in_slices(source.reading.values()))
-    assert source.judge(*junk) == GuardDecision(True, "too_many", 10, 2)
-
-
 def test_what_is_held_ends_with_its_window() -> None:
     source = Guarding()
     ends = registration("e", "bank", valid_until_s=NOW + 100)
@@ -566,6 +193,79 @@ def test_what_is_held_ends_with_its_window() -> None:
     source.apply(run_slices(source.guard.end_in_slices(source.reading, NOW + 100)))
     assert source.versions().keys() == {"b"}
     assert source.guard.next_end() == inf
+
+
+def test_a_guard_goes_on_with_what_was_held() -> None:
+    first, later = (registration("e", "bank", valid_until_s=NOW + end) for end in (100, 200))
+    decision = GuardDecision(True, "protected", 2, 0, "bank")
+    held = HeldRemovals(7, NOW - 60, decision, {"e": (first, later)}, {"e": Taken("national", NOW - 60)})
+    guard = RemovalGuard(held)
+    assert (guard.holds("e"), guard.holds("b"), guard.decision) == (True, False, decision)
+    assert guard.held() == replace(held, by_cause={"national": 1})
+    assert guard.next_end() == NOW + 100
+
+
+def test_of_two_versions_the_one_whose_window_is_open_stays_held() -> None:
+    """The newest shows under the id, and an older one beside it: when the older one goes, its place goes."""
+    source = Guarding()
+    source.read(BANK)
+    source.read(registration("b", "bank", "203.0.113.16/28", valid_until_s=NOW + 100))
+    source.read()
+    source.read(registration("b", "bank", "203.0.113.32/28"))
+    source.read()
+    assert source.in_force.keys() == {"b", "b#held", "b#held-2"}
+    before = source.guard.held()
+    source.apply(run_slices(source.guard.end_in_slices(source.reading, NOW + 100)))
+    held = source.guard.held()
+    assert before is not None
+    assert held is not None
+    assert [str(each.clients[0]) for each in held.versions["b"]] == ["203.0.113.0/28", "203.0.113.32/28"]
+    assert source.in_force.keys() == {"b", "b#held"}
+    assert (held.taken, held.by_cause) == (before.taken, before.by_cause)
+
+
+def test_a_window_of_what_is_not_held_any_more_closes_unnoticed() -> None:
+    source = Guarding()
+    ends = registration("e", "bank", valid_until_s=NOW + 100)
+    source.read(ends)
+    source.read()
+    source.read(ends)
+    known = source.guard.changes
+    assert run_slices(source.guard.end_in_slices(source.reading, NOW + 100)) is None
+    assert source.guard.changes == known
+
+
+def test_windows_that_close_are_looked_at_in_slices_also_where_nothing_is_held_by_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guard_module, "SLICE", 2)
+    source = Guarding()
+    ending = [registration(f"e{number}", "bank", valid_until_s=NOW + number) for number in range(1, 10)]
+    for reading in (ending, [], ending, ending[1:]):
+        source.read(*reading)
+    slices = source.guard.end_in_slices(source.reading, NOW + 9)
+    assert sum(1 for _ in slices) == (9 + 1) // 2
+    assert source.guard.held() is None
+
+
+def test_a_restart_has_something_to_know_when_the_held_or_the_day_changes() -> None:
+    source = Guarding()
+    seen = [source.guard.changes]
+    for reading in ([BANK, *OTHERS], OTHERS, OTHERS, OTHERS[1:]):
+        source.read(*reading)
+        seen.append(source.guard.changes)
+    # Sizes of the day; what is held; a reading like the one before; more that is held.
+    assert [one != other for one, other in pairwise(seen)] == [True, True, False, True]
+
+
+def test_a_share_is_of_the_active_registrations_found_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard_module, "COUNTED_SLICE", 4)
+    source = Guarding()
+    source.reading = registry(*OTHERS, registration("s", status="suspended"))
+    source.in_force = dict(source.reading)
+    assert len(list(source.guard.count_in_slices(source.reading.values()))) == 2
+    assert source.judge(*OTHERS[3:]) == GuardDecision(True, "too_many", 3, 2)
+    assert source.guard.decision.base == 10
 
 
 def test_what_an_operator_names_goes_and_is_no_removal() -> None:
@@ -604,67 +304,6 @@ def test_what_joins_what_is_held_has_another_number_and_its_own_cause() -> None:
     assert restored.held() == held
     run_slices(restored.accept_in_slices(9, {}))
     assert restored.held() is None
-
-
-def test_what_is_held_and_what_went_lately_survive_a_restart() -> None:
-    source = Guarding()
-    source.read(BANK, *OTHERS)
-    source.read(BANK, *OTHERS[1:])
-    source.read(registration("b", "bank", "203.0.113.16/28"), *OTHERS[2:])
-    content = encode_record(GuardRecord(source.guard))
-    assert content is not None
-    restored = decode_record(content).guard
-    assert restored.held() == source.guard.held()
-    assert restored.memory.removed == source.guard.memory.removed == {int(NOW // BUCKET_S): {"bpo": 1}}
-    assert restored.in_force(source.reading) == source.guard.in_force(source.reading)
-    run_slices(restored.accept_in_slices(3, source.reading))
-    assert restored.held() is None
-
-
-def test_a_guard_with_nothing_to_tell_is_no_bytes() -> None:
-    assert decode_record(None).guard.held() is None
-    assert decode_record(encode_record(GuardRecord(RemovalGuard()))).guard.held() is None
-    source = Guarding()
-    source.read(*OTHERS)
-    source.read(*OTHERS[1:])
-    assert (
-        decode_record(encode_record(GuardRecord(source.guard))).guard.memory.removed == source.guard.memory.removed
-    )
-
-
-def test_a_held_registration_that_is_none_any_more_is_left_out() -> None:
-    source = Guarding()
-    source.read(BANK, registration("c", "bank"))
-    source.read()
-    content = encode_record(GuardRecord(source.guard))
-    assert content is not None
-    kept = content.partition(b"\n")[2].replace(b'"id":"b"', b'"id":"?"')
-    content = sha256(kept).hexdigest().encode() + b"\n" + kept
-    assert decode_record(content).guard.in_force({}).keys() == {"c"}
-
-
-@pytest.mark.parametrize("lost_files", [False, True])
-def test_that_files_were_lost_survives_a_restart(lost_files: bool) -> None:
-    record = GuardRecord(RemovalGuard(), ("national",), lost_files=lost_files)
-    assert decode_record(encode_record(record)).lost_files is lost_files
-
-
-def test_a_record_that_is_damaged_or_of_another_format_says_so() -> None:
-    content = encode_record(GuardRecord(RemovalGuard(), ("national",)))
-    for damaged in (b"", content[:-3], content.replace(b"national", b"nationaL")):
-        with pytest.raises(Damaged):
-            decode_record(damaged)
-    strange = b'{"serial": "x"}\n'
-    with pytest.raises(Damaged, match="another format"):
-        decode_record(sha256(strange).hexdigest().encode() + b"\n" + strange)
-
-
-def test_of_what_the_registry_was_made_survives_too() -> None:
-    text = 'pins:\n  - {id: A, category: bpo, clients: [39.61.0.0/28], services: [ipsec], comment: "x"}\n'
-    text += 'filters:\n  - {prefix: 10.0.0.0/8, comment: "y", until: 2030-01-01T00:00:00Z}\n'
-    files = (parse_overrides(text, "desk.yaml", "desk.yaml"),)
-    record = decode_record(encode_record(GuardRecord(RemovalGuard(), ("a", "b"), files)))
-    assert (record.sources, record.overrides) == (("a", "b"), files)
 
 
 def test_older_versions_have_ids_that_no_registry_can_have() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from random import Random
 from typing import Any
 
 import msgspec
@@ -271,10 +272,10 @@ def test_overrides_taken_away_again_leave_the_registry(
 
 @given(st.lists(files, max_size=4), st.randoms(use_true_random=False), registries)
 def test_the_order_of_files_matters_only_to_pins_of_the_same_id(
-    some: list[OverrideFile], random: object, registry: dict[str, Registration]
+    some: list[OverrideFile], random: Random, registry: dict[str, Registration]
 ) -> None:
     shuffled = list(some)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     one, other = Overrides(some, NOW), Overrides(shuffled, NOW)
     assert one.pins.keys() == other.pins.keys()
     assert (one.shadowed, one.expired, one.next_change()) == (other.shadowed, other.expired, other.next_change())

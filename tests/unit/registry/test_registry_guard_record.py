@@ -1,0 +1,85 @@
+"""What a guard knows, through a restart: the same bytes back, or a damage that says so."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import pytest
+
+from gatewayd.feed.canonical import Damaged
+from gatewayd.model.registration import run_slices
+from gatewayd.registry.guard import RemovalGuard
+from gatewayd.registry.guard_record import GuardRecord, decode_record, encode_record
+from gatewayd.registry.limits import BUCKET_S, GuardDecision
+from gatewayd.sources.override_file import parse_overrides
+from tests.support.guarding import BANK, NOW, OTHERS, Guarding, registration
+
+
+def test_what_came_less_than_a_day_ago_is_known_after_a_restart() -> None:
+    source, junk = Guarding(), [registration(f"j{number}", "junk") for number in range(200)]
+    source.read(*OTHERS)
+    source.read(*OTHERS, *junk)
+    source.guard = decode_record(encode_record(GuardRecord(source.guard))).guard
+    run_slices(source.guard.count_in_slices(source.reading.values()))
+    assert source.judge(*junk) == GuardDecision(True, "too_many", 10, 2)
+
+
+def test_what_is_held_and_what_went_lately_survive_a_restart() -> None:
+    source = Guarding()
+    source.read(BANK, *OTHERS)
+    source.read(BANK, *OTHERS[1:])
+    source.read(registration("b", "bank", "203.0.113.16/28"), *OTHERS[2:])
+    content = encode_record(GuardRecord(source.guard))
+    assert content is not None
+    restored = decode_record(content).guard
+    assert restored.held() == source.guard.held()
+    assert restored.memory.removed == source.guard.memory.removed == {int(NOW // BUCKET_S): {"bpo": 1}}
+    assert restored.in_force(source.reading) == source.guard.in_force(source.reading)
+    run_slices(restored.accept_in_slices(3, source.reading))
+    assert restored.held() is None
+
+
+def test_a_guard_with_nothing_to_tell_is_no_bytes() -> None:
+    assert decode_record(None).guard.held() is None
+    assert decode_record(encode_record(GuardRecord(RemovalGuard()))).guard.held() is None
+    source = Guarding()
+    source.read(*OTHERS)
+    source.read(*OTHERS[1:])
+    assert (
+        decode_record(encode_record(GuardRecord(source.guard))).guard.memory.removed == source.guard.memory.removed
+    )
+
+
+def test_a_held_registration_that_is_none_any_more_is_left_out() -> None:
+    source = Guarding()
+    source.read(BANK, registration("c", "bank"))
+    source.read()
+    content = encode_record(GuardRecord(source.guard))
+    assert content is not None
+    kept = content.partition(b"\n")[2].replace(b'"id":"b"', b'"id":"?"')
+    content = sha256(kept).hexdigest().encode() + b"\n" + kept
+    assert decode_record(content).guard.in_force({}).keys() == {"c"}
+
+
+@pytest.mark.parametrize("lost_files", [False, True])
+def test_that_files_were_lost_survives_a_restart(lost_files: bool) -> None:
+    record = GuardRecord(RemovalGuard(), ("national",), lost_files=lost_files)
+    assert decode_record(encode_record(record)).lost_files is lost_files
+
+
+def test_a_record_that_is_damaged_or_of_another_format_says_so() -> None:
+    content = encode_record(GuardRecord(RemovalGuard(), ("national",)))
+    for damaged in (b"", content[:-3], content.replace(b"national", b"nationaL")):
+        with pytest.raises(Damaged):
+            decode_record(damaged)
+    strange = b'{"serial": "x"}\n'
+    with pytest.raises(Damaged, match="another format"):
+        decode_record(sha256(strange).hexdigest().encode() + b"\n" + strange)
+
+
+def test_of_what_the_registry_was_made_survives_too() -> None:
+    text = 'pins:\n  - {id: A, category: bpo, clients: [39.61.0.0/28], services: [ipsec], comment: "x"}\n'
+    text += 'filters:\n  - {prefix: 10.0.0.0/8, comment: "y", until: 2030-01-01T00:00:00Z}\n'
+    files = (parse_overrides(text, "desk.yaml", "desk.yaml"),)
+    record = decode_record(encode_record(GuardRecord(RemovalGuard(), ("a", "b"), files)))
+    assert (record.sources, record.overrides) == (("a", "b"), files)
