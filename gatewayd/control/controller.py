@@ -169,10 +169,15 @@ class Controller:
             self._held_log.say(held.serial, len(held.versions), ",".join(sorted(held.by_cause)), held.decision)
         if not self.loaded:
             self.loaded = True
+            self._warn_of_categories()
             self._requests.note_added()
             self._requests.note_removed()
             self.reconciler.want_policy(self.policy(self.moment()))
         self._retime.set()
+
+    def _warn_of_categories(self) -> None:
+        for category in self._registry.unknown_protected():
+            log.warning("guard.unknown_category", category=category)
 
     async def _change(self, changes: Changes | None) -> None:
         if changes is None or not (changes.upserts or changes.withdrawals):
@@ -386,6 +391,7 @@ class Controller:
             self._scan()
         self.settings = settings
         self._registry.use_settings(settings.registry)
+        self._warn_of_categories()
         if settings.subscribers is not None:
             self._programmer.wait_for_accounting(longest_unreported_s(settings.subscribers))
         self.aggregate.use(settings.watch.unregistered)

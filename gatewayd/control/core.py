@@ -6,8 +6,11 @@ The programmer stands between them: it performs what the active set desires, eac
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from math import inf
+from typing import Literal
 
 from gatewayd.allowlist.allowlist import ActiveSet, Desired
 from gatewayd.compile import compile_bound
@@ -33,12 +36,41 @@ _USUAL_ADDRESSES = (Prefix(bytes(4), 32), Prefix(bytes(16), 64))
 """What a phone gets: an IPv4 address, an IPv6 /64 (3GPP TS 23.401 §5.3.1.2)."""
 
 
+class WindowLog:
+    """A line for each window that opens or closes, within a bound: a category may begin or end with the year."""
+
+    MAX_LINES = 100
+    EVERY_S = 60.0
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._since_s = -inf
+        self._lines = 0
+
+    def note(self, event: Literal["window.opened", "window.closed"], id: str) -> None:
+        now_s = self._monotonic()
+        if now_s - self._since_s >= self.EVERY_S:
+            self._since_s, self._lines = now_s, 0
+        self._lines += 1
+        if self._lines <= self.MAX_LINES:
+            log.info(event, id=id)
+        elif self._lines == self.MAX_LINES + 1:
+            log.info("window.not_listed", lines=self.MAX_LINES, interval_s=self.EVERY_S)
+
+
 class Programmer:
     """`prepares`: have sets ready for addresses that subscribers may get. What `upsert` and `withdraw` return are
     digests of subscribers that a registration names now, or none any more."""
 
     def __init__(
-        self, active: ActiveSet, reconciler: Reconciler, requests: ScanRequests, grace: Grace, *, prepares: bool
+        self,
+        active: ActiveSet,
+        reconciler: Reconciler,
+        requests: ScanRequests,
+        grace: Grace,
+        *,
+        prepares: bool,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.active = active
         self._allowlist = active.allowlist
@@ -46,6 +78,7 @@ class Programmer:
         self._requests = requests
         self._grace = grace
         self._prepares = prepares
+        self._window_log = WindowLog(monotonic)
 
     def upsert(self, registration: Registration, now: float) -> tuple[bytes, ...]:
         return self._perform(self.active.upsert(registration, now))
@@ -57,9 +90,9 @@ class Programmer:
         """A window may have opened or closed."""
         desired = self.active.refresh(registration_id, now)
         if desired.add:
-            log.info("window.opened", id=registration_id)
+            self._window_log.note("window.opened", registration_id)
         elif desired.remove:
-            log.info("window.closed", id=registration_id)
+            self._window_log.note("window.closed", registration_id)
         self._perform(desired)
 
     def _perform(self, desired: Desired) -> tuple[bytes, ...]:
@@ -177,5 +210,7 @@ def build_core(
     watch = WatchHandler(
         classifier, reconciler, scanner, requests, attribution, aggregate, moment=clock.moment, clock=clock.likely
     )
-    programmer = Programmer(active, reconciler, requests, grace, prepares=subscribers is not None)
+    programmer = Programmer(
+        active, reconciler, requests, grace, prepares=subscribers is not None, monotonic=monotonic
+    )
     return Core(reconciler, programmer, requests, scanner, watch, attribution, aggregate, clock, wake)

@@ -87,6 +87,14 @@ EVENTS = (
     Event("window.opened", "info", "id", "A registration became effective."),
     Event("window.closed", "info", "id", "A registration stopped being effective."),
     Event(
+        "window.not_listed", "info", "lines interval_s",
+        "So many windows opened or closed within the interval. Further ones in it have no line.",
+    ),
+    Event(
+        "guard.unknown_category", "warning", "category",
+        "`shrink_guard.protected` names a category that no active registration has: a slip of the pen?",
+    ),
+    Event(
         "late_admission", "info", "id",
         "See [Late admission](#late-admission). At most one line in ten seconds.",
     ),

@@ -120,6 +120,10 @@ class RemovalGuard:
         """Whether something of the id is held."""
         return id in self._versions
 
+    def count_of(self, category: str) -> int:
+        """Active registrations of a category, held ones included."""
+        return self._size_of(category, self._counts)
+
     @property
     def changes(self) -> tuple[int, int]:
         """Another one whenever there is something that a restart has to know of."""

@@ -30,7 +30,7 @@ from gatewayd.registry.standing import (
     notes_of,
     standing_of,
 )
-from gatewayd.settings.model import RegistrySettings
+from gatewayd.settings.model import RegistrySettings, ShrinkGuardSettings
 from gatewayd.sources.last_good import Restored
 from gatewayd.sources.override_file import OverrideFile
 from gatewayd.sources.update import SourceUpdate
@@ -162,6 +162,12 @@ class RegistryState:
     def held_removals(self, offset: int = 0, limit: int = 1000) -> HeldPage:
         """Each id that the guard holds, with what took it away and when."""
         return held_page(self._readings, self.layer.overrides, self.guard.held(), offset, limit)
+
+    def unknown_protected(self) -> tuple[str, ...]:
+        """Categories that `shrink_guard.protected` adds to its default and no active registration has."""
+        usual = {each.category for each in ShrinkGuardSettings().protected}
+        named = [each.category for each in self.settings.shrink_guard.protected if each.category not in usual]
+        return tuple(each for each in named if not self.guard.count_of(each)) if self.is_loaded else ()
 
     def version(self) -> Hashable:
         """Another one whenever `record` is."""

@@ -20,7 +20,9 @@ key, and if not, is it declared with `restart`?
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 
 from gatewayd.errors import SettingsInvalid
 from gatewayd.settings.load import load_settings
@@ -61,6 +63,7 @@ __all__ = [
     "SourceSettings",
     "SubscriberSettings",
     "load_settings",
+    "open_regular",
     "read_settings",
     "read_text",
     "settings_that_need_restart",
@@ -78,7 +81,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """The text of a YAML file of at most MAX_FILE_BYTES. Raises SettingsInvalid, with the fault's place."""
     filename = os.fspath(path)
     try:
-        with open(filename, "rb") as file:
+        with open(open_regular(filename), "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         why = getattr(error, "strerror", None) or str(error)
@@ -93,6 +96,18 @@ def read_text(path: str | os.PathLike[str]) -> str:
         line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
         what = f"the byte 0x{content[error.start]:02x} is not UTF-8, expected UTF-8 text"
         raise SettingsInvalid((f"{filename}:{line}:{column}: (file): {what}",)) from None
+
+
+def open_regular(path: str | os.PathLike[str]) -> int:
+    """A descriptor to read from. Raises OSError, also for what is no file. O_NONBLOCK, so that a FIFO in the place
+    of one does not hold the caller for ever."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+    raise OSError(number, os.strerror(number) if number == errno.EISDIR else "not a regular file")
 
 
 def settings_that_need_restart(old: Settings, new: Settings) -> tuple[str, ...]:

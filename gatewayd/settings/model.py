@@ -36,8 +36,9 @@ class ProtectedCategory:
 
 
 PROTECTED = PairsOf(
-    kinds.CATEGORY, kinds.REMOVAL_LIMIT, ProtectedCategory, "a mapping of categories to limits such as {bank: 0}"
-)
+    kinds.CATEGORY, kinds.REMOVAL_LIMIT, ProtectedCategory, "a mapping of categories to limits such as {bank: 0}",
+    {each: ProtectedCategory(each, RemovalLimit(count=0)) for each in ("embassy", "bank")},
+)  # fmt: skip
 
 
 @section
@@ -49,7 +50,7 @@ class ShrinkGuardSettings:
     )
     min_removed: int = key("100", number(0, 10**9), "fewer removals are not held, unless more than half")
     protected: tuple[ProtectedCategory, ...] = key(
-        {"embassy": "0", "bank": "0"}, PROTECTED, "categories with a limit of their own"
+        {"embassy": "0", "bank": "0"}, PROTECTED, "further categories with a limit of their own; 100%: none"
     )
 
 
@@ -67,7 +68,7 @@ class SourceSettings:
     keys: tuple[str, ...] = key(
         [],
         kinds.PATHS,
-        "files of public keys (JWK or JWK set), for a signed feed only",
+        "files of public keys (JWK or JWK set): the URL is a signed feed's",
         shown=["/etc/gatewayd/keys/national.pub"],
     )
     allow_unsigned: bool = key("false", SWITCH, "must be true for a source that is not signed")
@@ -87,8 +88,8 @@ class SourceSettings:
 
     @property
     def is_signed(self) -> bool:
-        """Whether the URL names the notification of a signed feed."""
-        return urlsplit(self.url).path.endswith("notification.jws")
+        """Whether it is a signed feed: then there are keys to verify it with."""
+        return bool(self.keys)
 
 
 SOURCES = ListOf(
@@ -96,7 +97,6 @@ SOURCES = ListOf(
         SourceSettings,
         Check(("url", "keys"), kinds.check_signed),
         Check(("url", "allow_unsigned"), kinds.check_unsigned),
-        Check(("url", "keys"), kinds.check_keys),
         Check(("url", "proxy", "ca_file"), kinds.check_route),
     ),
     "a list of at least one source such as "

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from difflib import get_close_matches
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
@@ -253,19 +253,21 @@ def unique_pairs(node: MappingNode, path: str, report: Report) -> Iterator[tuple
 
 @dataclass(frozen=True, slots=True)
 class PairsOf:
-    """A mapping whose keys the operator chooses, as a tuple of `make(key, value)`."""
+    """A mapping whose keys the operator chooses, as a tuple of `make(key, value)`. `base`: what is in it for keys
+    that are not given."""
 
     key: Value
     value: Value
     make: Callable[[Any, Any], object]
     expected: str
+    base: Mapping[str, object] = field(default_factory=dict)
 
     def read(self, node: Node, path: str, report: Report) -> object:
         if not isinstance(node, MappingNode):
             report.add(node.place, path, f"{describe_node(node)}, expected {self.expected}")
             return FAULTY
         before = len(report)
-        made: list[object] = []
+        made = [each for key, each in self.base.items() if child_of(node, key) is None]
         for text, key_node, value_node in unique_pairs(node, path, report):
             key_path = join_path(path, text)
             key = self.key.read(key_node, key_path, report)

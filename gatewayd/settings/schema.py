@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import field, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar, dataclass_transform, get_args
+from urllib.parse import urlsplit
 
 from gatewayd.settings import values
 from gatewayd.settings.readers import (
@@ -203,13 +204,15 @@ SERVICES = ListOf(
 
 
 def check_signed(source: model.SourceSettings, found: Found) -> None:
-    """A signed feed that we would read without verifying it is worse than none."""
-    if not source.is_signed:
-        return
-    if source.path is not None:
-        found.add("url", "is a signed feed in a file, expected http: or https:")
-    if not source.keys:
+    """`keys` make a source a signed feed, whatever its URL is called; the usual name without them is a slip."""
+    if source.is_signed and source.path is not None:
+        found.add("keys", "would verify nothing of a file, expected no keys, or the http: or https: URL of a feed")
+    if not source.is_signed and _is_named_as_feed(source):
         found.add("keys", "is empty for a signed feed, expected files of public keys to verify it with")
+
+
+def _is_named_as_feed(source: model.SourceSettings) -> bool:
+    return source.path is None and urlsplit(source.url).path.endswith("/notification.jws")
 
 
 def check_route(source: model.SourceSettings, found: Found) -> None:
@@ -219,13 +222,8 @@ def check_route(source: model.SourceSettings, found: Found) -> None:
 
 
 def check_unsigned(source: model.SourceSettings, found: Found) -> None:
-    if not source.is_signed and not source.allow_unsigned:
+    if not (source.is_signed or source.allow_unsigned or _is_named_as_feed(source)):
         found.add("url", "is an unsigned source, expected allow_unsigned: true beside it")
-
-
-def check_keys(source: model.SourceSettings, found: Found) -> None:
-    if not source.is_signed and source.keys:
-        found.add("keys", "would verify nothing, as the source is unsigned; expected no keys")
 
 
 def check_sources(registry: model.RegistrySettings, found: Found) -> None:

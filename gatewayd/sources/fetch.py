@@ -9,6 +9,7 @@ first answer.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from gatewayd import __version__
 from gatewayd.errors import KeyInvalid, KeysUnusable, SourceTooLarge, SourceUnreadable, SourceUnusable
 from gatewayd.feed.files import GzipDamaged, Inflater
 from gatewayd.feed.notification import VerifyingKey, load_verifying_keys
+from gatewayd.settings import open_regular
 from gatewayd.sources.files import FileSignature, signature_of
 from gatewayd.sources.update import Body
 
@@ -259,6 +261,7 @@ class Route:
 def load_authorities(ca_file: Path) -> ssl.SSLContext:
     """Trusts nobody but those in the file, PEM. Blocking. Raises CaFileUnusable."""
     try:
+        os.close(open_regular(ca_file))  # OpenSSL would wait for a FIFO
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:  # ssl.SSLError is one
         why = "holds no certificate" if isinstance(error, ssl.SSLError) else f"cannot be read: {error.strerror}"
@@ -297,7 +300,7 @@ def read_keys(paths: Iterable[Path]) -> dict[str, VerifyingKey]:
     keys: dict[str, VerifyingKey] = {}
     for path in paths:
         try:
-            with path.open("rb") as file:
+            with open(open_regular(path), "rb") as file:
                 raw = file.read(MAX_KEY_FILE_BYTES)
             found = load_verifying_keys([raw.decode()])
             for kid, key in found.items():

@@ -3,18 +3,16 @@
 Replace a source by rename (`mv new.ndjson lab.ndjson`), never by writing into it: a file that changes while
 it is read is refused and read again, but one that a writer left half-done cannot be told from a whole one.
 
-Of the directory every `*.yaml` counts, in the order of their names. A file with faults, or one that cannot be read,
-changes nothing that was in force from it; so does a directory that is gone after it was there. A file that was
-removed takes its content with it. At a start there is nothing from before: a start refuses faults, as it does for
-the configuration.
+Of the directory every `*.yaml` and `*.yml` counts, in the order of their names. A file with faults, or one that
+cannot be read, changes nothing that was in force from it; so does a directory that is gone after it was there. A
+file that was removed takes its content with it. At a start there is nothing from before: a start refuses faults, as
+it does for the configuration.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable, Iterable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -25,7 +23,7 @@ from watchfiles import awatch
 from watchfiles.main import FileChange
 
 from gatewayd.errors import OverridesInvalid, SettingsInvalid, SourceUnreadable
-from gatewayd.settings import read_text
+from gatewayd.settings import open_regular, read_text
 from gatewayd.sources.override_file import OverrideFile, parse_overrides
 from gatewayd.sources.update import Body
 
@@ -44,15 +42,6 @@ async def in_thread(call: Callable[..., _T], *arguments: object) -> _T:
     except asyncio.CancelledError:
         await asyncio.wait({running})
         raise
-
-
-def open_regular(path: Path) -> int:
-    """A descriptor to read from. O_NONBLOCK so that a FIFO in its place cannot hold the thread for ever."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        return descriptor
-    os.close(descriptor)
-    raise OSError(errno.EINVAL, "not a regular file")
 
 
 def read_regular(path: Path) -> bytes:
@@ -319,7 +308,7 @@ def read_overrides(directory: Path) -> OverridesReading:
 
 def _is_overrides(path: Path) -> bool:
     """Not what editors leave beside a file."""
-    return path.suffix == ".yaml" and not path.name.startswith(".")
+    return path.suffix.lower() in (".yaml", ".yml") and not path.name.startswith(".")
 
 
 async def _wakes_of_directory(directory: Path, debounce_ms: int, recheck_s: float) -> AsyncGenerator[None, None]:

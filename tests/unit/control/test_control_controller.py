@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from gatewayd.control.controller import MAX_SLEEP_S
+from gatewayd.control.core import WindowLog
 from gatewayd.control.trusted_time import PATIENCE_S
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Flow, parse_address, parse_prefix
@@ -179,6 +181,20 @@ def test_many_registrations_leave_the_loop_free_between_slices(time: Time) -> No
 
 
 # -- time ------------------------------------------------------------------------------------------------------
+
+
+def test_a_thousand_windows_at_once_are_a_hundred_lines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    now = 0.0
+    windows = WindowLog(lambda: now)
+    for number in range(1000):
+        windows.note("window.opened", f"r{number}")
+        windows.note("window.closed", f"r{number}")
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["window.opened", "window.closed"] * 50 + ["window.not_listed"]
+    now = WindowLog.EVERY_S
+    windows.note("window.closed", "later")
+    assert [record.getMessage() for record in caplog.records][len(said) :] == ["window.closed"]
 
 
 def test_windows_open_and_close_on_time(time: Time) -> None:

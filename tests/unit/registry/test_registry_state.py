@@ -13,7 +13,7 @@ from gatewayd.model import Registration, parse_address, parse_prefix
 from gatewayd.model.registration import Changes, Slices, run_slices
 from gatewayd.registry.history import Step
 from gatewayd.registry.state import ACCEPTED, LOCAL, WINDOWS, RegistryState
-from gatewayd.settings.model import RegistrySettings, ShrinkGuardSettings, SourceSettings
+from gatewayd.settings.model import ProtectedCategory, RegistrySettings, ShrinkGuardSettings, SourceSettings
 from gatewayd.settings.values import RemovalLimit
 from gatewayd.sources.override_file import Filter, OverrideFile
 from gatewayd.sources.update import FeedPosition, SourceUpdate
@@ -90,3 +90,16 @@ def test_a_window_that_closed_on_what_is_held_is_a_step_of_the_clock() -> None:
     run(state.end_windows(NOW + 10))
     (step,) = state.history.since()
     assert (step.cause, len(step.went)) == (WINDOWS, 4)
+
+
+def test_a_protected_category_that_nobody_has_is_named_but_for_the_usual_ones() -> None:
+    guard = ShrinkGuardSettings(
+        protected=tuple(ProtectedCategory(each, RemovalLimit(count=0)) for each in ("embassy", "bank", "bnak"))
+    )
+    settings = RegistrySettings((SourceSettings("national", "file:/n"),), shrink_guard=guard)
+    state = RegistryState(settings)
+    assert state.unknown_protected() == ()  # nothing is known yet
+    run(state.apply(reading("national", 1, [A]), NOW))
+    assert state.unknown_protected() == ("bnak",)
+    run(state.apply(reading("national", 2, [A, registration("x", category="bnak")]), NOW))
+    assert state.unknown_protected() == ()

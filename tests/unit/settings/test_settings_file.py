@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -50,5 +51,15 @@ def test_bytes_that_are_not_utf8_are_a_fault_with_their_place(tmp_path: Path) ->
     assert faults_of(path) == (f"{path}:2:6: (file): the byte 0xe9 is not UTF-8, expected UTF-8 text",)
 
 
-def test_a_file_without_end_is_not_read_to_its_end() -> None:
-    assert faults_of("/dev/zero") == (f"/dev/zero: is too large, expected at most {MAX_FILE_BYTES} bytes",)
+def test_a_file_that_is_too_large_is_not_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "g.yaml"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    assert faults_of(path) == (f"{path}: is too large, expected at most {MAX_FILE_BYTES} bytes",)
+
+
+def test_a_fifo_and_a_device_are_no_files_and_nobody_waits_for_them(tmp_path: Path) -> None:
+    fifo = tmp_path / "g.yaml"
+    os.mkfifo(fifo)
+    for path in (fifo, "/dev/zero"):
+        assert faults_of(path) == (f"{path}: cannot be read: not a regular file, expected a YAML file",)

@@ -56,7 +56,7 @@ registry:
   retry: 5s
   expire: 1d
   local: null
-  shrink_guard: {max_removed: 20, min_removed: 3, protected: {bpo: 1%}}
+  shrink_guard: {max_removed: 20, min_removed: 3, protected: {bank: 5, bpo: 1%}}
   on_stale: observe
 policy:
   mode: limit
@@ -105,7 +105,11 @@ log: {level: debug, format: json}
     assert (registry.refresh_s, registry.retry_s, registry.expire_s) == (120.0, 5.0, 86400.0)
     assert (registry.local, registry.on_stale) == (None, "observe")
     assert (registry.shrink_guard.max_removed, registry.shrink_guard.min_removed) == (RemovalLimit(20), 3)
-    assert registry.shrink_guard.protected == (ProtectedCategory("bpo", RemovalLimit(fraction=0.01)),)
+    assert registry.shrink_guard.protected == (
+        ProtectedCategory("embassy", RemovalLimit(count=0)),  # of the default, which is added to
+        ProtectedCategory("bank", RemovalLimit(count=5)),
+        ProtectedCategory("bpo", RemovalLimit(fraction=0.01)),
+    )
     assert (policy.mode, policy.enforce_from, policy.canary_percent) == ("limit", 1751310000.0, 10)
     assert (policy.drain_s, policy.scope_words) == (0.0, ("wireguard", "udp/500-501", "esp"))
     assert policy.scope == parse_services(["wireguard", "udp/500-501", "esp"])
@@ -337,8 +341,8 @@ KEYS = "registry, policy, subscribers, kernel, watch, http, state_dir, log"
         ),
         (
             LAB.replace("true", "true, keys: [/k.pub]"),
-            "1:84: registry.sources[0].keys: would verify nothing, as the source is unsigned; "
-            "expected no keys",
+            "1:84: registry.sources[0].keys: would verify nothing of a file, "
+            "expected no keys, or the http: or https: URL of a feed",
         ),
         (
             LAB.replace("true", "true, proxy: http://proxy.example:3128"),
@@ -349,10 +353,6 @@ KEYS = "registry, policy, subscribers, kernel, watch, http, state_dir, log"
             LAB.replace("true", "true, ca_file: /ca.pem, proxy: null"),
             "1:87: registry.sources[0].ca_file: is of no use to a file, "
             "expected it beside an http: or https: URL only",
-        ),
-        (
-            LAB.replace("lab.csv", "notification.jws").replace("true", "false, keys: [/k.pub]"),
-            "1:39: registry.sources[0].url: is a signed feed in a file, expected http: or https:",
         ),
         (
             LAB.replace("file:/lab.csv", "https://r.example/notification.jws").replace(

@@ -63,17 +63,20 @@ def test_a_percentage_of_a_total_is_exact_where_it_is_whole(percent: int, total:
 
 
 @pytest.mark.parametrize(
-    ("url", "path", "is_signed"),
+    ("url", "keys", "path", "is_signed"),
     [
-        ("file:/etc/lab.csv", "/etc/lab.csv", False),
-        ("file:///etc/my%20list.csv", "/etc/my list.csv", False),
-        ("https://registry.example/feed.csv", None, False),
-        ("https://registry.example/feed/notification.jws", None, True),
-        ("file:/feed/notification.jws", "/feed/notification.jws", True),
+        ("file:/etc/lab.csv", (), "/etc/lab.csv", False),
+        ("file:///etc/my%20list.csv", (), "/etc/my list.csv", False),
+        ("https://registry.example/feed.csv", (), None, False),
+        ("https://registry.example/feed/notification.jws", ("/k.pub",), None, True),
+        ("https://registry.example/v1/feed", ("/k.pub",), None, True),
+        ("file:/feed/notification.jws", (), "/feed/notification.jws", False),
     ],
 )
-def test_a_source_knows_its_file_and_whether_it_is_signed(url: str, path: str | None, is_signed: bool) -> None:
-    source = SourceSettings("x", url)
+def test_a_source_knows_its_file_and_its_keys_say_whether_it_is_signed(
+    url: str, keys: tuple[str, ...], path: str | None, is_signed: bool
+) -> None:
+    source = SourceSettings("x", url, keys)
     assert source.path == path
     assert source.is_signed is RegistrySettings((source,)).has_signed is is_signed
 

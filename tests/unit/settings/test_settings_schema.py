@@ -130,10 +130,7 @@ LAB = '{name: lab, url: "file:/x", allow_unsigned: true}'
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        (
-            'registry: {sources: [{name: a, url: "file:/notification.jws", keys: [/k]}]}',
-            "is a signed feed in a file",
-        ),
+        ('registry: {sources: [{name: a, url: "file:/notification.jws", keys: [/k]}]}', "verify nothing of a file"),
         ('registry: {sources: [{name: a, url: "https://r/notification.jws"}]}', "is empty for a signed feed"),
         ('registry: {sources: [{name: a, url: "file:/x", allow_unsigned: true, ca_file: /c}]}', "no use to a file"),
         ('registry: {sources: [{name: a, url: "file:/x"}]}', "is an unsigned source"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,13 +28,22 @@ def write(path: Path, text: str) -> None:
 async def test_every_yaml_file_is_read_in_the_order_of_names(tmp_path: Path) -> None:
     write(tmp_path / "2.yaml", GOOD)
     write(tmp_path / "1.yaml", OTHER)
-    for name in ("3.yml", "4.yaml.bak", ".5.yaml"):
+    write(tmp_path / "3.yml", "filters: [{id: c, comment: c}]\n")
+    for name in ("4.yaml.bak", ".5.yaml"):
         write(tmp_path / name, "nonsense")
     reading = await OverridesDir(tmp_path).read()
-    assert [file.name for file in reading.files] == ["1.yaml", "2.yaml"]
-    assert ids_of(reading) == ["b", "a"]
+    assert [file.name for file in reading.files] == ["1.yaml", "2.yaml", "3.yml"]
+    assert ids_of(reading) == ["b", "a", "c"]
     assert reading.faults == ()
     assert read_overrides(tmp_path) == reading
+
+
+async def test_a_fifo_holds_nobody_up_and_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "1.yaml", GOOD)
+    os.mkfifo(tmp_path / "2.yaml")
+    reading = await OverridesDir(tmp_path).read()
+    assert ids_of(reading) == ["a"]
+    assert reading.faults == (f"{tmp_path}/2.yaml: cannot be read: not a regular file, expected a YAML file",)
 
 
 async def test_a_faulty_file_changes_nothing_that_was_in_force_from_it(tmp_path: Path) -> None:

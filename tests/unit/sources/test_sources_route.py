@@ -123,7 +123,9 @@ async def read(kind: str, origin: str, tmp_path: Path, **settings: Any) -> list[
     key = tmp_path / "national.pub"
     key.write_text(KEY.public_text())
     url = origin + PATHS[kind] + settings.pop("query", "")
-    source = SourceSettings("national", url, keys=(str(key),), allow_unsigned=kind == "plain", **settings)
+    source = SourceSettings(
+        "national", url, keys=() if kind == "plain" else (str(key),), allow_unsigned=kind == "plain", **settings
+    )
     async with open_session() as session:
         runner = make_runner(source, RegistrySettings((source,)), Tools(session), deliver)
         await runner.attempt()
