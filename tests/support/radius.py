@@ -10,6 +10,8 @@ import hashlib
 import hmac
 from dataclasses import dataclass
 
+from gatewayd.model import parse_address
+
 SECRET = b"testing123"
 
 
@@ -152,6 +154,35 @@ def vendor(number: int, *attributes: bytes) -> bytes:
 def extended(type_: int, value: bytes) -> bytes:
     """RFC 6929 §2.1: an attribute of 241."""
     return attribute(241, bytes([type_]) + value)
+
+
+def framed_ipv4(address: str) -> bytes:
+    return attribute(8, parse_address(address))
+
+
+def ipv6_prefix(type_: int, length: int, packed: str | bytes) -> bytes:
+    """RFC 3162 §2.3; `packed` may have less than 16 bytes."""
+    raw = parse_address(packed) if isinstance(packed, str) else packed
+    return attribute(type_, bytes([0, length]) + raw)
+
+
+def tlvs(*pairs: tuple[int, bytes]) -> bytes:
+    """RFC 8045 §3.1.2: IP-Port-Range."""
+    return extended(6, b"".join(attribute(*pair) for pair in pairs))
+
+
+def port(number: int) -> bytes:
+    return number.to_bytes(4, "big")
+
+
+def nokia_block(line: str) -> bytes:
+    return vendor(6527, text(121, line))
+
+
+def huawei_block(address: bytes, first: bytes, last: bytes) -> bytes:
+    """An empty value leaves its attribute out."""
+    pairs = ((161, address), (162, first), (163, last))
+    return vendor(2011, *(attribute(*pair) for pair in pairs if pair[1]))
 
 
 def accounting_request(
