@@ -9,11 +9,12 @@ costs, however many bindings lie within its addresses.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
+from itertools import islice
 from typing import Final, Generic, TypeVar, cast
 
 import msgspec
 
-from gatewayd.allowlist.match import matching_bound, matching_clients
+from gatewayd.allowlist.match import MAX_MATCHING, matching_bound, matching_clients
 from gatewayd.allowlist.radix import Radix
 from gatewayd.allowlist.schedule import Schedule
 from gatewayd.model import Binding, BoundRegistration, Flow, Prefix, Registration, Status
@@ -124,7 +125,7 @@ class Allowlist:
 
     def __init__(self) -> None:
         self._by_id: dict[str, Registration] = {}
-        self._radix: Radix[Registration] = Radix()
+        self._radix: Radix[Registration] = Radix(_peers_of)
         self._categories: dict[str, int] = {}
         self._statuses: dict[Status, int] = {}
         self._by_subscriber: BySubscriber[Registration] = BySubscriber()
@@ -215,12 +216,18 @@ class Allowlist:
         """Those with the address in their clients, effective or not, once each, longest prefix first."""
         return tuple({registration.id: registration for registration in self._radix.covering(address)}.values())
 
+    def facing(self, address: bytes, other: bytes) -> Sequence[Registration]:
+        """As `covering`, without some whose peers do not cover `other`; perhaps several times each."""
+        return self._radix.facing(address, other)
+
     def owners_around(self, binding: Binding) -> tuple[Registration, ...]:
         """Registrations of others, effective or not, of which a client prefix of a size that one registrant has
-        for itself covers the bound address: the NAS and the registry disagree on whose it is. Once each."""
+        for itself covers the bound address: the NAS and the registry disagree on whose it is. Once each, at most
+        MAX_MATCHING."""
         shortest = OWN_LENGTH[binding.prefix.family]
         found = self._radix.covering_longer(binding.prefix.packed, shortest)
-        return tuple({each.id: each for each in found if each.subscriber != binding.subscriber}.values())
+        others = (each for each in found if each.subscriber != binding.subscriber)
+        return tuple({each.id: each for each in islice(others, MAX_MATCHING)}.values())
 
     def count_by_category(self) -> dict[str, int]:
         """A copy; categories without registrations are absent."""
@@ -237,6 +244,10 @@ class Allowlist:
             self._by_subscriber.remove(registration.subscriber, registration)
         _count(self._categories, registration.category, -1)
         _count(self._statuses, registration.status, -1)
+
+
+def _peers_of(registration: Registration) -> tuple[Prefix, ...]:
+    return registration.peers
 
 
 def _count(counts: dict[_Word, int], word: _Word, change: int) -> None:

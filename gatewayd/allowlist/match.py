@@ -38,10 +38,20 @@ _NAMED_AT_MOST = 3
 """How many further registrations a reason names before it only counts them."""
 
 
+MAX_MATCHING = 64
+"""Registrations that are found for a flow: a flow may be of thousands, and one is enough for it to pass."""
+
+
 class CoveringClients(Protocol):
     """Registrations whose clients cover an address, longest prefix first, perhaps several times each."""
 
     def covering(self, address: bytes) -> Sequence[Registration]: ...
+
+
+class FacingClients(Protocol):
+    """The same, without some whose peers do not cover the other end's address."""
+
+    def facing(self, address: bytes, other: bytes) -> Sequence[Registration]: ...
 
 
 class CoveringBindings(Protocol):
@@ -53,24 +63,32 @@ class CoveringBindings(Protocol):
 
 
 class Covering(CoveringClients, CoveringBindings, Protocol):
-    """What is asked of an allowlist."""
+    """What is asked of an allowlist for people."""
 
 
-def matching_registrations(allowlist: Covering, flow: Flow, now: float) -> tuple[Registration, ...]:
+class Facing(FacingClients, CoveringBindings, Protocol):
+    """What is asked of it for each flow."""
+
+
+def matching_registrations(allowlist: Facing, flow: Flow, now: float) -> tuple[Registration, ...]:
     """The registrations that make the flow registered at `now`, once each: those with the source in their
-    clients, then those with the destination, then those through bindings alone."""
+    clients, then those with the destination, then those through bindings alone. At most MAX_MATCHING."""
     return matching_bound(allowlist, flow, now, matching_clients(allowlist, flow, now))
 
 
-def matching_clients(allowlist: CoveringClients, flow: Flow, now: float) -> tuple[Registration, ...]:
+def matching_clients(allowlist: FacingClients, flow: Flow, now: float) -> tuple[Registration, ...]:
     """Those through their clients."""
     found: tuple[Registration, ...] = ()
-    for registration in allowlist.covering(flow.source):
+    for registration in allowlist.facing(flow.source, flow.destination):
         if _admits(registration, flow.destination, flow, now) and registration not in found:
             found += (registration,)
-    for registration in allowlist.covering(flow.destination):
+            if len(found) == MAX_MATCHING:
+                return found
+    for registration in allowlist.facing(flow.destination, flow.source):
         if _admits(registration, flow.source, flow, now) and registration not in found:
             found += (registration,)
+            if len(found) == MAX_MATCHING:
+                return found
     return found
 
 
@@ -83,11 +101,15 @@ def matching_bound(
             for registration in allowlist.registrations_of(binding.subscriber):
                 if _admits(registration, flow.destination, flow, now) and registration not in found:
                     found += (registration,)
+                    if len(found) >= MAX_MATCHING:
+                        return found
     for binding in allowlist.bindings_at(flow.destination):
         if _shares_port(binding, flow.protocol, flow.destination_port):
             for registration in allowlist.registrations_of(binding.subscriber):
                 if _admits(registration, flow.source, flow, now) and registration not in found:
                     found += (registration,)
+                    if len(found) >= MAX_MATCHING:
+                        return found
     return found
 
 

@@ -21,6 +21,7 @@ from gatewayd.registry.layers import OverrideCounts
 from gatewayd.subscribers.journal_rows import JournalStats
 from gatewayd.subscribers.radius.senders import ListenerStats
 from gatewayd.subscribers.sessions.session import SessionCounts
+from gatewayd.watch.attribute import WatchView
 
 SourceState = Literal["waiting", "ok", "failing"]
 FreshnessState = Literal["fresh", "overdue", "stale"]
@@ -184,36 +185,6 @@ def _by_class(kind: str, number: str) -> Callable[[dict[str, CounterView]], dict
         }
 
     return read
-
-
-_WATCHED: Final = counter("watch_events", "Events taken in from the kernel.", label="kind")
-_UNCOUNTED: Final = counter("flows_uncounted",
-    "Flows that attribution misses, or a part of them. `ended_unseen`: the end was lost. `strays`: the end of a"
-    " flow not followed. `unmatched`: unregistered. `unremembered`: ended in a dump.", label="kind")  # fmt: skip
-
-
-class WatchView(msgspec.Struct, frozen=True):
-    """`packets`, `connections`: events taken in from NFLOG and from ctnetlink."""
-
-    packets: Annotated[int, _WATCHED.of("packet")] = 0
-    connections: Annotated[int, _WATCHED.of("connection")] = 0
-    malformed: Annotated[int, counter("watch_malformed", "Events that could not be parsed.",
-        "rises: report it to us with the kernel's version")] = 0  # fmt: skip
-    overruns: Annotated[int, counter("watch_overruns", "Events that the kernel dropped before we read them.",
-        "rises")] = 0  # fmt: skip
-    resyncs: Annotated[int, counter("watch_resyncs", "Times that all flows were read again after a loss.")] = 0
-    late_admissions: Annotated[int, counter("late_admissions",
-        "Registered flows that the kernel had let go as unregistered, and that were put right.",
-        "rises in peace")] = 0  # fmt: skip
-    flows_tracked: Annotated[int, gauge("flows_tracked", "Registered flows followed at present.")] = 0
-    flows_evicted: Annotated[int, counter("flows_evicted", "Flows no longer followed because the table was full.",
-        "rises: attribution is incomplete")] = 0  # fmt: skip
-    flows_ended_unseen: Annotated[int, _UNCOUNTED.of("ended_unseen")] = 0
-    flows_strays: Annotated[int, _UNCOUNTED.of("strays")] = 0
-    flows_unmatched: Annotated[int, _UNCOUNTED.of("unmatched")] = 0
-    flows_unremembered: Annotated[int, _UNCOUNTED.of("unremembered")] = 0
-    aggregates_evicted: Annotated[int, counter("aggregates_evicted",
-        "Prefixes of unregistered traffic whose counts were dropped for newer ones, past 4,096.")] = 0  # fmt: skip
 
 
 _NEIGHBOURS: Final = gauge(

@@ -208,8 +208,9 @@ def build_core(
     )
     aggregate = UnregisteredAggregate(settings.watch.unregistered)
     watch = WatchHandler(
-        classifier, reconciler, scanner, requests, attribution, aggregate, moment=clock.moment, clock=clock.likely
-    )
+        classifier, reconciler, scanner, requests, attribution, aggregate,
+        moment=clock.moment, clock=clock.likely, monotonic=monotonic,
+    )  # fmt: skip
     programmer = Programmer(
         active, reconciler, requests, grace, prepares=subscribers is not None, monotonic=monotonic
     )

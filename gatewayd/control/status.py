@@ -15,6 +15,7 @@ from gatewayd.control.vitals import Vitals
 from gatewayd.model.moment import format_time
 from gatewayd.registry.freshness import Freshness, SourceState
 from gatewayd.sources.runner import Runner
+from gatewayd.watch.attribute import WatchView
 from gatewayd.watch.source import EventSource
 from gatewayd.watch.surroundings import Surroundings
 
@@ -156,16 +157,17 @@ class StatusReport:
             next_window_change_at=format_time(controller.next_window_change()),
         )
 
-    def _watch(self) -> views.WatchView:
+    def _watch(self) -> WatchView:
         controller, stats = self._controller, self._events.stats
         attribution = controller.attribution
-        return views.WatchView(
+        return WatchView(
             packets=stats["nflog"].received,
             connections=stats["conntrack"].received,
             malformed=sum(each.malformed for each in stats.values()),
             overruns=sum(each.overruns for each in stats.values()),
             resyncs=controller.watch.resyncs,
             late_admissions=controller.watch.late_admissions,
+            postponed=sum(each.postponed for each in stats.values()),
             flows_tracked=attribution.live_count,
             flows_evicted=attribution.evicted,
             flows_ended_unseen=attribution.ended_unseen,

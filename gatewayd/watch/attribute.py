@@ -18,11 +18,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import islice
+from typing import Annotated, Final
 
 import msgspec
 
 from gatewayd.model import Flow, Registration
 from gatewayd.model.flow import ConnectionEvent
+from gatewayd.model.metric import counter, gauge
 
 LIVE_FLOWS = 200_000
 
@@ -282,3 +284,36 @@ class Attribution:
 def _key_of(event: ConnectionEvent) -> bytes:
     """The original tuple, and the zone where there is one."""
     return event.tuple_bytes + event.zone.to_bytes(2, "big") if event.zone else event.tuple_bytes
+
+
+_WATCHED: Final = counter("watch_events", "Events taken in from the kernel.", label="kind")
+_UNCOUNTED: Final = counter("flows_uncounted",
+    "Flows that attribution misses, or a part of them. `ended_unseen`: the end was lost. `strays`: the end of a"
+    " flow not followed. `unmatched`: unregistered. `unremembered`: ended in a dump.", label="kind")  # fmt: skip
+
+
+class WatchView(msgspec.Struct, frozen=True):
+    """`packets`, `connections`: events taken in from NFLOG and from ctnetlink."""
+
+    packets: Annotated[int, _WATCHED.of("packet")] = 0
+    connections: Annotated[int, _WATCHED.of("connection")] = 0
+    malformed: Annotated[int, counter("watch_malformed", "Events that could not be parsed.",
+        "rises: report it to us with the kernel's version")] = 0  # fmt: skip
+    overruns: Annotated[int, counter("watch_overruns", "Events that the kernel dropped before we read them.",
+        "rises")] = 0  # fmt: skip
+    resyncs: Annotated[int, counter("watch_resyncs", "Times that all flows were read again after a loss.")] = 0
+    late_admissions: Annotated[int, counter("late_admissions",
+        "Registered flows that the kernel had let go as unregistered, and that were put right.",
+        "rises in peace")] = 0  # fmt: skip
+    flows_tracked: Annotated[int, gauge("flows_tracked", "Registered flows followed at present.")] = 0
+    flows_evicted: Annotated[int, counter("flows_evicted", "Flows no longer followed because the table was full.",
+        "rises: attribution is incomplete")] = 0  # fmt: skip
+    postponed: Annotated[int, counter("watch_postponed",
+        "Turns whose time was not enough for the events read: the rest waited for 5 ms.",
+        "rises for 5 min: a flood, or thousands of registrations at one address")] = 0  # fmt: skip
+    flows_ended_unseen: Annotated[int, _UNCOUNTED.of("ended_unseen")] = 0
+    flows_strays: Annotated[int, _UNCOUNTED.of("strays")] = 0
+    flows_unmatched: Annotated[int, _UNCOUNTED.of("unmatched")] = 0
+    flows_unremembered: Annotated[int, _UNCOUNTED.of("unremembered")] = 0
+    aggregates_evicted: Annotated[int, counter("aggregates_evicted",
+        "Prefixes of unregistered traffic whose counts were dropped for newer ones, past 4,096.")] = 0  # fmt: skip

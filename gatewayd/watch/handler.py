@@ -5,7 +5,7 @@ One turn without await for a whole batch: no verdict waits for it but that of a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from gatewayd.allowlist import Allowlist, in_scope
 from gatewayd.log import RateLimited, get_logger
@@ -19,6 +19,9 @@ from gatewayd.watch.aggregate import UnregisteredAggregate
 from gatewayd.watch.attribute import Attribution
 
 log = get_logger(__name__)
+
+TURN_S = 0.005
+"""Of events in one turn of the loop, then others have theirs; an event that takes longer ends it."""
 
 
 class FlowClassifier:
@@ -63,7 +66,8 @@ class FlowClassifier:
 
 
 class WatchHandler:
-    """`moment`: the time for windows (model.moment); `clock`: the likely time, for what is told of flows."""
+    """`moment`: the time for windows (model.moment); `clock`: the likely time, for what is told of flows;
+    `monotonic`: a clock that is never set."""
 
     def __init__(
         self,
@@ -76,6 +80,7 @@ class WatchHandler:
         *,
         moment: Callable[[], float],
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
     ) -> None:
         self._classifier = classifier
         self._reconciler = reconciler
@@ -85,19 +90,28 @@ class WatchHandler:
         self._aggregate = aggregate
         self._moment = moment
         self._clock = clock
+        self._monotonic = monotonic
         self._said_late = RateLimited(log, interval_s=10.0, clock=clock)
+        self._said_lost = RateLimited(log, interval_s=10.0, clock=clock)
         self.late_admissions = 0
         self.resyncs = 0
 
-    def on_packets(self, flows: list[Flow]) -> None:
-        """Packets in scope that matched nothing in the kernel. A registered one is admitted late, at once."""
-        now = self._moment()
-        for flow in flows:
-            registrations = self._classifier.programmed(flow, now)
+    def on_packets(self, flows: Sequence[Flow]) -> int:
+        """Packets in scope that matched nothing in the kernel. A registered one is admitted late, at once.
+
+        Returns how many were looked at: as many as there is time for in a turn, one at least.
+        """
+        now, moment, monotonic = self._clock(), self._moment(), self._monotonic
+        end = monotonic() + TURN_S
+        for number, flow in enumerate(flows, 1):
+            registrations = self._classifier.programmed(flow, moment)
             if registrations:
                 self._admit_late(flow, registrations)
             else:
-                self._aggregate.seen(flow, self._clock())
+                self._aggregate.seen(flow, now)
+            if monotonic() > end:
+                return number
+        return len(flows)
 
     def _admit_late(self, flow: Flow, registrations: tuple[Registration, ...]) -> None:
         self.late_admissions += 1
@@ -106,11 +120,17 @@ class WatchHandler:
         self._requests.note_late(flow, in_kernel=not self._reconciler.prioritise(wanted))
         self._said_late.info("late_admission", id=registrations[0].id)
 
-    def on_connections(self, events: list[ConnectionEvent]) -> None:
-        """Begin and end of flows that the kernel knows as registered; flows that another program put in."""
-        now, moment = self._clock(), self._moment()
+    def on_connections(self, events: Sequence[ConnectionEvent]) -> int:
+        """Begin and end of flows that the kernel knows as registered; flows that another program put in.
+
+        Returns how many were looked at, as `on_packets` does.
+        """
+        now, moment, monotonic = self._clock(), self._moment(), self._monotonic
         matching, attribution = self._classifier.matching, self._attribution
-        for event in events:
+        end = monotonic() + TURN_S
+        for number, event in enumerate(events, 1):
+            if monotonic() > end:
+                return number - 1
             if event.sender_port and event.kind == "new" and not self._scanner.note_carried(event):
                 continue
             if event.kind == "destroy":
@@ -122,10 +142,11 @@ class WatchHandler:
                     self._scanner.note_ended_early(event)
                 elif not registrations and event.kind == "new" and self._reconciler.has_allowlist:
                     self._scanner.note_strange()
+        return len(events)
 
     def on_lost(self, source: str) -> None:
         """Events were lost: what there is now comes from a dump."""
-        log.warning("watch.overrun", source=source)
+        self._said_lost.warning("watch.overrun", source=source)
         if source == "conntrack":
             self.resyncs += 1
             self._requests.note_removed()

@@ -14,7 +14,7 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from gatewayd.errors import MissingPrerequisite, OperationRefused, ReplyMissing
 from gatewayd.kernel.attributes import NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, attribute, be32, message
@@ -25,6 +25,7 @@ from gatewayd.model.flow import ConnectionEvent
 from gatewayd.watch.decode import NFNL_SUBSYS_ULOG, decode_packets, mark_filter, pack_filter
 
 SourceName = Literal["nflog", "conntrack"]
+_Event = TypeVar("_Event")
 
 NFULNL_MSG_CONFIG = NFNL_SUBSYS_ULOG << 8 | 1
 NFULA_CFG_CMD, NFULA_CFG_MODE, NFULA_CFG_NLBUFSIZ, NFULA_CFG_TIMEOUT, NFULA_CFG_QTHRESH = 1, 2, 3, 4, 5
@@ -34,6 +35,8 @@ _SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 270, 1
 
 CONNTRACK_PAUSE_S = 0.01
 """Nobody waits for an attribution; late admission comes by NFLOG, which is read at once."""
+REST_S = 0.005
+"""As long as a turn of events lasts at most (watch.handler): under a flood half of the time is for others."""
 DATAGRAMS_PER_WAKEUP = 256
 _MAX_DATAGRAM_BYTES = 1 << 16
 _BUFFER_BYTES = 1 << 19
@@ -42,28 +45,31 @@ _ANSWER_TIMEOUT_S = 5.0
 
 @dataclass(slots=True)
 class SourceStats:
-    """`received`: datagrams. `malformed`: messages that did not parse. `overruns`: events that were lost."""
+    """`received`: datagrams. `malformed`: messages that did not parse. `overruns`: events that were lost.
+    `postponed`: turns of the loop whose time was not enough for the events read."""
 
     received: int = 0
     malformed: int = 0
     overruns: int = 0
+    postponed: int = 0
 
 
 class EventSource:
     """NFLOG packets of one group, and begin and end of the connections with `ct mark & mask == mark`; and the
     beginning of those that another program made, with `ct mark & carried != 0`.
 
-    `open` belongs in the network namespace to watch; `start` attaches to the running loop. Callbacks come
-    from the loop, with lists that are never empty; `on_lost` says that events of that source are missing,
-    once a wakeup (`stats` has the number). With `queue_threshold` above 1 the kernel holds a packet back
-    for up to 10 ms to send several in one datagram.
+    `open` belongs in the network namespace to watch; `start` attaches to the running loop. Callbacks come from the
+    loop, with lists that are never empty, and return how many events they took. The others come again REST_S later,
+    and nothing is read meanwhile. `on_lost` says that events of that source are missing, once a wakeup; `stats` has
+    the number. With `queue_threshold` above 1 the kernel holds a packet back for up to 10 ms, to send several in a
+    datagram.
     """
 
     def __init__(
         self, *,
         group: int, mark: int, mask: int, carried: int = 0,
-        on_packets: Callable[[list[Flow]], None],
-        on_connections: Callable[[list[ConnectionEvent]], None],
+        on_packets: Callable[[list[Flow]], int],
+        on_connections: Callable[[list[ConnectionEvent]], int],
         on_lost: Callable[[SourceName], None],
         receive_buffer_bytes: int = 8 << 20, copy_bytes: int = 128, queue_threshold: int = 1,
     ) -> None:  # fmt: skip
@@ -76,7 +82,7 @@ class EventSource:
         self._on_packets = on_packets
         self._on_connections = on_connections
         self._on_lost = on_lost
-        self._intakes: list[_Intake] = []
+        self._intakes: list[_Intake[Flow] | _Intake[ConnectionEvent]] = []
 
     def open(self) -> None:
         """Bind both sockets; events gather in them from now on.
@@ -106,8 +112,9 @@ class EventSource:
     def _open_conntrack(self) -> None:
         opened = open_netfilter_socket(self._receive_buffer_bytes)
         intake = _Intake(
-            "conntrack", opened, self.stats["conntrack"], self._decode_connections, self._on_lost, CONNTRACK_PAUSE_S
-        )
+            "conntrack", opened, self.stats["conntrack"], _connections_in, self._on_connections, self._on_lost,
+            CONNTRACK_PAUSE_S,
+        )  # fmt: skip
         self._intakes.append(intake)
         # Joining a group succeeds without ctnetlink, and the kernel's answer to a taken NFLOG group is the
         # same EPERM as to a missing capability: a harmless question first tells all of these apart.
@@ -127,7 +134,7 @@ class EventSource:
 
     def _open_nflog(self) -> None:
         opened = open_netfilter_socket(self._receive_buffer_bytes)
-        intake = _Intake("nflog", opened, self.stats["nflog"], self._decode_packets, self._on_lost)
+        intake = _Intake("nflog", opened, self.stats["nflog"], _packets_in, self._on_packets, self._on_lost)
         self._intakes.append(intake)
         number = intake.ask(encode_bind(1, self._group, self._copy_bytes, self._queue_threshold))
         if number in (errno.EPERM, errno.EBUSY, errno.EEXIST):
@@ -140,21 +147,20 @@ class EventSource:
         if number:
             raise OperationRefused(f"bind NFLOG group {self._group}", number)
 
-    def _decode_packets(self, raw: memoryview) -> int:
-        batch = decode_packets(raw)
-        if batch.flows:
-            self._on_packets(batch.flows)
-        return batch.malformed
 
-    def _decode_connections(self, raw: memoryview) -> int:
-        batch = decode_connections(raw)
-        if batch.events:
-            self._on_connections(batch.events)
-        return batch.malformed
+def _packets_in(raw: memoryview) -> tuple[list[Flow], int]:
+    batch = decode_packets(raw)
+    return batch.flows, batch.malformed
 
 
-class _Intake:
-    """One event socket. `decode` takes a buffer of whole messages and returns how many did not parse.
+def _connections_in(raw: memoryview) -> tuple[list[ConnectionEvent], int]:
+    batch = decode_connections(raw)
+    return batch.events, batch.malformed
+
+
+class _Intake(Generic[_Event]):
+    """One event socket. `decode` takes a buffer of whole messages and returns their events, and how many did not
+    parse; `on_events` returns how many it took.
 
     `pause_s`: for so long after a batch nothing is read, unless more is known to wait. A wakeup costs as much as
     an event, so at 20 k a second events that come in dozens cost half of what they cost one by one.
@@ -162,7 +168,8 @@ class _Intake:
 
     def __init__(
         self, name: SourceName, opened: socket.socket, stats: SourceStats,
-        decode: Callable[[memoryview], int], on_lost: Callable[[SourceName], None], pause_s: float = 0.0,
+        decode: Callable[[memoryview], tuple[list[_Event], int]], on_events: Callable[[list[_Event]], int],
+        on_lost: Callable[[SourceName], None], pause_s: float = 0.0,
     ) -> None:  # fmt: skip
         self._name = name
         self._pause_s = pause_s
@@ -170,6 +177,8 @@ class _Intake:
         self._socket = opened
         self._stats = stats
         self._decode = decode
+        self._on_events = on_events
+        self._waiting: list[_Event] = []
         self._on_lost = on_lost
         self._loop: asyncio.AbstractEventLoop | None = None
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
@@ -194,13 +203,15 @@ class _Intake:
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._listen()
         if self._early:
             early, self._early = memoryview(self._early), b""
-            self._stats.malformed += self._decode(early)
+            self._take(early)
+        if self._waiting:
+            self._rest(REST_S)
+        else:
+            self._listen()
 
     def _listen(self) -> None:
-        self._pause = None
         if self._loop is not None:
             self._loop.add_reader(self._socket.fileno(), self._receive)
 
@@ -237,11 +248,37 @@ class _Intake:
         if drops != self._drops:
             self._note_lost((drops - self._drops) & 0xFFFFFFFF)
             self._drops = drops
-        if self._pause_s and is_empty and self._loop is not None:
-            self._loop.remove_reader(self._socket.fileno())
-            self._pause = self._loop.call_later(self._pause_s, self._listen)
         if filled:
-            self._stats.malformed += self._decode(buffer[:filled])
+            self._take(buffer[:filled])
+        if self._waiting:
+            self._rest(REST_S)
+        elif self._pause_s and is_empty:
+            self._rest(self._pause_s)
+
+    def _take(self, raw: memoryview) -> None:
+        events, malformed = self._decode(raw)
+        self._stats.malformed += malformed
+        self._hand_on(events)
+
+    def _hand_on(self, events: list[_Event]) -> None:
+        """What is not taken waits."""
+        taken = self._on_events(events) if events else 0
+        self._waiting = events[taken:]
+        self._stats.postponed += bool(self._waiting)
+
+    def _rest(self, pause_s: float) -> None:
+        """Read nothing for so long."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._socket.fileno())
+            self._pause = self._loop.call_later(pause_s, self._go_on)
+
+    def _go_on(self) -> None:
+        self._pause = None
+        self._hand_on(self._waiting)
+        if self._waiting:
+            self._rest(REST_S)
+        else:
+            self._listen()
 
     def _note_lost(self, count: int) -> None:
         self._stats.overruns += count

@@ -486,9 +486,7 @@ def test_what_is_missing_is_one_sentence_with_what_to_do(
 def test_a_taken_nflog_group_is_one_sentence_with_what_to_do(daemon: LabDaemon) -> None:
     daemon.write_registry("national", CAST)
     daemon.configure()
-    holder = EventSource(
-        group=9480, mark=0, mask=0, on_packets=lambda _: None, on_connections=lambda _: None, on_lost=lambda _: None
-    )
+    holder = EventSource(group=9480, mark=0, mask=0, on_packets=len, on_connections=len, on_lost=lambda _: None)
     with daemon.lab.gateway.entered():
         holder.open()
     try:

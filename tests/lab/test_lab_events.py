@@ -16,6 +16,7 @@ import uvloop
 from gatewayd.errors import MissingPrerequisite
 from gatewayd.lab.namespace import Namespace
 from gatewayd.model import Flow, parse_address
+from gatewayd.model.flow import ConnectionEvent
 from tests.support.events import MARK_TUNNELS, Heard, Sender, flush_connections, send_raw, until
 from tests.support.planes import fresh_namespace
 
@@ -211,7 +212,12 @@ def test_a_wakeup_takes_a_bounded_batch(run: Any, namespace: Namespace, monkeypa
             for source in (sender, second):
                 source.send("127.0.0.2", *range(51840, 51890))
             sizes: list[int] = []
-            heard.source._on_connections = lambda events: sizes.append(len(events))
+
+            def take(events: list[ConnectionEvent]) -> int:
+                sizes.append(len(events))
+                return len(events)
+
+            heard.take = take
             async with heard:
                 await until(lambda: sum(sizes) == 100)
             assert max(sizes) <= 16
@@ -235,7 +241,7 @@ def test_without_the_capability_it_is_a_missing_prerequisite() -> None:
 import os, sys
 from gatewayd.errors import MissingPrerequisite
 from gatewayd.watch.source import EventSource
-source = EventSource(group=77, mark=0, mask=0, on_packets=print, on_connections=print, on_lost=print)
+source = EventSource(group=77, mark=0, mask=0, on_packets=len, on_connections=len, on_lost=print)
 try:
     os.setgroups([])
     os.setresuid(65534, 65534, 65534)
@@ -250,3 +256,24 @@ except MissingPrerequisite as error:
     if done.returncode == 77:
         pytest.skip("cannot give up root here")
     assert "CAP_NET_ADMIN" in done.stdout, done.stderr
+
+
+def test_events_that_a_turn_has_no_time_for_come_again_in_their_order(run: Any, namespace: Namespace) -> None:
+    async def scenario() -> None:
+        with Sender(namespace) as sender:
+            heard = Heard(namespace)
+            sender.send("127.0.0.2", *range(51820, 51880))
+            turns: list[int] = []
+
+            def take(events: list[ConnectionEvent]) -> int:
+                turns.append(len(events))
+                return min(7, len(events))
+
+            heard.take = take
+            async with heard:
+                await until(lambda: len(heard.connections) == 60)
+            assert [event.flow.destination_port for event in heard.connections] == list(range(51820, 51880))
+            assert heard.lost == []
+            assert heard.source.stats["conntrack"].postponed == sum(size > 7 for size in turns) >= 8
+
+    run(scenario())

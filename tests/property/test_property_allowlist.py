@@ -5,11 +5,12 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gatewayd.allowlist import Allowlist, Radix, Schedule, decide, matching_registrations, registered_by
+from gatewayd.allowlist import Allowlist, Radix, Schedule, decide, matching_registrations, radix, registered_by
 from gatewayd.model import Binding, Flow, Prefix, Registration, Service
 from tests.support.strategies import (
     addresses,
@@ -117,6 +118,9 @@ def test_the_hot_path_names_the_same_registrations_through_any_index(
         def covering(self, address: bytes) -> list[Registration]:
             return [each for each in held if any(scan_covers(prefix, address) for prefix in each.clients)]
 
+        def facing(self, address: bytes, other: bytes) -> list[Registration]:
+            return self.covering(address)
+
         def bindings_at(self, address: bytes) -> list[Binding]:
             return []
 
@@ -125,6 +129,9 @@ def test_the_hot_path_names_the_same_registrations_through_any_index(
 
     expected = scan(held, flow, now)
     assert ids_of(allowlist_of(held).matching(flow, now)) == expected
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(radix, "CROWD", 1)
+        assert ids_of(allowlist_of(held).matching(flow, now)) == expected
     assert ids_of(matching_registrations(Scan(), flow, now)) == expected
 
 
@@ -229,7 +236,21 @@ class RadixMachine(RuleBasedStateMachine):
         assert len(self.radix) == len(self.pairs)
 
 
+class CrowdedAllowlistMachine(AllowlistMachine):
+    """Two registrations at one prefix are a crowd already."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.patch.setattr(radix, "CROWD", 1)
+
+    def teardown(self) -> None:
+        self.patch.undo()
+
+
 TestAllowlistMachine = AllowlistMachine.TestCase
+TestCrowdedAllowlistMachine = CrowdedAllowlistMachine.TestCase
+TestCrowdedAllowlistMachine.settings = unhurried
 TestRadixMachine = RadixMachine.TestCase
 for _case in (TestAllowlistMachine, TestRadixMachine):
     _case.settings = settings(unhurried, max_examples=60, stateful_step_count=40)

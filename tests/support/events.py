@@ -51,12 +51,23 @@ class Heard:
         self.packets: list[Flow] = []
         self.connections: list[ConnectionEvent] = []
         self.lost: list[SourceName] = []
+        self.take: Callable[[list[ConnectionEvent]], int] = len
+        """How many connection events there is time for."""
         self.source = EventSource(
-            group=GROUP, mark=mark, mask=mask, on_packets=self.packets.extend,
-            on_connections=self.connections.extend, on_lost=self.lost.append, **arguments,
+            group=GROUP, mark=mark, mask=mask, on_packets=self.on_packets,
+            on_connections=self.on_connections, on_lost=self.lost.append, **arguments,
         )  # fmt: skip
         with namespace.entered():
             self.source.open()
+
+    def on_packets(self, flows: list[Flow]) -> int:
+        self.packets += flows
+        return len(flows)
+
+    def on_connections(self, events: list[ConnectionEvent]) -> int:
+        taken = self.take(events)
+        self.connections += events[:taken]
+        return taken
 
     def flows(self, kind: str) -> list[Flow]:
         return [event.flow for event in self.connections if event.kind == kind]

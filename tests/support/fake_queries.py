@@ -24,7 +24,6 @@ from gatewayd.api.status import (
     StatusView,
     SubscribersView,
     UnprogrammedView,
-    WatchView,
 )
 from gatewayd.api.views import (
     BindingPage,
@@ -61,6 +60,7 @@ from gatewayd.subscribers.journal_rows import JournalStats
 from gatewayd.subscribers.radius.senders import ListenerStats, RefusedSource, ResponseTimes
 from gatewayd.subscribers.session_list import end_events, entry_event
 from gatewayd.subscribers.sessions.session import SessionCounts
+from gatewayd.watch.attribute import WatchView
 
 NOW = 1_730_689_200.0  # 2024-11-04T03:00:00Z
 

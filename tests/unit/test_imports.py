@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, str] = {
     "kernel": "errors model compile",
     "reconcile": "errors log model compile",
     "watch": "errors log model kernel allowlist reconcile",
-    "api": "errors log model registry subscribers reconcile",
+    "api": "errors log model registry subscribers reconcile watch",
     "control": "gatewayd errors log model settings feed sources registry allowlist subscribers compile "
     "kernel reconcile watch api systemd",
     "daemon": "gatewayd errors log systemd model settings sources kernel watch api control subscribers",

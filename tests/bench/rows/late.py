@@ -86,9 +86,9 @@ class _Gateway:
         )
         self.events.open()
 
-    def _on_packets(self, flows: list[Flow]) -> None:
+    def _on_packets(self, flows: list[Flow]) -> int:
         self.heard_at = time.perf_counter()
-        self.watch.on_packets(flows)
+        return self.watch.on_packets(flows)
 
     def set_names(self) -> dict[object, str]:
         """Mask → the set that the rules look into."""

@@ -235,3 +235,17 @@ def test_a_bound_address_within_the_own_prefix_of_others_is_named_once_each() ->
     allowlist.upsert(mobile)
     binding = Binding(subscriber=ALI, prefix=HOME, since_s=0, confirmed_s=0, nas="bng", session="s")
     assert allowlist.owners_around(binding) == (own,)
+
+
+def test_registrations_of_a_crowd_are_found_by_their_peers() -> None:
+    allowlist = Allowlist()
+    home = (parse_prefix("203.0.113.0/28"),)
+    for number in range(100):
+        peers = (parse_prefix(f"198.51.100.{number}/32"),)
+        allowlist.upsert(Registration(f"PK-{number}", "bank", "active", home, None, peers))
+    inside, peer = parse_address("203.0.113.5"), parse_address("198.51.100.7")
+    assert [each.id for each in allowlist.facing(inside, peer)] == ["PK-7"]
+    assert len(allowlist.covering(inside)) == 100
+    allowlist.withdraw("PK-7")
+    assert list(allowlist.facing(inside, peer)) == []
+    assert allowlist.matching(Flow(50, inside, peer), 0.0) == ()

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from gatewayd.allowlist import Allowlist, decide, in_scope, matching_registrations, registered_by
-from gatewayd.allowlist.match import may_be_answer
+from gatewayd.allowlist.match import MAX_MATCHING, may_be_answer
 from gatewayd.model import (
     Binding,
     Decision,
@@ -512,3 +512,27 @@ def test_out_of_scope_names_who_would_match_through_a_binding() -> None:
 def test_the_age_of_a_word_is_told_in_a_unit_that_fits(age_s: float, words: str) -> None:
     reason = bound_decision(UP, [mobile()], [binding(confirmed=NOV - age_s)]).reason
     assert f"(confirmed {words} ago)" in reason
+
+
+def test_of_thousands_that_match_a_flow_a_bounded_number_is_found() -> None:
+    allowlist = Allowlist()
+    for number in range(MAX_MATCHING + 10):
+        allowlist.upsert(registration(f"PK-{number}", "203.0.113.0/28"))
+    ends = parse_address("203.0.113.5"), parse_address("198.51.100.7")
+    for subject in (Flow(50, *ends), Flow(50, ends[1], ends[0])):
+        found = allowlist.matching(subject, NOV)
+        assert len(found) == len({each.id for each in found}) == MAX_MATCHING
+    assert len(decide(allowlist, SCOPE, Flow(50, *ends), NOV).registrations) == MAX_MATCHING + 10
+
+
+def test_of_thousands_of_a_subscriber_too() -> None:
+    allowlist = Allowlist()
+    for number in range(MAX_MATCHING + 10):
+        allowlist.upsert(msgspec.structs.replace(registration(f"PK-{number}", ""), subscriber=b"s" * 32))
+    prefix = parse_prefix("203.0.113.5/32")
+    allowlist.bindings.put(
+        Binding(subscriber=b"s" * 32, prefix=prefix, ports=None, since_s=1.0, confirmed_s=1.0, nas="b", session="s")
+    )
+    ends = prefix.packed, parse_address("198.51.100.7")
+    for subject in (Flow(50, *ends), Flow(50, ends[1], ends[0])):
+        assert len(allowlist.matching(subject, NOV)) == MAX_MATCHING

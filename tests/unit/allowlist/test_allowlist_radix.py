@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gatewayd.allowlist import Radix
+from gatewayd.allowlist.radix import CROWD
 from gatewayd.model import Prefix, parse_address, parse_prefix
 
 
@@ -105,3 +106,94 @@ def test_of_what_covers_an_address_the_longer_prefixes_are_found() -> None:
     assert longer(radix, "10.9.9.9", 9) == []
     assert longer(radix, "11.0.0.1", 1) == []
     assert longer(radix_of(("2001:db8:7::/48", "e")), "2001:db8:7::1", 48) == ["e"]
+
+
+# -- a crowd at one prefix ---------------------------------------------------------------------------------
+
+
+class Line:
+    """A value with peers."""
+
+    def __init__(self, *peers: str) -> None:
+        self.peers = tuple(parse_prefix(each) for each in peers)
+
+
+def peers_of(line: Line) -> tuple[Prefix, ...]:
+    return line.peers
+
+
+HOME = parse_prefix("203.0.113.0/28")
+INSIDE, PEER, STRANGER = (parse_address(each) for each in ("203.0.113.5", "198.51.100.7", "192.0.2.1"))
+
+
+def crowded(count: int = CROWD + 1) -> tuple[Radix[Line], list[Line]]:
+    radix: Radix[Line] = Radix(peers_of)
+    lines = [Line(f"198.51.100.{number}/32") for number in range(count)]
+    for line in lines:
+        radix.insert(HOME, line)
+    return radix, lines
+
+
+def test_of_a_few_at_one_prefix_all_face_an_address_and_of_a_crowd_those_that_may_have_it() -> None:
+    radix, lines = crowded(CROWD)
+    assert list(radix.facing(INSIDE, PEER)) == lines
+    radix, lines = crowded()
+    assert list(radix.facing(INSIDE, PEER)) == [lines[7]]
+    assert list(radix.facing(INSIDE, STRANGER)) == []
+    assert list(radix.facing(STRANGER, PEER)) == list(radix.facing(bytes(16), PEER)) == []
+    assert list(radix.covering(INSIDE)) == list(radix.exact(HOME)) == lines
+    assert len(radix) == len(lines)
+
+
+def test_in_a_crowd_those_for_any_peer_and_those_with_several_are_found() -> None:
+    radix, lines = crowded()
+    several, to_any = Line("198.51.100.0/24", "198.51.100.7/32", "2001:db8::/32"), Line()
+    for line in (several, to_any):
+        radix.insert(HOME, line)
+    assert set(radix.facing(INSIDE, PEER)) == {lines[7], several, to_any}
+    assert set(radix.facing(INSIDE, parse_address("2001:db8::1"))) == {several, to_any}
+    for line in (several, to_any):
+        radix.remove(HOME, line)
+    assert set(radix.facing(INSIDE, PEER)) == {lines[7]}
+
+
+def test_crowds_at_prefixes_within_each_other_are_all_asked() -> None:
+    radix, lines = crowded()
+    wide = [Line(f"198.51.100.{number}/32") for number in range(CROWD + 1)]
+    for line in wide:
+        radix.insert(parse_prefix("203.0.113.0/24"), line)
+    single = Line("192.0.2.0/24")
+    radix.insert(parse_prefix("203.0.113.5/32"), single)
+    assert list(radix.facing(INSIDE, PEER)) == [single, lines[7], wide[7]]
+    assert list(radix.covering(INSIDE)) == [single, *lines, *wide]
+
+
+def test_a_crowd_that_shrinks_is_a_few_again_and_goes_with_its_last() -> None:
+    radix, lines = crowded()
+    with pytest.raises(KeyError):
+        radix.remove(HOME, Line())
+    for number, line in enumerate(lines, 1):
+        radix.remove(HOME, line)
+        assert list(radix.covering(INSIDE)) == lines[number:]
+        with pytest.raises(KeyError):
+            radix.remove(HOME, line)
+    assert len(radix) == 0
+    assert list(radix.facing(INSIDE, PEER)) == []
+
+
+def test_without_a_way_to_ask_for_peers_there_is_no_crowd() -> None:
+    radix: Radix[Line] = Radix()
+    lines = [Line() for _ in range(CROWD + 5)]
+    for line in lines:
+        radix.insert(HOME, line)
+    assert list(radix.facing(INSIDE, PEER)) == lines
+
+
+def test_a_single_value_and_a_few_face_every_address() -> None:
+    radix: Radix[Line] = Radix(peers_of)
+    one, two = Line("198.51.100.1/32"), Line("198.51.100.2/32")
+    radix.insert(HOME, one)
+    assert list(radix.facing(INSIDE, STRANGER)) == [one]
+    radix.insert(HOME, two)
+    assert list(radix.facing(INSIDE, STRANGER)) == [one, two]
+    assert list(radix.facing(parse_address("203.0.114.1"), STRANGER)) == []
