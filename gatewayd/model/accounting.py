@@ -74,6 +74,10 @@ class AccountingEvent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     is_by_our_clock: bool = False
     """Whether `at_s` is by the clock of this host, as in lists and where no Event-Timestamp is of use: no NAS's
     clock has a part in how old it is."""
+    is_replay: bool = False
+    """Whether the same bytes were taken before, and nothing in them says when it happened."""
+    authenticator: bytes = b""
+    """Of `on` and `off`, as they came by RADIUS: 16 bytes by which the same one is known."""
     delay_s: float = 0.0
     """Acct-Delay-Time: for how long it was on its way, as the sender says."""
     subscriber: bytes | None = None

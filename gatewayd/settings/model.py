@@ -267,10 +267,11 @@ class RadiusClient:
     )
     require_message_authenticator: bool = key("false", SWITCH, "true: a request without one gets no answer")
     response_message_authenticator: bool = key("false", SWITCH, "true: one in each answer to an Accounting-Request")
+    require_event_timestamp: bool = key("false", SWITCH, "true: a request without one changes nothing")
+    nas: tuple[str, ...] = key([], kinds.NAS_NAMES, "names that NAS behind it may have; empty: any")
+    addresses: tuple[Prefix, ...] = key([], kinds.SUBSCRIBER_PREFIXES, "that it may report; empty: all")
     proxy: bool = key("false", SWITCH, "true: an AAA server that forwards for NAS, which may change the server")
-    profile: ProfileSettings | None = key(
-        None, OrNull(PROFILE), "of NAS behind this client that `nas` does not name; null: the usual profile"
-    )
+    profile: ProfileSettings | None = key(None, OrNull(PROFILE), "of NAS not in subscribers.nas; null: the usual")
 
 
 CLIENTS = ListOf(

@@ -36,6 +36,7 @@ Key = tuple[str, str, str]
 length), (`nas`, NAS, ""). A NAS is its key in `nas`."""
 
 Digest = Annotated[bytes, msgspec.Meta(min_length=32, max_length=32)]
+Authenticator = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 PortNumber = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
 MAX_AWAY_S: Final = 30 * 86400.0
@@ -132,11 +133,12 @@ class AddressRow(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="ad
 
 class NasRow(msgspec.Struct, frozen=True, gc=False, array_like=True, tag="nas"):
     """`restarted_s`: event time of the last Accounting-On or -Off; -inf = none. `ahead_s`: of its clock, as in
-    `NasClock.whole_s`; rows of before have none."""
+    `NasClock.whole_s`. `restarts`: as in `Nas`. Rows of before have no more than the first."""
 
     nas: str
     restarted_s: float
     ahead_s: int = 0
+    restarts: tuple[tuple[Authenticator, float], ...] = ()
 
 
 Value = SessionRow | EndedRow | AddressRow | NasRow
@@ -262,7 +264,9 @@ def _is_sound(value: Value) -> bool:
                 and _are_times(value.others_s, least=-inf)
             )
         case _:
-            return _are_times(value.restarted_s, least=-inf) and _are_times(value.ahead_s)
+            return _are_times(value.restarted_s, least=-inf) and _are_times(
+                value.ahead_s, *(at_s for _, at_s in value.restarts)
+            )
 
 
 def _is_sound_hold(hold: HoldRow) -> bool:

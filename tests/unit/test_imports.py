@@ -61,7 +61,8 @@ PURE = """
     subscribers subscribers.journal_rows subscribers.radius subscribers.radius.accounting
     subscribers.radius.attributes subscribers.radius.clients subscribers.radius.flood subscribers.radius.packet
     subscribers.radius.senders subscribers.session_list subscribers.sessions subscribers.sessions.changes
-    subscribers.sessions.index subscribers.sessions.naming subscribers.sessions.nas subscribers.sessions.session
+    subscribers.sessions.index subscribers.sessions.naming subscribers.sessions.nas subscribers.sessions.nas_clock
+    subscribers.sessions.restoring subscribers.sessions.tombstones subscribers.sessions.session
     subscribers.sessions.sessions watch watch.aggregate watch.attribute watch.decode
 """
 """No clock, file, socket, process, randomness or environment; takes `now` and bytes as arguments. A package whose

@@ -1,15 +1,17 @@
 """An accounting request as an event: what happened to which session, when, and at which addresses.
 
-Reasons of AccountingRejected: `bad_status_type`, `unused_status_type`, `no_session`, `number_in_clear`. All else
-that cannot be used is left out of the event and named in it: a Stop with a broken address is still a Stop. Besides
-the reasons in `attributes` these are `identity_ambiguous`, `identity_hardware_address`, `identity_not_an_imsi`, the
-codes of model.msisdn after `identity_`, `integer_malformed`, `delay_implausible`, `event_timestamp_implausible`,
+Reasons of AccountingRejected: `bad_status_type`, `unused_status_type`, `no_session`, `number_in_clear`,
+`nas_not_allowed`, `no_event_timestamp`. All else that cannot be used is left out of the event and named in it: a
+Stop with a broken address is still a Stop. Besides the reasons in `attributes` these are `identity_ambiguous`,
+`identity_hardware_address`, `identity_not_an_imsi`, the codes of model.msisdn after `identity_`,
+`address_not_allowed`, `integer_malformed`, `delay_implausible`, `event_timestamp_implausible`,
 `event_timestamp_in_future`, `interim_interval_implausible`, `port_block_unusable` and `port_blocks_several`.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -90,6 +92,35 @@ _is_hardware_or_ip_address = re.compile(
 """A MAC address (perhaps an SSID behind it) or IPv4 address: their separators would pass for those of a number."""
 
 
+@dataclass(frozen=True, slots=True)
+class Permission:
+    """What a client may report. `nas`: names; `addresses`: prefixes that the reported ones lie in; empty: any."""
+
+    nas: frozenset[str] = frozenset()
+    addresses: tuple[Prefix, ...] = ()
+    require_event_timestamp: bool = False
+
+    def check_time(self, is_by_our_clock: bool) -> None:
+        """Raises AccountingRejected."""
+        if is_by_our_clock and self.require_event_timestamp:
+            raise AccountingRejected("no_event_timestamp", "this client's requests must have one that is of use")
+
+    def of(self, prefixes: list[Prefix], ignored: list[str]) -> list[Prefix]:
+        """Those that may be reported."""
+        if not self.addresses:
+            return prefixes
+        allowed = [
+            prefix
+            for prefix in prefixes
+            if any(each.length <= prefix.length and each.covers(prefix.packed) for each in self.addresses)
+        ]
+        ignored += ["address_not_allowed"] * (len(prefixes) - len(allowed))
+        return allowed
+
+
+ANYTHING: Final = Permission()
+
+
 def read_event(
     request: AccountingRequest,
     source: bytes,
@@ -98,24 +129,26 @@ def read_event(
     now_s: float,
     identity: NasIdentity | None = None,
     wall_s: float | None = None,
+    permission: Permission = ANYTHING,
 ) -> AccountingEvent:
     """The event of a request from `source` (packed) at `now_s`. No number is in it, and none in an error.
 
-    `now_s`: by the sessions' clock, which is never set. `wall_s`: what the wall clock says, if it is another time:
-    a NAS has the time that one of them has, or had.
-    `identity`: what read_nas said, where it was asked for the profile. Raises AccountingRejected: the request is to
-    be answered, and changes nothing.
+    `now_s`: by the sessions' clock, which is never set; `wall_s`: by the wall's: a NAS has one of them, or had.
+    `identity`: what read_nas said, where it was asked for the profile. `permission`: of the client. Raises
+    AccountingRejected: the request is to be answered, and changes nothing.
     """
     ignored: list[str] = []
     kind = _read_kind(request)
-    identity = identity or read_nas(request, source)
+    identity = identity or read_nas(request, source, permission)
     nas = identity.name
     at_s, delay_s, is_by_our_clock = _read_time(request, now_s, now_s if wall_s is None else wall_s, ignored)
+    permission.check_time(is_by_our_clock)
     if kind in ("on", "off"):
         _check_texts(request, [nas])
         return AccountingEvent(
             kind=kind, nas=nas, identity=identity, session="", at_s=at_s, received_at_s=now_s,
-            is_by_our_clock=is_by_our_clock, delay_s=delay_s, ignored=tuple(ignored),
+            is_by_our_clock=is_by_our_clock, delay_s=delay_s, authenticator=request.authenticator,
+            ignored=tuple(ignored),
         )  # fmt: skip
     session = _read_session(request, profile, pepper)
     _check_texts(request, [nas] if profile.session_ids == "digest" else [nas, session])
@@ -131,7 +164,7 @@ def read_event(
         is_by_our_clock=is_by_our_clock,
         delay_s=delay_s,
         subscriber=read_subscriber(request, profile, pepper, ignored),
-        addresses=tuple(addresses),
+        addresses=tuple(permission.of(addresses, ignored)),
         is_snapshot=profile.interim == "snapshot" and _PERHAPS_NOT_ALL.isdisjoint(ignored),
         ports=ports,
         interim_s=_read_interim(request, ignored),
@@ -158,10 +191,14 @@ def _read_session(request: AccountingRequest, profile: NasProfile, pepper: bytes
     return session_digest(session, pepper) if profile.session_ids == "digest" else session
 
 
-def read_nas(request: AccountingRequest, source: bytes, *, is_proxied: bool = False) -> NasIdentity:
+def read_nas(
+    request: AccountingRequest, source: bytes, permission: Permission = ANYTHING, *, is_proxied: bool = False
+) -> NasIdentity:
     """What the NAS calls itself, and the place that it speaks from. `is_proxied`: `source` (packed) is a proxy's.
+    Of the addresses that it gives beside its name, those count that the client may use as names too.
 
-    The name may have a subscriber's number in it until read_event has looked: not to be logged.
+    The name may have a subscriber's number in it until read_event has looked: not to be logged. Raises
+    AccountingRejected: the client may not report of this NAS.
     """
     identifier = read_text(request, NAS_IDENTIFIER)
     addresses: tuple[str, ...] = ()
@@ -172,6 +209,10 @@ def read_nas(request: AccountingRequest, source: bytes, *, is_proxied: bool = Fa
                 break
     place = _nas_address(source)
     name = identifier or (addresses[0] if addresses else place)
+    if permission.nas:
+        if name not in permission.nas:
+            raise AccountingRejected("nas_not_allowed", "`nas` of this client does not name it")
+        addresses = tuple(each for each in addresses if each in permission.nas)
     return NasIdentity(name, identifier, addresses, PROXIES if is_proxied else place)
 
 

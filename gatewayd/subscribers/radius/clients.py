@@ -13,6 +13,7 @@ from typing import Final
 from gatewayd.model.accounting import NasProfile
 from gatewayd.model.prefix import Prefix, mask_address
 from gatewayd.settings.model import ProfileSettings, RadiusClient, SubscriberSettings
+from gatewayd.subscribers.radius.accounting import ANYTHING, Permission
 from gatewayd.subscribers.sessions.session import Terms
 
 MAX_NAS_REMEMBERED: Final = 10_000
@@ -33,6 +34,7 @@ class Client:
     response_message_authenticator: bool = False
     is_proxy: bool = False
     profile: ProfileSettings | None = None
+    permission: Permission = ANYTHING
 
 
 def client_of(settings: RadiusClient, secrets: tuple[bytes, ...]) -> Client:
@@ -44,6 +46,7 @@ def client_of(settings: RadiusClient, secrets: tuple[bytes, ...]) -> Client:
         response_message_authenticator=settings.response_message_authenticator,
         is_proxy=settings.proxy,
         profile=settings.profile,
+        permission=Permission(frozenset(settings.nas), settings.addresses, settings.require_event_timestamp),
     )
 
 
@@ -116,18 +119,23 @@ class Profiles:
         """Those that have no profile of their own and came by a client with one; the last that reported, last."""
 
     def profile_of(self, client: Client, nas_name: str) -> NasProfile:
-        """Of a NAS that comes through `client` at this moment, in a request that was verified: any other name may
-        be invented, and would be remembered."""
+        """Of a NAS that comes through `client`."""
         own = self._by_nas.get(nas_name)
         if own is not None:
             return own.profile
+        return (self._usual if client.profile is None else self._manner_of(client.profile)).profile
+
+    def remember(self, client: Client, nas_name: str) -> None:
+        """The NAS came through `client` just now, in a request that was verified and is of use: any other name may
+        be invented, and would be remembered."""
+        if nas_name in self._by_nas:
+            return
         self._by_client.pop(nas_name, None)
         if client.profile is None:
-            return self._usual.profile
-        manner = self._by_client[nas_name] = self._manner_of(client.profile)
+            return
+        self._by_client[nas_name] = self._manner_of(client.profile)
         if len(self._by_client) > self._most_nas:
             self._by_client.popitem(last=False)
-        return manner.profile
 
     def profile_by_name(self, nas_name: str) -> NasProfile:
         """Of a NAS that another reports."""

@@ -19,6 +19,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Final, TypeAlias
 
+from msgspec import structs
+
 from gatewayd.errors import AccountingRejected, RadiusRejected
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.accounting import AccountingEvent
@@ -32,6 +34,7 @@ from gatewayd.subscribers.radius.packet import (
     MESSAGE_AUTHENTICATOR,
     PENDING,
     AccountingRequest,
+    Replays,
     Responses,
     StatusServer,
     encode_response,
@@ -78,6 +81,7 @@ class AccountingListener:
         self.stats = ListenerStats()
         self.refusals = Refusals()
         self.responses = Responses()
+        self.replays = Replays()
         self._rates = SourceRates()
         self._shield = Shield()
         self._addresses = tuple(addresses)
@@ -104,6 +108,7 @@ class AccountingListener:
                 f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.addresses
             ),
             responses_lost=self.responses.lost,
+            replays_lost=self.replays.lost,
             refused_unlisted=self.refusals.others,
             max_refused=tuple(
                 RefusedSource(format_address(plain_source(each.source)), each.total, each.reasons)
@@ -185,28 +190,37 @@ class AccountingListener:
             stats.duplicates += 1
             self._send(response, send)
 
-    def _take(
-        self, request: AccountingRequest, client: Client, address: bytes, host: str, answer: Callable[[], None]
-    ) -> None:
-        """A request that is new."""
-        identity = read_nas(request, plain_source(address), is_proxied=client.is_proxy)
-        profile = self._profiles.profile_of(client, identity.name)
+    def _take(self, request: AccountingRequest, client: Client, address: bytes, host: str, answer: _Answer) -> None:
+        """A request that is new, or that comes again when no sender repeats it any more."""
+        permission = client.permission
         try:
-            event = read_event(request, address, profile, self._pepper, self._clock(), identity, self._wall())
+            identity = read_nas(request, plain_source(address), permission, is_proxied=client.is_proxy)
+            profile = self._profiles.profile_of(client, identity.name)
+            event = read_event(
+                request, address, profile, self._pepper, self._clock(), identity, self._wall(), permission
+            )
+            if event.is_by_our_clock:
+                answer.replay_key = request.authenticator + address
+                if self.replays.knows(answer.replay_key, self._monotonic()):
+                    event = structs.replace(event, is_replay=True)
         except AccountingRejected as rejected:
             self.stats.unusable[rejected.code] += 1
             self._log_of(rejected.code).warning("radius.unusable", source=host, reason=rejected.code)
             answer()
             return
+        self._profiles.remember(client, identity.name)
         self.stats.events += 1
         for reason in event.ignored:
             self.stats.ignored[reason] += 1
         self._on_event(event, answer)
 
-    def respond(self, key: bytes, response: bytes, send: Send, since: float) -> None:
-        """The first answer to what was read at `since`; repeats get the same from now on."""
+    def respond(self, key: bytes, response: bytes, send: Send, since: float, replay_key: bytes = b"") -> None:
+        """The first answer to what was read at `since`; repeats get the same from now on. `replay_key`: as
+        `Replays` has it, of a request without a time of its own."""
         now = self._monotonic()
         self.responses.keep(key, response, now)
+        if replay_key:
+            self.replays.keep(replay_key, now)
         self._send(response, send)
         self.stats.response_times.observe(now - since)
 
@@ -233,7 +247,7 @@ class AccountingListener:
 class _Answer:
     """Answers one request when it is called, once."""
 
-    __slots__ = ("_is_signed", "_key", "_listener", "_request", "_send", "_since")
+    __slots__ = ("_is_signed", "_key", "_listener", "_request", "_send", "_since", "replay_key")
 
     def __init__(
         self, listener: AccountingListener, key: bytes, request: AccountingRequest, is_signed: bool, send: Send,
@@ -245,12 +259,13 @@ class _Answer:
         self._is_signed = is_signed
         self._send = send
         self._since = since
+        self.replay_key = b""
 
     def __call__(self) -> None:
         request, self._request = self._request, None
         if request is not None:
             response = encode_response(request, is_signed=self._is_signed)
-            self._listener.respond(self._key, response, self._send, self._since)
+            self._listener.respond(self._key, response, self._send, self._since, self.replay_key)
 
 
 class _Intake:

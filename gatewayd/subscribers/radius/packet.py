@@ -57,6 +57,9 @@ KEEP_S: Final = 30.0
 PENDING_S: Final = 5.0
 """A request that was not answered in this time is given up, and its repeat is new. A NAS repeats after 3 to 5 s."""
 MAX_RESPONSES: Final = 65536
+REPLAY_S: Final = 86400.0
+MAX_REPLAYS: Final = 65536
+"""140 bytes each."""
 
 PENDING: Final = b""
 """In place of an answer: the request is being dealt with."""
@@ -70,6 +73,11 @@ class _Request:
 
     _packet: Any
     """pyrad's AcctPacket, with the secret that fitted."""
+
+    @property
+    def authenticator(self) -> bytes:
+        """16 bytes, over all of an accounting request and the secret."""
+        return bytes(self._packet.authenticator)
 
     @property
     def identifier(self) -> int:
@@ -297,3 +305,37 @@ class Responses:
 
     def _time_of(self, response: bytes) -> float:
         return self._keep_s if response else self._pending_s
+
+
+class Replays:
+    """Requests without a time of their own, for a day: the same again, however late, may be a replay. At most
+    `most`; the oldest goes first. `now` is in seconds and never goes back."""
+
+    __slots__ = ("_keep_s", "_kept", "_most", "lost")
+
+    def __init__(self, *, keep_s: float = REPLAY_S, most: int = MAX_REPLAYS) -> None:
+        self._keep_s = keep_s
+        self._most = most
+        self._kept: OrderedDict[bytes, float] = OrderedDict()
+        self.lost = 0
+        """Forgotten before their time, for the bound."""
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def knows(self, key: bytes, now: float) -> bool:
+        since = self._kept.get(key)
+        return since is not None and now - since < self._keep_s
+
+    def keep(self, key: bytes, now: float) -> None:
+        """It was taken, and answered."""
+        kept = self._kept
+        kept[key] = now
+        kept.move_to_end(key)
+        for _ in range(_PRUNED_EACH):
+            if now - next(iter(kept.values())) < self._keep_s:
+                break
+            kept.popitem(last=False)
+        if len(kept) > self._most:
+            kept.popitem(last=False)
+            self.lost += 1

@@ -62,7 +62,7 @@ class RefusedSource(msgspec.Struct, frozen=True):
 class ListenerStats:
     """RADIUS accounting since the start; `requests` are all datagrams (RFC 4670: radiusAccServTotalRequests).
 
-    `AccountingListener.report` fills in the addresses, the lost and the refused. `pending_duplicates`: repeats of a
+    `AccountingListener.report` fills in addresses, losses and refusals. `pending_duplicates`: repeats of a
     request that is still being written; not answered. `unsent`: the sender repeats, and gets its answer then.
     """
 
@@ -100,6 +100,9 @@ class ListenerStats:
         read=ResponseTimes.cumulated)] = field(default_factory=ResponseTimes)  # fmt: skip
     responses_lost: Annotated[int, counter("radius_responses_lost",
         "Answers forgotten early, for the bound; their repeats count as new.", "rises")] = 0  # fmt: skip
+    replays_lost: Annotated[int, counter("radius_replays_lost",
+        "Requests without Event-Timestamp forgotten early, for the bound.",
+        "rises: set `require_event_timestamp` where NAS send it")] = 0  # fmt: skip
     refused_unlisted: Annotated[int, counter("radius_refused_unlisted",
         "Refused datagrams of senders for which there is no room by name.")] = 0  # fmt: skip
     max_refused: tuple[RefusedSource, ...] = ()

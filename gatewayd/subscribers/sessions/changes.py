@@ -33,7 +33,8 @@ from gatewayd.subscribers.journal_rows import (
     session_key,
 )
 from gatewayd.subscribers.sessions.nas import Nas
-from gatewayd.subscribers.sessions.session import TICK_S, Hold, Ownership, Session, Tombstone, Tombstones
+from gatewayd.subscribers.sessions.session import TICK_S, Hold, Ownership, Session
+from gatewayd.subscribers.sessions.tombstones import Tombstone, Tombstones
 
 _NO_SUBSCRIBER = b""
 """Whose the row of a NAS is."""
@@ -136,6 +137,10 @@ class PendingChanges:
     def bury_address(self, prefix: Prefix, at_s: float, now: float, subscriber: bytes | None) -> None:
         """The last record that named an address."""
         self._bury(address_key(prefix), at_s, now, subscriber)
+
+    def stone(self, key: Key) -> Tombstone | None:
+        """What is remembered of the end or the last record, if it was of a registered subscriber."""
+        return self._stones.get(key)
 
     def next_due(self) -> float | None:
         """When `prune` is next due."""
@@ -260,7 +265,7 @@ class PendingChanges:
             nas = self._nas.get(name)
             if nas is None or not (nas.has_restarted or nas.clock.whole_s):
                 return None
-            return NasRow(name, nas.restarted_s, nas.clock.whole_s)
+            return NasRow(name, nas.restarted_s, nas.clock.whole_s, nas.restarts)
         stone = self._stones.get(key)
         if stone is None or stone.subscriber is None:
             return None

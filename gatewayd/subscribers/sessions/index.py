@@ -1,20 +1,13 @@
 """The live sessions, and every index of them: how one enters and ends, and how all are rebuilt after a restart.
 
 The rules by which records of a NAS change them are in `sessions`, which is the one owner of a SessionIndex.
-
-Rows of a journal are put right for the present before. A wall clock that was set between two runs must not make
-anything last for ever: no time is ahead of `now`, and no session runs out later than if it had just been reported,
-with or without an interval. Where that changes a row, it is to be written anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable
-from dataclasses import dataclass
 from math import inf
 from typing import Final
-
-from msgspec.structs import replace
 
 from gatewayd.allowlist import BindingTable
 from gatewayd.model.accounting import NasIdentity
@@ -23,11 +16,10 @@ from gatewayd.model.registration import Binding, Ports
 from gatewayd.subscribers.journal_rows import (
     AddressRow,
     EndedRow,
-    HoldRow,
-    Key,
     NasRow,
     Row,
     SessionRow,
+    ended_key,
     key_of,
 )
 from gatewayd.subscribers.radius.attributes import SHORTEST_IPV4_LENGTH, SHORTEST_IPV6_LENGTH
@@ -39,23 +31,26 @@ from gatewayd.subscribers.sessions.nas import (
     SameName,
     identity_of_key,
     key_of_identity,
-    name_of_key,
 )
+from gatewayd.subscribers.sessions.restoring import sort_rows
 from gatewayd.subscribers.sessions.session import (
     JITTER,
-    TICK_S,
     Expiry,
     PassedOver,
     Randomness,
     Session,
     SessionCounts,
     Terms,
-    Tombstone,
-    Tombstones,
 )
+from gatewayd.subscribers.sessions.tombstones import Tombstone, Tombstones, short_id
 
+BATCH: Final = 250
+"""Sessions that one call of `handle_timer` ends; 10 µs each at a million."""
 MAX_OF_SUBSCRIBER: Final = 64
 """Sessions of one subscriber; a phone has a dozen bearers."""
+
+ADDRESSES_OF_SESSION: Final = 4
+"""On the average of all sessions: IPv4, a prefix of the link, one delegated, and one more. 260 bytes each."""
 
 USUAL_TERMS: Final = Terms()
 
@@ -63,7 +58,10 @@ USUAL_TERMS: Final = Terms()
 class SessionIndex:
     """`registered`: digests that some registration knows; live, the caller's. `bindings`: filled here alone.
 
-    Beyond `max_sessions` only registered subscribers open sessions, each at most MAX_OF_SUBSCRIBER.
+    Beyond `max_sessions`, and `max_addresses` of all of them (None: ADDRESSES_OF_SESSION each), only registered
+    subscribers open sessions and get addresses, each at most MAX_OF_SUBSCRIBER sessions. Of `max_nas` one without
+    registered subscribers makes room for a new one that reports such. Tombstones of registered subscribers have a
+    bound of their own.
     """
 
     def __init__(
@@ -74,6 +72,7 @@ class SessionIndex:
         randomness: Randomness,
         terms_of: Callable[[str], Terms] = lambda _: USUAL_TERMS,
         max_sessions: int = 1_000_000,
+        max_addresses: int | None = None,
         max_nas: int = 10_000,
         max_tombstones: int = 250_000,
         tombstone_s: float = 900.0,
@@ -92,7 +91,13 @@ class SessionIndex:
         self._changes = PendingChanges(
             registered, bindings, self._nas.by_key, keep_s=tombstone_s, most=max_tombstones
         )
-        self._naming = Naming(self._changes, self.counts, self._last_named)
+        self._naming = Naming(
+            self._changes,
+            self.counts,
+            self._last_named,
+            registered,
+            ADDRESSES_OF_SESSION * max_sessions if max_addresses is None else max_addresses,
+        )
         self._restarted: dict[str, Nas] = {}
         self._scanning: list[Session] = []
         self._now = 0.0
@@ -143,7 +148,7 @@ class SessionIndex:
         knows (yet) waits for it: see `forget_unregistered`. Some 20 µs a session, so rather in a thread.
         """
         self._now = now
-        found = _sort_rows(rows, now, self._terms_of)
+        found = sort_rows(rows, now, self._terms_of)
         for nas_row in found.nas:
             self._restore_nas(nas_row)
         for stone_row in found.stones:
@@ -155,6 +160,7 @@ class SessionIndex:
             if (session := self._live(row)) is not None:
                 self._naming.restore(session, row.subscriber, hold, now)
         for row in found.sessions:
+            self._naming.keep_bound(self.sessions_of(row.subscriber), now)
             session = self._live(row)
             if session is not None and row.due_s is not None and row.due_s <= now:
                 self._run_out(session)
@@ -180,7 +186,7 @@ class SessionIndex:
             around = prefix if length == prefix.length else Prefix(mask_address(prefix.packed, length), length)
             if any(hold.overlaps(ports) for hold in self._changes.ownership.holds_at(around)):
                 return True
-            if self._last_named.get(around) is not None:
+            if self._naming.last_named(around) is not None:
                 return True
         return False
 
@@ -194,8 +200,38 @@ class SessionIndex:
 
     # What sessions does with it
 
-    def _nas_of(self, identity: NasIdentity) -> Nas | None:
-        return self._nas.find(identity) or self._add_nas(key_of_identity(identity), identity)
+    def _nas_of(self, identity: NasIdentity, subscriber: bytes | None) -> Nas | None:
+        """`subscriber`: of whom it reports. None where there is no room for it."""
+        nas = self._nas.find(identity) or self._add_nas(key_of_identity(identity), identity)
+        if nas is None and subscriber is not None and subscriber in self._registered and self._evict_nas():
+            return self._add_nas(key_of_identity(identity), identity)
+        return nas
+
+    def _evict_nas(self) -> bool:
+        """Ends all sessions of a NAS that reports none of a registered subscriber, so that it makes room. 3 ms at
+        10,000 NAS."""
+        registered = self._registered
+        nas = self._nas.smallest(
+            lambda each: (
+                not any(
+                    session.subscriber is not None and session.subscriber in registered
+                    for session in each.sessions.values()
+                )
+            )
+        )
+        if nas is None:
+            return False
+        self.counts.nas_evicted += 1
+        for session in list(nas.sessions.values()):
+            self._end(session)
+        return True
+
+    def _stone(self, nas: str, session: str) -> Tombstone | None:
+        """Of an ended session. Of registered subscribers also where the bound of all has cost it."""
+        stone = self._ended.get((nas, short_id(session)))
+        if stone is None and self._ended.lost:
+            return self._changes.stone(ended_key(nas, session))
+        return stone
 
     def _nas_of_key(self, key: str) -> Nas | None:
         return self._nas.by_key.get(key) or self._add_nas(key, identity_of_key(key))
@@ -238,6 +274,54 @@ class SessionIndex:
             else:
                 del self._of_subscriber[subscriber]
 
+    # A restart of a NAS
+
+    def _restarting(self, nas: Nas) -> list[Nas]:
+        """Those that a restart of it is of: itself, and what lists say of its names, if no other has its name."""
+        others = self._nas.namesakes(nas)
+        is_alone = nas.source is not None and all(each.source is None for each in others)
+        return [nas, *others] if is_alone else [nas]
+
+    def _restart(self, nas: Nas, at_s: float) -> None:
+        self._changes.touch_nas(nas.key)
+        if at_s > nas.restarted_s:
+            nas.restarted_s = at_s
+            if nas.sessions:
+                self._restarted[nas.key] = nas
+
+    def _scan(self) -> None:
+        """A batch of the sessions of a NAS that restarted. One that restarts meanwhile comes again after."""
+        if not self._scanning and self._restarted:
+            nas = self._restarted.pop(next(iter(self._restarted)))
+            self._scanning = list(nas.sessions.values())
+        for session in self._scanning[-BATCH:]:
+            self._outlive_restart(session)
+        del self._scanning[-BATCH:]
+
+    def _outlive_restart(self, session: Session) -> None:
+        nas = session.nas
+        grace_s = self._terms_of(nas.name).restart_grace_s
+        if nas.sessions.get(session.id) is not session:
+            return
+        if session.at_s >= nas.restarted_s:
+            if not grace_s:
+                self._outlive(session, nas.restarted_s)
+        elif grace_s:
+            self._expiry.hasten(session, self._now + grace_s * self._randomness.uniform(1, 1 + JITTER))
+            self._changes.touch(session)
+        else:
+            self.counts.ended_by_restart += 1
+            self._end(session)
+
+    def _outlive(self, session: Session, from_s: float) -> None:
+        """An earlier life of its id ended before `from_s`: only what was named since stays."""
+        if session.since_s < from_s:
+            session.since_s = session.at_s
+            self._changes.touch(session)
+        for hold in session.holds:
+            if hold.named_s < from_s:
+                self._naming.release(hold, self._now)
+
     # What was before a restart of ours
 
     def _restore_nas(self, row: NasRow) -> None:
@@ -246,7 +330,7 @@ class SessionIndex:
         if nas is None:
             self._changes.touch_keys([key_of(row)])
         else:
-            nas.resume(row.restarted_s, row.ahead_s, self._now)
+            nas.resume(row, self._now)
 
     def _restore_stone(self, row: EndedRow | AddressRow) -> None:
         others_s = row.others_s if isinstance(row, AddressRow) else -inf
@@ -257,7 +341,7 @@ class SessionIndex:
             return
         self._changes.restore(row, stone)
         if isinstance(row, EndedRow):
-            self._ended.put_back((row.nas, row.session), stone)
+            self._ended.put_back((row.nas, short_id(row.session)), stone)
         else:
             self._last_named.put_back(row.prefix, stone)
 
@@ -288,82 +372,3 @@ class SessionIndex:
         self._enlist(session, row.subscriber)
         self._expiry.extend(session, inf if row.due_s is None else row.due_s)
         self._changes.restored.add(session)
-
-
-@dataclass(frozen=True, slots=True)
-class _SortedRows:
-    """`sessions`: by their beginning. `stones`: by when they were buried. `changed`: keys of those put right."""
-
-    nas: list[NasRow]
-    stones: list[EndedRow | AddressRow]
-    sessions: list[SessionRow]
-    changed: list[Key]
-
-
-def _sort_rows(rows: Iterable[Row], now: float, terms_of: Callable[[str], Terms]) -> _SortedRows:
-    """Rows without a value are left out."""
-    found = _SortedRows([], [], [], [])
-    latest_s = now
-    for row in rows:
-        value = row.value
-        if isinstance(value, SessionRow):
-            session = _tame_session(value, latest_s, now + _longest_s(value, terms_of))
-            found.sessions.append(session)
-            is_changed = session is not value
-        elif isinstance(value, NasRow):
-            found.nas.append(replace(value, restarted_s=min(value.restarted_s, latest_s)))
-            is_changed = value.restarted_s > latest_s
-        elif value is not None:
-            stone = _tame_stone(value, latest_s, now)
-            found.stones.append(stone)
-            is_changed = stone is not value
-        else:
-            continue
-        if is_changed:
-            found.changed.append(row.key)
-    found.sessions.sort(key=lambda each: each.since_s)
-    found.stones.sort(key=lambda each: each.buried_s)
-    return found
-
-
-def _longest_s(row: SessionRow, terms_of: Callable[[str], Terms]) -> float:
-    """How far ahead a session can run out by what the NAS may have said of its interval, now or earlier; an
-    interval that became shorter shortens no life. `due_s` of a row is a tick rounded up."""
-    terms = terms_of(name_of_key(row.nas))
-    lifetimes = {terms.lifetime_s(row.interim_s), terms.lifetime_s(None)}
-    if row.due_s is not None and len(lifetimes) > 1:
-        lifetimes.discard(inf)
-    return max(lifetimes) * (1 + JITTER) + TICK_S
-
-
-def _tame_session(row: SessionRow, latest_s: float, last_due_s: float) -> SessionRow:
-    """The row itself where nothing is wrong with it."""
-    due_s = inf if row.due_s is None else row.due_s
-    newest_s = max(row.at_s, row.since_s, row.snapshot_s, row.ipv4_s)
-    if (
-        due_s <= last_due_s
-        and newest_s <= latest_s
-        and all(hold.named_s <= latest_s and hold.since_s <= latest_s for hold in row.holds)
-    ):
-        return row
-    return replace(
-        row,
-        since_s=min(row.since_s, latest_s),
-        at_s=min(row.at_s, latest_s),
-        snapshot_s=min(row.snapshot_s, latest_s),
-        ipv4_s=min(row.ipv4_s, latest_s),
-        due_s=min(due_s, last_due_s),
-        holds=tuple(
-            HoldRow(hold.prefix, hold.ports, min(hold.named_s, latest_s), min(hold.since_s, latest_s))
-            for hold in row.holds
-        ),
-    )
-
-
-def _tame_stone(row: EndedRow | AddressRow, latest_s: float, now: float) -> EndedRow | AddressRow:
-    if row.at_s <= latest_s and row.buried_s <= now:
-        return row
-    at_s, buried_s = min(row.at_s, latest_s), min(row.buried_s, now)
-    if isinstance(row, EndedRow):
-        return replace(row, at_s=at_s, buried_s=buried_s)
-    return replace(row, at_s=at_s, buried_s=buried_s, others_s=min(row.others_s, latest_s))

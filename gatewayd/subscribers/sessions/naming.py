@@ -7,25 +7,38 @@ record that named it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from heapq import nsmallest
 from typing import Final
 
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Ports
-from gatewayd.subscribers.journal_rows import HoldRow
+from gatewayd.subscribers.journal_rows import HoldRow, address_key
 from gatewayd.subscribers.sessions.changes import PendingChanges
-from gatewayd.subscribers.sessions.session import Hold, Session, SessionCounts, Tombstones
+from gatewayd.subscribers.sessions.session import Hold, Session, SessionCounts
+from gatewayd.subscribers.sessions.tombstones import Tombstone, Tombstones
 
 MAX_ADDRESSES: Final = 64
-"""Of one session; the longest unconfirmed goes first."""
+"""Of one session; the one that is unconfirmed for longest goes first."""
+MAX_ADDRESSES_OF_SUBSCRIBER: Final = 256
+"""Of all sessions of one subscriber; as above. What one address costs grows with their number."""
 
 
 class Naming:
     """`last_named`: the last record that named an address which no session has now. `takes_ties`: of a Start that
-    opens its session."""
+    opens its session. Beyond `max_addresses` of all sessions only `registered` subscribers get more."""
 
-    def __init__(self, changes: PendingChanges, counts: SessionCounts, last_named: Tombstones[Prefix]) -> None:
+    def __init__(
+        self,
+        changes: PendingChanges,
+        counts: SessionCounts,
+        last_named: Tombstones[Prefix],
+        registered: Container[bytes],
+        max_addresses: int,
+    ) -> None:
+        self._registered = registered
+        self._most_addresses = max_addresses
         self._changes = changes
         self._ownership = changes.ownership
         self._counts = counts
@@ -57,6 +70,23 @@ class Naming:
         while len(session.holds) > MAX_ADDRESSES:
             self._counts.over_limit += 1
             self.release(min(session.holds, key=lambda hold: hold.named_s), now)
+
+    def keep_bound(self, sessions: Iterable[Session], now: float) -> None:
+        """Of one subscriber: the addresses that are unconfirmed for longest go."""
+        holds = [hold for session in sessions for hold in session.holds]
+        excess = len(holds) - MAX_ADDRESSES_OF_SUBSCRIBER
+        if excess > 0:
+            self._counts.over_limit += excess
+            for hold in nsmallest(excess, holds, key=lambda hold: hold.named_s):
+                self.release(hold, now)
+
+    def last_named(self, prefix: Prefix) -> Tombstone | None:
+        """The last record of an address that no session has. Of registered subscribers also where the bound of all
+        has cost it."""
+        stone = self._last_named.get(prefix)
+        if stone is None and self._last_named.lost:
+            return self._changes.stone(address_key(prefix))
+        return stone
 
     def keep_latest(self, sessions: Iterable[Session], now: float) -> None:
         """Of one subscriber's sessions, those that began last keep their addresses, of each family."""
@@ -115,19 +145,25 @@ class Naming:
         own = session.hold_of(prefix, ports)
         if own is not None:
             own.named_s = max(own.named_s, at_s)
-        elif self._take(session, prefix, ports, at_s, now, takes_ties):
+        elif not self._take(session, prefix, ports, at_s, now, takes_ties):
+            self._counts.superseded += 1
+            self._remember(prefix, ports, at_s, now, session.subscriber)
+        elif self._ownership.count >= self._most_addresses and not self._is_registered(session):
+            self._counts.addresses_refused += 1
+            self._remember(prefix, ports, at_s, now, session.subscriber)
+        else:
             hold = Hold(prefix, ports, session, at_s)
             self._ownership.add(hold)
             self._changes.touch_hold(hold)
-        else:
-            self._counts.superseded += 1
-            self._remember(prefix, ports, at_s, now, session.subscriber)
+
+    def _is_registered(self, session: Session) -> bool:
+        return session.subscriber is not None and session.subscriber in self._registered
 
     def _take(
         self, session: Session, prefix: Prefix, ports: Ports, at_s: float, now: float, takes_ties: bool
     ) -> bool:
         """Evict from an address each subscriber that was given it earlier; False if another was given it later."""
-        stone = self._last_named.get(prefix) if ports is None else None
+        stone = self.last_named(prefix) if ports is None else None
         is_latest = stone is None or stone.last_but_of(session.subscriber) <= at_s
         for rival in self._ownership.rivals(session, prefix, ports):
             if rival.named_s > at_s or (rival.named_s == at_s and not takes_ties):

@@ -1,4 +1,4 @@
-"""Which NAS a record is of, what its clock says, and when it last restarted. Pure.
+"""Which NAS a record is of, and when it last restarted. Pure.
 
 A name alone says too little: RouterOS calls every box MikroTik, and gear without an address of its own says
 127.0.1.1. So two that use one name from two places are two. A place is the address that the datagrams come from.
@@ -10,48 +10,33 @@ a NAS of its own, and so is each of two addresses with one identifier: behind a 
 
 Sessions go with the NAS that reported them last (see `sessions`), so a NAS that comes by another way, and is taken
 for another because of it, takes its sessions with it record by record.
-
-The clock of a NAS has an offset to ours. A stamp less the offset is when a thing happened by our clock. It is never
-later than the arrival.
-
-- A stamp cannot be from the future: one that is later than the offset allows shows that the NAS is further ahead.
-- A NAS that was ahead, and whose stamp is of our time again, was put right (NTP sets it to the time that we have).
-- A stamp older than the offset allows is of an old record (a proxy's queue, repeats), or the NAS was set back. One
-  record does not show which, unless it says for how long it was on its way (Acct-Delay-Time). Old records come as
-  fast as they are taken, and their age falls. By a clock that was set, each next record is as old as the one
-  before. Until that is seen, the record counts as old, and is remembered. Then it counts again, as of when it came.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from gatewayd.model.accounting import PROXIES, AccountingEvent, NasIdentity
+from gatewayd.model.accounting import PROXIES, NasIdentity
+from gatewayd.subscribers.sessions.nas_clock import NasClock
 
 if TYPE_CHECKING:
+    from gatewayd.subscribers.journal_rows import NasRow
     from gatewayd.subscribers.sessions.session import Session
-
-NEAR_S: Final = 5.0
-"""An age that needs no reason: stamps are of whole seconds, and ways take time."""
-SAME_S: Final = 2.0
-"""Two ages that differ by so much at most are one."""
-REPEATED_S: Final = 120.0
-"""So old a NAS's own repeats can be: up to here more proof is wanted."""
-PROOF_S: Final = 5.0
-PROOF_OF_SHORT_S: Final = 60.0
-PROOF_WITH_RESTART_S: Final = 1.0
-"""For how long records must be of one age. Clocks go wrong when a NAS boots."""
-MAX_UNDECIDED: Final = 256
-"""Records of one NAS that are remembered meanwhile."""
 
 LAG_WINDOW_S: Final = 120.0
 USUAL_LAG_S: Final = 60.0
 """Events come so late by themselves: queues, repeats."""
 
+RESTART_KEPT_S: Final = 86400.0
+"""An Accounting-On or -Off is remembered for so long: the same bytes again are a replay. Not longer, as a NAS
+without a clock may say the same at each of its restarts."""
+MAX_RESTARTS: Final = 16
+"""Of one NAS that are remembered."""
+MAX_NAMES: Final = 32
+"""Of one NAS."""
 MAX_SAME_NAMES: Final = 100
 """Names of several NAS that are remembered."""
 _PARTED: Final = "\x1f"
@@ -60,77 +45,14 @@ _MAX_RESOLVED_EACH: Final = 4
 """Identities remembered for each NAS that there may be."""
 
 
-class NasClock:
-    """`ahead_s`: how far the NAS is ahead of us; less than 0: behind."""
-
-    __slots__ = ("_age_s", "_count_of_age", "_has_restart", "_since_s", "_undecided", "ahead_s")
-
-    def __init__(self, ahead_s: float = 0.0) -> None:
-        self.ahead_s = ahead_s
-        self._age_s = inf
-        self._since_s = 0.0
-        self._count_of_age = 0
-        self._has_restart = False
-        self._undecided: deque[AccountingEvent] | None = None
-
-    @property
-    def whole_s(self) -> int:
-        """`ahead_s` as a restart of ours is to know it: stamps are of whole seconds."""
-        return round(self.ahead_s)
-
-    def time_of(self, event: AccountingEvent) -> float:
-        """When it happened, by our clock."""
-        return min(event.at_s - self.ahead_s, event.received_at_s)
-
-    def observe(self, event: AccountingEvent) -> tuple[AccountingEvent, ...]:
-        """Follow the clock by a record. Returns records before it that count anew, as the clock was set back."""
-        stamp_s, received_s = event.at_s, event.received_at_s
-        ahead_s = stamp_s - received_s
-        age_s = self.ahead_s - ahead_s
-        if age_s <= 0 or (self.ahead_s > 1.0 and -SAME_S <= ahead_s <= 1.0):
-            self.ahead_s = max(ahead_s, 0.0) if age_s > 0 else ahead_s
-            self._settle()
-        elif age_s <= NEAR_S:
-            self._settle()
-        elif age_s > event.delay_s + NEAR_S:
-            return self._doubt(event, age_s)
-        return ()
-
-    def _doubt(self, event: AccountingEvent, age_s: float) -> tuple[AccountingEvent, ...]:
-        if age_s > self._age_s + SAME_S:
-            return ()  # older still than the others: that one is a repeat, or from a queue
-        if self._undecided is None or age_s < self._age_s - SAME_S:
-            self._undecided = deque(maxlen=MAX_UNDECIDED)
-            self._age_s, self._since_s, self._count_of_age, self._has_restart = age_s, event.received_at_s, 0, False
-        self._age_s = min(self._age_s, age_s)
-        self._count_of_age += 1
-        self._has_restart |= event.kind in ("on", "off")
-        self._undecided.append(event)
-        if not self._is_proven(event.received_at_s):
-            return ()
-        self.ahead_s -= self._age_s
-        *before, _ = self._undecided
-        self._settle()
-        return tuple(before)
-
-    def _is_proven(self, now_s: float) -> bool:
-        lasted_s = now_s - self._since_s
-        if self._age_s <= REPEATED_S:
-            return self._count_of_age > 2 and lasted_s >= PROOF_OF_SHORT_S
-        return self._count_of_age > 1 and lasted_s >= (PROOF_WITH_RESTART_S if self._has_restart else PROOF_S)
-
-    def _settle(self) -> None:
-        """The record is of the time that the offset gives it."""
-        self._undecided, self._age_s = None, inf
-
-
 class Nas:
     """A NAS: its live sessions by id, when it last restarted, what its clock says.
 
     `key`: stands for it in rows, and never changes. `name`: the best that it calls itself. `label`: for
     people, with its place where others have the name. `source`: from where it speaks, as in NasIdentity.
     `identifier`, `addresses`: what it calls itself; `names`: all that leads to it. `restarted_s`: event time of its
-    last Accounting-On or -Off; a record older than that counts for nothing.
+    last Accounting-On or -Off; a record older than that counts for nothing. `restarts`: the authenticators
+    of these, and when they came.
     """
 
     __slots__ = (
@@ -146,6 +68,7 @@ class Nas:
         "name",
         "names",
         "restarted_s",
+        "restarts",
         "sessions",
         "source",
     )
@@ -159,6 +82,7 @@ class Nas:
         self.names: set[str] = set()
         self.sessions: dict[str, Session] = {}
         self.restarted_s = -inf
+        self.restarts: tuple[tuple[bytes, float], ...] = ()
         self.clock = NasClock()
         self.interim_s: int | None = None
         self._lag_s = inf
@@ -178,9 +102,20 @@ class Nas:
         """Whether an Accounting-On or -Off of it is known."""
         return self.restarted_s > -inf
 
-    def resume(self, restarted_s: float, ahead_s: float, now: float) -> None:
+    def admit_restart(self, authenticator: bytes, now: float) -> bool:
+        """Whether an Accounting-On or -Off is news, and not the same again; it is remembered. Without an
+        authenticator, as of a list, it is."""
+        recent = [each for each in self.restarts if now - each[1] < RESTART_KEPT_S]
+        if any(known == authenticator for known, _ in recent):
+            return False
+        if authenticator:
+            self.restarts = ((authenticator, now), *recent[: MAX_RESTARTS - 1])
+        return True
+
+    def resume(self, row: NasRow, now: float) -> None:
         """As known before a restart of ours: what is late from now on is late, and no clock that is behind."""
-        self.restarted_s, self.clock = restarted_s, NasClock(ahead_s)
+        self.restarted_s, self.clock, self.restarts = row.restarted_s, NasClock(row.ahead_s), row.restarts
+        ahead_s = row.ahead_s
         self._lag_s, self._window_ends_s = max(-ahead_s, 0.0), now
 
     def age_s(self, at_s: float, received_s: float) -> float:
@@ -276,6 +211,11 @@ class NasTable:
         self._learn(nas, identity)
         return nas, gone
 
+    def smallest(self, is_fit: Callable[[Nas], bool]) -> Nas | None:
+        """Of those that are fit, the one with the fewest sessions."""
+        found = sorted(self._by_key.values(), key=lambda each: len(each.sessions))
+        return next(filter(is_fit, found), None)
+
     def namesakes(self, nas: Nas) -> list[Nas]:
         """Others that use its name, from other places or of other addresses; and what lists know by any of its
         names."""
@@ -334,11 +274,14 @@ class NasTable:
         if identity.source is not None:
             if nas.identifier is None and identity.identifier is not None:
                 nas.identifier = nas.name = identity.identifier
-            nas.addresses.update(identity.addresses)
+            if len(nas.names) < MAX_NAMES:
+                nas.addresses.update(identity.addresses)
             if len(self._resolved) >= _MAX_RESOLVED_EACH * self._most:
                 self._resolved.clear()
             self._resolved[identity] = nas
         names = {nas.name, identity.name, *_addresses(nas.addresses, nas.source)}
+        if len(nas.names) >= MAX_NAMES:
+            names &= nas.names | {nas.name}
         for name in names:
             known = self._by_name.setdefault(name, [])
             if nas not in known:

@@ -1,4 +1,4 @@
-"""A live session: its subscriber, its addresses and its time; and what is remembered of one that ended.
+"""A live session: its subscriber, its addresses and its time.
 
 There may be a million. Sessions and holds are mutable, and changed by `sessions`, `naming` and Expiry alone.
 Compared by identity. None is seen by the garbage collector, so the code that ends a session takes it out of its
@@ -11,12 +11,10 @@ that grows at that size takes up to 76 ms, once.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import ceil, inf
-from typing import Annotated, Final, Generic, Literal, Protocol, TypeVar
+from typing import Annotated, Final, Literal, Protocol
 
 import msgspec
 
@@ -25,11 +23,8 @@ from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Ports
 from gatewayd.subscribers.sessions.nas import Nas, SameName
 
-_Key = TypeVar("_Key")
-
 TICK_S: Final = 10
 """Sessions run out together that would within so many seconds."""
-_PRUNED_EACH = 2
 
 JITTER: Final = 0.1
 """A session lives up to this part longer than its time, so that those of one second do not run out together."""
@@ -75,7 +70,7 @@ class Terms:
 _EVENTS: Final = counter(
     "session_events",
     "Records that came, sessions that ended, and records that were not followed.",
-    "missed_stops, refused, nas_refused or over_limit rises",
+    "missed_stops, refused, nas_refused, over_limit or replayed rises",
     label="kind",
 )
 
@@ -108,12 +103,18 @@ class SessionCounts:
     taken_again: Annotated[int, _EVENTS.of(meaning="Records taken late: the clock of their NAS was set back.")] = 0
     same_name: Annotated[int, _EVENTS.of(meaning="Sessions whose id another NAS of the same name has.")] = 0
 
+    replayed: Annotated[int, _EVENTS.of(meaning="Records that came again, and would have changed something.")] = 0
+
     refused: Annotated[int, _EVENTS.of(meaning="Unregistered sessions beyond `subscribers.max_sessions`.")] = 0
     over_limit: Annotated[int, _EVENTS.of(meaning="Sessions or addresses beyond the bound of a subscriber.")] = 0
+    addresses_refused: Annotated[int, _EVENTS.of(
+        meaning="Addresses of unregistered sessions beyond the bound of all.")] = 0  # fmt: skip
     nas_refused: Annotated[int, _EVENTS.of(meaning="Records of a NAS beyond the bound.")] = 0
+    nas_evicted: Annotated[int, _EVENTS.of(
+        meaning="NAS without registered subscribers that made room for one with such.")] = 0  # fmt: skip
 
 
-PassedOver = Literal["nas_refused", "tombstoned", "before_restart", "stale", "refused"]
+PassedOver = Literal["nas_refused", "tombstoned", "before_restart", "stale", "refused", "replayed"]
 """Why an event opens and confirms no session; SessionCounts has a count of each."""
 
 
@@ -185,12 +186,14 @@ class Session(msgspec.Struct, gc=False, eq=False):
 
 
 class Ownership:
-    """Every address that a live session holds. An address with one hold, as nearly all have, costs no list."""
+    """Every address that a live session holds. An address with one hold, as nearly all have, costs no list.
+    `count`: of holds."""
 
-    __slots__ = ("_holds",)
+    __slots__ = ("_holds", "count")
 
     def __init__(self) -> None:
         self._holds: dict[Prefix, Hold | tuple[Hold, ...]] = {}
+        self.count = 0
 
     def __len__(self) -> int:
         """Addresses held."""
@@ -225,6 +228,7 @@ class Ownership:
             self._holds[hold.prefix] = hold
         else:
             self._holds[hold.prefix] = (held, hold) if isinstance(held, Hold) else (*held, hold)
+        self.count += 1
         session = hold.session
         session.held = (*session.holds, hold) if session.holds else hold
 
@@ -236,6 +240,7 @@ class Ownership:
             del self._holds[hold.prefix]
         else:
             self._holds[hold.prefix] = others[0] if len(others) == 1 else others
+        self.count -= 1
         kept = tuple(each for each in hold.session.holds if each is not hold)
         hold.session.held = kept[0] if len(kept) == 1 else kept
 
@@ -305,88 +310,3 @@ class Expiry:
             heappush(self._order, number)
         bucket.sessions.append(session)
         session.bucket = bucket
-
-
-class Tombstone(msgspec.Struct, frozen=True, gc=False):
-    """`at_s`: event time of the last record, which was of `subscriber`. `buried_s`: by our clock. `others_s`: event
-    time of the last record of any other."""
-
-    at_s: float
-    buried_s: float
-    subscriber: bytes | None = None
-    others_s: float = -inf
-
-    def last_but_of(self, subscriber: bytes | None) -> float:
-        """When it was last somebody else's; -inf for never."""
-        return self.others_s if subscriber == self.subscriber else self.at_s
-
-
-class Tombstones(Generic[_Key]):
-    """At most `most`, each for `keep_s` of our clock; the oldest goes first. `lost` counts what the bound cost.
-
-    `on_forgotten`: called with the key of each that goes, for its time or for the bound. An OrderedDict: to get the
-    first entry of a plain dict takes longer with each that was removed before it.
-    """
-
-    __slots__ = ("_keep_s", "_most", "_on_forgotten", "_stones", "lost")
-
-    def __init__(self, *, keep_s: float, most: int, on_forgotten: Callable[[_Key], None] | None = None) -> None:
-        self._keep_s = keep_s
-        self._most = most
-        self._on_forgotten = on_forgotten
-        self._stones: OrderedDict[_Key, Tombstone] = OrderedDict()
-        self.lost = 0
-
-    def __len__(self) -> int:
-        return len(self._stones)
-
-    def get(self, key: _Key) -> Tombstone | None:
-        return self._stones.get(key)
-
-    def bury(self, key: _Key, at_s: float, now: float, subscriber: bytes | None = None) -> None:
-        """Of two ends of the same thing the later counts."""
-        stone = Tombstone(at_s, now, subscriber)
-        before = self._stones.pop(key, None)
-        if before is not None:
-            first, last = (before, stone) if before.at_s <= at_s else (stone, before)
-            others_s = max(last.others_s, first.last_but_of(last.subscriber))
-            stone = Tombstone(last.at_s, now, last.subscriber, others_s)
-        self._stones[key] = stone
-        self.prune(now, _PRUNED_EACH)
-        self._keep_bound()
-
-    def put_back(self, key: _Key, stone: Tombstone) -> None:
-        """One that was known before a restart; those buried first come first, and before any is buried anew."""
-        self._stones[key] = stone
-        self._keep_bound()
-
-    def drop(self, key: _Key) -> None:
-        """It is to be remembered no more; `on_forgotten` is not called."""
-        self._stones.pop(key, None)
-
-    def is_over(self, stone: Tombstone, now: float) -> bool:
-        return stone.buried_s + self._keep_s <= now
-
-    def next_due(self) -> float | None:
-        """When the oldest may go."""
-        for stone in self._stones.values():
-            return stone.buried_s + self._keep_s
-        return None
-
-    def prune(self, now: float, most: int) -> None:
-        """Forget at most `most` whose time is over."""
-        for _ in range(most):
-            due_s = self.next_due()
-            if due_s is None or due_s > now:
-                return
-            self._forget_oldest()
-
-    def _keep_bound(self) -> None:
-        if len(self._stones) > self._most:
-            self._forget_oldest()
-            self.lost += 1
-
-    def _forget_oldest(self) -> None:
-        key, _ = self._stones.popitem(last=False)
-        if self._on_forgotten is not None:
-            self._on_forgotten(key)

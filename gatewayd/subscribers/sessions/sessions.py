@@ -41,13 +41,12 @@ from math import inf, nextafter
 from typing import Final
 
 from gatewayd.model.accounting import AccountingEvent, NasIdentity
-from gatewayd.subscribers.sessions.index import SessionIndex
+from gatewayd.subscribers.sessions.index import BATCH, SessionIndex
 from gatewayd.subscribers.sessions.naming import are_two, is_of, ports_of, shares
 from gatewayd.subscribers.sessions.nas import Nas
-from gatewayd.subscribers.sessions.session import FOLLOWED, JITTER, Outcome, PassedOver, Session, Tombstone
+from gatewayd.subscribers.sessions.session import FOLLOWED, JITTER, Outcome, PassedOver, Session
+from gatewayd.subscribers.sessions.tombstones import Tombstone, short_id
 
-BATCH: Final = 250
-"""Sessions that one call of `handle_timer` ends; 10 µs each at a million."""
 INTERIM_AFTER_STOP_S: Final = 2.0
 """An Interim that crossed the Stop on its way out of the NAS does not raise the session."""
 
@@ -59,7 +58,7 @@ class Sessions(SessionIndex):
         """Take what happened. Raises nothing; what is not followed is counted."""
         self._now = now
         self._ends = 0
-        nas = self._nas_of(event.identity or NasIdentity(event.nas))
+        nas = self._nas_of(event.identity or NasIdentity(event.nas), event.subscriber)
         if nas is None:
             self._note("nas_refused")
         elif event.is_by_our_clock:
@@ -96,8 +95,13 @@ class Sessions(SessionIndex):
         else:
             self.counts.restarts += 1
         if kind in ("on", "off"):
-            for each in self._restarting(nas):
-                self._restart(each, at_s)
+            if is_again or (not event.is_replay and nas.admit_restart(event.authenticator, self._now)):
+                for each in self._restarting(nas):
+                    self._restart(each, at_s)
+            else:
+                self._note("replayed")
+        elif event.is_replay and not self._changes_nothing(nas, event):
+            self._note("replayed")
         else:
             self._receive_record(nas, event, at_s)
 
@@ -118,46 +122,20 @@ class Sessions(SessionIndex):
         self._last_named.prune(now, BATCH)
         self._changes.prune(now, BATCH)
 
-    # A NAS
-
-    def _restarting(self, nas: Nas) -> list[Nas]:
-        """Those that a restart of it is of: itself, and what lists say of its names, if no other has its name."""
-        others = self._nas.namesakes(nas)
-        is_alone = nas.source is not None and all(each.source is None for each in others)
-        return [nas, *others] if is_alone else [nas]
-
-    def _restart(self, nas: Nas, at_s: float) -> None:
-        self._changes.touch_nas(nas.key)
-        if at_s > nas.restarted_s:
-            nas.restarted_s = at_s
-            if nas.sessions:
-                self._restarted[nas.key] = nas
-
-    def _scan(self) -> None:
-        """A batch of the sessions of a NAS that restarted. One that restarts meanwhile comes again after."""
-        if not self._scanning and self._restarted:
-            nas = self._restarted.pop(next(iter(self._restarted)))
-            self._scanning = list(nas.sessions.values())
-        for session in self._scanning[-BATCH:]:
-            self._outlive_restart(session)
-        del self._scanning[-BATCH:]
-
-    def _outlive_restart(self, session: Session) -> None:
-        nas = session.nas
-        grace_s = self._terms_of(nas.name).restart_grace_s
-        if nas.sessions.get(session.id) is not session:
-            return
-        if session.at_s >= nas.restarted_s:
-            if not grace_s:
-                self._outlive(session, nas.restarted_s)
-        elif grace_s:
-            self._expiry.hasten(session, self._now + grace_s * self._randomness.uniform(1, 1 + JITTER))
-            self._changes.touch(session)
-        else:
-            self.counts.ended_by_restart += 1
-            self._end(session)
-
     # A session
+
+    def _changes_nothing(self, nas: Nas, event: AccountingEvent) -> bool:
+        """Whether a record that came again says what is known of its session, and no more than that it lives."""
+        session = nas.sessions.get(event.session)
+        return (
+            event.kind != "stop"
+            and session is not None
+            and event.subscriber in (None, session.subscriber)
+            and session.at_s >= nas.restarted_s
+            and not session.is_lingering
+            and not (event.is_snapshot and len(event.addresses) < len(session.holds))
+            and all(session.hold_of(prefix, ports_of(event, prefix)) for prefix in event.addresses)
+        )
 
     def _receive_record(self, nas: Nas, event: AccountingEvent, at_s: float) -> None:
         if event.is_by_our_clock:
@@ -261,10 +239,10 @@ class Sessions(SessionIndex):
 
     def _stone_of(self, nas: Nas, others: list[Nas], event: AccountingEvent) -> Tombstone | None:
         """Of the session, if it ended; by a namesake's record only if it was of the same subscriber."""
-        stone = self._ended.get((nas.key, event.session))
+        stone = self._stone(nas.key, event.session)
         if stone is None and event.subscriber is not None:
             for other in others:
-                found = self._ended.get((other.key, event.session))
+                found = self._stone(other.key, event.session)
                 if found is not None and found.subscriber == event.subscriber:
                     return found
         return stone
@@ -331,7 +309,10 @@ class Sessions(SessionIndex):
         self._naming.name(session, event, at_s, self._now, is_opening and event.kind == "start")
         if event.addresses and self._terms_of(session.nas.name).single_session:
             self._naming.keep_latest(self.sessions_of(session.subscriber), self._now)
-        for other in self.sessions_of(session.subscriber):
+        sessions = self.sessions_of(session.subscriber)
+        if len(sessions) > 1:
+            self._naming.keep_bound(sessions, self._now)
+        for other in sessions:
             if other.is_lingering and self._naming.is_covered(other):
                 self._end(other)
 
@@ -355,7 +336,7 @@ class Sessions(SessionIndex):
             self.counts.bearer_stops += 1
             self._stop_bearer(session, at_s)
             return
-        self._ended.bury((nas.key, event.session), at_s, self._now, subscriber)
+        self._ended.bury((nas.key, short_id(event.session)), at_s, self._now, subscriber)
         own = session.subscriber if session is not None else None
         self._changes.bury_session(nas.key, event.session, at_s, self._now, own, event.subscriber)
         if session is None:
@@ -372,15 +353,6 @@ class Sessions(SessionIndex):
         for other in self.sessions_of(subscriber):
             if other.is_lingering and other.nas is nas and other.at_s <= at_s and shares(other, places):
                 self._end(other)
-
-    def _outlive(self, session: Session, from_s: float) -> None:
-        """An earlier life of its id ended before `from_s`: only what was named since stays."""
-        if session.since_s < from_s:
-            session.since_s = session.at_s
-            self._changes.touch(session)
-        for hold in session.holds:
-            if hold.named_s < from_s:
-                self._naming.release(hold, self._now)
 
     def _stop_bearer(self, session: Session | None, at_s: float) -> None:
         if session is None or at_s < session.at_s:

@@ -88,7 +88,8 @@ subscribers:
     listen: ["[::]:1813"]
     clients:
       - {address: 10.0.0.1, secret_file: /secret, require_message_authenticator: yes,
-         response_message_authenticator: true,
+         response_message_authenticator: true, require_event_timestamp: true,
+         nas: [bng-1, 10.0.0.1], addresses: [100.64.0.0/10, "2001:db8::/32"],
          proxy: true, profile: {session_timeout: 2d}}
 kernel: {table: gw, priority: 5, ct_mark_mask: 0x0000fff0, verify_every: 30s, nflog_group: 7, nflog_rate: 50}
 watch: {unregistered: off}
@@ -119,8 +120,10 @@ log: {level: debug, format: json}
     assert policy.on_unregistered.limit == RateLimit(125_000)
     usual = ProfileSettings("snapshot", "alc-msisdn", "92", "outside", "digest", 600.0, 20, 60.0, inf, 0.0)
     client = RadiusClient(
-        parse_prefix("10.0.0.1"), "/secret", True, True, True, replace(usual, session_timeout_s=172800.0)
-    )
+        parse_prefix("10.0.0.1"), "/secret", True, True, True, ("bng-1", "10.0.0.1"),
+        (parse_prefix("100.64.0.0/10"), parse_prefix("2001:db8::/32")), True,
+        replace(usual, session_timeout_s=172800.0),
+    )  # fmt: skip
     assert settings.subscribers == SubscriberSettings(
         "/pepper", "/sessions.csv", 1000, 600.0, usual, (NasSettings("bng-1", replace(usual, interim="merge")),),
         RadiusSettings((client,), (ListenAddress("::", 1813),)),

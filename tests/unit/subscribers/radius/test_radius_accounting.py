@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewayd.errors import AccountingRejected, GatewaydError, InputRejected
-from gatewayd.model import parse_address
+from gatewayd.model import parse_address, parse_prefix
 from gatewayd.model.accounting import AccountingEvent, Identity, NasProfile
 from gatewayd.model.msisdn import subscriber_digest
-from gatewayd.subscribers.radius.accounting import FUTURE_SKEW_S, OLDEST_S, read_event
+from gatewayd.subscribers.radius.accounting import FUTURE_SKEW_S, OLDEST_S, Permission, read_event
 from gatewayd.subscribers.radius.attributes import MAX_ADDRESSES
 from gatewayd.subscribers.radius.packet import AccountingRequest, open_request
 from tests.support.radius import (
@@ -515,3 +515,49 @@ def test_a_nas_has_the_time_that_the_wall_has_or_had(stamp_s: float, at_s: float
     request = request_of(START, SESSION, integer(55, int(stamp_s)))
     event = read_event(request, SOURCE, PAKISTAN, PEPPER, NOW_S, wall_s=NOW_S + 3600)
     assert (event.at_s, event.is_by_our_clock) == (at_s, False)
+
+
+# What a client may report
+
+
+CONFINED = Permission(
+    frozenset({"bng-1", "10.0.0.1"}), (parse_prefix("100.64.0.0/10"),), require_event_timestamp=True
+)
+
+
+def confined(*attributes: bytes) -> AccountingEvent:
+    return read_event(request_of(START, SESSION, *attributes), SOURCE, PAKISTAN, PEPPER, NOW_S, permission=CONFINED)
+
+
+def test_a_client_that_is_confined_reports_what_it_may() -> None:
+    addresses = [attribute(8, parse_address(each)) for each in ("100.64.0.1", "100.128.0.1", "10.0.0.1")]
+    event = confined(text(32, "bng-1"), integer(55, int(NOW_S)), *addresses)
+    assert [str(each) for each in event.addresses] == ["100.64.0.1/32"]
+    assert event.ignored == ("address_not_allowed", "address_not_allowed")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "code"),
+    [
+        ([text(32, "bng-2"), integer(55, int(NOW_S))], "nas_not_allowed"),
+        ([integer(55, int(NOW_S))], "nas_not_allowed"),
+        ([text(32, "bng-1")], "no_event_timestamp"),
+        ([text(32, "bng-1"), integer(55, 1)], "no_event_timestamp"),
+    ],
+)
+def test_what_a_client_may_not_report_is_refused(attributes: list[bytes], code: str) -> None:
+    with pytest.raises(AccountingRejected) as caught:
+        confined(*attributes)
+    assert caught.value.code == code
+
+
+def test_of_the_addresses_of_a_nas_those_are_names_that_its_client_may_use() -> None:
+    for address, names in (("10.0.0.1", ("10.0.0.1",)), ("10.0.0.2", ())):
+        event = confined(text(32, "bng-1"), integer(55, int(NOW_S)), attribute(4, parse_address(address)))
+        assert event.identity is not None
+        assert event.identity.addresses == names
+
+
+def test_a_restart_shows_the_authenticator_by_which_it_is_known_again() -> None:
+    request = request_of(ON)
+    assert read_event(request, SOURCE, PAKISTAN, PEPPER, NOW_S).authenticator == request.authenticator

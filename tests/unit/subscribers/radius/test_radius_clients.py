@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gatewayd.model.accounting import NasProfile
 from gatewayd.model.prefix import Prefix, mask_address, parse_address, parse_prefix
 from gatewayd.settings.model import NasSettings, ProfileSettings, RadiusClient, SubscriberSettings
+from gatewayd.subscribers.radius.accounting import ANYTHING, Permission
 from gatewayd.subscribers.radius.clients import (
     Client,
     ClientTable,
@@ -142,6 +143,30 @@ def test_terms_are_as_configured() -> None:
     assert terms.lifetime_s(None) == 3000.0
 
 
+def heard(profiles: Profiles, client: Client, nas: str) -> NasProfile:
+    profiles.remember(client, nas)
+    return profiles.profile_of(client, nas)
+
+
+def test_a_profile_that_is_asked_for_is_not_remembered() -> None:
+    profiles = Profiles(NOKIA, {})
+    assert profiles.profile_of(MOBILE_CLIENT, "ggsn") == MOBILE.nas_profile
+    assert profiles.terms_of("ggsn") == terms_of_profile(NOKIA)
+
+
+def test_a_client_may_report_what_its_settings_allow() -> None:
+    settings = RadiusClient(
+        parse_prefix("10.0.0.0/24"),
+        "/secret",
+        nas=("bng-1", "10.0.0.1"),
+        addresses=(parse_prefix("100.64.0.0/10"),),
+        require_event_timestamp=True,
+    )
+    permission = client_of(settings, (b"s",)).permission
+    assert permission == Permission(frozenset({"bng-1", "10.0.0.1"}), (parse_prefix("100.64.0.0/10"),), True)
+    assert client_of(RadiusClient(settings.address, "/secret"), ()).permission == ANYTHING
+
+
 def test_a_nas_that_is_named_has_its_own_profile_whoever_it_comes_by() -> None:
     profiles = Profiles(ProfileSettings(), {"bng-1": NOKIA})
     for each in (PLAIN_CLIENT, MOBILE_CLIENT):
@@ -153,27 +178,27 @@ def test_a_nas_that_is_named_has_its_own_profile_whoever_it_comes_by() -> None:
 def test_another_has_the_profile_of_the_client_through_which_it_was_last_heard() -> None:
     profiles = Profiles(NOKIA, {})
     assert profiles.terms_of("ggsn") == terms_of_profile(NOKIA)
-    assert profiles.profile_of(MOBILE_CLIENT, "ggsn") == MOBILE.nas_profile
+    assert heard(profiles, MOBILE_CLIENT, "ggsn") == MOBILE.nas_profile
     assert profiles.terms_of("ggsn") == terms_of_profile(MOBILE)
-    assert profiles.profile_of(HUAWEI_CLIENT, "ggsn") == HUAWEI.nas_profile
+    assert heard(profiles, HUAWEI_CLIENT, "ggsn") == HUAWEI.nas_profile
     assert profiles.terms_of("ggsn") == terms_of_profile(HUAWEI)
-    assert profiles.profile_of(PLAIN_CLIENT, "ggsn") == NOKIA.nas_profile
+    assert heard(profiles, PLAIN_CLIENT, "ggsn") == NOKIA.nas_profile
     assert profiles.terms_of("ggsn") == terms_of_profile(NOKIA)
 
 
 def test_of_too_many_nas_the_one_heard_longest_ago_is_forgotten_and_counted() -> None:
     profiles = Profiles(ProfileSettings(), max_nas=3)
     for name in ("a", "b", "c", "a", "d"):
-        profiles.profile_of(MOBILE_CLIENT, name)
+        profiles.remember(MOBILE_CLIENT, name)
     assert profiles.terms_of("b") == Terms()
     assert {profiles.terms_of(name) for name in "acd"} == {terms_of_profile(MOBILE)}
 
 
 def test_nas_with_the_usual_profile_or_their_own_take_no_room() -> None:
     profiles = Profiles(ProfileSettings(), {"bng-1": NOKIA}, max_nas=1)
-    profiles.profile_of(MOBILE_CLIENT, "a")
-    profiles.profile_of(MOBILE_CLIENT, "bng-1")
-    profiles.profile_of(PLAIN_CLIENT, "b")
+    profiles.remember(MOBILE_CLIENT, "a")
+    profiles.remember(MOBILE_CLIENT, "bng-1")
+    profiles.remember(PLAIN_CLIENT, "b")
     assert profiles.terms_of("a") == terms_of_profile(MOBILE)
 
 
@@ -182,3 +207,10 @@ def test_profiles_are_as_configured() -> None:
     assert profiles.profile_of(PLAIN_CLIENT, "bng-1") == NOKIA.nas_profile
     assert profiles.profile_of(PLAIN_CLIENT, "bng-2") == HUAWEI.nas_profile
     assert profiles.terms_of("bng-3") == terms_of_profile(HUAWEI)
+
+
+def test_a_nas_that_another_reports_has_its_own_profile_or_the_usual_one() -> None:
+    profiles = Profiles(HUAWEI, {"bng-1": NOKIA})
+    profiles.remember(MOBILE_CLIENT, "ggsn")
+    assert profiles.profile_by_name("bng-1") == NOKIA.nas_profile
+    assert profiles.profile_by_name("ggsn") == profiles.profile_by_name("bng-2") == HUAWEI.nas_profile

@@ -19,6 +19,7 @@ from gatewayd.model.prefix import parse_address, parse_prefix
 from gatewayd.settings.model import ProfileSettings
 from gatewayd.subscribers.radius import listener as module
 from gatewayd.subscribers.radius import sockets
+from gatewayd.subscribers.radius.accounting import Permission
 from gatewayd.subscribers.radius.clients import Client, ClientTable, Profiles
 from gatewayd.subscribers.radius.flood import SOURCE_BURST, STRANGERS_PER_S
 from gatewayd.subscribers.radius.listener import (
@@ -28,7 +29,7 @@ from gatewayd.subscribers.radius.listener import (
 )
 from gatewayd.subscribers.radius.packet import KEEP_S, PENDING_S
 from gatewayd.subscribers.radius.sockets import answer_ancillary, bind_udp
-from tests.support.manual_clock import ManualClock, until
+from tests.support.manual_clock import START_S, ManualClock, until
 from tests.support.radius import (
     NOKIA_INTERIM,
     SECRET,
@@ -132,6 +133,75 @@ def test_a_repeat_gets_the_same_bytes_and_is_no_event() -> None:
     desk.clock.advance(KEEP_S)
     assert desk.handle(STARTED) == first
     assert (len(desk.events), desk.stats.duplicates) == (2, 1)
+    assert [event.is_replay for event, _ in desk.events] == [False, True]
+
+
+def test_what_was_not_answered_is_no_replay_and_what_has_a_time_is_none() -> None:
+    desk = Desk()
+    desk.answers_at_once = False
+    desk.handle(STARTED)
+    desk.clock.advance(PENDING_S)
+    desk.handle(STARTED)
+    assert [event.is_replay for event, _ in desk.events] == [False, False]
+    desk.events[-1][1]()
+    desk.clock.advance(KEEP_S)
+    desk.handle(STARTED)
+    timed = accounting_request(START, SESSION, integer(55, int(desk.clock())))
+    desk.answers_at_once = True
+    for _ in range(2):
+        desk.handle(timed)
+        desk.clock.advance(KEEP_S)
+    assert [event.is_replay for event, _ in desk.events[2:]] == [True, False, False]
+
+
+def test_a_replay_from_another_port_is_one_too() -> None:
+    desk = Desk()
+    desk.handle(STARTED)
+    desk.handle(STARTED, ("192.0.2.1", 40_000))
+    desk.handle(STARTED, ("192.0.2.2", 40_000))
+    assert [event.is_replay for event, _ in desk.events] == [False, True, False]
+
+
+PERMISSION = Permission(frozenset({"bng-1"}), (parse_prefix("100.64.0.0/10"), parse_prefix("2001:db8::/32")), True)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "reason"),
+    [
+        ([text(32, "bng-2"), integer(55, int(START_S))], "nas_not_allowed"),
+        ([integer(55, int(START_S))], "nas_not_allowed"),
+        ([text(32, "bng-1")], "no_event_timestamp"),
+        ([text(32, "bng-1"), integer(55, 0)], "no_event_timestamp"),
+        ([text(32, "bng-1"), integer(55, int(START_S))], None),
+    ],
+)
+def test_a_client_reports_no_more_than_it_may(attributes: list[bytes], reason: str | None) -> None:
+    client = Client(parse_prefix("192.0.2.0/24"), (SECRET,), permission=PERMISSION)
+    desk = Desk(table=ClientTable([client]))
+    assert len(desk.handle(accounting_request(START, SESSION, *attributes))) == 1, "it is answered in any case"
+    assert desk.stats.unusable == ({reason: 1} if reason else {})
+    assert len(desk.events) == (reason is None)
+
+
+def test_addresses_that_a_client_may_not_report_are_left_out() -> None:
+    client = Client(parse_prefix("192.0.2.0/24"), (SECRET,), permission=PERMISSION)
+    desk = Desk(table=ClientTable([client]))
+    addresses = [attribute(8, bytes(each)) for each in ((100, 64, 0, 1), (10, 0, 0, 1), (100, 128, 0, 1))]
+    prefixes = [attribute(97, b"\0\x40" + parse_address(each)) for each in ("2001:db8:1::", "2001:db9::")]
+    stamp = integer(55, int(desk.clock()))
+    desk.handle(accounting_request(START, SESSION, text(32, "bng-1"), stamp, *addresses, *prefixes))
+    ((event, _),) = desk.events
+    assert [str(each) for each in event.addresses] == ["100.64.0.1/32", "2001:db8:1::/64"]
+    assert desk.stats.ignored == {"address_not_allowed": 3}
+
+
+def test_of_the_names_of_a_nas_those_count_that_its_client_may_use() -> None:
+    permission = Permission(frozenset({"bng-1", "10.0.0.1"}))
+    desk = Desk(table=ClientTable([Client(parse_prefix("192.0.2.0/24"), (SECRET,), permission=permission)]))
+    for address in ((10, 0, 0, 1), (10, 0, 0, 2)):
+        desk.handle(accounting_request(START, SESSION, text(32, "bng-1"), attribute(4, bytes(address))))
+    identities = [event.identity for event, _ in desk.events]
+    assert [each.addresses for each in identities if each] == [("10.0.0.1",), ()]
 
 
 def test_padding_does_not_make_a_repeat_new() -> None:
@@ -166,7 +236,7 @@ def test_the_same_bytes_of_another_sender_are_another_request(source: tuple[Any,
     desk = Desk()
     desk.handle(STARTED)
     assert len(desk.handle(STARTED, source)) == 1
-    assert (len(desk.events), desk.stats.duplicates) == (2, 0)
+    assert (len(desk.events), desk.stats.duplicates) == (2, 0), "perhaps a replay, and no repeat"
 
 
 def test_a_late_answer_serves_the_repeats_that_come_after_it() -> None:

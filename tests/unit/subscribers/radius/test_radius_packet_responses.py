@@ -3,7 +3,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.subscribers.radius.packet import KEEP_S, PENDING, PENDING_S, Responses
+from gatewayd.subscribers.radius.packet import (
+    KEEP_S,
+    PENDING,
+    PENDING_S,
+    REPLAY_S,
+    Replays,
+    Responses,
+    open_request,
+)
+from tests.support.radius import SECRET, accounting_request, integer
 
 BEFORE = 0.001
 
@@ -102,3 +111,31 @@ def test_the_bound_holds(steps: list[tuple[str, bytes, float]]) -> None:
         else:
             responses.admit(key, now)
         assert len(responses) <= 2
+
+
+# Replays
+
+
+def test_a_replay_is_known_for_a_day() -> None:
+    replays = Replays()
+    assert not replays.knows(b"a", 0.0)
+    replays.keep(b"a", 0.0)
+    assert replays.knows(b"a", REPLAY_S - BEFORE)
+    assert not replays.knows(b"a", REPLAY_S)
+    replays.keep(b"a", REPLAY_S)
+    assert replays.knows(b"a", REPLAY_S + 1)
+
+
+def test_replays_are_bounded_and_those_whose_time_is_over_are_no_loss() -> None:
+    replays = Replays(most=2)
+    for number, key in enumerate((b"a", b"b", b"a", b"c")):
+        replays.keep(key, float(number))
+    assert (len(replays), replays.lost) == (2, 1)
+    assert [replays.knows(key, 4.0) for key in (b"a", b"b", b"c")] == [True, False, True]
+    replays.keep(b"d", REPLAY_S + 5)
+    assert (len(replays), replays.lost) == (1, 1)
+
+
+def test_a_request_shows_its_authenticator() -> None:
+    raw = accounting_request(integer(40, 7))
+    assert open_request(raw, [SECRET]).authenticator == raw[4:20]

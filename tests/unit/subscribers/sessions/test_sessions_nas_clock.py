@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gatewayd.model.accounting import AccountingEvent
-from gatewayd.subscribers.sessions.nas import MAX_UNDECIDED, NasClock
+from gatewayd.subscribers.sessions.nas_clock import MAX_UNDECIDED, NasClock
 from tests.support.accounting import event
 
 
@@ -100,3 +100,7 @@ def test_what_is_remembered_is_bounded() -> None:
     for each in range(2 * MAX_UNDECIDED):
         clock.observe(word(1000 + each / 1000, -3600))
     assert len(clock.observe(word(1006, -3600))) == MAX_UNDECIDED - 1
+
+
+def test_a_restart_of_ours_knows_the_offset_in_whole_seconds() -> None:
+    assert [NasClock(ahead_s).whole_s for ahead_s in (0.0, 12.4, -3599.6)] == [0, 12, -3600]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from math import inf
 
-from gatewayd.subscribers.sessions.index import USUAL_TERMS
+from gatewayd.subscribers.sessions.index import BATCH, USUAL_TERMS
 from gatewayd.subscribers.sessions.session import Terms
-from gatewayd.subscribers.sessions.sessions import BATCH
 from tests.support.accounting import ALI, BANO, NoJitter, Table, event
 
 DAY_S = 86400.0
