@@ -24,6 +24,7 @@ from gatewayd.cli.output import (
     span,
 )
 from gatewayd.model.moment import parse_time
+from gatewayd.reconcile.dataplane import Found
 from gatewayd.registry.layers import OverrideCounts
 from gatewayd.subscribers.journal_rows import JournalStats
 from gatewayd.subscribers.radius.senders import ListenerStats
@@ -291,12 +292,21 @@ def _kernel(view: StatusView) -> Iterator[Line]:
         if view.conntrack.dropped:
             text += f", {count(view.conntrack.dropped, 'packet')} dropped because there was no room"
         yield Line("", text, DOUBTFUL if view.conntrack.dropped else "")
+    if kernel.found is not None:
+        yield Line("", found_at_start(kernel.found), DOUBTFUL)
     if kernel.retained:
         yield Line(
             "", f"{count(kernel.retained, 'element')} beyond the last good, until every source answers", DOUBTFUL
         )
     if kernel.last_error:
         yield Line("", f"last error: {kernel.last_error}", DOUBTFUL)
+
+
+def found_at_start(found: Found) -> str:
+    """Of an earlier run, before the kernel is read."""
+    elements = "elements" if found.elements is None else count(found.elements, "element")
+    rules = "no rules of ours" if found.mode is None else f"rules of mode {found.mode}"
+    return f"in force from before this start, not read yet: {rules}, {elements} in {count(found.sets, 'set')}"
 
 
 def _traffic(view: StatusView) -> Iterator[Line]:

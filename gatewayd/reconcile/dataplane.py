@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Protocol
 
+from gatewayd.model.flow import Mode
+from gatewayd.model.mask import parse_set_name
 from gatewayd.model.metric import counter, gauge, summary
 from gatewayd.model.transaction import CounterReading, ExternalChanges, Ruleset, TableReading, Transaction
 
@@ -64,6 +66,27 @@ class Dataplane(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a start finds of an earlier run, which goes on to be in force until the kernel is read.
+
+    `mode`: of the rules, None without rules of ours. `elements`: None from kernels that do not count them.
+    """
+
+    mode: Mode | None
+    sets: int
+    elements: int | None
+
+
+def found_in(reading: TableReading) -> Found | None:
+    """None where there is no table."""
+    if not reading.present:
+        return None
+    counts = [each.count for each in reading.sets if parse_set_name(each.name) is not None]
+    elements = None if None in counts else sum(each or 0 for each in counts)
+    return Found(reading.tag.mode if reading.tag is not None else None, len(counts), elements)
+
+
 @dataclass(slots=True)
 class Stats:
     """The table in the kernel, and the work of the reconciler on it since the start.
@@ -104,6 +127,8 @@ class Stats:
     notifications_lost: Annotated[int, counter("kernel_notifications_lost",
         "Times that changes by other programs were lost; everything was compared again.")] = 0  # fmt: skip
     late_admissions: int = 0
+    found: Found | None = None
+    """None once the kernel was read."""
     generation: int = 0
 
 

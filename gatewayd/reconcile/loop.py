@@ -20,7 +20,7 @@ from gatewayd.model.policy import Policy
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import BoundRegistration, Registration
 from gatewayd.model.transaction import TableReading
-from gatewayd.reconcile.dataplane import Dataplane, Stats
+from gatewayd.reconcile.dataplane import Dataplane, Stats, found_in
 from gatewayd.reconcile.findings import Explains, Ports, Presence
 from gatewayd.reconcile.steps import ElementTimeout, PutRules, is_urgent, next_step
 from gatewayd.reconcile.tracker import ELEMENT_TIMEOUT_S, SetTracker
@@ -84,6 +84,7 @@ class Reconciler:
     def found(self, reading: TableReading) -> None:
         """The table as it was found: its masks are kept before anything new gets one."""
         self.tracker.reserve(reading)
+        self.stats.found = found_in(reading)
 
     def protect(self, categories: Iterable[str]) -> None:
         """Registrations of these find room where others find none."""

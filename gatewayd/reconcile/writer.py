@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag
 from gatewayd.errors import KernelError
@@ -12,7 +13,7 @@ from gatewayd.model.mask import parse_set_name, set_name
 from gatewayd.model.moment import format_time
 from gatewayd.model.policy import Policy
 from gatewayd.model.transaction import AddElements, Transaction
-from gatewayd.reconcile.dataplane import Dataplane, Generations, Stats
+from gatewayd.reconcile.dataplane import Dataplane, Generations, Stats, found_in
 from gatewayd.reconcile.steps import PutRules, Step, acknowledge
 from gatewayd.reconcile.tracker import SetTracker
 
@@ -72,7 +73,7 @@ class Ledger:
     def anchor(self, generation: int) -> None:
         """All that was committed up to this generation is known."""
         self.generations.read(generation)
-        self.stats.generation = generation
+        self.stats.generation, self.stats.found = generation, None
 
     def explain(self, generation: int) -> bool:
         """Whether the kernel's generation is what it should be by now."""
@@ -150,4 +151,5 @@ class Writer:
         ruleset = compile_ruleset(self._table, policy, hooks, epoch)
         await self._dataplane.replace_rules(ruleset)
         self._tracker.rules.see_tag(parse_tag(ruleset.tag))
+        self._ledger.stats.found = found_in(replace(reading, tag=parse_tag(ruleset.tag)))
         log.info("reconcile.disarmed", was=reading.tag.mode)

@@ -20,11 +20,12 @@ from gatewayd.cli import client, main
 from gatewayd.cli.explain import verdict
 from gatewayd.cli.listings import describe_registration, presence, standing
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD
-from gatewayd.cli.status import describe_status
+from gatewayd.cli.status import describe_status, found_at_start
 from gatewayd.errors import SourceUnreadable
 from gatewayd.model import Decision, Flow, Mode, parse_address, parse_prefix
 from gatewayd.model.flow import DecisionWord
 from gatewayd.model.transaction import Neighbour
+from gatewayd.reconcile.dataplane import Found
 from gatewayd.registry.layers import OverrideCounts
 from gatewayd.subscribers.journal_rows import JournalStats
 from tests.support.fake_queries import (
@@ -747,3 +748,15 @@ def test_a_daemon_that_does_not_answer_is_exit_3(tmp_path: Path, monkeypatch: py
         result = CliRunner().invoke(main, ["status", "--socket", str(path)])
     assert result.exit_code == 3
     assert result.stderr.endswith(": no answer within 0.01 s\n")
+
+
+@pytest.mark.parametrize(
+    ("found", "text"),
+    [
+        (Found("reject", 12, 31000), "rules of mode reject, 31,000 elements in 12 sets"),
+        (Found(None, 1, 1), "no rules of ours, 1 element in 1 set"),
+        (Found("observe", 3, None), "rules of mode observe, elements in 3 sets"),
+    ],
+)
+def test_what_is_in_the_kernel_and_not_read_yet_is_said(found: Found, text: str) -> None:
+    assert found_at_start(found) == f"in force from before this start, not read yet: {text}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gatewayd.reconcile.dataplane import Generations
+from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
+from gatewayd.reconcile.dataplane import Found, Generations, found_in
 
 
 @pytest.fixture
@@ -61,3 +62,23 @@ def test_fewer_than_we_know_of_is_not_accounted_for_either(generations: Generati
     generations.committed(surely=True)
     assert not generations.explain(10)
     assert generations.unreported == 0
+
+
+TAG = RulesTag(3, "policy", "digest", "reject")
+
+
+@pytest.mark.parametrize(
+    ("reading", "found"),
+    [
+        (TableReading(False), None),
+        (TableReading(True), Found(None, 0, 0)),
+        (TableReading(True, (ObservedSet("c4_32", 4, 8, True, 3), ObservedSet("b4_32", 4, 0, True, 4))),
+         Found(None, 2, 7)),
+        (TableReading(True, (ObservedSet("c4_32", 4, 8, True, 3), ObservedSet("noted4", 4, 8, False, 9)), "", TAG),
+         Found("reject", 1, 3)),
+        (TableReading(True, (ObservedSet("c4_32", 4, 8, True), ObservedSet("c4_24", 4, 0, True, 4)), "", TAG),
+         Found("reject", 2, None)),
+    ],
+)  # fmt: skip
+def test_what_a_start_finds_is_counted(reading: TableReading, found: Found | None) -> None:
+    assert found_in(reading) == found

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -27,7 +29,7 @@ from gatewayd.model.policy import Policy
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import AddElements, CreateTable, Ruleset, Transaction
 from gatewayd.reconcile import loop, set_state, steps, verify
-from tests.support.reconciling import Rig, WatchedTables, Witness, Write, hosts, oracle, policy, registered
+from tests.support.reconciling import GUARD_S, Rig, WatchedTables, Witness, Write, hosts, oracle, policy, registered
 
 HOSTS = Mask(4, 32)
 
@@ -1108,3 +1110,29 @@ class AnythingMayHappen(RuleBasedStateMachine):
 
 AnythingMayHappen.TestCase.settings = settings(max_examples=60, stateful_step_count=20, deadline=None)
 TestAnythingMayHappen = AnythingMayHappen.TestCase
+
+
+async def test_what_a_start_finds_is_told_until_the_kernel_is_read() -> None:
+    before = Rig(wanted=[BANK, *hosts(3)], policy=policy("reject"))
+    await before.settle()
+    await before.stop()
+    elements = before.reconciler.report().elements_desired
+    later = Rig(before.copy_kernel(), wanted=[BANK, *hosts(3)])
+    reconciler = later.reconciler
+    reconciler.found(await later.fake.read_table())
+    found = reconciler.report().found
+    assert found is not None
+    assert (found.mode, found.elements) == ("reject", elements)
+    task = asyncio.create_task(reconciler.run())
+    reconciler.disarm(policy("observe"))
+    async with asyncio.timeout(GUARD_S):
+        while reconciler.mode_in_force == "reject":  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert reconciler.report().found == replace(found, mode="observe")
+        reconciler.want_policy(policy("observe"))
+        while reconciler.unready() is not None:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    assert reconciler.report().found is None
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
