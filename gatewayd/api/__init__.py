@@ -3,6 +3,7 @@
 - `queries`  P   the questions: from text to values; and the Protocol of what answers them
 - `status`   P   everything on one screen, with the statistics that the packages keep of themselves
 - `views`    P   one flow, registrations, live flows, bindings
+- `standing` P   pins and filters, held removals, changes of the registry
 - `metrics`  P   a status → the page of a Prometheus scrape, by what the status declares
 - `listening` IO  sockets: bound, accepted, bounded in number and time
 - `app`      IO  aiohttp: paths → queries → JSON, on a TCP port and on a Unix socket

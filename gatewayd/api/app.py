@@ -39,6 +39,7 @@ from gatewayd.api.queries import (
     read_page,
     read_parameters,
     read_prefix,
+    read_since,
     read_status,
 )
 from gatewayd.api.status import ListenerView
@@ -76,6 +77,8 @@ def make_read_app(queries: Queries, names: Sequence[str] | None = None) -> web.A
     app.router.add_get("/v1/explain", reads.explain)
     app.router.add_get("/v1/registrations", reads.registrations)
     app.router.add_get("/v1/registrations/{id}", reads.registration)
+    app.router.add_get("/v1/held", reads.held)
+    app.router.add_get("/v1/changes", reads.changes)
     app.router.add_get("/v1/flows", reads.flows)
     app.router.add_get("/v1/bindings", reads.bindings)
     return app
@@ -199,6 +202,14 @@ class _Reads:
         if view is None:
             return _reply(request, {"error": f"no registration has the id {registration_id[:64]!r}"}, 404)
         return _reply(request, view)
+
+    async def held(self, request: web.Request) -> web.Response:
+        page = read_page(read_parameters(request.query.items(), _PAGE))
+        return _reply(request, self._queries.held(page.offset, page.limit))
+
+    async def changes(self, request: web.Request) -> web.Response:
+        since_s = read_since(read_parameters(request.query.items(), ("since",)))
+        return _reply(request, self._queries.changes(since_s))
 
     async def flows(self, request: web.Request) -> web.Response:
         parameters = read_parameters(request.query.items(), ("registration", *_PAGE))

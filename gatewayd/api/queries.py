@@ -6,10 +6,12 @@ Pure; the CLI reads its arguments with it too. Every fault names its parameter.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from typing import Final, NamedTuple, Protocol, cast, get_args
 
 import msgspec
 
+from gatewayd.api.standing import ChangeList, HeldList
 from gatewayd.api.status import StatusView
 from gatewayd.api.views import (
     BindingPage,
@@ -21,6 +23,7 @@ from gatewayd.api.views import (
 )
 from gatewayd.errors import InputRejected, PrefixInvalid, ServiceInvalid, SessionEntryInvalid
 from gatewayd.model import Flow, Prefix, Service, Status, parse_address, parse_prefix, parse_service
+from gatewayd.model.moment import parse_time
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS
 
 MAX_ENTRIES: Final = 1000
@@ -65,7 +68,17 @@ class Queries(Protocol):
         """
         ...
 
-    def registration(self, registration_id: str) -> RegistrationView | None: ...
+    def registration(self, registration_id: str) -> RegistrationView | None:
+        """Also one that a source has and a filter drops."""
+        ...
+
+    def held(self, offset: int, limit: int) -> HeldList:
+        """Removals that wait for `accept`."""
+        ...
+
+    def changes(self, since_s: float) -> ChangeList:
+        """What changed of the registry in force since that time, in this run."""
+        ...
 
     def flows(self, registration_id: str | None, offset: int, limit: int) -> FlowPage:
         """Live registered flows, all or those of one registration; an unknown id has none."""
@@ -214,6 +227,15 @@ def read_prefix(parameters: Mapping[str, str], parameter: str) -> Prefix | None:
         return None if text is None else parse_prefix(text)
     except PrefixInvalid as error:
         raise ParameterRejected(parameter, str(error)) from None
+
+
+def read_since(parameters: Mapping[str, str]) -> float:
+    """`since` in Unix seconds; without it, all the time. Raises ParameterRejected."""
+    text = parameters.get("since")
+    try:
+        return -inf if text is None else parse_time(text)
+    except ValueError:
+        raise ParameterRejected("since", f"{text!r} is no time, expected such as 2026-01-31T00:00:00Z") from None
 
 
 def read_status(parameters: Mapping[str, str]) -> Status | None:

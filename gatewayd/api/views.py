@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from gatewayd.api.standing import StandingView
 from gatewayd.model import (
     Binding,
     Canary,
@@ -89,7 +90,7 @@ class ExplainView(msgspec.Struct, frozen=True):
     """Why a flow passes or does not. `in_kernel`: all elements that make it pass are known to be
     there; None where nothing is to be there or it is not known. An unregistered flow passes by an element that the
     kernel still has: then the reason names it. `canary`: None at 100 %. `bindings`: those of the
-    source that registrations match by."""
+    source that registrations match by. `notes`: filters, pins and held removals behind it."""
 
     decision: DecisionWord
     effect: Effect
@@ -104,12 +105,14 @@ class ExplainView(msgspec.Struct, frozen=True):
     canary: Canary | None
     matches: tuple[MatchView, ...]
     bindings: tuple[BoundView, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class RegistrationView(msgspec.Struct, frozen=True):
     """`subscriber`: whether there is one; the digest stays inside. `unprogrammed`: why the kernel cannot be told.
 
-    `flows`, `bytes`: attributed since start. `valid_from`, `valid_until` None: open.
+    `standing`: the registry behind it. `flows`, `bytes`: attributed since start. `valid_from`, `valid_until` None:
+    open.
     """
 
     id: str
@@ -127,6 +130,7 @@ class RegistrationView(msgspec.Struct, frozen=True):
     last_seen_at: str | None = None
     flows: int = 0
     bytes: int = 0
+    standing: StandingView | None = None
 
 
 class RegistrationPage(msgspec.Struct, frozen=True):
@@ -248,13 +252,14 @@ def registration_view(
     last_seen_s: float | None = None,
     flows: int = 0,
     size_bytes: int = 0,
+    standing: StandingView | None = None,
 ) -> RegistrationView:
     """A registration at `now`, with what the reconciler and the watch know of it."""
     return RegistrationView(
         id=registration.id,
         category=registration.category,
         status=registration.status,
-        effective=registration.is_effective(now),
+        effective=registration.is_effective(now) and (standing is None or not standing.is_out_of_force),
         clients=_words(registration.clients),
         peers=_words(registration.peers),
         services=service_words(registration.services),
@@ -266,6 +271,7 @@ def registration_view(
         last_seen_at=format_time(last_seen_s),
         flows=flows,
         bytes=size_bytes,
+        standing=standing,
     )
 
 

@@ -35,7 +35,9 @@ COMMANDS: Final[dict[str, str]] = {
     "flows": "List the registered flows that are alive.",
     "bindings": "List the addresses of registered subscribers.",
     "sync": "Read the registry now.",
+    "held": "Show the removals that the guard holds.",
     "accept": "Release removals that the guard holds.",
+    "changes": "Show which registrations came, went and changed.",
     "registry": "Work with registry files.",
     "teardown": "Remove the table from the kernel.",
     "demo": "Show it all in a lab on this machine.",
@@ -50,7 +52,9 @@ SHARED: Final[dict[str, str]] = {
     "flows": "listings",
     "bindings": "listings",
     "sync": "changes",
+    "held": "standing",
     "accept": "changes",
+    "changes": "standing",
 }
 
 EXIT_FAILED: Final = 1

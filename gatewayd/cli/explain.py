@@ -113,6 +113,8 @@ def verdict(view: ExplainView) -> tuple[str, str]:
 def describe_explanation(view: ExplainView) -> Iterator[Line]:
     """Everything under the verdict but the table."""
     yield Line("reason", view.reason)
+    for number, note in enumerate(view.notes):
+        yield Line("" if number else "note", note, DOUBTFUL)
     yield Line("decision", view.decision)
     yield Line("effect", view.effect)
     yield Line("in kernel", IN_KERNEL[view.in_kernel])

@@ -34,6 +34,7 @@ from gatewayd.cli.output import (
     some,
     span,
 )
+from gatewayd.cli.standing import describe_standing, mark
 from gatewayd.model import Status
 
 Parameters = Mapping[str, str | int | None]
@@ -126,6 +127,8 @@ def describe_registration(view: RegistrationView) -> Iterator[Line]:
     yield Line("category", view.category)
     yield Line("status", standing(view))
     yield Line("window", f"{view.valid_from or 'open'} to {view.valid_until or 'open'}")
+    if view.standing is not None:
+        yield from describe_standing(view.standing)
     yield from _listed("clients", view.clients, "by subscriber alone")
     if view.subscriber and view.clients:
         yield Line("", "and the addresses of a subscriber")
@@ -138,9 +141,11 @@ def describe_registration(view: RegistrationView) -> Iterator[Line]:
 
 
 def standing(view: RegistrationView) -> str:
-    """The status, and whether the window is closed."""
-    closed = view.status == "active" and not view.effective
-    return f"{view.status}, outside of its window" if closed else view.status
+    """The status, whether the window is closed, and what a local file or the guard makes of it."""
+    is_dropped = view.standing is not None and view.standing.is_out_of_force
+    closed = view.status == "active" and not view.effective and not is_dropped
+    words = (view.status, "outside of its window" if closed else "", mark(view.standing))
+    return ", ".join(filter(None, words))
 
 
 def presence(view: RegistrationView) -> str:

@@ -5,7 +5,7 @@
 - `core`          performs what the active set desires; the parts between the registry and the kernel, wired once
 - `reload`        new settings, and a task for each source
 - `queries`       the API's answers; `status` everything on one screen, `explain` one flow, `subscriber_queries`
-                  bindings and sessions
+                  bindings and sessions, `registry_queries` pins, filters, held removals and changes
 - `vitals`        the numbers of the process itself, the loop's lag, watchdog and readiness
 - `trusted_time`  (pure) which clock is believed; `host_time` the clocks of this host
 

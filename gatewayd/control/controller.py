@@ -96,7 +96,7 @@ class Controller:
         self.override_faults: tuple[str, ...] = ()
         self._remainder = Remainder(core.reconciler)
         self._store = store
-        self._registry = RegistryState(settings.registry)
+        self._registry = self.registry = RegistryState(settings.registry)
         self._guard = GuardKeeper(self._registry, store)
         self._held_log = HeldLog()
         self._unsaved: list[SourceUpdate] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -20,17 +20,28 @@ from gatewayd.registry.state import KERNEL
 from gatewayd.subscribers.service import SubscriberService
 
 Wanted = Registration | BoundRegistration
+Notes = Callable[[Flow, Decision], tuple[str, ...]]
 
 
 class Explainer:
     """Over the allowlist, and the sessions behind its bindings where there are any."""
 
-    def __init__(self, controller: Controller, subscribers: SubscriberService | None) -> None:
+    def __init__(self, controller: Controller, subscribers: SubscriberService | None, notes: Notes) -> None:
+        """`notes`: what else is known of the registrations behind a decision."""
         self._controller = controller
+        self._notes = notes
         self._reconciler = controller.reconciler
         self._subscribers = subscribers
 
     def explain(self, flow: Flow) -> ExplainView:
+        """With notes. Raises AllowlistIncomplete where a source that was not read yet may register the flow."""
+        decision, view = self._explain(flow)
+        notes = self._notes(flow, decision)
+        if decision.word == "unregistered" and notes:
+            view = _but(view, notes[0].partition(", but ")[2])
+        return msgspec.structs.replace(view, notes=notes)
+
+    def _explain(self, flow: Flow) -> tuple[Decision, ExplainView]:
         """Raises AllowlistIncomplete where a source that was not read yet may register the flow."""
         controller, reconciler, now = self._controller, self._reconciler, self._controller.moment()
         # New settings may wait for a source; until then the old rules are what a flow meets.
@@ -49,7 +60,7 @@ class Explainer:
             bindings=tuple(bound_view(each, now) for each in decision.bindings),
         )
         if decision.word == "out_of_scope" or view.in_kernel:
-            return view
+            return decision, view
         if decision.word == "unregistered":
             view = self._unregistered(view, flow, incomplete)
         elif alternatives and all(map(reconciler.is_unprogrammed, alternatives)):
@@ -59,9 +70,9 @@ class Explainer:
             view = _but(view, f"the kernel cannot be told: {why}", effect=effect)
         element = reconciler.element_for(flow)
         if element is None:
-            return view
+            return decision, view
         reason = f"{view.reason}; it passes by {self._describe(*element)}"
-        return msgspec.structs.replace(view, effect="pass", in_kernel=True, reason=reason)
+        return decision, msgspec.structs.replace(view, effect="pass", in_kernel=True, reason=reason)
 
     def _covering(self) -> Allowlist | ConfirmedAllowlist:
         allowlist = self._controller.allowlist

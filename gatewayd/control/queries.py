@@ -7,10 +7,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from gatewayd.api import views
+from gatewayd.api.standing import ChangeList, HeldList
 from gatewayd.api.status import StatusView
 from gatewayd.compile import count_elements
 from gatewayd.control.controller import Controller
 from gatewayd.control.explain import Explainer, Wanted, are_all_in_kernel
+from gatewayd.control.registry_queries import RegistryQueries
 from gatewayd.control.status import StatusReport, incompleteness_of
 from gatewayd.control.subscriber_queries import SubscriberQueries
 from gatewayd.errors import PrefixInvalid
@@ -40,9 +42,10 @@ class DaemonQueries:
         self._attribution = controller.attribution
         self._aggregate = controller.aggregate
         self._report = report
+        self._registry = RegistryQueries(controller)
         self._read_sources = read_sources
         self._subscribers = None if subscribers is None else SubscriberQueries(controller, subscribers)
-        self._explainer = Explainer(controller, subscribers)
+        self._explainer = Explainer(controller, subscribers, self._registry.notes)
 
     def is_alive(self) -> str | None:
         return self._reconciler.stuck()
@@ -69,17 +72,28 @@ class DaemonQueries:
         self, category: str | None, status: Status | None, text: str | None, offset: int, limit: int
     ) -> views.RegistrationPage:
         found = self._search(category, status, text)
+        dropped = () if text is None else self._registry.filtered(text, _prefix_or_none(text))
         if (category, status, text) == (None, None, None):
             total = len(self._controller.allowlist)
             page = list(islice(found, offset, offset + limit))
         else:
-            matches = list(found)
+            matches = [
+                *found,
+                *(e for e in dropped if category in (None, e.category) and status in (None, e.status)),
+            ]
             total, page = len(matches), matches[offset : offset + limit]
         return views.RegistrationPage(total, offset, tuple(map(self._view, page)))
 
     def registration(self, registration_id: str) -> views.RegistrationView | None:
         found = self._controller.allowlist.get(registration_id)
+        found = found or next(self._registry.filtered(registration_id, None), None)
         return None if found is None else self._view(found)
+
+    def held(self, offset: int, limit: int) -> HeldList:
+        return self._registry.held(offset, limit)
+
+    def changes(self, since_s: float) -> ChangeList:
+        return self._registry.changes(since_s)
 
     def _search(self, category: str | None, status: Status | None, text: str | None) -> Iterator[Registration]:
         prefix = _prefix_or_none(text)
@@ -98,7 +112,9 @@ class DaemonQueries:
         in_kernel = None
         wanted: list[Wanted] = [registration] if count_elements(registration) else []
         wanted.extend(self._controller.allowlist.bound_registrations_of(registration))
-        if registration.is_effective(now) and wanted:
+        standing = self._registry.standing(registration.id)
+        in_force = standing is None or not standing.is_out_of_force
+        if registration.is_effective(now) and wanted and in_force:
             in_kernel = False if reason is not None else are_all_in_kernel(self._reconciler, wanted)
         return views.registration_view(
             registration,
@@ -108,6 +124,7 @@ class DaemonQueries:
             last_seen_s=usage.last_seen_s if usage is not None else None,
             flows=usage.flows if usage is not None else 0,
             size_bytes=usage.size_bytes if usage is not None else 0,
+            standing=standing,
         )
 
     # -- flows and bindings --------------------------------------------------------------------------------

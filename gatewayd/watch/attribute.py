@@ -16,6 +16,7 @@ had traffic 200.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 from typing import Annotated, Final
@@ -213,6 +214,11 @@ class Attribution:
             )
             for known in islice(chosen, offset, offset + limit)
         )  # fmt: skip
+
+    def count_live(self, ids: frozenset[str]) -> Counter[str]:
+        """Live flows of each of these registrations; walks the whole table once."""
+        alive = self._live.values() if ids else ()
+        return Counter(id for known in alive for id in known.registration_ids if id in ids)
 
     def _evict(self) -> None:
         """Many at once: a dict finds its oldest key by stepping over all that were deleted before it."""

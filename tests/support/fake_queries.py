@@ -13,6 +13,7 @@ import msgspec
 
 from gatewayd.allowlist import Allowlist, decide
 from gatewayd.api.app import ApiServer
+from gatewayd.api.standing import ChangeList, HeldList
 from gatewayd.api.status import (
     AggregateView,
     CounterView,
@@ -336,6 +337,8 @@ class FakeQueries:
         self.told: list[AccountingEvent] = []
         self.profile = NasProfile(country_code="92")
         self.bound = [HOME, SHARED]
+        self.held_list = HeldList(0, None, "", 0, 0, ())
+        self.change_list = ChangeList(0, ())
         self.allowlist = Allowlist()
         for registration in (BANK, FREELANCER):
             self.allowlist.upsert(registration)
@@ -381,6 +384,14 @@ class FakeQueries:
     def registration(self, registration_id: str) -> RegistrationView | None:
         found = self.allowlist.get(registration_id)
         return None if found is None else self._registration_view(found)
+
+    def held(self, offset: int, limit: int) -> HeldList:
+        self.asked.append((offset, limit))
+        return self.held_list
+
+    def changes(self, since_s: float) -> ChangeList:
+        self.asked.append(since_s)
+        return self.change_list
 
     def flows(self, registration_id: str | None, offset: int, limit: int) -> FlowPage:
         self.asked.append((registration_id, offset, limit))

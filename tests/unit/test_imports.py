@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, str] = {
 
 PURE = """
     allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule api api.metrics api.queries
-    api.status api.views authority.layout authority.readers compile compile.desired compile.effects
+    api.standing api.status api.views authority.layout authority.readers compile compile.desired compile.effects
     compile.interfaces compile.judging compile.keys compile.masks compile.ruleset control control.trusted_time
     demo errors feed feed.canonical feed.csv_dialect feed.files feed.notification feed.reading feed.record
     gatewayd kernel kernel.attributes kernel.conntrack_codec kernel.external_codec kernel.fake
@@ -81,9 +81,10 @@ IO = """
 
 COMPOSITION = """
     __main__ cli cli.changes cli.check cli.client cli.explain cli.listings cli.output cli.plan cli.registry
-    cli.registry_authoring cli.registry_reading cli.service cli.service_user cli.status control.controller
-    control.core control.explain control.guard_keeper control.queries control.reload control.status
-    control.subscriber_queries control.vitals daemon reconcile.connections watch.handler watch.surroundings
+    cli.registry_authoring cli.registry_reading cli.service cli.service_user cli.standing cli.status
+    control.controller control.core control.explain control.guard_keeper control.queries
+    control.registry_queries control.reload control.status control.subscriber_queries control.vitals daemon
+    reconcile.connections watch.handler watch.surroundings
 """
 
 TOUCHES_THE_WORLD = """

@@ -82,6 +82,7 @@ def test_an_explanation_names_what_matches() -> None:
         "sport": 40000,
         "mode": "reject",
         "canary": "in",
+        "notes": (),
         "matches": (
             {
                 "id": "PK-2024-000123",
@@ -199,6 +200,7 @@ def test_a_registration_has_its_window_and_what_is_known_of_it() -> None:
         "last_seen_at": "2024-11-04T03:00:00Z",
         "flows": 3,
         "bytes": 9,
+        "standing": None,
     }
 
 

@@ -1,0 +1,137 @@
+"""`gatewayd held` and `changes`: removals that wait for a decision, and what came, went and changed. The lines that
+say of a registration where it is from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import click
+
+from gatewayd.api.queries import DEFAULT_LIMIT, HIGHEST_LIMIT
+from gatewayd.api.standing import ChangeList, HeldList, HeldRemovalView, StandingView, StepView
+from gatewayd.cli.client import Endpoint, daemon_options
+from gatewayd.cli.output import (
+    BAD,
+    DOUBTFUL,
+    GOOD,
+    Line,
+    count,
+    print_headline,
+    print_json,
+    print_lines,
+    print_table,
+)
+
+_YEAR_S: Final = 366 * 86400.0
+MAX_IDS_A_LINE: Final = 20
+"""Of a step; `--json` has more."""
+
+
+@click.command("held")
+@click.option("--limit", type=click.IntRange(1, HIGHEST_LIMIT), help=f"At most.  [default: {DEFAULT_LIMIT}]")
+@click.option("--offset", type=click.IntRange(0), help="Leave out so many.")
+@daemon_options
+def held(endpoint: Endpoint, limit: int | None, offset: int | None, as_json: bool) -> None:
+    """Show the removals that the guard holds, before `gatewayd accept` lets them go.
+
+    They are in force as before. `flows` are alive: these would be drained and refused after.
+    """
+    body = endpoint.get("/v1/held", {"limit": limit, "offset": offset})
+    found = endpoint.parse(body, HeldList)
+    if as_json:
+        print_json(body)
+        return
+    if not found.total and not found.elements:
+        print_headline("Nothing is held.", GOOD)
+        return
+    if found.total:
+        accept = f"gatewayd accept {found.serial} lets them go"
+        print_headline(f"{count(found.total, 'removal')} held: {found.reason}; {accept}", BAD)
+        print_table(
+            ("id", "category", "flows", "since", "taken away by", "prefixes that go"),
+            list(map(_held_row, found.items)),
+        )
+        if len(found.items) < found.total:
+            click.echo(f"{len(found.items):,} of {found.total:,} shown; --limit or --offset for others")
+    if found.elements:
+        what = f"{count(found.elements, 'element')} that a start found in the kernel, and no registration wants"
+        print_headline(f"{what}; gatewayd accept {found.elements_serial} lets them go", BAD)
+
+
+def _held_row(view: HeldRemovalView) -> tuple[str, ...]:
+    prefixes = " ".join(view.prefixes) or "by subscriber"
+    return view.id, view.category, f"{view.flows:,}", view.since or "-", view.cause, prefixes
+
+
+@click.command("changes")
+@click.option("--since", metavar="TIME", help="Such as 2h, 7d or 2026-01-31T00:00:00Z. Default: since the start.")
+@daemon_options
+def changes(endpoint: Endpoint, since: str | None, as_json: bool) -> None:
+    """Show which registrations came, went and changed, by which source or whose word.
+
+    Since the start of the daemon, and the latest of them where there are many.
+    """
+    body = endpoint.get("/v1/changes", {"since": None if since is None else _moment(since)})
+    found = endpoint.parse(body, ChangeList)
+    if as_json:
+        print_json(body)
+        return
+    if found.dropped:
+        print_headline(f"{count(found.dropped, 'older step')} forgotten", DOUBTFUL)
+    for step in found.items:
+        print_lines(_describe_step(step))
+    if not found.items:
+        click.echo("no change")
+
+
+def _moment(text: str) -> str:
+    """A length of time, back from now, as a moment; else as it is, for the daemon to judge."""
+    from gatewayd.model.moment import format_time
+    from gatewayd.settings.values import parse_duration
+
+    try:
+        return str(format_time(time.time() - parse_duration(text, 0.0, _YEAR_S)))
+    except ValueError:
+        return text
+
+
+def _describe_step(step: StepView) -> Iterator[Line]:
+    by = f", accepted by {step.by}" if step.by else ""
+    yield Line(step.at or "-", f"  {step.cause}, serial {step.serial}{by}")
+    for word, ids in (("came", step.came), ("went", step.went), ("changed", step.changed)):
+        if ids:
+            more = f" and {len(ids) - MAX_IDS_A_LINE:,} more" if len(ids) > MAX_IDS_A_LINE else ""
+            yield Line("", f"{word} {len(ids):,}: {' '.join(ids[:MAX_IDS_A_LINE])}{more}")
+    if step.omitted:
+        yield Line("", f"and {step.omitted:,} not listed")
+
+
+# -- a registration ------------------------------------------------------------------------------------------------
+
+
+def mark(standing: StandingView | None) -> str:
+    """A word or two for a table; "" in peace."""
+    if standing is None:
+        return ""
+    words = ["held"] if standing.held_since else []
+    words += ["dropped by a filter"] if standing.is_out_of_force else []
+    words += ["trimmed by a filter"] if standing.trimmed else []
+    words += ["pinned"] if standing.pin is not None else []
+    return ", ".join(words)
+
+
+def describe_standing(standing: StandingView) -> Iterator[Line]:
+    also = f", and {', '.join(standing.also_in)}, which does not count" if standing.also_in else ""
+    yield Line("source", f"{standing.source or 'no source; a local file alone'}{also}")
+    if standing.pin is not None:
+        yield Line("pinned", f"{standing.pin}: it counts, not what a source says")
+    for override in standing.filters:
+        what = "takes it away" if standing.is_out_of_force else "takes prefixes away" if standing.trimmed else ""
+        yield Line("FILTER", f"{override}{f': {what}' if what else ''}", BAD if what else "")
+    if standing.trimmed:
+        yield Line("", f"the source has {', '.join(standing.clients)}")
+    if standing.held_since:
+        what = f"its removal by {standing.held_cause} is held since {standing.held_since}"
+        yield Line("HELD", f"{what}; gatewayd held", BAD)

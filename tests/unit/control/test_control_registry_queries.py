@@ -1,0 +1,179 @@
+"""A local filter, a pin and a held removal are seen wherever the registration is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from gatewayd.control.queries import DaemonQueries
+from gatewayd.control.status import StatusReport
+from gatewayd.control.vitals import Vitals
+from gatewayd.sources.files import OverridesReading
+from gatewayd.sources.override_file import parse_overrides
+from gatewayd.watch.source import SourceStats
+from tests.support.fake_conntrack import FakeConntrack
+from tests.support.manual_clock import START_S, Time
+from tests.support.owning import Owning, flow, guarded, owning, registration, settings_of, shown
+
+BANK = registration("BANK-1", "39.32.0.0/28", category="bank")
+HOUSE = registration("HOUSE-1", "39.32.64.8/29", "39.32.65.0/28", category="software_house")
+FILTERS = """\
+pins:
+  - {id: PIN-1, category: bank, clients: [39.33.0.0/28], comment: by phone, until: 2099-01-01T00:00:00Z}
+filters:
+  - {id: BANK-1, comment: compromised}
+  - {prefix: 39.32.65.0/24, comment: hijacked}
+"""
+
+
+class _Events:
+    def __init__(self) -> None:
+        self.stats = {"nflog": SourceStats(), "conntrack": SourceStats()}
+
+
+@pytest.fixture
+def time() -> Iterator[Time]:
+    with Time() as made:
+        yield made
+
+
+@asynccontextmanager
+async def asked(time: Time) -> AsyncIterator[tuple[Owning, DaemonQueries]]:
+    async with owning(time.clock, guarded(settings_of("national")), conntrack=FakeConntrack()) as it:
+        events: Any = _Events()
+        report = StatusReport(it.controller, events, {}, Vitals(time.clock))
+
+        async def read_sources() -> None: ...
+
+        more: dict[str, Any] = {}
+        if "reload" in DaemonQueries.__init__.__annotations__:
+            more["reload"] = read_sources
+        yield it, DaemonQueries(it.controller, report, None, clock=time.clock, read_sources=read_sources, **more)
+
+
+def local(text: str) -> OverridesReading:
+    return OverridesReading((parse_overrides(text, "desk.yaml", "desk.yaml"),))
+
+
+def test_a_registrant_that_a_filter_cuts_is_found_with_the_filter(time: Time) -> None:
+    async def scenario() -> None:
+        async with asked(time) as (it, queries):
+            await it.read("national", BANK, HOUSE)
+            await it.controller.use_overrides(local(FILTERS))
+            await it.in_sync()
+            view = shown(queries, "BANK-1")
+            assert (view.status, view.effective, view.in_kernel) == ("active", False, None)
+            assert view.standing is not None
+            assert (view.standing.source, view.standing.dropped) == ("national", True)
+            assert [str(each) for each in view.standing.filters] == [
+                "filter of BANK-1 in desk.yaml:4 (compromised)"
+            ]
+            explained = queries.explain(flow("39.32.0.1"))
+            assert explained.decision == "unregistered"
+            assert explained.notes == (
+                "BANK-1 of national has the source, but the filter of BANK-1 in desk.yaml:4 (compromised) takes it "
+                "away",
+            )
+            assert explained.reason.endswith(
+                ", but the filter of BANK-1 in desk.yaml:4 (compromised) takes it away"
+            )
+            for text in ("BANK-1", "39.32.0.1", "39.32.0.1/32"):
+                assert [each.id for each in queries.registrations(None, None, text, 0, 9).items] == ["BANK-1"]
+            assert queries.registrations("ngo", None, "BANK-1", 0, 9).total == 0
+
+    time.run(scenario())
+
+
+def test_a_registrant_of_whom_a_filter_leaves_less_is_found_with_what_he_lost(time: Time) -> None:
+    async def scenario() -> None:
+        async with asked(time) as (it, queries):
+            await it.read("national", BANK, HOUSE)
+            await it.controller.use_overrides(local(FILTERS))
+            await it.in_sync()
+            view = shown(queries, "HOUSE-1")
+            assert view.standing is not None
+            assert (view.effective, view.standing.trimmed, view.standing.dropped) == (True, True, False)
+            assert (view.clients, view.standing.clients) == (
+                ("39.32.64.8/29",), ("39.32.64.8/29", "39.32.65.0/28"),
+            )  # fmt: skip
+            assert "filter of 39.32.65.0/24 in desk.yaml:5 (hijacked)" in queries.explain(flow("39.32.65.1")).reason
+            assert queries.explain(flow("39.32.64.9")).decision == "registered"
+
+    time.run(scenario())
+
+
+def test_a_pin_is_said_where_it_makes_a_flow_pass(time: Time) -> None:
+    async def scenario() -> None:
+        async with asked(time) as (it, queries):
+            await it.read("national", BANK)
+            await it.controller.use_overrides(local(FILTERS))
+            await it.in_sync()
+            pin = "pin of PIN-1 in desk.yaml:2 (by phone), until 2099-01-01T00:00:00Z"
+            assert queries.explain(flow("39.33.0.1")).notes == (f"PIN-1 is a local {pin}",)
+            view = shown(queries, "PIN-1")
+            assert view.standing is not None
+            assert (view.standing.source, str(view.standing.pin)) == (None, pin)
+
+    time.run(scenario())
+
+
+def test_held_removals_are_listed_with_their_live_flows_and_marked(time: Time) -> None:
+    async def scenario() -> None:
+        async with asked(time) as (it, queries):
+            assert queries.held(0, 9).total == 0
+            await it.read("national", BANK, HOUSE)
+            await it.in_sync()
+            time.clock.advance(60)
+            await it.read("national", HOUSE)
+            await it.in_sync()
+            found = queries.held(0, 9)
+            (item,) = found.items
+            assert (found.total, item.id, item.category, item.prefixes, item.cause, item.becomes, item.flows) == (
+                1, "BANK-1", "bank", ("39.32.0.0/28",), "national", "nothing", 0,
+            )  # fmt: skip
+            assert "bank" in found.reason
+            assert item.since == found.since
+            assert queries.held(1, 9).items == ()
+            view = shown(queries, "BANK-1")
+            assert view.standing is not None
+            assert (view.effective, view.in_kernel, view.standing.held_cause) == (True, True, "national")
+            (note,) = queries.explain(flow("39.32.0.1")).notes
+            assert note.startswith("BANK-1 is in force because its removal is held, since ")
+            await it.controller.accept(found.serial)
+            assert queries.held(0, 9).total == 0
+
+    time.run(scenario())
+
+
+def test_what_came_went_and_changed_is_told_with_its_cause(time: Time) -> None:
+    async def scenario() -> None:
+        async with asked(time) as (it, queries):
+            await it.read("national", BANK)
+            await it.in_sync()
+            before = time.clock()
+            time.clock.advance(60)
+            await it.read("national", BANK, HOUSE)
+            (step,) = queries.changes(before + 1).items
+            assert (step.cause, step.came, step.went, step.changed, step.by) == (
+                "national",
+                ("HOUSE-1",),
+                (),
+                (),
+                "",
+            )
+            assert queries.changes(before + 90).items == ()
+            assert len(queries.changes(START_S - 1).items) >= 1
+
+    time.run(scenario())
+
+
+def test_an_id_that_neither_a_source_nor_a_file_has_is_unknown(time: Time) -> None:
+    async def scenario() -> None:
+        async with asked(time) as (it, queries):
+            await it.read("national", BANK)
+            assert queries.registration("BANK-2") is None
+
+    time.run(scenario())
