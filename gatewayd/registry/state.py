@@ -114,6 +114,7 @@ class RegistryState:
         self._size = 0
         self._earlier: _Earlier | None = None
         self._recorded: tuple[str, ...] | None = None
+        """The sources of what is in force, in order; None: not known."""
         self.history = History()
         """What changed of the registry in force in this run, by whom."""
 
@@ -176,10 +177,6 @@ class RegistryState:
 
     def record(self) -> GuardRecord:
         """What the next run needs, beside the readings of the sources."""
-        if self.is_loaded:
-            # While one has not been read, what was in force before comes last in their order.
-            before = self._recorded or () if self.unread() else ()
-            self._recorded = tuple(dict.fromkeys((*self.sources, *before)))
         return GuardRecord(self.guard, self._recorded, self._files, self.lost_files)
 
     def end_loss(self) -> None:
@@ -342,6 +339,7 @@ class RegistryState:
     def _merge(self, cause: str, serial: int, now: float) -> Slices[Changes | None]:
         """All sources anew. While one has not been read, what was in force before comes last in their order."""
         readings = self._readings
+        earlier = self._recorded or () if readings.unread() else ()
         if readings.unread():
             readings = SourceSet([*self.sources, _REST])
             for name in self.sources:
@@ -355,6 +353,7 @@ class RegistryState:
         merged = yield from readings.merge_in_slices()
         changes = yield from changes_in_slices(before, merged.registrations)
         self.merged, self._size = merged, len(merged.registrations)
+        self._recorded = tuple(dict.fromkeys((*self.sources, *earlier)))
         return (yield from self._guard(before.get, changes or NOTHING, cause, serial, now))
 
     def _load(self, cause: str, serial: int, now: float) -> Slices[Changes | None]:
@@ -374,7 +373,7 @@ class RegistryState:
             before, changes = earlier, found or NOTHING
         self._earlier, self._rest = None, {}
         yield from self._judge(before, changes, cause, serial, now, looks_at_all=True)
-        self.is_loaded = True
+        self.is_loaded, self._recorded = True, tuple(self.sources)
         held = self.guard.in_force(self._registered())
         return Changes((*held.values(), *wanted), ())
 

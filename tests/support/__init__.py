@@ -12,7 +12,7 @@ What does the daemon do in time, without a kernel?
     fake_conntrack, fake_files    connection tracking and a disk in memory
     fake_queries   an API without a daemon
 What does the shrink guard let through, and what stays in force?
-    guarding       a registry under guard, reading after reading
+    guarding       a guard, or the whole state of a registry, reading after reading, and after a restart
 What becomes of a subscriber's packet of accounting?
     accounting     events by the dozen, and a table of sessions that takes them
     subscribers    from the datagram to the fake kernel, in one process

@@ -41,9 +41,9 @@ def make_state(*names: str, min_removed: int = 2) -> RegistryState:
     return RegistryState(settings_of(*names or ("national",), min_removed=min_removed))
 
 
-def reading(name: str, serial: int, some: Iterable[Registration], **fields: object) -> SourceUpdate:
+def reading(name: str, serial: int, some: Iterable[Registration]) -> SourceUpdate:
     position = FeedPosition("session", serial, 900.0)
-    return SourceUpdate(name, NOW, registrations={each.id: each for each in some}, position=position, **fields)  # type: ignore[arg-type]
+    return SourceUpdate(name, NOW, registrations={each.id: each for each in some}, position=position)
 
 
 def run(slices: Slices[Changes | None]) -> tuple[list[str], list[str]] | None:
@@ -87,6 +87,8 @@ def test_a_window_that_closed_on_what_is_held_is_a_step_of_the_clock() -> None:
     run(state.apply(reading("national", 2, ending[:1]), NOW + 1))
     assert state.held_removals().total == 4
     assert state.next_end() == NOW + 10
+    assert run(state.end_windows(NOW + 9)) is None
+    assert state.history.since() == ()
     run(state.end_windows(NOW + 10))
     (step,) = state.history.since()
     assert (step.cause, len(step.went)) == (WINDOWS, 4)
