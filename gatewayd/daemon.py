@@ -25,10 +25,9 @@ from gatewayd.control.controller import Controller
 from gatewayd.control.core import Core, build_core
 from gatewayd.control.host_time import WindowClock, open_host_time
 from gatewayd.control.queries import DaemonQueries
-from gatewayd.control.reload import Reloader, SourceTasks
+from gatewayd.control.reload import LocalFiles, Reloaded, Reloader, SourceTasks
 from gatewayd.control.status import StatusReport
 from gatewayd.control.vitals import Pulse, Vitals
-from gatewayd.errors import SettingsInvalid
 from gatewayd.kernel.claim import claimed_table
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.external import RuleReader
@@ -37,7 +36,6 @@ from gatewayd.log import get_logger, setup_logging
 from gatewayd.model.policy import MarkLayout
 from gatewayd.settings import Settings
 from gatewayd.sources.fetch import open_session
-from gatewayd.sources.files import OverridesDir
 from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.runner import Tools
 from gatewayd.subscribers.service import SubscriberService
@@ -55,20 +53,22 @@ class Daemon:
         self._settings = settings
         self._config_path = config_path
         self._stop = asyncio.Event()
-        self._reload = asyncio.Event()
-        self._is_started = asyncio.Event()
-        """The last good is in force and its sources are asked: what comes before is not mixed with a reload."""
         self._notifier = Notifier()
+        self._reloader: Reloader | None = None
+        self._was_hung_up = False
+        """SIGHUP came before there was a reloader."""
 
     async def run(self) -> None:
         """Until SIGTERM or SIGINT. Raises MissingPrerequisite before anything is touched."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         async with AsyncExitStack() as stack:
             stack.callback(self._notifier.close)
-            await self._build(stack)
+            reloader = self._reloader = await self._build(stack)
+            if self._was_hung_up:
+                self._hang_up()
             log.info("daemon.started", version=__version__, mode=self._settings.policy.mode)
             go_on = self._vitals.go_on
             async with asyncio.TaskGroup() as group:
@@ -85,24 +85,28 @@ class Daemon:
                         ),
                         ("surroundings", go_on("surroundings", self._surroundings.run)),
                         ("pulse", go_on("pulse", self._pulse.run)),
-                        ("reload", self._reload_on_signal(group)),
+                        ("reload", reloader.run(group)),
                     )
                 ]
                 self._events.start()
-                self._tasks.append(group.create_task(self._restore_and_read(group), name="restore"))
-                if self._overrides is not None:
-                    work = self._overrides.watch(self._controller.use_overrides)
-                    self._tasks.append(group.create_task(work, name="overrides"))
+                self._tasks.append(group.create_task(self._restore_and_read(group, reloader), name="restore"))
+                self._local.watch(group)
                 await self._stop.wait()
                 self._notifier.stopping()
                 log.info("daemon.stopping")
                 for task in self._tasks:
                     task.cancel()
                 self._sources.cancel()
+                self._local.cancel()
+
+    def _hang_up(self) -> None:
+        self._was_hung_up = True
+        if self._reloader is not None:
+            self._reloader.ask("SIGHUP")
 
     # -- built, from the bottom up -------------------------------------------------------------------------
 
-    async def _build(self, stack: AsyncExitStack) -> None:
+    async def _build(self, stack: AsyncExitStack) -> Reloader:
         settings = self._settings
         self._time = open_host_time(Path(settings.state_dir), has_signed=settings.registry.has_signed)
         self._store = LastGood(Path(settings.state_dir), clock=self._time, monotonic=time.monotonic)
@@ -128,21 +132,17 @@ class Daemon:
             host_time=self._time,
             subscribers=self._subscribers,
         )
-        await self._read_overrides()
+        self._local = LocalFiles(self._controller)
+        await self._local.use(await self._local.open(settings.registry.local))
         if self._subscribers is not None:
             self._subscribers.open()
             stack.push_async_callback(self._subscribers.close)
         self._open_events(stack)
-        await self._build_api(stack)
-        self._reloader = Reloader(
-            settings,
-            self._config_path,
-            self._controller,
-            self._sources,
-            self._store,
-            self._time,
-            self._subscribers,
-        )
+        self._vitals = Vitals(self._time)
+        parts = Reloaded(self._controller, self._sources, self._local, self._store, self._time, self._subscribers)
+        reloader = Reloader(settings, self._config_path, parts, self._notifier, self._vitals.note_reload)
+        await self._build_api(stack, reloader)
+        return reloader
 
     async def _build_core(self, stack: AsyncExitStack) -> Core:
         settings, mask = self._settings, self._settings.kernel.ct_mark_mask
@@ -168,16 +168,6 @@ class Daemon:
         core.reconciler.found(await self._dataplane.read_table())
         return core
 
-    async def _read_overrides(self) -> None:
-        """Local pins and filters. Raises SettingsInvalid: at the start a fault in them is as one in the file."""
-        local = self._settings.registry.local
-        self._overrides = OverridesDir(Path(local)) if local is not None else None
-        if self._overrides is not None:
-            reading = await self._overrides.read()
-            if reading.faults:
-                raise SettingsInvalid(reading.faults)
-            await self._controller.use_overrides(reading)
-
     def _open_events(self, stack: AsyncExitStack) -> None:
         layout = MarkLayout(self._settings.kernel.ct_mark_mask)
         self._events = EventSource(
@@ -192,8 +182,7 @@ class Daemon:
         self._events.open()
         stack.callback(self._events.close)
 
-    async def _build_api(self, stack: AsyncExitStack) -> None:
-        self._vitals = Vitals(self._time)
+    async def _build_api(self, stack: AsyncExitStack, reloader: Reloader) -> None:
         listeners = ListenerView("tcp"), ListenerView("unix")
         report = StatusReport(
             self._controller,
@@ -205,7 +194,12 @@ class Daemon:
             listeners=listeners,
         )
         self._queries = DaemonQueries(
-            self._controller, report, self._subscribers, clock=self._time, read_sources=self._sources.read_all
+            self._controller,
+            report,
+            self._subscribers,
+            clock=self._time,
+            read_sources=self._sources.read_all,
+            reload=reloader.ask,
         )
         self._pulse = Pulse(self._queries, self._vitals, self._notifier, self._time, self._controller.allowlist)
         http = self._settings.http
@@ -215,7 +209,7 @@ class Daemon:
 
     # -- tasks ---------------------------------------------------------------------------------------------
 
-    async def _restore_and_read(self, group: asyncio.TaskGroup) -> None:
+    async def _restore_and_read(self, group: asyncio.TaskGroup, reloader: Reloader) -> None:
         """The journal and the last good before the network; a reload comes after all of it."""
         if self._subscribers is not None:
             await self._subscribers.start()
@@ -224,18 +218,7 @@ class Daemon:
         await self._store.log_unused(self._controller.sources)
         self._sources.begin(restored)
         self._sources.use(self._settings.registry, self._controller, group)
-        self._is_started.set()
-
-    async def _reload_on_signal(self, group: asyncio.TaskGroup) -> None:
-        while True:
-            await self._reload.wait()
-            self._reload.clear()
-            # READY=1 also ends the start, which a reload must not do for it.
-            if self._pulse.said_ready:
-                self._notifier.reloading()
-            self._vitals.note_reload(await self._reloader.reload(group, self._is_started))
-            if self._pulse.said_ready:
-                self._notifier.ready()
+        reloader.begin()
 
 
 def raise_file_limit() -> None:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 class Notifier:
     """Tells the service manager what we are at. Every method returns whether that was delivered just now."""
 
-    __slots__ = ("_address", "_channel", "_undelivered")
+    __slots__ = ("_address", "_channel", "_undelivered", "said_ready")
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         name = environ.get("NOTIFY_SOCKET", "")
@@ -27,6 +27,8 @@ class Notifier:
             self._channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
             self._channel.setblocking(False)
         self._undelivered: dict[str, str] = {}
+        self.said_ready = False
+        """READY=1 was said, which ends the start."""
 
     def close(self) -> None:
         """Nothing is delivered any more."""
@@ -36,6 +38,7 @@ class Notifier:
 
     def ready(self, status: str = "") -> bool:
         """READY=1: start, or a reload, is complete."""
+        self.said_ready = True
         return self._tell(READY="1", STATUS=status) if status else self._tell(READY="1")
 
     def reloading(self) -> bool:

@@ -7,16 +7,13 @@ Both listeners are bound before either serves, so a fault at start leaves nothin
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import msgspec
 from aiohttp import hdrs, web
-from aiohttp.typedefs import Middleware
 from prometheus_client import ProcessCollector
 
 from gatewayd.api.listening import (
@@ -29,13 +26,13 @@ from gatewayd.api.listening import (
     identity_of,
 )
 from gatewayd.api.metrics import choose_type, render_metrics
+from gatewayd.api.middleware import MAX_BODY_BYTES, answer_faults, check_host, client_user, note_answers, reply
 from gatewayd.api.queries import (
     ParameterRejected,
     Queries,
     read_end,
     read_entries,
     read_flow,
-    read_host,
     read_page,
     read_parameters,
     read_prefix,
@@ -46,7 +43,6 @@ from gatewayd.api.status import ListenerView
 from gatewayd.errors import (
     AllowlistIncomplete,
     GatewaydError,
-    SessionEntryInvalid,
     SessionsNotKept,
 )
 from gatewayd.log import get_logger
@@ -56,7 +52,6 @@ LIMITS: Final = ConnectionLimits()
 _SHUTDOWN_TIMEOUT_S: Final = 1.0
 _PAGE: Final = ("offset", "limit")
 _MAX_SERIAL_DIGITS: Final = 19
-MAX_BODY_BYTES: Final = 2 << 20
 _NO_FLOWS: Final = "unregistered flows are not kept: watch.unregistered is not `flows`"
 _NO_SUBSCRIBERS: Final = "the configuration has no section `subscribers`, so there are no bindings"
 
@@ -67,8 +62,8 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def make_read_app(queries: Queries, names: Sequence[str] | None = None) -> web.Application:
     """What anyone who reaches the port may have; GET and HEAD alone. `names`: of this host; None: any is taken."""
-    checks = [] if names is None else [_check_host(names)]
-    app = web.Application(middlewares=[_answer_faults, *checks], client_max_size=MAX_BODY_BYTES)
+    checks = [] if names is None else [check_host(names)]
+    app = web.Application(middlewares=[answer_faults, *checks], client_max_size=MAX_BODY_BYTES)
     reads = _Reads(queries)
     app.router.add_get("/healthz", reads.healthz)
     app.router.add_get("/readyz", reads.readyz)
@@ -91,21 +86,25 @@ def make_control_app(queries: Queries) -> web.Application:
     async def sync(request: web.Request) -> web.Response:
         read_parameters(request.query.items(), ())
         try:
-            return _reply(request, await queries.sync())
+            return reply(request, await queries.sync())
         except GatewaydError as error:
-            return _reply(request, {"error": str(error)}, 503)
+            return reply(request, {"error": str(error)}, 503)
 
     async def unregistered_flows(request: web.Request) -> web.Response:
         page = read_page(read_parameters(request.query.items(), _PAGE))
         found = queries.unregistered_flows(page.offset, page.limit)
-        return _reply(request, {"error": _NO_FLOWS}, 404) if found is None else _reply(request, found)
+        return reply(request, {"error": _NO_FLOWS}, 404) if found is None else reply(request, found)
+
+    async def reload(request: web.Request) -> web.Response:
+        read_parameters(request.query.items(), ())
+        return reply(request, await queries.reload(f"uid {client_user()}"))
 
     async def accept(request: web.Request) -> web.Response:
         serial = _read_serial(read_parameters(request.query.items(), ("serial",)))
         try:
-            return _reply(request, await queries.accept(serial))
+            return reply(request, await queries.accept(serial))
         except GatewaydError as error:
-            return _reply(request, {"error": str(error)}, 409)
+            return reply(request, {"error": str(error)}, 409)
 
     async def put_bindings(request: web.Request) -> web.Response:
         read_parameters(request.query.items(), ())
@@ -120,6 +119,7 @@ def make_control_app(queries: Queries) -> web.Application:
     app.router.add_put("/v1/bindings", put_bindings)
     app.router.add_delete("/v1/bindings", delete_binding)
     app.router.add_post("/v1/sync", sync)
+    app.router.add_post("/v1/reload", reload)
     app.router.add_post("/v1/accept", accept)
     return app
 
@@ -139,10 +139,10 @@ async def _answer_change(request: web.Request, change: Awaitable[Mapping[str, ob
     try:
         outcome = await change
     except SessionsNotKept as error:
-        return _reply(request, {"error": str(error)}, 503)
+        return reply(request, {"error": str(error)}, 503)
     if outcome is None:
-        return _reply(request, {"error": _NO_SUBSCRIBERS}, 409)
-    return _reply(request, outcome)
+        return reply(request, {"error": _NO_SUBSCRIBERS}, 409)
+    return reply(request, outcome)
 
 
 class _Reads:
@@ -155,14 +155,14 @@ class _Reads:
     async def healthz(self, request: web.Request) -> web.Response:
         reason = self._queries.is_alive()
         if reason is None:
-            return _reply(request, {"status": "ok"})
-        return _reply(request, {"status": "failing", "reason": reason}, 503)
+            return reply(request, {"status": "ok"})
+        return reply(request, {"status": "failing", "reason": reason}, 503)
 
     async def readyz(self, request: web.Request) -> web.Response:
         reasons = self._queries.readiness()
         if not reasons:
-            return _reply(request, {"ready": True})
-        return _reply(request, {"ready": False, "reasons": reasons}, 503)
+            return reply(request, {"ready": True})
+        return reply(request, {"ready": False, "reasons": reasons}, 503)
 
     async def metrics(self, request: web.Request) -> web.Response:
         content_type = choose_type(request.headers.get(hdrs.ACCEPT, ""))
@@ -171,20 +171,20 @@ class _Reads:
 
     async def status(self, request: web.Request) -> web.Response:
         read_parameters(request.query.items(), ())
-        return _reply(request, self._queries.status())
+        return reply(request, self._queries.status())
 
     async def explain(self, request: web.Request) -> web.Response:
         parameters = read_parameters(request.query.items(), ("src", "dst", "service", "sport", "source_port"))
         flow = read_flow(parameters)
         try:
-            return _reply(request, self._queries.explain(flow))
+            return reply(request, self._queries.explain(flow))
         except AllowlistIncomplete as error:
-            return _reply(request, {"error": str(error)}, 503)
+            return reply(request, {"error": str(error)}, 503)
 
     async def registrations(self, request: web.Request) -> web.Response:
         parameters = read_parameters(request.query.items(), ("category", "status", "q", *_PAGE))
         page = read_page(parameters)
-        return _reply(
+        return reply(
             request,
             self._queries.registrations(
                 parameters.get("category"),
@@ -200,21 +200,21 @@ class _Reads:
         registration_id = request.match_info["id"]
         view = self._queries.registration(registration_id)
         if view is None:
-            return _reply(request, {"error": f"no registration has the id {registration_id[:64]!r}"}, 404)
-        return _reply(request, view)
+            return reply(request, {"error": f"no registration has the id {registration_id[:64]!r}"}, 404)
+        return reply(request, view)
 
     async def held(self, request: web.Request) -> web.Response:
         page = read_page(read_parameters(request.query.items(), _PAGE))
-        return _reply(request, self._queries.held(page.offset, page.limit))
+        return reply(request, self._queries.held(page.offset, page.limit))
 
     async def changes(self, request: web.Request) -> web.Response:
         since_s = read_since(read_parameters(request.query.items(), ("since",)))
-        return _reply(request, self._queries.changes(since_s))
+        return reply(request, self._queries.changes(since_s))
 
     async def flows(self, request: web.Request) -> web.Response:
         parameters = read_parameters(request.query.items(), ("registration", *_PAGE))
         page = read_page(parameters)
-        return _reply(request, self._queries.flows(parameters.get("registration"), page.offset, page.limit))
+        return reply(request, self._queries.flows(parameters.get("registration"), page.offset, page.limit))
 
     async def bindings(self, request: web.Request) -> web.Response:
         parameters = read_parameters(request.query.items(), ("registration", "address", *_PAGE))
@@ -223,74 +223,8 @@ class _Reads:
             parameters.get("registration"), read_prefix(parameters, "address"), page.offset, page.limit
         )
         if found is None:
-            return _reply(request, {"error": _NO_SUBSCRIBERS}, 404)
-        return _reply(request, found)
-
-
-def _check_host(names: Sequence[str]) -> Middleware:
-    """A page in a browser of this network may ask for what only this network can reach, once the page's own name
-    leads here (DNS rebinding). The Host is still the page's name: so an address or a name of ours is asked for.
-    """
-    known = {"localhost", *map(str.lower, names)}
-
-    @web.middleware
-    async def check(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        name = read_host(request.headers.get(hdrs.HOST, ""))
-        if name.lower() not in known and not _is_address(name):
-            return _reply(request, {"error": f"{name[:64]!r} is not a name of this host (http.names)"}, 421)
-        return await handler(request)
-
-    return check
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _note_answers(connections: Connections) -> Middleware:
-    @web.middleware
-    async def note(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        with connections.answering(request.protocol):
-            return await handler(request)
-
-    return note
-
-
-@web.middleware
-async def _answer_faults(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """The boundary: what goes wrong below becomes JSON; what is our fault also goes to the log."""
-    try:
-        return await handler(request)
-    except ParameterRejected as error:
-        return _reply(request, {"error": str(error), "parameter": error.parameter}, 400)
-    except SessionEntryInvalid as error:
-        fault = {"error": str(error), "field": error.field, "reason": error.code}
-        return _reply(request, fault if error.entry is None else fault | {"entry": error.entry}, 400)
-    except web.HTTPRequestEntityTooLarge:
-        return _reply(request, {"error": f"the body has more than {MAX_BODY_BYTES} bytes"}, 413)
-    except web.HTTPMethodNotAllowed as error:
-        allowed = ", ".join(sorted(error.allowed_methods))
-        answer = _reply(request, {"error": f"{error.method} is not allowed here, expected {allowed}"}, 405)
-        answer.headers[hdrs.ALLOW] = allowed
-        return answer
-    except web.HTTPNotFound:
-        return _reply(request, {"error": f"there is no {request.path[:200]}"}, 404)
-    except web.HTTPException:
-        raise
-    except Exception:
-        log.exception("api.request_failed", method=request.method, path=request.path[:500])
-        return _reply(request, {"error": "gatewayd failed to answer; its log says why"}, 500)
-
-
-def _reply(request: web.Request, value: object, status: int = 200) -> web.Response:
-    body = msgspec.json.encode(value)
-    if "pretty" in request.query:
-        body = msgspec.json.format(body, indent=2) + b"\n"
-    return web.Response(body=body, status=status, content_type="application/json")
+            return reply(request, {"error": _NO_SUBSCRIBERS}, 404)
+        return reply(request, found)
 
 
 class ApiServer:
@@ -364,7 +298,7 @@ class ApiServer:
         self, app: web.Application, listener: socket.socket, limits: ConnectionLimits, stats: ListenerView
     ) -> None:
         connections = Connections(limits, stats)
-        app.middlewares.insert(0, _note_answers(connections))
+        app.middlewares.insert(0, note_answers(connections))
         runner = web.AppRunner(
             app, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S, keepalive_timeout=limits.wait_s
         )

@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
+from struct import Struct
 from typing import Final
 
 from aiohttp import web
@@ -35,6 +36,7 @@ _TEND_S: Final = 1.0
 _PAUSE_S: Final = 0.1
 """Before the next connection is accepted, where there was no file for this one."""
 _LOG_INTERVAL_S: Final = 60.0
+_CREDENTIALS: Final = Struct("3i")
 
 log = get_logger(__name__)
 
@@ -83,6 +85,7 @@ class _Connection:
 
     transport: asyncio.Transport
     peer: str
+    user_id: int | None
     since_s: float
     is_answered: bool = False
 
@@ -96,19 +99,19 @@ class Connections:
         self._open: dict[object, _Connection] = {}
 
     @contextmanager
-    def answering(self, protocol: object) -> Iterator[None]:
-        """While a request of this connection is handled."""
+    def answering(self, protocol: object) -> Iterator[int | None]:
+        """While a request of this connection is handled. The client's user id, where the kernel says it."""
         connection = self._open.get(protocol)
         if connection is not None:
             connection.since_s, connection.is_answered = time.monotonic(), True
         try:
-            yield
+            yield None if connection is None else connection.user_id
         finally:
             if connection is not None:
                 connection.since_s, connection.is_answered = time.monotonic(), False
 
-    def add(self, protocol: object, transport: asyncio.Transport, peer: str) -> None:
-        self._open[protocol] = _Connection(transport, peer, time.monotonic())
+    def add(self, protocol: object, transport: asyncio.Transport, peer: str, user_id: int | None) -> None:
+        self._open[protocol] = _Connection(transport, peer, user_id, time.monotonic())
         self._stats.connections = len(self._open)
         self._stats.accepted += 1
 
@@ -194,12 +197,13 @@ class Acceptor:
             accepted.close()
             return
         accepted.setblocking(False)
+        user_id = _user_of(accepted)
         try:
             transport, protocol = await asyncio.get_running_loop().connect_accepted_socket(self._server, accepted)
         except OSError:  # it is gone already
             accepted.close()
             return
-        self._connections.add(protocol, transport, peer)
+        self._connections.add(protocol, transport, peer, user_id)
 
     async def _pause(self, error: OSError) -> None:
         if error.errno == errno.ECONNABORTED:
@@ -208,6 +212,15 @@ class Acceptor:
         self._log.error("api.no_files", listener=self._stats.name, error=error.strerror or str(error))
         if self._reserve is None or not self._reserve.lend():
             await asyncio.sleep(_PAUSE_S)
+
+
+def _user_of(accepted: socket.socket) -> int | None:
+    """Of a Unix socket: who connected, as the kernel knows it (unix(7), SO_PEERCRED: pid, uid, gid)."""
+    if accepted.family != socket.AF_UNIX:
+        return None
+    found = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    user_id: int = _CREDENTIALS.unpack(found)[1]
+    return user_id
 
 
 def _peer_of(address: object) -> str:

@@ -39,8 +39,8 @@ _MAX_END: Final = 253
 
 
 class Queries(Protocol):
-    """Read only, all but `sync`, `accept`, `put_bindings` and `delete_binding`, which the API offers on its Unix
-    socket alone."""
+    """Read only, all but `sync`, `reload`, `accept`, `put_bindings` and `delete_binding`: the API offers these on
+    its Unix socket alone."""
 
     def is_alive(self) -> str | None:
         """None, or the reason why this process should be restarted."""
@@ -111,6 +111,11 @@ class Queries(Protocol):
 
         May raise GatewaydError, whose message goes to the caller.
         """
+        ...
+
+    async def reload(self, by: str) -> Mapping[str, object]:
+        """Read the configuration again, as `by` asks; returns what came of it: `reloaded`, `faults` and
+        `needs_restart` (why not), `mode` in force, and what a policy of the file still `waits_for`."""
         ...
 
     async def accept(self, serial: int) -> Mapping[str, object]:

@@ -134,6 +134,18 @@ class ClockView(msgspec.Struct, frozen=True):
         "`== 0` for an hour: windows close late")] = False  # fmt: skip
 
 
+class PolicyView(msgspec.Struct, frozen=True):
+    """The policy whose rules the kernel has. `text`: mode, canary, scope, interfaces, limit and drain. `by`: what
+    brought it there: `start`, `schedule` (`enforce_from`), `staleness` of sources, or who asked for the reload."""
+
+    text: str
+    canary_percent: Annotated[int, gauge("policy_canary_percent",
+        "Share of client addresses for which the mode takes effect.", "differs from what was agreed")]  # fmt: skip
+    since: Annotated[str, gauge("policy_since_timestamp_seconds", "When the policy in force came there, Unix time.",
+        "changes when no change was planned")]  # fmt: skip
+    by: str
+
+
 class UnprogrammedView(msgspec.Struct, frozen=True):
     """A registration that cannot be in the kernel, and why."""
 
@@ -358,6 +370,7 @@ class StatusView(msgspec.Struct, frozen=True):
         "1 while the latest reload is refused and the former settings are in force.", "`== 1` for 5 min",
         read=is_there)] = None  # fmt: skip
     overrides: OverrideCounts = OverrideCounts()
+    policy: PolicyView | None = None
     warnings: tuple[str, ...] = ()
     marks: MarksView = MarksView()
     conntrack: ConntrackSize | None = None

@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, str]] = {
     "bindings": "List the addresses of registered subscribers.",
     "sync": "Read the registry now.",
     "held": "Show the removals that the guard holds.",
+    "reload": "Read the configuration again.",
     "accept": "Release removals that the guard holds.",
     "changes": "Show which registrations came, went and changed.",
     "registry": "Work with registry files.",
@@ -53,6 +54,7 @@ SHARED: Final[dict[str, str]] = {
     "bindings": "listings",
     "sync": "changes",
     "held": "standing",
+    "reload": "changes",
     "accept": "changes",
     "changes": "standing",
 }

@@ -1,4 +1,4 @@
-"""`gatewayd sync` and `accept`: read the registry now; release the removals that the shrink guard holds."""
+"""`gatewayd sync`, `reload`, `accept`: read the registry or the configuration now; release held removals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from gatewayd.cli.client import Endpoint, socket_options
-from gatewayd.cli.output import BAD, Line, print_json, print_lines
+from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, print_json, print_lines
 
 
 @click.command("sync")
@@ -20,6 +20,48 @@ def sync(endpoint: Endpoint, as_json: bool) -> None:
     """
     if _post(endpoint, "/v1/sync", as_json).get("errors"):
         click.get_current_context().exit(1)
+
+
+@click.command("reload")
+@socket_options
+def reload(endpoint: Endpoint, as_json: bool) -> None:
+    """Read the configuration again, and say what came of it.
+
+    Works before the daemon is ready too. Exit status 1 when the file was refused, or a file that it names; each
+    fault is printed. Where the policy of the file still waits for a new source or for the kernel, it says so.
+    """
+    body = endpoint.post("/v1/reload")
+    outcome = endpoint.parse(body, Outcome)
+    if as_json:
+        print_json(body)
+    else:
+        print_lines(describe_reload(outcome))
+    if not outcome.reloaded or outcome.faults:
+        click.get_current_context().exit(1)
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """As api.queries.Queries.reload has it."""
+
+    reloaded: bool
+    mode: str
+    faults: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+    waits_for: tuple[str, ...] = ()
+
+
+def describe_reload(outcome: Outcome) -> Iterator[Line]:
+    if outcome.reloaded:
+        yield Line("reload", "done", GOOD)
+    else:
+        yield Line("reload", "REFUSED; the settings from before stay in force", BAD)
+    for fault in outcome.faults:
+        yield Line("fault", fault, BAD)
+    for key in outcome.needs_restart:
+        yield Line("needs a restart", key, BAD)
+    yield Line("mode in force", outcome.mode)
+    for reason in outcome.waits_for:
+        yield Line("waits for", reason, DOUBTFUL)
 
 
 @click.command("accept")

@@ -3,7 +3,8 @@
 - `controller`    the registry in force, changed by one task: sources, local files, an operator, the clock
 - `guard_keeper`  the guard on disk and in the log; unregistered elements that a start found
 - `core`          performs what the active set desires; the parts between the registry and the kernel, wired once
-- `reload`        new settings, and a task for each source
+- `policy`        the policy of the moment and the one in force; what brought it there
+- `reload`        new settings; a task for each source, and for the directory of local files
 - `queries`       the API's answers; `status` everything on one screen, `explain` one flow, `subscriber_queries`
                   bindings and sessions, `registry_queries` pins, filters, held removals and changes
 - `vitals`        the numbers of the process itself, the loop's lag, watchdog and readiness

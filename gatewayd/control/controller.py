@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from itertools import islice
 from math import inf, isfinite
 from typing import Protocol, TypeVar
 
-from gatewayd.compile.ruleset import policy_in_force
 from gatewayd.control.core import Core
 from gatewayd.control.guard_keeper import GuardKeeper, HeldLog, Hold, Remainder, read_last_good
 from gatewayd.control.host_time import SET_BACK_S, HostTime
+from gatewayd.control.policy import PolicyInForce, PolicyKeeper
 from gatewayd.errors import SerialNotHeld
 from gatewayd.log import get_logger
-from gatewayd.model.moment import earliest_of, latest_of
+from gatewayd.model.moment import earliest_of
 from gatewayd.model.policy import Policy
 from gatewayd.model.registration import Changes, Registration, run_slices
-from gatewayd.registry.freshness import Freshness, SourceState, mode_by_freshness
+from gatewayd.registry.freshness import Freshness, SourceState
 from gatewayd.registry.guard import RemovalGuard
 from gatewayd.registry.guard_record import GuardRecord
 from gatewayd.registry.layers import Merged, OverrideCounts
@@ -97,6 +96,7 @@ class Controller:
         self._remainder = Remainder(core.reconciler)
         self._store = store
         self._registry = self.registry = RegistryState(settings.registry)
+        self._policy = PolicyKeeper(settings, core.reconciler, self._registry)
         self._guard = GuardKeeper(self._registry, store)
         self._held_log = HeldLog()
         self._unsaved: list[SourceUpdate] = []
@@ -172,7 +172,7 @@ class Controller:
             self._warn_of_categories()
             self._requests.note_added()
             self._requests.note_removed()
-            self.reconciler.want_policy(self.policy(self.moment()))
+            self._policy.want(self.moment(), is_loaded=True, is_complete=True)
         self._retime.set()
 
     def _warn_of_categories(self) -> None:
@@ -250,15 +250,17 @@ class Controller:
         return self._registry.freshness(earliest_of(now))
 
     def policy(self, now: float) -> Policy:
-        """The policy of the moment: observe before `enforce_from`, and where stale sources shall mean that.
+        """As PolicyKeeper.policy."""
+        return self._policy.policy(now)
 
-        `now` may be a Moment: nothing is armed, nor a source stale, before that has certainly come; what is armed
-        stays so while it may be.
-        """
-        is_armed = self.reconciler.mode_in_force != "observe"
-        policy = policy_in_force(self.settings, latest_of(now) if is_armed else earliest_of(now))
-        known = {name: each for name, each in self.freshness(now).items() if each.since_s > -inf}
-        return replace(policy, mode=mode_by_freshness(policy.mode, known, self.settings.registry.on_stale))
+    def is_policy_in_force(self) -> bool:
+        """The kernel has the policy of the moment."""
+        return self._policy.is_in_force(self.moment())
+
+    @property
+    def policy_in_force(self) -> PolicyInForce | None:
+        """None before the kernel has rules of this run."""
+        return self._policy.in_force
 
     def unread_sources(self) -> tuple[str, ...]:
         """Sources without a first reading; until there is none the kernel is left as it was found."""
@@ -366,13 +368,9 @@ class Controller:
             self._held_log.say(remainder.held.serial, remainder.held.count, KERNEL, decision)
 
     def _want_policy(self, now: float) -> None:
-        """What the settings say, once the allowlist is complete; observe needs no allowlist to be safe."""
-        policy = self.policy(now)
         is_complete = not self._registry.unread() and not self._applying.locked()
-        if self.loaded and (is_complete or policy.mode == "observe"):
-            self.reconciler.want_policy(policy)
-        elif policy.mode == "observe" != self.reconciler.mode_in_force:
-            self.reconciler.disarm(policy)
+        self._policy.want(now, is_loaded=self.loaded, is_complete=is_complete)
+        self._policy.note(self._clock())
 
     def _scan(self) -> None:
         """Look at the registered flows again, whatever the kernel has still to be told."""
@@ -384,12 +382,13 @@ class Controller:
         enforce_from = self.settings.policy.enforce_from
         return enforce_from if enforce_from is not None and enforce_from > now else None
 
-    def reload(self, settings: Settings) -> None:
-        """New settings, sources apart: they take effect at the next turn."""
+    def reload(self, settings: Settings, by: str = "reload") -> None:
+        """New settings, sources apart: they take effect at the next turn. `by`: who asked for it."""
         if settings.policy.drain_s != self.settings.policy.drain_s:
             self._requests.use_drain(settings.policy.drain_s)
             self._scan()
         self.settings = settings
+        self._policy.use(settings, by)
         self._registry.use_settings(settings.registry)
         self._warn_of_categories()
         if settings.subscribers is not None:

@@ -13,12 +13,15 @@ from gatewayd.compile import count_elements
 from gatewayd.control.controller import Controller
 from gatewayd.control.explain import Explainer, Wanted, are_all_in_kernel
 from gatewayd.control.registry_queries import RegistryQueries
+from gatewayd.control.reload import ReloadOutcome
 from gatewayd.control.status import StatusReport, incompleteness_of
 from gatewayd.control.subscriber_queries import SubscriberQueries
 from gatewayd.errors import PrefixInvalid
 from gatewayd.model import Flow, Prefix, Registration, Status, parse_prefix
 from gatewayd.subscribers.service import SubscriberService
 
+RELOAD_PATIENCE_S = 10.0
+"""How long a reload waits until the kernel has its policy; a source that is new may take longer."""
 SYNC_PATIENCE_S = 60.0
 """How long a sync waits until the kernel has what was read."""
 _SYNC_PAUSE_S = 0.02
@@ -36,6 +39,7 @@ class DaemonQueries:
         *,
         clock: Callable[[], float],
         read_sources: Callable[[], Awaitable[None]],
+        reload: Callable[[str], Awaitable[ReloadOutcome]],
     ) -> None:
         self._controller = controller
         self._reconciler = controller.reconciler
@@ -44,6 +48,7 @@ class DaemonQueries:
         self._report = report
         self._registry = RegistryQueries(controller)
         self._read_sources = read_sources
+        self._reload = reload
         self._subscribers = None if subscribers is None else SubscriberQueries(controller, subscribers)
         self._explainer = Explainer(controller, subscribers, self._registry.notes)
 
@@ -181,6 +186,28 @@ class DaemonQueries:
 
     async def accept(self, serial: int) -> Mapping[str, object]:
         return await self._controller.accept(serial)
+
+    async def reload(self, by: str) -> Mapping[str, object]:
+        # Those who ask for one reload wait for one future: that a client goes does not end it for the others.
+        outcome = await asyncio.shield(self._reload(by))
+        reasons = await self._wait_for_policy() if outcome.is_done else ()
+        return {
+            "reloaded": outcome.is_done,
+            "faults": outcome.faults,
+            "needs_restart": outcome.needs_restart,
+            "mode": self._reconciler.mode_in_force,
+            "waits_for": reasons,
+        }
+
+    async def _wait_for_policy(self) -> tuple[str, ...]:
+        """What is left when patience is at an end: reasons why the policy of the settings is not in force."""
+        try:
+            async with asyncio.timeout(RELOAD_PATIENCE_S):
+                while not self._controller.is_policy_in_force():  # noqa: ASYNC110
+                    await asyncio.sleep(_SYNC_PAUSE_S)
+        except TimeoutError:
+            return self.readiness() or ("the new rules are not in the kernel yet",)
+        return ()
 
     async def _wait_for_kernel(self) -> tuple[str, ...]:
         """The reasons that are left when it is ready or patience is at an end."""

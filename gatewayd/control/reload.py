@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +12,14 @@ from gatewayd.control.host_time import HostTime
 from gatewayd.errors import SettingsInvalid
 from gatewayd.log import get_logger, setup_logging
 from gatewayd.settings import RegistrySettings, Settings, SourceSettings, read_settings, settings_that_need_restart
+from gatewayd.sources.files import OverridesDir, OverridesReading
 from gatewayd.sources.last_good import Restored
 from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.plain_source import make_runner
 from gatewayd.sources.runner import Runner, Tools
 from gatewayd.sources.update import SourceUpdate
 from gatewayd.subscribers.service import SubscriberService
+from gatewayd.systemd import Notifier
 
 log = get_logger(__name__)
 
@@ -68,43 +71,159 @@ class SourceTasks:
         return runner
 
 
-@dataclass(slots=True)
-class Reloader:
-    """`settings`: in force. `path`: of the file that is read again."""
+class LocalFiles:
+    """The directory of local pins and filters: opened, put into force, watched."""
 
-    settings: Settings
-    path: Path
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._opened: OpenedLocal | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def open(self, path: str | None) -> OpenedLocal:
+        """What is in the directory; the one in use is not read again. Raises SettingsInvalid: where it is new, a
+        fault in a file of it is as one in the configuration."""
+        if self._opened is not None and self._opened.path == path:
+            return self._opened
+        if path is None:
+            return OpenedLocal(None, None, OverridesReading(()))
+        directory = OverridesDir(Path(path))
+        reading = await directory.read()
+        if reading.faults:
+            raise SettingsInvalid(reading.faults)
+        return OpenedLocal(path, directory, reading)
+
+    async def use(self, opened: OpenedLocal) -> None:
+        if opened is not self._opened:
+            self.cancel()
+            self._opened = opened
+            await self._controller.use_overrides(opened.reading)
+
+    def watch(self, group: asyncio.TaskGroup) -> None:
+        """The directory in use, if that is not done yet."""
+        if self._task is None and self._opened is not None and self._opened.directory is not None:
+            work = self._opened.directory.watch(self._controller.use_overrides)
+            self._task = group.create_task(work, name="overrides")
+
+    def cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedLocal:
+    """`path`: of the settings; None: there are no local files."""
+
+    path: str | None
+    directory: OverridesDir | None
+    reading: OverridesReading
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadOutcome:
+    """`is_done`: the new settings are in force, but for `faults` of files that they name. Else none of them is:
+    `faults` of the configuration, or keys that `needs_restart`."""
+
+    is_done: bool
+    faults: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+
+    @property
+    def error(self) -> str | None:
+        if self.needs_restart:
+            return f"{', '.join(self.needs_restart)}: only a restart can change that"
+        return self.faults[0] if self.faults else None
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """The parts that new settings are handed to. `subscribers` None: the configuration has no such section."""
+
     controller: Controller
     sources: SourceTasks
+    local: LocalFiles
     store: LastGood
     time: HostTime
     subscribers: SubscriberService | None
 
-    async def reload(self, group: asyncio.TaskGroup, is_started: asyncio.Event) -> str | None:
-        """None, or why the new settings are not in force. A file with a fault changes nothing. `is_started`: the
-        last good is in force and its sources are asked; before that only mode observe is taken."""
+
+class Reloader:
+    """One reload at a time. `settings`: in force. `path`: of the file that is read again."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        path: Path,
+        parts: Reloaded,
+        notifier: Notifier,
+        note: Callable[[str | None], None],
+    ) -> None:
+        """`note`: gets why a reload was refused, in part or whole; or None."""
+        self._settings = settings
+        self._path = path
+        self._parts = parts
+        self._notifier = notifier
+        self._is_started = asyncio.Event()
+        self._asked = asyncio.Event()
+        self._waiting: dict[str, asyncio.Future[ReloadOutcome]] = {}
+        self._note = note
+
+    def begin(self) -> None:
+        """The last good is in force and its sources are asked: what comes before is not mixed with a reload."""
+        self._is_started.set()
+
+    def ask(self, by: str) -> asyncio.Future[ReloadOutcome]:
+        """Have the file read; what came of it. All who ask before a reload begins get the same one. A future is
+        shared by all calls of one asker."""
+        if by not in self._waiting:
+            self._waiting[by] = asyncio.get_running_loop().create_future()
+            self._asked.set()
+        return self._waiting[by]
+
+    async def run(self, group: asyncio.TaskGroup) -> None:
+        """Until cancelled."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            waiting, self._waiting = self._waiting, {}
+            # READY=1 also ends the start, which a reload must not do for it.
+            if self._notifier.said_ready:
+                self._notifier.reloading()
+            outcome = await self.reload(group, ", ".join(waiting))
+            self._note(outcome.error)
+            if self._notifier.said_ready:
+                self._notifier.ready()
+            for asked in waiting.values():
+                asked.set_result(outcome)
+
+    async def reload(self, group: asyncio.TaskGroup, by: str) -> ReloadOutcome:
+        """A file with a fault changes nothing. Before the start is done only mode observe is taken."""
+        parts = self._parts
         try:
-            settings = await asyncio.to_thread(read_settings, str(self.path))
+            settings = await asyncio.to_thread(read_settings, str(self._path))
+            fixed = settings_that_need_restart(self._settings, settings)
+            local = await parts.local.open(settings.registry.local)
         except SettingsInvalid as error:
             for fault in error.faults:
-                log.error("reload.refused", fault=fault)
-            return error.faults[0]
-        fixed = settings_that_need_restart(self.settings, settings)
+                log.error("reload.refused", fault=fault, by=by)
+            return ReloadOutcome(is_done=False, faults=error.faults)
         if fixed:
-            log.error("reload.needs_restart", keys=",".join(fixed))
-            return f"{', '.join(fixed)}: only a restart can change that"
+            log.error("reload.needs_restart", keys=",".join(fixed), by=by)
+            return ReloadOutcome(is_done=False, needs_restart=fixed)
         setup_logging(settings.log.level, settings.log.format)
-        self.time.expect_signed(settings.registry.has_signed)
+        parts.time.expect_signed(settings.registry.has_signed)
         if settings.policy.mode == "observe":
-            self.controller.reload(settings)  # waits for nothing; an armed mode waits for the sources that are new
-        await is_started.wait()
-        self.settings = settings
-        await self.controller.use_sources([each.name for each in settings.registry.sources])
-        self.controller.reload(settings)
+            parts.controller.reload(settings, by)  # waits for nothing; an armed mode waits for new sources
+        await self._is_started.wait()
+        self._settings = settings
+        await parts.controller.use_sources([each.name for each in settings.registry.sources])
+        await parts.local.use(local)
+        parts.controller.reload(settings, by)
         faults: tuple[str, ...] = ()
-        if self.subscribers is not None and settings.subscribers is not None:
-            faults = self.subscribers.reload(settings.subscribers)
-        self.sources.use(settings.registry, self.controller, group)
-        await self.store.log_unused(self.controller.sources)
-        log.info("reload.done")
-        return faults[0] if faults else None
+        if parts.subscribers is not None and settings.subscribers is not None:
+            faults = parts.subscribers.reload(settings.subscribers)
+        parts.sources.use(settings.registry, parts.controller, group)
+        parts.local.watch(group)
+        await parts.store.log_unused(parts.controller.sources)
+        log.info("reload.done", by=by)
+        return ReloadOutcome(is_done=True, faults=faults)

@@ -11,6 +11,7 @@ from gatewayd.api import status as views
 from gatewayd.compile import Sides, interface_warnings, unmatched
 from gatewayd.control.controller import Controller
 from gatewayd.control.host_time import HostTime
+from gatewayd.control.policy import describe_policy
 from gatewayd.control.vitals import Vitals
 from gatewayd.model.moment import format_time
 from gatewayd.registry.freshness import Freshness, SourceState
@@ -69,6 +70,7 @@ class StatusReport:
             enforce_from=format_time(policy.enforce_from),
             armed=reconciler.mode_in_force != "observe",
             epoch=reconciler.epoch,
+            policy=self._policy(),
             ready=not reasons,
             reasons=reasons,
             reload_error=vitals.reload_error,
@@ -125,6 +127,17 @@ class StatusReport:
             kept=facts.retained,
             restored_at=format_time(facts.restored_at),
             store_error=self._controller.store_error(name),
+        )
+
+    def _policy(self) -> views.PolicyView | None:
+        found = self._controller.policy_in_force
+        if found is None:
+            return None
+        return views.PolicyView(
+            describe_policy(found.policy, found.drain_s),
+            found.policy.canary_percent,
+            _time(found.since_s),
+            found.by,
         )
 
     def _clock(self) -> views.ClockView:

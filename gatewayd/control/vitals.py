@@ -19,6 +19,7 @@ log = get_logger(__name__)
 COUNTERS_EVERY_S = 1.0
 RETRY_S = 1.0
 PULSE_S = 0.25
+START_PATIENCE_S = 20.0
 """How often the loop's lag and the readiness are looked at."""
 
 
@@ -64,10 +65,21 @@ class Vitals:
 
 
 class Pulse:
-    """`registered`: what has a length, that of the allowlist."""
+    """`registered`: what has a length, that of the allowlist.
+
+    READY=1 comes when the daemon is ready, at the latest START_PATIENCE_S after the start. systemd delivers no
+    reload to a unit that is still starting (src/core/unit.c: unit_reload), and a start may wait for a registry for
+    as long as that is not there.
+    """
 
     def __init__(
-        self, queries: Queries, vitals: Vitals, notifier: Notifier, clock: HostTime, registered: Sized
+        self,
+        queries: Queries,
+        vitals: Vitals,
+        notifier: Notifier,
+        clock: HostTime,
+        registered: Sized,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queries = queries
         self._vitals = vitals
@@ -76,31 +88,37 @@ class Pulse:
         self._registered = registered
         self._ready: bool | None = None
         self._was_doubted = False
-        self.said_ready = False
-        """READY=1 was said, which ends the start."""
+        self._monotonic = monotonic
+        self._end_start_at = monotonic() + START_PATIENCE_S
 
     async def run(self) -> None:
-        """Beat the watchdog while the reconciler gets on; say READY=1 once it is true. Until cancelled."""
+        """Beat the watchdog while the reconciler gets on; say READY=1 on time. Until cancelled."""
         interval_s = watchdog_interval_s()
         beat_at = 0.0
         while True:
-            before = time.monotonic()
+            before = self._monotonic()
             await asyncio.sleep(PULSE_S)
-            now = time.monotonic()
+            now = self._monotonic()
             self._vitals.note_lag(now - before - PULSE_S)
             if interval_s is not None and now >= beat_at and self._queries.is_alive() is None:
                 self._notifier.watchdog()
                 beat_at = now + min(interval_s, 10.0)
-            self._say_readiness()
-            self._say_doubt()
+            self.look()
+
+    def look(self) -> None:
+        """Say what is another state than before."""
+        self._say_readiness()
+        self._say_doubt()
 
     def _say_readiness(self) -> None:
         reasons = self._queries.readiness()
+        if not self._notifier.said_ready and reasons and self._monotonic() >= self._end_start_at:
+            self._notifier.ready(f"not ready: {reasons[0]}")
+            log.warning("daemon.started_unready", reason=reasons[0])
         if self._ready is (not reasons):
             return
         self._ready = not reasons
         if self._ready:
-            self.said_ready = True
             registrations = len(self._registered)
             self._notifier.ready(f"{registrations} registrations in the kernel")
             log.info("daemon.ready", registrations=registrations)

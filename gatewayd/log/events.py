@@ -44,9 +44,18 @@ EVENTS = (
         "No file was left for a connection. Which process has them? At most one line a minute.",
     ),
     Event("api.request_failed", "exception", "method path", "A fault of gatewayd; please report it."),
-    Event("reload.done", "info", "", "The file was read again and is in force. See [Reload](#reload)."),
-    Event("reload.refused", "error", "fault", "A fault of the file; nothing changed. One line for each fault."),
-    Event("reload.needs_restart", "error", "keys", "The file changes keys that need a restart; nothing changed."),
+    Event(
+        "daemon.started_unready", "warning", "reason",
+        "The daemon is not ready after 20 s. systemd hears that the start is over, and delivers reloads.",
+    ),
+    Event(
+        "policy.in_force", "info", "mode policy was by",
+        "Another policy is in force. `by`: `start`, `schedule` (`enforce_from`), `staleness`, `SIGHUP`, "
+        "or the user (`uid 0`) of `gatewayd reload`.",
+    ),
+    Event("reload.done", "info", "by", "The file was read again and is in force. See [Reload](#reload)."),
+    Event("reload.refused", "error", "fault by", "A fault of the file; nothing changed. One line for each fault."),
+    Event("reload.needs_restart", "error", "keys by", "The file changes keys that need a restart; all stays."),
     Event(
         "source.read", "info", "source registrations rejected",
         "A source was read. Unchanged content is not logged; it ends a failure too.",

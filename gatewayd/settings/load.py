@@ -155,7 +155,7 @@ _HEADER = """\
 # gatewayd: every key, with its default. Install as /etc/gatewayd/gatewayd.yaml.
 #
 #   gatewayd check FILE         prints every fault of a file
-#   systemctl reload gatewayd   reads it again; a file with faults changes nothing, and the log names them
+#   gatewayd reload             reads it again; a file with faults changes nothing, and the command names them
 #
 # A key left out has the default shown here. Only registry.sources must be given. Unknown keys are faults.
 # Durations are a number and ms, s, m, h, d or w. In brackets stands the range of a value, and `restart` where a

@@ -302,7 +302,7 @@ class SubscriberSettings:
         shown="/etc/gatewayd/pepper",
         restart=True,
     )
-    sessions_file: str | None = key(None, OrNull(kinds.PATH), "CSV or NDJSON of live sessions, read at each start")
+    sessions_file: str | None = key(None, OrNull(kinds.PATH), "CSV or NDJSON, read at each start", restart=True)
     max_sessions: int = key("1000000", number(1000, 10**7), "live sessions held in memory", restart=True)
     element_timeout_s: float = key(
         "2h", duration("10m", "7d", "2h"), "an address leaves the kernel so long after gatewayd died", restart=True
@@ -356,9 +356,7 @@ class HttpSettings:
         "127.0.0.1:9480", kinds.LISTEN, 'health, metrics, queries; read only; IPv6 as "[::1]:9480"', restart=True
     )
     socket: str = key("/run/gatewayd/api.sock", kinds.SOCKET_PATH, "takes changes; mode 0660", restart=True)
-    names: tuple[str, ...] = key(
-        [], kinds.HOST_NAMES, "names that `listen` is asked by, beside addresses and localhost", restart=True
-    )
+    names: tuple[str, ...] = key([], kinds.HOST_NAMES, "of `listen`, beside addresses and localhost", restart=True)
 
 
 @section

@@ -675,17 +675,18 @@ def test_the_service_manager_hears_what_is_true_when_it_is_true(daemon: LabDaemo
     daemon.write_registry("national", CAST)
     daemon.configure(sources=["national", "desk"])
     daemon.start(env={"NOTIFY_SOCKET": str(tmp_path / "notify.sock"), "WATCHDOG_USEC": "600000"})
-    # A source is not there: it lives, and is not ready, whatever it is told meanwhile.
+    # A source is not there: it lives, and is not ready, whatever it is told. After 20 s the start is over.
     for _ in range(2):
         manager.hear(lambda message: "WATCHDOG" in message)
     daemon.reload()
     daemon.wait_log("reload.done")
     manager.hear(lambda message: "WATCHDOG" in message)
-    assert not any("READY" in message or "RELOADING" in message for message in manager.heard)
+    for message in manager.heard:
+        assert "READY" not in message or message["STATUS"].startswith("not ready: source desk")
     assert daemon.get("/readyz")["ready"] is False
     daemon.write_registry("desk", [])
     daemon.write_registry("desk", [dict(EMBASSY, id="E-2", clients=["39.33.8.0/27"])])
-    manager.hear(lambda message: "READY" in message)
+    manager.hear(lambda message: message.get("STATUS", "").endswith("in the kernel"))
     assert daemon.get("/readyz") == {"ready": True}
     manager.heard.clear()
     daemon.reload()
@@ -699,6 +700,28 @@ def test_the_service_manager_hears_what_is_true_when_it_is_true(daemon: LabDaemo
     assert daemon.end() == 0
     manager.hear(lambda message: "STOPPING" in message)
     manager.close()
+
+
+def test_the_command_reload_works_before_the_daemon_is_ready_and_says_what_was_refused(daemon: LabDaemon) -> None:
+    start(daemon, "reject")
+    daemon.end(signal.SIGKILL)
+    daemon.configure("reject", sources=["national", "missing"])
+    daemon.start()
+    daemon.wait(lambda: "missing" in str(daemon.get("/readyz").get("reasons")), "a source to be missing")
+    daemon.configure("observe", sources=["national", "missing"])
+    done = daemon.ask("reload")
+    assert (done.returncode, "done" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert "mode in force  observe" in done.stdout
+    assert daemon.status()["ready"] is False
+    daemon.configure("observe", sources=["national", "missing"], kernel={"table": "other"})
+    refused = daemon.ask("reload")
+    assert (refused.returncode, "kernel.table" in refused.stdout) == (1, True)
+    daemon.write_file("gatewayd.yaml", b"nonsense: true\n")
+    refused = daemon.ask("reload")
+    assert (refused.returncode, "gatewayd.yaml:1:1: nonsense" in refused.stdout) == (1, True)
+    daemon.wait_log('was="reject, found in the kernel" by="uid 0"')
+    daemon.end()
+    assert daemon.ask("reload").returncode == 3
 
 
 def test_the_module_runs_as_the_command_does() -> None:

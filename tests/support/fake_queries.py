@@ -332,6 +332,7 @@ class FakeQueries:
         self.held_serial: int | None = 17
         self.failure: Exception | None = None
         self.asked: list[object] = []
+        self.reload_outcome: dict[str, object] = {"reloaded": True, "mode": "observe"}
         self.has_subscribers = True
         self.keeps_flows = True
         self.told: list[AccountingEvent] = []
@@ -440,6 +441,10 @@ class FakeQueries:
         if self.failure is not None:
             raise self.failure
         return self.outcome
+
+    async def reload(self, by: str) -> Mapping[str, object]:
+        self.asked.append(by)
+        return self.reload_outcome
 
     async def accept(self, serial: int) -> Mapping[str, object]:
         self.asked.append(serial)

@@ -14,6 +14,7 @@ from gatewayd.control.controller import Controller
 from gatewayd.control.core import build_core
 from gatewayd.control.host_time import HostTime, WindowClock
 from gatewayd.control.queries import DaemonQueries
+from gatewayd.control.reload import ReloadOutcome
 from gatewayd.errors import OperationRefused, SourceUnreadable
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.lab.traffic import flow_of
@@ -80,6 +81,11 @@ def shown(queries: DaemonQueries, id: str) -> RegistrationView:
     found = queries.registration(id)
     assert found is not None
     return found
+
+
+async def no_reload(_: str) -> ReloadOutcome:
+    """For queries without a file."""
+    return ReloadOutcome(is_done=False)
 
 
 class Told:

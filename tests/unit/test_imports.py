@@ -48,7 +48,8 @@ MAY_IMPORT: dict[str, str] = {
 
 PURE = """
     allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule api api.metrics api.queries
-    api.standing api.status api.views authority.layout authority.readers compile compile.desired compile.effects
+    api.standing api.status api.views authority.layout authority.readers compile compile.desired
+    compile.effects
     compile.interfaces compile.judging compile.keys compile.masks compile.ruleset control control.trusted_time
     demo errors feed feed.canonical feed.csv_dialect feed.files feed.notification feed.reading feed.record
     gatewayd kernel kernel.attributes kernel.conntrack_codec kernel.external_codec kernel.fake
@@ -69,8 +70,9 @@ PURE = """
 `__init__` gathers shells too is under IO."""
 
 IO = """
-    api.app api.listening authority authority.database authority.disk authority.importing authority.publishing
-    authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry demo.scenario
+    api.app api.listening api.middleware authority authority.database authority.disk authority.importing
+    authority.publishing authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry
+    demo.scenario
     kernel.claim kernel.conntrack kernel.external kernel.netlink kernel.nft kernel.tables lab lab.lab lab.namespace
     lab.stream lab.tap lab.traffic lab.world log log.journald log.lines log.logger reconcile reconcile.loop
     reconcile.scan_requests reconcile.verify reconcile.writer registry settings sources sources.fetch
@@ -82,7 +84,8 @@ IO = """
 COMPOSITION = """
     __main__ cli cli.changes cli.check cli.client cli.explain cli.listings cli.output cli.plan cli.registry
     cli.registry_authoring cli.registry_reading cli.service cli.service_user cli.standing cli.status
-    control.controller control.core control.explain control.guard_keeper control.queries
+    control.controller control.core control.explain control.guard_keeper control.policy
+    control.queries
     control.registry_queries control.reload control.status control.subscriber_queries control.vitals daemon
     reconcile.connections watch.handler watch.surroundings
 """
@@ -98,7 +101,7 @@ HARMLESS = {"io": {"BytesIO", "StringIO"}, "os": {"strerror"}, "sys": {"byteorde
 """What pure modules may use of those, name by name."""
 
 THIRD_PARTY: dict[str, str] = {
-    "aiohttp": "sources.fetch sources.runner authority.serving api.app api.listening cli.client",
+    "aiohttp": "sources.fetch sources.runner authority.serving api.app api.listening api.middleware cli.client",
     "click": "cli.*",
     "cryptography": "sources.fetch",
     "joserfc": "feed.notification",

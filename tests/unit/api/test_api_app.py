@@ -15,7 +15,8 @@ import aiohttp
 import pytest
 import uvloop
 
-from gatewayd.api.app import MAX_BODY_BYTES, ApiServer
+from gatewayd.api.app import ApiServer
+from gatewayd.api.middleware import MAX_BODY_BYTES
 from gatewayd.api.queries import MAX_ENTRIES
 from gatewayd.api.status import ListenerView
 from gatewayd.errors import MissingPrerequisite, SessionsNotKept, SourceUnreadable
@@ -482,6 +483,13 @@ async def test_a_fault_of_ours_goes_to_the_log_and_not_to_the_client(
     assert (answer.status, answer.json) == (500, {"error": "gatewayd failed to answer; its log says why"})
     assert [(record.message, bool(record.exc_info)) for record in caplog.records] == [("api.request_failed", True)]
     assert vars(caplog.records[0])["fields"] == {"method": "GET", "path": "/v1/status"}, "a query may name a person"
+
+
+async def test_a_reload_is_for_the_socket_and_says_who_asked(client: Client, queries: FakeQueries) -> None:
+    assert (await client.ask("/v1/reload", method="POST")).status == 404
+    answer = await client.ask("/v1/reload", method="POST", unix=True)
+    assert (answer.status, answer.json) == (200, {"reloaded": True, "mode": "observe"})
+    assert queries.asked == [f"uid {os.getuid()}"]
 
 
 async def test_the_socket_is_for_owner_and_group(client: Client, socket_path: Path) -> None:

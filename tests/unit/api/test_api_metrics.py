@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.samples import Sample
 
 from gatewayd.api.metrics import OPENMETRICS_TYPE, TEXT_TYPE, choose_type, render_metrics
-from gatewayd.api.status import CounterView, HoldView, ListenerView, StatusView
+from gatewayd.api.status import CounterView, HoldView, ListenerView, PolicyView, StatusView
 from tests.support.fake_queries import DEAF, GUARDED, PEACE, SUBSCRIBED, TROUBLE
 from tests.support.metrics_table import DOC, SECTIONS, renewed, rows_of
 
@@ -264,6 +264,7 @@ def test_every_number_that_is_declared_comes_on_the_page_and_no_other() -> None:
         kernel=PEACE.kernel,
         listeners=(ListenerView("tcp"),),
         report_failures={"pulse": 1},
+        policy=PolicyView("reject", 100, "2024-11-04T01:00:00Z", "start"),
         subscribers=msgspec.structs.replace(DEAF.subscribers, listener=listener),
     )
     lines = render_metrics(everything).decode().splitlines()

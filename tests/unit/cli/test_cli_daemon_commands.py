@@ -405,7 +405,7 @@ def test_status_says_that_a_mode_is_not_in_force(ask: Ask, queries: FakeQueries)
 
 
 @pytest.mark.parametrize(
-    "command", [["status"], ["registrations"], ["flows"], ["bindings"], ["sync"], ["accept", "17"]]
+    "command", [["status"], ["registrations"], ["flows"], ["bindings"], ["sync"], ["reload"], ["accept", "17"]]
 )
 def test_json_is_what_the_api_says(ask: Ask, command: list[str]) -> None:
     result = ask(*command, "--json")
@@ -627,6 +627,23 @@ def test_a_sync_with_a_source_that_failed_is_exit_1(ask: Ask, queries: FakeQueri
     assert result.exit_code == 1
     assert result.stdout == ("registrations  3\nerrors         lab: gone\n               far: HTTP status 503\n")
     assert ask("sync", "--json").exit_code == 1
+
+
+def test_a_reload_says_what_came_of_it(ask: Ask) -> None:
+    result = ask("reload")
+    assert (result.exit_code, result.output.splitlines()) == (0, ["reload         done", "mode in force  observe"])
+
+
+def test_a_reload_that_was_refused_names_each_fault_and_key_and_is_exit_1(ask: Ask, queries: FakeQueries) -> None:
+    queries.reload_outcome = {
+        "reloaded": False, "faults": ["f:3:1: policy.mode: 'refuse' is not known"],
+        "needs_restart": ["kernel.table"], "mode": "reject", "waits_for": ["source new is being read"],
+    }  # fmt: skip
+    result = ask("reload")
+    assert result.exit_code == 1
+    for word in ("REFUSED", "f:3:1: policy.mode", "kernel.table", "reject", "source new is being read"):
+        assert word in result.output
+    assert ask("reload", "--json").exit_code == 1
 
 
 def test_a_sync_that_fails_is_exit_1(ask: Ask, queries: FakeQueries) -> None:

@@ -16,6 +16,7 @@ from gatewayd.api.metrics import render_metrics
 from gatewayd.compile.effects import canary_bucket
 from gatewayd.control.host_time import HostTime
 from gatewayd.control.queries import DaemonQueries
+from gatewayd.control.reload import ReloadOutcome
 from gatewayd.control.status import StatusReport
 from gatewayd.control.vitals import Vitals
 from gatewayd.errors import AllowlistIncomplete, OperationRefused
@@ -30,7 +31,17 @@ from gatewayd.sources.last_good_store import LastGood
 from gatewayd.watch.source import SourceStats
 from tests.support.fake_conntrack import FakeConntrack, connection_event
 from tests.support.manual_clock import START_S, ManualClock, Time, until
-from tests.support.owning import REGISTERED, Owning, flow, guarded, owning, registration, settings_of, shown
+from tests.support.owning import (
+    REGISTERED,
+    Owning,
+    flow,
+    guarded,
+    no_reload,
+    owning,
+    registration,
+    settings_of,
+    shown,
+)
 
 BANK = registration(
     "BANK-1", "39.32.0.0/28", "2400:adc0:12::/48", peers=["198.51.100.0/24"], services=("ipsec",), category="bank"
@@ -69,11 +80,14 @@ def queries_of(
     host_time: HostTime | None = None,
     vitals: Vitals | None = None,
     runners: Any = None,
+    reload: Callable[[str], Awaitable[ReloadOutcome]] | None = None,
 ) -> DaemonQueries:
     """Without subscribers."""
     events: Any = _Events()
     report = StatusReport(it.controller, events, runners or {}, vitals or Vitals(clock), host_time=host_time)
-    return DaemonQueries(it.controller, report, None, clock=clock, read_sources=read_sources)
+    return DaemonQueries(
+        it.controller, report, None, clock=clock, read_sources=read_sources, reload=reload or no_reload
+    )
 
 
 # -- readiness -------------------------------------------------------------------------------------------------

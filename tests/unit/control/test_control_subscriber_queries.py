@@ -35,7 +35,7 @@ from gatewayd.watch.source import SourceStats
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.fake_queries import serving
 from tests.support.manual_clock import START_S, ManualClock, Time, until
-from tests.support.owning import Owning, flow, owning, registration, settings_of, shown
+from tests.support.owning import Owning, flow, no_reload, owning, registration, settings_of, shown
 from tests.support.radius import SECRET, accounting_request, integer, text
 from tests.support.subscribers import bare_service
 
@@ -157,7 +157,7 @@ def answers_of(it: Owning, clock: ManualClock, service: SubscriberService | None
 
     events: Any = _Events()
     report = StatusReport(it.controller, events, {}, Vitals(clock))
-    return DaemonQueries(it.controller, report, service, clock=clock, read_sources=read_sources)
+    return DaemonQueries(it.controller, report, service, clock=clock, read_sources=read_sources, reload=no_reload)
 
 
 @asynccontextmanager

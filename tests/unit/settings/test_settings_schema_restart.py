@@ -54,7 +54,6 @@ CHANGED = ProfileSettings(interim="snapshot")
     [
         replace(BOUND, profile=CHANGED),
         replace(BOUND, nas=(NasSettings("bng-1"),)),
-        replace(BOUND, sessions_file="/sessions.csv"),
         replace(BOUND, radius=RadiusSettings((replace(CLIENT, secret_file="/other", profile=CHANGED),))),
     ],
 )

@@ -1,0 +1,96 @@
+"""What stands around every handler: faults become JSON, the Host is checked, and who asks is known."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from typing import Final
+
+import msgspec
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Middleware
+
+from gatewayd.api.listening import Connections
+from gatewayd.api.queries import ParameterRejected, read_host
+from gatewayd.errors import SessionEntryInvalid
+from gatewayd.log import get_logger
+
+MAX_BODY_BYTES: Final = 2 << 20
+_USER: ContextVar[int | None] = ContextVar("_USER", default=None)
+
+log = get_logger(__name__)
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def client_user() -> int | None:
+    """The user id of the client whose request is handled, on the Unix socket."""
+    return _USER.get()
+
+
+def check_host(names: Sequence[str]) -> Middleware:
+    """A page in a browser of this network may ask for what only this network can reach, once the page's own name
+    leads here (DNS rebinding). The Host is still the page's name: so an address or a name of ours is asked for.
+    """
+    known = {"localhost", *map(str.lower, names)}
+
+    @web.middleware
+    async def check(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        name = read_host(request.headers.get(hdrs.HOST, ""))
+        if name.lower() not in known and not _is_address(name):
+            return reply(request, {"error": f"{name[:64]!r} is not a name of this host (http.names)"}, 421)
+        return await handler(request)
+
+    return check
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def note_answers(connections: Connections) -> Middleware:
+    @web.middleware
+    async def note(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        with connections.answering(request.protocol) as user_id:
+            _USER.set(user_id)
+            return await handler(request)
+
+    return note
+
+
+@web.middleware
+async def answer_faults(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """The boundary: what goes wrong below becomes JSON; what is our fault also goes to the log."""
+    try:
+        return await handler(request)
+    except ParameterRejected as error:
+        return reply(request, {"error": str(error), "parameter": error.parameter}, 400)
+    except SessionEntryInvalid as error:
+        fault = {"error": str(error), "field": error.field, "reason": error.code}
+        return reply(request, fault if error.entry is None else fault | {"entry": error.entry}, 400)
+    except web.HTTPRequestEntityTooLarge:
+        return reply(request, {"error": f"the body has more than {MAX_BODY_BYTES} bytes"}, 413)
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        answer = reply(request, {"error": f"{error.method} is not allowed here, expected {allowed}"}, 405)
+        answer.headers[hdrs.ALLOW] = allowed
+        return answer
+    except web.HTTPNotFound:
+        return reply(request, {"error": f"there is no {request.path[:200]}"}, 404)
+    except web.HTTPException:
+        raise
+    except Exception:
+        log.exception("api.request_failed", method=request.method, path=request.path[:500])
+        return reply(request, {"error": "gatewayd failed to answer; its log says why"}, 500)
+
+
+def reply(request: web.Request, value: object, status: int = 200) -> web.Response:
+    body = msgspec.json.encode(value)
+    if "pretty" in request.query:
+        body = msgspec.json.format(body, indent=2) + b"\n"
+    return web.Response(body=body, status=status, content_type="application/json")

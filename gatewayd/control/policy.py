@@ -1,0 +1,133 @@
+"""The policy: the one of the moment, the one that is in force, and what brought it there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import inf
+
+from gatewayd.compile.ruleset import policy_in_force
+from gatewayd.log import get_logger
+from gatewayd.model.moment import earliest_of, latest_of
+from gatewayd.model.policy import Policy
+from gatewayd.reconcile import Reconciler
+from gatewayd.registry.freshness import mode_by_freshness
+from gatewayd.registry.state import RegistryState
+from gatewayd.settings import Settings
+
+log = get_logger(__name__)
+
+START, SCHEDULE, STALENESS = "start", "schedule", "staleness"
+"""What may bring a policy into force, beside a reload, which names who asked for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyInForce:
+    """`since_s`: when the kernel had its rules, by the likely clock. `by`: START, SCHEDULE (`enforce_from`),
+    STALENESS of sources, or who asked for the reload."""
+
+    policy: Policy
+    drain_s: float
+    since_s: float
+    by: str
+
+
+class PolicyKeeper:
+    """Derives the policy from the settings, has the reconciler put it into force, and says so when it is."""
+
+    def __init__(self, settings: Settings, reconciler: Reconciler, registry: RegistryState) -> None:
+        self.in_force: PolicyInForce | None = None
+        self._settings = settings
+        self._reconciler = reconciler
+        self._registry = registry
+        self._wanted: Policy | None = None
+        self._reason = START
+        """What changes the policy next, if a change follows from it."""
+        self._by = START
+        """What the wanted policy came from."""
+        self._drain_by = START
+        self._found = ""
+        """The mode that the kernel was found with."""
+        self._disarmed: Policy | None = None
+        """Observe, put into force before the allowlist was complete."""
+
+    def use(self, settings: Settings, by: str) -> None:
+        """New settings, of a reload that `by` asked for."""
+        if settings.policy.drain_s != self._settings.policy.drain_s:
+            self._drain_by = by
+        self._settings = settings
+        self._reason = by
+
+    def policy(self, now: float) -> Policy:
+        """The policy of the moment: observe before `enforce_from`, and where stale sources shall mean that.
+
+        `now` may be a Moment: nothing is armed, nor a source stale, before that has certainly come; what is armed
+        stays so while it may be.
+        """
+        policy = self._scheduled(now)
+        fresh = self._registry.freshness(earliest_of(now))
+        known = {name: each for name, each in fresh.items() if each.since_s > -inf}
+        return replace(policy, mode=mode_by_freshness(policy.mode, known, self._settings.registry.on_stale))
+
+    def want(self, now: float, *, is_loaded: bool, is_complete: bool) -> None:
+        """What the settings say, once the allowlist is complete; observe needs no allowlist to be safe."""
+        policy = self.policy(now)
+        self._found = self._found or self._reconciler.mode_in_force
+        if is_loaded and (is_complete or policy.mode == "observe"):
+            self._note_cause(policy, now)
+            self._reconciler.want_policy(policy)
+        elif policy.mode == "observe" != self._reconciler.mode_in_force:
+            self._note_cause(policy, now)
+            self._disarmed = policy
+            self._reconciler.disarm(policy)
+
+    def note(self, likely_s: float) -> None:
+        """Say what is in force, if it is another policy than before."""
+        policy, drain_s, before = self._in_kernel(), self._settings.policy.drain_s, self.in_force
+        if policy is None or (before is not None and (before.policy, before.drain_s) == (policy, drain_s)):
+            return
+        by = self._by if before is None or before.policy != policy else self._drain_by
+        self.in_force = PolicyInForce(policy, drain_s, likely_s, by)
+        log.info(
+            "policy.in_force",
+            mode=policy.mode,
+            policy=describe_policy(policy, drain_s),
+            was=f"{self._found}, found in the kernel"
+            if before is None
+            else describe_policy(before.policy, before.drain_s),
+            by=by,
+        )
+
+    def is_in_force(self, now: float) -> bool:
+        """The kernel has the policy of the moment."""
+        return self._in_kernel() == self.policy(now)
+
+    def _in_kernel(self) -> Policy | None:
+        policy = self._reconciler.policy_in_force
+        is_disarmed = policy is None and self._reconciler.mode_in_force == "observe"
+        return self._disarmed if is_disarmed else policy
+
+    def _scheduled(self, now: float) -> Policy:
+        is_armed = self._reconciler.mode_in_force != "observe"
+        return policy_in_force(self._settings, latest_of(now) if is_armed else earliest_of(now))
+
+    def _note_cause(self, policy: Policy, now: float) -> None:
+        if policy != self._wanted:
+            is_stale = self._wanted is not None and self._scheduled(now).mode != policy.mode
+            was_stale = self._by == STALENESS and self._reason == SCHEDULE
+            self._by = STALENESS if is_stale or was_stale else self._reason
+            self._wanted = policy
+        # From here on only the clock and the sources change it.
+        self._reason = SCHEDULE
+
+
+def describe_policy(policy: Policy, drain_s: float) -> str:
+    """For the log and the status."""
+    parts: list[str] = [policy.mode]
+    if policy.mode == "limit":
+        parts.append(f"{policy.limit_bytes_s} bytes/s")
+    if policy.mode != "observe":
+        parts.append(f"canary {policy.canary_percent}%")
+    parts.append(f"scope {' '.join(map(str, policy.scope))}")
+    parts.append(f"inside {' '.join(policy.inside) or 'any'}")
+    parts.append(f"outside {' '.join(policy.outside) or 'any'}")
+    return ", ".join([*parts, f"drain {drain_s:g} s"])
