@@ -62,7 +62,7 @@ class LabDaemon(DemoGateway):
             "registry": {
                 "sources": listed,
                 "local": None,
-                "shrink_guard": {"max_removed": 1_000_000, "protected": {}},
+                "shrink_guard": {"max_removed": 1_000_000, "protected": {"embassy": "100%", "bank": "100%"}},
             },
             "policy": {"mode": mode, "drain": "2s", "scope": ["ipsec", "wireguard", "openvpn", "pptp"]},
         } | {name: dict(section) for name, section in self._base.items() if isinstance(section, dict)}
