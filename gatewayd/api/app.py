@@ -51,6 +51,7 @@ PORT_RETRY_S: Final = 2.0
 LIMITS: Final = ConnectionLimits()
 _SHUTDOWN_TIMEOUT_S: Final = 1.0
 _PAGE: Final = ("offset", "limit")
+_FLOW: Final = ("src", "dst", "service", "sport", "source_port")
 _MAX_SERIAL_DIGITS: Final = 19
 _NO_FLOWS: Final = "unregistered flows are not kept: watch.unregistered is not `flows`"
 _NO_SUBSCRIBERS: Final = "the configuration has no section `subscribers`, so there are no bindings"
@@ -174,10 +175,10 @@ class _Reads:
         return reply(request, self._queries.status())
 
     async def explain(self, request: web.Request) -> web.Response:
-        parameters = read_parameters(request.query.items(), ("src", "dst", "service", "sport", "source_port"))
+        parameters = read_parameters(request.query.items(), (*_FLOW, "in", "out"))
         flow = read_flow(parameters)
         try:
-            return reply(request, self._queries.explain(flow))
+            return reply(request, self._queries.explain(flow, parameters.get("in"), parameters.get("out")))
         except AllowlistIncomplete as error:
             return reply(request, {"error": str(error)}, 503)
 

@@ -52,8 +52,8 @@ class Queries(Protocol):
 
     def status(self) -> StatusView: ...
 
-    def explain(self, flow: Flow) -> ExplainView:
-        """What would become of the flow now. `source_port` 0: not given.
+    def explain(self, flow: Flow, incoming: str | None = None, outgoing: str | None = None) -> ExplainView:
+        """What would become of the flow now. `source_port` 0: not given. `incoming`, `outgoing`: interfaces.
 
         Raises AllowlistIncomplete where a source that was not read yet may register it.
         """

@@ -90,7 +90,8 @@ class ExplainView(msgspec.Struct, frozen=True):
     """Why a flow passes or does not. `in_kernel`: all elements that make it pass are known to be
     there; None where nothing is to be there or it is not known. An unregistered flow passes by an element that the
     kernel still has: then the reason names it. `canary`: None at 100 %. `bindings`: those of the
-    source that registrations match by. `notes`: filters, pins and held removals behind it."""
+    source that registrations match by. `notes`: filters, pins and held removals behind it.
+    `crosses`: whether the rules judge packets between the interfaces that were given."""
 
     decision: DecisionWord
     effect: Effect
@@ -106,6 +107,7 @@ class ExplainView(msgspec.Struct, frozen=True):
     matches: tuple[MatchView, ...]
     bindings: tuple[BoundView, ...] = ()
     notes: tuple[str, ...] = ()
+    crosses: bool | None = None
 
 
 class RegistrationView(msgspec.Struct, frozen=True):

@@ -14,8 +14,10 @@ from pathlib import Path
 import click
 
 from gatewayd.cli.service_user import DEFAULT_USER, ServiceUser, find_user
+from gatewayd.compile import interface_warnings
 from gatewayd.compile.ruleset import OTHER_TABLE, compile_ruleset, policy_in_force, rehearsal_script
 from gatewayd.errors import KeysUnusable, SecretFileUnusable, SettingsInvalid
+from gatewayd.kernel.external import read_interfaces
 from gatewayd.kernel.nft import find_refusal
 from gatewayd.settings import RegistrySettings, Settings, load_settings, read_text
 from gatewayd.settings.load import load_document, write_example
@@ -67,6 +69,8 @@ def check_file(filename: str, user: ServiceUser) -> Findings:
         settings = load_settings(text, filename)
         summary = describe_settings(settings)
         refusal = _rehearse(settings, filename)
+        absent = interface_warnings(settings.policy.interfaces, read_interfaces())
+        refusal += tuple(f"{filename}: warning: {each}" for each in absent)
     except SettingsInvalid as error:
         faults += error.faults
     root = load_document(text, _AsItStands(), Report())

@@ -51,27 +51,40 @@ _MEANWHILE = {
     type=click.IntRange(1, 65535),
     help="Source port; it decides where subscribers share an address (CGNAT), and nowhere else.",
 )
+@click.option("--in", "incoming", metavar="IF", help="Interface that it comes in by.")
+@click.option("--out", "outgoing", metavar="IF", help="Interface that it leaves by.")
 @daemon_options
-def command(endpoint: Endpoint, src: str, dst: str, service: str, sport: int | None, as_json: bool) -> None:
+def command(
+    endpoint: Endpoint,
+    src: str,
+    dst: str,
+    service: str,
+    sport: int | None,
+    incoming: str | None,
+    outgoing: str | None,
+    as_json: bool,
+) -> None:
     """Say why a flow passes or does not.
 
     SRC opened the flow towards DST. SERVICE is one word, with the destination port where there is one:
     udp/51820, tcp/1194, esp, gre.
+
+    Rules judge what goes between inside and outside (`policy.interfaces`). Without --in and --out the routing table
+    of this host says which interfaces these are, and the answer says so.
     """
-    parameters = {"src": src, "dst": dst, "service": service}
-    if sport is not None:
-        parameters["sport"] = str(sport)
-    try:
-        read_flow(parameters)
-    except ParameterRejected as error:
-        name = "--source-port" if error.parameter == "sport" else error.parameter.upper()
-        raise click.BadParameter(error.why, param_hint=f"'{name}'") from None
-    body = endpoint.get("/v1/explain", parameters)
+    parameters = _parameters(src, dst, service, sport)
+    if (incoming is None) != (outgoing is None):
+        raise click.UsageError("give --in and --out, or neither")
+    is_routed = incoming is None and endpoint.url is None
+    ways = (_route(src), _route(dst)) if is_routed else (incoming, outgoing)
+    body = endpoint.get("/v1/explain", {**parameters, "in": ways[0], "out": ways[1]})
     view = endpoint.parse(body, ExplainView)
     if as_json:
         print_json(body)
         return
-    print_headline(*verdict(view))
+    uncrossed = f"from {ways[0]} to {ways[1]}" if view.crosses is False else None
+    print_headline(*(verdict(view) if uncrossed is None or is_routed else _not_judged(view, uncrossed)))
+    print_lines(_describe_way(view, ways, is_routed=is_routed))
     print_lines(describe_explanation(view))
     if view.matches:
         print_table(
@@ -89,6 +102,40 @@ def command(endpoint: Endpoint, src: str, dst: str, service: str, sport: int | N
                 for match in view.matches
             ],
         )
+
+
+def _parameters(src: str, dst: str, service: str, sport: int | None) -> dict[str, str]:
+    """Raises click.BadParameter."""
+    parameters = {"src": src, "dst": dst, "service": service}
+    if sport is not None:
+        parameters["sport"] = str(sport)
+    try:
+        read_flow(parameters)
+    except ParameterRejected as error:
+        name = "--source-port" if error.parameter == "sport" else error.parameter.upper()
+        raise click.BadParameter(error.why, param_hint=f"'{name}'") from None
+    return parameters
+
+
+def _describe_way(view: ExplainView, ways: tuple[str | None, str | None], *, is_routed: bool) -> Iterator[Line]:
+    """The interfaces of a flow, where they are known."""
+    if view.crosses is False and is_routed:
+        why = "which are not inside and outside: then the rules do not judge it (--in, --out)"
+        yield Line("interfaces", f"by the routing table it goes from {ways[0]} to {ways[1]}, {why}", DOUBTFUL)
+    elif view.crosses is not None:
+        yield Line("interfaces", f"{ways[0]} to {ways[1]}{', by the routing table' if is_routed else ''}")
+
+
+def _route(address: str) -> str | None:
+    from gatewayd.kernel.external import read_route
+
+    return read_route(address)
+
+
+def _not_judged(view: ExplainView, uncrossed: str) -> tuple[str, str]:
+    flow = f"{view.service} from {view.src} to {view.dst}"
+    why = f"it goes {uncrossed}, and the rules judge what goes between inside and outside alone"
+    return f"{flow} PASSES: {why}", DOUBTFUL
 
 
 def verdict(view: ExplainView) -> tuple[str, str]:

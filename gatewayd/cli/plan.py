@@ -13,13 +13,14 @@ import msgspec
 
 from gatewayd.cli.check import DEFAULT_CONFIG
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, count, print_headline, print_lines
-from gatewayd.compile import DesiredSets
+from gatewayd.compile import DesiredSets, interface_warnings
 from gatewayd.compile.desired import elements_of
 from gatewayd.compile.keys import Keys
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag, policy_in_force, rehearsal_script
 from gatewayd.control.guard_keeper import read_last_good
 from gatewayd.control.host_time import HostTime, WindowClock, open_host_time
 from gatewayd.errors import DumpInterrupted, SettingsInvalid
+from gatewayd.kernel.external import read_interfaces
 from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model.mask import parse_set_name
@@ -52,11 +53,13 @@ class HeldRemovals:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`kernel` would change so; `held` would not go yet. `clock_doubt`: why this host's clock is not believed."""
+    """`kernel` would change so; `held` would not go yet. `clock_doubt`: why this host's clock is not believed.
+    `warnings`: interfaces that are not there."""
 
     kernel: Forecast
     held: list[HeldRemovals]
     clock_doubt: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @click.command("plan")
@@ -87,6 +90,7 @@ def print_plan(result: Plan, *, as_json: bool, show_rules: bool) -> None:
             **msgspec.to_builtins(result.kernel),
             "held": msgspec.to_builtins(result.held),
             "clock_doubt": result.clock_doubt,
+            "warnings": result.warnings,
         }
         click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
     else:
@@ -115,6 +119,8 @@ def describe(result: Plan) -> Iterator[Line]:
     for each in result.held:
         causes = ", ".join(f"{cause} ({removals})" for cause, removals in sorted(each.by_cause.items()))
         yield Line("HELD", f"{each.reason}; by {causes}; until gatewayd accept", DOUBTFUL)
+    for number, warning in enumerate(result.warnings):
+        yield Line("" if number else "WARNING", warning, BAD)
     if result.clock_doubt is not None:
         yield Line("clock", f"not believed: {result.clock_doubt}", DOUBTFUL)
     if not kernel.is_empty:
@@ -170,7 +176,8 @@ async def make_plan(settings: Settings) -> Plan:
         if parse_tag(same.tag) == tag:
             tracker.hooked(same.set_names, same.text, tag)
     doubt = host_time.doubt()
-    return Plan(forecast(tracker, policy, table), held, None if doubt is None else doubt.why)
+    warnings = interface_warnings(settings.policy.interfaces, read_interfaces())
+    return Plan(forecast(tracker, policy, table), held, None if doubt is None else doubt.why, warnings)
 
 
 async def _observe(tracker: SetTracker, tables: KernelTables, table_reading: TableReading) -> None:

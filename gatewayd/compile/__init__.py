@@ -18,7 +18,7 @@ reported, never silent? Is the text the same for the same input?
 """
 
 from gatewayd.compile.desired import DesiredSets
-from gatewayd.compile.interfaces import Sides, interface_warnings, unmatched
+from gatewayd.compile.interfaces import Sides, crosses, interface_warnings, unmatched
 from gatewayd.compile.masks import (
     ELEMENT_BYTES,
     KERNEL_ELEMENT_BYTES,
@@ -39,6 +39,7 @@ __all__ = [
     "compile_ruleset",
     "count_elements",
     "count_programmed",
+    "crosses",
     "interface_warnings",
     "parse_tag",
     "policy_digest",

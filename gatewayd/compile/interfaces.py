@@ -70,6 +70,19 @@ def _has_name(pattern: str, name: str) -> bool:
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
+def crosses(named: Sides, incoming: str, outgoing: str) -> bool:
+    """Whether the rules judge a packet that comes in by one interface and goes out by the other; see `crossing`."""
+
+    def has(patterns: tuple[str, ...], name: str) -> bool:
+        return any(_has_name(each, name) for each in patterns)
+
+    inside, outside = named.inside, named.outside
+    if inside and outside:
+        ways = ((incoming, outgoing), (outgoing, incoming))
+        return any(has(inside, one) and has(outside, other) for one, other in ways)
+    return not (inside or outside) or has(inside or outside, incoming) or has(inside or outside, outgoing)
+
+
 _MAX_NEAR = 3
 """Interfaces that a warning proposes."""
 

@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
+import msgspec
+
 from gatewayd.api import views
 from gatewayd.api.standing import ChangeList, HeldList
 from gatewayd.api.status import StatusView
-from gatewayd.compile import count_elements
+from gatewayd.compile import count_elements, crosses
 from gatewayd.control.controller import Controller
 from gatewayd.control.explain import Explainer, Wanted, are_all_in_kernel
 from gatewayd.control.registry_queries import RegistryQueries
@@ -68,8 +70,12 @@ class DaemonQueries:
             self.readiness(), None if self._subscribers is None else self._subscribers.status()
         )
 
-    def explain(self, flow: Flow) -> views.ExplainView:
-        return self._explainer.explain(flow)
+    def explain(self, flow: Flow, incoming: str | None = None, outgoing: str | None = None) -> views.ExplainView:
+        view = self._explainer.explain(flow)
+        sides = self._controller.settings.policy.interfaces
+        known = None if incoming is None or outgoing is None else crosses(sides, incoming, outgoing)
+        notes = (*self._report.interface_warnings(), *view.notes)
+        return msgspec.structs.replace(view, crosses=known, notes=notes)
 
     # -- registrations -------------------------------------------------------------------------------------
 

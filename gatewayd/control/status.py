@@ -195,10 +195,14 @@ class StatusReport:
         found = self._surroundings.interfaces if self._surroundings is not None else None
         return (*sides.inside, *sides.outside) if found is None else found
 
+    def interface_warnings(self) -> tuple[str, ...]:
+        """Names of `policy.interfaces` that no interface has now."""
+        sides = self._controller.settings.policy.interfaces
+        return interface_warnings(sides, self._interfaces(sides))
+
     def _warnings(self) -> tuple[str, ...]:
         controller, scanner = self._controller, self._controller.scanner
-        sides = controller.settings.policy.interfaces
-        found = interface_warnings(sides, self._interfaces(sides))
+        found = self.interface_warnings()
         found += self._surroundings.warnings() if self._surroundings is not None else ()
         grace = scanner.grace
         if scanner.strange and not grace.longest_s:

@@ -216,6 +216,20 @@ def read_interfaces() -> tuple[str, ...]:
     return tuple(name for _, name in socket.if_nameindex())
 
 
+def read_route(address: str) -> str | None:
+    """The interface by which a packet to the address leaves this host; None where there is no such way."""
+    # Imported here: it is large, and the daemon has no use for it.
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
+    try:
+        with IPRoute() as ip:
+            index = ip.route("get", dst=address)[0].get("oif")
+            return None if index is None else socket.if_indextoname(index)
+    except (NetlinkError, OSError):
+        return None
+
+
 def read_conntrack_size() -> ConntrackSize | None:
     """Of the network namespace that the calling thread is in; None while connection tracking is not loaded.
 

@@ -338,6 +338,7 @@ class FakeQueries:
         self.told: list[AccountingEvent] = []
         self.profile = NasProfile(country_code="92")
         self.bound = [HOME, SHARED]
+        self.crosses: bool | None = None
         self.held_list = HeldList(0, None, "", 0, 0, ())
         self.change_list = ChangeList(0, ())
         self.allowlist = Allowlist()
@@ -361,14 +362,15 @@ class FakeQueries:
             raise self.failure
         return self.view
 
-    def explain(self, flow: Flow) -> ExplainView:
-        self.asked.append(flow)
+    def explain(self, flow: Flow, incoming: str | None = None, outgoing: str | None = None) -> ExplainView:
+        self.asked.append(flow if incoming is None and outgoing is None else (flow, incoming, outgoing))
         decision = decide(self.allowlist, parse_services(["ipsec", "wireguard"]), flow, NOW)
         in_kernel = self.in_kernel if decision.word == "registered" else None
         bindings = tuple(bound_view(each, NOW) for each in decision.bindings)
-        return explain_view(
+        view = explain_view(
             flow, decision, mode=self.view.mode, canary=None, in_kernel=in_kernel, bindings=bindings
         )
+        return msgspec.structs.replace(view, crosses=self.crosses)
 
     def registrations(
         self, category: str | None, status: Status | None, text: str | None, offset: int, limit: int

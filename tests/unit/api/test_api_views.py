@@ -83,6 +83,7 @@ def test_an_explanation_names_what_matches() -> None:
         "mode": "reject",
         "canary": "in",
         "notes": (),
+        "crosses": None,
         "matches": (
             {
                 "id": "PK-2024-000123",

@@ -383,3 +383,11 @@ def test_an_authority_that_a_newer_python_refuses_is_a_warning_in_words(tmp_path
         "Python 3.13 and newer will not trust what it signed, "
         "expected a certificate authority by RFC 5280\n"
     )
+
+
+def test_names_that_no_interface_has_are_warnings(good: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatewayd.cli.check.read_interfaces", lambda: ("lo", "eth0", "ppp0"))
+    Path(good).write_text(LAB + "policy: {interfaces: {inside: ['ppp*', 'wan'], outside: [eth0]}}\n")
+    result = CliRunner().invoke(command, [good])
+    assert result.exit_code == 0
+    assert result.stderr == f"{good}: warning: no interface is named wan now (policy.interfaces.inside)\n"

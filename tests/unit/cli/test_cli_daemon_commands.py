@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from gatewayd.api.app import ApiServer
 from gatewayd.api.status import ClockView, HeldView, HoldView, MarksView
 from gatewayd.api.views import explain_view
-from gatewayd.cli import client, main
+from gatewayd.cli import client, explain, main
 from gatewayd.cli.explain import verdict
 from gatewayd.cli.listings import describe_registration, presence, standing
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD
@@ -211,6 +211,12 @@ Ask = Callable[..., Result]
 @pytest.fixture
 def queries() -> FakeQueries:
     return FakeQueries()
+
+
+@pytest.fixture(autouse=True)
+def _no_routes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This host's routing table is no part of these tests."""
+    monkeypatch.setattr(explain, "_route", lambda address: None)
 
 
 @pytest.fixture
@@ -418,6 +424,43 @@ def test_explain_gives_the_verdict_first(ask: Ask, queries: FakeQueries) -> None
     result = ask("explain", "203.0.113.5", "198.51.100.7", "udp/51820", "--sport", "7")
     assert (result.exit_code, result.stdout) == (0, EXPLAIN_REGISTERED)
     assert queries.asked == [Flow(17, parse_address("203.0.113.5"), parse_address("198.51.100.7"), 7, 51820)]
+
+
+WAY = ("explain", "203.0.113.5", "198.51.100.7", "udp/51820")
+
+
+def test_explain_says_that_interfaces_that_are_not_inside_and_outside_are_not_judged(
+    ask: Ask, queries: FakeQueries
+) -> None:
+    queries.crosses = False
+    lines = ask(*WAY, "--in", "eth1", "--out", "eth1.100").stdout.splitlines()
+    assert lines[0] == (
+        "udp/51820 from 203.0.113.5 to 198.51.100.7 PASSES: it goes from eth1 to eth1.100, and the rules judge what "
+        "goes between inside and outside alone"
+    )
+    flow = Flow(17, parse_address("203.0.113.5"), parse_address("198.51.100.7"), 0, 51820)
+    assert queries.asked == [(flow, "eth1", "eth1.100")]
+    queries.crosses = True
+    lines = ask(*WAY, "--in", "ppp0", "--out", "eth0").stdout.splitlines()
+    assert lines[0].endswith("PASSES: it is registered and in the kernel")
+    assert lines[1].split() == ["interfaces", "ppp0", "to", "eth0"]
+    result = ask(*WAY, "--in", "ppp0")
+    assert (result.exit_code, "give --in and --out, or neither" in result.stderr) == (2, True)
+
+
+def test_explain_asks_the_routing_table_and_believes_it_less(
+    ask: Ask, queries: FakeQueries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(explain, "_route", {"203.0.113.5": "eth0", "198.51.100.7": "eth0"}.get)
+    queries.crosses = False
+    lines = ask(*WAY).stdout.splitlines()
+    assert lines[0].endswith("PASSES: it is registered and in the kernel")
+    assert lines[1].split(maxsplit=1)[1] == (
+        "by the routing table it goes from eth0 to eth0, which are not inside and outside: then the rules do not "
+        "judge it (--in, --out)"
+    )
+    queries.crosses = True
+    assert ask(*WAY).stdout.splitlines()[1].split(maxsplit=1)[1] == "eth0 to eth0, by the routing table"
 
 
 def test_explain_says_through_which_binding_a_flow_passes(ask: Ask, queries: FakeQueries) -> None:

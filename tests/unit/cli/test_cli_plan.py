@@ -20,7 +20,7 @@ from gatewayd.kernel.fake import FakeTables
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model import Registration
 from gatewayd.settings import Settings
-from gatewayd.settings.model import SourceSettings
+from gatewayd.settings.model import InterfaceSettings, SourceSettings
 from gatewayd.sources.last_good_store import LastGood
 from tests.support.manual_clock import Time
 from tests.support.owning import guarded, owning, registration, settings_of
@@ -174,3 +174,21 @@ def test_a_source_or_a_local_file_that_cannot_be_read_is_said(host: Host, tmp_pa
             await plan.make_plan(replace(host.settings, registry=registry))
 
     host.time.run(scenario())
+
+
+def test_names_that_no_interface_has_are_said(
+    host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(plan, "read_interfaces", lambda: ("lo", "eth1", "eth0"))
+    policy = replace(host.settings.policy, interfaces=InterfaceSettings(inside=("eth1.100",), outside=("eth0",)))
+    host.settings = replace(host.settings, policy=policy)
+
+    async def scenario() -> plan.Plan:
+        host.register(BANK, *HOUSES)
+        return await plan.make_plan(host.settings)
+
+    planned = host.time.run(scenario())
+    assert planned.warnings[0].startswith("no interface has a name of policy.interfaces.inside (eth1.100)")
+    assert "is eth1 meant?" in planned.warnings[1]
+    plan.print_plan(planned, as_json=False, show_rules=False)
+    assert "WARNING" in capsys.readouterr().out

@@ -6,7 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from gatewayd.compile.interfaces import client_tests, crossing, interface_warnings, knows_inside, unmatched
+from gatewayd.compile.interfaces import (
+    client_tests,
+    crosses,
+    crossing,
+    interface_warnings,
+    knows_inside,
+    unmatched,
+)
 from tests.support.rulesets import OBSERVE, REJECT
 
 PRESENT = ("lo", "eth0", "eth1", "eth1.100", "eth1.200", "ppp0", "ppp17")
@@ -26,6 +33,27 @@ def test_a_name_is_there_or_is_the_beginning_of_one_with_a_star(
 ) -> None:
     assert unmatched(patterns, PRESENT) == absent
     assert unmatched(patterns, ()) == patterns
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "ways"),
+    [
+        ((), (), {("eth0", "eth0"): True, ("lo", "eth1"): True}),
+        (
+            ("ppp*", "eth1"),
+            ("eth0",),
+            {("ppp7", "eth0"): True, ("eth0", "eth1"): True, ("ppp7", "eth1"): False, ("eth0", "eth0"): False,
+             ("eth1.100", "eth0"): False},
+        ),
+        (("ppp*",), (), {("ppp7", "lo"): True, ("lo", "ppp7"): True, ("eth0", "eth1"): False}),
+        ((), ("eth0",), {("ppp7", "eth0"): True, ("eth0", "eth0"): True, ("ppp7", "eth1"): False}),
+    ],
+)  # fmt: skip
+def test_rules_judge_what_goes_between_inside_and_outside(
+    inside: tuple[str, ...], outside: tuple[str, ...], ways: dict[tuple[str, str], bool]
+) -> None:
+    policy = replace(OBSERVE, inside=inside, outside=outside)
+    assert {way: crosses(policy, *way) for way in ways} == ways
 
 
 def test_names_that_are_all_there_are_not_worth_a_word() -> None:

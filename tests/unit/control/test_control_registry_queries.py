@@ -11,6 +11,7 @@ import pytest
 from gatewayd.control.queries import DaemonQueries
 from gatewayd.control.status import StatusReport
 from gatewayd.control.vitals import Vitals
+from gatewayd.settings.model import InterfaceSettings
 from gatewayd.sources.files import OverridesReading
 from gatewayd.sources.override_file import parse_overrides
 from gatewayd.watch.source import SourceStats
@@ -175,5 +176,19 @@ def test_an_id_that_neither_a_source_nor_a_file_has_is_unknown(time: Time) -> No
         async with asked(time) as (it, queries):
             await it.read("national", BANK)
             assert queries.registration("BANK-2") is None
+
+    time.run(scenario())
+
+
+def test_explain_says_which_interfaces_are_not_there_and_whether_the_rules_judge(time: Time) -> None:
+    async def scenario() -> None:
+        async with asked(time) as (it, queries):
+            await it.read("national", BANK)
+            await it.in_sync()
+            it.configure(interfaces=InterfaceSettings(inside=("eth1.100",), outside=("eth0",)))
+            view = queries.explain(flow("39.32.0.1"), "eth1", "eth0")
+            assert view.crosses is False
+            assert queries.explain(flow("39.32.0.1"), "eth1.100", "eth0").crosses is True
+            assert queries.explain(flow("39.32.0.1"), "eth1").crosses is None
 
     time.run(scenario())
