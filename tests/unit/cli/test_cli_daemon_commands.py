@@ -435,8 +435,8 @@ def test_explain_says_that_interfaces_that_are_not_inside_and_outside_are_not_ju
     queries.crosses = False
     lines = ask(*WAY, "--in", "eth1", "--out", "eth1.100").stdout.splitlines()
     assert lines[0] == (
-        "udp/51820 from 203.0.113.5 to 198.51.100.7 PASSES: it goes from eth1 to eth1.100, and the rules judge what "
-        "goes between inside and outside alone"
+        "udp/51820 from 203.0.113.5 to 198.51.100.7 PASSES: it goes from eth1 to eth1.100, and the rules judge "
+        "what goes between inside and outside alone"
     )
     flow = Flow(17, parse_address("203.0.113.5"), parse_address("198.51.100.7"), 0, 51820)
     assert queries.asked == [(flow, "eth1", "eth1.100")]
@@ -456,8 +456,8 @@ def test_explain_asks_the_routing_table_and_believes_it_less(
     lines = ask(*WAY).stdout.splitlines()
     assert lines[0].endswith("PASSES: it is registered and in the kernel")
     assert lines[1].split(maxsplit=1)[1] == (
-        "by the routing table it goes from eth0 to eth0, which are not inside and outside: then the rules do not "
-        "judge it (--in, --out)"
+        "by the routing table it goes from eth0 to eth0, which are not inside and outside: then the rules do "
+        "not judge it (--in, --out)"
     )
     queries.crosses = True
     assert ask(*WAY).stdout.splitlines()[1].split(maxsplit=1)[1] == "eth0 to eth0, by the routing table"
