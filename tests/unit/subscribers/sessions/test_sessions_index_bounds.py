@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
+from gatewayd.subscribers.sessions.index import BATCH
 from gatewayd.subscribers.sessions.naming import MAX_ADDRESSES, MAX_ADDRESSES_OF_SUBSCRIBER
 from gatewayd.subscribers.sessions.session import Terms
 from tests.support.accounting import ALI, BANO, CHAND, Table
@@ -164,3 +165,16 @@ def test_of_a_session_that_a_restart_did_not_end_what_was_named_before_goes() ->
     table.on(at=50, now=60)
     table.wait_until(70)
     assert table.bound() == {"2001:db8::/64": ALI, "10.0.0.2/32": ALI}
+
+
+def test_a_session_that_ended_before_the_scan_came_to_it_is_passed_over() -> None:
+    table = Table()
+    table.start("s1", ALI, "10.0.0.1", at=10)
+    for number in range(BATCH):
+        table.start(f"t{number}", number.to_bytes(32, "big"), at=10)
+    table.on(at=20)
+    table.sessions.handle_timer(20)
+    table.stop("s1", at=21)
+    table.wait_until(22)
+    assert len(table.sessions) == 0
+    assert table.sessions.counts.ended_by_restart == BATCH

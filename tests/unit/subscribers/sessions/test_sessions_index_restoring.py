@@ -458,20 +458,6 @@ def test_of_more_sessions_of_one_subscriber_than_may_be_the_oldest_goes() -> Non
     assert len(net.sessions) == 0
 
 
-def test_a_lingering_session_that_lost_its_addresses_ends_with_an_older_word_of_its_own_and_for_good() -> None:
-    net, kept = table(ALI, BANO)
-    net.start("s1", ALI, "10.0.0.1", at=10)
-    net.stop("s1", at=100, is_final_stop=False)
-    net.start("s2", BANO, "10.0.0.1", at=101)
-    net.interim("s1", ALI, "10.0.0.1", at=95, received=102)
-    assert net.bound() == {"10.0.0.1/32": BANO}
-    assert len(net.sessions) == 1
-    net.wait_until(200_000)
-    net.wait_until(300_000)
-    assert len(net.sessions) == 0
-    assert kept.told() == []
-
-
 def test_what_is_known_of_an_address_is_known_of_its_parts() -> None:
     net, _ = table(ALI)
     net.start("s1", ALI, "10.0.0.1", "2001:db8::/56", at=10)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from gatewayd.model.accounting import AccountingEvent
+from gatewayd.model.accounting import AccountingEvent, AccountingKind
 from gatewayd.subscribers.sessions.nas_clock import MAX_UNDECIDED, NasClock
 from tests.support.accounting import event
 
 
-def word(received: float, ahead: float = 0.0, delay: float = 0.0, kind: str = "interim") -> AccountingEvent:
-    return event(kind, at=received + ahead, received=received, delay_s=delay)  # type: ignore[arg-type]
+def word(
+    received: float, ahead: float = 0.0, delay: float = 0.0, kind: AccountingKind = "interim"
+) -> AccountingEvent:
+    return event(kind, at=received + ahead, received=received, delay_s=delay)
 
 
 def times(clock: NasClock, *words: AccountingEvent) -> list[float]:

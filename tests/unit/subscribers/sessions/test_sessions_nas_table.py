@@ -53,6 +53,7 @@ def test_a_name_from_two_places_is_of_two() -> None:
 def test_names_that_are_seen_together_lead_to_one() -> None:
     table = NasTable(9)
     nas = hear(table, said(None, "10.0.0.1"))
+    assert table.namesakes(nas) == []
     assert hear(table, said("ros", "10.0.0.1")) is nas
     assert (nas.name, nas.label) == ("ros", "ros")
     assert hear(table, said("ros")) is nas

@@ -361,6 +361,19 @@ def test_a_word_after_the_stop_of_a_bearer_keeps_the_session() -> None:
     assert table.bound() == {"10.0.0.1/32": ALI}
 
 
+def test_a_lingering_session_that_lost_its_addresses_ends_with_an_older_record_of_its_own_and_for_good() -> None:
+    table = Table()
+    table.start("s1", ALI, "10.0.0.1", at=10)
+    table.stop("s1", at=100, is_final_stop=False)
+    table.start("s2", BANO, "10.0.0.1", at=101)
+    table.interim("s1", ALI, "10.0.0.1", at=95, received=102)
+    assert table.bound() == {"10.0.0.1/32": BANO}
+    assert len(table.sessions) == 1
+    for now in (200_000, 300_000):
+        table.wait_until(now)
+    assert (len(table.sessions), table.sessions.tombstones, table.sessions.get_timer()) == (0, 0, None)
+
+
 def test_a_final_stop_leaves_bearers_at_other_addresses_and_other_nas() -> None:
     table = Table()
     table.start("b1", ALI, "10.0.0.1", at=10)

@@ -94,6 +94,18 @@ def test_a_nas_whose_clock_is_set_back_loses_no_session() -> None:
         assert table.bound() == {"10.0.0.1/32": ALI}
 
 
+def test_records_that_are_taken_again_have_each_reason_said_once_and_counted_each_time() -> None:
+    table = Table()
+    for session in ("s1", "s2"):
+        table.stop(session, ALI, at=1000)
+    for session, received in (("s1", 1001.0), ("s2", 1001.5)):
+        table.interim(session, ALI, "10.0.0.1", at=received - 3600, received=received)
+    outcome = table.take(event("interim", "s3", BANO, "10.0.0.2", at=1007 - 3600, received=1007))
+    assert outcome.passed_over == ("tombstoned",)
+    assert (table.sessions.counts.taken_again, table.sessions.counts.tombstoned) == (2, 4)
+    assert table.bound() == {"10.0.0.2/32": BANO}
+
+
 def test_a_lag_that_lasts_through_two_windows_is_believed_and_a_smaller_one_at_once() -> None:
     table = Table()
     table.start("s0", BANO, "10.0.0.9", at=10_000)
@@ -271,16 +283,3 @@ def test_with_a_grace_a_session_confirmed_since_the_restart_keeps_all_it_has() -
     table.on(at=20, received=31)
     table.wait_until(200)
     assert table.bound().keys() == {"10.0.0.1/32", "2001:db8::/56"}
-
-
-def test_a_session_that_ended_before_the_scan_came_to_it_is_passed_over() -> None:
-    table = Table()
-    table.start("s1", ALI, "10.0.0.1", at=10)
-    for number in range(BATCH):
-        table.start(f"t{number}", number.to_bytes(32, "big"), at=10)
-    table.on(at=20)
-    table.sessions.handle_timer(20)
-    table.stop("s1", at=21)
-    table.wait_until(22)
-    assert len(table.sessions) == 0
-    assert table.sessions.counts.ended_by_restart == BATCH
