@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, Final, get_args
 from urllib.parse import quote
 
 import click
+import msgspec
 
 from gatewayd.api.queries import DEFAULT_LIMIT, HIGHEST_LIMIT
 from gatewayd.api.views import (
@@ -39,9 +41,31 @@ from gatewayd.model import Status
 
 Parameters = Mapping[str, str | int | None]
 
-limit_option = click.option(
-    "--limit", type=click.IntRange(1, HIGHEST_LIMIT), help=f"At most.  [default: {DEFAULT_LIMIT}]"
-)
+
+def page_options(function: Callable[..., None]) -> Callable[..., None]:
+    """`--limit`, `--offset` and `--all`; the command gets one Mapping, `page`."""
+
+    @click.option("--limit", type=click.IntRange(1, HIGHEST_LIMIT), help=f"At most.  [default: {DEFAULT_LIMIT}]")
+    @click.option("--offset", type=click.IntRange(0), help="Leave out so many.")
+    @click.option("--all", "all_of_them", is_flag=True, help="However many there are.")
+    @wraps(function)
+    def paged(limit: int | None, offset: int | None, all_of_them: bool, **arguments: object) -> None:
+        if all_of_them and (limit, offset) != (None, None):
+            raise click.UsageError("give --all, or --limit and --offset")
+        page = {"limit": HIGHEST_LIMIT, "offset": ALL} if all_of_them else {"limit": limit, "offset": offset}
+        function(page=page, **arguments)
+
+    return paged
+
+
+ALL: Final = -1
+"""Stands for the offset of a page that has everything."""
+
+
+class _AnyPage(msgspec.Struct):
+    total: int
+    offset: int
+    items: list[object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +82,7 @@ class _List:
 
 def _show_page(endpoint: Endpoint, list_: _List, filters: Parameters, as_json: bool) -> None:
     """A table, and under it how many there are."""
-    body = endpoint.get(list_.path, filters)
+    body = _get_all(endpoint, list_, filters) if filters["offset"] == ALL else endpoint.get(list_.path, filters)
     page = endpoint.parse(body, list_.page)
     if as_json:
         print_json(body)
@@ -75,6 +99,17 @@ def _show_page(endpoint: Endpoint, list_: _List, filters: Parameters, as_json: b
         click.echo(count(page.total, noun))
 
 
+def _get_all(endpoint: Endpoint, list_: _List, filters: Parameters) -> bytes:
+    """As one page. What changes meanwhile may be in it twice, or not."""
+    items: list[object] = []
+    while True:
+        body = endpoint.get(list_.path, {**filters, "offset": len(items)})
+        page = endpoint.parse(body, _AnyPage)
+        items += page.items
+        if not page.items or len(items) >= page.total:
+            return msgspec.json.encode(_AnyPage(len(items), 0, items))
+
+
 # -- registrations -------------------------------------------------------------------------------------------------
 
 
@@ -83,7 +118,7 @@ def _show_page(endpoint: Endpoint, list_: _List, filters: Parameters, as_json: b
 @click.option("--category", help="Only those of this category.")
 @click.option("--status", type=click.Choice(get_args(Status)), help="Only those of this status.")
 @click.option("--search", metavar="TEXT", help="Part of an id, or an address or prefix.")
-@limit_option
+@page_options
 @daemon_options
 def registrations(
     endpoint: Endpoint,
@@ -91,11 +126,11 @@ def registrations(
     category: str | None,
     status: str | None,
     search: str | None,
-    limit: int | None,
+    page: Parameters,
     as_json: bool,
 ) -> None:
     """List registrations, or show all of the one with ID."""
-    filters: Parameters = {"category": category, "status": status, "q": search, "limit": limit}
+    filters: Parameters = {"category": category, "status": status, "q": search, **page}
     if registration_id is None:
         _show_page(endpoint, _REGISTRATIONS, filters, as_json)
         return
@@ -167,18 +202,18 @@ def _listed(label: str, words: tuple[str, ...], none: str) -> Iterator[Line]:
 @click.command("flows")
 @click.option("--registration", metavar="ID", help="Only those of this registration.")
 @click.option("--unregistered", is_flag=True, help="The last unregistered ones (`watch.unregistered: flows`).")
-@limit_option
+@page_options
 @daemon_options
 def flows(
-    endpoint: Endpoint, registration: str | None, unregistered: bool, limit: int | None, as_json: bool
+    endpoint: Endpoint, registration: str | None, unregistered: bool, page: Parameters, as_json: bool
 ) -> None:
     """List the registered flows that are alive, with the registrations they pass by."""
     if unregistered and registration is not None:
         raise click.UsageError("--unregistered flows have no registration")
     if unregistered:
-        _show_page(endpoint, _UNREGISTERED_FLOWS, {"limit": limit}, as_json)
+        _show_page(endpoint, _UNREGISTERED_FLOWS, {**page}, as_json)
         return
-    _show_page(endpoint, _FLOWS, {"registration": registration, "limit": limit}, as_json)
+    _show_page(endpoint, _FLOWS, {"registration": registration, **page}, as_json)
 
 
 def _unregistered_row(flow: UnregisteredFlowView) -> Sequence[str]:
@@ -208,13 +243,13 @@ def _flow_row(flow: FlowView) -> Sequence[str]:
 @click.command("bindings")
 @click.option("--registration", metavar="ID", help="Only those of this registration's subscriber.")
 @click.option("--address", metavar="A", help="Only those that cover this address or prefix.")
-@limit_option
+@page_options
 @daemon_options
 def bindings(
-    endpoint: Endpoint, registration: str | None, address: str | None, limit: int | None, as_json: bool
+    endpoint: Endpoint, registration: str | None, address: str | None, page: Parameters, as_json: bool
 ) -> None:
     """List the addresses of registered subscribers, and which NAS reported them when."""
-    filters: Parameters = {"registration": registration, "address": address, "limit": limit}
+    filters: Parameters = {"registration": registration, "address": address, **page}
     _show_page(endpoint, _BINDINGS, filters, as_json)
 
 
@@ -237,7 +272,7 @@ _REGISTRATIONS: Final = _List(
     ("id", "category", "status", "in kernel", "clients", "peers", "services"),
     _registration_row,
     "registration",
-    "--limit or --search",
+    "--all, --limit or --search",
 )
 _FLOWS: Final = _List(
     "/v1/flows",
@@ -245,7 +280,7 @@ _FLOWS: Final = _List(
     ("source", "destination", "service", "registrations", "packets", "size", "since"),
     _flow_row,
     "registered flow",
-    "--limit or --registration",
+    "--all, --limit or --registration",
 )
 _UNREGISTERED_FLOWS: Final = _List(
     "/v1/flows/unregistered",
@@ -261,5 +296,5 @@ _BINDINGS: Final = _List(
     ("address", "registrations", "in kernel", "reported by", "session", "since", "confirmed"),
     _binding_row,
     "binding",
-    "--limit, --registration or --address",
+    "--all, --limit, --registration or --address",
 )

@@ -6,12 +6,13 @@ Whatever comes from outside goes through `printable`: an error of a web server m
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
+from textwrap import wrap
 from typing import Final, NamedTuple
 
 import click
 import msgspec
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from gatewayd.model.moment import parse_time
@@ -24,6 +25,7 @@ IN_KERNEL: Final = {True: "yes", False: "NO", None: "-"}
 """None: nothing is to be there, or it is not known."""
 
 _LABEL_WIDTH: Final = 15
+_GAP: Final = "  "
 _SIZES: Final = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -64,20 +66,42 @@ def print_lines(lines: Iterable[Line]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """On a terminal a table that folds long cells; elsewhere columns of full width, two spaces apart."""
+    """On a terminal, cells that do not fit go on in the next line, between two words: no id or prefix is ever cut.
+    Where that is not enough, lines are longer than the terminal. Elsewhere each row is one line."""
     cells = [[printable(cell) for cell in row] for row in rows]
     console = Console()
-    if console.is_terminal:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in cells:
-            table.add_row(*(Text(cell) for cell in row))
-        console.print(table)
+    if not console.is_terminal:
+        widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+        for row in [list(columns), *cells]:
+            click.echo(_aligned(row, widths))
         return
-    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    for row in [list(columns), *cells]:
-        click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    widths = _widths([list(columns), *cells], console.width)
+    for number, row in enumerate([list(columns), *cells]):
+        wrapped = [_wrap(cell, width) for cell, width in zip(row, widths, strict=True)]
+        for line in zip_longest(*wrapped, fillvalue=""):
+            text = Text(_aligned(line, widths), style="bold" if number == 0 else "")
+            console.print(text, soft_wrap=True, highlight=False)
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    return _GAP.join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _widths(rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Of the columns, together `width` at most if their longest words let them; the widest gives way first."""
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    least = [max(len(word) for cell in column for word in (cell.split() or [""])) for column in columns]
+    while sum(widths) + len(_GAP) * (len(widths) - 1) > width:
+        wide = [number for number in range(len(widths)) if widths[number] > least[number]]
+        if not wide:
+            break
+        widths[max(wide, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def _wrap(cell: str, width: int) -> list[str]:
+    return wrap(cell, max(width, 1), break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _print(text: Text) -> None:

@@ -47,12 +47,19 @@ def command(endpoint: Endpoint, as_json: bool) -> None:
     if as_json:
         print_json(body)
         return
-    print_headline(headline(view), GOOD if view.ready else BAD)
+    print_headline(*headline(view))
     print_lines(describe_status(view))
 
 
-def headline(view: StatusView) -> str:
-    return "READY" if view.ready else f"NOT READY: {'; '.join(view.reasons) or 'no reason given'}"
+def headline(view: StatusView) -> tuple[str, str]:
+    """What there is to know if nothing else is read, and its style."""
+    text = "READY" if view.ready else f"NOT READY: {'; '.join(view.reasons) or 'no reason given'}"
+    failing = [each.name for each in view.sources if each.state == "failing"]
+    stale = [each.name for each in view.sources if each.freshness == "stale"]
+    for word, names in (("FAILING", failing), ("STALE", stale)):
+        if names:
+            text += f"; {word}: source {', '.join(names)}"
+    return text, BAD if not view.ready else DOUBTFUL if failing or stale else GOOD
 
 
 def describe_status(view: StatusView) -> Iterator[Line]:

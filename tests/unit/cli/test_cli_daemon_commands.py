@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from gatewayd.api.app import ApiServer
 from gatewayd.api.status import ClockView, HeldView, HoldView, MarksView
 from gatewayd.api.views import explain_view
-from gatewayd.cli import client, explain, main
+from gatewayd.cli import client, explain, listings, main
 from gatewayd.cli.explain import verdict
 from gatewayd.cli.listings import describe_registration, presence, standing
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD
@@ -56,7 +56,7 @@ daemon         gatewayd 0.1.0, started 3d 3h ago, now 2024-11-04T03:00:00Z
 """
 
 STATUS_IN_TROUBLE = """\
-NOT READY: 12 registered elements are not in the kernel; source lab was never read
+NOT READY: 12 registered elements are not in the kernel; source lab was never read; FAILING: source mirror
 mode           reject
 WARNING        a rule of another program (inet a c handle 3) sets the ct mark
                connection tracking is 90% full
@@ -245,7 +245,9 @@ def test_status_says_first_what_is_wrong(ask: Ask, queries: FakeQueries) -> None
 def test_status_says_what_waits_for_somebody_before_what_is_well(ask: Ask, queries: FakeQueries) -> None:
     queries.view = GUARDED
     ready, mode, rest = ask("status").stdout.split("\n", 2)
-    assert (ready, mode.split()[0]) == ("READY", "mode")
+    assert (ready, mode.split()[0]) == (
+        "READY; FAILING: source embassies; STALE: source mirror, lab", "mode",
+    )  # fmt: skip
     assert rest.partition("kernel  ")[0] == STATUS_GUARDED
 
 
@@ -406,7 +408,7 @@ def test_status_says_that_a_mode_is_not_in_force(ask: Ask, queries: FakeQueries)
         TROUBLE, mode="observe", reasons=(), kernel=dataclasses.replace(TROUBLE.kernel, last_error=None)
     )
     lines = ask("status").stdout.splitlines()
-    assert lines[0] == "NOT READY: no reason given"
+    assert lines[0] == "NOT READY: no reason given; FAILING: source mirror"
     assert lines[1] == "mode           observe, nothing is blocked, configured is reject, not in force"
 
 
@@ -567,8 +569,10 @@ def test_registrations_are_selected(ask: Ask, queries: FakeQueries) -> None:
 
 def test_a_dump_that_is_cut_says_so(ask: Ask) -> None:
     result = ask("registrations", "--limit", "1")
-    assert result.stdout.endswith("\n1 of 2 shown; --limit or --search for others\n")
-    assert ask("flows", "--limit", "1").stdout.endswith("1 of 2 shown; --limit or --registration for others\n")
+    assert result.stdout.endswith("\n1 of 2 shown; --all, --limit or --search for others\n")
+    assert ask("flows", "--limit", "1").stdout.endswith(
+        "1 of 2 shown; --all, --limit or --registration for others\n"
+    )
 
 
 def test_nothing_found_is_no_table(ask: Ask) -> None:
@@ -634,7 +638,7 @@ def test_bindings_are_selected(ask: Ask, queries: FakeQueries) -> None:
     result = ask("bindings", "--registration", MOBILE.id, "--address", "10.1.2.3", "--limit", "5")
     assert result.stdout.endswith("\n1 binding\n")
     assert queries.asked == [(MOBILE.id, parse_prefix("10.1.2.3"), 0, 5)]
-    said = "1 of 2 shown; --limit, --registration or --address for others\n"
+    said = "1 of 2 shown; --all, --limit, --registration or --address for others\n"
     assert ask("bindings", "--limit", "1").stdout.endswith(said)
     assert ask("bindings", "--registration", "PK-0").stdout == "0 bindings\n"
 
@@ -820,3 +824,18 @@ def test_a_daemon_that_does_not_answer_is_exit_3(tmp_path: Path, monkeypatch: py
 )
 def test_what_is_in_the_kernel_and_not_read_yet_is_said(found: Found, text: str) -> None:
     assert found_at_start(found) == f"in force from before this start, not read yet: {text}"
+
+
+@pytest.mark.parametrize("command", ["registrations", "flows", "bindings"])
+def test_all_of_a_list_can_be_had(
+    ask: Ask, queries: FakeQueries, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    queries.bind()
+    monkeypatch.setattr(listings, "HIGHEST_LIMIT", 1)
+    whole = ask(command)
+    assert ask(command, "--all").stdout == whole.stdout
+    both = json.loads(ask(command, "--all", "--json").stdout)
+    assert len(both["items"]) == both["total"] == json.loads(ask(command, "--json").stdout)["total"] > 1
+    assert json.loads(ask(command, "--offset", "1", "--json").stdout)["items"] == both["items"][1:]
+    result = ask(command, "--all", "--limit", "1")
+    assert (result.exit_code, "give --all, or --limit and --offset" in result.stderr) == (2, True)
