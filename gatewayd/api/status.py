@@ -28,6 +28,8 @@ FreshnessState = Literal["fresh", "overdue", "stale"]
 
 MAX_EXAMPLES = 20
 """Unprogrammed registrations that a status names."""
+MAX_CATEGORIES = 200
+"""Categories that have a number of their own, the largest first; the others have one together."""
 MAX_NEIGHBOURS = 20
 """Rules of other programs that a status names."""
 MAX_AGGREGATES = 20
@@ -104,6 +106,9 @@ class SourceView(msgspec.Struct, frozen=True):
     kept: Annotated[int, gauge("source_kept_records",
         "Records that became unusable and stay in force as they were.",
         "`> 0` for a day: the registry has to mend them")] = 0  # fmt: skip
+    refused: Annotated[int, counter("source_readings_refused",
+        "Readings refused as a whole: they come to more elements than `registry.max_elements`, or than half of the"
+        " memory allows.", "rises: the registry in force is old")] = 0  # fmt: skip
     restored_at: str | None = None
     store_error: Annotated[str | None, gauge("source_store_failed",
         "1 when the last good on disk is older than what is in force.",
@@ -153,13 +158,22 @@ class UnprogrammedView(msgspec.Struct, frozen=True):
     reason: str
 
 
+def fold_categories(counts: Mapping[str, int]) -> dict[str, int]:
+    """The MAX_CATEGORIES largest, and the rest as `other`."""
+    largest = sorted(counts, key=lambda name: (-counts[name], name))[:MAX_CATEGORIES]
+    folded = {name: counts[name] for name in largest}
+    rest = sum(counts.values()) - sum(folded.values())
+    return {**folded, "other": folded.get("other", 0) + rest} if rest else folded
+
+
 class RegistrationCounts(msgspec.Struct, frozen=True):
     """`unprogrammed_examples`: at most MAX_EXAMPLES."""
 
     total: int = 0
     effective: Annotated[int, gauge("registrations_effective", "Registrations that are active and in their window.",
         "falls by more than 5 % in 10 min")] = 0  # fmt: skip
-    by_category: Annotated[dict[str, int], gauge("registrations", "Registrations, of every status.",
+    by_category: Annotated[dict[str, int], gauge("registrations",
+        "Registrations, of every status; beyond 200 categories the smallest are `other`.",
         "falls by more than 5 % in 10 min", label="category")] = {}  # fmt: skip
     by_status: Annotated[dict[str, int], gauge("registrations_by_status", "Registrations.",
         "revoked rises by hundreds at once", label="status")] = {}  # fmt: skip

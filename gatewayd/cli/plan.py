@@ -17,6 +17,7 @@ from gatewayd.compile import DesiredSets, interface_warnings
 from gatewayd.compile.desired import elements_of
 from gatewayd.compile.keys import Keys
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag, policy_in_force, rehearsal_script
+from gatewayd.control.core import make_registry
 from gatewayd.control.guard_keeper import read_last_good
 from gatewayd.control.host_time import HostTime, WindowClock, open_host_time
 from gatewayd.errors import DumpInterrupted, SettingsInvalid
@@ -237,7 +238,7 @@ async def read_registry(settings: Settings, host_time: HostTime) -> tuple[Regist
     store = LastGood(Path(settings.state_dir), clock=host_time, monotonic=time.monotonic)
     for source in registry.sources:
         host_time.note_last_good(*await store.read_times(source.name))
-    state, in_force = RegistryState(registry), dict[str, Registration]()
+    state, in_force = make_registry(registry), dict[str, Registration]()
 
     def take(slices: Slices[Changes | None]) -> None:
         changes = run_slices(slices) or Changes((), ())

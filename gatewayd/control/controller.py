@@ -12,11 +12,11 @@ from itertools import islice
 from math import inf, isfinite
 from typing import Protocol, TypeVar
 
-from gatewayd.control.core import Core
+from gatewayd.control.core import Core, make_registry, max_elements_of
 from gatewayd.control.guard_keeper import GuardKeeper, HeldLog, Hold, Remainder, read_last_good
 from gatewayd.control.host_time import SET_BACK_S, HostTime
 from gatewayd.control.policy import PolicyInForce, PolicyKeeper
-from gatewayd.errors import SerialNotHeld
+from gatewayd.errors import SerialNotHeld, SourceTooLarge
 from gatewayd.log import get_logger
 from gatewayd.model.moment import earliest_of
 from gatewayd.model.policy import Policy
@@ -25,7 +25,7 @@ from gatewayd.registry.freshness import Freshness, SourceState
 from gatewayd.registry.guard import RemovalGuard
 from gatewayd.registry.guard_record import GuardRecord
 from gatewayd.registry.layers import Merged, OverrideCounts
-from gatewayd.registry.state import KERNEL, RegistryState
+from gatewayd.registry.state import KERNEL
 from gatewayd.settings import Settings
 from gatewayd.sources.files import OverridesReading
 from gatewayd.sources.last_good import Restored
@@ -95,7 +95,7 @@ class Controller:
         self.override_faults: tuple[str, ...] = ()
         self._remainder = Remainder(core.reconciler)
         self._store = store
-        self._registry = self.registry = RegistryState(settings.registry)
+        self._registry = self.registry = make_registry(settings.registry)
         self._policy = PolicyKeeper(settings, core.reconciler, self._registry)
         self._guard = GuardKeeper(self._registry, store)
         self._held_log = HeldLog()
@@ -142,7 +142,11 @@ class Controller:
         async with self._applying:
             if update.source not in self.sources:
                 return  # a reload has removed it while it was being read
-            changes = await run_in_slices(self._registry.apply(update, self._certain()))
+            try:
+                changes = await run_in_slices(self._registry.apply(update, self._certain()))
+            except SourceTooLarge as error:
+                log.warning("source.failed", source=update.source, error=error.why)
+                return
             if update.registrations is not None:
                 count, rejected = len(update.registrations), sum(update.rejected.values())
                 log.info("source.read", source=update.source, registrations=count, rejected=rejected)
@@ -169,15 +173,11 @@ class Controller:
             self._held_log.say(held.serial, len(held.versions), ",".join(sorted(held.by_cause)), held.decision)
         if not self.loaded:
             self.loaded = True
-            self._warn_of_categories()
+            self._guard.warn_of_categories()
             self._requests.note_added()
             self._requests.note_removed()
             self._policy.want(self.moment(), is_loaded=True, is_complete=True)
         self._retime.set()
-
-    def _warn_of_categories(self) -> None:
-        for category in self._registry.unknown_protected():
-            log.warning("guard.unknown_category", category=category)
 
     async def _change(self, changes: Changes | None) -> None:
         if changes is None or not (changes.upserts or changes.withdrawals):
@@ -389,8 +389,8 @@ class Controller:
             self._scan()
         self.settings = settings
         self._policy.use(settings, by)
-        self._registry.use_settings(settings.registry)
-        self._warn_of_categories()
+        self._registry.use_settings(settings.registry, max_elements_of(settings.registry))
+        self._guard.warn_of_categories()
         if settings.subscribers is not None:
             self._programmer.wait_for_accounting(longest_unreported_s(settings.subscribers))
         self.aggregate.use(settings.watch.unregistered)

@@ -6,14 +6,17 @@ The programmer stands between them: it performs what the active set desires, eac
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
+from pathlib import Path
 from typing import Literal
 
 from gatewayd.allowlist.allowlist import ActiveSet, Desired
-from gatewayd.compile import compile_bound
+from gatewayd.compile import ELEMENT_BYTES, KERNEL_ELEMENT_BYTES, compile_bound, count_programmed
 from gatewayd.control.host_time import WindowClock
 from gatewayd.log import get_logger
 from gatewayd.model.policy import MarkLayout
@@ -24,7 +27,9 @@ from gatewayd.reconcile.connections import Connections, ConnectionScanner
 from gatewayd.reconcile.dataplane import Dataplane
 from gatewayd.reconcile.scan_requests import Grace, ScanRequests
 from gatewayd.reconcile.tracker import ELEMENT_TIMEOUT_S
-from gatewayd.settings import Settings
+from gatewayd.registry.budget import ElementBudget
+from gatewayd.registry.state import RegistryState
+from gatewayd.settings import RegistrySettings, Settings
 from gatewayd.subscribers.service import longest_unreported_s
 from gatewayd.watch.aggregate import UnregisteredAggregate
 from gatewayd.watch.attribute import Attribution
@@ -34,6 +39,29 @@ log = get_logger(__name__)
 
 _USUAL_ADDRESSES = (Prefix(bytes(4), 32), Prefix(bytes(16), 64))
 """What a phone gets: an IPv4 address, an IPv6 /64 (3GPP TS 23.401 §5.3.1.2)."""
+
+
+def make_registry(settings: RegistrySettings) -> RegistryState:
+    """The registry of the daemon and of `plan`, with the same bound on its elements."""
+    return RegistryState(settings, ElementBudget(count_programmed, max_elements_of(settings)))
+
+
+def max_elements_of(settings: RegistrySettings) -> int:
+    """As configured; else half of the memory that this process may have, in elements here and in the kernel."""
+    if settings.max_elements is not None:
+        return settings.max_elements
+    return memory_bytes() // 2 // (ELEMENT_BYTES + KERNEL_ELEMENT_BYTES)
+
+
+def memory_bytes() -> int:
+    """Of this host, or of the smallest cgroup (v2) around this process."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    with suppress(OSError):
+        path = Path("/sys/fs/cgroup") / Path("/proc/self/cgroup").read_text().partition("0::/")[2].strip()
+        for each in (path, *path.parents):
+            with suppress(OSError, ValueError):  # no such file, or "max"
+                limits.append(int((each / "memory.max").read_text()))
+    return min(limits)
 
 
 class WindowLog:

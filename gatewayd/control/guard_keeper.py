@@ -33,6 +33,11 @@ class GuardKeeper:
         self._store = store
         self._saved: Hashable = None
 
+    def warn_of_categories(self) -> None:
+        """Name protected categories that the registry does not know."""
+        for category in self._registry.unknown_protected():
+            log.warning("guard.unknown_category", category=category)
+
     async def save(self) -> None:
         """The state of the guard, on disk. Nobody changes the registry meanwhile."""
         await self.write(await self.encode())

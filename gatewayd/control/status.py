@@ -125,6 +125,7 @@ class StatusReport:
             if held is None
             else views.HeldView(held.serial, _time(held.since_s), held.by_cause[name], held.reason),
             kept=facts.retained,
+            refused=facts.refused,
             restored_at=format_time(facts.restored_at),
             store_error=self._controller.store_error(name),
         )
@@ -162,7 +163,7 @@ class StatusReport:
         return views.RegistrationCounts(
             total=len(controller.allowlist),
             effective=controller.count_active(),
-            by_category=controller.allowlist.count_by_category(),
+            by_category=views.fold_categories(controller.allowlist.count_by_category()),
             by_status={status: count for status, count in controller.allowlist.count_by_status().items()},
             unprogrammed=len(unprogrammed),
             in_former_form=len(reconciler.in_former_form()),

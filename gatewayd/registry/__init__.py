@@ -4,6 +4,7 @@
 
 - `state`         `RegistryState.apply(update, now)`: all of it as one state; the daemon and `plan` use the same
 - `freshness`     the state of a source beside its registrations, how old it is, and the mode that follows
+- `budget`        how many elements all registrations may come to
 - `layers`        several sources → one registry, and local pins and filters over it
 - `guard`         holds unusual removals back
 - `limits`        which changes are losses, the last day in numbers, and how much the guard lets through

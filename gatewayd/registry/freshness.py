@@ -50,6 +50,8 @@ class SourceState:
     restored_at: float | None = None
     confirmed_at: float = -inf
     position: FeedPosition | None = None
+    refused: int = 0
+    """Readings that came to too many elements, since the start."""
     has_answered: bool = False
     """In this run."""
 

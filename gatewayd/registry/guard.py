@@ -40,6 +40,7 @@ from gatewayd.model.registration import Changes, Slices
 from gatewayd.registry.limits import (
     NOTHING_REMOVED,
     WHOLE,
+    CategoryNames,
     DayMemory,
     GuardDecision,
     is_loss,
@@ -102,7 +103,8 @@ class RemovalGuard:
         self._since_s = held.since_s if held else 0.0
         self.decision = held.decision if held else NOTHING_REMOVED
         """On all that is held; of the latest removals if nothing is."""
-        self._counts = _count_categories(self._versions.values())
+        self._names = CategoryNames()
+        self._counts = self._count_versions()
         self._sizes: Counter[str] = Counter()
         """Active registrations by category, and WHOLE; what is held is not among them."""
         self._ends: list[tuple[float, str]] = []
@@ -151,7 +153,7 @@ class RemovalGuard:
         sizes: Counter[str] = Counter()
         for done, registration in enumerate(registered, 1):
             if registration.status == "active":
-                sizes[registration.category] += 1
+                sizes[self._names.of(registration.category)] += 1
             if done % COUNTED_SLICE == 0:
                 yield
         sizes[WHOLE] = sum(sizes.values())
@@ -178,6 +180,7 @@ class RemovalGuard:
         are fine: what is held is judged by new settings.
         """
         protected = frozenset(each.category for each in settings.protected)
+        self._names.keep(protected)
         pairs = self._pairs_of(old, changes, looks_at_all)
         counts, grown, touched, has_more = yield from self._compare_in_slices(old, pairs, now, protected, is_asked)
         self.memory.expire(now)
@@ -212,16 +215,16 @@ class RemovalGuard:
         has_more = False
         for done, (id, new) in enumerate(pairs, 1):
             held, before = self._versions.get(id, ()), old.get(id)
-            _count(grown, before, -1)
-            _count(grown, new, +1)
+            self._count(grown, before, -1)
+            self._count(grown, new, +1)
             if held or (before is not None and is_loss(before, new, now, protected)):
                 lost = () if is_asked(id) else _versions_lost(held, before, new, now, protected)
                 touched[id] = lost, new
                 has_more = has_more or bool(lost and lost != held)
                 for version in held:
-                    counts[version.category] -= 1
+                    counts[self._names.of(version.category)] -= 1
                 for version in lost:
-                    counts[version.category] += 1
+                    counts[self._names.of(version.category)] += 1
             if done % SLICE == 0:
                 yield
         return +counts, grown, touched, has_more
@@ -255,6 +258,15 @@ class RemovalGuard:
             after = self._size_of(name, held)
             self.memory.note_size(name, before[name], after, now)
 
+    def _count(self, sizes: Counter[str], registration: Registration | None, change: int) -> None:
+        if registration is not None and registration.status == "active":
+            sizes[self._names.of(registration.category)] += change
+            sizes[WHOLE] += change
+
+    def _count_versions(self) -> Counter[str]:
+        held = self._versions.values()
+        return Counter(self._names.of(version.category) for versions in held for version in versions)
+
     def next_end(self) -> float:
         """When the window of something held closes, at the earliest; inf: never."""
         return self._ends[0][0] if self._ends else inf
@@ -273,7 +285,7 @@ class RemovalGuard:
             if looked_at % SLICE == 0:
                 yield
         result = yield from self._settle_in_slices(registered, Changes((), ()), touched, None)
-        self._counts = _count_categories(self._versions.values())
+        self._counts = self._count_versions()
         return result
 
     def accept_in_slices(self, serial: int, registered: Lookup) -> Slices[Changes | None]:
@@ -351,16 +363,6 @@ class RemovalGuard:
         if not (beside or upserts or withdrawals):
             return None
         return Changes((*beside, *upserts), tuple(withdrawals))
-
-
-def _count(sizes: Counter[str], registration: Registration | None, change: int) -> None:
-    if registration is not None and registration.status == "active":
-        sizes[registration.category] += change
-        sizes[WHOLE] += change
-
-
-def _count_categories(held: Iterable[Versions]) -> Counter[str]:
-    return Counter(version.category for versions in held for version in versions)
 
 
 def _versions_lost(

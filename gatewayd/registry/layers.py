@@ -329,6 +329,12 @@ class OverrideLayer:
                 yield
         return Changes(tuple(upserts), tuple(withdrawals)) if upserts or withdrawals else None
 
+    def amend_all_in_slices(self, merged: Mapping[str, Registration]) -> Slices[list[Registration]]:
+        """All of a registry, with pins and filters over it."""
+        amended = yield from self.amend_in_slices(Changes(tuple(merged.values()), ()))
+        pins = [self.overrides.in_force(id, None) for id in self.overrides.pins if id not in merged]
+        return [*(amended.upserts if amended is not None else ()), *(pin for pin in pins if pin is not None)]
+
     def switch_in_slices(self, new: Overrides, registry: Mapping[str, Registration]) -> Slices[Changes | None]:
         """Use `new` from now on. `registry`: as merged, before overrides; all of it is looked at where a filter by
         prefix came or went."""

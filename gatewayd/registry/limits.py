@@ -21,10 +21,33 @@ BUCKET_S: Final = 3600.0
 WHOLE: Final = ""
 """No category has this name."""
 WINDOW_FACTOR: Final = 3
+MAX_CATEGORIES: Final = 1000
+OTHER: Final = "other categories"
+"""No category has this name."""
 
 Reason = Literal["", "too_many", "protected", "category", "trickle"]
 
 ByHour = Mapping[int, Mapping[str, int]]
+
+
+class CategoryNames:
+    """Categories with a count of their own: the first MAX_CATEGORIES, and those that are named. The others are
+    counted together, as OTHER."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def keep(self, categories: Iterable[str]) -> None:
+        """These have a count of their own."""
+        self._known.update(categories)
+
+    def of(self, category: str) -> str:
+        """The name under which a category is counted."""
+        if category not in self._known:
+            if len(self._known) >= MAX_CATEGORIES:
+                return OTHER
+            self._known.add(category)
+        return category
 
 
 class DayMemory:

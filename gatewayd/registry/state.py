@@ -14,8 +14,10 @@ from typing import Final
 
 import msgspec
 
+from gatewayd.errors import SourceTooLarge
 from gatewayd.model import Registration
 from gatewayd.model.registration import Changes, Slices, changes_in_slices
+from gatewayd.registry.budget import ElementBudget
 from gatewayd.registry.freshness import Freshness, SourceState
 from gatewayd.registry.guard import SLICE, HeldRemovals, Lookup, RemovalGuard
 from gatewayd.registry.guard_record import GuardRecord
@@ -87,7 +89,7 @@ class _Earlier:
         merged = yield from readings.merge_in_slices()
         layer = OverrideLayer()
         yield from layer.switch_in_slices(Overrides(self.files, now), {})
-        return {each.id: each for each in (yield from _amended_in_slices(layer, merged.registrations))}
+        return {each.id: each for each in (yield from layer.amend_all_in_slices(merged.registrations))}
 
 
 class RegistryState:
@@ -98,8 +100,9 @@ class RegistryState:
     `held_removals` page by page, `history.since`. They cost what they name, not what there is.
     """
 
-    def __init__(self, settings: RegistrySettings) -> None:
+    def __init__(self, settings: RegistrySettings, budget: ElementBudget | None = None) -> None:
         self.settings = settings
+        self.budget = budget or ElementBudget(lambda _: 1)
         self.guard = RemovalGuard()
         self.layer = OverrideLayer()
         self.merged = Merged({})
@@ -183,9 +186,9 @@ class RegistryState:
         """The kernel has nothing any more of what lost files knew."""
         self.lost_files = False
 
-    def use_settings(self, settings: RegistrySettings) -> None:
+    def use_settings(self, settings: RegistrySettings, max_elements: float = inf) -> None:
         """Other limits and intervals, from now on; the sources: `use_sources`."""
-        self.settings = settings
+        self.settings, self.budget.max_elements = settings, max_elements
 
     # -- events ----------------------------------------------------------------------------------------------
 
@@ -204,6 +207,11 @@ class RegistryState:
             self._earlier = _Earlier(readings, names, record.overrides)
         for name, state in self.sources.items():
             if name in readings:
+                try:
+                    yield from self.budget.restore(name, readings[name])
+                except SourceTooLarge as error:
+                    state.error, self.lost_files = error.why, True
+                    continue
                 state.restore(found[name])
                 self._readings.put(name, readings[name])
         cause = LOCAL if record.sources == tuple(self.sources) else SOURCES
@@ -211,20 +219,26 @@ class RegistryState:
 
     def apply(self, update: SourceUpdate, now: float) -> Slices[Changes | None]:
         """What came of asking a source; of one that is not configured, nothing. Of a delta only what it names is
-        looked at: one record costs what one record costs."""
+        looked at: one record costs what one record costs. Raises SourceTooLarge: all stays as it was."""
         name, state = update.source, self.sources.get(update.source)
         if state is None:
             return None
+        old, leads_on = self._readings.reading_of(name), False
+        if update.registrations is not None:
+            try:
+                leads_on = yield from self.budget.admit(update, old)
+            except SourceTooLarge as error:
+                state.error, state.refused = error.why, state.refused + 1
+                raise
         state.take(update)
         if update.registrations is None:
             return None
-        old = self._readings.reading_of(name)
         if old is None or not self.is_loaded or self.unread():
             self._readings.put(name, update.registrations)
             if not self.is_loaded:
                 return (yield from self._load(name, state.serial, now))
             return (yield from self._merge(name, state.serial, now))
-        raw = update.changes
+        raw = update.changes if leads_on else None
         if raw is None:
             raw = (yield from changes_in_slices(old, update.registrations)) or NOTHING
         before: dict[str, Registration | None] = {}
@@ -249,6 +263,7 @@ class RegistryState:
         """Other sources, or in another order. Those that stay keep their reading until they are read anew; nothing
         is withdrawn before all that are new have been read."""
         sources = {name: self.sources.get(name, SourceState()) for name in names}
+        self.budget.use(sources)
         readings = SourceSet(sources)
         for name in sources:
             known = self._readings.reading_of(name) if name in self.sources else None
@@ -362,7 +377,7 @@ class RegistryState:
             return None
         merged = yield from self._readings.merge_in_slices()
         self.merged, self._size = merged, len(merged.registrations)
-        wanted = yield from _amended_in_slices(self.layer, merged.registrations)
+        wanted = yield from self.layer.amend_all_in_slices(merged.registrations)
         before, changes = self._registered(), NOTHING
         if self._earlier is None or self._earlier.is_same(self._readings, tuple(self.sources), self._files):
             yield from self.guard.count_in_slices(wanted)
@@ -380,11 +395,3 @@ class RegistryState:
 
 def _ids_of(changes: Changes) -> dict[str, None]:
     return dict.fromkeys([*(each.id for each in changes.upserts), *changes.withdrawals])
-
-
-def _amended_in_slices(layer: OverrideLayer, merged: Mapping[str, Registration]) -> Slices[list[Registration]]:
-    """All of a registry, with pins and filters over it."""
-    amended = yield from layer.amend_in_slices(Changes(tuple(merged.values()), ()))
-    overrides = layer.overrides
-    pins = [overrides.in_force(id, None) for id in overrides.pins if id not in merged]
-    return [*(amended.upserts if amended is not None else ()), *(pin for pin in pins if pin is not None)]

@@ -66,18 +66,14 @@ class SourceSettings:
         shown="https://registry.example/feed/notification.jws",
     )
     keys: tuple[str, ...] = key(
-        [],
-        kinds.PATHS,
-        "files of public keys (JWK or JWK set): the URL is a signed feed's",
+        [], kinds.PATHS, "files of public keys (JWK or JWK set): the URL is a signed feed's",
         shown=["/etc/gatewayd/keys/national.pub"],
-    )
+    )  # fmt: skip
     allow_unsigned: bool = key("false", SWITCH, "must be true for a source that is not signed")
     allow_empty: bool = key("false", SWITCH, "true: a source without registrations is an answer, not a failure")
     format: SourceFormat = key("auto", word_of(SourceFormat), "auto finds out by itself")
     max_bytes: int = key("1GiB", kinds.SIZE, "a longer source is refused, and its last good stays")
-    proxy: str | None = key(
-        None, kinds.PROXY_URL, "such as http://proxy.example:3128; null: as HTTPS_PROXY and HTTP_PROXY say"
-    )
+    proxy: str | None = key(None, kinds.PROXY_URL, "such as http://proxy.example:3128; null: as HTTPS_PROXY says")
     ca_file: str | None = key(None, OrNull(kinds.PATH), "PEM of authorities to trust for https; null: the system's")
 
     @property
@@ -123,6 +119,9 @@ class RegistrySettings:
         section_of(ShrinkGuardSettings),
         "A snapshot, a delta, a renamed source or a local filter may remove more than max_removed at once.\n"
         "Then the additions apply, and the removals wait for `gatewayd accept SERIAL`. So with each category.",
+    )
+    max_elements: int | None = key(
+        None, kinds.MAX_ELEMENTS, "elements of all sources; null: as half of the memory allows. More is refused"
     )
     on_stale: OnStale = key("keep", word_of(OnStale), "go on as before, or stop enforcing; nothing is ever removed")
 

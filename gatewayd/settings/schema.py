@@ -164,6 +164,7 @@ SIZE = Value(
 )
 DSCP = OrNull(Value("a code point such as ef, cs1, af21, a number from 0 to 63, or null", values.parse_dscp))
 MARK = OrNull(Value("32 bits such as 0x10 or 16, or null", values.parse_hex_or_number))
+MAX_ELEMENTS = OrNull(Value("a whole number from 1, or null", partial(values.parse_number, low=1, high=10**9)))
 RATE = OrNull(Value("a rate such as 64kbyte/s or 2mbit/s, or null", values.parse_rate))
 TIME = OrNull(Value("a time with its offset such as 2025-07-01T00:00:00+05:00, or null", values.parse_time))
 COUNTRY_CODE = OrNull(Value("digits such as 92, or null", values.parse_country_code))

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from gatewayd.api.metrics import samples_of
-from gatewayd.api.status import CounterView, StatusView, counter_views
+from gatewayd.api.status import MAX_CATEGORIES, CounterView, StatusView, counter_views, fold_categories
 from gatewayd.model.transaction import CounterReading
 from tests.support.fake_queries import DEAF, GUARDED, PEACE, SUBSCRIBED, TROUBLE
 
@@ -40,3 +40,14 @@ def test_numbers_that_are_no_fields_of_their_own_are_read_from_those_that_are() 
     assert numbers(PEACE, "packets") == [2_500_000, 17]
     assert numbers(PEACE, "bytes") == [3 * 1024**3, 1020]
     assert numbers(PEACE, "flows") == [1200]
+
+
+def test_the_smallest_of_too_many_categories_are_counted_together() -> None:
+    few = {"embassy": 1, "bank": 7}
+    assert fold_categories(few) == few
+    many = {f"c{number:04}": number + 1 for number in range(MAX_CATEGORIES)} | {"x": 1, "other": 9999}
+    folded = fold_categories(many)
+    assert len(folded) == MAX_CATEGORIES
+    assert "x" not in folded
+    assert folded["other"] == 9999 + 1 + 1
+    assert sum(folded.values()) == sum(many.values())

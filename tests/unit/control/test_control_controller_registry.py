@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import msgspec
 import pytest
 
 from gatewayd.control.controller import Controller
-from gatewayd.control.core import build_core
+from gatewayd.control.core import build_core, max_elements_of, memory_bytes
 from gatewayd.control.host_time import WindowClock
 from gatewayd.errors import SerialNotHeld
 from gatewayd.kernel.fake import FakeTables
-from gatewayd.model import Registration
+from gatewayd.model import Registration, parse_prefix
 from gatewayd.settings.model import Settings
 from gatewayd.sources.files import OverridesReading
 from gatewayd.sources.last_good_store import LastGood
@@ -186,6 +188,32 @@ async def test_a_restart_begins_with_the_last_good_and_what_was_held(tmp_path: P
     await third.restore()
     assert [each.id for each in third.allowlist] == ["HOUSE"]
     assert third.holds() == ()
+
+
+async def test_a_reading_that_memory_would_not_hold_is_refused_and_the_last_good_stays(tmp_path: Path) -> None:
+    """Four thousand records of this kind ended the daemon, and each start that followed."""
+    prefixes = tuple(parse_prefix(f"198.51.100.{number}") for number in range(64))
+    monster = msgspec.structs.replace(HOUSE, id="MONSTER", clients=prefixes, peers=prefixes, services=())
+    settings = guarded(settings_of("national"))
+    settings = replace(settings, registry=replace(settings.registry, max_elements=1000))
+    first = make_controller(tmp_path, settings, 1000.0)
+    await first.deliver(reading(BANK, HOUSE))
+    await first.deliver(reading(BANK, HOUSE, monster, at_s=1001.0))
+    assert sorted(each.id for each in first.allowlist) == ["BANK", "HOUSE"]
+    assert "the largest is MONSTER with 4096" in (first.sources["national"].error or "")
+    assert first.sources["national"].refused == 1
+    second = make_controller(tmp_path, settings, 2000.0)
+    await second.restore()
+    assert sorted(each.id for each in second.allowlist) == ["BANK", "HOUSE"]
+    await second.deliver(reading(BANK, HOUSE, at_s=2000.0))
+    assert second.sources["national"].error is None
+
+
+def test_the_bound_on_elements_follows_the_memory_unless_it_is_configured() -> None:
+    registry = settings_of("national").registry
+    assert 1 << 20 < memory_bytes() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert max_elements_of(registry) == memory_bytes() // 2 // 288
+    assert max_elements_of(replace(registry, max_elements=7)) == 7
 
 
 async def test_a_damaged_last_good_is_no_allowlist_at_all(tmp_path: Path) -> None:

@@ -46,6 +46,9 @@ def test_all_removals_of_a_change_are_held_together() -> None:
     source.read(BANK, *OTHERS)
     assert source.read(*OTHERS[1:]) is None
     assert source.versions().keys() == {"b", "0"}
+    assert source.guard.holds("b")
+    assert not source.guard.holds("1")
+    assert (source.guard.count_of("bank"), source.guard.count_of("embassy")) == (1, 0)
 
 
 def test_an_operators_word_lets_go_of_everything_held() -> None:

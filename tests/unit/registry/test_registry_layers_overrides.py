@@ -282,3 +282,21 @@ def test_the_order_of_files_matters_only_to_pins_of_the_same_id(
     for id, each in registry.items():
         if id not in one.pins:
             assert one.in_force(id, each) == other.in_force(id, each)
+
+
+def test_all_of_a_registry_has_pins_and_filters_over_it() -> None:
+    a, b = registration("a"), registration("b", "192.0.2.0/28", "203.0.113.0/28")
+    pinned = registration("p", "198.51.100.0/28")
+    it = Layered(a, b)
+    it.switch(overrides(drop("a"), drop("192.0.2.0/24"), pin(pinned)))
+    assert list(it.layer.touched_by_filters()) == ["a", "b"]
+    assert it.layer.overrides.names("a")
+    assert it.layer.overrides.names("p")
+    assert not it.layer.overrides.names("b")
+    wanted = run_slices(it.layer.amend_all_in_slices(it.registry))
+    assert wanted == [registration("b", "203.0.113.0/28"), pinned]
+    it.take({"a": a})
+    assert list(it.layer.touched_by_filters()) == ["a"]
+    only_filtered = OverrideLayer()
+    run_slices(only_filtered.switch_in_slices(overrides(drop("a")), {"a": a}))
+    assert run_slices(only_filtered.amend_all_in_slices({})) == []

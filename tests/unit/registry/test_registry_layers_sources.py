@@ -141,3 +141,10 @@ def test_a_view_and_a_source_that_nobody_has() -> None:
     assert sources.winner("c") is None
     assert dict(sources.view(2)) == registry(a=0, b=1)
     assert sources.reading_of("national") == registry(a=0)
+
+
+def test_the_sources_that_have_an_id_are_named_in_order() -> None:
+    sources = SourceSet(["national", "lab", "unread"])
+    sources.put("lab", registry(a=1, b=1))
+    sources.put("national", registry(a=0))
+    assert [sources.having(id) for id in ("a", "b", "z")] == [("national", "lab"), ("lab",), ()]

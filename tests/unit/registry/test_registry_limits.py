@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from gatewayd.registry.limits import BUCKET_S, WHOLE, WINDOW_S, DayMemory
+from gatewayd.registry.limits import (
+    BUCKET_S,
+    MAX_CATEGORIES,
+    OTHER,
+    WHOLE,
+    WINDOW_S,
+    CategoryNames,
+    DayMemory,
+)
 
 NOW = 1_700_000_000.0
 
@@ -76,3 +84,15 @@ def test_it_is_made_again_of_what_it_was() -> None:
     again.note_size("bank", 1, 2, NOW)
     assert memory.removed_by_category() == {"bank": 1}
     assert memory.fewest_of("bank", 9) == 7
+
+
+def test_the_first_categories_have_a_count_of_their_own_and_so_have_those_that_are_named() -> None:
+    names = CategoryNames()
+    assert [names.of(f"c{number}") for number in range(MAX_CATEGORIES)] == [
+        f"c{number}" for number in range(MAX_CATEGORIES)
+    ]
+    assert names.of("bank") == OTHER
+    assert names.of("c7") == "c7"
+    names.keep(["bank"])
+    assert names.of("bank") == "bank"
+    assert names.of("embassy") == OTHER

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from math import inf
 
 import msgspec
 import pytest
 
-from gatewayd.errors import SerialNotHeld
+from gatewayd.errors import SerialNotHeld, SourceTooLarge
 from gatewayd.model import Registration, parse_address, parse_prefix
 from gatewayd.model.registration import Changes, Slices, run_slices
+from gatewayd.registry import state as state_module
+from gatewayd.registry.budget import ElementBudget
+from gatewayd.registry.guard import RemovalGuard
+from gatewayd.registry.guard_record import GuardRecord
 from gatewayd.registry.history import Step
 from gatewayd.registry.state import ACCEPTED, LOCAL, WINDOWS, RegistryState
 from gatewayd.settings.model import ProtectedCategory, RegistrySettings, ShrinkGuardSettings, SourceSettings
 from gatewayd.settings.values import RemovalLimit
+from gatewayd.sources.last_good import Restored
 from gatewayd.sources.override_file import Filter, OverrideFile
 from gatewayd.sources.update import FeedPosition, SourceUpdate
 
@@ -105,3 +111,45 @@ def test_a_protected_category_that_nobody_has_is_named_but_for_the_usual_ones() 
     assert state.unknown_protected() == ("bnak",)
     run(state.apply(reading("national", 2, [A, registration("x", category="bnak")]), NOW))
     assert state.unknown_protected() == ()
+
+
+def test_a_reading_past_the_bound_is_refused_and_all_stays() -> None:
+    budget = ElementBudget(lambda _: 1, 12)
+    state = RegistryState(settings_of("national", min_removed=5), budget)
+    with pytest.raises(SourceTooLarge):
+        run(state.apply(reading("national", 1, houses(13)), NOW))
+    assert state.unread() == ("national",)
+    assert state.sources["national"].error is not None
+    run(state.apply(reading("national", 2, houses(10)), NOW))
+    assert state.sources["national"].error is None
+    grown = replace(reading("national", 3, houses(15)), changes=Changes(tuple(houses(5, 10)), ()))
+    with pytest.raises(SourceTooLarge):
+        run(state.apply(grown, NOW))
+    assert (state.sources["national"].serial, state.sources["national"].refused) == (2, 2)
+    assert len(state.merged.registrations) == 10
+    # The feed's next delta leads on from what was refused; what it comes to is what counts.
+    gone = Changes((), ("h11", "h12", "h13", "h14"))
+    after = replace(reading("national", 4, houses(11)), changes=gone)
+    assert run(state.apply(after, NOW)) == (["h10"], [])
+    assert len(state.merged.registrations) == 11
+
+
+def test_a_last_good_past_the_bound_is_as_if_it_were_lost() -> None:
+    state = RegistryState(settings_of("national"), ElementBudget(lambda _: 1, 5))
+    found = {"national": Restored({each.id: each for each in houses(9)}, FeedPosition("s", 1), NOW)}
+    assert run(state.restore(GuardRecord(RemovalGuard(), ("national",)), found, NOW)) is None
+    assert (state.unread(), state.lost_files) == (("national",), True)
+    assert "the largest is h0 with 1" in (state.sources["national"].error or "")
+
+
+def test_what_is_held_and_comes_back_has_changed_and_is_not_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_module, "SLICE", 1)
+    state = make_state(min_removed=0)
+    run(state.apply(reading("national", 1, houses(4)), NOW))
+    run(state.apply(reading("national", 2, houses(1)), NOW + 1))
+    assert state.held_removals().total == 3
+    assert run(state.end_windows(NOW + 2)) is None
+    back = registration("h3", valid_until_s=NOW + 1e9)
+    run(state.apply(reading("national", 3, [*houses(1), back, A]), NOW + 3))
+    (step,) = state.history.since()
+    assert (step.came, step.changed) == (("a",), ("h3",))
