@@ -391,6 +391,8 @@ class StatusView(msgspec.Struct, frozen=True):
     held: tuple[HoldView, ...] = ()
     clock: ClockView = ClockView()
     loop: LoopView = LoopView()
+    log_lost: Annotated[int, counter("log_records_lost", "Records of the log that its output did not take in time.",
+        "rises: who reads the output?")] = 0  # fmt: skip
     report_failures: Annotated[dict[str, int], counter("report_failures",
         "Faults of tasks that only report (watchdog and readiness, counters, surroundings).",
         "rises: a fault of gatewayd; please report it", label="task")] = {}  # fmt: skip

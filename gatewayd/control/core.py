@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Literal
 
 from gatewayd.allowlist.allowlist import ActiveSet, Desired
 from gatewayd.compile import ELEMENT_BYTES, KERNEL_ELEMENT_BYTES, compile_bound, count_programmed
@@ -75,15 +74,22 @@ class WindowLog:
         self._since_s = -inf
         self._lines = 0
 
-    def note(self, event: Literal["window.opened", "window.closed"], id: str) -> None:
+    def opened(self, id: str) -> None:
+        if self._has_room():
+            log.info("window.opened", id=id)
+
+    def closed(self, id: str) -> None:
+        if self._has_room():
+            log.info("window.closed", id=id)
+
+    def _has_room(self) -> bool:
         now_s = self._monotonic()
         if now_s - self._since_s >= self.EVERY_S:
             self._since_s, self._lines = now_s, 0
         self._lines += 1
-        if self._lines <= self.MAX_LINES:
-            log.info(event, id=id)
-        elif self._lines == self.MAX_LINES + 1:
+        if self._lines == self.MAX_LINES + 1:
             log.info("window.not_listed", lines=self.MAX_LINES, interval_s=self.EVERY_S)
+        return self._lines <= self.MAX_LINES
 
 
 class Programmer:
@@ -118,9 +124,9 @@ class Programmer:
         """A window may have opened or closed."""
         desired = self.active.refresh(registration_id, now)
         if desired.add:
-            self._window_log.note("window.opened", registration_id)
+            self._window_log.opened(registration_id)
         elif desired.remove:
-            self._window_log.note("window.closed", registration_id)
+            self._window_log.closed(registration_id)
         self._perform(desired)
 
     def _perform(self, desired: Desired) -> tuple[bytes, ...]:

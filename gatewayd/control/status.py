@@ -13,6 +13,7 @@ from gatewayd.control.controller import Controller
 from gatewayd.control.host_time import HostTime
 from gatewayd.control.policy import describe_policy
 from gatewayd.control.vitals import Vitals
+from gatewayd.log import LOST
 from gatewayd.model.moment import format_time
 from gatewayd.registry.freshness import Freshness, SourceState
 from gatewayd.sources.runner import Runner
@@ -96,6 +97,7 @@ class StatusReport:
             ),
             clock=clock,
             loop=vitals.loop,
+            log_lost=LOST.total,
             report_failures=dict(vitals.report_failures),
             listeners=self._listeners,
             subscribers=subscribers,

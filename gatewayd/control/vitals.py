@@ -10,7 +10,7 @@ from gatewayd.api.queries import Queries
 from gatewayd.api.status import LoopView
 from gatewayd.control.host_time import HostTime
 from gatewayd.errors import KernelError
-from gatewayd.log import get_logger
+from gatewayd.log import LOST, get_logger, is_any_stuck
 from gatewayd.model.transaction import CounterReading
 from gatewayd.systemd import Notifier, watchdog_interval_s
 
@@ -88,6 +88,7 @@ class Pulse:
         self._registered = registered
         self._ready: bool | None = None
         self._was_doubted = False
+        self._said_lost = LOST.total
         self._monotonic = monotonic
         self._end_start_at = monotonic() + START_PATIENCE_S
 
@@ -109,6 +110,7 @@ class Pulse:
         """Say what is another state than before."""
         self._say_readiness()
         self._say_doubt()
+        self._say_lost()
 
     def _say_readiness(self) -> None:
         reasons = self._queries.readiness()
@@ -125,6 +127,12 @@ class Pulse:
         else:
             self._notifier.status(f"not ready: {reasons[0]}")
             log.info("daemon.not_ready", reason=reasons[0])
+
+    def _say_lost(self) -> None:
+        """Once the output takes records again."""
+        if LOST.total != self._said_lost and not is_any_stuck():
+            log.warning("log.lost", records=LOST.total - self._said_lost)
+            self._said_lost = LOST.total
 
     def _say_doubt(self) -> None:
         doubt = self._clock.doubt()

@@ -6,7 +6,8 @@
 - `events`   the declarations: name, level, fields and meaning of every event, and the table of docs/operations.md.
 - `logger`   structlog's bound logger over the standard library's; the rate-limited one; where records go.
 - `lines`    a record → a line of text or of JSON.
-- `journald` a record → the fields of an entry, sent by a thread.
+- `journald` a record → the fields of an entry of the journal.
+- `queued`   the handlers' thread: an output that does not read never blocks the caller.
 
 Records of other libraries take the same way: the event is the logger's name, the text is a field.
 
@@ -15,5 +16,6 @@ number, a name or a secret of a subscriber? Who could flood it, and is it rate-l
 """
 
 from gatewayd.log.logger import Format, Level, Logger, RateLimited, get_logger, setup_logging
+from gatewayd.log.queued import LOST, is_any_stuck
 
-__all__ = ["Format", "Level", "Logger", "RateLimited", "get_logger", "setup_logging"]
+__all__ = ["LOST", "Format", "Level", "Logger", "RateLimited", "get_logger", "is_any_stuck", "setup_logging"]

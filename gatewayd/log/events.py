@@ -43,6 +43,7 @@ EVENTS = (
         "api.no_files", "error", "listener error",
         "No file was left for a connection. Which process has them? At most one line a minute.",
     ),
+    Event("log.lost", "warning", "records", "The output of the log took nothing for a time. These are lost."),
     Event("api.request_failed", "exception", "method path", "A fault of gatewayd; please report it."),
     Event(
         "daemon.started_unready", "warning", "reason",
@@ -101,7 +102,7 @@ EVENTS = (
     ),
     Event(
         "guard.unknown_category", "warning", "category",
-        "`shrink_guard.protected` names a category that no active registration has: a slip of the pen?",
+        "`shrink_guard.protected` names a category that no active registration has. Look for a slip of the pen.",
     ),
     Event(
         "late_admission", "info", "id",

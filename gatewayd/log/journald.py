@@ -11,19 +11,13 @@ import errno
 import fcntl
 import logging
 import os
-import queue
 import re
 import socket
-import threading
 
 from gatewayd.log.lines import fields_of, priority_of, text_of
+from gatewayd.log.queued import QueuedHandler
 
 SOCKET = "/run/systemd/journal/socket"
-MAX_WAITING = 1000
-"""Entries that wait for the journal; past it they are lost, and the next one says how many."""
-CLOSE_S = 2.0
-"""At the end, for so long the entries that wait are still sent."""
-
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 _MAX_NAME = 64
 
@@ -45,15 +39,13 @@ def field_name(name: str) -> str:
     return re.sub(r"[^A-Z0-9_]", "_", f"GATEWAYD_{name}".upper())[:_MAX_NAME]
 
 
-class JournalHandler(logging.Handler):
-    """Sends records from a thread of its own: a journal that does not read never blocks the caller.
+class JournalHandler(QueuedHandler[dict[str, str]]):
+    """Entries of the journal. The formatter makes MESSAGE. GATEWAYD_LOG_LOST: records that were lost before one.
 
-    The formatter makes MESSAGE. `lost`: entries that were lost since the last one that was sent, which the next one
-    says in GATEWAYD_LOG_LOST. Raises OSError where nothing listens at `path`.
+    Raises OSError where nothing listens at `path`.
     """
 
     def __init__(self, path: str = SOCKET) -> None:
-        super().__init__()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
             self._socket.connect(path)
@@ -61,31 +53,9 @@ class JournalHandler(logging.Handler):
             self._socket.close()
             raise
         self.path = path
-        self._waiting: queue.Queue[dict[str, str] | None] = queue.Queue(MAX_WAITING)
-        self.lost = 0
-        self._counting = threading.Lock()
-        self._thread = threading.Thread(target=self._send_all, name="journald", daemon=True)
-        self._thread.start()
+        super().__init__("journald")
 
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self._waiting.put_nowait(self._fields_of(record))
-        except queue.Full:
-            self._lose(1)
-        except Exception:  # as logging.StreamHandler.emit: a record that cannot be formatted is no reason to fail
-            self.handleError(record)
-
-    def close(self) -> None:
-        """Send the entries that wait, for at most CLOSE_S."""
-        super().close()
-        if self._thread.is_alive():
-            try:
-                self._waiting.put(None, timeout=CLOSE_S)
-            except queue.Full:
-                return
-            self._thread.join(CLOSE_S)
-
-    def _fields_of(self, record: logging.LogRecord) -> dict[str, str]:
+    def entry_of(self, record: logging.LogRecord) -> dict[str, str]:
         event, fields = fields_of(record, record.getMessage())
         found = {
             "MESSAGE": self.format(record),
@@ -100,20 +70,10 @@ class JournalHandler(logging.Handler):
             found["GATEWAYD_EXCEPTION"] = logging.Formatter().formatException(record.exc_info)
         return found
 
-    def _lose(self, number: int) -> None:
-        with self._counting:
-            self.lost += number
+    def write(self, entry: dict[str, str], lost: int) -> None:
+        self._send(encode_entry(entry | {"GATEWAYD_LOG_LOST": str(lost)} if lost else entry))
 
-    def _send_all(self) -> None:
-        while (fields := self._waiting.get()) is not None:
-            with self._counting:
-                lost, self.lost = self.lost, 0
-            if lost:
-                fields["GATEWAYD_LOG_LOST"] = str(lost)
-            try:
-                self._send(encode_entry(fields))
-            except OSError:
-                self._lose(lost + 1)
+    def end(self) -> None:
         self._socket.close()
 
     def _send(self, entry: bytes) -> None:

@@ -12,6 +12,7 @@ import structlog
 
 from gatewayd.log.journald import SOCKET, JournalHandler
 from gatewayd.log.lines import Lines
+from gatewayd.log.queued import QueuedHandler, StreamHandler
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "console", "json"]
@@ -103,10 +104,6 @@ class RateLimited:
         self._logger.log(number, event, fields)
 
 
-class _StreamHandler(logging.StreamHandler[TextIO]):
-    """Ours, to be told from handlers that others added."""
-
-
 def setup_logging(
     level: Level = "info",
     format: Format = "auto",
@@ -124,12 +121,14 @@ def setup_logging(
     journal = is_journal(stream, environ)
     form = format if format != "auto" else "console" if journal or stream.isatty() else "json"
     root = logging.getLogger()
-    ours = [each for each in root.handlers if isinstance(each, _StreamHandler | JournalHandler)]
+    ours = [each for each in root.handlers if isinstance(each, QueuedHandler)]
     handler = _open_journal(journal_path, ours) if journal else None
     if handler is not None:
         handler.setFormatter(Lines(form, "entry"))
     else:
-        handler = _StreamHandler(stream)
+        # The one in use goes on: to close it would wait for an output that may take nothing.
+        used = (each for each in ours if isinstance(each, StreamHandler) and each.stream is stream)
+        handler = next(used, None) or StreamHandler(stream)
         handler.setFormatter(Lines(form, "journal" if journal else "stream"))
     for old in ours:
         if old is not handler:
@@ -155,7 +154,7 @@ def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
     return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
-def _open_journal(path: str, ours: list[_StreamHandler | JournalHandler]) -> logging.Handler | None:
+def _open_journal(path: str, ours: list[QueuedHandler[Any]]) -> logging.Handler | None:
     """The handler of an earlier call, or a new one; None where nothing listens."""
     for each in ours:
         if isinstance(each, JournalHandler) and each.path == path:

@@ -1,7 +1,8 @@
-"""What a local user without any right can do to the daemon: nothing that lasts, and nothing that ends it."""
+"""What others on the host can do to the daemon, a user without any right first: nothing that lasts or ends it."""
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import os
 import resource
@@ -150,3 +151,27 @@ def test_names_and_ports_that_others_hold_keep_no_daemon_from_starting(daemon: L
         assert any("127.0.0.1:9480" in warning for warning in daemon.status()["warnings"])
     assert holds(lambda: healthz(daemon) == 200)
     assert daemon.pid == pid
+
+
+def test_a_log_that_nobody_reads_holds_nothing_up(daemon: LabDaemon) -> None:
+    daemon.write_registry("national", [BANK])
+    daemon.configure("reject", log={"level": "debug"})
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    daemon.start(output=writing)
+    os.close(writing)
+    daemon.wait_ready()
+    daemon.configure("reject", kernel={"table": "other"})
+    while daemon.status()["log_lost"] < 100:
+        daemon.ask("reload")
+        for _ in range(100):
+            daemon.write_registry("national", [BANK, SOFTWARE_HOUSE])
+            assert daemon.sync()["errors"] == {}
+            daemon.write_registry("national", [BANK])
+            assert daemon.sync()["errors"] == {}
+    assert daemon.get("/healthz") == {"status": "ok"}
+    assert daemon.status()["loop"]["lag_max_s"] < 5
+    with os.fdopen(reading) as output:
+        while "log.lost" not in output.readline():
+            pass
+    daemon.end()

@@ -94,12 +94,15 @@ class LabDaemon(DemoGateway):
         self._replace(path, content)
         return path
 
-    def start(self, *, wrapper: Sequence[str] = (), env: Mapping[str, str] | None = None) -> None:
-        with self.log_path.open("ab") as output:
+    def start(
+        self, *, wrapper: Sequence[str] = (), env: Mapping[str, str] | None = None, output: int | None = None
+    ) -> None:
+        """`output`: of its log, in place of the file."""
+        with self.log_path.open("ab") if output is None else os.fdopen(output, "wb", closefd=False) as log:
             self._process = self.lab.gateway.popen(
                 [*wrapper, *_command("run", "--config", str(self.config_path))],
-                stdout=output,
-                stderr=output,
+                stdout=log,
+                stderr=log,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(env or {}),
             )
 

@@ -75,8 +75,8 @@ IO = """
     authority.publishing authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry
     demo.scenario
     kernel.claim kernel.conntrack kernel.external kernel.netlink kernel.nft kernel.tables lab lab.lab lab.namespace
-    lab.stream lab.tap lab.traffic lab.world log log.journald log.lines log.logger reconcile reconcile.loop
-    reconcile.scan_requests reconcile.verify reconcile.writer registry settings sources sources.fetch
+    lab.stream lab.tap lab.traffic lab.world log log.journald log.lines log.logger log.queued reconcile
+    reconcile.loop reconcile.scan_requests reconcile.verify reconcile.writer registry settings sources sources.fetch
     sources.files sources.last_good_file sources.last_good_store sources.plain_source sources.runner
     subscribers.journal subscribers.journal_file subscribers.radius.listener subscribers.radius.sockets
     subscribers.secret_files subscribers.service systemd watch.source

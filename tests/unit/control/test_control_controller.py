@@ -188,12 +188,12 @@ def test_a_thousand_windows_at_once_are_a_hundred_lines(caplog: pytest.LogCaptur
     now = 0.0
     windows = WindowLog(lambda: now)
     for number in range(1000):
-        windows.note("window.opened", f"r{number}")
-        windows.note("window.closed", f"r{number}")
+        windows.opened(f"r{number}")
+        windows.closed(f"r{number}")
     said = [record.getMessage() for record in caplog.records]
     assert said == ["window.opened", "window.closed"] * 50 + ["window.not_listed"]
     now = WindowLog.EVERY_S
-    windows.note("window.closed", "later")
+    windows.closed("later")
     assert [record.getMessage() for record in caplog.records][len(said) :] == ["window.closed"]
 
 

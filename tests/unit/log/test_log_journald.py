@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from gatewayd.log import Format, Level, get_logger, setup_logging
-from gatewayd.log import journald as journald_module
+from gatewayd.log import Format, Level, get_logger, queued, setup_logging
 from gatewayd.log.journald import JournalHandler, encode_entry, field_name
 
 logger = get_logger("gatewayd.test")
@@ -65,6 +64,8 @@ class Journal:
         return decode_entry(entry)
 
     def told_stream(self) -> str:
+        for handler in logging.getLogger().handlers:
+            handler.flush()
         self.stream.flush()
         return Path(self.stream.name).read_text()
 
@@ -215,6 +216,8 @@ def test_a_stream_elsewhere_is_written_to_although_there_is_a_journal(journal: J
     with (tmp_path / "file").open("w") as stream:
         setup_logging("info", "auto", stream, journal.environ, journal.path)
         logger.info("i")
+        for handler in logging.getLogger().handlers:
+            handler.flush()
     assert json.loads((tmp_path / "file").read_text())["event"] == "i"
 
 
@@ -222,7 +225,7 @@ def test_a_journal_that_does_not_read_never_blocks_and_is_told_how_much_was_lost
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody reads while all of this is logged: more than any queue of the kernel's (net.unix.max_dgram_qlen)."""
-    monkeypatch.setattr(journald_module, "MAX_WAITING", 20)
+    monkeypatch.setattr(queued, "MAX_WAITING", 20)
     journal.set_up()
     for number in range(5000):
         logger.info("i", number=number)
@@ -264,8 +267,8 @@ def test_the_entries_that_wait_are_sent_at_the_end(journal: Journal) -> None:
 def test_a_journal_that_does_not_read_holds_up_the_end_for_a_moment_only(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journald_module, "MAX_WAITING", 3)
-    monkeypatch.setattr(journald_module, "CLOSE_S", 0.01)
+    monkeypatch.setattr(queued, "MAX_WAITING", 3)
+    monkeypatch.setattr(queued, "CLOSE_S", 0.01)
     journal.set_up()
     (handler,) = [each for each in logging.getLogger().handlers if isinstance(each, JournalHandler)]
     for number in range(5000):

@@ -38,13 +38,25 @@ def untouched_logging() -> Iterator[None]:
         logging.getLogger(name).setLevel(former)
 
 
-class Terminal(io.StringIO):
+def drain() -> None:
+    """Until the handlers' threads have written all."""
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
+class Output(io.StringIO):
+    def getvalue(self) -> str:
+        drain()
+        return super().getvalue()
+
+
+class Terminal(Output):
     def isatty(self) -> bool:
         return True
 
 
 def listen(format: Format = "console", level: Level = "info") -> io.StringIO:
-    stream = io.StringIO()
+    stream = Output()
     setup_logging(level, format, stream, {})
     return stream
 
@@ -194,7 +206,7 @@ def test_warnings_become_events() -> None:
 
 
 def test_auto_is_console_on_a_terminal_and_json_elsewhere() -> None:
-    terminal, pipe = Terminal(), io.StringIO()
+    terminal, pipe = Terminal(), Output()
     setup_logging("info", "auto", terminal, {})
     logger.info("e", added=3)
     setup_logging("info", "auto", pipe, {})
@@ -213,6 +225,7 @@ def test_under_the_journal_lines_have_a_priority_and_no_time(tmp_path: Path) -> 
         logger.warning("w")
         logger.error("e")
         logging.getLogger("asyncio").critical("c")
+        drain()
     assert path.read_text().splitlines() == ["<7>d", "<6>i added=3", "<4>w", "<3>e", "<2>asyncio message=c"]
 
 
@@ -222,6 +235,7 @@ def test_json_under_the_journal_has_the_priority_in_front(tmp_path: Path) -> Non
         status = os.fstat(stream.fileno())
         setup_logging("info", "json", stream, {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"})
         logger.info("i")
+        drain()
     assert path.read_text().startswith('<6>{"ts":')
 
 
@@ -230,11 +244,12 @@ def test_a_journal_that_was_inherited_but_is_not_written_to_changes_nothing(tmp_
     with path.open("w") as stream:
         setup_logging("info", "auto", stream, {"JOURNAL_STREAM": "1:1"})
         logger.info("i")
+        drain()
     assert json.loads(path.read_text())["event"] == "i"
 
 
 def test_the_stream_is_stderr_unless_another_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    stream = io.StringIO()
+    stream = Output()
     monkeypatch.setattr(sys, "stderr", stream)
     setup_logging(environ={})
     logger.info("i")
