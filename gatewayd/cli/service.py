@@ -53,14 +53,26 @@ def teardown(config_path: str, yes: bool) -> None:
 
     From then on gatewayd does nothing to any traffic. Live flows lose the bits of the ct mark that are ours.
     The daemon must be stopped first: it would put everything back at once.
+
+    Exit status 0 when no table of ours is left, 1 without a yes, 2 while the daemon runs.
     """
     settings = read_settings(config_path)
     with claimed_table(settings.kernel.table, Path(settings.http.socket).parent):
         if not yes:
-            click.confirm(f"Remove table inet {settings.kernel.table} from the kernel?", abort=True)
+            _ask(f"Remove table inet {settings.kernel.table} from the kernel?")
         removed, flows = asyncio.run(tear_down(settings))
     table = f"table inet {settings.kernel.table}"
     click.echo(f"{table} is removed, {count(flows, 'flow')} unmarked" if removed else f"there was no {table}")
+
+
+def _ask(question: str) -> None:
+    """Ends the command without a yes, also where there is no answer."""
+    try:
+        if click.confirm(question):
+            return
+    except click.Abort:
+        click.echo(err=True)
+    raise click.ClickException("nothing is removed")
 
 
 async def tear_down(settings: Settings) -> tuple[bool, int]:

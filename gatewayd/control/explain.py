@@ -82,6 +82,10 @@ class Explainer:
         if is_for_ports_to_decide(self._controller.allowlist, flow):
             reason = f"{view.reason}; the source address is shared, and the source port decides: it was not given"
             view = msgspec.structs.replace(view, reason=reason)
+        if self._reconciler.stats.found is not None:
+            view = _but(
+                view, "the kernel was not read yet since the start: what it has from before may let it pass"
+            )
         return _but(view, incomplete[0]) if incomplete else view
 
     def _describe(self, mask: Mask, key: bytes) -> str:

@@ -363,7 +363,9 @@ class LogSettings:
     """`format` auto: console on a terminal and under the journal, else json."""
 
     level: LogLevel = key("info", word_of(LogLevel), "the lowest level that is logged")
-    format: LogFormat = key("auto", word_of(LogFormat), "auto is console on a terminal and json elsewhere")
+    format: LogFormat = key(
+        "auto", word_of(LogFormat), "auto is console on a terminal and in the journal, and json elsewhere"
+    )
 
 
 @section

@@ -203,3 +203,11 @@ def restart_keys(section: Section[Any], path: str = "") -> Iterator[str]:
             yield f"{path}{name}"
         if inner is not None:
             yield from restart_keys(inner, f"{path}{name}.")
+
+
+def test_the_documents_that_the_unit_names_are_installed_there() -> None:
+    unit = text_of(ROOT / "systemd" / "gatewayd.service")
+    (path,) = re.findall(r"^Documentation=file://(\S+)$", unit, re.MULTILINE)
+    directory, _, name = path.rpartition("/")
+    assert f"install -D -m 644 -t {directory} docs/*.md\n" in text_of(ROOT / "README.md")
+    assert (ROOT / "docs" / name).is_file()

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 from types import SimpleNamespace
 
 import click
@@ -10,7 +12,7 @@ from click.testing import CliRunner
 
 import gatewayd.cli
 from gatewayd import __version__
-from gatewayd.cli import COMMANDS, main
+from gatewayd.cli import COMMANDS, main, service
 from gatewayd.errors import (
     DaemonNotReachable,
     GatewaydError,
@@ -84,3 +86,16 @@ def test_the_exit_status_follows_the_error(
     raise_in_a_command(monkeypatch, error)
     result = CliRunner().invoke(main, ["status"])
     assert (result.exit_code, result.stdout, result.stderr) == (status, "", stderr)
+
+
+@pytest.mark.parametrize("answer", ["n\n", "\n", ""])
+def test_a_teardown_without_a_yes_removes_nothing(
+    answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "gatewayd.yaml"
+    config.write_text(f"registry: {{sources: []}}\nhttp: {{socket: {tmp_path}/api.sock}}\n")
+    monkeypatch.setattr(service, "claimed_table", lambda *_: nullcontext())
+    monkeypatch.setattr(service, "tear_down", None)
+    result = CliRunner().invoke(main, ["teardown", "--config", str(config)], input=answer)
+    assert result.exit_code == 1
+    assert result.stderr.endswith("Error: nothing is removed\n")

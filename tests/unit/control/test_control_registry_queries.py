@@ -11,6 +11,7 @@ import pytest
 from gatewayd.control.queries import DaemonQueries
 from gatewayd.control.status import StatusReport
 from gatewayd.control.vitals import Vitals
+from gatewayd.reconcile.dataplane import Found
 from gatewayd.settings.model import InterfaceSettings
 from gatewayd.sources.files import OverridesReading
 from gatewayd.sources.override_file import parse_overrides
@@ -190,5 +191,18 @@ def test_explain_says_which_interfaces_are_not_there_and_whether_the_rules_judge
             assert view.crosses is False
             assert queries.explain(flow("39.32.0.1"), "eth1.100", "eth0").crosses is True
             assert queries.explain(flow("39.32.0.1"), "eth1").crosses is None
+
+    time.run(scenario())
+
+
+def test_explain_says_that_a_kernel_that_was_not_read_may_have_more(time: Time) -> None:
+    async def scenario() -> None:
+        async with asked(time) as (it, queries):
+            await it.read("national", BANK)
+            await it.in_sync()
+            it.reconciler.stats.found = Found("reject", 3, 9)
+            reason = queries.explain(flow("39.60.0.1")).reason
+            assert "the kernel was not read yet since the start: what it has from before may let it pass" in reason
+            assert "not read yet" not in queries.explain(flow("39.32.0.1")).reason
 
     time.run(scenario())
