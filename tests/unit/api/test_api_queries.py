@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -14,9 +15,11 @@ from gatewayd.api.queries import (
     read_end,
     read_entries,
     read_flow,
+    read_host,
     read_page,
     read_parameters,
     read_prefix,
+    read_since,
     read_status,
 )
 from gatewayd.errors import SessionEntryInvalid
@@ -93,6 +96,22 @@ def test_a_parameter_that_cannot_be_meant_is_refused(pairs: list[tuple[str, str]
     with pytest.raises(ParameterRejected) as caught:
         read_parameters(pairs, ("q",))
     assert str(caught.value) == why
+
+
+def test_a_moment_has_its_offset_and_is_open_by_default() -> None:
+    assert read_since({}) == -inf
+    assert read_since({"since": "1970-01-01T00:15:00Z"}) == 900.0
+    with pytest.raises(ParameterRejected) as caught:
+        read_since({"since": "yesterday"})
+    assert (caught.value.parameter, "'yesterday' is no time" in str(caught.value)) == ("since", True)
+
+
+@pytest.mark.parametrize(
+    ("header", "name"),
+    [("gw-1:9480", "gw-1"), ("gw-1.example.", "gw-1.example"), ("[2001:db8::1]:9480", "2001:db8::1"), ("", "")],
+)
+def test_the_host_of_a_request_is_a_name_or_an_address(header: str, name: str) -> None:
+    assert read_host(header) == name
 
 
 def test_a_page_has_defaults_and_bounds() -> None:

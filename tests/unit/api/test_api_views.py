@@ -14,6 +14,7 @@ from gatewayd.api.views import (
     flow_view,
     match_view,
     registration_view,
+    unregistered_flow_view,
 )
 from gatewayd.model import Decision, Flow, Mode, Registration, parse_address, parse_prefix, parse_services
 from gatewayd.model.flow import DecisionWord, Effect
@@ -213,3 +214,8 @@ def test_a_flow_without_ports_has_none() -> None:
 
 def test_services_are_the_words_of_the_registry() -> None:
     assert parse_services(registration_view(BANK, NOW).services) == BANK.services
+
+
+def test_an_unregistered_flow_has_its_ends_and_its_moment() -> None:
+    view = unregistered_flow_view(OUT, NOW)
+    assert (view.src, view.dst, view.service) == ("203.0.113.5", "198.51.100.7", "udp/51820")

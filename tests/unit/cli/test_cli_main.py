@@ -93,7 +93,7 @@ def test_a_teardown_without_a_yes_removes_nothing(
     answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "gatewayd.yaml"
-    config.write_text(f"registry: {{sources: []}}\nhttp: {{socket: {tmp_path}/api.sock}}\n")
+    config.write_text(f"registry: {{sources: [], local: {tmp_path}}}\nhttp: {{socket: {tmp_path}/api.sock}}\n")
     monkeypatch.setattr(service, "claimed_table", lambda *_: nullcontext())
     monkeypatch.setattr(service, "tear_down", None)
     result = CliRunner().invoke(main, ["teardown", "--config", str(config)], input=answer)

@@ -68,6 +68,15 @@ def test_a_flow_that_several_registrations_cover_counts_for_each() -> None:
     assert attribution.usage("bank") == attribution.usage("embassy") == Usage(1, 20.0, 8, 800)
 
 
+def test_live_flows_are_counted_of_those_that_are_named() -> None:
+    attribution = Attribution()
+    for number, registrations in enumerate(((BANK,), (BANK, EMBASSY), (BPO,)), 1):
+        attribution.opened(event("new", number), registrations, 10.0)
+    attribution.closed(event("destroy", 1), 20.0)
+    assert attribution.count_live(frozenset({"bank", "embassy", "ngo"})) == {"bank": 1, "embassy": 1}
+    assert attribution.count_live(frozenset()) == {}
+
+
 def test_a_flow_that_no_registration_covers_is_only_counted() -> None:
     attribution = Attribution()
     attribution.opened(event("new", 1), (), 10.0)
