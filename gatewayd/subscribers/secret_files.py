@@ -9,11 +9,11 @@ import codecs
 import ctypes
 import os
 import stat
-from pathlib import Path
 from typing import Final
 
 from gatewayd.errors import MissingPrerequisite, PepperUnusable, SecretFileUnusable
 from gatewayd.model.msisdn import pepper_of
+from gatewayd.settings import open_regular
 
 _PR_SET_DUMPABLE: Final = 4
 
@@ -85,7 +85,7 @@ def is_exposed(path: str | os.PathLike[str]) -> bool:
 
 def _read(path: str | os.PathLike[str]) -> bytes:
     try:
-        with Path(path).open("rb") as file:
+        with open(open_regular(path), "rb") as file:
             raw = file.read(MAX_FILE_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise SecretFileUnusable(os.fspath(path), getattr(error, "strerror", None) or str(error)) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -153,6 +154,12 @@ def test_a_file_that_cannot_be_read_is_named_with_the_reason(path: Path, read: C
     assert refusal_of(read, path).why == "No such file or directory"
     assert refusal_of(read, path.parent).why == "Is a directory"
     assert refusal_of(read, Path(f"{path}\0")).why == "embedded null byte"
+
+
+@pytest.mark.parametrize("read", [read_pepper, read_secrets])
+def test_a_fifo_in_the_place_of_a_file_holds_nobody_up(read: Callable[[str], object], path: Path) -> None:
+    os.mkfifo(path)
+    assert refusal_of(read, path).why == "not a regular file"
 
 
 @pytest.mark.parametrize("read", [read_pepper, read_secrets])
