@@ -15,9 +15,10 @@ goes to it. So it never counts for a protocol without ports.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Protocol
+
+import msgspec
 
 from gatewayd.model import (
     Binding,
@@ -42,14 +43,9 @@ MAX_MATCHING = 64
 """Registrations that are found for a flow: a flow may be of thousands, and one is enough for it to pass."""
 
 
-class CoveringClients(Protocol):
-    """Registrations whose clients cover an address, longest prefix first, perhaps several times each."""
-
-    def covering(self, address: bytes) -> Sequence[Registration]: ...
-
-
 class FacingClients(Protocol):
-    """The same, without some whose peers do not cover the other end's address."""
+    """Registrations whose clients cover an address, longest prefix first, perhaps several times each; without some
+    whose peers do not cover the other end's."""
 
     def facing(self, address: bytes, other: bytes) -> Sequence[Registration]: ...
 
@@ -62,8 +58,10 @@ class CoveringBindings(Protocol):
     def registrations_of(self, subscriber: bytes) -> Sequence[Registration]: ...
 
 
-class Covering(CoveringClients, CoveringBindings, Protocol):
-    """What is asked of an allowlist for people."""
+class Covering(CoveringBindings, Protocol):
+    """What is asked of an allowlist for people: all registrations whose clients cover an address."""
+
+    def covering(self, address: bytes) -> Sequence[Registration]: ...
 
 
 class Facing(FacingClients, CoveringBindings, Protocol):
@@ -148,16 +146,18 @@ def decide(allowlist: Covering, scope: tuple[Service, ...], flow: Flow, now: flo
 
     Out of scope, `registrations` are those that would match if the service were in scope.
     """
-    claims = sorted(_claims(allowlist, flow, now), key=_Claim.nearness)
-    matching = [claim for claim in claims if not claim.failures]
+    # All of them are looked at, perhaps 50,000; words are made for those alone that are named.
+    claims = list(_claims(allowlist, flow, now))
+    matching = sorted((claim for claim in claims if not claim.failed), key=_Claim.nearness)
     registrations = tuple({claim.registration.id: claim.registration for claim in matching}.values())
     bindings = _bindings_that_count(matching)
     if not in_scope(scope, flow) and not (registrations and may_be_answer(scope, flow)):
         return Decision("out_of_scope", registrations, _reason_out_of_scope(scope, flow, registrations), bindings)
     if registrations:
-        reason = _reason_registered(claims[0], flow, registrations[1:], now) + _beside(claims)
+        nearest, others = matching[0], registrations[1:]
+        reason = _reason_registered(nearest, flow, others, now) + _beside(nearest, claims, flow, now)
         return Decision("registered", registrations, reason, bindings)
-    return Decision("unregistered", (), _reason_unregistered(claims, flow))
+    return Decision("unregistered", (), _reason_unregistered(claims, flow, now))
 
 
 # The rule. Plain loops: a generator expression costs more than what it would iterate over.
@@ -171,15 +171,15 @@ def _admits(registration: Registration, far: bytes, flow: Flow, now: float) -> b
     if registration.peers and not _includes(registration.peers, far):
         return False
     services = registration.services
-    if not services:
-        return True
-    protocol, port, other = flow.protocol, flow.destination_port, flow.source_port
-    for service in services:
-        if service.protocol == protocol and (
-            service.low <= port <= service.high or service.low <= other <= service.high
-        ):
-            return True
-    return False
+    return not services or _serves(services, flow)
+
+
+def _count_failures(registration: Registration, far: bytes, flow: Flow, now: float) -> int:
+    """How many conditions of `_admits` do not hold."""
+    is_in_window = registration.valid_from_s <= now < registration.valid_until_s
+    failed = int(registration.status != "active" or not is_in_window)
+    failed += bool(registration.peers) and not _includes(registration.peers, far)
+    return failed + (bool(registration.services) and not _serves(registration.services, flow))
 
 
 def _shares_port(binding: Binding, protocol: int, port: int) -> bool:
@@ -196,28 +196,30 @@ def _includes(prefixes: Iterable[Prefix], address: bytes) -> bool:
 
 
 def _serves(services: Iterable[Service], flow: Flow) -> bool:
-    """As `_admits` has it: the port of either end."""
-    return any(
-        service.matches(flow.protocol, flow.destination_port) or service.matches(flow.protocol, flow.source_port)
-        for service in services
-    )
+    """Whether one of them is the flow's, by the port of either end."""
+    protocol, port, other = flow.protocol, flow.destination_port, flow.source_port
+    for service in services:
+        if service.protocol == protocol and (
+            service.low <= port <= service.high or service.low <= other <= service.high
+        ):
+            return True
+    return False
 
 
 # The words.
 
 
-@dataclass(frozen=True, slots=True)
-class _Claim:
+class _Claim(msgspec.Struct, frozen=True, gc=False):
     """A registration whose clients, or whose subscriber's `binding`, have one end of the flow at `prefix`.
 
-    `failures`: none, or why it does not match. `is_elsewhere`: the binding has other ports, so that this traffic
-    of the shared address is somebody else's.
+    `failed`: how many conditions do not hold. `is_elsewhere`: the binding has other ports, so that this traffic of
+    the shared address is somebody else's.
     """
 
     registration: Registration
     end: End
     prefix: Prefix
-    failures: tuple[str, ...]
+    failed: int
     binding: Binding | None = None
     is_elsewhere: bool = False
 
@@ -227,7 +229,7 @@ class _Claim:
         ports = self.binding.ports if self.binding is not None else None
         return (
             self.is_elsewhere,
-            len(self.failures),
+            self.failed,
             self.end == "destination",
             self.binding is not None,
             -self.prefix.length,
@@ -242,24 +244,24 @@ def _claims(allowlist: Covering, flow: Flow, now: float) -> Iterator[_Claim]:
         ("destination", flow.destination, flow.source),
     )
     for end, near, far in ends:
-        for registration in {each.id: each for each in allowlist.covering(near)}.values():
-            yield _Claim(
-                registration,
-                end,
-                _longest_covering(registration.clients, near),
-                tuple(_failures(registration, far, flow, now)),
-            )
+        for each in {each.id: each for each in allowlist.covering(near)}.values():
+            prefix = _longest_covering(each.clients, near)
+            yield _Claim(each, end, prefix, _count_failures(each, far, flow, now))
         port = flow.source_port if end == "source" else flow.destination_port
         for binding in allowlist.bindings_at(near):
-            for registration in allowlist.registrations_of(binding.subscriber):
-                yield _Claim(
-                    registration,
-                    end,
-                    binding.prefix,
-                    (*_failures(registration, far, flow, now), *_binding_failures(binding, end, flow, port)),
-                    binding,
-                    not _shares_port(binding, flow.protocol, port),
-                )
+            is_elsewhere = not _shares_port(binding, flow.protocol, port)
+            for each in allowlist.registrations_of(binding.subscriber):
+                failed = _count_failures(each, far, flow, now) + is_elsewhere
+                yield _Claim(each, end, binding.prefix, failed, binding, is_elsewhere)
+
+
+def _failures_of(claim: _Claim, flow: Flow, now: float) -> Iterator[str]:
+    """Why it does not match, each as the rest of a sentence."""
+    is_source = claim.end == "source"
+    yield from _failures(claim.registration, flow.destination if is_source else flow.source, flow, now)
+    if claim.binding is not None:
+        port = flow.source_port if is_source else flow.destination_port
+        yield from _binding_failures(claim.binding, claim.end, flow, port)
 
 
 def _bindings_that_count(matching: Sequence[_Claim]) -> tuple[Binding, ...]:
@@ -306,29 +308,31 @@ def _reason_registered(claim: _Claim, flow: Flow, others: Sequence[Registration]
     return f"registered by {registration.id} ({registration.category}): {', '.join(facts)}{also}"
 
 
-def _reason_unregistered(claims: Sequence[_Claim], flow: Flow) -> str:
+def _reason_unregistered(claims: Sequence[_Claim], flow: Flow, now: float) -> str:
     if not claims:
         source, destination = format_address(flow.source), format_address(flow.destination)
         return f"no registration covers {source} or {destination}"
-    return _reason_failed(claims[0]) + _beside(claims)
+    first = min(claims, key=_Claim.nearness)
+    return _reason_failed(first, flow, now) + _beside(first, claims, flow, now)
 
 
-def _reason_failed(claim: _Claim) -> str:
+def _reason_failed(claim: _Claim, flow: Flow, now: float) -> str:
     has = "covers" if claim.binding is None else "is bound to"
-    return f"{claim.registration.id} {has} the {claim.end}, but {' and '.join(claim.failures)}"
+    return f"{claim.registration.id} {has} the {claim.end}, but {' and '.join(_failures_of(claim, flow, now))}"
 
 
-def _beside(claims: Sequence[_Claim]) -> str:
+def _beside(first: _Claim, claims: Sequence[_Claim], flow: Flow, now: float) -> str:
     """Where the nearest claim is by address, another's that is nearest by binding, and the reverse, unless that
     matches too: then it is named already."""
-    first = claims[0]
-    for claim in claims:
-        is_other = claim.registration.id != first.registration.id and (claim.binding is None) != (
-            first.binding is None
-        )
-        if is_other and not claim.is_elsewhere:
-            return f"; {_reason_failed(claim)}" if claim.failures else ""
-    return ""
+    others = [
+        claim
+        for claim in claims
+        if (claim.binding is None) != (first.binding is None)
+        and claim.registration.id != first.registration.id
+        and not claim.is_elsewhere
+    ]
+    nearest = min(others, key=_Claim.nearness, default=None)
+    return f"; {_reason_failed(nearest, flow, now)}" if nearest is not None and nearest.failed else ""
 
 
 def _binding_facts(binding: Binding, end: End, now: float) -> Iterator[str]:
@@ -348,7 +352,9 @@ def _reason_out_of_scope(scope: tuple[Service, ...], flow: Flow, registrations: 
     return f"{_flow_service(flow)} is outside the scope ({words}){would}"
 
 
-def _longest_covering(prefixes: Iterable[Prefix], address: bytes) -> Prefix:
+def _longest_covering(prefixes: Sequence[Prefix], address: bytes) -> Prefix:
+    if len(prefixes) == 1:
+        return prefixes[0]
     return max((prefix for prefix in prefixes if prefix.covers(address)), key=lambda prefix: prefix.length)
 
 

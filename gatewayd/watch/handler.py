@@ -126,18 +126,18 @@ class WatchHandler:
         Returns how many were looked at, as `on_packets` does.
         """
         now, moment, monotonic = self._clock(), self._moment(), self._monotonic
-        matching, attribution = self._classifier.matching, self._attribution
+        matching, opened, closed = self._classifier.matching, self._attribution.opened, self._attribution.closed
         end = monotonic() + TURN_S
         for number, event in enumerate(events, 1):
-            if monotonic() > end:
+            if monotonic() > end and number > 1:
                 return number - 1
             if event.sender_port and event.kind == "new" and not self._scanner.note_carried(event):
                 continue
             if event.kind == "destroy":
-                attribution.closed(event, now)
+                closed(event, now)
             else:
                 registrations = matching(event.flow, moment)
-                attribution.opened(event, registrations, now)
+                opened(event, registrations, now)
                 if not registrations and not event.sender_port:
                     self._scanner.note_ended_early(event)
                 elif not registrations and event.kind == "new" and self._reconciler.has_allowlist:

@@ -50,7 +50,7 @@ async def listen(told: list[Sequence[bytes]], name: str, *pieces: Sequence[bytes
             told.append(piece)
 
 
-@pytest.mark.parametrize("name", ["c4_32", "b4_32", "b4_32_g2", "limited4"])
+@pytest.mark.parametrize("name", ["c4_32", "b4_32", "b4_32_g2", "limiter4"])
 async def test_a_dump_comes_in_the_kernels_pieces(told: list[Sequence[bytes]], name: str) -> None:
     await listen(told, name)
     assert told == []

@@ -469,7 +469,7 @@ def test_a_rule_is_a_line_of_its_chain() -> None:
     text = """table inet gatewayd {
 \tcounter hits {
 \t}
-\tset limited4 {
+\tset limiter4 {
 \t\ttypeof ct original ip saddr
 \t\tsize 65536
 \t}
@@ -487,7 +487,7 @@ def test_a_rule_is_a_line_of_its_chain() -> None:
 \t\taccept
 \t}
 }
-flush set inet gatewayd limited4
+flush set inet gatewayd limiter4
 """
     assert codec.count_rules(text) == {"forward": 2, "last": 1}
     assert [codec.decode_rule_chain(*message) for message in messages_of("rules")] == ["forward", "forward"]

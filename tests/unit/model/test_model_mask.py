@@ -113,7 +113,7 @@ def test_no_two_sets_share_a_name(one: Mask, other: Mask, generation: int, anoth
     [
         "", "c4", "c4_", "c5_32", "c4_33", "c6_129", "c4_32_p33", "c6_64_p129", "c4_029", "c4_32_p08",
         "c4_32_port0", "c4_32_port17", "c4_32_port", "c4_32_tunnel", "c4_32_ipsec_p32", "c4_32_g0", "c4_32_g01",
-        "c4_32_g", "c4_32 ", "C4_32", "c4_32_ipsec_g2_g3", "limited4", "c4_٣٢", "c4_32\n",
+        "c4_32_g", "c4_32 ", "C4_32", "c4_32_ipsec_g2_g3", "limiter4", "c4_٣٢", "c4_32\n",
         "b4", "b4_33", "b6_129", "b4_032", "b5_32", "B4_32", "a4_32", "bc4_32", "b4_32_s0", "b4_32_s17", "b4_32_s",
         "b4_32_s09", "b4_32_s9_s9", "b4_32_s9_port16", "b4_32_g2_s9", "b4_32_s9_g0", "b4_32_s9_g02", "b4_32_s9 ",
         "b4_32_s-1", "b4_32_ipsec_p32_s9", "b4_32_s٩", "b4_32_g2_g2", "c4_32_s9", "c4_32_s0", "c4_32_port16_s9_g2",
@@ -164,7 +164,7 @@ UDP = bytes((17, 0, 0, 0))
         ("b6_128_ipsec_s1", V6 + port(32768), "2001:db8:: . 32768"),
         ("b4_32_s9", V4, V4.hex()),
         ("b4_32", V4 + port(1), (V4 + port(1)).hex()),
-        ("limited4", V4, V4.hex()),
+        ("limiter4", V4, V4.hex()),
         ("b4_32", b"", ""),
     ],
 )  # fmt: skip

@@ -233,7 +233,7 @@ def test_what_is_not_ours_is_retired() -> None:
         observed("guests"),
         observed("c4_24"),
         observed("c4_32_g5", regular=False),
-        observed("limited4", regular=False),
+        observed("limiter4", regular=False),
     )
     assert tracker.retired == {"guests", "c4_24", "c4_32_g5"}
     assert (current(tracker).name, current(tracker).exists, current(tracker).unread) == ("c4_32", True, 1)

@@ -217,7 +217,7 @@ async def test_elements_and_something_harmless_in_one_commit_are_told_too(
 
 
 @pytest.mark.parametrize(
-    "change", [ElementChange("limited4", bytes(4), True), ElementChange("c4_32", bytes(6), True)]
+    "change", [ElementChange("limiter4", bytes(4), True), ElementChange("c4_32", bytes(6), True)]
 )
 async def test_news_of_what_is_not_our_elements_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, change: ElementChange

@@ -113,6 +113,8 @@ def test_single_flows_go_a_day_after_they_were_seen_and_with_their_detail() -> N
     aggregate.seen(flow("10.0.0.2"), DAY_S)
     aggregate.expire(DAY_S + 2.0)
     assert aggregate.recent() == (RecentFlow(flow("10.0.0.2"), DAY_S),)
+    aggregate.use("flows")
+    assert len(aggregate.recent()) == 1
     aggregate.use("aggregate")
     assert aggregate.recent() == ()
     assert len(aggregate) == 1

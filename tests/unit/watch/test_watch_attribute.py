@@ -421,3 +421,11 @@ def test_the_table_never_holds_more_than_its_bound(capacity: int, turns: list[tu
         else:
             attribution.listed(event("listed", number), (BANK,), 1.0)
         assert attribution.live_count <= capacity
+
+
+def test_live_flows_are_counted_for_the_registrations_that_are_asked_for() -> None:
+    attribution = Attribution()
+    attribution.opened(event("new", 1), (BANK, EMBASSY), 10.0)
+    attribution.opened(event("new", 2), (BANK,), 10.0)
+    assert attribution.count_live(frozenset({"bank", "bpo"})) == Counter(bank=2)
+    assert attribution.count_live(frozenset()) == Counter()
