@@ -23,7 +23,6 @@ from gatewayd.model.msisdn import (
     digits_in,
     normalise_msisdn,
     session_digest,
-    shows_number,
     subscriber_digest,
 )
 from gatewayd.model.prefix import Prefix, format_address
@@ -65,6 +64,8 @@ that keep requests and send them later count the wait in Acct-Delay-Time."""
 MAX_INTERIM_S: Final = 7 * 86400
 
 _KINDS: Final[dict[int, AccountingKind]] = {1: "start", 2: "stop", 3: "interim", 7: "on", 8: "off"}
+_MAX_WRITTEN_DIGITS: Final = 2 + MAX_DIGITS
+"""Of a number with 00 before it."""
 _LAST_OF_ITS_SESSION: Final = b"\xff"
 _PERHAPS_NOT_ALL: Final = frozenset(
     ("address_malformed", "too_many_addresses", "prefix_too_short", "port_block_unusable", "port_blocks_several")
@@ -222,21 +223,24 @@ _nas_address = lru_cache(maxsize=4096)(format_address)
 
 def _check_texts(request: AccountingRequest, texts: list[str]) -> None:
     """These are kept and shown. Raises AccountingRejected: one of them has a number in it that is an identity
-    elsewhere in the request."""
+    elsewhere in the request. As shows_number, with the digits of each text found once."""
+    kept = [digits for text in texts if len(digits := digits_in(text)) >= TELLING_DIGITS]
+    if not kept:
+        return
     values = [value for type_ in _ATTRIBUTES.values() for value in request.values(type_)]
     values += [value for attribute in _VENDOR_ATTRIBUTES.values() for value in request.vendor_values(*attribute)]
     for value in values:
         name = text_of(value).partition("@")[0]
-        if _is_number(name) and any(shows_number(text, name) for text in texts):
+        digits = digits_in(name)
+        if (
+            TELLING_DIGITS <= len(digits) <= _MAX_WRITTEN_DIGITS
+            and any(digits[-TELLING_DIGITS:] in each for each in kept)
+            and not _is_hardware_or_ip_address(name)
+        ):
             raise AccountingRejected(
                 "number_in_clear",
                 "a session id or the NAS's name has the subscriber's number in it; for ids there is the digest",
             )
-
-
-def _is_number(name: str) -> bool:
-    """Whether an identity has as many digits as a number, and is not the address of a machine."""
-    return TELLING_DIGITS <= len(digits_in(name)) <= 2 + MAX_DIGITS and not _is_hardware_or_ip_address(name)
 
 
 def _read_time(

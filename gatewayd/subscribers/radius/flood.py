@@ -59,14 +59,20 @@ class SourceRates:
     def admit(self, source: bytes, now: float) -> bool:
         """Whether one more of this source is to be looked at."""
         buckets = self._buckets
-        left, since = buckets.get(source, (self._burst, now))
-        left = min(left + (now - since) * self._per_s, self._burst)
-        is_admitted = left >= 1
-        buckets[source] = (left - 1 if is_admitted else left, now)
-        buckets.move_to_end(source)
-        if len(buckets) > self._most:
-            buckets.popitem(last=False)
-        return is_admitted
+        bucket = buckets.get(source)
+        if bucket is None:
+            left = self._burst
+            if len(buckets) >= self._most:
+                buckets.popitem(last=False)
+        else:
+            left = bucket[0] + (now - bucket[1]) * self._per_s
+            if left > self._burst:
+                left = self._burst
+            buckets.move_to_end(source)
+        if left < 1:
+            return False
+        buckets[source] = (left - 1, now)
+        return True
 
 
 class Shield:
