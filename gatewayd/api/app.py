@@ -103,7 +103,7 @@ def make_control_app(queries: Queries) -> web.Application:
     async def accept(request: web.Request) -> web.Response:
         serial = _read_serial(read_parameters(request.query.items(), ("serial",)))
         try:
-            return reply(request, await queries.accept(serial))
+            return reply(request, await queries.accept(serial, f"uid {client_user()}"))
         except GatewaydError as error:
             return reply(request, {"error": str(error)}, 409)
 

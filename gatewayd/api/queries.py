@@ -118,8 +118,8 @@ class Queries(Protocol):
         `needs_restart` (why not), `mode` in force, and what a policy of the file still `waits_for`."""
         ...
 
-    async def accept(self, serial: int) -> Mapping[str, object]:
-        """Release the removals held under this serial; returns what was released.
+    async def accept(self, serial: int, by: str) -> Mapping[str, object]:
+        """Release the removals held under this serial, as `by` asks; returns what was released.
 
         Raises GatewaydError (SerialNotHeld) when none are; its message goes to the caller.
         """

@@ -188,14 +188,14 @@ class Controller:
         self._remainder.note_change()
         self._retime.set()
 
-    async def accept(self, serial: int) -> dict[str, object]:
-        """Release the removals that are held under this serial. Raises SerialNotHeld when none are."""
+    async def accept(self, serial: int, by: str = "") -> dict[str, object]:
+        """Release what is held under this serial, as `by` says. Raises SerialNotHeld when nothing is."""
         released: dict[str, int] = {}
         async with self._applying:
             held = self._registry.held()
             if held is not None and held.serial == serial:
                 released = dict(held.by_cause)
-                await self._change(await run_in_slices(self._registry.accept(serial, self._certain())))
+                await self._change(await run_in_slices(self._registry.accept(serial, self._certain(), by)))
                 await self._guard.save()
             if count := await self._remainder.accept(serial):
                 released[KERNEL] = count
@@ -204,7 +204,7 @@ class Controller:
             if not released:
                 raise SerialNotHeld(serial, min((each.serial for each in self.holds()), default=None))
         for cause, count in released.items():
-            log.info("guard.accepted", cause=cause, serial=serial, removals=count)
+            log.info("guard.accepted", cause=cause, serial=serial, removals=count, by=by)
         return {"serial": serial, "released": released}
 
     def holds(self) -> tuple[Hold, ...]:

@@ -190,8 +190,8 @@ class DaemonQueries:
             errors["kernel"] = reasons[0]
         return {"registrations": len(self._controller.allowlist), "errors": errors}
 
-    async def accept(self, serial: int) -> Mapping[str, object]:
-        return await self._controller.accept(serial)
+    async def accept(self, serial: int, by: str) -> Mapping[str, object]:
+        return await self._controller.accept(serial, by)
 
     async def reload(self, by: str) -> Mapping[str, object]:
         # Those who ask for one reload wait for one future: that a client goes does not end it for the others.

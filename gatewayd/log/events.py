@@ -71,7 +71,7 @@ EVENTS = (
         "guard.held", "warning", "cause serial removals reason",
         "Removals wait for `gatewayd accept SERIAL`, see [the guard](#the-guard). Logged once for each change.",
     ),
-    Event("guard.accepted", "info", "cause serial removals", "An operator has accepted the removals."),
+    Event("guard.accepted", "info", "cause serial removals by", "An operator has accepted the removals."),
     Event(
         "guard.not_saved", "error", "file error",
         "The file of held removals could not be written. While something is held, the last good of each source "

@@ -448,8 +448,8 @@ class FakeQueries:
         self.asked.append(by)
         return self.reload_outcome
 
-    async def accept(self, serial: int) -> Mapping[str, object]:
-        self.asked.append(serial)
+    async def accept(self, serial: int, by: str) -> Mapping[str, object]:
+        self.asked.append((serial, by))
         if serial != self.held_serial:
             raise SerialNotHeld(serial, self.held_serial)
         self.held_serial = None

@@ -429,7 +429,7 @@ async def test_accept_releases_what_is_held_and_is_on_the_unix_socket_alone(
     assert queries.held_serial == 17
     answer = await client.ask("/v1/accept?serial=17", method="POST", unix=True)
     assert (answer.status, answer.json) == (200, {"serial": 17, "released": {"national": 1204}})
-    assert queries.asked == [17]
+    assert queries.asked == [(17, f"uid {os.getuid()}")]
 
 
 async def test_accept_of_what_is_not_held_is_a_conflict_and_says_what_is(client: Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable, Generator
@@ -702,7 +703,7 @@ def test_a_sync_that_fails_is_exit_1(ask: Ask, queries: FakeQueries) -> None:
 def test_accept_says_what_was_released(ask: Ask, queries: FakeQueries) -> None:
     result = ask("accept", "17")
     assert (result.exit_code, result.stdout) == (0, "serial         17\nreleased       national: 1204\n")
-    assert queries.asked == [17]
+    assert queries.asked == [(17, f"uid {os.getuid()}")]
 
 
 def test_accept_of_a_serial_that_is_not_held_is_exit_1(ask: Ask, queries: FakeQueries) -> None:

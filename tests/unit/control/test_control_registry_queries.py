@@ -144,8 +144,12 @@ def test_held_removals_are_listed_with_their_live_flows_and_marked(time: Time) -
             assert (view.effective, view.in_kernel, view.standing.held_cause) == (True, True, "national")
             (note,) = queries.explain(flow("39.32.0.1")).notes
             assert note.startswith("BANK-1 is in force because its removal is held, since ")
-            await it.controller.accept(found.serial)
+            await queries.accept(found.serial, "uid 1000")
             assert queries.held(0, 9).total == 0
+            step = queries.changes(0.0).items[-1]
+            assert (step.cause, step.serial, step.by, step.went) == (
+                "operator/accept", found.serial, "uid 1000", ("BANK-1",),
+            )  # fmt: skip
 
     time.run(scenario())
 
