@@ -7,6 +7,7 @@
 - `budget`        how many elements all registrations may come to
 - `layers`        several sources → one registry, and local pins and filters over it
 - `guard`         holds unusual removals back
+- `ends`          when windows of what is held close
 - `limits`        which changes are losses, the last day in numbers, and how much the guard lets through
 - `guard_record`  the guard as bytes
 - `standing`      for people: where a registration is from, its pins and filters, what is held of it

@@ -26,9 +26,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
 from itertools import chain
-from math import inf
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -37,6 +35,7 @@ from gatewayd.errors import SerialNotHeld
 from gatewayd.model import Registration
 from gatewayd.model.registration import SLICE as COUNTED_SLICE
 from gatewayd.model.registration import Changes, Slices
+from gatewayd.registry.ends import Versions, WindowEnds
 from gatewayd.registry.limits import (
     NOTHING_REMOVED,
     WHOLE,
@@ -51,7 +50,6 @@ from gatewayd.settings.model import ShrinkGuardSettings
 SLICE: Final = 1024
 """Changes looked at between two yields: some 5 ms."""
 
-Versions = tuple[Registration, ...]
 _Touched = dict[str, tuple[Versions, Registration | None]]
 """Ids whose removals are looked at: what of them is held from now on, and what is registered."""
 
@@ -107,12 +105,11 @@ class RemovalGuard:
         self._counts = self._count_versions()
         self._sizes: Counter[str] = Counter()
         """Active registrations by category, and WHOLE; what is held is not among them."""
-        self._ends: list[tuple[float, str]] = []
-        """When windows of what is held close, and some that are not held any more: a heap."""
+        self._ends = WindowEnds()
         self.memory = memory or DayMemory()
         self._changes = 0
         for id, versions in self._versions.items():
-            self._note_ends(id, versions)
+            self._ends.add(id, versions)
 
     def __len__(self) -> int:
         """How many ids are held."""
@@ -269,14 +266,14 @@ class RemovalGuard:
 
     def next_end(self) -> float:
         """When the window of something held closes, at the earliest; inf: never."""
-        return self._ends[0][0] if self._ends else inf
+        return self._ends.next_end()
 
     def end_in_slices(self, registered: Lookup, now: float) -> Slices[Changes | None]:
         """Hold no longer what has a window that closed: it passes nothing, and nobody need accept that."""
         touched: _Touched = {}
         looked_at = 0
-        while self._ends and self._ends[0][0] <= now:
-            _, id = heappop(self._ends)
+        while self._ends and self._ends.next_end() <= now:
+            id = self._ends.pop()
             looked_at += 1
             versions = self._versions.get(id, ())
             left = tuple(each for each in versions if each.valid_until_s > now)
@@ -311,11 +308,6 @@ class RemovalGuard:
                 yield
         return released
 
-    def _note_ends(self, id: str, versions: Versions) -> None:
-        for each in versions:
-            if each.valid_until_s < inf:
-                heappush(self._ends, (each.valid_until_s, id))
-
     def _note_taken(self, id: str, taken: Taken | None) -> None:
         """An id is held, for what took it away first; None: it is not."""
         if taken is not None and id not in self._taken:
@@ -345,7 +337,9 @@ class RemovalGuard:
             after = _shown(id, new, versions)
             if versions:
                 self._versions[id] = versions
-                self._note_ends(id, versions if versions != held else ())
+            if versions != held:
+                self._ends.drop(held)
+                self._ends.add(id, versions)
             if not versions or taken is not None:
                 self._note_taken(id, taken if versions else None)
             for shown_id, registration in after.items():
@@ -360,6 +354,7 @@ class RemovalGuard:
             if done % SLICE == 0:
                 yield
         withdrawals += [id for id in changes.withdrawals if id not in touched]
+        yield from self._ends.prune_in_slices(self._versions)
         if not (beside or upserts or withdrawals):
             return None
         return Changes((*beside, *upserts), tuple(withdrawals))

@@ -11,7 +11,8 @@ from itertools import islice
 from typing import Final, Literal
 
 from gatewayd.model import Registration
-from gatewayd.registry.guard import HeldRemovals, Versions
+from gatewayd.registry.ends import Versions
+from gatewayd.registry.guard import HeldRemovals
 from gatewayd.registry.layers import OverrideLayer, Overrides, SourceSet
 from gatewayd.sources.override_file import Filter, Pin
 

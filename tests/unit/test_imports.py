@@ -56,8 +56,8 @@ PURE = """
     kernel.tables_codec lab.packets log.events model model.accounting model.flow model.mask model.metric
     model.moment model.msisdn model.policy model.prefix model.registration model.service model.transaction
     reconcile.dataplane reconcile.findings reconcile.set_state reconcile.steps reconcile.tracker
-    registry.budget registry.freshness registry.guard registry.guard_record registry.history registry.layers
-    registry.limits
+    registry.budget registry.ends registry.freshness registry.guard registry.guard_record registry.history
+    registry.layers registry.limits
     registry.standing registry.state settings.load settings.model settings.readers settings.schema
     settings.values sources.client sources.client_plan sources.last_good sources.override_file sources.update
     subscribers subscribers.journal_rows subscribers.radius subscribers.radius.accounting

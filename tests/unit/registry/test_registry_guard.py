@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from gatewayd.errors import SerialNotHeld
 from gatewayd.model.registration import Changes, run_slices
+from gatewayd.registry import ends as ends_module
 from gatewayd.registry import guard as guard_module
 from gatewayd.registry.guard import HeldRemovals, RemovalGuard, Taken, held_id
 from gatewayd.registry.guard_record import GuardRecord, decode_record, encode_record
@@ -249,6 +250,20 @@ def test_windows_that_close_are_looked_at_in_slices_also_where_nothing_is_held_b
     slices = source.guard.end_in_slices(source.reading, NOW + 9)
     assert sum(1 for _ in slices) == (9 + 1) // 2
     assert source.guard.held() is None
+
+
+def test_a_registry_that_withdraws_and_restores_for_ever_leaves_no_more_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ends_module, "SLICE", 4)
+    monkeypatch.setattr(guard_module, "SLICE", 1)
+    source = Guarding()
+    ends = registration("e", "bank", valid_until_s=NOW + 100)
+    source.read(ends)
+    for _ in range(100):
+        source.read()
+        source.read(ends)
+    assert sum(1 for _ in source.guard.end_in_slices(source.reading, NOW + 100)) <= 4 + 2
 
 
 def test_a_restart_has_something_to_know_when_the_held_or_the_day_changes() -> None:
