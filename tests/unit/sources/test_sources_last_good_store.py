@@ -28,6 +28,7 @@ from gatewayd.sources.last_good_store import GuardFile, LastGood
 from gatewayd.sources.update import FeedPosition, SourceUpdate
 from tests.support.refusing_disk import RefusingDisk
 
+ROOT = Path(__file__).parents[3]
 SESSION = "6b9a7f0e-0000-4000-8000-000000000001"
 
 
@@ -203,7 +204,7 @@ def test_a_killed_daemon_finds_what_it_saved_last_or_what_came_after(tmp_path: P
     asyncio.run(last_good(tmp_path).save(reading(of_serial(1), 1)))
     for saves in (1, 6, 13):
         command = [sys.executable, "-c", KILLED, str(tmp_path)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
             assert child.stdout is not None
             for _ in range(saves):
                 saved = int(child.stdout.readline())
