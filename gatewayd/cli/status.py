@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import click
@@ -211,6 +211,13 @@ def _overrides(overrides: OverrideCounts) -> Iterator[Line]:
             yield Line("", f"  and {len(overrides.faults) - _MAX_LISTED:,} more", BAD)
 
 
+_NOT_FOLLOWED = (
+    "tombstoned", "before_restart", "superseded", "stale", "replayed", "refused", "over_limit", "addresses_refused",
+    "nas_refused",
+)  # fmt: skip
+"""Of SessionCounts: what records say and sessions do not do."""
+
+
 def _subscribers(view: SubscribersView) -> Iterator[Line]:
     facts = [count(view.sessions, "session"), f"{count(view.bindings, 'binding')} of registered subscribers"]
     if view.restored:
@@ -227,6 +234,8 @@ def _subscribers(view: SubscribersView) -> Iterator[Line]:
     if view.left:
         text = f"{count(view.left, 'element')} of bindings that the journal does not know, until their time is over"
         yield Line("", text, DOUBTFUL)
+    if not_followed := {word: getattr(view.counts, word) for word in _NOT_FOLLOWED if getattr(view.counts, word)}:
+        yield Line("", f"records not followed{_by_number(not_followed)}")
     yield from _journal(view.journal)
     if view.unanswered:
         yield Line(
@@ -265,13 +274,18 @@ def _listener(view: ListenerStats) -> Iterator[Line]:
     unusable = sum(view.unusable.values())
     facts = f"{count(view.requests, 'request')}, {count(view.duplicates, 'repeat')}, {unusable:,} unusable"
     yield Line("radius", f"{some(view.addresses, none='nowhere')}: {facts}")
-    refused = {"unknown_client": view.unknown_client, **view.rejected}
-    reasons = sorted(((code, number) for code, number in refused.items() if number), key=lambda item: -item[1])
-    if reasons:
-        yield Line("", f"{sum(refused.values()):,} refused{_stats(reasons)}", DOUBTFUL)
+    refused = {"unknown_client": view.unknown_client, "over_rate": view.over_rate, **view.rejected}
+    if any(refused.values()):
+        yield Line("", f"{sum(refused.values()):,} refused{_by_number(refused)}", DOUBTFUL)
     for source in view.max_refused:
-        codes = sorted(source.reasons.items(), key=lambda item: -item[1])
-        yield Line("", f"  {source.source}: {source.total:,} refused{_stats(codes)}", DOUBTFUL)
+        yield Line("", f"  {source.source}: {source.total:,} refused{_by_number(source.reasons)}", DOUBTFUL)
+    if view.flood_drops:
+        yield Line("", f"FLOOD: the kernel dropped {count(view.flood_drops, 'datagram')} of strangers", DOUBTFUL)
+    for words, numbers in (("requests", view.unusable), ("parts of requests", view.ignored)):
+        if numbers:
+            yield Line("", f"{words} not used{_by_number(numbers)}", DOUBTFUL)
+    for source in view.max_unused:
+        yield Line("", f"  {source.source}: {source.total:,} not used{_by_number(source.reasons)}", DOUBTFUL)
     if view.kernel_drops or view.unsent:
         lost = f"{count(view.kernel_drops, 'datagram')} lost before they were read"
         yield Line("", f"{lost}, {count(view.unsent, 'answer')} not sent", DOUBTFUL)
@@ -364,6 +378,11 @@ def _marks(marks: MarksView) -> Iterator[Line]:
 def _since(now: str, then: str) -> str:
     """How long it has lasted; clocks that were set back make it nothing, not less."""
     return span(max(parse_time(now) - parse_time(then), 0))
+
+
+def _by_number(numbers: Mapping[str, int]) -> str:
+    """Those that are not 0, the highest first."""
+    return _stats(sorted(((word, number) for word, number in numbers.items() if number), key=lambda item: -item[1]))
 
 
 def _stats(numbers: list[tuple[str, int]]) -> str:

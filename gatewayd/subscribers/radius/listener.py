@@ -80,6 +80,8 @@ class AccountingListener:
     ) -> None:  # fmt: skip
         self.stats = ListenerStats()
         self.refusals = Refusals()
+        self.unused = Refusals()
+        """What of authentic requests is not used."""
         self.responses = Responses()
         self.replays = Replays()
         self._rates = SourceRates()
@@ -110,10 +112,8 @@ class AccountingListener:
             responses_lost=self.responses.lost,
             replays_lost=self.replays.lost,
             refused_unlisted=self.refusals.others,
-            max_refused=tuple(
-                RefusedSource(format_address(plain_source(each.source)), each.total, each.reasons)
-                for each in self.refusals.worst(MAX_REFUSED_SOURCES)
-            ),
+            max_refused=_worst(self.refusals),
+            max_unused=_worst(self.unused),
         )
 
     def open(self) -> None:
@@ -205,6 +205,7 @@ class AccountingListener:
                     event = structs.replace(event, is_replay=True)
         except AccountingRejected as rejected:
             self.stats.unusable[rejected.code] += 1
+            self.unused.count(address, rejected.code)
             self._log_of(rejected.code).warning("radius.unusable", source=host, reason=rejected.code)
             answer()
             return
@@ -212,6 +213,7 @@ class AccountingListener:
         self.stats.events += 1
         for reason in event.ignored:
             self.stats.ignored[reason] += 1
+            self.unused.count(address, reason)
         self._on_event(event, answer)
 
     def respond(self, key: bytes, response: bytes, send: Send, since: float, replay_key: bytes = b"") -> None:
@@ -348,6 +350,13 @@ class _Intake:
 
     def _send(self, to: SocketAddress, ancillary: Ancillary, response: bytes) -> None:
         self._socket.sendmsg((response,), answer_ancillary(ancillary), 0, to)
+
+
+def _worst(refusals: Refusals) -> tuple[RefusedSource, ...]:
+    return tuple(
+        RefusedSource(format_address(plain_source(each.source)), each.total, each.reasons)
+        for each in refusals.worst(MAX_REFUSED_SOURCES)
+    )
 
 
 def _open(raw: bytes, client: Client) -> AccountingRequest | StatusServer:

@@ -107,6 +107,8 @@ class ListenerStats:
         "Refused datagrams of senders for which there is no room by name.")] = 0  # fmt: skip
     max_refused: tuple[RefusedSource, ...] = ()
     """The senders with the most refused datagrams, the most first."""
+    max_unused: tuple[RefusedSource, ...] = ()
+    """The clients of which most is not used, whole requests and parts, the most first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,19 +120,25 @@ SUBSCRIBERS_IN_PEACE = """\
 subscribers    31,000 sessions, 412 bindings of registered subscribers
                journal: 1,500 rows written, 0 waiting, 0 failures
 radius         0.0.0.0:1813: 1,000 requests, 9 repeats, 1 unusable
+               requests not used: no_session 1
 """
 
 SUBSCRIBERS_UNHEARD = """\
 subscribers    1 session, 1 binding of registered subscribers, 1 from before the restart and not confirmed since
                6 times an address was bound that another registrant's own prefix has
+               records not followed: stale 3, tombstoned 2
                journal: 1 damaged file set aside, 1 row unreadable
                JOURNAL SUSPENDED: answers are not on disk (OperationalError: database or disk is full), \
 7 rows waiting
                2 accounting records not answered: the journal had no room
-radius         0.0.0.0:1813, [::]:1813: 53 requests, 0 repeats, 0 unusable
-               50 refused: unknown_client 30, bad_authenticator 15, malformed 5
+radius         0.0.0.0:1813, [::]:1813: 60 requests, 0 repeats, 4 unusable
+               53 refused: unknown_client 30, bad_authenticator 15, malformed 5, over_rate 3
                  192.0.2.9: 30 refused: unknown_client 30
                  2001:db8::9: 20 refused: bad_authenticator 15, malformed 5
+               FLOOD: the kernel dropped 9,000 datagrams of strangers
+               requests not used: nas_not_allowed 4
+               parts of requests not used: identity_no_country_code 7, address_hint 2
+                 192.0.2.1: 13 not used: identity_no_country_code 7, nas_not_allowed 4
                8 datagrams lost before they were read, 1 answer not sent
 """
 

@@ -195,6 +195,18 @@ def test_addresses_that_a_client_may_not_report_are_left_out() -> None:
     assert desk.stats.ignored == {"address_not_allowed": 3}
 
 
+def test_what_of_a_client_is_not_used_is_reported_by_reason() -> None:
+    desk = Desk()
+    desk.handle(accounting_request(START))
+    desk.handle(accounting_request(START, SESSION, attribute(8, b"\0\0\0\0"), text(31, "nemo")))
+    desk.handle(STARTED)
+    report = desk.listener.report()
+    (unused,) = report.max_unused
+    assert (unused.source, unused.total) == ("192.0.2.1", 3)
+    assert unused.reasons == {"no_session": 1, "address_unspecified": 1, "identity_not_a_number": 1}
+    assert report.max_refused == ()
+
+
 def test_of_the_names_of_a_nas_those_count_that_its_client_may_use() -> None:
     permission = Permission(frozenset({"bng-1", "10.0.0.1"}))
     desk = Desk(table=ClientTable([Client(parse_prefix("192.0.2.0/24"), (SECRET,), permission=permission)]))
