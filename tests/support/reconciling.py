@@ -14,7 +14,7 @@ from typing import Any
 
 from gatewayd.compile.desired import elements_of
 from gatewayd.compile.ruleset import RULE_SETS, compile_ruleset, policy_digest
-from gatewayd.kernel.fake import FakeTables
+from gatewayd.kernel.fake import FakeSet, FakeTable, FakeTables
 from gatewayd.model.flow import Flow, reverse_flow
 from gatewayd.model.mask import ANY_PEER, Mask, parse_set_name
 from gatewayd.model.policy import MarkLayout, Policy
@@ -227,6 +227,11 @@ class WatchedTables(FakeTables):
 
     def causes(self) -> list[str]:
         return ["rules" if isinstance(write, Ruleset) else write.cause for write in self.writes]
+
+
+def allowlist_sets(table: FakeTable | None) -> dict[str, FakeSet]:
+    """Those that are not the rules' own."""
+    return {} if table is None else {name: each for name, each in table.sets.items() if name not in RULE_SETS}
 
 
 class MonotonicClock:

@@ -39,7 +39,7 @@ from gatewayd.reconcile.steps import (
 )
 from gatewayd.reconcile.tracker import SetTracker
 from tests.support.planes import TABLE
-from tests.support.reconciling import bound_hosts, hosts, policy, registered
+from tests.support.reconciling import allowlist_sets, bound_hosts, hosts, policy, registered
 
 HOSTS = Mask(4, 32)
 BANK = registered("bank", "203.0.113.0/28", services=["ipsec"])
@@ -331,7 +331,7 @@ def test_the_kernel_takes_every_plan_and_is_then_as_tracked(stages: list[tuple[s
                     raise AssertionError(f"{step} refused") from error
                 acknowledge(tracker, step)
             assert fake.table is not None
-            assert {name: found.keys for name, found in fake.table.sets.items()} == {
+            assert {name: found.keys for name, found in allowlist_sets(fake.table).items()} == {
                 state.name: tracker.desired.keys(state.mask) for state in tracker.set_states()
             }
 
