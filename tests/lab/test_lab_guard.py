@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -71,6 +72,9 @@ def check_held(daemon: LabDaemon, cause: str) -> int:
     assert probe(daemon.lab, [*registered(), one()]) == ["passed"] * 5
     assert probe(daemon.lab, [flow_of(STRANGER, ELSEWHERE, "udp/51820", next(_ports))]) == ["rejected"]
     assert f"gatewayd accept {held['serial']}" in daemon.ask("status").stdout
+    told = daemon.ask("held").stdout
+    assert f"gatewayd accept {held['serial']} lets them go" in told
+    assert ("DEMO-BANK " in told) == (cause != "kernel/elements"), told
     return int(held["serial"])
 
 
@@ -79,6 +83,7 @@ def accept(daemon: LabDaemon, serial: int) -> None:
     bank = flow_of("39.32.0.5", FAR, "udp/4500", next(_ports))
     assert holds(lambda: probe(daemon.lab, [bank]) == ["rejected"])
     assert daemon.status()["held"] == []
+    assert daemon.ask("held").stdout == "Nothing is held.\n"
     assert probe(daemon.lab, [one()]) == ["passed"]
 
 
@@ -90,6 +95,9 @@ def test_a_source_that_a_reload_renames(daemon: LabDaemon) -> None:
         daemon.reload()
         serial = check_held(daemon, "other")
     accept(daemon, serial)
+    told = daemon.ask("changes").stdout
+    assert f"operator/accept, serial {serial}, accepted by uid {os.getuid()}" in told
+    assert "DEMO-BANK" in told
 
 
 @pytest.mark.parametrize("way", ["SIGTERM", "SIGKILL"])
@@ -134,6 +142,26 @@ def test_a_filter_over_a_whole_network_by_a_slip_of_the_pen(daemon: LabDaemon) -
         configure(daemon, "national", local=str(local))
         daemon.start()
         check_held(daemon, "config/local")
+
+
+def test_a_registrant_whom_a_local_filter_cuts_is_found_with_the_filter(daemon: LabDaemon) -> None:
+    lab = start(daemon)
+    local = daemon.directory / "local.d"
+    local.mkdir()
+    daemon.end()
+    configure(daemon, "national", local=str(local))
+    daemon.start()
+    daemon.wait_ready()
+    (local / "desk.yaml").write_text("filters:\n  - {id: DEMO-BANK, comment: stolen}\n")
+    bank = flow_of("39.32.0.5", FAR, "udp/4500", next(_ports))
+    assert holds(lambda: probe(lab, [bank]) == ["rejected"])
+    override = "filter of DEMO-BANK in desk.yaml:2 (stolen)"
+    explained = daemon.ask("explain", "39.32.0.5", FAR, "udp/4500").stdout
+    assert f"but the {override} takes it away" in explained
+    assert "inside0 to outside0, by the routing table" in explained
+    for words in (("registrations", "DEMO-BANK"), ("registrations", "--search", "39.32.0.5")):
+        assert "dropped by a filter" in daemon.ask(*words).stdout
+    assert override in daemon.ask("registrations", "DEMO-BANK").stdout
 
 
 def test_a_reload_at_any_moment_of_the_start(daemon: LabDaemon) -> None:
