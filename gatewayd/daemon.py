@@ -20,7 +20,7 @@ from typing import Any
 
 from gatewayd import __version__
 from gatewayd.api.app import ApiServer
-from gatewayd.api.status import ListenerView
+from gatewayd.api.process import ListenerView
 from gatewayd.control.controller import Controller
 from gatewayd.control.core import Core, build_core
 from gatewayd.control.host_time import WindowClock, open_host_time

@@ -2,6 +2,7 @@
 
 - `queries`  P   the questions: from text to values; and the Protocol of what answers them
 - `status`   P   everything on one screen, with the statistics that the packages keep of themselves
+- `process`  P   the loop and the connections of the API
 - `views`    P   one flow, registrations, live flows, bindings
 - `standing` P   pins and filters, held removals, changes of the registry
 - `metrics`  P   a status → the page of a Prometheus scrape, by what the status declares
@@ -14,11 +15,11 @@ is on the Unix socket alone, mode 0660, so that the file system says who may. Th
 application on TCP has no route that writes.
 
 Queries are synchronous: one turn of the event loop makes an answer from the state in memory. So the answer is
-consistent, and cannot hang on a lock or on the kernel. The price is that a query must be short; listings are
-paged, and what is kept for them is bounded.
+consistent, and cannot hang on the kernel. The price is that a query must be short; listings are paged. The search
+among all registrations is not short: it is made in slices, of a copy. One list is made at a time.
 
 Review notes: can an old reader live with the changed view (add, never rename)? Does a number that hides a cut
 customer stand where it is seen first? Is a new label bounded, and free of subscribers? Does a new path that
 changes anything stay off TCP? Does an error name the parameter and what is expected, and keep our insides to
-the log? Is the answer made without an await?
+the log? Is the answer made without an await, or in slices?
 """

@@ -26,7 +26,16 @@ from gatewayd.api.listening import (
     identity_of,
 )
 from gatewayd.api.metrics import choose_type, render_metrics
-from gatewayd.api.middleware import MAX_BODY_BYTES, answer_faults, check_host, client_user, note_answers, reply
+from gatewayd.api.middleware import (
+    MAX_BODY_BYTES,
+    Gate,
+    answer_faults,
+    check_host,
+    client_user,
+    note_answers,
+    reply,
+)
+from gatewayd.api.process import ListenerView
 from gatewayd.api.queries import (
     ParameterRejected,
     Queries,
@@ -39,7 +48,6 @@ from gatewayd.api.queries import (
     read_since,
     read_status,
 )
-from gatewayd.api.status import ListenerView
 from gatewayd.errors import (
     AllowlistIncomplete,
     GatewaydError,
@@ -48,6 +56,8 @@ from gatewayd.errors import (
 from gatewayd.log import get_logger
 
 PORT_RETRY_S: Final = 2.0
+SHORT_WAITING: Final = 64
+LISTS_WAITING: Final = 16
 LIMITS: Final = ConnectionLimits()
 _SHUTDOWN_TIMEOUT_S: Final = 1.0
 _PAGE: Final = ("offset", "limit")
@@ -61,28 +71,32 @@ log = get_logger(__name__)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_read_app(queries: Queries, names: Sequence[str] | None = None) -> web.Application:
-    """What anyone who reaches the port may have; GET and HEAD alone. `names`: of this host; None: any is taken."""
+def make_read_app(queries: Queries, stats: ListenerView, names: Sequence[str] | None = None) -> web.Application:
+    """What anyone who reaches the port may have; GET and HEAD alone. `names`: of this host; None: any is taken.
+
+    A list may be a scan: one is made at a time, and one of what is short. A flood leaves others their turn.
+    """
+    short, lists = Gate(SHORT_WAITING, stats), Gate(LISTS_WAITING, stats)
     checks = [] if names is None else [check_host(names)]
     app = web.Application(middlewares=[answer_faults, *checks], client_max_size=MAX_BODY_BYTES)
     reads = _Reads(queries)
     app.router.add_get("/healthz", reads.healthz)
     app.router.add_get("/readyz", reads.readyz)
-    app.router.add_get("/metrics", reads.metrics)
-    app.router.add_get("/v1/status", reads.status)
-    app.router.add_get("/v1/explain", reads.explain)
-    app.router.add_get("/v1/registrations", reads.registrations)
-    app.router.add_get("/v1/registrations/{id}", reads.registration)
-    app.router.add_get("/v1/held", reads.held)
-    app.router.add_get("/v1/changes", reads.changes)
-    app.router.add_get("/v1/flows", reads.flows)
-    app.router.add_get("/v1/bindings", reads.bindings)
+    app.router.add_get("/metrics", short.one_at_a_time(reads.metrics))
+    app.router.add_get("/v1/status", short.one_at_a_time(reads.status))
+    app.router.add_get("/v1/explain", short.one_at_a_time(reads.explain))
+    app.router.add_get("/v1/registrations", lists.one_at_a_time(reads.registrations))
+    app.router.add_get("/v1/registrations/{id}", short.one_at_a_time(reads.registration))
+    app.router.add_get("/v1/held", lists.one_at_a_time(reads.held))
+    app.router.add_get("/v1/changes", lists.one_at_a_time(reads.changes))
+    app.router.add_get("/v1/flows", lists.one_at_a_time(reads.flows))
+    app.router.add_get("/v1/bindings", lists.one_at_a_time(reads.bindings))
     return app
 
 
-def make_control_app(queries: Queries) -> web.Application:
+def make_control_app(queries: Queries, stats: ListenerView) -> web.Application:
     """The read app and what changes something; for the Unix socket."""
-    app = make_read_app(queries)
+    app = make_read_app(queries, stats)
 
     async def sync(request: web.Request) -> web.Response:
         read_parameters(request.query.items(), ())
@@ -187,7 +201,7 @@ class _Reads:
         page = read_page(parameters)
         return reply(
             request,
-            self._queries.registrations(
+            await self._queries.registrations(
                 parameters.get("category"),
                 read_status(parameters),
                 parameters.get("q"),
@@ -272,7 +286,7 @@ class ApiServer:
         try:
             tcp = bind_tcp(*self._address)
             patient = replace(self._limits, answer_s=None)  # a sync asks sources, and waits for the kernel
-            await self._serve(make_control_app(self._queries), unix, patient, self._unix)
+            await self._serve(make_control_app(self._queries, self._unix), unix, patient, self._unix)
             if tcp is None:
                 log.error("api.port_taken", host=self._address[0], port=self._address[1])
                 self._tasks.append(asyncio.create_task(self._wait_for_port(), name="api port"))
@@ -292,7 +306,7 @@ class ApiServer:
 
     async def _serve_tcp(self, tcp: socket.socket) -> None:
         self._address = (self._address[0], tcp.getsockname()[1])
-        await self._serve(make_read_app(self._queries, self._names), tcp, self._limits, self._tcp)
+        await self._serve(make_read_app(self._queries, self._tcp, self._names), tcp, self._limits, self._tcp)
         log.info("api.listening", host=self._address[0], port=self.port, socket=str(self._socket_path))
 
     async def _serve(

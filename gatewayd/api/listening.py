@@ -25,7 +25,7 @@ from typing import Final
 
 from aiohttp import web
 
-from gatewayd.api.status import ListenerView
+from gatewayd.api.process import ListenerView
 from gatewayd.errors import MissingPrerequisite
 from gatewayd.log import RateLimited, get_logger
 

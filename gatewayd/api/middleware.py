@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
@@ -12,6 +13,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
 from gatewayd.api.listening import Connections
+from gatewayd.api.process import ListenerView
 from gatewayd.api.queries import ParameterRejected, read_host
 from gatewayd.errors import SessionEntryInvalid
 from gatewayd.log import get_logger
@@ -27,6 +29,37 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def client_user() -> int | None:
     """The user id of the client whose request is handled, on the Unix socket."""
     return _USER.get()
+
+
+class Gate:
+    """Handlers of which one answers at a time. `waiting` requests wait at most; the next is told to come back.
+
+    Between two answers the loop turns: a hundred requests at once are not one turn of a hundred answers.
+    """
+
+    def __init__(self, waiting: int, stats: ListenerView) -> None:
+        self._most_waiting = waiting
+        self._stats = stats
+        self._waiting = 0
+        self._lock = asyncio.Lock()
+
+    def one_at_a_time(self, handler: _Handler) -> _Handler:
+        async def gated(request: web.Request) -> web.StreamResponse:
+            if self._waiting >= self._most_waiting:
+                self._stats.busy += 1
+                busy = reply(request, {"error": "too many requests wait; ask again in a second"}, 503)
+                busy.headers[hdrs.RETRY_AFTER] = "1"
+                return busy
+            self._waiting += 1
+            try:
+                async with self._lock:
+                    answer = await handler(request)
+                    await asyncio.sleep(0)
+                    return answer
+            finally:
+                self._waiting -= 1
+
+        return gated
 
 
 def check_host(names: Sequence[str]) -> Middleware:

@@ -59,7 +59,7 @@ class Queries(Protocol):
         """
         ...
 
-    def registrations(
+    async def registrations(
         self, category: str | None, status: Status | None, text: str | None, offset: int, limit: int
     ) -> RegistrationPage:
         """Those that meet all conditions given, in a stable order.

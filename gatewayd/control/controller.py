@@ -72,6 +72,7 @@ class Controller:
         self.reconciler = core.reconciler
         self.active = core.programmer.active
         self.allowlist = self.active.allowlist
+        self.in_sync = core.in_sync
         self.scanner = core.scanner
         self.watch = core.watch
         self.attribution = core.attribution

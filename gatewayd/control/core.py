@@ -185,6 +185,32 @@ class Programmer:
         self._reconciler.let_go(prefix, ports)
 
 
+class InSync:
+    """When the kernel was last known to be as desired. The element of an address that changes hands is there in a
+    moment: no reason to take a gateway out of service."""
+
+    GRACE_S = 1.0
+
+    def __init__(self, monotonic: Callable[[], float], requests: ScanRequests, wake: asyncio.Event) -> None:
+        self._monotonic = monotonic
+        self._requests = requests
+        self._wake = wake
+        self._at_s = -inf
+
+    def settle(self, epoch: int) -> None:
+        """The kernel has just come to be as desired."""
+        self.note()
+        self._requests.settle(epoch)
+        self._wake.set()
+
+    def note(self) -> None:
+        """It is as desired."""
+        self._at_s = self._monotonic()
+
+    def is_recent(self) -> bool:
+        return self._monotonic() - self._at_s <= self.GRACE_S
+
+
 @dataclass(frozen=True, slots=True)
 class Core:
     """`wake`: something happened that the controller's clock has to look at before its time."""
@@ -198,6 +224,7 @@ class Core:
     aggregate: UnregisteredAggregate
     clock: WindowClock
     wake: asyncio.Event
+    in_sync: InSync
 
 
 def build_core(
@@ -212,10 +239,7 @@ def build_core(
     """`spread`: 0..1, anew each time (reconcile.element_timeout)."""
     wake, requests = asyncio.Event(), ScanRequests(settings.policy.drain_s)
 
-    def note_in_sync(epoch: int) -> None:
-        requests.settle(epoch)
-        wake.set()
-
+    in_sync = InSync(monotonic, requests, wake)
     subscribers = settings.subscribers
     grace_s = 0.0 if subscribers is None else longest_unreported_s(subscribers)
     timeout_s = ELEMENT_TIMEOUT_S if subscribers is None else int(subscribers.element_timeout_s)
@@ -227,7 +251,7 @@ def build_core(
         verify_every_s=settings.kernel.verify_every_s,
         element_timeout_s=timeout_s,
         spread=spread,
-        on_in_sync=note_in_sync,
+        on_in_sync=in_sync.settle,
     )
     active, grace, attribution = ActiveSet(), Grace(grace_s), Attribution()
     classifier = FlowClassifier(active.allowlist, reconciler)
@@ -248,4 +272,4 @@ def build_core(
     programmer = Programmer(
         active, reconciler, requests, grace, prepares=subscribers is not None, monotonic=monotonic
     )
-    return Core(reconciler, programmer, requests, scanner, watch, attribution, aggregate, clock, wake)
+    return Core(reconciler, programmer, requests, scanner, watch, attribution, aggregate, clock, wake, in_sync)

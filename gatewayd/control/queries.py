@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import islice
 
 import msgspec
@@ -27,6 +27,10 @@ RELOAD_PATIENCE_S = 10.0
 SYNC_PATIENCE_S = 60.0
 """How long a sync waits until the kernel has what was read."""
 _SYNC_PAUSE_S = 0.02
+SLICE = 500
+"""Registrations looked through between two turns of the loop: 1 ms or 2."""
+VIEWS = 50
+"""Registrations shown between two turns of the loop."""
 
 
 class DaemonQueries:
@@ -58,12 +62,18 @@ class DaemonQueries:
         return self._reconciler.stuck()
 
     def readiness(self) -> tuple[str, ...]:
-        reasons = incompleteness_of(self._controller)
+        reasons = self._reasons()
         if not reasons:
-            unready = self._reconciler.unready()
-            if unready is not None:
-                reasons.append(unready)
-        return tuple(reasons)
+            self._controller.in_sync.note()
+        elif not incompleteness_of(self._controller) and self._controller.in_sync.is_recent():
+            return ()
+        return reasons
+
+    def _reasons(self) -> tuple[str, ...]:
+        """Why the kernel is not as desired at this moment."""
+        reasons = incompleteness_of(self._controller)
+        unready = None if reasons else self._reconciler.unready()
+        return tuple(reasons) if unready is None else (unready,)
 
     def status(self) -> StatusView:
         return self._report.view(
@@ -79,21 +89,21 @@ class DaemonQueries:
 
     # -- registrations -------------------------------------------------------------------------------------
 
-    def registrations(
+    async def registrations(
         self, category: str | None, status: Status | None, text: str | None, offset: int, limit: int
     ) -> views.RegistrationPage:
-        found = self._search(category, status, text)
-        dropped = () if text is None else self._registry.filtered(text, _prefix_or_none(text))
+        allowlist = self._controller.allowlist
         if (category, status, text) == (None, None, None):
-            total = len(self._controller.allowlist)
-            page = list(islice(found, offset, offset + limit))
+            total, page = len(allowlist), list(islice(allowlist, offset, offset + limit))
         else:
-            matches = [
-                *found,
-                *(e for e in dropped if category in (None, e.category) and status in (None, e.status)),
-            ]
+            matches = await self._search(category, status, text)
             total, page = len(matches), matches[offset : offset + limit]
-        return views.RegistrationPage(total, offset, tuple(map(self._view, page)))
+        items: list[views.RegistrationView] = []
+        for number, each in enumerate(page, 1):
+            items.append(self._view(each))
+            if number % VIEWS == 0:
+                await asyncio.sleep(0)
+        return views.RegistrationPage(total, offset, tuple(items))
 
     def registration(self, registration_id: str) -> views.RegistrationView | None:
         found = self._controller.allowlist.get(registration_id)
@@ -106,15 +116,23 @@ class DaemonQueries:
     def changes(self, since_s: float) -> ChangeList:
         return self._registry.changes(since_s)
 
-    def _search(self, category: str | None, status: Status | None, text: str | None) -> Iterator[Registration]:
+    async def _search(self, category: str | None, status: Status | None, text: str | None) -> list[Registration]:
+        """All of them, as they are now, are looked through in slices; the loop turns in between."""
         prefix = _prefix_or_none(text)
-        for each in self._controller.allowlist:
-            if category is not None and each.category != category:
-                continue
-            if status is not None and each.status != status:
-                continue
-            if text is None or text in each.id or (prefix is not None and _touches(each, prefix)):
-                yield each
+        dropped = () if text is None else self._registry.filtered(text, prefix)
+        found: list[Registration] = []
+        # The allowlist may change between two slices; what is looked through does not.
+        for number, each in enumerate(tuple(self._controller.allowlist), 1):
+            if (
+                category in (None, each.category)
+                and status in (None, each.status)
+                and (text is None or text in each.id or (prefix is not None and _touches(each, prefix)))
+            ):
+                found.append(each)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+        found += (each for each in dropped if category in (None, each.category) and status in (None, each.status))
+        return found
 
     def _view(self, registration: Registration) -> views.RegistrationView:
         now = self._controller.moment()
@@ -212,18 +230,18 @@ class DaemonQueries:
                 while not self._controller.is_policy_in_force():  # noqa: ASYNC110
                     await asyncio.sleep(_SYNC_PAUSE_S)
         except TimeoutError:
-            return self.readiness() or ("the new rules are not in the kernel yet",)
+            return self._reasons() or ("the new rules are not in the kernel yet",)
         return ()
 
     async def _wait_for_kernel(self) -> tuple[str, ...]:
         """The reasons that are left when it is ready or patience is at an end."""
         try:
             async with asyncio.timeout(SYNC_PATIENCE_S):
-                while not incompleteness_of(self._controller) and self.readiness():  # noqa: ASYNC110
+                while not incompleteness_of(self._controller) and self._reasons():  # noqa: ASYNC110
                     await asyncio.sleep(_SYNC_PAUSE_S)
         except TimeoutError:
             pass
-        return self.readiness()
+        return self._reasons()
 
 
 def _prefix_or_none(text: str | None) -> Prefix | None:

@@ -8,6 +8,7 @@ from itertools import islice
 
 from gatewayd import __version__
 from gatewayd.api import status as views
+from gatewayd.api.process import ListenerView
 from gatewayd.compile import Sides, interface_warnings, unmatched
 from gatewayd.control.controller import Controller
 from gatewayd.control.host_time import HostTime
@@ -45,7 +46,7 @@ class StatusReport:
         *,
         surroundings: Surroundings | None = None,
         host_time: HostTime | None = None,
-        listeners: tuple[views.ListenerView, ...] = (),
+        listeners: tuple[ListenerView, ...] = (),
     ) -> None:
         self._controller = controller
         self._events = events

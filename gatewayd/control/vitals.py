@@ -6,8 +6,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sized
 
+from gatewayd.api.process import LoopView
 from gatewayd.api.queries import Queries
-from gatewayd.api.status import LoopView
 from gatewayd.control.host_time import HostTime
 from gatewayd.errors import KernelError
 from gatewayd.log import LOST, get_logger, is_any_stuck

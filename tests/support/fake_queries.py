@@ -13,12 +13,12 @@ import msgspec
 
 from gatewayd.allowlist import Allowlist, decide
 from gatewayd.api.app import ApiServer
+from gatewayd.api.process import LoopView
 from gatewayd.api.standing import ChangeList, HeldList
 from gatewayd.api.status import (
     AggregateView,
     CounterView,
     HeldView,
-    LoopView,
     MarksView,
     RegistrationCounts,
     SourceView,
@@ -377,7 +377,7 @@ class FakeQueries:
         )
         return msgspec.structs.replace(view, crosses=self.crosses)
 
-    def registrations(
+    async def registrations(
         self, category: str | None, status: Status | None, text: str | None, offset: int, limit: int
     ) -> RegistrationPage:
         self.asked.append((category, status, text, offset, limit))

@@ -47,11 +47,11 @@ MAY_IMPORT: dict[str, str] = {
 }
 
 PURE = """
-    allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule api api.metrics api.queries
-    api.standing api.status api.views authority.layout authority.readers compile compile.desired
-    compile.effects
-    compile.interfaces compile.judging compile.keys compile.masks compile.ruleset control control.trusted_time
-    demo errors feed feed.canonical feed.csv_dialect feed.files feed.notification feed.reading feed.record
+    allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule api api.metrics api.process
+    api.queries api.standing api.status api.views authority.layout authority.readers compile compile.desired
+    compile.effects compile.interfaces compile.judging compile.keys compile.masks compile.ruleset control
+    control.trusted_time demo errors feed feed.canonical feed.csv_dialect feed.files feed.notification feed.reading
+    feed.record
     gatewayd kernel kernel.attributes kernel.conntrack_codec kernel.external_codec kernel.fake
     kernel.tables_codec lab.packets log.events model model.accounting model.flow model.mask model.metric
     model.moment model.msisdn model.policy model.prefix model.registration model.service model.transaction

@@ -17,8 +17,8 @@ import uvloop
 
 from gatewayd.api.app import ApiServer
 from gatewayd.api.middleware import MAX_BODY_BYTES
+from gatewayd.api.process import ListenerView
 from gatewayd.api.queries import MAX_ENTRIES
-from gatewayd.api.status import ListenerView
 from gatewayd.errors import MissingPrerequisite, SessionsNotKept, SourceUnreadable
 from gatewayd.model import Flow, parse_address, parse_prefix
 from gatewayd.model.msisdn import subscriber_digest

@@ -8,12 +8,14 @@ import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gatewayd.api.app import ApiServer
+from gatewayd.api.app import LISTS_WAITING, ApiServer
 from gatewayd.api.listening import ConnectionLimits, ReservedFiles
-from gatewayd.api.status import ListenerView
+from gatewayd.api.process import ListenerView
+from gatewayd.api.views import RegistrationPage
 from tests.support.fake_queries import FakeQueries
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
@@ -147,6 +149,40 @@ async def test_an_answer_under_way_neither_makes_room_nor_ends_on_the_socket(tmp
             await scene.healthz(unix=True)
         queries.finished.set()
         assert (await reader.read()).startswith(b"HTTP/1.1 200")
+
+
+class CountingQueries(FakeQueries):
+    """Lists that take until `finished`. `at_once`: the most that were under way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finished = asyncio.Event()
+        self.under_way = self.at_once = 0
+
+    async def registrations(self, *arguments: Any) -> RegistrationPage:
+        self.under_way += 1
+        self.at_once = max(self.at_once, self.under_way)
+        await self.finished.wait()
+        self.under_way -= 1
+        return await super().registrations(*arguments)
+
+
+async def test_lists_are_made_one_at_a_time_and_the_rest_is_told_to_come_back(tmp_path: Path) -> None:
+    queries = CountingQueries()
+    async with listening(tmp_path, ConnectionLimits(), queries) as scene:
+        request = b"GET /v1/registrations?q=x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        asked = [await scene.connect(request) for _ in range(LISTS_WAITING + 5)]
+        await until(lambda: scene.tcp.busy == 5)
+        # What is short, and what tells that the daemon lives, waits for no list.
+        assert await scene.healthz() == b"HTTP/1.1 200 OK"
+        short = await scene.connect(request.replace(b"/v1/registrations?q=x", b"/metrics"))
+        assert (await short[0].readline()).startswith(b"HTTP/1.1 200")
+        queries.finished.set()
+        answers = [(await reader.read()).partition(b"\r\n\r\n")[0] for reader, _ in asked]
+        refused = [each for each in answers if each.startswith(b"HTTP/1.1 503")]
+        assert len(refused) == 5
+        assert all(b"Retry-After: 1" in each for each in refused)
+        assert queries.at_once == 1
 
 
 async def test_without_files_the_socket_answers_and_the_port_waits(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.samples import Sample
 
 from gatewayd.api.metrics import OPENMETRICS_TYPE, TEXT_TYPE, choose_type, render_metrics
-from gatewayd.api.status import CounterView, HoldView, ListenerView, PolicyView, StatusView
+from gatewayd.api.process import ListenerView
+from gatewayd.api.status import CounterView, HoldView, PolicyView, StatusView
 from tests.support.fake_queries import DEAF, GUARDED, PEACE, SUBSCRIBED, TROUBLE
 from tests.support.metrics_table import DOC, SECTIONS, renewed, rows_of
 

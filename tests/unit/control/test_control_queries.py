@@ -14,8 +14,9 @@ from msgspec.structs import replace
 
 from gatewayd.api.metrics import render_metrics
 from gatewayd.compile.effects import canary_bucket
+from gatewayd.control.core import InSync
 from gatewayd.control.host_time import HostTime
-from gatewayd.control.queries import DaemonQueries
+from gatewayd.control.queries import SLICE, VIEWS, DaemonQueries
 from gatewayd.control.reload import ReloadOutcome
 from gatewayd.control.status import StatusReport
 from gatewayd.control.vitals import Vitals
@@ -586,11 +587,11 @@ def test_pages_of_registrations_are_stable_and_counted(time: Time) -> None:
             await it.in_sync()
             ids = []
             for offset in range(0, 300, 100):
-                page = answers.registrations(None, None, None, offset, 100)
+                page = await answers.registrations(None, None, None, offset, 100)
                 assert (page.total, page.offset) == (250, offset)
                 ids += [each.id for each in page.items]
             assert ids == [each.id for each in many]
-            page = answers.registrations(None, None, "R-01", 5, 100)
+            page = await answers.registrations(None, None, "R-01", 5, 100)
             assert (page.total, [each.id for each in page.items]) == (10, [f"R-01{n}" for n in range(5, 10)])
 
     time.run(scenario())
@@ -619,9 +620,54 @@ def test_a_search_finds_by_id_category_status_address_and_prefix(
             await it.read(
                 "national", BANK, HOUSE, registration("OLD-BANK", "39.50.0.0/24", status="revoked", category="bank")
             )
-            page = answers.registrations(category, status, text, 0, 100)
+            page = await answers.registrations(category, status, text, 0, 100)
             assert [each.id for each in page.items] == found
             assert page.total == len(found)
+
+    time.run(scenario())
+
+
+def test_the_loop_turns_while_a_search_looks_through_the_registry(time: Time) -> None:
+    async def scenario() -> None:
+        async with answering(time.clock) as (answers, it):
+            everything = [registration(f"R-{n:05}", f"10.{n >> 8}.{n & 255}.1/32") for n in range(6 * SLICE)]
+            await it.read("national", *everything)
+            await it.in_sync()
+            turns = 0
+
+            async def count_turns() -> None:
+                nonlocal turns
+                while True:
+                    turns += 1
+                    await asyncio.sleep(0)
+
+            counting = asyncio.create_task(count_turns())
+            searched = asyncio.create_task(answers.registrations(None, None, "R-0", 0, 2 * VIEWS))
+            await asyncio.sleep(0)
+            # It is mixed with changes of the registry.
+            it.programmer.withdraw("R-00000")
+            page = await searched
+            assert page.total == 6 * SLICE
+            assert turns >= 8
+            counting.cancel()
+
+    time.run(scenario())
+
+
+def test_an_element_on_its_way_leaves_the_gateway_ready_for_a_second(time: Time) -> None:
+    async def scenario() -> None:
+        async with answering(time.clock) as (answers, it):
+            await it.read("national", BANK)
+            await it.in_sync()
+            assert answers.readiness() == ()
+            it.refuse_writes = True
+            it.programmer.upsert(HOUSE, time.clock())
+            assert it.reconciler.unready() is not None
+            assert answers.readiness() == ()
+            await asyncio.sleep(InSync.GRACE_S + 0.1)
+            assert answers.readiness() != ()
+            it.refuse_writes = False
+            await until(lambda: answers.readiness() == (), 60)
 
     time.run(scenario())
 

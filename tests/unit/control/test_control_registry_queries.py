@@ -83,8 +83,10 @@ def test_a_registrant_that_a_filter_cuts_is_found_with_the_filter(time: Time) ->
                 ", but the filter of BANK-1 in desk.yaml:4 (compromised) takes it away"
             )
             for text in ("BANK-1", "39.32.0.1", "39.32.0.1/32"):
-                assert [each.id for each in queries.registrations(None, None, text, 0, 9).items] == ["BANK-1"]
-            assert queries.registrations("ngo", None, "BANK-1", 0, 9).total == 0
+                assert [each.id for each in (await queries.registrations(None, None, text, 0, 9)).items] == [
+                    "BANK-1"
+                ]
+            assert (await queries.registrations("ngo", None, "BANK-1", 0, 9)).total == 0
 
     time.run(scenario())
 

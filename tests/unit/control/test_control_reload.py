@@ -75,6 +75,7 @@ CHANGED: dict[str, Any] = {
     "registry.retry": "20s",
     "registry.expire": "1d",
     "registry.local": "DIR/local2",
+    "registry.max_elements": 100_000,
     "registry.shrink_guard.max_removed": "40%",
     "registry.shrink_guard.min_removed": "60",
     "registry.shrink_guard.protected": {"bpo": 0},
@@ -202,6 +203,7 @@ class Rig:
         seen: dict[str, Any] = {
             "rules": it.reconciler.policy_in_force,
             "in 2030": controller.policy(START_S + 10 * 365 * DAY_S).mode,
+            "budget": controller.registry.budget.max_elements,
             "drain": it.core.requests.drain_s,
             "runners": [
                 each.made_with for _, each in sorted(self.sources.runners.items()) if isinstance(each, StubRunner)
