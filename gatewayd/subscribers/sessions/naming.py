@@ -21,7 +21,7 @@ from gatewayd.subscribers.sessions.tombstones import Tombstone, Tombstones
 
 MAX_ADDRESSES: Final = 64
 """Of one session; the one that is unconfirmed for longest goes first."""
-MAX_ADDRESSES_OF_SUBSCRIBER: Final = 256
+MAX_ADDRESSES_OF_SUBSCRIBER: Final = 128
 """Of all sessions of one subscriber; as above. What one address costs grows with their number."""
 
 
