@@ -61,8 +61,11 @@ def check_file(filename: str, user: ServiceUser) -> Findings:
         text = read_text(filename)
     except SettingsInvalid as error:
         return Findings(error.faults)
-    path = os.path.abspath(filename)
-    faults = tuple(f"{filename}: {why}" for why in user.refused([path]).values())
+    refused = tuple(user.refused([os.path.abspath(filename)]).values())
+    # A draft may lie where the service cannot read it; the file that the unit names may not.
+    is_draft = filename != DEFAULT_CONFIG
+    faults = () if is_draft else tuple(f"{filename}: {why}" for why in refused)
+    unread = tuple(f"{filename}: warning: {why}" for why in refused) if is_draft else ()
     refusal: tuple[str, ...] = ()
     summary = ""
     try:
@@ -80,7 +83,7 @@ def check_file(filename: str, user: ServiceUser) -> Findings:
     look.at_all()
     missing = () if user.missing is None else (_not_checked(filename, user.missing),)
     found = look.faults.lines(filename) + look.override_faults
-    return Findings(faults + found, look.warnings.lines(filename) + refusal + missing, summary)
+    return Findings(faults + found, look.warnings.lines(filename) + refusal + unread + missing, summary)
 
 
 def _not_checked(filename: str, name: str) -> str:

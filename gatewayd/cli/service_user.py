@@ -47,11 +47,11 @@ class ServiceUser:
         found: dict[str, str] = {}
         for file, each in steps.items():
             first = next((step for step in each if step not in allowed), None)
-            if first is not None and _is_there(first[1:]):
-                found[file] = self._why(first, file)
-            elif self.is_other and (hidden := _hidden_by(file)) and _is_there(file):
+            if self.is_other and (hidden := _hidden_by(file)) and _is_there(file):
                 where = "move the file, for example below /etc/gatewayd"
                 found[file] = f"the unit hides {hidden} from the service (ProtectHome=, PrivateTmp=); {where}"
+            elif first is not None and _is_there(first[1:]):
+                found[file] = self._why(first, file)
         return found
 
     def _ask(self, steps: tuple[str, ...]) -> Iterator[bool]:

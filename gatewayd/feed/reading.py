@@ -34,6 +34,7 @@ MAX_REJECTIONS_LISTED: Final = 1000
 """Rejections dialect.listed with their place; beyond it they are only counted."""
 
 _BOM: Final = b"\xef\xbb\xbf"
+_ARCHIVE: Final = b"PK\x03\x04"
 _GARBLED: Final = ("not_json", "bad_columns", "not_utf8", "nul_byte")
 """What a last line without newline is rejected for when the rest of it, and of the file, is missing."""
 
@@ -117,6 +118,8 @@ class NdjsonReader:
         if self._size_bytes > self._limits.max_bytes:
             raise SourceTooLarge(self._source, f"more than {self._limits.max_bytes} bytes")
         self._tail += chunk
+        if self._line == 0 and self._tail.startswith(_ARCHIVE):
+            raise SourceUnusable(self._source, "is an archive, as .xlsx and .ods are; save it as CSV")
         fresh: list[Registration] = []
         if b"\n" in chunk:
             *lines, tail = bytes(self._tail).split(b"\n")

@@ -14,7 +14,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from gatewayd.cli import service_user
+from gatewayd.cli import check, service_user
 from gatewayd.cli.check import command
 from gatewayd.cli.service_user import find_user
 from tests.support.feeds import KEY
@@ -93,11 +93,26 @@ def test_a_file_that_the_user_cannot_read_is_said_with_the_cure(
     assert checked(place, "--user", "nobody") == (0, [])
 
 
-def test_the_configuration_itself_is_a_file_that_must_be_read(place: Path) -> None:
+def test_the_configuration_itself_must_be_read_where_the_unit_looks_for_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A draft elsewhere may be closed."""
     (place / "gatewayd.yaml").chmod(0o600)
     status, lines = checked(place, "--user", "nobody")
-    assert status == 2
-    assert "user nobody cannot read it; chgrp nogroup" in lines[0]
+    cure = "user nobody cannot read it; chgrp nogroup gatewayd.yaml; chmod 640 gatewayd.yaml"
+    assert (status, lines) == (0, [f" warning: {cure}"])
+    monkeypatch.setattr(check, "DEFAULT_CONFIG", str(place / "gatewayd.yaml"))
+    assert checked(place, "--user", "nobody") == (2, [f" {cure}"])
+
+
+def test_a_home_is_not_opened_for_the_service(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The unit hides it whatever its mode is."""
+    monkeypatch.setattr(service_user, "HIDDEN", (str(place / "secrets"),))
+    (place / "secrets").chmod(0o700)
+    _, lines = checked(place, "--user", "nobody")
+    assert len(lines) == 1
+    assert "the unit hides secrets from the service" in lines[0]
+    assert "chmod" not in lines[0]
 
 
 def test_a_directory_that_the_user_cannot_enter_is_named(place: Path) -> None:

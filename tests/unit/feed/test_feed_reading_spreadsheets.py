@@ -80,7 +80,10 @@ NAMED = {
     "an unknown sep": (b"sep=x\n" + text("x").encode(), "column 1, .not a word., is unknown"),
     "old Macintosh": (text(",", "\r").encode(), "a carriage return within it"),
     "a title above": ("Registry of VPNs 2026,,,\n" + text(","), "column 1, .not a word., is unknown"),
-    "an archive": (b"PK\x03\x04\x14\0" + b"\0" * 40, "NUL byte"),
+    "a spreadsheet's own format": (
+        b"PK\x03\x04\x14\0" + b"\0" * 40,
+        "is an archive, as .xlsx and .ods are; save it",
+    ),
 }
 
 
