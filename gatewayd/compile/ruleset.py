@@ -74,7 +74,8 @@ COUNTERS = (
 
 MAX_CLIENTS = 65536
 """Clients of a family that the rules follow, for their rate in the log and in mode limit; others share a rate."""
-_SHAPES = {"noted": (MAX_CLIENTS, "10s"), "followed": (MAX_CLIENTS, "1m"), "limiter": (2 * MAX_CLIENTS, "1m")}
+_NOTED = "noted"
+_SHAPES = {_NOTED: (MAX_CLIENTS, "10s"), "followed": (MAX_CLIENTS, "1m"), "limiter": (2 * MAX_CLIENTS, "1m")}
 """Sets that the rules fill themselves, of either family: size and timeout.
 
 `limiter` has a place for each client of `followed`, and for those of a minute ago that are not removed yet. Another
@@ -131,8 +132,10 @@ def compile_ruleset(table: str, policy: Policy, hooks: Mapping[Mask, str], epoch
     fingerprint = policy_digest(policy)
     tag = f"gatewayd epoch={epoch} mode={policy.mode} policy={fingerprint} rules={digest}"
     text = f"table inet {table} {{\n{body.replace(_TAG_PLACE, tag)}\n}}\n"
-    # An element keeps the limiter that it was made with: with another rate all begin anew.
-    text += "".join(f"flush set inet {table} {name}\n" for name in _sets_of(policy))
+    # An element keeps the limiter that it was made with: with another limit all begin anew. Those of the log go by
+    # themselves. To flush them, perhaps 65,536, would make as many notifications whenever the rules change.
+    flushed = [name for name in _sets_of(policy) if not name.startswith(_NOTED)]
+    text += "".join(f"flush set inet {table} {name}\n" for name in flushed)
     return Ruleset(text, fingerprint, epoch, names, tag)
 
 
@@ -187,7 +190,7 @@ def _objects(policy: Policy) -> list[str]:
 
 def _sets_of(policy: Policy) -> list[str]:
     """Those of RULE_SETS that the rules use, in order of name."""
-    return sorted(name for name in RULE_SETS if policy.mode == "limit" or name.startswith("noted"))
+    return sorted(name for name in RULE_SETS if policy.mode == "limit" or name.startswith(_NOTED))
 
 
 def _forward(policy: Policy, epoch: int) -> list[str]:

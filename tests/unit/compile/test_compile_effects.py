@@ -128,3 +128,15 @@ def test_the_canary_is_of_clients_where_a_side_is_named() -> None:
 
 def test_a_full_canary_tests_nothing() -> None:
     assert not any("jhash" in line for line in chains_of(REJECT)["unregistered"])
+
+
+def test_with_each_ruleset_limits_begin_anew_and_shares_of_the_log_do_not() -> None:
+    """To flush a full set makes 65,536 notifications, for us to read too."""
+    flushes = {
+        mode: re.findall(
+            r"^flush set inet gatewayd (\w+)$", compile_ruleset("gatewayd", policy, HOOKS, 1).text, re.M
+        )
+        for mode in ("observe", "limit")
+        for policy in (replace(OBSERVE, mode=mode),)
+    }
+    assert flushes == {"observe": [], "limit": ["followed4", "followed6", "limiter4", "limiter6"]}
