@@ -20,12 +20,13 @@ from gatewayd.compile.ruleset import compile_ruleset, parse_tag, policy_in_force
 from gatewayd.control.core import make_registry
 from gatewayd.control.guard_keeper import read_last_good
 from gatewayd.control.host_time import HostTime, WindowClock, open_host_time
+from gatewayd.control.policy import describe_change
 from gatewayd.errors import DumpInterrupted, SettingsInvalid
 from gatewayd.kernel.external import read_interfaces
 from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model.mask import parse_set_name
-from gatewayd.model.moment import earliest_of
+from gatewayd.model.moment import earliest_of, format_time
 from gatewayd.model.registration import Changes, Registration, Slices, run_slices
 from gatewayd.model.transaction import TableReading
 from gatewayd.reconcile.set_state import masks_of
@@ -55,12 +56,13 @@ class HeldRemovals:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """`kernel` would change so; `held` would not go yet. `clock_doubt`: why this host's clock is not believed.
-    `warnings`: interfaces that are not there."""
+    `warnings`: interfaces that are not there. `policy`: what its rules change, and for which flows."""
 
     kernel: Forecast
     held: list[HeldRemovals]
     clock_doubt: str | None = None
     warnings: tuple[str, ...] = ()
+    policy: str = ""
 
 
 @click.command("plan")
@@ -91,6 +93,7 @@ def print_plan(result: Plan, *, as_json: bool, show_rules: bool) -> None:
             **msgspec.to_builtins(result.kernel),
             "held": msgspec.to_builtins(result.held),
             "clock_doubt": result.clock_doubt,
+            "policy": result.policy,
             "warnings": result.warnings,
         }
         click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
@@ -124,6 +127,8 @@ def describe(result: Plan) -> Iterator[Line]:
         yield Line("" if number else "WARNING", warning, BAD)
     if result.clock_doubt is not None:
         yield Line("clock", f"not believed: {result.clock_doubt}", DOUBTFUL)
+    if kernel.ruleset is not None:
+        yield Line("policy", result.policy)
     if not kernel.is_empty:
         yield from _describe_changes(kernel)
 
@@ -178,7 +183,10 @@ async def make_plan(settings: Settings) -> Plan:
             tracker.hooked(same.set_names, same.text, tag)
     doubt = host_time.doubt()
     warnings = interface_warnings(settings.policy.interfaces, read_interfaces())
-    return Plan(forecast(tracker, policy, table), held, None if doubt is None else doubt.why, warnings)
+    change = describe_change(None if tag is None else tag.mode, policy)
+    if policy.mode != settings.policy.mode:
+        change += f" From {format_time(settings.policy.enforce_from)} on: {settings.policy.mode}."
+    return Plan(forecast(tracker, policy, table), held, None if doubt is None else doubt.why, warnings, change)
 
 
 async def _observe(tracker: SetTracker, tables: KernelTables, table_reading: TableReading) -> None:

@@ -65,6 +65,8 @@ def headline(view: StatusView) -> tuple[str, str]:
 def describe_status(view: StatusView) -> Iterator[Line]:
     """Everything under the first line."""
     yield Line("mode", *_mode(view))
+    if view.policy is not None:
+        yield Line("policy", f"{view.policy.text}; since {ago(view.now, view.policy.since)}, by {view.policy.by}")
     for number, warning in enumerate(view.warnings):
         yield Line("" if number else "WARNING", warning, BAD)
     yield from _clock(view.clock)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Final
 
 from gatewayd.compile.ruleset import policy_in_force
 from gatewayd.log import get_logger
+from gatewayd.model.flow import Mode
 from gatewayd.model.moment import earliest_of, latest_of
 from gatewayd.model.policy import Policy
 from gatewayd.reconcile import Reconciler
@@ -131,3 +133,28 @@ def describe_policy(policy: Policy, drain_s: float) -> str:
     parts.append(f"inside {' '.join(policy.inside) or 'any'}")
     parts.append(f"outside {' '.join(policy.outside) or 'any'}")
     return ", ".join([*parts, f"drain {drain_s:g} s"])
+
+
+TREATMENTS: Final[dict[Mode, tuple[str, str]]] = {
+    "observe": ("pass, and are counted", "passed"),
+    "mark": ("pass, marked for boxes downstream", "passed, marked"),
+    "limit": ("are dropped above the limit", "were dropped above the limit"),
+    "reject": ("are refused", "were refused"),
+}
+"""Of unregistered flows in scope, now and before."""
+
+
+def describe_change(found: Mode | None, policy: Policy) -> str:
+    """Which traffic meets another treatment than by the rules of mode `found` (None: there are none)."""
+    mode, before = policy.mode, ""
+    change = mode if found is None else f"{found} stays" if found == mode else f"{found} → {mode}"
+    if found not in (None, mode):
+        before = f"; with {found} they {TREATMENTS[found][1]}"
+    rate = f" ({policy.limit_bytes_s} bytes/s)" if mode == "limit" else ""
+    share = "all clients" if policy.canary_percent == 100 else f"{policy.canary_percent}% of the client addresses"
+    whose = "" if mode == "observe" else f" of {share}"
+    sides = f" between {' '.join(policy.inside) or 'any'} and {' '.join(policy.outside) or 'any'}"
+    scope = f"in scope ({' '.join(map(str, policy.scope))}){sides if policy.inside or policy.outside else ''}"
+    return (
+        f"{change}{rate}: unregistered flows{whose} {scope} {TREATMENTS[mode][0]}{before}. Registered flows pass."
+    )
