@@ -67,8 +67,11 @@ def count_elements(wanted: Registration | BoundRegistration) -> int:
 
 
 def count_programmed(registration: Registration) -> int:
-    """As `count_elements`, and 0 where it is past MAX_ELEMENTS: then none is made."""
-    count = _count_elements(registration)
+    """As `count_elements`, and 0 where it is past MAX_ELEMENTS: then none is made. Asked of each of a million."""
+    if registration.peers:
+        count = _count_elements(registration)
+    else:
+        count = len(registration.clients) * len(select_services(registration.services))
     return count if count <= MAX_ELEMENTS else 0
 
 

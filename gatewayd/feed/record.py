@@ -135,8 +135,8 @@ MAX_SHARED: Final = 65_536
 """Parts that one cache of a RecordParser holds at most."""
 
 is_id_text = re.compile(r"[A-Za-z0-9._:-]{1,64}", re.ASCII).fullmatch
-_may_be_number = re.compile(r"(?:^|[^0-9])0(?:[.-]*[0-9]){9}", re.ASCII).search
-"""Quick: an id without this is nothing that `looks_like_number` takes for a number."""
+# Quick: an id text of any length in which `looks_like_number` sees no number.
+_is_plain_id = re.compile(r"(?:[A-Za-z._:-]++|[1-9][0-9]*+|0(?![0-9.-]{9})[0-9]*+){1,64}+", re.ASCII).fullmatch
 _NO_NUMBER: Final = "looks like a phone number; the registry feed must carry none"
 _is_category = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII).fullmatch
 _is_field_name = re.compile(r"[A-Za-z_][A-Za-z_-]{0,31}", re.ASCII).fullmatch
@@ -204,10 +204,10 @@ class RecordParser:
 
     def of_wire(self, wire: WireRecord) -> Registration:
         """A record whose types are right. Raises RecordRejected for the first bad value."""
-        if not is_id_text(wire.id):
+        if (not _is_plain_id(wire.id) or len(wire.id) > 64) and not is_id(wire.id):
+            if is_id_text(wire.id):
+                raise _rejected("phone_number", "id", _NO_NUMBER)
             raise _rejected("bad_id", "id", "must be 1 to 64 of A-Z a-z 0-9 . _ : -")
-        if _may_be_number(wire.id) and looks_like_number(wire.id):
-            raise _rejected("phone_number", "id", _NO_NUMBER)
         status = _STATUSES.get(wire.status)
         if status is None:
             raise _rejected("bad_status", "status", "must be active, suspended or revoked")

@@ -8,6 +8,7 @@ two have the same id: the sum is never too small.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from math import inf
 
 from gatewayd.errors import SourceTooLarge
@@ -82,11 +83,13 @@ class ElementBudget:
     def _sum(self, registrations: Iterable[Registration]) -> Slices[tuple[int, str]]:
         """All elements, and the largest registration in words."""
         total, most, largest = 0, 0, "none"
-        for done, each in enumerate(registrations, 1):
-            count = self._weigh(each)
-            total += count
-            if count > most:
-                most, largest = count, each.id
-            if done % SLICE == 0:
+        each = iter(registrations)
+        while part := list(islice(each, SLICE)):
+            counts = list(map(self._weigh, part))
+            total += sum(counts)
+            if max(counts) > most:
+                most = max(counts)
+                largest = part[counts.index(most)].id
+            if len(part) == SLICE:
                 yield
         return total, f"{largest} with {most}"

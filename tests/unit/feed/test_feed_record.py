@@ -17,6 +17,7 @@ from gatewayd.feed.record import (
     id_of_line,
     identity_field_of,
     is_id,
+    is_id_text,
     parse_record,
     parse_unicast_prefix,
     registration_of,
@@ -186,7 +187,9 @@ def test_the_usual_ids_are_no_phone_numbers(id: str) -> None:
 @example("0300-7654321")
 @example("PK-2024-000123")
 def test_the_quick_look_misses_no_number(text: str) -> None:
-    assert record._may_be_number(text) or not looks_like_number(text)
+    if record._is_plain_id(text):
+        assert is_id_text(text)
+        assert not looks_like_number(text)
 
 
 def test_an_id_that_looks_like_a_phone_number_is_never_shown() -> None:
