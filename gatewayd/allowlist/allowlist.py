@@ -53,6 +53,21 @@ class BySubscriber(Generic[_Value]):
             del self.held[subscriber]
 
 
+MAX_SHARING = 256
+"""Bindings at one address, its port blocks, from which on they are found by the port."""
+
+
+def piece_of(port: int) -> bytes:
+    """The 1,024 ports that the port is among, as if it were an address: a block of a CGNAT is in one or two."""
+    return (port >> 10).to_bytes(2, "big") + b"\0\0"
+
+
+def _pieces_of(binding: Binding) -> list[Prefix]:
+    """None where it has all ports."""
+    first, last = binding.ports or (0, -1)
+    return [Prefix(piece_of(port), 16) for port in range(first & ~1023, last + 1, 1024)]
+
+
 class BindingTable:
     """The one holder of bindings: the table of sessions fills it, the allowlist reads it.
 
@@ -60,13 +75,15 @@ class BindingTable:
     confirms it later, every few minutes, is in the sessions.
     """
 
-    __slots__ = ("_by_subscriber", "_radix", "covering", "size")
+    __slots__ = ("_by_subscriber", "_radix", "covering", "facing", "size")
 
     def __init__(self) -> None:
         self._by_subscriber: BySubscriber[Binding] = BySubscriber()
-        self._radix: Radix[Binding] = Radix()
+        self._radix: Radix[Binding] = Radix(_pieces_of, MAX_SHARING)
         self.covering: Callable[[bytes], Sequence[Binding]] = self._radix.covering
         """Those whose prefix covers the address, longest prefix first, at one prefix in order of arrival."""
+        self.facing: Callable[[bytes, bytes], Sequence[Binding]] = self._radix.facing
+        """The same, of an address with many port blocks those of a `piece_of` the ports; perhaps twice each."""
         self.size = 0
         """Bindings."""
 
@@ -219,6 +236,10 @@ class Allowlist:
     def facing(self, address: bytes, other: bytes) -> Sequence[Registration]:
         """As `covering`, without some whose peers do not cover `other`; perhaps several times each."""
         return self._radix.facing(address, other)
+
+    def bindings_facing(self, address: bytes, port: int) -> Sequence[Binding]:
+        """As `bindings_at`, without some whose ports do not include the port; perhaps several times each."""
+        return self.bindings.facing(address, piece_of(port))
 
     def owners_around(self, binding: Binding) -> tuple[Registration, ...]:
         """Registrations of others, effective or not, of which a client prefix of a size that one registrant has

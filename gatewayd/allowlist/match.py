@@ -44,28 +44,30 @@ MAX_MATCHING = 64
 
 
 class FacingClients(Protocol):
-    """Registrations whose clients cover an address, longest prefix first, perhaps several times each; without some
-    whose peers do not cover the other end's."""
+    """Registrations whose clients cover an address, without some whose peers do not cover the other end's."""
 
     def facing(self, address: bytes, other: bytes) -> Sequence[Registration]: ...
 
 
-class CoveringBindings(Protocol):
-    """Bindings whose prefix covers an address, with or without ports; registrations that name a subscriber."""
+class Covering(Protocol):
+    """What is asked of an allowlist for people: all whose clients, or prefix, cover an address."""
+
+    def covering(self, address: bytes) -> Sequence[Registration]: ...
 
     def bindings_at(self, address: bytes) -> Sequence[Binding]: ...
 
     def registrations_of(self, subscriber: bytes) -> Sequence[Registration]: ...
 
 
-class Covering(CoveringBindings, Protocol):
-    """What is asked of an allowlist for people: all registrations whose clients cover an address."""
+class FacingBindings(Protocol):
+    """Bindings whose prefix covers an address, without some that do not have the port."""
 
-    def covering(self, address: bytes) -> Sequence[Registration]: ...
+    def bindings_facing(self, address: bytes, port: int) -> Sequence[Binding]: ...
+
+    def registrations_of(self, subscriber: bytes) -> Sequence[Registration]: ...
 
 
-class Facing(FacingClients, CoveringBindings, Protocol):
-    """What is asked of it for each flow."""
+class Facing(FacingClients, FacingBindings, Protocol): ...
 
 
 def matching_registrations(allowlist: Facing, flow: Flow, now: float) -> tuple[Registration, ...]:
@@ -75,7 +77,6 @@ def matching_registrations(allowlist: Facing, flow: Flow, now: float) -> tuple[R
 
 
 def matching_clients(allowlist: FacingClients, flow: Flow, now: float) -> tuple[Registration, ...]:
-    """Those through their clients."""
     found: tuple[Registration, ...] = ()
     for registration in allowlist.facing(flow.source, flow.destination):
         if _admits(registration, flow.destination, flow, now) and registration not in found:
@@ -91,17 +92,17 @@ def matching_clients(allowlist: FacingClients, flow: Flow, now: float) -> tuple[
 
 
 def matching_bound(
-    allowlist: CoveringBindings, flow: Flow, now: float, found: tuple[Registration, ...]
+    allowlist: FacingBindings, flow: Flow, now: float, found: tuple[Registration, ...]
 ) -> tuple[Registration, ...]:
     """`found`, and behind it those through bindings that are not in it."""
-    for binding in allowlist.bindings_at(flow.source):
+    for binding in allowlist.bindings_facing(flow.source, flow.source_port):
         if _shares_port(binding, flow.protocol, flow.source_port):
             for registration in allowlist.registrations_of(binding.subscriber):
                 if _admits(registration, flow.destination, flow, now) and registration not in found:
                     found += (registration,)
                     if len(found) >= MAX_MATCHING:
                         return found
-    for binding in allowlist.bindings_at(flow.destination):
+    for binding in allowlist.bindings_facing(flow.destination, flow.destination_port):
         if _shares_port(binding, flow.protocol, flow.destination_port):
             for registration in allowlist.registrations_of(binding.subscriber):
                 if _admits(registration, flow.source, flow, now) and registration not in found:

@@ -101,15 +101,16 @@ class Radix(Generic[_Value]):
     A prefix with one value holds it bare, one with several holds a tuple: a million lists would cost 72 MB.
     So a value is never a tuple or None; values are told apart by identity. Inserting or removing a value
     copies those that share its prefix: 0.05 ms at ten thousand on one prefix, and no good at a million. `peers_of`:
-    of a value; with it, many at one prefix are a Crowd.
+    of a value; with it, more than `few` at one prefix are a Crowd (0: CROWD).
     """
 
-    __slots__ = ("_ipv4", "_ipv6", "_peers_of", "_size")
+    __slots__ = ("_few", "_ipv4", "_ipv6", "_peers_of", "_size")
 
-    def __init__(self, peers_of: Callable[[_Value], Sequence[Prefix]] | None = None) -> None:
+    def __init__(self, peers_of: Callable[[_Value], Sequence[Prefix]] | None = None, few: int = 0) -> None:
         self._ipv4: _Tree[_Value] = _Tree(32, _AF_INET)
         self._ipv6: _Tree[_Value] = _Tree(128, _AF_INET6)
         self._peers_of = peers_of
+        self._few = few
         self._size = 0
 
     def __len__(self) -> int:
@@ -148,7 +149,7 @@ class Radix(Generic[_Value]):
             held.add(value)
             return
         values = (*_as_tuple(held), value)
-        is_crowd = self._peers_of is not None and len(values) > CROWD
+        is_crowd = self._peers_of is not None and len(values) > (self._few or CROWD)
         tree.insert(key, Crowd(values, self._peers_of) if self._peers_of and is_crowd else values)
 
     def _leave(self, tree: _Tree[_Value], key: _Key, value: _Value) -> bool:
@@ -157,7 +158,7 @@ class Radix(Generic[_Value]):
         if isinstance(held, Crowd):
             if not held.remove(value):
                 return False
-            if len(held.values) <= CROWD // 2:
+            if len(held.values) <= (self._few or CROWD) // 2:
                 tree.insert(key, tuple(held.values.values()))
             return True
         values = _as_tuple(held)

@@ -121,7 +121,7 @@ def test_the_hot_path_names_the_same_registrations_through_any_index(
         def facing(self, address: bytes, other: bytes) -> list[Registration]:
             return self.covering(address)
 
-        def bindings_at(self, address: bytes) -> list[Binding]:
+        def bindings_facing(self, address: bytes, port: int) -> list[Binding]:
             return []
 
         def registrations_of(self, subscriber: bytes) -> list[Registration]:

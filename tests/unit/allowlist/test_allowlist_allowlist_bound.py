@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from gatewayd.allowlist import BindingTable
-from gatewayd.allowlist.allowlist import BySubscriber
-from gatewayd.model import Binding, Registration, parse_address, parse_prefix
+from gatewayd.allowlist import Allowlist, BindingTable
+from gatewayd.allowlist.allowlist import MAX_SHARING, BySubscriber
+from gatewayd.model import Binding, Flow, Registration, parse_address, parse_prefix
 
 ALI, BANO = b"\1" * 32, b"\2" * 32
 HOME = parse_prefix("10.1.2.3/32")
@@ -105,3 +105,36 @@ def test_to_remove_what_is_not_there_is_a_bug_and_changes_nothing() -> None:
         held.remove(BANO, one)
     assert held.of(ALI) == (one,)
     assert repr(ALI)[2:-1] not in str(raised.value), "an error shows no digest"
+
+
+def test_at_an_address_that_very_many_share_bindings_are_found_by_the_port() -> None:
+    allowlist = Allowlist()
+    allowlist.upsert(mobile("PK-1"))
+    allowlist.upsert(mobile("PK-2", BANO))
+    size = 126
+    blocks = [binding(ALI, ports=(low, low + size - 1)) for low in range(1024, 65536 - size, size)]
+    whole, own = binding(BANO), binding(BANO, ports=(0, 1023))
+    for each in (*blocks, whole, own):
+        allowlist.bindings.put(each)
+    assert len(blocks) > MAX_SHARING
+    for port in (0, 500, 1023, 1024, 2047, 2048, 30000, 65000, 65535):
+        found = allowlist.bindings_facing(ADDRESS, port)
+        having = {id(each) for each in (*blocks, own) if each.ports and each.ports[0] <= port <= each.ports[1]}
+        assert having <= {id(each) for each in found}
+        assert whole in found
+        assert len(found) <= 12
+        flow = Flow(17, ADDRESS, parse_address("192.0.2.1"), port, 51820)
+        expected = {"PK-2"} | ({"PK-1"} if 1024 <= port < blocks[-1].ports[1] + 1 else set())  # type: ignore[index]
+        assert {each.id for each in allowlist.matching(flow, 0.0)} == expected
+    assert len(allowlist.bindings_at(ADDRESS)) == len(blocks) + 2
+    for each in blocks:
+        allowlist.bindings.remove(each)
+    assert list(allowlist.bindings_facing(ADDRESS, 30000)) == [whole, own]
+
+
+def test_bindings_of_few_that_share_an_address_are_found_whatever_the_port() -> None:
+    allowlist = Allowlist()
+    one, two = binding(ALI, ports=(1024, 2047)), binding(BANO, ports=(2048, 4095))
+    for each in (one, two):
+        allowlist.bindings.put(each)
+    assert list(allowlist.bindings_facing(ADDRESS, 9)) == [one, two]
