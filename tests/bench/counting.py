@@ -1,14 +1,17 @@
-"""How many elements are really in a set: whoever claims to have filled it is held to that."""
+"""Sets of ipset(8), and how many elements are really in a set: a claim to have filled it is held to that."""
 
 from __future__ import annotations
 
 import re
 import socket
 import subprocess
+from collections.abc import Sequence
+from pathlib import Path
 
 from gatewayd.errors import MissingPrerequisite
 from gatewayd.kernel import attributes as nl
 from gatewayd.kernel.tables_codec import GETSET, NEWSET
+from tests.bench.clock import Ran, run_command
 
 NFPROTO_INET, NFPROTO_IPV4 = 1, 2
 _NETLINK_NETFILTER = 12
@@ -42,3 +45,22 @@ def count_ipset(name: str) -> int:
     done = subprocess.run(["ipset", "list", "-t", name], capture_output=True, text=True, check=True)
     found = _ENTRIES.search(done.stdout)
     return int(found[1]) if found else 0
+
+
+IPSET_NAME = "hosts"
+
+
+def room_for(count: int) -> str:
+    """Sized right at once: no more than one element a bucket on average, so that the kernel has not to rehash."""
+    return f"hashsize {1 << (max(count, 64) - 1).bit_length()} maxelem {2 * max(count, 64)}"
+
+
+def restore_ipset(kind: str, elements: Sequence[str], scratch: Path) -> Ran:
+    """Makes a set by `ipset restore`. `kind`: hash:ip or hash:net."""
+    path = scratch / "set.ipset"
+    lines = [
+        f"create {IPSET_NAME} {kind} family inet {room_for(len(elements))}",
+        *(f"add {IPSET_NAME} {e}" for e in elements),
+    ]
+    path.write_text("\n".join([*lines, ""]))
+    return run_command(["ipset", "restore", "-file", str(path)])

@@ -14,9 +14,9 @@ import uvloop
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model.mask import Mask
 from gatewayd.model.transaction import AddElements, RemoveElements, Transaction
-from tests.bench import ipset, libnftables
+from tests.bench import libnftables
 from tests.bench.clock import Stopwatch, percentile, run_command
-from tests.bench.counting import count_elements, count_ipset
+from tests.bench.counting import IPSET_NAME, count_elements, count_ipset, restore_ipset
 from tests.bench.filling import CAUSE, TABLE, fill, host_mask, make_sets, set_name
 from tests.bench.material import host_keys, host_texts, nft_set
 from tests.bench.row import Context, Figures, Measure, Row, Subject, check
@@ -84,12 +84,12 @@ def _libnftables(name: str, context: Context) -> Figures:
 
 
 def ipset_add(context: Context) -> Figures:
-    ipset.restore("hash:ip", host_texts(context.size), context.scratch)
+    restore_ipset("hash:ip", host_texts(context.size), context.scratch)
     added, removed = _repeat(
-        lambda each: _run("ipset", "add", ipset.NAME, each), lambda each: _run("ipset", "del", ipset.NAME, each)
+        lambda each: _run("ipset", "add", IPSET_NAME, each), lambda each: _run("ipset", "del", IPSET_NAME, each)
     )
-    _run("ipset", "add", ipset.NAME, ADDED[0])
-    return _figures(added, removed, context.size, count_ipset(ipset.NAME))
+    _run("ipset", "add", IPSET_NAME, ADDED[0])
+    return _figures(added, removed, context.size, count_ipset(IPSET_NAME))
 
 
 def pyroute2(context: Context) -> Figures:

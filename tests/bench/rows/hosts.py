@@ -10,9 +10,9 @@ import uvloop
 
 from gatewayd.kernel import tables_codec as codec
 from gatewayd.kernel.tables import KernelTables
-from tests.bench import crowdsec, ipset, libnftables
+from tests.bench import crowdsec, libnftables
 from tests.bench.clock import Ran, Stopwatch, peak_mb, run_command
-from tests.bench.counting import NFPROTO_INET, NFPROTO_IPV4, count_elements, count_ipset
+from tests.bench.counting import IPSET_NAME, NFPROTO_INET, NFPROTO_IPV4, count_elements, count_ipset, restore_ipset
 from tests.bench.filling import TABLE, figures_of, fill, host_mask, make_sets, set_name, transactions
 from tests.bench.material import host_keys, host_texts, nft_set
 from tests.bench.row import Context, Figures, Measure, Row, Subject, check
@@ -67,8 +67,8 @@ def libnftables_interval(context: Context) -> Figures:
 
 
 def ipset_restore(context: Context) -> Figures:
-    ran = ipset.restore("hash:ip", host_texts(context.size), context.scratch)
-    found = count_ipset(ipset.NAME)
+    ran = restore_ipset("hash:ip", host_texts(context.size), context.scratch)
+    found = count_ipset(IPSET_NAME)
     check(found == context.size, f"{found} entries")
     return figures_of(ran)
 

@@ -13,12 +13,11 @@ from gatewayd.kernel.tables import KernelTables
 from gatewayd.model import Prefix
 from gatewayd.model.mask import ANY_PEER, Mask
 from gatewayd.model.prefix import format_address
-from tests.bench import ipset, libnftables
+from tests.bench import libnftables
 from tests.bench.clock import Stopwatch, peak_mb, run_command
-from tests.bench.counting import count_elements, count_ipset
-from tests.bench.disjoint import disjoint_prefixes
+from tests.bench.counting import IPSET_NAME, count_elements, count_ipset, restore_ipset
 from tests.bench.filling import TABLE, Content, figures_of, fill, make_sets, set_name
-from tests.bench.material import nft_set
+from tests.bench.material import disjoint_prefixes, nft_set
 from tests.bench.row import Context, Figures, Measure, Row, Subject, check
 
 SET = "hosts"
@@ -68,8 +67,8 @@ def libnftables_interval(context: Context) -> Figures:
 
 def ipset_restore(context: Context) -> Figures:
     texts = _texts(context)
-    ran = ipset.restore("hash:net", texts, context.scratch)
-    return _checked(figures_of(ran), context.size, count_ipset(ipset.NAME))
+    ran = restore_ipset("hash:net", texts, context.scratch)
+    return _checked(figures_of(ran), context.size, count_ipset(IPSET_NAME))
 
 
 def by_mask(prefixes: Sequence[Prefix]) -> dict[Mask, list[bytes]]:

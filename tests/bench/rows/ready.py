@@ -15,8 +15,7 @@ from pathlib import Path
 
 from tests.bench.clock import run_command
 from tests.bench.daemon import BenchDaemon, HealthWatch, fed_daemon
-from tests.bench.disjoint import disjoint_prefixes
-from tests.bench.material import nft_set
+from tests.bench.material import disjoint_prefixes, nft_set
 from tests.bench.row import Context, Figures, Measure, Row, Subject, check
 
 CALM_S = 5.0

@@ -12,11 +12,11 @@ from gatewayd.model import parse_prefix
 from gatewayd.model.mask import ANY_PEER, Mask
 from gatewayd.model.transaction import AddElements
 from gatewayd.reconcile.steps import max_keys
-from tests.bench import crowdsec, ipset
+from tests.bench import crowdsec
 from tests.bench.clock import Ran
-from tests.bench.disjoint import disjoint_prefixes
+from tests.bench.counting import room_for
 from tests.bench.filling import figures_of, host_mask, set_name, transactions
-from tests.bench.material import outermost_prefixes
+from tests.bench.material import disjoint_prefixes, outermost_prefixes
 from tests.bench.rows.prefixes import by_mask
 
 MOST = max_keys(4)
@@ -66,7 +66,7 @@ def test_the_prefixes_are_as_many_as_asked_for_of_several_lengths_and_none_withi
     [(1, "hashsize 64 maxelem 128"), (64, "hashsize 64 maxelem 128"), (1000, "hashsize 1024 maxelem 2000")],
 )
 def test_an_ipset_has_room_from_the_start(count: int, text: str) -> None:
-    assert ipset.room_for(count) == text
+    assert room_for(count) == text
 
 
 def test_a_peak_that_was_not_seen_is_left_out() -> None:
