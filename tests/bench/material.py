@@ -91,8 +91,8 @@ LENGTHS = {24: 19, 26: 17, 27: 28, 28: 65, 29: 336, 30: 198, 32: 337}
 
 def disjoint_prefixes(count: int) -> list[Prefix]:
     """As many as asked for, none within another, in no order: an interval set takes no overlaps. Of a million
-    registrations over one country's addresses most lie under another. IPv4; each lies in either half of a block of its
-    own, so that few of them touch."""
+    registrations over one country's addresses most lie under another. IPv4; each lies in either half of a block of
+    its own, so that few of them touch."""
     randomness = random.Random(SEED)
     lengths = sorted(randomness.choices(list(LENGTHS), list(LENGTHS.values()), k=count))
     prefixes, address = [], FIRST_ADDRESS
