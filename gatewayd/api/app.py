@@ -174,7 +174,7 @@ class _Reads:
         return reply(request, {"status": "failing", "reason": reason}, 503)
 
     async def readyz(self, request: web.Request) -> web.Response:
-        reasons = self._queries.readiness()
+        reasons = self._queries.outage()
         if not reasons:
             return reply(request, {"ready": True})
         return reply(request, {"ready": False, "reasons": reasons}, 503)

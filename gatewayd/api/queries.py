@@ -50,6 +50,11 @@ class Queries(Protocol):
         """Why the kernel cannot be relied on to have the allowlist; empty = ready."""
         ...
 
+    def outage(self) -> tuple[str, ...]:
+        """Why a probe should take the gateway out of service: as `readiness`, but for what has been on its way to
+        the kernel for less than a second."""
+        ...
+
     def status(self) -> StatusView: ...
 
     def explain(self, flow: Flow, incoming: str | None = None, outgoing: str | None = None) -> ExplainView:

@@ -62,18 +62,16 @@ class DaemonQueries:
         return self._reconciler.stuck()
 
     def readiness(self) -> tuple[str, ...]:
-        reasons = self._reasons()
-        if not reasons:
-            self._controller.in_sync.note()
-        elif not incompleteness_of(self._controller) and self._controller.in_sync.is_recent():
-            return ()
-        return reasons
-
-    def _reasons(self) -> tuple[str, ...]:
-        """Why the kernel is not as desired at this moment."""
         reasons = incompleteness_of(self._controller)
         unready = None if reasons else self._reconciler.unready()
+        if not reasons and unready is None:
+            self._controller.in_sync.note()
         return tuple(reasons) if unready is None else (unready,)
+
+    def outage(self) -> tuple[str, ...]:
+        reasons = self.readiness()
+        is_on_its_way = not incompleteness_of(self._controller) and self._controller.in_sync.is_recent()
+        return () if is_on_its_way else reasons
 
     def status(self) -> StatusView:
         return self._report.view(
@@ -230,18 +228,18 @@ class DaemonQueries:
                 while not self._controller.is_policy_in_force():  # noqa: ASYNC110
                     await asyncio.sleep(_SYNC_PAUSE_S)
         except TimeoutError:
-            return self._reasons() or ("the new rules are not in the kernel yet",)
+            return self.readiness() or ("the new rules are not in the kernel yet",)
         return ()
 
     async def _wait_for_kernel(self) -> tuple[str, ...]:
         """The reasons that are left when it is ready or patience is at an end."""
         try:
             async with asyncio.timeout(SYNC_PATIENCE_S):
-                while not incompleteness_of(self._controller) and self._reasons():  # noqa: ASYNC110
+                while not incompleteness_of(self._controller) and self.readiness():  # noqa: ASYNC110
                     await asyncio.sleep(_SYNC_PAUSE_S)
         except TimeoutError:
             pass
-        return self._reasons()
+        return self.readiness()
 
 
 def _prefix_or_none(text: str | None) -> Prefix | None:

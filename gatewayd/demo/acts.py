@@ -267,7 +267,7 @@ class RegistryActs:
         return flow_of("39.32.1.5", cast.FAR, "udp/4500", next(self._ports))
 
     def _is_ready(self) -> bool:
-        return bool(self._gateway.get("/readyz").get("ready"))
+        return bool(self._gateway.status().get("ready"))
 
     def _reason(self, flow: Flow) -> str:
         reason: str = self._gateway.explain(flow)["reason"]

@@ -159,8 +159,8 @@ class DemoGateway:
         )
 
     def wait_ready(self) -> float:
-        """Seconds until /readyz says so. Raises MissingPrerequisite with the daemon's last words if it ends."""
-        return self.wait(lambda: bool(self.get("/readyz").get("ready")), "the daemon is ready")
+        """Seconds until the kernel has all. Raises MissingPrerequisite with the daemon's last words if it ends."""
+        return self.wait(lambda: bool(self.status().get("ready")), "the daemon is ready")
 
     def wait(self, condition: Callable[[], bool], what: str) -> float:
         """Seconds until the condition holds, the daemon being asked again and again."""

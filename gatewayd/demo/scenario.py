@@ -187,7 +187,7 @@ class Scenario:
             self.gateway.wait(
                 lambda: (
                     self.gateway.status()["kernel"]["repairs"] > repairs
-                    and bool(self.gateway.get("/readyz").get("ready"))
+                    and bool(self.gateway.status().get("ready"))
                 ),
                 "the repair",
             )

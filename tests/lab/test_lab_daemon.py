@@ -184,7 +184,7 @@ def test_only_what_crosses_between_inside_and_outside_is_judged(daemon: LabDaemo
     daemon.configure("reject")
     daemon.reload()
     daemon.wait_log("reload.done")
-    daemon.wait(lambda: bool(daemon.get("/readyz").get("ready")), "ready")
+    daemon.wait(lambda: bool(daemon.status().get("ready")), "ready")
     assert holds(
         lambda: (
             seen_at_far_end(

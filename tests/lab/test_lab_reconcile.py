@@ -363,9 +363,7 @@ def test_whatever_somebody_does_the_registered_pass_again_and_strangers_do_not(
     )
     lab.gateway.run(["nft", "-f", "-"], input=script + "\n")
     assert holds(lambda: "reconcile.external_change" in daemon.log_text())
-    daemon.wait(
-        lambda: bool(daemon.get("/readyz").get("ready")) and not daemon.status()["kernel"]["pending"], "repair"
-    )
+    daemon.wait(lambda: bool(daemon.status().get("ready")) and not daemon.status()["kernel"]["pending"], "repair")
     assert probe(lab, [wireguard(HOUSE), wireguard(STRANGER), wireguard(other)]) == [
         "passed",
         "rejected",

@@ -359,6 +359,9 @@ class FakeQueries:
     def is_alive(self) -> str | None:
         return self.dead
 
+    def outage(self) -> tuple[str, ...]:
+        return self.readiness()
+
     def readiness(self) -> tuple[str, ...]:
         return self.reasons
 
