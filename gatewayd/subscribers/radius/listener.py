@@ -306,9 +306,9 @@ class _Intake:
         """For so long the kernel drops what is not from these prefixes. False where it cannot."""
         family: Family = 6 if self._socket.family == socket.AF_INET6 else 4
         program = filter_of(prefixes, family)
+        self._count_drops()
         if self._loop is None or program is None or not attach_filter(self._socket, program):
             return False
-        self._count_drops()
         self._lowering = self._loop.call_later(seconds, self.lower_shield)
         return True
 
