@@ -655,7 +655,7 @@ async def test_every_change_that_is_in_the_kernel_is_told() -> None:
     await rig.stop()
 
 
-async def test_in_sync_is_not_told_while_something_is_outstanding() -> None:
+async def test_in_sync_is_not_told_while_something_is_outstanding(monkeypatch: pytest.MonkeyPatch) -> None:
     """Desires that come in while the kernel is being read back; Rig asserts it in on_in_sync."""
     rig = Rig()
     read_table = rig.fake.read_table
@@ -670,7 +670,7 @@ async def test_in_sync_is_not_told_while_something_is_outstanding() -> None:
             rig.reconciler.add(added)
         return reading
 
-    rig.fake.read_table = read  # type: ignore[method-assign]
+    monkeypatch.setattr(rig.fake, "read_table", read)
     rig.want([BANK])
     await rig.settle()
     while pending:
@@ -874,7 +874,7 @@ async def test_elements_do_not_wait_for_rules_that_are_refused(monkeypatch: pyte
     await rig.stop()
 
 
-async def test_reasons_for_not_being_ready() -> None:
+async def test_reasons_for_not_being_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig()
     said: list[str | None] = []
 
@@ -895,7 +895,7 @@ async def test_reasons_for_not_being_ready() -> None:
         said.append(rig.reconciler.unready())
         return await read_table()
 
-    rig.fake.read_table = read  # type: ignore[method-assign]
+    monkeypatch.setattr(rig.fake, "read_table", read)
     rig.want([])
     await rig.settle()
     await rig.stop()
@@ -905,7 +905,7 @@ async def test_reasons_for_not_being_ready() -> None:
 @pytest.mark.parametrize(
     "error", [ReplyMissing("read", "late"), DumpInterrupted("list sets"), EventMalformed("set element", "no key")]
 )
-async def test_a_failed_reading_is_made_again(error: KernelError) -> None:
+async def test_a_failed_reading_is_made_again(error: KernelError, monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig()
     read_table, fails = rig.fake.read_table, [error] * 3
 
@@ -914,13 +914,13 @@ async def test_a_failed_reading_is_made_again(error: KernelError) -> None:
             raise fails.pop()
         return await read_table()
 
-    rig.fake.read_table = read  # type: ignore[method-assign]
+    monkeypatch.setattr(rig.fake, "read_table", read)
     rig.want([BANK])
     await rig.settle()
     await rig.stop()
 
 
-async def test_the_watchdog_is_told_when_the_task_hangs() -> None:
+async def test_the_watchdog_is_told_when_the_task_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig()
     rig.want([BANK])
     await rig.settle()
@@ -932,14 +932,14 @@ async def test_the_watchdog_is_told_when_the_task_hangs() -> None:
         await asyncio.Event().wait()
         return 0
 
-    rig.fake.read_generation = hang  # type: ignore[method-assign]
+    monkeypatch.setattr(rig.fake, "read_generation", hang)
     await hangs.wait()
     rig.monotonic.now += 61
     assert rig.reconciler.stuck() == "the reconciler has not moved for 61 s"
     await rig.stop()
 
 
-async def test_a_long_dump_is_no_hang() -> None:
+async def test_a_long_dump_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     rig = await prepared((hosts(4), policy()))
     said = []
 
@@ -950,7 +950,7 @@ async def test_a_long_dump_is_no_hang() -> None:
             said.append(rig.reconciler.stuck())
             yield [key]
 
-    rig.fake.read_elements = read  # type: ignore[assignment]
+    monkeypatch.setattr(rig.fake, "read_elements", read)
     await rig.restart()
     await rig.settle()
     await rig.stop()
@@ -993,7 +993,7 @@ async def test_a_set_that_gave_way_to_a_larger_one_is_not_asserted_any_more() ->
     assert rig.reconciler.stats.failures == 0
 
 
-async def test_the_timers_comparison_does_not_take_readiness_away() -> None:
+async def test_the_timers_comparison_does_not_take_readiness_away(monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig(WatchedTables(tells_counts=False))
     rig.want([BANK, *hosts(9)])
     await rig.settle()
@@ -1004,7 +1004,7 @@ async def test_the_timers_comparison_does_not_take_readiness_away() -> None:
         said.add(rig.reconciler.unready())
         return await read_table()
 
-    rig.fake.read_table = read  # type: ignore[method-assign]
+    monkeypatch.setattr(rig.fake, "read_table", read)
     rig.fake.after_write = lambda _: said.add(rig.reconciler.unready())
     rig.monotonic.now += 301
     told = rig.in_sync

@@ -123,7 +123,9 @@ async def test_while_an_element_is_gone_the_registration_is_not_said_to_be_in_th
     assert rig.reconciler.holds(host)
 
 
-async def test_after_a_failure_nothing_is_said_to_be_in_the_kernel_until_it_is_read() -> None:
+async def test_after_a_failure_nothing_is_said_to_be_in_the_kernel_until_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rig = await in_sync()
     tracker, said = rig.reconciler.tracker, []
     read_table = rig.fake.read_table
@@ -134,7 +136,7 @@ async def test_after_a_failure_nothing_is_said_to_be_in_the_kernel_until_it_is_r
 
     def fail(_: object) -> None:
         rig.fake.before_write = lambda _: None
-        rig.fake.read_table = read  # type: ignore[method-assign]
+        monkeypatch.setattr(rig.fake, "read_table", read)
         raise ReplyMissing("write", "lost")
 
     rig.fake.before_write = fail
@@ -154,7 +156,9 @@ async def test_rules_are_put_again_without_touching_an_element() -> None:
 
 
 @pytest.mark.parametrize("tells_counts", [True, False], ids=["counts", "no counts"])
-async def test_a_commit_in_another_table_costs_a_glance(tells_counts: bool) -> None:
+async def test_a_commit_in_another_table_costs_a_glance(
+    tells_counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rig = await in_sync(tells_counts=tells_counts)
     readings, read_table = [], rig.fake.read_table
 
@@ -162,7 +166,7 @@ async def test_a_commit_in_another_table_costs_a_glance(tells_counts: bool) -> N
         readings.append(1)
         return await read_table()
 
-    rig.fake.read_table = read  # type: ignore[method-assign]
+    monkeypatch.setattr(rig.fake, "read_table", read)
     for _ in range(5):
         rig.fake.tamper(lambda: None)
         await rig.until(lambda: rig.reconciler.stats.generation == rig.fake.generation)
@@ -308,7 +312,7 @@ async def test_everything_is_compared_only_so_often(monkeypatch: pytest.MonkeyPa
 # -- listings that never come to an end --------------------------------------------------------------------
 
 
-def interrupt(rig: Rig, times: float) -> Callable[[], int]:
+def interrupt(rig: Rig, times: float, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How often a listing was asked for."""
     read_elements, asked = rig.fake.read_elements, 0
 
@@ -321,16 +325,18 @@ def interrupt(rig: Rig, times: float) -> Callable[[], int]:
         if mine <= times:
             raise DumpInterrupted("list elements")
 
-    rig.fake.read_elements = read  # type: ignore[assignment]
+    monkeypatch.setattr(rig.fake, "read_elements", read)
     return lambda: asked
 
 
 @pytest.mark.parametrize("tells_counts", [True, False], ids=["counts", "no counts"])
 @pytest.mark.parametrize("times", [4, 5, 9, float("inf")])
-async def test_a_dump_that_is_always_interrupted_is_given_up(times: float, tells_counts: bool) -> None:
+async def test_a_dump_that_is_always_interrupted_is_given_up(
+    times: float, tells_counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All that is wanted is put there again, and what was seen and is not wanted goes."""
     rig = await in_sync(tells_counts=tells_counts)
-    asked = interrupt(rig, times)
+    asked = interrupt(rig, times, monkeypatch)
     await rig.restart()
     keys(rig).add(STRANGER)
     keys(rig).remove(FIRST)
