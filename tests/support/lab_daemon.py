@@ -18,6 +18,7 @@ import msgspec
 import yaml
 
 from gatewayd.demo.gateway import DemoGateway
+from gatewayd.kernel.claim import RUNTIME_DIRECTORY
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.lab.lab import Lab, Side
@@ -158,6 +159,15 @@ def daemon_in(lab: Lab, directory: Path) -> Iterator[LabDaemon]:
     finally:
         daemon.stop_for_good()
         clean(lab)
+        forget_locks(lab)
+
+
+def forget_locks(lab: Lab) -> None:
+    """A daemon that was killed leaves the file of its lock behind, and the namespace goes."""
+    with lab.gateway.entered():
+        namespace = os.stat("/proc/thread-self/ns/net").st_ino
+    for path in Path(RUNTIME_DIRECTORY).glob(f"*-{namespace}.lock"):
+        path.unlink(missing_ok=True)
 
 
 def clean(lab: Lab) -> None:
