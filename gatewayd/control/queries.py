@@ -48,6 +48,7 @@ class DaemonQueries:
         reload: Callable[[str], Awaitable[ReloadOutcome]],
     ) -> None:
         self._controller = controller
+        self._allowlist = controller.allowlist
         self._reconciler = controller.reconciler
         self._attribution = controller.attribution
         self._aggregate = controller.aggregate
@@ -90,7 +91,7 @@ class DaemonQueries:
     async def registrations(
         self, category: str | None, status: Status | None, text: str | None, offset: int, limit: int
     ) -> views.RegistrationPage:
-        allowlist = self._controller.allowlist
+        allowlist = self._allowlist
         if (category, status, text) == (None, None, None):
             total, page = len(allowlist), list(islice(allowlist, offset, offset + limit))
         else:
@@ -104,7 +105,7 @@ class DaemonQueries:
         return views.RegistrationPage(total, offset, tuple(items))
 
     def registration(self, registration_id: str) -> views.RegistrationView | None:
-        found = self._controller.allowlist.get(registration_id)
+        found = self._allowlist.get(registration_id)
         found = found or next(self._registry.filtered(registration_id, None), None)
         return None if found is None else self._view(found)
 
@@ -120,7 +121,7 @@ class DaemonQueries:
         dropped = () if text is None else self._registry.filtered(text, prefix)
         found: list[Registration] = []
         # The allowlist may change between two slices; what is looked through does not.
-        for number, each in enumerate(tuple(self._controller.allowlist), 1):
+        for number, each in enumerate(tuple(self._allowlist), 1):
             if (
                 category in (None, each.category)
                 and status in (None, each.status)
@@ -138,7 +139,7 @@ class DaemonQueries:
         reason = self._reconciler.unprogrammed().get(registration.id)
         in_kernel = None
         wanted: list[Wanted] = [registration] if count_elements(registration) else []
-        wanted.extend(self._controller.allowlist.bound_registrations_of(registration))
+        wanted.extend(self._allowlist.bound_registrations_of(registration))
         standing = self._registry.standing(registration.id)
         in_force = standing is None or not standing.is_out_of_force
         if registration.is_effective(now) and wanted and in_force:
@@ -204,7 +205,7 @@ class DaemonQueries:
         reasons = await self._wait_for_kernel()
         if reasons and not errors:
             errors["kernel"] = reasons[0]
-        return {"registrations": len(self._controller.allowlist), "errors": errors}
+        return {"registrations": len(self._allowlist), "errors": errors}
 
     async def accept(self, serial: int, by: str) -> Mapping[str, object]:
         return await self._controller.accept(serial, by)

@@ -26,9 +26,7 @@ BUILT_IN = frozenset(
 
 SET_FROM_OUTSIDE: set[str] = set()
 LAMBDAS: set[str] = set()
-CHAINS = {
-    "control.queries: self._controller.allowlist.bound_registrations_of",
-}
+CHAINS: set[str] = set()
 LONG_CONSTRUCTORS: set[str] = set()
 
 
