@@ -136,6 +136,8 @@ def judge_removals(
     through in the last day."""
     protected = {each.category for each in settings.protected}
     for each in settings.protected:
+        if lets_all_go(each.max_removed):
+            continue
         category = each.category
         size, count = base.get(category, 0), removed.get(category, 0)
         limit = each.max_removed.allowed_of(size)
@@ -174,6 +176,8 @@ def _judge_share(
     """`min_removed` never lets go of more than half, at once or in a day. One of a category may always go."""
     share, floor, of_day = settings.max_removed, settings.min_removed, base + recent
     minimum = 1 if category else 0
+    if lets_all_go(share):
+        return GuardDecision(False, "", count, base, category, base)
     at_once = max(share.allowed_of(base), min(floor, base // 2), minimum)
     by_day = max(
         min(share.allowed_of(base) * WINDOW_FACTOR, _most_of(share, of_day)),
@@ -181,6 +185,11 @@ def _judge_share(
         minimum,
     )
     return _judge(count, recent, at_once, by_day, reason, category, base)
+
+
+def lets_all_go(limit: RemovalLimit) -> bool:
+    """Of 100 %: no limit at once, and none of a day. A part of what is in force by now would be one."""
+    return limit.fraction == 1.0
 
 
 def _most_of(share: RemovalLimit, total: int) -> int:

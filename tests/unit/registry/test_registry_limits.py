@@ -10,7 +10,12 @@ from gatewayd.registry.limits import (
     WINDOW_S,
     CategoryNames,
     DayMemory,
+    judge_remainder,
+    judge_removals,
 )
+from gatewayd.settings import ShrinkGuardSettings
+from gatewayd.settings.model import ProtectedCategory
+from gatewayd.settings.values import RemovalLimit
 
 NOW = 1_700_000_000.0
 
@@ -96,3 +101,19 @@ def test_the_first_categories_have_a_count_of_their_own_and_so_have_those_that_a
     names.keep(["bank"])
     assert names.of("bank") == "bank"
     assert names.of("embassy") == OTHER
+
+
+NO_LIMIT = RemovalLimit(fraction=1.0)
+
+
+def test_100_percent_of_a_protected_category_may_go_however_many_went_before() -> None:
+    settings = ShrinkGuardSettings(RemovalLimit(count=1000), 1000, (ProtectedCategory("bank", NO_LIMIT),))
+    decision = judge_removals({"bank": 1, WHOLE: 5000}, {"bank": 1}, settings, {"bank": 9})
+    assert not decision.is_held
+    assert not judge_remainder(9, 9, settings, lost_files=True).is_held
+
+
+def test_100_percent_of_the_whole_may_go_however_many_went_before() -> None:
+    settings = ShrinkGuardSettings(NO_LIMIT, 0, ())
+    decision = judge_removals({"bpo": 1, WHOLE: 1}, {"bpo": 1}, settings, {"bpo": 9})
+    assert (decision.is_held, str(decision)) == (False, "1 registration removed, within the limit of 1 of 1")
