@@ -24,7 +24,7 @@ from gatewayd.settings.load import load_document, write_example
 from gatewayd.settings.model import SourceSettings
 from gatewayd.settings.readers import ListNode, MappingNode, Node, Report, ScalarNode, child_of
 from gatewayd.sources.fetch import CaFileUnusable, find_shortcomings, load_authorities, read_keys
-from gatewayd.sources.files import read_overrides
+from gatewayd.sources.files import paths_of_overrides, read_overrides
 from gatewayd.subscribers.secret_files import is_exposed, read_pepper, read_secrets
 
 DEFAULT_CONFIG = "/etc/gatewayd/gatewayd.yaml"
@@ -151,7 +151,7 @@ class _Look:
         yield from (path for each in self._sources if (path := _path_of_url(child_of(each, "url"))) is not None)
         if (local := self._local()) is not None:
             yield local
-            yield from map(str, Path(local).glob("*.yaml"))
+            yield from map(str, paths_of_overrides(Path(local)))
 
     def _at_source(self, source: Node, path: str) -> None:
         """What would make every attempt on a source fail, whatever its server does."""
@@ -197,12 +197,16 @@ class _Look:
         local = self._local()
         if local is None:
             return
-        place = (child_of(self._registry, "local") or self._registry).place
+        named = child_of(self._registry, "local")
+        place = (named or self._registry).place
         refused = {
             file: why for file, why in self._refused.items() if Path(local) in (Path(file), Path(file).parent)
         }
         for file, why in refused.items():
             self.faults.add(place, "registry.local", f"{file}: {why}")
+        if named is not None and not refused and not os.path.lexists(local):
+            what = f"warning: {local}: No such file or directory, expected a directory of pins and filters"
+            self.warnings.add(place, "registry.local", what)
         self.override_faults = tuple(
             fault for fault in read_overrides(Path(local)).faults if not fault.startswith(tuple(refused))
         )

@@ -61,7 +61,8 @@ def print_headline(text: str, style: str) -> None:
 def print_lines(lines: Iterable[Line]) -> None:
     """Labels in one column, texts in the next."""
     for line in lines:
-        label = f"{line.label:<{_LABEL_WIDTH}}"
+        # A label as wide as the column has its blank too.
+        label = f"{line.label:<{_LABEL_WIDTH - 1}} "
         _print(Text.assemble((label, "bold" if line.label else ""), (printable(line.text), line.style)))
 
 

@@ -67,7 +67,12 @@ class ServiceUser:
     def _why(self, step: str, file: str) -> str:
         path = step[1:]
         if path != os.path.realpath(file):
-            return f"user {self.name} cannot enter {path}; chmod o+x {path}, or move the file below /etc/gatewayd"
+            move = (
+                ""
+                if os.path.realpath(file).startswith("/etc/gatewayd/")
+                else ", or move the file below /etc/gatewayd"
+            )
+            return f"user {self.name} cannot enter {path}; chmod o+x {path}{move}"
         if os.path.isdir(path):
             return f"user {self.name} cannot read it; chgrp {self.group} {path}; chmod 750 {path}"
         return f"user {self.name} cannot read it; chgrp {self.group} {path}; chmod 640 {path}"

@@ -99,7 +99,7 @@ def _moment(text: str) -> str:
 
 def _describe_step(step: StepView) -> Iterator[Line]:
     by = f", accepted by {step.by}" if step.by else ""
-    yield Line(step.at or "-", f"  {step.cause}, serial {step.serial}{by}")
+    yield Line(step.at or "-", f" {step.cause}, serial {step.serial}{by}")
     for word, ids in (("came", step.came), ("went", step.went), ("changed", step.changed)):
         if ids:
             more = f" and {len(ids) - MAX_IDS_A_LINE:,} more" if len(ids) > MAX_IDS_A_LINE else ""

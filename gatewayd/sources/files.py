@@ -272,7 +272,7 @@ class OverridesDir:
     def _read(self) -> OverridesReading:
         faults: list[str] = []
         try:
-            names = sorted(path.name for path in self._directory.iterdir() if _is_overrides(path))
+            names = [path.name for path in _override_files(self._directory)]
         except OSError as error:
             if self._seen or not isinstance(error, FileNotFoundError):
                 faults.append(f"{self._directory}: cannot be read: {error.strerror}, expected a directory")
@@ -304,6 +304,18 @@ class OverridesDir:
 def read_overrides(directory: Path) -> OverridesReading:
     """What a directory says by itself, blocking: for `check` and `plan`."""
     return OverridesDir(directory)._read()
+
+
+def paths_of_overrides(directory: Path) -> list[Path]:
+    """The files of a directory that count, in their order; none where it cannot be listed."""
+    try:
+        return _override_files(directory)
+    except OSError:
+        return []
+
+
+def _override_files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.iterdir() if _is_overrides(path))
 
 
 def _is_overrides(path: Path) -> bool:

@@ -113,3 +113,9 @@ def test_on_a_terminal_lines_have_styles_and_no_markup(capsys: pytest.CaptureFix
         "\x1b[1msource         \x1b[0m\x1b[1;31m[bold]lab�\x1b[0m\n"
         "               more\n"
     )
+
+
+@pytest.mark.parametrize("label", ["needs a restart", "a label past the width"])
+def test_a_wide_label_stands_apart_from_its_text(capsys: pytest.CaptureFixture[str], label: str) -> None:
+    print_lines([Line(label, "kernel.table")])
+    assert capsys.readouterr().out == f"{label} kernel.table\n"

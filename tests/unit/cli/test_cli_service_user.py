@@ -140,6 +140,28 @@ def test_a_directory_of_local_files_that_cannot_be_listed_is_a_fault(place: Path
     )
 
 
+@pytest.mark.parametrize("name", ["20-mine.yml", "20-mine.YAML"])
+def test_a_local_file_of_either_ending_is_looked_at(place: Path, name: str) -> None:
+    (place / "local.d" / name).write_text("filters: [{id: PK-1, comment: x}]\n")
+    (place / "local.d" / name).chmod(0o600)
+    status, lines = checked(place, "--user", "nobody")
+    assert status == 2
+    assert [line for line in lines if f"local.d/{name}: user nobody cannot read it" in line]
+
+
+def test_a_directory_of_local_files_that_is_not_there_is_said(place: Path) -> None:
+    shutil.rmtree(place / "local.d")
+    status, lines = checked(place, "--user", "nobody")
+    assert status == 0
+    what = "local.d: No such file or directory, expected a directory of pins and filters"
+    assert lines == [f"2:10: registry.local: warning: {what}"]
+
+
+def test_a_file_below_the_right_directory_is_not_to_be_moved() -> None:
+    why = find_user(None)._why("x/etc", "/etc/gatewayd/pepper")
+    assert why.endswith("cannot enter /etc; chmod o+x /etc")
+
+
 def test_a_list_of_access_rights_counts(place: Path) -> None:
     if shutil.which("setfacl") is None:
         pytest.skip("setfacl is not installed (Debian package acl)")
