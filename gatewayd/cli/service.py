@@ -16,6 +16,7 @@ import click
 
 from gatewayd.cli.check import DEFAULT_CONFIG
 from gatewayd.cli.output import count
+from gatewayd.errors import SettingsInvalid
 from gatewayd.kernel.claim import claimed_table
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.tables import KernelTables
@@ -54,9 +55,14 @@ def teardown(config_path: str, yes: bool) -> None:
     From then on gatewayd does nothing to any traffic. Live flows lose the bits of the ct mark that are ours.
     The daemon must be stopped first: it would put everything back at once.
 
-    Exit status 0 when no table of ours is left, 1 without a yes, 2 while the daemon runs.
+    Exit status 0 when no table of ours is left, 1 without a yes, 2 while the daemon runs or where the file has a
+    fault.
     """
-    settings = read_settings(config_path)
+    try:
+        settings = read_settings(config_path)
+    except SettingsInvalid as error:
+        way_out = "gatewayd: nothing is removed; mend the file, or: nft delete table inet NAME (kernel.table)"
+        raise SettingsInvalid((*error.faults, way_out)) from None
     with claimed_table(settings.kernel.table, Path(settings.http.socket).parent):
         if not yes:
             _ask(f"Remove table inet {settings.kernel.table} from the kernel?")

@@ -319,6 +319,8 @@ class FileReading:
             self._damage = str(error)
         except SourceTooLarge:
             raise FileTooLarge(self._what, self._limits.max_records, "records") from None
+        except SourceUnusable as error:
+            self._damage = error.why
 
     def finish(self) -> None:
         """Raises SizeMismatch, HashMismatch, FileDamaged, FileTooLarge, and what `reader` finds at its end."""

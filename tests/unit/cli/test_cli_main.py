@@ -99,3 +99,12 @@ def test_a_teardown_without_a_yes_removes_nothing(
     result = CliRunner().invoke(main, ["teardown", "--config", str(config)], input=answer)
     assert result.exit_code == 1
     assert result.stderr.endswith("Error: nothing is removed\n")
+
+
+def test_a_teardown_with_a_faulty_file_says_the_way_out(tmp_path: Path) -> None:
+    config = tmp_path / "gatewayd.yaml"
+    config.write_text("policy: {mode: refuse}\n")
+    result = CliRunner().invoke(main, ["teardown", "--yes", "--config", str(config)])
+    *faults, last = result.stderr.splitlines()
+    assert (result.exit_code, bool(faults)) == (2, True)
+    assert last == "gatewayd: nothing is removed; mend the file, or: nft delete table inet NAME (kernel.table)"

@@ -172,6 +172,7 @@ def test_another_size_or_hash_is_refused() -> None:
         (PLAIN, "not gzip, or damaged"),
         (PACKED[:-4], "its gzip has no end"),
         (gzip.compress(PLAIN[:-20]), "cut off"),
+        (gzip.compress(b"PK\x03\x04"), "is an archive"),
     ],
 )
 def test_what_is_no_whole_gzip_of_whole_lines_is_damaged(raw: bytes, why: str) -> None:
