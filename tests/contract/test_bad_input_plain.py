@@ -147,9 +147,7 @@ CONTENTS = (
         "wrong encoding", lambda all: ndjson(all).decode().encode("utf-16"), variant="UTF-16", error="cut off"
     ),
     PlainInput("disk full", grown, disk="full", store_error="database or disk is full"),
-    PlainInput(
-        "directory not writable", grown, disk="read-only", store_error="attempt to write a readonly database"
-    ),
+    PlainInput("directory not writable", grown, disk="read-only", store_error="Read-only file system"),
 )
 """What any source may hold."""
 OF_FILES = [

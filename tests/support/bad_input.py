@@ -241,7 +241,8 @@ _UTF16 = gzip.compress("".join(json.dumps(each) + "\n" for each in register().va
 _PORTAL = b"<!DOCTYPE html><html><body>Please log in to continue</body></html>"
 _CUT = Special(manner="cut")
 _NO_FILE = Special(404, b"<html>gone</html>", "text/html")
-_NO_SPACE, _READ_ONLY = "database or disk is full", "attempt to write a readonly database"
+_NO_SPACE, _READ_ONLY = "database or disk is full", "Read-only file system"
+_READ_ONLY_FILE = "attempt to write a readonly database"
 
 BAD_INPUTS = (
     BadInput("404", say("notification", _NO_FILE), "HTTP status 404"),
@@ -332,5 +333,5 @@ BAD_INPUTS = (
     BadInput("disk full", _fill_disk, reason="new_session", store_error=_NO_SPACE),
     BadInput("disk full", _fill_disk_for_delta, variant="for a delta", store_error=_NO_SPACE),
     BadInput("directory not writable", _forbid_writing, reason="new_session", store_error=_READ_ONLY),
-    BadInput("directory not writable", _forbid_writing_delta, variant="for a delta", store_error=_READ_ONLY),
+    BadInput("directory not writable", _forbid_writing_delta, variant="for a delta", store_error=_READ_ONLY_FILE),
 )

@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from gatewayd.sources.files import replace_file
+from gatewayd.sources.files import replace_file, temporary
 
 
 class RefusingDisk:
@@ -21,6 +21,7 @@ class RefusingDisk:
         self._refusal = errno.ENOSPC, "database or disk is full"
 
     def make_read_only(self) -> None:
+        """As the kernel: a file that is there is not written, and a new one is not made."""
         self._refusal = errno.EROFS, "attempt to write a readonly database"
 
     def mend(self) -> None:
@@ -31,8 +32,10 @@ class RefusingDisk:
             raise OSError(self._refusal[0], os.strerror(self._refusal[0]))
         replace_file(path, content)
 
-    def connect(self, *arguments: Any, **options: Any) -> sqlite3.Connection:
-        connection: _Connection = sqlite3.connect(*arguments, factory=_Connection, **options)
+    def connect(self, name: str, **options: Any) -> sqlite3.Connection:
+        if self._refusal is not None and self._refusal[0] == errno.EROFS and temporary(Path("x")).suffix in name:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        connection: _Connection = sqlite3.connect(name, factory=_Connection, **options)
         connection.disk = self
         return connection
 
