@@ -48,7 +48,7 @@ class PolicyKeeper:
         """What the wanted policy came from."""
         self._drain_by = START
         self._found = ""
-        """The mode that the kernel was found with."""
+        """What the kernel was found with."""
         self._disarmed: Policy | None = None
         """Observe, put into force before the allowlist was complete."""
 
@@ -73,7 +73,7 @@ class PolicyKeeper:
     def want(self, now: float, *, is_loaded: bool, is_complete: bool) -> None:
         """What the settings say, once the allowlist is complete; observe needs no allowlist to be safe."""
         policy = self.policy(now)
-        self._found = self._found or self._reconciler.mode_in_force
+        self._found = self._found or self._describe_found()
         if is_loaded and (is_complete or policy.mode == "observe"):
             self._note_cause(policy, now)
             self._reconciler.want_policy(policy)
@@ -93,15 +93,21 @@ class PolicyKeeper:
             "policy.in_force",
             mode=policy.mode,
             policy=describe_policy(policy, drain_s),
-            was=f"{self._found}, found in the kernel"
-            if before is None
-            else describe_policy(before.policy, before.drain_s),
+            was=self._found if before is None else describe_policy(before.policy, before.drain_s),
             by=by,
         )
 
     def is_in_force(self, now: float) -> bool:
         """The kernel has the policy of the moment."""
         return self._in_kernel() == self.policy(now)
+
+    def _describe_found(self) -> str:
+        has_rules = self._reconciler.epoch > 0
+        return (
+            f"{self._reconciler.mode_in_force}, found in the kernel"
+            if has_rules
+            else "no rules of ours in the kernel"
+        )
 
     def _in_kernel(self) -> Policy | None:
         policy = self._reconciler.policy_in_force

@@ -420,7 +420,7 @@ def test_each_policy_that_comes_into_force_is_said_with_what_was_and_who_brought
                 return policies(caplog)[-1]
 
             first = await said("observe", "start")
-            assert first["was"] == "observe, found in the kernel"
+            assert first["was"] == "no rules of ours in the kernel"
             new = replace(it.controller.settings.policy, mode="reject", enforce_from=time.clock() + 100.0)
             it.controller.reload(replace(it.controller.settings, policy=new), "uid 0")
             await asyncio.sleep(100.0)
