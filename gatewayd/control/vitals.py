@@ -68,8 +68,8 @@ class Pulse:
     """`registered`: what has a length, that of the allowlist.
 
     READY=1 comes when the daemon is ready, at the latest START_PATIENCE_S after the start. systemd delivers no
-    reload to a unit that is still starting (src/core/unit.c: unit_reload), and a start may wait for a registry for
-    as long as that is not there.
+    reload to a unit that is still starting: it merges the job into the start's and reports success (src/core/job.c:
+    job_install). A start may wait for a registry for as long as that is not there.
     """
 
     def __init__(

@@ -47,7 +47,8 @@ EVENTS = (
     Event("api.request_failed", "exception", "method path", "A fault of gatewayd; please report it."),
     Event(
         "daemon.started_unready", "warning", "reason",
-        "The daemon is not ready after 20 s. systemd hears that the start is over, and delivers reloads.",
+        "The daemon is not ready after 20 s. systemd hears that the start is over, and delivers reloads from now "
+        "on. A `systemctl reload` from before had no effect.",
     ),
     Event(
         "policy.in_force", "info", "mode policy was by",

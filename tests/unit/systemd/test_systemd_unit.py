@@ -14,6 +14,7 @@ SHIPPED = Path(__file__).parents[3] / "systemd"
 UNIT = SHIPPED / "gatewayd.service"
 UNKNOWN_TYPE = re.compile(r".*/gatewayd\.service:\d+: Failed to parse service type, ignoring: notify-reload")
 NOTIFY_RELOAD_SINCE = 253
+LONGEST_LINE = 120
 EXPOSURE_ALLOWED = 3.0
 
 Settings = dict[str, dict[str, list[str]]]
@@ -141,3 +142,15 @@ def test_the_user_of_the_unit_is_the_one_that_sysusers_makes(service: dict[str, 
         if line and not line.startswith("#")
     ]
     assert [line[:2] for line in lines] == [["u", *service["User"]]]
+
+
+def test_whoever_reads_what_is_shipped_on_a_terminal_sees_whole_lines() -> None:
+    long = [
+        f"{path.name}:{number}"
+        for path in SHIPPED.rglob("*")
+        if path.is_file()
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if len(line) > LONGEST_LINE
+    ]
+
+    assert long == []
