@@ -354,7 +354,7 @@ class ActiveSet:
         return NOTHING
 
     def watch_all(self, now: float) -> None:
-        """The time went back: every boundary is looked for anew. A `refresh` of each registration comes after."""
+        """The time went back: every boundary is looked for again. A `refresh` of each registration comes after."""
         self._schedule.watch_all(self.allowlist, now)
 
     def due(self, now: float) -> list[str]:

@@ -214,7 +214,7 @@ class _Claim(msgspec.Struct, frozen=True, gc=False):
     """A registration whose clients, or whose subscriber's `binding`, have one end of the flow at `prefix`.
 
     `failed`: how many conditions do not hold. `is_elsewhere`: the binding has other ports, so that this traffic of
-    the shared address is somebody else's.
+    the shared address is another subscriber's.
     """
 
     registration: Registration

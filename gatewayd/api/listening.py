@@ -303,7 +303,7 @@ def _remove_stale(path: Path) -> None:
             path.unlink(missing_ok=True)
             return
         except BlockingIOError:
-            pass  # its backlog is full: somebody is there
+            pass  # its backlog is full: a program is there
     raise MissingPrerequisite(
         f"another program (perhaps another gatewayd) answers on {path}", "stop it or change http.socket"
     )

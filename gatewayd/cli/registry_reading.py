@@ -212,7 +212,7 @@ def _object(record: str | None) -> object:
 
 
 def describe_applied(applied: Applied) -> Iterator[str]:
-    """A line for each change, those that somebody may not have meant first."""
+    """A line for each change, those that may be a mistake first."""
     for id, status in applied.inactive:
         yield f"! {id}: stays {status}, and the file has it active (--reactivate)"
     changed = [row for row in applied.rows if row.before is not None]

@@ -181,7 +181,7 @@ class Programmer:
         return self._reconciler.count_left()
 
     def let_go(self, prefix: Prefix, ports: tuple[int, int] | None) -> None:
-        """Accounting says of a place who has it, or that nobody has it any more."""
+        """Accounting says of a place who has it, or that no subscriber has it any more."""
         self._reconciler.let_go(prefix, ports)
 
 

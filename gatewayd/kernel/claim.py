@@ -1,8 +1,8 @@
 """One daemon keeps a table: the lock that tells it from a second one, which would undo what the first does.
 
 A table belongs to a network namespace, so the file is named for both. It is locked (flock(2)) and not only there:
-the lock goes with the process, however that ends, and a file that stays behind is locked anew. The directory is one
-in which no other user can make, lock or replace files.
+the lock goes with the process, however that ends, and a file that stays behind is locked again. In the directory
+no other user can make, lock or replace files.
 """
 
 from __future__ import annotations

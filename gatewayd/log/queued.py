@@ -1,6 +1,6 @@
 """A handler that never blocks its caller: a thread writes, and what an output does not take in time is lost.
 
-The event loop logs. A pipe that nobody reads, a stopped terminal or a full disk must not stand it.
+The event loop logs. A pipe that no program reads, a stopped terminal or a full disk must not stand it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A number is only ever passed through here: text in, E.164 digits out, digest of 
 keeps a number, and no error repeats one. The registry (import) and the gateway (accounting) both come through
 here, because a digest fits only when both sides wrote the number the same way before hashing it.
 
-A text of somebody else that is kept or shown (a session id, the name of a NAS, an id, a category) may have a number
+A text from outside that is kept or shown (a session id, the name of a NAS, an id, a category) may have a number
 in it. It is asked here, by its digits alone: people and gear write dashes, blanks and suffixes as they like.
 """
 

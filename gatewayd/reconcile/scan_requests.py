@@ -200,7 +200,7 @@ class Grace:
         self._left_alone = 0
 
     def hear(self, prefixes: Iterable[Prefix]) -> None:
-        """Accounting has named these addresses; a look-up where nothing waits, or nobody near."""
+        """Accounting has named these addresses; a look-up where nothing waits, or no flow near."""
         if not self._ends:
             return
         for prefix in prefixes:

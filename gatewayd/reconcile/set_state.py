@@ -61,7 +61,7 @@ class SetState:
             if not self.mask.is_bound:
                 self.missing.discard(key)
                 return
-        # One of a binding may be about to go by itself: it is put there anew.
+        # One of a binding may be about to go by itself: it is put there again.
         self.missing.add(key)
 
     def added(self, keys: Sequence[bytes], wanted: Keys) -> None:
@@ -126,7 +126,7 @@ def known_pieces(state: SetState, wanted: Keys, size: int) -> Iterator[list[byte
 def compare_in_slices(
     state: SetState, wanted: Keys, keys: Keys, sort_found: Callable[[set[bytes]], set[bytes]]
 ) -> Generator[None, None, int]:
-    """The set's content is `keys`, as just read; how many keys somebody else added or removed.
+    """The set's content is `keys`, as just read; how many keys another program added or removed.
 
     `sort_found`: which of the keys that are not desired are surplus. Desires may change between two slices, the
     kernel may not.
@@ -270,7 +270,7 @@ class KnownRules:
         self.see_tag(tag)
 
     def read(self, reading: TableReading, hooked: Iterable[str]) -> None:
-        """All is read anew. `hooked`: the sets that they are known to look into."""
+        """All is read again. `hooked`: the sets that they are known to look into."""
         self.hooks, self.fingerprint = hooks_of(hooked), reading.rules
         self.see_tag(reading.tag)
 

@@ -338,7 +338,7 @@ class ElementTimeout:
                 self._due_at = max(now, self._begun_at + period_s * (1 - self._spread() / 4))
                 return None
             if not any(state is known for known in self._tracker.set_states()):
-                self.start_over()  # all was read anew meanwhile
+                self.start_over()  # all was read again meanwhile
                 continue
             wanted = self._tracker.desired.keys(state.mask)
             keys = [key for key in piece if key in wanted and key not in state.missing]

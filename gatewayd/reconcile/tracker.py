@@ -301,7 +301,7 @@ class SetTracker:
             self.desired.drop(mask)
 
     def observe_elements(self, state: SetState, keys: Iterable[bytes]) -> int:
-        """The set's content, all of it, as just read; how many keys somebody else added or removed."""
+        """The set's content, all of it, as just read; how many keys another program added or removed."""
         slices = self.observe_in_slices(state, Keys(keys))
         while True:
             try:

@@ -39,7 +39,7 @@ from gatewayd.sources.override_file import Filter, OverrideFile, Pin
 class Merged:
     """`conflicts`: per source, how many of its registrations an earlier source overrides with other content.
 
-    `registrations` stays as it is when a source is read anew: readings are replaced, never changed.
+    `registrations` stays as it is when a source is read again: readings are replaced, never changed.
     """
 
     registrations: Mapping[str, Registration]
