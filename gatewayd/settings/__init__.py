@@ -3,6 +3,7 @@
     text ─ load ─► tree (scalars, lists, mappings, each with its place) ─ schema + readers ─► Settings
 
 - `model`    one frozen section a class; each key declared once: default, kind, range, sentence, restart.
+- `subscribers`  the sections of accounting and sessions, likewise.
 - `schema`   how a key is declared; the kinds of values; the checks across keys; the keys that need a restart.
 - `readers`  a document's nodes, and readers of them, which collect faults and never stop at the first.
 - `values`   one scalar's text → value, or ValueError that says what is wrong.
@@ -30,19 +31,21 @@ from gatewayd.settings.model import (
     SETTINGS,
     HttpSettings,
     KernelSettings,
-    NasSettings,
     PolicySettings,
-    ProfileSettings,
     ProtectedCategory,
-    RadiusClient,
-    RadiusSettings,
     RegistrySettings,
     Settings,
     ShrinkGuardSettings,
     SourceSettings,
-    SubscriberSettings,
 )
 from gatewayd.settings.schema import keys_that_need_restart
+from gatewayd.settings.subscribers import (
+    NasSettings,
+    ProfileSettings,
+    RadiusClient,
+    RadiusSettings,
+    SubscriberSettings,
+)
 from gatewayd.settings.values import ListenAddress, RateLimit, RemovalLimit
 
 __all__ = [

@@ -41,7 +41,7 @@ from gatewayd.settings.readers import (
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-    from gatewayd.settings import model
+    from gatewayd.settings import model, subscribers
 
 _T = TypeVar("_T")
 _SectionT = TypeVar("_SectionT", bound="DataclassInstance")
@@ -251,19 +251,19 @@ def check_interfaces(interfaces: model.InterfaceSettings, found: Found) -> None:
         found.add("outside", f"{name} is inside as well, expected it on one side only")
 
 
-class SubscribersSection(Section["model.SubscriberSettings"]):
+class SubscribersSection(Section["subscribers.SubscriberSettings"]):
     """A profile has the keys that differ; a key that it leaves out is as in the usual profile."""
 
     def read(self, node: Node, path: str, report: Report) -> object:
         value: Any = super().read(node, path, report)
         return value if value is FAULTY else self._fill_all(value, node)
 
-    def _fill_all(self, subscribers: model.SubscriberSettings, node: Node) -> model.SubscriberSettings:
-        usual, radius = subscribers.profile, subscribers.radius
+    def _fill_all(self, section: subscribers.SubscriberSettings, node: Node) -> subscribers.SubscriberSettings:
+        usual, radius = section.profile, section.radius
         items = _items_of(child_of(node, "nas"))
         nas = tuple(
             replace(each, profile=self._fill(each.profile, usual, item))
-            for each, item in zip(subscribers.nas, items, strict=True)
+            for each, item in zip(section.nas, items, strict=True)
         )
         if radius is not None:
             items = _items_of(child_of(child_of(node, "radius") or node, "clients"))
@@ -272,11 +272,11 @@ class SubscribersSection(Section["model.SubscriberSettings"]):
                 for each, item in zip(radius.clients, items, strict=True)
             )
             radius = replace(radius, clients=clients)
-        return replace(subscribers, nas=nas, radius=radius)
+        return replace(section, nas=nas, radius=radius)
 
     def _fill(
-        self, profile: model.ProfileSettings, usual: model.ProfileSettings, item: Node
-    ) -> model.ProfileSettings:
+        self, profile: subscribers.ProfileSettings, usual: subscribers.ProfileSettings, item: Node
+    ) -> subscribers.ProfileSettings:
         """`profile` as `item` of the list has it; a key that is not there is taken from `usual`."""
         reader = self.keys["profile"].reader
         assert isinstance(reader, Section)

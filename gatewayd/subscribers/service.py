@@ -27,7 +27,7 @@ from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Binding, BindingChange, Ports
-from gatewayd.settings.model import RadiusClient, SubscriberSettings
+from gatewayd.settings.subscribers import RadiusClient, SubscriberSettings
 from gatewayd.subscribers.journal import Journal, JournalState
 from gatewayd.subscribers.journal_rows import Key, Row, Timeline
 from gatewayd.subscribers.radius.accounting import SET_S

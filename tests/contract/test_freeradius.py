@@ -17,7 +17,7 @@ import pytest
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.msisdn import subscriber_digest
 from gatewayd.model.prefix import parse_prefix
-from gatewayd.settings.model import ProfileSettings
+from gatewayd.settings.subscribers import ProfileSettings
 from gatewayd.subscribers.radius.clients import Client, ClientTable, Profiles
 from gatewayd.subscribers.radius.listener import AccountingListener
 from tests.support.accounting import Table

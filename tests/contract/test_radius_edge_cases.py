@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gatewayd.model.prefix import parse_prefix
-from gatewayd.settings.model import ProfileSettings, RadiusClient
+from gatewayd.settings.subscribers import ProfileSettings, RadiusClient
 from tests.support.nas import INTERIM, OFF, ON, START, STOP
 from tests.support.radius import (
     NOKIA_INTERIM,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.prefix import parse_prefix
-from gatewayd.settings.model import ProfileSettings
+from gatewayd.settings.subscribers import ProfileSettings
 from gatewayd.subscribers.radius.clients import Client, ClientTable, Profiles
 from gatewayd.subscribers.radius.listener import AccountingListener
 from tests.support.accounting import Table

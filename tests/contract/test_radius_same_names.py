@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from gatewayd.model.prefix import parse_address, parse_prefix
-from gatewayd.settings.model import RadiusClient
+from gatewayd.settings.subscribers import RadiusClient
 from tests.support.nas import INTERIM, OFF, ON, START, STOP
 from tests.support.radius import attribute, integer, text
 from tests.support.subscribers import (

@@ -27,7 +27,7 @@ from gatewayd.model.accounting import AccountingEvent, AccountingKind
 from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.reconcile import Reconciler
 from gatewayd.reconcile.scan_requests import Grace, ScanRequests
-from gatewayd.settings.model import ProfileSettings
+from gatewayd.settings.subscribers import ProfileSettings
 from gatewayd.subscribers.journal_rows import Row, decode_row, encode_key, encode_value
 from gatewayd.subscribers.radius.clients import Client, ClientTable, Profiles
 from gatewayd.subscribers.radius.listener import AccountingListener

@@ -57,9 +57,9 @@ PURE = """
     model.moment model.msisdn model.policy model.prefix model.registration model.service model.transaction
     reconcile.dataplane reconcile.findings reconcile.set_state reconcile.steps reconcile.tracker
     registry.budget registry.ends registry.freshness registry.guard registry.guard_record registry.history
-    registry.layers registry.limits
-    registry.standing registry.state settings.load settings.model settings.readers settings.schema
-    settings.values sources.client sources.client_plan sources.last_good sources.override_file sources.update
+    registry.layers registry.limits registry.standing registry.state settings.load settings.model
+    settings.readers settings.schema settings.subscribers settings.values sources.client sources.client_plan
+    sources.last_good sources.override_file sources.update
     subscribers subscribers.journal_rows subscribers.radius subscribers.radius.accounting
     subscribers.radius.attributes subscribers.radius.clients subscribers.radius.flood subscribers.radius.packet
     subscribers.radius.senders subscribers.session_list subscribers.sessions subscribers.sessions.changes

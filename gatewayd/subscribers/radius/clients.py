@@ -12,7 +12,7 @@ from typing import Final
 
 from gatewayd.model.accounting import NasProfile
 from gatewayd.model.prefix import Prefix, mask_address
-from gatewayd.settings.model import ProfileSettings, RadiusClient, SubscriberSettings
+from gatewayd.settings.subscribers import ProfileSettings, RadiusClient, SubscriberSettings
 from gatewayd.subscribers.radius.accounting import ANYTHING, Permission
 from gatewayd.subscribers.sessions.session import Terms
 

@@ -24,7 +24,7 @@ from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration, parse_prefix
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.msisdn import session_digest, subscriber_digest
-from gatewayd.settings.model import NasSettings, ProfileSettings, SubscriberSettings
+from gatewayd.settings.subscribers import NasSettings, ProfileSettings, SubscriberSettings
 from gatewayd.subscribers.journal import Journal
 from gatewayd.subscribers.journal_rows import JournalStats, Row, SessionRow
 from gatewayd.subscribers.radius.clients import Client, ClientTable

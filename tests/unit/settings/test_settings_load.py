@@ -25,7 +25,7 @@ from gatewayd.settings import (
     load_settings,
 )
 from gatewayd.settings.load import write_example
-from gatewayd.settings.model import NasSettings, ProfileSettings
+from gatewayd.settings.subscribers import NasSettings, ProfileSettings
 
 LAB = 'registry: {sources: [{name: lab, url: "file:/lab.csv", allow_unsigned: true}]}\n'
 LAB_SOURCE = SourceSettings("lab", "file:/lab.csv", allow_unsigned=True)

@@ -24,8 +24,9 @@ from gatewayd.settings import (
     load_settings,
 )
 from gatewayd.settings.load import write_example
-from gatewayd.settings.model import SETTINGS, ProfileSettings
+from gatewayd.settings.model import SETTINGS
 from gatewayd.settings.readers import ListOf, OrNull, Reader, Section
+from gatewayd.settings.subscribers import ProfileSettings
 
 EXAMPLE = Path(__file__).parents[3] / "config" / "gatewayd.example.yaml"
 

@@ -20,7 +20,7 @@ from gatewayd.settings import (
     SubscriberSettings,
     settings_that_need_restart,
 )
-from gatewayd.settings.model import NasSettings, ProfileSettings
+from gatewayd.settings.subscribers import NasSettings, ProfileSettings
 
 OLD = Settings(RegistrySettings((SourceSettings("lab", "file:/lab.csv", allow_unsigned=True),)))
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gatewayd.model.accounting import NasProfile
 from gatewayd.model.prefix import Prefix, mask_address, parse_address, parse_prefix
-from gatewayd.settings.model import NasSettings, ProfileSettings, RadiusClient, SubscriberSettings
+from gatewayd.settings.subscribers import NasSettings, ProfileSettings, RadiusClient, SubscriberSettings
 from gatewayd.subscribers.radius.accounting import ANYTHING, Permission
 from gatewayd.subscribers.radius.clients import (
     Client,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gatewayd.errors import MissingPrerequisite
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.prefix import parse_address, parse_prefix
-from gatewayd.settings.model import ProfileSettings
+from gatewayd.settings.subscribers import ProfileSettings
 from gatewayd.subscribers.radius import listener as module
 from gatewayd.subscribers.radius import sockets
 from gatewayd.subscribers.radius.accounting import Permission
