@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from textwrap import wrap
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 import msgspec
-from rich.console import Console
-from rich.text import Text
 
 from gatewayd.model.moment import parse_time
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 GOOD: Final = "bold green"
 BAD: Final = "bold red"
@@ -55,11 +56,15 @@ def print_words(*values: tuple[str, object]) -> None:
 
 def print_headline(text: str, style: str) -> None:
     """The first line: what there is to know if nothing else is read."""
+    from rich.text import Text
+
     _print(Text(printable(text), style=style))
 
 
 def print_lines(lines: Iterable[Line]) -> None:
     """Labels in one column, texts in the next."""
+    from rich.text import Text
+
     for line in lines:
         # A label as wide as the column has its blank too.
         label = f"{line.label:<{_LABEL_WIDTH - 1}} "
@@ -70,6 +75,9 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """On a terminal, cells that do not fit go on in the next line, between two words: no id or prefix is ever cut.
     Where that is not enough, lines are longer than the terminal. Elsewhere each row is one line."""
     cells = [[printable(cell) for cell in row] for row in rows]
+    from rich.console import Console
+    from rich.text import Text
+
     console = Console()
     if not console.is_terminal:
         widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
@@ -106,6 +114,8 @@ def _wrap(cell: str, width: int) -> list[str]:
 
 
 def _print(text: Text) -> None:
+    from rich.console import Console
+
     console = Console()
     if console.is_terminal:
         console.print(text, soft_wrap=True, highlight=False)

@@ -15,7 +15,28 @@ Review notes: is the event declared, with the fields that it has in the code (a 
 number, a name or a secret of a subscriber? Who could flood it, and is it rate-limited? Does it say who did what?
 """
 
-from gatewayd.log.logger import Format, Level, Logger, RateLimited, get_logger, setup_logging
-from gatewayd.log.queued import LOST, is_any_stuck
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def _without_rich() -> Iterator[None]:
+    """structlog imports rich where it is installed, for tracebacks in colour that are not used here: 5 MB and 50 ms
+    of each process. A module that is None in `sys.modules` is as one that is not installed (Python reference,
+    §5.3.1)."""
+    if "rich" in sys.modules:
+        yield
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["rich"]
+
+
+with _without_rich():
+    from gatewayd.log.logger import Format, Level, Logger, RateLimited, get_logger, setup_logging
+    from gatewayd.log.queued import LOST, is_any_stuck
 
 __all__ = ["LOST", "Format", "Level", "Logger", "RateLimited", "get_logger", "is_any_stuck", "setup_logging"]

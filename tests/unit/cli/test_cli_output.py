@@ -3,10 +3,11 @@ from __future__ import annotations
 import re
 
 import pytest
+import rich.console
 from rich.console import Console
 
-from gatewayd.cli import output
 from gatewayd.cli.output import (
+    BAD,
     Line,
     ago,
     count,
@@ -22,9 +23,8 @@ from gatewayd.cli.output import (
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        output, "Console", lambda: Console(force_terminal=True, width=40, color_system="standard", _environ={})
-    )
+    coloured = Console(force_terminal=True, width=40, color_system="standard", _environ={})
+    monkeypatch.setattr(rich.console, "Console", lambda: coloured)
 
 
 @pytest.mark.parametrize(
@@ -106,8 +106,8 @@ def test_what_is_longer_than_the_terminal_is_not_cut(capsys: pytest.CaptureFixtu
 
 @pytest.mark.usefixtures("terminal")
 def test_on_a_terminal_lines_have_styles_and_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    print_headline("NOT READY", output.BAD)
-    print_lines([Line("source", "[bold]lab\x07", output.BAD), Line("", "more")])
+    print_headline("NOT READY", BAD)
+    print_lines([Line("source", "[bold]lab\x07", BAD), Line("", "more")])
     assert capsys.readouterr().out == (
         "\x1b[1;31mNOT READY\x1b[0m\n"
         "\x1b[1msource         \x1b[0m\x1b[1;31m[bold]lab�\x1b[0m\n"

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -280,3 +281,14 @@ def test_the_events_that_are_limited_are_bounded() -> None:
     limited.info("event.0")
     limited.info(f"event.{EVENTS_LIMITED}")
     assert stream.getvalue().count("\n") == EVENTS_LIMITED + 2
+
+
+def test_a_daemon_does_not_load_rich_and_a_command_still_can() -> None:
+    code = """
+import sys
+import gatewayd.cli.service, gatewayd.daemon
+assert "structlog" in sys.modules
+assert not any(name.partition(".")[0] in ("rich", "pygments") for name in sys.modules)
+from rich.console import Console
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
