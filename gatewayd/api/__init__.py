@@ -8,6 +8,8 @@
 - `metrics`  P   a status → the page of a Prometheus scrape, by what the status declares
 - `listening` IO  sockets: bound, accepted, bounded in number and time
 - `middleware` IO around every handler: faults as JSON, the Host, who asks
+- `event_stream` P server-sent events: a reader's place, messages ↔ bytes
+- `streaming` IO the streams of events
 - `app`      IO  aiohttp: paths → queries → JSON, on a TCP port and on a Unix socket
 
 Two listeners, because rights differ: a client of the TCP port may read, and nothing on it writes. Every change

@@ -1,6 +1,7 @@
 """HTTP: read only on TCP; on the Unix socket also what changes something.
 
-Every answer is JSON but the metrics, errors included: `{"error": …}`, with `parameter` where one is to blame.
+Every answer is JSON but the metrics and the stream of events, errors included: `{"error": …}`, with `parameter`
+where one is to blame.
 Both listeners are bound before either serves, so a fault at start leaves nothing behind.
 """
 
@@ -27,6 +28,7 @@ from gatewayd.api.listening import (
 )
 from gatewayd.api.metrics import choose_type, render_metrics
 from gatewayd.api.middleware import (
+    EVENTS_PATH,
     MAX_BODY_BYTES,
     Gate,
     answer_faults,
@@ -48,12 +50,14 @@ from gatewayd.api.queries import (
     read_since,
     read_status,
 )
+from gatewayd.api.streaming import EventStreams
 from gatewayd.errors import (
     AllowlistIncomplete,
     GatewaydError,
     SessionsNotKept,
 )
 from gatewayd.log import get_logger
+from gatewayd.log.tap import TAP, EventTap
 
 PORT_RETRY_S: Final = 2.0
 SHORT_WAITING: Final = 64
@@ -71,11 +75,14 @@ log = get_logger(__name__)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_read_app(queries: Queries, stats: ListenerView, names: Sequence[str] | None = None) -> web.Application:
+def make_read_app(
+    queries: Queries, stats: ListenerView, names: Sequence[str] | None = None, events: EventTap = TAP
+) -> web.Application:
     """What anyone who reaches the port may have; GET and HEAD alone. `names`: of this host; None: any is taken.
 
     A list may be a scan: one is made at a time, and one of what is short. A flood leaves others their turn.
     """
+    streams = EventStreams(events, stats)
     short, lists = Gate(SHORT_WAITING, stats), Gate(LISTS_WAITING, stats)
     checks = [] if names is None else [check_host(names)]
     app = web.Application(middlewares=[answer_faults, *checks], client_max_size=MAX_BODY_BYTES)
@@ -91,12 +98,14 @@ def make_read_app(queries: Queries, stats: ListenerView, names: Sequence[str] | 
     app.router.add_get("/v1/changes", lists.one_at_a_time(reads.changes))
     app.router.add_get("/v1/flows", lists.one_at_a_time(reads.flows))
     app.router.add_get("/v1/bindings", lists.one_at_a_time(reads.bindings))
+    app.router.add_get(EVENTS_PATH, streams.serve, allow_head=False)
+    app.on_shutdown.append(streams.close)
     return app
 
 
-def make_control_app(queries: Queries, stats: ListenerView) -> web.Application:
+def make_control_app(queries: Queries, stats: ListenerView, events: EventTap = TAP) -> web.Application:
     """The read app and what changes something; for the Unix socket."""
-    app = make_read_app(queries, stats)
+    app = make_read_app(queries, stats, events=events)
 
     async def sync(request: web.Request) -> web.Response:
         read_parameters(request.query.items(), ())
@@ -259,8 +268,10 @@ class ApiServer:
         names: Sequence[str] = (),
         limits: ConnectionLimits = LIMITS,
         listeners: tuple[ListenerView, ListenerView] | None = None,
+        events: EventTap = TAP,
     ) -> None:
         """`names`: host names that a request on TCP may be for, beside addresses and localhost."""
+        self._events = events
         self._queries = queries
         self._address = (host, port)
         self._socket_path = Path(socket_path)
@@ -286,7 +297,7 @@ class ApiServer:
         try:
             tcp = bind_tcp(*self._address)
             patient = replace(self._limits, answer_s=None)  # a sync asks sources, and waits for the kernel
-            await self._serve(make_control_app(self._queries, self._unix), unix, patient, self._unix)
+            await self._serve(make_control_app(self._queries, self._unix, self._events), unix, patient, self._unix)
             if tcp is None:
                 log.error("api.port_taken", host=self._address[0], port=self._address[1])
                 self._tasks.append(asyncio.create_task(self._wait_for_port(), name="api port"))
@@ -306,7 +317,8 @@ class ApiServer:
 
     async def _serve_tcp(self, tcp: socket.socket) -> None:
         self._address = (self._address[0], tcp.getsockname()[1])
-        await self._serve(make_read_app(self._queries, self._tcp, self._names), tcp, self._limits, self._tcp)
+        app = make_read_app(self._queries, self._tcp, self._names, self._events)
+        await self._serve(app, tcp, self._limits, self._tcp)
         log.info("api.listening", host=self._address[0], port=self.port, socket=str(self._socket_path))
 
     async def _serve(

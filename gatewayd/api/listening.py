@@ -88,6 +88,7 @@ class _Connection:
     user_id: int | None
     since_s: float
     is_answered: bool = False
+    has_end: bool = True
 
 
 class Connections:
@@ -99,11 +100,14 @@ class Connections:
         self._open: dict[object, _Connection] = {}
 
     @contextmanager
-    def answering(self, protocol: object) -> Iterator[int | None]:
-        """While a request of this connection is handled. The client's user id, where the kernel says it."""
+    def answering(self, protocol: object, *, has_end: bool = True) -> Iterator[int | None]:
+        """While a request of this connection is handled. The client's user id, where the kernel says it.
+
+        `has_end`: False of an answer that bounds itself, as a stream does."""
         connection = self._open.get(protocol)
         if connection is not None:
             connection.since_s, connection.is_answered = time.monotonic(), True
+            connection.has_end = has_end
         try:
             yield None if connection is None else connection.user_id
         finally:
@@ -134,6 +138,8 @@ class Connections:
         """End the connections whose time is over."""
         for protocol, each in list(self._open.items()):
             limit_s = self._limits.answer_s if each.is_answered else self._limits.wait_s
+            if each.is_answered and not each.has_end:
+                continue
             if limit_s is not None and now_s - each.since_s > limit_s:
                 self._stats.timed_out += 1
                 self._drop(protocol)

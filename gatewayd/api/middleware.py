@@ -19,6 +19,8 @@ from gatewayd.errors import SessionEntryInvalid
 from gatewayd.log import get_logger
 
 MAX_BODY_BYTES: Final = 2 << 20
+EVENTS_PATH: Final = "/v1/events"
+"""Its answer has no end; it bounds itself."""
 _USER: ContextVar[int | None] = ContextVar("_USER", default=None)
 
 log = get_logger(__name__)
@@ -89,7 +91,7 @@ def _is_address(name: str) -> bool:
 def note_answers(connections: Connections) -> Middleware:
     @web.middleware
     async def note(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        with connections.answering(request.protocol) as user_id:
+        with connections.answering(request.protocol, has_end=request.path != EVENTS_PATH) as user_id:
             _USER.set(user_id)
             return await handler(request)
 

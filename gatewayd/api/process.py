@@ -42,8 +42,15 @@ class ListenerView:
     timed_out: Annotated[int, _CLOSED.of(meaning="10 s without a whole request, or 60 s without its answer")] = 0
     evicted: Annotated[int, _CLOSED.of(meaning="had waited longest when another came at the bound")] = 0
     refused: Annotated[int, _CLOSED.of(meaning="came at the bound when all others were being answered")] = 0
+    stalled: Annotated[int, _CLOSED.of(meaning="a stream of events whose client took nothing for 30 s")] = 0
     busy: Annotated[
         int, counter("api_requests_refused", "Requests refused with 503, as too many waited.", "rises")
     ] = 0
     paused: Annotated[int, counter("api_accept_failures",
         "Times that no file was left for a connection.", "rises: which process has them?")] = 0  # fmt: skip
+    streams: Annotated[int, gauge("api_streams", "Open streams of events.",
+        "at 16 for 5 min: no further one is served")] = 0  # fmt: skip
+    streams_refused: Annotated[int, counter("api_streams_refused",
+        "Streams of events refused with 503, as 16 were open.", "rises")] = 0  # fmt: skip
+    events_missed: Annotated[int, counter("api_stream_events_missed",
+        "Events that a reader missed: it was too slow, or away too long. The stream says so.")] = 0  # fmt: skip

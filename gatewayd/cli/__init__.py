@@ -39,6 +39,7 @@ COMMANDS: Final[dict[str, str]] = {
     "reload": "Read the configuration again.",
     "accept": "Release removals that the guard holds.",
     "changes": "Show which registrations came, went and changed.",
+    "events": "Show what happens: changes, holds, modes, repairs.",
     "registry": "Work with registry files.",
     "teardown": "Remove the table from the kernel.",
     "demo": "Show it all in a lab on this machine.",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import Final, TypeVar
@@ -18,6 +19,7 @@ from gatewayd.errors import DaemonNotReachable
 
 DEFAULT_SOCKET: Final = "/run/gatewayd/api.sock"
 READ_TIMEOUT_S: Final = 30.0
+_MAX_SINCE_S: Final = 400 * 86400.0
 WRITE_TIMEOUT_S: Final = 900.0
 """A sync reads every source over the network and waits for the kernel."""
 
@@ -66,6 +68,34 @@ class Endpoint:
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise DaemonNotReachable(self.place, "what answers there is not this gatewayd") from None
 
+    async def stream(
+        self, path: str, parameters: Mapping[str, str], headers: Mapping[str, str], silence_s: float
+    ) -> AsyncGenerator[bytes, None]:
+        """An answer as it comes, until the daemon ends it. `silence_s`: the longest pause of a stream that lives.
+
+        Raises as `get`.
+        """
+        if self.url is not None and not self.url.startswith(("http://", "https://")):
+            raise self._not_a_url()
+        timeout = aiohttp.ClientTimeout(total=None, connect=READ_TIMEOUT_S, sock_read=silence_s)
+        try:
+            async with (
+                aiohttp.ClientSession(connector=self._connector(), timeout=timeout) as session,
+                session.get(
+                    self._base() + path, params=dict(parameters), headers=dict(headers), allow_redirects=False
+                ) as answer,
+            ):
+                if answer.status != 200:
+                    raise self._fault(answer.status, await answer.read())
+                async for chunk in answer.content.iter_any():
+                    yield chunk
+        except aiohttp.InvalidURL:
+            raise self._not_a_url() from None
+        except TimeoutError:
+            raise DaemonNotReachable(self.place, f"nothing came for {silence_s:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise DaemonNotReachable(self.place, _why(error)) from None
+
     def _ask(self, method: str, path: str, parameters: dict[str, str], timeout_s: float) -> bytes:
         if self.url is not None and not self.url.startswith(("http://", "https://")):
             raise self._not_a_url()
@@ -79,8 +109,17 @@ class Endpoint:
             raise DaemonNotReachable(self.place, _why(error)) from None
         if status == 200:
             return body
+        raise self._fault(status, body)
+
+    def _fault(self, status: int, body: bytes) -> click.ClickException:
         fault = self.parse(body, _Fault).error or f"HTTP status {status}"
-        raise click.UsageError(fault) if status == 400 else click.ClickException(fault)
+        return click.UsageError(fault) if status == 400 else click.ClickException(fault)
+
+    def _connector(self) -> aiohttp.UnixConnector | None:
+        return None if self.url else aiohttp.UnixConnector(self.socket)
+
+    def _base(self) -> str:
+        return self.url.rstrip("/") if self.url else "http://gatewayd"
 
     def _not_a_url(self) -> click.UsageError:
         return click.UsageError(f"{self.url!r} is not a URL, expected http://HOST:PORT")
@@ -88,13 +127,23 @@ class Endpoint:
     async def _request(
         self, method: str, path: str, parameters: dict[str, str], timeout_s: float
     ) -> tuple[int, bytes]:
-        connector = None if self.url else aiohttp.UnixConnector(self.socket)
-        base = self.url.rstrip("/") if self.url else "http://gatewayd"
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
         async with (
-            aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
-            session.request(method, base + path, params=parameters, allow_redirects=False) as answer,
+            aiohttp.ClientSession(connector=self._connector(), timeout=timeout) as session,
+            session.request(method, self._base() + path, params=parameters, allow_redirects=False) as answer,
         ):
             return answer.status, await answer.read()
+
+
+def moment_of(text: str | None) -> str | None:
+    """A length of time, back from now, as a moment; else as it is, for the daemon to judge."""
+    from gatewayd.model.moment import format_time
+    from gatewayd.settings.values import parse_duration
+
+    try:
+        return None if text is None else format_time(time.time() - parse_duration(text, 0.0, _MAX_SINCE_S))
+    except ValueError:
+        return text
 
 
 def socket_options(function: _Command) -> _Command:

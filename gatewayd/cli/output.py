@@ -173,3 +173,8 @@ def some(words: Sequence[str], most: int = 3, none: str = "any") -> str:
         return none
     more = len(words) - most
     return ", ".join(words[:most]) + (f" +{more}" if more > 0 else "")
+
+
+def print_event(at: str, name: str, text: str, style: str) -> None:
+    """A line of something that happened; `style` is of the name."""
+    _print(Text.assemble((f"{at:<24} ", ""), (f"{printable(name):<26} ", style), (printable(text), "")))

@@ -3,7 +3,6 @@ say of a registration where it is from."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Final
 
@@ -11,7 +10,7 @@ import click
 
 from gatewayd.api.queries import DEFAULT_LIMIT, HIGHEST_LIMIT
 from gatewayd.api.standing import ChangeList, HeldList, HeldRemovalView, StandingView, StepView
-from gatewayd.cli.client import Endpoint, daemon_options
+from gatewayd.cli.client import Endpoint, daemon_options, moment_of
 from gatewayd.cli.output import (
     BAD,
     DOUBTFUL,
@@ -24,7 +23,6 @@ from gatewayd.cli.output import (
     print_table,
 )
 
-_YEAR_S: Final = 366 * 86400.0
 MAX_IDS_A_LINE: Final = 20
 """Of a step; `--json` has more."""
 
@@ -73,7 +71,7 @@ def changes(endpoint: Endpoint, since: str | None, as_json: bool) -> None:
 
     Since the start of the daemon, and the latest of them where there are many.
     """
-    body = endpoint.get("/v1/changes", {"since": None if since is None else _moment(since)})
+    body = endpoint.get("/v1/changes", {"since": moment_of(since)})
     found = endpoint.parse(body, ChangeList)
     if as_json:
         print_json(body)
@@ -84,17 +82,6 @@ def changes(endpoint: Endpoint, since: str | None, as_json: bool) -> None:
         print_lines(_describe_step(step))
     if not found.items:
         click.echo("no change")
-
-
-def _moment(text: str) -> str:
-    """A length of time, back from now, as a moment; else as it is, for the daemon to judge."""
-    from gatewayd.model.moment import format_time
-    from gatewayd.settings.values import parse_duration
-
-    try:
-        return str(format_time(time.time() - parse_duration(text, 0.0, _YEAR_S)))
-    except ValueError:
-        return text
 
 
 def _describe_step(step: StepView) -> Iterator[Line]:

@@ -7,6 +7,8 @@
 - `logger`   structlog's bound logger over the standard library's; the rate-limited one; where records go.
 - `lines`    a record → a line of text or of JSON.
 - `journald` a record → the fields of an entry of the journal.
+- `ring`     the latest events that a person follows, with ids.
+- `tap`      hands these from every logger to readers.
 - `queued`   the handlers' thread: an output that does not read never blocks the caller.
 
 Records of other libraries take the same way: the event is the logger's name, the text is a field.

@@ -6,18 +6,20 @@ A field with `?` is not always there. `suppressed`, which a rate-limited logger 
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 EventLevel = Literal["debug", "info", "warning", "error", "exception"]
 
 
 class Event(NamedTuple):
-    """`fields`: their names, separated by spaces."""
+    """`fields`: their names, separated by spaces. `followed`: a person follows it, on `/v1/events` and with
+    `gatewayd events`: what changed, and what is wrong now; not each attempt and each small part of a step."""
 
     name: str
     level: EventLevel
     fields: str
     meaning: str
+    followed: bool = False
 
     @property
     def required(self) -> frozenset[str]:
@@ -29,11 +31,17 @@ class Event(NamedTuple):
 
 
 EVENTS = (
-    Event("daemon.started", "info", "version mode", "The daemon has read its configuration and begins to work."),
-    Event("daemon.ready", "info", "registrations", "The kernel has every element that it should have."),
-    Event("daemon.not_ready", "info", "reason", "The daemon is not ready, or not any more."),
+    Event(
+        "daemon.started", "info", "version mode",
+        "The daemon has read its configuration and begins to work.", followed=True,
+    ),
+    Event(
+        "daemon.ready", "info", "registrations",
+        "The kernel has every element that it should have.", followed=True,
+    ),
+    Event("daemon.not_ready", "info", "reason", "The daemon is not ready, or not any more.", followed=True),
     Event("daemon.report_failed", "exception", "task", "A fault of gatewayd; the task goes on. Please report it."),
-    Event("daemon.stopping", "info", "", "The daemon stops. The kernel keeps the table."),
+    Event("daemon.stopping", "info", "", "The daemon stops. The kernel keeps the table.", followed=True),
     Event("api.listening", "info", "host port socket", "The API takes requests."),
     Event(
         "api.port_taken", "error", "host port",
@@ -48,35 +56,49 @@ EVENTS = (
     Event(
         "daemon.started_unready", "warning", "reason",
         "The daemon is not ready after 20 s. systemd hears that the start is over, and delivers reloads from now "
-        "on. A `systemctl reload` from before had no effect.",
+        "on. A `systemctl reload` from before had no effect.", followed=True,
     ),
     Event(
         "policy.in_force", "info", "mode policy was by",
         "Another policy is in force. `by`: `start`, `schedule` (`enforce_from`), `staleness`, `SIGHUP`, "
-        "or the user (`uid 0`) of `gatewayd reload`.",
+        "or the user (`uid 0`) of `gatewayd reload`.", followed=True,
     ),
-    Event("reload.done", "info", "by", "The file was read again and is in force. See [Reload](#reload)."),
-    Event("reload.refused", "error", "fault by", "A fault of the file; nothing changed. One line for each fault."),
-    Event("reload.needs_restart", "error", "keys by", "The file changes keys that need a restart; all stays."),
+    Event(
+        "reload.done", "info", "by",
+        "The file was read again and is in force. See [Reload](#reload).", followed=True,
+    ),
+    Event(
+        "reload.refused", "error", "fault by",
+        "A fault of the file; nothing changed. One line for each fault.", followed=True,
+    ),
+    Event(
+        "reload.needs_restart", "error", "keys by",
+        "The file changes keys that need a restart; all stays.", followed=True,
+    ),
     Event(
         "source.read", "info", "source registrations rejected",
-        "A source was read. Unchanged content is not logged; it ends a failure too.",
+        "A source was read. Unchanged content is not logged; it ends a failure too.", followed=True,
     ),
-    Event("source.failed", "warning", "source error", "An attempt on a source failed."),
+    Event("source.failed", "warning", "source error", "An attempt on a source failed.", followed=True),
     Event("source.restored", "info", "source registrations", "At start: the last good of a source is in use."),
     Event(
         "source.not_configured", "info", "source",
         "At start: a source was in force until now and is not configured any more. The guard judges its removals.",
+        followed=True,
     ),
     Event(
         "guard.held", "warning", "cause serial removals reason",
         "Removals wait for `gatewayd accept SERIAL`, see [the guard](#the-guard). Logged once for each change.",
+        followed=True,
     ),
-    Event("guard.accepted", "info", "cause serial removals by", "An operator has accepted the removals."),
+    Event(
+        "guard.accepted", "info", "cause serial removals by",
+        "An operator has accepted the removals.", followed=True,
+    ),
     Event(
         "guard.not_saved", "error", "file error",
         "The file of held removals could not be written. While something is held, the last good of each source "
-        "stays as it was: a restart would hold the same again.",
+        "stays as it was: a restart would hold the same again.", followed=True,
     ),
     Event("guard.damaged", "warning", "file error", "The file of held removals is damaged."),
     Event("guard.unreadable", "warning", "file error", "The file of held removals could not be read."),
@@ -90,16 +112,19 @@ EVENTS = (
     ),
     Event("store.failed", "error", "source error failures", "The last good could not be written."),
     Event("store.recovered", "info", "source failures", "The last good was written again."),
-    Event("overrides.refused", "error", "fault", "A local file has a fault; its former content stays in force."),
+    Event(
+        "overrides.refused", "error", "fault",
+        "A local file has a fault; its former content stays in force.", followed=True,
+    ),
     Event(
         "registry.applied", "info", "upserts withdrawals",
-        "The registry changed. If you did not expect the withdrawals, look at once.",
+        "The registry changed. If you did not expect the withdrawals, look at once.", followed=True,
     ),
-    Event("window.opened", "info", "id", "A registration became effective."),
-    Event("window.closed", "info", "id", "A registration stopped being effective."),
+    Event("window.opened", "info", "id", "A registration became effective.", followed=True),
+    Event("window.closed", "info", "id", "A registration stopped being effective.", followed=True),
     Event(
         "window.not_listed", "info", "lines interval_s",
-        "So many windows opened or closed within the interval. Further ones in it have no line.",
+        "So many windows opened or closed within the interval. Further ones in it have no line.", followed=True,
     ),
     Event(
         "guard.unknown_category", "warning", "category",
@@ -107,17 +132,17 @@ EVENTS = (
     ),
     Event(
         "late_admission", "info", "id",
-        "See [Late admission](#late-admission). At most one line in ten seconds.",
+        "See [Late admission](#late-admission). At most one line in ten seconds.", followed=True,
     ),
     Event(
         "reconcile.external_change", "warning", "found program? pid?",
         "Another program changed our table; the daemon repairs it. The process id is the host's, also in a "
-        "container. Without both, a comparison found it.",
+        "container. Without both, a comparison found it.", followed=True,
     ),
     Event(
         "reconcile.notifications_lost", "warning", "",
         "The kernel dropped notifications of changes. The daemon looks at its table and puts everything there "
-        "again.",
+        "again.", followed=True,
     ),
     Event(
         "reconcile.dump_abandoned", "warning", "set attempts",
@@ -127,11 +152,12 @@ EVENTS = (
     Event(
         "reconcile.past_bound", "warning", "registrations in_former_form ids",
         "A bound keeps registrations out of the kernel; `ids` has the first of them. `in_former_form` of them "
-        "stay as they were. See [Known limits](#known-limits).",
+        "stay as they were. See [Known limits](#known-limits).", followed=True,
     ),
     Event(
         "reconcile.disarmed", "info", "was",
         "`mode: observe` was put in force before every source was read; `was` is the former mode. Elements stay.",
+        followed=True,
     ),
     Event(
         "reconcile.released", "info", "elements",
@@ -144,12 +170,18 @@ EVENTS = (
     ),
     Event(
         "reconcile.failed", "warning", "error retry_in_s",
-        "The kernel refused or did not answer. The daemon reads everything again.",
+        "The kernel refused or did not answer. The daemon reads everything again.", followed=True,
     ),
     Event("reconcile.applied", "debug", "cause elements duration_ms", "Elements were written to the kernel."),
     Event("counters.failed", "warning", "error", "The counters could not be read; status shows the last ones."),
-    Event("connections.reclassified", "info", "flows", "Marks of flows were cleared: they are newly registered."),
-    Event("connections.drained", "info", "flows", "Marks of flows were cleared: they are not registered any more."),
+    Event(
+        "connections.reclassified", "info", "flows",
+        "Marks of flows were cleared: they are newly registered.", followed=True,
+    ),
+    Event(
+        "connections.drained", "info", "flows",
+        "Marks of flows were cleared: they are not registered any more.", followed=True,
+    ),
     Event(
         "connections.failed", "warning", "error retry_in_s",
         "Connection tracking refused or did not answer. The daemon looks at the marks again.",
@@ -162,13 +194,13 @@ EVENTS = (
     Event(
         "connections.unexplained", "warning", "flows at_most_s",
         "Flows came marked as registered, and no registration explains them. Does accounting reach this gateway? "
-        "They stay for `at_most_s`. With 0, where no `subscribers` are configured, they drain.",
+        "They stay for `at_most_s`. With 0, where no `subscribers` are configured, they drain.", followed=True,
     ),
     Event(
         "neighbours.found", "warning", "deed rules first",
-        "Rules of other programs write our bits of the ct mark, or leak them into the packet mark.",
+        "Rules of other programs write our bits of the ct mark, or leak them into the packet mark.", followed=True,
     ),
-    Event("neighbours.gone", "info", "", "Such rules are not there any more."),
+    Event("neighbours.gone", "info", "", "Such rules are not there any more.", followed=True),
     Event(
         "neighbours.failed", "warning", "error",
         "The kernel's rules could not be read. The former result stays; the next attempt comes within 30 s.",
@@ -177,19 +209,22 @@ EVENTS = (
     Event("conntrack.filling", "warning", "entries most", "The table of connections is over 80 % full."),
     Event(
         "conntrack.dropping", "warning", "packets entries most",
-        "The table of connections is full, and the kernel dropped packets.",
+        "The table of connections is full, and the kernel dropped packets.", followed=True,
     ),
-    Event("watch.overrun", "warning", "source", "The kernel dropped events before the daemon read them."),
+    Event(
+        "watch.overrun", "warning", "source",
+        "The kernel dropped events before the daemon read them.", followed=True,
+    ),
     Event(
         "clock.doubted", "warning", "host used seconds why",
         "The daemon does not believe this host's clock and uses another time. `seconds` is how far ahead the "
-        "clock is (negative: behind). See [Clocks](#clocks).",
+        "clock is (negative: behind). See [Clocks](#clocks).", followed=True,
     ),
-    Event("clock.trusted", "info", "host", "The daemon believes this host's clock again."),
+    Event("clock.trusted", "info", "host", "The daemon believes this host's clock again.", followed=True),
     Event(
         "clock.set_back", "warning", "seconds?",
         "The time of the windows was ahead; the daemon looks at every window again. Without `seconds`, the time "
-        "was not known before.",
+        "was not known before.", followed=True,
     ),
     Event("clock.not_recalled", "warning", "path error", "`clock.json` is unusable. Only its content is lost."),
     Event("clock.not_kept", "debug", "path error", "`clock.json` could not be written."),
@@ -207,9 +242,9 @@ EVENTS = (
     Event("journal.read_in_copy", "warning", "reason", "The file cannot be written; the daemon reads a copy."),
     Event(
         "journal.suspended", "error", "reason rows",
-        "The disk fails. Accounting is answered without it, and `rows` wait in memory.",
+        "The disk fails. Accounting is answered without it, and `rows` wait in memory.", followed=True,
     ),
-    Event("journal.resumed", "info", "failures", "The rows that waited are on disk again."),
+    Event("journal.resumed", "info", "failures", "The rows that waited are on disk again.", followed=True),
     Event(
         "journal.recreated", "warning", "",
         "The file was removed or replaced; the daemon wrote all of it again.",
@@ -246,11 +281,15 @@ EVENTS = (
 )  # fmt: skip
 
 
+FOLLOWED: Final = {event.name: event for event in EVENTS if event.followed}
+
+
 def events_table() -> str:
     """The table of docs/operations.md, in Markdown."""
-    rows = ["| event | level | fields | meaning |", "| --- | --- | --- | --- |"]
+    rows = ["| event | level | followed | fields | meaning |", "| --- | --- | --- | --- | --- |"]
     for event in EVENTS:
         level = "error" if event.level == "exception" else event.level
+        followed = "yes" if event.followed else ""
         fields = ", ".join(f"`{field.rstrip('?')}`{'?' * field.endswith('?')}" for field in event.fields.split())
-        rows.append(f"| `{event.name}` | {level} | {fields} | {event.meaning} |")
+        rows.append(f"| `{event.name}` | {level} | {followed} | {fields} | {event.meaning} |")
     return "\n".join(rows) + "\n"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, MutableMapping
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 import structlog
+
+from gatewayd.log.ring import stamp_of
 
 _QUOTED = frozenset(' "=')
 _OWN_FIELDS = ("ts", "level", "event")
@@ -56,8 +57,7 @@ def _add_record(_: Any, level: str, image: MutableMapping[str, Any]) -> MutableM
     """`ts`, `level` and `event` stand first; a field with such a name gives way."""
     record: logging.LogRecord = image["_record"]
     event, fields = fields_of(record, str(image["event"]))
-    stamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-    found: dict[str, Any] = {"ts": stamp.replace("+00:00", "Z"), "level": level, "event": event}
+    found: dict[str, Any] = {"ts": stamp_of(record.created), "level": level, "event": event}
     for name, value in fields.items():
         found[f"{name}_" if name in _OWN_FIELDS else name] = value
     if record.exc_info and record.exc_info[0] is not None:

@@ -13,6 +13,7 @@ import structlog
 from gatewayd.log.journald import SOCKET, JournalHandler
 from gatewayd.log.lines import Lines
 from gatewayd.log.queued import QueuedHandler, StreamHandler
+from gatewayd.log.tap import TAP
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "console", "json"]
@@ -51,6 +52,7 @@ class Logger(structlog.BoundLoggerBase):
 
     def log(self, number: int, event: str, fields: dict[str, object], *, exc_info: bool = False) -> None:
         """`number`: one of logging's levels."""
+        TAP.take(event, fields)
         if self._logger.isEnabledFor(number):
             _, extra = self._process_event("log", None, fields)
             self._logger.log(number, event, exc_info=exc_info, extra=extra)

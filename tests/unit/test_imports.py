@@ -41,13 +41,14 @@ MAY_IMPORT: dict[str, str] = {
     "authority": "errors model feed",
     "lab": "errors model",
     "demo": "errors model feed authority lab",
-    "cli": "gatewayd errors model settings feed sources registry compile reconcile kernel "
+    "cli": "gatewayd errors log model settings feed sources registry compile reconcile kernel "
     "subscribers api control daemon authority lab demo",
     "__main__": "cli",
 }
 
 PURE = """
     allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule api api.metrics api.process
+    api.event_stream log.ring
     api.queries api.standing api.status api.views authority.layout authority.readers compile compile.desired
     compile.effects compile.interfaces compile.judging compile.keys compile.masks compile.ruleset control
     control.trusted_time demo errors feed feed.canonical feed.csv_dialect feed.files feed.notification feed.reading
@@ -71,6 +72,7 @@ PURE = """
 `__init__` gathers shells too is under IO."""
 
 IO = """
+    api.streaming log.tap
     api.app api.listening api.middleware authority authority.database authority.disk authority.importing
     authority.publishing authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry
     demo.scenario
@@ -83,6 +85,7 @@ IO = """
 """
 
 COMPOSITION = """
+    cli.events
     __main__ cli cli.changes cli.check cli.client cli.explain cli.listings cli.output cli.plan cli.registry
     cli.registry_authoring cli.registry_reading cli.service cli.service_user cli.standing cli.status
     control.controller control.core control.explain control.guard_keeper control.policy
@@ -102,7 +105,8 @@ HARMLESS = {"io": {"BytesIO", "StringIO"}, "os": {"strerror"}, "sys": {"byteorde
 """What pure modules may use of those, name by name."""
 
 THIRD_PARTY: dict[str, str] = {
-    "aiohttp": "sources.fetch sources.runner authority.serving api.app api.listening api.middleware cli.client",
+    "aiohttp": "sources.fetch sources.runner authority.serving api.app api.listening api.middleware cli.client "
+    "api.streaming",
     "click": "cli.*",
     "cryptography": "sources.fetch",
     "joserfc": "feed.notification",

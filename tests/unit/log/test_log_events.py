@@ -82,8 +82,10 @@ def test_a_declaration_says_what_an_operator_needs_in_short_sentences(event: Eve
 
 def test_the_table_has_a_line_for_each_event() -> None:
     head, _, *lines = events_table().splitlines()
-    assert head == "| event | level | fields | meaning |"
+    assert head == "| event | level | followed | fields | meaning |"
     assert [line.split("`")[1] for line in lines] == [event.name for event in EVENTS]
-    assert all(line.count(" | ") == 3 for line in lines)
-    assert "| `api.request_failed` | error | `method`, `path` | A fault of gatewayd; please report it. |" in lines
+    assert all(line.replace(" |  | ", " | | ").count("|") == 6 for line in lines)
+    assert (
+        "| `api.request_failed` | error |  | `method`, `path` | A fault of gatewayd; please report it. |" in lines
+    )
     assert any("`program`?, `pid`?" in line for line in lines)
