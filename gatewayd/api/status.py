@@ -141,7 +141,8 @@ class ClockView(msgspec.Struct, frozen=True):
 
 class PolicyView(msgspec.Struct, frozen=True):
     """The policy whose rules the kernel has. `text`: mode, canary, scope, interfaces, limit and drain. `by`: what
-    brought it there: `start`, `schedule` (`enforce_from`), `staleness` of sources, or who asked for the reload."""
+    brought it there: `start`, `schedule` (`enforce_from`, `enforce_until`), `staleness` of sources, or who asked
+    for the reload."""
 
     text: str
     canary_percent: Annotated[int, gauge("policy_canary_percent",
@@ -303,7 +304,8 @@ def _label(value: str) -> dict[str, int]:
 
 
 class StatusView(msgspec.Struct, frozen=True):
-    """Everything on one screen. `configured_mode` comes at `enforce_from`. `reload_error`: why the latest reload
+    """Everything on one screen. `configured_mode` comes at `enforce_from` and ends at
+    `enforce_until`. `reload_error`: why the latest reload
     was refused. `warnings`: dangers for registered customers from outside of gatewayd; one sentence each.
 
     `counters` by the kernel's names: `<class>_packets`, `<class>_flows`. `unregistered`: at most MAX_AGGREGATES.
@@ -343,6 +345,7 @@ class StatusView(msgspec.Struct, frozen=True):
     unregistered: tuple[AggregateView, ...] = ()
     interfaces_unmatched: Annotated[tuple[str, ...], gauge("interfaces_unmatched",
         "Names of `policy.interfaces` that no interface has now.", "`> 0` for 5 min", read=len)] = ()  # fmt: skip
+    enforce_until: str | None = None
     reload_error: Annotated[str | None, gauge("config_reload_failed",
         "1 while the latest reload is refused and the former settings are in force.", "`== 1` for 5 min",
         read=is_there)] = None  # fmt: skip

@@ -8,14 +8,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
 
 import click
 
 from gatewayd.cli.service_user import DEFAULT_USER, ServiceUser, find_user
 from gatewayd.compile import interface_warnings
-from gatewayd.compile.ruleset import OTHER_TABLE, compile_ruleset, policy_in_force, rehearsal_script
+from gatewayd.compile.ruleset import OTHER_TABLE, compile_ruleset, policy_of, rehearsal_script
 from gatewayd.errors import KeysUnusable, SecretFileUnusable, SettingsInvalid
 from gatewayd.kernel.external import read_interfaces
 from gatewayd.kernel.nft import find_refusal
@@ -93,7 +92,7 @@ def _not_checked(filename: str, name: str) -> str:
 
 def _rehearse(settings: Settings, filename: str) -> tuple[str, ...]:
     """What nft and the kernel of this host have against the rules of the policy, where they can be asked."""
-    policy = policy_in_force(settings, inf)
+    policy = policy_of(settings, settings.policy.stage)
     text = compile_ruleset(OTHER_TABLE, policy, {}, epoch=1).text
     refusal = asyncio.run(find_refusal(rehearsal_script(text, OTHER_TABLE, is_present=False)))
     if refusal is None:

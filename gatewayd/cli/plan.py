@@ -20,13 +20,12 @@ from gatewayd.compile.ruleset import compile_ruleset, parse_tag, policy_in_force
 from gatewayd.control.core import make_registry
 from gatewayd.control.guard_keeper import read_last_good
 from gatewayd.control.host_time import HostTime, WindowClock, open_host_time
-from gatewayd.control.policy import describe_change
+from gatewayd.control.policy import describe_change, describe_schedule
 from gatewayd.errors import DumpInterrupted, SettingsInvalid
 from gatewayd.kernel.external import read_interfaces
 from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model.mask import parse_set_name
-from gatewayd.model.moment import earliest_of, format_time
 from gatewayd.model.registration import Changes, Registration, Slices, run_slices
 from gatewayd.model.transaction import TableReading
 from gatewayd.reconcile.set_state import masks_of
@@ -175,7 +174,7 @@ async def make_plan(settings: Settings) -> Plan:
     remainder = release_remainder(tracker, closed, settings, lost_files=state.lost_files)
     if remainder is not None:
         held.append(remainder)
-    policy, table = policy_in_force(settings, earliest_of(now)), settings.kernel.table
+    policy, table = policy_in_force(settings, now), settings.kernel.table
     tag = table_reading.tag
     if tag is not None:
         same = compile_ruleset(table, policy, tracker.hooks(), tag.epoch)
@@ -184,8 +183,7 @@ async def make_plan(settings: Settings) -> Plan:
     doubt = host_time.doubt()
     warnings = interface_warnings(settings.policy.interfaces, read_interfaces())
     change = describe_change(None if tag is None else tag.mode, policy)
-    if policy.mode != settings.policy.mode:
-        change += f" From {format_time(settings.policy.enforce_from)} on: {settings.policy.mode}."
+    change += describe_schedule(settings.policy, now)
     return Plan(forecast(tracker, policy, table), held, None if doubt is None else doubt.why, warnings, change)
 
 

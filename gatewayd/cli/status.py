@@ -101,13 +101,19 @@ def _mode(view: StatusView) -> tuple[str, str]:
     if view.mode == "observe":
         facts.append("nothing is blocked")
     if view.configured_mode != view.mode:
-        when = (
-            f"from {view.enforce_from} ({ago(view.now, view.enforce_from)})"
-            if view.enforce_from
-            else "not in force"
-        )
-        facts.append(f"configured is {view.configured_mode}, {when}")
+        facts.append(f"configured is {view.configured_mode}, {_when(view)}")
+    elif view.enforce_until and view.armed:
+        facts.append(f"until {view.enforce_until} ({ago(view.now, view.enforce_until)})")
     return ", ".join(facts), DOUBTFUL if view.armed else ""
+
+
+def _when(view: StatusView) -> str:
+    """When the mode of the configuration is in force, where it is not."""
+    if view.enforce_until and parse_time(view.enforce_until) <= parse_time(view.now):
+        return f"until {view.enforce_until} ({ago(view.now, view.enforce_until)})"
+    if view.enforce_from:
+        return f"from {view.enforce_from} ({ago(view.now, view.enforce_from)})"
+    return "not in force"
 
 
 def _clock(clock: ClockView) -> Iterator[Line]:

@@ -41,6 +41,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import Literal
 
 from gatewayd.compile.effects import downstream, registered_chain, unregistered_chains
 from gatewayd.compile.judging import (
@@ -55,7 +56,8 @@ from gatewayd.compile.judging import (
 )
 from gatewayd.model.flow import Mode
 from gatewayd.model.mask import ANY_PEER, Mask, parse_set_name
-from gatewayd.model.policy import MarkLayout, Policy
+from gatewayd.model.moment import earliest_of, latest_of
+from gatewayd.model.policy import MarkLayout, Policy, Stage
 from gatewayd.model.transaction import Ruleset, RulesTag
 from gatewayd.settings.model import PolicySettings, Settings
 
@@ -91,17 +93,22 @@ OTHER_TABLE = "gatewayd_rehearsal"
 
 
 def policy_in_force(settings: Settings, now: float) -> Policy:
-    """The policy at a moment: before `enforce_from` the mode is observe."""
+    """The policy of the file at a moment."""
+    return policy_of(settings, Stage(effective_mode(settings.policy, now), settings.policy.canary_percent))
+
+
+def policy_of(settings: Settings, stage: Stage) -> Policy:
+    """At a stage, whatever the time is."""
     policy, kernel = settings.policy, settings.kernel
     limit = policy.on_unregistered.limit
     return Policy(
-        mode=effective_mode(policy, now),
+        mode=stage.mode,
         scope=policy.scope,
         mark_layout=MarkLayout(kernel.ct_mark_mask),
         priority=kernel.priority,
         inside=policy.interfaces.inside,
         outside=policy.interfaces.outside,
-        canary_percent=policy.canary_percent,
+        canary_percent=stage.canary_percent,
         registered_dscp=policy.on_registered.dscp,
         registered_mark=policy.on_registered.mark,
         unregistered_dscp=policy.on_unregistered.dscp,
@@ -112,8 +119,25 @@ def policy_in_force(settings: Settings, now: float) -> Policy:
     )
 
 
-def effective_mode(policy: PolicySettings, now: float) -> Mode:
-    return "observe" if policy.enforce_from is not None and now < policy.enforce_from else policy.mode
+def effective_mode(policy: PolicySettings, now: float, *, is_armed: bool = False) -> Mode:
+    """Of the file at a moment: observe before `enforce_from` and from `enforce_until` on.
+
+    `now` may be a Moment. Where it is not certain, the side of observe wins at either end: nothing is armed before
+    its time has certainly come, and none stays armed once its end may have come. Enforcement that ends early harms
+    nobody; what outlasts its order does. `is_armed`: a mode is in force already, and stays while it may have begun.
+    """
+    return "observe" if schedule_of(policy, now, is_armed=is_armed) != "in force" else policy.mode
+
+
+def schedule_of(
+    policy: PolicySettings, now: float, *, is_armed: bool = False
+) -> Literal["in force", "not begun", "over"]:
+    """Where a moment lies between `enforce_from` and `enforce_until`, as `effective_mode` judges it."""
+    begins_s, ends_s = policy.enforce_from, policy.enforce_until
+    if ends_s is not None and ends_s <= latest_of(now):
+        return "over"
+    has_begun = begins_s is None or begins_s <= (latest_of(now) if is_armed else earliest_of(now))
+    return "in force" if has_begun else "not begun"
 
 
 def compile_ruleset(table: str, policy: Policy, hooks: Mapping[Mask, str], epoch: int) -> Ruleset:

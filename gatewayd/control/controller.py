@@ -296,7 +296,7 @@ class Controller:
     # -- time ----------------------------------------------------------------------------------------------
 
     async def keep_time(self) -> None:
-        """Windows and `enforce_from`, on time. Until cancelled."""
+        """Windows and the schedule of the policy, on time. Until cancelled."""
         while True:
             self._retime.clear()
             now, went_back_s = self._windows.look()
@@ -315,7 +315,7 @@ class Controller:
                 async with self._applying:
                     await self._lay_overrides()
                 overrides_at = self._registry.next_override_change()
-            times = (self._starts_after(certain), overrides_at)
+            times = (self._policy.next_change(certain), overrides_at)
             upcoming = [max(0.0, at_s - certain) for at_s in times if at_s is not None]
             pause_s = min([MAX_SLEEP_S, self.active.due_in_s(now), *upcoming])
             try:
@@ -378,10 +378,6 @@ class Controller:
         self._requests.note_removed()
         if self.loaded:
             self._requests.look()
-
-    def _starts_after(self, now: float) -> float | None:
-        enforce_from = self.settings.policy.enforce_from
-        return enforce_from if enforce_from is not None and enforce_from > now else None
 
     def reload(self, settings: Settings, by: str = "reload") -> None:
         """New settings, sources apart: they take effect at the next turn. `by`: who asked for it."""

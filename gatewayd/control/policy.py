@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Final
 
-from gatewayd.compile.ruleset import policy_in_force
+from gatewayd.compile.ruleset import effective_mode, policy_of, schedule_of
 from gatewayd.log import get_logger
 from gatewayd.model.flow import Mode
-from gatewayd.model.moment import earliest_of, latest_of
-from gatewayd.model.policy import Policy
+from gatewayd.model.moment import earliest_of, format_time
+from gatewayd.model.policy import Policy, Stage
 from gatewayd.reconcile import Reconciler
 from gatewayd.registry.freshness import mode_by_freshness
 from gatewayd.registry.state import RegistryState
-from gatewayd.settings import Settings
+from gatewayd.settings import PolicySettings, Settings
 
 log = get_logger(__name__)
 
@@ -24,8 +24,8 @@ START, SCHEDULE, STALENESS = "start", "schedule", "staleness"
 
 @dataclass(frozen=True, slots=True)
 class PolicyInForce:
-    """`since_s`: when the kernel had its rules, by the likely clock. `by`: START, SCHEDULE (`enforce_from`),
-    STALENESS of sources, or who asked for the reload."""
+    """`since_s`: when the kernel had its rules, by the likely clock. `by`: START, SCHEDULE (`enforce_from` and
+    `enforce_until`), STALENESS of sources, or who asked for the reload."""
 
     policy: Policy
     drain_s: float
@@ -60,10 +60,11 @@ class PolicyKeeper:
         self._reason = by
 
     def policy(self, now: float) -> Policy:
-        """The policy of the moment: observe before `enforce_from`, and where stale sources shall mean that.
+        """The policy of the moment: observe before `enforce_from`, from `enforce_until` on, and where stale sources
+        shall mean that.
 
-        `now` may be a Moment: nothing is armed, nor a source stale, before that has certainly come; what is armed
-        stays so while it may be.
+        `now` may be a Moment: nothing is armed, nor a source stale, before that has certainly come. What is armed
+        stays so while it may have begun, and until its end may have come (`compile.ruleset.effective_mode`).
         """
         policy = self._scheduled(now)
         fresh = self._registry.freshness(earliest_of(now))
@@ -116,7 +117,15 @@ class PolicyKeeper:
 
     def _scheduled(self, now: float) -> Policy:
         is_armed = self._reconciler.mode_in_force != "observe"
-        return policy_in_force(self._settings, latest_of(now) if is_armed else earliest_of(now))
+        settings = self._settings
+        mode = effective_mode(settings.policy, now, is_armed=is_armed)
+        return policy_of(settings, Stage(mode, settings.policy.canary_percent))
+
+    def next_change(self, now: float) -> float | None:
+        """When `enforce_from` or `enforce_until` comes next, after `now`."""
+        policy = self._settings.policy
+        times = (policy.enforce_from, policy.enforce_until)
+        return min((each for each in times if each is not None and each > now), default=None)
 
     def _note_cause(self, policy: Policy, now: float) -> None:
         if policy != self._wanted:
@@ -164,3 +173,12 @@ def describe_change(found: Mode | None, policy: Policy) -> str:
     return (
         f"{change}{rate}: unregistered flows{whose} {scope} {TREATMENTS[mode][0]}{before}. Registered flows pass."
     )
+
+
+def describe_schedule(policy: PolicySettings, now: float) -> str:
+    """When the mode of the file begins and ends, for `plan`; "" where nothing is scheduled."""
+    where, ends = schedule_of(policy, now), format_time(policy.enforce_until)
+    if where == "over":
+        return f" {policy.mode} has ended at {ends} (enforce_until)."
+    begins = f" From {format_time(policy.enforce_from)} on: {policy.mode}." if where == "not begun" else ""
+    return f"{begins} Until {ends}; then observe." if ends is not None and policy.mode != "observe" else begins

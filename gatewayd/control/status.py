@@ -70,6 +70,7 @@ class StatusReport:
             mode=reconciler.mode_in_force,
             configured_mode=policy.mode,
             enforce_from=format_time(policy.enforce_from),
+            enforce_until=format_time(policy.enforce_until),
             armed=reconciler.mode_in_force != "observe",
             epoch=reconciler.epoch,
             policy=self._policy(),

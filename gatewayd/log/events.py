@@ -60,8 +60,8 @@ EVENTS = (
     ),
     Event(
         "policy.in_force", "info", "mode policy was by",
-        "Another policy is in force. `by`: `start`, `schedule` (`enforce_from`), `staleness`, `SIGHUP`, "
-        "or the user (`uid 0`) of `gatewayd reload`.", followed=True,
+        "Another policy is in force. `by`: `start`, `schedule` (`enforce_from`, `enforce_until`), "
+        "`staleness`, `SIGHUP`, or the user (`uid 0`) of `gatewayd reload`.", followed=True,
     ),
     Event(
         "reload.done", "info", "by",

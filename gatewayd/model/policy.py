@@ -1,4 +1,4 @@
-"""The policy in force at a moment, and how the ct mark's bits are shared out."""
+"""The policy in force at a moment, the stage of arming, and how the ct mark's bits are shared out."""
 
 from __future__ import annotations
 
@@ -49,8 +49,20 @@ class MarkLayout:
 
 
 @dataclass(frozen=True, slots=True)
+class Stage:
+    """A mode and the share of the clients, in percent, for which it takes effect: what `gatewayd mode` sets."""
+
+    mode: Mode
+    canary_percent: int = 100
+
+    def __str__(self) -> str:
+        return self.mode if self.mode == "observe" else f"{self.mode}, canary {self.canary_percent}%"
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
-    """What the rules do, times and files resolved. `mode` is the effective one (`observe` before `enforce_from`).
+    """What the rules do, times and files resolved. `mode` is the effective one (`observe` outside of
+    `enforce_from` and `enforce_until`).
 
     `canary_percent`: of clients, for which a mode other than observe takes effect. `dscp` 0..63 and packet marks
     are None where nothing is to be set. `limit_bytes_s`: of each client, an IPv4 address or an IPv6 /64.

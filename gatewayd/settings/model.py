@@ -11,6 +11,7 @@ from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 from gatewayd.model import Mode, Service, parse_services
+from gatewayd.model.policy import Stage
 from gatewayd.settings import schema as kinds
 from gatewayd.settings.readers import Check, ListOf, OrNull, PairsOf
 from gatewayd.settings.schema import SWITCH, duration, key, number, required, section, section_of, word_of
@@ -171,6 +172,9 @@ class PolicySettings:
     enforce_from: float | None = key(
         None, kinds.TIME, "observe until this time, such as 2025-07-01T00:00:00+05:00; null: from now on"
     )
+    enforce_until: float | None = key(
+        None, kinds.TIME, "observe from this time on, such as 2025-07-03T00:00:00+05:00; null: no end"
+    )
     canary_percent: int = key("100%", kinds.PERCENT, "enforce for this share of clients, always the same")
     drain_s: float = key(
         "1h", duration("0s", "30d", "1h"), "a flow lives on for so long after its registration ends; 0: not at all"
@@ -190,6 +194,11 @@ class PolicySettings:
     )
     on_registered: RegisteredTreatment = key({}, section_of(RegisteredTreatment), "For boxes downstream.")
     on_unregistered: UnregisteredTreatment = key({}, section_of(UnregisteredTreatment))
+
+    @property
+    def stage(self) -> Stage:
+        """Without regard to `enforce_from` and `enforce_until`."""
+        return Stage(self.mode, self.canary_percent)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "scope", parse_services(self.scope_words))
@@ -251,7 +260,12 @@ class Settings:
         )
     )
     policy: PolicySettings = key(
-        {}, section_of(PolicySettings, Check(("mode", "on_unregistered"), kinds.check_policy))
+        {},
+        section_of(
+            PolicySettings,
+            Check(("mode", "on_unregistered"), kinds.check_policy),
+            Check(("enforce_from", "enforce_until"), kinds.check_schedule),
+        ),
     )
     subscribers: SubscriberSettings | None = key(
         None,

@@ -246,6 +246,12 @@ def check_policy(policy: model.PolicySettings, found: Found) -> None:
         found.add("on_unregistered.limit", "is null in mode limit, expected a rate such as 64kbyte/s")
 
 
+def check_schedule(policy: model.PolicySettings, found: Found) -> None:
+    begins_s, ends_s = policy.enforce_from, policy.enforce_until
+    if begins_s is not None and ends_s is not None and ends_s <= begins_s:
+        found.add("enforce_until", "is not after enforce_from, expected later: nothing would ever be enforced")
+
+
 def check_interfaces(interfaces: model.InterfaceSettings, found: Found) -> None:
     for name in sorted(set(interfaces.inside) & set(interfaces.outside)):
         found.add("outside", f"{name} is inside as well, expected it on one side only")

@@ -330,6 +330,34 @@ def test_a_policy_that_started_long_ago_is_armed_after_a_boot_in_2020(time: Time
     time.run(scenario())
 
 
+def test_enforcement_ends_when_its_end_comes(time: Time) -> None:
+    async def scenario() -> None:
+        settings = signed_settings(enforce_from=START_S - DAY_S, enforce_until=START_S + 1800)
+        async with owning(time.clock, settings) as it:
+            confirm(it)
+            await it.read("national", BANK)
+            await until(lambda: it.reconciler.mode_in_force == "reject")
+            await asyncio.sleep(START_S + 1790 - time.clock())
+            assert it.reconciler.mode_in_force == "reject"
+            await until(lambda: it.reconciler.mode_in_force == "observe", within_s=20)
+
+    time.run(scenario())
+
+
+def test_enforcement_ends_by_a_clock_that_may_be_right_and_goes_on_when_it_was_not(time: Time) -> None:
+    async def scenario() -> None:
+        settings = settings_of("national", enforce_until=START_S + 1800)
+        async with owning(time.clock, settings) as it:
+            await it.read("national", BANK)
+            await until(lambda: it.reconciler.mode_in_force == "reject")
+            time.clock.set_by(HOUR_S)  # nothing confirms it, and nothing contradicts it
+            await until(lambda: it.reconciler.mode_in_force == "observe", within_s=20)
+            time.clock.set_by(-HOUR_S)
+            await until(lambda: it.reconciler.mode_in_force == "reject", within_s=20)
+
+    time.run(scenario())
+
+
 def test_a_source_is_not_stale_by_a_clock_that_is_ahead(time: Time) -> None:
     async def scenario() -> None:
         settings = signed_settings()

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from gatewayd.control.policy import describe_change, describe_policy
+from gatewayd.control.policy import describe_change, describe_policy, describe_schedule
 from gatewayd.model.flow import Mode
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.service import parse_services
+from gatewayd.settings.model import PolicySettings
 
 OBSERVE = Policy("observe", parse_services(["udp/51820"]), MarkLayout(0xFF000000))
 REJECT = replace(OBSERVE, mode="reject", canary_percent=10, inside=("ppp*",))
@@ -42,3 +43,19 @@ def test_a_policy_is_described_on_one_line() -> None:
     assert describe_policy(replace(OBSERVE, mode="limit"), 0.0).startswith(
         "limit, 65536 bytes/s, canary 100%, scope"
     )
+
+
+@pytest.mark.parametrize(
+    ("begins_s", "ends_s", "now_s", "sentence"),
+    [
+        (None, None, 50.0, ""),
+        (100.0, None, 50.0, " From 1970-01-01T00:01:40Z on: reject."),
+        (100.0, None, 150.0, ""),
+        (100.0, 200.0, 50.0, " From 1970-01-01T00:01:40Z on: reject. Until 1970-01-01T00:03:20Z; then observe."),
+        (100.0, 200.0, 150.0, " Until 1970-01-01T00:03:20Z; then observe."),
+        (100.0, 200.0, 200.0, " reject has ended at 1970-01-01T00:03:20Z (enforce_until)."),
+    ],
+)
+def test_a_schedule_is_said(begins_s: float | None, ends_s: float | None, now_s: float, sentence: str) -> None:
+    policy = PolicySettings(mode="reject", enforce_from=begins_s, enforce_until=ends_s)
+    assert describe_schedule(policy, now_s) == sentence

@@ -82,6 +82,7 @@ CHANGED: dict[str, Any] = {
     "registry.on_stale": "observe",
     "policy.mode": "reject",
     "policy.enforce_from": "2030-01-01T00:00:00Z",
+    "policy.enforce_until": "2020-01-01T00:00:00Z",
     "policy.canary": "10%",
     "policy.drain": "5m",
     "policy.scope": ["wireguard"],

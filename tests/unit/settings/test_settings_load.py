@@ -383,6 +383,10 @@ KEYS = "registry, policy, subscribers, kernel, watch, http, state_dir, log"
             "2:59: policy.on_unregistered.limit: is null in mode limit, expected a rate such as 64kbyte/s",
         ),
         (
+            LAB + "policy: {enforce_from: 2025-07-01T00:00:00Z, enforce_until: 2025-07-01T05:00:00+05:00}\n",
+            "2:61: policy.enforce_until: is not after enforce_from, expected later: nothing would ever be enforced",
+        ),
+        (
             LAB + "policy: {interfaces: {inside: [eth1, eth0], outside: [eth0]}}\n",
             "2:54: policy.interfaces.outside: eth0 is inside as well, expected it on one side only",
         ),
