@@ -6,6 +6,7 @@
 3. `allowlist`    registrations in a radix tree; `decide` says what a flow is at a moment
 4. `subscribers`  mobile numbers to addresses, by RADIUS accounting
 5. `compile`      registrations → masks → desired hash sets; settings → nft rules as text
+   `assertions`   flows that must pass, or must not
 6. `kernel`       netlink: elements in and out, rules through nft, conntrack
 7. `reconcile`    desired against observed → bounded transactions, make before break
 8. `watch`        kernel events → attribution, late admission

@@ -6,6 +6,7 @@ Only these types travel between the numbered packages.
 - `registration`  and the changes between two registries, and bindings of subscribers
 - `flow`          and its connection
 - `mask`          of a set
+- `assertion`     of an operator: a flow that must pass, or must not
 - `transaction`   of the kernel, ours and those of other programs
 - `accounting`    records of a NAS
 - `msisdn`        mobile numbers and their digests

@@ -1,4 +1,4 @@
-"""One file of local overrides: YAML → pins and filters, or every fault of it (RFC 8416 §3).
+"""One file of local overrides: YAML → pins, filters and assertions, or every fault of it (RFC 8416 §3).
 
     pins:
       - {id: LOCAL-1, category: bank, clients: [203.0.113.0/28], services: [ipsec],
@@ -6,9 +6,14 @@
     filters:
       - {id: PK-2024-000123, comment: "compromised", until: null}
       - {prefix: 198.51.100.0/24, comment: "hijacked"}
+    must_pass:
+      - {name: hbl-swift, source: 203.0.113.5, destination: 198.51.100.7, service: ipsec, comment: "ticket 4712"}
+    must_not_pass:
+      - {name: stolen-line, source: 203.0.113.9, destination: 198.51.100.7, service: udp/51820, comment: "fraud"}
 
 A pin is a registration, by the same rules as one of a registry (`status` is active if nothing is said), with a
-comment and an end. A fault shows what stands in the file, but not where it may be a person's number.
+comment and an end. An assertion names an address at each end; that of a customer stands for the customer. A fault
+shows what stands in the file, but not where it may be a person's number.
 """
 
 from __future__ import annotations
@@ -19,13 +24,17 @@ from dataclasses import dataclass, replace
 from math import inf
 from typing import Final
 
-from gatewayd.errors import OverridesInvalid, PrefixInvalid, RecordRejected
+from gatewayd.errors import OverridesInvalid, PrefixInvalid, RecordRejected, ServiceInvalid
 from gatewayd.feed.record import LIST_FIELDS, parse_unicast_prefix, registration_of
-from gatewayd.model import Prefix, Registration
+from gatewayd.model import Prefix, Registration, Service, parse_service
+from gatewayd.model.assertion import MAX_ASSERTIONS, Assertion, AssertionKind
 from gatewayd.model.msisdn import looks_like_number
+from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS
 from gatewayd.settings.load import load_document
 from gatewayd.settings.readers import (
     FAULTY,
+    Check,
+    Found,
     Key,
     ListOf,
     Node,
@@ -81,6 +90,7 @@ class OverrideFile:
     name: str
     pins: tuple[Pin, ...] = ()
     filters: tuple[Filter, ...] = ()
+    assertions: tuple[Assertion, ...] = ()
 
 
 def parse_overrides(text: str, name: str, filename: str) -> OverrideFile:
@@ -93,6 +103,7 @@ def parse_overrides(text: str, name: str, filename: str) -> OverrideFile:
         name,
         tuple(replace(pin, file=name) for pin in content.pins or ()),
         tuple(replace(each, file=name) for each in content.filters or ()),
+        tuple(replace(each, file=name) for each in (*(content.must_pass or ()), *(content.must_not_pass or ()))),
     )
 
 
@@ -100,6 +111,8 @@ def parse_overrides(text: str, name: str, filename: str) -> OverrideFile:
 class _File:
     pins: tuple[Pin, ...] | None = None
     filters: tuple[Filter, ...] | None = None
+    must_pass: tuple[Assertion, ...] | None = None
+    must_not_pass: tuple[Assertion, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +137,16 @@ class _FilterFields:
     comment: str
     id: str | None = None
     prefix: Prefix | None = None
+    until_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _AssertionFields:
+    name: str
+    source: bytes
+    destination: bytes
+    services: tuple[Service, ...]
+    comment: str
     until_s: float | None = None
 
 
@@ -154,6 +177,27 @@ def _parse_prefix(text: str) -> Prefix:
         return parse_unicast_prefix(text)
     except PrefixInvalid as error:
         raise ValueError(f"is not a prefix: {error.why}") from None
+
+
+def _parse_end(text: str) -> bytes:
+    """An address: a customer's stands for the customer, and is looked up as a packet's is."""
+    prefix = _parse_prefix(text)
+    if prefix.length < 8 * len(prefix.packed):
+        raise ValueError("is a prefix")
+    return prefix.packed
+
+
+def _parse_asserted(word: str) -> tuple[Service, ...]:
+    """A bundle stands for each of its services."""
+    try:
+        services = parse_service(word)
+    except ServiceInvalid as error:
+        raise ValueError(f"is not a service: {error.why}") from None
+    if word not in BUNDLES and any(
+        each.protocol in PROTOCOLS_WITH_PORTS and each.low != each.high for each in services
+    ):
+        raise ValueError("is more than one port")
+    return services
 
 
 def _show_name(text: str) -> str:
@@ -215,6 +259,23 @@ _FILTER = Section(
 )
 
 
+_END = Value("an address such as 203.0.113.5", _parse_end, _show_prefix)
+
+_ASSERTION = Section(
+    _AssertionFields,
+    {
+        "name": Key("name", _ID),
+        "source": Key("source", _END),
+        "destination": Key("destination", _END),
+        "service": Key(
+            "services", Value("a bundle, a port such as udp/51820 or a protocol such as gre", _parse_asserted)
+        ),
+        "comment": Key("comment", _COMMENT),
+        "until": Key("until_s", _UNTIL),
+    },
+)
+
+
 class _PinReader:
     """Fields that are right by themselves → a Pin, if they are right together."""
 
@@ -261,8 +322,42 @@ class _FilterReader:
         return Filter(fields.id, fields.prefix, fields.comment, _end_of(fields.until_s), node.place.line)
 
 
+@dataclass(frozen=True, slots=True)
+class _AssertionReader:
+    """Two addresses of one family."""
+
+    kind: AssertionKind
+
+    expected = _ASSERTION.expected
+
+    def read(self, node: Node, path: str, report: Report) -> object:
+        fields = _ASSERTION.read(node, path, report)
+        if not isinstance(fields, _AssertionFields):
+            return FAULTY
+        ends = fields.source, fields.destination
+        if len(fields.source) != len(fields.destination):
+            report.add(node.place, path, "has an IPv4 and an IPv6 address, expected two of one family")
+            return FAULTY
+        end_s = _end_of(fields.until_s)
+        return Assertion(self.kind, fields.name, *ends, fields.services, fields.comment, end_s, node.place.line)
+
+
 def _end_of(until_s: float | None) -> float:
     return inf if until_s is None else until_s
+
+
+def _list_of(kind: AssertionKind) -> OrNull:
+    return OrNull(ListOf(_AssertionReader(kind), "a list of assertions", unique_by="name"))
+
+
+def _check_assertions(file: _File, found: Found) -> None:
+    """No name in both lists, and no more than are looked up."""
+    first, second = file.must_pass or (), file.must_not_pass or ()
+    for name in sorted({each.name for each in first} & {each.name for each in second}):
+        found.add("must_not_pass", f"{quote(name)} is in must_pass too, expected it in one of them")
+    if len(first) + len(second) > MAX_ASSERTIONS:
+        what = f"{len(first) + len(second)} assertions with must_pass, expected at most {MAX_ASSERTIONS}"
+        found.add("must_not_pass" if second else "must_pass", what)
 
 
 _FILE = Section(
@@ -270,5 +365,8 @@ _FILE = Section(
     {
         "pins": Key("pins", OrNull(ListOf(_PinReader(), "a list of pins", unique_by="id"))),
         "filters": Key("filters", OrNull(ListOf(_FilterReader(), "a list of filters"))),
+        "must_pass": Key("must_pass", _list_of("must_pass")),
+        "must_not_pass": Key("must_not_pass", _list_of("must_not_pass")),
     },
+    (Check(("must_pass", "must_not_pass"), _check_assertions),),
 )

@@ -31,11 +31,12 @@ MAY_IMPORT: dict[str, str] = {
     "allowlist": "model",
     "subscribers": "errors log model settings allowlist",
     "compile": "model settings",
-    "kernel": "errors model compile",
+    "assertions": "errors model allowlist compile",
+    "kernel": "errors model compile assertions",
     "reconcile": "errors log model compile",
     "watch": "errors log model kernel allowlist reconcile",
-    "api": "errors log model registry subscribers reconcile watch",
-    "control": "gatewayd errors log model settings feed sources registry allowlist subscribers compile "
+    "api": "errors log model registry subscribers assertions reconcile watch",
+    "control": "gatewayd errors log model settings feed sources registry allowlist subscribers compile assertions "
     "kernel reconcile watch api systemd",
     "daemon": "gatewayd errors log systemd model settings sources kernel watch api control subscribers",
     "authority": "errors model feed",
@@ -50,13 +51,14 @@ PURE = """
     allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule api api.metrics api.process
     api.event_stream log.ring
     api.queries api.standing api.status api.views authority.layout authority.readers compile compile.desired
+    assertions assertions.judge assertions.lookups assertions.overlay assertions.states
     compile.effects compile.interfaces compile.judging compile.keys compile.masks compile.ruleset control
     control.trusted_time demo errors feed feed.canonical feed.csv_dialect feed.files feed.notification feed.reading
     feed.record
     gatewayd kernel kernel.attributes kernel.conntrack_codec kernel.external_codec kernel.fake
-    kernel.tables_codec lab.packets log.events model model.accounting model.flow model.mask model.metric
-    model.moment model.msisdn model.policy model.prefix model.registration model.service model.transaction
-    reconcile.dataplane reconcile.findings reconcile.set_state reconcile.steps reconcile.tracker
+    kernel.tables_codec lab.packets log.events model model.accounting model.assertion model.flow model.mask
+    model.metric model.moment model.msisdn model.policy model.prefix model.registration model.service
+    model.transaction reconcile.dataplane reconcile.findings reconcile.set_state reconcile.steps reconcile.tracker
     registry.budget registry.ends registry.freshness registry.guard registry.guard_record registry.history
     registry.layers registry.limits registry.standing registry.state settings.load settings.model
     settings.readers settings.schema settings.subscribers settings.values sources.client sources.client_plan

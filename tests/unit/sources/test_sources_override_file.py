@@ -168,3 +168,87 @@ def test_the_example_file_is_read_without_a_fault() -> None:
     path = Path(__file__).parents[3] / "config" / "local.example.yaml"
     file = parse_overrides(path.read_text(), path.name, str(path))
     assert (len(file.pins), len(file.filters)) == (1, 2)
+
+
+# -- assertions ------------------------------------------------------------------------------------------------
+
+ASSERTIONS = """
+must_pass:
+  - {name: hbl-swift, source: 203.0.113.5, destination: 198.51.100.7, service: ipsec, comment: "ticket 4712"}
+  - {name: office, source: "2001:db8::5/128", destination: "2001:db8:1::7", service: gre, comment: "ours",
+     until: 2025-01-01T00:00:00Z}
+must_not_pass:
+  - name: stolen-line
+    source: 203.0.113.9
+    destination: 198.51.100.7
+    service: udp/51820
+    comment: fraud
+"""
+
+
+def test_a_file_has_assertions_of_both_kinds() -> None:
+    first, second, third = parse(ASSERTIONS).assertions
+    assert (first.kind, first.name, first.comment, first.until_s) == ("must_pass", "hbl-swift", "ticket 4712", inf)
+    assert (first.source, first.destination) == (bytes([203, 0, 113, 5]), bytes([198, 51, 100, 7]))
+    assert [str(each) for each in first.services] == ["udp/500", "udp/4500", "esp", "ah"]
+    assert (second.source, second.until_s) == (parse_prefix("2001:db8::5").packed, 1735689600.0)
+    assert (third.kind, third.name, third.place) == ("must_not_pass", "stolen-line", "a.yaml:7")
+
+
+def assertion(field: str, text: str) -> str:
+    fields = {
+        "name": "one",
+        "source": "203.0.113.5",
+        "destination": "198.51.100.7",
+        "service": "gre",
+        "comment": "why",
+        field: text,
+    }
+    lines = "\n    ".join(f'{name}: "{each}"' for name, each in fields.items())
+    return f"must_pass:\n  - {lines}\n"
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "what"),
+    [
+        ("source", "203.0.113.0/24", "'203.0.113.0/24' is a prefix, expected an address such as 203.0.113.5"),
+        ("source", "0.0.0.0", "is not a prefix"),
+        ("source", "03001234567", "this value is not a prefix"),
+        ("destination", "2001:db8::1", "has an IPv4 and an IPv6 address, expected two of one family"),
+        (
+            "service",
+            "tcp",
+            "'tcp' is more than one port, expected a bundle, a port such as udp/51820 or a protocol",
+        ),
+        ("service", "tcp/80-90", "is more than one port"),
+        ("service", "skinny", "is not a service: unknown protocol or bundle"),
+        ("comment", " ", "says nothing"),
+        ("name", "a b", "is refused (bad_id)"),
+        ("until", "tomorrow", "is not a date and time"),
+    ],
+)
+def test_a_fault_of_an_assertion_says_where_and_what_is_expected(field: str, text: str, what: str) -> None:
+    (fault,) = faults_of(assertion(field, text))
+    assert fault.startswith("a.yaml:")
+    assert "must_pass[0]" in fault
+    assert what in fault
+
+
+def test_a_name_is_given_once() -> None:
+    one = "{name: one, source: 203.0.113.5, destination: 198.51.100.7, service: gre, comment: why}"
+    (fault,) = faults_of(f"must_pass:\n  - {one}\n  - {one}\n")
+    assert "name 'one' is given twice" in fault
+    (fault,) = faults_of(f"must_pass:\n  - {one}\nmust_not_pass:\n  - {one}\n")
+    assert "must_not_pass: 'one' is in must_pass too, expected it in one of them" in fault
+
+
+@pytest.mark.parametrize(("first", "second", "place"), [(201, 0, "must_pass"), (100, 101, "must_not_pass")])
+def test_assertions_have_a_bound(first: int, second: int, place: str) -> None:
+    def listed(kind: str, count: int) -> str:
+        rest = "source: 203.0.113.5, destination: 198.51.100.7, service: gre, comment: why"
+        return f"{kind}:\n" + "".join(f"  - {{name: {kind}-{number}, {rest}}}\n" for number in range(count))
+
+    text = listed("must_pass", first) + (listed("must_not_pass", second) if second else "")
+    (fault,) = faults_of(text)
+    assert f" {place}: 201 assertions" in fault
+    assert "expected at most 200" in fault
