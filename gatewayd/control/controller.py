@@ -160,8 +160,10 @@ class Controller:
         # Nothing that is in force waits for the disk. What is held is on it before the reading without it is: a
         # crash in between holds it again.
         is_saved = await self._guard.write(record)
-        if self._store is not None and (is_saved or not holds):  # a restart would lose what is held of it
-            for each in updates:
+        if self.reconciler.unready() is not None and any(each.is_large for each in updates):
+            await self.in_sync.wait()
+        for each in updates:
+            if self._store is not None and (is_saved or not holds):  # a restart would lose what is held of it
                 await self._store.save(each)
 
     async def _take(self, changes: Changes | None) -> None:
@@ -169,8 +171,7 @@ class Controller:
         if not self._registry.is_loaded:
             return
         await self._change(changes)
-        held = self._registry.held()
-        if held is not None:
+        if (held := self._registry.held()) is not None:
             self._held_log.say(held.serial, len(held.versions), ",".join(sorted(held.by_cause)), held.decision)
         if not self.loaded:
             self.loaded = True
@@ -210,15 +211,14 @@ class Controller:
 
     def holds(self) -> tuple[Hold, ...]:
         """All that waits for an operator's word."""
-        found = []
-        held = self._registry.held()
-        if held is not None:
-            found.append(Hold(held.serial, held.since_s, held.by_cause, str(held.decision)))
-        return (*found, *((self._remainder.held,) if self._remainder.held is not None else ()))
+        found = [] if self._remainder.held is None else [self._remainder.held]
+        if (held := self._registry.held()) is not None:
+            found.insert(0, Hold(held.serial, held.since_s, held.by_cause, str(held.decision)))
+        return tuple(found)
 
     def store_error(self, source: str) -> str | None:
-        """Why what is kept on disk of a source is old; None if it is not."""
-        return None if self._store is None else self._store.error_of(source)
+        """Why its last good is old."""
+        return self._store.error_of(source) if self._store else None
 
     async def use_overrides(self, reading: OverridesReading) -> None:
         """The local pins and filters as they are now; a file with faults stays as it was."""

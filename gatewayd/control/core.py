@@ -190,18 +190,28 @@ class InSync:
     moment: no reason to take a gateway out of service."""
 
     GRACE_S = 1.0
+    MAX_WAIT_S = 30.0
 
     def __init__(self, monotonic: Callable[[], float], requests: ScanRequests, wake: asyncio.Event) -> None:
         self._monotonic = monotonic
         self._requests = requests
         self._wake = wake
         self._at_s = -inf
+        self._synced = asyncio.Event()
 
     def settle(self, epoch: int) -> None:
         """The kernel has just come to be as desired."""
         self.note()
         self._requests.settle(epoch)
         self._wake.set()
+        self._synced.set()
+
+    async def wait(self) -> None:
+        """Until the kernel next comes to be as desired, MAX_WAIT_S at most."""
+        self._synced.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.MAX_WAIT_S):
+                await self._synced.wait()
 
     def note(self) -> None:
         """It is as desired."""

@@ -24,6 +24,9 @@ SnapshotReason = Literal[
 ]  # fmt: skip
 """Why a snapshot was taken rather than deltas."""
 
+LARGE = 10_000
+"""Registrations that take 10 ms of the processor to be written to disk."""
+
 
 class FeedPosition(msgspec.Struct, frozen=True):
     """Where in a feed the registrations of a source stand; saved beside them for a restart.
@@ -73,6 +76,11 @@ class SourceUpdate:
     rejections: tuple[Rejection, ...] = ()
     retained: int = 0
     reason: SnapshotReason | None = None
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the processor is busy for long while it is written to disk."""
+        return self.changes is None and self.registrations is not None and len(self.registrations) > LARGE
 
     @property
     def reached(self) -> FeedPosition:

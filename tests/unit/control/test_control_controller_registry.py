@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from gatewayd.control.controller import Controller
-from gatewayd.control.core import build_core, max_elements_of, memory_bytes
+from gatewayd.control.core import InSync, build_core, max_elements_of, memory_bytes
 from gatewayd.control.host_time import WindowClock
 from gatewayd.errors import SerialNotHeld
 from gatewayd.kernel.fake import FakeTables
@@ -188,6 +188,33 @@ async def test_a_restart_begins_with_the_last_good_and_what_was_held(tmp_path: P
     await third.restore()
     assert [each.id for each in third.allowlist] == ["HOUSE"]
     assert third.holds() == ()
+
+
+async def test_a_large_reading_is_saved_when_the_kernel_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gatewayd.sources.update.LARGE", 1)
+    first = make_controller(tmp_path, settings_of("national"), 1000.0)
+    run = asyncio.create_task(first.reconciler.run())
+    await first.deliver(reading(BANK, HOUSE))
+    assert first.reconciler.unready() is None
+    run.cancel()
+    second = make_controller(tmp_path, settings_of("national"), 2000.0)
+    await second.restore()
+    assert sorted(each.id for each in second.allowlist) == ["BANK", "HOUSE"]
+
+
+async def test_a_large_reading_is_saved_though_the_kernel_refuses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gatewayd.sources.update.LARGE", 1)
+    monkeypatch.setattr(InSync, "MAX_WAIT_S", 0.01)
+    first = make_controller(tmp_path, settings_of("national"), 1000.0)
+    await first.deliver(reading(BANK, HOUSE))
+    assert first.reconciler.unready() is not None
+    second = make_controller(tmp_path, settings_of("national"), 2000.0)
+    await second.restore()
+    assert sorted(each.id for each in second.allowlist) == ["BANK", "HOUSE"]
 
 
 async def test_a_reading_that_memory_would_not_hold_is_refused_and_the_last_good_stays(tmp_path: Path) -> None:

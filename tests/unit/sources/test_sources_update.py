@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from gatewayd.sources.update import FeedPosition, SourceUpdate
+from gatewayd.model import Registration
+from gatewayd.model.registration import Changes
+from gatewayd.sources.update import LARGE, FeedPosition, SourceUpdate
 
 
 def test_a_source_that_is_no_feed_stands_at_the_second_of_its_reading() -> None:
@@ -14,3 +16,12 @@ def test_a_feed_stands_where_its_notification_says() -> None:
     position = FeedPosition("session", 7, issued_at=900.0)
     assert SourceUpdate("national", 1234.9, registrations={}, position=position).reached is position
     assert position.issued_at_s == 900.0
+
+
+def test_only_a_long_source_that_was_read_whole_is_large() -> None:
+    many = {str(number): Registration(str(number), "bank", "active", ()) for number in range(LARGE + 1)}
+    few = dict(list(many.items())[1:])
+    assert SourceUpdate("national", 1.0, registrations=many).is_large
+    assert not SourceUpdate("national", 1.0, registrations=few).is_large
+    assert not SourceUpdate("national", 1.0, registrations=many, changes=Changes((), ())).is_large
+    assert not SourceUpdate("national", 1.0).is_large
