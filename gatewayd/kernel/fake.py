@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
+from gatewayd.assertions.lookups import Element, RulesReading
 from gatewayd.compile.ruleset import COUNTERS, parse_tag
 from gatewayd.errors import OperationRefused, RulesetRefused
 from gatewayd.model.mask import Mask, describe_key, parse_set_name
@@ -160,6 +161,21 @@ class FakeTables:
         self.table = None
         self.generation += present
         return present
+
+    async def read_rules(self) -> RulesReading:
+        """As kernel.passage has it."""
+        table = self.table or FakeTable()
+        used = frozenset(name for name in table.used if parse_set_name(name) is not None)
+        return RulesReading((await self.read_table()).tag, used)
+
+    async def find_elements(self, elements: Sequence[Element]) -> frozenset[Element]:
+        """As kernel.passage has it."""
+        self._expire()
+        sets = {} if self.table is None else self.table.sets
+        wrong = [name for name, key in elements if name in sets and len(key) != sets[name].key_length]
+        if wrong:
+            raise OperationRefused(f"look up an element of {wrong[0]}", errno.EINVAL)
+        return frozenset(each for each in elements if each[0] in sets and each[1] in sets[each[0]].keys)
 
     def _expire(self) -> None:
         for each in self.table.sets.values() if self.table is not None else ():

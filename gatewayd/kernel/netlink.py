@@ -115,6 +115,23 @@ class NetlinkChannel:
                     if sequence == last:
                         return answers
 
+    async def ask_each(self, payload: bytes, first: int, count: int, name: str) -> list[int]:
+        """Send `count` requests that are numbered from `first` and have one answer each, asked for none more; the
+        errno of each answer, 0 where it is what was asked for. Raises ReplyMissing."""
+        async with self._lock:
+            await asyncio.sleep(0)
+            self._send(payload, name)
+            numbers: dict[int, int] = {}
+            while len(numbers) < count:
+                datagram = await self._receive(name)
+                for kind, flags, sequence, start, _ in nl.iter_messages(datagram):
+                    if first <= sequence < first + count:
+                        is_error = kind == nl.NLMSG_ERROR
+                        numbers[sequence] = decode_error(datagram, start, flags)[0] if is_error else 0
+                    else:
+                        self._note_end(kind, sequence)
+            return [numbers[first + place] for place in range(count)]
+
     async def dump(self, payload: bytes, sequence: int, name: str) -> AsyncIterator[bytes]:
         """The datagrams of a dump, as they come; the loop gets a turn between them.
 

@@ -51,7 +51,7 @@ PURE = """
     allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule api api.metrics api.process
     api.event_stream log.ring
     api.queries api.standing api.status api.views authority.layout authority.readers compile compile.desired
-    assertions assertions.judge assertions.lookups assertions.overlay assertions.states
+    assertions assertions.judge assertions.lookups assertions.overlay assertions.states kernel.passage_codec
     compile.effects compile.interfaces compile.judging compile.keys compile.masks compile.ruleset control
     control.trusted_time demo errors feed feed.canonical feed.csv_dialect feed.files feed.notification feed.reading
     feed.record
@@ -78,8 +78,9 @@ IO = """
     api.app api.listening api.middleware authority authority.database authority.disk authority.importing
     authority.publishing authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry
     demo.scenario
-    kernel.claim kernel.conntrack kernel.external kernel.netlink kernel.nft kernel.tables lab lab.lab lab.namespace
-    lab.stream lab.tap lab.traffic lab.world log log.journald log.lines log.logger log.queued reconcile
+    kernel.claim kernel.conntrack kernel.external kernel.netlink kernel.nft kernel.passage
+    kernel.tables lab lab.lab lab.namespace lab.stream lab.tap lab.traffic lab.world
+    log log.journald log.lines log.logger log.queued reconcile
     reconcile.loop reconcile.scan_requests reconcile.verify reconcile.writer registry settings sources sources.fetch
     sources.files sources.last_good_file sources.last_good_store sources.plain_source sources.runner
     subscribers.journal subscribers.journal_file subscribers.radius.listener subscribers.radius.sockets

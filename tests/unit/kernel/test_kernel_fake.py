@@ -6,7 +6,8 @@ import errno
 
 import pytest
 
-from gatewayd.compile.ruleset import COUNTERS, compile_ruleset
+from gatewayd.assertions.lookups import RulesReading
+from gatewayd.compile.ruleset import COUNTERS, compile_ruleset, parse_tag
 from gatewayd.errors import OperationRefused, RulesetRefused
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Mode
@@ -28,6 +29,7 @@ from gatewayd.model.transaction import (
     TableReading,
     Transaction,
 )
+from tests.support.reconciling import OBSERVE
 
 HOSTS = Mask(4, 32)
 MADE = (CreateTable(), CreateSet("c4_32", HOSTS, 4), AddElements("c4_32", [bytes(4)]))
@@ -259,3 +261,17 @@ async def test_what_changes_nothing_is_no_change_but_a_refreshment_is_one() -> N
     ):
         await fake.commit(Transaction((operation,), "test"))
         assert fake.generation == before + begins_anew, operation
+
+
+async def test_what_lets_a_flow_pass_is_asked_of_it_as_of_the_kernel() -> None:
+    fake = FakeTables()
+    assert await fake.read_rules() == RulesReading()
+    assert await fake.find_elements([("c4_32", bytes(4))]) == frozenset()
+    fake = await made()
+    rules = compile_ruleset("gatewayd", OBSERVE, {HOSTS: "c4_32"}, 1)
+    await fake.replace_rules(rules)
+    assert await fake.read_rules() == RulesReading(parse_tag(rules.tag), frozenset({"c4_32"}))
+    there = ("c4_32", bytes(4))
+    assert await fake.find_elements([there, ("c4_32", b"other"[:4]), ("c4_31", bytes(4))]) == {there}
+    with pytest.raises(OperationRefused):
+        await fake.find_elements([("c4_32", bytes(8))])
