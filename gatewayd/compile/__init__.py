@@ -11,6 +11,8 @@ is merged or collapses, and no element has to be put back when a covering prefix
     interfaces which are inside and outside; names that no interface has
     judging    its chains: which packets the policy is about, and by which sets one is registered
     effects    … what comes of it, and which addresses the canary has
+    counting   … and the count of unregistered flows, by client prefix and service
+    rule_sets  sets that the rules fill themselves
 
 Review notes: does every element come from a registration? Does every registration give the elements that
 `allowlist.match` would say yes to? (tests/property compares them with the kernel's verdict.) Is a bound

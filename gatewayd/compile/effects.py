@@ -13,6 +13,7 @@ from gatewayd.compile.interfaces import client_tests, knows_inside
 from gatewayd.compile.judging import FAMILIES, as_hex, chain, client_at, in_policy
 from gatewayd.model.flow import Canary, Flow
 from gatewayd.model.policy import Policy
+from gatewayd.model.prefix import Family
 
 CANARY_SEED = 0x67617465
 """Fixed, so that the same client addresses are in the canary on every gateway and after every restart."""
@@ -61,11 +62,16 @@ def unregistered_chains(policy: Policy) -> list[str]:
         enforced.append("goto refuse")
     else:
         enforced.append("accept")
-    return chains + chain("unregistered", [count, *(enforced if policy.mode != "observe" else ["accept"])])
+    if policy.mode == "observe":
+        if policy.shadows_limit:
+            chains += _limit(policy)
+        enforced = ["goto throttle" if policy.shadows_limit else "accept"]
+    return chains + chain("unregistered", [count, *enforced])
 
 
 def _limit(policy: Policy) -> list[str]:
-    """A rate for each client, and one for all clients together that the kernel does not follow.
+    """A rate for each client, and one for all clients together that the kernel does not follow. In observe the same
+    rules count what they would drop.
 
     Where the set of limiters has no place for a new client, the rule that would add it ends without a match. So it
     does for a client within its rate (net/netfilter/nft_dynset.c: nft_dynset_eval). Another set, half as large and
@@ -81,7 +87,9 @@ def _limit(policy: Policy) -> list[str]:
         chains = _throttle("throttle", policy, "saddr", "ct original ", after=untracked)
         chains += _throttle("throttle_source", policy, "saddr")
     unfollowed = ["counter name unfollowed_packets", f"{_rate(policy)} goto over_limit", "accept"]
-    drop = "counter name limited_packets drop"
+    drop = (
+        "counter name limited_packets drop" if policy.mode == "limit" else "counter name over_limit_packets accept"
+    )
     return [
         *in_policy(policy),
         *chain("over_limit", ["jump look_up", "jump in_policy", drop]),
@@ -117,12 +125,10 @@ def _canary(policy: Policy) -> list[str]:
     percent = policy.canary_percent
     if percent >= 100 or policy.mode == "observe":
         return []
-    beyond = f"mod 100 seed 0x{CANARY_SEED:x} >= {percent} accept"
-    source = [f"meta nfproto ipv4 jhash ip saddr {beyond}", f"meta nfproto ipv6 jhash {_HALF_SOURCE} {beyond}"]
-    destination = [
-        f"meta nfproto ipv4 jhash ip daddr {beyond}",
-        f"meta nfproto ipv6 jhash {_HALF_DESTINATION} {beyond}",
-    ]
+    source, destination = (
+        [f"meta nfproto ipv{family} {bucket_of(family, end)} >= {percent} accept" for family in FAMILIES]
+        for end in ("saddr", "daddr")
+    )
     from_client = client_tests(policy)
     if not from_client:
         return [
@@ -139,6 +145,12 @@ def _canary(policy: Policy) -> list[str]:
 
 _HALF_SOURCE, _HALF_DESTINATION = "@nh,64,64", "@nh,192,64"
 """Bits of the IPv6 header (RFC 8200 §3): the first half of an address."""
+
+
+def bucket_of(family: Family, end: str) -> str:
+    """The bucket of the client at an end of a packet, 0..99, in nft's words; `canary_bucket` is the same."""
+    half = _HALF_SOURCE if end == "saddr" else _HALF_DESTINATION
+    return f"jhash {f'ip {end}' if family == 4 else half} mod 100 seed 0x{CANARY_SEED:x}"
 
 
 def downstream(dscp: int | None, mark: int | None) -> list[str]:

@@ -28,10 +28,13 @@ def crossing(named: Sides) -> list[str]:
 
 
 def _interfaces(names: tuple[str, ...]) -> list[str]:
-    """Values to compare an interface's name with. Before 1.0.3 nft refuses a wildcard in a set."""
+    """Values to compare an interface's name with. Before 1.0.3 nft refuses a wildcard in a set; a single name is
+    compared faster without one."""
     wild = sorted(f'"{name}"' for name in names if name.endswith("*"))
     plain = sorted(f'"{name}"' for name in names if not name.endswith("*"))
-    return ([f"{{ {', '.join(plain)} }}"] if plain else []) + wild
+    if len(plain) > 1:
+        plain = [f"{{ {', '.join(plain)} }}"]
+    return plain + wild
 
 
 def knows_inside(named: Sides) -> bool:

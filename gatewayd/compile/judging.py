@@ -115,6 +115,7 @@ def judging_chains(policy: Policy, epoch: int) -> list[str]:
     judge = ["ct direction reply goto reply", "goto judge_packet"]
     judge_packet = [
         "jump look_up",
+        *(["jump count"] if policy.counts else []),
         f"ct mark set ct mark & {as_hex(layout.others)} | {as_hex(layout.judged(epoch))}",
         "counter name unregistered_flows",
         "jump note",

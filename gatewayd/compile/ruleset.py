@@ -11,6 +11,7 @@ The chains, in the order a packet meets them:
     judge         look up; else mark as judged, log (`note`), go on to unregistered
     reply         a packet in reply direction: the client's is judged like any other, the rest leaves
     answer        a new flow *from* a port in scope: registered, or left alone
+    count         an unregistered flow, once: by client prefix, service and interface (`counting`)
     look_up       registered if the packet or its reverse is
     classify4/6   the bundle's look-ups, one for every set and role; then single services; then any service
     answered4/6   the same by the source port
@@ -43,9 +44,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Literal
 
+from gatewayd.compile.counting import counting_chains
 from gatewayd.compile.effects import downstream, registered_chain, unregistered_chains
 from gatewayd.compile.judging import (
-    FAMILIES,
     as_hex,
     chain,
     classifying_chains,
@@ -54,6 +55,7 @@ from gatewayd.compile.judging import (
     scope_chains,
     uncrossed_chain,
 )
+from gatewayd.compile.rule_sets import flushed_sets_of, rule_sets_of
 from gatewayd.model.flow import Mode
 from gatewayd.model.mask import ANY_PEER, Mask, parse_set_name
 from gatewayd.model.moment import earliest_of, latest_of
@@ -71,20 +73,13 @@ COUNTERS = (
     "limited_packets",
     "unfollowed_packets",
     "rejected_packets",
+    "reclassified_flows",
+    "unplaced_flows",
+    "repeated_packets",
+    "uncertain_packets",
+    "over_limit_packets",
 )
 """Named counters; they outlive a replacement of the rules."""
-
-MAX_CLIENTS = 65536
-"""Clients of a family that the rules follow, for their rate in the log and in mode limit; others share a rate."""
-_NOTED = "noted"
-_SHAPES = {_NOTED: (MAX_CLIENTS, "10s"), "followed": (MAX_CLIENTS, "1m"), "limiter": (2 * MAX_CLIENTS, "1m")}
-"""Sets that the rules fill themselves, of either family: size and timeout.
-
-`limiter` has a place for each client of `followed`, and for those of a minute ago that are not removed yet. Another
-shape needs another name: the kernel refuses to add a set that is there in another one (nf_tables_api.c:
-nft_set_is_same)."""
-RULE_SETS = frozenset(f"{name}{family}" for name in _SHAPES for family in FAMILIES)
-"""Sets that are not part of the allowlist."""
 
 _TAG_PLACE = "@tag@"
 _MODES: dict[str, Mode] = {"observe": "observe", "mark": "mark", "limit": "limit", "reject": "reject"}
@@ -116,6 +111,8 @@ def policy_of(settings: Settings, stage: Stage) -> Policy:
         limit_bytes_s=limit.bytes_per_second if limit is not None else 0,
         log_group=kernel.nflog_group,
         log_packets_s=kernel.nflog_rate_per_s,
+        counts=settings.watch.unregistered != "off",
+        shadows_limit=settings.watch.shadow_limit and limit is not None,
     )
 
 
@@ -146,6 +143,7 @@ def compile_ruleset(table: str, policy: Policy, hooks: Mapping[Mask, str], epoch
     chains = [
         *_forward(policy, epoch),
         *judging_chains(policy, epoch),
+        *counting_chains(policy),
         *classifying_chains(4, hooks),
         *classifying_chains(6, hooks),
         *registered_chain(policy),
@@ -156,10 +154,7 @@ def compile_ruleset(table: str, policy: Policy, hooks: Mapping[Mask, str], epoch
     fingerprint = policy_digest(policy)
     tag = f"gatewayd epoch={epoch} mode={policy.mode} policy={fingerprint} rules={digest}"
     text = f"table inet {table} {{\n{body.replace(_TAG_PLACE, tag)}\n}}\n"
-    # An element keeps the limiter that it was made with: with another limit all begin anew. Those of the log go by
-    # themselves. To flush them, perhaps 65,536, would make as many notifications whenever the rules change.
-    flushed = [name for name in _sets_of(policy) if not name.startswith(_NOTED)]
-    text += "".join(f"flush set inet {table} {name}\n" for name in flushed)
+    text += "".join(f"flush set inet {table} {name}\n" for name in flushed_sets_of(policy))
     return Ruleset(text, fingerprint, epoch, names, tag)
 
 
@@ -178,7 +173,7 @@ def parse_tag(comment: str) -> RulesTag | None:
 
 def policy_digest(policy: Policy) -> str:
     """Equal for policies under which every flow meets the same fate."""
-    return _digest(repr(replace(policy, log_group=0, log_packets_s=0)))
+    return _digest(repr(replace(policy, log_group=0, log_packets_s=0, counts=True, shadows_limit=False)))
 
 
 def replace_script(ruleset: Ruleset, table: str, chains: Iterable[str]) -> str:
@@ -199,22 +194,7 @@ def _digest(*parts: str) -> str:
 
 def _objects(policy: Policy) -> list[str]:
     lines = [line for name in COUNTERS for line in (f"counter {name} {{", "}")]
-    for name in _sets_of(policy):
-        size, timeout = _SHAPES[name[:-1]]
-        lines += [
-            f"set {name} {{",
-            f"\ttype ipv{name[-1]}_addr",
-            f"\tsize {size}",
-            "\tflags dynamic,timeout",
-            f"\ttimeout {timeout}",
-            "}",
-        ]
-    return lines
-
-
-def _sets_of(policy: Policy) -> list[str]:
-    """Those of RULE_SETS that the rules use, in order of name."""
-    return sorted(name for name in RULE_SETS if policy.mode == "limit" or name.startswith(_NOTED))
+    return [*lines, *(line for each in rule_sets_of(policy) for line in each.lines())]
 
 
 def _forward(policy: Policy, epoch: int) -> list[str]:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from gatewayd.assertions.lookups import Element, RulesReading
+from gatewayd.compile.rule_sets import key_bytes
 from gatewayd.compile.ruleset import COUNTERS, parse_tag
 from gatewayd.errors import OperationRefused, RulesetRefused
 from gatewayd.model.mask import Mask, describe_key, parse_set_name
@@ -33,7 +34,7 @@ from gatewayd.model.transaction import (
 )
 
 _REFERENCE = re.compile(r"@(?!nh,)(\w+)")
-_DECLARED_SET = re.compile(r"^\tset (\w+) \{\n.*\n\t*size (\d+)$", re.MULTILINE)
+_DECLARED_SET = re.compile(r"^\tset (\w+) \{\n\t*type (.*)\n\t*size (\d+)$", re.MULTILINE)
 _PIECE = 500
 
 
@@ -138,8 +139,8 @@ class FakeTables:
     async def replace_rules(self, ruleset: Ruleset) -> None:
         self.before_write(ruleset)
         table = FakeTable() if self.table is None else self.table.copy(())
-        for name, size in _DECLARED_SET.findall(ruleset.text):
-            table.sets.setdefault(name, FakeSet(None, 16 if name.endswith("6") else 4, int(size)))
+        for name, key, size in _DECLARED_SET.findall(ruleset.text):
+            table.sets.setdefault(name, FakeSet(None, key_bytes(key), int(size)))
         used = frozenset(_REFERENCE.findall(ruleset.text))
         absent = used - table.sets.keys()
         if absent:

@@ -66,6 +66,7 @@ class Policy:
 
     `canary_percent`: of clients, for which a mode other than observe takes effect. `dscp` 0..63 and packet marks
     are None where nothing is to be set. `limit_bytes_s`: of each client, an IPv4 address or an IPv6 /64.
+    `counts`: unregistered flows are counted by prefix. `shadows_limit`: observe counts what limit would drop.
     """
 
     mode: Mode
@@ -82,3 +83,5 @@ class Policy:
     limit_bytes_s: int = 65536
     log_group: int = 9480
     log_packets_s: int = 1000
+    counts: bool = True
+    shadows_limit: bool = False

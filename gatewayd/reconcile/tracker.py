@@ -18,7 +18,7 @@ from functools import partial
 from gatewayd.compile.desired import DesiredSets, Element
 from gatewayd.compile.keys import Keys, MissingKeys
 from gatewayd.compile.masks import keys_of
-from gatewayd.compile.ruleset import RULE_SETS
+from gatewayd.compile.rule_sets import RULE_SETS
 from gatewayd.model.flow import Flow
 from gatewayd.model.mask import Mask, parse_set_name, set_name
 from gatewayd.model.registration import BoundRegistration, Registration

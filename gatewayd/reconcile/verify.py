@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from math import inf
 
 from gatewayd.compile.keys import Keys
-from gatewayd.compile.ruleset import RULE_SETS
+from gatewayd.compile.rule_sets import RULE_SETS
 from gatewayd.errors import DumpInterrupted
 from gatewayd.log import get_logger
 from gatewayd.model.transaction import AddElements, ExternalCommit, TableReading, Transaction

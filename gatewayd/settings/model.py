@@ -222,9 +222,12 @@ class KernelSettings:
 
 @section
 class WatchSettings:
-    """How much is kept, in memory, of unregistered traffic."""
+    """How much is kept of unregistered traffic: single flows in memory alone, counts of prefixes on disk too."""
 
     unregistered: WatchDetail = key("aggregate", word_of(WatchDetail), "nothing, counts, or also single flows")
+    shadow_limit: bool = key(
+        "false", SWITCH, "in observe, count what limit would drop; two more look-ups for each such packet"
+    )
 
 
 @section
@@ -275,7 +278,7 @@ class Settings:
         restart=True,
     )
     kernel: KernelSettings = key({}, section_of(KernelSettings))
-    watch: WatchSettings = key({}, section_of(WatchSettings), "Unregistered traffic, kept in memory only.")
+    watch: WatchSettings = key({}, section_of(WatchSettings), "Unregistered traffic, by client prefix (/24, /48).")
     http: HttpSettings = key({}, section_of(HttpSettings))
     state_dir: str = key("/var/lib/gatewayd", kinds.PATH, "directory of the last good registry", restart=True)
     log: LogSettings = key({}, section_of(LogSettings))

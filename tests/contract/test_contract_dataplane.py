@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from gatewayd.compile.ruleset import COUNTERS, RULE_SETS, compile_ruleset, policy_digest
+from gatewayd.compile.rule_sets import RULE_SETS, rule_sets_of
+from gatewayd.compile.ruleset import COUNTERS, compile_ruleset, policy_digest
 from gatewayd.errors import DumpInterrupted, KernelError, OperationRefused, RulesetRefused
 from gatewayd.kernel.fake import FakeSet, FakeTables
 from gatewayd.kernel.tables import KernelTables
@@ -771,7 +772,7 @@ async def test_the_same_rules_have_the_same_fingerprint(world: World, mode: Any)
     assert first.rules
     assert first.rules == second.rules
     assert first.tag == second.tag
-    own = {each for each in RULE_SETS if mode == "limit" or each.startswith("noted")}
+    own = {each.name for each in rule_sets_of(policy)}
     assert {item.name for item in second.sets} == {NAME} | own
     await world.plane.replace_rules(ruleset(policy=policy))
     assert (await world.plane.read_table()).rules != first.rules
@@ -786,10 +787,16 @@ async def test_sets_that_the_rules_made_stay_when_the_rules_go(world: World) -> 
     assert sorted((item.name, item.key_length, item.capacity, item.regular) for item in limited) == [
         ("followed4", 4, 65536, False),
         ("followed6", 16, 65536, False),
+        ("interface_flows", 16, 65536, False),
         ("limiter4", 4, 131072, False),
         ("limiter6", 16, 131072, False),
         ("noted4", 4, 65536, False),
         ("noted6", 16, 65536, False),
+        ("prefix_flows4", 12, 65536, False),
+        ("prefix_flows6", 24, 65536, False),
+        ("recent4", 20, 262144, False),
+        ("recent6", 44, 262144, False),
+        ("service_flows", 12, 65536, False),
     ]
 
 
@@ -813,7 +820,8 @@ async def test_a_set_is_free_to_go_once_no_rule_uses_it(world: World) -> None:
     await set_used_by_rules(world)
     await world.plane.replace_rules(ruleset())
     await world.commit(DeleteSet(NAME))
-    assert {each.name for each in (await world.plane.read_table()).sets} == {"noted4", "noted6"}
+    own = {each.name for each in rule_sets_of(POLICY)}
+    assert {each.name for each in (await world.plane.read_table()).sets} == own
 
 
 async def test_delete_table_says_whether_there_was_one(world: World) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gatewayd.compile.ruleset import RULE_SETS
+from gatewayd.compile.rule_sets import RULE_SETS
 from gatewayd.demo.cast import BANK as DEMO_BANK
 from gatewayd.demo.cast import SOFTWARE_HOUSE, STRANGER
 from gatewayd.kernel import external

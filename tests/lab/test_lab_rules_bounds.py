@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gatewayd.compile.ruleset import MAX_CLIENTS
+from gatewayd.compile.rule_sets import MAX_CLIENTS
 from gatewayd.lab.lab import Lab
 from gatewayd.lab.traffic import flow_of
 from gatewayd.model import Flow, parse_prefix, parse_services

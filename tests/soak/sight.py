@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from gatewayd.compile.ruleset import RULE_SETS
+from gatewayd.compile.rule_sets import RULE_SETS
 from gatewayd.errors import DumpInterrupted, OperationRefused
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.lab.lab import Lab

@@ -13,7 +13,8 @@ from itertools import product
 from typing import Any
 
 from gatewayd.compile.desired import elements_of
-from gatewayd.compile.ruleset import RULE_SETS, compile_ruleset, policy_digest
+from gatewayd.compile.rule_sets import RULE_SETS
+from gatewayd.compile.ruleset import compile_ruleset, policy_digest
 from gatewayd.kernel.fake import FakeSet, FakeTable, FakeTables
 from gatewayd.model.flow import Flow, reverse_flow
 from gatewayd.model.mask import ANY_PEER, Mask, parse_set_name

@@ -51,9 +51,10 @@ PURE = """
     allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule api api.metrics api.process
     api.event_stream log.ring
     api.queries api.standing api.status api.views authority.layout authority.readers compile compile.desired
-    assertions assertions.judge assertions.lookups assertions.overlay assertions.states kernel.passage_codec
-    compile.effects compile.interfaces compile.judging compile.keys compile.masks compile.ruleset control
-    control.trusted_time demo errors feed feed.canonical feed.csv_dialect feed.files feed.notification feed.reading
+    assertions assertions.judge assertions.lookups assertions.overlay assertions.states compile.counting
+    compile.effects compile.interfaces compile.judging compile.keys compile.masks compile.rule_sets
+    compile.ruleset control control.trusted_time demo errors feed feed.canonical feed.csv_dialect feed.files
+    feed.notification feed.reading kernel.passage_codec
     feed.record
     gatewayd kernel kernel.attributes kernel.conntrack_codec kernel.external_codec kernel.fake
     kernel.tables_codec lab.packets log.events model model.accounting model.assertion model.flow model.mask

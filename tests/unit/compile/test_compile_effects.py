@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from gatewayd.compile import compile_ruleset
-from gatewayd.compile.ruleset import RULE_SETS
+from gatewayd.compile.rule_sets import RULE_SETS
 from gatewayd.model import Mode
 from tests.support.rulesets import HOOKS, OBSERVE, REJECT, chains_of
 
@@ -62,7 +62,7 @@ RATE = "limit rate over 1000 bytes/second burst 1000 bytes } goto over_limit"
 def test_without_a_named_side_a_limit_is_each_openers_own_and_untracked_packets_are_limited_by_source() -> None:
     policy = replace(OBSERVE, mode="limit", limit_bytes_s=1000)
     text = compile_ruleset("gatewayd", policy, HOOKS, 1).text
-    assert set(re.findall(r"set (\w+\d) \{\n\t\ttype", text)) == RULE_SETS
+    assert set(re.findall(r"set (\w+) \{\n\t\ttype", text)) == RULE_SETS
     chains = chains_of(policy)
     assert chains["throttle"] == [
         "update @followed4 { ct original ip saddr } goto throttle4",
@@ -77,7 +77,7 @@ def test_without_a_named_side_a_limit_is_each_openers_own_and_untracked_packets_
 def test_a_limit_is_each_clients_own() -> None:
     chains = chains_of(replace(OBSERVE, mode="limit", limit_bytes_s=1000, inside=("eth1",)))
     assert chains["throttle"] == [
-        'iifname { "eth1" } goto throttle_source',
+        'iifname "eth1" goto throttle_source',
         "update @followed4 { ip daddr } goto throttle4",
         f"update @followed6 {{ ip6 daddr {HALF} }} goto throttle6",
         "goto unfollowed",
@@ -118,9 +118,9 @@ def test_beyond_the_canary_packets_are_accepted_before_anything_is_done_to_them(
 
 def test_the_canary_is_of_clients_where_a_side_is_named() -> None:
     assert chains_of(replace(REJECT, canary_percent=25, outside=("eth0",)))["canary"] == [
-        f'oifname {{ "eth0" }} meta nfproto ipv4 jhash ip saddr {BEYOND}',
-        f'oifname {{ "eth0" }} meta nfproto ipv6 jhash @nh,64,64 {BEYOND}',
-        'oifname { "eth0" } return',
+        f'oifname "eth0" meta nfproto ipv4 jhash ip saddr {BEYOND}',
+        f'oifname "eth0" meta nfproto ipv6 jhash @nh,64,64 {BEYOND}',
+        'oifname "eth0" return',
         f"meta nfproto ipv4 jhash ip daddr {BEYOND}",
         f"meta nfproto ipv6 jhash @nh,192,64 {BEYOND}",
     ]
@@ -140,3 +140,16 @@ def test_with_each_ruleset_limits_begin_anew_and_shares_of_the_log_do_not() -> N
         for policy in (replace(OBSERVE, mode=mode),)
     }
     assert flushes == {"observe": [], "limit": ["followed4", "followed6", "limiter4", "limiter6"]}
+
+
+def test_observing_counts_what_a_limit_would_drop_by_the_rules_that_would_drop_it() -> None:
+    limit = replace(OBSERVE, inside=("eth1",), mode="limit", limit_bytes_s=1000)
+    shadow = chains_of(replace(limit, mode="observe", shadows_limit=True))
+    real = chains_of(limit)
+    assert shadow["unregistered"] == ["counter name unregistered_packets", "goto throttle"]
+    throttles = [name for name in real if name.startswith(("throttle", "unfollowed", "in_"))]
+    assert throttles
+    assert {name: shadow[name] for name in throttles} == {name: real[name] for name in throttles}
+    assert real["over_limit"][:2] == shadow["over_limit"][:2]
+    assert shadow["over_limit"][2:] == ["counter name over_limit_packets accept"]
+    assert not [line for lines in shadow.values() for line in lines if "drop" in line]

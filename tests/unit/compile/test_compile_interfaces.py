@@ -80,7 +80,7 @@ def test_a_side_of_which_nothing_is_there_turns_enforcement_off_and_that_is_said
     [
         ((), (), []),
         (("ppp*",), (), ['iifname "ppp*"']),
-        ((), ("eth0",), ['oifname { "eth0" }']),
+        ((), ("eth0",), ['oifname "eth0"']),
         (("eth1",), ("eth*",), []),
         (("eth*",), ("eth1",), []),
         (("vlan7",), ("vlan7",), []),
@@ -96,8 +96,16 @@ def test_clients_are_known_where_no_interface_may_be_of_both_sides(
 
 def test_between_two_sides_each_pair_crosses_in_both_directions_and_once() -> None:
     assert crossing(replace(OBSERVE, inside=("ppp*",), outside=("eth0",))) == [
-        'iifname "ppp*" oifname { "eth0" }',
-        'iifname { "eth0" } oifname "ppp*"',
+        'iifname "ppp*" oifname "eth0"',
+        'iifname "eth0" oifname "ppp*"',
     ]
     assert len(crossing(replace(OBSERVE, inside=("eth0",), outside=("eth0",)))) == 1
     assert crossing(OBSERVE) == []
+
+
+def test_several_names_are_one_set_and_a_single_one_is_compared_without() -> None:
+    assert client_tests(replace(OBSERVE, inside=("eth2", "ppp*", "eth1"))) == [
+        'iifname { "eth1", "eth2" }',
+        'iifname "ppp*"',
+    ]
+    assert client_tests(replace(OBSERVE, inside=("eth1",))) == ['iifname "eth1"']

@@ -22,8 +22,8 @@ SERVERS = "meta l4proto 17 th sport { 1-499, 501-1023 } accept"
             (),
             [SERVERS, f'iifname {{ "eth1", "eth2" }} {JUDGED}', f'iifname "ppp*" {JUDGED}', "accept"],
         ),
-        (("eth1",), ("eth0",), [SERVERS, f'iifname {{ "eth1" }} {JUDGED}', "accept"]),
-        ((), ("eth0", "wan*"), [SERVERS, f'oifname {{ "eth0" }} {JUDGED}', f'oifname "wan*" {JUDGED}', "accept"]),
+        (("eth1",), ("eth0",), [SERVERS, f'iifname "eth1" {JUDGED}', "accept"]),
+        ((), ("eth0", "wan*"), [SERVERS, f'oifname "eth0" {JUDGED}', f'oifname "wan*" {JUDGED}', "accept"]),
         ((), (), ["jump look_up", "accept"]),
         # An interface that may be of both sides tells nothing.
         (("eth1",), ("eth*",), ["jump look_up", "accept"]),
@@ -57,7 +57,7 @@ def test_in_reply_direction_the_clients_packet_is_judged_and_where_none_is_known
 )  # fmt: skip
 def test_a_server_inside_has_a_system_port_that_is_no_service_in_scope(words: str, servers: list[str]) -> None:
     policy = replace(REJECT, inside=("eth1",), scope=parse_services(words.split()))
-    assert chains_of(policy)["reply"] == [*servers, f'iifname {{ "eth1" }} {JUDGED}', "accept"]
+    assert chains_of(policy)["reply"] == [*servers, f'iifname "eth1" {JUDGED}', "accept"]
 
 
 def test_the_priority_is_the_operators_and_the_policy_of_the_chain_is_always_accept() -> None:
@@ -88,8 +88,8 @@ def test_what_stays_on_a_bridge_leaves_whatever_the_policy() -> None:
             ("ppp*",),
             ("eth0",),
             [
-                'iifname "ppp*" oifname { "eth0" } goto scope',
-                'iifname { "eth0" } oifname "ppp*" goto scope',
+                'iifname "ppp*" oifname "eth0" goto scope',
+                'iifname "eth0" oifname "ppp*" goto scope',
             ],
         ),
         # nft before 1.0.3 takes no wildcard in a set.
@@ -97,9 +97,9 @@ def test_what_stays_on_a_bridge_leaves_whatever_the_policy() -> None:
             ("ppp*", "eth1"),
             ("wan*",),
             [
-                'iifname { "eth1" } oifname "wan*" goto scope',
+                'iifname "eth1" oifname "wan*" goto scope',
                 'iifname "ppp*" oifname "wan*" goto scope',
-                'iifname "wan*" oifname { "eth1" } goto scope',
+                'iifname "wan*" oifname "eth1" goto scope',
                 'iifname "wan*" oifname "ppp*" goto scope',
             ],
         ),
@@ -186,7 +186,7 @@ def test_a_mark_brings_nothing_before_the_policy_that_it_is_not_about(mode: Mode
     policy = replace(OBSERVE, mode=mode, inside=("eth1",), scope=parse_services(["ipsec", "tcp/443"]))
     chains = chains_of(policy)
     assert chains["in_policy"] == [
-        'iifname { "eth1" } goto in_scope', 'oifname { "eth1" } goto in_scope', "accept",
+        'iifname "eth1" goto in_scope', 'oifname "eth1" goto in_scope', "accept",
     ]  # fmt: skip
     assert chains["in_scope"] == [
         "meta l4proto vmap { 6 : goto in_scope_6, 17 : goto in_scope_17, 50 : return, 51 : return }", "accept",

@@ -88,10 +88,10 @@ OTHER_POLICIES: dict[str, Any] = {
     "unregistered_mark": 0,
     "limit_bytes_s": 1,
 }
-OTHER_LOGGING: dict[str, Any] = {"log_group": 1, "log_packets_s": 1}
+OTHER_LOGGING: dict[str, Any] = {"log_group": 1, "log_packets_s": 1, "counts": False, "shadows_limit": True}
 
 
-def test_how_much_is_logged_is_no_other_policy() -> None:
+def test_how_much_is_logged_and_counted_is_no_other_policy() -> None:
     assert policy_digest(replace(OBSERVE, **OTHER_LOGGING)) == policy_digest(OBSERVE)
 
 
