@@ -229,6 +229,17 @@ EVENTS = (
     Event("clock.not_recalled", "warning", "path error", "`clock.json` is unusable. Only its content is lost."),
     Event("clock.not_kept", "debug", "path error", "`clock.json` could not be written."),
     Event(
+        "state_file.failed", "warning", "file error",
+        "The file of the state directory could not be used. What it would have kept waits in memory; no traffic "
+        "depends on it.", followed=True,
+    ),
+    Event("state_file.recovered", "info", "file failures", "The file takes what is written again.", followed=True),
+    Event(
+        "state_file.set_aside", "error", "file to reason",
+        "The file was damaged and was renamed; a new one is begun. The newest two such files stay.",
+        followed=True,
+    ),
+    Event(
         "journal.lost", "error", "file groups rows whole salvaged",
         "Sessions on disk are lost: the tail of the file, or (`whole`) all of it but the rows `salvaged`. Of a "
         "whole file, `rows` is the most that can be lost. Look at the disk.",

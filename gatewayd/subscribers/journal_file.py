@@ -12,10 +12,8 @@ that can be read is kept. What was written and is not there any more is noticed 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sqlite3
-import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import fields
@@ -27,6 +25,16 @@ from zlib import crc32
 import msgspec
 
 from gatewayd.log import get_logger
+from gatewayd.state_file.file import (
+    BESIDE,
+    BUSY_TIMEOUT_S,
+    FileUnfit,
+    inode_of,
+    is_damage,
+    prepare,
+    put_aside,
+    sync_directory,
+)
 from gatewayd.subscribers.journal_rows import (
     VERSION,
     ClockMark,
@@ -39,16 +47,9 @@ from gatewayd.subscribers.journal_rows import (
 )
 
 MODE: Final = 0o600
-MAX_SET_ASIDE: Final = 2
-"""Files that are kept of those found damaged; the oldest go."""
-BUSY_TIMEOUT_S: Final = 2.0
-"""How long to wait for another process that has the file locked, such as a gatewayd that is about to end."""
 
 _MARK_BYTES: Final = 80
 """Of two numbers of twenty digits, a token of 16, a checksum of 8: a line is written over the one before."""
-_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-_BESIDE: Final = ("", "-wal", "-shm", "-journal")
-"""What SQLite has beside a file; a log left behind would be taken for that of the next file."""
 _PUT: Final = "INSERT INTO row (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 _PUT_META: Final = "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
 _DELETE: Final = "DELETE FROM row WHERE key = ?"
@@ -85,10 +86,6 @@ def _put_mark(path: Path, token: str, written: Written) -> None:
 
 def _checksum_of(text: str) -> str:
     return f"{crc32(text.encode()):08x}"
-
-
-class _Unusable(OSError):
-    """The file is not one of ours, or not whole; says why."""
 
 
 class JournalFile:
@@ -140,8 +137,8 @@ class JournalFile:
                 rows = self._read_rows(connection)
                 self._look_for_loss()
                 return rows
-            except (_Unusable, sqlite3.DatabaseError) as error:
-                if not isinstance(error, _Unusable) and not _is_damage(error):
+            except (FileUnfit, sqlite3.DatabaseError) as error:
+                if not isinstance(error, FileUnfit) and not is_damage(error):
                     raise
                 rows, reached = _salvage(connection)
                 self._put_aside(error)
@@ -161,7 +158,7 @@ class JournalFile:
             connection = self._opened()
             written = _write_rows(connection, rows, moment, self._written)
         except (sqlite3.Error, OSError) as error:
-            if _is_damage(error):
+            if is_damage(error):
                 self._put_aside(error)
             self.close()
             raise
@@ -180,12 +177,12 @@ class JournalFile:
     def _opened(self) -> sqlite3.Connection:
         """The connection; another one after a failure, or if the file was removed or replaced under it."""
         if self._connection is not None:
-            if _inode_of(self._path) == self._inode:
+            if inode_of(self._path) == self._inode:
                 return self._connection
             logger.warning("journal.file_replaced", file=str(self._path))
             self.close()
             # SQLite leaves the log of a file that was moved, and would take it for that of the next file.
-            for suffix in _BESIDE[1:]:
+            for suffix in BESIDE[1:]:
                 Path(f"{self._path}{suffix}").unlink(missing_ok=True)
         connection, token = self._connect()
         if token != self._token:
@@ -199,29 +196,29 @@ class JournalFile:
         """A connection to a sound file, and the file's token."""
         try:
             return self._connect_once()
-        except _Unusable as error:
+        except FileUnfit as error:
             self._put_aside(error)
         return self._connect_once()
 
     def _connect_once(self) -> tuple[sqlite3.Connection, str]:
-        _prepare(self._path)
+        prepare(self._path, MODE)
         self._connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         try:
             token = _read_token(self._connection)
             if token is None:
                 token = _begin(self._connection)
-                _sync_directory(self._path.parent)
+                sync_directory(self._path.parent)
         except sqlite3.DatabaseError as error:
-            if _is_damage(error) or error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
-                raise _Unusable(str(error)) from error
+            if is_damage(error) or error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
+                raise FileUnfit(str(error)) from error
             raise
-        self._inode = _inode_of(self._path)
+        self._inode = inode_of(self._path)
         return self._connection, token
 
     def _read_rows(self, connection: sqlite3.Connection) -> tuple[Row, ...]:
         ((verdict,),) = connection.execute("PRAGMA quick_check(1)").fetchall()
         if verdict != "ok":
-            raise _Unusable(str(verdict).replace("\n", " "))
+            raise FileUnfit(str(verdict).replace("\n", " "))
         found = [
             decode_row(key, value) if type(key) is type(value) is bytes else None
             for key, value in connection.execute("SELECT key, value FROM row")
@@ -266,19 +263,10 @@ class JournalFile:
         return rows
 
     def _put_aside(self, reason: Exception) -> None:
-        """Under the first free name after those there are; of these the latest are kept."""
         self.close()
         self.stats.set_aside += 1
-        kept = _set_aside(self._path)
-        target = self._path.with_name(f"{self._path.name}.damaged-{kept[-1][0] + 1 if kept else 1}")
+        target = put_aside(self._path)
         logger.error("journal.set_aside", file=str(self._path), to=target.name, reason=str(reason))
-        for suffix in _BESIDE:
-            with suppress(FileNotFoundError):
-                os.rename(f"{self._path}{suffix}", f"{target}{suffix}")
-        for _, path in kept[: len(kept) + 1 - MAX_SET_ASIDE]:
-            for suffix in _BESIDE:
-                with suppress(OSError):
-                    os.unlink(f"{path}{suffix}")
 
 
 def _read_token(connection: sqlite3.Connection) -> str | None:
@@ -291,10 +279,10 @@ def _read_token(connection: sqlite3.Connection) -> str | None:
     if not tables:
         return None
     if not {"meta", "row"} <= tables:
-        raise _Unusable("it has other tables")
+        raise FileUnfit("it has other tables")
     meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
     if meta.get("version") != VERSION:
-        raise _Unusable(f"it is of version {meta.get('version')!r}, and {VERSION} is read")
+        raise FileUnfit(f"it is of version {meta.get('version')!r}, and {VERSION} is read")
     return str(meta.get("token"))
 
 
@@ -355,44 +343,3 @@ def _salvage(connection: sqlite3.Connection) -> tuple[tuple[Row, ...], Written |
     with suppress(sqlite3.DatabaseError):
         reached = _read_meta(connection, "written", Written)
     return tuple(found.values()), reached
-
-
-def _is_damage(error: Exception) -> bool:
-    """Whether it is the file that is wrong, and not the disk, the rights or the moment."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
-
-
-def _prepare(path: Path) -> None:
-    """A file of our mode is there. Raises _Unusable: something that is no file is."""
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE))
-        return
-    if not stat.S_ISREG(status.st_mode):
-        raise _Unusable("it is not a file")
-    if stat.S_IMODE(status.st_mode) != MODE:
-        with suppress(OSError):
-            os.chmod(path, MODE)
-
-
-def _inode_of(path: Path) -> tuple[int, int]:
-    """Device and inode; zeros where nothing is."""
-    with suppress(FileNotFoundError):
-        status = os.stat(path)
-        return status.st_dev, status.st_ino
-    return 0, 0
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _set_aside(path: Path) -> list[tuple[int, Path]]:
-    """What was set aside of it before, by number, without what SQLite had beside it."""
-    name = re.compile(re.escape(path.name) + r"\.damaged-([0-9]+)", re.ASCII)
-    return sorted((int(found[1]), each) for each in path.parent.iterdir() if (found := name.fullmatch(each.name)))

@@ -24,12 +24,13 @@ MAY_IMPORT: dict[str, str] = {
     "log": "",
     "systemd": "",
     "model": "errors",
+    "state_file": "errors log model",
     "settings": "errors model",
     "feed": "errors model",
     "sources": "gatewayd errors log model settings feed",
     "registry": "errors model settings feed sources",
     "allowlist": "model",
-    "subscribers": "errors log model settings allowlist",
+    "subscribers": "errors log model state_file settings allowlist",
     "compile": "model settings",
     "assertions": "errors model allowlist compile",
     "kernel": "errors model compile assertions",
@@ -49,7 +50,7 @@ MAY_IMPORT: dict[str, str] = {
 
 PURE = """
     allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule api api.metrics api.process
-    api.event_stream log.ring
+    api.event_stream log.ring state_file.view
     api.queries api.standing api.status api.views authority.layout authority.readers compile compile.desired
     assertions assertions.judge assertions.lookups assertions.overlay assertions.states compile.counting
     compile.effects compile.interfaces compile.judging compile.keys compile.masks compile.rule_sets
@@ -75,7 +76,7 @@ PURE = """
 `__init__` gathers shells too is under IO."""
 
 IO = """
-    api.streaming log.tap
+    api.streaming log.tap state_file state_file.file
     api.app api.listening api.middleware authority authority.database authority.disk authority.importing
     authority.publishing authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry
     demo.scenario

@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
+from gatewayd.state_file.file import BUSY_TIMEOUT_S
 from gatewayd.subscribers.journal import Journal, JournalState
-from gatewayd.subscribers.journal_file import BUSY_TIMEOUT_S, JournalFile
+from gatewayd.subscribers.journal_file import JournalFile
 from gatewayd.subscribers.journal_rows import ClockMark, NasRow, Row, key_of
 
 REPOSITORY = Path(__file__).parents[3]
