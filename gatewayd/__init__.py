@@ -9,6 +9,7 @@
    `assertions`   flows that must pass, or must not
 6. `kernel`       netlink: elements in and out, rules through nft, conntrack
 7. `reconcile`    desired against observed → bounded transactions, make before break
+   `trial`        confirmed changes of the mode, and the trip: which stage is in force
 8. `watch`        kernel events → attribution, late admission
    `control`      the tasks and the clock: what happens when
 9. `api`          immutable views → health, metrics, JSON

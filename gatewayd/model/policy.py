@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final, get_args
 
 from gatewayd.model.flow import Mode
 from gatewayd.model.service import Service
+
+_RANK: Final = {mode: rank for rank, mode in enumerate(get_args(Mode))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,12 @@ class Stage:
 
     def __str__(self) -> str:
         return self.mode if self.mode == "observe" else f"{self.mode}, canary {self.canary_percent}%"
+
+    def enforces_no_more_than(self, other: Stage) -> bool:
+        """Whether no client meets a stricter treatment by it than by `other`."""
+        if self.mode == "observe":
+            return True
+        return _RANK[self.mode] <= _RANK[other.mode] and self.canary_percent <= other.canary_percent
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, str] = {
     "registry": "errors model settings feed sources",
     "allowlist": "model",
     "subscribers": "errors log model state_file settings allowlist",
+    "trial": "errors model",
     "compile": "model settings",
     "assertions": "errors model allowlist compile",
     "kernel": "errors model compile assertions",
@@ -70,7 +71,8 @@ PURE = """
     subscribers.radius.senders subscribers.session_list subscribers.sessions subscribers.sessions.changes
     subscribers.sessions.index subscribers.sessions.naming subscribers.sessions.nas subscribers.sessions.nas_clock
     subscribers.sessions.restoring subscribers.sessions.tombstones subscribers.sessions.session
-    subscribers.sessions.sessions watch watch.aggregate watch.attribute watch.decode
+    subscribers.sessions.sessions trial trial.record trial.stages trial.state trial.trip trial.views watch
+    watch.aggregate watch.attribute watch.decode
 """
 """No clock, file, socket, process, randomness or environment; takes `now` and bytes as arguments. A package whose
 `__init__` gathers shells too is under IO."""
