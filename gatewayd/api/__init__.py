@@ -10,6 +10,7 @@
 - `middleware` IO around every handler: faults as JSON, the Host, who asks
 - `event_stream` P server-sent events: a reader's place, messages ↔ bytes
 - `streaming` IO the streams of events
+- `html`     P   a report as one HTML file: tables and plots, no script
 - `app`      IO  aiohttp: paths → queries → JSON, on a TCP port and on a Unix socket
 
 Two listeners, because rights differ: a client of the TCP port may read, and nothing on it writes. Every change

@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, str] = {
 
 PURE = """
     allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule api api.metrics api.process
-    api.event_stream log.ring state_file.view
+    api.event_stream api.html log.ring state_file.view
     api.queries api.standing api.status api.views authority.layout authority.readers compile compile.desired
     assertions assertions.judge assertions.lookups assertions.overlay assertions.states compile.counting
     compile.effects compile.interfaces compile.judging compile.keys compile.masks compile.rule_sets
