@@ -87,7 +87,9 @@ class SourceFile:
             self.head, error = yield from _load_deltas(connection, head, reader, registrations)
         latest = self.head.latest
         damage = None if error is None else LastGoodDamaged(self.source, self.path.name, reason_of(error))
-        return Restored(registrations, latest.position, latest.saved_at_s, head.rejected, damage)
+        return Restored(
+            registrations, latest.position, latest.saved_at_s, head.rejected, damage, reader.has_endpoints
+        )
 
     def append(self, changes: Changes, reached: Reached, rejected: Mapping[str, int]) -> Slices[None]:
         """One transaction on the file that is there, after `load` or `rewrite`. Raises FAILURES."""
@@ -160,6 +162,8 @@ class SourceFile:
         )
         try:
             yield connection
+        except UnicodeDecodeError:  # SQLite's sentence on a damaged schema has bytes of it (sqlite3, Python 3.11)
+            raise Damaged("its schema is damaged") from None
         finally:
             connection.close()
 

@@ -293,6 +293,15 @@ def other_table(path: Path) -> None:
     edit(path, "ALTER TABLE row RENAME TO column")
 
 
+def schema_that_is_no_text(path: Path) -> None:
+    """SQLite's own sentence on it has the name of the table in it."""
+    whole = path.read_bytes()
+    assert b"tablerowrow" in whole
+    path.write_bytes(
+        whole.replace(b"tablerowrow", b"table\x80\x80\x80row").replace(b"CREATE TABLE", b"CREATE TAXXX")
+    )
+
+
 def no_head(path: Path) -> None:
     edit(path, "DELETE FROM row WHERE kind = 'head'")
 
@@ -323,7 +332,7 @@ async def saved(state_dir: Path) -> Path:
 
 DAMAGES = [
     truncate, empty, overwrite, replace_by_fifo, replace_by_directory, other_table, no_head, no_chunk,
-    flipped_chunk, text_for_chunk,
+    flipped_chunk, text_for_chunk, schema_that_is_no_text,
 ]  # fmt: skip
 
 
