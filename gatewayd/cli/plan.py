@@ -259,7 +259,7 @@ async def read_registry(settings: Settings, host_time: HostTime) -> tuple[Regist
 
     now = clock.certain()
     take(state.use_overrides(reading.files, now))
-    record, found = await read_last_good(store, state.sources, tidies=False)
+    record, found = await read_last_good(store, registry.sources, tidies=False)
     take(state.restore(record, found, now))
     async with open_session() as session:
         tools = Tools(session, clock=host_time, time=host_time)

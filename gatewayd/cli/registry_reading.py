@@ -14,7 +14,7 @@ import msgspec
 
 from gatewayd.cli.output import Line, count, print_lines, print_table, print_value, printable, some
 from gatewayd.errors import InputRejected, RegistryUnusable
-from gatewayd.feed.record import FIELDS, LIST_FIELDS
+from gatewayd.feed.record import FIELDS, FLAG_FIELDS, LIST_FIELDS
 from gatewayd.model import Status
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def json_option(function: _Function) -> _Function:
 @click.command("list")
 @click.option("--category", help="Only those of this category.")
 @click.option("--status", type=click.Choice(get_args(Status)), help="Only those of this status.")
+@click.option("--registrant", metavar="KEY", help="Only those of this company.")
 @click.option("--search", metavar="TEXT", help="Part of an id or of a prefix.")
 @click.option("--limit", type=_LIMIT, default=DEFAULT_LIMIT, show_default=True, help="At most.")
 @click.option("--all", "all_of_them", is_flag=True, help="However many there are.")
@@ -58,6 +59,7 @@ def json_option(function: _Function) -> _Function:
 def list_registrations(
     category: str | None,
     status: str | None,
+    registrant: str | None,
     search: str | None,
     limit: int,
     all_of_them: bool,
@@ -68,7 +70,9 @@ def list_registrations(
     from gatewayd.authority.database import RegistryDatabase
 
     with RegistryDatabase(database, may_create=False) as registry, registry.one_moment():
-        found = [each for each in _records(registry.records()) if _is_meant(each, category, status, search)]
+        found = [
+            each for each in _records(registry.records()) if _is_meant(each, category, status, registrant, search)
+        ]
     shown = found if all_of_them else found[:limit]
     if as_json:
         print_value({"total": len(found), "items": shown})
@@ -81,11 +85,21 @@ def list_registrations(
         click.echo(count(len(found), "registration"))
 
 
-def _is_meant(record: _Record, category: str | None, status: str | None, search: str | None) -> bool:
+def _is_meant(
+    record: _Record, category: str | None, status: str | None, registrant: str | None, search: str | None
+) -> bool:
     if category not in (None, record["category"]) or status not in (None, record["status"]):
         return False
-    words = (record["id"], *record.get("clients", ()), *record.get("peers", ()))
+    if registrant not in (None, record.get("registrant")):
+        return False
+    addresses = (*record.get("clients", ()), *record.get("peers", ()), *record.get("endpoints", ()))
+    words = (record["id"], *addresses)
     return search is None or any(search in word for word in words)
+
+
+def _addresses(record: _Record) -> str:
+    endpoints = record.get("endpoints", ())
+    return f"to {some(endpoints)}" if endpoints else some(record.get("clients", ()), none="by subscriber")
 
 
 def _row(record: _Record) -> tuple[str, ...]:
@@ -93,7 +107,7 @@ def _row(record: _Record) -> tuple[str, ...]:
         record["id"],
         record["category"],
         record["status"],
-        some(record.get("clients", ()), none="by subscriber"),
+        _addresses(record),
         some(record.get("peers", ())),
         some(record.get("services", ())),
         record.get("valid_until", "open"),
@@ -127,12 +141,27 @@ def show(id: str, database: Path, as_json: bool) -> None:
 def _described(record: _Record) -> Iterator[Line]:
     for field in FIELDS:
         if field in LIST_FIELDS:
-            words = record.get(field) or ["by subscriber alone" if field == "clients" else "any"]
+            words = record.get(field) or [_absent(field, record)]
             yield from (Line("" if number else field, word) for number, word in enumerate(words))
         elif field == "subscriber":
             yield Line(field, "a digest of a mobile number" if field in record else "none")
+        elif field in FLAG_FIELDS:
+            yield Line(field, "yes" if record.get(field) else "no")
+        elif field == "registrant":
+            yield Line(field, record.get(field, "none"))
         else:
             yield Line(field, record.get(field, "open"))
+
+
+def _absent(field: str, record: _Record) -> str:
+    """What it means that a list is empty."""
+    match field:
+        case "clients":
+            return "none: a flow to its endpoints alone" if record.get("endpoints") else "by subscriber alone"
+        case "endpoints":
+            return "none"
+        case _:
+            return "any"
 
 
 @click.command("export")
@@ -172,7 +201,20 @@ def _csv_lines(records: Iterable[str]) -> Iterator[str]:
 
 
 def _cells(record: _Record) -> list[str]:
-    return [" ".join(record.get(each, ())) if each in LIST_FIELDS else record.get(each, "") for each in FIELDS]
+    return [_cell(record.get(each)) for each in FIELDS]
+
+
+def _cell(value: object) -> str:
+    """Of CSV, as `import` reads it."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case list():
+            return " ".join(value)
+        case _:
+            return str(value)
 
 
 def _records(records: Iterable[str]) -> Iterator[_Record]:
@@ -233,7 +275,7 @@ def describe_change(row: AuditRow) -> str:
     after: _Record = msgspec.json.decode(row.after) if row.after is not None else {}
     if not before or not after:
         what = before or after
-        return ", ".join((what["category"], what["status"], some(what.get("clients", ()), none="by subscriber")))
+        return ", ".join((what["category"], what["status"], _addresses(what)))
     parts = [_difference(each, before, after) for each in FIELDS if before.get(each) != after.get(each)]
     return ", ".join(parts)
 
@@ -241,9 +283,12 @@ def describe_change(row: AuditRow) -> str:
 def _difference(field: str, before: _Record, after: _Record) -> str:
     if field == "subscriber":
         return "another subscriber"
+    if field in FLAG_FIELDS:
+        return field if after.get(field) else f"not {field}"
     if field not in LIST_FIELDS:
-        return f"{field} {before.get(field, 'open')} → {after.get(field, 'open')}"
+        absent = "none" if field == "registrant" else "open"
+        return f"{field} {before.get(field, absent)} → {after.get(field, absent)}"
     old, new = before.get(field, ()), after.get(field, ())
     words = [f"+{word}" for word in new if word not in old] + [f"-{word}" for word in old if word not in new]
     meaning = "" if old and new else f" (was {'some' if old else 'any'}, is {'some' if new else 'any'})"
-    return f"{field} {' '.join(words)}{'' if field == 'clients' else meaning}"
+    return f"{field} {' '.join(words)}{'' if field in ('clients', 'endpoints') else meaning}"

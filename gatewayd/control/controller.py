@@ -123,7 +123,7 @@ class Controller:
         async with self._applying:
             record, found = GuardRecord(RemovalGuard(), lost_files=True), dict[str, Restored]()
             if self._store is not None:
-                record, found = await read_last_good(self._store, self.sources)
+                record, found = await read_last_good(self._store, self.settings.registry.sources)
             await self._take(await run_in_slices(self._registry.restore(record, found, self._certain())))
             await self._guard.save()
             for name, state in self.sources.items() if found else ():

@@ -14,7 +14,7 @@ from gatewayd.reconcile import Reconciler
 from gatewayd.registry.guard_record import GuardRecord, decode_record, encode_record
 from gatewayd.registry.limits import GuardDecision, judge_remainder
 from gatewayd.registry.state import KERNEL, RegistryState
-from gatewayd.settings import ShrinkGuardSettings
+from gatewayd.settings import ShrinkGuardSettings, SourceSettings
 from gatewayd.sources.last_good import Restored
 from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.runner import run_in_slices
@@ -77,16 +77,20 @@ class HeldLog:
 
 
 async def read_last_good(
-    store: LastGood, sources: Iterable[str], *, tidies: bool = True
+    store: LastGood, sources: Iterable[SourceSettings], *, tidies: bool = True
 ) -> tuple[GuardRecord, dict[str, Restored]]:
     """What the guard knew when the last run ended, and the last good of each source: those that are configured,
-    and those that the guard names. A file that is damaged is said, and costs what it had."""
+    and those that the guard names; endpoints where they may be. A file that is damaged is said, and costs what it
+    had."""
     try:
         record = decode_record(await store.guard_file.load())
     except Damaged as error:
         log.warning("guard.damaged", file=str(store.guard_file.path), error=str(error))
         record = decode_record(None)
-    found = {name: await store.load(name, tidies=tidies) for name in sources}
+    found: dict[str, Restored] = {}
+    for source in sources:
+        restored = await store.load(source.name, tidies=tidies)
+        found[source.name] = restored if source.allow_endpoints else restored.without_endpoints()
     for name in record.sources or ():
         if name not in found:
             log.info("source.not_configured", source=name)

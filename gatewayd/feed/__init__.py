@@ -1,6 +1,7 @@
 """Step 1: the format that the registry and the gateway share. Pure: bytes in, values out.
 
-- `record`        one record → a registration, or the reason why it is none; its prefixes
+- `record`        one record → a registration, or the reason why it is none
+- `addresses`     … and its prefixes
 - `reading`       NDJSON and CSV → registrations and rejections, however the bytes are cut
 - `csv_dialect`   what spreadsheets make of CSV: encodings, delimiters, rows of nothing
 - `notification`  JWS ↔ the notification of a feed, and the keys that verify it

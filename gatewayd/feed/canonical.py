@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from gatewayd.feed.record import MAX_SHARED
-from gatewayd.model import Prefix, Registration, Service, service_words
+from gatewayd.model import Extension, Prefix, Registration, Service, service_words
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_TIME_S: Final = -62_135_596_800.0
@@ -46,7 +46,7 @@ class Canonicaliser:
 
         Times are FIRST_TIME_S to LAST_TIME_S or open; others are the caller's mistake (OverflowError).
         """
-        id, category, status, clients, subscriber, peers, services, valid_from_s, valid_until_s = (
+        id, category, status, clients, subscriber, peers, services, valid_from_s, valid_until_s, extension = (
             msgspec.structs.astuple(registration)
         )
         peers_text, services_text = self._peers.get(peers), self._services.get(services)
@@ -57,7 +57,8 @@ class Canonicaliser:
             f"{self._share_peers(peers) if peers_text is None else peers_text}"
             f"{self._share_services(services) if services_text is None else services_text}"
             f"{'' if valid_from_s == -inf else self._time('valid_from', valid_from_s)}"
-            f"{'' if valid_until_s == inf else self._time('valid_until', valid_until_s)}}}"
+            f"{'' if valid_until_s == inf else self._time('valid_until', valid_until_s)}"
+            f"{'' if extension is None else _extend(extension)}}}"
         )
 
     def _share_peers(self, peers: tuple[Prefix, ...]) -> str:
@@ -86,6 +87,13 @@ def _bound(cache: dict[_K, str]) -> None:
 
 def _subscriber(digest: bytes) -> str:
     return f',"subscriber":"hmac-sha256:{digest.hex()}"'
+
+
+def _extend(extension: Extension) -> str:
+    text = "" if extension.registrant is None else f',"registrant":"{extension.registrant}"'
+    if extension.is_provisional:
+        text += ',"provisional":true'
+    return text + _prefixes("endpoints", extension.endpoints)
 
 
 def _prefixes(field: str, prefixes: tuple[Prefix, ...]) -> str:

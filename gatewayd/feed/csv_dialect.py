@@ -12,6 +12,7 @@ import re
 from typing import Final
 
 from gatewayd.errors import RecordRejected
+from gatewayd.feed.record import WireRecord
 
 COMMA: Final = ","
 DELIMITERS: Final = (COMMA, ";", "\t")
@@ -94,6 +95,31 @@ def listed(text: str) -> tuple[str, ...]:
     if "," in text:
         text = text.replace(",", " ")
     return tuple(text.split())
+
+
+def flag_of(field: str, text: str) -> bool:
+    """What a cell says, as spreadsheets write it too: TRUE, FALSE. Raises RecordRejected."""
+    if text.lower() not in ("true", "false"):
+        raise RecordRejected("bad_type", field, "must be true or false")
+    return text.lower() == "true"
+
+
+def wire_of(texts: list[str]) -> WireRecord:
+    """Texts in the order of `record.FIELDS`; "" = absent. Raises RecordRejected."""
+    return WireRecord(
+        texts[0],
+        texts[1],
+        texts[2],
+        listed(texts[3]),
+        texts[4] or None,
+        listed(texts[5]),
+        listed(texts[6]),
+        texts[7] or None,
+        texts[8] or None,
+        texts[9] or None,
+        flag_of("provisional", texts[10]) if texts[10] else None,
+        listed(texts[11]),
+    )
 
 
 def ends_quoted(line: bytes, is_quoted: bool, delimiter: str = COMMA) -> bool:

@@ -164,8 +164,9 @@ class DeltaReader(NdjsonReader):
         pending: Pending,
         *,
         is_exact: bool,
+        allows_endpoints: bool = True,
     ) -> None:
-        super().__init__(source, limits)
+        super().__init__(source, limits, allows_endpoints=allows_endpoints)
         self.is_exact = is_exact
         self._serial = serial
         self._before = before

@@ -20,7 +20,6 @@ from gatewayd.feed.record import (
     MAX_LINE_BYTES,
     REQUIRED_FIELDS,
     RecordParser,
-    WireRecord,
     id_of_line,
     identity_field_of,
     is_id,
@@ -39,7 +38,7 @@ _GARBLED: Final = ("not_json", "bad_columns", "not_utf8", "nul_byte")
 """What a last line without newline is rejected for when the rest of it, and of the file, is missing."""
 
 _BLANKS: Final = b" \t\r"
-_NOTHING, _cells_of, _listed = dialect.NOTHING, dialect.cells_of, dialect.listed
+_NOTHING, _cells_of = dialect.NOTHING, dialect.cells_of
 
 _id_within = re.compile(rb'"id"[ \t]*:[ \t]*"([A-Za-z0-9._:-]{1,64})"').search
 
@@ -87,7 +86,7 @@ class NdjsonReader:
     `previous`: registrations of an earlier reading; what is equal keeps the earlier object, so that a second
     reading of a million costs no second million in memory. A record that is not usable now and was usable then
     is no withdrawal: what it said then stays, and `retained` counts it; also where the line is no JSON any more, as
-    long as its id can be made out in its first MAX_LINE_BYTES.
+    long as its id can be made out in its first MAX_LINE_BYTES. Endpoints that the source may bring no more go.
     """
 
     def __init__(
@@ -95,6 +94,8 @@ class NdjsonReader:
         source: str,
         limits: ReadLimits | None = None,
         previous: Mapping[str, Registration] | None = None,
+        *,
+        allows_endpoints: bool = True,
     ) -> None:
         self.registrations: dict[str, Registration] = {}
         self.rejections: list[Rejection] = []
@@ -105,7 +106,7 @@ class NdjsonReader:
         self.retained = 0
         self._previous = previous or {}
         self._rejected_ids: set[str] = set()
-        self._parser = RecordParser()
+        self._parser = RecordParser(allows_endpoints=allows_endpoints)
         self._size_bytes = 0
         self._line = 0
         self._tail = bytearray()
@@ -216,8 +217,9 @@ class NdjsonReader:
 
     def _reject(self, line: int, id: str | None, code: str, field: str, detail: str) -> None:
         self.rejected[code] += 1
-        if id is not None and id in self._previous:
-            self._rejected_ids.add(id)
+        earlier = self._previous.get(id) if id is not None else None
+        if earlier is not None and not (code == "endpoints_not_allowed" and earlier.endpoints):
+            self._rejected_ids.add(earlier.id)
         if len(self.rejections) < MAX_REJECTIONS_LISTED:
             self.rejections.append(Rejection(line, id, code, field, detail))
 
@@ -238,8 +240,10 @@ class CsvReader(NdjsonReader):
         source: str,
         limits: ReadLimits | None = None,
         previous: Mapping[str, Registration] | None = None,
+        *,
+        allows_endpoints: bool = True,
     ) -> None:
-        super().__init__(source, limits, previous)
+        super().__init__(source, limits, previous, allows_endpoints=allows_endpoints)
         self._columns = self._width = 0
         self._places: list[int] = []
         self._row: list[bytes] = []
@@ -317,7 +321,7 @@ class CsvReader(NdjsonReader):
             id = texts[0] if is_id(texts[0]) else None
             if self._extra_columns:
                 self._amend(texts, cells)
-            registration = self._parser.of_wire(_wire_of(texts))
+            registration = self._parser.of_wire(dialect.wire_of(texts))
         except RecordRejected as error:
             shown = None if error.code == "identity_field" else id or self._earlier_id(row)
             self._reject(self._row_line, shown, error.code, error.field, error.detail)
@@ -360,10 +364,12 @@ def reader_for(
     source: str,
     limits: ReadLimits | None = None,
     previous: Mapping[str, Registration] | None = None,
+    *,
+    allows_endpoints: bool = True,
 ) -> RecordReader:
     """The reader of a format."""
     kind = CsvReader if format == "csv" else NdjsonReader
-    return kind(source, limits, previous)
+    return kind(source, limits, previous, allows_endpoints=allows_endpoints)
 
 
 def format_of(location: str, content_type: str | None, head: bytes) -> Format:
@@ -380,18 +386,3 @@ def format_of(location: str, content_type: str | None, head: bytes) -> Format:
     if "json" in media_type:
         return "ndjson"
     return "csv" if location.lower().removesuffix(".gz").endswith((".csv", ".tsv", ".txt")) else "ndjson"
-
-
-def _wire_of(texts: list[str]) -> WireRecord:
-    """Texts in the order of FIELDS; "" = absent."""
-    return WireRecord(
-        texts[0],
-        texts[1],
-        texts[2],
-        _listed(texts[3]),
-        texts[4] or None,
-        _listed(texts[5]),
-        _listed(texts[6]),
-        texts[7] or None,
-        texts[8] or None,
-    )

@@ -14,73 +14,18 @@ from typing import Final, Literal, TypeVar, get_args
 
 import msgspec
 
-from gatewayd.errors import PrefixInvalid, RecordRejected, ServiceInvalid
-from gatewayd.model import Prefix, Registration, Service, Status, parse_prefix, parse_services
-from gatewayd.model.msisdn import looks_like_number
-
-_OCTETS: dict[str, int] = {str(number): number for number in range(256)}
-_FIRST_OCTETS: dict[str, int] = {str(number): number for number in range(1, 224) if number not in (127, 169)}
-"""First bytes of IPv4 under which every prefix of /8 or longer is unicast."""
-
-_HOST_BITS_4: dict[str, tuple[int, int]] = {str(n): (n, (1 << (32 - n)) - 1) for n in range(8, 33)}
-_LENGTHS_6: dict[str, int] = {str(n): n for n in range(16, 129)}
-
-_split_global_6 = re.compile(
-    r"([23][0-9a-f]{3}(?::[0-9a-f]{1,4}){0,5})::([0-9a-f]{0,4})/([0-9]{2,3})", re.ASCII
-).fullmatch
-"""The usual IPv6 prefix, in 2000::/3 and with its zeros at the end, or before the last group of a host."""
-
-_NOT_UNICAST: tuple[tuple[Prefix, str], ...] = (
-    (Prefix(bytes((0, 0, 0, 0)), 8), "this network (RFC 1122)"),
-    (Prefix(bytes((127, 0, 0, 0)), 8), "loopback"),
-    (Prefix(bytes((169, 254, 0, 0)), 16), "link-local"),
-    (Prefix(bytes((224, 0, 0, 0)), 4), "multicast"),
-    (Prefix(bytes((240, 0, 0, 0)), 4), "reserved"),
-    (Prefix(bytes(16), 80), "unspecified, loopback or IPv4-compatible"),
-    (Prefix(b"\xfe\x80" + bytes(14), 10), "link-local"),
-    (Prefix(b"\xff" + bytes(15), 8), "multicast"),
-)
-_IPV4_MAPPED = Prefix(bytes(10) + b"\xff\xff" + bytes(4), 96)
-
-
-def parse_unicast_prefix(text: str) -> Prefix:
-    """A client or peer prefix. Raises PrefixInvalid; beyond the model's codes, `prefix_not_unicast`."""
-    try:
-        address, length_text = text.split("/")
-        a, b, c, d = address.split(".")
-        packed = bytes((_FIRST_OCTETS[a], _OCTETS[b], _OCTETS[c], _OCTETS[d]))
-        length, host_bits = _HOST_BITS_4[length_text]
-    except (ValueError, KeyError):
-        pass
-    else:
-        if length == 32 or not int.from_bytes(packed, "big") & host_bits:
-            return Prefix(packed, length)
-    match = _split_global_6(text)
-    if match is not None:
-        groups = match[1].split(":")
-        length, last = _LENGTHS_6.get(match[3], 0), match[2]
-        leading = bytes.fromhex("".join([g.zfill(4) for g in groups]))
-        packed = leading.ljust(14, b"\0") + bytes.fromhex(last.zfill(4))
-        if length == 128 or (length and not int.from_bytes(packed, "big") & ((1 << (128 - length)) - 1)):
-            return Prefix(packed, length)
-    return _parse_slowly(text)
-
-
-def _parse_slowly(text: str) -> Prefix:
-    prefix = parse_prefix(text)
-    if _IPV4_MAPPED.covers(prefix.packed):
-        raise PrefixInvalid(text[:64], "prefix_syntax", "an IPv4-mapped IPv6 address; write it as IPv4")
-    for block, what in _NOT_UNICAST:
-        if block.covers(prefix.packed):
-            raise PrefixInvalid(text[:64], "prefix_not_unicast", f"{what}; no registrant has such an address")
-    return prefix
-
+from gatewayd.errors import RecordRejected, ServiceInvalid
+from gatewayd.feed.addresses import check_count, parse_endpoints, parse_prefixes
+from gatewayd.model import Extension, Prefix, Registration, Service, Status, parse_services
+from gatewayd.model.msisdn import looks_like_national_id, looks_like_number
 
 ReasonCode = Literal[
     "not_json", "not_object", "not_utf8", "nul_byte", "line_too_long", "bad_columns", "unknown_field",
     "identity_field", "missing_field", "bad_type", "bad_id", "duplicate_id", "bad_category", "bad_status",
     "prefix_syntax", "prefix_host_bits", "prefix_too_short", "prefix_not_unicast", "no_client_or_subscriber",
     "bad_subscriber", "bad_service", "bad_time", "window_empty", "too_many", "phone_number",
+    "bad_registrant", "national_id", "provisional_open", "endpoints_not_allowed", "endpoint_too_short",
+    "endpoint_with_client", "endpoint_without_service",
 ]  # fmt: skip
 
 REASONS: Final[dict[ReasonCode, str]] = {
@@ -93,33 +38,43 @@ REASONS: Final[dict[ReasonCode, str]] = {
     "unknown_field": "A field is not one of a registration's.",
     "identity_field": "A field carries the identity of a person; the registry feed must not.",
     "missing_field": "`id`, `category` or `status` is absent.",
-    "bad_type": "A field is not of its JSON type (text, or a list of texts).",
+    "bad_type": "A field is not of its JSON type (text, a list of texts, or true and false).",
     "bad_id": "`id` is not 1 to 64 of A-Z a-z 0-9 . _ : -",
     "duplicate_id": "The same `id` stands earlier in the same source; the earlier one is used.",
     "bad_category": "`category` is not a lower-case word.",
     "bad_status": "`status` is not active, suspended or revoked.",
-    "prefix_syntax": "A client or peer is not an IPv4 or IPv6 prefix, or is an IPv4-mapped one.",
+    "prefix_syntax": "A client, peer or endpoint is not an IPv4 or IPv6 prefix, or is an IPv4-mapped one.",
     "prefix_host_bits": "A prefix has bits set beyond its length.",
     "prefix_too_short": "A prefix is shorter than /8 (IPv4) or /16 (IPv6).",
     "prefix_not_unicast": "A prefix is loopback, link-local, multicast, unspecified or reserved.",
-    "no_client_or_subscriber": "There is neither a client prefix nor a subscriber.",
+    "no_client_or_subscriber": "There is neither a client prefix nor a subscriber nor an endpoint.",
     "bad_subscriber": "`subscriber` is not `hmac-sha256:` and 64 lower-case hex digits.",
     "bad_service": "A service is not a known protocol, protocol/port, protocol/low-high or bundle.",
     "bad_time": "A time is not RFC 3339 with an offset.",
     "window_empty": "`valid_until` is not after `valid_from`.",
-    "too_many": "More than 1024 clients, 256 peers or 64 services.",
-    "phone_number": "`id` or `category` looks like a phone number, with or without dashes; the id is not shown.",
+    "too_many": "More than 1024 clients, 256 peers, 256 endpoints or 64 services.",
+    "phone_number": "`id`, `category` or `registrant` looks like a phone number; the id is not shown.",
+    "bad_registrant": "`registrant` is not 1 to 64 of A-Z a-z 0-9 . _ : -",
+    "national_id": "`registrant` looks like a national identity number.",
+    "provisional_open": "`provisional` is true, and there is no `valid_until`.",
+    "endpoints_not_allowed": "The source may not bring `endpoints` (`allow_endpoints` is false).",
+    "endpoint_too_short": "An endpoint is shorter than /24 (IPv4) or /48 (IPv6).",
+    "endpoint_with_client": "There are `endpoints`, and `clients`, `subscriber` or `peers` beside them.",
+    "endpoint_without_service": "There are `endpoints` and no `services`.",
 }
 """Every reason why a record is not used: stable codes (a metric label), and sentences for people."""
 
 FIELDS: Final = (
     "id", "category", "status", "clients", "subscriber", "peers", "services", "valid_from", "valid_until",
+    "registrant", "provisional", "endpoints",
 )  # fmt: skip
 REQUIRED_FIELDS: Final = ("id", "category", "status")
-LIST_FIELDS: Final = frozenset({"clients", "peers", "services"})
+LIST_FIELDS: Final = frozenset({"clients", "peers", "services", "endpoints"})
+FLAG_FIELDS: Final = frozenset({"provisional"})
+"""True or false; in a cell of CSV `true` or `false`."""
 
 MAX_LINE_BYTES: Final = 64 * 1024
-MAX_CLIENTS, MAX_PEERS, MAX_SERVICES = 1024, 256, 64
+MAX_CLIENTS, MAX_PEERS, MAX_SERVICES, MAX_ENDPOINTS = 1024, 256, 64, 256
 
 IDENTITY_WORDS: Final = frozenset({
     "name", "fullname", "firstname", "lastname", "surname", "username", "fathername", "mothername",
@@ -141,7 +96,6 @@ _NO_NUMBER: Final = "looks like a phone number; the registry feed must carry non
 _is_category = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII).fullmatch
 _is_field_name = re.compile(r"[A-Za-z_][A-Za-z_-]{0,31}", re.ASCII).fullmatch
 _subscriber_parts = re.compile(r"hmac-sha256:([0-9a-f]{64})", re.ASCII).fullmatch
-_is_prefix_like = re.compile(r"[0-9a-fA-F:./]*[.:][0-9a-fA-F:./]*", re.ASCII).fullmatch
 _is_service_like = re.compile(r"[a-z][a-z0-9]{0,11}(?:/[0-9]{1,6}(?:-[0-9]{1,6})?)?", re.ASCII).fullmatch
 _time_parts = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:)(\d\d)(\.\d{1,6})?\d*([Zz]|[+-]\d\d:\d\d)", re.ASCII
@@ -166,6 +120,9 @@ class WireRecord(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     services: tuple[str, ...] | None = None
     valid_from: str | None = None
     valid_until: str | None = None
+    registrant: str | None = None
+    provisional: bool | None = None
+    endpoints: tuple[str, ...] | None = None
 
 
 _decode_wire = msgspec.json.Decoder(WireRecord).decode
@@ -175,13 +132,17 @@ _decode_any = msgspec.json.Decoder().decode
 class RecordParser:
     """Parses the records of one source and lets equal parts of them be one object.
 
+    `allows_endpoints`: whether the source may bring endpoints of licensed providers.
+
     A category, a list of peers or services, and a time repeat a great deal over a million records. Each cache
     is emptied when it holds MAX_SHARED: a source in which nothing repeats then shares less, and that is all.
     """
 
-    __slots__ = ("_categories", "_peers", "_services", "_times")
+    __slots__ = ("_allows_endpoints", "_categories", "_extensions", "_peers", "_services", "_times")
 
-    def __init__(self) -> None:
+    def __init__(self, *, allows_endpoints: bool = True) -> None:
+        self._allows_endpoints = allows_endpoints
+        self._extensions: dict[tuple[str | None, bool, tuple[str, ...]], Extension] = {}
         self._categories: dict[str, str] = {}
         self._peers: dict[tuple[str, ...], tuple[Prefix, ...]] = {(): ()}
         self._services: dict[tuple[str, ...], tuple[Service, ...]] = {(): ()}
@@ -211,10 +172,13 @@ class RecordParser:
         status = _STATUSES.get(wire.status)
         if status is None:
             raise _rejected("bad_status", "status", "must be active, suspended or revoked")
-        clients = _parse_prefixes("clients", wire.clients, MAX_CLIENTS) if wire.clients else ()
+        clients = parse_prefixes("clients", wire.clients, MAX_CLIENTS) if wire.clients else ()
         subscriber = _parse_subscriber(wire.subscriber) if wire.subscriber is not None else None
-        if not clients and subscriber is None:
-            raise _rejected("no_client_or_subscriber", "", "needs `clients`, `subscriber` or both")
+        extension = None
+        if wire.registrant is not None or wire.provisional or wire.endpoints:
+            extension = self._extend(wire)
+        if not clients and subscriber is None and not wire.endpoints:
+            raise _rejected("no_client_or_subscriber", "", "needs `clients`, `subscriber` or `endpoints`")
         since, until = wire.valid_from, wire.valid_until
         valid_from_s = -inf if since is None else self._time("valid_from", since)
         valid_until_s = inf if until is None else self._time("valid_until", until)
@@ -233,7 +197,32 @@ class RecordParser:
             self._share_services(services) if shared_services is None else shared_services,
             valid_from_s,
             valid_until_s,
+            extension,
         )
+
+    def _extend(self, wire: WireRecord) -> Extension:
+        """What few records have. Raises RecordRejected."""
+        endpoints = wire.endpoints or ()
+        if endpoints:
+            self._check_endpoints(wire)
+        if wire.provisional and wire.valid_until is None:
+            raise _rejected("provisional_open", "valid_until", "is required where `provisional` is true")
+        parts = wire.registrant, bool(wire.provisional), endpoints
+        extension = self._extensions.get(parts)
+        if extension is None:
+            registrant = None if wire.registrant is None else _check_registrant(wire.registrant)
+            found = parse_endpoints(endpoints, MAX_ENDPOINTS) if endpoints else ()
+            extension = Extension(registrant, bool(wire.provisional), found)
+            _remember(self._extensions, parts, extension)
+        return extension
+
+    def _check_endpoints(self, wire: WireRecord) -> None:
+        if not self._allows_endpoints:
+            raise _rejected("endpoints_not_allowed", "endpoints", "the source may not bring any (allow_endpoints)")
+        if wire.clients or wire.subscriber is not None or wire.peers:
+            raise _rejected("endpoint_with_client", "endpoints", "stand without `clients`, `subscriber`, `peers`")
+        if not wire.services:
+            raise _rejected("endpoint_without_service", "services", "are required where there are `endpoints`")
 
     def _share_category(self, word: str) -> str:
         if not _is_category(word):
@@ -244,12 +233,12 @@ class RecordParser:
         return word
 
     def _share_peers(self, texts: tuple[str, ...]) -> tuple[Prefix, ...]:
-        peers = _parse_prefixes("peers", texts, MAX_PEERS)
+        peers = parse_prefixes("peers", texts, MAX_PEERS)
         _remember(self._peers, texts, peers)
         return peers
 
     def _share_services(self, words: tuple[str, ...]) -> tuple[Service, ...]:
-        _check_count("services", len(words), MAX_SERVICES)
+        check_count("services", len(words), MAX_SERVICES)
         try:
             services = parse_services(words)
         except ServiceInvalid as error:
@@ -274,6 +263,22 @@ def parse_record(line: bytes) -> Registration:
 def registration_of(fields: dict[str, object]) -> Registration:
     """One record given as plain fields (YAML pins, a database row). Raises RecordRejected."""
     return RecordParser().of_fields(fields)
+
+
+def is_registrant(text: str) -> bool:
+    """Whether a text can be the key of a company, and be shown as one."""
+    return is_id(text) and not looks_like_national_id(text)
+
+
+def _check_registrant(text: str) -> str:
+    """Raises RecordRejected, which does not show it."""
+    if not is_id_text(text):
+        raise _rejected("bad_registrant", "registrant", "must be 1 to 64 of A-Z a-z 0-9 . _ : -")
+    if looks_like_number(text):
+        raise _rejected("phone_number", "registrant", _NO_NUMBER)
+    if looks_like_national_id(text):
+        raise _rejected("national_id", "registrant", "looks like a national identity number; use an opaque key")
+    return text
 
 
 def is_id(text: str) -> bool:
@@ -352,29 +357,15 @@ def _check_names(fields: dict[str, object]) -> None:
 def _typed(fields: dict[str, object]) -> WireRecord:
     for name, value in fields.items():
         if name in LIST_FIELDS:
+            kind = "a list of texts"
             is_right = isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+        elif name in FLAG_FIELDS:
+            kind, is_right = "true or false", isinstance(value, bool)
         else:
-            is_right = isinstance(value, str)
+            kind, is_right = "a text", isinstance(value, str)
         if not is_right and value is not None:
-            raise _rejected("bad_type", name, f"must be {'a list of texts' if name in LIST_FIELDS else 'a text'}")
+            raise _rejected("bad_type", name, f"must be {kind}")
     return msgspec.convert(fields, WireRecord)
-
-
-def _check_count(field: str, count: int, most: int) -> None:
-    if count > most:
-        raise _rejected("too_many", field, f"{count}, and at most {most} are taken")
-
-
-def _parse_prefixes(field: str, texts: tuple[str, ...], most: int) -> tuple[Prefix, ...]:
-    """Sorted and without duplicates."""
-    try:
-        if len(texts) == 1:
-            return (parse_unicast_prefix(texts[0]),)
-        _check_count(field, len(texts), most)
-        return tuple(sorted({parse_unicast_prefix(text) for text in texts}))
-    except PrefixInvalid as error:
-        what = error.text if _is_prefix_like(error.text) else "a prefix"
-        raise RecordRejected(error.code, field, f"{what}: {error.why}") from None
 
 
 def _parse_subscriber(text: str) -> bytes:

@@ -19,7 +19,7 @@ the names?
 
 from gatewayd.model.flow import Canary, Decision, DecisionWord, Effect, Flow, Mode, reverse_flow
 from gatewayd.model.prefix import Family, Prefix, format_address, parse_address, parse_prefix
-from gatewayd.model.registration import Binding, BindingChange, BoundRegistration, Registration, Status
+from gatewayd.model.registration import Binding, BindingChange, BoundRegistration, Extension, Registration, Status
 from gatewayd.model.service import Service, parse_service, parse_services, service_words
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Decision",
     "DecisionWord",
     "Effect",
+    "Extension",
     "Family",
     "Flow",
     "Mode",

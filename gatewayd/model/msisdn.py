@@ -161,6 +161,14 @@ def looks_like_number(text: str, country_code: str | None = None) -> bool:
     return False
 
 
+_national_id = re.compile(r"(?<![0-9])[0-9]{5}-?[0-9]{7}-?[0-9](?![0-9])", re.ASCII).search
+
+
+def looks_like_national_id(text: str) -> bool:
+    """Whether a Pakistani CNIC may stand in `text`: 13 digits, with or without its dashes after 5 and 12."""
+    return _national_id(text) is not None
+
+
 def _begins_as_number(written: str, country_code: str | None) -> bool:
     digits = digits_in(written)
     if written.startswith("+"):

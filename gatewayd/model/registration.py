@@ -19,10 +19,25 @@ from gatewayd.model.service import Service
 Status = Literal["active", "suspended", "revoked"]
 
 
+class Extension(msgspec.Struct, frozen=True, gc=False):
+    """What few registrations have, or many have in common. At least one part of it says something.
+
+    `registrant`: an opaque key that the records of one company share. `is_provisional`: for a while, until its
+    window ends. `endpoints`: sorted, unique; servers of a licensed provider.
+    """
+
+    registrant: str | None = None
+    is_provisional: bool = False
+    endpoints: tuple[Prefix, ...] = ()
+
+
 class Registration(msgspec.Struct, frozen=True, gc=False):
     """`clients`, `peers`, `services`: sorted, unique; no peers = any, no services = any.
 
-    `subscriber`: 32-byte digest or None. `valid_from_s`, `valid_until_s`: Unix seconds, ∓inf when open.
+    `subscriber`: 32-byte digest or None. `valid_from_s`, `valid_until_s`: Unix seconds, ∓inf when open. One that
+    has endpoints has neither clients nor a subscriber nor peers, and it has services.
+
+    `extension` takes no memory: nine members and the header are 88 bytes, and the allocator gives 96.
     """
 
     id: str
@@ -34,6 +49,21 @@ class Registration(msgspec.Struct, frozen=True, gc=False):
     services: tuple[Service, ...] = ()
     valid_from_s: float = -inf
     valid_until_s: float = inf
+    extension: Extension | None = None
+
+    @property
+    def registrant(self) -> str | None:
+        """The company, by its opaque key."""
+        return None if self.extension is None else self.extension.registrant
+
+    @property
+    def is_provisional(self) -> bool:
+        return self.extension is not None and self.extension.is_provisional
+
+    @property
+    def endpoints(self) -> tuple[Prefix, ...]:
+        """A flow from inside to one of these is registered, and never one from it."""
+        return () if self.extension is None else self.extension.endpoints
 
     def is_effective(self, now: float) -> bool:
         """Active, and `valid_from ≤ now < valid_until`."""

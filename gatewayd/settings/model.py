@@ -69,6 +69,9 @@ class SourceSettings:
     )  # fmt: skip
     allow_unsigned: bool = key("false", SWITCH, "must be true for a source that is not signed")
     allow_empty: bool = key("false", SWITCH, "true: a source without registrations is an answer, not a failure")
+    allow_endpoints: bool = key(
+        "false", SWITCH, "true: it may bring endpoints of licensed providers; else rejected"
+    )
     format: SourceFormat = key("auto", word_of(SourceFormat), "auto finds out by itself")
     max_bytes: int = key("1GiB", kinds.SIZE, "a longer source is refused, and its last good stays")
     proxy: str | None = key(None, kinds.PROXY_URL, "such as http://proxy.example:3128; null: as HTTPS_PROXY says")

@@ -78,7 +78,9 @@ class FeedClient:
         intervals: FeedIntervals | None = None,
         position: FeedPosition | None = None,
         registrations: Mapping[str, Registration] | None = None,
+        allows_endpoints: bool = True,
     ) -> None:
+        self._allows_endpoints = allows_endpoints
         self.position = position if registrations is not None else None
         self.outcome: Outcome | None = None
         self.failures = 0
@@ -247,9 +249,11 @@ class FeedClient:
                 self._registrations,
                 self._net,
                 is_exact=self._is_exact,
+                allows_endpoints=self._allows_endpoints,
             )
         else:
-            reader = NdjsonReader(self._source, limits, self._registrations)
+            allows = self._allows_endpoints
+            reader = NdjsonReader(self._source, limits, self._registrations, allows_endpoints=allows)
         return FileReading(what, ref, reader, limits)
 
     # -- the notification ----------------------------------------------------------------------------------

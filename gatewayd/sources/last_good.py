@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeVar, cast
 
 import msgspec
 
 from gatewayd.errors import LastGoodDamaged
 from gatewayd.feed.canonical import Damaged
-from gatewayd.model import Prefix, Registration, Service
+from gatewayd.model import Extension, Prefix, Registration, Service
 from gatewayd.model.registration import Changes, Status
 from gatewayd.sources.update import FeedPosition
 
@@ -50,6 +50,19 @@ class Restored:
     saved_at_s: float | None = None
     rejected: Mapping[str, int] = field(default_factory=dict)
     damage: LastGoodDamaged | None = None
+    has_endpoints: bool = False
+
+    @property
+    def is_feed(self) -> bool:
+        """Whether it is the last good of a signed feed."""
+        return self.position is not None and bool(self.position.session)
+
+    def without_endpoints(self) -> Restored:
+        """As it is when the source may not bring endpoints."""
+        if not self.has_endpoints:
+            return self
+        left = {id: each for id, each in self.registrations.items() if not each.endpoints}
+        return replace(self, registrations=left, has_endpoints=False)
 
     @property
     def is_lost(self) -> bool:
@@ -96,15 +109,22 @@ class _Kind(msgspec.Struct, frozen=True, gc=False, array_like=True):
     valid_until_s: float
 
 
+_Extension = tuple[str | None, bool, tuple[Prefix, ...]]
+"""Members of an Extension."""
+
+
 class _Chunk(msgspec.Struct, frozen=True, array_like=True):
     """`kinds[which[n]]` is that of the registration `ids[n]`. A client prefix is its address, and its length in a
-    byte."""
+    byte. `extensions[extended[n] - 1]` is that of the registration, and 0 none; both lists are empty where none has
+    one, as in every file of gatewayd before it knew of them."""
 
     ids: list[str]
     which: list[int]
     kinds: list[_Kind]
     clients: list[list[bytes]]
     subscribers: list[bytes | None]
+    extensions: list[_Extension] = []
+    extended: list[int] = []
 
 
 class DeltaRow(msgspec.Struct, frozen=True, array_like=True):
@@ -166,7 +186,16 @@ def encode_chunk(chunk: Sequence[Registration]) -> bytes:
     ]
     clients = [[prefix.packed + _LENGTHS[prefix.length] for prefix in each.clients] for each in chunk]
     ids, subscribers = [each.id for each in chunk], [each.subscriber for each in chunk]
-    return msgspec.msgpack.encode((ids, which, list(kinds), clients, subscribers))
+    columns = ids, which, list(kinds), clients, subscribers
+    if all(each.extension is None for each in chunk):
+        return msgspec.msgpack.encode(columns)
+    extensions: dict[Extension, int] = {}
+    extended = [
+        0 if (each := registration.extension) is None else extensions.setdefault(each, len(extensions) + 1)
+        for registration in chunk
+    ]
+    members = [(each.registrant, each.is_provisional, each.endpoints) for each in extensions]
+    return msgspec.msgpack.encode((*columns, members, extended))
 
 
 def encode_changes(changes: Changes, reached: Reached) -> Iterator[bytes]:
@@ -186,12 +215,17 @@ class ChunkReader:
 
     def __init__(self) -> None:
         self._parts: dict[object, object] = {}
+        self._extensions: dict[Extension, Extension] = {}
+        self.has_endpoints = False
+        """Some registration has had some."""
 
     def read_chunk(self, content: bytes) -> list[Registration]:
         """Raises Damaged: whole, and of another version of gatewayd."""
         chunk = _decoded(_decode_chunk, content)
         kinds = [self._share(kind) for kind in chunk.kinds]
-        rows = zip(chunk.ids, chunk.which, chunk.clients, chunk.subscribers, strict=True)
+        extensions = [None, *(self._share_extension(Extension(*members)) for members in chunk.extensions)]
+        extended = chunk.extended or [0] * len(chunk.ids)
+        rows = zip(chunk.ids, chunk.which, chunk.clients, chunk.subscribers, extended, strict=True)
         return [
             Registration(
                 id,
@@ -203,9 +237,16 @@ class ChunkReader:
                 kind.services,
                 kind.valid_from_s,
                 kind.valid_until_s,
+                extensions[extension],
             )
-            for id, which, clients, subscriber in rows
+            for id, which, clients, subscriber, extension in rows
         ]
+
+    def _share_extension(self, extension: Extension) -> Extension:
+        if len(self._extensions) >= MAX_SHARED:
+            self._extensions.clear()
+        self.has_endpoints = self.has_endpoints or bool(extension.endpoints)
+        return self._extensions.setdefault(extension, extension)
 
     def _share(self, kind: _Kind) -> _Kind:
         if len(self._parts) >= MAX_SHARED:

@@ -25,7 +25,8 @@ from math import inf
 from typing import Final
 
 from gatewayd.errors import OverridesInvalid, PrefixInvalid, RecordRejected, ServiceInvalid
-from gatewayd.feed.record import LIST_FIELDS, parse_unicast_prefix, registration_of
+from gatewayd.feed.addresses import parse_unicast_prefix
+from gatewayd.feed.record import LIST_FIELDS, registration_of
 from gatewayd.model import Prefix, Registration, Service, parse_service
 from gatewayd.model.assertion import MAX_ASSERTIONS, Assertion, AssertionKind
 from gatewayd.model.msisdn import looks_like_number
@@ -47,10 +48,11 @@ from gatewayd.settings.readers import (
     keep_private,
     quote,
 )
-from gatewayd.settings.values import parse_time
+from gatewayd.settings.values import parse_switch, parse_time
 
 MAX_COMMENT: Final = 1000
 _GOOD_FIELDS: Final = {"id": "x", "category": "x", "status": "active", "clients": ["192.0.2.1"]}
+_GOOD_PROVIDER: Final = {"id": "x", "category": "x", "status": "active", "services": ["esp"]}
 
 _looks_like_prefix = re.compile(r"[0-9a-fA-F:./]*[.:][0-9a-fA-F:./]*", re.ASCII).fullmatch
 
@@ -129,6 +131,9 @@ class _PinFields:
     services: tuple[str, ...] = ()
     valid_from: str | None = None
     valid_until: str | None = None
+    registrant: str | None = None
+    provisional: bool = False
+    endpoints: tuple[str, ...] = ()
     until_s: float | None = None
 
 
@@ -154,8 +159,9 @@ def _field_of_record(field: str) -> Callable[[str], str]:
     """A parser that holds one field's text to the rules of a record."""
 
     def parse(text: str) -> str:
+        good = _GOOD_PROVIDER if field == "endpoints" else _GOOD_FIELDS
         try:
-            registration_of({**_GOOD_FIELDS, field: [text] if field in LIST_FIELDS else text})
+            registration_of({**good, field: [text] if field in LIST_FIELDS else text})
         except RecordRejected as error:
             what = error.detail.removeprefix(f"{text[:64]!r}: ").removeprefix(f"{text[:64]}: ")
             raise ValueError(f"is refused ({error.code}): {what}") from None
@@ -212,6 +218,7 @@ _COMMENT = Value("why it is here, who agreed, when", _parse_comment)
 _UNTIL = OrNull(Value("a time with its offset such as 2025-01-01T00:00:00Z, or null", parse_time))
 _ID = Value("1 to 64 of A-Z a-z 0-9 . _ : -", _field_of_record("id"), _show_name)
 _CATEGORY = Value("a lower-case word such as bank", _field_of_record("category"), _show_name)
+_KEY = "1 to 64 of A-Z a-z 0-9 . _ : -, and no number of a person"
 _A_PREFIX = "a prefix such as 203.0.113.0/28"
 
 
@@ -243,6 +250,9 @@ _PIN = Section(
         ),
         "valid_from": Key("valid_from", _time_of("valid_from")),
         "valid_until": Key("valid_until", _time_of("valid_until")),
+        "registrant": Key("registrant", OrNull(Value(_KEY, _field_of_record("registrant"), keep_private))),
+        "provisional": Key("provisional", Value("true or false", parse_switch)),
+        "endpoints": Key("endpoints", _prefixes_of("endpoints")),
         "comment": Key("comment", _COMMENT),
         "until": Key("until_s", _UNTIL),
     },
@@ -295,6 +305,9 @@ class _PinReader:
             "services": fields.services,
             "valid_from": fields.valid_from,
             "valid_until": fields.valid_until,
+            "registrant": fields.registrant,
+            "provisional": fields.provisional,
+            "endpoints": fields.endpoints,
         }
         try:
             registration = registration_of(record)

@@ -102,7 +102,8 @@ class SourceRunner(Runner):
 
     def _reader(self, found: Format) -> RecordReader:
         format = found if self._source.format == "auto" else self._source.format
-        return reader_for(format, self.name, self._limits, self._registrations)
+        allows = self._source.allow_endpoints
+        return reader_for(format, self.name, self._limits, self._registrations, allows_endpoints=allows)
 
     def _check_usable(self, reader: RecordReader) -> None:
         """An empty allowlist never comes about by accident. Raises SourceUnusable."""

@@ -206,14 +206,17 @@ class FeedRunner(Runner):
         limits = fetch_limits or FetchLimits(max_bytes=source.max_bytes)
         self._route = Route(tools.session, limits.timeout(), proxy=source.proxy, ca_file=source.ca_file)
         known = restored or Restored({})
+        # What was rejected under other settings is in no delta.
+        reads_again = source.allow_endpoints and "endpoints_not_allowed" in known.rejected
         self.client = FeedClient(
             source.name,
             source.url,
             {},
             limits=FeedLimits(max_bytes=source.max_bytes),
             intervals=FeedIntervals(registry.refresh_s, registry.retry_s, registry.expire_s),
-            position=known.position if known.position is not None and known.position.session else None,
+            position=known.position if known.is_feed and not reads_again else None,
             registrations=known.registrations,
+            allows_endpoints=source.allow_endpoints,
         )
 
     @property

@@ -80,7 +80,7 @@ def test_a_file_of_a_feed_is_read_or_refused(raw: bytes, is_delta: bool) -> None
 
 HEADER = (",".join(FIELDS) + "\n").encode()
 NDJSON = b"".join(line_of(fields_of(id)) for id in PREVIOUS)
-CSV = HEADER + b"".join(b"%s,bank,active,203.0.113.0/28,,,,,\n" % id.encode() for id in PREVIOUS)
+CSV = HEADER + b"".join(b"%s,bank,active,203.0.113.0/28,,,,,,,,\n" % id.encode() for id in PREVIOUS)
 DELTA = b"".join(map(line_of, (upsert("d"), withdraw("a"), upsert("b", "203.0.113.64/28"))))
 
 

@@ -21,11 +21,12 @@ from math import inf
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from gatewayd.model import Family, Flow, Prefix, Registration, Service, parse_address, parse_services
+from gatewayd.model import Extension, Family, Flow, Prefix, Registration, Service, parse_address, parse_services
 from gatewayd.model.prefix import mask_address
 
 CATEGORIES = ("bank", "embassy", "freelancer")
 IDS = tuple(f"PK-{number}" for number in range(8))
+EXTENSIONS = (Extension("co-1"), Extension("co-2"), Extension(is_provisional=True))
 SERVICE_WORDS = ("ipsec", "wireguard", "openvpn", "pptp", "udp/500", "udp/500-4500", "tcp/443", "esp", "udp")
 
 _ADDRESSES: dict[Family, tuple[bytes, ...]] = {
@@ -108,6 +109,7 @@ def registrations(
         services=st.just(()) | service_profiles(),
         valid_from_s=st.just(-inf) | moments(),
         valid_until_s=st.just(inf) | moments(),
+        extension=st.none() | st.sampled_from(EXTENSIONS),
     )
 
 

@@ -55,9 +55,8 @@ PURE = """
     api.queries api.standing api.status api.views authority.layout authority.readers compile compile.desired
     assertions assertions.judge assertions.lookups assertions.overlay assertions.states compile.counting
     compile.effects compile.interfaces compile.judging compile.keys compile.masks compile.rule_sets
-    compile.ruleset control control.trusted_time demo errors feed feed.canonical feed.csv_dialect feed.files
-    feed.notification feed.reading kernel.passage_codec
-    feed.record
+    compile.ruleset control control.trusted_time demo errors feed feed.addresses feed.canonical feed.csv_dialect
+    feed.files feed.notification feed.reading kernel.passage_codec feed.record
     gatewayd kernel kernel.attributes kernel.conntrack_codec kernel.external_codec kernel.fake
     kernel.tables_codec lab.packets log.events model model.accounting model.assertion model.flow model.mask
     model.metric model.moment model.msisdn model.policy model.prefix model.registration model.service

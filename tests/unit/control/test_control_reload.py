@@ -67,6 +67,7 @@ CHANGED: dict[str, Any] = {
     "registry.sources.1.keys": ["DIR/two.pub"],
     "registry.sources.1.allow_unsigned": True,
     "registry.sources.0.allow_empty": True,
+    "registry.sources.0.allow_endpoints": True,
     "registry.sources.0.format": "csv",
     "registry.sources.0.max_bytes": "1MiB",
     "registry.sources.1.proxy": "http://proxy.example:3128",

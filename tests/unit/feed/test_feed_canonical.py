@@ -42,6 +42,15 @@ def test_every_field_has_its_place_and_its_form() -> None:
     )
 
 
+def test_what_few_records_have_comes_last() -> None:
+    assert canonical_of(registrant="co-17", provisional=True, valid_until="2030-01-01T00:00:00Z").endswith(
+        ',"valid_until":"2030-01-01T00:00:00Z","registrant":"co-17","provisional":true}'
+    )
+    assert canonical_of(clients=[], services=["esp"], endpoints=["198.51.100.0/24", "2001:db8:7::/48"]).endswith(
+        '"services":["esp"],"endpoints":["2001:db8:7::/48","198.51.100.0/24"]}'
+    )
+
+
 def test_a_bundle_of_one_service_is_that_service() -> None:
     assert json.loads(canonical_of(services=["wireguard", "l2tp"]))["services"] == ["udp/1701", "udp/51820"]
 

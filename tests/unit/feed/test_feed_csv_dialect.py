@@ -16,7 +16,9 @@ from gatewayd.feed.csv_dialect import (
     delimiter_of,
     ends_quoted,
     fitted,
+    flag_of,
     listed,
+    wire_of,
 )
 
 TEXT = "id,category\r\nä,bank\U0001f600\n"
@@ -26,6 +28,14 @@ def through(content: bytes, size: int = 1 << 20) -> bytes:
     made = Utf8Input()
     out = b"".join(made.feed(content[start : start + size]) for start in range(0, len(content), size))
     return out + made.finish()
+
+
+def test_a_row_of_texts_is_a_record() -> None:
+    found = wire_of(["a", "bank", "active", "10.0.0.0/8; 11.0.0.0/8", "", "", "esp", "", "", "co-1", "FALSE", ""])
+    assert (found.clients, found.subscriber, found.services) == (("10.0.0.0/8", "11.0.0.0/8"), None, ("esp",))
+    assert (found.registrant, found.provisional, found.endpoints) == ("co-1", False, ())
+    with pytest.raises(RecordRejected, match="must be true or false"):
+        flag_of("provisional", "yes")
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])

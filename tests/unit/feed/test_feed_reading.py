@@ -14,6 +14,7 @@ from gatewayd.errors import SourceFailed, SourceTooLarge, SourceUnusable
 from gatewayd.feed import reading
 from gatewayd.feed.reading import (
     CsvReader,
+    Format,
     NdjsonReader,
     ReadLimits,
     RecordReader,
@@ -168,6 +169,49 @@ def test_csv_rows_become_the_same_registrations_as_ndjson_lines() -> None:
     )
     assert from_csv.registrations == from_ndjson.registrations
     assert not from_csv.rejections
+
+
+def provider(id: str, *endpoints: str) -> bytes:
+    return line_of(id, clients=[], services=["ipsec"], endpoints=endpoints)
+
+
+def test_csv_has_columns_for_the_company_provisional_records_and_endpoints() -> None:
+    header = b"id,category,status,services,valid_until,registrant,provisional,endpoints,clients\n"
+    rows = (
+        b"a,bank,active,,2030-01-01T00:00:00Z,co-17,TRUE,,203.0.113.0/28\n"
+        b'b,bank,active,ipsec,,co-9,false,"198.51.100.0/24; 2001:db8:7::/48",\n'
+        b"c,bank,active,,2030-01-01T00:00:00Z,,yes,,203.0.113.0/28\n"
+    )
+    found = csv(header + rows)
+    assert (
+        found.registrations
+        == ndjson(
+            line_of("a", registrant="co-17", provisional=True, valid_until="2030-01-01T00:00:00Z")
+            + b"\n"
+            + line_of(
+                "b",
+                clients=[],
+                services=["ipsec"],
+                registrant="co-9",
+                endpoints=["198.51.100.0/24", "2001:db8:7::/48"],
+            )
+        ).registrations
+    )
+    assert [str(each) for each in found.rejections] == ["4: c: bad_type: provisional: must be true or false"]
+
+
+@pytest.mark.parametrize("kind", ["ndjson", "csv"])
+def test_a_source_that_may_not_bring_endpoints_keeps_none_of_an_earlier_reading(kind: Format) -> None:
+    earlier = ndjson(provider("p", "198.51.100.0/24") + b"\n" + line_of("c")).registrations
+    content = provider("p", "198.51.100.0/24") + b"\n" + provider("c", "198.51.100.0/24")
+    if kind == "csv":
+        content = b"id,category,status,services,endpoints\n" + b"".join(
+            b"%s,bank,active,ipsec,198.51.100.0/24\n" % id for id in (b"p", b"c")
+        )
+    found = read(reader_for(kind, "s", None, earlier, allows_endpoints=False), content + b"\n")
+    assert found.rejected == {"endpoints_not_allowed": 2}
+    assert found.registrations == {"c": earlier["c"]}  # what it says of clients no more is no withdrawal
+    assert found.retained == 1
 
 
 def test_csv_columns_come_in_any_order_and_may_be_absent() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gatewayd.errors import PrefixInvalid, RecordRejected
+from gatewayd.errors import RecordRejected
 from gatewayd.feed import record
 from gatewayd.feed.record import (
     REASONS,
@@ -18,8 +18,8 @@ from gatewayd.feed.record import (
     identity_field_of,
     is_id,
     is_id_text,
+    is_registrant,
     parse_record,
-    parse_unicast_prefix,
     registration_of,
 )
 from gatewayd.model import Prefix, Registration, Service, parse_prefix
@@ -46,6 +46,11 @@ def line_of(**changes: Any) -> bytes:
 
 def without(name: str) -> bytes:
     return json.dumps({key: value for key, value in FULL.items() if key != name}).encode()
+
+
+def provider(**changes: Any) -> bytes:
+    record = {"id": "VPN-7", "category": "provider", "status": "active", "services": ["wireguard"]}
+    return json.dumps(record | {"endpoints": ["198.51.100.0/24"]} | changes).encode()
 
 
 def test_a_full_record_becomes_a_registration() -> None:
@@ -96,6 +101,36 @@ def test_duplicates_of_clients_peers_and_services_collapse_and_are_sorted() -> N
     assert [str(prefix) for prefix in registration.clients] == ["203.0.113.8/32", "203.0.113.9/32"]
     assert len(registration.peers) == 1
     assert len(registration.services) == 4
+
+
+def test_a_company_a_provisional_record_and_a_providers_endpoints() -> None:
+    one = parse_record(line_of(registrant="co-17", provisional=True, valid_until="2030-01-01T00:00:00Z"))
+    assert (one.registrant, one.is_provisional, one.endpoints) == ("co-17", True, ())
+    two = parse_record(provider(endpoints=["2001:db8:7::/48", "198.51.100.0/24"], registrant="co-9"))
+    assert [str(each) for each in two.endpoints] == ["2001:db8:7::/48", "198.51.100.0/24"]
+    assert (two.clients, two.subscriber, two.registrant, two.is_provisional) == ((), None, "co-9", False)
+
+
+@pytest.mark.parametrize("fields", [{"registrant": None}, {"provisional": False}, {"endpoints": []}])
+def test_what_says_nothing_leaves_a_record_as_it_was(fields: dict[str, Any]) -> None:
+    found = parse_record(line_of(**fields))
+    assert found == parse_record(line_of())
+    assert found.extension is None
+    assert (found.registrant, found.is_provisional, found.endpoints) == (None, False, ())
+
+
+@pytest.mark.parametrize("key", ["co-17", "PK.NTN:1234567-8", "7"])
+def test_the_usual_keys_of_companies_are_taken(key: str) -> None:
+    assert parse_record(line_of(registrant=key)).registrant == key
+    assert is_registrant(key)
+
+
+def test_a_source_that_may_not_bring_endpoints_brings_none() -> None:
+    parser = RecordParser(allows_endpoints=False)
+    assert parser.parse(line_of(registrant="co-17", endpoints=[])).registrant == "co-17"
+    with pytest.raises(RecordRejected) as caught:
+        parser.parse(provider())
+    assert (caught.value.code, caught.value.field) == ("endpoints_not_allowed", "endpoints")
 
 
 CASES: list[tuple[ReasonCode, str, bytes]] = [
@@ -167,6 +202,24 @@ CASES: list[tuple[ReasonCode, str, bytes]] = [
     ("too_many", "clients", line_of(clients=["203.0.113.1"] * 1025)),
     ("too_many", "peers", line_of(peers=["203.0.113.1"] * 257)),
     ("too_many", "services", line_of(services=["esp"] * 65)),
+    ("bad_registrant", "registrant", line_of(registrant="")),
+    ("bad_registrant", "registrant", line_of(registrant="Habib & Co")),
+    ("bad_registrant", "registrant", line_of(registrant="a" * 65)),
+    ("phone_number", "registrant", line_of(registrant="co-0300-7654321")),
+    ("national_id", "registrant", line_of(registrant="35202-1234567-1")),
+    ("national_id", "registrant", line_of(registrant="co.3520212345671")),
+    ("bad_type", "registrant", line_of(registrant=7)),
+    ("bad_type", "provisional", line_of(provisional="true")),
+    ("provisional_open", "valid_until", line_of(provisional=True)),
+    ("endpoint_too_short", "endpoints", provider(endpoints=["198.51.0.0/23"])),
+    ("endpoint_too_short", "endpoints", provider(endpoints=["198.51.100.0/24", "2001:db8::/47"])),
+    ("endpoint_with_client", "endpoints", provider(clients=["203.0.113.0/28"])),
+    ("endpoint_with_client", "endpoints", provider(peers=["203.0.113.0/28"])),
+    ("endpoint_with_client", "endpoints", provider(subscriber="hmac-sha256:" + DIGEST)),
+    ("endpoint_without_service", "services", provider(services=[])),
+    ("prefix_host_bits", "endpoints", provider(endpoints=["198.51.100.1/24"])),
+    ("too_many", "endpoints", provider(endpoints=["198.51.100.1"] * 257)),
+    ("bad_type", "endpoints", provider(endpoints="198.51.100.0/24")),
 ]
 
 
@@ -202,7 +255,7 @@ def test_an_id_that_looks_like_a_phone_number_is_never_shown() -> None:
 
 
 def test_every_reason_has_a_sentence_and_a_case() -> None:
-    of_readers = {"duplicate_id", "bad_columns"}
+    of_readers = {"duplicate_id", "bad_columns", "endpoints_not_allowed"}
     assert set(REASONS) == set(get_args(ReasonCode))
     assert {code for code, _, _ in CASES} | of_readers == set(REASONS)
     assert all(sentence.endswith((".", "-", ":")) for sentence in REASONS.values())
@@ -221,6 +274,8 @@ def test_every_reason_has_a_sentence_and_a_case() -> None:
         line_of(services=["udp/352021234567"]),
         line_of(subscriber="352021234567"),
         line_of(valid_from="352021234567"),
+        line_of(registrant="3520212345671"),
+        line_of(registrant="co 352021234567"),
     ],
 )
 def test_a_rejection_never_repeats_what_may_be_a_number_of_a_person(line: bytes) -> None:
@@ -274,6 +329,8 @@ def test_equal_parts_of_one_source_are_one_object() -> None:
     assert one.category is two.category
     assert one.peers is two.peers
     assert one.services is two.services
+    a, b = parser.parse(line_of(id="a", registrant="c")), parser.parse(line_of(id="b", registrant="c"))
+    assert a.extension is b.extension is not None
 
 
 def test_what_is_shared_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,53 +347,6 @@ def test_the_id_of_a_rejected_line_is_found_where_it_can_be_shown() -> None:
     assert id_of_line(line_of(id=7)) is None
     assert id_of_line(b"[]") is None
     assert id_of_line(b"{") is None
-
-
-def _slow(text: str) -> Prefix | str:
-    try:
-        prefix = parse_prefix(text)
-    except PrefixInvalid as error:
-        return error.code
-    return prefix
-
-
-def _fast(text: str) -> Prefix | str:
-    try:
-        return parse_unicast_prefix(text)
-    except PrefixInvalid as error:
-        return error.code
-
-
-octet = st.one_of(st.integers(0, 260).map(str), st.sampled_from(["", "00", "01", "-1", " 1", "1_0", "٣"]))
-group = st.one_of(
-    st.integers(0, 0x10FFF).map(lambda n: f"{n:x}"), st.sampled_from(["", "0db8", "DB8", "00001", "2001"])
-)
-length = st.one_of(st.integers(0, 130).map(lambda n: f"/{n}"), st.sampled_from(["", "/", "/08", "/+8", "/8/8"]))
-
-
-@given(st.lists(octet, min_size=3, max_size=5), length)
-def test_ipv4_prefixes_are_read_as_the_model_reads_them(raw: list[str], length: str) -> None:
-    text = ".".join(raw) + length
-    assert _fast(text) in (_slow(text), "prefix_not_unicast")
-
-
-@given(st.lists(group, min_size=1, max_size=9), st.sampled_from(["", ":", "::"]), length)
-def test_ipv6_prefixes_are_read_as_the_model_reads_them(groups: list[str], end: str, length: str) -> None:
-    text = ":".join(groups) + end + length
-    assert _fast(text) in (_slow(text), "prefix_not_unicast")
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(8, 32))
-def test_every_ipv4_prefix_of_a_registrant_is_read_as_it_is_written(address: int, length: int) -> None:
-    packed = (address >> (32 - length) << (32 - length)).to_bytes(4, "big")
-    if 1 <= packed[0] < 224 and packed[0] not in (127, 169):
-        assert parse_unicast_prefix(str(Prefix(packed, length))) == Prefix(packed, length)
-
-
-@given(st.integers(2**125, 2**126 - 1), st.integers(16, 128))
-def test_every_global_ipv6_prefix_is_read_as_it_is_written(address: int, length: int) -> None:
-    packed = (address >> (128 - length) << (128 - length)).to_bytes(16, "big")
-    assert parse_unicast_prefix(str(Prefix(packed, length))) == Prefix(packed, length)
 
 
 @given(st.binary(max_size=200))

@@ -16,6 +16,7 @@ from gatewayd.model.msisdn import (
     SESSION_DIGEST_BYTES,
     digits_in,
     is_country_code,
+    looks_like_national_id,
     looks_like_number,
     normalise_msisdn,
     pepper_of,
@@ -242,3 +243,17 @@ def test_a_session_id_that_is_hashed_is_the_same_for_the_same_id_alone() -> None
     assert session_digest("0300-7654321-17", b"p") == session_digest("0300-7654321-17", b"p")
     assert len({session_digest(id, pepper) for id in ("a", "b") for pepper in (b"p", b"q")}) == 4
     assert len(session_digest("a", b"p")) == 2 * SESSION_DIGEST_BYTES
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [
+        ("35202-1234567-1", True),
+        ("co-3520212345671", True),
+        ("35202123456712", False),
+        ("1234567-8", False),
+        ("PK-2024-000123", False),
+    ],
+)
+def test_a_national_identity_number_is_known_by_its_digits(text: str, is_one: bool) -> None:
+    assert looks_like_national_id(text) is is_one

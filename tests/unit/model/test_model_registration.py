@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import sys
 from math import inf
 
 import msgspec
 import pytest
 from hypothesis import settings
 
-from gatewayd.model import Registration, Status, parse_prefix
+from gatewayd.model import Extension, Registration, Status, parse_prefix
 from gatewayd.model.registration import SLICE, Changes, changes_in_slices, run_slices
 
 unhurried = settings(deadline=None)
@@ -83,3 +84,12 @@ def test_long_comparisons_are_cut_into_slices() -> None:
     for _ in slices:
         turns += 1
     assert turns == 1 + 2, "one of the new registry, two of the old"
+
+
+def test_what_few_registrations_have_is_one_member_and_costs_no_memory() -> None:
+    plain = named("a")
+    assert (plain.extension, plain.registrant, plain.is_provisional, plain.endpoints) == (None, None, False, ())
+    endpoint = parse_prefix("198.51.100.0/24")
+    other = msgspec.structs.replace(plain, extension=Extension("co-17", is_provisional=True, endpoints=(endpoint,)))
+    assert (other.registrant, other.is_provisional, other.endpoints) == ("co-17", True, (endpoint,))
+    assert sys.getsizeof(plain) <= 96  # the allocator gives multiples of 16

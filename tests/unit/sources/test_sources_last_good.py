@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gatewayd.errors import LastGoodDamaged
 from gatewayd.feed.canonical import Damaged
-from gatewayd.model import Registration, parse_prefix, parse_services
+from gatewayd.model import Extension, Registration, parse_prefix, parse_services
 from gatewayd.model.registration import Changes
 from gatewayd.sources import last_good
 from gatewayd.sources.last_good import (
@@ -68,6 +68,49 @@ def test_equal_parts_of_registrations_are_one_object(monkeypatch: pytest.MonkeyP
     assert reader.read_chunk(encode_chunk([registration("d")])) == [registration("d")]
     suspended = msgspec.structs.replace(registration("e"), status="suspended")
     assert reader.read_chunk(encode_chunk([suspended])) == [suspended]
+
+
+def provider(id: str) -> Registration:
+    extension = Extension("co-9", endpoints=(parse_prefix("198.51.100.0/24"),))
+    return Registration(id, "provider", "active", (), services=parse_services(["ipsec"]), extension=extension)
+
+
+def of_company(id: str, registrant: str = "co-17") -> Registration:
+    return msgspec.structs.replace(registration(id), extension=Extension(registrant, is_provisional=True))
+
+
+def test_what_few_registrations_have_comes_back_and_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, some = ChunkReader(), [registration("a"), of_company("b"), provider("c"), of_company("d")]
+    found = reader.read_chunk(encode_chunk(some))
+    assert found == some
+    assert found[1].extension is found[3].extension is not None
+    (again,) = reader.read_chunk(encode_chunk([of_company("e")]))
+    assert again.extension is found[1].extension
+    monkeypatch.setattr(last_good, "MAX_SHARED", 1)
+    assert reader.read_chunk(encode_chunk([of_company("f", "co-18")])) == [of_company("f", "co-18")]
+
+
+def test_a_chunk_of_the_version_before_is_read() -> None:
+    some = [registration("a"), registration("b")]
+    columns = msgspec.msgpack.decode(encode_chunk(some))
+    assert len(columns) == 5
+    assert ChunkReader().read_chunk(msgspec.msgpack.encode(columns)) == some
+
+
+def test_endpoints_are_left_out_where_the_source_may_not_bring_them() -> None:
+    reader = ChunkReader()
+    reader.read_chunk(encode_chunk([of_company("b")]))
+    assert not reader.has_endpoints
+    both = {each.id: each for each in reader.read_chunk(encode_chunk([registration("a"), provider("c")]))}
+    assert reader.has_endpoints
+    restored = Restored(both, REACHED.position, 5000.0, has_endpoints=True)
+    assert restored.is_feed
+    assert restored.without_endpoints().registrations == {"a": registration("a")}
+    assert restored.without_endpoints().position == REACHED.position
+    plain = Restored(both, FeedPosition("", 7, 1000.5))
+    assert plain.without_endpoints() is plain
+    assert not plain.is_feed
+    assert not Restored({}).is_feed
 
 
 @pytest.mark.parametrize(

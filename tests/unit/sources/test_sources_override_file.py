@@ -80,6 +80,28 @@ filters:
     )
 
 
+def test_a_pin_may_be_of_a_company_provisional_or_a_providers() -> None:
+    first, second = parse(
+        """pins:
+  - {id: A, category: bank, clients: [203.0.113.0/28], registrant: co-17, provisional: true, comment: c,
+     valid_until: 2025-01-01T00:00:00Z}
+  - {id: P, category: provider, services: [ipsec], endpoints: [198.51.100.0/24], comment: c}
+"""
+    ).pins
+    assert (first.registration.registrant, first.registration.is_provisional) == ("co-17", True)
+    assert second.registration.endpoints == (parse_prefix("198.51.100.0/24"),)
+    faults = faults_of(
+        """pins:
+  - {id: A, category: bank, clients: [203.0.113.0/28], registrant: 35202-1234567-1, comment: c}
+  - {id: P, category: provider, services: [ipsec], endpoints: [198.51.0.0/16], comment: c}
+  - {id: Q, category: bank, clients: [203.0.113.0/28], provisional: true, comment: c}
+"""
+    )
+    codes = ("national_id", "endpoint_too_short", "provisional_open")
+    assert [code in fault for code, fault in zip(codes, faults, strict=True)] == [True] * 3
+    assert "1234567" not in faults[0]
+
+
 @pytest.mark.parametrize("text", ["", "# nothing\n", "pins:\nfilters:\n", "pins: []\n", "{}\n"])
 def test_a_file_may_say_nothing(text: str) -> None:
     assert parse(text) == OverrideFile("a.yaml")
@@ -119,10 +141,10 @@ filter: []
         "a.yaml:3:5: pins[1].comment: is missing, expected why it is here, who agreed, when",
         "a.yaml:4:48: pins[2].until: '2025-01-01' is not a date and time, expected a time with its offset such "
         "as 2025-01-01T00:00:00Z, or null",
-        "a.yaml:5:5: pins[3]: is refused (no_client_or_subscriber): needs `clients`, `subscriber` or both",
+        "a.yaml:5:5: pins[3]: is refused (no_client_or_subscriber): needs `clients`, `subscriber` or `endpoints`",
         "a.yaml:6:5: pins[4]: id 'D' is given twice, expected it once (first at line 5)",
         "a.yaml:7:41: pins[4].phone: unknown key, expected one of id, category, status, clients, subscriber, "
-        "peers, services, valid_from, valid_until, comment, until",
+        "peers, services, valid_from, valid_until, registrant, provisional, endpoints, comment, until",
         "a.yaml:9:19: pins[5].valid_until: is refused (window_empty): must be after `valid_from`",
         "a.yaml:11:5: filters[0]: has neither id nor prefix, expected one of them",
         "a.yaml:12:5: filters[1]: has both id and prefix, expected one of them",

@@ -24,6 +24,7 @@ from gatewayd.errors import (
     UnknownKey,
 )
 from gatewayd.feed.notification import generate_key
+from gatewayd.feed.record import registration_of
 from gatewayd.model import Registration
 from gatewayd.model.registration import Changes
 from gatewayd.registry.freshness import SourceState
@@ -81,6 +82,7 @@ class Feed:
         time: Any = None,
         resume: FeedPosition | None = None,
         previous: Any = None,
+        restored: Restored | None = None,
         refresh_s: float = 60.0,
         fetch_limits: FetchLimits | None = None,
         **source: Any,
@@ -92,7 +94,7 @@ class Feed:
             RegistrySettings((settings,), refresh_s),
             Tools(self.session, lambda: self.now, time, Random(7)),
             self.deliver,
-            Restored(previous or {}, resume),
+            restored or Restored(previous or {}, resume),
             fetch_limits,
         )
 
@@ -304,6 +306,25 @@ async def test_rejections_are_counted_on_until_the_next_snapshot(feed: Feed) -> 
     state.take(feed.delta())
     assert state.rejected == {"missing_field": 3}
     assert feed.delta().rejected == {"missing_field": 2}
+
+
+async def test_endpoints_are_rejected_unless_the_source_may_bring_them(feed: Feed) -> None:
+    feed.publisher.records["p"] = {
+        "id": "p", "category": "provider", "status": "active", "services": ["ipsec"],
+        "endpoints": ["198.51.100.0/24"],
+    }  # fmt: skip
+    feed.publisher.publish()
+    runner = feed.runner()
+    await runner.attempt()
+    first = feed.reading()
+    found = dict(first.registrations or {})
+    assert (list(found), first.rejected) == (["a", "b", "c"], {"endpoints_not_allowed": 1})
+    restored = Restored(found, first.position, NOW, first.rejected)
+    allowed = feed.runner(restored=restored, allow_endpoints=True)
+    await allowed.attempt()  # the same serial: what was rejected is in no delta
+    assert feed.reading().registrations == found | {"p": registration_of(feed.publisher.records["p"])}
+    await feed.runner(restored=restored).attempt()
+    assert feed.delivered[-1].registrations is None
 
 
 # -- keys ----------------------------------------------------------------------------------------------------
