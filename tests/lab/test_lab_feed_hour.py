@@ -194,7 +194,7 @@ EPISODES = (
 
 @pytest.fixture
 def hurried(shared_lab: Lab, tmp_path: Path) -> Iterator[HurriedDaemon]:
-    with hurried_daemon_in(shared_lab, tmp_path, HurriedClock.starting_now(FACTOR)) as daemon:
+    with hurried_daemon_in(shared_lab, tmp_path, HurriedClock.starting_now(tmp_path / "clock", FACTOR)) as daemon:
         yield daemon
 
 
