@@ -5,7 +5,7 @@ Whatever comes from outside goes through `printable`: an error of a web server m
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from textwrap import wrap
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -178,3 +178,16 @@ def some(words: Sequence[str], most: int = 3, none: str = "any") -> str:
 def print_event(at: str, name: str, text: str, style: str) -> None:
     """A line of something that happened; `style` is of the name."""
     _print(Text.assemble((f"{at:<24} ", ""), (f"{printable(name):<26} ", style), (printable(text), "")))
+
+
+def by_number(numbers: Mapping[str, int]) -> str:
+    """Those that are not 0, the highest first."""
+    return numbers_of(
+        sorted(((word, number) for word, number in numbers.items() if number), key=lambda item: -item[1])
+    )
+
+
+def numbers_of(numbers: list[tuple[str, int]]) -> str:
+    """`: bank 3, embassy 1`, or nothing."""
+    words = ", ".join(f"{word} {number:,}" for word, number in numbers)
+    return f": {words}" if words else ""

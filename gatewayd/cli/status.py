@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
 import click
 
-from gatewayd.api.status import ClockView, HeldView, MarksView, SourceView, StatusView, SubscribersView
+from gatewayd.api.status import ClockView, HeldView, MarksView, SourceView, StatusView
 from gatewayd.cli.client import Endpoint, daemon_options
 from gatewayd.cli.output import (
     BAD,
@@ -16,6 +16,7 @@ from gatewayd.cli.output import (
     Line,
     ago,
     count,
+    numbers_of,
     print_headline,
     print_json,
     print_lines,
@@ -23,11 +24,10 @@ from gatewayd.cli.output import (
     some,
     span,
 )
+from gatewayd.cli.status_subscribers import describe_subscribers
 from gatewayd.model.moment import parse_time
 from gatewayd.reconcile.dataplane import Found
 from gatewayd.registry.layers import OverrideCounts
-from gatewayd.subscribers.journal_rows import JournalStats
-from gatewayd.subscribers.radius.senders import ListenerStats
 
 _MAX_LISTED: Final = 5
 """Of a kind that stand on the screen, a line each: faults of overrides, names of NAS, rules of others. `--json` has
@@ -84,7 +84,7 @@ def describe_status(view: StatusView) -> Iterator[Line]:
         yield from _source(view.now, source)
     yield from _overrides(view.overrides)
     if view.subscribers is not None:
-        yield from _subscribers(view.subscribers)
+        yield from describe_subscribers(view.subscribers)
     yield from _kernel(view)
     yield from _traffic(view)
     yield from _watch(view)
@@ -130,10 +130,10 @@ def _clock(clock: ClockView) -> Iterator[Line]:
 def _registrations(view: StatusView) -> Iterator[Line]:
     counts = view.registrations
     categories = sorted(counts.by_category.items(), key=lambda item: (-item[1], item[0]))
-    yield Line("registrations", f"{counts.effective:,} effective of {counts.total:,}{_stats(categories)}")
+    yield Line("registrations", f"{counts.effective:,} effective of {counts.total:,}{numbers_of(categories)}")
     idle = [(status, number) for status, number in sorted(counts.by_status.items()) if status != "active"]
     if idle:
-        yield Line("", f"not active{_stats(idle)}")
+        yield Line("", f"not active{numbers_of(idle)}")
     if counts.unprogrammed:
         yield Line("", f"NOT PROGRAMMED: {count(counts.unprogrammed, 'registration')}", BAD)
         for example in counts.unprogrammed_examples[:5]:
@@ -176,7 +176,7 @@ def _source(now: str, source: SourceView) -> Iterator[Line]:
         yield Line("", f"{count(source.kept, 'record')} became unusable, in force as before", DOUBTFUL)
     if source.rejected:
         codes = sorted(source.rejected_by_code.items(), key=lambda item: (-item[1], item[0]))
-        yield Line("", f"{count(source.rejected, 'record')} rejected{_stats(codes)}", DOUBTFUL)
+        yield Line("", f"{count(source.rejected, 'record')} rejected{numbers_of(codes)}", DOUBTFUL)
     if source.conflicts:
         yield Line("", f"{count(source.conflicts, 'record')} of ids that an earlier source has", DOUBTFUL)
 
@@ -217,86 +217,6 @@ def _overrides(overrides: OverrideCounts) -> Iterator[Line]:
             yield Line("", f"  {fault}", BAD)
         if len(overrides.faults) > _MAX_LISTED:
             yield Line("", f"  and {len(overrides.faults) - _MAX_LISTED:,} more", BAD)
-
-
-_NOT_FOLLOWED = (
-    "tombstoned", "before_restart", "superseded", "stale", "replayed", "refused", "over_limit", "addresses_refused",
-    "nas_refused",
-)  # fmt: skip
-"""Of SessionCounts: what records say and sessions do not do."""
-
-
-def _subscribers(view: SubscribersView) -> Iterator[Line]:
-    facts = [count(view.sessions, "session"), f"{count(view.bindings, 'binding')} of registered subscribers"]
-    if view.restored:
-        facts.append(f"{view.restored:,} from before the restart and not confirmed since")
-    yield Line("subscribers", ", ".join(facts))
-    if view.conflicting:
-        times = count(view.conflicting, "time")
-        yield Line("", f"{times} an address was bound that another registrant's own prefix has", DOUBTFUL)
-    for same in view.same_names[:_MAX_LISTED]:
-        sources = " and ".join(same.sources[:_MAX_LISTED])
-        yield Line("", f"{len(same.sources):,} NAS call themselves {same.name}: from {sources}", DOUBTFUL)
-    if len(view.same_names) > _MAX_LISTED:
-        yield Line("", f"and {len(view.same_names) - _MAX_LISTED:,} more such names", DOUBTFUL)
-    if view.left:
-        text = f"{count(view.left, 'element')} of bindings that the journal does not know, until their time is over"
-        yield Line("", text, DOUBTFUL)
-    if not_followed := {word: getattr(view.counts, word) for word in _NOT_FOLLOWED if getattr(view.counts, word)}:
-        yield Line("", f"records not followed{_by_number(not_followed)}")
-    yield from _journal(view.journal)
-    if view.unanswered:
-        yield Line(
-            "", f"{count(view.unanswered, 'accounting record')} not answered: the journal had no room", DOUBTFUL
-        )
-    if view.listener is not None:
-        yield from _listener(view.listener)
-
-
-def _journal(journal: JournalStats) -> Iterator[Line]:
-    if journal.lost_groups or journal.lost_rows:
-        yield Line("", f"JOURNAL DAMAGED at the start: {_lost(journal)}", BAD)
-    if journal.set_aside or journal.skipped:
-        text = f"{count(journal.set_aside, 'damaged file')} set aside, {count(journal.skipped, 'row')} unreadable"
-        yield Line("", f"journal: {text}", DOUBTFUL)
-    if journal.suspended_for is not None:
-        text = f"JOURNAL SUSPENDED: answers are not on disk ({journal.suspended_for})"
-        yield Line("", f"{text}, {count(journal.waiting_rows, 'row')} waiting", BAD)
-        return
-    written = f"{count(journal.rows, 'row')} written, {journal.waiting:,} waiting"
-    yield Line("", f"journal: {written}, {count(journal.failures, 'failure')}")
-    if journal.last_error:
-        yield Line("", f"last error of the journal: {journal.last_error}", DOUBTFUL)
-
-
-def _lost(journal: JournalStats) -> str:
-    rows = count(journal.lost_rows, "row")
-    if not journal.lost_whole:
-        return f"the last {rows} written to it are lost"
-    if not journal.salvaged:
-        return f"the whole file is lost, with {rows} at most"
-    return f"{count(journal.salvaged, 'row')} of the file could be read, {rows} at most are lost"
-
-
-def _listener(view: ListenerStats) -> Iterator[Line]:
-    unusable = sum(view.unusable.values())
-    facts = f"{count(view.requests, 'request')}, {count(view.duplicates, 'repeat')}, {unusable:,} unusable"
-    yield Line("radius", f"{some(view.addresses, none='nowhere')}: {facts}")
-    refused = {"unknown_client": view.unknown_client, "over_rate": view.over_rate, **view.rejected}
-    if any(refused.values()):
-        yield Line("", f"{sum(refused.values()):,} refused{_by_number(refused)}", DOUBTFUL)
-    for source in view.max_refused:
-        yield Line("", f"  {source.source}: {source.total:,} refused{_by_number(source.reasons)}", DOUBTFUL)
-    if view.flood_drops:
-        yield Line("", f"FLOOD: the kernel dropped {count(view.flood_drops, 'datagram')} of strangers", DOUBTFUL)
-    for words, numbers in (("requests", view.unusable), ("parts of requests", view.ignored)):
-        if numbers:
-            yield Line("", f"{words} not used{_by_number(numbers)}", DOUBTFUL)
-    for source in view.max_unused:
-        yield Line("", f"  {source.source}: {source.total:,} not used{_by_number(source.reasons)}", DOUBTFUL)
-    if view.kernel_drops or view.unsent:
-        lost = f"{count(view.kernel_drops, 'datagram')} lost before they were read"
-        yield Line("", f"{lost}, {count(view.unsent, 'answer')} not sent", DOUBTFUL)
 
 
 def _kernel(view: StatusView) -> Iterator[Line]:
@@ -386,14 +306,3 @@ def _marks(marks: MarksView) -> Iterator[Line]:
 def _since(now: str, then: str) -> str:
     """How long it has lasted; clocks that were set back make it nothing, not less."""
     return span(max(parse_time(now) - parse_time(then), 0))
-
-
-def _by_number(numbers: Mapping[str, int]) -> str:
-    """Those that are not 0, the highest first."""
-    return _stats(sorted(((word, number) for word, number in numbers.items() if number), key=lambda item: -item[1]))
-
-
-def _stats(numbers: list[tuple[str, int]]) -> str:
-    """`: bank 3, embassy 1`, or nothing."""
-    words = ", ".join(f"{word} {number:,}" for word, number in numbers)
-    return f": {words}" if words else ""

@@ -94,6 +94,7 @@ COMPOSITION = """
     cli.events
     __main__ cli cli.changes cli.check cli.client cli.explain cli.listings cli.output cli.plan cli.registry
     cli.registry_authoring cli.registry_reading cli.service cli.service_user cli.standing cli.status
+    cli.status_subscribers
     control.controller control.core control.explain control.guard_keeper control.policy
     control.queries
     control.registry_queries control.reload control.status control.subscriber_queries control.vitals daemon
