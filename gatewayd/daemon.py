@@ -21,6 +21,7 @@ from typing import Any
 from gatewayd import __version__
 from gatewayd.api.app import ApiServer
 from gatewayd.api.process import ListenerView
+from gatewayd.control.activity_keeper import ActivityKeeper
 from gatewayd.control.controller import Controller
 from gatewayd.control.core import Core, build_core
 from gatewayd.control.host_time import WindowClock, open_host_time
@@ -33,6 +34,7 @@ from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.external import RuleReader
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.log import get_logger, setup_logging
+from gatewayd.log.tap import TAP
 from gatewayd.model.policy import MarkLayout
 from gatewayd.settings import Settings
 from gatewayd.sources.fetch import open_session
@@ -83,6 +85,7 @@ class Daemon:
                             "counters",
                             go_on("counters", partial(self._vitals.read_counters, self._dataplane.read_counters)),
                         ),
+                        ("activity", go_on("activity", self._activity.run)),
                         ("surroundings", go_on("surroundings", self._surroundings.run)),
                         ("pulse", go_on("pulse", self._pulse.run)),
                         ("reload", reloader.run(group)),
@@ -134,6 +137,14 @@ class Daemon:
         )
         self._local = LocalFiles(self._controller)
         await self._local.use(await self._local.open(settings.registry.local))
+        self._activity = ActivityKeeper(
+            Path(settings.state_dir),
+            self._core.attribution,
+            self._controller.registry.history,
+            TAP,
+            clock=self._time,
+        )
+        stack.push_async_callback(self._activity.close)
         if self._subscribers is not None:
             self._subscribers.open()
             stack.push_async_callback(self._subscribers.close)
@@ -192,6 +203,7 @@ class Daemon:
             surroundings=self._surroundings,
             host_time=self._time,
             listeners=listeners,
+            state_files=(self._activity.view,),
         )
         self._queries = DaemonQueries(
             self._controller,

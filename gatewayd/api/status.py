@@ -18,6 +18,7 @@ from gatewayd.model.metric import Each, counter, equals, gauge, is_there, one_of
 from gatewayd.model.transaction import ConntrackSize, CounterReading, Neighbour
 from gatewayd.reconcile.dataplane import Stats
 from gatewayd.registry.layers import OverrideCounts
+from gatewayd.state_file.view import StateFileView
 from gatewayd.subscribers.journal_rows import JournalStats
 from gatewayd.subscribers.radius.senders import ListenerStats
 from gatewayd.subscribers.sessions.session import SessionCounts
@@ -363,4 +364,5 @@ class StatusView(msgspec.Struct, frozen=True):
         "Faults of tasks that only report (watchdog and readiness, counters, surroundings).",
         "rises: a fault of gatewayd; please report it", label="task")] = {}  # fmt: skip
     listeners: Annotated[tuple[ListenerView, ...], Each("listener", "name")] = ()
+    state_files: Annotated[tuple[StateFileView, ...], Each("file", "name")] = ()
     subscribers: SubscribersView | None = None

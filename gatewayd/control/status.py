@@ -18,6 +18,7 @@ from gatewayd.log import LOST
 from gatewayd.model.moment import format_time
 from gatewayd.registry.freshness import Freshness, SourceState
 from gatewayd.sources.runner import Runner
+from gatewayd.state_file.view import StateFileView
 from gatewayd.watch.attribute import WatchView
 from gatewayd.watch.source import EventSource
 from gatewayd.watch.surroundings import Surroundings
@@ -47,6 +48,7 @@ class StatusReport:
         surroundings: Surroundings | None = None,
         host_time: HostTime | None = None,
         listeners: tuple[ListenerView, ...] = (),
+        state_files: tuple[StateFileView, ...] = (),
     ) -> None:
         self._controller = controller
         self._events = events
@@ -55,6 +57,7 @@ class StatusReport:
         self._surroundings = surroundings
         self._host_time = host_time
         self._listeners = listeners
+        self._state_files = state_files
 
     def view(self, reasons: tuple[str, ...], subscribers: views.SubscribersView | None) -> views.StatusView:
         """`reasons`: why it is not ready."""
@@ -102,6 +105,7 @@ class StatusReport:
             log_lost=LOST.total,
             report_failures=dict(vitals.report_failures),
             listeners=self._listeners,
+            state_files=self._state_files,
             subscribers=subscribers,
         )
 

@@ -229,6 +229,10 @@ EVENTS = (
     Event("clock.not_recalled", "warning", "path error", "`clock.json` is unusable. Only its content is lost."),
     Event("clock.not_kept", "debug", "path error", "`clock.json` could not be written."),
     Event(
+        "activity.days_dropped", "info", "days",
+        "The oldest days of `activity.sqlite` went, past 400 days or 1 GiB.", followed=True,
+    ),
+    Event(
         "state_file.failed", "warning", "file error",
         "The file of the state directory could not be used. What it would have kept waits in memory; no traffic "
         "depends on it.", followed=True,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import inf
 from typing import Final
@@ -38,6 +38,12 @@ class Step:
     def __len__(self) -> int:
         return max(1, len(self.came) + len(self.went) + len(self.changed))
 
+    def cut(self, max_ids: int) -> Step:
+        """With so many ids of each list at most; the others are counted."""
+        lists = [each[:max_ids] for each in (self.came, self.went, self.changed)]
+        omitted = self.omitted + len(self.came) + len(self.went) + len(self.changed) - sum(map(len, lists))
+        return replace(self, came=lists[0], went=lists[1], changed=lists[2], omitted=omitted)
+
 
 class History:
     """The latest steps, the oldest first. `dropped`: how many older ones are forgotten."""
@@ -47,6 +53,15 @@ class History:
         self._max_ids = max_ids
         self._size = 0
         self._steps: deque[Step] = deque()
+
+    @property
+    def total(self) -> int:
+        """Steps of this run, those that are forgotten included."""
+        return self.dropped + len(self._steps)
+
+    def after(self, total: int) -> tuple[Step, ...]:
+        """The steps since there were so many, the oldest first; those that are forgotten are not among them."""
+        return tuple(islice(self._steps, max(0, total - self.dropped), None))
 
     def note(
         self, changes: Changes, was_there: Callable[[str], bool], cause: str, serial: int, now: float, by: str = ""

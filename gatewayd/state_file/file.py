@@ -91,18 +91,27 @@ class StateFile:
         self._thread = ThreadPoolExecutor(1, view.name)
         self._said = RateLimited(log, _SAY_AGAIN_S, time.monotonic)
 
-    async def use(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Run `work` in the thread, in one transaction. Raises StateFileUnusable, and what `work` raises itself."""
+    async def use(self, work: Callable[[sqlite3.Connection], _T], *, reads: bool = False) -> _T:
+        """Run `work` in the thread, in one transaction. Raises StateFileUnusable, and what `work` raises itself.
+
+        `reads`: it writes nothing, so that it says nothing of a disk that is full.
+        """
         try:
             found = await asyncio.get_running_loop().run_in_executor(self._thread, self._use, work)
         except (sqlite3.Error, OSError) as error:
             self._fail(error)
             raise StateFileUnusable(self._path.name, reason_of(error)) from None
+        if reads:
+            return found
         if self.view.state != "ok" and self.view.last_error is not None:
             log.info("state_file.recovered", file=self._path.name, failures=self.view.failures)
         self.view.state, self.view.last_error = "ok", None
         self.view.writes += 1
         return found
+
+    def note_lost(self, total: int) -> None:
+        """How many rows the caller has lost for want of room, since the start."""
+        self.view.lost = total
 
     async def close(self) -> None:
         """After the last `use`. Raises nothing."""

@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, str] = {
     "feed": "errors model",
     "sources": "gatewayd errors log model settings feed",
     "registry": "errors model settings feed sources",
+    "activity": "state_file",
     "allowlist": "model",
     "subscribers": "errors log model state_file settings allowlist",
     "trial": "errors model",
@@ -37,9 +38,9 @@ MAY_IMPORT: dict[str, str] = {
     "kernel": "errors model compile assertions",
     "reconcile": "errors log model compile",
     "watch": "errors log model kernel allowlist reconcile",
-    "api": "errors log model registry subscribers assertions reconcile watch",
-    "control": "gatewayd errors log model settings feed sources registry allowlist subscribers compile assertions "
-    "kernel reconcile watch api systemd",
+    "api": "errors log model state_file registry subscribers assertions reconcile watch",
+    "control": "gatewayd errors log model state_file activity settings feed sources registry allowlist "
+    "subscribers compile assertions kernel reconcile watch api systemd",
     "daemon": "gatewayd errors log systemd model settings sources kernel watch api control subscribers",
     "authority": "errors model feed",
     "lab": "errors model",
@@ -51,7 +52,7 @@ MAY_IMPORT: dict[str, str] = {
 
 PURE = """
     allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule api api.metrics api.process
-    api.event_stream api.html log.ring state_file.view
+    api.event_stream api.html log.ring state_file.view activity.days
     api.queries api.standing api.status api.views authority.layout authority.readers compile compile.desired
     assertions assertions.judge assertions.lookups assertions.overlay assertions.states compile.counting
     compile.effects compile.interfaces compile.judging compile.keys compile.masks compile.rule_sets
@@ -77,7 +78,7 @@ PURE = """
 `__init__` gathers shells too is under IO."""
 
 IO = """
-    api.streaming log.tap state_file state_file.file
+    api.streaming log.tap state_file state_file.file activity activity.store
     api.app api.listening api.middleware authority authority.database authority.disk authority.importing
     authority.publishing authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry
     demo.scenario
@@ -91,7 +92,7 @@ IO = """
 """
 
 COMPOSITION = """
-    cli.events
+    cli.events control.activity_keeper
     __main__ cli cli.changes cli.check cli.client cli.explain cli.listings cli.output cli.plan cli.registry
     cli.registry_authoring cli.registry_reading cli.service cli.service_user cli.standing cli.status
     cli.status_subscribers

@@ -13,6 +13,7 @@ from prometheus_client.samples import Sample
 from gatewayd.api.metrics import OPENMETRICS_TYPE, TEXT_TYPE, choose_type, render_metrics
 from gatewayd.api.process import ListenerView
 from gatewayd.api.status import CounterView, HoldView, PolicyView, StatusView
+from gatewayd.state_file.view import StateFileView
 from tests.support.fake_queries import DEAF, GUARDED, PEACE, SUBSCRIBED, TROUBLE
 from tests.support.metrics_table import DOC, SECTIONS, renewed, rows_of
 
@@ -264,6 +265,7 @@ def test_every_number_that_is_declared_comes_on_the_page_and_no_other() -> None:
         counters=PEACE.counters,
         kernel=PEACE.kernel,
         listeners=(ListenerView("tcp"),),
+        state_files=(StateFileView("activity"),),
         report_failures={"pulse": 1},
         policy=PolicyView("reject", 100, "2024-11-04T01:00:00Z", "start"),
         subscribers=msgspec.structs.replace(DEAF.subscribers, listener=listener),

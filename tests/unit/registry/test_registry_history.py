@@ -54,3 +54,20 @@ def test_the_oldest_steps_are_dropped_beyond_the_bound_and_counted() -> None:
     note(history, ["a", "b", "c", "d", "e"], [], 9.0)
     assert [step.at_s for step in history.since()] == [9.0]
     assert history.dropped == 6
+
+
+def test_steps_since_a_number_of_them_are_found() -> None:
+    history = History(max_ids=3)
+    assert (history.total, history.after(0)) == (0, ())
+    for number in range(5):
+        history.note(Changes((), (f"r{number}",)), lambda _: True, "national", number, float(number))
+    assert (history.total, history.dropped) == (5, 2)
+    assert [each.serial for each in history.after(0)] == [2, 3, 4]
+    assert [each.serial for each in history.after(4)] == [4]
+    assert history.after(5) == ()
+
+
+def test_a_step_may_be_cut() -> None:
+    step = Step(1.0, "national", 1, "", ("a", "b", "c"), ("d",), (), 4)
+    assert step.cut(2) == Step(1.0, "national", 1, "", ("a", "b"), ("d",), (), 5)
+    assert step.cut(3) == step

@@ -47,6 +47,7 @@ async def write(file: StateFile, *values: int) -> None:
 async def test_what_is_written_is_there_after_a_restart(file: StateFile, path: Path) -> None:
     await write(file, 1, 2)
     assert await file.use(numbers) == [1, 2]
+    assert await file.use(numbers, reads=True) == [1, 2]
     assert (file.view.state, file.view.writes, file.view.last_error) == ("ok", 3, None)
     assert file.view.size_bytes > 0
     assert path.stat().st_mode & 0o777 == 0o600
@@ -128,6 +129,8 @@ async def test_a_disk_that_fails_is_said_and_tried_again(
     with pytest.raises(StateFileUnusable, match="disk is full"):
         await file.use(full)
     assert (file.view.state, file.view.last_error) == ("failing", "database or disk is full")
+    assert await file.use(numbers, reads=True) == [1]
+    assert file.view.state == "failing"  # that it can be read says nothing
     await write(file, 2)
     assert await file.use(numbers) == [1, 2]
     assert (file.view.state, file.view.last_error, file.view.failures) == ("ok", None, 1)

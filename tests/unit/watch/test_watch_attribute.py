@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gatewayd.model import Flow, Registration, parse_prefix
 from gatewayd.model.flow import ConnectionEvent, ConnectionKind
-from gatewayd.watch.attribute import AttributedFlow, Attribution, Usage
+from gatewayd.watch.attribute import AttributedFlow, Attribution, Traffic, Usage
 
 
 def registration(id: str) -> Registration:
@@ -180,10 +180,11 @@ def test_a_resync_adds_what_is_missing_and_drops_what_is_gone() -> None:
     attribution = Attribution()
     attribution.opened(event("new", 1), (BANK,), 10.0)
     attribution.opened(event("new", 2), (BANK,), 10.0)
-    assert resync(attribution, [(event("listed", 2), (BANK,)), (event("listed", 3, 4, 400), (EMBASSY,))], 20.0) == 1
+    found = [(event("listed", 2, 1, 50), (BANK,)), (event("listed", 3, 4, 400), (EMBASSY,))]
+    assert resync(attribution, found, 20.0) == 1
     assert [one.flow for one in attribution.flows(None, 0, 9)] == [flow(2), flow(3)]
     assert attribution.ended_unseen == 1
-    assert attribution.usage("bank") == Usage(2, 10.0, 0, 0)
+    assert attribution.usage("bank") == Usage(2, 20.0, 1, 50)
     assert attribution.usage("embassy") == Usage(1, 20.0, 4, 400)
 
 
@@ -429,3 +430,68 @@ def test_live_flows_are_counted_for_the_registrations_that_are_asked_for() -> No
     attribution.opened(event("new", 2), (BANK,), 10.0)
     assert attribution.count_live(frozenset({"bank", "bpo"})) == Counter(bank=2)
     assert attribution.count_live(frozenset()) == Counter()
+
+
+def taken(attribution: Attribution) -> list[Traffic]:
+    return [each for piece in attribution.take_traffic(2) for each in piece]
+
+
+def test_traffic_is_taken_once() -> None:
+    attribution = Attribution()
+    assert taken(attribution) == []
+    resync(attribution, [], 1.0)
+    attribution.opened(event("new", 1, 1, 60), (BANK, EMBASSY), 10.0)
+    attribution.opened(event("new", 2, 1, 40), (BPO,), 11.0)
+    assert taken(attribution) == [
+        Traffic("bank", 1, 60, 10.0), Traffic("embassy", 1, 60, 10.0), Traffic("bpo", 1, 40, 11.0),
+    ]  # fmt: skip
+    assert taken(attribution) == []
+    resync(attribution, [(event("listed", 1, 5, 500), ()), (event("listed", 2, 1, 40), ())], 20.0)
+    attribution.closed(event("destroy", 2, 1, 40), 21.0)
+    assert taken(attribution) == [
+        Traffic("bank", 0, 440, 20.0), Traffic("embassy", 0, 440, 20.0), Traffic("bpo", 0, 0, 21.0),
+    ]  # fmt: skip
+
+
+def test_traffic_of_a_registration_that_was_withdrawn_is_not_lost() -> None:
+    attribution = Attribution()
+    attribution.opened(event("new", 1, 1, 60), (BANK,), 10.0)
+    attribution.opened(event("new", 2, 1, 60), (BPO,), 10.0)
+    taken(attribution)
+    attribution.opened(event("new", 3, 1, 70), (BANK,), 11.0)
+    attribution.forget("bank")
+    attribution.forget("bpo")
+    assert taken(attribution) == [Traffic("bank", 1, 70, 11.0)]
+    assert taken(attribution) == []
+
+
+def test_a_registration_may_go_while_traffic_is_taken() -> None:
+    attribution = Attribution()
+    for number, each in enumerate((BANK, EMBASSY, BPO), 1):
+        attribution.opened(event("new", number, 1, 60), (each,), 10.0)
+    pieces = attribution.take_traffic(1)
+    assert [each.registration_id for each in next(pieces)] == ["bank"]
+    attribution.forget("embassy")
+    assert [[each.registration_id for each in piece] for piece in pieces] == [[], ["bpo"]]
+    assert [each.registration_id for each in taken(attribution)] == ["embassy"]
+
+
+def test_what_a_flow_carried_before_this_run_is_not_taken_again() -> None:
+    """A restart finds flows that are days old; the run before has counted what they carried."""
+    attribution = Attribution()
+    resync(attribution, [(event("listed", 1, 900, 90_000), (BANK,))], 10.0)
+    assert attribution.usage("bank") == Usage(1, 10.0, 900, 90_000)
+    assert taken(attribution) == []
+    resync(attribution, [(event("listed", 1, 901, 90_100), ())], 40.0)
+    assert taken(attribution) == [Traffic("bank", 0, 100, 40.0)]
+    resync(attribution, [(event("listed", 1, 901, 90_100), ()), (event("listed", 2, 7, 700), (BANK,))], 70.0)
+    assert taken(attribution) == [Traffic("bank", 1, 700, 70.0)]  # its beginning was lost in this run
+
+
+def test_without_counters_a_flow_that_is_alive_was_used() -> None:
+    """`nf_conntrack_acct` is off by default, and a tunnel may live for months."""
+    attribution = Attribution()
+    attribution.opened(event("new", 1), (BANK,), 10.0)
+    taken(attribution)
+    resync(attribution, [(event("listed", 1), ())], 40.0)
+    assert taken(attribution) == [Traffic("bank", 0, 0, 40.0)]
