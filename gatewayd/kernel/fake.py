@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import errno
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -71,9 +70,10 @@ class FakeTable:
     rules: str = ""
     used: frozenset[str] = frozenset()
 
-    def copy(self, operations: Sequence[Operation]) -> FakeTable:
-        """For these operations: sets that they leave alone are the same objects."""
-        names = {each.set_name for each in operations if isinstance(each, ElementOperation)}
+    def copy(self, operations: Sequence[Operation] | None = None) -> FakeTable:
+        """For these operations: sets that they leave alone are the same objects. None: for any."""
+        named = {each.set_name for each in operations or () if isinstance(each, ElementOperation)}
+        names = self.sets.keys() if operations is None else named
         sets = {
             name: replace(found, keys=set(found.keys), until=dict(found.until)) if name in names else found
             for name, found in self.sets.items()
@@ -203,7 +203,7 @@ class FakeTables:
 
         Not `received`: the notification is lost with all that is in it.
         """
-        before = copy.deepcopy(self.table)
+        before = self.table and self.table.copy()
         change()
         self.generation += 1
         if self._on_change is None:

@@ -188,7 +188,7 @@ class World:
         table = self.kernel.table
         if table is None or not table.rules:
             return self._registered(self._told)
-        return {flow for flow in FLOWS if self.kernel.passes(flow)}
+        return self.kernel.passing(FLOWS)
 
     def _registered(self, desires: Mapping[str, tuple[Wanted, ...]]) -> set[Flow]:
         wanted = oracle(each for party in desires.values() for each in party)

@@ -7,8 +7,8 @@ of the elements that shall be in the kernel; `passes` of what the rules do with 
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import cache, lru_cache
 from itertools import product
 from typing import Any
 
@@ -124,10 +124,17 @@ def _from(registration: Registration, client: Prefix, port: int) -> list[Flow]:
 def looks_up(mask: Mask, keys: set[bytes], flow: Flow) -> bool:
     """What the rules say of a flow by one set: in both roles, with the service at the port of either end, and a
     block of ports at the client's."""
+    return not keys.isdisjoint(_keys_asked(mask, flow))
+
+
+@lru_cache(1 << 16)
+def _keys_asked(mask: Mask, flow: Flow) -> frozenset[bytes]:
+    """The keys that the rules ask the mask's set for."""
     if mask.family != (4 if len(flow.source) == 4 else 6):
-        return False
+        return frozenset()
     if flow.protocol not in PROTOCOLS_WITH_PORTS and (mask.source_bits > 0 or mask.port_length):
-        return False
+        return frozenset()
+    asked = set()
     near, far = (flow.source, flow.source_port), (flow.destination, flow.destination_port)
     for ((client, own_port), (peer, _)), service in product(((near, far), (far, near)), (far[1], near[1])):
         members = BUNDLES.get(mask.selector, ())
@@ -141,9 +148,15 @@ def looks_up(mask: Mask, keys: set[bytes], flow: Flow) -> bool:
         for bits, port in ((mask.port_length, service), (mask.source_bits, own_port)):
             if bits > 0:
                 key += (port & (0xFFFF << (16 - bits))).to_bytes(2, "big") + b"\0\0"
-        if key in keys:
-            return True
-    return False
+        asked.add(key)
+    return frozenset(asked)
+
+
+@cache
+def _mask_of(name: str) -> Mask | None:
+    """Of the set with this name. There are few names, and each is asked for a million times."""
+    parsed = parse_set_name(name)
+    return None if parsed is None else parsed[0]
 
 
 class WatchedTables(FakeTables):
@@ -195,19 +208,24 @@ class WatchedTables(FakeTables):
         """Keys by mask, of the sets that the rules use."""
         found: dict[Mask, set[bytes]] = {}
         for name in self.table.used - RULE_SETS if self.table is not None else ():
-            parsed = parse_set_name(name)
-            assert parsed is not None
+            mask = _mask_of(name)
+            assert mask is not None
             assert self.table is not None
-            found.setdefault(parsed[0], set()).update(self.table.sets[name].keys)
+            found.setdefault(mask, set()).update(self.table.sets[name].keys)
         return found
 
     def sets_of(self, mask: Mask) -> list[set[bytes]]:
         """The contents of all sets of a mask, looked into or not."""
         sets = self.table.sets if self.table is not None else {}
-        return [found.keys for name, found in sets.items() if (parse_set_name(name) or ("",))[0] == mask]
+        return [found.keys for name, found in sets.items() if _mask_of(name) == mask]
 
     def passes(self, flow: Flow) -> bool:
-        return any(looks_up(mask, keys, flow) for mask, keys in self.looked_into().items())
+        return flow in self.passing([flow])
+
+    def passing(self, flows: Iterable[Flow]) -> set[Flow]:
+        """Those of the flows that the rules find registered."""
+        looked_into = self.looked_into().items()
+        return {flow for flow in flows if any(looks_up(mask, keys, flow) for mask, keys in looked_into)}
 
     def hooked_masks(self) -> list[Mask]:
         """Masks of the sets that the rules look into."""
@@ -293,7 +311,8 @@ class Rig:
 
     def copy_kernel(self) -> WatchedTables:
         copied = WatchedTables(self.monotonic, tells_counts=self.fake.tells_counts)
-        copied.table, copied.generation = copy.deepcopy(self.fake.table), self.fake.generation
+        copied.table = self.fake.table and self.fake.table.copy()
+        copied.generation = self.fake.generation
         return copied
 
     def want(self, wanted: Iterable[Wanted], policy: Policy | None = None) -> None:

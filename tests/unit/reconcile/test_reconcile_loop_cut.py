@@ -7,7 +7,7 @@ state in which it can be cut: from each of them a new process starts, and from e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -155,10 +155,10 @@ VARIATIONS: dict[str, Callable[[list[Stage]], list[Stage]]] = {
 # -- the evaluation ----------------------------------------------------------------------------------------
 
 
-def passes(fake: WatchedTables, flow: Flow) -> bool:
-    """A new flow, as registered: without rules all do, else by the sets that the rules look into. What an
+def passing(fake: WatchedTables, flows: Iterable[Flow]) -> set[Flow]:
+    """New flows, as registered: without rules all are, else by the sets that the rules look into. What an
     unregistered flow may do does not count: it keeps its mark, and the next mode would find it."""
-    return fake.table is None or not fake.table.rules or fake.passes(flow)
+    return set(flows) if fake.table is None or not fake.table.rules else fake.passing(flows)
 
 
 class Watch:
@@ -175,12 +175,12 @@ class Watch:
         self._registered = [
             flow for flow in self._flows if any(looks_up(mask, keys, flow) for mask, keys in wanted.items())
         ]
-        self._safe = {flow for flow in self._registered if passes(self._fake, flow)}
+        self._safe = passing(self._fake, self._registered)
 
     def look(self, write: object) -> None:
-        passing = {flow for flow in self._registered if passes(self._fake, flow)}
-        assert self._safe <= passing, f"lost by {write}: {self._safe - passing}"
-        self._safe = passing
+        safe = passing(self._fake, self._registered)
+        assert self._safe <= safe, f"lost by {write}: {self._safe - safe}"
+        self._safe = safe
 
 
 # -- processes ---------------------------------------------------------------------------------------------
