@@ -22,6 +22,8 @@ from gatewayd import __version__
 from gatewayd.api.app import ApiServer
 from gatewayd.api.process import ListenerView
 from gatewayd.control.activity_keeper import ActivityKeeper
+from gatewayd.control.assertion_gate import AssertionGate
+from gatewayd.control.assertion_watch import AssertionWatch
 from gatewayd.control.controller import Controller
 from gatewayd.control.core import Core, build_core
 from gatewayd.control.host_time import WindowClock, open_host_time
@@ -32,6 +34,7 @@ from gatewayd.control.vitals import Pulse, Vitals
 from gatewayd.kernel.claim import claimed_table
 from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.external import RuleReader
+from gatewayd.kernel.passage import KernelPassage
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.log import get_logger, setup_logging
 from gatewayd.log.tap import TAP
@@ -88,6 +91,7 @@ class Daemon:
                         ("activity", go_on("activity", self._activity.run)),
                         ("surroundings", go_on("surroundings", self._surroundings.run)),
                         ("pulse", go_on("pulse", self._pulse.run)),
+                        ("assertions", go_on("assertions", self._asserted.run)),
                         ("reload", reloader.run(group)),
                     )
                 ]
@@ -135,7 +139,9 @@ class Daemon:
             host_time=self._time,
             subscribers=self._subscribers,
         )
-        self._local = LocalFiles(self._controller)
+        self._gate = AssertionGate(self._controller)
+        self._asserted = self._watch_assertions(stack)
+        self._local = LocalFiles(self._gate)
         await self._local.use(await self._local.open(settings.registry.local))
         self._activity = ActivityKeeper(
             Path(settings.state_dir),
@@ -150,7 +156,9 @@ class Daemon:
             stack.push_async_callback(self._subscribers.close)
         self._open_events(stack)
         self._vitals = Vitals(self._time)
-        parts = Reloaded(self._controller, self._sources, self._local, self._store, self._time, self._subscribers)
+        parts = Reloaded(
+            self._controller, self._sources, self._local, self._store, self._time, self._subscribers, self._gate
+        )
         reloader = Reloader(settings, self._config_path, parts, self._notifier, self._vitals.note_reload)
         await self._build_api(stack, reloader)
         return reloader
@@ -179,6 +187,11 @@ class Daemon:
         core.reconciler.found(await self._dataplane.read_table())
         return core
 
+    def _watch_assertions(self, stack: AsyncExitStack) -> AssertionWatch:
+        passage = KernelPassage.open(self._settings.kernel.table)
+        stack.callback(passage.close)
+        return AssertionWatch(self._controller, self._gate, passage, likely=self._time)
+
     def _open_events(self, stack: AsyncExitStack) -> None:
         layout = MarkLayout(self._settings.kernel.ct_mark_mask)
         self._events = EventSource(
@@ -204,6 +217,7 @@ class Daemon:
             host_time=self._time,
             listeners=listeners,
             state_files=(self._activity.view,),
+            assertions=self._asserted.view,
         )
         self._queries = DaemonQueries(
             self._controller,
@@ -212,6 +226,7 @@ class Daemon:
             clock=self._time,
             read_sources=self._sources.read_all,
             reload=reloader.ask,
+            gate=self._gate,
         )
         self._pulse = Pulse(self._queries, self._vitals, self._notifier, self._time, self._controller.allowlist)
         http = self._settings.http

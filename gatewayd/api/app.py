@@ -43,6 +43,7 @@ from gatewayd.api.queries import (
     Queries,
     read_end,
     read_entries,
+    read_flag,
     read_flow,
     read_page,
     read_parameters,
@@ -120,13 +121,14 @@ def make_control_app(queries: Queries, stats: ListenerView, events: EventTap = T
         return reply(request, {"error": _NO_FLOWS}, 404) if found is None else reply(request, found)
 
     async def reload(request: web.Request) -> web.Response:
-        read_parameters(request.query.items(), ())
-        return reply(request, await queries.reload(f"uid {client_user()}"))
+        is_forced = read_flag(read_parameters(request.query.items(), ("force",)), "force")
+        return reply(request, await queries.reload(f"uid {client_user()}", is_forced=is_forced))
 
     async def accept(request: web.Request) -> web.Response:
-        serial = _read_serial(read_parameters(request.query.items(), ("serial",)))
+        parameters = read_parameters(request.query.items(), ("serial", "force"))
+        serial, is_forced = _read_serial(parameters), read_flag(parameters, "force")
         try:
-            return reply(request, await queries.accept(serial, f"uid {client_user()}"))
+            return reply(request, await queries.accept(serial, f"uid {client_user()}", is_forced=is_forced))
         except GatewaydError as error:
             return reply(request, {"error": str(error)}, 409)
 

@@ -118,15 +118,17 @@ class Queries(Protocol):
         """
         ...
 
-    async def reload(self, by: str) -> Mapping[str, object]:
-        """Read the configuration again, as `by` asks; returns what came of it: `reloaded`, `faults` and
-        `needs_restart` (why not), `mode` in force, and what a policy of the file still `waits_for`."""
+    async def reload(self, by: str, *, is_forced: bool) -> Mapping[str, object]:
+        """Read the configuration again, as `by` asks; returns what came of it: `reloaded`, `faults`,
+        `needs_restart` and assertions that would be `broken` (why not), `mode` in force, and what a policy of the
+        file still `waits_for`. `is_forced`: also where it breaks an assertion."""
         ...
 
-    async def accept(self, serial: int, by: str) -> Mapping[str, object]:
+    async def accept(self, serial: int, by: str, *, is_forced: bool) -> Mapping[str, object]:
         """Release the removals held under this serial, as `by` asks; returns what was released.
 
-        Raises GatewaydError (SerialNotHeld) when none are; its message goes to the caller.
+        Raises GatewaydError when none are (SerialNotHeld), and where it would break an assertion and is not forced
+        (AssertionsBroken); its message goes to the caller.
         """
         ...
 
@@ -228,6 +230,14 @@ def read_page(parameters: Mapping[str, str]) -> Page:
         _read_number("offset", parameters.get("offset"), 0, 0, 10**_MAX_DIGITS - 1),
         _read_number("limit", parameters.get("limit"), DEFAULT_LIMIT, 1, HIGHEST_LIMIT),
     )
+
+
+def read_flag(parameters: Mapping[str, str], parameter: str) -> bool:
+    """1 or 0; without it, no. Raises ParameterRejected."""
+    text = parameters.get(parameter, "0")
+    if text not in ("0", "1"):
+        raise ParameterRejected(parameter, f"{text!r} is neither 0 nor 1")
+    return text == "1"
 
 
 def read_prefix(parameters: Mapping[str, str], parameter: str) -> Prefix | None:

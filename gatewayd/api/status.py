@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal, get_args
 import msgspec
 
 from gatewayd.api.process import ListenerView, LoopView
+from gatewayd.assertions.states import AssertionsView
 from gatewayd.model import Mode
 from gatewayd.model.metric import Each, counter, equals, gauge, is_there, one_of
 from gatewayd.model.transaction import ConntrackSize, CounterReading, Neighbour
@@ -366,3 +367,4 @@ class StatusView(msgspec.Struct, frozen=True):
     listeners: Annotated[tuple[ListenerView, ...], Each("listener", "name")] = ()
     state_files: Annotated[tuple[StateFileView, ...], Each("file", "name")] = ()
     subscribers: SubscribersView | None = None
+    assertions: AssertionsView = AssertionsView()

@@ -8,6 +8,8 @@ from typing import Final, NamedTuple
 
 from gatewayd.allowlist.match import Covering, decide, in_scope
 from gatewayd.compile.effects import judge_canary
+from gatewayd.compile.interfaces import Sides, crosses
+from gatewayd.errors import InputRejected
 from gatewayd.model.assertion import Assertion
 from gatewayd.model.flow import DecisionWord, Flow, Mode
 from gatewayd.model.policy import Policy
@@ -48,6 +50,14 @@ class Broken:
     def __str__(self) -> str:
         each = self.assertion
         return f"{each.kind} {each.name} ({each.place}): {self.reason}; it is there for: {each.comment}"
+
+
+class AssertionsBroken(InputRejected):
+    """A change would break these; it was not made. `--force` makes it all the same."""
+
+    def __init__(self, broken: tuple[Broken, ...]) -> None:
+        self.broken = broken
+        super().__init__("\n".join(map(str, broken)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +120,21 @@ def scope_warnings(assertions: Sequence[Assertion], scope: tuple[Service, ...]) 
             said.append(f"{what}, registered or not")
         elif out:
             said.append(f"{what}, so the assertion fails")
+    return tuple(said)
+
+
+def route_warnings(
+    assertions: Sequence[Assertion], sides: Sides, route: Callable[[bytes], str | None]
+) -> tuple[str, ...]:
+    """A sentence on each whose packets the rules would not judge, by the routes of this host. `route`: which
+    interface leads to an address; None: not known."""
+    said = []
+    for each in assertions if sides.inside or sides.outside else ():
+        source, destination = route(each.source), route(each.destination)
+        if source is not None and destination is not None and not crosses(sides, source, destination):
+            way = f"by the routes of this host its packets go between {source} and {destination}"
+            why = "which are not inside and outside (policy.interfaces): the rules judge none of them"
+            said.append(f"{each.place}: {each.kind} {each.name}: {way}, {why}")
     return tuple(said)
 
 

@@ -50,7 +50,7 @@ class AssertionsView(msgspec.Struct, frozen=True):
         "Changes that were refused because they would have broken an assertion.")] = 0  # fmt: skip
     forced: Annotated[int, counter("assertions_forced_changes",
         "Changes that broke an assertion and were made with `--force`.",
-        "rises: by whom? See the log.")] = 0  # fmt: skip
+        "rises: the log says by whom")] = 0  # fmt: skip
     look_failures: Annotated[int, counter("assertions_look_failures",
         "Looks at the kernel that failed; what was known before is shown.", "rises for 5 min")] = 0  # fmt: skip
     examples: tuple[FailingView, ...] = ()
@@ -94,6 +94,11 @@ class AssertionStates:
         is_due = not is_said and (not is_expected or now - since_s >= PATIENCE_S)
         self._states[assertion.subject] = _State(outcome, since_s, likely_s if is_due else before.said_s)
         return "fails" if is_due else None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether one fails that is not said to fail: it is to be looked at again soon."""
+        return any(each.failing_since_s is not None and each.said_s is None for each in self._states.values())
 
     def failing(self) -> tuple[tuple[Assertion, str], ...]:
         """Those that were said to fail, with the reason, in the order of the files."""

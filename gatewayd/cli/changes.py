@@ -22,21 +22,32 @@ def sync(endpoint: Endpoint, as_json: bool) -> None:
         click.get_current_context().exit(1)
 
 
+_force_option = click.option(
+    "--force",
+    "is_forced",
+    is_flag=True,
+    help="Also where it breaks an assertion; the log says who did it.",
+)
+
+
 @click.command("reload")
+@_force_option
 @socket_options
-def reload(endpoint: Endpoint, as_json: bool) -> None:
+def reload(endpoint: Endpoint, as_json: bool, is_forced: bool) -> None:
     """Read the configuration again, and say what came of it.
 
     Works before the daemon is ready too. Exit status 1 when the file was refused, or a file that it names; each
-    fault is printed. Where the policy of the file still waits for a new source or for the kernel, it says so.
+    fault is printed. So is each assertion (`must_pass`, `must_not_pass`) that it would break; unless it is
+    forced, it is refused then. Where the policy of the file still waits for a new source or for the kernel, it
+    says so.
     """
-    body = endpoint.post("/v1/reload")
+    body = endpoint.post("/v1/reload?force=1" if is_forced else "/v1/reload")
     outcome = endpoint.parse(body, Outcome)
     if as_json:
         print_json(body)
     else:
         print_lines(describe_reload(outcome))
-    if not outcome.reloaded or outcome.faults:
+    if not outcome.reloaded or outcome.faults or outcome.broken:
         click.get_current_context().exit(1)
 
 
@@ -47,6 +58,7 @@ class Outcome(msgspec.Struct, frozen=True):
     mode: str
     faults: tuple[str, ...] = ()
     needs_restart: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
     waits_for: tuple[str, ...] = ()
 
 
@@ -57,6 +69,11 @@ def describe_reload(outcome: Outcome) -> Iterator[Line]:
         yield Line("reload", "REFUSED; the settings from before stay in force", BAD)
     for fault in outcome.faults:
         yield Line("fault", fault, BAD)
+    for each in outcome.broken:
+        yield Line("WOULD BREAK", each, BAD)
+    if outcome.broken:
+        what = "the local files wait" if outcome.reloaded else "nothing was changed"
+        yield Line("", f"{what}; gatewayd reload --force does it all the same", DOUBTFUL)
     for key in outcome.needs_restart:
         yield Line("needs a restart", key, BAD)
     yield Line("mode in force", outcome.mode)
@@ -66,14 +83,15 @@ def describe_reload(outcome: Outcome) -> Iterator[Line]:
 
 @click.command("accept")
 @click.argument("serial", type=click.IntRange(min=0))
+@_force_option
 @socket_options
-def accept(endpoint: Endpoint, serial: int, as_json: bool) -> None:
+def accept(endpoint: Endpoint, serial: int, as_json: bool, is_forced: bool) -> None:
     """Release removals that the guard holds.
 
     SERIAL is the one that `gatewayd status` shows beside HELD, so that nobody accepts more than was looked at.
-    Exit status 1 when nothing is held under it; what is in force stays then.
+    Exit status 1 when nothing is held under it, or when that would break an assertion; what is in force stays then.
     """
-    _post(endpoint, f"/v1/accept?serial={serial}", as_json)
+    _post(endpoint, f"/v1/accept?serial={serial}" + ("&force=1" if is_forced else ""), as_json)
 
 
 def _post(endpoint: Endpoint, path: str, as_json: bool) -> Mapping[str, object]:

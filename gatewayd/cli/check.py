@@ -7,17 +7,20 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
+from gatewayd.assertions.judge import route_warnings, scope_warnings
 from gatewayd.cli.service_user import DEFAULT_USER, ServiceUser, find_user
 from gatewayd.compile import interface_warnings
 from gatewayd.compile.ruleset import OTHER_TABLE, compile_ruleset, policy_of, rehearsal_script
 from gatewayd.errors import KeysUnusable, SecretFileUnusable, SettingsInvalid
-from gatewayd.kernel.external import read_interfaces
+from gatewayd.kernel.external import read_interfaces, read_route
 from gatewayd.kernel.nft import find_refusal
+from gatewayd.model.assertion import MAX_ASSERTIONS
+from gatewayd.model.prefix import format_address
 from gatewayd.settings import RegistrySettings, Settings, load_settings, read_text
 from gatewayd.settings.load import load_document, write_example
 from gatewayd.settings.model import SourceSettings
@@ -73,6 +76,7 @@ def check_file(filename: str, user: ServiceUser) -> Findings:
         refusal = _rehearse(settings, filename)
         absent = interface_warnings(settings.policy.interfaces, read_interfaces())
         refusal += tuple(f"{filename}: warning: {each}" for each in absent)
+        refusal += _doubtful_assertions(settings)
     except SettingsInvalid as error:
         faults += error.faults
     root = load_document(text, _AsItStands(), Report())
@@ -102,6 +106,19 @@ def _rehearse(settings: Settings, filename: str) -> tuple[str, ...]:
         f"{filename}: warning: nft refuses the rules of this policy; the daemon would keep those in force: {first}",
         *rest,
     )
+
+
+def _doubtful_assertions(settings: Settings) -> tuple[str, ...]:
+    """Assertions of the local files that the policy, or the routes of this host, leave nothing to say."""
+    if settings.registry.local is None:
+        return ()
+    directory = Path(settings.registry.local)
+    files = read_overrides(directory).files
+    assertions = [replace(each, file=str(directory / file.name)) for file in files for each in file.assertions]
+    assertions = assertions[:MAX_ASSERTIONS]
+    said = scope_warnings(assertions, settings.policy.scope)
+    said += route_warnings(assertions, settings.policy.interfaces, lambda end: read_route(format_address(end)))
+    return tuple(each.replace(": ", ": warning: ", 1) for each in said)
 
 
 class _AsItStands:

@@ -177,6 +177,8 @@ def some(words: Sequence[str], most: int = 3, none: str = "any") -> str:
 
 def print_event(at: str, name: str, text: str, style: str) -> None:
     """A line of something that happened; `style` is of the name."""
+    from rich.text import Text
+
     _print(Text.assemble((f"{at:<24} ", ""), (f"{printable(name):<26} ", style), (printable(text), "")))
 
 

@@ -24,6 +24,7 @@ from gatewayd.cli.output import (
     some,
     span,
 )
+from gatewayd.cli.status_assertions import describe_assertions, failing_in_a_word
 from gatewayd.cli.status_subscribers import describe_subscribers
 from gatewayd.model.moment import parse_time
 from gatewayd.reconcile.dataplane import Found
@@ -53,17 +54,19 @@ def command(endpoint: Endpoint, as_json: bool) -> None:
 
 def headline(view: StatusView) -> tuple[str, str]:
     """What there is to know if nothing else is read, and its style."""
-    text = "READY" if view.ready else f"NOT READY: {'; '.join(view.reasons) or 'no reason given'}"
+    text = failing_in_a_word(view.assertions)
+    text += "READY" if view.ready else f"NOT READY: {'; '.join(view.reasons) or 'no reason given'}"
     failing = [each.name for each in view.sources if each.state == "failing"]
     stale = [each.name for each in view.sources if each.freshness == "stale"]
     for word, names in (("FAILING", failing), ("STALE", stale)):
         if names:
             text += f"; {word}: source {', '.join(names)}"
-    return text, BAD if not view.ready else DOUBTFUL if failing or stale else GOOD
+    return text, BAD if not view.ready or view.assertions.failing else DOUBTFUL if failing or stale else GOOD
 
 
 def describe_status(view: StatusView) -> Iterator[Line]:
     """Everything under the first line."""
+    yield from describe_assertions(view.now, view.assertions)
     yield Line("mode", *_mode(view))
     if view.policy is not None:
         yield Line("policy", f"{view.policy.text}; since {ago(view.now, view.policy.since)}, by {view.policy.by}")

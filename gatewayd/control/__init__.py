@@ -5,6 +5,7 @@
 - `core`          performs what the active set desires; the parts between the registry and the kernel, wired once
 - `policy`        the policy of the moment and the one in force; what brought it there
 - `reload`        new settings; a task for each source, and for the directory of local files
+- `assertion_gate`   refuses what would break an assertion; `assertion_watch` asks the kernel whether it keeps them
 - `queries`       the API's answers; `status` everything on one screen, `explain` one flow, `subscriber_queries`
                   bindings and sessions, `registry_queries` pins, filters, held removals and changes
 - `activity_keeper` puts the use of registrations on disk once a minute, and what happened to the registry

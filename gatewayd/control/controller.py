@@ -25,7 +25,8 @@ from gatewayd.registry.freshness import Freshness, SourceState
 from gatewayd.registry.guard import RemovalGuard
 from gatewayd.registry.guard_record import GuardRecord
 from gatewayd.registry.layers import Merged, OverrideCounts
-from gatewayd.registry.state import KERNEL
+from gatewayd.registry.rehearsal import fork_registry
+from gatewayd.registry.state import KERNEL, RegistryState
 from gatewayd.settings import Settings
 from gatewayd.sources.files import OverridesReading
 from gatewayd.sources.last_good import Restored
@@ -60,14 +61,9 @@ class Controller:
     """Fed by the sources and the clock; feeds the active set, and through it the kernel's side."""
 
     def __init__(
-        self,
-        settings: Settings,
-        core: Core,
-        *,
-        store: LastGood | None = None,
-        host_time: HostTime | None = None,
-        subscribers: Subscribers | None = None,
-    ) -> None:
+        self, settings: Settings, core: Core, *, store: LastGood | None = None,
+        host_time: HostTime | None = None, subscribers: Subscribers | None = None,
+    ) -> None:  # fmt: skip
         self.settings = settings
         self.reconciler = core.reconciler
         self.active = core.programmer.active
@@ -81,7 +77,7 @@ class Controller:
         """The registry in force is in the allowlist, all of it."""
         self.moment = core.clock.moment
         """The time for windows, as far as it is known (`model.moment`)."""
-        self._certain = core.clock.certain
+        self.certain = core.clock.certain
         self._clock = core.clock.likely
         self._windows = core.clock
         self._programmer = core.programmer
@@ -124,7 +120,7 @@ class Controller:
             record, found = GuardRecord(RemovalGuard(), lost_files=True), dict[str, Restored]()
             if self._store is not None:
                 record, found = await read_last_good(self._store, self.settings.registry.sources)
-            await self._take(await run_in_slices(self._registry.restore(record, found, self._certain())))
+            await self._take(await run_in_slices(self._registry.restore(record, found, self.certain())))
             await self._guard.save()
             for name, state in self.sources.items() if found else ():
                 if self._host_time is not None:
@@ -137,14 +133,14 @@ class Controller:
         """What came of asking a source. Whatever is in force stays until something better is complete; every good
         answer ends a failure."""
         if update.error is not None:
-            run_slices(self._registry.apply(update, self._certain()))
+            run_slices(self._registry.apply(update, self.certain()))
             log.warning("source.failed", source=update.source, error=update.error.why)
             return
         async with self._applying:
             if update.source not in self.sources:
                 return  # a reload has removed it while it was being read
             try:
-                changes = await run_in_slices(self._registry.apply(update, self._certain()))
+                changes = await run_in_slices(self._registry.apply(update, self.certain()))
             except SourceTooLarge as error:
                 log.warning("source.failed", source=update.source, error=error.why)
                 return
@@ -197,7 +193,7 @@ class Controller:
             held = self._registry.held()
             if held is not None and held.serial == serial:
                 released = dict(held.by_cause)
-                await self._change(await run_in_slices(self._registry.accept(serial, self._certain(), by)))
+                await self._change(await run_in_slices(self._registry.accept(serial, self.certain(), by)))
                 await self._guard.save()
             if count := await self._remainder.accept(serial):
                 released[KERNEL] = count
@@ -224,23 +220,27 @@ class Controller:
         """The local pins and filters as they are now; a file with faults stays as it was."""
         for fault in reading.faults:
             log.error("overrides.refused", fault=fault)
-        self.override_faults = reading.faults
-        self._override_files = reading.files
+        self.override_faults, self._override_files = reading.faults, reading.files
         async with self._applying:
             await self._lay_overrides()
 
     async def _lay_overrides(self) -> None:
         """The caller holds `_applying`."""
-        self._laid_at = self._certain()
+        self._laid_at = self.certain()
         await self._take(await run_in_slices(self._registry.use_overrides(self._override_files, self._laid_at)))
         await self._guard.save()
         self._retime.set()
+
+    async def fork_registry(self) -> RegistryState:
+        """As it is between two changes, for a change that is not made."""
+        async with self._applying:
+            return fork_registry(self._registry)
 
     async def use_sources(self, names: Iterable[str]) -> None:
         """The sources of new settings, in order. Those that stay keep their reading until they are read anew; what
         only a removed source had goes, if the guard lets it, once all that are new have been read."""
         async with self._applying:
-            await self._take(await run_in_slices(self._registry.use_sources(names, self._certain())))
+            await self._take(await run_in_slices(self._registry.use_sources(names, self.certain())))
             await self._guard.save()
 
     def override_counts(self) -> OverrideCounts:
@@ -307,11 +307,11 @@ class Controller:
             self.aggregate.expire(self._clock())
             if not self._applying.locked():
                 async with self._applying:
-                    await self._tend_held(self._certain())
+                    await self._tend_held(self.certain())
             self._want_policy(now)
             overrides_at = self._registry.next_override_change()
             is_due = overrides_at is not None and overrides_at <= certain
-            if is_due or self._laid_at > self._certain() + SET_BACK_S:
+            if is_due or self._laid_at > self.certain() + SET_BACK_S:
                 async with self._applying:
                     await self._lay_overrides()
                 overrides_at = self._registry.next_override_change()

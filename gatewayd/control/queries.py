@@ -12,6 +12,7 @@ from gatewayd.api import views
 from gatewayd.api.standing import ChangeList, HeldList
 from gatewayd.api.status import StatusView
 from gatewayd.compile import count_elements, crosses
+from gatewayd.control.assertion_gate import AssertionGate
 from gatewayd.control.controller import Controller
 from gatewayd.control.explain import Explainer, Wanted, are_all_in_kernel
 from gatewayd.control.registry_queries import RegistryQueries
@@ -45,7 +46,8 @@ class DaemonQueries:
         *,
         clock: Callable[[], float],
         read_sources: Callable[[], Awaitable[None]],
-        reload: Callable[[str], Awaitable[ReloadOutcome]],
+        reload: Callable[[str, bool], Awaitable[ReloadOutcome]],
+        gate: AssertionGate,
     ) -> None:
         self._controller = controller
         self._allowlist = controller.allowlist
@@ -56,6 +58,7 @@ class DaemonQueries:
         self._registry = RegistryQueries(controller)
         self._read_sources = read_sources
         self._reload = reload
+        self._gate = gate
         self._subscribers = None if subscribers is None else SubscriberQueries(controller, subscribers)
         self._explainer = Explainer(controller, subscribers, self._registry.notes)
 
@@ -207,17 +210,18 @@ class DaemonQueries:
             errors["kernel"] = reasons[0]
         return {"registrations": len(self._allowlist), "errors": errors}
 
-    async def accept(self, serial: int, by: str) -> Mapping[str, object]:
-        return await self._controller.accept(serial, by)
+    async def accept(self, serial: int, by: str, *, is_forced: bool) -> Mapping[str, object]:
+        return await self._gate.accept(serial, by, is_forced=is_forced)
 
-    async def reload(self, by: str) -> Mapping[str, object]:
+    async def reload(self, by: str, *, is_forced: bool) -> Mapping[str, object]:
         # Those who ask for one reload wait for one future: that a client goes does not end it for the others.
-        outcome = await asyncio.shield(self._reload(by))
+        outcome = await asyncio.shield(self._reload(by, is_forced))
         reasons = await self._wait_for_policy() if outcome.is_done else ()
         return {
             "reloaded": outcome.is_done,
             "faults": outcome.faults,
             "needs_restart": outcome.needs_restart,
+            "broken": outcome.broken,
             "mode": self._reconciler.mode_in_force,
             "waits_for": reasons,
         }

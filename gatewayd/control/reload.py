@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from gatewayd.assertions.judge import AssertionsBroken
+from gatewayd.control.assertion_gate import AssertionGate
 from gatewayd.control.controller import Controller
 from gatewayd.control.host_time import HostTime
 from gatewayd.errors import SettingsInvalid
@@ -72,10 +74,10 @@ class SourceTasks:
 
 
 class LocalFiles:
-    """The directory of local pins and filters: opened, put into force, watched."""
+    """The directory of local files: opened, put into force, watched."""
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
+    def __init__(self, gate: AssertionGate) -> None:
+        self._gate = gate
         self._opened: OpenedLocal | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -96,12 +98,16 @@ class LocalFiles:
         if opened is not self._opened:
             self.cancel()
             self._opened = opened
-            await self._controller.use_overrides(opened.reading)
+            await self._gate.adopt(opened.reading)
+
+    def is_new(self, opened: OpenedLocal) -> bool:
+        """Whether it is another than the one in use."""
+        return opened is not self._opened
 
     def watch(self, group: asyncio.TaskGroup) -> None:
         """The directory in use, if that is not done yet."""
         if self._task is None and self._opened is not None and self._opened.directory is not None:
-            work = self._opened.directory.watch(self._controller.use_overrides)
+            work = self._opened.directory.watch(self._gate.deliver)
             self._task = group.create_task(work, name="overrides")
 
     def cancel(self) -> None:
@@ -121,15 +127,19 @@ class OpenedLocal:
 
 @dataclass(frozen=True, slots=True)
 class ReloadOutcome:
-    """`is_done`: the new settings are in force, but for `faults` of files that they name. Else none of them is:
-    `faults` of the configuration, or keys that `needs_restart`."""
+    """`is_done`: the new settings are in force, but for `faults` of files that they name, and for local files that
+    would break assertions (`broken`). Else none of them is: `faults` of the configuration, keys that
+    `needs_restart`, or assertions that would be `broken`."""
 
     is_done: bool
     faults: tuple[str, ...] = ()
     needs_restart: tuple[str, ...] = ()
+    broken: tuple[str, ...] = ()
 
     @property
     def error(self) -> str | None:
+        if self.broken:
+            return f"it would break an assertion: {self.broken[0]}"
         if self.needs_restart:
             return f"{', '.join(self.needs_restart)}: only a restart can change that"
         return self.faults[0] if self.faults else None
@@ -145,6 +155,7 @@ class Reloaded:
     store: LastGood
     time: HostTime
     subscribers: SubscriberService | None
+    gate: AssertionGate
 
 
 class Reloader:
@@ -166,15 +177,17 @@ class Reloader:
         self._is_started = asyncio.Event()
         self._asked = asyncio.Event()
         self._waiting: dict[str, asyncio.Future[ReloadOutcome]] = {}
+        self._is_forced = False
         self._note = note
 
     def begin(self) -> None:
         """The last good is in force and its sources are asked: what comes before is not mixed with a reload."""
         self._is_started.set()
 
-    def ask(self, by: str) -> asyncio.Future[ReloadOutcome]:
+    def ask(self, by: str, is_forced: bool = False) -> asyncio.Future[ReloadOutcome]:
         """Have the file read; what came of it. All who ask before a reload begins get the same one. A future is
-        shared by all calls of one asker."""
+        shared by all calls of one asker. `is_forced`: also where an assertion breaks."""
+        self._is_forced = self._is_forced or is_forced
         if by not in self._waiting:
             self._waiting[by] = asyncio.get_running_loop().create_future()
             self._asked.set()
@@ -186,23 +199,30 @@ class Reloader:
             await self._asked.wait()
             self._asked.clear()
             waiting, self._waiting = self._waiting, {}
+            is_forced, self._is_forced = self._is_forced, False
             # READY=1 also ends the start, which a reload must not do for it.
             if self._notifier.said_ready:
                 self._notifier.reloading()
-            outcome = await self.reload(group, ", ".join(waiting))
+            outcome = await self.reload(group, ", ".join(waiting), is_forced=is_forced)
             self._note(outcome.error)
             if self._notifier.said_ready:
                 self._notifier.ready()
             for asked in waiting.values():
                 asked.set_result(outcome)
 
-    async def reload(self, group: asyncio.TaskGroup, by: str) -> ReloadOutcome:
-        """A file with a fault changes nothing. Before the start is done only mode observe is taken."""
+    async def reload(self, group: asyncio.TaskGroup, by: str, *, is_forced: bool = False) -> ReloadOutcome:
+        """A file with a fault changes nothing, nor does one that would break an assertion, unless it is forced.
+        Before the start is done only mode observe is taken."""
         parts = self._parts
         try:
             settings = await asyncio.to_thread(read_settings, str(self._path))
             fixed = settings_that_need_restart(self._settings, settings)
             local = await parts.local.open(settings.registry.local)
+            new_files = local.reading if parts.local.is_new(local) else None
+            if not fixed:
+                await parts.gate.check_settings(settings, new_files, by, is_forced=is_forced)
+        except AssertionsBroken as error:
+            return ReloadOutcome(is_done=False, broken=tuple(map(str, error.broken)))
         except SettingsInvalid as error:
             for fault in error.faults:
                 log.error("reload.refused", fault=fault, by=by)
@@ -218,6 +238,7 @@ class Reloader:
         self._settings = settings
         await parts.controller.use_sources([each.name for each in settings.registry.sources])
         await parts.local.use(local)
+        broken = await parts.gate.try_again(by, is_forced=is_forced)
         parts.controller.reload(settings, by)
         faults: tuple[str, ...] = ()
         if parts.subscribers is not None and settings.subscribers is not None:
@@ -226,4 +247,4 @@ class Reloader:
         parts.local.watch(group)
         await parts.store.log_unused(parts.controller.sources)
         log.info("reload.done", by=by)
-        return ReloadOutcome(is_done=True, faults=faults)
+        return ReloadOutcome(is_done=True, faults=faults, broken=tuple(map(str, broken)))

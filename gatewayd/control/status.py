@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import islice
 
 from gatewayd import __version__
 from gatewayd.api import status as views
 from gatewayd.api.process import ListenerView
+from gatewayd.assertions.states import AssertionsView
 from gatewayd.compile import Sides, interface_warnings, unmatched
 from gatewayd.control.controller import Controller
 from gatewayd.control.host_time import HostTime
@@ -49,6 +50,7 @@ class StatusReport:
         host_time: HostTime | None = None,
         listeners: tuple[ListenerView, ...] = (),
         state_files: tuple[StateFileView, ...] = (),
+        assertions: Callable[[], AssertionsView] = AssertionsView,
     ) -> None:
         self._controller = controller
         self._events = events
@@ -58,6 +60,7 @@ class StatusReport:
         self._host_time = host_time
         self._listeners = listeners
         self._state_files = state_files
+        self._assertions = assertions
 
     def view(self, reasons: tuple[str, ...], subscribers: views.SubscribersView | None) -> views.StatusView:
         """`reasons`: why it is not ready."""
@@ -107,6 +110,7 @@ class StatusReport:
             listeners=self._listeners,
             state_files=self._state_files,
             subscribers=subscribers,
+            assertions=self._assertions(),
         )
 
     def _source(self, name: str, facts: SourceState, freshness: Freshness) -> views.SourceView:

@@ -87,6 +87,24 @@ EVENTS = (
         followed=True,
     ),
     Event(
+        "assertion.failing", "error", "assertion kind place reason comment",
+        "The rules and elements in the kernel do not keep an assertion. `comment`: for whom it is there. "
+        "See [Assertions](#assertions).", followed=True,
+    ),
+    Event("assertion.passing", "info", "assertion kind place", "They keep it again.", followed=True),
+    Event(
+        "assertion.refused", "error", "change assertion reason by",
+        "A change would have broken an assertion, and was not made.", followed=True,
+    ),
+    Event(
+        "assertion.forced", "warning", "change assertion reason by",
+        "A change that breaks an assertion was made, as an operator wanted with `--force`.", followed=True,
+    ),
+    Event(
+        "assertion.look_failed", "warning", "error",
+        "The kernel could not be asked whether it keeps the assertions; the next look is seconds later.",
+    ),
+    Event(
         "guard.held", "warning", "cause serial removals reason",
         "Removals wait for `gatewayd accept SERIAL`, see [the guard](#the-guard). Logged once for each change.",
         followed=True,

@@ -11,6 +11,7 @@
 - `limits`        which changes are losses, the last day in numbers, and how much the guard lets through
 - `guard_record`  the guard as bytes
 - `standing`      for people: where a registration is from, its pins and filters, what is held of it
+- `rehearsal`     a fork of the state, in which a change is made that is not made
 - `history`       what changed in this run, and by whom
 
 A failure, an end of time or a mistake in the configuration removes nothing by itself. The guard, the last good and

@@ -42,6 +42,7 @@ from gatewayd.api.views import (
     flow_view,
     registration_view,
 )
+from gatewayd.assertions.states import AssertionsView
 from gatewayd.errors import SerialNotHeld
 from gatewayd.model import (
     Binding,
@@ -126,6 +127,7 @@ PEACE = StatusView(
 
 TROUBLE = msgspec.structs.replace(
     PEACE,
+    assertions=AssertionsView(looked_at="2024-11-04T02:59:58Z"),
     mode="reject",
     armed=True,
     enforce_from=None,
@@ -452,12 +454,12 @@ class FakeQueries:
             raise self.failure
         return self.outcome
 
-    async def reload(self, by: str) -> Mapping[str, object]:
-        self.asked.append(by)
+    async def reload(self, by: str, *, is_forced: bool) -> Mapping[str, object]:
+        self.asked.append((by, "forced") if is_forced else by)
         return self.reload_outcome
 
-    async def accept(self, serial: int, by: str) -> Mapping[str, object]:
-        self.asked.append((serial, by))
+    async def accept(self, serial: int, by: str, *, is_forced: bool) -> Mapping[str, object]:
+        self.asked.append((serial, by, "forced") if is_forced else (serial, by))
         if serial != self.held_serial:
             raise SerialNotHeld(serial, self.held_serial)
         self.held_serial = None

@@ -10,6 +10,7 @@ from typing import Any
 
 from gatewayd.api.views import RegistrationView
 from gatewayd.compile.masks import compile_elements
+from gatewayd.control.assertion_gate import AssertionGate
 from gatewayd.control.controller import Controller
 from gatewayd.control.core import build_core
 from gatewayd.control.host_time import HostTime, WindowClock
@@ -83,7 +84,7 @@ def shown(queries: DaemonQueries, id: str) -> RegistrationView:
     return found
 
 
-async def no_reload(_: str) -> ReloadOutcome:
+async def no_reload(_: str, is_forced: bool) -> ReloadOutcome:
     """For queries without a file."""
     return ReloadOutcome(is_done=False)
 
@@ -143,6 +144,7 @@ class Owning:
         self.controller = Controller(
             settings, self.core, store=store, host_time=self.host_time, subscribers=self.told
         )
+        self.gate = AssertionGate(self.controller)
 
     def _before_write(self, write: Transaction | Ruleset) -> None:
         if self.refuse_writes:

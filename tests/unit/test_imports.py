@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, str] = {
     "authority": "errors model feed",
     "lab": "errors model",
     "demo": "errors model feed authority lab",
-    "cli": "gatewayd errors log model settings feed sources registry compile reconcile kernel "
+    "cli": "gatewayd errors log model settings feed sources registry compile assertions reconcile kernel "
     "subscribers api control daemon authority lab demo",
     "__main__": "cli",
 }
@@ -66,6 +66,7 @@ PURE = """
     registry.layers registry.limits registry.standing registry.state settings.load settings.model
     settings.readers settings.schema settings.subscribers settings.values sources.client sources.client_plan
     sources.last_good sources.override_file sources.update
+    registry.rehearsal
     subscribers subscribers.journal_rows subscribers.radius subscribers.radius.accounting
     subscribers.radius.attributes subscribers.radius.clients subscribers.radius.flood subscribers.radius.packet
     subscribers.radius.senders subscribers.session_list subscribers.sessions subscribers.sessions.changes
@@ -98,6 +99,7 @@ COMPOSITION = """
     cli.status_subscribers
     control.controller control.core control.explain control.guard_keeper control.policy
     control.queries
+    control.assertion_gate control.assertion_watch cli.status_assertions
     control.registry_queries control.reload control.status control.subscriber_queries control.vitals daemon
     reconcile.connections watch.handler watch.surroundings
 """

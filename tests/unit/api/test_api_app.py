@@ -432,6 +432,13 @@ async def test_accept_releases_what_is_held_and_is_on_the_unix_socket_alone(
     assert queries.asked == [(17, f"uid {os.getuid()}")]
 
 
+async def test_what_breaks_an_assertion_can_be_forced_by_name(client: Client, queries: FakeQueries) -> None:
+    for path in ("/v1/accept?serial=17&force=1", "/v1/reload?force=1", "/v1/reload?force=0"):
+        assert (await client.ask(path, method="POST", unix=True)).status == 200
+    uid = f"uid {os.getuid()}"
+    assert queries.asked == [(17, uid, "forced"), (uid, "forced"), uid]
+
+
 async def test_accept_of_what_is_not_held_is_a_conflict_and_says_what_is(client: Client) -> None:
     answer = await client.ask("/v1/accept?serial=16", method="POST", unix=True)
     assert (answer.status, answer.json) == (409, {"error": "serial 16 is not held; serial 17 is"})
@@ -447,7 +454,8 @@ async def test_accept_of_what_is_not_held_is_a_conflict_and_says_what_is(client:
         ("?serial=%C2%B2", "serial", "not the serial"),
         (f"?serial={'1' * 20}", "serial", "not the serial"),
         ("?serial=1&serial=2", "serial", "given twice"),
-        ("?serial=1&force=yes", "force", "unknown, expected serial"),
+        ("?serial=1&force=yes", "force", "'yes' is neither 0 nor 1"),
+        ("?serial=1&by=me", "by", "unknown, expected serial, force"),
     ],
 )
 async def test_accept_needs_one_serial(

@@ -9,12 +9,14 @@ import pytest
 
 from gatewayd.allowlist import Allowlist
 from gatewayd.assertions.judge import (
+    AssertionsBroken,
     Broken,
     FlowState,
     Outcome,
     World,
     in_force,
     judge,
+    route_warnings,
     scope_warnings,
     would_break_in_slices,
 )
@@ -110,6 +112,7 @@ def test_a_change_breaks_what_held_before_and_does_not_after() -> None:
         "it is there for: the NOC has their number"
     )
     assert breaks(world(), world(BANK), each) == ()
+    assert str(AssertionsBroken((found, found))) == f"{found}\n{found}"
     fraud = assertion(kind="must_not_pass")
     assert [broken.assertion for broken in breaks(world(), world(BANK), fraud)] == [fraud]
 
@@ -146,6 +149,21 @@ def test_warnings_name_file_line_and_service() -> None:
         "a.yaml:9: must_not_pass fraud: gre is not in policy.scope and passes in every mode, "
         "so the assertion fails",
     )
+
+
+def test_ends_that_no_named_side_leads_to_are_said() -> None:
+    sides = replace(policy(), inside=("ppp*",), outside=("eth0",))
+    far, near = assertion(), assertion("near", "203.0.113.6", "203.0.113.7", line=3)
+    unknown = assertion("unknown", "192.0.2.1")
+
+    def route(address: bytes) -> str | None:
+        return {203: "ppp7", 198: "eth0", 192: None}[address[0]]
+
+    assert route_warnings((far, near, unknown), sides, route) == (
+        "a.yaml:3: must_pass near: by the routes of this host its packets go between ppp7 and ppp7, which are not "
+        "inside and outside (policy.interfaces): the rules judge none of them",
+    )
+    assert route_warnings((far, near, unknown), policy(), route) == ()
 
 
 def test_an_assertion_ends_and_the_first_of_a_name_counts() -> None:

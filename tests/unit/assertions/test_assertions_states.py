@@ -33,10 +33,13 @@ def test_a_failure_is_said_once_and_so_is_its_end() -> None:
 def test_an_element_that_is_on_its_way_to_the_kernel_has_time() -> None:
     states = states_of(ONE)
     assert states.note(ONE, FAILS, 0.0, 100.0, is_expected=True) is None
+    assert states.is_waiting
     assert states.note(ONE, HOLDS, 0.5, 100.5, is_expected=True) is None
+    assert not states.is_waiting
     assert states.note(ONE, FAILS, 1.0, 101.0, is_expected=True) is None
     assert states.failing() == ()
     assert states.note(ONE, FAILS, 1.0 + PATIENCE_S, 103.0, is_expected=True) == "fails"
+    assert not states.is_waiting
 
 
 def test_the_view_names_the_first_that_fail() -> None:

@@ -171,6 +171,28 @@ def test_files_that_are_right_are_not_mentioned(signed: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
 
 
+def test_an_assertion_out_of_scope_is_a_warning_with_its_place(tmp_path: Path) -> None:
+    local = tmp_path / "local.d"
+    local.mkdir()
+    (local / "a.yaml").write_text(
+        "must_pass:\n"
+        "  - {name: good, source: 203.0.113.5, destination: 198.51.100.7, service: wireguard, comment: why}\n"
+        "  - {name: out, source: 203.0.113.5, destination: 198.51.100.7, service: tcp/9, comment: why}\n"
+    )
+    config = tmp_path / "c.yaml"
+    text = LAB.replace("}]}", f'}}], local: "{local}"}}') + "policy: {interfaces: {inside: [lan0]}}\n"
+    config.write_text(text)
+    result = CliRunner().invoke(command, ["--json", str(config)])
+    assert result.exit_code == 0
+    found = [line for line in json.loads(result.stdout)["warnings"] if "a.yaml" in line]
+    assert found[0] == (
+        f"{local}/a.yaml:3: warning: must_pass out: tcp/9 is not in policy.scope and passes in every mode, "
+        "registered or not"
+    )
+    # Where this host has a route to both ends, no interface of it is called lan0.
+    assert all("which are not inside and outside" in line for line in found[1:])
+
+
 def test_faults_of_every_file_of_local_overrides_come_with_their_places(signed: Path) -> None:
     local = signed.parent / "local.d"
     (local / "20-bad.yaml").write_text("pins:\n  - {id: LOCAL-2, clients: [10.0.0.1/8], comment: x}\nfilter: []\n")

@@ -17,11 +17,12 @@ from click.testing import CliRunner, Result
 from gatewayd.api.app import ApiServer
 from gatewayd.api.status import ClockView, HeldView, HoldView, MarksView
 from gatewayd.api.views import explain_view
+from gatewayd.assertions.states import AssertionsView, FailingView
 from gatewayd.cli import client, explain, listings, main
 from gatewayd.cli.explain import verdict
 from gatewayd.cli.listings import describe_registration, presence, standing
-from gatewayd.cli.output import BAD, DOUBTFUL, GOOD
-from gatewayd.cli.status import describe_status, found_at_start
+from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line
+from gatewayd.cli.status import describe_status, found_at_start, headline
 from gatewayd.errors import SourceUnreadable
 from gatewayd.model import Decision, Flow, Mode, parse_address, parse_prefix
 from gatewayd.model.flow import DecisionWord
@@ -710,6 +711,47 @@ def test_accept_says_what_was_released(ask: Ask, queries: FakeQueries) -> None:
     result = ask("accept", "17")
     assert (result.exit_code, result.stdout) == (0, "serial         17\nreleased       national: 1204\n")
     assert queries.asked == [(17, f"uid {os.getuid()}")]
+
+
+def test_what_would_break_an_assertion_is_exit_1_and_can_be_forced(ask: Ask, queries: FakeQueries) -> None:
+    uid = f"uid {os.getuid()}"
+    assert ask("accept", "17", "--force").exit_code == 0
+    assert ask("reload", "--force").exit_code == 0
+    assert queries.asked == [(17, uid, "forced"), (uid, "forced")]
+    why = "must_pass hbl (a.yaml:1): udp/500: no registration covers it; it is there for: the NOC"
+    queries.reload_outcome = {"reloaded": False, "mode": "observe", "broken": [why]}
+    result = ask("reload")
+    assert (result.exit_code, result.output.splitlines()) == (
+        1,
+        [
+            "reload         REFUSED; the settings from before stay in force",
+            f"WOULD BREAK    {why}",
+            "               nothing was changed; gatewayd reload --force does it all the same",
+            "mode in force  observe",
+        ],
+    )
+    queries.reload_outcome = {"reloaded": True, "mode": "observe", "broken": [why]}
+    assert "the local files wait; gatewayd reload --force" in ask("reload").output
+
+
+def test_failing_assertions_come_first(queries: FakeQueries) -> None:
+    view = queries.status()
+    failing = tuple(
+        FailingView(f"a-{number}", "must_pass", "no element", "the NOC", "a.yaml:1", view.now)
+        for number in range(7)
+    )
+    view = msgspec.structs.replace(view, assertions=AssertionsView(9, 7, 1, view.now, examples=failing))
+    text, style = headline(view)
+    assert text.startswith("FAILING ASSERTION: a-0, a-1, a-2 +4; READY")
+    assert style == BAD
+    lines = list(describe_status(view))
+    assert lines[0] == Line("ASSERTION FAILS", "must_pass a-0 for 0s: no element", BAD)
+    assert lines[1].text.strip() == "it is there for: the NOC (a.yaml:1)"
+    assert [line.text for line in lines[10:13]] == [
+        "and 2 more",
+        "2 assertions of 9 hold, looked up in the kernel 0s ago",
+        "1 assertion not looked at: past the bound, or named twice",
+    ]
 
 
 def test_accept_of_a_serial_that_is_not_held_is_exit_1(ask: Ask, queries: FakeQueries) -> None:

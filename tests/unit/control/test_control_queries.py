@@ -81,14 +81,15 @@ def queries_of(
     host_time: HostTime | None = None,
     vitals: Vitals | None = None,
     runners: Any = None,
-    reload: Callable[[str], Awaitable[ReloadOutcome]] | None = None,
+    reload: Callable[[str, bool], Awaitable[ReloadOutcome]] | None = None,
 ) -> DaemonQueries:
     """Without subscribers."""
     events: Any = _Events()
     report = StatusReport(it.controller, events, runners or {}, vitals or Vitals(clock), host_time=host_time)
     return DaemonQueries(
-        it.controller, report, None, clock=clock, read_sources=read_sources, reload=reload or no_reload
-    )
+        it.controller, report, None,
+        clock=clock, read_sources=read_sources, reload=reload or no_reload, gate=it.gate,
+    )  # fmt: skip
 
 
 # -- readiness -------------------------------------------------------------------------------------------------

@@ -53,7 +53,12 @@ async def asked(time: Time) -> AsyncIterator[tuple[Owning, DaemonQueries]]:
         more: dict[str, Any] = {}
         if "reload" in DaemonQueries.__init__.__annotations__:
             more["reload"] = read_sources
-        yield it, DaemonQueries(it.controller, report, None, clock=time.clock, read_sources=read_sources, **more)
+        yield (
+            it,
+            DaemonQueries(
+                it.controller, report, None, clock=time.clock, read_sources=read_sources, gate=it.gate, **more
+            ),
+        )
 
 
 def local(text: str) -> OverridesReading:
@@ -146,7 +151,7 @@ def test_held_removals_are_listed_with_their_live_flows_and_marked(time: Time) -
             assert (view.effective, view.in_kernel, view.standing.held_cause) == (True, True, "national")
             (note,) = queries.explain(flow("39.32.0.1")).notes
             assert note.startswith("BANK-1 is in force because its removal is held, since ")
-            await queries.accept(found.serial, "uid 1000")
+            await queries.accept(found.serial, "uid 1000", is_forced=False)
             assert queries.held(0, 9).total == 0
             step = queries.changes(0.0).items[-1]
             assert (step.cause, step.serial, step.by, step.went) == (

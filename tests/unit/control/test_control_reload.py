@@ -27,6 +27,7 @@ from gatewayd.settings import RegistrySettings, Settings, SourceSettings, read_s
 from gatewayd.settings.model import SETTINGS
 from gatewayd.settings.readers import ListOf, OrNull, Reader
 from gatewayd.settings.schema import section_in
+from gatewayd.sources.files import read_overrides
 from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.runner import Tools
 from gatewayd.sources.update import SourceUpdate
@@ -247,9 +248,9 @@ async def running(time: Time, directory: Path, document: dict[str, Any]) -> Asyn
         clock=time.clock, monotonic=time.clock.monotonic,
     )  # fmt: skip
     store = LastGood(directory / "state", clock=time.clock, monotonic=time.clock.monotonic)
-    sources, local, notifier = SourceTasks(Tools()), LocalFiles(it.controller), Notifier({})
+    sources, local, notifier = SourceTasks(Tools()), LocalFiles(it.gate), Notifier({})
     await local.use(await local.open(settings.registry.local))
-    parts = Reloaded(it.controller, sources, local, store, it.host_time, service)
+    parts = Reloaded(it.controller, sources, local, store, it.host_time, service, it.gate)
     notes: list[str | None] = []
     reloader = Reloader(settings, path, parts, notifier, notes.append)
     async with asyncio.TaskGroup() as group:
@@ -373,6 +374,57 @@ def test_local_files_go_and_come_with_their_key(time: Time, directory: Path) -> 
             assert pins() == []
             assert (await reload(rig, directory, with_change(unguarded, "registry.local", "DIR/local2"))).is_done
             assert pins() == ["PIN-2"]
+
+    time.run(scenario())
+
+
+ASSERTED = """
+must_pass:
+  - {name: hbl, source: 39.32.0.1, destination: 198.51.100.7, service: ipsec, comment: "HBL"}
+"""
+
+
+def test_a_reload_that_breaks_an_assertion_changes_nothing_unless_it_is_forced(time: Time, directory: Path) -> None:
+    (directory / "local" / "asserted.yaml").write_text(ASSERTED)
+    observing = with_change(BASE, "policy.mode", "observe")
+    new = with_change(BASE, "policy.mode", "reject")
+
+    async def scenario() -> None:
+        async with running(time, directory, observing) as rig:
+            before = rig.it.controller.settings
+            outcome = await reload(rig, directory, new)
+            assert not outcome.is_done
+            assert outcome.broken[0].startswith("must_pass hbl (asserted.yaml:3): udp/500: ")
+            assert str(outcome.error).startswith("it would break an assertion: must_pass hbl")
+            assert rig.it.controller.settings is before
+            assert await rig.reloader.ask("uid 0", True) == ReloadOutcome(is_done=True)
+            assert rig.it.controller.settings.policy.mode == "reject"
+            assert (rig.it.gate.refused, rig.it.gate.forced) == (1, 1)
+            # It was cut before: nothing is broken that was whole.
+            assert await reload(rig, directory, new) == ReloadOutcome(is_done=True)
+
+    time.run(scenario())
+
+
+def test_local_files_that_wait_are_tried_again_by_a_reload(time: Time, directory: Path) -> None:
+    (directory / "local" / "asserted.yaml").write_text(ASSERTED)
+    pin = {"id": "PIN", "category": "bpo", "clients": ["39.32.0.0/24"], "comment": "a test"}
+    pins = directory / "local" / "pins.yaml"
+    pins.write_text(yaml.safe_dump({"pins": [pin]}))
+
+    async def scenario() -> None:
+        async with running(time, directory, BASE) as rig:
+            gate = rig.it.gate
+            await gate.deliver(read_overrides(directory / "local"))
+            pins.write_text("pins: []\n")
+            await gate.deliver(read_overrides(directory / "local"))
+            assert "PIN" in rig.it.controller.allowlist
+            outcome = await reload(rig, directory, BASE)
+            assert outcome.is_done
+            assert len(outcome.broken) == 1
+            assert "PIN" in rig.it.controller.allowlist
+            assert await rig.reloader.ask("uid 0", True) == ReloadOutcome(is_done=True)
+            assert "PIN" not in rig.it.controller.allowlist
 
     time.run(scenario())
 

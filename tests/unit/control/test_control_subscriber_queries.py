@@ -157,7 +157,9 @@ def answers_of(it: Owning, clock: ManualClock, service: SubscriberService | None
 
     events: Any = _Events()
     report = StatusReport(it.controller, events, {}, Vitals(clock))
-    return DaemonQueries(it.controller, report, service, clock=clock, read_sources=read_sources, reload=no_reload)
+    return DaemonQueries(
+        it.controller, report, service, clock=clock, read_sources=read_sources, reload=no_reload, gate=it.gate
+    )
 
 
 @asynccontextmanager
