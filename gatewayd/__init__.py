@@ -11,6 +11,7 @@
 7. `reconcile`    desired against observed → bounded transactions, make before break
    `trial`        confirmed changes of the mode, and the trip: which stage is in force
 8. `watch`        kernel events → attribution, late admission
+   `impact`       unregistered flows as the rules counted them
    `control`      the tasks and the clock: what happens when
 9. `api`          immutable views → health, metrics, JSON
    `cli`          the same for people

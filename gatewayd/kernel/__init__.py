@@ -5,6 +5,7 @@
     nft               the nft command
     tables            the real dataplane; tables_codec: sets, elements, rules, counters ↔ bytes
     passage           sets that our rules look into, and single elements by their keys; passage_codec: their bytes
+    counts            sets in which the rules count; counts_codec: elements with counters
     fake              the dataplane in memory
     external          commits of other programs, their rules that use our mark, the size of conntrack;
                       external_codec: their bytes

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from gatewayd.assertions.lookups import Element, RulesReading
-from gatewayd.compile.rule_sets import key_bytes
+from gatewayd.compile.rule_sets import COUNTED_TIMEOUT_S, key_bytes
 from gatewayd.compile.ruleset import COUNTERS, parse_tag
 from gatewayd.errors import OperationRefused, RulesetRefused
 from gatewayd.model.mask import Mask, describe_key, parse_set_name
 from gatewayd.model.transaction import (
     AddElements,
+    Counted,
     CounterReading,
     CreateSet,
     CreateTable,
@@ -39,7 +40,8 @@ _PIECE = 500
 
 @dataclass(slots=True)
 class FakeSet:
-    """A set as the fake keeps it. `until`: when elements of a set with a timeout go."""
+    """A set as the fake keeps it. `until`: when elements of a set with a timeout go. `counts`: flows of the
+    elements in which the rules count, and when these go; they are no keys."""
 
     mask: Mask | None
     key_length: int
@@ -47,6 +49,7 @@ class FakeSet:
     keys: set[bytes] = field(default_factory=set)
     timeout_s: int = 0
     until: dict[bytes, float] = field(default_factory=dict)
+    counts: dict[bytes, tuple[int, float]] = field(default_factory=dict)
 
     def put(self, keys: Sequence[bytes], now: float) -> None:
         for key in keys if self.timeout_s else ():
@@ -92,6 +95,7 @@ class FakeTables:
         self.table: FakeTable | None = None
         self._monotonic = monotonic
         self.generation = 1
+        self.handle = 1
         self.tells_counts = tells_counts
         self.before_write: Callable[[Transaction | Ruleset], None] = lambda _: None
         self._on_change: Callable[[], None] | None = None
@@ -160,6 +164,7 @@ class FakeTables:
     async def delete_table(self) -> bool:
         present = self.table is not None
         self.table = None
+        self.handle += present
         self.generation += present
         return present
 
@@ -177,6 +182,30 @@ class FakeTables:
         if wrong:
             raise OperationRefused(f"look up an element of {wrong[0]}", errno.EINVAL)
         return frozenset(each for each in elements if each[0] in sets and each[1] in sets[each[0]].keys)
+
+    # -- the rules count -----------------------------------------------------------------------------------
+
+    async def read_handle(self) -> int:
+        return 0 if self.table is None else self.handle
+
+    async def read_counts(self, set_name: str) -> AsyncIterator[Sequence[Counted]]:
+        found = None if self.table is None else self.table.sets.get(set_name)
+        now = self._monotonic()
+        counts = [] if found is None else [Counted(key, *each) for key, each in found.counts.items()]
+        for start in range(0, len(counts), _PIECE):
+            piece = (each._replace(left_s=each.left_s - now) for each in counts[start : start + _PIECE])
+            yield [each for each in piece if each.left_s > 0]
+
+    def count(self, set_name: str, key: bytes, flows: int = 1) -> bool:
+        """As a rule does; whether there was a place."""
+        assert self.table is not None
+        counts, now = self.table.sets[set_name].counts, self._monotonic()
+        for gone in [each for each, (_, until_s) in counts.items() if until_s <= now]:
+            del counts[gone]
+        if key not in counts and len(counts) >= self.table.sets[set_name].capacity:
+            return False
+        counts[key] = counts.get(key, (0, 0.0))[0] + flows, now + COUNTED_TIMEOUT_S
+        return True
 
     def _expire(self) -> None:
         for each in self.table.sets.values() if self.table is not None else ():

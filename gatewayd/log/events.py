@@ -51,6 +51,10 @@ EVENTS = (
         "api.no_files", "error", "listener error",
         "No file was left for a connection. Which process has them? At most one line a minute.",
     ),
+    Event(
+        "impact.failed", "warning", "error",
+        "Counts of unregistered flows could not be read. The kernel keeps them for the next reading.",
+    ),
     Event("log.lost", "warning", "records", "The output of the log took nothing for a time. These are lost."),
     Event("api.request_failed", "exception", "method path", "A fault of gatewayd; please report it."),
     Event(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
@@ -157,6 +157,14 @@ class CounterReading:
 
     packets: int
     size_bytes: int
+
+
+class Counted(NamedTuple):
+    """An element of a set of counts. `flows`: its counter's packets; `left_s`: until it goes, unless it counts."""
+
+    key: bytes
+    flows: int
+    left_s: float
 
 
 # Other programs

@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, str] = {
     "kernel": "errors model compile assertions",
     "reconcile": "errors log model compile",
     "watch": "errors log model kernel allowlist reconcile",
+    "impact": "errors log model state_file compile",
     "api": "errors log model state_file registry subscribers assertions reconcile watch",
     "control": "gatewayd errors log model state_file activity settings feed sources registry allowlist "
     "subscribers compile assertions kernel reconcile watch api systemd",
@@ -58,6 +59,7 @@ PURE = """
     compile.effects compile.interfaces compile.judging compile.keys compile.masks compile.rule_sets
     compile.ruleset control control.trusted_time demo errors feed feed.addresses feed.canonical feed.csv_dialect
     feed.files feed.notification feed.reading kernel.passage_codec feed.record
+    impact.buckets impact.counting impact.report kernel.counts_codec
     gatewayd kernel kernel.attributes kernel.conntrack_codec kernel.external_codec kernel.fake
     kernel.tables_codec lab.packets log.events model model.accounting model.assertion model.flow model.mask
     model.metric model.moment model.msisdn model.policy model.prefix model.registration model.service
@@ -79,7 +81,8 @@ PURE = """
 `__init__` gathers shells too is under IO."""
 
 IO = """
-    api.streaming log.tap state_file state_file.file activity activity.store
+    activity activity.store api.streaming impact impact.keeper impact.store kernel.counts log.tap state_file
+    state_file.file
     api.app api.listening api.middleware authority authority.database authority.disk authority.importing
     authority.publishing authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry
     demo.scenario
