@@ -1,0 +1,156 @@
+"""Assertions on packets, with a real daemon: refused changes, forced ones, and what the kernel says."""
+
+from __future__ import annotations
+
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gatewayd.demo.cast import BANK, ELSEWHERE, FREELANCER, SOFTWARE_HOUSE, STRANGER
+from gatewayd.lab.stream import Stream
+from gatewayd.lab.traffic import flow_of, probe
+from gatewayd.model import Flow
+from tests.support.lab_daemon import TABLE, LabDaemon
+
+pytestmark = pytest.mark.kernel
+
+CAST = [BANK, SOFTWARE_HOUSE, FREELANCER]
+CUSTOMER, OFFICE = "39.32.64.10", STRANGER
+_ports = count(31000)
+
+
+def customer() -> Flow:
+    return flow_of(CUSTOMER, ELSEWHERE, "udp/51820", next(_ports))
+
+
+def office() -> Flow:
+    return flow_of(OFFICE, ELSEWHERE, "udp/51820", next(_ports))
+
+
+def asserted(name: str, source: str, kind: str = "must_pass", service: str = "udp/51820") -> str:
+    line = f"name: {name}, source: {source}, destination: {ELSEWHERE}, service: {service}, comment: 'call them'"
+    return f"{kind}:\n  - {{{line}}}\n"
+
+
+def begin(daemon: LabDaemon, local: Path, mode: str = "observe", **files: str) -> None:
+    local.mkdir()
+    for name, text in files.items():
+        (local / f"{name}.yaml").write_text(text)
+    daemon.write_registry("national", CAST)
+    configure(daemon, local, mode)
+    daemon.start()
+    daemon.wait_ready()
+
+
+def configure(daemon: LabDaemon, local: Path, mode: str, **policy: Any) -> None:
+    daemon.configure(mode, registry={"local": str(local)}, policy=policy)
+
+
+def failing(daemon: LabDaemon) -> list[str]:
+    return [each["name"] for each in daemon.status()["assertions"]["examples"]]
+
+
+def test_a_mode_that_would_cut_a_named_customer_is_refused(daemon: LabDaemon, tmp_path: Path) -> None:
+    local = tmp_path / "local.d"
+    begin(daemon, local, customers=asserted("office", OFFICE))
+    daemon.wait(lambda: failing(daemon) == ["office"], "said in observe")
+    assert daemon.ask("status").stdout.startswith("FAILING ASSERTION: office; READY")
+    with Stream(daemon.lab, [office(), customer()], rate_pps=200.0) as stream:
+        assert stream.wait_for_arrivals(50, 20)
+        configure(daemon, local, "reject")
+        result = daemon.ask("reload")
+        assert result.returncode == 1
+        assert (
+            "WOULD BREAK    must_pass office (customers.yaml:2): udp/51820: no registration covers" in result.stdout
+        )
+        assert "and mode reject refuses it; it is there for: call them" in result.stdout
+        assert stream.wait_for_arrivals(50, 20)
+    assert stream.report().lost == ()
+    assert daemon.status()["mode"] == "observe"
+    assert daemon.ask("reload", "--force").returncode == 0
+    daemon.wait_mode("reject")
+    assert probe(daemon.lab, [customer(), office()]) == ["passed", "rejected"]
+    daemon.wait_log("assertion.forced")
+
+
+def test_local_files_that_cut_a_named_customer_wait(daemon: LabDaemon, tmp_path: Path) -> None:
+    local = tmp_path / "local.d"
+    begin(daemon, local, "reject", customers=asserted("house", CUSTOMER))
+    with Stream(daemon.lab, [customer()], rate_pps=200.0) as stream:
+        assert stream.wait_for_arrivals(50, 20)
+        (local / "filters.yaml").write_text("filters: [{prefix: 39.32.64.0/24, comment: a slip}]\n")
+        daemon.wait_log("assertion.refused")
+        daemon.wait(lambda: bool(daemon.status()["overrides"]["faults"]), "said in the status")
+        assert stream.wait_for_arrivals(50, 20)
+    assert stream.report().lost == ()
+    assert probe(daemon.lab, [customer()]) == ["passed"]
+    assert daemon.ask("reload").returncode == 1
+    assert probe(daemon.lab, [customer()]) == ["passed"]
+    assert daemon.ask("reload", "--force").returncode == 0
+    daemon.wait(lambda: probe(daemon.lab, [customer()]) == ["rejected"], "forced")
+    daemon.wait(lambda: failing(daemon) == ["house"], "said")
+
+
+def test_what_is_held_is_not_accepted_over_an_assertion(daemon: LabDaemon, tmp_path: Path) -> None:
+    local = tmp_path / "local.d"
+    local.mkdir()
+    (local / "customers.yaml").write_text(asserted("house", CUSTOMER))
+    daemon.write_registry("national", CAST)
+    guard = {"max_removed": "5%", "min_removed": 100, "protected": {"software_house": 0}}
+    daemon.configure("reject", registry={"local": str(local), "shrink_guard": guard})
+    daemon.start()
+    daemon.wait_ready()
+    daemon.write_registry("national", [BANK, FREELANCER])
+    daemon.wait(lambda: bool(daemon.status()["held"]), "held")
+    serial = daemon.status()["held"][0]["serial"]
+    result = daemon.ask("accept", str(serial))
+    assert result.returncode == 1
+    assert "must_pass house (customers.yaml:2): udp/51820: no registration covers" in result.stderr
+    assert probe(daemon.lab, [customer()]) == ["passed"]
+    assert daemon.ask("accept", str(serial), "--force").returncode == 0
+    daemon.wait(lambda: probe(daemon.lab, [customer()]) == ["rejected"], "forced")
+
+
+def test_the_registry_is_followed_and_the_failure_is_said_at_once(daemon: LabDaemon, tmp_path: Path) -> None:
+    local = tmp_path / "local.d"
+    fraud = asserted("fraud", "39.32.0.5", "must_not_pass", "udp/4500")
+    begin(daemon, local, "reject", customers=asserted("house", CUSTOMER), fraud=fraud)
+    # The bank is registered for one peer: to this far end it is not.
+    daemon.wait(lambda: daemon.status()["assertions"]["looked_at"] is not None, "looked at")
+    assert failing(daemon) == []
+    daemon.write_registry("national", [FREELANCER, dict(BANK, peers=[])])
+    daemon.wait(lambda: failing(daemon) == ["house", "fraud"], "both fail")
+    assert probe(daemon.lab, [customer(), flow_of("39.32.0.5", ELSEWHERE, "udp/4500", next(_ports))]) == [
+        "rejected",
+        "passed",
+    ]
+    daemon.write_registry("national", CAST)
+    daemon.wait(lambda: failing(daemon) == [], "both hold")
+    daemon.wait_log("assertion.passing", 2)
+
+
+def test_a_restart_is_never_refused_and_a_killed_daemon_leaves_nothing(daemon: LabDaemon, tmp_path: Path) -> None:
+    local = tmp_path / "local.d"
+    begin(daemon, local, "reject", customers=asserted("house", CUSTOMER))
+    (local / "filters.yaml").write_text("filters: [{prefix: 39.32.64.0/24, comment: a slip}]\n")
+    daemon.wait_log("assertion.refused")
+    daemon.stop_for_good()
+    assert probe(daemon.lab, [customer()]) == ["passed"]
+    daemon.start()
+    daemon.wait_ready()
+    daemon.wait(lambda: failing(daemon) == ["house"], "in force after a restart, and said")
+    assert probe(daemon.lab, [customer()]) == ["rejected"]
+
+
+def test_another_program_that_takes_the_element_out_is_seen_and_undone(daemon: LabDaemon, tmp_path: Path) -> None:
+    local = tmp_path / "local.d"
+    begin(daemon, local, "reject", customers=asserted("house", CUSTOMER))
+    daemon.wait(lambda: daemon.status()["assertions"]["looked_at"] is not None, "looked at")
+    daemon.lab.gateway.run(["nft", "flush", "table", "inet", TABLE])
+    daemon.wait(lambda: daemon.status()["kernel"]["repairs"] > 0, "repaired")
+    daemon.wait(lambda: probe(daemon.lab, [customer()]) == ["passed"], "passes")
+    before = daemon.status()["assertions"]["looked_at"]
+    daemon.wait(lambda: daemon.status()["assertions"]["looked_at"] > before, "looked at again")
+    assert failing(daemon) == []
