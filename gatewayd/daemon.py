@@ -224,6 +224,7 @@ class Daemon:
             report,
             self._subscribers,
             clock=self._time,
+            activity=self._activity,
             read_sources=self._sources.read_all,
             reload=reloader.ask,
             gate=self._gate,

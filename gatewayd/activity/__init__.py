@@ -1,6 +1,7 @@
 """Which registration is used, day by day, and what happened to the registry: what a report of months is made of.
 
 - `days`   P days, the rows that wait for the file, and which events are kept
+- `rows`   P what is read of the file
 - `store`    the tables of `activity.sqlite`
 
 Of a registration the file has its id, and of each day flows, bytes and when it was last seen. It has no address, no

@@ -9,9 +9,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import Final
 
 from gatewayd.activity.days import MAX_DAYS, DayRow, Note
+from gatewayd.activity.rows import Activity, DayTotal, Run, Span
 from gatewayd.state_file.file import Schema
 
 FILE_NAME: Final = "activity.sqlite"
@@ -45,29 +46,6 @@ _USED: Final = (
     " ON CONFLICT (day, registration) DO UPDATE SET flows = flows + excluded.flows,"
     " bytes = bytes + excluded.bytes, last_seen_s = excluded.last_seen_s"
 )
-
-
-class Span(NamedTuple):
-    """Days, both included."""
-
-    first: int
-    last: int
-
-
-class Activity(NamedTuple):
-    """Of one registration in a span. `days`: on which it was used."""
-
-    flows: int
-    size_bytes: int
-    days: int
-    last_seen_s: int
-
-
-class Run(NamedTuple):
-    """When the daemon watched, Unix seconds: `until_s` is of its last write."""
-
-    began_s: int
-    until_s: int
 
 
 def begin_run(connection: sqlite3.Connection, began_s: float, until_s: float) -> int:
@@ -147,6 +125,18 @@ def read_activity(connection: sqlite3.Connection, span: Span, ids: Iterable[str]
 def read_seen(connection: sqlite3.Connection) -> dict[str, int]:
     """The last day of every registration that was ever used, by id."""
     return dict(connection.execute("SELECT id, last_day FROM registration"))
+
+
+def read_days(connection: sqlite3.Connection, span: Span) -> list[DayTotal]:
+    """The days of the span that have anything, the oldest first."""
+    rows = connection.execute(
+        "SELECT day, count(*), sum(flows), sum(bytes) FROM activity WHERE day BETWEEN ? AND ? GROUP BY day", span
+    )
+    return [DayTotal(*row) for row in rows]
+
+
+def read_first_day(connection: sqlite3.Connection) -> int | None:
+    return _one(connection, "SELECT min(day) FROM activity")
 
 
 def read_notes(connection: sqlite3.Connection, since_s: float, until_s: float) -> list[Note]:

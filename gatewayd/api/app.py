@@ -99,6 +99,8 @@ def make_read_app(
     app.router.add_get("/v1/changes", lists.one_at_a_time(reads.changes))
     app.router.add_get("/v1/flows", lists.one_at_a_time(reads.flows))
     app.router.add_get("/v1/bindings", lists.one_at_a_time(reads.bindings))
+    app.router.add_get("/v1/report", lists.one_at_a_time(reads.report))
+    app.router.add_get("/v1/activity", lists.one_at_a_time(reads.activity))
     app.router.add_get(EVENTS_PATH, streams.serve, allow_head=False)
     app.on_shutdown.append(streams.close)
     return app
@@ -236,6 +238,18 @@ class _Reads:
     async def changes(self, request: web.Request) -> web.Response:
         since_s = read_since(read_parameters(request.query.items(), ("since",)))
         return reply(request, self._queries.changes(since_s))
+
+    async def report(self, request: web.Request) -> web.Response:
+        since_s = read_since(read_parameters(request.query.items(), ("since",)))
+        return reply(request, await self._queries.report(since_s))
+
+    async def activity(self, request: web.Request) -> web.Response:
+        parameters = read_parameters(request.query.items(), ("since", *_PAGE))
+        page = read_page(parameters)
+        try:
+            return reply(request, await self._queries.activity(read_since(parameters), page.offset, page.limit))
+        except GatewaydError as error:
+            return reply(request, {"error": str(error)}, 503)
 
     async def flows(self, request: web.Request) -> web.Response:
         parameters = read_parameters(request.query.items(), ("registration", *_PAGE))

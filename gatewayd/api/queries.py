@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, Protocol, cast, get_args
 
 import msgspec
 
+from gatewayd.api.report import ActivityPage, ReportView
 from gatewayd.api.standing import ChangeList, HeldList
 from gatewayd.api.status import StatusView
 from gatewayd.api.views import (
@@ -83,6 +84,14 @@ class Queries(Protocol):
 
     def changes(self, since_s: float) -> ChangeList:
         """What changed of the registry in force since that time, in this run."""
+        ...
+
+    async def report(self, since_s: float) -> ReportView:
+        """Use of registrations, changes and holds since that time."""
+        ...
+
+    async def activity(self, since_s: float, offset: int, limit: int) -> ActivityPage:
+        """Use of each registration since that time. May raise GatewaydError, whose message goes to the caller."""
         ...
 
     def flows(self, registration_id: str | None, offset: int, limit: int) -> FlowPage:

@@ -39,6 +39,7 @@ COMMANDS: Final[dict[str, str]] = {
     "reload": "Read the configuration again.",
     "accept": "Release removals that the guard holds.",
     "changes": "Show which registrations came, went and changed.",
+    "report": "Show the use of registrations over weeks and months.",
     "events": "Show what happens: changes, holds, modes, repairs.",
     "registry": "Work with registry files.",
     "teardown": "Remove the table from the kernel.",

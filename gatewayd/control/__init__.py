@@ -7,7 +7,8 @@
 - `reload`        new settings; a task for each source, and for the directory of local files
 - `assertion_gate`   refuses what would break an assertion; `assertion_watch` asks the kernel whether it keeps them
 - `queries`       the API's answers; `status` everything on one screen, `explain` one flow, `subscriber_queries`
-                  bindings and sessions, `registry_queries` pins, filters, held removals and changes
+                  bindings and sessions, `registry_queries` pins, filters, held removals and changes,
+                  `report_queries` months
 - `activity_keeper` puts the use of registrations on disk once a minute, and what happened to the registry
 - `vitals`        the numbers of the process itself, the loop's lag, watchdog and readiness
 - `trusted_time`  (pure) which clock is believed; `host_time` the clocks of this host

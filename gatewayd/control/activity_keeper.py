@@ -104,9 +104,10 @@ class ActivityKeeper:
                 self._file.note_lost(self._waiting.lost + self._notes_lost)
             return True
 
-    async def read(self, work: Callable[..., _T], *arguments: object) -> _T:
+    async def read(self, work: Callable[..., _T], *arguments: object, flushes: bool = True) -> _T:
         """Ask the file, after what happened until now was written, if that can be. Raises StateFileUnusable."""
-        await self.flush()
+        if flushes:
+            await self.flush()
         return await self._file.use(lambda connection: work(connection, *arguments), reads=True)
 
     async def _gather(self) -> None:

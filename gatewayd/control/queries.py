@@ -9,14 +9,17 @@ from itertools import islice
 import msgspec
 
 from gatewayd.api import views
+from gatewayd.api.report import ActivityPage, ReportView
 from gatewayd.api.standing import ChangeList, HeldList
 from gatewayd.api.status import StatusView
 from gatewayd.compile import count_elements, crosses
+from gatewayd.control.activity_keeper import ActivityKeeper
 from gatewayd.control.assertion_gate import AssertionGate
 from gatewayd.control.controller import Controller
 from gatewayd.control.explain import Explainer, Wanted, are_all_in_kernel
 from gatewayd.control.registry_queries import RegistryQueries
 from gatewayd.control.reload import ReloadOutcome
+from gatewayd.control.report_queries import ReportQueries
 from gatewayd.control.status import StatusReport, incompleteness_of
 from gatewayd.control.subscriber_queries import SubscriberQueries
 from gatewayd.errors import PrefixInvalid
@@ -48,6 +51,7 @@ class DaemonQueries:
         read_sources: Callable[[], Awaitable[None]],
         reload: Callable[[str, bool], Awaitable[ReloadOutcome]],
         gate: AssertionGate,
+        activity: ActivityKeeper | None = None,
     ) -> None:
         self._controller = controller
         self._allowlist = controller.allowlist
@@ -56,6 +60,7 @@ class DaemonQueries:
         self._aggregate = controller.aggregate
         self._report = report
         self._registry = RegistryQueries(controller)
+        self._reports = ReportQueries(controller, activity, clock=clock)
         self._read_sources = read_sources
         self._reload = reload
         self._gate = gate
@@ -117,6 +122,12 @@ class DaemonQueries:
 
     def changes(self, since_s: float) -> ChangeList:
         return self._registry.changes(since_s)
+
+    async def report(self, since_s: float) -> ReportView:
+        return await self._reports.report(since_s)
+
+    async def activity(self, since_s: float, offset: int, limit: int) -> ActivityPage:
+        return await self._reports.activity(since_s, offset, limit)
 
     async def _search(self, category: str | None, status: Status | None, text: str | None) -> list[Registration]:
         """All of them, as they are now, are looked through in slices; the loop turns in between."""

@@ -14,6 +14,7 @@ import msgspec
 from gatewayd.allowlist import Allowlist, decide
 from gatewayd.api.app import ApiServer
 from gatewayd.api.process import LoopView
+from gatewayd.api.report import ActivityPage, CountsView, ReportView
 from gatewayd.api.standing import ChangeList, HeldList
 from gatewayd.api.status import (
     AggregateView,
@@ -346,6 +347,8 @@ class FakeQueries:
         self.profile = NasProfile(country_code="92")
         self.bound = [HOME, SHARED]
         self.crosses: bool | None = None
+        self.report_view = ReportView(None, None, None, CountsView())
+        self.activity_page: ActivityPage | Exception = ActivityPage(0, 0, ())
         self.held_list = HeldList(0, None, "", 0, 0, ())
         self.change_list = ChangeList(0, ())
         self.allowlist = Allowlist()
@@ -401,6 +404,17 @@ class FakeQueries:
     def held(self, offset: int, limit: int) -> HeldList:
         self.asked.append((offset, limit))
         return self.held_list
+
+    async def report(self, since_s: float) -> ReportView:
+        self.asked.append(since_s)
+        return self.report_view
+
+    async def activity(self, since_s: float, offset: int, limit: int) -> ActivityPage:
+        self.asked.append((since_s, offset, limit))
+        if isinstance(self.activity_page, Exception):
+            raise self.activity_page
+        items = self.activity_page.items[offset : offset + limit]
+        return ActivityPage(len(self.activity_page.items), offset, items)
 
     def changes(self, since_s: float) -> ChangeList:
         self.asked.append(since_s)

@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, str] = {
     "reconcile": "errors log model compile",
     "watch": "errors log model kernel allowlist reconcile",
     "impact": "errors log model state_file compile",
-    "api": "errors log model state_file registry subscribers assertions reconcile watch",
+    "api": "errors log model state_file activity registry subscribers assertions reconcile watch",
     "control": "gatewayd errors log model state_file activity settings feed sources registry allowlist "
     "subscribers compile assertions kernel reconcile watch api systemd",
     "daemon": "gatewayd errors log systemd model settings sources kernel watch api control subscribers",
@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, str] = {
 
 PURE = """
     allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule api api.metrics api.process
-    api.event_stream api.html log.ring state_file.view activity.days
+    api.event_stream api.html log.ring state_file.view activity.days activity.rows api.report api.report_page
     api.queries api.standing api.status api.views authority.layout authority.readers compile compile.desired
     assertions assertions.judge assertions.lookups assertions.overlay assertions.states compile.counting
     compile.effects compile.interfaces compile.judging compile.keys compile.masks compile.rule_sets
@@ -96,7 +96,7 @@ IO = """
 """
 
 COMPOSITION = """
-    cli.events control.activity_keeper
+    cli.events cli.report control.activity_keeper control.report_queries
     __main__ cli cli.changes cli.check cli.client cli.explain cli.listings cli.output cli.plan cli.registry
     cli.registry_authoring cli.registry_reading cli.service cli.service_user cli.standing cli.status
     cli.status_subscribers

@@ -9,7 +9,8 @@ import pytest
 
 from gatewayd.activity import store
 from gatewayd.activity.days import DayRow, Note
-from gatewayd.activity.store import SCHEMA, Activity, Run, Span
+from gatewayd.activity.rows import Activity, DayTotal, Run, Span
+from gatewayd.activity.store import SCHEMA
 
 
 @pytest.fixture
@@ -29,6 +30,8 @@ def test_rows_of_a_day_add_up_and_the_latest_is_last_seen(connection: sqlite3.Co
     assert store.read_span(connection, Span(12, 99)) == {}
     assert store.read_seen(connection) == {"a": 11, "b": 10}
     assert store.list_days(connection) == [11, 10]
+    assert store.read_days(connection, Span(0, 99)) == [DayTotal(10, 2, 4, 111), DayTotal(11, 1, 0, 7)]
+    assert store.read_first_day(connection) == 10
 
 
 def test_a_clock_that_was_ahead_leaves_nothing_that_stays_ahead(connection: sqlite3.Connection) -> None:

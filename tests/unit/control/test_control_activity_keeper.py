@@ -12,7 +12,7 @@ import pytest
 
 from gatewayd.activity import store
 from gatewayd.activity.days import DAY_S, Note, day_of
-from gatewayd.activity.store import Activity, Run, Span
+from gatewayd.activity.rows import Activity, Run, Span
 from gatewayd.api.standing import StepView
 from gatewayd.control import activity_keeper
 from gatewayd.control.activity_keeper import ActivityKeeper
