@@ -4,6 +4,7 @@
    `sources`      asks each source, and keeps its last good on disk
 2. `registry`     the registry in force: merged, with local overrides, unusual removals held back
 3. `allowlist`    registrations in a radix tree; `decide` says what a flow is at a moment
+   `near_miss`    flows that a registration misses by little
 4. `subscribers`  mobile numbers to addresses, by RADIUS accounting
 5. `compile`      registrations → masks → desired hash sets; settings → nft rules as text
    `assertions`   flows that must pass, or must not

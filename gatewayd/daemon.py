@@ -45,7 +45,7 @@ from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.runner import Tools
 from gatewayd.subscribers.service import SubscriberService
 from gatewayd.systemd import Notifier
-from gatewayd.watch.source import EventSource
+from gatewayd.watch.source import EventSource, PacketLog
 from gatewayd.watch.surroundings import Surroundings
 
 log = get_logger(__name__)
@@ -92,6 +92,7 @@ class Daemon:
                         ("surroundings", go_on("surroundings", self._surroundings.run)),
                         ("pulse", go_on("pulse", self._pulse.run)),
                         ("assertions", go_on("assertions", self._asserted.run)),
+                        ("near misses", go_on("near_misses", self._core.near_misses.run)),
                         ("reload", reloader.run(group)),
                     )
                 ]
@@ -185,6 +186,8 @@ class Daemon:
         )
         core.reconciler.protect(each.category for each in settings.registry.shrink_guard.protected)
         core.reconciler.found(await self._dataplane.read_table())
+        await core.near_misses.open(Path(settings.state_dir))
+        stack.push_async_callback(core.near_misses.close)
         return core
 
     def _watch_assertions(self, stack: AsyncExitStack) -> AssertionWatch:
@@ -193,13 +196,16 @@ class Daemon:
         return AssertionWatch(self._controller, self._gate, passage, likely=self._time)
 
     def _open_events(self, stack: AsyncExitStack) -> None:
-        layout = MarkLayout(self._settings.kernel.ct_mark_mask)
+        kernel = self._settings.kernel
+        layout = MarkLayout(kernel.ct_mark_mask)
         self._events = EventSource(
-            group=self._settings.kernel.nflog_group,
+            logs=(
+                PacketLog("near", kernel.near_miss_group, self._core.watch.on_near),
+                PacketLog("nflog", kernel.nflog_group, self._core.watch.on_packets),
+            ),
             mark=layout.registered,
             mask=layout.registered,
             carried=layout.mask,
-            on_packets=self._core.watch.on_packets,
             on_connections=self._core.watch.on_connections,
             on_lost=self._core.watch.on_lost,
         )
@@ -216,7 +222,7 @@ class Daemon:
             surroundings=self._surroundings,
             host_time=self._time,
             listeners=listeners,
-            state_files=(self._activity.view,),
+            state_files=(self._activity.view, self._core.near_misses.file_view),
             assertions=self._asserted.view,
         )
         self._queries = DaemonQueries(

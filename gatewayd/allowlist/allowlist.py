@@ -237,6 +237,13 @@ class Allowlist:
         """As `covering`, without some whose peers do not cover `other`; perhaps several times each."""
         return self._radix.facing(address, other)
 
+    def around(self, address: bytes, other: bytes, most: int) -> Sequence[Registration]:
+        """As `covering`, and of thousands at one prefix some alone, those that face the other first."""
+        return self._radix.around(address, other, most)
+
+    def has_place(self, subscriber: bytes) -> bool:
+        return bool(self.bindings.of(subscriber))
+
     def bindings_facing(self, address: bytes, port: int) -> Sequence[Binding]:
         """As `bindings_at`, without some whose ports do not include the port; perhaps several times each."""
         return self.bindings.facing(address, piece_of(port))

@@ -13,6 +13,7 @@ pytricia 1.3 (patricia.c, the MRT radix tree), where it is not what one expects:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Generic, TypeAlias, TypeVar, cast
 
 import pytricia
@@ -213,6 +214,21 @@ class Radix(Generic[_Value]):
             held = tree.values(key)
             found += held.facing(other) if type(held) is Crowd else _as_tuple(held)
             key = parent_key(key)
+        return found
+
+    def around(self, address: bytes, other: bytes, most: int) -> Sequence[_Value]:
+        """As `covering`, of a crowd those whose peers cover `other` and some others; about `most` of each."""
+        tree = self._ipv4 if len(address) == 4 else self._ipv6
+        key = tree.longest_key(address) if address[:2] in tree.heads else None
+        found: list[_Value] = []
+        while key is not None and len(found) < most:
+            held = tree.values(key)
+            if type(held) is Crowd:
+                found += islice(held.facing(other), most)
+                found += islice(held.values.values(), most)
+            else:
+                found += _as_tuple(held)
+            key = tree.parent_key(key)
         return found
 
     def covering_longer(self, address: bytes, shortest: int) -> tuple[_Value, ...]:

@@ -11,6 +11,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +51,7 @@ from gatewayd.api.queries import (
     read_prefix,
     read_since,
     read_status,
+    read_until,
 )
 from gatewayd.api.streaming import EventStreams
 from gatewayd.errors import (
@@ -97,6 +99,7 @@ def make_read_app(
     app.router.add_get("/v1/registrations/{id}", short.one_at_a_time(reads.registration))
     app.router.add_get("/v1/held", lists.one_at_a_time(reads.held))
     app.router.add_get("/v1/changes", lists.one_at_a_time(reads.changes))
+    app.router.add_get("/v1/near-misses", lists.one_at_a_time(reads.near_misses))
     app.router.add_get("/v1/flows", lists.one_at_a_time(reads.flows))
     app.router.add_get("/v1/bindings", lists.one_at_a_time(reads.bindings))
     app.router.add_get("/v1/report", lists.one_at_a_time(reads.report))
@@ -149,7 +152,18 @@ def make_control_app(queries: Queries, stats: ListenerView, events: EventTap = T
     app.router.add_post("/v1/sync", sync)
     app.router.add_post("/v1/reload", reload)
     app.router.add_post("/v1/accept", accept)
+    app.router.add_post("/v1/near-misses/acknowledge", partial(_acknowledge, queries))
     return app
+
+
+async def _acknowledge(queries: Queries, request: web.Request) -> web.Response:
+    parameters = read_parameters(request.query.items(), ("id", "until"))
+    if "id" not in parameters:
+        raise ParameterRejected("id", "missing, expected the id of a registration")
+    outcome = await queries.acknowledge(parameters["id"], read_until(parameters), f"uid {client_user()}")
+    if outcome["lines"]:
+        return reply(request, outcome)
+    return reply(request, {"error": f"no near misses of {parameters['id'][:64]!r} are known"}, 404)
 
 
 def _read_serial(parameters: Mapping[str, str]) -> int:
@@ -250,6 +264,13 @@ class _Reads:
             return reply(request, await self._queries.activity(read_since(parameters), page.offset, page.limit))
         except GatewaydError as error:
             return reply(request, {"error": str(error)}, 503)
+
+    async def near_misses(self, request: web.Request) -> web.Response:
+        parameters = read_parameters(request.query.items(), ("all", *_PAGE))
+        page = read_page(parameters)
+        with_acknowledged = parameters.get("all", "0") != "0"
+        found = self._queries.near_misses(page.offset, page.limit, with_acknowledged=with_acknowledged)
+        return reply(request, found)
 
     async def flows(self, request: web.Request) -> web.Response:
         parameters = read_parameters(request.query.items(), ("registration", *_PAGE))

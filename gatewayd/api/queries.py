@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, Protocol, cast, get_args
 
 import msgspec
 
+from gatewayd.api.near_misses import NearMissList
 from gatewayd.api.report import ActivityPage, ReportView
 from gatewayd.api.standing import ChangeList, HeldList
 from gatewayd.api.status import StatusView
@@ -40,8 +41,8 @@ _MAX_END: Final = 253
 
 
 class Queries(Protocol):
-    """Read only, all but `sync`, `reload`, `accept`, `put_bindings` and `delete_binding`: the API offers these on
-    its Unix socket alone."""
+    """Read only, all but `sync`, `reload`, `accept`, `acknowledge`, `put_bindings` and `delete_binding`: the API
+    offers these on its Unix socket alone."""
 
     def is_alive(self) -> str | None:
         """None, or the reason why this process should be restarted."""
@@ -92,6 +93,14 @@ class Queries(Protocol):
 
     async def activity(self, since_s: float, offset: int, limit: int) -> ActivityPage:
         """Use of each registration since that time. May raise GatewaydError, whose message goes to the caller."""
+        ...
+
+    def near_misses(self, offset: int, limit: int, *, with_acknowledged: bool) -> NearMissList:
+        """The registrations to call about, the latest first."""
+        ...
+
+    async def acknowledge(self, registration_id: str, until_s: float | None, by: str) -> Mapping[str, object]:
+        """Take the near misses of a registration off the list, until a time or for good (None)."""
         ...
 
     def flows(self, registration_id: str | None, offset: int, limit: int) -> FlowPage:
@@ -256,6 +265,15 @@ def read_prefix(parameters: Mapping[str, str], parameter: str) -> Prefix | None:
         return None if text is None else parse_prefix(text)
     except PrefixInvalid as error:
         raise ParameterRejected(parameter, str(error)) from None
+
+
+def read_until(parameters: Mapping[str, str]) -> float | None:
+    """`until` in Unix seconds; None without it. Raises ParameterRejected."""
+    text = parameters.get("until")
+    try:
+        return None if text is None else parse_time(text)
+    except ValueError:
+        raise ParameterRejected("until", f"{text!r} is no time, expected such as 2026-01-31T00:00:00Z") from None
 
 
 def read_since(parameters: Mapping[str, str]) -> float:

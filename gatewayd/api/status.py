@@ -17,6 +17,7 @@ from gatewayd.assertions.states import AssertionsView
 from gatewayd.model import Mode
 from gatewayd.model.metric import Each, counter, equals, gauge, is_there, one_of
 from gatewayd.model.transaction import ConntrackSize, CounterReading, Neighbour
+from gatewayd.near_miss.findings import NearMissView
 from gatewayd.reconcile.dataplane import Stats
 from gatewayd.registry.layers import OverrideCounts
 from gatewayd.state_file.view import StateFileView
@@ -365,6 +366,7 @@ class StatusView(msgspec.Struct, frozen=True):
         "Faults of tasks that only report (watchdog and readiness, counters, surroundings).",
         "rises: a fault of gatewayd; please report it", label="task")] = {}  # fmt: skip
     listeners: Annotated[tuple[ListenerView, ...], Each("listener", "name")] = ()
+    near_misses: NearMissView = msgspec.field(default_factory=NearMissView)
     state_files: Annotated[tuple[StateFileView, ...], Each("file", "name")] = ()
     subscribers: SubscribersView | None = None
     assertions: AssertionsView = AssertionsView()

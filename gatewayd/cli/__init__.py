@@ -32,6 +32,7 @@ COMMANDS: Final[dict[str, str]] = {
     "status": "Show what the daemon is doing, on one screen.",
     "explain": "Say why a flow passes or does not.",
     "registrations": "List registrations, or show one.",
+    "impact": "Show who is affected by the policy.",
     "flows": "List the registered flows that are alive.",
     "bindings": "List the addresses of registered subscribers.",
     "sync": "Read the registry now.",

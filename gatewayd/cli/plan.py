@@ -16,6 +16,7 @@ from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, count, print_headline
 from gatewayd.compile import DesiredSets, interface_warnings
 from gatewayd.compile.desired import elements_of
 from gatewayd.compile.keys import Keys
+from gatewayd.compile.near import NearClients
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag, policy_in_force, rehearsal_script
 from gatewayd.control.core import make_registry
 from gatewayd.control.guard_keeper import read_last_good
@@ -161,10 +162,13 @@ async def make_plan(settings: Settings) -> Plan:
         desired.reserve(masks_of(table_reading))
         state, in_force = await read_registry(settings, host_time)
         now = host_time.moment()
+        near = NearClients()
         for registration in in_force.values():
+            near.add(registration.clients)
             if registration.is_effective(now):
                 desired.add(registration)
         tracker = SetTracker(desired)
+        tracker.take_near(*near.take(len(near)))
         tracker.findings.retain()
         await _observe(tracker, tables, table_reading)
     finally:
@@ -199,6 +203,12 @@ async def _observe(tracker: SetTracker, tables: KernelTables, table_reading: Tab
             tracker.desired.prepare(parsed[0])
             bound[found.name], _ = await read_keys(tables, found.name)
             for key in bound[found.name]:
+                tracker.desired.want(parsed[0], key)
+        elif parsed is not None and parsed[0].is_near:
+            # Addresses of a moment ago are there too, of which only the daemon knows.
+            tracker.desired.adopt(parsed[0], past_bound=True)
+            bound[found.name], _ = await read_keys(tables, found.name)
+            for key in bound[found.name] - tracker.desired.keys(parsed[0]):
                 tracker.desired.want(parsed[0], key)
     for state, _ in tracker.start_reading(table_reading):
         if state.name in bound:

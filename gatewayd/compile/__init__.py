@@ -4,6 +4,7 @@ Overlapping prefixes live in different sets, so the kernel holds the registry, e
 is merged or collapses, and no element has to be put back when a covering prefix goes.
 
     masks      the addresses and ports of a registration, or of a flow → masks and keys
+    near       prefixes that clients lie in: sets for the log of near misses
     keys       the keys of a set, and those missing from it
     desired    all registrations → the desired sets, by reference counts
     ruleset    the policy in force at a moment; policy and masks → nft text, and the same to be checked before

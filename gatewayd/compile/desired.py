@@ -94,8 +94,8 @@ class DesiredSets:
         return self._sets[mask].keys
 
     def count(self) -> int:
-        """Elements over all sets."""
-        return sum(len(desired.keys) for desired in self._sets.values())
+        """Elements over all sets that make a flow registered."""
+        return sum(len(desired.keys) for mask, desired in self._sets.items() if not mask.is_near)
 
     def unprogrammed(self) -> dict[str, str]:
         """Ids of the registrations past a bound, at one of their addresses at least, with the reason.
@@ -246,7 +246,7 @@ class DesiredSets:
         assert not self._sets[mask].keys
         del self._sets[mask]
         self._only_protected.discard(mask)
-        self._in_use[mask.family, mask.is_bound] -= not is_former(mask)
+        self._in_use[mask.family, mask.is_bound] -= _is_budgeted(mask)
 
     def _admit(self, wanted: Registration | BoundRegistration) -> list[Element] | None:
         """The elements of it, a set being there for each; None if a bound is in the way."""
@@ -295,8 +295,7 @@ class DesiredSets:
 
     def _put_in_use(self, mask: Mask) -> None:
         self._sets[mask] = DesiredSet()
-        # Sets of an earlier version's bindings go as soon as what took over is there.
-        self._in_use[mask.family, mask.is_bound] += not is_former(mask)
+        self._in_use[mask.family, mask.is_bound] += _is_budgeted(mask)
 
 
 class _Addresses:
@@ -328,6 +327,11 @@ class _Addresses:
         if place < len(firsts) and mask_address(firsts[place], length) == address:
             return self._firsts[len(address)][firsts[place]]
         return None
+
+
+def _is_budgeted(mask: Mask) -> bool:
+    """Sets of an earlier version's bindings go as soon as what took over is there. `compile.near` has few."""
+    return not (mask.is_near or is_former(mask))
 
 
 def _registration_of(wanted: Registration | BoundRegistration) -> Registration:

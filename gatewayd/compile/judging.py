@@ -110,7 +110,8 @@ def _scope_by_protocol(scope: tuple[Service, ...]) -> tuple[set[int], dict[int, 
     return whole, {protocol: f"{{ {', '.join(values)} }}" for protocol, values in ports.items()}
 
 
-def judging_chains(policy: Policy, epoch: int) -> list[str]:
+def judging_chains(policy: Policy, epoch: int, near: Mapping[Mask, str]) -> list[str]:
+    """`near`: the sets of prefixes that clients of registrations lie in."""
     layout = policy.mark_layout
     judge = ["ct direction reply goto reply", "goto judge_packet"]
     judge_packet = [
@@ -139,33 +140,44 @@ def judging_chains(policy: Policy, epoch: int) -> list[str]:
     return [
         *chain("judge", judge),
         *chain("judge_packet", judge_packet),
-        *_note(policy),
+        *_note(policy, near),
         *chain("reply", reply),
         *(chain("answer", answer) if _has_ports(policy.scope) else []),
         *chain("look_up", look_up),
     ]
 
 
-def _note(policy: Policy) -> list[str]:
+def _note(policy: Policy, near: Mapping[Mask, str]) -> list[str]:
     """Log the packet, within its source's rate and within the rate of all: a noisy source leaves the others room.
 
-    A source for which the set has no place is within the rate of all alone.
+    Packets from prefixes in which clients of registrations lie have a group and a rate of their own: strangers
+    leave these room, however many they are. A source for which the set has no place is within the rate of all
+    alone.
     """
-    own, most = max(1, policy.log_packets_s // SHARES), policy.log_packets_s
+    lookups = [
+        f"{_masked('ip' if mask.family == 4 else 'ip6', 'saddr', mask.family, mask.client_length)}"
+        f" @{name} goto note_near"
+        for mask, name in near.items()
+    ]
+    chains = chain("note", [*lookups, *_logging("noted", policy.log_packets_s, policy.log_group, "unlogged_flows")])
+    if lookups:
+        logging = _logging("nearby", policy.near_packets_s, policy.near_group, "unlogged_near_flows")
+        chains += chain("note_near", logging)
+    return chains
+
+
+def _logging(noted: str, most: int, group: int, unlogged: str) -> list[str]:
+    own, counter = max(1, most // SHARES), f"counter name {unlogged}"
     over = f"limit rate over {own}/second burst {own} packets"
-    unlogged = "counter name unlogged_flows"
-    return chain(
-        "note",
-        [
-            *(
-                f"update @noted{family} {{ {client_at(family, 'saddr')} {over} }} {unlogged} return"
-                for family in FAMILIES
-            ),
-            f"limit rate {most}/second burst {most} packets "
-            f"log group {policy.log_group} snaplen {_LOG_COPY} queue-threshold 1 return",
-            unlogged,
-        ],
-    )
+    return [
+        *(
+            f"update @{noted}{family} {{ {client_at(family, 'saddr')} {over} }} {counter} return"
+            for family in FAMILIES
+        ),
+        f"limit rate {most}/second burst {most} packets "
+        f"log group {group} snaplen {_LOG_COPY} queue-threshold 1 return",
+        counter,
+    ]
 
 
 def _by_family(way: str) -> list[str]:
@@ -218,7 +230,7 @@ def classifying_chains(family: Family, hooks: Mapping[Mask, str]) -> list[str]:
     """
     groups: dict[str, list[Mask]] = {}
     for mask in hooks:
-        if mask.family == family:
+        if mask.family == family and not mask.is_near:
             group = mask.selector if mask.selector in BUNDLES else ("ports" if mask.port_length else mask.selector)
             groups.setdefault(group, []).append(mask)
     chains: list[str] = []

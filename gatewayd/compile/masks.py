@@ -233,7 +233,7 @@ def split_range(low: int, high: int, grains: tuple[int, ...] = ANY_GRAIN) -> Ite
 
 def keys_of(mask: Mask, flow: Flow) -> Iterator[bytes]:
     """Those of a flow's packet; none where the mask is of another family or service. The same may come twice."""
-    if mask.family != (4 if len(flow.source) == 4 else 6):
+    if mask.is_near or mask.family != (4 if len(flow.source) == 4 else 6):
         return
     has_ports = flow.protocol in PROTOCOLS_WITH_PORTS
     if not has_ports and (mask.port_length or mask.source_bits > 0):

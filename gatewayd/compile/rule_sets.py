@@ -55,7 +55,11 @@ COUNTED_SETS = (*PREFIX_FLOWS, SERVICE_FLOWS, INTERFACE_FLOWS)
 """Each element has a counter of flows (compile.counting)."""
 
 _ALL = (
-    *(RuleSet(f"noted{number}", address, MAX_CLIENTS, "10s", "log") for number, address in _FAMILIES),
+    *(
+        RuleSet(f"{name}{number}", address, MAX_CLIENTS, "10s", "log")
+        for name in ("noted", "nearby")
+        for number, address in _FAMILIES
+    ),
     # `limiter` has a place for each client of `followed`, and for those of a minute ago that are not removed yet.
     *(RuleSet(f"followed{number}", address, MAX_CLIENTS, "1m", "limit") for number, address in _FAMILIES),
     *(RuleSet(f"limiter{number}", address, 2 * MAX_CLIENTS, "1m", "limit") for number, address in _FAMILIES),

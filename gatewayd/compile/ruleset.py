@@ -8,7 +8,7 @@ The chains, in the order a packet meets them:
     bridged       what a bridge only switches leaves, where br_netfilter sends it here
     scope         one look-up of the protocol, one of the port; the rest leaves
     uncrossed     packets with a service in scope between interfaces that are not inside and outside: counted
-    judge         look up; else mark as judged, log (`note`), go on to unregistered
+    judge         look up; else mark as judged, log (`note`, `note_near`), go on to unregistered
     reply         a packet in reply direction: the client's is judged like any other, the rest leaves
     answer        a new flow *from* a port in scope: registered, or left alone
     count         an unregistered flow, once: by client prefix, service and interface (`counting`)
@@ -69,6 +69,7 @@ COUNTERS = (
     "unregistered_flows",
     "unregistered_packets",
     "unlogged_flows",
+    "unlogged_near_flows",
     "uncrossed_packets",
     "limited_packets",
     "unfollowed_packets",
@@ -113,6 +114,8 @@ def policy_of(settings: Settings, stage: Stage) -> Policy:
         log_packets_s=kernel.nflog_rate_per_s,
         counts=settings.watch.unregistered != "off",
         shadows_limit=settings.watch.shadow_limit and limit is not None,
+        near_group=kernel.near_miss_group,
+        near_packets_s=kernel.near_miss_rate_per_s,
     )
 
 
@@ -142,7 +145,7 @@ def compile_ruleset(table: str, policy: Policy, hooks: Mapping[Mask, str], epoch
     names = frozenset(hooks.values())
     chains = [
         *_forward(policy, epoch),
-        *judging_chains(policy, epoch),
+        *judging_chains(policy, epoch, {mask: name for mask, name in hooks.items() if mask.is_near}),
         *counting_chains(policy),
         *classifying_chains(4, hooks),
         *classifying_chains(6, hooks),
@@ -173,7 +176,10 @@ def parse_tag(comment: str) -> RulesTag | None:
 
 def policy_digest(policy: Policy) -> str:
     """Equal for policies under which every flow meets the same fate."""
-    return _digest(repr(replace(policy, log_group=0, log_packets_s=0, counts=True, shadows_limit=False)))
+    unlike = replace(
+        policy, log_group=0, log_packets_s=0, near_group=0, near_packets_s=0, counts=True, shadows_limit=False
+    )
+    return _digest(repr(unlike))
 
 
 def replace_script(ruleset: Ruleset, table: str, chains: Iterable[str]) -> str:

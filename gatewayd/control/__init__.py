@@ -9,6 +9,7 @@
 - `queries`       the API's answers; `status` everything on one screen, `explain` one flow, `subscriber_queries`
                   bindings and sessions, `registry_queries` pins, filters, held removals and changes,
                   `report_queries` months
+- `near_miss_queries` answers about near misses
 - `activity_keeper` puts the use of registrations on disk once a minute, and what happened to the registry
 - `vitals`        the numbers of the process itself, the loop's lag, watchdog and readiness
 - `trusted_time`  (pure) which clock is believed; `host_time` the clocks of this host

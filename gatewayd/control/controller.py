@@ -73,6 +73,7 @@ class Controller:
         self.watch = core.watch
         self.attribution = core.attribution
         self.aggregate = core.aggregate
+        self.near_misses = core.near_misses
         self.loaded = False
         """The registry in force is in the allowlist, all of it."""
         self.moment = core.clock.moment

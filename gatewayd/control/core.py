@@ -16,11 +16,13 @@ from pathlib import Path
 
 from gatewayd.allowlist.allowlist import ActiveSet, Desired
 from gatewayd.compile import ELEMENT_BYTES, KERNEL_ELEMENT_BYTES, compile_bound, count_programmed
+from gatewayd.compile.near import NearClients
 from gatewayd.control.host_time import WindowClock
 from gatewayd.log import get_logger
 from gatewayd.model.policy import MarkLayout
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import BindingChange, BoundRegistration, Registration
+from gatewayd.near_miss.keeper import NearMissKeeper
 from gatewayd.reconcile import Reconciler
 from gatewayd.reconcile.connections import Connections, ConnectionScanner
 from gatewayd.reconcile.dataplane import Dataplane
@@ -102,6 +104,7 @@ class Programmer:
         reconciler: Reconciler,
         requests: ScanRequests,
         grace: Grace,
+        near_misses: NearMissKeeper,
         *,
         prepares: bool,
         monotonic: Callable[[], float] = time.monotonic,
@@ -111,13 +114,16 @@ class Programmer:
         self._reconciler = reconciler
         self._requests = requests
         self._grace = grace
+        self._near_misses = near_misses
         self._prepares = prepares
         self._window_log = WindowLog(monotonic)
 
     def upsert(self, registration: Registration, now: float) -> tuple[bytes, ...]:
+        self._near_misses.replaced(self._allowlist.get(registration.id), registration)
         return self._perform(self.active.upsert(registration, now))
 
     def withdraw(self, registration_id: str) -> tuple[bytes, ...]:
+        self._near_misses.replaced(self._allowlist.get(registration_id), None)
         return self._perform(self.active.withdraw(registration_id))
 
     def refresh(self, registration_id: str, now: float) -> None:
@@ -155,10 +161,12 @@ class Programmer:
         for change in changes:
             binding = change.binding
             if change.kind == "added":
+                self._near_misses.bound(binding)
                 for bound in self.active.bind(binding):
                     self._reconciler.add(bound)
                     self._requests.note_bound(binding.prefix)
             else:
+                self._near_misses.unbound(binding, self._allowlist.registrations_of(binding.subscriber))
                 for bound in self.active.unbind(binding):
                     self._reconciler.remove(bound)
                     self._requests.note_unbound()
@@ -235,6 +243,7 @@ class Core:
     clock: WindowClock
     wake: asyncio.Event
     in_sync: InSync
+    near_misses: NearMissKeeper
 
 
 def build_core(
@@ -248,22 +257,22 @@ def build_core(
 ) -> Core:
     """`spread`: 0..1, anew each time (reconcile.element_timeout)."""
     wake, requests = asyncio.Event(), ScanRequests(settings.policy.drain_s)
-
     in_sync = InSync(monotonic, requests, wake)
     subscribers = settings.subscribers
     grace_s = 0.0 if subscribers is None else longest_unreported_s(subscribers)
     timeout_s = ELEMENT_TIMEOUT_S if subscribers is None else int(subscribers.element_timeout_s)
+    active, grace, attribution, near = ActiveSet(), Grace(grace_s), Attribution(), NearClients()
     reconciler = Reconciler(
         dataplane,
         settings.kernel.table,
         clock=clock.likely,
         monotonic=monotonic,
+        near=near,
         verify_every_s=settings.kernel.verify_every_s,
         element_timeout_s=timeout_s,
         spread=spread,
         on_in_sync=in_sync.settle,
     )
-    active, grace, attribution = ActiveSet(), Grace(grace_s), Attribution()
     classifier = FlowClassifier(active.allowlist, reconciler)
     scanner = ConnectionScanner(
         conntrack,
@@ -275,11 +284,15 @@ def build_core(
         grace=grace,
     )
     aggregate = UnregisteredAggregate(settings.watch.unregistered)
+    near_parts = active.allowlist, near, reconciler.want_near
+    near_misses = NearMissKeeper(*near_parts, clock=clock.likely, monotonic=monotonic)
     watch = WatchHandler(
-        classifier, reconciler, scanner, requests, attribution, aggregate,
+        classifier, reconciler, scanner, requests, attribution, aggregate, near_misses.seen,
         moment=clock.moment, clock=clock.likely, monotonic=monotonic,
     )  # fmt: skip
     programmer = Programmer(
-        active, reconciler, requests, grace, prepares=subscribers is not None, monotonic=monotonic
+        active, reconciler, requests, grace, near_misses, prepares=subscribers is not None, monotonic=monotonic
     )
-    return Core(reconciler, programmer, requests, scanner, watch, attribution, aggregate, clock, wake, in_sync)
+    return Core(
+        reconciler, programmer, requests, scanner, watch, attribution, aggregate, clock, wake, in_sync, near_misses
+    )

@@ -9,6 +9,7 @@ from itertools import islice
 import msgspec
 
 from gatewayd.api import views
+from gatewayd.api.near_misses import NearMissList
 from gatewayd.api.report import ActivityPage, ReportView
 from gatewayd.api.standing import ChangeList, HeldList
 from gatewayd.api.status import StatusView
@@ -17,6 +18,7 @@ from gatewayd.control.activity_keeper import ActivityKeeper
 from gatewayd.control.assertion_gate import AssertionGate
 from gatewayd.control.controller import Controller
 from gatewayd.control.explain import Explainer, Wanted, are_all_in_kernel
+from gatewayd.control.near_miss_queries import NearMissQueries
 from gatewayd.control.registry_queries import RegistryQueries
 from gatewayd.control.reload import ReloadOutcome
 from gatewayd.control.report_queries import ReportQueries
@@ -65,6 +67,7 @@ class DaemonQueries:
         self._reload = reload
         self._gate = gate
         self._subscribers = None if subscribers is None else SubscriberQueries(controller, subscribers)
+        self._near_misses = NearMissQueries(controller, clock)
         self._explainer = Explainer(controller, subscribers, self._registry.notes)
 
     def is_alive(self) -> str | None:
@@ -128,6 +131,12 @@ class DaemonQueries:
 
     async def activity(self, since_s: float, offset: int, limit: int) -> ActivityPage:
         return await self._reports.activity(since_s, offset, limit)
+
+    def near_misses(self, offset: int, limit: int, *, with_acknowledged: bool) -> NearMissList:
+        return self._near_misses.page(offset, limit, with_acknowledged=with_acknowledged)
+
+    async def acknowledge(self, registration_id: str, until_s: float | None, by: str) -> Mapping[str, object]:
+        return await self._near_misses.acknowledge(registration_id, until_s, by)
 
     async def _search(self, category: str | None, status: Status | None, text: str | None) -> list[Registration]:
         """All of them, as they are now, are looked through in slices; the loop turns in between."""

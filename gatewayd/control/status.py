@@ -20,6 +20,7 @@ from gatewayd.model.moment import format_time
 from gatewayd.registry.freshness import Freshness, SourceState
 from gatewayd.sources.runner import Runner
 from gatewayd.state_file.view import StateFileView
+from gatewayd.watch.aggregate import AggregateLine
 from gatewayd.watch.attribute import WatchView
 from gatewayd.watch.source import EventSource
 from gatewayd.watch.surroundings import Surroundings
@@ -89,12 +90,7 @@ class StatusReport:
             counters=views.counter_views(vitals.counters),
             interfaces_unmatched=unmatched((*sides.inside, *sides.outside), self._interfaces(sides)),
             watch=self._watch(),
-            unregistered=tuple(
-                views.AggregateView(
-                    str(line.prefix), line.flows, tuple(f"{service} ({count})" for service, count in line.services)
-                )
-                for line in controller.aggregate.top(views.MAX_AGGREGATES)
-            ),
+            unregistered=tuple(map(_aggregate, controller.aggregate.top(views.MAX_AGGREGATES))),
             overrides=replace(controller.override_counts(), faults=controller.override_faults),
             warnings=self._warnings(),
             marks=self._marks(),
@@ -108,6 +104,7 @@ class StatusReport:
             log_lost=LOST.total,
             report_failures=dict(vitals.report_failures),
             listeners=self._listeners,
+            near_misses=controller.near_misses.view(),
             state_files=self._state_files,
             subscribers=subscribers,
             assertions=self._assertions(),
@@ -187,7 +184,7 @@ class StatusReport:
         controller, stats = self._controller, self._events.stats
         attribution = controller.attribution
         return WatchView(
-            packets=stats["nflog"].received,
+            packets=stats["nflog"].received + stats["near"].received,
             connections=stats["conntrack"].received,
             malformed=sum(each.malformed for each in stats.values()),
             overruns=sum(each.overruns for each in stats.values()),
@@ -250,6 +247,11 @@ class StatusReport:
             leakers=sum(each.deed == "leaks" for each in neighbours),
             neighbours=neighbours[: views.MAX_NEIGHBOURS],
         )
+
+
+def _aggregate(line: AggregateLine) -> views.AggregateView:
+    services = tuple(f"{service} ({count})" for service, count in line.services)
+    return views.AggregateView(str(line.prefix), line.flows, services)
 
 
 def _time(at_s: float) -> str:

@@ -234,6 +234,12 @@ EVENTS = (
         "The table of connections is full, and the kernel dropped packets.", followed=True,
     ),
     Event(
+        "near_miss.found", "warning", "id reason service far",
+        "The first flow of a customer that no registration lets pass, for this reason. `gatewayd impact "
+        "near-misses` has the change that mends it. At most one line in ten seconds.", followed=True,
+    ),
+    Event("near_miss.acknowledged", "info", "id lines by", "Near misses were taken off the list.", followed=True),
+    Event(
         "watch.overrun", "warning", "source",
         "The kernel dropped events before the daemon read them.", followed=True,
     ),

@@ -14,6 +14,7 @@ be that of either end.
     a bundle   `ipsec`, …: not in the key either, the rules look here only for flows of the bundle's services
     "proto"    the protocol is in the key (esp, gre; udp = all its ports)
     "portN"    protocol and the N leading bits of the service's port are in the key, N = 1..16
+    "near"     it decides nothing: prefixes that clients of registrations lie in, for the log (compile/near.py)
 
 Measured for 1,000,000 registrations of `ipsec` (4 services) over 12 prefix lengths: an element per client and
 service 4 M elements, 395 MiB, 2.3 s; one set per bundle 1 M elements, 102 MiB, 0.4 s. A set for every list of
@@ -36,9 +37,12 @@ ANY_PEER = -1
 NOT_BOUND = -1
 """`source_bits` of masks of registrations' own clients."""
 
+NEAR = "near"
+"""`selector` of masks whose sets make no flow registered."""
+
 _NAME = re.compile(
     r"(?P<role>[bc])(?P<family>[46])_(?P<client>\d{1,3})(?:_p(?P<peer>\d{1,3}))?"
-    r"(?:_(?P<selector>proto|port(?:1[0-6]|[1-9])|" + "|".join(BUNDLES) + r"))?"
+    r"(?:_(?P<selector>proto|near|port(?:1[0-6]|[1-9])|" + "|".join(BUNDLES) + r"))?"
     r"(?:_s(?P<source>1[0-6]|[1-9]))?(?:_g(?P<generation>[1-9]\d*))?"
 )
 
@@ -60,6 +64,11 @@ class Mask(msgspec.Struct, frozen=True, gc=False, order=True, cache_hash=True):
     def is_bound(self) -> bool:
         """Whether its elements are of bindings, with an element timeout."""
         return self.source_bits != NOT_BOUND
+
+    @property
+    def is_near(self) -> bool:
+        """Whether its elements make no flow registered."""
+        return self.selector == NEAR
 
     @property
     def port_length(self) -> int:

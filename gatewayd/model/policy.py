@@ -94,3 +94,5 @@ class Policy:
     log_packets_s: int = 1000
     counts: bool = True
     shadows_limit: bool = False
+    near_group: int = 9481
+    near_packets_s: int = 1000

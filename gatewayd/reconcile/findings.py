@@ -144,7 +144,7 @@ class Findings:
 
     def note_count(self, state: SetState, count: int) -> None:
         """A set was seen; while retaining, its elements of registrations count, the first time alone."""
-        if self.retaining and not state.mask.is_bound:
+        if self.retaining and not (state.mask.is_bound or state.mask.is_near):
             self._counts.setdefault(state.name, count)
 
     def count(self) -> int:
@@ -157,8 +157,10 @@ class Findings:
     def sort(self, masks: MaskState, state: SetState, keys: set[bytes]) -> set[bytes]:
         """Of keys found in a set and not desired, those that are surplus; the others are desired from now on.
 
-        `masks`: the sets of the mask.
+        `masks`: the sets of the mask. Of one that makes no flow registered all are surplus.
         """
+        if state.mask.is_near:
+            return keys
         if self._explains is not None and state.mask.is_bound:
             for key in keys - state.surplus:
                 if not self._explains(*place_of(state.mask, key)):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import replace
 
 from gatewayd.compile.desired import DesiredSets, elements_of
+from gatewayd.compile.near import NearClients
 from gatewayd.errors import KernelError
 from gatewayd.log import get_logger
 from gatewayd.model.flow import Flow, Mode
@@ -25,7 +26,7 @@ from gatewayd.reconcile.findings import Explains, Ports, Presence
 from gatewayd.reconcile.steps import ElementTimeout, PutRules, is_urgent, next_step
 from gatewayd.reconcile.tracker import ELEMENT_TIMEOUT_S, SetTracker
 from gatewayd.reconcile.verify import Verifier
-from gatewayd.reconcile.writer import Ledger, Writer
+from gatewayd.reconcile.writer import MAX_NAMED, Ledger, Writer
 
 log = get_logger(__name__)
 
@@ -36,8 +37,7 @@ HURRIED_RETRY_S = 1.0
 STUCK_AFTER_S = 60.0
 """Longer than any answer is waited for."""
 MAX_RELEASED = 4096
-"""Retained elements let go in one turn of the loop."""
-MAX_NAMED = 5  # registrations that a reason for not being ready names
+"""Retained elements let go in one turn of the loop; elements for the log taken in."""
 
 
 class Reconciler:
@@ -52,6 +52,7 @@ class Reconciler:
         monotonic: Callable[[], float],
         verify_every_s: float = 300.0,
         desired: DesiredSets | None = None,
+        near: NearClients | None = None,
         element_timeout_s: int = ELEMENT_TIMEOUT_S,
         spread: Callable[[], float] = lambda: 0.5,
         on_in_sync: Callable[[int], None] = lambda _: None,
@@ -70,8 +71,8 @@ class Reconciler:
         self._was_refresh = False
         """So was it with bindings asserted again: neither these nor the rest waits for ever for the other."""
         self._poll_at = monotonic()
-        self._said_past_bound = (0, 0)
         self._desired = desired or DesiredSets()
+        self._near = NearClients() if near is None else near
         self.tracker = SetTracker(self._desired, element_timeout_s)
         self._findings = self.tracker.findings
         self._ledger = Ledger(clock, monotonic)
@@ -113,6 +114,10 @@ class Reconciler:
     def prepare(self, masks: Iterable[Mask]) -> None:
         """Have sets and look-ups for masks to come, so that the first element of one waits for no rules."""
         self.tracker.prepare(masks)
+        self._work.set()
+
+    def want_near(self) -> None:
+        """Prefixes that clients lie in came or went."""
         self._work.set()
 
     def want_policy(self, policy: Policy) -> None:
@@ -338,6 +343,9 @@ class Reconciler:
             self._ledger.turn()
             self._work.clear()
             verifier.receive()
+            while self._near.has_pending:
+                self.tracker.take_near(*self._near.take(MAX_RELEASED))
+                await asyncio.sleep(0)
             if not verifier.known:
                 await verifier.read()
             elif verifier.must_look:
@@ -351,7 +359,7 @@ class Reconciler:
                 continue
             if verifier.verified and self._out_of_sync:
                 self._out_of_sync = False
-                self._say_past_bound()
+                self._ledger.say_past_bound(self._desired)
                 self._on_in_sync(self.epoch)
             elif (again := verifier.next_assertion()) is not None:
                 await self._writer.commit(again.transaction)
@@ -382,16 +390,6 @@ class Reconciler:
         if refresh is not None:
             await self._writer.take(refresh)
         return refresh is not None
-
-    def _say_past_bound(self) -> None:
-        """Which registrations are past a bound, when there are others than the last time."""
-        former = self.in_former_form()
-        said = (self._desired.count_unprogrammed(), len(former))
-        if said != self._said_past_bound:
-            self._said_past_bound = said
-            unprogrammed = self.unprogrammed()
-            ids = [*dict.fromkeys([*former, *unprogrammed])][:MAX_NAMED]
-            log.warning("reconcile.past_bound", registrations=len(unprogrammed), in_former_form=said[1], ids=ids)
 
     async def _idle(self) -> None:
         """Sleep until there is something to do or the generation is to be looked at."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Generator, Iterable, Iterator, 
 from dataclasses import dataclass, field
 
 from gatewayd.compile.keys import PARTS, Keys, MissingKeys
-from gatewayd.model.mask import Mask, parse_set_name
+from gatewayd.model.mask import Mask, parse_set_name, set_name
 from gatewayd.model.transaction import ObservedSet, RulesTag, TableReading
 
 MIN_CAPACITY = 1024
@@ -188,6 +188,13 @@ class MaskState:
     def successor_has_all(self) -> bool:
         """Whether there is a successor, with all that is desired and all else that the set may have."""
         return self.successor_is_whole and not self.current.may_have_surplus
+
+
+def free_generation(mask: Mask, generation: int, taken: Container[str]) -> int:
+    """The first from this one on whose set is not about to go."""
+    while set_name(mask, generation) in taken:
+        generation += 1
+    return generation
 
 
 def choose_sets(

@@ -21,7 +21,7 @@ from gatewayd.compile.masks import keys_of
 from gatewayd.compile.rule_sets import RULE_SETS
 from gatewayd.model.flow import Flow
 from gatewayd.model.mask import Mask, parse_set_name, set_name
-from gatewayd.model.registration import BoundRegistration, Registration
+from gatewayd.model.registration import BoundRegistration, Registration, run_slices
 from gatewayd.model.transaction import ElementChange, ObservedSet, RulesTag, TableReading
 from gatewayd.reconcile.findings import Findings
 from gatewayd.reconcile.set_state import (
@@ -32,6 +32,7 @@ from gatewayd.reconcile.set_state import (
     choose_hooks,
     choose_sets,
     compare_in_slices,
+    free_generation,
     is_complete,
     known_pieces,
     masks_of,
@@ -89,9 +90,7 @@ class SetTracker:
             if self._is_read:
                 self._unwanted(mask, key)
         for mask, key in fresh if self._is_read else ():
-            known = self.masks.get(mask) or self._mask_state(mask)
-            for state in (known.current,) if known.successor is None else known.states():
-                state.desire(key)
+            self._desire(mask, key)
             if mask.is_bound:
                 self.findings.leftovers.drop(mask, key)
 
@@ -100,6 +99,23 @@ class SetTracker:
         gone = self.desired.remove(wanted)
         for mask, key in gone if self._is_read else ():
             self._unwanted(mask, key)
+
+    def take_near(self, came: Iterable[Element], went: Iterable[Element]) -> None:
+        """Elements that make no flow registered (compile.near) and that nothing else wants."""
+        for mask, key in came:
+            self.desired.adopt(mask, past_bound=True)
+            self.desired.want(mask, key)
+            if self._is_read:
+                self._desire(mask, key)
+        for mask, key in went:
+            self.desired.unwant(mask, key)
+            if self._is_read:
+                self._unwanted(mask, key)
+
+    def _desire(self, mask: Mask, key: bytes) -> None:
+        known = self.masks.get(mask) or self._mask_state(mask)
+        for state in (known.current,) if known.successor is None else known.states():
+            state.desire(key)
 
     def _unwanted(self, mask: Mask, key: bytes) -> None:
         for state in self.masks[mask].states():
@@ -172,7 +188,7 @@ class SetTracker:
                 continue
             if state.successor is not None:
                 self.retired.add(state.successor.name)
-            generation = self._free_generation(mask, newest.generation + 1)
+            generation = free_generation(mask, newest.generation + 1, self.retired)
             state.successor = self._make_state(mask, generation, choose_capacity(mask, count))
 
     # -- facts ---------------------------------------------------------------------------------------------
@@ -302,18 +318,12 @@ class SetTracker:
 
     def observe_elements(self, state: SetState, keys: Iterable[bytes]) -> int:
         """The set's content, all of it, as just read; how many keys another program added or removed."""
-        slices = self.observe_in_slices(state, Keys(keys))
-        while True:
-            try:
-                next(slices)
-            except StopIteration as end:
-                return int(end.value)
+        return run_slices(self.observe_in_slices(state, Keys(keys)))
 
     def observe_in_slices(self, state: SetState, keys: Keys) -> Generator[None, None, int]:
         """As `observe_elements`. Desires may change between two slices, the kernel may not."""
         strange = yield from compare_in_slices(state, self._wanted(state.mask), keys, self._sorting(state))
-        known = self.masks.get(state.mask)
-        if known is not None and known.current is state:
+        if (known := self.masks.get(state.mask)) is not None and known.current is state:
             self.findings.drop_expired(state.mask, keys)
         self.findings.note_count(state, len(keys))
         return strange
@@ -329,8 +339,7 @@ class SetTracker:
 
     def observe_changes(self, changes: Iterable[ElementChange]) -> tuple[int, int]:
         """Element changes of other programs: how many desired ones went, how many others came."""
-        states = {state.name: state for state in self.set_states()}
-        went = came = 0
+        states, went, came = {state.name: state for state in self.set_states()}, 0, 0
         for change in changes:
             state, key = states.get(change.set_name), change.key
             if state is None or len(key) != state.mask.key_length:
@@ -378,15 +387,9 @@ class SetTracker:
         state = self.masks.get(mask)
         if state is None:
             capacity = choose_capacity(mask, len(self.desired.keys(mask)))
-            state = MaskState(self._make_state(mask, self._free_generation(mask, 0), capacity))
+            state = MaskState(self._make_state(mask, free_generation(mask, 0, self.retired), capacity))
             self.masks[mask] = state
         return state
-
-    def _free_generation(self, mask: Mask, generation: int) -> int:
-        """The first from this one on whose set is not about to go."""
-        while set_name(mask, generation) in self.retired:
-            generation += 1
-        return generation
 
     def _make_state(self, mask: Mask, generation: int, capacity: int) -> SetState:
         """A set of which everything is missing."""
@@ -394,5 +397,4 @@ class SetTracker:
         return SetState(set_name(mask, generation), mask, generation, capacity, missing=missing)
 
     def _wanted(self, mask: Mask) -> Keys:
-        """The keys desired of a mask; none if it is not in use."""
         return self.desired.keys(mask) if mask in self.desired else Keys()

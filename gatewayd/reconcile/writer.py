@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
+from gatewayd.compile.desired import DesiredSets
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag
 from gatewayd.errors import KernelError
 from gatewayd.log import get_logger
@@ -20,6 +21,8 @@ from gatewayd.reconcile.tracker import SetTracker
 log = get_logger(__name__)
 
 
+MAX_NAMED = 5
+"""Registrations past a bound that a line of the log, or a reason for not being ready, names."""
 LARGE_COMMIT = 1024
 """Elements whose acknowledgement is worth a turn of the loop of its own."""
 
@@ -34,6 +37,17 @@ class Ledger:
         self._clock = clock
         self.committed_at: float | None = None
         self._turned_at = 0.0
+        self._said_past_bound = (0, 0)
+
+    def say_past_bound(self, desired: DesiredSets) -> None:
+        """Which registrations are past a bound, when there are others than the last time."""
+        former = desired.in_former_form()
+        said = (desired.count_unprogrammed(), len(former))
+        if said != self._said_past_bound:
+            self._said_past_bound = said
+            unprogrammed = desired.unprogrammed()
+            ids = [*dict.fromkeys([*former, *unprogrammed])][:MAX_NAMED]
+            log.warning("reconcile.past_bound", registrations=len(unprogrammed), in_former_form=said[1], ids=ids)
 
     def turn(self) -> None:
         """The reconciler has got somewhere."""

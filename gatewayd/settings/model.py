@@ -221,6 +221,14 @@ class KernelSettings:
         number(1, 10**6, "packets per second", "_per_s"),
         "packets a second logged, of one source a twentieth",
     )
+    near_miss_group: int = key(
+        "9481", number(0, 65535), "NFLOG group of those from clients of registrations", restart=True
+    )
+    near_miss_rate_per_s: int = key(
+        "1000",
+        number(1, 10**6, "packets per second", "_per_s"),
+        "packets a second logged of them, of one source a twentieth",
+    )
 
 
 @section
@@ -280,7 +288,9 @@ class Settings:
         "Without this section there are no bindings. Remove the first # of each line to turn it on.",
         restart=True,
     )
-    kernel: KernelSettings = key({}, section_of(KernelSettings))
+    kernel: KernelSettings = key(
+        {}, section_of(KernelSettings, Check(("nflog_group", "near_miss_group"), kinds.check_kernel))
+    )
     watch: WatchSettings = key({}, section_of(WatchSettings), "Unregistered traffic, by client prefix (/24, /48).")
     http: HttpSettings = key({}, section_of(HttpSettings))
     state_dir: str = key("/var/lib/gatewayd", kinds.PATH, "directory of the last good registry", restart=True)

@@ -252,6 +252,11 @@ def check_schedule(policy: model.PolicySettings, found: Found) -> None:
         found.add("enforce_until", "is not after enforce_from, expected later: nothing would ever be enforced")
 
 
+def check_kernel(kernel: model.KernelSettings, found: Found) -> None:
+    if kernel.nflog_group == kernel.near_miss_group:
+        found.add("near_miss_group", "is nflog_group too, expected a group of its own")
+
+
 def check_interfaces(interfaces: model.InterfaceSettings, found: Found) -> None:
     for name in sorted(set(interfaces.inside) & set(interfaces.outside)):
         found.add("outside", f"{name} is inside as well, expected it on one side only")

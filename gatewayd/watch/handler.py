@@ -67,7 +67,8 @@ class FlowClassifier:
 
 class WatchHandler:
     """`moment`: the time for windows (model.moment); `clock`: the likely time, for what is told of flows;
-    `monotonic`: a clock that is never set."""
+    `monotonic`: a clock that is never set. `near_miss` is told of flows from near a client of a registration, and
+    of the time for windows."""
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class WatchHandler:
         requests: ScanRequests,
         attribution: Attribution,
         aggregate: UnregisteredAggregate,
+        near_miss: Callable[[Flow, float], bool],
         *,
         moment: Callable[[], float],
         clock: Callable[[], float],
@@ -88,6 +90,7 @@ class WatchHandler:
         self._requests = requests
         self._attribution = attribution
         self._aggregate = aggregate
+        self._near_miss = near_miss
         self._moment = moment
         self._clock = clock
         self._monotonic = monotonic
@@ -101,6 +104,13 @@ class WatchHandler:
 
         Returns how many were looked at: as many as there is time for in a turn, one at least.
         """
+        return self._look_at(flows, is_near=False)
+
+    def on_near(self, flows: Sequence[Flow]) -> int:
+        """As `on_packets`, from prefixes that clients of registrations lie in: near misses are among them."""
+        return self._look_at(flows, is_near=True)
+
+    def _look_at(self, flows: Sequence[Flow], *, is_near: bool) -> int:
         now, moment, monotonic = self._clock(), self._moment(), self._monotonic
         end = monotonic() + TURN_S
         for number, flow in enumerate(flows, 1):
@@ -109,6 +119,8 @@ class WatchHandler:
                 self._admit_late(flow, registrations)
             else:
                 self._aggregate.seen(flow, now)
+                if is_near:
+                    self._near_miss(flow, moment)
             if monotonic() > end:
                 return number
         return len(flows)

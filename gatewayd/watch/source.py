@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -24,7 +24,7 @@ from gatewayd.model import Flow
 from gatewayd.model.flow import ConnectionEvent
 from gatewayd.watch.decode import NFNL_SUBSYS_ULOG, decode_packets, mark_filter, pack_filter
 
-SourceName = Literal["nflog", "conntrack"]
+SourceName = Literal["nflog", "near", "conntrack"]
 _Event = TypeVar("_Event")
 
 NFULNL_MSG_CONFIG = NFNL_SUBSYS_ULOG << 8 | 1
@@ -54,9 +54,18 @@ class SourceStats:
     postponed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class PacketLog:
+    """An NFLOG group, and what takes its packets. A flood of one group loses no packet of another."""
+
+    name: SourceName
+    group: int
+    on_packets: Callable[[list[Flow]], int]
+
+
 class EventSource:
-    """NFLOG packets of one group, and begin and end of the connections with `ct mark & mask == mark`; and the
-    beginning of those that another program made, with `ct mark & carried != 0`.
+    """Packets of the NFLOG groups `logs`, and begin and end of the connections with `ct mark & mask == mark`; and
+    the beginning of those that another program made, with `ct mark & carried != 0`.
 
     `open` belongs in the network namespace to watch; `start` attaches to the running loop. Callbacks come from the
     loop, with lists that are never empty, and return how many events they took. The others come again REST_S later,
@@ -67,32 +76,33 @@ class EventSource:
 
     def __init__(
         self, *,
-        group: int, mark: int, mask: int, carried: int = 0,
-        on_packets: Callable[[list[Flow]], int],
+        logs: Sequence[PacketLog], mark: int, mask: int, carried: int = 0,
         on_connections: Callable[[list[ConnectionEvent]], int],
         on_lost: Callable[[SourceName], None],
         receive_buffer_bytes: int = 8 << 20, copy_bytes: int = 128, queue_threshold: int = 1,
     ) -> None:  # fmt: skip
-        self.stats: dict[SourceName, SourceStats] = {"nflog": SourceStats(), "conntrack": SourceStats()}
-        self._group = group
+        self.stats: dict[SourceName, SourceStats] = {
+            "nflog": SourceStats(), "near": SourceStats(), "conntrack": SourceStats(),
+        }  # fmt: skip
+        self._logs = tuple(logs)
         self._filter = pack_filter(mark_filter(mark, mask, carried))
         self._receive_buffer_bytes = receive_buffer_bytes
         self._copy_bytes = copy_bytes
         self._queue_threshold = queue_threshold
-        self._on_packets = on_packets
         self._on_connections = on_connections
         self._on_lost = on_lost
         self._intakes: list[_Intake[Flow] | _Intake[ConnectionEvent]] = []
 
     def open(self) -> None:
-        """Bind both sockets; events gather in them from now on.
+        """Bind all sockets; events gather in them from now on.
 
         Raises MissingPrerequisite: no CAP_NET_ADMIN, no ctnetlink or nfnetlink_log in the kernel, or the
         group is taken. Nothing stays open then.
         """
         try:
             self._open_conntrack()
-            self._open_nflog()
+            for each in self._logs:
+                self._open_nflog(each)
         except BaseException:
             self.close()
             raise
@@ -132,20 +142,20 @@ class EventSource:
         for group in (NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_DESTROY):
             opened.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
 
-    def _open_nflog(self) -> None:
-        opened = open_netfilter_socket(self._receive_buffer_bytes)
-        intake = _Intake("nflog", opened, self.stats["nflog"], _packets_in, self._on_packets, self._on_lost)
+    def _open_nflog(self, log: PacketLog) -> None:
+        opened, group = open_netfilter_socket(self._receive_buffer_bytes), log.group
+        intake = _Intake(log.name, opened, self.stats[log.name], _packets_in, log.on_packets, self._on_lost)
         self._intakes.append(intake)
-        number = intake.ask(encode_bind(1, self._group, self._copy_bytes, self._queue_threshold))
+        number = intake.ask(encode_bind(1, group, self._copy_bytes, self._queue_threshold))
         if number in (errno.EPERM, errno.EBUSY, errno.EEXIST):
             raise MissingPrerequisite(
-                f"NFLOG group {self._group} is in use by another program",
+                f"NFLOG group {group} is in use by another program",
                 "stop that program (ulogd?) or choose another group",
             )
         if number in (errno.EINVAL, errno.ENOENT, errno.EOPNOTSUPP):
             raise MissingPrerequisite("this kernel has no nfnetlink_log", "load the module nfnetlink_log")
         if number:
-            raise OperationRefused(f"bind NFLOG group {self._group}", number)
+            raise OperationRefused(f"bind NFLOG group {group}", number)
 
 
 def _packets_in(raw: memoryview) -> tuple[list[Flow], int]:

@@ -27,7 +27,7 @@ from gatewayd.lab.stream import Stream
 from gatewayd.lab.traffic import flow_of, probe
 from gatewayd.lab.world import announced_prefixes, encode_ndjson, generate_records
 from gatewayd.model import Flow
-from gatewayd.watch.source import EventSource
+from gatewayd.watch.source import EventSource, PacketLog
 from tests.support.lab_daemon import LabDaemon, decode, elements, generation, holds, mark_of, set_handles
 
 pytestmark = pytest.mark.kernel
@@ -486,7 +486,8 @@ def test_what_is_missing_is_one_sentence_with_what_to_do(
 def test_a_taken_nflog_group_is_one_sentence_with_what_to_do(daemon: LabDaemon) -> None:
     daemon.write_registry("national", CAST)
     daemon.configure()
-    holder = EventSource(group=9480, mark=0, mask=0, on_packets=len, on_connections=len, on_lost=lambda _: None)
+    log = PacketLog("nflog", 9480, len)
+    holder = EventSource(logs=(log,), mark=0, mask=0, on_connections=len, on_lost=lambda _: None)
     with daemon.lab.gateway.entered():
         holder.open()
     try:

@@ -240,8 +240,10 @@ def test_without_the_capability_it_is_a_missing_prerequisite() -> None:
     script = """
 import os, sys
 from gatewayd.errors import MissingPrerequisite
-from gatewayd.watch.source import EventSource
-source = EventSource(group=77, mark=0, mask=0, on_packets=len, on_connections=len, on_lost=print)
+from gatewayd.watch.source import EventSource, PacketLog
+source = EventSource(
+    logs=(PacketLog("nflog", 77, len),), mark=0, mask=0, on_connections=len, on_lost=print
+)
 try:
     os.setgroups([])
     os.setresuid(65534, 65534, 65534)

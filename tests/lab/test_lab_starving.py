@@ -53,7 +53,7 @@ def processor_s(daemon: LabDaemon) -> float:
 
 def test_flows_of_a_crowded_prefix_cost_what_others_cost(daemon: LabDaemon) -> None:
     daemon.write_registry("national", crowd(REGISTRATIONS))
-    daemon.configure("observe", kernel={"nflog_rate": 100000})
+    daemon.configure("observe", kernel={"nflog_rate": 100000, "near_miss_rate": 100000})
     daemon.start()
     daemon.wait_ready()
     before = processor_s(daemon)

@@ -22,9 +22,11 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from gatewayd.allowlist.allowlist import ActiveSet
+from gatewayd.compile.near import NearClients
 from gatewayd.control.core import Programmer
 from gatewayd.model.accounting import AccountingEvent, AccountingKind
 from gatewayd.model.prefix import Prefix, parse_prefix
+from gatewayd.near_miss.keeper import NearMissKeeper
 from gatewayd.reconcile import Reconciler
 from gatewayd.reconcile.scan_requests import Grace, ScanRequests
 from gatewayd.settings.subscribers import ProfileSettings
@@ -182,7 +184,16 @@ class Gateway:
         clock = self._clock
         self.reconciler = Reconciler(self.fake, TABLE, clock=clock, monotonic=clock.monotonic)
         self.active = ActiveSet()
-        self.programmer = Programmer(self.active, self.reconciler, ScanRequests(60.0), Grace(), prepares=True)
+        self.programmer = Programmer(
+            self.active,
+            self.reconciler,
+            ScanRequests(60.0),
+            Grace(),
+            NearMissKeeper(
+                self.active.allowlist, NearClients(), lambda: None, clock=clock, monotonic=clock.monotonic
+            ),
+            prepares=True,
+        )
         for subscriber in sorted(self._registered):
             self.programmer.upsert(registration(index_of(subscriber)), clock())
         profiles = Profiles(ProfileSettings(), self._profiles)

@@ -44,13 +44,14 @@ class Sight:
             time.sleep(_PAUSE_S)
 
     def contents(self) -> dict[str, frozenset[bytes]]:
-        """Keys of every set but those that the rules fill."""
+        """Keys of every set that may make a flow registered."""
         return self._runner.run(self._contents())
 
     async def _contents(self) -> dict[str, frozenset[bytes]]:
         found = {}
         for each in (await self._read_table()).sets:
-            if each.name not in RULE_SETS:
+            parsed = parse_set_name(each.name)
+            if each.name not in RULE_SETS and (parsed is None or not parsed[0].is_near):
                 keys: set[bytes] = set()
                 try:
                     async for piece in self._tables.read_elements(each.name):

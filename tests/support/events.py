@@ -15,9 +15,9 @@ from gatewayd.kernel.netlink import open_netfilter_socket
 from gatewayd.lab.namespace import Namespace
 from gatewayd.model import Flow, parse_address
 from gatewayd.model.flow import ConnectionEvent
-from gatewayd.watch.source import EventSource, SourceName
+from gatewayd.watch.source import EventSource, PacketLog, SourceName
 
-MARK, MASK, GROUP = 0xA1000000, 0xFF000000, 77
+MARK, MASK, GROUP, NEAR_GROUP = 0xA1000000, 0xFF000000, 77, 78
 DEADLINE_S = 15.0
 MARK_TUNNELS = """
 table inet lab {
@@ -49,12 +49,14 @@ class Heard:
 
     def __init__(self, namespace: Namespace, *, mark: int = MARK, mask: int = MASK, **arguments: Any) -> None:
         self.packets: list[Flow] = []
+        self.near: list[Flow] = []
         self.connections: list[ConnectionEvent] = []
         self.lost: list[SourceName] = []
         self.take: Callable[[list[ConnectionEvent]], int] = len
         """How many connection events there is time for."""
         self.source = EventSource(
-            group=GROUP, mark=mark, mask=mask, on_packets=self.on_packets,
+            logs=(PacketLog("nflog", GROUP, self.on_packets), PacketLog("near", NEAR_GROUP, self.on_near)),
+            mark=mark, mask=mask,
             on_connections=self.on_connections, on_lost=self.lost.append, **arguments,
         )  # fmt: skip
         with namespace.entered():
@@ -62,6 +64,10 @@ class Heard:
 
     def on_packets(self, flows: list[Flow]) -> int:
         self.packets += flows
+        return len(flows)
+
+    def on_near(self, flows: list[Flow]) -> int:
+        self.near += flows
         return len(flows)
 
     def on_connections(self, events: list[ConnectionEvent]) -> int:

@@ -13,6 +13,7 @@ import msgspec
 
 from gatewayd.allowlist import Allowlist, decide
 from gatewayd.api.app import ApiServer
+from gatewayd.api.near_misses import NearMissLineView, NearMissList
 from gatewayd.api.process import LoopView
 from gatewayd.api.report import ActivityPage, CountsView, ReportView
 from gatewayd.api.standing import ChangeList, HeldList
@@ -351,6 +352,8 @@ class FakeQueries:
         self.activity_page: ActivityPage | Exception = ActivityPage(0, 0, ())
         self.held_list = HeldList(0, None, "", 0, 0, ())
         self.change_list = ChangeList(0, ())
+        self.near_miss_lines: list[NearMissLineView] = []
+        self.acknowledged: list[tuple[str, float | None, str]] = []
         self.allowlist = Allowlist()
         for registration in (BANK, FREELANCER):
             self.allowlist.upsert(registration)
@@ -415,6 +418,16 @@ class FakeQueries:
             raise self.activity_page
         items = self.activity_page.items[offset : offset + limit]
         return ActivityPage(len(self.activity_page.items), offset, items)
+
+    def near_misses(self, offset: int, limit: int, *, with_acknowledged: bool) -> NearMissList:
+        found = [each for each in self.near_miss_lines if with_acknowledged or not each.for_good]
+        return NearMissList(len(found), offset, 0, tuple(found[offset : offset + limit]))
+
+    async def acknowledge(self, registration_id: str, until_s: float | None, by: str) -> Mapping[str, object]:
+        lines = sum(each.id == registration_id for each in self.near_miss_lines)
+        if lines:
+            self.acknowledged.append((registration_id, until_s, by))
+        return {"id": registration_id, "lines": lines}
 
     def changes(self, since_s: float) -> ChangeList:
         self.asked.append(since_s)

@@ -26,6 +26,7 @@ from gatewayd.lab.packets import parse_flow
 from gatewayd.lab.tap import Tap, Tokens
 from gatewayd.model import Flow
 from gatewayd.model.flow import ConnectionEvent
+from gatewayd.model.mask import parse_set_name
 from tests.support.events import flush_connections
 
 DEADLINE_S = 30.0
@@ -48,7 +49,7 @@ class LabDaemon(DemoGateway):
         self.lab = lab
         self._base: dict[str, Any] = {
             "http": {"listen": f"127.0.0.1:{port}", "socket": str(self.socket_path)},
-            "kernel": {"nflog_group": group},
+            "kernel": {"nflog_group": group, "near_miss_group": group + 10_000},
             "state_dir": str(directory),
             "log": {"level": "info", "format": "console"},
         }
@@ -190,12 +191,13 @@ def generation(lab: Lab) -> int:
 
 
 def elements(lab: Lab) -> dict[str, frozenset[bytes]]:
-    """Keys of every set of ours."""
+    """Keys of every set of ours that makes a flow registered."""
 
     async def read() -> dict[str, frozenset[bytes]]:
         found = {}
         for each in (await tables.read_table()).sets:
-            if each.regular:
+            parsed = parse_set_name(each.name) if each.regular else None
+            if parsed is not None and not parsed[0].is_near:
                 keys: set[bytes] = set()
                 async for piece in tables.read_elements(each.name):
                     keys.update(piece)

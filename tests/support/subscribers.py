@@ -30,12 +30,14 @@ from unittest.mock import patch
 from msgspec import structs
 
 from gatewayd.allowlist.allowlist import ActiveSet
+from gatewayd.compile.near import NearClients
 from gatewayd.control.core import Programmer
 from gatewayd.model.mask import Mask
 from gatewayd.model.msisdn import subscriber_digest
 from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.model.registration import Binding, Registration
 from gatewayd.model.service import parse_services
+from gatewayd.near_miss.keeper import NearMissKeeper
 from gatewayd.reconcile import Reconciler
 from gatewayd.reconcile.scan_requests import Grace, ScanRequests
 from gatewayd.settings import (
@@ -216,7 +218,16 @@ class SubscriberGateway:
             element_timeout_s=ELEMENT_TIMEOUT_S,
         )
         self.active = ActiveSet()
-        self.programmer = Programmer(self.active, self.reconciler, ScanRequests(60.0), Grace(), prepares=True)
+        self.programmer = Programmer(
+            self.active,
+            self.reconciler,
+            ScanRequests(60.0),
+            Grace(),
+            NearMissKeeper(
+                self.active.allowlist, NearClients(), lambda: None, clock=clock, monotonic=clock.monotonic
+            ),
+            prepares=True,
+        )
         for each in self.registrations.values():
             self.programmer.upsert(each, clock())
         # What is forbidden there is forbidden for ever, and other tests of this process look into /proc.

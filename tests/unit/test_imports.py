@@ -39,9 +39,10 @@ MAY_IMPORT: dict[str, str] = {
     "reconcile": "errors log model compile",
     "watch": "errors log model kernel allowlist reconcile",
     "impact": "errors log model state_file compile",
-    "api": "errors log model state_file activity registry subscribers assertions reconcile watch",
+    "near_miss": "errors log model state_file allowlist compile",
+    "api": "errors log model state_file activity registry subscribers assertions reconcile watch near_miss",
     "control": "gatewayd errors log model state_file activity settings feed sources registry allowlist "
-    "subscribers compile assertions kernel reconcile watch api systemd",
+    "subscribers compile assertions kernel reconcile watch near_miss api systemd",
     "daemon": "gatewayd errors log systemd model settings sources kernel watch api control subscribers",
     "authority": "errors model feed",
     "lab": "errors model",
@@ -54,6 +55,7 @@ MAY_IMPORT: dict[str, str] = {
 PURE = """
     allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule api api.metrics api.process
     api.event_stream api.html log.ring state_file.view activity.days activity.rows api.report api.report_page
+    api.near_misses compile.near near_miss near_miss.findings near_miss.former near_miss.reasons
     api.queries api.standing api.status api.views authority.layout authority.readers compile compile.desired
     assertions assertions.judge assertions.lookups assertions.overlay assertions.states compile.counting
     compile.effects compile.interfaces compile.judging compile.keys compile.masks compile.rule_sets
@@ -82,7 +84,7 @@ PURE = """
 
 IO = """
     activity activity.store api.streaming impact impact.keeper impact.store kernel.counts log.tap state_file
-    state_file.file
+    state_file.file near_miss.store
     api.app api.listening api.middleware authority authority.database authority.disk authority.importing
     authority.publishing authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry
     demo.scenario
@@ -104,6 +106,7 @@ COMPOSITION = """
     control.queries
     control.assertion_gate control.assertion_watch cli.status_assertions
     control.registry_queries control.reload control.status control.subscriber_queries control.vitals daemon
+    cli.impact cli.near_misses control.near_miss_queries near_miss.keeper
     reconcile.connections watch.handler watch.surroundings
 """
 

@@ -28,7 +28,7 @@ from gatewayd.model import Flow, Registration
 from gatewayd.model.mask import parse_set_name
 from gatewayd.model.transaction import RemoveElements, Transaction
 from gatewayd.sources.update import SourceUpdate
-from gatewayd.watch.source import EventSource
+from gatewayd.watch.source import EventSource, PacketLog
 from tests.bench.clock import percentile
 from tests.bench.material import SEED, snapshot
 from tests.bench.registrants import registered_flow, registered_sources
@@ -77,10 +77,9 @@ class _Gateway:
         self.reconciler, self.scanner, self.watch = core.reconciler, core.scanner, core.watch
         self.controller = Controller(settings, core)
         self.events = EventSource(
-            group=GROUP,
+            logs=(PacketLog("nflog", GROUP, self._on_packets), PacketLog("near", GROUP + 1, self._on_near)),
             mark=LAYOUT.registered,
             mask=LAYOUT.registered,
-            on_packets=self._on_packets,
             on_connections=self.watch.on_connections,
             on_lost=self.watch.on_lost,
         )
@@ -89,6 +88,10 @@ class _Gateway:
     def _on_packets(self, flows: list[Flow]) -> int:
         self.heard_at = time.perf_counter()
         return self.watch.on_packets(flows)
+
+    def _on_near(self, flows: list[Flow]) -> int:
+        self.heard_at = time.perf_counter()
+        return self.watch.on_near(flows)
 
     def set_names(self) -> dict[object, str]:
         """Mask → the set that the rules look into."""

@@ -17,6 +17,7 @@ import uvloop
 
 from gatewayd.api.app import ApiServer
 from gatewayd.api.middleware import MAX_BODY_BYTES
+from gatewayd.api.near_misses import NearMissLineView
 from gatewayd.api.process import ListenerView
 from gatewayd.api.queries import MAX_ENTRIES
 from gatewayd.errors import MissingPrerequisite, SessionsNotKept, SourceUnreadable
@@ -53,6 +54,11 @@ class Client:
             session.request(method, target, headers=headers, data=body and BytesIO(body)) as answer,
         ):
             return Answer(answer.status, await answer.text(), dict(answer.headers))
+
+
+NEAR_MISS = NearMissLineView(
+    "BANK-1", "bank", "suspended", "it is suspended", "registry", "gre", "198.51.100.0/24", 1, None, None
+)
 
 
 @pytest.fixture
@@ -437,6 +443,17 @@ async def test_what_breaks_an_assertion_can_be_forced_by_name(client: Client, qu
         assert (await client.ask(path, method="POST", unix=True)).status == 200
     uid = f"uid {os.getuid()}"
     assert queries.asked == [(17, uid, "forced"), (uid, "forced"), uid]
+
+
+async def test_an_acknowledgement_is_on_the_unix_socket_alone(client: Client, queries: FakeQueries) -> None:
+    queries.near_miss_lines = [NEAR_MISS]
+    assert (await client.ask("/v1/near-misses")).json["items"][0]["id"] == "BANK-1"
+    path = "/v1/near-misses/acknowledge?id=BANK-1"
+    assert (await client.ask(path, method="POST")).status == 404
+    assert queries.acknowledged == []
+    assert (await client.ask(path, method="POST", unix=True)).json == {"id": "BANK-1", "lines": 1}
+    answer = await client.ask("/v1/near-misses/acknowledge", method="POST", unix=True)
+    assert (answer.status, answer.json["parameter"]) == (400, "id")
 
 
 async def test_accept_of_what_is_not_held_is_a_conflict_and_says_what_is(client: Client) -> None:

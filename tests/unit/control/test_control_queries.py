@@ -59,7 +59,7 @@ def time() -> Iterator[Time]:
 
 class _Events:
     def __init__(self) -> None:
-        self.stats = {"nflog": SourceStats(3, 1, 2), "conntrack": SourceStats(5, 0, 1)}
+        self.stats = {"nflog": SourceStats(3, 1, 2), "near": SourceStats(), "conntrack": SourceStats(5, 0, 1)}
 
 
 @asynccontextmanager

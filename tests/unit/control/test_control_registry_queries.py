@@ -33,7 +33,7 @@ filters:
 
 class _Events:
     def __init__(self) -> None:
-        self.stats = {"nflog": SourceStats(), "conntrack": SourceStats()}
+        self.stats = {"nflog": SourceStats(), "near": SourceStats(), "conntrack": SourceStats()}
 
 
 @pytest.fixture

@@ -118,6 +118,8 @@ CHANGED: dict[str, Any] = {
     "kernel.verify_every": "1m",
     "kernel.nflog_group": 7,
     "kernel.nflog_rate": 50,
+    "kernel.near_miss_group": 8,
+    "kernel.near_miss_rate": 60,
     "watch.unregistered": "off",
     "http.listen": "127.0.0.1:9999",
     "http.socket": "DIR/other.sock",

@@ -121,7 +121,7 @@ def listen(service: SubscriberService, clock: Any, monotonic: Any) -> Accounting
 
 
 class _Events:
-    stats = {"nflog": SourceStats(), "conntrack": SourceStats()}
+    stats = {"nflog": SourceStats(), "near": SourceStats(), "conntrack": SourceStats()}
 
 
 class Scene:

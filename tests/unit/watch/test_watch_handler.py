@@ -25,6 +25,7 @@ class Scene:
         self.now = 0.0
         self.each_s = each_s
         self.seen: list[Flow] = []
+        self.near: list[tuple[Flow, float]] = []
         self.aggregate = UnregisteredAggregate()
         self.attribution = Attribution()
         self.handler = WatchHandler(
@@ -34,6 +35,7 @@ class Scene:
             ScanRequests(0.0),
             self.attribution,
             self.aggregate,
+            self.near_miss,
             moment=lambda: 100.0,
             clock=lambda: 200.0,
             monotonic=lambda: self.now,
@@ -45,6 +47,10 @@ class Scene:
         return ()
 
     matching = programmed
+
+    def near_miss(self, flow: Flow, moment: float) -> bool:
+        self.near.append((flow, moment))
+        return True
 
     def note_ended_early(self, event: Any) -> None:
         """What the scanner is told of a flow that no registration explains."""
