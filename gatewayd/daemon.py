@@ -16,12 +16,14 @@ from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from gatewayd import __version__
 from gatewayd.api.app import ApiServer
 from gatewayd.api.process import ListenerView
 from gatewayd.control.activity_keeper import ActivityKeeper
+from gatewayd.control.arming_queries import Arming
 from gatewayd.control.assertion_gate import AssertionGate
 from gatewayd.control.assertion_watch import AssertionWatch
 from gatewayd.control.controller import Controller
@@ -30,6 +32,9 @@ from gatewayd.control.host_time import WindowClock, open_host_time
 from gatewayd.control.queries import DaemonQueries
 from gatewayd.control.reload import LocalFiles, Reloaded, Reloader, SourceTasks
 from gatewayd.control.status import StatusReport
+from gatewayd.control.trial_gateway import TrialGateway
+from gatewayd.control.trial_keeper import TrialKeeper
+from gatewayd.control.trial_store import TrialStore
 from gatewayd.control.vitals import Pulse, Vitals
 from gatewayd.kernel.claim import claimed_table
 from gatewayd.kernel.conntrack import Conntrack
@@ -84,6 +89,7 @@ class Daemon:
                         ("scan", self._core.scanner.run()),
                         ("clock", self._time.keep()),
                         ("time", self._controller.keep_time()),
+                        ("trials", self._trials.run()),
                         (
                             "counters",
                             go_on("counters", partial(self._vitals.read_counters, self._dataplane.read_counters)),
@@ -133,13 +139,7 @@ class Daemon:
                 self._core.programmer,
                 clock=self._time,
             )
-        self._controller = Controller(
-            settings,
-            self._core,
-            store=self._store,
-            host_time=self._time,
-            subscribers=self._subscribers,
-        )
+        self._controller = self._build_controller()
         self._gate = AssertionGate(self._controller)
         self._asserted = self._watch_assertions(stack)
         self._local = LocalFiles(self._gate)
@@ -158,11 +158,37 @@ class Daemon:
         self._open_events(stack)
         self._vitals = Vitals(self._time)
         parts = Reloaded(
-            self._controller, self._sources, self._local, self._store, self._time, self._subscribers, self._gate
+            self._controller,
+            self._sources,
+            self._local,
+            self._store,
+            self._time,
+            self._subscribers,
+            self._gate,
+            self._trials,
         )
         reloader = Reloader(settings, self._config_path, parts, self._notifier, self._vitals.note_reload)
         await self._build_api(stack, reloader)
         return reloader
+
+    def _build_controller(self) -> Controller:
+        settings = self._settings
+        arming = TrialStore(Path(settings.state_dir))
+        kept = arming.recall(settings.policy.stage, self._time.instant(), self._found)
+        controller = Controller(
+            settings,
+            self._core,
+            store=self._store,
+            host_time=self._time,
+            subscribers=self._subscribers,
+            arming=arming,
+        )
+        gateway = TrialGateway(controller, self._core.in_sync)
+        self._trials = TrialKeeper(
+            arming, gateway, now=self._time.instant, make_id=partial(token_hex, 4), path=str(self._config_path)
+        )
+        self._trials.say_restored(kept)
+        return controller
 
     async def _build_core(self, stack: AsyncExitStack) -> Core:
         settings, mask = self._settings, self._settings.kernel.ct_mark_mask
@@ -185,7 +211,9 @@ class Daemon:
             spread=random.random,
         )
         core.reconciler.protect(each.category for each in settings.registry.shrink_guard.protected)
-        core.reconciler.found(await self._dataplane.read_table())
+        reading = await self._dataplane.read_table()
+        core.reconciler.found(reading)
+        self._found = None if reading.tag is None else reading.tag.mode
         await core.near_misses.open(Path(settings.state_dir))
         stack.push_async_callback(core.near_misses.close)
         return core
@@ -224,6 +252,7 @@ class Daemon:
             listeners=listeners,
             state_files=(self._activity.view, self._core.near_misses.file_view),
             assertions=self._asserted.view,
+            arming=self._trials,
         )
         self._queries = DaemonQueries(
             self._controller,
@@ -234,6 +263,7 @@ class Daemon:
             read_sources=self._sources.read_all,
             reload=reloader.ask,
             gate=self._gate,
+            arming=Arming(self._trials, self._gate.check_stage),
         )
         self._pulse = Pulse(self._queries, self._vitals, self._notifier, self._time, self._controller.allowlist)
         http = self._settings.http

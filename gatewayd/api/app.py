@@ -18,6 +18,7 @@ from typing import Final
 from aiohttp import hdrs, web
 from prometheus_client import ProcessCollector
 
+from gatewayd.api.arming_routes import add_changes, add_reads
 from gatewayd.api.listening import (
     Acceptor,
     ConnectionLimits,
@@ -104,6 +105,7 @@ def make_read_app(
     app.router.add_get("/v1/bindings", lists.one_at_a_time(reads.bindings))
     app.router.add_get("/v1/report", lists.one_at_a_time(reads.report))
     app.router.add_get("/v1/activity", lists.one_at_a_time(reads.activity))
+    add_reads(app, queries.arming)
     app.router.add_get(EVENTS_PATH, streams.serve, allow_head=False)
     app.on_shutdown.append(streams.close)
     return app
@@ -153,6 +155,7 @@ def make_control_app(queries: Queries, stats: ListenerView, events: EventTap = T
     app.router.add_post("/v1/reload", reload)
     app.router.add_post("/v1/accept", accept)
     app.router.add_post("/v1/near-misses/acknowledge", partial(_acknowledge, queries))
+    add_changes(app, queries.arming)
     return app
 
 

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, Protocol, cast, get_args
 
 import msgspec
 
+from gatewayd.api.arming import ArmingQueries
 from gatewayd.api.near_misses import NearMissList
 from gatewayd.api.report import ActivityPage, ReportView
 from gatewayd.api.standing import ChangeList, HeldList
@@ -55,6 +56,11 @@ class Queries(Protocol):
     def outage(self) -> tuple[str, ...]:
         """Why a probe should take the gateway out of service: as `readiness`, but for what has been on its way to
         the kernel for less than a second."""
+        ...
+
+    @property
+    def arming(self) -> ArmingQueries:
+        """Changes of the mode."""
         ...
 
     def status(self) -> StatusView: ...

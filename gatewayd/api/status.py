@@ -24,6 +24,7 @@ from gatewayd.state_file.view import StateFileView
 from gatewayd.subscribers.journal_rows import JournalStats
 from gatewayd.subscribers.radius.senders import ListenerStats
 from gatewayd.subscribers.sessions.session import SessionCounts
+from gatewayd.trial.views import ArmingView
 from gatewayd.watch.attribute import WatchView
 
 SourceState = Literal["waiting", "ok", "failing"]
@@ -370,3 +371,4 @@ class StatusView(msgspec.Struct, frozen=True):
     state_files: Annotated[tuple[StateFileView, ...], Each("file", "name")] = ()
     subscribers: SubscribersView | None = None
     assertions: AssertionsView = AssertionsView()
+    arming: ArmingView = ArmingView()

@@ -38,6 +38,11 @@ COMMANDS: Final[dict[str, str]] = {
     "sync": "Read the registry now.",
     "held": "Show the removals that the guard holds.",
     "reload": "Read the configuration again.",
+    "mode": "Change what is enforced: at once, or as a trial.",
+    "confirm": "Keep the mode of the trial that is pending.",
+    "revert": "Take back the trial that is pending.",
+    "trial": "Show the trial that is pending.",
+    "rearm": "End the latch of a trip.",
     "accept": "Release removals that the guard holds.",
     "changes": "Show which registrations came, went and changed.",
     "report": "Show the use of registrations over weeks and months.",
@@ -59,6 +64,11 @@ SHARED: Final[dict[str, str]] = {
     "held": "standing",
     "reload": "changes",
     "accept": "changes",
+    "mode": "mode",
+    "confirm": "mode",
+    "revert": "mode",
+    "trial": "mode",
+    "rearm": "mode",
     "changes": "standing",
 }
 

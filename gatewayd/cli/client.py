@@ -54,12 +54,11 @@ class Endpoint:
         Raises DaemonNotReachable; click.UsageError when the daemon finds a parameter wrong (400);
         click.ClickException with its reason for all else that is not 200.
         """
-        given = {name: str(value) for name, value in (parameters or {}).items() if value is not None}
-        return self._ask("GET", path, given, READ_TIMEOUT_S)
+        return self._ask("GET", path, _given(parameters), READ_TIMEOUT_S)
 
-    def post(self, path: str) -> bytes:
+    def post(self, path: str, parameters: Mapping[str, str | int | None] | None = None) -> bytes:
         """As `get`; for what changes something."""
-        return self._ask("POST", path, {}, WRITE_TIMEOUT_S)
+        return self._ask("POST", path, _given(parameters), WRITE_TIMEOUT_S)
 
     def parse(self, body: bytes, view: type[_T]) -> _T:
         """Raises DaemonNotReachable when what answered does not speak as the daemon does."""
@@ -144,6 +143,10 @@ def moment_of(text: str | None) -> str | None:
         return None if text is None else format_time(time.time() - parse_duration(text, 0.0, _MAX_SINCE_S))
     except ValueError:
         return text
+
+
+def _given(parameters: Mapping[str, str | int | None] | None) -> dict[str, str]:
+    return {name: str(value) for name, value in (parameters or {}).items() if value is not None}
 
 
 def socket_options(function: _Command) -> _Command:

@@ -9,6 +9,7 @@ import click
 
 from gatewayd.api.status import ClockView, HeldView, MarksView, SourceView, StatusView
 from gatewayd.cli.client import Endpoint, daemon_options
+from gatewayd.cli.mode import describe_changes, headline_of
 from gatewayd.cli.output import (
     BAD,
     DOUBTFUL,
@@ -56,18 +57,24 @@ def headline(view: StatusView) -> tuple[str, str]:
     """What there is to know if nothing else is read, and its style."""
     text = failing_in_a_word(view.assertions)
     text += "READY" if view.ready else f"NOT READY: {'; '.join(view.reasons) or 'no reason given'}"
+    changes = headline_of(view.arming)
+    text += f"; {changes}" if changes else ""
     failing = [each.name for each in view.sources if each.state == "failing"]
     stale = [each.name for each in view.sources if each.freshness == "stale"]
     for word, names in (("FAILING", failing), ("STALE", stale)):
         if names:
             text += f"; {word}: source {', '.join(names)}"
-    return text, BAD if not view.ready or view.assertions.failing else DOUBTFUL if failing or stale else GOOD
+    return (
+        text,
+        BAD if not view.ready or view.assertions.failing else DOUBTFUL if failing or stale or changes else GOOD,
+    )
 
 
 def describe_status(view: StatusView) -> Iterator[Line]:
     """Everything under the first line."""
     yield from describe_assertions(view.now, view.assertions)
     yield Line("mode", *_mode(view))
+    yield from describe_changes(view.arming)
     if view.policy is not None:
         yield Line("policy", f"{view.policy.text}; since {ago(view.now, view.policy.since)}, by {view.policy.by}")
     for number, warning in enumerate(view.warnings):

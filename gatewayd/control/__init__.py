@@ -4,6 +4,8 @@
 - `guard_keeper`  the guard on disk and in the log; unregistered elements that a start found
 - `core`          performs what the active set desires; the parts between the registry and the kernel, wired once
 - `policy`        the policy of the moment and the one in force; what brought it there
+- `trial_keeper`  changes of the mode: on disk, in the kernel, on time
+- `trial_store`   their record; `trial_gateway` what of the controller they need, `arming_queries` the API's side
 - `reload`        new settings; a task for each source, and for the directory of local files
 - `assertion_gate`   refuses what would break an assertion; `assertion_watch` asks the kernel whether it keeps them
 - `queries`       the API's answers; `status` everything on one screen, `explain` one flow, `subscriber_queries`

@@ -15,13 +15,13 @@ from typing import Final
 from gatewayd.assertions.judge import AssertionsBroken, Broken, World, in_force, would_break_in_slices
 from gatewayd.assertions.overlay import Ends, overlay_in_slices
 from gatewayd.assertions.states import AssertionStates
-from gatewayd.compile.ruleset import policy_in_force
+from gatewayd.compile.ruleset import policy_in_force, policy_of
 from gatewayd.control.controller import Controller
 from gatewayd.log import get_logger
 from gatewayd.model.assertion import Assertion
 from gatewayd.model.flow import Flow
 from gatewayd.model.moment import earliest_of
-from gatewayd.model.policy import Policy
+from gatewayd.model.policy import Policy, Stage
 from gatewayd.model.registration import Changes
 from gatewayd.registry.rehearsal import Rehearsed, rehearse_in_slices
 from gatewayd.registry.state import KERNEL
@@ -66,6 +66,11 @@ class AssertionGate:
     async def check_policy(self, policy: Policy, change: str, by: str, *, is_forced: bool) -> None:
         """Raises AssertionsBroken, unless it is forced."""
         self._let_through(await self.would_break(policy), change, by, is_forced=is_forced)
+
+    async def check_stage(self, stage: Stage, by: str, is_forced: bool) -> None:
+        """Another mode or canary, by `gatewayd mode`. Raises AssertionsBroken, unless it is forced."""
+        policy = policy_of(self._controller.settings, stage)
+        await self.check_policy(policy, f"mode {stage}", by, is_forced=is_forced)
 
     async def check_settings(
         self, settings: Settings, reading: OverridesReading | None, by: str, *, is_forced: bool

@@ -10,12 +10,12 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from math import inf, isfinite
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from gatewayd.control.core import Core, make_registry, max_elements_of
+from gatewayd.control.core import Core, Subscribers, make_registry, max_elements_of
 from gatewayd.control.guard_keeper import GuardKeeper, HeldLog, Hold, Remainder, read_last_good
 from gatewayd.control.host_time import SET_BACK_S, HostTime
-from gatewayd.control.policy import PolicyInForce, PolicyKeeper
+from gatewayd.control.policy import UNARMED, HasState, PolicyInForce, PolicyKeeper
 from gatewayd.errors import SerialNotHeld, SourceTooLarge
 from gatewayd.log import get_logger
 from gatewayd.model.moment import earliest_of
@@ -35,6 +35,7 @@ from gatewayd.sources.override_file import OverrideFile
 from gatewayd.sources.runner import run_in_slices
 from gatewayd.sources.update import SourceUpdate
 from gatewayd.subscribers.service import longest_unreported_s
+from gatewayd.trial.stages import Cause
 
 log = get_logger(__name__)
 _Item = TypeVar("_Item")
@@ -45,23 +46,11 @@ MAX_SLEEP_S = 1.0
 """The clock may be set, or believed at last; it is looked at this often."""
 
 
-class Subscribers(Protocol):
-    """What the table of sessions is told of the registry."""
-
-    def recheck(self, subscriber: bytes) -> None:
-        """A registration names this digest now, or none any more."""
-        ...
-
-    def forget_unregistered(self) -> None:
-        """The registry is known for what it is now."""
-        ...
-
-
 class Controller:
     """Fed by the sources and the clock; feeds the active set, and through it the kernel's side."""
 
     def __init__(
-        self, settings: Settings, core: Core, *, store: LastGood | None = None,
+        self, settings: Settings, core: Core, *, store: LastGood | None = None, arming: HasState = UNARMED,
         host_time: HostTime | None = None, subscribers: Subscribers | None = None,
     ) -> None:  # fmt: skip
         self.settings = settings
@@ -94,7 +83,7 @@ class Controller:
         self._remainder = Remainder(core.reconciler)
         self._store = store
         self._registry = self.registry = make_registry(settings.registry)
-        self._policy = PolicyKeeper(settings, core.reconciler, self._registry)
+        self._policy = PolicyKeeper(settings, core.reconciler, self._registry, arming)
         self._guard = GuardKeeper(self._registry, store)
         self._held_log = HeldLog()
         self._unsaved: list[SourceUpdate] = []
@@ -373,6 +362,15 @@ class Controller:
         is_complete = not self._registry.unread() and not self._applying.locked()
         self._policy.want(now, is_loaded=self.loaded, is_complete=is_complete)
         self._policy.note(self._clock())
+
+    def change_stage(self, by: str) -> None:
+        """The stage of arming is another, by this word: the kernel gets it now."""
+        self._policy.note_word(by)
+        self._want_policy(self.moment())
+
+    def cause_of_stage(self) -> Cause:
+        """What decides on the stage of the moment."""
+        return self._policy.decide(self.moment()).cause
 
     def _scan(self) -> None:
         """Look at the registered flows again, whatever the kernel has still to be told."""

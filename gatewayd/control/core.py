@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
+from typing import Protocol
 
 from gatewayd.allowlist.allowlist import ActiveSet, Desired
 from gatewayd.compile import ELEMENT_BYTES, KERNEL_ELEMENT_BYTES, compile_bound, count_programmed
@@ -193,6 +194,18 @@ class Programmer:
         self._reconciler.let_go(prefix, ports)
 
 
+class Subscribers(Protocol):
+    """What the table of sessions is told of the registry."""
+
+    def recheck(self, subscriber: bytes) -> None:
+        """A registration names this digest now, or none any more."""
+        ...
+
+    def forget_unregistered(self) -> None:
+        """The registry is known for what it is now."""
+        ...
+
+
 class InSync:
     """When the kernel was last known to be as desired. The element of an address that changes hands is there in a
     moment: no reason to take a gateway out of service."""
@@ -206,9 +219,12 @@ class InSync:
         self._wake = wake
         self._at_s = -inf
         self._synced = asyncio.Event()
+        self.epoch = 0
+        """Of the rules with which the kernel was last read back as desired."""
 
     def settle(self, epoch: int) -> None:
         """The kernel has just come to be as desired."""
+        self.epoch = epoch
         self.note()
         self._requests.settle(epoch)
         self._wake.set()

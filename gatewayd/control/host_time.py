@@ -21,6 +21,7 @@ from gatewayd.control.trusted_time import Doubt, Judgement, KeptTime, Reading, T
 from gatewayd.log import get_logger
 from gatewayd.model.moment import Moment, earliest_of, latest_of, went_back_s
 from gatewayd.subscribers.service import read_boot_id
+from gatewayd.trial.state import Instant
 
 log = get_logger(__name__)
 
@@ -93,6 +94,10 @@ class HostTime:
             return judged
         self._judged, self._judged_at_s = self.trusted.take(self._read()), elapsed_s
         return self._judged
+
+    def instant(self) -> Instant:
+        """The likely time, and that which decides within a boot."""
+        return Instant(self(), self._elapsed(), self._boot_id)
 
     def doubt(self) -> Doubt | None:
         return self.judge().doubt

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
-from typing import Final
+from typing import Final, Protocol
 
-from gatewayd.compile.ruleset import effective_mode, policy_of, schedule_of
+from gatewayd.compile.ruleset import policy_of, schedule_of
 from gatewayd.log import get_logger
 from gatewayd.model.flow import Mode
 from gatewayd.model.moment import earliest_of, format_time
-from gatewayd.model.policy import Policy, Stage
+from gatewayd.model.policy import Policy
 from gatewayd.reconcile import Reconciler
 from gatewayd.registry.freshness import mode_by_freshness
 from gatewayd.registry.state import RegistryState
 from gatewayd.settings import PolicySettings, Settings
+from gatewayd.trial.stages import Decided, decide
+from gatewayd.trial.state import TrialState
 
 log = get_logger(__name__)
 
@@ -33,11 +35,30 @@ class PolicyInForce:
     by: str
 
 
+class HasState(Protocol):
+    """What operators and the trip say of the stage, as it is now."""
+
+    @property
+    def state(self) -> TrialState: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Unarmed:
+    state: TrialState
+
+
+UNARMED: Final = _Unarmed(TrialState())
+"""The file alone counts."""
+
+
 class PolicyKeeper:
     """Derives the policy from the settings, has the reconciler put it into force, and says so when it is."""
 
-    def __init__(self, settings: Settings, reconciler: Reconciler, registry: RegistryState) -> None:
+    def __init__(
+        self, settings: Settings, reconciler: Reconciler, registry: RegistryState, arming: HasState = UNARMED
+    ) -> None:
         self.in_force: PolicyInForce | None = None
+        self._arming = arming
         self._settings = settings
         self._reconciler = reconciler
         self._registry = registry
@@ -66,10 +87,24 @@ class PolicyKeeper:
         `now` may be a Moment: nothing is armed, nor a source stale, before that has certainly come. What is armed
         stays so while it may have begun, and until its end may have come (`compile.ruleset.effective_mode`).
         """
-        policy = self._scheduled(now)
+        return policy_of(self._settings, self.decide(now).stage)
+
+    def decide(self, now: float) -> Decided:
+        """The stage of the moment, and what decides on it (`trial.stages`)."""
+        settings = self._settings
         fresh = self._registry.freshness(earliest_of(now))
         known = {name: each for name, each in fresh.items() if each.since_s > -inf}
-        return replace(policy, mode=mode_by_freshness(policy.mode, known, self._settings.registry.on_stale))
+        is_armed = self._reconciler.mode_in_force != "observe"
+        return decide(
+            settings.policy.stage,
+            self._arming.state,
+            is_in_schedule=schedule_of(settings.policy, now, is_armed=is_armed) == "in force",
+            is_stale=mode_by_freshness("reject", known, settings.registry.on_stale) == "observe",
+        )
+
+    def note_word(self, by: str) -> None:
+        """What changes the stage next: who, or `trip`."""
+        self._reason = by
 
     def want(self, now: float, *, is_loaded: bool, is_complete: bool) -> None:
         """What the settings say, once the allowlist is complete; observe needs no allowlist to be safe."""
@@ -115,12 +150,6 @@ class PolicyKeeper:
         is_disarmed = policy is None and self._reconciler.mode_in_force == "observe"
         return self._disarmed if is_disarmed else policy
 
-    def _scheduled(self, now: float) -> Policy:
-        is_armed = self._reconciler.mode_in_force != "observe"
-        settings = self._settings
-        mode = effective_mode(settings.policy, now, is_armed=is_armed)
-        return policy_of(settings, Stage(mode, settings.policy.canary_percent))
-
     def next_change(self, now: float) -> float | None:
         """When `enforce_from` or `enforce_until` comes next, after `now`."""
         policy = self._settings.policy
@@ -129,7 +158,7 @@ class PolicyKeeper:
 
     def _note_cause(self, policy: Policy, now: float) -> None:
         if policy != self._wanted:
-            is_stale = self._wanted is not None and self._scheduled(now).mode != policy.mode
+            is_stale = self._wanted is not None and self.decide(now).cause == "staleness"
             was_stale = self._by == STALENESS and self._reason == SCHEDULE
             self._by = STALENESS if is_stale or was_stale else self._reason
             self._wanted = policy

@@ -9,6 +9,7 @@ from itertools import islice
 import msgspec
 
 from gatewayd.api import views
+from gatewayd.api.arming import ArmingQueries
 from gatewayd.api.near_misses import NearMissList
 from gatewayd.api.report import ActivityPage, ReportView
 from gatewayd.api.standing import ChangeList, HeldList
@@ -54,7 +55,9 @@ class DaemonQueries:
         reload: Callable[[str, bool], Awaitable[ReloadOutcome]],
         gate: AssertionGate,
         activity: ActivityKeeper | None = None,
+        arming: ArmingQueries,
     ) -> None:
+        self.arming = arming
         self._controller = controller
         self._allowlist = controller.allowlist
         self._reconciler = controller.reconciler

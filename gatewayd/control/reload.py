@@ -11,6 +11,7 @@ from gatewayd.assertions.judge import AssertionsBroken
 from gatewayd.control.assertion_gate import AssertionGate
 from gatewayd.control.controller import Controller
 from gatewayd.control.host_time import HostTime
+from gatewayd.control.trial_keeper import TrialKeeper
 from gatewayd.errors import SettingsInvalid
 from gatewayd.log import get_logger, setup_logging
 from gatewayd.settings import RegistrySettings, Settings, SourceSettings, read_settings, settings_that_need_restart
@@ -156,6 +157,7 @@ class Reloaded:
     time: HostTime
     subscribers: SubscriberService | None
     gate: AssertionGate
+    trials: TrialKeeper
 
 
 class Reloader:
@@ -212,7 +214,18 @@ class Reloader:
 
     async def reload(self, group: asyncio.TaskGroup, by: str, *, is_forced: bool = False) -> ReloadOutcome:
         """A file with a fault changes nothing, nor does one that would break an assertion, unless it is forced.
-        Before the start is done only mode observe is taken."""
+        None is taken while a trial of a mode is pending. Before the start is done only mode observe is taken."""
+        refusal = self._parts.trials.refusal_of_reload()
+        if refusal is not None:
+            log.error("reload.refused", fault=refusal, by=by)
+            return ReloadOutcome(is_done=False, faults=(refusal,))
+        self._parts.trials.note_reloading(is_reloading=True)
+        try:
+            return await self._reload(group, by, is_forced=is_forced)
+        finally:
+            self._parts.trials.note_reloading(is_reloading=False)
+
+    async def _reload(self, group: asyncio.TaskGroup, by: str, *, is_forced: bool) -> ReloadOutcome:
         parts = self._parts
         try:
             settings = await asyncio.to_thread(read_settings, str(self._path))
@@ -233,12 +246,14 @@ class Reloader:
         setup_logging(settings.log.level, settings.log.format)
         parts.time.expect_signed(settings.registry.has_signed)
         if settings.policy.mode == "observe":
+            parts.trials.use_file(settings.policy.stage)
             parts.controller.reload(settings, by)  # waits for nothing; an armed mode waits for new sources
         await self._is_started.wait()
         self._settings = settings
         await parts.controller.use_sources([each.name for each in settings.registry.sources])
         await parts.local.use(local)
         broken = await parts.gate.try_again(by, is_forced=is_forced)
+        parts.trials.use_file(settings.policy.stage)
         parts.controller.reload(settings, by)
         faults: tuple[str, ...] = ()
         if parts.subscribers is not None and settings.subscribers is not None:

@@ -14,12 +14,14 @@ from gatewayd.compile import Sides, interface_warnings, unmatched
 from gatewayd.control.controller import Controller
 from gatewayd.control.host_time import HostTime
 from gatewayd.control.policy import describe_policy
+from gatewayd.control.trial_keeper import TrialKeeper
 from gatewayd.control.vitals import Vitals
 from gatewayd.log import LOST
 from gatewayd.model.moment import format_time
 from gatewayd.registry.freshness import Freshness, SourceState
 from gatewayd.sources.runner import Runner
 from gatewayd.state_file.view import StateFileView
+from gatewayd.trial.views import ArmingView
 from gatewayd.watch.aggregate import AggregateLine
 from gatewayd.watch.attribute import WatchView
 from gatewayd.watch.source import EventSource
@@ -52,6 +54,7 @@ class StatusReport:
         listeners: tuple[ListenerView, ...] = (),
         state_files: tuple[StateFileView, ...] = (),
         assertions: Callable[[], AssertionsView] = AssertionsView,
+        arming: TrialKeeper | None = None,
     ) -> None:
         self._controller = controller
         self._events = events
@@ -62,6 +65,7 @@ class StatusReport:
         self._listeners = listeners
         self._state_files = state_files
         self._assertions = assertions
+        self._arming = arming
 
     def view(self, reasons: tuple[str, ...], subscribers: views.SubscribersView | None) -> views.StatusView:
         """`reasons`: why it is not ready."""
@@ -108,6 +112,7 @@ class StatusReport:
             state_files=self._state_files,
             subscribers=subscribers,
             assertions=self._assertions(),
+            arming=ArmingView() if self._arming is None else self._arming.view(),
         )
 
     def _source(self, name: str, facts: SourceState, freshness: Freshness) -> views.SourceView:

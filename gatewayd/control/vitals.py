@@ -13,6 +13,7 @@ from gatewayd.errors import KernelError
 from gatewayd.log import LOST, get_logger, is_any_stuck
 from gatewayd.model.transaction import CounterReading
 from gatewayd.systemd import Notifier, watchdog_interval_s
+from gatewayd.trial.views import describe_for_systemd
 
 log = get_logger(__name__)
 
@@ -87,7 +88,7 @@ class Pulse:
         self._clock = clock
         self._registered = registered
         self._ready: bool | None = None
-        self._was_doubted = False
+        self._text = self._asides = ""
         self._said_lost = LOST.total
         self._monotonic = monotonic
         self._end_start_at = monotonic() + START_PATIENCE_S
@@ -109,7 +110,7 @@ class Pulse:
     def look(self) -> None:
         """Say what is another state than before."""
         self._say_readiness()
-        self._say_doubt()
+        self._say_asides()
         self._say_lost()
 
     def _say_readiness(self) -> None:
@@ -120,23 +121,33 @@ class Pulse:
         if self._ready is (not reasons):
             return
         self._ready = not reasons
+        self._asides = self._read_asides()
         if self._ready:
             registrations = len(self._registered)
-            self._notifier.ready(f"{registrations} registrations in the kernel")
+            self._text = f"{registrations} registrations in the kernel"
+            self._notifier.ready(self._text + self._asides)
             log.info("daemon.ready", registrations=registrations)
         else:
-            self._notifier.status(f"not ready: {reasons[0]}")
+            self._text = f"not ready: {reasons[0]}"
+            self._notifier.status(self._text + self._asides)
             log.info("daemon.not_ready", reason=reasons[0])
+
+    def _say_asides(self) -> None:
+        asides = self._read_asides()
+        if asides != self._asides:
+            self._asides = asides
+            self._text = f"{len(self._registered)} registrations in the kernel" if self._ready else self._text
+            self._notifier.status(self._text + asides)
+
+    def _read_asides(self) -> str:
+        """A clock that is not believed, and a mode that is not to stay."""
+        doubt = self._clock.doubt()
+        clock = "" if doubt is None else f"; this host's clock is {doubt.word} and not believed"
+        arming = describe_for_systemd(self._queries.arming.view())
+        return f"{clock}; {arming}" if arming else clock
 
     def _say_lost(self) -> None:
         """Once the output takes records again."""
         if LOST.total != self._said_lost and not is_any_stuck():
             log.warning("log.lost", records=LOST.total - self._said_lost)
             self._said_lost = LOST.total
-
-    def _say_doubt(self) -> None:
-        doubt = self._clock.doubt()
-        if self._ready and self._was_doubted is not (doubt is not None):
-            self._was_doubted = doubt is not None
-            clock = "" if doubt is None else f"; this host's clock is {doubt.word} and not believed"
-            self._notifier.status(f"{len(self._registered)} registrations in the kernel{clock}")

@@ -68,6 +68,67 @@ EVENTS = (
         "`staleness`, `SIGHUP`, or the user (`uid 0`) of `gatewayd reload`.", followed=True,
     ),
     Event(
+        "mode.observe", "warning", "by comment ended",
+        "`gatewayd mode observe`. `ended`: the trial that is over with it.", followed=True,
+    ),
+    Event(
+        "mode.stepped_back", "warning", "mode seconds",
+        "The kernel has the mode that was stepped back to, `seconds` after it was to.", followed=True,
+    ),
+    Event(
+        "mode.step_back_waits", "error", "mode seconds reason",
+        "The kernel does not take the way back. The daemon tries until it does. Every 10 s.", followed=True,
+    ),
+    Event(
+        "mode.file_counts", "warning", "was mode",
+        "At start: a mode by the word of an operator is over, and the file counts. See "
+        "[Arming, step by step](#arming-step-by-step).", followed=True,
+    ),
+    Event(
+        "trial.begun", "info", "id mode was by seconds kind comment",
+        "A change of the mode is on disk, and goes to the kernel. `kind`: `confirm`, `timed` (`--for`), `plain`.",
+        followed=True,
+    ),
+    Event(
+        "trial.moved", "info", "id mode was by seconds comment",
+        "The end of a pending trial is another; the way back stays.", followed=True,
+    ),
+    Event("trial.applied", "info", "id mode", "The kernel was read back with the change.", followed=True),
+    Event(
+        "trial.failed", "error", "id mode reason",
+        "The change could not be applied. The mode is what it was, and no timer runs.", followed=True,
+    ),
+    Event("trial.confirmed", "info", "id mode by", "The mode of the trial stays.", followed=True),
+    Event(
+        "trial.reminder", "warning", "id mode left_s left_percent",
+        "A trial is pending. At 50, 20 and 10 % of its time.", followed=True,
+    ),
+    Event(
+        "trial.reverting", "warning", "id mode back by",
+        "A trial is taken back. `by`: a user, or `reverted` (not confirmed), `rebooted`, `cut_short` (a restart "
+        "before it was in the kernel).", followed=True,
+    ),
+    Event("trial.ended", "info", "id mode back", "A trial with `--for` has ended as planned.", followed=True),
+    Event(
+        "trial.goes_on", "warning", "id mode left_s", "At start: a trial of this boot is pending.", followed=True,
+    ),
+    Event("trial.acknowledged", "info", "notices by", "An operator has seen what came back by itself."),
+    Event(
+        "trial.not_saved", "error", "file error",
+        "The record of the mode could not be written; it is tried every second. A restart would not know of it.",
+    ),
+    Event(
+        "trial.unreadable", "error", "file error",
+        "`trial.json` cannot be read. The mode is observe until `gatewayd rearm`: what it said is not known.",
+        followed=True,
+    ),
+    Event(
+        "trip.tripped", "error", "cause evidence",
+        "A threshold of `policy.trip` was passed: observe, until `gatewayd rearm`.", followed=True,
+    ),
+    Event("trip.latched", "warning", "cause evidence", "At start: the gateway had tripped, and stays in observe."),
+    Event("trip.rearmed", "warning", "cause by", "An operator has ended the latch of a trip.", followed=True),
+    Event(
         "reload.done", "info", "by",
         "The file was read again and is in force. See [Reload](#reload).", followed=True,
     ),

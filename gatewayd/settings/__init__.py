@@ -7,7 +7,8 @@
 - `schema`   how a key is declared; the kinds of values; the checks across keys; the keys that need a restart.
 - `readers`  a document's nodes, and readers of them, which collect faults and never stop at the first.
 - `values`   one scalar's text → value, or ValueError that says what is wrong.
-- `load`     text → nodes → Settings, and declarations → the example file; the only module that knows yaml.
+- `load`     text → nodes → Settings, and declarations → the example file. It knows yaml, and `edit` does.
+- `edit`     the mode written into the text of a file, and nothing else of it.
 - here       the one shell: a path → text → Settings.
 
 Scalars are read from their text, and not as YAML 1.1 takes them. `off` stays a word. `0xff000000` and

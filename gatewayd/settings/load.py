@@ -1,6 +1,6 @@
 """The text of a configuration file → Settings, or every fault of it in one go; and the text of the example file.
 
-The only module of this package that knows yaml. It uses the composer, not the constructor: no Python object
+It knows yaml, and `edit` does. It uses the composer, not the constructor: no Python object
 is ever made from a tag. The Python loader is used rather than libyaml's, whose composer recurses in C without
 a bound.
 """
@@ -67,7 +67,7 @@ def load_settings(text: str, filename: str) -> Settings:
 def load_document(text: str, schema: Reader, report: Report) -> object:
     """What `schema` makes of a whole file, or FAULTY once its faults are in `report`."""
     try:
-        document = _compose(text)
+        document = compose_text(text)
         root = MappingNode(_START) if document is None else _Tree().convert(document, 0)
     except _Unreadable as error:
         report.add(error.place, "", error.what)
@@ -92,7 +92,7 @@ class _BoundedLoader(yaml.SafeLoader):
         return node
 
 
-def _compose(text: str) -> yaml.Node | None:
+def compose_text(text: str) -> yaml.Node | None:
     """The root node of the one document in `text`; None for an empty text."""
     try:
         loader = _BoundedLoader(text)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from gatewayd.errors import InputRejected
+from gatewayd.model.flow import Mode
 from gatewayd.model.moment import format_time
 from gatewayd.model.policy import Stage
 
@@ -263,18 +264,24 @@ def use_file(state: TrialState, file: Stage) -> TrialState:
     return state if order is None or order.over == file else replace(state, order=None)
 
 
-def restore(state: TrialState, file: Stage, now: Instant) -> TrialState:
+def restore(state: TrialState, file: Stage, now: Instant, found: Mode | None = None) -> TrialState:
     """At a start. A trial goes on in its boot and within its time. The file counts for what arms: an order outlives
-    the process only if it enforces no more than the file, and only while the file is as it was."""
+    the process only if it enforces no more than the file, and only while the file is as it was.
+
+    `found`: the mode of the rules in the kernel, None = there are none. Where it is observe the way back was taken,
+    and only the disk has not heard of it: nothing is armed again.
+    """
     trial = state.trial
     if trial is None:
         return _keep_order(state, file)
     if not trial.boot_id or trial.boot_id != now.boot_id:
         kind: NoticeKind = "rebooted"
-    elif trial.is_applied and trial.left_s(now.elapsed_s) > 0:
+    elif trial.left_s(now.elapsed_s) <= 0:
+        kind = _end_of(trial)
+    elif trial.is_applied and found != "observe":
         return state
     else:
-        kind = _end_of(trial)
+        kind = "cut_short"
     return _notify(_keep_order(_go_back(state, file, now, trial.by), file), file, kind, trial, now)
 
 

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import msgspec
 
-from gatewayd.model.metric import gauge, is_there
+from gatewayd.model.flow import Mode
+from gatewayd.model.metric import counter, gauge, is_there
 from gatewayd.model.moment import format_time
 from gatewayd.model.policy import Stage
+from gatewayd.trial.stages import stage_of
 from gatewayd.trial.state import Instant, Kind, NoticeKind, Trial, TrialState, Trip, describe_trip
 
 
@@ -64,10 +66,13 @@ class TripView(msgspec.Struct, frozen=True):
 
 
 class ArmingView(msgspec.Struct, frozen=True):
-    """All of it. `file`: the stage of the configuration that was read last. `differs`: an order stands over it.
+    """All of it. `mode`: in force in the kernel. `wanted`: by operators and the file, whatever keeps it back.
+    `file`: the stage of the configuration that was read last. `differs`: an order stands over it.
     `reverting`: the way back that the kernel does not have yet. `not_saved`: why the record on disk is old.
     `path`: of the configuration file. `report_of`: the trial that a report is kept of."""
 
+    mode: Mode = "observe"
+    wanted: Stage = Stage("observe")
     file: Stage = Stage("observe")
     pending: TrialView | None = None
     order: OrderView | None = None
@@ -84,6 +89,8 @@ class ArmingView(msgspec.Struct, frozen=True):
     not_saved: Annotated[str | None, gauge("trial_record_not_saved",
         "1 while `trial.json` on disk is older than what is in force.", "`== 1`: look at the disk",
         read=is_there)] = None  # fmt: skip
+    reverts: Annotated[int, counter("trial_reverts",
+        "Trials that were not confirmed in time, or did not survive a reboot.", "rises")] = 0  # fmt: skip
     path: str = ""
     report_of: str = ""
 
@@ -97,10 +104,14 @@ def arming_view(
     not_saved: str | None = None,
     path: str = "",
     report_of: str = "",
+    reverts: int = 0,
+    mode: Mode = "observe",
 ) -> ArmingView:
     """Of a moment."""
     order = state.order
     return ArmingView(
+        mode=mode,
+        wanted=stage_of(file, state).stage,
         file=file,
         pending=None if state.trial is None else _trial_view(state.trial, now),
         order=None
@@ -118,6 +129,7 @@ def arming_view(
         not_saved=not_saved,
         path=path,
         report_of=report_of,
+        reverts=reverts,
     )
 
 
@@ -152,7 +164,7 @@ _CAME_BACK: dict[NoticeKind, str] = {
     "reverted": "was not confirmed in time",
     "ended": "has ended as planned",
     "rebooted": "did not survive the reboot",
-    "cut_short": "was not applied when the daemon ended",
+    "cut_short": "was not in the kernel when the daemon started",
 }
 
 
@@ -166,6 +178,18 @@ def headlines(view: ArmingView) -> Iterator[str]:
         yield f"TRIAL {describe_trial(view.pending)}"
     if any(each.kind != "ended" for each in view.notices):
         yield "REVERTED: gatewayd trial"
+
+
+def describe_for_systemd(view: ArmingView) -> str:
+    """Without a time that runs; "" in peace."""
+    if view.trip is not None:
+        return f"TRIPPED by {view.trip.cause.replace('_', ' ')}"
+    if view.reverting is not None:
+        return f"REVERTING to {view.reverting}"
+    if view.pending is not None:
+        end = "ends" if view.pending.kind == "timed" else "reverts"
+        return f"TRIAL of {view.pending.to} {end} at {view.pending.deadline}"
+    return "REVERTED, see gatewayd trial" if any(each.kind != "ended" for each in view.notices) else ""
 
 
 def describe_trial(trial: TrialView) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from gatewayd.allowlist import Allowlist, decide
 from gatewayd.api.app import ApiServer
+from gatewayd.api.arming import ModeRequest
 from gatewayd.api.near_misses import NearMissLineView, NearMissList
 from gatewayd.api.process import LoopView
 from gatewayd.api.report import ActivityPage, CountsView, ReportView
@@ -45,7 +46,7 @@ from gatewayd.api.views import (
     registration_view,
 )
 from gatewayd.assertions.states import AssertionsView
-from gatewayd.errors import SerialNotHeld
+from gatewayd.errors import InputRejected, SerialNotHeld
 from gatewayd.model import (
     Binding,
     Flow,
@@ -64,6 +65,7 @@ from gatewayd.subscribers.journal_rows import JournalStats
 from gatewayd.subscribers.radius.senders import ListenerStats, RefusedSource, ResponseTimes
 from gatewayd.subscribers.session_list import end_events, entry_event
 from gatewayd.subscribers.sessions.session import SessionCounts
+from gatewayd.trial.views import ArmingView
 from gatewayd.watch.attribute import WatchView
 
 NOW = 1_730_689_200.0  # 2024-11-04T03:00:00Z
@@ -328,6 +330,38 @@ DEAF = msgspec.structs.replace(
 """Nothing that anybody sends is believed, and the disk is full."""
 
 
+class FakeArming:
+    """`shown`: the answer to all. `refusal`: of every change. `asked`: what was asked for."""
+
+    def __init__(self) -> None:
+        self.shown = ArmingView()
+        self.refusal: InputRejected | None = None
+        self.asked: list[object] = []
+
+    def view(self) -> ArmingView:
+        return self.shown
+
+    async def _take(self, asked: object) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.asked.append(asked)
+
+    async def set_mode(self, request: ModeRequest) -> None:
+        await self._take(request)
+
+    async def confirm(self, by: str) -> None:
+        await self._take(("confirm", by))
+
+    async def revert(self, by: str) -> None:
+        await self._take(("revert", by))
+
+    async def rearm(self, by: str) -> None:
+        await self._take(("rearm", by))
+
+    async def acknowledge(self, by: str) -> None:
+        await self._take(("acknowledge", by))
+
+
 class FakeQueries:
     """Answers as a daemon would that holds BANK, FREELANCER and, bound to HOME and SHARED, MOBILE; every answer may
     be replaced. `told`: what came of PUT and DELETE, with the session `8a01` of `bng-1` alone known."""
@@ -337,6 +371,7 @@ class FakeQueries:
         self.reasons: tuple[str, ...] = ()
         self.view = PEACE
         self.in_kernel: bool | None = True
+        self.arming = FakeArming()
         self.outcome: Mapping[str, object] = {"registrations": 31022, "errors": {}}
         self.held_serial: int | None = 17
         self.failure: Exception | None = None

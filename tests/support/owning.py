@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 from gatewayd.api.views import RegistrationView
@@ -16,6 +17,9 @@ from gatewayd.control.core import build_core
 from gatewayd.control.host_time import HostTime, WindowClock
 from gatewayd.control.queries import DaemonQueries
 from gatewayd.control.reload import ReloadOutcome
+from gatewayd.control.trial_gateway import TrialGateway
+from gatewayd.control.trial_keeper import TrialKeeper
+from gatewayd.control.trial_store import TrialStore
 from gatewayd.errors import OperationRefused, SourceUnreadable
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.lab.traffic import flow_of
@@ -113,6 +117,7 @@ class Owning:
         tables: FakeTables,
         conntrack: FakeConntrack,
         store: LastGood | None = None,
+        trial_store: TrialStore | None = None,
     ) -> None:
         self.clock = clock
         self.tables = tables
@@ -141,15 +146,30 @@ class Owning:
         self.watch = self.core.watch
         self.scanner = self.core.scanner
         self.told = Told()
+        self.trial_store = trial_store or TrialStore(None)
         self.controller = Controller(
-            settings, self.core, store=store, host_time=self.host_time, subscribers=self.told
+            settings,
+            self.core,
+            store=store,
+            host_time=self.host_time,
+            subscribers=self.told,
+            arming=self.trial_store,
         )
         self.gate = AssertionGate(self.controller)
+        self.trials = self.keep_trials()
 
     def _before_write(self, write: Transaction | Ruleset) -> None:
         if self.refuse_writes:
             raise OperationRefused("write", 16)
         self.written.append(write)
+
+    def keep_trials(self) -> TrialKeeper:
+        """Of this controller; ids are t1, t2, …"""
+        numbers = count(1)
+        gateway = TrialGateway(self.controller, self.core.in_sync)
+        return TrialKeeper(
+            self.trial_store, gateway, now=self.host_time.instant, make_id=lambda: f"t{next(numbers)}"
+        )
 
     # -- the world ---------------------------------------------------------------------------------------------
 
@@ -212,15 +232,21 @@ async def owning(
     tables: FakeTables | None = None,
     conntrack: FakeConntrack | None = None,
     store: LastGood | None = None,
+    trial_store: TrialStore | None = None,
 ) -> AsyncIterator[Owning]:
     """The tasks of the daemon that have to do with the kernel run until the block ends."""
     made = Owning(
-        clock, settings or settings_of("national"), tables or FakeTables(), conntrack or FakeConntrack(), store
+        clock,
+        settings or settings_of("national"),
+        tables or FakeTables(),
+        conntrack or FakeConntrack(),
+        store,
+        trial_store,
     )
     async with asyncio.TaskGroup() as group:
         tasks = [
             group.create_task(work)
-            for work in (made.reconciler.run(), made.scanner.run(), made.controller.keep_time())
+            for work in (made.reconciler.run(), made.scanner.run(), made.controller.keep_time(), made.trials.run())
         ]
         yield made
         for task in tasks:

@@ -40,21 +40,22 @@ MAY_IMPORT: dict[str, str] = {
     "watch": "errors log model kernel allowlist reconcile",
     "impact": "errors log model state_file compile",
     "near_miss": "errors log model state_file allowlist compile",
-    "api": "errors log model state_file activity registry subscribers assertions reconcile watch near_miss",
+    "api": "errors log model trial state_file activity registry subscribers assertions reconcile watch near_miss",
     "control": "gatewayd errors log model state_file activity settings feed sources registry allowlist "
-    "subscribers compile assertions kernel reconcile watch near_miss api systemd",
+    "subscribers trial compile assertions kernel reconcile watch near_miss api systemd",
     "daemon": "gatewayd errors log systemd model settings sources kernel watch api control subscribers",
     "authority": "errors model feed",
     "lab": "errors model",
     "demo": "errors model feed authority lab",
     "cli": "gatewayd errors log model settings feed sources registry compile assertions reconcile kernel "
-    "subscribers api control daemon authority lab demo",
+    "subscribers trial api control daemon authority lab demo",
     "__main__": "cli",
 }
 
 PURE = """
     allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule api api.metrics api.process
     api.event_stream api.html log.ring state_file.view activity.days activity.rows api.report api.report_page
+    api.arming settings.edit
     api.near_misses compile.near near_miss near_miss.findings near_miss.former near_miss.reasons
     api.queries api.standing api.status api.views authority.layout authority.readers compile compile.desired
     assertions assertions.judge assertions.lookups assertions.overlay assertions.states compile.counting
@@ -84,7 +85,7 @@ PURE = """
 
 IO = """
     activity activity.store api.streaming impact impact.keeper impact.store kernel.counts log.tap state_file
-    state_file.file near_miss.store
+    state_file.file near_miss.store api.arming_routes control.trial_store
     api.app api.listening api.middleware authority authority.database authority.disk authority.importing
     authority.publishing authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry
     demo.scenario
@@ -98,6 +99,7 @@ IO = """
 """
 
 COMPOSITION = """
+    cli.mode cli.mode_file control.arming_queries control.trial_gateway control.trial_keeper
     cli.events cli.report control.activity_keeper control.report_queries
     __main__ cli cli.changes cli.check cli.client cli.explain cli.listings cli.output cli.plan cli.registry
     cli.registry_authoring cli.registry_reading cli.service cli.service_user cli.standing cli.status
@@ -122,7 +124,7 @@ HARMLESS = {"io": {"BytesIO", "StringIO"}, "os": {"strerror"}, "sys": {"byteorde
 
 THIRD_PARTY: dict[str, str] = {
     "aiohttp": "sources.fetch sources.runner authority.serving api.app api.listening api.middleware cli.client "
-    "api.streaming",
+    "api.arming_routes api.streaming",
     "click": "cli.*",
     "cryptography": "sources.fetch",
     "joserfc": "feed.notification",
@@ -135,7 +137,7 @@ THIRD_PARTY: dict[str, str] = {
     "structlog": "log.*",
     "uvloop": "cli.service",
     "watchfiles": "sources.files",
-    "yaml": "settings.load",
+    "yaml": "settings.load settings.edit",
     "yarl": "sources.fetch sources.runner",
 }
 """Where each library may be imported."""

@@ -13,9 +13,14 @@ from prometheus_client.samples import Sample
 from gatewayd.api.metrics import OPENMETRICS_TYPE, TEXT_TYPE, choose_type, render_metrics
 from gatewayd.api.process import ListenerView
 from gatewayd.api.status import CounterView, HoldView, PolicyView, StatusView
+from gatewayd.model.policy import Stage
 from gatewayd.state_file.view import StateFileView
+from gatewayd.trial.state import Instant, Trial, TrialState
+from gatewayd.trial.views import arming_view
 from tests.support.fake_queries import DEAF, GUARDED, PEACE, SUBSCRIBED, TROUBLE
 from tests.support.metrics_table import DOC, SECTIONS, renewed, rows_of
+
+TRIAL = Trial("t1", "confirm", Stage("observe"), Stage("reject"), 0.0, 600.0, "boot", 0.0, 600.0, "uid 0")
 
 
 def samples(view: StatusView) -> dict[str, float]:
@@ -268,6 +273,7 @@ def test_every_number_that_is_declared_comes_on_the_page_and_no_other() -> None:
         state_files=(StateFileView("activity"),),
         report_failures={"pulse": 1},
         policy=PolicyView("reject", 100, "2024-11-04T01:00:00Z", "start"),
+        arming=arming_view(TrialState(TRIAL), Stage("observe"), Instant(0.0, 0.0, "boot")),
         subscribers=msgspec.structs.replace(DEAF.subscribers, listener=listener),
     )
     lines = render_metrics(everything).decode().splitlines()

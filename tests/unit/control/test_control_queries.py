@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from gatewayd.api.metrics import render_metrics
 from gatewayd.compile.effects import canary_bucket
+from gatewayd.control.arming_queries import Arming, check_nothing
 from gatewayd.control.core import InSync
 from gatewayd.control.host_time import HostTime
 from gatewayd.control.queries import SLICE, VIEWS, DaemonQueries
@@ -89,6 +90,7 @@ def queries_of(
     return DaemonQueries(
         it.controller, report, None,
         clock=clock, read_sources=read_sources, reload=reload or no_reload, gate=it.gate,
+        arming=Arming(it.trials, check_nothing),
     )  # fmt: skip
 
 

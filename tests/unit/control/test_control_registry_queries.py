@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gatewayd.control.arming_queries import Arming, check_nothing
 from gatewayd.control.queries import DaemonQueries
 from gatewayd.control.status import StatusReport
 from gatewayd.control.vitals import Vitals
@@ -50,7 +51,7 @@ async def asked(time: Time) -> AsyncIterator[tuple[Owning, DaemonQueries]]:
 
         async def read_sources() -> None: ...
 
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = {"arming": Arming(it.trials, check_nothing)}
         if "reload" in DaemonQueries.__init__.__annotations__:
             more["reload"] = read_sources
         yield (

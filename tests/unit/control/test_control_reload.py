@@ -252,12 +252,12 @@ async def running(time: Time, directory: Path, document: dict[str, Any]) -> Asyn
     store = LastGood(directory / "state", clock=time.clock, monotonic=time.clock.monotonic)
     sources, local, notifier = SourceTasks(Tools()), LocalFiles(it.gate), Notifier({})
     await local.use(await local.open(settings.registry.local))
-    parts = Reloaded(it.controller, sources, local, store, it.host_time, service, it.gate)
+    parts = Reloaded(it.controller, sources, local, store, it.host_time, service, it.gate, it.trials)
     notes: list[str | None] = []
     reloader = Reloader(settings, path, parts, notifier, notes.append)
     async with asyncio.TaskGroup() as group:
-        works = (it.reconciler.run(), it.scanner.run(), it.controller.keep_time(), reloader.run(group))
-        tasks = [group.create_task(work) for work in works]
+        works = (it.reconciler.run(), it.scanner.run(), it.controller.keep_time(), it.trials.run())
+        tasks = [group.create_task(work) for work in (*works, reloader.run(group))]
         sources.use(settings.registry, it.controller, group)
         local.watch(group)
         reloader.begin()

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from gatewayd.allowlist import Allowlist, BindingTable
+from gatewayd.control.arming_queries import Arming, check_nothing
 from gatewayd.control.queries import DaemonQueries
 from gatewayd.control.status import StatusReport
 from gatewayd.control.vitals import Vitals
@@ -158,7 +159,14 @@ def answers_of(it: Owning, clock: ManualClock, service: SubscriberService | None
     events: Any = _Events()
     report = StatusReport(it.controller, events, {}, Vitals(clock))
     return DaemonQueries(
-        it.controller, report, service, clock=clock, read_sources=read_sources, reload=no_reload, gate=it.gate
+        it.controller,
+        report,
+        service,
+        clock=clock,
+        read_sources=read_sources,
+        reload=no_reload,
+        gate=it.gate,
+        arming=Arming(it.trials, check_nothing),
     )
 
 

@@ -12,7 +12,9 @@ import pytest
 
 from gatewayd.control import vitals
 from gatewayd.control.vitals import START_PATIENCE_S, Pulse, Vitals
+from gatewayd.model.policy import Stage
 from gatewayd.systemd import Notifier
+from gatewayd.trial.views import ArmingView
 from tests.support.fake_queries import FakeQueries
 
 
@@ -59,4 +61,11 @@ async def test_the_start_ends_when_ready_or_when_patience_is_at_an_end(tmp_path:
         queries.reasons = ()
         pulse.look()
         assert manager.recv(4096) == b"READY=1\nSTATUS=7 registrations in the kernel"
+        queries.arming.shown = ArmingView(reverting=Stage("observe"))
+        pulse.look()
+        pulse.look()
+        assert manager.recv(4096) == b"STATUS=7 registrations in the kernel; REVERTING to observe"
+        queries.arming.shown = ArmingView()
+        pulse.look()
+        assert manager.recv(4096) == b"STATUS=7 registrations in the kernel"
         notifier.close()

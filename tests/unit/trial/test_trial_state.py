@@ -251,6 +251,12 @@ def test_restarted_after_the_window_it_is_reverted() -> None:
     assert restore(timed, OBSERVE, after(600)).notices[0].kind == "ended"
 
 
+def test_killed_between_the_way_back_and_the_disk_it_is_not_armed_again() -> None:
+    assert restore(pending(), OBSERVE, after(60), "reject") == pending()
+    assert restore(pending(), OBSERVE, after(60), None) == pending()  # flushed by another program: put back
+    assert restore(pending(), OBSERVE, after(60), "observe").notices[0].kind == "cut_short"
+
+
 def test_killed_before_it_was_applied_it_is_reverted() -> None:
     assert restore(begun(), OBSERVE, after(1)).notices[0].kind == "cut_short"
 

@@ -11,6 +11,7 @@ from gatewayd.trial.state import Instant, Notice, NoticeKind, Order, Trial, Tria
 from gatewayd.trial.views import (
     ArmingView,
     arming_view,
+    describe_for_systemd,
     describe_notice,
     describe_order,
     describe_trial,
@@ -94,7 +95,7 @@ def test_the_trip_comes_first_and_a_planned_end_is_no_alarm() -> None:
         ("reverted", "was not confirmed in time"),
         ("ended", "has ended as planned"),
         ("rebooted", "did not survive the reboot"),
-        ("cut_short", "was not applied when the daemon ended"),
+        ("cut_short", "was not in the kernel when the daemon started"),
     ],
 )
 def test_a_notice_says_what_came_back_and_why(kind: NoticeKind, words: str) -> None:
@@ -117,6 +118,22 @@ def test_an_order_says_what_a_restart_makes_of_it() -> None:
     # A file that was read again may say the same by now.
     same = arming_view(TrialState(order=Order(REJECT, FILE, NOW.wall_s, "uid 0")), REJECT, NOW)
     assert (same.differs, describe_order(same)) == (False, "")
+
+
+def test_systemd_has_a_text_that_changes_with_the_state_alone() -> None:
+    pending = view(TrialState(TRIAL)).pending
+    assert pending is not None
+    timed = msgspec.structs.replace(pending, kind="timed")
+    for shown, text in (
+        (view(TrialState()), ""),
+        (view(TrialState(TRIAL)), "TRIAL of reject, canary 10% reverts at 2027-01-15T08:10:00Z"),
+        (ArmingView(pending=timed), "TRIAL of reject, canary 10% ends at 2027-01-15T08:10:00Z"),
+        (view(TrialState(TRIAL), reverting=FILE), "REVERTING to observe"),
+        (view(TrialState(trip=TRIP)), "TRIPPED by late admissions"),
+        (view(TrialState(notices=(notice("reverted"),))), "REVERTED, see gatewayd trial"),
+        (view(TrialState(notices=(notice("ended"),))), ""),
+    ):
+        assert describe_for_systemd(shown) == text
 
 
 def test_a_span_has_two_units() -> None:

@@ -1,0 +1,231 @@
+"""`gatewayd mode`, `confirm`, `revert`, `trial`, `rearm`: change what is enforced, try it, and take it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import get_args
+
+import click
+
+from gatewayd.cli.changes import Outcome, describe_reload
+from gatewayd.cli.client import Endpoint, daemon_options, socket_options
+from gatewayd.cli.mode_file import difference, write_stage
+from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, print_json, print_lines, printable
+from gatewayd.errors import GatewaydError
+from gatewayd.model import Mode
+from gatewayd.settings.values import parse_duration, parse_percent
+from gatewayd.trial.views import (
+    ArmingView,
+    describe_notice,
+    describe_order,
+    describe_trial,
+    headlines,
+)
+
+MAX_TIMER_S = 366 * 86400.0
+DEFAULT_CONFIRM = "10m"
+"""RFC 6241 §8.4.5.1."""
+
+
+class _Duration(click.ParamType[float]):
+    name = "duration"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            return parse_duration(value, 1.0, MAX_TIMER_S)
+        except ValueError as error:
+            self.fail(f"{value!r} {error}, expected a duration from 1s to 366d such as 10m", param, ctx)
+
+
+class _Percent(click.ParamType[int]):
+    name = "percent"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return parse_percent(value)
+        except ValueError as error:
+            self.fail(f"{value!r} {error}, expected a share from 0% to 100%", param, ctx)
+
+
+@click.command("mode")
+@click.argument("mode", type=click.Choice(get_args(Mode)), required=False)
+@click.option("--canary", type=_Percent(), metavar="N%", help="Share of the clients; without it, as it is.")
+@click.option(
+    "--confirm",
+    type=_Duration(),
+    is_flag=False,
+    flag_value=DEFAULT_CONFIRM,
+    metavar="[10m]",
+    help="Take it back after this time, unless `gatewayd confirm`.",
+)
+@click.option("--for", "for_s", type=_Duration(), metavar="2h", help="End by itself after this time.")
+@click.option(
+    "--comment", default="", metavar="TEXT", help="For the log and the status: which order, which ticket."
+)
+@click.option("--force", "is_forced", is_flag=True, help="Also where it breaks an assertion; the log says so.")
+@click.option("--write", "is_write", is_flag=True, help="Write the mode of the daemon into its configuration file.")
+@click.option("--config", "config_path", metavar="PATH", help="With --write: the file; without it, the daemon's.")
+@socket_options
+def mode(
+    endpoint: Endpoint,
+    as_json: bool,
+    mode: Mode | None,
+    canary: int | None,
+    confirm: float | None,
+    for_s: float | None,
+    comment: str,
+    is_forced: bool,
+    is_write: bool,
+    config_path: str | None,
+) -> None:
+    """Change the mode of the running daemon; without MODE, show it.
+
+    The configuration file stays as it is. A mode that enforces more than the file is over with the next restart.
+    With --confirm it is taken back unless `gatewayd confirm` comes in time, and with --for in any case. The loss of
+    this terminal changes nothing; a reboot takes it back. A second --confirm moves the end. `gatewayd mode observe`
+    is always allowed, and ends what is pending.
+
+    `gatewayd mode --write` writes the mode that the daemon has into the file, so that a restart has it too. It
+    changes those words alone, prints the difference, and has the daemon read the file again.
+
+    Exit status 1 when it is refused or could not be done: then nothing has changed, and no timer runs.
+    """
+    if mode is None or is_write:
+        if (mode, canary, confirm, for_s, comment, is_forced) != (None, None, None, None, "", False):
+            if is_write:
+                raise click.UsageError("--write goes alone: it writes the mode that the daemon has")
+            raise click.UsageError(f"name the mode: one of {', '.join(get_args(Mode))}")
+        if is_write:
+            _write(endpoint, config_path, as_json)
+        else:
+            _show(endpoint, endpoint.get("/v1/trial"), as_json)
+        return
+    if confirm is not None and for_s is not None:
+        raise click.UsageError("--confirm and --for are two ends of one trial: give one of them")
+    asked = {
+        "mode": mode,
+        "canary": canary,
+        "confirm": None if confirm is None else max(1, round(confirm)),
+        "for": None if for_s is None else max(1, round(for_s)),
+        "comment": comment or None,
+        "force": 1 if is_forced else None,
+    }
+    _show(endpoint, endpoint.post("/v1/mode", asked), as_json)
+
+
+@click.command("confirm")
+@socket_options
+def confirm(endpoint: Endpoint, as_json: bool) -> None:
+    """Keep the mode of the trial that is pending, from any terminal.
+
+    Exit status 1 when none is pending.
+    """
+    _show(endpoint, endpoint.post("/v1/confirm"), as_json)
+
+
+@click.command("revert")
+@socket_options
+def revert(endpoint: Endpoint, as_json: bool) -> None:
+    """Take back the trial that is pending, at once and from any terminal.
+
+    Exit status 1 when none is pending.
+    """
+    _show(endpoint, endpoint.post("/v1/revert"), as_json)
+
+
+@click.command("rearm")
+@socket_options
+def rearm(endpoint: Endpoint, as_json: bool) -> None:
+    """End the latch of a trip: the mode of before is in force again.
+
+    Look at the evidence first (`gatewayd trial`). Exit status 1 when the gateway has not tripped.
+    """
+    _show(endpoint, endpoint.post("/v1/rearm"), as_json)
+
+
+@click.command("trial")
+@click.option("--ack", "is_ack", is_flag=True, help="What came back by itself was seen: take it off the status.")
+@daemon_options
+def trial(endpoint: Endpoint, as_json: bool, is_ack: bool) -> None:
+    """Show the trial that is pending, what came back by itself, and a trip.
+
+    Exit status 0 while a trial is pending, 1 when none is (with --ack: when there was nothing to acknowledge).
+    """
+    if is_ack:
+        _show(endpoint, endpoint.post("/v1/trial/ack"), as_json)
+        return
+    if not _show(endpoint, endpoint.get("/v1/trial"), as_json).pending:
+        click.get_current_context().exit(1)
+
+
+def _write(endpoint: Endpoint, config_path: str | None, as_json: bool) -> None:
+    view = endpoint.parse(endpoint.get("/v1/trial"), ArmingView)
+    path = config_path or view.path
+    if view.pending is not None:
+        raise click.ClickException("a trial is pending: gatewayd confirm first, or gatewayd revert")
+    changed = write_stage(path, view.wanted)
+    for line in changed:
+        click.echo(printable(line), err=as_json)
+    if not changed:
+        click.echo(f"{path} says {view.wanted} already", err=as_json)
+    body = endpoint.post("/v1/reload")
+    outcome = endpoint.parse(body, Outcome)
+    if as_json:
+        print_json(body)
+    else:
+        print_lines(describe_reload(outcome))
+    if not outcome.reloaded:
+        click.get_current_context().exit(1)
+
+
+def _describe_difference(view: ArmingView) -> Iterator[Line]:
+    """Of the file and the mode of the daemon, where this user may read it."""
+    if not view.differs or view.pending is not None or not view.path:
+        return
+    with suppress(GatewaydError):
+        for number, line in enumerate(difference(view.path, view.wanted)):
+            yield Line("" if number else "difference", line)
+
+
+def _show(endpoint: Endpoint, body: bytes, as_json: bool) -> ArmingView:
+    view = endpoint.parse(body, ArmingView)
+    if as_json:
+        print_json(body)
+    else:
+        print_lines([*describe_arming(view), *_describe_difference(view)])
+    return view
+
+
+def describe_arming(view: ArmingView) -> Iterator[Line]:
+    """All of it, the mode in force first."""
+    stage = view.wanted if view.wanted.mode == view.mode else view.mode
+    yield Line("mode", str(stage), DOUBTFUL if view.mode != "observe" else "")
+    if view.mode != view.wanted.mode and view.trip is None and view.reverting is None:
+        yield Line("", f"wanted is {view.wanted}: see gatewayd status", DOUBTFUL)
+    yield from describe_changes(view)
+    if view.pending is None and not view.notices:
+        yield Line("trial", "none is pending")
+
+
+def describe_changes(view: ArmingView) -> Iterator[Line]:
+    """What the first line of the status names, with its particulars; nothing in peace."""
+    if view.trip is not None:
+        yield Line("TRIPPED", f"since {view.trip.at}: {view.trip.text}; gatewayd rearm", BAD)
+    if view.reverting is not None:
+        yield Line("REVERTING", f"to {view.reverting}: the kernel does not have it yet", BAD)
+    if view.pending is not None:
+        by = f"by {view.pending.by}" + (f" ({view.pending.comment})" if view.pending.comment else "")
+        yield Line("TRIAL", f"{describe_trial(view.pending)}; {by}, until {view.pending.deadline}", DOUBTFUL)
+    for notice in view.notices:
+        ended = notice.kind == "ended"
+        yield Line("ended" if ended else "REVERTED", describe_notice(notice), GOOD if ended else BAD)
+    if order := describe_order(view):
+        yield Line("order", order, DOUBTFUL)
+    if view.not_saved is not None:
+        yield Line("NOT SAVED", f"the record of the mode on disk is old: {view.not_saved}", BAD)
+
+
+def headline_of(view: ArmingView) -> str:
+    """For the first line of the status; "" in peace."""
+    return "; ".join(headlines(view))
