@@ -2,9 +2,11 @@
 
 `ActiveSet` (allowlist.py) knows windows and bindings, and returns with each change the elements to add and to
 remove. Its `Allowlist` owns the registrations and those of each subscriber. A dict by id and a radix (radix.py) by
-client prefix hold the same objects. `BindingTable` holds the bindings, in a radix of their own: the table of
-sessions fills it, and the allowlist reads it. `decide` and `matching_registrations` apply the rule (match.py) to
-what they find. `Schedule` (schedule.py) says when a window next opens or closes. Nothing here reads a clock.
+client prefix hold the same objects. `BindingTable` holds the bindings, in a radix of their own and by subscriber
+(by_subscriber.py): the table of sessions fills it, and the allowlist reads it. `decide` and
+`matching_registrations` apply the rule (match.py; endpoints.py has that of a destination alone) to what they find;
+words.py has the words of reasons. `Schedule` (schedule.py) says when a window next opens or closes. Nothing here
+reads a clock.
 
 Why a radix at all, when the kernel's sets decide: events, `explain` and `impact` must name the registrations,
 of both ends, at every length.

@@ -10,48 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import islice
-from typing import Final, Generic, TypeVar, cast
+from typing import Final, TypeVar
 
 import msgspec
 
-from gatewayd.allowlist.match import MAX_MATCHING, matching_bound, matching_clients
+from gatewayd.allowlist.by_subscriber import BySubscriber
+from gatewayd.allowlist.endpoints import MAX_MATCHING, matching_endpoints, matching_reversed
+from gatewayd.allowlist.match import matching_bound, matching_clients
 from gatewayd.allowlist.radix import Radix
 from gatewayd.allowlist.schedule import Schedule
 from gatewayd.model import Binding, BoundRegistration, Flow, Prefix, Registration, Status
 from gatewayd.model.registration import Ports
-
-_Value = TypeVar("_Value")
-
-
-class BySubscriber(Generic[_Value]):
-    """Digest → values, compared by identity, in order of arrival. `held`: one value bare, several in a tuple."""
-
-    __slots__ = ("held",)
-
-    def __init__(self) -> None:
-        self.held: dict[bytes, _Value | tuple[_Value, ...]] = {}
-
-    def of(self, subscriber: bytes) -> tuple[_Value, ...]:
-        held = self.held.get(subscriber)
-        if held is None:
-            return ()
-        return held if type(held) is tuple else (cast("_Value", held),)
-
-    def add(self, subscriber: bytes, value: _Value) -> None:
-        held = self.of(subscriber)
-        self.held[subscriber] = (*held, value) if held else value
-
-    def remove(self, subscriber: bytes, value: _Value) -> None:
-        """KeyError, and nothing changed, if it is not there: a bug of the caller."""
-        held = self.of(subscriber)
-        rest = tuple([each for each in held if each is not value])
-        if len(rest) == len(held):
-            raise KeyError("no such value of this subscriber")
-        if rest:
-            self.held[subscriber] = rest if len(rest) > 1 else rest[0]
-        else:
-            del self.held[subscriber]
-
 
 MAX_SHARING = 256
 """Bindings at one address, its port blocks, from which on they are found by the port."""
@@ -138,11 +107,16 @@ class Allowlist:
     moment one BoundRegistration for each registration and binding of the same subscriber.
     """
 
-    __slots__ = ("_by_id", "_by_subscriber", "_categories", "_radix", "_statuses", "bindings")
+    __slots__ = (
+        "_by_id", "_by_subscriber", "_categories", "_endpoints", "_providers", "_radix", "_statuses", "bindings",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._by_id: dict[str, Registration] = {}
         self._radix: Radix[Registration] = Radix(_peers_of)
+        self._endpoints: Radix[Registration] = Radix(_peers_of)
+        self._providers = 0
+        """Registrations that have endpoints."""
         self._categories: dict[str, int] = {}
         self._statuses: dict[Status, int] = {}
         self._by_subscriber: BySubscriber[Registration] = BySubscriber()
@@ -171,6 +145,8 @@ class Allowlist:
         self._by_id[registration.id] = registration
         for prefix in registration.clients:
             self._radix.insert(prefix, registration)
+        if registration.extension is not None:
+            self._link_endpoints(registration)
         if registration.subscriber is not None:
             self._by_subscriber.add(registration.subscriber, registration)
         _count(self._categories, registration.category, 1)
@@ -187,7 +163,20 @@ class Allowlist:
     def matching(self, flow: Flow, now: float) -> tuple[Registration, ...]:
         """The registrations that make the flow registered at `now`; the hot path."""
         found = matching_clients(self._radix, flow, now)
-        return matching_bound(self, flow, now, found) if self.bindings.size else found
+        if self.bindings.size:
+            found = matching_bound(self, flow, now, found)
+        return matching_endpoints(self, flow, now, found) if self._providers else found
+
+    def matching_connection(self, flow: Flow, now: float) -> tuple[Registration, ...]:
+        """The registrations that may make a connection registered, whose packet made it: the client's packets run
+        in its reply direction, if the far end's did."""
+        found = self.matching(flow, now)
+        return matching_reversed(self, flow, now) if not found and self._providers else found
+
+    def endpoints_at(self, address: bytes) -> Sequence[Registration]:
+        """Those with the address among their endpoints, effective or not, longest prefix first; perhaps several
+        times each."""
+        return self._endpoints.covering(address) if self._providers else ()
 
     def bound_registrations_at(self, binding: Binding) -> tuple[BoundRegistration, ...]:
         """What the binding gives to each registration of its subscriber, effective or not; what it takes, if it has
@@ -202,6 +191,11 @@ class Allowlist:
             return ()
         found = self.bindings.of(registration.subscriber)
         return tuple([BoundRegistration(registration, each.prefix, each.ports) for each in found])
+
+    @property
+    def has_providers(self) -> bool:
+        """Whether any registration has endpoints, effective or not."""
+        return self._providers > 0
 
     @property
     def subscribers(self) -> Container[bytes]:
@@ -265,9 +259,17 @@ class Allowlist:
         """A copy; statuses without registrations are absent."""
         return dict(self._statuses)
 
+    def _link_endpoints(self, registration: Registration) -> None:
+        for prefix in registration.endpoints:
+            self._endpoints.insert(prefix, registration)
+        self._providers += bool(registration.endpoints)
+
     def _unlink(self, registration: Registration) -> None:
         for prefix in registration.clients:
             self._radix.remove(prefix, registration)
+        for prefix in registration.endpoints:
+            self._endpoints.remove(prefix, registration)
+        self._providers -= bool(registration.endpoints)
         if registration.subscriber is not None:
             self._by_subscriber.remove(registration.subscriber, registration)
         _count(self._categories, registration.category, -1)

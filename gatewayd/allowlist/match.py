@@ -15,11 +15,19 @@ goes to it. So it never counts for a protocol without ports.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 import msgspec
 
+from gatewayd.allowlist import words
+from gatewayd.allowlist.endpoints import (
+    MAX_MATCHING,
+    Endpoints,
+    answering,
+    matching_endpoints,
+    registered_at_endpoint,
+    serves_at_endpoint,
+)
 from gatewayd.model import (
     Binding,
     Decision,
@@ -31,16 +39,9 @@ from gatewayd.model import (
     reverse_flow,
     service_words,
 )
-from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS
+from gatewayd.model.service import PROTOCOLS_WITH_PORTS
 
 End = Literal["source", "destination"]
-
-_NAMED_AT_MOST = 3
-"""How many further registrations a reason names before it only counts them."""
-
-
-MAX_MATCHING = 64
-"""Registrations that are found for a flow: a flow may be of thousands, and one is enough for it to pass."""
 
 
 class FacingClients(Protocol):
@@ -49,7 +50,7 @@ class FacingClients(Protocol):
     def facing(self, address: bytes, other: bytes) -> Sequence[Registration]: ...
 
 
-class Covering(Protocol):
+class Covering(Endpoints, Protocol):
     """What is asked of an allowlist for people: all whose clients, or prefix, cover an address."""
 
     def covering(self, address: bytes) -> Sequence[Registration]: ...
@@ -67,13 +68,15 @@ class FacingBindings(Protocol):
     def registrations_of(self, subscriber: bytes) -> Sequence[Registration]: ...
 
 
-class Facing(FacingClients, FacingBindings, Protocol): ...
+class Facing(FacingClients, FacingBindings, Endpoints, Protocol): ...
 
 
 def matching_registrations(allowlist: Facing, flow: Flow, now: float) -> tuple[Registration, ...]:
     """The registrations that make the flow registered at `now`, once each: those with the source in their
-    clients, then those with the destination, then those through bindings alone. At most MAX_MATCHING."""
-    return matching_bound(allowlist, flow, now, matching_clients(allowlist, flow, now))
+    clients, then those with the destination, then those through bindings alone, then those with it among their
+    endpoints. At most MAX_MATCHING."""
+    found = matching_bound(allowlist, flow, now, matching_clients(allowlist, flow, now))
+    return matching_endpoints(allowlist, flow, now, found)
 
 
 def matching_clients(allowlist: FacingClients, flow: Flow, now: float) -> tuple[Registration, ...]:
@@ -128,7 +131,7 @@ def registered_by(flow: Flow, registration: Registration, now: float, bindings: 
         )
         if is_near and _admits(registration, far, flow, now):
             return True
-    return False
+    return registered_at_endpoint(flow, registration, now)
 
 
 def in_scope(scope: tuple[Service, ...], flow: Flow) -> bool:
@@ -152,12 +155,19 @@ def decide(allowlist: Covering, scope: tuple[Service, ...], flow: Flow, now: flo
     matching = sorted((claim for claim in claims if not claim.failed), key=_Claim.nearness)
     registrations = tuple({claim.registration.id: claim.registration for claim in matching}.values())
     bindings = _bindings_that_count(matching)
-    if not in_scope(scope, flow) and not (registrations and may_be_answer(scope, flow)):
+    by_client = any(not claim.is_endpoint for claim in matching)
+    if not in_scope(scope, flow) and not (by_client and may_be_answer(scope, flow)):
         return Decision("out_of_scope", registrations, _reason_out_of_scope(scope, flow, registrations), bindings)
     if registrations:
         nearest, others = matching[0], registrations[1:]
         reason = _reason_registered(nearest, flow, others, now) + _beside(nearest, claims, flow, now)
         return Decision("registered", registrations, reason, bindings)
+    left_to = answering(allowlist, flow, now)
+    if left_to:
+        source = format_address(flow.source)
+        what = f"{source} is an endpoint of {words.name_some(left_to)}"
+        why = f"{what}, so this may be an answer, and the client's packet decides"
+        return Decision("out_of_scope", (), why)
     return Decision("unregistered", (), _reason_unregistered(claims, flow, now))
 
 
@@ -213,6 +223,7 @@ def _serves(services: Iterable[Service], flow: Flow) -> bool:
 class _Claim(msgspec.Struct, frozen=True, gc=False):
     """A registration whose clients, or whose subscriber's `binding`, have one end of the flow at `prefix`.
 
+    `is_endpoint`: it is an endpoint of a provider.
     `failed`: how many conditions do not hold. `is_elsewhere`: the binding has other ports, so that this traffic of
     the shared address is another subscriber's.
     """
@@ -223,14 +234,16 @@ class _Claim(msgspec.Struct, frozen=True, gc=False):
     failed: int
     binding: Binding | None = None
     is_elsewhere: bool = False
+    is_endpoint: bool = False
 
-    def nearness(self) -> tuple[bool, int, bool, bool, int, str, tuple[int, int]]:
+    def nearness(self) -> tuple[bool, int, bool, bool, bool, int, str, tuple[int, int]]:
         """Sorts matches first, then what fails least, and what is elsewhere last; ties: the source, a client
         prefix, the longest prefix, the id."""
         ports = self.binding.ports if self.binding is not None else None
         return (
             self.is_elsewhere,
             self.failed,
+            self.is_endpoint,
             self.end == "destination",
             self.binding is not None,
             -self.prefix.length,
@@ -254,10 +267,16 @@ def _claims(allowlist: Covering, flow: Flow, now: float) -> Iterator[_Claim]:
             for each in allowlist.registrations_of(binding.subscriber):
                 failed = _count_failures(each, far, flow, now) + is_elsewhere
                 yield _Claim(each, end, binding.prefix, failed, binding, is_elsewhere)
+        for each in {each.id: each for each in allowlist.endpoints_at(near)}.values():
+            failed = len(list(_endpoint_failures(each, end, flow, now)))
+            yield _Claim(each, end, _longest_covering(each.endpoints, near), failed, is_endpoint=True)
 
 
 def _failures_of(claim: _Claim, flow: Flow, now: float) -> Iterator[str]:
     """Why it does not match, each as the rest of a sentence."""
+    if claim.is_endpoint:
+        yield from _endpoint_failures(claim.registration, claim.end, flow, now)
+        return
     is_source = claim.end == "source"
     yield from _failures(claim.registration, flow.destination if is_source else flow.source, flow, now)
     if claim.binding is not None:
@@ -283,20 +302,26 @@ def _binding_failures(binding: Binding, end: End, flow: Flow, port: int) -> Iter
 
 def _failures(registration: Registration, far: bytes, flow: Flow, now: float) -> Iterator[str]:
     """The conditions of `_admits` that do not hold, each as the rest of a sentence."""
-    if registration.status != "active":
-        yield f"is {registration.status}"
-    elif not registration.valid_from_s <= now:
-        yield f"its window opens at {_format_moment(registration.valid_from_s)}"
-    elif not now < registration.valid_until_s:
-        yield f"its window closed at {_format_moment(registration.valid_until_s)}"
+    yield from words.standing_failures(registration, now)
     if registration.peers and not _includes(registration.peers, far):
         yield f"its peers do not include {format_address(far)}"
     if registration.services and not _serves(registration.services, flow):
-        yield f"its services are {', '.join(service_words(registration.services))}, not {_flow_service(flow)}"
+        yield words.other_services(registration, flow)
+
+
+def _endpoint_failures(registration: Registration, end: End, flow: Flow, now: float) -> Iterator[str]:
+    """The same of a provider's registration, one of whose endpoints is this end."""
+    if end == "source":
+        yield "a flow to its endpoints is registered, and never one from them"
+    yield from words.standing_failures(registration, now)
+    if end == "destination" and not serves_at_endpoint(registration, flow):
+        yield words.other_services(registration, flow)
 
 
 def _reason_registered(claim: _Claim, flow: Flow, others: Sequence[Registration], now: float) -> str:
     registration = claim.registration
+    if claim.is_endpoint:
+        return _reason_endpoint(claim, flow, others)
     facts = [f"{claim.end} in {claim.prefix}"]
     if claim.binding is not None:
         facts.extend(_binding_facts(claim.binding, claim.end, now))
@@ -304,9 +329,16 @@ def _reason_registered(claim: _Claim, flow: Flow, others: Sequence[Registration]
         far_end, far = ("destination", flow.destination) if claim.end == "source" else ("source", flow.source)
         facts.append(f"{far_end} in peer {_longest_covering(registration.peers, far)}")
     if registration.services:
-        facts.append(f"service {_matching_word(registration.services, flow)}")
-    also = f"; also by {_name_some(others)}" if others else ""
+        facts.append(f"service {words.matching_word(registration.services, flow)}")
+    also = f"; also by {words.name_some(others)}" if others else ""
     return f"registered by {registration.id} ({registration.category}): {', '.join(facts)}{also}"
+
+
+def _reason_endpoint(claim: _Claim, flow: Flow, others: Sequence[Registration]) -> str:
+    provider, word = words.provider_name(claim.registration), words.matching_word(claim.registration.services, flow)
+    facts = f"destination in {claim.prefix}, an endpoint of a licensed provider, from inside alone, service {word}"
+    also = f"; also by {words.name_some(others)}" if others else ""
+    return f"registered by {provider} ({claim.registration.category}): {facts}{also}"
 
 
 def _reason_unregistered(claims: Sequence[_Claim], flow: Flow, now: float) -> str:
@@ -319,7 +351,10 @@ def _reason_unregistered(claims: Sequence[_Claim], flow: Flow, now: float) -> st
 
 def _reason_failed(claim: _Claim, flow: Flow, now: float) -> str:
     has = "covers" if claim.binding is None else "is bound to"
-    return f"{claim.registration.id} {has} the {claim.end}, but {' and '.join(_failures_of(claim, flow, now))}"
+    subject = claim.registration.id
+    if claim.is_endpoint:
+        has, subject = "has as an endpoint", words.provider_name(claim.registration)
+    return f"{subject} {has} the {claim.end}, but {' and '.join(_failures_of(claim, flow, now))}"
 
 
 def _beside(first: _Claim, claims: Sequence[_Claim], flow: Flow, now: float) -> str:
@@ -340,61 +375,20 @@ def _binding_facts(binding: Binding, end: End, now: float) -> Iterator[str]:
     """What is known of a binding; of its subscriber nothing."""
     if binding.ports is not None:
         yield f"{end} port in {binding.ports[0]}-{binding.ports[1]}"
-    confirmed = f"confirmed {_format_age(now - binding.confirmed_s)} ago"
+    confirmed = f"confirmed {words.format_age(now - binding.confirmed_s)} ago"
     if binding.is_restored:
         confirmed += ", restored from the journal"
-    since = _format_moment(int(binding.since_s))
+    since = words.format_moment(int(binding.since_s))
     yield f"bound to the registration's subscriber since {since} ({confirmed}) by NAS {binding.nas}"
 
 
 def _reason_out_of_scope(scope: tuple[Service, ...], flow: Flow, registrations: Sequence[Registration]) -> str:
-    words = ", ".join(service_words(scope)) or "empty"
-    would = f"; in scope it would be registered by {_name_some(registrations)}" if registrations else ""
-    return f"{_flow_service(flow)} is outside the scope ({words}){would}"
+    listed = ", ".join(service_words(scope)) or "empty"
+    would = f"; in scope it would be registered by {words.name_some(registrations)}" if registrations else ""
+    return f"{words.flow_service(flow)} is outside the scope ({listed}){would}"
 
 
 def _longest_covering(prefixes: Sequence[Prefix], address: bytes) -> Prefix:
     if len(prefixes) == 1:
         return prefixes[0]
     return max((prefix for prefix in prefixes if prefix.covers(address)), key=lambda prefix: prefix.length)
-
-
-def _name_some(registrations: Sequence[Registration]) -> str:
-    named = ", ".join(registration.id for registration in registrations[:_NAMED_AT_MOST])
-    rest = len(registrations) - _NAMED_AT_MOST
-    return f"{named} and {rest} more" if rest > 0 else named
-
-
-def _matching_word(services: Sequence[Service], flow: Flow) -> str:
-    """The word, among those for `services`, that stands for the flow's service."""
-    protocol = flow.protocol
-    bundles = [word for word in service_words(services) if word in BUNDLES]
-    found = [
-        word + note
-        for port, note in ((flow.destination_port, ""), (flow.source_port, ", answered from the source port"))
-        for word, members in [
-            *((each, BUNDLES[each]) for each in bundles),
-            *((str(each), (each,)) for each in services),
-        ]
-        if any(service.matches(protocol, port) for service in members)
-    ]
-    return found[0]
-
-
-def _flow_service(flow: Flow) -> str:
-    if flow.protocol not in PROTOCOLS_WITH_PORTS:
-        return str(Service(flow.protocol))
-    return str(Service(flow.protocol, flow.destination_port, flow.destination_port))
-
-
-def _format_moment(at_s: float) -> str:
-    """RFC 3339 in UTC; the reader of records has bounded it to what a calendar holds."""
-    return datetime.fromtimestamp(at_s, UTC).isoformat().replace("+00:00", "Z")
-
-
-def _format_age(age_s: float) -> str:
-    """In the unit that a person would take; 0 s where the NAS's clock is ahead of ours."""
-    for unit, size_s in (("days", 86400), ("h", 3600), ("min", 60)):
-        if age_s >= 2 * size_s:
-            return f"{int(age_s // size_s)} {unit}"
-    return f"{max(int(age_s), 0)} s"

@@ -24,7 +24,8 @@ class Ends:
 
     def meet(self, registration: Registration) -> bool:
         """Whether it can be about any of them: a look-up for each client prefix."""
-        return registration.subscriber in self._subscribers or any(map(self._lies_in, registration.clients))
+        prefixes = registration.clients or registration.endpoints
+        return registration.subscriber in self._subscribers or any(map(self._lies_in, prefixes))
 
     def _lies_in(self, prefix: Prefix) -> bool:
         width, length = len(prefix.packed), prefix.length
@@ -48,6 +49,9 @@ class Overlaid:
 
     def facing(self, address: bytes, other: bytes) -> Sequence[Registration]:
         return [*self._left(self._base.facing(address, other)), *self._came.facing(address, other)]
+
+    def endpoints_at(self, address: bytes) -> Sequence[Registration]:
+        return [*self._left(self._base.endpoints_at(address)), *self._came.endpoints_at(address)]
 
     def bindings_at(self, address: bytes) -> Sequence[Binding]:
         return self._base.bindings_at(address)

@@ -11,6 +11,8 @@ is merged or collapses, and no element has to be put back when a covering prefix
                anything is in the kernel
     interfaces which are inside and outside; names that no interface has
     judging    its chains: which packets the policy is about, and by which sets one is registered
+    lookups    … of these sets
+    endpoints  … and of those that registrations of a destination alone are in
     effects    … what comes of it, and which addresses the canary has
     counting   … and the count of unregistered flows, by client prefix and service
     rule_sets  sets that the rules fill themselves

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 from gatewayd.compile.effects import bucket_of
 from gatewayd.compile.interfaces import client_tests
-from gatewayd.compile.judging import FAMILIES, as_hex, chain
+from gatewayd.compile.judging import as_hex
+from gatewayd.compile.lookups import FAMILIES, chain
 from gatewayd.compile.rule_sets import INTERFACE_FLOWS, SERVICE_FLOWS
 from gatewayd.model.policy import Policy
 from gatewayd.model.prefix import Family

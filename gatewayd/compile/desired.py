@@ -24,7 +24,7 @@ from gatewayd.compile.masks import (
     count_elements,
     is_former,
 )
-from gatewayd.model.mask import Mask
+from gatewayd.model.mask import Mask, Role
 from gatewayd.model.prefix import Prefix, mask_address
 from gatewayd.model.registration import BoundRegistration, Registration
 
@@ -32,6 +32,8 @@ MAX_PREPARED = 32
 """Masks in use without an element: each costs a new flow a look-up."""
 MAX_MASKS = 256
 """Masks in use at most, per family: each costs a new flow two look-ups. Registrations beyond are reported."""
+MAX_ENDPOINT_MASKS = 32
+"""The same of providers' endpoints: each costs a new flow that nothing else registers a look-up."""
 MAX_BOUND_MASKS = 320
 """The same of bindings, which have few by construction (compile/masks.py)."""
 PROTECTED_MASKS = 64
@@ -58,14 +60,19 @@ class DesiredSets:
         max_masks: int = MAX_MASKS,
         *,
         max_bound_masks: int = MAX_BOUND_MASKS,
+        max_endpoint_masks: int = MAX_ENDPOINT_MASKS,
         protected_masks: int = PROTECTED_MASKS,
         protected: Container[str] = frozenset(),
     ) -> None:
-        self._most = {False: max_masks, True: max_bound_masks}
+        self._most: dict[Role, int] = {
+            "client": max_masks,
+            "bound": max_bound_masks,
+            "endpoint": max_endpoint_masks,
+        }
         self._protected_masks = protected_masks
         self._protected = protected
         self._sets: dict[Mask, DesiredSet] = {}
-        self._in_use = {(family, is_bound): 0 for family in (4, 6) for is_bound in (False, True)}
+        self._in_use = {(family, role): 0 for family in (4, 6) for role in self._most}
         self._only_protected: set[Mask] = set()
         """Of those in use, the ones that no other category has been given. They do not count for others: so
         registrations that all had a mask have it in any order, as after a reboot."""
@@ -73,8 +80,8 @@ class DesiredSets:
         self._unprogrammed: dict[int | BoundRegistration, tuple[Registration | BoundRegistration, str]] = {}
         self._reasons: dict[str, str] | None = None
         """What `unprogrammed` says; None since that changed."""
-        self._addresses: _Addresses | None = None
-        """Those of what is past a bound; None since that changed."""
+        self._addresses: dict[bool, _Addresses] | None = None
+        """By whether it is endpoints, those of what is past a bound; None since that changed."""
         self._waiting: dict[Subject, int] = {}
         """How many forms of each are past a bound."""
         self._former: dict[Subject, list[Element]] = {}
@@ -133,10 +140,16 @@ class DesiredSets:
         if not self._unprogrammed:
             return []
         if self._addresses is None:
-            self._addresses = _Addresses(wanted for wanted, _ in self._unprogrammed.values())
+            waiting = [wanted for wanted, _ in self._unprogrammed.values()]
+            self._addresses = {
+                is_endpoint: _Addresses(each for each in waiting if (_role_of(each) == "endpoint") is is_endpoint)
+                for is_endpoint in (False, True)
+            }
         kept = []
         for mask, key in found:
-            subject = self._addresses.overlapping(key[: 4 if mask.family == 4 else 16], mask.client_length)
+            subject = self._addresses[mask.is_endpoint].overlapping(
+                key[: 4 if mask.family == 4 else 16], mask.client_length
+            )
             if subject is not None:
                 self.want(mask, key)
                 self._former.setdefault(subject, []).append((mask, key))
@@ -207,7 +220,7 @@ class DesiredSets:
     def adopt(self, mask: Mask, *, past_bound: bool = False) -> bool:
         """Put a mask in use that no registration needs; whether the bound lets it."""
         if mask not in self._sets:
-            if not past_bound and self._in_use[mask.family, mask.is_bound] >= self._most[mask.is_bound]:
+            if not past_bound and self._in_use[mask.family, mask.role] >= self._most[mask.role]:
                 return False
             self._put_in_use(mask)
         return True
@@ -246,7 +259,7 @@ class DesiredSets:
         assert not self._sets[mask].keys
         del self._sets[mask]
         self._only_protected.discard(mask)
-        self._in_use[mask.family, mask.is_bound] -= _is_budgeted(mask)
+        self._in_use[mask.family, mask.role] -= _is_budgeted(mask)
 
     def _admit(self, wanted: Registration | BoundRegistration) -> list[Element] | None:
         """The elements of it, a set being there for each; None if a bound is in the way."""
@@ -267,9 +280,10 @@ class DesiredSets:
             taken.clear()
         if not (needed or taken):
             return elements
-        reason = self._reason_against(needed, (), is_bound, self._most[is_bound] + self._protected_masks)
+        role = _role_of(wanted)
+        reason = self._reason_against(needed, (), role, self._most[role] + self._protected_masks)
         if reason is None and not is_protected:
-            reason = self._reason_against(needed | taken, only_protected, is_bound, self._most[is_bound])
+            reason = self._reason_against(needed | taken, only_protected, role, self._most[role])
         if reason is not None:
             self._refuse(wanted, reason)
             return None
@@ -281,21 +295,19 @@ class DesiredSets:
             only_protected -= taken
         return elements
 
-    def _reason_against(
-        self, wanting: set[Mask], beside: Collection[Mask], is_bound: bool, most: int
-    ) -> str | None:
+    def _reason_against(self, wanting: set[Mask], beside: Collection[Mask], role: Role, most: int) -> str | None:
         """Why these cannot be in use too, those of `beside` not counting; None if they can."""
         for family in (4, 6):
             more = sum(mask.family == family for mask in wanting)
-            in_use = self._in_use[family, is_bound]
-            in_use -= sum((mask.family, mask.is_bound) == (family, is_bound) for mask in beside)
+            in_use = self._in_use[family, role]
+            in_use -= sum((mask.family, mask.role) == (family, role) for mask in beside)
             if more and in_use + more > most:
                 return f"needs {more} new masks for IPv{family}, {in_use} of at most {most} are in use"
         return None
 
     def _put_in_use(self, mask: Mask) -> None:
         self._sets[mask] = DesiredSet()
-        self._in_use[mask.family, mask.is_bound] += _is_budgeted(mask)
+        self._in_use[mask.family, mask.role] += _is_budgeted(mask)
 
 
 class _Addresses:
@@ -349,7 +361,15 @@ def _subject_of(wanted: Registration | BoundRegistration) -> Subject:
 
 
 def _addresses_of(wanted: Registration | BoundRegistration) -> tuple[Prefix, ...]:
-    return (wanted.prefix,) if isinstance(wanted, BoundRegistration) else wanted.clients
+    if isinstance(wanted, BoundRegistration):
+        return (wanted.prefix,)
+    return wanted.clients or wanted.endpoints
+
+
+def _role_of(wanted: Registration | BoundRegistration) -> Role:
+    if isinstance(wanted, BoundRegistration):
+        return "bound"
+    return "endpoint" if wanted.endpoints else "client"
 
 
 def elements_of(wanted: Registration | BoundRegistration) -> list[Element]:

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterable
 
 from gatewayd.compile.interfaces import client_tests, knows_inside
-from gatewayd.compile.judging import FAMILIES, as_hex, chain, client_at, in_policy
+from gatewayd.compile.judging import as_hex, client_at, in_policy
+from gatewayd.compile.lookups import FAMILIES, chain
 from gatewayd.model.flow import Canary, Flow
 from gatewayd.model.policy import Policy
 from gatewayd.model.prefix import Family

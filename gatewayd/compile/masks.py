@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import cache, lru_cache
 
 from gatewayd.model.flow import Flow
-from gatewayd.model.mask import ANY_PEER, NOT_BOUND, Mask
+from gatewayd.model.mask import ANY_PEER, ENDPOINT, NOT_BOUND, Mask
 from gatewayd.model.prefix import Prefix, mask_address
 from gatewayd.model.registration import BoundRegistration, Registration
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS, Service
@@ -68,7 +68,7 @@ def count_elements(wanted: Registration | BoundRegistration) -> int:
 
 def count_programmed(registration: Registration) -> int:
     """As `count_elements`, and 0 where it is past MAX_ELEMENTS: then none is made. Asked of each of a million."""
-    if registration.peers:
+    if registration.peers or registration.extension is not None:
         count = _count_elements(registration)
     else:
         count = len(registration.clients) * len(select_services(registration.services))
@@ -77,7 +77,7 @@ def count_programmed(registration: Registration) -> int:
 
 def _count_elements(registration: Registration) -> int:
     clients, peers = registration.clients, registration.peers
-    pairs = len(clients)
+    pairs = len(clients) + len(registration.endpoints)
     if peers:
         narrow_clients = sum(len(client.packed) == 4 for client in clients)
         narrow_peers = sum(len(peer.packed) == 4 for peer in peers)
@@ -101,6 +101,12 @@ def compile_elements(registration: Registration) -> list[tuple[Mask, bytes]]:
                 key = packed + peer.packed
                 for selector, suffix in selectors:
                     elements.append((_intern_mask(width, length, peer.length, selector), key + suffix))
+    if registration.extension is not None:
+        for endpoint in registration.extension.endpoints:
+            packed, length = endpoint.packed, endpoint.length
+            for selector, suffix in selectors:
+                mask = _intern_mask(len(packed), length, ANY_PEER, selector, ENDPOINT)
+                elements.append((mask, packed + suffix))
     return elements
 
 
@@ -185,7 +191,7 @@ def source_blocks(ports: tuple[int, int] | None) -> tuple[tuple[int, bytes], ...
 def _intern_mask(
     width: int, client_length: int, peer_length: int, selector: str, source_bits: int = NOT_BOUND
 ) -> Mask:
-    """One object for a mask, `width` being the bytes of an address; at most 2 · 129 · 130 · 23 · 18 of them exist,
+    """One object for a mask, `width` being the bytes of an address; at most 2 · 129 · 130 · 23 · 19 of them exist,
     and DesiredSets bounds those in use."""
     return Mask(4 if width == 4 else 6, client_length, peer_length, selector, source_bits)
 
@@ -240,11 +246,14 @@ def keys_of(mask: Mask, flow: Flow) -> Iterator[bytes]:
         return
     source = flow.source, flow.source_port
     destination = flow.destination, flow.destination_port
-    for _, port in (destination, source):
+    # Of an endpoint only what is sent to it, by its own port.
+    ends = (destination,) if mask.is_endpoint else (destination, source)
+    roles = ((destination, source),) if mask.is_endpoint else ((source, destination), (destination, source))
+    for _, port in ends:
         bundle = BUNDLES.get(mask.selector)
         if bundle is not None and not any(service.matches(flow.protocol, port) for service in bundle):
             continue
-        for (client, block), (peer, _) in ((source, destination), (destination, source)):
+        for (client, block), (peer, _) in roles:
             key = mask_address(client, mask.client_length)
             if mask.peer_length != ANY_PEER:
                 key += mask_address(peer, mask.peer_length)

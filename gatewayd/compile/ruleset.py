@@ -15,6 +15,7 @@ The chains, in the order a packet meets them:
     look_up       registered if the packet or its reverse is
     classify4/6   the bundle's look-ups, one for every set and role; then single services; then any service
     answered4/6   the same by the source port
+    endpoints     where there are any: registered if it is to an endpoint, left alone if from one (`endpoints`)
     registered    set the mark, ask for conntrack events, count, accept
     judged        a flow judged before: before a packet of it is refused, it is looked up again
     unregistered  what the mode says
@@ -28,6 +29,8 @@ and the far end's go to a port that is no service's. So
 - packets in reply direction that come from inside are judged like those in original direction. Where the interfaces
   do not tell inside from outside, these packets can make a flow registered and nothing else;
 - a new flow from a port in scope to another port may be a far end's answer: likewise;
+- a packet from a provider's endpoint makes no flow registered, and is not refused where it may be an answer: the
+  client's packet decides;
 - an answer of a server inside (source port below 1024 and out of scope) to somebody whose own port happens to be
   in scope is no client's packet.
 
@@ -46,15 +49,15 @@ from typing import Literal
 
 from gatewayd.compile.counting import counting_chains
 from gatewayd.compile.effects import downstream, registered_chain, unregistered_chains
+from gatewayd.compile.endpoints import endpoint_chains, has_endpoints
 from gatewayd.compile.judging import (
     as_hex,
-    chain,
-    classifying_chains,
     interface_tests,
     judging_chains,
     scope_chains,
     uncrossed_chain,
 )
+from gatewayd.compile.lookups import chain, classifying_chains
 from gatewayd.compile.rule_sets import flushed_sets_of, rule_sets_of
 from gatewayd.model.flow import Mode
 from gatewayd.model.mask import ANY_PEER, Mask, parse_set_name
@@ -145,10 +148,16 @@ def compile_ruleset(table: str, policy: Policy, hooks: Mapping[Mask, str], epoch
     names = frozenset(hooks.values())
     chains = [
         *_forward(policy, epoch),
-        *judging_chains(policy, epoch, {mask: name for mask, name in hooks.items() if mask.is_near}),
+        *judging_chains(
+            policy,
+            epoch,
+            {mask: name for mask, name in hooks.items() if mask.is_near},
+            has_endpoints=has_endpoints(hooks),
+        ),
         *counting_chains(policy),
         *classifying_chains(4, hooks),
         *classifying_chains(6, hooks),
+        *endpoint_chains(policy, hooks),
         *registered_chain(policy),
         *unregistered_chains(policy),
     ]

@@ -152,6 +152,7 @@ class ConfirmedAllowlist:
         self._subscribers = subscribers
         self.covering = allowlist.covering
         self.registrations_of = allowlist.registrations_of
+        self.endpoints_at = allowlist.endpoints_at
 
     def bindings_at(self, address: bytes) -> Sequence[Binding]:
         return tuple(map(self._subscribers.confirmed, self._allowlist.bindings_at(address)))

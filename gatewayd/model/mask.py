@@ -6,7 +6,8 @@ The key of an element is the significant parts, each padded to 4 bytes as nft re
 
 `c…` sets hold registrations' own clients, `b…` sets addresses that a subscriber has for a while (bindings), whose
 elements go by themselves unless asserted again. In both, a flow matches from either end, and the service's port may
-be that of either end.
+be that of either end. `e…` sets hold endpoints of licensed providers: only what is sent to one matches, by its
+destination port.
 
 `selector` says how the service takes part:
 
@@ -25,6 +26,7 @@ element of its own.
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 import msgspec
 
@@ -40,18 +42,26 @@ NOT_BOUND = -1
 NEAR = "near"
 """`selector` of masks whose sets make no flow registered."""
 
+ENDPOINT = -2
+"""`source_bits` of masks of providers' endpoints, whose prefix is in the place of the client's."""
+
+Role = Literal["client", "bound", "endpoint"]
+
 _NAME = re.compile(
-    r"(?P<role>[bc])(?P<family>[46])_(?P<client>\d{1,3})(?:_p(?P<peer>\d{1,3}))?"
+    r"(?P<role>[bce])(?P<family>[46])_(?P<client>\d{1,3})(?:_p(?P<peer>\d{1,3}))?"
     r"(?:_(?P<selector>proto|near|port(?:1[0-6]|[1-9])|" + "|".join(BUNDLES) + r"))?"
     r"(?:_s(?P<source>1[0-6]|[1-9]))?(?:_g(?P<generation>[1-9]\d*))?"
 )
 
 
+_LETTERS: dict[Role, str] = {"client": "c", "bound": "b", "endpoint": "e"}
+
+
 class Mask(msgspec.Struct, frozen=True, gc=False, order=True, cache_hash=True):
     """`client_length`, `peer_length`: prefix lengths; ANY_PEER where any peer will do.
 
-    `source_bits`: NOT_BOUND, or of bindings the leading bits of the client's port in the key, 1..16 for a port
-    block (CGNAT) and 0 for a whole address.
+    `source_bits`: NOT_BOUND, ENDPOINT, or of bindings the leading bits of the client's port in the key, 1..16 for
+    a port block (CGNAT) and 0 for a whole address.
     """
 
     family: Family
@@ -63,7 +73,16 @@ class Mask(msgspec.Struct, frozen=True, gc=False, order=True, cache_hash=True):
     @property
     def is_bound(self) -> bool:
         """Whether its elements are of bindings, with an element timeout."""
-        return self.source_bits != NOT_BOUND
+        return self.source_bits >= 0
+
+    @property
+    def is_endpoint(self) -> bool:
+        """Whether its elements are endpoints of licensed providers."""
+        return self.source_bits == ENDPOINT
+
+    @property
+    def role(self) -> Role:
+        return "endpoint" if self.is_endpoint else ("bound" if self.is_bound else "client")
 
     @property
     def is_near(self) -> bool:
@@ -90,7 +109,7 @@ class Mask(msgspec.Struct, frozen=True, gc=False, order=True, cache_hash=True):
         peer = "" if self.peer_length == ANY_PEER else f"_p{self.peer_length}"
         selector = f"_{self.selector}" if self.selector else ""
         source = f"_s{self.source_bits}" if self.source_bits > 0 else ""
-        return f"{'b' if self.is_bound else 'c'}{self.family}_{self.client_length}{peer}{selector}{source}"
+        return f"{_LETTERS[self.role]}{self.family}_{self.client_length}{peer}{selector}{source}"
 
 
 def set_name(mask: Mask, generation: int) -> str:
@@ -127,7 +146,7 @@ def parse_set_name(name: str) -> tuple[Mask, int] | None:
         int(match["client"]),
         ANY_PEER if match["peer"] is None else int(match["peer"]),
         match["selector"] or "",
-        int(match["source"] or 0) if match["role"] == "b" else NOT_BOUND,
+        int(match["source"] or 0) if match["role"] == "b" else (ENDPOINT if match["role"] == "e" else NOT_BOUND),
     )
     generation = int(match["generation"] or 0)
     widest = 32 if family == 4 else 128

@@ -32,14 +32,18 @@ class FlowClassifier:
     def __init__(self, allowlist: Allowlist, reconciler: Reconciler) -> None:
         self._allowlist = allowlist
         self._reconciler = reconciler
-        self.matching = allowlist.matching
+        self.matching = allowlist.matching_connection
+        """Of connections: it does not matter whose packet made one."""
 
     def programmed(self, flow: Flow, now: float) -> tuple[Registration, ...]:
         """As `matching`, without registrations that the kernel cannot be told of at the flow's addresses: to the
-        kernel these are not registered, and telling it again changes nothing."""
-        registrations = self.matching(flow, now)
+        kernel these are not registered, and telling it again changes nothing. Without providers', whose endpoints
+        are for packets from inside: that it came from there only the kernel knows."""
+        registrations = self._allowlist.matching(flow, now)
         if not registrations:
             return registrations
+        if self._allowlist.has_providers:
+            registrations = tuple(each for each in registrations if not each.endpoints)
         unprogrammed = self._reconciler.unprogrammed()
         if not unprogrammed:
             return registrations
@@ -50,10 +54,20 @@ class FlowClassifier:
             if each.id not in unprogrammed or not all(map(is_unprogrammed, self.wanted_at(each, flow)))
         )
 
+    def providers(self, flow: Flow, now: float) -> tuple[Registration, ...]:
+        """Of endpoints, those that make the flow registered if it came from inside."""
+        if not self._allowlist.has_providers:
+            return ()
+        is_unprogrammed = self._reconciler.is_unprogrammed
+        found = self._allowlist.matching(flow, now)
+        return tuple(each for each in found if each.endpoints and not is_unprogrammed(each))
+
     def wanted_at(self, registration: Registration, flow: Flow) -> Iterator[Registration | BoundRegistration]:
         """The registration, and what it is given, where they have an end of the flow."""
         ends = flow.source, flow.destination
-        if any(client.covers(end) for client in registration.clients for end in ends):
+        if any(client.covers(end) for client in registration.clients for end in ends) or any(
+            endpoint.covers(flow.destination) for endpoint in registration.endpoints
+        ):
             yield registration
         for bound in self._allowlist.bound_registrations_of(registration):
             if any(map(bound.prefix.covers, ends)):
@@ -117,7 +131,7 @@ class WatchHandler:
             registrations = self._classifier.programmed(flow, moment)
             if registrations:
                 self._admit_late(flow, registrations)
-            else:
+            elif not self._admit_to_endpoint(flow, moment):
                 self._aggregate.seen(flow, now)
                 if is_near:
                     self._near_miss(flow, moment)
@@ -126,10 +140,21 @@ class WatchHandler:
         return len(flows)
 
     def _admit_late(self, flow: Flow, registrations: tuple[Registration, ...]) -> None:
-        self.late_admissions += 1
         wanted = [each for one in registrations for each in self._classifier.wanted_at(one, flow)]
         # If none is missing they are in the kernel by now, and only the flow's mark is out of date.
-        self._requests.note_late(flow, in_kernel=not self._reconciler.prioritise(wanted))
+        self._note_late(flow, registrations, in_kernel=not self._reconciler.prioritise(wanted))
+
+    def _admit_to_endpoint(self, flow: Flow, moment: float) -> bool:
+        """Whether the kernel does not have the endpoint that it is to. If it has, the packet came from outside."""
+        providers = self._classifier.providers(flow, moment)
+        if not (providers and self._reconciler.prioritise(providers)):
+            return False
+        self._note_late(flow, providers, in_kernel=False)
+        return True
+
+    def _note_late(self, flow: Flow, registrations: tuple[Registration, ...], *, in_kernel: bool) -> None:
+        self.late_admissions += 1
+        self._requests.note_late(flow, in_kernel=in_kernel)
         self._said_late.info("late_admission", id=registrations[0].id)
 
     def on_connections(self, events: Sequence[ConnectionEvent]) -> int:

@@ -11,19 +11,22 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gatewayd.allowlist import Allowlist, Radix, Schedule, decide, matching_registrations, radix, registered_by
-from gatewayd.model import Binding, Flow, Prefix, Registration, Service
+from gatewayd.model import Binding, Flow, Prefix, Registration, Service, reverse_flow
 from tests.support.strategies import (
     addresses,
     flows,
     moments,
     prefixes,
+    providers,
     registration_ids,
     registrations,
     service_profiles,
 )
 
 unhurried = settings(deadline=None)
-unique_registrations = st.lists(registrations(), max_size=12, unique_by=lambda registration: registration.id)
+unique_registrations = st.lists(
+    registrations() | providers(), max_size=12, unique_by=lambda registration: registration.id
+)
 
 
 def scan_covers(prefix: Prefix, address: bytes) -> bool:
@@ -46,7 +49,16 @@ def scan_registers(registration: Registration, flow: Flow, now: float) -> bool:
     back = any(scan_covers(prefix, flow.destination) for prefix in registration.clients) and (
         not registration.peers or any(scan_covers(prefix, flow.source) for prefix in registration.peers)
     )
+    if any(scan_covers(prefix, flow.destination) for prefix in registration.endpoints):
+        out = True  # and never back
     return active and (out or back) and (not registration.services or scan_serves(registration.services, flow))
+
+
+def scan_left_alone(held: list[Registration], flow: Flow, now: float) -> bool:
+    """What an endpoint sends may be an answer; of TCP a flow's first packet is none."""
+    return flow.protocol != 6 and any(
+        scan_registers(each, reverse_flow(flow), now) for each in held if each.endpoints
+    )
 
 
 def scan(held: list[Registration], flow: Flow, now: float) -> set[str]:
@@ -88,15 +100,18 @@ def test_the_decision_is_that_of_a_scan_and_its_reason_names_who_decided(
     elif expected:
         assert decision.word == "registered"
         assert decision.reason.startswith(f"registered by {decision.registrations[0].id} (")
+    elif scan_left_alone(held, flow, now):
+        assert decision.word == "out_of_scope"
+        assert "this may be an answer" in decision.reason
     else:
         assert decision.word == "unregistered"
         known = any(
             scan_covers(prefix, end)
             for registration in held
-            for prefix in registration.clients
+            for prefix in (*registration.clients, *registration.endpoints)
             for end in (flow.source, flow.destination)
         )
-        assert (" covers the " in decision.reason) == known
+        assert (" covers the " in decision.reason or " has as an endpoint the " in decision.reason) == known
         assert ("no registration covers" in decision.reason) == (not known)
 
 
@@ -126,6 +141,9 @@ def test_the_hot_path_names_the_same_registrations_through_any_index(
 
         def registrations_of(self, subscriber: bytes) -> list[Registration]:
             return []
+
+        def endpoints_at(self, address: bytes) -> list[Registration]:
+            return [each for each in held if any(scan_covers(prefix, address) for prefix in each.endpoints)]
 
     expected = scan(held, flow, now)
     assert ids_of(allowlist_of(held).matching(flow, now)) == expected

@@ -29,6 +29,7 @@ from gatewayd.lab.traffic import Outcome, probe
 from gatewayd.model import (
     Binding,
     BoundRegistration,
+    Extension,
     Family,
     Flow,
     Prefix,
@@ -298,8 +299,62 @@ def test_the_bound_worlds_leave_flows_of_every_kind_registered_by_a_binding_alon
     assert not any(kinds["by block", protocol] for protocol in (ESP, AH, GRE))
 
 
+PROVIDER_WORLDS = 12
+ENDPOINT_LENGTHS: dict[Family, tuple[int, ...]] = {4: (24, 25, 30, 31, 32, 32), 6: (48, 63, 64, 126, 128, 128)}
+
+
+def draw_provider(random: Random, number: int) -> Registration:
+    """Its endpoints are outside: the allowlist does not know which end is inside, and the rules do."""
+    endpoints = set()
+    for _ in range(random.choice((1, 1, 2, 3))):
+        family: Family = random.choice((4, 6))
+        length = random.choice(ENDPOINT_LENGTHS[family])
+        endpoints.add(Prefix(mask_address(random.choice(OUTSIDE[family]), length), length))
+    words = random.sample(SERVICE_WORDS, random.choice((1, 2)))
+    return Registration(
+        f"VPN-{number}",
+        "provider",
+        random.choice(("active",) * 5 + ("suspended",)),
+        (),
+        services=parse_services(words),
+        valid_until_s=random.choice((inf, inf, NOW)),
+        extension=Extension(endpoints=tuple(sorted(endpoints))),
+    )
+
+
+def draw_provider_world(seed: int) -> tuple[World, list[Attempt]]:
+    """Some of the flows are from an endpoint, from a port that may be its service's."""
+    random = Random(2000 + seed)
+    some = [
+        *(draw_provider(random, number) for number in range(10)),
+        *(draw_registration(random, number) for number in range(4)),
+    ]
+    scope = random.choice(SCOPES[1:3]) if seed % 4 == 3 else EVERYTHING
+    return World(some, reject_policy(scope)), draw_attempts(random)
+
+
+def test_the_provider_worlds_leave_flows_to_endpoints_registered_and_never_one_from_them() -> None:
+    kinds: Counter[object] = Counter()
+    for world, attempts in map(draw_provider_world, range(PROVIDER_WORLDS)):
+        bare = World([each for each in world.allowlist if not each.endpoints], world.policy)
+        for each in attempts:
+            flow, family = each.flow, len(each.flow.source)
+            word, without = world.decision(flow).word, bare.decision(flow).word
+            if word != without:
+                kinds[each.start, family, flow.protocol, without, word] += 1
+    protocols = (UDP, TCP, ESP, AH, GRE)
+    to = {("customers", family, each, "unregistered", "registered") for family in (4, 16) for each in protocols}
+    left = {("internet", family, each, "unregistered", "out_of_scope") for family in (4, 16) for each in protocols}
+    left -= {("internet", family, TCP, "unregistered", "out_of_scope") for family in (4, 16)}  # none is from a port
+    assert set(kinds) == to | left
+    assert {kind for kind in to | left if kinds[kind] < 3} == set()
+
+
 WORLDS_BY_NAME = [pytest.param(draw_world, seed, id=f"{seed}") for seed in range(WORLDS)] + [
     pytest.param(draw_bound_world, seed, id=f"bound-{seed}") for seed in range(BOUND_WORLDS)
+]
+WORLDS_BY_NAME += [
+    pytest.param(draw_provider_world, seed, id=f"provider-{seed}") for seed in range(PROVIDER_WORLDS)
 ]
 
 
@@ -317,8 +372,11 @@ def test_the_kernel_passes_what_is_registered_or_out_of_scope_and_rejects_the_re
             assert complaints(lab, attempts, expected, world) == []
             counters = await tables.read_counters()
             assert counters["rejected_packets"].packets == sum(not passes for passes in expected.values())
-            registered = [each.flow for each in attempts if world.decision(each.flow).word == "registered"]
-            assert counters["registered_flows"].packets == len(registered)
+            words = Counter(world.decision(each.flow).word for each in attempts)
+            # What an endpoint sends is left alone, and the client's answer to it registers the flow.
+            answered = words["out_of_scope"] if world.allowlist.has_providers else 0
+            flows = counters["registered_flows"].packets
+            assert words["registered"] <= flows <= words["registered"] + answered
         finally:
             tables.close()
 
@@ -326,7 +384,7 @@ def test_the_kernel_passes_what_is_registered_or_out_of_scope_and_rejects_the_re
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("draw", [draw_world, draw_bound_world])
+@pytest.mark.parametrize("draw", [draw_world, draw_bound_world, draw_provider_world])
 def test_from_world_to_world_the_reconciler_leaves_the_kernel_saying_what_the_last_one_says(
     lab: Lab, draw: Callable[[int], tuple[World, list[Attempt]]]
 ) -> None:
@@ -335,7 +393,7 @@ def test_from_world_to_world_the_reconciler_leaves_the_kernel_saying_what_the_la
         await tables.delete_table()
         in_sync = asyncio.Event()
         # Masks of a world stay in use until the timer: there are two worlds' masks at a time, and more.
-        desired = DesiredSets(2048, max_bound_masks=2048)
+        desired = DesiredSets(2048, max_bound_masks=2048, max_endpoint_masks=2048)
         reconciler = Reconciler(
             tables,
             TABLE,

@@ -104,6 +104,9 @@ def probes(wanted: Iterable[Wanted]) -> list[Flow]:
         if isinstance(each, Registration):
             for client in each.clients:
                 flows += _from(each, client, 4000)
+            for endpoint in each.endpoints:
+                there = FAR_END[endpoint.family]
+                flows += [Flow(one.protocol, there, endpoint.packed, 4000, one.low) for one in each.services]
         else:
             for port in each.ports or (4000,):
                 for flow in _from(each.registration, each.prefix, port):
@@ -136,7 +139,10 @@ def _keys_asked(mask: Mask, flow: Flow) -> frozenset[bytes]:
         return frozenset()
     asked = set()
     near, far = (flow.source, flow.source_port), (flow.destination, flow.destination_port)
-    for ((client, own_port), (peer, _)), service in product(((near, far), (far, near)), (far[1], near[1])):
+    roles, services = ((near, far), (far, near)), (far[1], near[1])
+    if mask.is_endpoint:  # only what is sent to it
+        roles, services = ((far, near), (far, near)), (far[1], far[1])
+    for ((client, own_port), (peer, _)), service in product(roles, services):
         members = BUNDLES.get(mask.selector, ())
         if members and not any(each.matches(flow.protocol, service) for each in members):
             continue

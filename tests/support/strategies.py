@@ -10,6 +10,7 @@ Every value is valid: canonical prefixes, sorted unique tuples. Whoever wants ru
 - `moments()` Unix seconds 0..9, so that windows touch the moment asked
 - `registration_ids()` eight ids
 - `registrations(ids, clients)` any status, window, one to three clients of one or both families, a few peers
+- `providers(ids)` registrations of a destination alone
 - `flows(family)` both ends of one family, ports and protocols that the services speak of
 """
 
@@ -110,6 +111,22 @@ def registrations(
         valid_from_s=st.just(-inf) | moments(),
         valid_until_s=st.just(inf) | moments(),
         extension=st.none() | st.sampled_from(EXTENSIONS),
+    )
+
+
+def providers(ids: SearchStrategy[str] | None = None) -> SearchStrategy[Registration]:
+    """Registrations of a destination alone."""
+    endpoints = st.sets(prefixes().filter(lambda each: each.length >= (24 if each.family == 4 else 48)), min_size=1)
+    return st.builds(
+        Registration,
+        id=registration_ids() if ids is None else ids,
+        category=st.just("provider"),
+        status=st.sampled_from(("active", "active", "suspended")),
+        clients=st.just(()),
+        services=service_profiles().filter(bool),
+        valid_from_s=st.just(-inf) | moments(),
+        valid_until_s=st.just(inf) | moments(),
+        extension=endpoints.map(lambda some: Extension(endpoints=tuple(sorted(some)))),
     )
 
 

@@ -58,7 +58,7 @@ def forget_connections() -> None:
 async def program(tables: KernelTables, world: World) -> None:
     """The world in place of whatever is there, without a reconciler."""
     await tables.delete_table()
-    sets = DesiredSets()
+    sets = DesiredSets(max_endpoint_masks=256)
     for each in world.active():
         sets.add(each)
     assert sets.unprogrammed() == {}

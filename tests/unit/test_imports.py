@@ -53,15 +53,16 @@ MAY_IMPORT: dict[str, str] = {
 }
 
 PURE = """
-    allowlist allowlist.allowlist allowlist.match allowlist.radix allowlist.schedule api api.metrics api.process
+    allowlist allowlist.allowlist allowlist.by_subscriber allowlist.endpoints allowlist.match allowlist.radix
+    allowlist.schedule allowlist.words api api.metrics api.process
     api.event_stream api.html log.ring state_file.view activity.days activity.rows api.report api.report_page
     api.arming settings.edit
     api.near_misses compile.near near_miss near_miss.findings near_miss.former near_miss.reasons
     api.queries api.standing api.status api.views authority.layout authority.readers compile compile.desired
     assertions assertions.judge assertions.lookups assertions.overlay assertions.states compile.counting
-    compile.effects compile.interfaces compile.judging compile.keys compile.masks compile.rule_sets
-    compile.ruleset control control.trusted_time demo errors feed feed.addresses feed.canonical feed.csv_dialect
-    feed.files feed.notification feed.reading kernel.passage_codec feed.record
+    compile.effects compile.endpoints compile.interfaces compile.judging compile.keys compile.lookups compile.masks
+    compile.rule_sets compile.ruleset control control.trusted_time demo errors feed feed.addresses feed.canonical
+    feed.csv_dialect feed.files feed.notification feed.reading kernel.passage_codec feed.record
     impact.buckets impact.counting impact.report kernel.counts_codec
     gatewayd kernel kernel.attributes kernel.conntrack_codec kernel.external_codec kernel.fake
     kernel.tables_codec lab.packets log.events model model.accounting model.assertion model.flow model.mask

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from gatewayd.allowlist import Allowlist, BindingTable
-from gatewayd.allowlist.allowlist import MAX_SHARING, BySubscriber
+from gatewayd.allowlist.allowlist import MAX_SHARING, piece_of
 from gatewayd.model import Binding, Flow, Registration, parse_address, parse_prefix
 
 ALI, BANO = b"\1" * 32, b"\2" * 32
@@ -80,31 +80,15 @@ def test_what_is_taken_away_leaves_nothing_behind() -> None:
     assert len(table) == 0
 
 
-def test_three_of_one_subscriber_shrink_to_two_and_to_one() -> None:
-    held: BySubscriber[Registration] = BySubscriber()
-    one, two, three = (mobile(f"PK-{number}") for number in (1, 2, 3))
-    for each in (one, two, three):
-        held.add(ALI, each)
-    assert held.of(ALI) == (one, two, three)
-    held.remove(ALI, two)
-    assert held.of(ALI) == (one, three)
-    held.remove(ALI, one)
-    assert held.of(ALI) == (three,)
-    held.remove(ALI, three)
-    assert held.of(ALI) == ()
-    assert not held.held
-
-
-def test_to_remove_what_is_not_there_is_a_bug_and_changes_nothing() -> None:
-    held: BySubscriber[Registration] = BySubscriber()
-    one = mobile()
-    held.add(ALI, one)
-    with pytest.raises(KeyError) as raised:
-        held.remove(ALI, mobile())
-    with pytest.raises(KeyError):
-        held.remove(BANO, one)
-    assert held.of(ALI) == (one,)
-    assert repr(ALI)[2:-1] not in str(raised.value), "an error shows no digest"
+def test_many_blocks_of_an_address_are_found_by_the_port() -> None:
+    table = BindingTable()
+    blocks = [binding(ports=(low, low + 99)) for low in range(1024, 65436, 100)]
+    for each in blocks:
+        table.put(each)
+    assert len(blocks) > MAX_SHARING
+    found = table.facing(ADDRESS, piece_of(30000))
+    assert blocks[(30000 - 1024) // 100] in found
+    assert len(found) < 20
 
 
 def test_at_an_address_that_very_many_share_bindings_are_found_by_the_port() -> None:

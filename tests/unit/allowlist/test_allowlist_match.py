@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from gatewayd.allowlist import Allowlist, decide, in_scope, matching_registrations, registered_by
-from gatewayd.allowlist.match import MAX_MATCHING, may_be_answer
+from gatewayd.allowlist.endpoints import MAX_MATCHING
+from gatewayd.allowlist.match import may_be_answer
 from gatewayd.model import (
     Binding,
     Decision,

@@ -6,7 +6,7 @@ from gatewayd.allowlist import Allowlist
 from gatewayd.allowlist.match import matching_registrations
 from gatewayd.assertions import overlay
 from gatewayd.assertions.overlay import Ends, Overlaid, overlay_in_slices
-from gatewayd.model import Binding, Registration, parse_address, parse_prefix
+from gatewayd.model import Binding, Extension, Registration, parse_address, parse_prefix, parse_services
 from gatewayd.model.registration import Changes, run_slices
 from tests.support.asserting import assertion
 from tests.support.owning import flow, registration
@@ -29,6 +29,21 @@ def ids(found: object) -> set[str]:
 
 def laid(base: Allowlist, *changes: Changes, ends: Ends | None = None) -> Overlaid:
     return run_slices(overlay_in_slices(base, changes, ends))
+
+
+def test_endpoints_come_and_go_as_clients_do() -> None:
+    def provider(id: str, endpoint: str) -> Registration:
+        extension = Extension(endpoints=(parse_prefix(endpoint),))
+        return Registration(id, "provider", "active", (), services=parse_services(["ipsec"]), extension=extension)
+
+    base = allowlist(provider("STAYS", "198.51.100.0/24"), provider("GOES", "198.51.100.7/32"))
+    near, far = provider("COMES", "198.51.100.0/25"), provider("FAR", "192.0.2.0/24")
+    subject = flow("39.32.0.1", "udp/500")
+    found = laid(base, Changes((near, far), ("GOES",)))
+    assert ids(found.endpoints_at(subject.destination)) == {"STAYS", "COMES"}
+    assert {each.id for each in matching_registrations(found, subject, NOW)} == {"STAYS", "COMES"}
+    ends = Ends(base, [assertion("x", "39.32.0.1", "198.51.100.7")])
+    assert (ends.meet(near), ends.meet(far)) == (True, False)
 
 
 def test_what_came_is_there_and_what_went_or_was_replaced_is_not() -> None:

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from gatewayd.compile import DesiredSets, compile_bound, compile_elements, count_elements
 from gatewayd.compile.desired import MAX_PREPARED, elements_of
 from gatewayd.compile.masks import MAX_BOUND_ELEMENTS, MAX_ELEMENTS
-from gatewayd.model import BoundRegistration, Registration, Service, parse_prefix, parse_services
-from gatewayd.model.mask import Mask
+from gatewayd.model import BoundRegistration, Extension, Registration, Service, parse_prefix, parse_services
+from gatewayd.model.mask import ENDPOINT, Mask
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.service import UDP
 from tests.support.reconciling import bound_at, subscribed
@@ -552,6 +552,46 @@ def test_what_a_start_finds_of_the_addresses_of_one_past_a_bound_is_kept() -> No
     assert sets.keep_found([(C4_28, KEY)]) == [(C4_28, KEY)]
     assert sets.in_former_form() == ["PK-1"]
     assert set(sets.remove(new)) == {(C4_32, here), (C4_28, KEY)}
+
+
+def provider(id: str = "VPN-1", endpoints: str = "203.0.113.0/28", services: str = "ipsec") -> Registration:
+    extension = Extension(endpoints=tuple(sorted(map(parse_prefix, endpoints.split()))))
+    return Registration(
+        id, "provider", "active", (), services=parse_services(services.split()), extension=extension
+    )
+
+
+def test_endpoints_have_masks_of_their_own_and_a_budget_of_their_own() -> None:
+    sets = DesiredSets(1, max_endpoint_masks=1, protected_masks=0)
+    assert len(sets.add(provider())) == len(sets.add(registration())) == 1
+    sets.add(provider("VPN-2", "203.0.113.0/29"))
+    sets.add(registration("PK-2", "203.0.113.0/29"))
+    reason = "needs 1 new masks for IPv4, 1 of at most 1 are in use"
+    assert sets.unprogrammed() == {"VPN-2": reason, "PK-2": reason}
+    assert [str(mask) for mask in sets.masks()] == ["c4_28", "e4_28_ipsec"]
+    assert not sets.adopt(Mask(4, 29, source_bits=ENDPOINT))
+
+
+def test_what_a_start_finds_of_one_role_is_not_kept_for_the_other() -> None:
+    """An element of an endpoint opens its address to every client."""
+    sets = DesiredSets(0, max_endpoint_masks=0, protected_masks=0)
+    of_endpoints = Mask(4, 28, -1, "ipsec", ENDPOINT)
+    sets.reserve([C4_28, of_endpoints])
+    sets.add(registration("PK-1", "203.0.113.0/29"))
+    assert sets.keep_found([(of_endpoints, KEY), (C4_28, KEY)]) == [(C4_28, KEY)]
+    other = DesiredSets(0, max_endpoint_masks=0, protected_masks=0)
+    other.reserve([C4_28, of_endpoints])
+    other.add(provider("VPN-1", "203.0.113.0/29"))
+    assert other.keep_found([(C4_28, KEY), (of_endpoints, KEY)]) == [(of_endpoints, KEY)]
+
+
+def test_what_a_start_finds_of_a_subscriber_past_a_bound_is_kept() -> None:
+    sets = DesiredSets(max_bound_masks=0, protected_masks=0)
+    former = Mask(4, 32, source_bits=0)
+    sets.reserve([former])
+    sets.add(bound_at(subscribed("PK-1", services=("esp",)), "100.64.0.9"))
+    here = parse_prefix("100.64.0.9").packed
+    assert sets.keep_found([(former, here), (former, KEY)]) == [(former, here)]
 
 
 @unhurried

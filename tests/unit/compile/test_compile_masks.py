@@ -6,6 +6,7 @@ from math import inf
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from gatewayd.allowlist import registered_by
 from gatewayd.compile.desired import DesiredSets
@@ -19,7 +20,7 @@ from gatewayd.compile.masks import (
     select_services,
     split_range,
 )
-from gatewayd.model import Flow, Registration, Service, parse_prefix, parse_services
+from gatewayd.model import Extension, Flow, Registration, Service, parse_prefix, parse_services
 from gatewayd.model.mask import ANY_PEER, Mask
 from gatewayd.model.prefix import Prefix, mask_address
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS, TCP, UDP
@@ -135,6 +136,20 @@ def test_a_narrow_range_is_an_element_a_port_and_a_wide_one_is_blocks() -> None:
         ("port10", bytes((UDP, 0, 0, 0, 0x04, 0x00, 0, 0))),
         ("port16", bytes((UDP, 0, 0, 0, 0x04, 0x40, 0, 0))),
     )
+
+
+def test_endpoints_are_elements_of_a_role_of_their_own() -> None:
+    endpoints = (parse_prefix("198.51.100.0/24"), parse_prefix("2001:db8:7::/48"))
+    services = parse_services(["ipsec", "tcp/443"])
+    held = Registration(
+        "VPN-7", "provider", "active", (), services=services, extension=Extension(endpoints=endpoints)
+    )
+    elements = compile_elements(held)
+    assert [str(mask) for mask, _ in elements] == ["e4_24_ipsec", "e4_24_port16", "e6_48_ipsec", "e6_48_port16"]
+    assert all(mask.is_endpoint and not mask.is_bound for mask, _ in elements)
+    assert elements[0][1] == endpoints[0].packed
+    assert count_elements(held) == count_programmed(held) == 4
+    assert compile_elements(replace(held, extension=Extension("co-1"))) == []
 
 
 def test_a_registration_by_subscriber_alone_has_no_element() -> None:

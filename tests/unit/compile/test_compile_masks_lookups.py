@@ -11,10 +11,25 @@ from gatewayd.allowlist import registered_by
 from gatewayd.compile.desired import elements_of
 from gatewayd.compile.masks import keys_of
 from gatewayd.lab.traffic import flow_of
-from gatewayd.model import Binding, BoundRegistration, Flow, Registration, reverse_flow
+from gatewayd.model import (
+    Binding,
+    BoundRegistration,
+    Extension,
+    Flow,
+    Registration,
+    parse_prefix,
+    parse_services,
+    reverse_flow,
+)
 from gatewayd.model.mask import Mask
 from tests.support.owning import registration
 from tests.support.reconciling import bound_at, subscribed
+
+
+def provider(id: str, *endpoints: str, services: tuple[str, ...]) -> Registration:
+    extension = Extension(endpoints=tuple(map(parse_prefix, endpoints)))
+    return Registration(id, "provider", "active", (), services=parse_services(services), extension=extension)
+
 
 WANTED: list[Registration | BoundRegistration] = [
     registration("ANY", "39.32.0.0/28", services=()),
@@ -22,6 +37,8 @@ WANTED: list[Registration | BoundRegistration] = [
     registration("PORTS", "39.32.2.1", services=("udp/500-520", "gre")),
     registration("SIX", "2001:db8:1::/48", services=("openvpn", "udp/1195")),
     bound_at(subscribed("WHOLE", services=("esp", "wireguard")), "100.64.0.9"),
+    provider("TO", "198.51.100.0/24", services=("ipsec", "udp/1194-1300")),
+    provider("TO-SIX", "2001:db8:2::/48", services=("openvpn", "gre")),
     bound_at(subscribed("BLOCK"), "100.64.0.8", (2048, 4095)),
     bound_at(subscribed("BLOCK-PORT", peers=["198.51.100.7"], services=("udp/1194",)), "100.64.0.8", (4096, 5119)),
 ]

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.model import Family
-from gatewayd.model.mask import ANY_PEER, NOT_BOUND, Mask, describe_key, parse_set_name, set_name
+from gatewayd.model.mask import ANY_PEER, ENDPOINT, NOT_BOUND, Mask, describe_key, parse_set_name, set_name
 from gatewayd.model.prefix import parse_address
 from gatewayd.model.service import BUNDLES
 
@@ -122,6 +122,14 @@ def test_no_two_sets_share_a_name(one: Mask, other: Mask, generation: int, anoth
 )  # fmt: skip
 def test_other_names_are_not_ours(name: str) -> None:
     assert parse_set_name(name) is None
+
+
+def test_a_mask_of_endpoints_has_a_role_and_a_name_of_its_own() -> None:
+    mask = Mask(4, 24, ANY_PEER, "port16", ENDPOINT)
+    assert (str(mask), mask.role, mask.is_endpoint, mask.is_bound) == ("e4_24_port16", "endpoint", True, False)
+    assert parse_set_name("e4_24_port16_g2") == (mask, 2)
+    assert [Mask(4, 24).role, Mask(4, 24, source_bits=0).role] == ["client", "bound"]
+    assert parse_set_name("e4_24_s4") is None
 
 
 def test_masks_sort_so_that_the_rules_are_the_same_for_the_same_input() -> None:

@@ -78,7 +78,7 @@ async def test_a_form_past_a_bound_is_not_ready_by_name_and_the_former_one_stays
     old, new = registered("PK-1", "203.0.113.0/28"), registered("PK-1", "203.0.113.0/29", "203.0.113.8/29")
 
     def crowd() -> None:
-        rig.reconciler.tracker.desired._most = {False: 2, True: 2}
+        rig.reconciler.tracker.desired._most = {"client": 2, "bound": 2, "endpoint": 2}
 
     crowd()
     rig.want([old, *hosts(2)])

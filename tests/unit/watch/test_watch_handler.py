@@ -52,6 +52,9 @@ class Scene:
         self.near.append((flow, moment))
         return True
 
+    def providers(self, flow: Flow, now: float) -> tuple[Registration, ...]:
+        return ()
+
     def note_ended_early(self, event: Any) -> None:
         """What the scanner is told of a flow that no registration explains."""
 
