@@ -28,6 +28,7 @@ from gatewayd.control.assertion_gate import AssertionGate
 from gatewayd.control.assertion_watch import AssertionWatch
 from gatewayd.control.controller import Controller
 from gatewayd.control.core import Core, build_core
+from gatewayd.control.drain_keeper import DrainKeeper
 from gatewayd.control.host_time import WindowClock, open_host_time
 from gatewayd.control.queries import DaemonQueries
 from gatewayd.control.reload import LocalFiles, Reloaded, Reloader, SourceTasks
@@ -48,7 +49,7 @@ from gatewayd.settings import Settings
 from gatewayd.sources.fetch import open_session
 from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.runner import Tools
-from gatewayd.subscribers.service import SubscriberService
+from gatewayd.subscribers.service import SubscriberService, read_boot_id
 from gatewayd.systemd import Notifier
 from gatewayd.watch.source import EventSource, PacketLog
 from gatewayd.watch.surroundings import Surroundings
@@ -98,6 +99,7 @@ class Daemon:
                         ("surroundings", go_on("surroundings", self._surroundings.run)),
                         ("pulse", go_on("pulse", self._pulse.run)),
                         ("assertions", go_on("assertions", self._asserted.run)),
+                        ("drains", go_on("drains", self._drains.run)),
                         ("near misses", go_on("near_misses", self._core.near_misses.run)),
                         ("reload", reloader.run(group)),
                     )
@@ -214,6 +216,9 @@ class Daemon:
         reading = await self._dataplane.read_table()
         core.reconciler.found(reading)
         self._found = None if reading.tag is None else reading.tag.mode
+        self._drains = DrainKeeper(Path(settings.state_dir), core.scanner, boot_id=read_boot_id())
+        await self._drains.open()
+        stack.push_async_callback(self._drains.close)
         await core.near_misses.open(Path(settings.state_dir))
         stack.push_async_callback(core.near_misses.close)
         return core
@@ -250,7 +255,7 @@ class Daemon:
             surroundings=self._surroundings,
             host_time=self._time,
             listeners=listeners,
-            state_files=(self._activity.view, self._core.near_misses.file_view),
+            state_files=(self._activity.view, self._core.near_misses.file_view, self._drains.view),
             assertions=self._asserted.view,
             arming=self._trials,
         )

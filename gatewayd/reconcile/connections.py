@@ -4,8 +4,9 @@ Two kinds, both found by a dump that the kernel filters by mark:
 
 - *judged unregistered*, and registered by now: the mark is cleared and the flow's next packet is classified;
 - *registered*, and no longer so: left alone for `drain_s`, then cleared likewise. That a flow is no
-  longer registered is seen here, whatever the reason, also if no daemon was running when it happened, so a restart
-  needs no memory of it. One that came so and was never known here waits for accounting first (scan_requests.Grace).
+  longer registered is seen here, whatever the reason, also if no daemon was running when it happened. How much of
+  its drain is over, an earlier run tells (`restore_drains`). One that came so and was never known here waits for
+  accounting first (scan_requests.Grace).
 
 Marks come from elsewhere too: with a connection that conntrackd carried over, or from another program's rules. A
 mark that contradicts the registry is not believed. Connections that a program makes are reported by events at once;
@@ -18,7 +19,7 @@ says that the kernel is as desired. `look` is for what needs no waiting.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from math import inf
 from typing import Protocol
@@ -129,6 +130,9 @@ class ConnectionScanner:
         self._said = RateLimited(log, interval_s=60.0, clock=monotonic)
         self._said_waiting = RateLimited(log, interval_s=600.0, clock=monotonic)
         self._draining: dict[bytes, float] = {}
+        self.drains_changed = asyncio.Event()
+        self._due_of: Callable[[bytes], float | None] | None = None
+        """Until all flows were gone through once."""
         self._late_to_find: set[Flow] = set()
         self._search_at = -inf
         self._audit_at = inf
@@ -158,6 +162,15 @@ class ConnectionScanner:
         """Flows whose drain runs."""
         return len(self._draining)
 
+    @property
+    def drains(self) -> Mapping[bytes, float]:
+        """When each of them is over, by the monotonic clock. Live."""
+        return self._draining
+
+    def restore_drains(self, due_of: Callable[[bytes], float | None]) -> None:
+        """`due_of` a flow's tuple: when its drain is over, if one of an earlier run in this boot goes on."""
+        self._due_of = due_of
+
     def note_carried(self, event: ConnectionEvent) -> bool:
         """Another program put in this connection, and its mark has bits of ours. Whether these say registered."""
         self.carried += 1
@@ -179,6 +192,7 @@ class ConnectionScanner:
         """The kernel itself has just let this flow pass as registered, and by now it is not: it drains."""
         if len(self._draining) < MAX_DRAINING:
             self._draining.setdefault(event.tuple_bytes, monotonic() + self._requests.drain_s)
+            self.drains_changed.set()
             self._requests.wake.set()
 
     async def run(self) -> None:
@@ -234,7 +248,9 @@ class ConnectionScanner:
                     return
 
     def _next_due(self) -> float:
-        return min(self._requests.unbound_at, min(self._draining.values(), default=inf))
+        # Before the registry in force is known, no flow can be told from one that is registered no more.
+        drains = self._draining.values() if self._requests.epoch else ()
+        return min(self._requests.unbound_at, min(drains, default=inf))
 
     async def _admit_late(self) -> None:
         """By the tuple that the packet had, either way round: it is one of the connection's two, unless it was
@@ -340,11 +356,12 @@ class ConnectionScanner:
                     registrations = self._classifier.matching(event.flow, now)
                     if registrations:
                         self._flow_table.listed(event, registrations, now)
-                    elif event.tuple_bytes in self._draining or self._flow_table.knows(event):
+                    elif self._is_draining(event.tuple_bytes) or self._flow_table.knows(event):
                         lost[event.tuple_bytes] = event.key
                     else:
                         unexplained[event.tuple_bytes] = event
         self.scans += 1
+        self._due_of = None
         self._flow_table.finish_resync()
         for key, event in unexplained.items():
             if not self.grace.holds(key, event.flow, monotonic()):
@@ -357,6 +374,13 @@ class ConnectionScanner:
             )
         await self._drain(lost)
 
+    def _is_draining(self, tuple_bytes: bytes) -> bool:
+        """Also where an earlier run began it."""
+        due_s = self._due_of(tuple_bytes) if self._due_of is not None else None
+        if due_s is not None:
+            self._draining.setdefault(tuple_bytes, due_s)
+        return tuple_bytes in self._draining
+
     async def _drain(self, lost: dict[bytes, ConnectionKey]) -> None:
         # Never longer than the drain is now: it may have been shortened.
         began = monotonic()
@@ -364,7 +388,9 @@ class ConnectionScanner:
         deadlines = {key: min(self._draining.get(key, latest), latest) for key in lost}
         due = [lost[key] for key, at_s in deadlines.items() if at_s <= began]
         later = [(key, at_s) for key, at_s in deadlines.items() if at_s > began]
-        self._draining = dict(later[:MAX_DRAINING])
+        before, self._draining = self._draining, dict(later[:MAX_DRAINING])
+        if self._draining != before:
+            self.drains_changed.set()
         if due:
             count = await self._conntrack.change_marks(due, 0, self._layout.mask)
             self.drained += count

@@ -109,7 +109,7 @@ COMPOSITION = """
     control.queries
     control.assertion_gate control.assertion_watch cli.status_assertions
     control.registry_queries control.reload control.status control.subscriber_queries control.vitals daemon
-    cli.impact cli.near_misses control.near_miss_queries near_miss.keeper
+    cli.impact cli.near_misses control.drain_keeper control.near_miss_queries near_miss.keeper
     reconcile.connections watch.handler watch.surroundings
 """
 
