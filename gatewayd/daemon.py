@@ -30,6 +30,7 @@ from gatewayd.control.controller import Controller
 from gatewayd.control.core import Core, build_core
 from gatewayd.control.drain_keeper import DrainKeeper
 from gatewayd.control.host_time import WindowClock, open_host_time
+from gatewayd.control.planner import Planner
 from gatewayd.control.queries import DaemonQueries
 from gatewayd.control.reload import LocalFiles, Reloaded, Reloader, SourceTasks
 from gatewayd.control.status import StatusReport
@@ -269,12 +270,26 @@ class Daemon:
             reload=reloader.ask,
             gate=self._gate,
             arming=Arming(self._trials, self._gate.check_stage),
+            plan=self._build_planner(stack).plan,
         )
         self._pulse = Pulse(self._queries, self._vitals, self._notifier, self._time, self._controller.allowlist)
         http = self._settings.http
         api = ApiServer(self._queries, *http.listen, http.socket, names=http.names, listeners=listeners)
         await api.start()
         stack.push_async_callback(api.stop)
+
+    def _build_planner(self, stack: AsyncExitStack) -> Planner:
+        conntrack = Conntrack()
+        conntrack.open()
+        stack.callback(conntrack.close)
+        return Planner(
+            self._controller,
+            self._gate,
+            self._core.reconciler.tracker,
+            conntrack,
+            host_time=self._time,
+            monotonic=time.monotonic,
+        )
 
     # -- tasks ---------------------------------------------------------------------------------------------
 

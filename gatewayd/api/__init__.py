@@ -8,6 +8,7 @@
 - `report`   P the use of registrations over months; `report_page` the same as parts of a page, and as CSV
 - `near_misses` P the registrations to call about, each with the change that mends it
 - `arming`   P   the questions about changes of the mode; `arming_routes` IO their paths
+- `plan`     P   what a plan asks of the daemon, and what it answers; `plan_routes` IO its path
 - `metrics`  P   a status → the page of a Prometheus scrape, by what the status declares
 - `listening` IO  sockets: bound, accepted, bounded in number and time
 - `middleware` IO around every handler: faults as JSON, the Host, who asks

@@ -39,6 +39,7 @@ from gatewayd.api.middleware import (
     note_answers,
     reply,
 )
+from gatewayd.api.plan_routes import add_plan
 from gatewayd.api.process import ListenerView
 from gatewayd.api.queries import (
     ParameterRejected,
@@ -153,6 +154,7 @@ def make_control_app(queries: Queries, stats: ListenerView, events: EventTap = T
     app.router.add_delete("/v1/bindings", delete_binding)
     app.router.add_post("/v1/sync", sync)
     app.router.add_post("/v1/reload", reload)
+    add_plan(app, queries)
     app.router.add_post("/v1/accept", accept)
     app.router.add_post("/v1/near-misses/acknowledge", partial(_acknowledge, queries))
     add_changes(app, queries.arming)

@@ -13,6 +13,7 @@ import msgspec
 
 from gatewayd.api.arming import ArmingQueries
 from gatewayd.api.near_misses import NearMissList
+from gatewayd.api.plan import PlanRequest, PlanView
 from gatewayd.api.report import ActivityPage, ReportView
 from gatewayd.api.standing import ChangeList, HeldList
 from gatewayd.api.status import StatusView
@@ -148,6 +149,13 @@ class Queries(Protocol):
         file still `waits_for`. `is_forced`: also where it breaks an assertion."""
         ...
 
+    async def plan(self, request: PlanRequest) -> PlanView:
+        """What a reload, or another mode, would come to. Changes nothing.
+
+        May raise GatewaydError, whose message goes to the caller.
+        """
+        ...
+
     async def accept(self, serial: int, by: str, *, is_forced: bool) -> Mapping[str, object]:
         """Release the removals held under this serial, as `by` asks; returns what was released.
 
@@ -165,6 +173,17 @@ def read_entries(body: bytes) -> Sequence[object]:
     if len(found) > MAX_ENTRIES:
         raise SessionEntryInvalid("", "too_many_entries", f"{len(found)} entries, at most {MAX_ENTRIES} are taken")
     return found
+
+
+def read_plan(body: bytes) -> PlanRequest:
+    """An empty body asks for what is in force. Raises ParameterRejected."""
+    try:
+        request = msgspec.json.decode(body or b"{}", type=PlanRequest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ParameterRejected("body", str(error)) from None
+    if request.canary is not None and not 1 <= request.canary <= 100:
+        raise ParameterRejected("canary", f"{request.canary} is not from 1 to 100")
+    return request
 
 
 def read_end(body: bytes, pairs: Iterable[tuple[str, str]]) -> Mapping[str, object]:

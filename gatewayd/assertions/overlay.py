@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from gatewayd.allowlist import Allowlist
+from gatewayd.assertions.judge import Broken, World, judge
 from gatewayd.model.assertion import Assertion
+from gatewayd.model.policy import Policy
 from gatewayd.model.prefix import Prefix, mask_address
 from gatewayd.model.registration import Binding, Changes, Registration, Slices
 
@@ -65,6 +67,19 @@ class Overlaid:
 
     def _left(self, found: Sequence[Registration]) -> list[Registration]:
         return [each for each in found if each.id not in self._touched]
+
+
+def failing_of(
+    registrations: Iterable[Registration], assertions: Sequence[Assertion], policy: Policy, now: float
+) -> tuple[Broken, ...]:
+    """Assertions that do not hold by these registrations alone."""
+    ends, allowlist = Ends(Allowlist(), assertions), Allowlist()
+    for registration in registrations if assertions else ():
+        if ends.meet(registration):
+            allowlist.upsert(registration)
+    world = World(allowlist, policy, now)
+    outcomes = ((each, judge(each, policy, world.state_of)) for each in assertions)
+    return tuple(Broken(each, outcome.reason) for each, outcome in outcomes if not outcome.holds)
 
 
 def overlay_in_slices(base: Allowlist, changes: Sequence[Changes], ends: Ends | None = None) -> Slices[Overlaid]:

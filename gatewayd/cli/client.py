@@ -33,6 +33,10 @@ _HINTS: Final = {
 }
 
 
+class NotOffered(click.ClickException):
+    """The daemon has no such thing: the path, or what it names."""
+
+
 class _Fault(msgspec.Struct, frozen=True):
     error: str = ""
 
@@ -56,9 +60,11 @@ class Endpoint:
         """
         return self._ask("GET", path, _given(parameters), READ_TIMEOUT_S)
 
-    def post(self, path: str, parameters: Mapping[str, str | int | None] | None = None) -> bytes:
-        """As `get`; for what changes something."""
-        return self._ask("POST", path, _given(parameters), WRITE_TIMEOUT_S)
+    def post(
+        self, path: str, parameters: Mapping[str, str | int | None] | None = None, body: bytes | None = None
+    ) -> bytes:
+        """As `get`; for what changes something, or has more to say than parameters can."""
+        return self._ask("POST", path, _given(parameters), WRITE_TIMEOUT_S, body)
 
     def parse(self, body: bytes, view: type[_T]) -> _T:
         """Raises DaemonNotReachable when what answered does not speak as the daemon does."""
@@ -95,11 +101,13 @@ class Endpoint:
         except (aiohttp.ClientError, OSError) as error:
             raise DaemonNotReachable(self.place, _why(error)) from None
 
-    def _ask(self, method: str, path: str, parameters: dict[str, str], timeout_s: float) -> bytes:
+    def _ask(
+        self, method: str, path: str, parameters: dict[str, str], timeout_s: float, content: bytes | None = None
+    ) -> bytes:
         if self.url is not None and not self.url.startswith(("http://", "https://")):
             raise self._not_a_url()
         try:
-            status, body = asyncio.run(self._request(method, path, parameters, timeout_s))
+            status, body = asyncio.run(self._request(method, path, parameters, timeout_s, content))
         except aiohttp.InvalidURL:
             raise self._not_a_url() from None
         except TimeoutError:
@@ -112,6 +120,8 @@ class Endpoint:
 
     def _fault(self, status: int, body: bytes) -> click.ClickException:
         fault = self.parse(body, _Fault).error or f"HTTP status {status}"
+        if status == 404:
+            return NotOffered(fault)
         return click.UsageError(fault) if status == 400 else click.ClickException(fault)
 
     def _connector(self) -> aiohttp.UnixConnector | None:
@@ -124,12 +134,12 @@ class Endpoint:
         return click.UsageError(f"{self.url!r} is not a URL, expected http://HOST:PORT")
 
     async def _request(
-        self, method: str, path: str, parameters: dict[str, str], timeout_s: float
+        self, method: str, path: str, parameters: dict[str, str], timeout_s: float, content: bytes | None
     ) -> tuple[int, bytes]:
-        timeout = aiohttp.ClientTimeout(total=timeout_s)
+        timeout, url = aiohttp.ClientTimeout(total=timeout_s), self._base() + path
         async with (
             aiohttp.ClientSession(connector=self._connector(), timeout=timeout) as session,
-            session.request(method, self._base() + path, params=parameters, allow_redirects=False) as answer,
+            session.request(method, url, params=parameters, data=content, allow_redirects=False) as answer,
         ):
             return answer.status, await answer.read()
 

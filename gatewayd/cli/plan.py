@@ -7,17 +7,22 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import click
 import msgspec
 
+from gatewayd.assertions.judge import in_force as in_force_at
+from gatewayd.assertions.overlay import failing_of
 from gatewayd.cli.check import DEFAULT_CONFIG
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, count, print_headline, print_lines
+from gatewayd.cli.plan_asked import ask_plan, print_asked
 from gatewayd.compile import DesiredSets, interface_warnings
 from gatewayd.compile.desired import elements_of
 from gatewayd.compile.keys import Keys
 from gatewayd.compile.near import NearClients
-from gatewayd.compile.ruleset import compile_ruleset, parse_tag, policy_in_force, rehearsal_script
+from gatewayd.compile.ruleset import compile_ruleset, parse_tag, policy_in_force, policy_of, rehearsal_script
+from gatewayd.control.assertion_gate import split
 from gatewayd.control.core import make_registry
 from gatewayd.control.guard_keeper import read_last_good
 from gatewayd.control.host_time import HostTime, WindowClock, open_host_time
@@ -26,7 +31,10 @@ from gatewayd.errors import DumpInterrupted, SettingsInvalid
 from gatewayd.kernel.external import read_interfaces
 from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables
+from gatewayd.model import Mode
+from gatewayd.model.assertion import Assertion
 from gatewayd.model.mask import parse_set_name
+from gatewayd.model.policy import Stage
 from gatewayd.model.registration import Changes, Registration, Slices, run_slices
 from gatewayd.model.transaction import TableReading
 from gatewayd.reconcile.set_state import masks_of
@@ -63,27 +71,46 @@ class Plan:
     clock_doubt: str | None = None
     warnings: tuple[str, ...] = ()
     policy: str = ""
+    failing: tuple[str, ...] = ()
+    """Assertions that would not hold."""
 
 
 @click.command("plan")
 @click.option("--config", "config_path", default=DEFAULT_CONFIG, show_default=True, help="The configuration file.")
+@click.option("--mode", type=click.Choice(get_args(Mode)), help="As if this mode were in force.")
+@click.option("--canary", type=click.IntRange(1, 100), metavar="PERCENT", help="As if for this share of clients.")
+@click.option("--start", "is_start", is_flag=True, help="As a start would, though the daemon runs.")
 @click.option("--rules", "show_rules", is_flag=True, help="Print the new rules too, as nft text.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(config_path: str, show_rules: bool, as_json: bool) -> None:
+def command(
+    config_path: str, mode: Mode | None, canary: int | None, is_start: bool, show_rules: bool, as_json: bool
+) -> None:
     """Show what would change in the kernel; touch nothing.
 
-    Begins with the last good, as a start does, reads every source once, and compares with the table that is there.
-    Removals that the shrink guard would hold are named, and stay. Exit status 0 whether or not there is a
-    difference; 1 where a registration would not be in the kernel, by its id and why, or when nft
-    would refuse the new rules, in its own words (nft -c).
+    Where the daemon runs it says what `gatewayd reload` of the file would do, on its own registry: what comes and
+    goes, what the guard would hold, which assertions would break, and how many live flows would change. With --mode
+    it says what arming would do to the flows that are alive.
+
+    Without a daemon, or with --start, it begins with the last good, as a start does, reads every source once, and
+    compares with the table that is there.
+
+    Exit status 0 whether or not there is a difference; 1 where a registration would not be in the kernel, by its id
+    and why, where an assertion would break, or when nft would refuse the new rules, in its own words (nft -c).
     """
     settings = read_settings(config_path)
-    result = asyncio.run(make_plan(settings))
-    print_plan(result, as_json=as_json, show_rules=show_rules)
-    kernel = result.kernel
-    if kernel.ruleset is not None:
-        asyncio.run(rehearse(kernel.ruleset, settings.kernel.table, is_present=not kernel.creates_table))
-    if kernel.unprogrammed:
+    asked = None if is_start else ask_plan(settings, config_path, mode, canary)
+    if asked is not None:
+        print_asked(asked, settings, as_json=as_json, show_rules=show_rules, is_mode_given=bool(mode or canary))
+        ruleset, is_present, is_bad = asked.ruleset, True, bool(asked.unprogrammed or asked.broken)
+    else:
+        stage = Stage(mode or settings.policy.mode, canary or settings.policy.canary_percent)
+        result = asyncio.run(make_plan(settings, None if mode is None and canary is None else stage))
+        print_plan(result, as_json=as_json, show_rules=show_rules)
+        ruleset, is_present = result.kernel.ruleset, not result.kernel.creates_table
+        is_bad = bool(result.kernel.unprogrammed)
+    if ruleset is not None:
+        asyncio.run(rehearse(ruleset, settings.kernel.table, is_present=is_present))
+    if is_bad:
         raise SystemExit(1)
 
 
@@ -95,6 +122,7 @@ def print_plan(result: Plan, *, as_json: bool, show_rules: bool) -> None:
             "clock_doubt": result.clock_doubt,
             "policy": result.policy,
             "warnings": result.warnings,
+            "failing": result.failing,
         }
         click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
     else:
@@ -120,6 +148,8 @@ def describe(result: Plan) -> Iterator[Line]:
     for id, reason in kernel.unprogrammed.items():
         stays = "; what the kernel has of its addresses stays" if id in kernel.in_former_form else ""
         yield Line("NOT PROGRAMMED", f"{id}: {reason}{stays}", BAD)
+    for failing in result.failing:
+        yield Line("WOULD FAIL", failing, BAD)
     for each in result.held:
         causes = ", ".join(f"{cause} ({removals})" for cause, removals in sorted(each.by_cause.items()))
         yield Line("HELD", f"{each.reason}; by {causes}; until gatewayd accept", DOUBTFUL)
@@ -150,9 +180,9 @@ async def rehearse(text: str, table: str, *, is_present: bool) -> None:
     await check_script(find_nft(), rehearsal_script(text, table, is_present=is_present))
 
 
-async def make_plan(settings: Settings) -> Plan:
-    """Raises SourceFailed when a source cannot be read, MissingPrerequisite when the kernel cannot be asked.
-    Where another program never ceases to change the kernel, DumpInterrupted."""
+async def make_plan(settings: Settings, stage: Stage | None = None) -> Plan:
+    """`stage`: in the place of the file's. Raises SourceFailed when a source cannot be read, MissingPrerequisite
+    when the kernel cannot be asked. Where another program never ceases to change the kernel, DumpInterrupted."""
     host_time = open_host_time(Path(settings.state_dir), has_signed=settings.registry.has_signed)
     tables = KernelTables.open(settings.kernel.table)
     try:
@@ -160,7 +190,7 @@ async def make_plan(settings: Settings) -> Plan:
         desired = DesiredSets(protected={each.category for each in settings.registry.shrink_guard.protected})
         table_reading = await tables.read_table()
         desired.reserve(masks_of(table_reading))
-        state, in_force = await read_registry(settings, host_time)
+        state, in_force, assertions = await read_registry(settings, host_time)
         now = host_time.moment()
         near = NearClients()
         for registration in in_force.values():
@@ -178,7 +208,8 @@ async def make_plan(settings: Settings) -> Plan:
     remainder = release_remainder(tracker, closed, settings, lost_files=state.lost_files)
     if remainder is not None:
         held.append(remainder)
-    policy, table = policy_in_force(settings, now), settings.kernel.table
+    policy = policy_in_force(settings, now) if stage is None else policy_of(settings, stage)
+    table = settings.kernel.table
     tag = table_reading.tag
     if tag is not None:
         same = compile_ruleset(table, policy, tracker.hooks(), tag.epoch)
@@ -187,8 +218,11 @@ async def make_plan(settings: Settings) -> Plan:
     doubt = host_time.doubt()
     warnings = interface_warnings(settings.policy.interfaces, read_interfaces())
     change = describe_change(None if tag is None else tag.mode, policy)
-    change += describe_schedule(settings.policy, now)
-    return Plan(forecast(tracker, policy, table), held, None if doubt is None else doubt.why, warnings, change)
+    change += "" if stage is not None else describe_schedule(settings.policy, now)
+    armed = policy_of(settings, stage or settings.policy.stage)
+    failing = tuple(map(str, failing_of(in_force.values(), in_force_at(assertions, now), armed, now)))
+    why = None if doubt is None else doubt.why
+    return Plan(forecast(tracker, policy, table), held, why, warnings, change, failing)
 
 
 async def _observe(tracker: SetTracker, tables: KernelTables, table_reading: TableReading) -> None:
@@ -241,7 +275,9 @@ def release_remainder(
     return HeldRemovals({KERNEL: left}, str(decision)) if decision.is_held else None
 
 
-async def read_registry(settings: Settings, host_time: HostTime) -> tuple[RegistryState, dict[str, Registration]]:
+async def read_registry(
+    settings: Settings, host_time: HostTime
+) -> tuple[RegistryState, dict[str, Registration], tuple[Assertion, ...]]:
     """What a start would find in force: the last good of every source, and each source read once. Writes nothing.
 
     Raises SourceFailed, and SettingsInvalid for faults of the local overrides.
@@ -268,11 +304,12 @@ async def read_registry(settings: Settings, host_time: HostTime) -> tuple[Regist
         take(state.apply(update, clock.certain()))
 
     now = clock.certain()
-    take(state.use_overrides(reading.files, now))
+    files, assertions = split(reading.files)
+    take(state.use_overrides(files, now))
     record, found = await read_last_good(store, registry.sources, tidies=False)
     take(state.restore(record, found, now))
     async with open_session() as session:
         tools = Tools(session, clock=host_time, time=host_time)
         for source in registry.sources:
             await make_runner(source, registry, tools, deliver, found[source.name]).attempt()
-    return state, in_force
+    return state, in_force, assertions

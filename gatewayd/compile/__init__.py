@@ -7,6 +7,7 @@ is merged or collapses, and no element has to be put back when a covering prefix
     near       prefixes that clients lie in: sets for the log of near misses
     keys       the keys of a set, and those missing from it
     desired    all registrations → the desired sets, by reference counts
+    element_changes  what changes would come to in elements, without making any
     ruleset    the policy in force at a moment; policy and masks → nft text, and the same to be checked before
                anything is in the kernel
     interfaces which are inside and outside; names that no interface has

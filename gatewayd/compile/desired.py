@@ -238,6 +238,28 @@ class DesiredSets:
         """Whether something else wants an element that was wanted by `want`."""
         return key in self._sets[mask].shared
 
+    def count_wanting(self, mask: Mask, key: bytes) -> int:
+        """By how many the element is wanted."""
+        desired = self._sets.get(mask)
+        return 0 if desired is None or key not in desired.keys else 1 + desired.shared.get(key, 0)
+
+    def refusal_of(self, wanted: Registration | BoundRegistration, also: Collection[Mask]) -> str | None:
+        """Why it would be past a bound, `also` being in use beside those that are; None: it would not."""
+        role, count = _role_of(wanted), count_elements(wanted)
+        most = MAX_BOUND_ELEMENTS if isinstance(wanted, BoundRegistration) else MAX_ELEMENTS
+        if count > most:
+            return f"needs {count} elements, at most {most} are made"
+        masks = {mask for mask, _ in elements_of(wanted)}
+        needed, beside = {mask for mask in masks if mask not in self._sets}, {*also} - self._sets.keys()
+        most, only_protected = self._most[role], self._only_protected
+        reason = self._reason_against(needed | beside, (), role, most + self._protected_masks)
+        if reason is not None or _registration_of(wanted).category in self._protected:
+            return reason if needed - beside else None
+        taken = masks & only_protected
+        if not (needed - beside or taken):
+            return None
+        return self._reason_against(needed | taken | beside, only_protected, role, most)
+
     def unwant(self, mask: Mask, key: bytes) -> bool:
         """Take back a `want`; whether nothing wants the element now."""
         desired = self._sets[mask]

@@ -8,6 +8,7 @@
 - `trial_store`   their record; `trial_gateway` what of the controller they need, `arming_queries` the API's side
 - `reload`        new settings; a task for each source, and for the directory of local files
 - `assertion_gate`   refuses what would break an assertion; `assertion_watch` asks the kernel whether it keeps them
+- `planner`       a reload or another mode, rehearsed for `plan`; `flow_changes` (pure) what it makes of live flows
 - `queries`       the API's answers; `status` everything on one screen, `explain` one flow, `subscriber_queries`
                   bindings and sessions, `registry_queries` pins, filters, held removals and changes,
                   `report_queries` months

@@ -9,22 +9,21 @@ registry, nor what the clock brings; the next look at the kernel says what it br
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gatewayd.assertions.judge import AssertionsBroken, Broken, World, in_force, would_break_in_slices
 from gatewayd.assertions.overlay import Ends, overlay_in_slices
 from gatewayd.assertions.states import AssertionStates
-from gatewayd.compile.ruleset import policy_in_force, policy_of
+from gatewayd.compile.ruleset import policy_of
 from gatewayd.control.controller import Controller
 from gatewayd.log import get_logger
 from gatewayd.model.assertion import Assertion
 from gatewayd.model.flow import Flow
-from gatewayd.model.moment import earliest_of
 from gatewayd.model.policy import Policy, Stage
 from gatewayd.model.registration import Changes
 from gatewayd.registry.rehearsal import Rehearsed, rehearse_in_slices
-from gatewayd.registry.state import KERNEL
+from gatewayd.registry.state import KERNEL, RegistryState
 from gatewayd.settings import Settings
 from gatewayd.sources.files import OverridesReading
 from gatewayd.sources.override_file import OverrideFile
@@ -34,6 +33,16 @@ log = get_logger(__name__)
 
 LOCAL_FILES: Final = "local files"
 """Who asks for a change of the directory that is watched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What would leave and enter force; `fork`: the registry after that, None where it would not change.
+    `assertions`: those in force then."""
+
+    assertions: tuple[Assertion, ...]
+    changes: tuple[Changes, ...] = ()
+    fork: RegistryState | None = None
 
 
 class AssertionGate:
@@ -60,8 +69,8 @@ class AssertionGate:
 
     async def would_break(self, policy: Policy) -> tuple[Broken, ...]:
         """If this came into force in the place of the policy of the moment."""
-        controller = self._controller
-        return await self._judge(self.states.assertions, controller.policy(controller.moment()), policy)
+        controller, nothing = self._controller, Rehearsal(self.states.assertions)
+        return await self.judge(nothing, controller.policy(controller.moment()), policy)
 
     async def check_policy(self, policy: Policy, change: str, by: str, *, is_forced: bool) -> None:
         """Raises AssertionsBroken, unless it is forced."""
@@ -76,17 +85,9 @@ class AssertionGate:
         self, settings: Settings, reading: OverridesReading | None, by: str, *, is_forced: bool
     ) -> None:
         """A reload. `reading`: of another directory of local files. Raises AssertionsBroken, unless forced."""
-        controller, now = self._controller, self._controller.certain()
-        names, assertions = [each.name for each in settings.registry.sources], self.states.assertions
-        calls: list[Rehearsed] = []
-        if names != list(controller.sources):
-            calls.append(lambda fork: fork.use_sources(names, now))
-        if reading is not None:
-            files, given = split(reading.files)
-            assertions = in_force(given, now)
-            calls.append(lambda fork: fork.use_overrides(files, now))
-        before, after = self._configured(controller.settings), self._configured(settings)
-        self._let_through(await self._judge(assertions, before, after, calls), "reload", by, is_forced=is_forced)
+        rehearsal = await self.rehearse(settings, reading)
+        broken = await self.judge(rehearsal, self.policy(), policy_of(settings, settings.policy.stage))
+        self._let_through(broken, "reload", by, is_forced=is_forced)
 
     async def accept(self, serial: int, by: str, *, is_forced: bool) -> dict[str, object]:
         """As Controller.accept. Raises AssertionsBroken too, unless it is forced."""
@@ -95,10 +96,50 @@ class AssertionGate:
         if held is not None and held.serial == serial:
             calls.append(lambda fork: fork.accept(serial, controller.certain(), by))
         retains = not any(KERNEL in each.by_cause and each.serial == serial for each in controller.holds())
-        policy = self._configured(controller.settings)
-        broken = await self._judge(self.states.assertions, policy, policy, calls, retains=retains)
+        rehearsal = await self._rehearse(self.states.assertions, calls)
+        broken = await self.judge(rehearsal, self.policy(), self.policy(), retains=retains)
         self._let_through(broken, f"accept {serial}", by, is_forced=is_forced)
         return await controller.accept(serial, by)
+
+    async def rehearse(self, settings: Settings, reading: OverridesReading | None) -> Rehearsal:
+        """What a reload would make of the registry; with None, the local files stay."""
+        controller, now = self._controller, self._controller.certain()
+        names, assertions = [each.name for each in settings.registry.sources], self.states.assertions
+        calls: list[Rehearsed] = []
+        if names != list(controller.sources):
+            calls.append(lambda fork: fork.use_sources(names, now))
+        if reading is not None:
+            files, given = split(reading.files)
+            assertions = in_force(given, now)
+            if files != self._files:
+                calls.append(lambda fork: fork.use_overrides(files, now))
+        return await self._rehearse(assertions, calls)
+
+    async def judge(
+        self, rehearsal: Rehearsal, before: Policy, after: Policy, *, retains: bool = True
+    ) -> tuple[Broken, ...]:
+        """What it would break. `retains`: elements that nobody registers stay."""
+        controller, assertions = self._controller, rehearsal.assertions
+        if not assertions or not controller.loaded:
+            return ()
+        allowlist, now = controller.allowlist, controller.moment()
+
+        def is_retained(flow: Flow) -> bool:
+            return not allowlist.matching(flow, now) and controller.reconciler.element_for(flow) is not None
+
+        def is_none(_: Flow) -> bool:
+            return False
+
+        overlay = overlay_in_slices(allowlist, rehearsal.changes, Ends(allowlist, assertions))
+        was = World(allowlist, before, now, is_retained)
+        becomes = World(await run_in_slices(overlay), after, now, is_retained if retains else is_none)
+        return await run_in_slices(would_break_in_slices(assertions, was, becomes))
+
+    def policy(self) -> Policy:
+        """What is armed, or would be once the time of `enforce_from` has come: that is judged now."""
+        controller = self._controller
+        policy, settings = controller.policy(controller.moment()), controller.settings
+        return policy if policy.mode != "observe" else policy_of(settings, settings.policy.stage)
 
     # -- local files ---------------------------------------------------------------------------------------
 
@@ -115,10 +156,8 @@ class AssertionGate:
 
     async def use_files(self, reading: OverridesReading, by: str, *, is_forced: bool) -> None:
         """Judge, and put into force. Raises AssertionsBroken, unless it is forced."""
-        (files, given), now = split(reading.files), self._controller.certain()
-        policy = self._configured(self._controller.settings)
-        calls: list[Rehearsed] = [lambda fork: fork.use_overrides(files, now)]
-        broken = await self._judge(in_force(given, now), policy, policy, calls)
+        rehearsal = await self.rehearse(self._controller.settings, reading)
+        broken = await self.judge(rehearsal, self.policy(), self.policy())
         self._let_through(broken, "local files", by, is_forced=is_forced)
         await self.adopt(reading)
 
@@ -141,40 +180,13 @@ class AssertionGate:
 
     # -- help ----------------------------------------------------------------------------------------------
 
-    def _configured(self, settings: Settings) -> Policy:
-        """As if the time of `enforce_from` had come: what is armed then is judged now."""
-        policy = policy_in_force(settings, earliest_of(self._controller.moment()))
-        return replace(policy, mode=settings.policy.mode)
-
-    async def _judge(
-        self,
-        assertions: Sequence[Assertion],
-        before: Policy,
-        after: Policy,
-        calls: Sequence[Rehearsed] = (),
-        *,
-        retains: bool = True,
-    ) -> tuple[Broken, ...]:
-        """`retains`: elements that nobody registers stay."""
-        controller = self._controller
-        if not assertions or not controller.loaded:
-            return ()
-        allowlist, now = controller.allowlist, controller.moment()
-
-        def is_retained(flow: Flow) -> bool:
-            return not allowlist.matching(flow, now) and controller.reconciler.element_for(flow) is not None
-
-        def is_none(_: Flow) -> bool:
-            return False
-
-        was = World(allowlist, before, now, is_retained)
-        changes: tuple[Changes, ...] = ()
-        if calls:
-            fork = await controller.fork_registry()
-            changes = await run_in_slices(rehearse_in_slices(fork, calls))
-        overlaid = await run_in_slices(overlay_in_slices(allowlist, changes, Ends(allowlist, assertions)))
-        becomes = World(overlaid, after, now, is_retained if retains else is_none)
-        return await run_in_slices(would_break_in_slices(assertions, was, becomes))
+    async def _rehearse(self, assertions: tuple[Assertion, ...], calls: Sequence[Rehearsed]) -> Rehearsal:
+        """Before the registry is loaded nothing is known of a change."""
+        if not calls or not self._controller.loaded:
+            return Rehearsal(assertions)
+        fork = await self._controller.fork_registry()
+        changes = await run_in_slices(rehearse_in_slices(fork, calls))
+        return Rehearsal(assertions, changes, fork)
 
     def _let_through(self, broken: tuple[Broken, ...], change: str, by: str, *, is_forced: bool) -> None:
         if not broken:

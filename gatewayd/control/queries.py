@@ -11,6 +11,7 @@ import msgspec
 from gatewayd.api import views
 from gatewayd.api.arming import ArmingQueries
 from gatewayd.api.near_misses import NearMissList
+from gatewayd.api.plan import PlanRequest, PlanView
 from gatewayd.api.report import ActivityPage, ReportView
 from gatewayd.api.standing import ChangeList, HeldList
 from gatewayd.api.status import StatusView
@@ -56,6 +57,7 @@ class DaemonQueries:
         gate: AssertionGate,
         activity: ActivityKeeper | None = None,
         arming: ArmingQueries,
+        plan: Callable[[PlanRequest], Awaitable[PlanView]] | None = None,
     ) -> None:
         self.arming = arming
         self._controller = controller
@@ -69,6 +71,7 @@ class DaemonQueries:
         self._read_sources = read_sources
         self._reload = reload
         self._gate = gate
+        self._plan = plan
         self._subscribers = None if subscribers is None else SubscriberQueries(controller, subscribers)
         self._near_misses = NearMissQueries(controller, clock)
         self._explainer = Explainer(controller, subscribers, self._registry.notes)
@@ -235,6 +238,10 @@ class DaemonQueries:
 
     async def accept(self, serial: int, by: str, *, is_forced: bool) -> Mapping[str, object]:
         return await self._gate.accept(serial, by, is_forced=is_forced)
+
+    async def plan(self, request: PlanRequest) -> PlanView:
+        assert self._plan is not None
+        return await self._plan(request)
 
     async def reload(self, by: str, *, is_forced: bool) -> Mapping[str, object]:
         # Those who ask for one reload wait for one future: that a client goes does not end it for the others.

@@ -15,6 +15,7 @@ from gatewayd.allowlist import Allowlist, decide
 from gatewayd.api.app import ApiServer
 from gatewayd.api.arming import ModeRequest
 from gatewayd.api.near_misses import NearMissLineView, NearMissList
+from gatewayd.api.plan import PlanRequest, PlanView
 from gatewayd.api.process import LoopView
 from gatewayd.api.report import ActivityPage, CountsView, ReportView
 from gatewayd.api.standing import ChangeList, HeldList
@@ -376,6 +377,7 @@ class FakeQueries:
         self.held_serial: int | None = 17
         self.failure: Exception | None = None
         self.asked: list[object] = []
+        self.plan_view = PlanView(policy="observe stays")
         self.reload_outcome: dict[str, object] = {"reloaded": True, "mode": "observe"}
         self.has_subscribers = True
         self.keeps_flows = True
@@ -519,6 +521,12 @@ class FakeQueries:
     async def reload(self, by: str, *, is_forced: bool) -> Mapping[str, object]:
         self.asked.append((by, "forced") if is_forced else by)
         return self.reload_outcome
+
+    async def plan(self, request: PlanRequest) -> PlanView:
+        self.asked.append(request)
+        if self.failure is not None:
+            raise self.failure
+        return self.plan_view
 
     async def accept(self, serial: int, by: str, *, is_forced: bool) -> Mapping[str, object]:
         self.asked.append((serial, by, "forced") if is_forced else (serial, by))

@@ -73,6 +73,7 @@ PURE = """
     settings.readers settings.schema settings.subscribers settings.values sources.client sources.client_plan
     sources.last_good sources.override_file sources.update
     registry.rehearsal
+    api.plan control.flow_changes compile.element_changes
     subscribers subscribers.journal_rows subscribers.radius subscribers.radius.accounting
     subscribers.radius.attributes subscribers.radius.clients subscribers.radius.flood subscribers.radius.packet
     subscribers.radius.senders subscribers.session_list subscribers.sessions subscribers.sessions.changes
@@ -93,6 +94,7 @@ IO = """
     kernel.claim kernel.conntrack kernel.external kernel.netlink kernel.nft kernel.passage
     kernel.tables lab lab.lab lab.namespace lab.stream lab.tap lab.traffic lab.world
     log log.journald log.lines log.logger log.queued reconcile
+    api.plan_routes
     reconcile.loop reconcile.scan_requests reconcile.verify reconcile.writer registry settings sources sources.fetch
     sources.files sources.last_good_file sources.last_good_store sources.plain_source sources.runner
     subscribers.journal subscribers.journal_file subscribers.radius.listener subscribers.radius.sockets
@@ -108,6 +110,7 @@ COMPOSITION = """
     control.controller control.core control.explain control.guard_keeper control.policy
     control.queries
     control.assertion_gate control.assertion_watch cli.status_assertions
+    control.planner cli.plan_asked
     control.registry_queries control.reload control.status control.subscriber_queries control.vitals daemon
     cli.impact cli.near_misses control.drain_keeper control.near_miss_queries near_miss.keeper
     reconcile.connections watch.handler watch.surroundings
@@ -125,7 +128,7 @@ HARMLESS = {"io": {"BytesIO", "StringIO"}, "os": {"strerror"}, "sys": {"byteorde
 
 THIRD_PARTY: dict[str, str] = {
     "aiohttp": "sources.fetch sources.runner authority.serving api.app api.listening api.middleware cli.client "
-    "api.arming_routes api.streaming",
+    "api.arming_routes api.plan_routes api.streaming",
     "click": "cli.*",
     "cryptography": "sources.fetch",
     "joserfc": "feed.notification",

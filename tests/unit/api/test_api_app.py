@@ -18,9 +18,10 @@ import uvloop
 from gatewayd.api.app import ApiServer
 from gatewayd.api.middleware import MAX_BODY_BYTES
 from gatewayd.api.near_misses import NearMissLineView
+from gatewayd.api.plan import PlanRequest
 from gatewayd.api.process import ListenerView
 from gatewayd.api.queries import MAX_ENTRIES
-from gatewayd.errors import MissingPrerequisite, SessionsNotKept, SourceUnreadable
+from gatewayd.errors import MissingPrerequisite, ReplyMissing, SessionsNotKept, SourceUnreadable
 from gatewayd.model import Flow, parse_address, parse_prefix
 from gatewayd.model.msisdn import subscriber_digest
 from tests.support.fake_queries import BANK, HOME, MOBILE, NOW, PEPPER, SHARED, FakeQueries, serving
@@ -436,6 +437,18 @@ async def test_accept_releases_what_is_held_and_is_on_the_unix_socket_alone(
     answer = await client.ask("/v1/accept?serial=17", method="POST", unix=True)
     assert (answer.status, answer.json) == (200, {"serial": 17, "released": {"national": 1204}})
     assert queries.asked == [(17, f"uid {os.getuid()}")]
+
+
+async def test_a_plan_is_on_the_unix_socket_alone_and_says_what_it_cannot(
+    client: Client, queries: FakeQueries
+) -> None:
+    assert (await client.ask("/v1/plan", method="POST")).status == 404
+    answer = await client.ask("/v1/plan", method="POST", unix=True)
+    assert (answer.status, answer.json["policy"]) == (200, "observe stays")
+    assert queries.asked == [PlanRequest()]
+    queries.failure = ReplyMissing("dump connections", "no answer")
+    answer = await client.ask("/v1/plan", method="POST", unix=True)
+    assert (answer.status, answer.json) == (503, {"error": "dump connections: no answer"})
 
 
 async def test_what_breaks_an_assertion_can_be_forced_by_name(client: Client, queries: FakeQueries) -> None:

@@ -8,16 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatewayd.api.plan import PlanRequest
 from gatewayd.api.queries import (
     MAX_ENTRIES,
     Page,
     ParameterRejected,
     read_end,
     read_entries,
+    read_flag,
     read_flow,
     read_host,
     read_page,
     read_parameters,
+    read_plan,
     read_prefix,
     read_since,
     read_status,
@@ -198,3 +201,23 @@ def test_whatever_comes_is_read_or_refused(body: bytes) -> None:
     for read in (read_entries, lambda raw: read_end(raw, ())):
         with suppress(SessionEntryInvalid):
             read(body)
+
+
+def test_a_flag_is_a_digit() -> None:
+    assert [read_flag(words, "force") for words in ({}, {"force": "0"}, {"force": "1"})] == [False, False, True]
+    with pytest.raises(ParameterRejected, match="force: 'yes' is neither 0 nor 1"):
+        read_flag({"force": "yes"}, "force")
+
+
+def test_a_plan_is_asked_for_with_a_body_or_without() -> None:
+    assert read_plan(b"") == PlanRequest()
+    assert read_plan(b'{"config": "a: 1", "mode": "reject", "canary": 5}') == PlanRequest("a: 1", "", "reject", 5)
+    for body, why in (
+        (b"{", "body: "),
+        (b"\xff", "body: "),
+        (b'{"mode": "refuse"}', "Invalid enum value 'refuse'"),
+        (b'{"moed": "reject"}', "unknown field `moed`"),
+        (b'{"canary": 0}', "canary: 0 is not from 1 to 100"),
+    ):
+        with pytest.raises(ParameterRejected, match=why):
+            read_plan(body)

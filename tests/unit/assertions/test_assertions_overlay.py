@@ -5,11 +5,12 @@ from __future__ import annotations
 from gatewayd.allowlist import Allowlist
 from gatewayd.allowlist.match import matching_registrations
 from gatewayd.assertions import overlay
-from gatewayd.assertions.overlay import Ends, Overlaid, overlay_in_slices
+from gatewayd.assertions.overlay import Ends, Overlaid, failing_of, overlay_in_slices
 from gatewayd.model import Binding, Extension, Registration, parse_address, parse_prefix, parse_services
 from gatewayd.model.registration import Changes, run_slices
 from tests.support.asserting import assertion
 from tests.support.owning import flow, registration
+from tests.support.reconciling import policy
 
 NOW = 1_000.0
 FREELANCER = bytes(32)
@@ -95,3 +96,12 @@ def test_it_is_made_in_slices() -> None:
     upserts = tuple(registration(f"R-{number}", "203.0.113.0/24") for number in range(overlay.SLICE))
     withdrawals = tuple(f"W-{number}" for number in range(overlay.SLICE))
     assert len(list(overlay_in_slices(allowlist(), [Changes(upserts, withdrawals)]))) == 3
+
+
+def test_what_fails_by_a_registry_alone() -> None:
+    bank, fraud = assertion(), assertion("fraud", kind="must_not_pass")
+    registered = [registration("BANK", "203.0.113.0/24"), registration("FAR", "10.0.0.0/8")]
+    (found,) = failing_of(registered, (bank, fraud), policy(), NOW)
+    assert (found.assertion, found.reason.startswith("udp/51820: registered by BANK")) == (fraud, True)
+    assert [each.assertion for each in failing_of([], (bank, fraud), policy(), NOW)] == [bank]
+    assert failing_of(iter(registered), (), policy(), NOW) == ()

@@ -623,3 +623,34 @@ def test_what_a_start_finds_is_held_against_many_past_a_bound_in_one_turn() -> N
     before_s = process_time()
     assert sets.keep_found(strangers) == []
     assert process_time() - before_s < 1.0
+
+
+def test_an_element_says_by_how_many_it_is_wanted() -> None:
+    sets = DesiredSets()
+    assert sets.count_wanting(C4_28, KEY) == 0
+    for number in range(1, 4):
+        sets.add(registration(f"PK-{number}"))
+        assert sets.count_wanting(C4_28, KEY) == number
+    assert sets.count_wanting(C4_28, parse_prefix("203.0.114.0/28").packed) == 0
+
+
+@given(st.lists(registrations(), max_size=12), st.integers(0, 3), st.integers(0, 2))
+@unhurried
+def test_a_refusal_is_foretold_as_it_comes(some: list[Registration], most: int, protected: int) -> None:
+    sets = DesiredSets(max_masks=most, protected_masks=protected, protected={"bank"})
+    for each in some:
+        foretold = sets.refusal_of(each, ())
+        sets.add(each)
+        reason = sets.unprogrammed().get(each.id) if sets.is_unprogrammed(each) else None
+        assert (foretold is None) == (reason is None)
+
+
+def test_a_refusal_counts_what_else_is_to_come_into_use() -> None:
+    sets = DesiredSets(max_masks=1, protected_masks=0)
+    wanted = registration(clients="10.0.0.0/30")
+    assert sets.refusal_of(wanted, ()) is None
+    assert sets.refusal_of(wanted, {Mask(4, 30)}) is None
+    assert sets.refusal_of(wanted, {Mask(4, 31)}) == "needs 2 new masks for IPv4, 0 of at most 1 are in use"
+    wide = Registration("WIDE", "bank", "active", (), subscriber=bytes(32))
+    many = BoundRegistration(replace(wide, services=(Service(UDP, 1, 65534),)), Prefix(bytes(16), 33))
+    assert str(sets.refusal_of(many, ())).endswith(f"at most {MAX_BOUND_ELEMENTS} are made")
