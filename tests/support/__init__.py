@@ -26,6 +26,7 @@ Does the whole daemon stand it?
     lab_daemon     a real daemon in the lab, its configuration, its commands
     hurried        the same in time that passes faster; hurried_lab: with a disk that can be full
     wrong_clock, busy             its wall clock is wrong; the machine does something else too
+    holding        another program holds nf_tables
 
 strategies are Hypothesis' for the nouns; captures and rule_captures are bytes that a kernel really sent.
 """
