@@ -2,6 +2,7 @@
 
 - `days`   P days, the rows that wait for the file, and which events are kept
 - `rows`   P what is read of the file
+- `verify` P what an ISP signs of each registration
 - `store`    the tables of `activity.sqlite`
 
 Of a registration the file has its id, and of each day flows, bytes and when it was last seen. It has no address, no

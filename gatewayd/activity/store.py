@@ -122,6 +122,22 @@ def read_activity(connection: sqlite3.Connection, span: Span, ids: Iterable[str]
     return found
 
 
+def read_last_seen(connection: sqlite3.Connection, ids: Sequence[str] | None, now_s: float) -> dict[str, int]:
+    """When each of these (None: all) was last seen, Unix seconds; not later than now, as a clock may have been
+    ahead."""
+    found: dict[str, int] = {}
+    pieces = [None] if ids is None else [ids[at : at + _IDS_AT_ONCE] for at in range(0, len(ids), _IDS_AT_ONCE)]
+    for piece in pieces:
+        where = "" if piece is None else f" WHERE id IN ({_marks(piece)})"
+        rows = connection.execute(
+            "SELECT id, last_seen_s FROM registration JOIN activity ON registration = number AND day = last_day"
+            + where,
+            piece or (),
+        )
+        found |= {id: min(last_seen_s, int(now_s)) for id, last_seen_s in rows}
+    return found
+
+
 def read_seen(connection: sqlite3.Connection) -> dict[str, int]:
     """The last day of every registration that was ever used, by id."""
     return dict(connection.execute("SELECT id, last_day FROM registration"))

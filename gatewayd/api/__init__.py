@@ -6,6 +6,7 @@
 - `views`    P   one flow, registrations, live flows, bindings
 - `standing` P   pins and filters, held removals, changes of the registry
 - `report`   P the use of registrations over months; `report_page` the same as parts of a page, and as CSV
+- `report_routes` IO the paths about months
 - `near_misses` P the registrations to call about, each with the change that mends it
 - `arming`   P   the questions about changes of the mode; `arming_routes` IO their paths
 - `plan`     P   what a plan asks of the daemon, and what it answers; `plan_routes` IO its path

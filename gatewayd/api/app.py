@@ -55,6 +55,7 @@ from gatewayd.api.queries import (
     read_status,
     read_until,
 )
+from gatewayd.api.report_routes import add_report_reads
 from gatewayd.api.streaming import EventStreams
 from gatewayd.errors import (
     AllowlistIncomplete,
@@ -104,9 +105,8 @@ def make_read_app(
     app.router.add_get("/v1/near-misses", lists.one_at_a_time(reads.near_misses))
     app.router.add_get("/v1/flows", lists.one_at_a_time(reads.flows))
     app.router.add_get("/v1/bindings", lists.one_at_a_time(reads.bindings))
-    app.router.add_get("/v1/report", lists.one_at_a_time(reads.report))
-    app.router.add_get("/v1/activity", lists.one_at_a_time(reads.activity))
     add_reads(app, queries.arming)
+    add_report_reads(app, queries, lists)
     app.router.add_get(EVENTS_PATH, streams.serve, allow_head=False)
     app.on_shutdown.append(streams.close)
     return app
@@ -257,18 +257,6 @@ class _Reads:
     async def changes(self, request: web.Request) -> web.Response:
         since_s = read_since(read_parameters(request.query.items(), ("since",)))
         return reply(request, self._queries.changes(since_s))
-
-    async def report(self, request: web.Request) -> web.Response:
-        since_s = read_since(read_parameters(request.query.items(), ("since",)))
-        return reply(request, await self._queries.report(since_s))
-
-    async def activity(self, request: web.Request) -> web.Response:
-        parameters = read_parameters(request.query.items(), ("since", *_PAGE))
-        page = read_page(parameters)
-        try:
-            return reply(request, await self._queries.activity(read_since(parameters), page.offset, page.limit))
-        except GatewaydError as error:
-            return reply(request, {"error": str(error)}, 503)
 
     async def near_misses(self, request: web.Request) -> web.Response:
         parameters = read_parameters(request.query.items(), ("all", *_PAGE))

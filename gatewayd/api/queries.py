@@ -14,7 +14,7 @@ import msgspec
 from gatewayd.api.arming import ArmingQueries
 from gatewayd.api.near_misses import NearMissList
 from gatewayd.api.plan import PlanRequest, PlanView
-from gatewayd.api.report import ActivityPage, ReportView
+from gatewayd.api.report import ActivityPage, ReportView, VerifyPage
 from gatewayd.api.standing import ChangeList, HeldList
 from gatewayd.api.status import StatusView
 from gatewayd.api.views import (
@@ -108,6 +108,10 @@ class Queries(Protocol):
 
     async def acknowledge(self, registration_id: str, until_s: float | None, by: str) -> Mapping[str, object]:
         """Take the near misses of a registration off the list, until a time or for good (None)."""
+        ...
+
+    async def verify(self, since_s: float, offset: int, limit: int) -> VerifyPage:
+        """Of each registration what an ISP signs; in use since that time or not."""
         ...
 
     def flows(self, registration_id: str | None, offset: int, limit: int) -> FlowPage:

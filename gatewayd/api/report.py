@@ -15,6 +15,7 @@ import msgspec
 
 from gatewayd.activity.days import DAY_S, Note, day_text
 from gatewayd.activity.rows import Activity, DayTotal, Run
+from gatewayd.activity.verify import Verdict
 from gatewayd.api.standing import StepView
 from gatewayd.log.ring import FollowedEvent
 from gatewayd.model import Registration
@@ -146,6 +147,15 @@ class ActivityPage(msgspec.Struct, frozen=True):
     total: int
     offset: int
     items: tuple[ActivityView, ...]
+
+
+class VerifyPage(msgspec.Struct, frozen=True):
+    """`total`: registrations, of which `items` begins at `offset`. `notes`: what the reader must know."""
+
+    total: int
+    offset: int
+    items: tuple[Verdict, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,25 +16,22 @@ from gatewayd.assertions.overlay import failing_of
 from gatewayd.cli.check import DEFAULT_CONFIG
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, count, print_headline, print_lines
 from gatewayd.cli.plan_asked import ask_plan, print_asked
+from gatewayd.cli.registry_in_force import read_registry
 from gatewayd.compile import DesiredSets, interface_warnings
 from gatewayd.compile.desired import elements_of
 from gatewayd.compile.keys import Keys
 from gatewayd.compile.near import NearClients
 from gatewayd.compile.ruleset import compile_ruleset, parse_tag, policy_in_force, policy_of, rehearsal_script
-from gatewayd.control.assertion_gate import split
-from gatewayd.control.core import make_registry
-from gatewayd.control.guard_keeper import read_last_good
-from gatewayd.control.host_time import HostTime, WindowClock, open_host_time
+from gatewayd.control.host_time import open_host_time
 from gatewayd.control.policy import describe_change, describe_schedule
-from gatewayd.errors import DumpInterrupted, SettingsInvalid
+from gatewayd.errors import DumpInterrupted
 from gatewayd.kernel.external import read_interfaces
 from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model import Mode
-from gatewayd.model.assertion import Assertion
 from gatewayd.model.mask import parse_set_name
 from gatewayd.model.policy import Stage
-from gatewayd.model.registration import Changes, Registration, Slices, run_slices
+from gatewayd.model.registration import Registration, run_slices
 from gatewayd.model.transaction import TableReading
 from gatewayd.reconcile.set_state import masks_of
 from gatewayd.reconcile.steps import Forecast, forecast
@@ -44,12 +40,6 @@ from gatewayd.reconcile.verify import read_keys
 from gatewayd.registry.limits import judge_remainder
 from gatewayd.registry.state import KERNEL, RegistryState
 from gatewayd.settings import Settings, read_settings
-from gatewayd.sources.fetch import open_session
-from gatewayd.sources.files import OverridesReading, read_overrides
-from gatewayd.sources.last_good_store import LastGood
-from gatewayd.sources.plain_source import make_runner
-from gatewayd.sources.runner import Tools
-from gatewayd.sources.update import SourceUpdate
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,43 +263,3 @@ def release_remainder(
     decision = judge_remainder(found, left, settings.registry.shrink_guard, lost_files=lost_files)
     tracker.release(tracker.findings.count_retained() - (left if decision.is_held else 0))
     return HeldRemovals({KERNEL: left}, str(decision)) if decision.is_held else None
-
-
-async def read_registry(
-    settings: Settings, host_time: HostTime
-) -> tuple[RegistryState, dict[str, Registration], tuple[Assertion, ...]]:
-    """What a start would find in force: the last good of every source, and each source read once. Writes nothing.
-
-    Raises SourceFailed, and SettingsInvalid for faults of the local overrides.
-    """
-    registry = settings.registry
-    reading = read_overrides(Path(registry.local)) if registry.local is not None else OverridesReading(())
-    if reading.faults:
-        raise SettingsInvalid(reading.faults)
-    clock = WindowClock(host_time, host_time.moment)
-    store = LastGood(Path(settings.state_dir), clock=host_time, monotonic=time.monotonic)
-    for source in registry.sources:
-        host_time.note_last_good(*await store.read_times(source.name))
-    state, in_force = make_registry(registry), dict[str, Registration]()
-
-    def take(slices: Slices[Changes | None]) -> None:
-        changes = run_slices(slices) or Changes((), ())
-        in_force.update({each.id: each for each in changes.upserts})
-        for id in changes.withdrawals:
-            in_force.pop(id, None)
-
-    async def deliver(update: SourceUpdate) -> None:
-        if update.error is not None:
-            raise update.error
-        take(state.apply(update, clock.certain()))
-
-    now = clock.certain()
-    files, assertions = split(reading.files)
-    take(state.use_overrides(files, now))
-    record, found = await read_last_good(store, registry.sources, tidies=False)
-    take(state.restore(record, found, now))
-    async with open_session() as session:
-        tools = Tools(session, clock=host_time, time=host_time)
-        for source in registry.sources:
-            await make_runner(source, registry, tools, deliver, found[source.name]).attempt()
-    return state, in_force, assertions

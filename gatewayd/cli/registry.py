@@ -18,6 +18,7 @@ from rich.console import Console
 from gatewayd.cli.output import print_table, print_value, print_words
 from gatewayd.cli.registry_authoring import import_file, keygen, metered, revoke, upsert
 from gatewayd.cli.registry_reading import database_option, export, history, json_option, list_registrations, show
+from gatewayd.cli.registry_verify import verify
 from gatewayd.errors import RegistryUnusable, SourceFailed
 from gatewayd.feed.reading import Format, RecordReader, format_of, reader_for
 
@@ -34,7 +35,7 @@ def command() -> None:
     """Registry files: check them; keep a registry and publish its feed."""
 
 
-for _subcommand in (keygen, import_file, upsert, revoke, list_registrations, show, export, history):
+for _subcommand in (keygen, import_file, upsert, revoke, list_registrations, show, export, history, verify):
     command.add_command(_subcommand)
 
 

@@ -12,7 +12,7 @@ from gatewayd.api import views
 from gatewayd.api.arming import ArmingQueries
 from gatewayd.api.near_misses import NearMissList
 from gatewayd.api.plan import PlanRequest, PlanView
-from gatewayd.api.report import ActivityPage, ReportView
+from gatewayd.api.report import ActivityPage, ReportView, VerifyPage
 from gatewayd.api.standing import ChangeList, HeldList
 from gatewayd.api.status import StatusView
 from gatewayd.compile import count_elements, crosses
@@ -143,6 +143,9 @@ class DaemonQueries:
 
     async def acknowledge(self, registration_id: str, until_s: float | None, by: str) -> Mapping[str, object]:
         return await self._near_misses.acknowledge(registration_id, until_s, by)
+
+    async def verify(self, since_s: float, offset: int, limit: int) -> VerifyPage:
+        return await self._reports.verify(since_s, offset, limit)
 
     async def _search(self, category: str | None, status: Status | None, text: str | None) -> list[Registration]:
         """All of them, as they are now, are looked through in slices; the loop turns in between."""

@@ -12,12 +12,14 @@ from typing import Final, TypeVar
 from gatewayd.activity import store
 from gatewayd.activity.days import day_of
 from gatewayd.activity.rows import Activity, Span
+from gatewayd.activity.verify import Overlaps, Verifier, notes_of
 from gatewayd.api.report import (
     ActivityPage,
     Kept,
     RejectedView,
     ReportBuilder,
     ReportView,
+    VerifyPage,
     activity_view,
 )
 from gatewayd.control.activity_keeper import ActivityKeeper
@@ -40,6 +42,7 @@ class ReportQueries:
         self._controller = controller
         self._keeper = keeper
         self._clock = clock
+        self._overlaps: Overlaps | None = None
 
     async def report(self, since_s: float) -> ReportView:
         """Over all registrations in force, as they are now, in slices. Without the file, what the rest knows."""
@@ -69,6 +72,34 @@ class ReportQueries:
         )
         items = tuple(activity_view(each, used.get(each.id), moment) for each in page)
         return ActivityPage(len(allowlist), offset, items)
+
+    async def verify(self, since_s: float, offset: int, limit: int) -> VerifyPage:
+        """Overlaps are found among all registrations, in slices, with the first page; later pages use them."""
+        now, moment, allowlist = self._clock(), self._controller.moment(), self._controller.allowlist
+        isp, since_s = self._controller.settings.isp, _since(since_s, now)
+        if not offset or self._overlaps is None:
+            self._overlaps = await self._find_overlaps()
+        page = list(islice(allowlist, offset, offset + limit))
+        seen, first_day = dict[str, int](), None
+        notes = list[str]()
+        try:
+            ids = [each.id for each in page]
+            seen = await self._read(store.read_last_seen, ids, now, flushes=not offset)
+            first_day = await self._read(store.read_first_day, flushes=False)
+        except StateFileUnusable as error:
+            notes.append(str(error))
+        notes += notes_of(isp.prefixes, isp.pools, first_day, since_s)
+        verifier = Verifier(isp.prefixes, isp.pools, self._overlaps, since_s)
+        items = tuple(verifier.judge(each, seen.get(each.id), moment) for each in page)
+        return VerifyPage(len(allowlist), offset, items, tuple(notes))
+
+    async def _find_overlaps(self) -> Overlaps:
+        overlaps = Overlaps(self._controller.allowlist.covering)
+        for number, registration in enumerate(tuple(self._controller.allowlist), 1):
+            overlaps.take(registration)
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
+        return overlaps
 
     async def _read(self, work: Callable[..., _T], *arguments: object, flushes: bool = True) -> _T:
         if self._keeper is None:

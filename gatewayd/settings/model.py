@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from gatewayd.model import Mode, Service, parse_services
+from gatewayd.model import Mode, Prefix, Service, parse_services
 from gatewayd.model.policy import Stage
 from gatewayd.settings import schema as kinds
 from gatewayd.settings.readers import Check, ListOf, OrNull, PairsOf
@@ -242,6 +242,14 @@ class WatchSettings:
 
 
 @section
+class IspSettings:
+    """Of which addresses `gatewayd registry verify` says that they are ours, or change hands."""
+
+    prefixes: tuple[Prefix, ...] = key([], kinds.SUBSCRIBER_PREFIXES, "this ISP's own, such as [203.0.113.0/24]")
+    pools: tuple[Prefix, ...] = key([], kinds.SUBSCRIBER_PREFIXES, "given to changing customers: DHCP, PPP, CGNAT")
+
+
+@section
 class HttpSettings:
     """`listen` is read only; `socket` takes changes."""
 
@@ -292,6 +300,7 @@ class Settings:
         {}, section_of(KernelSettings, Check(("nflog_group", "near_miss_group"), kinds.check_kernel))
     )
     watch: WatchSettings = key({}, section_of(WatchSettings), "Unregistered traffic, by client prefix (/24, /48).")
+    isp: IspSettings = key({}, section_of(IspSettings), "For `gatewayd registry verify`; no traffic depends on it.")
     http: HttpSettings = key({}, section_of(HttpSettings))
     state_dir: str = key("/var/lib/gatewayd", kinds.PATH, "directory of the last good registry", restart=True)
     log: LogSettings = key({}, section_of(LogSettings))

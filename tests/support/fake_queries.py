@@ -17,7 +17,7 @@ from gatewayd.api.arming import ModeRequest
 from gatewayd.api.near_misses import NearMissLineView, NearMissList
 from gatewayd.api.plan import PlanRequest, PlanView
 from gatewayd.api.process import LoopView
-from gatewayd.api.report import ActivityPage, CountsView, ReportView
+from gatewayd.api.report import ActivityPage, CountsView, ReportView, VerifyPage
 from gatewayd.api.standing import ChangeList, HeldList
 from gatewayd.api.status import (
     AggregateView,
@@ -387,6 +387,7 @@ class FakeQueries:
         self.crosses: bool | None = None
         self.report_view = ReportView(None, None, None, CountsView())
         self.activity_page: ActivityPage | Exception = ActivityPage(0, 0, ())
+        self.verify_page = VerifyPage(0, 0, ())
         self.held_list = HeldList(0, None, "", 0, 0, ())
         self.change_list = ChangeList(0, ())
         self.near_miss_lines: list[NearMissLineView] = []
@@ -448,6 +449,11 @@ class FakeQueries:
     async def report(self, since_s: float) -> ReportView:
         self.asked.append(since_s)
         return self.report_view
+
+    async def verify(self, since_s: float, offset: int, limit: int) -> VerifyPage:
+        self.asked.append((since_s, offset, limit))
+        items = self.verify_page.items[offset : offset + limit]
+        return VerifyPage(len(self.verify_page.items), offset, items, self.verify_page.notes)
 
     async def activity(self, since_s: float, offset: int, limit: int) -> ActivityPage:
         self.asked.append((since_s, offset, limit))

@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, str] = {
     "feed": "errors model",
     "sources": "gatewayd errors log model settings feed",
     "registry": "errors model settings feed sources",
-    "activity": "state_file",
+    "activity": "model state_file",
     "allowlist": "model",
     "subscribers": "errors log model state_file settings allowlist",
     "trial": "errors model",
@@ -47,15 +47,16 @@ MAY_IMPORT: dict[str, str] = {
     "authority": "errors model feed",
     "lab": "errors model",
     "demo": "errors model feed authority lab",
-    "cli": "gatewayd errors log model settings feed sources registry compile assertions reconcile kernel "
-    "subscribers trial api control daemon authority lab demo",
+    "cli": "gatewayd errors log model state_file activity allowlist settings feed sources registry compile "
+    "assertions reconcile kernel subscribers trial api control daemon authority lab demo",
     "__main__": "cli",
 }
 
 PURE = """
     allowlist allowlist.allowlist allowlist.by_subscriber allowlist.endpoints allowlist.match allowlist.radix
     allowlist.schedule allowlist.words api api.metrics api.process
-    api.event_stream api.html log.ring state_file.view activity.days activity.rows api.report api.report_page
+    api.event_stream api.html log.ring state_file.view activity.days activity.rows activity.verify
+    api.report api.report_page
     api.arming settings.edit
     api.near_misses compile.near near_miss near_miss.findings near_miss.former near_miss.reasons
     api.queries api.standing api.status api.views authority.layout authority.readers compile compile.desired
@@ -86,7 +87,8 @@ PURE = """
 `__init__` gathers shells too is under IO."""
 
 IO = """
-    activity activity.store api.streaming impact impact.keeper impact.store kernel.counts log.tap state_file
+    activity activity.store api.report_routes api.streaming
+    impact impact.keeper impact.store kernel.counts log.tap state_file
     state_file.file near_miss.store api.arming_routes control.trial_store
     api.app api.listening api.middleware authority authority.database authority.disk authority.importing
     authority.publishing authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry
@@ -103,7 +105,7 @@ IO = """
 
 COMPOSITION = """
     cli.mode cli.mode_file control.arming_queries control.trial_gateway control.trial_keeper
-    cli.events cli.report control.activity_keeper control.report_queries
+    cli.events cli.registry_in_force cli.registry_verify cli.report control.activity_keeper control.report_queries
     __main__ cli cli.changes cli.check cli.client cli.explain cli.listings cli.output cli.plan cli.registry
     cli.registry_authoring cli.registry_reading cli.service cli.service_user cli.standing cli.status
     cli.status_subscribers
@@ -128,7 +130,7 @@ HARMLESS = {"io": {"BytesIO", "StringIO"}, "os": {"strerror"}, "sys": {"byteorde
 
 THIRD_PARTY: dict[str, str] = {
     "aiohttp": "sources.fetch sources.runner authority.serving api.app api.listening api.middleware cli.client "
-    "api.arming_routes api.plan_routes api.streaming",
+    "api.arming_routes api.plan_routes api.report_routes api.streaming",
     "click": "cli.*",
     "cryptography": "sources.fetch",
     "joserfc": "feed.notification",

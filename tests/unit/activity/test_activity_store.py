@@ -93,3 +93,14 @@ def test_a_run_is_from_its_start_to_its_last_write(
     assert not store.extend_run(connection, second + 1, 300)
     store.begin_run(connection, 300, 300)
     assert store.read_runs(connection) == [Run(200, 200), Run(300, 300)]
+
+
+def test_when_registrations_were_last_seen(connection: sqlite3.Connection) -> None:
+    ids = [f"r{number}" for number in range(1200)]
+    store.write(connection, [DayRow(10, id, 1, 10, 100) for id in ids], [])
+    store.write(connection, [DayRow(11, "r7", 1, 10, 200), DayRow(900, "r8", 1, 10, 90_000)], [])
+    assert store.read_last_seen(connection, [*ids[::2], "r7", "unknown"], 1000) == {
+        **dict.fromkeys(ids[::2], 100), "r7": 200, "r8": 1000,
+    }  # fmt: skip
+    assert store.read_last_seen(connection, None, 1000).keys() == set(ids)
+    assert store.read_last_seen(connection, [], 1000) == {}

@@ -19,7 +19,9 @@ import pytest
 import yaml
 
 from gatewayd.control import reload as reload_module
+from gatewayd.control.controller import Controller
 from gatewayd.control.reload import LocalFiles, Reloaded, Reloader, ReloadOutcome, SourceTasks
+from gatewayd.control.report_queries import ReportQueries
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.log import setup_logging
 from gatewayd.model.prefix import parse_prefix
@@ -125,6 +127,8 @@ CHANGED: dict[str, Any] = {
     "http.socket": "DIR/other.sock",
     "http.names": ["gw.example"],
     "state_dir": "DIR/state2",
+    "isp.prefixes": ["203.0.113.0/24"],
+    "isp.pools": ["100.64.0.0/10"],
     "log.level": "debug",
     "log.format": "console",
 }
@@ -143,6 +147,12 @@ def keys_in(reader: Reader, path: str, restart: bool = False) -> Iterator[tuple[
 
 
 KEYS = dict(keys_in(SETTINGS, ""))
+
+
+async def verified(controller: Controller) -> tuple[str, ...]:
+    """What a list that the ISP signs does not say, and its verdicts."""
+    page = await ReportQueries(controller, None, clock=lambda: START_S).verify(0.0, 0, 100)
+    return (*page.notes, *(f"{each.ours} {each.pools}" for each in page.items))
 
 
 def schema_key(path: str) -> str:
@@ -218,6 +228,7 @@ class Rig:
             "local": sorted(each.id for each in controller.allowlist if each.id.startswith("PIN")),
             "verify": it.reconciler._verifier._verify_every_s,
             "clients": (client, other),
+            "ours, for registry verify": await verified(controller),
             "sessions": (terms, profiles, it.core.scanner.grace.longest_s),
             "log": (gatewayd.level, [each.format(record).startswith("{") for each in ours]),
         }

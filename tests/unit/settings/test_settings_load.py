@@ -300,7 +300,7 @@ SOURCES_EXPECTED = (
     '{name: national, url: "https://registry.example/feed.csv", allow_unsigned: true}'
 )
 NO_SOURCES = "is an empty list, expected at least one source, or local beside it with files of pins"
-KEYS = "registry, policy, subscribers, kernel, watch, http, state_dir, log"
+KEYS = "registry, policy, subscribers, kernel, watch, isp, http, state_dir, log"
 
 
 @pytest.mark.parametrize(
