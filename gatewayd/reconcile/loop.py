@@ -343,9 +343,10 @@ class Reconciler:
             self._ledger.turn()
             self._work.clear()
             verifier.receive()
+            self.tracker.take_near(*self._near.take(MAX_RELEASED))
             while self._near.has_pending:
-                self.tracker.take_near(*self._near.take(MAX_RELEASED))
                 await asyncio.sleep(0)
+                self.tracker.take_near(*self._near.take(MAX_RELEASED))
             if not verifier.known:
                 await verifier.read()
             elif verifier.must_look:

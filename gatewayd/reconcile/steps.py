@@ -5,6 +5,8 @@ The order is make before break, and at no point does a registered address lose i
 
     table → late admissions → new sets → (more hooks, policy unchanged) → elements → rules → removals → old sets
 
+Sets for the log alone (compile.near) have their look-ups with the rules that come after all elements.
+
 While anything is missing, rules look into more sets and never into fewer (set_state), and nothing is removed.
 Each step is bounded in bytes. A policy reaches the kernel only after every element is there, so that a load of
 many transactions is never visible as a partial allowlist.
@@ -183,7 +185,7 @@ def _next_step(tracker: SetTracker, policy: Policy | None, table: str, *, urgent
     complete = tracker.is_complete()
     ruleset = None if policy is None else wanted_ruleset(tracker, policy, table)
     stale = ruleset is not None and ruleset.text != tracker.rules.text
-    if ruleset is not None and stale and _same_policy(tracker, ruleset):
+    if ruleset is not None and stale and _same_policy(tracker, ruleset) and _has_more_hooks(tracker):
         return PutRules(ruleset)
     step = _add(tracker)
     if step is not None or not complete:
@@ -228,6 +230,12 @@ def _same_policy(tracker: SetTracker, ruleset: Ruleset) -> bool:
     """Whether rules of this policy, known to be ours, are in force."""
     rules = tracker.rules
     return rules.text is not None and rules.tag is not None and rules.tag.policy == ruleset.policy
+
+
+def _has_more_hooks(tracker: SetTracker) -> bool:
+    """Whether the rules are to look into other sets that make a flow registered."""
+    wanted, in_force = tracker.hooks(), tracker.rules.hooks
+    return any(not mask.is_near and in_force.get(mask) != name for mask, name in wanted.items())
 
 
 def _urgent(tracker: SetTracker) -> Step | None:

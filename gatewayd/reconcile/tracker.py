@@ -208,6 +208,7 @@ class SetTracker:
         return sum(
             len(state.current.missing) if state.current.hooked else len(self.desired.keys(mask))
             for mask, state in self.masks.items()
+            if not mask.is_near
         )
 
     def count_surplus(self) -> int:
@@ -374,7 +375,6 @@ class SetTracker:
                 self.urgent.pop((state.mask, key), None)
 
     def removed(self, state: SetState, keys: Sequence[bytes]) -> None:
-        """The kernel has dropped the keys."""
         state.removed(keys, self._wanted(state.mask))
 
     def hooked(self, names: frozenset[str], text: str, tag: RulesTag | None) -> None:

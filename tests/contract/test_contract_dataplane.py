@@ -790,6 +790,8 @@ async def test_sets_that_the_rules_made_stay_when_the_rules_go(world: World) -> 
         ("interface_flows", 16, 65536, False),
         ("limiter4", 4, 131072, False),
         ("limiter6", 16, 131072, False),
+        ("nearby4", 4, 65536, False),
+        ("nearby6", 16, 65536, False),
         ("noted4", 4, 65536, False),
         ("noted6", 16, 65536, False),
         ("prefix_flows4", 12, 65536, False),

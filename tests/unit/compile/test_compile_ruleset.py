@@ -88,7 +88,10 @@ OTHER_POLICIES: dict[str, Any] = {
     "unregistered_mark": 0,
     "limit_bytes_s": 1,
 }
-OTHER_LOGGING: dict[str, Any] = {"log_group": 1, "log_packets_s": 1, "counts": False, "shadows_limit": True}
+OTHER_LOGGING: dict[str, Any] = {
+    "log_group": 1, "log_packets_s": 1, "near_group": 2, "near_packets_s": 2,
+    "counts": False, "shadows_limit": True,
+}  # fmt: skip
 
 
 def test_how_much_is_logged_and_counted_is_no_other_policy() -> None:
