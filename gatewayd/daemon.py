@@ -31,15 +31,18 @@ from gatewayd.control.core import Core, build_core
 from gatewayd.control.drain_keeper import DrainKeeper
 from gatewayd.control.host_time import WindowClock, open_host_time
 from gatewayd.control.planner import Planner
-from gatewayd.control.queries import DaemonQueries
+from gatewayd.control.queries import Counts, DaemonQueries
 from gatewayd.control.reload import LocalFiles, Reloaded, Reloader, SourceTasks
-from gatewayd.control.status import StatusReport
+from gatewayd.control.status import Kept, StatusReport
 from gatewayd.control.trial_gateway import TrialGateway
 from gatewayd.control.trial_keeper import TrialKeeper
 from gatewayd.control.trial_store import TrialStore
 from gatewayd.control.vitals import Pulse, Vitals
+from gatewayd.impact.keeper import ImpactKeeper
+from gatewayd.impact.store import ImpactStore
 from gatewayd.kernel.claim import claimed_table
 from gatewayd.kernel.conntrack import Conntrack
+from gatewayd.kernel.counts import CountReader
 from gatewayd.kernel.external import RuleReader
 from gatewayd.kernel.passage import KernelPassage
 from gatewayd.kernel.tables import KernelTables
@@ -102,6 +105,7 @@ class Daemon:
                         ("assertions", go_on("assertions", self._asserted.run)),
                         ("drains", go_on("drains", self._drains.run)),
                         ("near misses", go_on("near_misses", self._core.near_misses.run)),
+                        ("impact", go_on("impact", self._impact.run)),
                         ("reload", reloader.run(group)),
                     )
                 ]
@@ -147,14 +151,7 @@ class Daemon:
         self._asserted = self._watch_assertions(stack)
         self._local = LocalFiles(self._gate)
         await self._local.use(await self._local.open(settings.registry.local))
-        self._activity = ActivityKeeper(
-            Path(settings.state_dir),
-            self._core.attribution,
-            self._controller.registry.history,
-            TAP,
-            clock=self._time,
-        )
-        stack.push_async_callback(self._activity.close)
+        self._open_counts(stack)
         if self._subscribers is not None:
             self._subscribers.open()
             stack.push_async_callback(self._subscribers.close)
@@ -224,6 +221,26 @@ class Daemon:
         stack.push_async_callback(core.near_misses.close)
         return core
 
+    def _open_counts(self, stack: AsyncExitStack) -> None:
+        """What is kept of traffic: the use of registrations, and unregistered flows."""
+        state_dir, reconciler = Path(self._settings.state_dir), self._core.reconciler
+        self._activity = ActivityKeeper(
+            state_dir, self._core.attribution, self._controller.registry.history, TAP, clock=self._time
+        )
+        stack.push_async_callback(self._activity.close)
+        reader = CountReader.open(self._settings.kernel.table)
+        stack.callback(reader.close)
+        self._impact = ImpactKeeper(
+            reader,
+            self._dataplane.read_counters,
+            ImpactStore(state_dir),
+            lambda: reconciler.policy_in_force,
+            boot_id=read_boot_id(),
+            clock=self._time,
+            monotonic=time.monotonic,
+        )
+        stack.push_async_callback(self._impact.close)
+
     def _watch_assertions(self, stack: AsyncExitStack) -> AssertionWatch:
         passage = KernelPassage.open(self._settings.kernel.table)
         stack.callback(passage.close)
@@ -248,6 +265,7 @@ class Daemon:
 
     async def _build_api(self, stack: AsyncExitStack, reloader: Reloader) -> None:
         listeners = ListenerView("tcp"), ListenerView("unix")
+        files = (self._activity.view, self._core.near_misses.file_view, self._drains.view, self._impact.file)
         report = StatusReport(
             self._controller,
             self._events,
@@ -256,7 +274,7 @@ class Daemon:
             surroundings=self._surroundings,
             host_time=self._time,
             listeners=listeners,
-            state_files=(self._activity.view, self._core.near_misses.file_view, self._drains.view),
+            kept=Kept(files, self._impact.view),
             assertions=self._asserted.view,
             arming=self._trials,
         )
@@ -265,12 +283,12 @@ class Daemon:
             report,
             self._subscribers,
             clock=self._time,
-            activity=self._activity,
             read_sources=self._sources.read_all,
             reload=reloader.ask,
             gate=self._gate,
             arming=Arming(self._trials, self._gate.check_stage),
             plan=self._build_planner(stack).plan,
+            counts=Counts(self._activity, self._impact.report),
         )
         self._pulse = Pulse(self._queries, self._vitals, self._notifier, self._time, self._controller.allowlist)
         http = self._settings.http

@@ -16,6 +16,8 @@
 - `event_stream` P server-sent events: a reader's place, messages ↔ bytes
 - `streaming` IO the streams of events
 - `html`     P   a report as one HTML file: tables and plots, no script
+- `impact_page` P the report of unregistered flows: sentences, tables, parts of a page
+- `reads`    IO  the handlers of what only reads
 - `app`      IO  aiohttp: paths → queries → JSON, on a TCP port and on a Unix socket
 
 Two listeners, because rights differ: a client of the TCP port may read, and nothing on it writes. Every change

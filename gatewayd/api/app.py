@@ -15,8 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from aiohttp import hdrs, web
-from prometheus_client import ProcessCollector
+from aiohttp import web
 
 from gatewayd.api.arming_routes import add_changes, add_reads
 from gatewayd.api.listening import (
@@ -28,7 +27,6 @@ from gatewayd.api.listening import (
     bind_unix,
     identity_of,
 )
-from gatewayd.api.metrics import choose_type, render_metrics
 from gatewayd.api.middleware import (
     EVENTS_PATH,
     MAX_BODY_BYTES,
@@ -47,18 +45,14 @@ from gatewayd.api.queries import (
     read_end,
     read_entries,
     read_flag,
-    read_flow,
     read_page,
     read_parameters,
-    read_prefix,
-    read_since,
-    read_status,
     read_until,
 )
+from gatewayd.api.reads import NO_SUBSCRIBERS, Reads
 from gatewayd.api.report_routes import add_report_reads
 from gatewayd.api.streaming import EventStreams
 from gatewayd.errors import (
-    AllowlistIncomplete,
     GatewaydError,
     SessionsNotKept,
 )
@@ -74,7 +68,6 @@ _PAGE: Final = ("offset", "limit")
 _FLOW: Final = ("src", "dst", "service", "sport", "source_port")
 _MAX_SERIAL_DIGITS: Final = 19
 _NO_FLOWS: Final = "unregistered flows are not kept: watch.unregistered is not `flows`"
-_NO_SUBSCRIBERS: Final = "the configuration has no section `subscribers`, so there are no bindings"
 
 log = get_logger(__name__)
 
@@ -92,7 +85,7 @@ def make_read_app(
     short, lists = Gate(SHORT_WAITING, stats), Gate(LISTS_WAITING, stats)
     checks = [] if names is None else [check_host(names)]
     app = web.Application(middlewares=[answer_faults, *checks], client_max_size=MAX_BODY_BYTES)
-    reads = _Reads(queries)
+    reads = Reads(queries)
     app.router.add_get("/healthz", reads.healthz)
     app.router.add_get("/readyz", reads.readyz)
     app.router.add_get("/metrics", short.one_at_a_time(reads.metrics))
@@ -104,6 +97,7 @@ def make_read_app(
     app.router.add_get("/v1/changes", lists.one_at_a_time(reads.changes))
     app.router.add_get("/v1/near-misses", lists.one_at_a_time(reads.near_misses))
     app.router.add_get("/v1/flows", lists.one_at_a_time(reads.flows))
+    app.router.add_get("/v1/impact", lists.one_at_a_time(reads.impact))
     app.router.add_get("/v1/bindings", lists.one_at_a_time(reads.bindings))
     add_reads(app, queries.arming)
     add_report_reads(app, queries, lists)
@@ -188,97 +182,8 @@ async def _answer_change(request: web.Request, change: Awaitable[Mapping[str, ob
     except SessionsNotKept as error:
         return reply(request, {"error": str(error)}, 503)
     if outcome is None:
-        return reply(request, {"error": _NO_SUBSCRIBERS}, 409)
+        return reply(request, {"error": NO_SUBSCRIBERS}, 409)
     return reply(request, outcome)
-
-
-class _Reads:
-    """One handler a path: parameters in, a view out."""
-
-    def __init__(self, queries: Queries) -> None:
-        self._queries = queries
-        self._process = ProcessCollector(registry=None)
-
-    async def healthz(self, request: web.Request) -> web.Response:
-        reason = self._queries.is_alive()
-        if reason is None:
-            return reply(request, {"status": "ok"})
-        return reply(request, {"status": "failing", "reason": reason}, 503)
-
-    async def readyz(self, request: web.Request) -> web.Response:
-        reasons = self._queries.outage()
-        if not reasons:
-            return reply(request, {"ready": True})
-        return reply(request, {"ready": False, "reasons": reasons}, 503)
-
-    async def metrics(self, request: web.Request) -> web.Response:
-        content_type = choose_type(request.headers.get(hdrs.ACCEPT, ""))
-        body = render_metrics(self._queries.status(), content_type, self._process)
-        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
-
-    async def status(self, request: web.Request) -> web.Response:
-        read_parameters(request.query.items(), ())
-        return reply(request, self._queries.status())
-
-    async def explain(self, request: web.Request) -> web.Response:
-        parameters = read_parameters(request.query.items(), (*_FLOW, "in", "out"))
-        flow = read_flow(parameters)
-        try:
-            return reply(request, self._queries.explain(flow, parameters.get("in"), parameters.get("out")))
-        except AllowlistIncomplete as error:
-            return reply(request, {"error": str(error)}, 503)
-
-    async def registrations(self, request: web.Request) -> web.Response:
-        parameters = read_parameters(request.query.items(), ("category", "status", "q", *_PAGE))
-        page = read_page(parameters)
-        return reply(
-            request,
-            await self._queries.registrations(
-                parameters.get("category"),
-                read_status(parameters),
-                parameters.get("q"),
-                page.offset,
-                page.limit,
-            ),
-        )
-
-    async def registration(self, request: web.Request) -> web.Response:
-        read_parameters(request.query.items(), ())
-        registration_id = request.match_info["id"]
-        view = self._queries.registration(registration_id)
-        if view is None:
-            return reply(request, {"error": f"no registration has the id {registration_id[:64]!r}"}, 404)
-        return reply(request, view)
-
-    async def held(self, request: web.Request) -> web.Response:
-        page = read_page(read_parameters(request.query.items(), _PAGE))
-        return reply(request, self._queries.held(page.offset, page.limit))
-
-    async def changes(self, request: web.Request) -> web.Response:
-        since_s = read_since(read_parameters(request.query.items(), ("since",)))
-        return reply(request, self._queries.changes(since_s))
-
-    async def near_misses(self, request: web.Request) -> web.Response:
-        parameters = read_parameters(request.query.items(), ("all", *_PAGE))
-        page = read_page(parameters)
-        with_acknowledged = parameters.get("all", "0") != "0"
-        found = self._queries.near_misses(page.offset, page.limit, with_acknowledged=with_acknowledged)
-        return reply(request, found)
-
-    async def flows(self, request: web.Request) -> web.Response:
-        parameters = read_parameters(request.query.items(), ("registration", *_PAGE))
-        page = read_page(parameters)
-        return reply(request, self._queries.flows(parameters.get("registration"), page.offset, page.limit))
-
-    async def bindings(self, request: web.Request) -> web.Response:
-        parameters = read_parameters(request.query.items(), ("registration", "address", *_PAGE))
-        page = read_page(parameters)
-        found = self._queries.bindings(
-            parameters.get("registration"), read_prefix(parameters, "address"), page.offset, page.limit
-        )
-        if found is None:
-            return reply(request, {"error": _NO_SUBSCRIBERS}, 404)
-        return reply(request, found)
 
 
 class ApiServer:

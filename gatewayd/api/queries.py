@@ -26,6 +26,7 @@ from gatewayd.api.views import (
     UnregisteredFlowPage,
 )
 from gatewayd.errors import InputRejected, PrefixInvalid, ServiceInvalid, SessionEntryInvalid
+from gatewayd.impact.report import ImpactReport
 from gatewayd.model import Flow, Prefix, Service, Status, parse_address, parse_prefix, parse_service
 from gatewayd.model.moment import parse_time
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS
@@ -116,6 +117,13 @@ class Queries(Protocol):
 
     def flows(self, registration_id: str | None, offset: int, limit: int) -> FlowPage:
         """Live registered flows, all or those of one registration; an unknown id has none."""
+        ...
+
+    async def impact(self, since_s: float | None, top: int, percent: int) -> ImpactReport:
+        """Unregistered flows since that time, or of a day; `top` prefixes, a canary of so many percent of clients.
+
+        Raises StateFileUnusable.
+        """
         ...
 
     def unregistered_flows(self, offset: int, limit: int) -> UnregisteredFlowPage | None:
@@ -312,6 +320,23 @@ def read_since(parameters: Mapping[str, str]) -> float:
         return -inf if text is None else parse_time(text)
     except ValueError:
         raise ParameterRejected("since", f"{text!r} is no time, expected such as 2026-01-31T00:00:00Z") from None
+
+
+class ImpactQuestion(NamedTuple):
+    """`since_s` None: a day ago."""
+
+    since_s: float | None
+    top: int
+    percent: int
+
+
+def read_impact_question(parameters: Mapping[str, str]) -> ImpactQuestion:
+    """`since`, `top` and `canary`. Raises ParameterRejected."""
+    return ImpactQuestion(
+        read_since(parameters) if "since" in parameters else None,
+        _read_number("top", parameters.get("top"), DEFAULT_LIMIT, 1, HIGHEST_LIMIT),
+        _read_number("canary", parameters.get("canary"), 10, 0, 100),
+    )
 
 
 def read_status(parameters: Mapping[str, str]) -> Status | None:

@@ -14,6 +14,7 @@ import msgspec
 
 from gatewayd.api.process import ListenerView, LoopView
 from gatewayd.assertions.states import AssertionsView
+from gatewayd.impact.report import ImpactView
 from gatewayd.model import Mode
 from gatewayd.model.metric import Each, counter, equals, gauge, is_there, one_of
 from gatewayd.model.transaction import ConntrackSize, CounterReading, Neighbour
@@ -372,3 +373,4 @@ class StatusView(msgspec.Struct, frozen=True):
     subscribers: SubscribersView | None = None
     assertions: AssertionsView = AssertionsView()
     arming: ArmingView = ArmingView()
+    impact: ImpactView = msgspec.field(default_factory=ImpactView)

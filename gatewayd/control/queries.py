@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 import msgspec
@@ -27,6 +28,7 @@ from gatewayd.control.report_queries import ReportQueries
 from gatewayd.control.status import StatusReport, incompleteness_of
 from gatewayd.control.subscriber_queries import SubscriberQueries
 from gatewayd.errors import PrefixInvalid
+from gatewayd.impact.report import ImpactReport
 from gatewayd.model import Flow, Prefix, Registration, Status, parse_prefix
 from gatewayd.subscribers.service import SubscriberService
 
@@ -39,6 +41,15 @@ SLICE = 500
 """Registrations looked through between two turns of the loop: 1 ms or 2."""
 VIEWS = 50
 """Registrations shown between two turns of the loop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is kept of traffic. `activity`: None where it is not kept. `impact`: the report since a time, with so
+    many prefixes and a canary of so many percent."""
+
+    activity: ActivityKeeper | None
+    impact: Callable[[float | None, int, int], Awaitable[ImpactReport]]
 
 
 class DaemonQueries:
@@ -55,7 +66,7 @@ class DaemonQueries:
         read_sources: Callable[[], Awaitable[None]],
         reload: Callable[[str, bool], Awaitable[ReloadOutcome]],
         gate: AssertionGate,
-        activity: ActivityKeeper | None = None,
+        counts: Counts,
         arming: ArmingQueries,
         plan: Callable[[PlanRequest], Awaitable[PlanView]] | None = None,
     ) -> None:
@@ -67,11 +78,12 @@ class DaemonQueries:
         self._aggregate = controller.aggregate
         self._report = report
         self._registry = RegistryQueries(controller)
-        self._reports = ReportQueries(controller, activity, clock=clock)
+        self._reports = ReportQueries(controller, counts.activity, clock=clock)
         self._read_sources = read_sources
         self._reload = reload
         self._gate = gate
         self._plan = plan
+        self._impact = counts.impact
         self._subscribers = None if subscribers is None else SubscriberQueries(controller, subscribers)
         self._near_misses = NearMissQueries(controller, clock)
         self._explainer = Explainer(controller, subscribers, self._registry.notes)
@@ -188,6 +200,9 @@ class DaemonQueries:
         )
 
     # -- flows and bindings --------------------------------------------------------------------------------
+
+    async def impact(self, since_s: float | None, top: int, percent: int) -> ImpactReport:
+        return await self._impact(since_s, top, percent)
 
     def flows(self, registration_id: str | None, offset: int, limit: int) -> views.FlowPage:
         attribution = self._attribution

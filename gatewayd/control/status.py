@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from gatewayd import __version__
@@ -16,6 +16,7 @@ from gatewayd.control.host_time import HostTime
 from gatewayd.control.policy import describe_policy
 from gatewayd.control.trial_keeper import TrialKeeper
 from gatewayd.control.vitals import Vitals
+from gatewayd.impact.report import ImpactView
 from gatewayd.log import LOST
 from gatewayd.model.moment import format_time
 from gatewayd.registry.freshness import Freshness, SourceState
@@ -39,6 +40,14 @@ def incompleteness_of(controller: Controller) -> list[str]:
     return reasons
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is kept of traffic on disk: the files, and the counts of unregistered flows."""
+
+    files: tuple[StateFileView, ...] = ()
+    impact: ImpactView = field(default_factory=ImpactView)
+
+
 class StatusReport:
     """Over the controller and the parts around it; `None` where a part is not used."""
 
@@ -52,7 +61,7 @@ class StatusReport:
         surroundings: Surroundings | None = None,
         host_time: HostTime | None = None,
         listeners: tuple[ListenerView, ...] = (),
-        state_files: tuple[StateFileView, ...] = (),
+        kept: Kept | None = None,
         assertions: Callable[[], AssertionsView] = AssertionsView,
         arming: TrialKeeper | None = None,
     ) -> None:
@@ -63,7 +72,7 @@ class StatusReport:
         self._surroundings = surroundings
         self._host_time = host_time
         self._listeners = listeners
-        self._state_files = state_files
+        self._kept = kept or Kept()
         self._assertions = assertions
         self._arming = arming
 
@@ -109,10 +118,11 @@ class StatusReport:
             report_failures=dict(vitals.report_failures),
             listeners=self._listeners,
             near_misses=controller.near_misses.view(),
-            state_files=self._state_files,
+            state_files=self._kept.files,
             subscribers=subscribers,
             assertions=self._assertions(),
             arming=ArmingView() if self._arming is None else self._arming.view(),
+            impact=self._kept.impact,
         )
 
     def _source(self, name: str, facts: SourceState, freshness: Freshness) -> views.SourceView:

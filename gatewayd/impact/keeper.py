@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from gatewayd.errors import KernelError
-from gatewayd.impact.buckets import group_interfaces, resolution_for
+from gatewayd.impact.buckets import DAY_S, group_interfaces, resolution_for
 from gatewayd.impact.counting import SETS, Counting, Step
 from gatewayd.impact.report import ImpactReport, ImpactView, Question, Run, flows_of, make_report
 from gatewayd.impact.store import ImpactStore
@@ -20,6 +20,7 @@ from gatewayd.model.moment import format_time
 from gatewayd.model.policy import Policy
 from gatewayd.model.transaction import Counted, CounterReading
 from gatewayd.state_file.file import StateFileUnusable
+from gatewayd.state_file.view import StateFileView
 
 EVERY_S: Final = 60.0
 FRESH_S: Final = 10.0
@@ -89,10 +90,11 @@ class ImpactKeeper:
             except StateFileUnusable:
                 self.view.failures += 1
 
-    async def report(self, since_s: float, top: int, percent: int) -> ImpactReport:
-        """Of the time from `since_s`, Unix seconds, to now. Raises StateFileUnusable."""
+    async def report(self, since_s: float | None, top: int, percent: int) -> ImpactReport:
+        """Of the time from `since_s`, Unix seconds, to now; None: of a day. Raises StateFileUnusable."""
         await self.read(FRESH_S)
         until_s = self._clock()
+        since_s = until_s - DAY_S if since_s is None else since_s
         resolution = resolution_for(until_s - since_s)
         since_s = max(since_s, resolution.first_kept(until_s))
         policy = self._policy()
@@ -106,6 +108,10 @@ class ImpactKeeper:
             shadows_limit=policy is not None and (policy.shadows_limit or policy.mode == "limit"),
         )
         return make_report(await self._store.read(since_s, until_s), asked, self._store.view)
+
+    @property
+    def file(self) -> StateFileView:
+        return self._store.view
 
     async def close(self) -> None:
         """After the last reading."""

@@ -12,6 +12,7 @@ What does the daemon do in time, without a kernel?
     fake_conntrack, fake_files    connection tracking and a disk in memory
     fake_queries   an API without a daemon
     asserting      assertions of an operator
+    impact         reports of unregistered flows
 What does the shrink guard let through, and what stays in force?
     guarding       a guard, or the whole state of a registry, reading after reading, and after a restart
 What becomes of a subscriber's packet of accounting?

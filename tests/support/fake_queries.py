@@ -48,6 +48,7 @@ from gatewayd.api.views import (
 )
 from gatewayd.assertions.states import AssertionsView
 from gatewayd.errors import InputRejected, SerialNotHeld
+from gatewayd.impact.report import ImpactReport
 from gatewayd.model import (
     Binding,
     Flow,
@@ -68,6 +69,7 @@ from gatewayd.subscribers.session_list import end_events, entry_event
 from gatewayd.subscribers.sessions.session import SessionCounts
 from gatewayd.trial.views import ArmingView
 from gatewayd.watch.attribute import WatchView
+from tests.support.impact import report_of
 
 NOW = 1_730_689_200.0  # 2024-11-04T03:00:00Z
 
@@ -392,6 +394,7 @@ class FakeQueries:
         self.change_list = ChangeList(0, ())
         self.near_miss_lines: list[NearMissLineView] = []
         self.acknowledged: list[tuple[str, float | None, str]] = []
+        self.impact_report = report_of()
         self.allowlist = Allowlist()
         for registration in (BANK, FREELANCER):
             self.allowlist.upsert(registration)
@@ -480,6 +483,12 @@ class FakeQueries:
         self.asked.append((registration_id, offset, limit))
         flows = live_flows() if registration_id in (None, BANK.id) else ()
         return FlowPage(len(flows), offset, flows[offset : offset + limit])
+
+    async def impact(self, since_s: float | None, top: int, percent: int) -> ImpactReport:
+        if self.failure is not None:
+            raise self.failure
+        self.asked.append((since_s, top, percent))
+        return self.impact_report
 
     def unregistered_flows(self, offset: int, limit: int) -> UnregisteredFlowPage | None:
         self.asked.append((offset, limit))

@@ -89,10 +89,13 @@ def commands_of_run() -> set[str]:
 
 
 def find_command(words: list[str]) -> tuple[click.Command, list[str]]:
-    """The command that the words lead to, groups followed, and the words that are left."""
+    """The command that the words lead to, groups followed, and the words that are left. A group may be a command by
+    itself."""
     context = click.Context(main)
     command: click.Command = main
-    while isinstance(command, click.Group):
+    while isinstance(command, click.Group) and not (command.invoke_without_command and not words):
+        if command.invoke_without_command and words[0].startswith("-"):
+            break
         found = command.get_command(context, words[0]) if words else None
         assert found is not None, f"there is no command {' '.join(words)!r}"
         command, words = found, words[1:]

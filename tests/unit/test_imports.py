@@ -40,14 +40,15 @@ MAY_IMPORT: dict[str, str] = {
     "watch": "errors log model kernel allowlist reconcile",
     "impact": "errors log model state_file compile",
     "near_miss": "errors log model state_file allowlist compile",
-    "api": "errors log model trial state_file activity registry subscribers assertions reconcile watch near_miss",
-    "control": "gatewayd errors log model state_file activity settings feed sources registry allowlist "
+    "api": "errors impact log model trial state_file activity registry subscribers assertions reconcile watch "
+    "near_miss",
+    "control": "gatewayd errors impact log model state_file activity settings feed sources registry allowlist "
     "subscribers trial compile assertions kernel reconcile watch near_miss api systemd",
-    "daemon": "gatewayd errors log systemd model settings sources kernel watch api control subscribers",
+    "daemon": "gatewayd errors impact log systemd model settings sources kernel watch api control subscribers",
     "authority": "errors model feed",
     "lab": "errors model",
     "demo": "errors model feed authority lab",
-    "cli": "gatewayd errors log model state_file activity allowlist settings feed sources registry compile "
+    "cli": "gatewayd errors impact log model state_file activity allowlist settings feed sources registry compile "
     "assertions reconcile kernel subscribers trial api control daemon authority lab demo",
     "__main__": "cli",
 }
@@ -61,10 +62,10 @@ PURE = """
     api.near_misses compile.near near_miss near_miss.findings near_miss.former near_miss.reasons
     api.queries api.standing api.status api.views authority.layout authority.readers compile compile.desired
     assertions assertions.judge assertions.lookups assertions.overlay assertions.states compile.counting
-    compile.effects compile.endpoints compile.interfaces compile.judging compile.keys compile.lookups compile.masks
-    compile.rule_sets compile.ruleset control control.trusted_time demo errors feed feed.addresses feed.canonical
-    feed.csv_dialect feed.files feed.notification feed.reading kernel.passage_codec feed.record
-    impact.buckets impact.counting impact.report kernel.counts_codec
+    api.impact_page compile.effects compile.endpoints compile.interfaces compile.judging compile.keys
+    compile.lookups compile.masks compile.rule_sets compile.ruleset control control.trusted_time demo errors
+    feed feed.addresses feed.canonical feed.csv_dialect feed.files feed.notification feed.reading feed.record
+    impact.buckets impact.counting impact.report kernel.counts_codec kernel.passage_codec
     gatewayd kernel kernel.attributes kernel.conntrack_codec kernel.external_codec kernel.fake
     kernel.tables_codec lab.packets log.events model model.accounting model.assertion model.flow model.mask
     model.metric model.moment model.msisdn model.policy model.prefix model.registration model.service
@@ -90,7 +91,7 @@ IO = """
     activity activity.store api.report_routes api.streaming
     impact impact.keeper impact.store kernel.counts log.tap state_file
     state_file.file near_miss.store api.arming_routes control.trial_store
-    api.app api.listening api.middleware authority authority.database authority.disk authority.importing
+    api.app api.reads api.listening api.middleware authority authority.database authority.disk authority.importing
     authority.publishing authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry
     demo.scenario
     kernel.claim kernel.conntrack kernel.external kernel.netlink kernel.nft kernel.passage
@@ -130,12 +131,12 @@ HARMLESS = {"io": {"BytesIO", "StringIO"}, "os": {"strerror"}, "sys": {"byteorde
 
 THIRD_PARTY: dict[str, str] = {
     "aiohttp": "sources.fetch sources.runner authority.serving api.app api.listening api.middleware cli.client "
-    "api.arming_routes api.plan_routes api.report_routes api.streaming",
+    "api.arming_routes api.plan_routes api.reads api.report_routes api.streaming",
     "click": "cli.*",
     "cryptography": "sources.fetch",
     "joserfc": "feed.notification",
     "msgspec": "*",
-    "prometheus_client": "api.metrics api.app",
+    "prometheus_client": "api.metrics api.reads",
     "pyrad": "subscribers.radius.packet demo.gateway",
     "pyroute2": "kernel.* lab.*",
     "pytricia": "allowlist.radix",

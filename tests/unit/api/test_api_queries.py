@@ -18,6 +18,7 @@ from gatewayd.api.queries import (
     read_flag,
     read_flow,
     read_host,
+    read_impact_question,
     read_page,
     read_parameters,
     read_plan,
@@ -221,3 +222,21 @@ def test_a_plan_is_asked_for_with_a_body_or_without() -> None:
     ):
         with pytest.raises(ParameterRejected, match=why):
             read_plan(body)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "question"),
+    [
+        ({}, (None, 100, 10)),
+        ({"since": "1970-01-01T01:00:00Z", "top": "5", "canary": "0"}, (3600.0, 5, 0)),
+    ],
+)
+def test_a_question_of_impact(parameters: dict[str, str], question: tuple[float | None, int, int]) -> None:
+    assert read_impact_question(parameters) == question
+
+
+@pytest.mark.parametrize("parameters", [{"since": "soon"}, {"top": "1001"}, {"canary": "101"}, {"canary": "-1"}])
+def test_a_question_of_impact_that_is_none_names_its_parameter(parameters: dict[str, str]) -> None:
+    with pytest.raises(ParameterRejected) as caught:
+        read_impact_question(parameters)
+    assert caught.value.parameter in parameters

@@ -17,7 +17,7 @@ from gatewayd.compile.effects import canary_bucket
 from gatewayd.control.arming_queries import Arming, check_nothing
 from gatewayd.control.core import InSync
 from gatewayd.control.host_time import HostTime
-from gatewayd.control.queries import SLICE, VIEWS, DaemonQueries
+from gatewayd.control.queries import SLICE, VIEWS, Counts, DaemonQueries
 from gatewayd.control.reload import ReloadOutcome
 from gatewayd.control.status import StatusReport
 from gatewayd.control.vitals import Vitals
@@ -32,6 +32,7 @@ from gatewayd.settings.model import InterfaceSettings
 from gatewayd.sources.last_good_store import LastGood
 from gatewayd.watch.source import SourceStats
 from tests.support.fake_conntrack import FakeConntrack, connection_event
+from tests.support.impact import no_impact
 from tests.support.manual_clock import START_S, ManualClock, Time, until
 from tests.support.owning import (
     REGISTERED,
@@ -90,7 +91,7 @@ def queries_of(
     return DaemonQueries(
         it.controller, report, None,
         clock=clock, read_sources=read_sources, reload=reload or no_reload, gate=it.gate,
-        arming=Arming(it.trials, check_nothing),
+        counts=Counts(None, no_impact), arming=Arming(it.trials, check_nothing),
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gatewayd.control.arming_queries import Arming, check_nothing
-from gatewayd.control.queries import DaemonQueries
+from gatewayd.control.queries import Counts, DaemonQueries
 from gatewayd.control.status import StatusReport
 from gatewayd.control.vitals import Vitals
 from gatewayd.reconcile.dataplane import Found
@@ -18,6 +18,7 @@ from gatewayd.sources.files import OverridesReading
 from gatewayd.sources.override_file import parse_overrides
 from gatewayd.watch.source import SourceStats
 from tests.support.fake_conntrack import FakeConntrack
+from tests.support.impact import no_impact
 from tests.support.manual_clock import START_S, Time
 from tests.support.owning import Owning, flow, guarded, owning, registration, settings_of, shown
 
@@ -57,7 +58,14 @@ async def asked(time: Time) -> AsyncIterator[tuple[Owning, DaemonQueries]]:
         yield (
             it,
             DaemonQueries(
-                it.controller, report, None, clock=time.clock, read_sources=read_sources, gate=it.gate, **more
+                it.controller,
+                report,
+                None,
+                clock=time.clock,
+                read_sources=read_sources,
+                gate=it.gate,
+                counts=Counts(None, no_impact),
+                **more,
             ),
         )
 

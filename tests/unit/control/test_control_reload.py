@@ -122,6 +122,7 @@ CHANGED: dict[str, Any] = {
     "kernel.nflog_rate": 50,
     "kernel.near_miss_group": 8,
     "kernel.near_miss_rate": 60,
+    "watch.shadow_limit": True,
     "watch.unregistered": "off",
     "http.listen": "127.0.0.1:9999",
     "http.socket": "DIR/other.sock",
@@ -132,6 +133,8 @@ CHANGED: dict[str, Any] = {
     "log.level": "debug",
     "log.format": "console",
 }
+IN_OBSERVE = {"watch.shadow_limit"}
+"""Keys that have an effect in this mode alone."""
 
 
 def keys_in(reader: Reader, path: str, restart: bool = False) -> Iterator[tuple[str, bool]]:
@@ -325,12 +328,13 @@ async def reload(rig: Rig, directory: Path, document: dict[str, Any], by: str = 
 
 @pytest.mark.parametrize("path", [path for path in CHANGED if not KEYS[schema_key(path)]])
 def test_a_key_that_can_be_reloaded_has_its_effect(time: Time, directory: Path, path: str) -> None:
-    new = with_change(BASE, path, CHANGED[path])
+    base = with_change(BASE, "policy.mode", "observe") if path in IN_OBSERVE else BASE
+    new = with_change(base, path, CHANGED[path])
 
     async def scenario() -> None:
-        async with running(time, directory, BASE) as rig:
+        async with running(time, directory, base) as rig:
             before = await rig.observe()
-        async with running(time, directory, BASE) as rig:
+        async with running(time, directory, base) as rig:
             outcome = await reload(rig, directory, new)
             assert outcome == ReloadOutcome(is_done=True)
             reloaded = await rig.observe()

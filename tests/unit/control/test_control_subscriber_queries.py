@@ -17,7 +17,7 @@ import pytest
 
 from gatewayd.allowlist import Allowlist, BindingTable
 from gatewayd.control.arming_queries import Arming, check_nothing
-from gatewayd.control.queries import DaemonQueries
+from gatewayd.control.queries import Counts, DaemonQueries
 from gatewayd.control.status import StatusReport
 from gatewayd.control.vitals import Vitals
 from gatewayd.errors import SessionEntryInvalid, SessionsNotKept
@@ -35,6 +35,7 @@ from gatewayd.subscribers.sessions.session import Terms
 from gatewayd.watch.source import SourceStats
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.fake_queries import serving
+from tests.support.impact import no_impact
 from tests.support.manual_clock import START_S, ManualClock, Time, until
 from tests.support.owning import Owning, flow, no_reload, owning, registration, settings_of, shown
 from tests.support.radius import SECRET, accounting_request, integer, text
@@ -167,6 +168,7 @@ def answers_of(it: Owning, clock: ManualClock, service: SubscriberService | None
         reload=no_reload,
         gate=it.gate,
         arming=Arming(it.trials, check_nothing),
+        counts=Counts(None, no_impact),
     )
 
 
