@@ -16,10 +16,11 @@ import msgspec
 from gatewayd.activity.days import DAY_S, Note, day_text
 from gatewayd.activity.rows import Activity, DayTotal, Run
 from gatewayd.activity.verify import Verdict
+from gatewayd.api.near_misses import NearMissLineView
 from gatewayd.api.standing import StepView
 from gatewayd.log.ring import FollowedEvent
 from gatewayd.model import Registration
-from gatewayd.model.moment import format_time
+from gatewayd.model.moment import format_time, parse_time
 
 MAX_ITEMS: Final = 1000
 """Of each list."""
@@ -70,6 +71,19 @@ class RejectedView(msgspec.Struct, frozen=True):
     by_code: dict[str, int]
 
 
+class MissView(msgspec.Struct, frozen=True):
+    """Registered clients whose flows nothing let pass. `far`: the /24 or /48 of the far end."""
+
+    id: str
+    reason: str
+    why: str
+    service: str
+    far: str
+    flows: int
+    first_seen: str | None
+    last_seen: str | None
+
+
 class UseView(msgspec.Struct, frozen=True):
     """A day: registrations that were used, their flows and bytes. A flow of two registrations counts for both."""
 
@@ -115,6 +129,7 @@ class ReportView(msgspec.Struct, frozen=True):
     groups: tuple[GroupView, ...] = ()
     groups_total: int = 0
     unseen: tuple[UnseenView, ...] = ()
+    near_misses: tuple[MissView, ...] = ()
     rejected: tuple[RejectedView, ...] = ()
     change_counts: ChangeCountsView = ChangeCountsView()
     changes: tuple[StepView, ...] = ()
@@ -219,7 +234,9 @@ class ReportBuilder:
                     UnseenView(registration.id, registration.registrant, registration.category, last_day)
                 )
 
-    def build(self, rejected: Iterable[RejectedView], notes: Iterable[str]) -> ReportView:
+    def build(
+        self, rejected: Iterable[RejectedView], misses: Iterable[NearMissLineView], notes: Iterable[str]
+    ) -> ReportView:
         kept = self._kept
         steps = [each for each in kept.notes if each.kind == STEP]
         events = [_event(each) for each in kept.notes if each.kind != STEP]
@@ -236,6 +253,7 @@ class ReportBuilder:
             groups=tuple(_group(registrant, group) for registrant, group in groups[:MAX_ITEMS]),
             groups_total=len(groups),
             unseen=tuple(self._unseen),
+            near_misses=tuple(_miss(each) for each in misses if _is_since(each.last_seen, self._since_s)),
             rejected=tuple(rejected),
             change_counts=_count_changes(changes),
             changes=tuple(changes[-MAX_ITEMS:]),
@@ -274,6 +292,16 @@ def activity_view(registration: Registration, used: Activity | None, now: float)
         *((0, 0, 0, None) if used is None else
           (used.flows, used.size_bytes, used.days, format_time(used.last_seen_s))),
     )  # fmt: skip
+
+
+def _is_since(at: str | None, since_s: float) -> bool:
+    return at is not None and parse_time(at) >= since_s
+
+
+def _miss(line: NearMissLineView) -> MissView:
+    return MissView(
+        line.id, line.reason, line.why, line.service, line.far, line.flows, line.first_seen, line.last_seen
+    )
 
 
 def _group(registrant: str | None, group: _Group) -> GroupView:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from gatewayd.api.html import Bars, Facts, Part, Series, Table, Text
-from gatewayd.api.report import ActivityView, EventView, GroupView, ReportView
+from gatewayd.api.report import ActivityView, EventView, GroupView, MissView, ReportView
 from gatewayd.api.standing import StepView
 from gatewayd.model.moment import parse_time
 
@@ -41,6 +41,7 @@ def facts_of(view: ReportView) -> tuple[tuple[str, int | str], ...]:
         ("used", counts.active),
         ("effective and not used", counts.unseen),
         ("of these never seen", counts.never_seen),
+        ("near misses", len(view.near_misses)),
         ("rejected records", sum(each.total for each in view.rejected)),
         ("changes", f"{changes.steps:,} steps: {changes.came:,} came, {changes.went:,} went, "
                     f"{changes.changed:,} changed, {changes.not_listed:,} not listed"),
@@ -67,6 +68,7 @@ def parts_of(view: ReportView) -> Iterator[Part]:
         [(each.id, each.registrant, each.category, each.last_seen_on or "never") for each in view.unseen],
         note=_more(view.counts.unseen, len(view.unseen)),
     )
+    yield Table("Near misses", MISS_COLUMNS, [miss_row(each) for each in view.near_misses])
     yield Table("Rejected records", ("source", "reason", "records"), rejected_rows(view))
     yield Table("Held", EVENT_COLUMNS, [event_row(each) for each in view.holds])
     yield Table(
@@ -81,6 +83,13 @@ def parts_of(view: ReportView) -> Iterator[Part]:
 GROUP_COLUMNS: Final = ("registrant", "registrations", "used", "never seen", "flows", "bytes", "last seen")
 EVENT_COLUMNS: Final = ("at", "event", "fields")
 STEP_COLUMNS: Final = ("at", "cause", "serial", "by", "came", "went", "changed", "not listed")
+
+
+MISS_COLUMNS: Final = ("id", "flows", "last seen", "why")
+
+
+def miss_row(miss: MissView) -> Sequence[str | int]:
+    return miss.id, miss.flows, miss.last_seen or "", miss.why
 
 
 def registrant_of(group: GroupView) -> str:

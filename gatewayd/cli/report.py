@@ -17,12 +17,14 @@ from gatewayd.api.report_page import (
     COLUMNS,
     EVENT_COLUMNS,
     GROUP_COLUMNS,
+    MISS_COLUMNS,
     STEP_COLUMNS,
     TITLE,
     csv_row,
     event_row,
     facts_of,
     group_row,
+    miss_row,
     parts_of,
     rejected_rows,
     step_row,
@@ -102,6 +104,7 @@ def _print(view: ReportView) -> None:
         (each.id, each.registrant or "-", each.category, each.last_seen_on or "never") for each in view.unseen
     ]
     _table("Effective and not used", ("id", "registrant", "category", "last seen"), unseen, view.counts.unseen)
+    _table("Near misses", MISS_COLUMNS, [miss_row(each) for each in view.near_misses], len(view.near_misses))
     rejected = rejected_rows(view)
     _table("Rejected records", ("source", "reason", "records"), rejected, len(rejected))
     _table("Held", EVENT_COLUMNS, [event_row(each) for each in view.holds], len(view.holds), newest=True)

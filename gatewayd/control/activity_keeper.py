@@ -57,6 +57,7 @@ class ActivityKeeper:
         self._tap = tap
         self._clock = clock
         self._began_s = clock()
+        self._gathered_s = self._began_s
         self._day = day_of(self._began_s)
         self._waiting = Waiting()
         self._notes: list[Note] = []
@@ -111,11 +112,16 @@ class ActivityKeeper:
         return await self._file.use(lambda connection: work(connection, *arguments), reads=True)
 
     async def _gather(self) -> None:
+        before_s, now = self._gathered_s, self._clock()
         for found in self._attribution.take_traffic(SLICE):
-            used = (Used(each.registration_id, each.flows, each.size_bytes, each.last_seen_s) for each in found)
+            # A scan goes by the time for windows, which may be far behind while the clock is in doubt.
+            used = (
+                Used(each.registration_id, each.flows, each.size_bytes, min(max(each.last_seen_s, before_s), now))
+                for each in found
+            )
             self._waiting.add(self._day, used)
             await asyncio.sleep(0)
-        self._day = day_of(self._clock())
+        self._gathered_s, self._day = now, day_of(now)
         notes: list[Note] = []
         steps, self._steps_seen = self._history.after(self._steps_seen), self._history.total
         for step in steps:

@@ -14,6 +14,7 @@ from gatewayd.activity.days import day_of
 from gatewayd.activity.rows import Activity, Span
 from gatewayd.activity.verify import Overlaps, Verifier, notes_of
 from gatewayd.api.report import (
+    MAX_ITEMS,
     ActivityPage,
     Kept,
     RejectedView,
@@ -24,6 +25,7 @@ from gatewayd.api.report import (
 )
 from gatewayd.control.activity_keeper import ActivityKeeper
 from gatewayd.control.controller import Controller
+from gatewayd.control.near_miss_queries import NearMissQueries
 from gatewayd.state_file.file import StateFileUnusable
 from gatewayd.state_file.view import StateFileView
 
@@ -42,6 +44,7 @@ class ReportQueries:
         self._controller = controller
         self._keeper = keeper
         self._clock = clock
+        self._near_misses = NearMissQueries(controller, clock)
         self._overlaps: Overlaps | None = None
 
     async def report(self, since_s: float) -> ReportView:
@@ -60,7 +63,8 @@ class ReportQueries:
             builder.take(registration, moment)
             if number % SLICE == 0:
                 await asyncio.sleep(0)
-        return builder.build(self._rejected(), notes)
+        misses = self._near_misses.page(0, MAX_ITEMS, with_acknowledged=True)
+        return builder.build(self._rejected(), misses.items, notes)
 
     async def activity(self, since_s: float, offset: int, limit: int) -> ActivityPage:
         """Raises StateFileUnusable."""

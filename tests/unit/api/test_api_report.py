@@ -8,6 +8,7 @@ import pytest
 from gatewayd.activity.days import DAY_S, Note
 from gatewayd.activity.rows import Activity, DayTotal, Run
 from gatewayd.api import report
+from gatewayd.api.near_misses import NearMissLineView
 from gatewayd.api.report import (
     ActivityView,
     ChangeCountsView,
@@ -15,6 +16,7 @@ from gatewayd.api.report import (
     EventView,
     GroupView,
     Kept,
+    MissView,
     RejectedView,
     ReportBuilder,
     ReportView,
@@ -45,11 +47,16 @@ def event(name: str, **fields: object) -> Note:
     return Note(NOW, name, msgspec.json.encode(FollowedEvent("7-1", "2024-10-04T00:00:00Z", "info", name, fields)))
 
 
-def built(kept: Kept, *registrations: Registration, notes: tuple[str, ...] = ()) -> ReportView:
+def built(
+    kept: Kept,
+    *registrations: Registration,
+    notes: tuple[str, ...] = (),
+    misses: tuple[NearMissLineView, ...] = (),
+) -> ReportView:
     builder = ReportBuilder(kept, SINCE, NOW)
     for each in registrations:
         builder.take(each, NOW)
-    return builder.build([RejectedView("national", 2, {"bad_json": 2})], notes)
+    return builder.build([RejectedView("national", 2, {"bad_json": 2})], misses, notes)
 
 
 def test_every_registration_is_counted_once_and_with_its_company() -> None:
@@ -109,6 +116,20 @@ def test_changes_holds_and_drains_come_from_the_file() -> None:
     assert found.holds == (EventView("2024-10-04T00:00:00Z", "guard.held", {"removals": 412}),)
     assert [each.event for each in found.events] == ["connections.drained"] * 3 + ["policy.in_force"]
     assert found.flows_drained == 7
+
+
+def test_near_misses_of_the_time_are_listed() -> None:
+    def line(id: str, last_seen: str | None) -> NearMissLineView:
+        return NearMissLineView(
+            id, "bank", "peer_not_listed", "no peer", "add it", "esp", "198.51.100.0/24", 3, None, last_seen
+        )
+
+    found = built(
+        Kept(), misses=(line("a", "2024-10-01T00:00:00Z"), line("b", "2024-08-01T00:00:00Z"), line("c", None))
+    )
+    assert found.near_misses == (
+        MissView("a", "peer_not_listed", "no peer", "esp", "198.51.100.0/24", 3, None, "2024-10-01T00:00:00Z"),
+    )
 
 
 def test_lists_are_bounded_and_the_newest_of_what_happened_stay(monkeypatch: pytest.MonkeyPatch) -> None:

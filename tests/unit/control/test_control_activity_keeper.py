@@ -208,3 +208,13 @@ async def test_days_past_the_bound_are_said(
         await scene.keeper.flush()
         await scene.keeper.flush()
     assert [each.message for each in caplog.records] == ["activity.days_dropped"]
+
+
+@pytest.mark.parametrize("seen_s", [float("-inf"), 0.0, NOW + 1e9])
+async def test_a_time_in_doubt_is_one_of_the_minute(scene: Scene, seen_s: float) -> None:
+    """A scan of flows goes by the time for windows: the earliest that it may be."""
+    scene.now = seen_s
+    scene.use("bank", 100)
+    scene.now = NOW + 60
+    (used,) = (await scene.used()).values()
+    assert NOW <= used.last_seen_s <= NOW + 60
