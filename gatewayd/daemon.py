@@ -37,6 +37,7 @@ from gatewayd.control.status import Kept, StatusReport
 from gatewayd.control.trial_gateway import TrialGateway
 from gatewayd.control.trial_keeper import TrialKeeper
 from gatewayd.control.trial_store import TrialStore
+from gatewayd.control.trip_evidence import TripEvidence
 from gatewayd.control.vitals import Pulse, Vitals
 from gatewayd.impact.keeper import ImpactKeeper
 from gatewayd.impact.store import ImpactStore
@@ -55,6 +56,7 @@ from gatewayd.sources.last_good_store import LastGood
 from gatewayd.sources.runner import Tools
 from gatewayd.subscribers.service import SubscriberService, read_boot_id
 from gatewayd.systemd import Notifier
+from gatewayd.trial.state import TrialState
 from gatewayd.watch.source import EventSource, PacketLog
 from gatewayd.watch.surroundings import Surroundings
 
@@ -137,17 +139,12 @@ class Daemon:
         stack.push_async_callback(session.close)
         self._sources = SourceTasks(Tools(session, clock=self._time, time=self._time))
         self._core = await self._build_core(stack)
-        self._subscribers: SubscriberService | None = None
-        if settings.subscribers is not None:
-            self._subscribers = SubscriberService(
-                settings.subscribers,
-                Path(settings.state_dir),
-                self._core.programmer.active.allowlist,
-                self._core.programmer,
-                clock=self._time,
-            )
-        self._controller = self._build_controller()
+        self._subscribers = self._build_subscribers()
+        arming = TrialStore(Path(settings.state_dir))
+        kept = arming.recall(settings.policy.stage, self._time.instant(), self._found)
+        self._controller = self._build_controller(arming)
         self._gate = AssertionGate(self._controller)
+        self._trials = self._keep_trials(arming, kept)
         self._asserted = self._watch_assertions(stack)
         self._local = LocalFiles(self._gate)
         await self._local.use(await self._local.open(settings.registry.local))
@@ -171,24 +168,39 @@ class Daemon:
         await self._build_api(stack, reloader)
         return reloader
 
-    def _build_controller(self) -> Controller:
-        settings = self._settings
-        arming = TrialStore(Path(settings.state_dir))
-        kept = arming.recall(settings.policy.stage, self._time.instant(), self._found)
-        controller = Controller(
-            settings,
+    def _build_subscribers(self) -> SubscriberService | None:
+        if self._settings.subscribers is None:
+            return None
+        programmer = self._core.programmer
+        return SubscriberService(
+            self._settings.subscribers,
+            Path(self._settings.state_dir),
+            programmer.active.allowlist,
+            programmer,
+            clock=self._time,
+        )
+
+    def _build_controller(self, arming: TrialStore) -> Controller:
+        return Controller(
+            self._settings,
             self._core,
             store=self._store,
             host_time=self._time,
             subscribers=self._subscribers,
             arming=arming,
         )
-        gateway = TrialGateway(controller, self._core.in_sync)
-        self._trials = TrialKeeper(
-            arming, gateway, now=self._time.instant, make_id=partial(token_hex, 4), path=str(self._config_path)
+
+    def _keep_trials(self, arming: TrialStore, kept: TrialState) -> TrialKeeper:
+        made = TrialKeeper(
+            arming,
+            TrialGateway(self._controller, self._core.in_sync),
+            now=self._time.instant,
+            make_id=partial(token_hex, 4),
+            evidence=TripEvidence(self._controller, self._gate),
+            path=str(self._config_path),
         )
-        self._trials.say_restored(kept)
-        return controller
+        made.say_restored(kept)
+        return made
 
     async def _build_core(self, stack: AsyncExitStack) -> Core:
         settings, mask = self._settings, self._settings.kernel.ct_mark_mask

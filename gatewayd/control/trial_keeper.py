@@ -36,6 +36,7 @@ from gatewayd.trial.state import (
     trip,
     use_file,
 )
+from gatewayd.trial.trip import Evidence, TripWatch
 from gatewayd.trial.views import ArmingView, arming_view
 
 log = get_logger(__name__)
@@ -96,6 +97,7 @@ class TrialKeeper:
         *,
         now: Callable[[], Instant],
         make_id: Callable[[], str],
+        evidence: Evidence | None = None,
         path: str = "",
     ) -> None:
         self.reverts = 0
@@ -105,6 +107,8 @@ class TrialKeeper:
         self._now = now
         self._make_id = make_id
         self._path = path
+        self._evidence = evidence
+        self._trip_watch = TripWatch()
         self._wake = asyncio.Event()
         self._reverting: tuple[Stage, float] | None = None
         """The way back that the kernel does not have yet, and since when."""
@@ -302,8 +306,22 @@ class TrialKeeper:
             notice = state.notices[-1]
             self._note_end(notice)
             await self._step_back(state, f"the end of trial {notice.id}")
+        await self._look_for_trip()
         self._remind()
         self._look_at_way_back()
+
+    async def _look_for_trip(self) -> None:
+        """Only what is enforced can trip; what was there when it was armed does not."""
+        evidence, now = self._evidence, self._now()
+        if evidence is None or self._gateway.mode_in_force() == "observe" or self.state.trip is not None:
+            self._trip_watch.reset()
+            return
+        thresholds = evidence.thresholds()
+        cause = self._trip_watch.look(now.elapsed_s, evidence.numbers(), thresholds)
+        threshold = None if cause is None else thresholds[cause]
+        if cause is None or threshold is None:
+            return
+        await self.trip(Trip(cause, now.wall_s, self._trip_watch.rise(cause), threshold, evidence.names(cause)))
 
     def say_restored(self, kept: TrialState) -> None:
         """At a start: what became of the state that was on disk."""

@@ -160,6 +160,20 @@ class UnregisteredTreatment:
 
 
 @section
+class TripSettings:
+    """Thresholds of a rise within a minute, while a mode other than observe is in force. None: not looked at."""
+
+    late_admissions: int | None = key(
+        None, kinds.THRESHOLD, "registered flows that came before their element; each flow once"
+    )
+    near_misses: int | None = key(
+        None, kinds.THRESHOLD, "flows of registered clients that no registration covers; each flow once"
+    )
+    failing_assertions: int | None = key("0", kinds.THRESHOLD, "must_pass flows that would not pass")
+    unprogrammed: int | None = key(None, kinds.THRESHOLD, "registrations past a bound of the kernel")
+
+
+@section
 class PolicySettings:
     """The treatment of traffic. `scope`: the services of `scope_words`, sorted and unique."""
 
@@ -194,6 +208,12 @@ class PolicySettings:
         section_of(InterfaceSettings, Check(("inside", "outside"), kinds.check_interfaces)),
         "The policy looks at flows between these only; empty: any. ppp* is all names that begin so.\n"
         "Name one side at least: it tells which end is the client, also where the far end spoke first.",
+    )
+    trip: TripSettings = key(
+        {},
+        section_of(TripSettings),
+        "Back to observe, at once, when one of these rises by more than so many within a minute; null: never.\n"
+        "It stays so, over restarts and reboots, until `gatewayd rearm`. Nothing is ever armed by it.",
     )
     on_registered: RegisteredTreatment = key({}, section_of(RegisteredTreatment), "For boxes downstream.")
     on_unregistered: UnregisteredTreatment = key({}, section_of(UnregisteredTreatment))

@@ -167,6 +167,7 @@ MARK = OrNull(Value("32 bits such as 0x10 or 16, or null", values.parse_hex_or_n
 MAX_ELEMENTS = OrNull(Value("a whole number from 1, or null", partial(values.parse_number, low=1, high=10**9)))
 RATE = OrNull(Value("a rate such as 64kbyte/s or 2mbit/s, or null", values.parse_rate))
 TIME = OrNull(Value("a time with its offset such as 2025-07-01T00:00:00+05:00, or null", values.parse_time))
+THRESHOLD = OrNull(Value("a whole number from 0, or null", partial(values.parse_number, low=0, high=10**9)))
 COUNTRY_CODE = OrNull(Value("digits such as 92, or null", values.parse_country_code))
 NAS_NAME = Value("what the NAS calls itself, such as bng-1 or 10.0.0.1", values.parse_nas_name)
 NAS_NAMES = ListOf(NAS_NAME, "a list of names of NAS such as [bng-1, 10.0.0.1]")

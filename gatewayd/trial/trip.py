@@ -18,11 +18,14 @@ MAX_NAMES: Final = 5
 
 
 class Evidence(Protocol):
-    """A cause: `read` gives its number now, `names` what it is about (registrations, assertions)."""
+    """The causes. `numbers`: of each that is counted. `thresholds`: None = it never trips. `names`: of what a cause
+    is about (registrations, assertions), a few."""
 
-    def read(self) -> int: ...
+    def numbers(self) -> Mapping[str, int]: ...
 
-    def names(self) -> tuple[str, ...]: ...
+    def thresholds(self) -> Mapping[str, int | None]: ...
+
+    def names(self, cause: str) -> tuple[str, ...]: ...
 
 
 class TripWatch:

@@ -11,8 +11,8 @@ and calls back once with the whole list. So hundreds of events share the price o
 the loop from its other work.
 
 `handler` says what follows from an event: late admission, attribution, counts, a scan after a loss. `attribute`
-gives flows their registrations, `aggregate` counts unregistered ones, `surroundings` watches the rules of other
-programs and the size of conntrack.
+gives flows their registrations, `aggregate` counts unregistered ones, and `repeats` tells a try from the next.
+`surroundings` watches the rules of other programs and the size of conntrack.
 
 Loss is read from the socket's drop counter (SO_MEMINFO) with ENOBUFS switched off (NETLINK_NO_ENOBUFS).
 With ENOBUFS on, an overrun makes the socket poll as *error*, and libuv stops watching such a descriptor. The

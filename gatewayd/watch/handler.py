@@ -5,6 +5,7 @@ One turn without await for a whole batch: no verdict waits for it but that of a 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from gatewayd.allowlist import Allowlist, in_scope
@@ -17,9 +18,12 @@ from gatewayd.reconcile.connections import ConnectionScanner
 from gatewayd.reconcile.scan_requests import ScanRequests
 from gatewayd.watch.aggregate import UnregisteredAggregate
 from gatewayd.watch.attribute import Attribution
+from gatewayd.watch.repeats import Repeats
 
 log = get_logger(__name__)
 
+MAX_LATE_IDS = 8
+"""Registrations that were admitted late, for who asks why."""
 TURN_S = 0.005
 """Of events in one turn of the loop, then others have theirs; an event that takes longer ends it."""
 
@@ -111,6 +115,9 @@ class WatchHandler:
         self._said_late = RateLimited(log, interval_s=10.0, clock=clock)
         self._said_lost = RateLimited(log, interval_s=10.0, clock=clock)
         self.late_admissions = 0
+        self.late_flows, self.near_flows = Repeats(), Repeats()
+        """Of registered flows, and of near misses: a client that tries again counts once."""
+        self.late_ids: deque[str] = deque(maxlen=MAX_LATE_IDS)
         self.resyncs = 0
 
     def on_packets(self, flows: Sequence[Flow]) -> int:
@@ -133,8 +140,8 @@ class WatchHandler:
                 self._admit_late(flow, registrations)
             elif not self._admit_to_endpoint(flow, moment):
                 self._aggregate.seen(flow, now)
-                if is_near:
-                    self._near_miss(flow, moment)
+                if is_near and self._near_miss(flow, moment):
+                    self.near_flows.note(flow, monotonic())
             if monotonic() > end:
                 return number
         return len(flows)
@@ -154,6 +161,8 @@ class WatchHandler:
 
     def _note_late(self, flow: Flow, registrations: tuple[Registration, ...], *, in_kernel: bool) -> None:
         self.late_admissions += 1
+        if self.late_flows.note(flow, self._monotonic()):
+            self.late_ids.append(registrations[0].id)
         self._requests.note_late(flow, in_kernel=in_kernel)
         self._said_late.info("late_admission", id=registrations[0].id)
 

@@ -20,6 +20,7 @@ from gatewayd.control.reload import ReloadOutcome
 from gatewayd.control.trial_gateway import TrialGateway
 from gatewayd.control.trial_keeper import TrialKeeper
 from gatewayd.control.trial_store import TrialStore
+from gatewayd.control.trip_evidence import TripEvidence
 from gatewayd.errors import OperationRefused, SourceUnreadable
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.lab.traffic import flow_of
@@ -168,7 +169,11 @@ class Owning:
         numbers = count(1)
         gateway = TrialGateway(self.controller, self.core.in_sync)
         return TrialKeeper(
-            self.trial_store, gateway, now=self.host_time.instant, make_id=lambda: f"t{next(numbers)}"
+            self.trial_store,
+            gateway,
+            now=self.host_time.instant,
+            make_id=lambda: f"t{next(numbers)}",
+            evidence=TripEvidence(self.controller, self.gate),
         )
 
     # -- the world ---------------------------------------------------------------------------------------------

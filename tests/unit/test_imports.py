@@ -44,7 +44,8 @@ MAY_IMPORT: dict[str, str] = {
     "near_miss",
     "control": "gatewayd errors impact log model state_file activity settings feed sources registry allowlist "
     "subscribers trial compile assertions kernel reconcile watch near_miss api systemd",
-    "daemon": "gatewayd errors impact log systemd model settings sources kernel watch api control subscribers",
+    "daemon": "gatewayd errors impact log systemd model trial settings sources kernel watch api control "
+    "subscribers",
     "authority": "errors model feed",
     "lab": "errors model",
     "demo": "errors model feed authority lab",
@@ -82,7 +83,7 @@ PURE = """
     subscribers.sessions.index subscribers.sessions.naming subscribers.sessions.nas subscribers.sessions.nas_clock
     subscribers.sessions.restoring subscribers.sessions.tombstones subscribers.sessions.session
     subscribers.sessions.sessions trial trial.record trial.stages trial.state trial.trip trial.views watch
-    watch.aggregate watch.attribute watch.decode
+    watch.repeats watch.aggregate watch.attribute watch.decode
 """
 """No clock, file, socket, process, randomness or environment; takes `now` and bytes as arguments. A package whose
 `__init__` gathers shells too is under IO."""
@@ -106,6 +107,7 @@ IO = """
 
 COMPOSITION = """
     cli.mode cli.mode_file control.arming_queries control.trial_gateway control.trial_keeper
+    control.trip_evidence
     cli.events cli.registry_in_force cli.registry_verify cli.report control.activity_keeper control.report_queries
     __main__ cli cli.changes cli.check cli.client cli.explain cli.listings cli.output cli.plan cli.registry
     cli.registry_authoring cli.registry_reading cli.service cli.service_user cli.standing cli.status

@@ -22,6 +22,7 @@ from gatewayd.control import reload as reload_module
 from gatewayd.control.controller import Controller
 from gatewayd.control.reload import LocalFiles, Reloaded, Reloader, ReloadOutcome, SourceTasks
 from gatewayd.control.report_queries import ReportQueries
+from gatewayd.control.trip_evidence import TripEvidence
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.log import setup_logging
 from gatewayd.model.prefix import parse_prefix
@@ -87,6 +88,10 @@ CHANGED: dict[str, Any] = {
     "policy.mode": "reject",
     "policy.enforce_from": "2030-01-01T00:00:00Z",
     "policy.enforce_until": "2020-01-01T00:00:00Z",
+    "policy.trip.late_admissions": 600,
+    "policy.trip.near_misses": 30,
+    "policy.trip.failing_assertions": 3,
+    "policy.trip.unprogrammed": 10,
     "policy.canary": "10%",
     "policy.drain": "5m",
     "policy.scope": ["wireguard"],
@@ -207,6 +212,7 @@ class Rig:
         it, controller = self.it, self.it.controller
         await it.in_sync()
         await until(lambda: it.reconciler.policy_in_force == controller.policy(it.clock()))
+        thresholds = TripEvidence(controller, it.gate).thresholds()
         subscribers = self.parts.subscribers
         assert subscribers is not None
         assert subscribers.listener is not None
@@ -223,6 +229,7 @@ class Rig:
             "in 2030": controller.policy(START_S + 10 * 365 * DAY_S).mode,
             "budget": controller.registry.budget.max_elements,
             "drain": it.core.requests.drain_s,
+            "trip": dict(thresholds),
             "runners": [
                 each.made_with for _, each in sorted(self.sources.runners.items()) if isinstance(each, StubRunner)
             ],

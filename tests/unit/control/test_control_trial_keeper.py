@@ -18,12 +18,15 @@ from gatewayd.control.trial_store import TrialStore
 from gatewayd.errors import InputRejected
 from gatewayd.model.flow import Mode
 from gatewayd.model.policy import Stage
+from gatewayd.settings.model import TripSettings
 from gatewayd.trial.state import ChangeRefused, Trip
 from tests.support.manual_clock import START_S, Time, until
-from tests.support.owning import Owning, owning, registration, settings_of
+from tests.support.owning import Owning, flow, owning, registration, settings_of
 from tests.support.refusing_disk import RefusingDisk
 
 BANK = registration("BANK", "39.32.0.0/28")
+LARGE = registration("LARGE", "39.33.0.0/28", peers=[f"198.18.{n >> 8}.{n & 255}" for n in range(5000)])
+"""Past the bound of one registration."""
 OBSERVE, REJECT = Stage("observe"), Stage("reject")
 BY = "uid 0"
 
@@ -376,6 +379,92 @@ def test_rearmed_the_mode_of_before_is_in_force(time: Time) -> None:
             await it.arming.rearm(BY)
             await until(lambda: it.mode == "reject")
             assert it.arming.view().wanted == Stage("reject", 100)
+
+    time.run(scenario())
+
+
+def late_flows(number: int) -> list[Any]:
+    """Of the bank, as the kernel logs them where their element was late."""
+    return [flow(f"39.32.0.{number % 14 + 1}", port=40000 + number, destination=f"198.51.100.{number}")]
+
+
+def test_late_admissions_past_the_threshold_trip_with_their_evidence(time: Time) -> None:
+    async def scenario() -> None:
+        trip = TripSettings(late_admissions=5)
+        async with gateway(time, mode="reject", trip=trip) as it:
+            await asyncio.sleep(2)
+            for number in range(5):
+                it.it.watch.on_packets(late_flows(number))
+            await asyncio.sleep(2)
+            assert it.mode == "reject"
+            for number in range(50):  # a client that tries again is counted once
+                it.it.watch.on_packets([flow("39.32.0.1", port=50000 + number, destination="198.51.100.0")])
+            await asyncio.sleep(2)
+            assert it.mode == "reject"
+            it.it.watch.on_packets(late_flows(7))
+            await until(lambda: it.mode == "observe", within_s=2)
+            shown = it.arming.view().trip
+            assert shown is not None
+            assert (shown.cause, shown.count, shown.threshold, shown.names) == ("late_admissions", 6, 5, ("BANK",))
+            await asyncio.sleep(600)
+            assert it.mode == "observe"
+            await it.arming.rearm(BY)
+            await until(lambda: it.mode == "reject")
+            await asyncio.sleep(600)
+            assert it.mode == "reject"
+
+    time.run(scenario())
+
+
+def test_nothing_trips_into_enforcement_nor_while_nothing_is_enforced(time: Time) -> None:
+    async def scenario() -> None:
+        trip = TripSettings(late_admissions=0)
+        async with gateway(time, trip=trip) as it:
+            await asyncio.sleep(2)
+            for number in range(5):
+                it.it.watch.on_packets(late_flows(number))
+            await asyncio.sleep(5)
+            assert (it.mode, it.arming.view().trip) == ("observe", None)
+            await it.order("reject")
+            await asyncio.sleep(5)
+            assert it.mode == "reject"  # what was there when it was armed is the ground
+
+    time.run(scenario())
+
+
+def test_near_misses_and_unprogrammed_registrations_trip_too(time: Time) -> None:
+    async def scenario() -> None:
+        trip = TripSettings(near_misses=2, unprogrammed=0)
+        async with gateway(time, mode="reject", trip=trip) as it:
+            await asyncio.sleep(2)
+            for number in range(3):
+                it.it.watch.on_near([flow("39.32.0.1", "tcp/1194", destination=f"198.51.100.{number}")])
+            await until(lambda: it.mode == "observe", within_s=2)
+            shown = it.arming.view().trip
+            assert shown is not None
+            assert (shown.cause, shown.names) == ("near_misses", ("BANK",))
+        async with gateway(time, mode="reject", trip=trip) as it:
+            await asyncio.sleep(2)
+            await it.it.read("national", BANK, LARGE)
+            await until(lambda: it.mode == "observe", within_s=5)
+            shown = it.arming.view().trip
+            assert shown is not None
+            assert (shown.cause, shown.names) == ("unprogrammed", ("LARGE",))
+
+    time.run(scenario())
+
+
+def test_a_trip_outlives_a_restart_and_a_reboot(time: Time, tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with restarted(time, tmp_path, None, mode="reject") as first:
+            await first.it.trials.trip(Trip("late_admissions", time.clock(), 75, 60, ("BANK",)))
+            await until(lambda: first.mode == "observe")
+        async with restarted(time, tmp_path, None, mode="reject") as second:
+            assert second.mode == "observe"
+            await second.arming.rearm(BY)
+            await until(lambda: second.mode == "reject")
+        async with restarted(time, tmp_path, second, mode="reject") as third:
+            assert third.mode == "reject"
 
     time.run(scenario())
 
