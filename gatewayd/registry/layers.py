@@ -261,13 +261,14 @@ def _affected_by_id(old: Overrides, new: Overrides) -> set[str]:
 
 def ids_within_in_slices(
     registrations: Mapping[str, Registration], prefixes: Collection[Prefix]
-) -> Slices[set[str]]:
-    """Ids of the registrations with a client prefix that lies in one of `prefixes`, yielding now and then."""
+) -> Slices[dict[str, None]]:
+    """Ids of the registrations with a client prefix that lies in one of `prefixes`, in their order, yielding now
+    and then."""
     within = PrefixSet(prefixes)
-    ids: set[str] = set()
+    ids: dict[str, None] = {}
     for done, (id, registration) in enumerate(registrations.items() if within else (), 1):
         if any(within.cover_of(prefix) is not None for prefix in registration.clients):
-            ids.add(id)
+            ids[id] = None
         if done % SLICE == 0:
             yield
     return ids
@@ -339,12 +340,13 @@ class OverrideLayer:
         """Use `new` from now on. `registry`: as merged, before overrides; all of it is looked at where a filter by
         prefix came or went."""
         old, self.overrides = self.overrides, new
-        ids = _affected_by_id(old, new)
+        # Perhaps a million: their order is that of the registry, and to sort them would be one turn of a second.
+        ids = dict.fromkeys(sorted(_affected_by_id(old, new)))
         changed = old.prefix_filters.keys() ^ new.prefix_filters.keys()
         ids |= yield from ids_within_in_slices(registry, changed)
         upserts: list[Registration] = []
         withdrawals: list[str] = []
-        for done, id in enumerate(sorted(ids), 1):
+        for done, id in enumerate(ids, 1):
             registration = registry.get(id)
             before, after = old.in_force(id, registration), self._note(id, registration)
             if after is None and before is not None:

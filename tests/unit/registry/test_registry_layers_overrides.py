@@ -191,7 +191,7 @@ def test_only_what_is_touched_is_looked_at_again() -> None:
 
     run_slices(layered.layer.switch_in_slices(new, Watched(layered.registry)))
     assert set(looked_at) == {"a", "b", "q", "y"}
-    assert run_slices(ids_within_in_slices(layered.registry, [parse_prefix("192.0.2.0/24")])) == {"b"}
+    assert run_slices(ids_within_in_slices(layered.registry, [parse_prefix("192.0.2.0/24")])) == {"b": None}
 
 
 def test_overrides_are_counted() -> None:
