@@ -9,7 +9,7 @@ from typing import Final
 import click
 import msgspec
 
-from gatewayd.api.plan import FlowCounts, PlanRequest, PlanView, RegistrationsPlan
+from gatewayd.api.plan import FlowCounts, PlanRequest, PlanView
 from gatewayd.cli.client import Endpoint, NotOffered
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, count, print_headline, print_lines, some
 from gatewayd.compile import interface_warnings
@@ -67,9 +67,11 @@ def headline(view: PlanView) -> tuple[str, str]:
     changes = view.registrations
     if view.ruleset is None and not (changes.came or changes.went or changes.changed):
         return "Nothing would change.", DOUBTFUL if view.held else GOOD
-    parts = [count(changes.came + changes.went + changes.changed, "registration")]
-    parts = parts if changes != RegistrationsPlan() else []
-    return f"{' and '.join([*parts, *(['the rules'] if view.ruleset else [])])} would change.", DOUBTFUL
+    number = changes.came + changes.went + changes.changed
+    parts = [count(number, "registration")] if number else []
+    parts += ["the rules"] if view.ruleset else []
+    text = f"{' and '.join(parts)} would change."
+    return text[0].upper() + text[1:], DOUBTFUL
 
 
 def describe_asked(view: PlanView, warnings: tuple[str, ...], *, is_mode_given: bool) -> Iterator[Line]:

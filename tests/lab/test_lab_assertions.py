@@ -154,3 +154,49 @@ def test_another_program_that_takes_the_element_out_is_seen_and_undone(daemon: L
     before = daemon.status()["assertions"]["looked_at"]
     daemon.wait(lambda: daemon.status()["assertions"]["looked_at"] > before, "looked at again")
     assert failing(daemon) == []
+
+
+def test_a_plan_says_of_live_flows_what_the_mode_then_does(daemon: LabDaemon, tmp_path: Path) -> None:
+    local = tmp_path / "local.d"
+    begin(daemon, local)
+    ours = [customer() for _ in range(3)]
+    theirs = [office() for _ in range(2)]
+    assert probe(daemon.lab, [*ours, *theirs]) == ["passed"] * 5
+    done = daemon.cli("plan", "--config", str(daemon.config_path), "--mode", "reject")
+    assert done.returncode == 0
+    assert "observe → reject" in done.stdout
+    assert "live flows     3 registered, which pass; unregistered: 2 refused" in done.stdout
+    moved = "filters: [{id: DEMO-SOFTWARE-HOUSE, comment: a test}]\npins:\n"
+    pin = f"  - {{id: OFFICE, category: bpo, clients: [{OFFICE}/32], comment: a test}}\n"
+    draft = tmp_path / "draft.d"
+    draft.mkdir()
+    (draft / "a.yaml").write_text(moved + pin)
+    in_force = daemon.config_path.read_text()
+    configure(daemon, draft, "reject")
+    done = daemon.cli("plan", "--config", str(daemon.config_path))
+    assert "come           1 registration: OFFICE" in done.stdout
+    assert "go             1 registration: DEMO-SOFTWARE-HOUSE" in done.stdout
+    assert "3 flows would be registered no longer" in done.stdout
+    assert "2 flows would become registered" in done.stdout
+    assert "live flows     2 registered, which pass; unregistered: 3 refused" in done.stdout
+    # Nothing was changed by asking.
+    assert daemon.status()["mode"] == "observe"
+    assert probe(daemon.lab, [customer(), office()]) == ["passed"] * 2
+    assert in_force != daemon.config_path.read_text()
+    assert daemon.ask("reload").returncode == 0
+    daemon.wait_mode("reject")
+    daemon.wait(lambda: probe(daemon.lab, [customer(), office()]) == ["rejected", "passed"], "as planned")
+
+
+def test_the_command_mode_is_refused_while_a_named_customer_would_be_cut(daemon: LabDaemon, tmp_path: Path) -> None:
+    begin(daemon, tmp_path / "local.d", customers=asserted("office", OFFICE))
+    result = daemon.ask("mode", "reject")
+    assert result.returncode == 1
+    assert "must_pass office (customers.yaml:2)" in result.stderr + result.stdout
+    assert daemon.status()["mode"] == "observe"
+    assert probe(daemon.lab, [office()]) == ["passed"]
+    assert daemon.ask("mode", "observe").returncode == 0
+    assert daemon.ask("mode", "reject", "--confirm", "10m", "--force").returncode == 0
+    daemon.wait_mode("reject")
+    assert probe(daemon.lab, [customer(), office()]) == ["passed", "rejected"]
+    daemon.wait_log("assertion.forced")

@@ -45,7 +45,7 @@ def test_the_first_line_says_what_matters_most() -> None:
         "9 registrations and the rules would change.",
         DOUBTFUL,
     )
-    assert headline(PlanView(ruleset="x")) == ("the rules would change.", DOUBTFUL)
+    assert headline(PlanView(ruleset="x")) == ("The rules would change.", DOUBTFUL)
     assert headline(PlanView(registrations=RegistrationsPlan(came=1))) == ("1 registration would change.", DOUBTFUL)
     assert headline(MUCH) == ("1 registration would not be in the kernel as registered.", BAD)
     assert headline(msgspec.structs.replace(MUCH, broken=("one", "two"))) == (
