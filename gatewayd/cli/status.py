@@ -99,6 +99,7 @@ def describe_status(view: StatusView) -> Iterator[Line]:
     yield from _traffic(view)
     yield from _watch(view)
     yield from _marks(view.marks)
+    yield from _state_files(view)
     for number, aggregate in enumerate(view.unregistered):
         label = "" if number else "unregistered"
         services = some(aggregate.services, none="no service")
@@ -279,6 +280,18 @@ def _traffic(view: StatusView) -> Iterator[Line]:
             packets.append(f"{counter.packets:,} {word} ({size(counter.bytes)})")
     yield Line("flows", ", ".join(flows) or "not counted yet")
     yield Line("packets", ", ".join(packets) or "not counted yet")
+
+
+def _state_files(view: StatusView) -> Iterator[Line]:
+    """Files that are not written. No traffic depends on them."""
+    for each in view.state_files:
+        if each.last_error is not None:
+            waits = "it is left as it is" if each.state == "newer" else "its rows wait in memory"
+            yield Line(
+                "NOT WRITTEN", f"{each.name}.sqlite: {each.last_error}; {waits}, no traffic depends on it", DOUBTFUL
+            )
+        if each.lost:
+            yield Line("", f"{count(each.lost, 'row')} of {each.name}.sqlite lost", DOUBTFUL)
 
 
 def _watch(view: StatusView) -> Iterator[Line]:

@@ -29,6 +29,7 @@ from gatewayd.model.flow import DecisionWord
 from gatewayd.model.transaction import Neighbour
 from gatewayd.reconcile.dataplane import Found
 from gatewayd.registry.layers import OverrideCounts
+from gatewayd.state_file.view import StateFileView
 from gatewayd.subscribers.journal_rows import JournalStats
 from tests.support.fake_queries import (
     BANK,
@@ -888,3 +889,17 @@ def test_all_of_a_list_can_be_had(
     assert json.loads(ask(command, "--offset", "1", "--json").stdout)["items"] == both["items"][1:]
     result = ask(command, "--all", "--limit", "1")
     assert (result.exit_code, "give --all, or --limit and --offset" in result.stderr) == (2, True)
+
+
+def test_a_file_that_is_not_written_is_said(ask: Ask, queries: FakeQueries) -> None:
+    failing = StateFileView("activity", "failing", "database or disk is full", lost=3)
+    newer = StateFileView("impact", "newer", "a newer gatewayd wrote it")
+    queries.view = msgspec.structs.replace(PEACE, state_files=(failing, newer, StateFileView("near_misses", "ok")))
+    lines = [line for line in ask("status").stdout.splitlines() if ".sqlite" in line]
+    assert lines == [
+        "NOT WRITTEN    activity.sqlite: database or disk is full; its rows wait in memory, "
+        "and no traffic depends on it",
+        "               3 rows of activity.sqlite lost",
+        "NOT WRITTEN    impact.sqlite: a newer gatewayd wrote it; it is left as it is, "
+        "and no traffic depends on it",
+    ]
