@@ -192,11 +192,11 @@ class AssertionGate:
         if not broken:
             return
         for each in broken:
-            fields = {"change": change, "assertion": each.assertion.name, "reason": each.reason, "by": by}
+            name, reason = each.assertion.name, each.reason
             if is_forced:
-                log.warning("assertion.forced", **fields)
+                log.warning("assertion.forced", change=change, assertion=name, reason=reason, by=by)
             else:
-                log.error("assertion.refused", **fields)
+                log.error("assertion.refused", change=change, assertion=name, reason=reason, by=by)
         if is_forced:
             self.forced += 1
             return

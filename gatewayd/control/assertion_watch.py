@@ -149,8 +149,15 @@ class AssertionWatch:
         turn = self._gate.states.note(
             assertion, outcome, self._monotonic(), self._likely(), is_expected=is_expected
         )
-        fields = {"assertion": assertion.name, "kind": assertion.kind, "place": assertion.place}
+        name, kind, place = assertion.name, assertion.kind, assertion.place
         if turn == "fails":
-            log.error("assertion.failing", **fields, reason=outcome.reason, comment=assertion.comment)
+            log.error(
+                "assertion.failing",
+                assertion=name,
+                kind=kind,
+                place=place,
+                reason=outcome.reason,
+                comment=assertion.comment,
+            )
         elif turn == "passes":
-            log.info("assertion.passing", **fields)
+            log.info("assertion.passing", assertion=name, kind=kind, place=place)

@@ -181,12 +181,15 @@ class TrialKeeper:
             await self._store.save()
             raise ChangeRefused("another change came first: look at gatewayd trial")
         self._store.take(proposed)
-        fields = {"id": trial.id, "mode": str(trial.to), "was": str(trial.way_back), "by": trial.by}
+        mode, was, seconds = str(trial.to), str(trial.way_back), round(request.seconds)
+        by, comment = trial.by, request.comment
         if trial.is_applied:
-            log.info("trial.moved", **fields, seconds=round(request.seconds), comment=request.comment)
+            log.info("trial.moved", id=trial.id, mode=mode, was=was, by=by, seconds=seconds, comment=comment)
             self._wake.set()
             return
-        log.info("trial.begun", **fields, seconds=round(request.seconds), kind=trial.kind, comment=request.comment)
+        log.info(
+            "trial.begun", id=trial.id, mode=mode, was=was, by=by, seconds=seconds, kind=trial.kind, comment=comment
+        )
         self._gateway.change_stage(request.by)
         self._wake.set()
         await self._follow(trial.id, trial.to)
@@ -340,11 +343,11 @@ class TrialKeeper:
 
     def _note_end(self, notice: Notice) -> None:
         self.reverts += notice.kind != "ended"
-        fields = {"id": notice.id, "mode": str(notice.tried), "back": str(notice.back)}
+        mode, back = str(notice.tried), str(notice.back)
         if notice.kind == "ended":
-            log.info("trial.ended", **fields)
+            log.info("trial.ended", id=notice.id, mode=mode, back=back)
         else:
-            log.warning("trial.reverting", **fields, by=notice.kind)
+            log.warning("trial.reverting", id=notice.id, mode=mode, back=back, by=notice.kind)
 
     async def _step_back(self, state: TrialState, by: str) -> None:
         self._store.take(state)

@@ -25,7 +25,7 @@ from gatewayd.errors import OperationRefused, SourceUnreadable
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.lab.traffic import flow_of
 from gatewayd.model import Flow, Registration, parse_prefix, parse_services
-from gatewayd.model.mask import set_name
+from gatewayd.model.mask import parse_set_name, set_name
 from gatewayd.model.policy import MarkLayout
 from gatewayd.model.transaction import RemoveElements, Ruleset, Transaction
 from gatewayd.settings import (
@@ -212,12 +212,13 @@ class Owning:
         )
 
     def removed_keys(self) -> list[bytes]:
+        """Of the allowlist; the sets for the log of near misses let no flow pass."""
         return [
             key
             for write in self.written
             if isinstance(write, Transaction)
             for operation in write.operations
-            if isinstance(operation, RemoveElements)
+            if isinstance(operation, RemoveElements) and not is_near(operation.set_name)
             for key in operation.keys
         ]
 
@@ -256,3 +257,9 @@ async def owning(
         yield made
         for task in tasks:
             task.cancel()
+
+
+def is_near(set_name: str) -> bool:
+    """Whether a set is for the log of near misses alone."""
+    parsed = parse_set_name(set_name)
+    return parsed is not None and parsed[0].is_near

@@ -141,8 +141,8 @@ async def test_rules_make_the_table_and_their_own_sets() -> None:
     await fake.replace_rules(ruleset(mode="limit"))
     assert [(item.name, item.key_length) for item in (await fake.read_table()).sets] == [
         ("followed4", 4), ("followed6", 16), ("interface_flows", 16), ("limiter4", 4), ("limiter6", 16),
-        ("noted4", 4), ("noted6", 16), ("prefix_flows4", 12), ("prefix_flows6", 24), ("recent4", 20),
-        ("recent6", 44), ("service_flows", 12),
+        ("nearby4", 4), ("nearby6", 16), ("noted4", 4), ("noted6", 16), ("prefix_flows4", 12),
+        ("prefix_flows6", 24), ("recent4", 20), ("recent6", 44), ("service_flows", 12),
     ]  # fmt: skip
 
 
