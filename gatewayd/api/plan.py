@@ -14,12 +14,13 @@ MAX_LISTED: Final = 20
 
 class PlanRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`config`: the text of a configuration, in the place of that in force, and `filename` for its faults. `mode`
-    and `canary` (percent): in the place of the configuration's, from now on."""
+    and `canary` (percent): in the place of the configuration's, from now on. `counts_flows`: live ones too."""
 
     config: str | None = None
     filename: str = ""
     mode: Mode | None = None
     canary: int | None = None
+    counts_flows: bool = True
 
 
 class HeldPlan(msgspec.Struct, frozen=True):

@@ -8,11 +8,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import click
 
 from gatewayd.assertions.judge import route_warnings, scope_warnings
+from gatewayd.cli.plan_asked import ask_broken
 from gatewayd.cli.service_user import DEFAULT_USER, ServiceUser, find_user
 from gatewayd.compile import interface_warnings
 from gatewayd.compile.ruleset import OTHER_TABLE, compile_ruleset, policy_of, rehearsal_script
@@ -77,6 +79,8 @@ def check_file(filename: str, user: ServiceUser) -> Findings:
         absent = interface_warnings(settings.policy.interfaces, read_interfaces())
         refusal += tuple(f"{filename}: warning: {each}" for each in absent)
         refusal += _doubtful_assertions(settings)
+        what = f"{filename}: warning: gatewayd reload would be refused, as an assertion would break"
+        refusal += tuple(f"{what}: {each}" for each in ask_broken(settings, text, filename))
     except SettingsInvalid as error:
         faults += error.faults
     root = load_document(text, _AsItStands(), Report())
@@ -117,7 +121,8 @@ def _doubtful_assertions(settings: Settings) -> tuple[str, ...]:
     assertions = [replace(each, file=str(directory / file.name)) for file in files for each in file.assertions]
     assertions = assertions[:MAX_ASSERTIONS]
     said = scope_warnings(assertions, settings.policy.scope)
-    said += route_warnings(assertions, settings.policy.interfaces, lambda end: read_route(format_address(end)))
+    route = cache(lambda end: read_route(format_address(end)))
+    said += route_warnings(assertions, settings.policy.interfaces, route)
     return tuple(each.replace(": ", ": warning: ", 1) for each in said)
 
 
@@ -294,8 +299,9 @@ def _path_of(node: Node) -> str | None:
 def command(path: str | None, config: str | None, user: str | None, as_json: bool, print_example: bool) -> None:
     """Check a configuration file and print every problem of it.
 
-    Each line is FILE:LINE:COLUMN: KEY: what is wrong, what is expected. The files of local pins and filters are
-    checked too. Exit status 0 when there is none, 2 otherwise.
+    Each line is FILE:LINE:COLUMN: KEY: what is wrong, what is expected. The files of local pins, filters and
+    assertions are checked too. Assertions that a reload would break are warnings, where the daemon can be asked.
+    Exit status 0 when there is no fault, 2 otherwise.
 
     Files of keys, authorities and RADIUS secrets that cannot be used are warnings: the daemon starts all the same,
     with the last good of their sources. Without its configuration, local files or pepper it does not start. As root

@@ -61,10 +61,14 @@ class Endpoint:
         return self._ask("GET", path, _given(parameters), READ_TIMEOUT_S)
 
     def post(
-        self, path: str, parameters: Mapping[str, str | int | None] | None = None, body: bytes | None = None
+        self,
+        path: str,
+        parameters: Mapping[str, str | int | None] | None = None,
+        body: bytes | None = None,
+        timeout_s: float = WRITE_TIMEOUT_S,
     ) -> bytes:
         """As `get`; for what changes something, or has more to say than parameters can."""
-        return self._ask("POST", path, _given(parameters), WRITE_TIMEOUT_S, body)
+        return self._ask("POST", path, _given(parameters), timeout_s, body)
 
     def parse(self, body: bytes, view: type[_T]) -> _T:
         """Raises DaemonNotReachable when what answered does not speak as the daemon does."""

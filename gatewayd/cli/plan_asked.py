@@ -18,6 +18,8 @@ from gatewayd.kernel.external import read_interfaces
 from gatewayd.model import Mode
 from gatewayd.settings import Settings, read_text
 
+PATIENCE_S: Final = 5.0
+"""`check` waits no longer for a daemon: it runs before each start too."""
 MAX_NAMED: Final = 5
 """Ids of a kind on one line."""
 
@@ -39,6 +41,17 @@ def ask_plan(settings: Settings, config_path: str, mode: Mode | None, canary: in
     if view.faults:
         raise SettingsInvalid(view.faults)
     return view
+
+
+def ask_broken(settings: Settings, text: str, filename: str) -> tuple[str, ...]:
+    """Assertions for which the running daemon would refuse the file; none where it cannot be asked."""
+    body = msgspec.json.encode(PlanRequest(text, filename, counts_flows=False))
+    endpoint = Endpoint(settings.http.socket)
+    try:
+        answer = endpoint.post("/v1/plan", body=body, timeout_s=PATIENCE_S)
+        return endpoint.parse(answer, PlanView).broken
+    except (DaemonNotReachable, click.ClickException):
+        return ()
 
 
 def print_asked(

@@ -101,7 +101,9 @@ class Planner:
         after = policy_of(settings, stage)
         broken: tuple[Broken, ...] = await gate.judge(rehearsal, before, after)
         elements = await self._count_elements(rehearsal.changes, now)
-        flows = await self._count_flows(rehearsal.changes, after, before, now)
+        flows = FlowCounts(is_complete=False)
+        if request.counts_flows:
+            flows = await self._count_flows(rehearsal.changes, after, before, now)
         schedule = describe_schedule(settings.policy, now) if stage == settings.policy.stage else ""
         doubt = None if self._host_time is None else self._host_time.doubt()
         names = [each.name for each in settings.registry.sources]

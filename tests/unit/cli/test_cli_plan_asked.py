@@ -14,6 +14,7 @@ from gatewayd.api.plan import FlowCounts, HeldPlan, PlanView, RegistrationsPlan
 from gatewayd.cli import main, plan
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD
 from gatewayd.cli.plan_asked import describe_asked, headline
+from gatewayd.errors import ReplyMissing
 from tests.support.fake_queries import FakeQueries, serving_in_a_thread
 
 MUCH = PlanView(
@@ -156,3 +157,19 @@ def test_new_rules_are_rehearsed_and_printed(
     assert result.exit_code == 0
     assert "table inet gatewayd {" in result.stdout
     assert rehearsed == [("table inet gatewayd {\n}\n", True)]
+
+
+def test_check_warns_of_what_the_daemon_would_refuse(config: Path, queries: FakeQueries) -> None:
+    def check() -> list[str]:
+        result = CliRunner().invoke(main, ["check", "--user", "root", "--json", str(config)])
+        assert result.exit_code == 0
+        return [line for line in json.loads(result.stdout)["warnings"] if "assertion" in line]
+
+    assert check() == []
+    queries.plan_view = PlanView(broken=("must_pass hbl (a.yaml:3): why",))
+    assert check() == [
+        f"{config}: warning: gatewayd reload would be refused, as an assertion would break: "
+        "must_pass hbl (a.yaml:3): why"
+    ]
+    queries.failure = ReplyMissing("dump connections", "no answer")
+    assert check() == []
