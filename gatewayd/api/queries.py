@@ -99,8 +99,10 @@ class Queries(Protocol):
         """Use of registrations, changes and holds since that time."""
         ...
 
-    async def activity(self, since_s: float, offset: int, limit: int) -> ActivityPage:
-        """Use of each registration since that time. May raise GatewaydError, whose message goes to the caller."""
+    async def activity(self, since_s: float, id: str | None, offset: int, limit: int) -> ActivityPage:
+        """Use of each registration since that time, or of the one with this id.
+
+        May raise GatewaydError, whose message goes to the caller."""
         ...
 
     def near_misses(self, offset: int, limit: int, *, with_acknowledged: bool) -> NearMissList:

@@ -142,7 +142,8 @@ class ReportView(msgspec.Struct, frozen=True):
 
 
 class ActivityView(msgspec.Struct, frozen=True):
-    """Of one registration in the time of the report. `days`: on which it was used."""
+    """Of one registration in the time of the report. `days`: on which it was used. `last_seen_at`: as far as the
+    file goes back; None: never."""
 
     id: str
     registrant: str | None
@@ -285,12 +286,14 @@ def find_unwatched(runs: Sequence[Run], since_s: float, until_s: float) -> Itera
             yield UnwatchedView(format_time(begin), format_time(end))
 
 
-def activity_view(registration: Registration, used: Activity | None, now: float) -> ActivityView:
+def activity_view(
+    registration: Registration, used: Activity | None, last_seen_s: float | None, now: float
+) -> ActivityView:
     return ActivityView(
         registration.id, registration.registrant, registration.category, registration.status,
         registration.is_provisional, registration.is_effective(now),
-        *((0, 0, 0, None) if used is None else
-          (used.flows, used.size_bytes, used.days, format_time(used.last_seen_s))),
+        *((0, 0, 0) if used is None else (used.flows, used.size_bytes, used.days)),
+        format_time(last_seen_s),
     )  # fmt: skip
 
 

@@ -15,10 +15,10 @@ def add_report_reads(app: web.Application, queries: Queries, lists: Gate) -> Non
         return reply(request, await queries.report(since_s))
 
     async def activity(request: web.Request) -> web.Response:
-        parameters = read_parameters(request.query.items(), ("since", "offset", "limit"))
-        page = read_page(parameters)
+        parameters = read_parameters(request.query.items(), ("since", "registration", "offset", "limit"))
+        page, id = read_page(parameters), parameters.get("registration")
         try:
-            return reply(request, await queries.activity(read_since(parameters), page.offset, page.limit))
+            return reply(request, await queries.activity(read_since(parameters), id, page.offset, page.limit))
         except GatewaydError as error:
             return reply(request, {"error": str(error)}, 503)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Final, get_args
@@ -12,6 +13,7 @@ import click
 import msgspec
 
 from gatewayd.api.queries import DEFAULT_LIMIT, HIGHEST_LIMIT
+from gatewayd.api.report import ActivityPage, ActivityView
 from gatewayd.api.views import (
     BindingPage,
     BindingView,
@@ -140,8 +142,11 @@ def registrations(
     view = endpoint.parse(body, RegistrationView)
     if as_json:
         print_json(body)
-    else:
-        print_lines(describe_registration(view))
+        return
+    print_lines(describe_registration(view))
+    with suppress(click.ClickException):  # the file of activity may be unusable; its report says why
+        found = endpoint.parse(endpoint.get("/v1/activity", {"registration": registration_id}), ActivityPage)
+        print_lines(map(describe_activity, found.items))
 
 
 def _registration_row(view: RegistrationView) -> Sequence[str]:
@@ -173,6 +178,12 @@ def describe_registration(view: RegistrationView) -> Iterator[Line]:
     yield Line("in kernel", presence(view), BAD if missing or view.unprogrammed else "")
     seen = f", last seen {view.last_seen_at}" if view.last_seen_at else ", not seen yet"
     yield Line("traffic", f"{count(view.flows, 'flow')}, {size(view.bytes)}{seen}")
+
+
+def describe_activity(view: ActivityView) -> Line:
+    """Over restarts of the daemon; `traffic` is of its run."""
+    text = f"{count(view.flows, 'flow')}, {size(view.bytes)} on {count(view.days, 'day')}"
+    return Line("30 days", f"{text}, {f'last seen {view.last_seen_at}' if view.last_seen_at else 'never seen'}")
 
 
 def standing(view: RegistrationView) -> str:

@@ -288,7 +288,9 @@ def _state_files(view: StatusView) -> Iterator[Line]:
         if each.last_error is not None:
             waits = "it is left as it is" if each.state == "newer" else "its rows wait in memory"
             yield Line(
-                "NOT WRITTEN", f"{each.name}.sqlite: {each.last_error}; {waits}, no traffic depends on it", DOUBTFUL
+                "NOT WRITTEN",
+                f"{each.name}.sqlite: {each.last_error}; {waits}, and no traffic depends on it",
+                DOUBTFUL,
             )
         if each.lost:
             yield Line("", f"{count(each.lost, 'row')} of {each.name}.sqlite lost", DOUBTFUL)

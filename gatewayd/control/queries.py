@@ -147,8 +147,8 @@ class DaemonQueries:
     async def report(self, since_s: float) -> ReportView:
         return await self._reports.report(since_s)
 
-    async def activity(self, since_s: float, offset: int, limit: int) -> ActivityPage:
-        return await self._reports.activity(since_s, offset, limit)
+    async def activity(self, since_s: float, id: str | None, offset: int, limit: int) -> ActivityPage:
+        return await self._reports.activity(since_s, id, offset, limit)
 
     def near_misses(self, offset: int, limit: int, *, with_acknowledged: bool) -> NearMissList:
         return self._near_misses.page(offset, limit, with_acknowledged=with_acknowledged)

@@ -70,16 +70,21 @@ class ReportQueries:
         misses = self._near_misses.page(0, MAX_ITEMS, with_acknowledged=True)
         return builder.build(self._rejected(), misses.items, notes)
 
-    async def activity(self, since_s: float, offset: int, limit: int) -> ActivityPage:
-        """Raises StateFileUnusable."""
+    async def activity(self, since_s: float, id: str | None, offset: int, limit: int) -> ActivityPage:
+        """`id`: of this one alone. Raises StateFileUnusable."""
         moment, allowlist = self._controller.moment(), self._controller.allowlist
-        now, page = self._clock(), list(islice(allowlist, offset, offset + limit))
-        ids = [each.id for each in page]
-        used: dict[str, Activity] = await self._read(
-            store.read_activity, _span(_since(since_s, now), now), ids, flushes=not offset
-        )
-        items = tuple(activity_view(each, used.get(each.id), moment) for each in page)
-        return ActivityPage(len(allowlist), offset, items)
+        if id is None:
+            total, page = len(allowlist), list(islice(allowlist, offset, offset + limit))
+        else:
+            found = allowlist.get(id)
+            page = [] if found is None else [found]
+            total = len(page)
+        now, ids = self._clock(), [each.id for each in page]
+        span = _span(_since(since_s, now), now)
+        used: dict[str, Activity] = await self._read(store.read_activity, span, ids, flushes=not offset)
+        seen: dict[str, int] = await self._read(store.read_last_seen, ids, now, flushes=False)
+        items = tuple(activity_view(each, used.get(each.id), seen.get(each.id), moment) for each in page)
+        return ActivityPage(total, offset, items)
 
     async def verify(self, since_s: float, offset: int, limit: int) -> VerifyPage:
         """Overlaps are found among all registrations, in slices, with the first page; later pages use them."""

@@ -458,8 +458,8 @@ class FakeQueries:
         items = self.verify_page.items[offset : offset + limit]
         return VerifyPage(len(self.verify_page.items), offset, items, self.verify_page.notes)
 
-    async def activity(self, since_s: float, offset: int, limit: int) -> ActivityPage:
-        self.asked.append((since_s, offset, limit))
+    async def activity(self, since_s: float, id: str | None, offset: int, limit: int) -> ActivityPage:
+        self.asked.append((since_s, id, offset, limit))
         if isinstance(self.activity_page, Exception):
             raise self.activity_page
         items = self.activity_page.items[offset : offset + limit]

@@ -171,18 +171,19 @@ def test_times_without_a_daemon_are_found() -> None:
 
 
 def test_the_use_of_one_registration() -> None:
-    assert activity_view(registration("a", "hbl"), Activity(3, 300, 2, int(NOW)), NOW) == ActivityView(
+    assert activity_view(registration("a", "hbl"), Activity(3, 300, 2, int(NOW)), NOW, NOW) == ActivityView(
         "a", "hbl", "bank", "active", False, True, 3, 300, 2, "2024-10-04T01:00:00Z"
     )
-    assert activity_view(registration("a", status="revoked"), None, NOW) == ActivityView(
-        "a", None, "bank", "revoked", False, False, 0, 0, 0, None
+    assert activity_view(registration("a", status="revoked"), None, NOW - 90 * DAY_S, NOW) == ActivityView(
+        "a", None, "bank", "revoked", False, False, 0, 0, 0, "2024-07-06T01:00:00Z"
     )
+    assert activity_view(registration("a"), None, None, NOW).last_seen_at is None
 
 
 def test_an_identity_has_no_place() -> None:
     """Neither a subscriber nor an address is in any field of it."""
     subscriber = b"\xd1" * 32
     found = built(Kept(), registration("a", subscriber=subscriber))
-    body = msgspec.json.encode(found) + msgspec.json.encode(activity_view(registration("a"), None, NOW))
+    body = msgspec.json.encode(found) + msgspec.json.encode(activity_view(registration("a"), None, None, NOW))
     assert subscriber.hex().encode() not in body
     assert b"10.0.0" not in body

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gatewayd.api.app import ApiServer
+from gatewayd.api.report import ActivityPage, ActivityView
 from gatewayd.api.status import ClockView, HeldView, HoldView, MarksView
 from gatewayd.api.views import explain_view
 from gatewayd.assertions.states import AssertionsView, FailingView
@@ -29,6 +30,7 @@ from gatewayd.model.flow import DecisionWord
 from gatewayd.model.transaction import Neighbour
 from gatewayd.reconcile.dataplane import Found
 from gatewayd.registry.layers import OverrideCounts
+from gatewayd.state_file.file import StateFileUnusable
 from gatewayd.state_file.view import StateFileView
 from gatewayd.subscribers.journal_rows import JournalStats
 from tests.support.fake_queries import (
@@ -903,3 +905,19 @@ def test_a_file_that_is_not_written_is_said(ask: Ask, queries: FakeQueries) -> N
         "NOT WRITTEN    impact.sqlite: a newer gatewayd wrote it; it is left as it is, "
         "and no traffic depends on it",
     ]
+
+
+def test_a_registration_is_shown_with_its_use_over_restarts(ask: Ask, queries: FakeQueries) -> None:
+    used = ActivityView(BANK.id, "hbl", "bank", "active", False, True, 391, 2**30, 14, "2024-11-03T02:00:00Z")
+    queries.activity_page = ActivityPage(1, 0, (used,))
+    assert ask("registrations", BANK.id).stdout.splitlines()[-1] == (
+        "30 days        391 flows, 1.0 GiB on 14 days, last seen 2024-11-03T02:00:00Z"
+    )
+    queries.activity_page = ActivityPage(
+        1, 0, (msgspec.structs.replace(used, flows=0, bytes=0, last_seen_at=None),)
+    )
+    assert ask("registrations", BANK.id).stdout.splitlines()[-1].endswith("never seen")
+    queries.activity_page = StateFileUnusable("activity.sqlite", "it is locked")
+    found = ask("registrations", BANK.id)
+    assert found.exit_code == 0
+    assert "30 days" not in found.stdout

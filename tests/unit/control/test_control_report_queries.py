@@ -53,9 +53,12 @@ async def test_the_report_has_what_was_used_just_now(tmp_path: Path, monkeypatch
         assert (found.since, found.until) == ("2025-10-31T12:00:00Z", "2025-11-30T12:00:00Z")
         assert (found.counts.registered, found.counts.active, found.counts.never_seen) == (2, 1, 1)
         assert [each.source for each in found.rejected] == ["national"]
-        page = await queries.activity(NOW - 60, 0, 1)
+        (one,) = (await queries.activity(NOW - 60, "a", 0, 1)).items
+        assert (one.id, one.last_seen_at) == ("a", "2025-11-30T12:00:00Z")
+        assert (await queries.activity(NOW - 60, "unknown", 0, 1)).total == 0
+        page = await queries.activity(NOW - 60, None, 0, 1)
         assert (page.total, page.items[0].id, page.items[0].bytes) == (2, "a", 60)
-        assert (await queries.activity(NOW - 60, 1, 9)).items[0].last_seen_at is None
+        assert (await queries.activity(NOW - 60, None, 1, 9)).items[0].last_seen_at is None
 
 
 async def test_verdicts_of_a_later_page_know_the_overlaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +81,7 @@ async def test_without_the_file_the_rest_is_answered(tmp_path: Path) -> None:
         assert "nothing is known of activity: activity.sqlite: it is not kept" in report.notes
         assert "activity.sqlite: it is not kept" in (await queries.verify(0.0, 0, 9)).notes
         with pytest.raises(StateFileUnusable):
-            await queries.activity(0.0, 0, 9)
+            await queries.activity(0.0, None, 0, 9)
 
 
 async def test_a_disk_that_fails_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
