@@ -36,6 +36,7 @@ from gatewayd.control.reload import LocalFiles, Reloaded, Reloader, SourceTasks
 from gatewayd.control.status import Kept, StatusReport
 from gatewayd.control.trial_gateway import TrialGateway
 from gatewayd.control.trial_keeper import TrialKeeper
+from gatewayd.control.trial_report import TrialReports
 from gatewayd.control.trial_store import TrialStore
 from gatewayd.control.trip_evidence import TripEvidence
 from gatewayd.control.vitals import Pulse, Vitals
@@ -144,11 +145,11 @@ class Daemon:
         kept = arming.recall(settings.policy.stage, self._time.instant(), self._found)
         self._controller = self._build_controller(arming)
         self._gate = AssertionGate(self._controller)
-        self._trials = self._keep_trials(arming, kept)
         self._asserted = self._watch_assertions(stack)
         self._local = LocalFiles(self._gate)
         await self._local.use(await self._local.open(settings.registry.local))
         self._open_counts(stack)
+        self._trials = self._keep_trials(arming, kept)
         if self._subscribers is not None:
             self._subscribers.open()
             stack.push_async_callback(self._subscribers.close)
@@ -197,6 +198,9 @@ class Daemon:
             now=self._time.instant,
             make_id=partial(token_hex, 4),
             evidence=TripEvidence(self._controller, self._gate),
+            reports=TrialReports(
+                Path(self._settings.state_dir), self._dataplane.read_counters, self._impact.report
+            ),
             path=str(self._config_path),
         )
         made.say_restored(kept)
@@ -288,7 +292,7 @@ class Daemon:
             listeners=listeners,
             kept=Kept(files, self._impact.view),
             assertions=self._asserted.view,
-            arming=self._trials,
+            arming=self._trials.view,
         )
         self._queries = DaemonQueries(
             self._controller,

@@ -21,9 +21,14 @@ class ModeRequest(NamedTuple):
 
 
 class ArmingQueries(Protocol):
-    """What the API asks of changes. All but `view` change something, and raise InputRejected with one sentence."""
+    """What the API asks of changes. All but `view` and `report` change something. They raise InputRejected with one
+    sentence."""
 
     def view(self) -> ArmingView: ...
+
+    async def report(self) -> bytes | None:
+        """Of the latest trial that was not confirmed, as a page."""
+        ...
 
     async def set_mode(self, request: ModeRequest) -> None: ...
 

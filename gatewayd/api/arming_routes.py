@@ -26,7 +26,15 @@ def add_reads(app: web.Application, arming: ArmingQueries) -> None:
         read_parameters(request.query.items(), ())
         return reply(request, arming.view())
 
+    async def report(request: web.Request) -> web.Response:
+        read_parameters(request.query.items(), ())
+        page = await arming.report()
+        if page is None:
+            return reply(request, {"error": "no trial has ended unconfirmed, so there is no report"}, 404)
+        return web.Response(body=page, content_type="text/html", charset="utf-8")
+
     app.router.add_get("/v1/trial", trial)
+    app.router.add_get("/v1/trial/report", report)
 
 
 def add_changes(app: web.Application, arming: ArmingQueries) -> None:

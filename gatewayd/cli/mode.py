@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import get_args
 
 import click
@@ -12,11 +14,12 @@ from gatewayd.cli.changes import Outcome, describe_reload
 from gatewayd.cli.client import Endpoint, daemon_options, socket_options
 from gatewayd.cli.mode_file import difference, write_stage
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, print_json, print_lines, printable
-from gatewayd.errors import GatewaydError
+from gatewayd.errors import DaemonNotReachable, GatewaydError
 from gatewayd.model import Mode
 from gatewayd.settings.values import parse_duration, parse_percent
 from gatewayd.trial.views import (
     ArmingView,
+    TrialView,
     describe_notice,
     describe_order,
     describe_trial,
@@ -26,6 +29,12 @@ from gatewayd.trial.views import (
 MAX_TIMER_S = 366 * 86400.0
 DEFAULT_CONFIRM = "10m"
 """RFC 6241 §8.4.5.1."""
+
+
+REPORT_PAUSE_S = 0.5
+REPORT_PATIENCE_S = 60.0
+"""After the end of a trial, for its report."""
+_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 class _Duration(click.ParamType[float]):
@@ -64,6 +73,9 @@ class _Percent(click.ParamType[int]):
     "--comment", default="", metavar="TEXT", help="For the log and the status: which order, which ticket."
 )
 @click.option("--force", "is_forced", is_flag=True, help="Also where it breaks an assertion; the log says so.")
+@click.option(
+    "--report", "file", type=_FILE, help="With --for: wait for the end, and write the report to this file."
+)
 @click.option("--write", "is_write", is_flag=True, help="Write the mode of the daemon into its configuration file.")
 @click.option("--config", "config_path", metavar="PATH", help="With --write: the file; without it, the daemon's.")
 @socket_options
@@ -78,6 +90,7 @@ def mode(
     is_forced: bool,
     is_write: bool,
     config_path: str | None,
+    file: Path | None,
 ) -> None:
     """Change the mode of the running daemon; without MODE, show it.
 
@@ -92,7 +105,7 @@ def mode(
     Exit status 1 when it is refused or could not be done: then nothing has changed, and no timer runs.
     """
     if mode is None or is_write:
-        if (mode, canary, confirm, for_s, comment, is_forced) != (None, None, None, None, "", False):
+        if (mode, canary, confirm, for_s, comment, is_forced, file) != (None, None, None, None, "", False, None):
             if is_write:
                 raise click.UsageError("--write goes alone: it writes the mode that the daemon has")
             raise click.UsageError(f"name the mode: one of {', '.join(get_args(Mode))}")
@@ -103,6 +116,8 @@ def mode(
         return
     if confirm is not None and for_s is not None:
         raise click.UsageError("--confirm and --for are two ends of one trial: give one of them")
+    if file is not None and for_s is None:
+        raise click.UsageError("--report goes with --for; for a trial that has ended: gatewayd trial --report FILE")
     asked = {
         "mode": mode,
         "canary": canary,
@@ -111,7 +126,9 @@ def mode(
         "comment": comment or None,
         "force": 1 if is_forced else None,
     }
-    _show(endpoint, endpoint.post("/v1/mode", asked), as_json)
+    view = _show(endpoint, endpoint.post("/v1/mode", asked), as_json)
+    if file is not None and view.pending is not None:
+        wait_for_report(endpoint, view.pending, file)
 
 
 @click.command("confirm")
@@ -146,17 +163,48 @@ def rearm(endpoint: Endpoint, as_json: bool) -> None:
 
 @click.command("trial")
 @click.option("--ack", "is_ack", is_flag=True, help="What came back by itself was seen: take it off the status.")
+@click.option("--report", "file", type=_FILE, help="Write the report of the latest trial to this file.")
 @daemon_options
-def trial(endpoint: Endpoint, as_json: bool, is_ack: bool) -> None:
+def trial(endpoint: Endpoint, as_json: bool, is_ack: bool, file: Path | None) -> None:
     """Show the trial that is pending, what came back by itself, and a trip.
 
-    Exit status 0 while a trial is pending, 1 when none is (with --ack: when there was nothing to acknowledge).
+    Exit status 0 while a trial is pending, 1 when none is. With --ack or --report: 1 when there is nothing to
+    acknowledge, or no report. A report is there once a trial has ended without `gatewayd confirm`.
     """
+    if file is not None:
+        write_report(endpoint, file)
+        return
     if is_ack:
         _show(endpoint, endpoint.post("/v1/trial/ack"), as_json)
         return
     if not _show(endpoint, endpoint.get("/v1/trial"), as_json).pending:
         click.get_current_context().exit(1)
+
+
+def write_report(endpoint: Endpoint, file: Path) -> None:
+    """Raises click.ClickException where there is none, or the file cannot be written."""
+    page = endpoint.get("/v1/trial/report")
+    try:
+        file.write_bytes(page)
+    except OSError as error:
+        raise click.ClickException(f"{file}: {error.strerror}") from None
+    click.echo(f"{file} is written", err=True)
+
+
+def wait_for_report(endpoint: Endpoint, trial: TrialView, file: Path) -> None:
+    """Until the trial has ended and is reported on; a daemon that restarts meanwhile is waited for."""
+    click.echo("waiting for its end; Ctrl-C leaves the trial as it is: gatewayd trial --report FILE", err=True)
+    until_s = time.monotonic() + trial.left_s + REPORT_PATIENCE_S
+    while time.monotonic() < until_s:
+        with suppress(DaemonNotReachable):
+            view = endpoint.parse(endpoint.get("/v1/trial"), ArmingView)
+            if view.report_of == trial.id:
+                write_report(endpoint, file)
+                return
+            if view.pending is not None:
+                until_s = time.monotonic() + view.pending.left_s + REPORT_PATIENCE_S
+        time.sleep(REPORT_PAUSE_S)
+    raise click.ClickException("the trial is over, and there is no report of it: look at the log")
 
 
 def _write(endpoint: Endpoint, config_path: str | None, as_json: bool) -> None:

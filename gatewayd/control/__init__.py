@@ -5,7 +5,7 @@
 - `core`          performs what the active set desires; the parts between the registry and the kernel, wired once
 - `policy`        the policy of the moment and the one in force; what brought it there
 - `trial_keeper`  changes of the mode: on disk, in the kernel, on time
-- `trip_evidence` the numbers that may trip
+- `trip_evidence` the numbers that may trip; `trial_report` what a trial came to, as a page
 - `trial_store`   their record; `trial_gateway` what of the controller they need, `arming_queries` the API's side
 - `reload`        new settings; a task for each source, and for the directory of local files
 - `assertion_gate`   refuses what would break an assertion; `assertion_watch` asks the kernel whether it keeps them

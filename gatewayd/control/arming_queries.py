@@ -28,6 +28,9 @@ class Arming:
     def view(self) -> ArmingView:
         return self._keeper.view()
 
+    async def report(self) -> bytes | None:
+        return await self._keeper.report()
+
     async def set_mode(self, request: ModeRequest) -> None:
         kind: Kind = "plain"
         if request.confirm_s is not None:

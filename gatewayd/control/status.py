@@ -14,7 +14,6 @@ from gatewayd.compile import Sides, interface_warnings, unmatched
 from gatewayd.control.controller import Controller
 from gatewayd.control.host_time import HostTime
 from gatewayd.control.policy import describe_policy
-from gatewayd.control.trial_keeper import TrialKeeper
 from gatewayd.control.vitals import Vitals
 from gatewayd.impact.report import ImpactView
 from gatewayd.log import LOST
@@ -63,7 +62,7 @@ class StatusReport:
         listeners: tuple[ListenerView, ...] = (),
         kept: Kept | None = None,
         assertions: Callable[[], AssertionsView] = AssertionsView,
-        arming: TrialKeeper | None = None,
+        arming: Callable[[], ArmingView] = ArmingView,
     ) -> None:
         self._controller = controller
         self._events = events
@@ -121,7 +120,7 @@ class StatusReport:
             state_files=self._kept.files,
             subscribers=subscribers,
             assertions=self._assertions(),
-            arming=ArmingView() if self._arming is None else self._arming.view(),
+            arming=self._arming(),
             impact=self._kept.impact,
         )
 

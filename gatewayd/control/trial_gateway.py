@@ -13,7 +13,7 @@ from gatewayd.trial.stages import Cause
 
 
 class TrialGateway:
-    """Implements `control.trial_keeper.Gateway`."""
+    """`change_stage`: the kernel gets the stage now, by this word. `is_stage_in_force`: it has it."""
 
     def __init__(self, controller: Controller, in_sync: InSync) -> None:
         self._controller = controller
@@ -24,15 +24,19 @@ class TrialGateway:
         self.is_stage_in_force: Callable[[], bool] = controller.is_policy_in_force
 
     def file_stage(self) -> Stage:
+        """Of the configuration in force."""
         return self._controller.settings.policy.stage
 
     def mode_in_force(self) -> Mode:
+        """Of the rules in the kernel."""
         return self._reconciler.mode_in_force
 
     def is_stage_read_back(self) -> bool:
+        """The kernel has the stage of the moment, and was found with it since."""
         return self.is_stage_in_force() and self._in_sync.epoch == self._reconciler.epoch
 
     def obstacles(self, stage: Stage) -> tuple[str, ...]:
+        """Why it cannot be armed now, in words."""
         if stage.mode == "limit" and self._controller.settings.policy.on_unregistered.limit is None:
             return ("policy.on_unregistered.limit of the file is null",)
         reasons = tuple(incompleteness_of(self._controller))
@@ -42,4 +46,5 @@ class TrialGateway:
         return () if unready is None else (unready,)
 
     def kernel_error(self) -> str:
+        """What the kernel says of the latest attempt; "" = nothing."""
         return self._reconciler.stats.last_error or self._reconciler.unready() or ""

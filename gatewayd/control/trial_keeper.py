@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
+from gatewayd.control.trial_gateway import TrialGateway
+from gatewayd.control.trial_report import TrialReports
 from gatewayd.control.trial_store import TrialStore
 from gatewayd.log import get_logger
-from gatewayd.model.flow import Mode
 from gatewayd.model.policy import Stage
-from gatewayd.trial.stages import Cause, stage_of
+from gatewayd.trial.stages import stage_of
 from gatewayd.trial.state import (
     REMINDERS,
     ChangeRefused,
@@ -53,51 +54,18 @@ SAY_AGAIN_S: Final = 10.0
 _PAUSE_S: Final = 0.02
 
 
-class Gateway(Protocol):
-    """The controller, as far as a change of the mode needs it."""
-
-    def change_stage(self, by: str) -> None:
-        """The stage is another, by this word: the kernel gets it now."""
-        ...
-
-    def cause_of_stage(self) -> Cause: ...
-
-    def file_stage(self) -> Stage:
-        """Of the configuration in force."""
-        ...
-
-    def mode_in_force(self) -> Mode:
-        """Of the rules in the kernel."""
-        ...
-
-    def is_stage_in_force(self) -> bool:
-        """The kernel has the policy of the moment."""
-        ...
-
-    def is_stage_read_back(self) -> bool:
-        """And was found with it since."""
-        ...
-
-    def obstacles(self, stage: Stage) -> tuple[str, ...]:
-        """Why nothing can be armed now, in words."""
-        ...
-
-    def kernel_error(self) -> str:
-        """What the kernel says of the latest attempt; "" = nothing."""
-        ...
-
-
 class TrialKeeper:
     """`now`: the likely time and the elapsed. `make_id`: another each time. Commands raise ChangeRefused."""
 
     def __init__(
         self,
         store: TrialStore,
-        gateway: Gateway,
+        gateway: TrialGateway,
         *,
         now: Callable[[], Instant],
         make_id: Callable[[], str],
         evidence: Evidence | None = None,
+        reports: TrialReports | None = None,
         path: str = "",
     ) -> None:
         self.reverts = 0
@@ -108,6 +76,7 @@ class TrialKeeper:
         self._make_id = make_id
         self._path = path
         self._evidence = evidence
+        self._reports = reports
         self._trip_watch = TripWatch()
         self._wake = asyncio.Event()
         self._reverting: tuple[Stage, float] | None = None
@@ -131,6 +100,7 @@ class TrialKeeper:
             path=self._path,
             reverts=self.reverts,
             mode=self._gateway.mode_in_force(),
+            report_of="" if self._reports is None else self._reports.of,
         )
 
     # -- commands ------------------------------------------------------------------------------------------
@@ -204,6 +174,8 @@ class TrialKeeper:
             # A plain order that is not on disk is one that a restart ends: as it would anyway.
             if await self._store.save() or self.state.trial is None:
                 log.info("trial.applied", id=id, mode=str(to))
+                if self._reports is not None and self.state.trial is not None:
+                    await self._reports.begin(self.state.trial)
                 return
             failure = f"the record of the change cannot be written ({self._store.error})"
         log.error("trial.failed", id=id, mode=str(to), reason=failure)
@@ -349,7 +321,14 @@ class TrialKeeper:
         else:
             log.warning("trial.reverting", id=notice.id, mode=mode, back=back, by=notice.kind)
 
+    async def report(self) -> bytes | None:
+        """Of the latest trial that ended unconfirmed, as a page; None: there is none."""
+        return None if self._reports is None else await self._reports.read()
+
     async def _step_back(self, state: TrialState, by: str) -> None:
+        ended = self.state.trial
+        if self._reports is not None and ended is not None and ended.is_applied and state.trial is None:
+            self._go_on_with(self._reports.end(ended, self._now().wall_s, f"by {by}"))
         self._store.take(state)
         await asyncio.wait({self._go_on_with(self._store.save())}, timeout=HEAD_START_S)
         self._reverting = stage_of(self._gateway.file_stage(), self.state).stage, self._now().elapsed_s

@@ -89,10 +89,7 @@ EVENTS = (
         "A change of the mode is on disk, and goes to the kernel. `kind`: `confirm`, `timed` (`--for`), `plain`.",
         followed=True,
     ),
-    Event(
-        "trial.moved", "info", "id mode was by seconds comment",
-        "The end of a pending trial is another; the way back stays.", followed=True,
-    ),
+    Event("trial.moved", "info", "id mode was by seconds comment", "A trial has another end.", followed=True),
     Event("trial.applied", "info", "id mode", "The kernel was read back with the change.", followed=True),
     Event(
         "trial.failed", "error", "id mode reason",
@@ -109,9 +106,9 @@ EVENTS = (
         "before it was in the kernel).", followed=True,
     ),
     Event("trial.ended", "info", "id mode back", "A trial with `--for` has ended as planned.", followed=True),
-    Event(
-        "trial.goes_on", "warning", "id mode left_s", "At start: a trial of this boot is pending.", followed=True,
-    ),
+    Event("trial.goes_on", "warning", "id mode left_s", "At start: a trial is pending.", followed=True),
+    Event("trial.reported", "info", "id", "The report of a trial is there: `gatewayd trial --report FILE`."),
+    Event("trial.report_failed", "warning", "id error", "The report of a trial could not be made or kept."),
     Event("trial.acknowledged", "info", "notices by", "An operator has seen what came back by itself."),
     Event(
         "trial.not_saved", "error", "file error",

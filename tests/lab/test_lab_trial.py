@@ -138,6 +138,27 @@ def test_a_trial_with_an_end_and_a_reload_meanwhile(gateway: LabDaemon) -> None:
         order(gateway, "reload")
 
 
+def test_a_trial_with_an_end_leaves_a_report(gateway: LabDaemon, tmp_path: Path) -> None:
+    file = tmp_path / "trial.html"
+    asking = gateway.lab.gateway.popen(
+        ["sh", "-c", f"exec {command(gateway, 'mode', 'reject', '--for', '8s', '--report', str(file))}"]
+    )
+    gateway.wait_mode("reject")
+    assert [stranger(gateway) for _ in range(5)] == ["rejected"] * 5
+    assert asking.wait(120) == 0
+    page = file.read_text()
+    assert "how it ended" in page
+    assert "rejected packets" in page
+    assert STRANGER not in page
+    assert stranger(gateway) == "passed"
+    again = tmp_path / "again.html"
+    order(gateway, "trial", "--report", str(again))
+    assert again.read_text() == page
+    gateway.end(signal.SIGTERM)
+    restart(gateway)
+    order(gateway, "trial", "--report", str(again))
+
+
 # -- kill -9 at each step ----------------------------------------------------------------------------------------
 
 

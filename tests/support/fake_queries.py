@@ -338,11 +338,15 @@ class FakeArming:
 
     def __init__(self) -> None:
         self.shown = ArmingView()
+        self.page: bytes | None = None
         self.refusal: InputRejected | None = None
         self.asked: list[object] = []
 
     def view(self) -> ArmingView:
         return self.shown
+
+    async def report(self) -> bytes | None:
+        return self.page
 
     async def _take(self, asked: object) -> None:
         if self.refusal is not None:

@@ -85,3 +85,13 @@ def test_a_wrong_parameter_is_named(asked: dict[str, str], parameter: str) -> No
 def test_what_is_not_given_is_none() -> None:
     assert read_mode([("mode", "observe")], "uid 7") == ModeRequest("observe", None, None, None, "", False, "uid 7")
     assert read_mode([("mode", "mark"), ("for", "60"), ("force", "1")], "uid 7").for_s == 60
+
+
+async def test_a_report_is_a_page_once_there_is_one(socket: Any) -> None:
+    session, queries, _ = socket
+    async with session.get("http://gatewayd/v1/trial/report") as answer:
+        assert answer.status == 404
+    queries.arming.page = b"<!doctype html>"
+    async with session.get("http://gatewayd/v1/trial/report") as answer:
+        assert (answer.status, await answer.read()) == (200, b"<!doctype html>")
+        assert answer.content_type == "text/html"

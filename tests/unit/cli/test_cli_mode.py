@@ -136,6 +136,19 @@ def test_the_status_has_it_in_its_first_line(run: Run, queries: FakeQueries) -> 
     assert third.startswith("TRIAL")
 
 
+def test_a_report_is_written_when_the_trial_has_ended(run: Run, queries: FakeQueries, tmp_path: Path) -> None:
+    file = tmp_path / "report.html"
+    assert run("trial", "--report", str(file)).exit_code == 1
+    queries.arming.page = b"<!doctype html>"
+    assert run("trial", "--report", str(file)).exit_code == 0
+    assert file.read_bytes() == b"<!doctype html>"
+    timed = msgspec.structs.replace(PENDING, kind="timed")
+    queries.arming.shown = ArmingView(pending=timed, report_of="t1")
+    assert run("mode", "reject", "--for", "2h", "--report", str(file)).exit_code == 0
+    assert run("mode", "reject", "--report", str(file)).exit_code == 2
+    assert run("trial", "--report", str(tmp_path / "none" / "x")).exit_code == 1
+
+
 # -- the file --------------------------------------------------------------------------------------------------
 
 
