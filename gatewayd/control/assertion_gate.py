@@ -84,8 +84,12 @@ class AssertionGate:
     async def check_settings(
         self, settings: Settings, reading: OverridesReading | None, by: str, *, is_forced: bool
     ) -> None:
-        """A reload. `reading`: of another directory of local files. Raises AssertionsBroken, unless forced."""
-        rehearsal = await self.rehearse(settings, reading)
+        """A reload. `reading`: of another directory of local files. Raises AssertionsBroken, unless forced.
+
+        Mode observe waits for nothing: while another change is being applied, the registry's part is not judged.
+        """
+        waits = settings.policy.mode != "observe" or not self._controller.is_applying()
+        rehearsal = await self.rehearse(settings, reading) if waits else Rehearsal(self.states.assertions)
         broken = await self.judge(rehearsal, self.policy(), policy_of(settings, settings.policy.stage))
         self._let_through(broken, "reload", by, is_forced=is_forced)
 

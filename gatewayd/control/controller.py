@@ -221,6 +221,10 @@ class Controller:
         await self._guard.save()
         self._retime.set()
 
+    def is_applying(self) -> bool:
+        """A change of the registry is under way."""
+        return self._applying.locked()
+
     async def fork_registry(self) -> RegistryState:
         """As it is between two changes, for a change that is not made."""
         async with self._applying:

@@ -224,6 +224,22 @@ def test_a_source_that_goes_takes_a_customer_with_it(time: Time) -> None:
     time.run(scenario())
 
 
+def test_observe_does_not_wait_for_a_change_that_is_being_applied(time: Time) -> None:
+    async def scenario() -> None:
+        async with owning(time.clock, settings_of("national", "desk")) as it:
+            await it.read("desk", HOUSE)
+            await begin(it, HBL)
+            before = it.controller.settings
+            gone = replace(before.registry, sources=(SourceSettings("desk", "file:/desk"),))
+            observe = replace(before, registry=gone, policy=replace(before.policy, mode="observe"))
+            async with it.controller._applying:
+                await it.gate.check_settings(observe, None, "SIGHUP", is_forced=False)
+            with pytest.raises(AssertionsBroken):
+                await it.gate.check_settings(observe, None, "SIGHUP", is_forced=False)
+
+    time.run(scenario())
+
+
 def test_another_directory_of_local_files_is_judged_by_its_own_assertions(time: Time) -> None:
     async def scenario() -> None:
         async with owning(time.clock) as it:
