@@ -20,6 +20,7 @@ from gatewayd.model.metric import Each, counter, equals, gauge, is_there, one_of
 from gatewayd.model.transaction import ConntrackSize, CounterReading, Neighbour
 from gatewayd.near_miss.findings import NearMissView
 from gatewayd.reconcile.dataplane import Stats
+from gatewayd.registry.extended import ProvidersView, ProvisionalView
 from gatewayd.registry.layers import OverrideCounts
 from gatewayd.state_file.view import StateFileView
 from gatewayd.subscribers.journal_rows import JournalStats
@@ -52,12 +53,13 @@ class HeldView(msgspec.Struct, frozen=True):
 
 class HoldView(HeldView, frozen=True):
     """`by_cause`: how many each source took away. `config/sources`, `config/local`, `kernel/elements` are the list
-    of sources, local pins and filters, and unregistered elements found in the kernel."""
+    of sources, local pins and filters, and unregistered elements found in the kernel. `registry/endpoints`:
+    additions, which are not in force."""
 
     by_cause: Annotated[dict[str, int], gauge("held_removals",
         "Removals that wait for `gatewayd accept`, by cause. A cause is a source, `config/sources` (the list of"
         " sources), `config/local` (pins and filters), or `kernel/elements` (unregistered elements that a start"
-        " found).",
+        " found). `registry/endpoints`: endpoints of licensed providers, which are additions.",
         "`> 0`: look at `gatewayd status`, ask the registry, then accept or wait",
         label="cause")] = {}  # fmt: skip
 
@@ -372,5 +374,7 @@ class StatusView(msgspec.Struct, frozen=True):
     state_files: Annotated[tuple[StateFileView, ...], Each("file", "name")] = ()
     subscribers: SubscribersView | None = None
     assertions: AssertionsView = AssertionsView()
+    providers: ProvidersView = ProvidersView()
+    provisional: ProvisionalView = ProvisionalView()
     arming: ArmingView = ArmingView()
     impact: ImpactView = msgspec.field(default_factory=ImpactView)

@@ -30,6 +30,7 @@ from gatewayd.cli.status_subscribers import describe_subscribers
 from gatewayd.model.moment import parse_time
 from gatewayd.reconcile.dataplane import Found
 from gatewayd.registry.layers import OverrideCounts
+from gatewayd.registry.state import ENDPOINTS
 
 _MAX_LISTED: Final = 5
 """Of a kind that stand on the screen, a line each: faults of overrides, names of NAS, rules of others. `--json` has
@@ -149,14 +150,28 @@ def _registrations(view: StatusView) -> Iterator[Line]:
         yield Line("", f"NOT PROGRAMMED: {count(counts.unprogrammed, 'registration')}", BAD)
         for example in counts.unprogrammed_examples[:5]:
             yield Line("", f"  {example.id}: {example.reason}")
+    yield from _extended(view)
     if counts.next_window_change_at:
         yield Line("", f"next window opens or closes {ago(view.now, counts.next_window_change_at)}")
+
+
+def _extended(view: StatusView) -> Iterator[Line]:
+    """Providers, whom every client may use, and what ends by itself."""
+    providers, provisional = view.providers, view.provisional
+    if providers.registrations:
+        what = f"{count(providers.registrations, 'provider')} with {count(providers.endpoints, 'endpoint')}"
+        yield Line("", f"{what}: every client's flow to one is registered", DOUBTFUL)
+    if provisional.total:
+        yield Line("", f"{provisional.total:,} provisional, {provisional.ending:,} of them end within 3 days")
+    for each in provisional.soonest:
+        yield Line("", f"  {each.id} ends {ago(view.now, each.ends_at)}", DOUBTFUL)
 
 
 def _held(now: str, cause: str, held: HeldView | None) -> Iterator[Line]:
     """Nothing is cut by it, but only a human can end it: above all that is merely reported."""
     if held is not None:
-        what = f"{count(held.count, 'removal')} of serial {held.serial} for {_since(now, held.since)}"
+        noun = "addition" if cause == ENDPOINTS else "removal"
+        what = f"{count(held.count, noun)} of serial {held.serial} for {_since(now, held.since)}"
         yield Line("HELD", f"{cause}: {what} ({held.reason}); gatewayd accept {held.serial}", BAD)
 
 

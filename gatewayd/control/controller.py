@@ -13,7 +13,8 @@ from math import inf, isfinite
 from typing import TypeVar
 
 from gatewayd.control.core import Core, Subscribers, make_registry, max_elements_of
-from gatewayd.control.guard_keeper import GuardKeeper, HeldLog, Hold, Remainder, read_last_good
+from gatewayd.control.extended_log import ExtendedLog
+from gatewayd.control.guard_keeper import GuardKeeper, HeldLog, Hold, Remainder, holds_of, read_last_good
 from gatewayd.control.host_time import SET_BACK_S, HostTime
 from gatewayd.control.policy import UNARMED, HasState, PolicyInForce, PolicyKeeper
 from gatewayd.errors import SerialNotHeld, SourceTooLarge
@@ -86,6 +87,7 @@ class Controller:
         self._policy = PolicyKeeper(settings, core.reconciler, self._registry, arming)
         self._guard = GuardKeeper(self._registry, store)
         self._held_log = HeldLog()
+        self.extended = ExtendedLog(self._registry)
         self._unsaved: list[SourceUpdate] = []
         """Updates from before all were there: to be the last good once they are in force."""
         self._override_files: tuple[OverrideFile, ...] = ()
@@ -157,8 +159,7 @@ class Controller:
         if not self._registry.is_loaded:
             return
         await self._change(changes)
-        if (held := self._registry.held()) is not None:
-            self._held_log.say(held.serial, len(held.versions), ",".join(sorted(held.by_cause)), held.decision)
+        self._held_log.look(self._registry)
         if not self.loaded:
             self.loaded = True
             self._guard.warn_of_categories()
@@ -172,6 +173,7 @@ class Controller:
             return
         await self._in_slices(changes.upserts, self._upsert)
         await self._in_slices(changes.withdrawals, self._withdraw)
+        self.extended.say_changes()
         log.info("registry.applied", upserts=len(changes.upserts), withdrawals=len(changes.withdrawals))
         self._remainder.note_change()
         self._retime.set()
@@ -180,9 +182,8 @@ class Controller:
         """Release what is held under this serial, as `by` says. Raises SerialNotHeld when nothing is."""
         released: dict[str, int] = {}
         async with self._applying:
-            held = self._registry.held()
-            if held is not None and held.serial == serial:
-                released = dict(held.by_cause)
+            released = self._registry.releasable(serial)
+            if released:
                 await self._change(await run_in_slices(self._registry.accept(serial, self.certain(), by)))
                 await self._guard.save()
             if count := await self._remainder.accept(serial):
@@ -197,10 +198,7 @@ class Controller:
 
     def holds(self) -> tuple[Hold, ...]:
         """All that waits for an operator's word."""
-        found = [] if self._remainder.held is None else [self._remainder.held]
-        if (held := self._registry.held()) is not None:
-            found.insert(0, Hold(held.serial, held.since_s, held.by_cause, str(held.decision)))
-        return tuple(found)
+        return (*holds_of(self._registry), *([self._remainder.held] if self._remainder.held is not None else ()))
 
     def store_error(self, source: str) -> str | None:
         """Why its last good is old."""
@@ -270,9 +268,11 @@ class Controller:
             await asyncio.sleep(0)
 
     def _upsert(self, registration: Registration, now: float) -> None:
+        self.extended.put(registration, now)
         self._recheck(self._programmer.upsert(registration, now))
 
     def _withdraw(self, registration_id: str, _: float) -> None:
+        self.extended.drop(registration_id)
         self._recheck(self._programmer.withdraw(registration_id))
         self.attribution.forget(registration_id)
 
@@ -299,6 +299,7 @@ class Controller:
             await self._in_slices(self.active.due(now), self._programmer.refresh)
             certain = earliest_of(now)
             self.aggregate.expire(self._clock())
+            self.extended.say_ending(certain)
             if not self._applying.locked():
                 async with self._applying:
                     await self._tend_held(self.certain())

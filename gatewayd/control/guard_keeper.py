@@ -13,7 +13,7 @@ from gatewayd.model.registration import Registration
 from gatewayd.reconcile import Reconciler
 from gatewayd.registry.guard_record import GuardRecord, decode_record, encode_record
 from gatewayd.registry.limits import GuardDecision, judge_remainder
-from gatewayd.registry.state import KERNEL, RegistryState
+from gatewayd.registry.state import ENDPOINTS, KERNEL, RegistryState
 from gatewayd.settings import ShrinkGuardSettings, SourceSettings
 from gatewayd.sources.last_good import Restored
 from gatewayd.sources.last_good_store import LastGood
@@ -69,6 +69,24 @@ class HeldLog:
 
     def __init__(self) -> None:
         self._said: Hashable = None
+        self._said_endpoints: Hashable = None
+
+    def look(self, registry: RegistryState) -> None:
+        """At removals and endpoints that wait."""
+        if (held := registry.held()) is not None:
+            self.say(held.serial, len(held.versions), ",".join(sorted(held.by_cause)), held.decision)
+        endpoints = registry.endpoints.held()
+        version = None if endpoints is None else (endpoints.serial, frozenset(endpoints.held))
+        if endpoints is not None and version != self._said_endpoints:
+            causes = ",".join(sorted({each.cause for each in endpoints.held.values()}))
+            log.warning(
+                "endpoints.held",
+                cause=causes,
+                serial=endpoints.serial,
+                registrations=len(endpoints.held),
+                reason=str(endpoints),
+            )
+        self._said_endpoints = version
 
     def say(self, serial: int, removals: int, cause: str, decision: GuardDecision) -> None:
         if (serial, removals, cause) != self._said:
@@ -119,6 +137,17 @@ class Hold:
     @property
     def causes(self) -> tuple[str, ...]:
         return tuple(sorted(self.by_cause))
+
+
+def holds_of(registry: RegistryState) -> list[Hold]:
+    """Removals and endpoints of the registry that wait for a word."""
+    found = []
+    if (held := registry.held()) is not None:
+        found.append(Hold(held.serial, held.since_s, held.by_cause, str(held.decision)))
+    if (endpoints := registry.endpoints.held()) is not None:
+        by_cause = {ENDPOINTS: len(endpoints.held)}
+        found.append(Hold(endpoints.serial, endpoints.since_s, by_cause, str(endpoints)))
+    return found
 
 
 class Remainder:

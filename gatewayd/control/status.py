@@ -121,6 +121,8 @@ class StatusReport:
             subscribers=subscribers,
             assertions=self._assertions(),
             arming=self._arming(),
+            providers=controller.extended.providers(),
+            provisional=controller.extended.provisional(now),
             impact=self._kept.impact,
         )
 

@@ -6,29 +6,10 @@ A field with `?` is not always there. `suppressed`, which a rate-limited logger 
 
 from __future__ import annotations
 
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
-EventLevel = Literal["debug", "info", "warning", "error", "exception"]
-
-
-class Event(NamedTuple):
-    """`fields`: their names, separated by spaces. `followed`: a person follows it, on `/v1/events` and with
-    `gatewayd events`: what changed, and what is wrong now; not each attempt and each small part of a step."""
-
-    name: str
-    level: EventLevel
-    fields: str
-    meaning: str
-    followed: bool = False
-
-    @property
-    def required(self) -> frozenset[str]:
-        return frozenset(field for field in self.fields.split() if not field.endswith("?"))
-
-    @property
-    def optional(self) -> frozenset[str]:
-        return frozenset(field.rstrip("?") for field in self.fields.split() if field.endswith("?"))
-
+from gatewayd.log.event import Event
+from gatewayd.log.provider_events import PROVIDERS
 
 EVENTS = (
     Event(
@@ -175,6 +156,7 @@ EVENTS = (
         "guard.accepted", "info", "cause serial removals by",
         "An operator has accepted the removals.", followed=True,
     ),
+    *PROVIDERS,
     Event(
         "guard.not_saved", "error", "file error",
         "The file of held removals could not be written. While something is held, the last good of each source "

@@ -70,6 +70,13 @@ class Registration(msgspec.Struct, frozen=True, gc=False):
         return self.status == "active" and self.valid_from_s <= now < self.valid_until_s
 
 
+def with_endpoints(registration: Registration, endpoints: tuple[Prefix, ...]) -> Registration:
+    """The same with these endpoints, of one that has some."""
+    assert registration.extension is not None
+    extension = msgspec.structs.replace(registration.extension, endpoints=endpoints)
+    return msgspec.structs.replace(registration, extension=extension)
+
+
 # From one registry to the next
 
 SLICE: Final = 8192

@@ -7,6 +7,9 @@
 - `budget`        how many elements all registrations may come to
 - `layers`        several sources → one registry, and local pins and filters over it
 - `guard`         holds unusual removals back
+- `endpoint_guard` holds back more endpoints of licensed providers than a day may add
+- `extended`      what is said of providers, and of provisional registrations before they end
+- `lookups`       what is registered under an id, now and in an earlier run
 - `ends`          when windows of what is held close
 - `limits`        which changes are losses, the last day in numbers, and how much the guard lets through
 - `guard_record`  the guard as bytes

@@ -27,7 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -45,6 +45,7 @@ from gatewayd.registry.limits import (
     is_loss,
     judge_removals,
 )
+from gatewayd.registry.lookups import Lookup
 from gatewayd.settings.model import ShrinkGuardSettings
 
 SLICE: Final = 1024
@@ -52,12 +53,6 @@ SLICE: Final = 1024
 
 _Touched = dict[str, tuple[Versions, Registration | None]]
 """Ids whose removals are looked at: what of them is held from now on, and what is registered."""
-
-
-class Lookup(Protocol):
-    """What is registered under an id; a mapping is one."""
-
-    def get(self, id: str, /) -> Registration | None: ...
 
 
 class Taken(NamedTuple):

@@ -9,7 +9,7 @@ held, as the registry wrote it, the versions of one id from the oldest on.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -17,9 +17,19 @@ from gatewayd.errors import RecordRejected
 from gatewayd.feed.canonical import Damaged, LineWriter
 from gatewayd.feed.record import RecordParser
 from gatewayd.model import Registration
+from gatewayd.registry.endpoint_guard import EndpointGuard, HeldBack
 from gatewayd.registry.guard import HeldRemovals, RemovalGuard, Taken
 from gatewayd.registry.limits import NOTHING_REMOVED, DayMemory, GuardDecision
 from gatewayd.sources.override_file import OverrideFile
+
+
+class _Endpoints(msgspec.Struct, frozen=True):
+    """As of EndpointGuard. `pending`: by id, what is in force instead (a record, or None), cause and time."""
+
+    serial: int
+    since_s: float
+    recent: dict[int, int]
+    pending: dict[str, tuple[str | None, str, float]]
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -35,6 +45,7 @@ class _Head(msgspec.Struct, frozen=True):
     sources: tuple[str, ...] | None = None
     overrides: bytes = b""
     lost_files: bool = False
+    endpoints: _Endpoints | None = None
 
 
 _decode_head = msgspec.json.Decoder(_Head).decode
@@ -52,6 +63,7 @@ class GuardRecord:
     sources: tuple[str, ...] | None = None
     overrides: tuple[OverrideFile, ...] = ()
     lost_files: bool = False
+    endpoints: EndpointGuard = field(default_factory=EndpointGuard)
 
 
 def encode_record(record: GuardRecord) -> bytes:
@@ -71,6 +83,7 @@ def encode_record(record: GuardRecord) -> bytes:
         record.sources,
         msgspec.msgpack.encode(record.overrides) if record.overrides else b"",
         record.lost_files,
+        _encode_endpoints(record.endpoints),
     )
     writer = LineWriter()
     lines = [msgspec.json.encode(head).decode()]
@@ -95,8 +108,35 @@ def decode_record(content: bytes | None) -> GuardRecord:
     taken = {id: each for each, ids in head.taken for id in ids if id in versions}
     held = HeldRemovals(head.serial, head.since_s, head.decision, versions, taken)
     return GuardRecord(
-        RemovalGuard(held, DayMemory(head.recent, head.fewest)), head.sources, files, head.lost_files
+        RemovalGuard(held, DayMemory(head.recent, head.fewest)),
+        head.sources,
+        files,
+        head.lost_files,
+        _decode_endpoints(head.endpoints),
     )
+
+
+def _encode_endpoints(guard: EndpointGuard) -> _Endpoints | None:
+    """None: nothing to know."""
+    if not guard.pending and not guard.recent:
+        return None
+    writer = LineWriter()
+    pending = {
+        id: (next(iter(writer.lines([] if each.before is None else [each.before])), None), each.cause, each.since_s)
+        for id, each in guard.pending.items()
+    }
+    return _Endpoints(guard.serial, guard.since_s, guard.recent, pending)
+
+
+def _decode_endpoints(found: _Endpoints | None) -> EndpointGuard:
+    """Which registrations are wanted is known once the registry is loaded."""
+    if found is None:
+        return EndpointGuard()
+    guard, parser = EndpointGuard(found.serial, found.since_s, found.recent), RecordParser()
+    for id, (line, cause, since_s) in found.pending.items():
+        before = None if line is None else parser.parse(line.encode())
+        guard.pending[id] = HeldBack(None, before, cause, since_s)
+    return guard
 
 
 def _decode(content: bytes) -> tuple[_Head, dict[str, tuple[Registration, ...]]]:

@@ -6,9 +6,9 @@ that reading itself.
 
 Over it lie local overrides, filters first and then pins (in the manner of RFC 8416).
 
-- A filter by id drops the registration of that id. A filter by prefix drops every client prefix that lies in
-  it, the same length included; a client prefix that is wider than the filter stays. A registration that loses
-  its last client prefix this way is dropped, unless it has a subscriber: its addresses are bindings.
+- A filter by id drops the registration of that id. A filter by prefix drops every client prefix and endpoint that
+  lies in it, the same length included; one that is wider than the filter stays. A registration that loses its last
+  one this way is dropped, unless it has a subscriber: its addresses are bindings.
 - A pin stands in the place of its id, whatever the registry and the filters say.
 - Of two pins of one id the one in the earlier file counts, while it lasts.
 
@@ -31,7 +31,7 @@ from gatewayd.model import Prefix, Registration
 from gatewayd.model.metric import gauge
 from gatewayd.model.prefix import mask_address
 from gatewayd.model.registration import SLICE as MERGE_SLICE
-from gatewayd.model.registration import Changes, Slices
+from gatewayd.model.registration import Changes, Slices, with_endpoints
 from gatewayd.sources.override_file import Filter, OverrideFile, Pin
 
 
@@ -223,11 +223,19 @@ class Overrides:
             return registration
         clients = registration.clients
         left = tuple(prefix for prefix in clients if self._filtered.cover_of(prefix) is None)
+        if registration.endpoints:
+            return self._with_endpoints(registration)
         if len(left) == len(clients):
             return registration
         if not left and registration.subscriber is None:
             return None
         return msgspec.structs.replace(registration, clients=left)
+
+    def _with_endpoints(self, registration: Registration) -> Registration | None:
+        left = tuple(each for each in registration.endpoints if self._filtered.cover_of(each) is None)
+        if len(left) == len(registration.endpoints):
+            return registration
+        return with_endpoints(registration, left) if left else None
 
     def in_force(self, id: str, registration: Registration | None) -> Registration | None:
         """`apply_to`, also for an id that the registry does not have (None)."""
@@ -243,7 +251,7 @@ class Overrides:
     def filters_of(self, registration: Registration) -> tuple[Filter, ...]:
         """The filters that speak of a registration, pinned or not: for explanations."""
         found = [self.id_filters[registration.id]] if registration.id in self.id_filters else []
-        covers = [self._filtered.cover_of(prefix) for prefix in registration.clients]
+        covers = [self._filtered.cover_of(prefix) for prefix in registration.clients or registration.endpoints]
         return (*found, *(self.prefix_filters[cover] for cover in dict.fromkeys(covers) if cover is not None))
 
 
@@ -262,12 +270,12 @@ def _affected_by_id(old: Overrides, new: Overrides) -> set[str]:
 def ids_within_in_slices(
     registrations: Mapping[str, Registration], prefixes: Collection[Prefix]
 ) -> Slices[dict[str, None]]:
-    """Ids of the registrations with a client prefix that lies in one of `prefixes`, in their order, yielding now
-    and then."""
+    """Ids of the registrations with a client prefix or an endpoint in one of `prefixes`, in their order, yielding
+    now and then."""
     within = PrefixSet(prefixes)
     ids: dict[str, None] = {}
     for done, (id, registration) in enumerate(registrations.items() if within else (), 1):
-        if any(within.cover_of(prefix) is not None for prefix in registration.clients):
+        if any(within.cover_of(each) is not None for each in registration.clients or registration.endpoints):
             ids[id] = None
         if done % SLICE == 0:
             yield

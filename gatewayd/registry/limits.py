@@ -216,8 +216,8 @@ _Span = tuple[int, int, int]
 def is_loss(
     old: Registration, new: Registration | None, now: float, protected: Container[str] = frozenset()
 ) -> bool:
-    """Whether `new` (None: withdrawn) covers less than `old` in clients, peers, services, window or status,
-    has another subscriber, or leaves a category of `protected`.
+    """Whether `new` (None: withdrawn) covers less than `old` in clients, peers, services, endpoints, window or
+    status, has another subscriber, or leaves a category of `protected`.
 
     Nothing is lost of a registration that is suspended or revoked or whose window has closed by `now`. A
     prefix split in two, or ports listed in two ranges, is covered as before.
@@ -234,6 +234,21 @@ def is_loss(
         or not _covers_prefixes(new.clients, old.clients)
         or not _covers_peers(new.peers, old.peers)
         or not _covers_services(new.services, old.services)
+        or not _covers_prefixes(new.endpoints, old.endpoints)
+    )
+
+
+def opens_more(new: Registration, old: Registration | None, now: float) -> bool:
+    """Whether `new` has an endpoint or a service there that `old` does not open: the door is another one. A longer
+    window is none."""
+    if new.status != "active" or new.valid_until_s <= now or not new.endpoints:
+        return False
+    if old is None or old.status != "active" or old.valid_until_s <= now or not old.endpoints:
+        return True
+    return (
+        (old.valid_from_s > now and old.valid_from_s > new.valid_from_s)
+        or not _covers_prefixes(old.endpoints, new.endpoints)
+        or not _covers_services(old.services, new.services)
     )
 
 

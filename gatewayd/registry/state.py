@@ -8,21 +8,20 @@ The caller applies it; calls are made one after the other, and each generator of
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
 from math import inf
 from typing import Final
-
-import msgspec
 
 from gatewayd.errors import SourceTooLarge
 from gatewayd.model import Registration
 from gatewayd.model.registration import Changes, Slices, changes_in_slices
 from gatewayd.registry.budget import ElementBudget
+from gatewayd.registry.endpoint_guard import EndpointGuard
 from gatewayd.registry.freshness import Freshness, SourceState
-from gatewayd.registry.guard import SLICE, HeldRemovals, Lookup, RemovalGuard
+from gatewayd.registry.guard import SLICE, HeldRemovals, RemovalGuard
 from gatewayd.registry.guard_record import GuardRecord
 from gatewayd.registry.history import History
 from gatewayd.registry.layers import Merged, OverrideCounts, OverrideLayer, Overrides, SourceSet
+from gatewayd.registry.lookups import Earlier, Instead, Lookup, Registered, in_force_of
 from gatewayd.registry.standing import (
     HeldPage,
     OverrideNote,
@@ -42,54 +41,12 @@ LOCAL: Final = "config/local"
 KERNEL: Final = "kernel/elements"
 ACCEPTED: Final = "operator/accept"
 WINDOWS: Final = "clock/window"
+ENDPOINTS: Final = "registry/endpoints"
 """What changes the registry in force and is no source: no source has a `/` in its name."""
 
 NOTHING: Final = Changes((), ())
 _REST: Final = ""
 """Stands for a source: what was in force when a reload brought sources that have not been read yet."""
-
-
-class _Registered:
-    """What is registered under an id: what the sources have, with pins and filters over it. The window of a pin
-    ends with the pin."""
-
-    __slots__ = ("_find", "_overrides")
-
-    def __init__(self, overrides: Overrides, find: Callable[[str], Registration | None]) -> None:
-        self._overrides = overrides
-        self._find = find
-
-    def get(self, id: str, /) -> Registration | None:
-        found = self._overrides.in_force(id, self._find(id))
-        pin = self._overrides.pins.get(id)
-        if found is not None and pin is not None and pin.until_s < found.valid_until_s:
-            return msgspec.structs.replace(found, valid_until_s=pin.until_s)
-        return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Earlier:
-    """Of what the registry in force was made in an earlier run, as far as it could be loaded."""
-
-    readings: Mapping[str, Mapping[str, Registration]]
-    sources: tuple[str, ...]
-    files: tuple[OverrideFile, ...]
-
-    def is_same(self, readings: SourceSet, sources: tuple[str, ...], files: tuple[OverrideFile, ...]) -> bool:
-        """Whether nothing of it is another now."""
-        return (self.sources, self.files) == (sources, files) and all(
-            self.readings.get(name) is readings.reading_of(name) for name in sources
-        )
-
-    def registered_in_slices(self, now: float) -> Slices[dict[str, Registration]]:
-        """All that was registered then."""
-        readings = SourceSet(self.sources)
-        for name in self.sources:
-            readings.put(name, self.readings.get(name, {}))
-        merged = yield from readings.merge_in_slices()
-        layer = OverrideLayer()
-        yield from layer.switch_in_slices(Overrides(self.files, now), {})
-        return {each.id: each for each in (yield from layer.amend_all_in_slices(merged.registrations))}
 
 
 class RegistryState:
@@ -104,6 +61,7 @@ class RegistryState:
         self.settings = settings
         self.budget = budget or ElementBudget(lambda _: 1)
         self.guard = RemovalGuard()
+        self.endpoints = EndpointGuard()
         self.layer = OverrideLayer()
         self.merged = Merged({})
         self.is_loaded = False
@@ -115,7 +73,7 @@ class RegistryState:
         self._files: tuple[OverrideFile, ...] = ()
         self._rest: Mapping[str, Registration] = {}
         self._size = 0
-        self._earlier: _Earlier | None = None
+        self._earlier: Earlier | None = None
         self._recorded: tuple[str, ...] | None = None
         """The sources of what is in force, in order; None: not known."""
         self.history = History()
@@ -176,11 +134,13 @@ class RegistryState:
     def version(self) -> Hashable:
         """Another one whenever `record` is."""
         is_known = self.is_loaded and not self.unread()
-        return self.guard.changes, is_known, tuple(self.sources), self._files, self.lost_files
+        return (
+            self.guard.changes, self.endpoints.changes, is_known, tuple(self.sources), self._files, self.lost_files
+        )  # fmt: skip
 
     def record(self) -> GuardRecord:
         """What the next run needs, beside the readings of the sources."""
-        return GuardRecord(self.guard, self._recorded, self._files, self.lost_files)
+        return GuardRecord(self.guard, self._recorded, self._files, self.lost_files, self.endpoints)
 
     def end_loss(self) -> None:
         """The kernel has nothing any more of what lost files knew."""
@@ -197,14 +157,14 @@ class RegistryState:
         names and nobody configures any more."""
         readings = {name: each.registrations for name, each in found.items() if each.position is not None}
         names = record.sources or ()
-        self.guard, self._recorded = record.guard, record.sources
+        self.guard, self.endpoints, self._recorded = record.guard, record.endpoints, record.sources
         self.lost_files = (
             record.lost_files
             or record.sources is None
             or any(name not in found or found[name].is_lost for name in names)
         )
         if record.sources is not None:
-            self._earlier = _Earlier(readings, names, record.overrides)
+            self._earlier = Earlier(readings, names, record.overrides)
         for name, state in self.sources.items():
             if name in readings:
                 try:
@@ -276,16 +236,35 @@ class RegistryState:
 
     def use_overrides(self, files: tuple[OverrideFile, ...], now: float) -> Slices[Changes | None]:
         """Other local files, or another moment of theirs."""
-        before = _Registered(self.layer.overrides, self.merged.registrations.get)
+        before = self._registered()
         self._files = files
         changes = yield from self.layer.switch_in_slices(Overrides(files, now), self.merged.registrations)
         if not self.is_loaded:
             return None
         return (yield from self._judge(before, changes or NOTHING, LOCAL, int(now), now, looks_at_all=True))
 
+    def releasable(self, serial: int) -> dict[str, int]:
+        """How many ids are held under this serial, by cause."""
+        held, endpoints = self.guard.held(), self.endpoints.held()
+        found = dict(held.by_cause) if held is not None and held.serial == serial else {}
+        if endpoints is not None and endpoints.serial == serial:
+            found[ENDPOINTS] = len(endpoints.held)
+        return found
+
     def accept(self, serial: int, now: float, by: str = "") -> Slices[Changes | None]:
         """Release what is held. `by`: who says so, for the history. Raises SerialNotHeld at once."""
+        if ENDPOINTS in self.releasable(serial):
+            return self._accept_endpoints(serial, now, by)
         return self._noted(self.guard.accept_in_slices(serial, self._registered()), ACCEPTED, serial, now, by)
+
+    def _accept_endpoints(self, serial: int, now: float, by: str) -> Slices[Changes | None]:
+        before, changes = self._registered(), self.endpoints.accept(now)
+        result = yield from self._take(before, changes, ACCEPTED, serial, now, by=by)
+        if not self.releasable(serial):
+            return result
+        more = yield from self.accept(serial, now, by)
+        first, second = result or NOTHING, more or NOTHING
+        return Changes((*first.upserts, *second.upserts), (*first.withdrawals, *second.withdrawals))
 
     def end_windows(self, now: float) -> Slices[Changes | None]:
         """Hold no longer what has a window that closed by now."""
@@ -294,12 +273,28 @@ class RegistryState:
     # -- help ------------------------------------------------------------------------------------------------
 
     def _registered(self) -> Lookup:
-        return _Registered(self.layer.overrides, self.merged.registrations.get)
+        """Without what is held back of endpoints."""
+        return self._without_held(Registered(self.layer.overrides, self.merged.registrations.get))
+
+    def _without_held(self, lookup: Lookup) -> Lookup:
+        return Instead(lookup, self.endpoints.in_force()) if self.endpoints.pending else lookup
 
     def _judge(
         self, before: Lookup, changes: Changes, cause: str, serial: int, now: float, *, looks_at_all: bool = False
     ) -> Slices[Changes | None]:
         """Changes of what is registered → changes of what is in force. `before`: what was registered."""
+        before = self._without_held(before)
+        limit, is_asked = self.settings.max_added_endpoints, self.layer.overrides.names
+        taken = self.endpoints.take_in_slices(
+            before, changes, serial, cause=cause, limit=limit, now=now, is_asked=is_asked
+        )
+        return (yield from self._take(before, (yield from taken), cause, serial, now, looks_at_all=looks_at_all))
+
+    def _take(
+        self, before: Lookup, changes: Changes, cause: str, serial: int, now: float,
+        *, looks_at_all: bool = False, by: str = "",
+    ) -> Slices[Changes | None]:  # fmt: skip
+        """What of changes the guard of removals lets through."""
         held = set()
         for done, each in enumerate(changes.upserts if len(self.guard) else (), 1):
             held |= {each.id} if self.guard.holds(each.id) else set()
@@ -316,7 +311,7 @@ class RegistryState:
             looks_at_all=looks_at_all,
         )
         if result is not None:
-            self.history.note(result, lambda id: id in held or before.get(id) is not None, cause, serial, now)
+            self.history.note(result, lambda id: id in held or before.get(id) is not None, cause, serial, now, by)
         return result
 
     def _noted(
@@ -333,7 +328,7 @@ class RegistryState:
     ) -> Slices[Changes | None]:
         """Changes of the merged registry → changes of what is in force. `find`: the registry before them."""
         amended = yield from self.layer.amend_in_slices(changes)
-        before = _Registered(self.layer.overrides, find)
+        before = Registered(self.layer.overrides, find)
         return (yield from self._judge(before, amended or NOTHING, cause, serial, now))
 
     def _winners(self, before: Mapping[str, Registration | None]) -> Slices[Changes]:
@@ -378,11 +373,13 @@ class RegistryState:
         merged = yield from self._readings.merge_in_slices()
         self.merged, self._size = merged, len(merged.registrations)
         wanted = yield from self.layer.amend_all_in_slices(merged.registrations)
+        if self.endpoints.pending:
+            self.endpoints.begin({each.id: each for each in wanted if each.endpoints}, now)
         before, changes = self._registered(), NOTHING
         if self._earlier is None or self._earlier.is_same(self._readings, tuple(self.sources), self._files):
-            yield from self.guard.count_in_slices(wanted)
+            yield from self.guard.count_in_slices(in_force_of(wanted, self.endpoints.in_force()))
         else:
-            earlier = yield from self._earlier.registered_in_slices(now)
+            earlier = yield from self._earlier.in_force_in_slices(now, self.endpoints.in_force())
             yield from self.guard.count_in_slices(earlier.values())
             found = yield from changes_in_slices(earlier, {each.id: each for each in wanted})
             before, changes = earlier, found or NOTHING
@@ -390,7 +387,7 @@ class RegistryState:
         yield from self._judge(before, changes, cause, serial, now, looks_at_all=True)
         self.is_loaded, self._recorded = True, tuple(self.sources)
         held = self.guard.in_force(self._registered())
-        return Changes((*held.values(), *wanted), ())
+        return Changes((*held.values(), *in_force_of(wanted, self.endpoints.in_force())), ())
 
 
 def _ids_of(changes: Changes) -> dict[str, None]:

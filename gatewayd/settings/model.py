@@ -121,6 +121,11 @@ class RegistrySettings:
         "A snapshot, a delta, a renamed source or a local filter may remove more than max_removed at once.\n"
         "Then the additions apply, and the removals wait for `gatewayd accept SERIAL`. So with each category.",
     )
+    max_added_endpoints: int = key(
+        "16",
+        number(0, 10**6),
+        "endpoint prefixes of licensed providers that a day may add; more wait for `gatewayd accept SERIAL`",
+    )
     max_elements: int | None = key(
         None, kinds.MAX_ELEMENTS, "elements of all sources; null: as half of the memory allows. More is refused"
     )

@@ -68,10 +68,12 @@ PURE = """
     feed feed.addresses feed.canonical feed.csv_dialect feed.files feed.notification feed.reading feed.record
     impact.buckets impact.counting impact.report kernel.counts_codec kernel.passage_codec
     gatewayd kernel kernel.attributes kernel.conntrack_codec kernel.external_codec kernel.fake
-    kernel.tables_codec lab.packets log.events model model.accounting model.assertion model.flow model.mask
+    kernel.tables_codec lab.packets log.event log.events log.provider_events model
+    model.accounting model.assertion model.flow model.mask
     model.metric model.moment model.msisdn model.policy model.prefix model.registration model.service
     model.transaction reconcile.dataplane reconcile.findings reconcile.set_state reconcile.steps reconcile.tracker
-    registry.budget registry.ends registry.freshness registry.guard registry.guard_record registry.history
+    registry.budget registry.endpoint_guard registry.ends registry.extended registry.freshness registry.guard
+    registry.guard_record registry.history registry.lookups
     registry.layers registry.limits registry.standing registry.state settings.load settings.model
     settings.readers settings.schema settings.subscribers settings.values sources.client sources.client_plan
     sources.last_good sources.override_file sources.update
@@ -112,7 +114,7 @@ COMPOSITION = """
     __main__ cli cli.changes cli.check cli.client cli.explain cli.listings cli.output cli.plan cli.registry
     cli.registry_authoring cli.registry_reading cli.service cli.service_user cli.standing cli.status
     cli.status_subscribers
-    control.controller control.core control.explain control.guard_keeper control.policy
+    control.controller control.core control.explain control.extended_log control.guard_keeper control.policy
     control.queries
     control.assertion_gate control.assertion_watch cli.status_assertions
     control.planner cli.plan_asked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -109,3 +110,53 @@ def test_one_that_cannot_be_programmed_is_not_admitted_late(time: Time) -> None:
             assert it.watch.late_admissions == 0
 
     time.run(scenario())
+
+
+def test_endpoints_are_said_loudly_and_too_many_wait_for_a_word(
+    time: Time, caplog: pytest.LogCaptureFixture
+) -> None:
+    def said() -> list[str]:
+        return [each.message for each in caplog.records if each.message.startswith("endpoints.")]
+
+    async def scenario() -> None:
+        async with owning(time.clock) as it:
+            await it.read("national", BANK, provider())
+            assert said() == ["endpoints.added"]
+            many = [provider(f"MANY-{number}", f"198.51.{number}.0/24") for number in range(17)]
+            await it.read("national", BANK, provider(), *many)
+            await it.in_sync()
+            assert said() == ["endpoints.added", "endpoints.held"]
+            assert not it.passes(many[0])
+            (hold,) = it.controller.holds()
+            assert (hold.by_cause, it.controller.extended.providers().held) == ({"registry/endpoints": 17}, 17)
+            assert await it.controller.accept(hold.serial, "uid 0") == {
+                "serial": hold.serial, "released": {"registry/endpoints": 17},
+            }  # fmt: skip
+            await it.in_sync()
+            assert it.passes(many[0])
+            assert it.controller.holds() == ()
+            assert said().count("endpoints.added") == 18
+            await it.read("national", BANK, *many)
+            assert it.controller.holds() == ()
+            assert said()[-1] == "endpoints.removed", it.controller.holds()
+            view = it.controller.extended.providers()
+            assert (view.registrations, view.added, view.removed) == (17, 18, 1)
+
+    with caplog.at_level(logging.INFO):
+        time.run(scenario())
+
+
+def test_a_provisional_registration_is_said_before_it_ends(time: Time, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        ends = time.clock() + 4 * 86_400
+        one = registration("PK-9", "39.32.0.0/28", extension=Extension("co-1", True), valid_until_s=ends)
+        async with owning(time.clock) as it:
+            await it.read("national", one)
+            await asyncio.sleep(2 * 86_400)
+            found = [each for each in caplog.records if each.message == "provisional.ending"]
+            assert len(found) == 1
+            assert found[0].fields["id"] == "PK-9"  # type: ignore[attr-defined]
+            assert it.controller.extended.provisional(time.clock()).soonest[0].id == "PK-9"
+
+    with caplog.at_level(logging.WARNING):
+        time.run(scenario())

@@ -81,6 +81,7 @@ CHANGED: dict[str, Any] = {
     "registry.expire": "1d",
     "registry.local": "DIR/local2",
     "registry.max_elements": 100_000,
+    "registry.max_added_endpoints": 3,
     "registry.shrink_guard.max_removed": "40%",
     "registry.shrink_guard.min_removed": "60",
     "registry.shrink_guard.protected": {"bpo": 0},
@@ -230,6 +231,7 @@ class Rig:
             "budget": controller.registry.budget.max_elements,
             "drain": it.core.requests.drain_s,
             "trip": dict(thresholds),
+            "doors": controller.registry.settings.max_added_endpoints,
             "runners": [
                 each.made_with for _, each in sorted(self.sources.runners.items()) if isinstance(each, StubRunner)
             ],

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import pytest
 
 import gatewayd
-from gatewayd.log.events import EVENTS, Event, events_table
+from gatewayd.log.event import Event
+from gatewayd.log.events import EVENTS, events_table
 
 ROOT = Path(gatewayd.__file__).parent
 LEVELS = {"debug", "info", "warning", "error", "exception"}

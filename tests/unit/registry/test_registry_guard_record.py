@@ -7,7 +7,9 @@ from hashlib import sha256
 import pytest
 
 from gatewayd.feed.canonical import Damaged
+from gatewayd.model import Extension, Registration, parse_prefix, parse_services
 from gatewayd.model.registration import run_slices
+from gatewayd.registry.endpoint_guard import EndpointGuard, HeldBack
 from gatewayd.registry.guard import RemovalGuard
 from gatewayd.registry.guard_record import GuardRecord, decode_record, encode_record
 from gatewayd.registry.limits import BUCKET_S, GuardDecision
@@ -83,3 +85,25 @@ def test_of_what_the_registry_was_made_survives_too() -> None:
     files = (parse_overrides(text, "desk.yaml", "desk.yaml"),)
     record = decode_record(encode_record(GuardRecord(RemovalGuard(), ("a", "b"), files)))
     assert (record.sources, record.overrides) == (("a", "b"), files)
+
+
+def test_what_is_held_back_of_endpoints_and_what_came_lately_survive_a_restart() -> None:
+    former, wanted = provider("VPN", "198.51.100.0/25"), provider("VPN", "198.51.100.0/24")
+    guard = EndpointGuard(7, NOW, {int(NOW // BUCKET_S): 3})
+    guard.pending = {
+        "VPN": HeldBack(wanted, former, "national", NOW),
+        "NEW": HeldBack(provider("NEW", "192.0.2.0/24"), None, "national", NOW),
+    }
+    found = decode_record(encode_record(GuardRecord(RemovalGuard(), endpoints=guard))).endpoints
+    assert (found.serial, found.since_s, found.recent) == (7, NOW, guard.recent)
+    # What is wanted is known once the registry is loaded.
+    assert found.pending == {
+        "VPN": HeldBack(None, former, "national", NOW),
+        "NEW": HeldBack(None, None, "national", NOW),
+    }
+    assert decode_record(encode_record(GuardRecord(RemovalGuard()))).endpoints.held() is None
+
+
+def provider(id: str, endpoint: str) -> Registration:
+    extension = Extension(endpoints=(parse_prefix(endpoint),))
+    return Registration(id, "provider", "active", (), services=parse_services(["ipsec"]), extension=extension)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.model import Prefix, Registration, parse_prefix
+from gatewayd.model import Extension, Prefix, Registration, parse_prefix
 from gatewayd.model.registration import Changes, run_slices
 from gatewayd.registry import layers
 from gatewayd.registry.layers import (
@@ -300,3 +300,18 @@ def test_all_of_a_registry_has_pins_and_filters_over_it() -> None:
     only_filtered = OverrideLayer()
     run_slices(only_filtered.switch_in_slices(overrides(drop("a")), {"a": a}))
     assert run_slices(only_filtered.amend_all_in_slices({})) == []
+
+
+def test_a_filter_by_prefix_takes_endpoints_as_it_takes_clients() -> None:
+    def provider(*endpoints: str) -> Registration:
+        extension = Extension("co-9", endpoints=tuple(sorted(map(parse_prefix, endpoints))))
+        return Registration("VPN", "provider", "active", (), services=(), extension=extension)
+
+    found = overrides(drop("198.51.100.0/24"))
+    both, left = provider("198.51.100.7/32", "192.0.2.0/24"), provider("192.0.2.0/24")
+    assert found.apply_to(both) == left
+    assert found.apply_to(left) is left
+    assert found.apply_to(provider("198.51.100.0/24")) is None
+    assert [str(each.prefix) for each in found.filters_of(both)] == ["198.51.100.0/24"]
+    within = ids_within_in_slices({"VPN": both, "OTHER": left}, [parse_prefix("198.51.100.0/24")])
+    assert list(run_slices(within)) == ["VPN"]

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatewayd.model import Flow, Prefix, Registration, parse_prefix, parse_services
-from gatewayd.registry.limits import is_loss
+from gatewayd.model import Extension, Flow, Prefix, Registration, parse_prefix, parse_services
+from gatewayd.registry.limits import is_loss, opens_more
 from tests.support.guarding import NOW, registration
 from tests.support.strategies import flows, registrations
 
@@ -131,3 +131,49 @@ def test_where_there_is_no_loss_every_flow_passes_as_before(
     now = 3.0
     if not is_loss(old, new, now) and passes(old, flow, now + later):
         assert passes(new, flow, now + later)
+
+
+PROVIDER = Registration(
+    "VPN", "provider", "active", (), services=parse_services(["ipsec"]),
+    extension=Extension(endpoints=prefixes("198.51.100.0/24")),
+)  # fmt: skip
+
+
+def to(*endpoints: str, **fields: Any) -> Registration:
+    return msgspec.structs.replace(PROVIDER, extension=Extension(endpoints=prefixes(*endpoints)), **fields)
+
+
+@pytest.mark.parametrize(
+    ("new", "loses", "opens"),
+    [
+        (to("198.51.100.0/24"), False, False),
+        (to("198.51.100.0/25", "198.51.100.128/25"), False, False),
+        (to("198.51.100.0/25"), True, False),
+        (to("198.51.100.0/24", "192.0.2.0/24"), False, True),
+        (to("192.0.2.0/24"), True, True),
+        (to("198.51.100.0/24", services=parse_services(["ipsec", "esp", "tcp/443"])), False, True),
+        (to("198.51.100.0/24", services=parse_services(["esp"])), True, False),
+        (to("198.51.100.0/24", status="suspended"), True, False),
+        (to("198.51.100.0/24", valid_until_s=NOW + 5), True, False),
+        (to("198.51.100.0/24", valid_until_s=NOW), True, False),
+        (msgspec.structs.replace(PROVIDER, extension=None), True, False),
+    ],
+)
+def test_of_endpoints_less_is_a_loss_and_more_is_another_door(new: Registration, loses: bool, opens: bool) -> None:
+    assert is_loss(PROVIDER, new, NOW) == loses
+    assert opens_more(new, PROVIDER, NOW) == opens
+
+
+@pytest.mark.parametrize(
+    ("old", "opens"),
+    [
+        (None, True),
+        (to("198.51.100.0/24", status="suspended"), True),
+        (to("198.51.100.0/24", valid_until_s=NOW), True),
+        (to("198.51.100.0/24", valid_from_s=NOW + 5), True),
+        (to("198.51.100.0/24", valid_until_s=NOW + 5), False),
+        (WHOLE, True),
+    ],
+)
+def test_what_was_not_open_opens(old: Registration | None, opens: bool) -> None:
+    assert opens_more(PROVIDER, old, NOW) == opens
