@@ -109,11 +109,13 @@ class Overlaps:
         """The first of them, and whether there are more."""
         return tuple(self._found.get(id, ())), id in self._with_more
 
-    def _others_at(self, client: Prefix) -> tuple[Registration, ...]:
-        """Asked once for each prefix: thousands may share one."""
+    def _others_at(self, client: Prefix) -> Sequence[Registration]:
+        """Of a crowd the answer is kept: thousands may share one prefix, and each would be told of all of them."""
         found = self._at.get(client)
         if found is None:
             active = [each for each in self._covering(client.packed) if each.status == "active"]
+            if len(active) <= MAX_NAMED:
+                return active
             found = self._at[client] = tuple(_differing(active))
         return found
 

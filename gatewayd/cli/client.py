@@ -20,6 +20,8 @@ from gatewayd.errors import DaemonNotReachable
 DEFAULT_SOCKET: Final = "/run/gatewayd/api.sock"
 READ_TIMEOUT_S: Final = 30.0
 _MAX_SINCE_S: Final = 400 * 86400.0
+LONG_READ_TIMEOUT_S: Final = 300.0
+"""Of what looks at every registration: a million take half a minute where the daemon is busy."""
 WRITE_TIMEOUT_S: Final = 900.0
 """A sync reads every source over the network and waits for the kernel."""
 
@@ -52,13 +54,18 @@ class Endpoint:
     def place(self) -> str:
         return self.url or self.socket
 
-    def get(self, path: str, parameters: Mapping[str, str | int | None] | None = None) -> bytes:
+    def get(
+        self,
+        path: str,
+        parameters: Mapping[str, str | int | None] | None = None,
+        timeout_s: float = READ_TIMEOUT_S,
+    ) -> bytes:
         """The JSON of an answer; parameters that are None are left out.
 
         Raises DaemonNotReachable; click.UsageError when the daemon finds a parameter wrong (400);
         click.ClickException with its reason for all else that is not 200.
         """
-        return self._ask("GET", path, _given(parameters), READ_TIMEOUT_S)
+        return self._ask("GET", path, _given(parameters), timeout_s)
 
     def post(
         self,

@@ -19,7 +19,7 @@ from gatewayd.allowlist import Allowlist
 from gatewayd.api.queries import HIGHEST_LIMIT
 from gatewayd.api.report import VerifyPage
 from gatewayd.cli.check import DEFAULT_CONFIG
-from gatewayd.cli.client import Endpoint, moment_of, socket_options
+from gatewayd.cli.client import LONG_READ_TIMEOUT_S, Endpoint, moment_of, socket_options
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, count, print_headline, print_table, print_value
 from gatewayd.cli.registry_in_force import read_registry
 from gatewayd.control.host_time import open_host_time
@@ -73,7 +73,7 @@ def _ask(endpoint: Endpoint, since: str | None) -> tuple[tuple[str, ...], list[V
     verdicts: list[Verdict] = []
     while True:
         asked = {"since": since, "offset": len(verdicts), "limit": HIGHEST_LIMIT}
-        page = endpoint.parse(endpoint.get("/v1/verify", asked), VerifyPage)
+        page = endpoint.parse(endpoint.get("/v1/verify", asked, LONG_READ_TIMEOUT_S), VerifyPage)
         verdicts += page.items
         if not page.items or len(verdicts) >= page.total:
             return page.notes, verdicts

@@ -30,7 +30,7 @@ from gatewayd.api.report_page import (
     step_row,
     subtitle_of,
 )
-from gatewayd.cli.client import Endpoint, daemon_options, moment_of
+from gatewayd.cli.client import LONG_READ_TIMEOUT_S, Endpoint, daemon_options, moment_of
 from gatewayd.cli.output import DOUBTFUL, print_headline, print_json, print_table, size
 from gatewayd.model.moment import format_time
 
@@ -57,7 +57,7 @@ def command(endpoint: Endpoint, since: str, as_csv: bool, page: Path | None, as_
     if as_csv:
         _print_csv(endpoint, moment)
         return
-    body = endpoint.get("/v1/report", {"since": moment})
+    body = endpoint.get("/v1/report", {"since": moment}, LONG_READ_TIMEOUT_S)
     view = endpoint.parse(body, ReportView)
     if as_json:
         print_json(body)
@@ -83,7 +83,8 @@ def _print_csv(endpoint: Endpoint, since: str | None) -> None:
 def _pages(endpoint: Endpoint, since: str | None) -> Iterator[ActivityPage]:
     offset = 0
     while True:
-        body = endpoint.get("/v1/activity", {"since": since, "offset": offset, "limit": HIGHEST_LIMIT})
+        asked = {"since": since, "offset": offset, "limit": HIGHEST_LIMIT}
+        body = endpoint.get("/v1/activity", asked, LONG_READ_TIMEOUT_S)
         page = endpoint.parse(body, ActivityPage)
         yield page
         offset += len(page.items)

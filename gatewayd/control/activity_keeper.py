@@ -70,8 +70,10 @@ class ActivityKeeper:
         self._flushing: asyncio.Task[bool] | None = None
 
     async def run(self) -> None:
-        """Until cancelled. A minute ends with the day, so that what was used before midnight counts before it."""
-        await self.flush()
+        """Until cancelled. A minute ends with the day, so that what was used before midnight counts before it.
+
+        The file is opened, and looked through for damage, when the start is over.
+        """
         while True:
             await asyncio.sleep(min(EVERY_S, seconds_to_midnight(self._clock())))
             await self.flush()
