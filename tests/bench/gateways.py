@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -48,14 +49,26 @@ def admit_intervals(lab: Lab, prefixes: Path, scratch: Path) -> None:
     run_command(lab.gateway.command(["nft", "-f", str(script)]))
 
 
-def start_daemon(stack: ExitStack, lab: Lab, registry: Path, scratch: Path, *, listens: bool = True) -> None:
-    """A real daemon that refuses, ready. Without `listens` it ends again, and its rules do the work alone."""
-    directory = scratch / "daemon"
+def start_daemon(
+    stack: ExitStack,
+    lab: Lab,
+    registry: Path,
+    scratch: Path,
+    *,
+    listens: bool = True,
+    mode: str = "reject",
+    name: str = "daemon",
+    watch: Mapping[str, object] | None = None,
+) -> None:
+    """A real daemon, ready. Without `listens` it ends again, and its rules do the work alone. `name`: of its
+    directory; `watch`: that section of the configuration."""
+    directory = scratch / name
     directory.mkdir()
     daemon = stack.enter_context(daemon_in(lab, directory))
     source = {"name": "national", "url": f"file:{registry}", "allow_unsigned": True}
     interfaces = {"inside": ["inside0"], "outside": ["outside0"]}
-    daemon.configure("reject", sources=[source], policy={"scope": list(SCOPE), "interfaces": interfaces})
+    policy = {"scope": list(SCOPE), "interfaces": interfaces}
+    daemon.configure(mode, sources=[source], policy=policy, watch=watch or {})
     daemon.start()
     daemon.wait_ready()
     if not listens:

@@ -44,6 +44,15 @@ def registered_flows(material: Path, size: int, count: int) -> FlowFiles:
     return files
 
 
+def unregistered_flows(material: Path, count: int) -> FlowFiles:
+    """Of so many addresses of 10.0.0.0/8, which no registration of the snapshot has, forty of a /24."""
+    files = _files(material, f"unregistered-{count}")
+    if not files.back.exists():
+        numbers = range(count)
+        _write(files, [_flow(f"10.9.{each // 40}.{each % 40 + 1}", FAR_END, max(_SCOPE_PORTS)) for each in numbers])
+    return files
+
+
 def _flows_in(lines: Sequence[bytes]) -> set[bytes]:
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     decode = msgspec.json.Decoder(Record).decode

@@ -6,6 +6,7 @@ from tests.bench.row import Row
 from tests.bench.rows.accounting import ACCOUNTING
 from tests.bench.rows.change import CHANGE
 from tests.bench.rows.codec import DECODE
+from tests.bench.rows.counting import COUNTING
 from tests.bench.rows.feed import DELTA, SNAPSHOT
 from tests.bench.rows.flows import FLOWS_ROW
 from tests.bench.rows.forwarding import FORWARDING, MASKS_IN_USE, NEW
@@ -21,7 +22,7 @@ from tests.bench.rows.whole_change import CHANGE_WHOLE
 ROWS: tuple[Row, ...] = (
     *(READY, HOSTS, PREFIXES, CHANGE, SNAPSHOT, DELTA, CHANGE_WHOLE),
     *(ACCOUNTING, STARTS_ROW, SESSIONS_ROW, BINDINGS, REBOOT),
-    *(DECODE, FLOWS_ROW, LATE, FORWARDING, NEW, MASKS_IN_USE, RESTARTS_ROW),
+    *(DECODE, FLOWS_ROW, LATE, FORWARDING, NEW, MASKS_IN_USE, COUNTING, RESTARTS_ROW),
 )
 
 

@@ -54,13 +54,13 @@ def _known(prepare: Prepare, context: Context) -> Figures:
 
 def _new(prepare: Prepare, context: Context) -> Figures:
     flows = registered_flows(context.material, context.size, PASSES * NEW_FLOWS)
-    traffic = Traffic(flows.there, flows.back, _new_flows(), is_new=True)
+    traffic = Traffic(flows.there, flows.back, new_flows(), is_new=True)
     return compare(build_sender(context.material), traffic, partial(prepare, context), track)
 
 
 def _masks(context: Context) -> Figures:
     registry, flows = registry_of_masks(context.material, context.size)
-    traffic = Traffic(flows.there, flows.back, _new_flows(), is_new=True)
+    traffic = Traffic(flows.there, flows.back, new_flows(), is_new=True)
 
     def prepare(stack: ExitStack, lab: Lab) -> None:
         start_daemon(stack, lab, registry, context.scratch, listens=False)
@@ -68,7 +68,7 @@ def _masks(context: Context) -> Figures:
     return compare(build_sender(context.material), traffic, prepare, track)
 
 
-def _new_flows() -> int:
+def new_flows() -> int:
     """As many as connection tracking has room for, and some to spare."""
     most = int(_MAX_TRACKED.read_text()) if _MAX_TRACKED.exists() else NEW_FLOWS
     return min(NEW_FLOWS, most // 2)
