@@ -35,7 +35,7 @@ PIECE = 64
 
 
 class AssertionWatch:
-    """`likely`: the time for people. Nothing is looked up before the kernel was first as desired."""
+    """`likely`: the time for people. Nothing is looked up before the rules of this run are in the kernel."""
 
     def __init__(
         self,
@@ -88,7 +88,8 @@ class AssertionWatch:
     async def look(self) -> None:
         """Once. What the kernel cannot say now is as it was."""
         gate, reconciler = self._gate, self._controller.reconciler
-        self._has_begun = self._has_begun or (self._controller.loaded and reconciler.unready() is None)
+        # Rules come after all elements. Not `unready`: for a registration past a bound it stays so.
+        self._has_begun = self._has_begun or (self._controller.loaded and reconciler.policy_in_force is not None)
         gate.settle()
         if not self._has_begun:
             return

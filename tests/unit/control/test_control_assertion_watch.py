@@ -67,6 +67,18 @@ def test_nothing_is_said_before_the_kernel_is_as_desired(time: Time) -> None:
     time.run(scenario())
 
 
+def test_a_registration_past_a_bound_keeps_nothing_from_looking(
+    time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with watching(time, HBL) as (it, watch):
+            monkeypatch.setattr(it.reconciler, "unready", lambda: "1 registrations in their former form")
+            await it.read("national", HOUSE)
+            await until(lambda: watch.failing == 1, within_s=20)
+
+    time.run(scenario())
+
+
 def test_a_reading_that_takes_the_customer_away_is_said_at_once(
     time: Time, caplog: pytest.LogCaptureFixture
 ) -> None:
