@@ -58,14 +58,14 @@ class Endpoint:
         self,
         path: str,
         parameters: Mapping[str, str | int | None] | None = None,
-        timeout_s: float = READ_TIMEOUT_S,
+        timeout_s: float | None = None,
     ) -> bytes:
-        """The JSON of an answer; parameters that are None are left out.
+        """The JSON of an answer, READ_TIMEOUT_S at most; parameters that are None are left out.
 
         Raises DaemonNotReachable; click.UsageError when the daemon finds a parameter wrong (400);
         click.ClickException with its reason for all else that is not 200.
         """
-        return self._ask("GET", path, _given(parameters), timeout_s)
+        return self._ask("GET", path, _given(parameters), READ_TIMEOUT_S if timeout_s is None else timeout_s)
 
     def post(
         self,
