@@ -121,8 +121,10 @@ class Programmer:
         self._window_log = WindowLog(monotonic)
 
     def upsert(self, registration: Registration, now: float) -> tuple[bytes, ...]:
-        self._near_misses.replaced(self._allowlist.get(registration.id), registration)
-        return self._perform(self.active.upsert(registration, now))
+        old = self._allowlist.get(registration.id)
+        subscribers = self._perform(self.active.upsert(registration, now))
+        self._near_misses.replaced(old, registration)
+        return subscribers
 
     def withdraw(self, registration_id: str) -> tuple[bytes, ...]:
         self._near_misses.replaced(self._allowlist.get(registration_id), None)

@@ -60,8 +60,7 @@ class NearMissKeeper:
     def replaced(self, old: Registration | None, new: Registration | None) -> None:
         """A registration came, changed or went; a million of them at a start."""
         if old is None:
-            if new is not None and new.clients:
-                self._near.add(new.clients)
+            if new is not None and self._near.add(new.clients):
                 self._on_prefixes()
             return
         came = () if new is None else new.clients
