@@ -95,6 +95,7 @@ def make_read_app(
     app.router.add_get("/v1/registrations/{id}", short.one_at_a_time(reads.registration))
     app.router.add_get("/v1/held", lists.one_at_a_time(reads.held))
     app.router.add_get("/v1/changes", lists.one_at_a_time(reads.changes))
+    app.router.add_get("/v1/rejected", lists.one_at_a_time(reads.rejected))
     app.router.add_get("/v1/near-misses", lists.one_at_a_time(reads.near_misses))
     app.router.add_get("/v1/flows", lists.one_at_a_time(reads.flows))
     app.router.add_get("/v1/impact", lists.one_at_a_time(reads.impact))

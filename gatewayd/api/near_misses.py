@@ -10,6 +10,7 @@ from math import isinf
 import msgspec
 
 from gatewayd.model.moment import format_time
+from gatewayd.model.registration import RejectedRecord
 from gatewayd.near_miss.findings import Line
 from gatewayd.near_miss.reasons import Reason
 from gatewayd.registry.standing import Standing
@@ -44,15 +45,22 @@ class NearMissList(msgspec.Struct, frozen=True):
     items: tuple[NearMissLineView, ...]
 
 
-def near_miss_view(line: Line, now: float, standing: Standing | None, accepts: int | None) -> NearMissLineView:
-    """`standing`: of the id, if the registry knows it; `accepts`: the serial under which changes of it are held."""
+def near_miss_view(
+    line: Line,
+    now: float,
+    standing: Standing | None,
+    accepts: int | None,
+    rejected: tuple[str, RejectedRecord] | None = None,
+) -> NearMissLineView:
+    """`standing`: of the id, if the registry knows it; `accepts`: the serial under which changes of it are held.
+    `rejected`: a source, and its latest record of the id, if that is not usable."""
     is_off = now < line.acknowledged_until_s
     return NearMissLineView(
         line.registration_id,
         line.category,
         line.reason,
-        why(line),
-        mend(line, standing, accepts),
+        why(line) if rejected is None else f"{why(line)}; its latest record was rejected ({rejected[1].code})",
+        mend(line, standing, accepts) if rejected is None else mend_record(*rejected),
         str(line.service),
         str(line.far),
         line.flows,
@@ -113,6 +121,11 @@ def mend(line: Line, standing: Standing | None, accepts: int | None) -> str:
             return f"registry: put the former address back into the clients of {id}"
         case _:
             return f"gatewayd registrations {id}"
+
+
+def mend_record(source: str, record: RejectedRecord) -> str:
+    """What was registered stays in force as it was; the record that would change it has a fault."""
+    return f"registry: mend the record of {record.id}, line {record.line} of {source} ({record.code})"
 
 
 def _is_by_number(standing: Standing) -> bool:

@@ -15,7 +15,7 @@ from gatewayd.api.arming import ArmingQueries
 from gatewayd.api.near_misses import NearMissList
 from gatewayd.api.plan import PlanRequest, PlanView
 from gatewayd.api.report import ActivityPage, ReportView, VerifyPage
-from gatewayd.api.standing import ChangeList, HeldList
+from gatewayd.api.standing import ChangeList, HeldList, RejectedList
 from gatewayd.api.status import StatusView
 from gatewayd.api.views import (
     BindingPage,
@@ -103,6 +103,10 @@ class Queries(Protocol):
         """Use of each registration since that time, or of the one with this id.
 
         May raise GatewaydError, whose message goes to the caller."""
+        ...
+
+    def rejected(self, source: str | None, offset: int, limit: int) -> RejectedList:
+        """Records that are not usable, of one source or of all; an unknown source has none."""
         ...
 
     def near_misses(self, offset: int, limit: int, *, with_acknowledged: bool) -> NearMissList:

@@ -92,6 +92,11 @@ class Reads:
         since_s = read_since(read_parameters(request.query.items(), ("since",)))
         return reply(request, self._queries.changes(since_s))
 
+    async def rejected(self, request: web.Request) -> web.Response:
+        parameters = read_parameters(request.query.items(), ("source", *_PAGE))
+        page = read_page(parameters)
+        return reply(request, self._queries.rejected(parameters.get("source"), page.offset, page.limit))
+
     async def near_misses(self, request: web.Request) -> web.Response:
         parameters = read_parameters(request.query.items(), ("all", *_PAGE))
         page = read_page(parameters)

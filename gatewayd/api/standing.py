@@ -11,6 +11,7 @@ import msgspec
 
 from gatewayd.model import Registration
 from gatewayd.model.moment import format_time
+from gatewayd.model.registration import RejectedRecord
 from gatewayd.registry.history import Step
 from gatewayd.registry.standing import HeldRemoval, OverrideNote, Standing
 
@@ -78,6 +79,29 @@ class HeldList(msgspec.Struct, frozen=True):
     elements_serial: int = 0
 
 
+class RejectedView(msgspec.Struct, frozen=True):
+    """A record that is not usable, by its place: a line of the reading of this serial, or of a delta that led to
+    it. `id` None: it has none that is usable. `field`: the name of the field at fault. Nothing of its content."""
+
+    source: str
+    serial: int
+    line: int
+    id: str | None
+    code: str
+    field: str
+    is_delta: bool
+
+
+class RejectedList(msgspec.Struct, frozen=True):
+    """`total`: rejected records since each source was last read whole. `listed`: of them those whose place is
+    known, of which `items` begins at `offset`."""
+
+    total: int
+    listed: int
+    offset: int
+    items: tuple[RejectedView, ...]
+
+
 class StepView(msgspec.Struct, frozen=True):
     """What one event changed. `cause`: a source, or a word with a `/`. `by`: who accepted. `omitted`: ids that are
     counted and not listed."""
@@ -133,6 +157,10 @@ def held_removal_view(removal: HeldRemoval, flows: int) -> HeldRemovalView:
         format_time(removal.since_s),
         flows,
     )
+
+
+def rejected_view(source: str, record: RejectedRecord) -> RejectedView:
+    return RejectedView(source, record.serial, record.line, record.id, record.code, record.field, record.is_delta)
 
 
 def step_view(step: Step) -> StepView:

@@ -38,6 +38,7 @@ from gatewayd.cli.output import (
     some,
     span,
 )
+from gatewayd.cli.rejected import show_rejected
 from gatewayd.cli.standing import describe_standing, mark
 from gatewayd.model import Status
 
@@ -120,6 +121,8 @@ def _get_all(endpoint: Endpoint, list_: _List, filters: Parameters) -> bytes:
 @click.option("--category", help="Only those of this category.")
 @click.option("--status", type=click.Choice(get_args(Status)), help="Only those of this status.")
 @click.option("--search", metavar="TEXT", help="Part of an id, or an address or prefix.")
+@click.option("--rejected", is_flag=True, help="Records of the sources that are not usable, by their place.")
+@click.option("--source", help="With --rejected: of this source alone.")
 @page_options
 @daemon_options
 def registrations(
@@ -128,11 +131,20 @@ def registrations(
     category: str | None,
     status: str | None,
     search: str | None,
+    rejected: bool,
+    source: str | None,
     page: Parameters,
     as_json: bool,
 ) -> None:
     """List registrations, or show all of the one with ID."""
     filters: Parameters = {"category": category, "status": status, "q": search, **page}
+    if rejected:
+        if registration_id or category or status or search:
+            raise click.UsageError("--rejected goes with --source, --limit and --offset alone")
+        show_rejected(endpoint, {"source": source, **page}, as_json=as_json)
+        return
+    if source is not None:
+        raise click.UsageError("--source goes with --rejected")
     if registration_id is None:
         _show_page(endpoint, _REGISTRATIONS, filters, as_json)
         return

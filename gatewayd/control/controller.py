@@ -22,7 +22,7 @@ from gatewayd.log import get_logger
 from gatewayd.model.moment import earliest_of
 from gatewayd.model.policy import Policy
 from gatewayd.model.registration import Changes, Registration, run_slices
-from gatewayd.registry.freshness import Freshness, SourceState
+from gatewayd.registry.freshness import Freshness, SourceState, rejections_of
 from gatewayd.registry.guard import RemovalGuard
 from gatewayd.registry.guard_record import GuardRecord
 from gatewayd.registry.layers import Merged, OverrideCounts
@@ -152,7 +152,7 @@ class Controller:
             await self.in_sync.wait()
         for each in updates:
             if self._store is not None and (is_saved or not holds):  # a restart would lose what is held of it
-                await self._store.save(each)
+                await self._store.save(each, rejections_of(self.sources, each.source))
 
     async def _take(self, changes: Changes | None) -> None:
         """What is to change of what is in force, into the allowlist. The caller holds `_applying`."""

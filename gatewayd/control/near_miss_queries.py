@@ -7,6 +7,7 @@ from math import inf
 
 from gatewayd.api.near_misses import NearMissLineView, NearMissList, near_miss_view
 from gatewayd.control.controller import Controller
+from gatewayd.model.registration import RejectedRecord
 from gatewayd.near_miss.findings import Line
 
 
@@ -32,4 +33,9 @@ class NearMissQueries:
         standing = self._registry.standing_of(line.registration_id)
         held = self._registry.held() if standing.held is not None else None
         accepts = None if held is None else held.serial
-        return near_miss_view(line, self._clock(), standing if standing.is_known else None, accepts)
+        known = standing if standing.is_known else None
+        return near_miss_view(line, self._clock(), known, accepts, self._rejected(line.registration_id))
+
+    def _rejected(self, id: str) -> tuple[str, RejectedRecord] | None:
+        found = ((name, each.rejection_of(id)) for name, each in self._registry.sources.items())
+        return next(((name, record) for name, record in found if record is not None), None)

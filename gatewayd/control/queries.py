@@ -14,7 +14,7 @@ from gatewayd.api.arming import ArmingQueries
 from gatewayd.api.near_misses import NearMissList
 from gatewayd.api.plan import PlanRequest, PlanView
 from gatewayd.api.report import ActivityPage, ReportView, VerifyPage
-from gatewayd.api.standing import ChangeList, HeldList
+from gatewayd.api.standing import ChangeList, HeldList, RejectedList
 from gatewayd.api.status import StatusView
 from gatewayd.compile import count_elements, crosses
 from gatewayd.control.activity_keeper import ActivityKeeper
@@ -149,6 +149,9 @@ class DaemonQueries:
 
     async def activity(self, since_s: float, id: str | None, offset: int, limit: int) -> ActivityPage:
         return await self._reports.activity(since_s, id, offset, limit)
+
+    def rejected(self, source: str | None, offset: int, limit: int) -> RejectedList:
+        return self._registry.rejected(source, offset, limit)
 
     def near_misses(self, offset: int, limit: int, *, with_acknowledged: bool) -> NearMissList:
         return self._near_misses.page(offset, limit, with_acknowledged=with_acknowledged)

@@ -8,8 +8,10 @@ from typing import Final
 from gatewayd.api.standing import (
     ChangeList,
     HeldList,
+    RejectedList,
     StandingView,
     held_removal_view,
+    rejected_view,
     standing_view,
     step_view,
 )
@@ -61,6 +63,14 @@ class RegistryQueries:
             0 if elements is None else elements.by_cause[KERNEL],
             0 if elements is None else elements.serial,
         )
+
+    def rejected(self, source: str | None, offset: int, limit: int) -> RejectedList:
+        """Of one source, or of all in order."""
+        states = {name: each for name, each in self._registry.sources.items() if source in (None, name)}
+        total = sum(sum(each.rejected.values()) for each in states.values())
+        records = [(name, record) for name, each in states.items() for record in each.rejections]
+        items = tuple(rejected_view(*each) for each in records[offset : offset + limit])
+        return RejectedList(total, len(records), offset, items)
 
     def changes(self, since_s: float) -> ChangeList:
         history = self._registry.history

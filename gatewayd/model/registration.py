@@ -77,6 +77,18 @@ def with_endpoints(registration: Registration, endpoints: tuple[Prefix, ...]) ->
     return msgspec.structs.replace(registration, extension=extension)
 
 
+class RejectedRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where a record that is not usable stands, and why; nothing of its content. `serial`: of the reading; of a
+    delta (`is_delta`) the last of its chain, and `line` counts within it. `id` None: it has none that is usable."""
+
+    serial: int
+    line: int
+    id: str | None
+    code: str
+    field: str
+    is_delta: bool = False
+
+
 # From one registry to the next
 
 SLICE: Final = 8192

@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Final, Literal
 
+from gatewayd.feed.reading import MAX_REJECTIONS_LISTED
 from gatewayd.model import Mode
+from gatewayd.model.registration import RejectedRecord
 from gatewayd.settings.model import OnStale, RegistrySettings
 from gatewayd.sources.last_good import Restored
 from gatewayd.sources.update import FeedPosition, SourceUpdate
@@ -39,11 +41,13 @@ class SourceState:
 
     `error`: of the latest attempt, None if it succeeded. `read_at`, `confirmed_at`, `restored_at`: Unix seconds.
     `rejected`: records that are not usable, by reason code, since the source was last read whole; `retained`: how
-    many of them are in force as they were.
+    many of them are in force as they were. `rejections`: the first MAX_REJECTIONS_LISTED of those that no later
+    delta has mended.
     """
 
     registrations: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
+    rejections: tuple[RejectedRecord, ...] = ()
     retained: int = 0
     read_at: float = 0.0
     error: str | None = None
@@ -70,8 +74,18 @@ class SourceState:
         self.position = update.reached
         if update.changes is None:
             self.rejected, self.retained = dict(update.rejected), update.retained
-        elif update.rejected:
+            self.rejections = update.rejected_records()
+            return
+        if update.rejected:
             self.rejected = dict(Counter(self.rejected) + Counter(update.rejected))
+        if self.rejections:
+            mended = {*(each.id for each in update.changes.upserts), *update.changes.withdrawals}
+            self.rejections = tuple(each for each in self.rejections if each.id not in mended)
+        self.rejections = (*self.rejections, *update.rejected_records())[:MAX_REJECTIONS_LISTED]
+
+    def rejection_of(self, id: str) -> RejectedRecord | None:
+        """The latest of the id that is listed."""
+        return next((each for each in reversed(self.rejections) if each.id == id), None)
 
     def restore(self, found: Restored) -> None:
         """The last good of an earlier run."""
@@ -79,6 +93,7 @@ class SourceState:
             return
         self.registrations = len(found.registrations)
         self.rejected, self.position = dict(found.rejected), found.position
+        self.rejections = found.rejections
         self.restored_at = found.saved_at_s
         self.confirmed_at = found.saved_at_s if found.saved_at_s is not None else -inf
 
@@ -111,6 +126,11 @@ class SourceState:
             refresh_s=settings.refresh_s,
             expire_s=stated_s or settings.expire_s,
         )
+
+
+def rejections_of(sources: Mapping[str, SourceState], name: str) -> tuple[RejectedRecord, ...]:
+    """Those that are listed of a source; none where it is not configured any more."""
+    return sources[name].rejections if name in sources else ()
 
 
 def judge_freshness(

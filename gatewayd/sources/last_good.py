@@ -23,7 +23,7 @@ import msgspec
 from gatewayd.errors import LastGoodDamaged
 from gatewayd.feed.canonical import Damaged
 from gatewayd.model import Extension, Prefix, Registration, Service
-from gatewayd.model.registration import Changes, Status
+from gatewayd.model.registration import Changes, RejectedRecord, Status
 from gatewayd.sources.update import FeedPosition
 
 CHUNK: Final = 1024
@@ -36,6 +36,10 @@ _LENGTHS: Final = tuple(bytes((length,)) for length in range(129))
 
 RowKind = Literal["head", "chunk", "delta"]
 _T = TypeVar("_T")
+
+
+MAX_KEPT_REJECTIONS: Final = 200
+"""Rejected records that are on disk with their place: some 10 kB, written with each delta."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,7 @@ class Restored:
     rejected: Mapping[str, int] = field(default_factory=dict)
     damage: LastGoodDamaged | None = None
     has_endpoints: bool = False
+    rejections: tuple[RejectedRecord, ...] = ()
 
     @property
     def is_feed(self) -> bool:
@@ -79,7 +84,8 @@ class Reached(msgspec.Struct, frozen=True):
 
 class Head(msgspec.Struct, frozen=True):
     """What counts. `token`: of this file alone. `base` is where the chunks stand, `latest` where the deltas lead.
-    `rejected`: as in Restored. `count`: registrations in the chunks; `chunk_bytes`, `delta_bytes`: of the rows."""
+    `rejected`: as in Restored. `count`: registrations in the chunks; `chunk_bytes`, `delta_bytes`: of the rows.
+    `rejections`: the first MAX_KEPT_REJECTIONS."""
 
     format: Literal[1]
     token: str
@@ -91,6 +97,7 @@ class Head(msgspec.Struct, frozen=True):
     chunk_bytes: int
     deltas: int = 0
     delta_bytes: int = 0
+    rejections: tuple[RejectedRecord, ...] = ()
 
     @property
     def is_outweighed(self) -> bool:

@@ -13,7 +13,7 @@ import os
 import sqlite3
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -25,10 +25,11 @@ import msgspec
 from gatewayd.errors import LastGoodDamaged
 from gatewayd.feed.canonical import Damaged
 from gatewayd.model import Registration
-from gatewayd.model.registration import Changes, Slices
+from gatewayd.model.registration import Changes, RejectedRecord, Slices
 from gatewayd.sources.files import create_temporary, put_in_place, remove, temporary
 from gatewayd.sources.last_good import (
     CHUNK,
+    MAX_KEPT_REJECTIONS,
     ChunkReader,
     Head,
     Reached,
@@ -50,6 +51,7 @@ BUSY_TIMEOUT_S: Final = 30.0
 _TABLE: Final = "CREATE TABLE row (kind TEXT, number INTEGER, content BLOB, PRIMARY KEY (kind, number))"
 _PUT: Final = "INSERT OR REPLACE INTO row VALUES (?, ?, ?)"
 
+Rejections = Sequence[RejectedRecord]
 Connect = Callable[..., sqlite3.Connection]
 FAILURES: Final = (OSError, sqlite3.Error, Damaged)
 """What `append` and `rewrite` raise."""
@@ -88,11 +90,15 @@ class SourceFile:
         latest = self.head.latest
         damage = None if error is None else LastGoodDamaged(self.source, self.path.name, reason_of(error))
         return Restored(
-            registrations, latest.position, latest.saved_at_s, head.rejected, damage, reader.has_endpoints
-        )
+            registrations, latest.position, latest.saved_at_s, head.rejected, damage, reader.has_endpoints,
+            head.rejections,
+        )  # fmt: skip
 
-    def append(self, changes: Changes, reached: Reached, rejected: Mapping[str, int]) -> Slices[None]:
-        """One transaction on the file that is there, after `load` or `rewrite`. Raises FAILURES."""
+    def append(
+        self, changes: Changes, reached: Reached, rejected: Mapping[str, int], listed: Rejections = ()
+    ) -> Slices[None]:
+        """One transaction on the file that is there, after `load` or `rewrite`. Raises FAILURES. `listed`: rejected
+        records, all that are known now."""
         head = self.head
         assert head is not None
         number, size_bytes = head.deltas, head.delta_bytes
@@ -107,14 +113,19 @@ class SourceFile:
                 yield
             summed = Counter(head.rejected) + Counter(rejected)
             head = msgspec.structs.replace(
-                head, latest=reached, rejected=summed, deltas=number, delta_bytes=size_bytes
-            )
+                head, latest=reached, rejected=summed, deltas=number, delta_bytes=size_bytes,
+                rejections=tuple(listed[:MAX_KEPT_REJECTIONS]),
+            )  # fmt: skip
             connection.execute(_PUT, ("head", 0, encode_head(head)))
             connection.execute("COMMIT")
         self.head = head
 
     def rewrite(
-        self, registrations: Mapping[str, Registration], reached: Reached, rejected: Mapping[str, int]
+        self,
+        registrations: Mapping[str, Registration],
+        reached: Reached,
+        rejected: Mapping[str, int],
+        listed: Rejections = (),
     ) -> Slices[None]:
         """A new file in the place of what is there, whatever that is. Raises FAILURES."""
         token, number, size_bytes = os.urandom(8).hex(), 0, 0
@@ -133,7 +144,10 @@ class SourceFile:
                     number, size_bytes = number + 1, size_bytes + len(content)
                     if number % CHUNKS_A_STEP == 0:
                         yield
-                head = Head(1, token, reached, reached, rejected, number, len(registrations), size_bytes)
+                kept = tuple(listed[:MAX_KEPT_REJECTIONS])
+                head = Head(
+                    1, token, reached, reached, rejected, number, len(registrations), size_bytes, rejections=kept
+                )
                 connection.execute(_PUT, ("head", 0, encode_head(head)))
                 connection.execute("COMMIT")
             remove(Path(f"{self.path}-journal"))  # it would be taken for that of the new file

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from typing import Final, TypeVar, cast
 
 from gatewayd.errors import LastGoodDamaged, LastGoodNotSaved
 from gatewayd.log import RateLimited, get_logger
-from gatewayd.model.registration import Slices
+from gatewayd.model.registration import RejectedRecord, Slices
 from gatewayd.sources.files import in_thread, read_regular, replace_file
 from gatewayd.sources.last_good import Reached, Restored
 from gatewayd.sources.last_good_file import FAILURES, Connect, SourceFile, reason_of
@@ -124,20 +124,21 @@ class LastGood:
 
     # -- write ---------------------------------------------------------------------------------------------
 
-    async def save(self, update: SourceUpdate) -> None:
-        """Make the content of an update the source's last good. A disk that fails is logged, and tried again."""
+    async def save(self, update: SourceUpdate, listed: Sequence[RejectedRecord] = ()) -> None:
+        """Make the content of an update the source's last good. A disk that fails is logged, and tried again.
+        `listed`: the rejected records of the source, all that are known now."""
         if update.registrations is None:
             return
         entry = self._entry(update.source)
         async with entry.lock:
             reached = Reached(update.reached, self._clock())
             if update.changes is not None and entry.is_at(update.before):
-                await self._write(entry, entry.file.append(update.changes, reached, update.rejected))
+                await self._write(entry, entry.file.append(update.changes, reached, update.rejected, listed))
             else:
                 entry.is_behind = True
             is_due = not reached.position.session or self._monotonic() >= entry.retry_at_s
             if is_due and entry.needs_rewrite:
-                await self._write(entry, entry.file.rewrite(update.registrations, reached, update.rejected))
+                await self._write(entry, entry.file.rewrite(update.registrations, reached, update.rejected, listed))
 
     def error_of(self, source: str) -> str | None:
         """Why the latest save failed, of the source or of the guard, so that what is on disk is old; else None."""

@@ -16,7 +16,7 @@ import msgspec
 from gatewayd.errors import SourceFailed
 from gatewayd.feed.reading import Rejection
 from gatewayd.model import Registration
-from gatewayd.model.registration import Changes
+from gatewayd.model.registration import Changes, RejectedRecord
 
 SnapshotReason = Literal[
     "first_time", "new_session", "serial_reused", "serial_gap", "delta_missing", "delta_mutated",
@@ -81,6 +81,13 @@ class SourceUpdate:
     def is_large(self) -> bool:
         """Whether the processor is busy for long while it is written to disk."""
         return self.changes is None and self.registrations is not None and len(self.registrations) > LARGE
+
+    def rejected_records(self) -> tuple[RejectedRecord, ...]:
+        """Those of `rejections`."""
+        serial, is_delta = self.reached.serial, self.changes is not None
+        return tuple(
+            RejectedRecord(serial, each.line, each.id, each.code, each.field, is_delta) for each in self.rejections
+        )
 
     @property
     def reached(self) -> FeedPosition:

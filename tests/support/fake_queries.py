@@ -18,7 +18,7 @@ from gatewayd.api.near_misses import NearMissLineView, NearMissList
 from gatewayd.api.plan import PlanRequest, PlanView
 from gatewayd.api.process import LoopView
 from gatewayd.api.report import ActivityPage, CountsView, ReportView, VerifyPage
-from gatewayd.api.standing import ChangeList, HeldList
+from gatewayd.api.standing import ChangeList, HeldList, RejectedList, RejectedView
 from gatewayd.api.status import (
     AggregateView,
     CounterView,
@@ -396,6 +396,8 @@ class FakeQueries:
         self.verify_page = VerifyPage(0, 0, ())
         self.held_list = HeldList(0, None, "", 0, 0, ())
         self.change_list = ChangeList(0, ())
+        self.rejected_views: list[RejectedView] = []
+        self.rejected_total = 0
         self.near_miss_lines: list[NearMissLineView] = []
         self.acknowledged: list[tuple[str, float | None, str]] = []
         self.impact_report = report_of()
@@ -468,6 +470,11 @@ class FakeQueries:
             raise self.activity_page
         items = self.activity_page.items[offset : offset + limit]
         return ActivityPage(len(self.activity_page.items), offset, items)
+
+    def rejected(self, source: str | None, offset: int, limit: int) -> RejectedList:
+        found = [each for each in self.rejected_views if source in (None, each.source)]
+        page = tuple(found[offset : offset + limit])
+        return RejectedList(self.rejected_total or len(found), len(found), offset, page)
 
     def near_misses(self, offset: int, limit: int, *, with_acknowledged: bool) -> NearMissList:
         found = [each for each in self.near_miss_lines if with_acknowledged or not each.for_good]

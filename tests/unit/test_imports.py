@@ -119,7 +119,7 @@ COMPOSITION = """
     control.assertion_gate control.assertion_watch cli.status_assertions
     control.planner cli.plan_asked
     control.registry_queries control.reload control.status control.subscriber_queries control.vitals daemon
-    cli.impact cli.near_misses control.drain_keeper control.near_miss_queries near_miss.keeper
+    cli.rejected cli.impact cli.near_misses control.drain_keeper control.near_miss_queries near_miss.keeper
     reconcile.connections watch.handler watch.surroundings
 """
 

@@ -9,6 +9,7 @@ import pytest
 
 from gatewayd.api.near_misses import near_miss_view
 from gatewayd.model import Registration, Service, parse_prefix
+from gatewayd.model.registration import RejectedRecord
 from gatewayd.near_miss.findings import Line
 from gatewayd.near_miss.reasons import REASONS, Reason
 from gatewayd.registry.standing import OverrideNote, Standing
@@ -85,3 +86,10 @@ def test_times_and_the_acknowledgement() -> None:
     view = near_miss_view(line(acknowledged_until_s=inf), 100.0, None, None)
     assert (view.acknowledged_until, view.for_good) == (None, True)
     assert msgspec.json.encode(view)
+
+
+def test_a_record_that_was_rejected_is_what_has_to_be_mended() -> None:
+    record = RejectedRecord(7, 12, "BANK", "bad_service", "services")
+    view = near_miss_view(line(), 100.0, standing(BY_ADDRESS), None, ("national", record))
+    assert view.why == "udp/51820 is not among its services; its latest record was rejected (bad_service)"
+    assert view.mend == "registry: mend the record of BANK, line 12 of national (bad_service)"

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from math import inf
 
-from gatewayd.api.standing import held_removal_view, override_view, standing_view, step_view
+from gatewayd.api.standing import (
+    RejectedView,
+    held_removal_view,
+    override_view,
+    rejected_view,
+    standing_view,
+    step_view,
+)
 from gatewayd.model import Registration, parse_prefix
+from gatewayd.model.registration import RejectedRecord
 from gatewayd.registry.history import Step
 from gatewayd.registry.standing import HeldRemoval, OverrideNote, Standing
 
@@ -58,3 +66,8 @@ def test_a_step_is_as_it_was_noted() -> None:
     assert (view.at, view.by, view.went, view.changed, view.omitted) == (
         "1970-01-01T00:15:00Z", "ahmed", ("a",), ("b",), 4,
     )  # fmt: skip
+
+
+def test_a_rejected_record_is_its_place_and_its_reason() -> None:
+    view = rejected_view("national", RejectedRecord(7, 12, None, "not_json", "", is_delta=True))
+    assert view == RejectedView("national", 7, 12, None, "not_json", "", True)

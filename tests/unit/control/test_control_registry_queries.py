@@ -12,10 +12,12 @@ from gatewayd.control.arming_queries import Arming, check_nothing
 from gatewayd.control.queries import Counts, DaemonQueries
 from gatewayd.control.status import StatusReport
 from gatewayd.control.vitals import Vitals
+from gatewayd.feed.reading import Rejection
 from gatewayd.reconcile.dataplane import Found
 from gatewayd.settings.model import InterfaceSettings
 from gatewayd.sources.files import OverridesReading
 from gatewayd.sources.override_file import parse_overrides
+from gatewayd.sources.update import SourceUpdate
 from gatewayd.watch.source import SourceStats
 from tests.support.fake_conntrack import FakeConntrack
 from tests.support.impact import no_impact
@@ -224,5 +226,26 @@ def test_explain_says_that_a_kernel_that_was_not_read_may_have_more(time: Time) 
             reason = queries.explain(flow("39.60.0.1")).reason
             assert "the kernel was not read yet since the start: what it has from before may let it pass" in reason
             assert "not read yet" not in queries.explain(flow("39.32.0.1")).reason
+
+    time.run(scenario())
+
+
+def test_rejected_records_are_listed_of_one_source_or_all(time: Time) -> None:
+    async def scenario() -> None:
+        async with asked(time) as (it, queries):
+            rejections = (
+                Rejection(3, "B", "bad_time", "valid_until", "2025-13-01"),
+                Rejection(9, None, "not_json", "", ""),
+            )
+            update = SourceUpdate(
+                "national", START_S, registrations={"BANK-1": BANK}, rejected={"bad_time": 1, "not_json": 6},
+                rejections=rejections,
+            )  # fmt: skip
+            await it.controller.deliver(update)
+            found = queries.rejected(None, 0, 10)
+            assert (found.total, found.listed, [each.line for each in found.items]) == (7, 2, [3, 9])
+            assert queries.rejected("national", 1, 10).items == found.items[1:]
+            assert queries.rejected("other", 0, 10).total == 0
+            assert "2025-13-01" not in repr(found)
 
     time.run(scenario())

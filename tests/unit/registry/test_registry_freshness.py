@@ -6,12 +6,14 @@ from dataclasses import replace
 from math import inf
 from typing import get_args
 
+import msgspec
 import pytest
 
 from gatewayd.errors import SourceUnreadable
+from gatewayd.feed.reading import MAX_REJECTIONS_LISTED, Rejection
 from gatewayd.model import Mode, Registration
 from gatewayd.model.registration import Changes
-from gatewayd.registry.freshness import Freshness, SourceState, judge_freshness, mode_by_freshness
+from gatewayd.registry.freshness import Freshness, SourceState, judge_freshness, mode_by_freshness, rejections_of
 from gatewayd.settings import RegistrySettings
 from gatewayd.sources.last_good import Restored
 from gatewayd.sources.update import FeedPosition, SourceUpdate
@@ -100,3 +102,47 @@ def test_a_source_goes_on_from_its_last_good() -> None:
     assert (state.restored_at, state.confirmed_at, state.has_answered) == (100.0, 100.0, False)
     state.restore(Restored({}, FeedPosition("", 1)))
     assert state.confirmed_at == -inf
+
+
+def listed(state: SourceState) -> list[tuple[int, int, str | None, bool]]:
+    return [(each.serial, each.line, each.id, each.is_delta) for each in state.rejections]
+
+
+def test_rejected_records_are_listed_until_they_are_mended() -> None:
+    state, position = SourceState(), FeedPosition("s", 7)
+    first = (
+        Rejection(3, "B", "bad_time", "valid_until", "it says 2025-13-01"),
+        Rejection(9, None, "not_json", "", ""),
+    )
+    state.take(
+        SourceUpdate("a", 1.0, registrations={"A": A}, position=position, rejected={"x": 2}, rejections=first)
+    )
+    assert listed(state) == [(7, 3, "B", False), (7, 9, None, False)]
+    later = FeedPosition("s", 8)
+    more = Rejection(1, "B", "bad_type", "peers", ""), Rejection(2, "C", "bad_id", "id", "")
+    nothing = Changes((), ())
+    state.take(SourceUpdate("a", 2.0, registrations={}, changes=nothing, position=later, rejections=more))
+    assert listed(state)[2:] == [(8, 1, "B", True), (8, 2, "C", True)]
+    newest = state.rejection_of("B")
+    assert newest is not None
+    assert (newest.serial, newest.code, newest.field) == (8, "bad_type", "peers")
+    mended = Changes((msgspec.structs.replace(A, id="B"),), ("C",))
+    state.take(SourceUpdate("a", 3.0, registrations={}, changes=mended, position=FeedPosition("s", 9)))
+    assert listed(state) == [(7, 9, None, False)]
+    assert state.rejection_of("B") is None
+    # Nothing of a record's content is kept.
+    assert "2025-13-01" not in repr(state)
+    state.take(SourceUpdate("a", 4.0, registrations={"A": A}, position=position))
+    assert listed(state) == []
+
+
+def test_the_list_of_rejected_records_is_bounded_and_survives_a_restart() -> None:
+    state = SourceState()
+    many = tuple(Rejection(line, None, "not_json", "", "") for line in range(MAX_REJECTIONS_LISTED))
+    state.take(SourceUpdate("a", 1.0, registrations={"A": A}, rejections=many))
+    state.take(SourceUpdate("a", 2.0, registrations={}, changes=Changes((), ()), rejections=many[:5]))
+    assert len(state.rejections) == MAX_REJECTIONS_LISTED
+    again = SourceState()
+    again.restore(Restored({"A": A}, FeedPosition("s", 7), 5.0, rejections=state.rejections[:3]))
+    assert again.rejections == state.rejections[:3]
+    assert (rejections_of({"a": again}, "a"), rejections_of({"a": again}, "b")) == (again.rejections, ())

@@ -18,11 +18,11 @@ import pytest
 
 from gatewayd.errors import LastGoodDamaged
 from gatewayd.model import Registration, parse_prefix
-from gatewayd.model.registration import Changes, changes_in_slices, run_slices
+from gatewayd.model.registration import Changes, RejectedRecord, changes_in_slices, run_slices
 from gatewayd.sources import last_good as rows
 from gatewayd.sources import last_good_file
 from gatewayd.sources import last_good_store as store
-from gatewayd.sources.last_good import CHUNK, Restored
+from gatewayd.sources.last_good import CHUNK, MAX_KEPT_REJECTIONS, Restored
 from gatewayd.sources.last_good_file import Connect
 from gatewayd.sources.last_good_store import GuardFile, LastGood
 from gatewayd.sources.update import FeedPosition, SourceUpdate
@@ -235,6 +235,17 @@ async def test_what_was_rejected_is_still_known(tmp_path: Path) -> None:
     await kept.save(replace(READ_ONE, rejected={"not_json": 2, "bad_id": 1}))
     await kept.save(replace(TO_TWO, rejected={"bad_id": 1}))
     assert (await load(tmp_path)).rejected == {"not_json": 2, "bad_id": 2}
+
+
+async def test_rejected_records_are_kept_with_their_place_within_a_bound(tmp_path: Path) -> None:
+    listed = tuple(RejectedRecord(1, line, f"id-{line}", "bad_time", "valid_from") for line in range(300))
+    before, disk = registry("a"), last_good(tmp_path)
+    await disk.save(reading(before, 1), listed)
+    assert (await load(tmp_path)).rejections == listed[:MAX_KEPT_REJECTIONS]
+    await disk.save(delta(before, registry("a", "b"), 2), listed[:2])
+    assert (await load(tmp_path)).rejections == listed[:2]
+    await disk.save(reading(before, 3))
+    assert (await load(tmp_path)).rejections == ()
 
 
 async def test_many_are_read_and_written_while_the_loop_turns(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from gatewayd.feed.reading import Rejection
 from gatewayd.model import Registration
-from gatewayd.model.registration import Changes
+from gatewayd.model.registration import Changes, RejectedRecord
 from gatewayd.sources.update import LARGE, FeedPosition, SourceUpdate
 
 
@@ -25,3 +26,14 @@ def test_only_a_long_source_that_was_read_whole_is_large() -> None:
     assert not SourceUpdate("national", 1.0, registrations=few).is_large
     assert not SourceUpdate("national", 1.0, registrations=many, changes=Changes((), ())).is_large
     assert not SourceUpdate("national", 1.0).is_large
+
+
+def test_of_rejected_records_the_place_and_the_reason_go_on() -> None:
+    rejections = (Rejection(3, "B", "bad_time", "valid_until", "it says 2025-13-01"),)
+    whole = SourceUpdate("a", 9.5, registrations={}, rejections=rejections)
+    assert whole.rejected_records() == (RejectedRecord(9, 3, "B", "bad_time", "valid_until"),)
+    position = FeedPosition("s", 7)
+    delta = SourceUpdate(
+        "a", 9.5, registrations={}, changes=Changes((), ()), position=position, rejections=rejections
+    )
+    assert delta.rejected_records() == (RejectedRecord(7, 3, "B", "bad_time", "valid_until", is_delta=True),)
