@@ -114,7 +114,9 @@ class RegistrySettings:
     refresh_s: float = key("60s", duration("1s", "7d", "60s"), "interval of asking a source; a feed's own wins")
     retry_s: float = key("10s", duration("1s", "1d", "10s"), "interval after a failure")
     expire_s: float = key("7d", duration("1m", "366d", "7d"), "a registry without an answer for so long is stale")
-    local: str | None = key("/etc/gatewayd/local.d", OrNull(kinds.PATH), "directory of overrides; null: none")
+    local: str | None = key(
+        "/etc/gatewayd/local.d", OrNull(kinds.PATH), "directory of overrides and assertions; null: none"
+    )
     shrink_guard: ShrinkGuardSettings = key(
         {},
         section_of(ShrinkGuardSettings),

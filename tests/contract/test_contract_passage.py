@@ -125,3 +125,30 @@ def test_another_program_that_empties_the_table_is_seen(tmp_path: Path) -> None:
             passage = KernelPassage.open(TABLE)
         asyncio.run(scenario(World(tables, passage), lambda: run_nft(namespace, f"flush table inet {TABLE}")))
         passage.close()
+
+
+@pytest.mark.kernel
+def test_another_program_that_holds_nf_tables_keeps_no_answer_back(tmp_path: Path) -> None:
+    """Its transaction takes a second or more; it is asked all the while."""
+    prefixes = ", ".join(f"10.{number >> 8}.{number & 255}.0/25" for number in range(20_000))
+    script = (
+        f"add table inet big\nadd set inet big s {{ type ipv4_addr; flags interval; elements = {{ {prefixes} }}; }}"
+    )
+
+    async def scenario(world: World, load: Any) -> None:
+        there = await fill(world, 3)
+        loading = asyncio.ensure_future(asyncio.to_thread(load))
+        answers = 0
+        while not loading.done():
+            assert (await world.passage.read_rules()).tag is not None
+            assert await world.passage.find_elements(there) == frozenset(there)
+            answers += 1
+            await asyncio.sleep(0.01)
+        await loading
+        assert answers > 1
+
+    with fresh_namespace() as namespace, kernel_tables(namespace, tmp_path) as tables:
+        with namespace.entered():
+            passage = KernelPassage.open(TABLE)
+        asyncio.run(scenario(World(tables, passage), lambda: run_nft(namespace, script)))
+        passage.close()

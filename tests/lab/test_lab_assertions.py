@@ -200,3 +200,44 @@ def test_the_command_mode_is_refused_while_a_named_customer_would_be_cut(daemon:
     daemon.wait_mode("reject")
     assert probe(daemon.lab, [customer(), office()]) == ["passed", "rejected"]
     daemon.wait_log("assertion.forced")
+
+
+def test_what_is_out_of_scope_passes_and_is_said_with_its_place(daemon: LabDaemon, tmp_path: Path) -> None:
+    local = tmp_path / "local.d"
+    outside = asserted("web", OFFICE, "must_pass", "udp/4433")
+    never = asserted("never", OFFICE, "must_not_pass", "udp/4433")
+    begin(daemon, local, "reject", outside=outside, never=never)
+    daemon.wait(lambda: failing(daemon) == ["never"], "must_not_pass cannot hold")
+    (example,) = daemon.status()["assertions"]["examples"]
+    assert example["reason"].startswith("udp/4433: udp/4433 is outside the scope")
+    assert probe(daemon.lab, [flow_of(OFFICE, ELSEWHERE, "udp/4433", next(_ports)), office()]) == [
+        "passed",
+        "rejected",
+    ]
+    done = daemon.cli("check", "--user", "root", "--config", str(daemon.config_path))
+    assert done.returncode == 0
+    for place, what in (("outside.yaml:2", "registered or not"), ("never.yaml:2", "so the assertion fails")):
+        said = [line for line in done.stderr.splitlines() if place in line]
+        assert len(said) == 1
+        assert f"udp/4433 is not in policy.scope and passes in every mode, {what}" in said[0]
+    # To bring it into the scope would cut it: nobody registered it.
+    configure(daemon, local, "reject", scope=["ipsec", "wireguard", "openvpn", "pptp", "udp/4433"])
+    done = daemon.ask("reload")
+    assert done.returncode == 1
+    assert "must_pass web (outside.yaml:2)" in done.stdout
+    done = daemon.cli("check", "--user", "root", "--config", str(daemon.config_path))
+    assert "gatewayd reload would be refused, as an assertion would break: must_pass web" in done.stderr
+
+
+def test_ends_that_are_both_inside_are_said(daemon: LabDaemon, tmp_path: Path) -> None:
+    local = tmp_path / "local.d"
+    local.mkdir()
+    ends = f"source: {OFFICE}, destination: {CUSTOMER}, service: udp/51820, comment: 'call them'"
+    (local / "a.yaml").write_text(f"must_pass:\n  - {{name: both, {ends}}}\n")
+    configure(daemon, local, "observe", interfaces={"inside": ["inside0"], "outside": ["outside0"]})
+    done = daemon.cli("check", "--user", "root", "--config", str(daemon.config_path))
+    assert done.returncode == 0
+    assert (
+        f"{local}/a.yaml:2: warning: must_pass both: by the routes of this host its packets go between"
+        in done.stderr
+    )
