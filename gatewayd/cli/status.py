@@ -284,11 +284,17 @@ def found_at_start(found: Found) -> str:
     return f"in force from before this start, not read yet: {rules}, {elements} in {count(found.sets, 'set')}"
 
 
+_OF_IMPACT: Final = {"reclassified", "unplaced", "repeated", "uncertain", "over_limit"}
+"""Words that say something where they are not 0."""
+
+
 def _traffic(view: StatusView) -> Iterator[Line]:
     """The kernel's counters: `<class>_flows` count first packets, `<class>_packets` all of them."""
     flows, packets = [], []
     for name, counter in view.counters.items():
         word, _, kind = name.rpartition("_")
+        if word in _OF_IMPACT and not counter.packets:
+            continue
         if kind == "flows":
             flows.append(f"{counter.packets:,} {word}")
         elif kind == "packets":
