@@ -53,7 +53,7 @@ class ReportQueries:
 
     async def report(self, since_s: float) -> ReportView:
         """Over all registrations in force, as they are now, in slices. Without the file, what the rest knows."""
-        until_s, moment, notes = self._clock(), self._controller.moment(), list[str]()
+        until_s, moment, notes = self._clock(), self._controller.moment(), self._notes()
         since_s = _since(since_s, until_s)
         kept = Kept()
         try:
@@ -93,8 +93,7 @@ class ReportQueries:
         if not offset or self._overlaps is None:
             self._overlaps = await self._find_overlaps()
         page = list(islice(allowlist, offset, offset + limit))
-        seen, first_day = dict[str, int](), None
-        notes = list[str]()
+        seen, first_day, notes = dict[str, int](), None, self._notes()
         try:
             ids = [each.id for each in page]
             seen = await self._read(store.read_last_seen, ids, now, flushes=not offset)
@@ -117,6 +116,9 @@ class ReportQueries:
             if number % VERDICTS == 0:
                 await asyncio.sleep(0)
         return overlaps
+
+    def _notes(self) -> list[str]:
+        return [] if self._controller.loaded else ["the registry is not loaded yet: registrations are missing here"]
 
     async def _read(self, work: Callable[..., _T], *arguments: object, flushes: bool = True) -> _T:
         if self._keeper is None:

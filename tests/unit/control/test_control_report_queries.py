@@ -78,6 +78,7 @@ async def test_without_the_file_the_rest_is_answered(tmp_path: Path) -> None:
     async with asked(tmp_path, keeps=False) as (_, queries):
         report = await queries.report(0.0)
         assert report.counts.registered == 2
+        assert "the registry is not loaded yet: registrations are missing here" in report.notes
         assert "nothing is known of activity: activity.sqlite: it is not kept" in report.notes
         assert "activity.sqlite: it is not kept" in (await queries.verify(0.0, 0, 9)).notes
         with pytest.raises(StateFileUnusable):
