@@ -17,7 +17,7 @@ from gatewayd.activity.days import DAY_S, Note, day_text
 from gatewayd.activity.rows import Activity, DayTotal, Run
 from gatewayd.activity.verify import Verdict
 from gatewayd.api.near_misses import NearMissLineView
-from gatewayd.api.standing import StepView
+from gatewayd.api.standing import RejectedView, StepView
 from gatewayd.log.ring import FollowedEvent
 from gatewayd.model import Registration
 from gatewayd.model.moment import format_time, parse_time
@@ -63,8 +63,8 @@ class UnseenView(msgspec.Struct, frozen=True):
     last_seen_on: str | None
 
 
-class RejectedView(msgspec.Struct, frozen=True):
-    """Records of a source that are not usable, since it was last read whole."""
+class RejectedCountView(msgspec.Struct, frozen=True):
+    """How many records of a source are not usable, since it was last read whole, by reason."""
 
     source: str
     total: int
@@ -130,7 +130,8 @@ class ReportView(msgspec.Struct, frozen=True):
     groups_total: int = 0
     unseen: tuple[UnseenView, ...] = ()
     near_misses: tuple[MissView, ...] = ()
-    rejected: tuple[RejectedView, ...] = ()
+    rejected: tuple[RejectedCountView, ...] = ()
+    rejected_records: tuple[RejectedView, ...] = ()
     change_counts: ChangeCountsView = ChangeCountsView()
     changes: tuple[StepView, ...] = ()
     holds: tuple[EventView, ...] = ()
@@ -236,7 +237,11 @@ class ReportBuilder:
                 )
 
     def build(
-        self, rejected: Iterable[RejectedView], misses: Iterable[NearMissLineView], notes: Iterable[str]
+        self,
+        rejected: Iterable[RejectedCountView],
+        records: Iterable[RejectedView],
+        misses: Iterable[NearMissLineView],
+        notes: Iterable[str],
     ) -> ReportView:
         kept = self._kept
         steps = [each for each in kept.notes if each.kind == STEP]
@@ -256,6 +261,7 @@ class ReportBuilder:
             unseen=tuple(self._unseen),
             near_misses=tuple(_miss(each) for each in misses if _is_since(each.last_seen, self._since_s)),
             rejected=tuple(rejected),
+            rejected_records=tuple(records),
             change_counts=_count_changes(changes),
             changes=tuple(changes[-MAX_ITEMS:]),
             holds=tuple(each for each in events if each.event.startswith("guard."))[-MAX_ITEMS:],

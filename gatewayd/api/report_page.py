@@ -7,7 +7,7 @@ from typing import Final
 
 from gatewayd.api.html import Bars, Facts, Part, Series, Table, Text
 from gatewayd.api.report import ActivityView, EventView, GroupView, MissView, ReportView
-from gatewayd.api.standing import StepView
+from gatewayd.api.standing import RejectedView, StepView
 from gatewayd.model.moment import parse_time
 
 TITLE: Final = "Registrations and their use"
@@ -69,7 +69,13 @@ def parts_of(view: ReportView) -> Iterator[Part]:
         note=_more(view.counts.unseen, len(view.unseen)),
     )
     yield Table("Near misses", MISS_COLUMNS, [miss_row(each) for each in view.near_misses])
-    yield Table("Rejected records", ("source", "reason", "records"), rejected_rows(view))
+    yield Table("Rejected records", REJECTED_COLUMNS, rejected_rows(view))
+    yield Table(
+        "Where they stand",
+        RECORD_COLUMNS,
+        [record_row(each) for each in view.rejected_records],
+        note=_more(sum(each.total for each in view.rejected), len(view.rejected_records)),
+    )
     yield Table("Held", EVENT_COLUMNS, [event_row(each) for each in view.holds])
     yield Table(
         "Changes of the registry",
@@ -85,6 +91,8 @@ EVENT_COLUMNS: Final = ("at", "event", "fields")
 STEP_COLUMNS: Final = ("at", "cause", "serial", "by", "came", "went", "changed", "not listed")
 
 
+REJECTED_COLUMNS: Final = ("source", "reason", "records")
+RECORD_COLUMNS: Final = ("source", "serial", "line", "id", "reason", "field")
 MISS_COLUMNS: Final = ("id", "flows", "last seen", "why")
 
 
@@ -105,6 +113,11 @@ def group_row(group: GroupView) -> Sequence[str | int]:
 
 def rejected_rows(view: ReportView) -> Sequence[Sequence[str | int]]:
     return [(each.source, code, count) for each in view.rejected for code, count in sorted(each.by_code.items())]
+
+
+def record_row(record: RejectedView) -> Sequence[str | int]:
+    line = f"{record.line} of the delta" if record.is_delta else str(record.line)
+    return record.source, str(record.serial), line, record.id or "-", record.code, record.field or "-"
 
 
 def event_row(event: EventView) -> Sequence[str]:

@@ -18,6 +18,8 @@ from gatewayd.api.report_page import (
     EVENT_COLUMNS,
     GROUP_COLUMNS,
     MISS_COLUMNS,
+    RECORD_COLUMNS,
+    REJECTED_COLUMNS,
     STEP_COLUMNS,
     TITLE,
     csv_row,
@@ -26,6 +28,7 @@ from gatewayd.api.report_page import (
     group_row,
     miss_row,
     parts_of,
+    record_row,
     rejected_rows,
     step_row,
     subtitle_of,
@@ -107,7 +110,9 @@ def _print(view: ReportView) -> None:
     _table("Effective and not used", ("id", "registrant", "category", "last seen"), unseen, view.counts.unseen)
     _table("Near misses", MISS_COLUMNS, [miss_row(each) for each in view.near_misses], len(view.near_misses))
     rejected = rejected_rows(view)
-    _table("Rejected records", ("source", "reason", "records"), rejected, len(rejected))
+    _table("Rejected records", REJECTED_COLUMNS, rejected, len(rejected))
+    records = [record_row(each) for each in view.rejected_records]
+    _table("Where they stand", RECORD_COLUMNS, records, sum(each.total for each in view.rejected))
     _table("Held", EVENT_COLUMNS, [event_row(each) for each in view.holds], len(view.holds), newest=True)
     steps = [step_row(each) for each in view.changes]
     _table("Changes", STEP_COLUMNS, steps, view.change_counts.steps, newest=True)

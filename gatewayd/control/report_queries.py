@@ -17,7 +17,7 @@ from gatewayd.api.report import (
     MAX_ITEMS,
     ActivityPage,
     Kept,
-    RejectedView,
+    RejectedCountView,
     ReportBuilder,
     ReportView,
     VerifyPage,
@@ -26,6 +26,7 @@ from gatewayd.api.report import (
 from gatewayd.control.activity_keeper import ActivityKeeper
 from gatewayd.control.controller import Controller
 from gatewayd.control.near_miss_queries import NearMissQueries
+from gatewayd.control.registry_queries import RegistryQueries
 from gatewayd.state_file.file import StateFileUnusable
 from gatewayd.state_file.view import StateFileView
 
@@ -49,6 +50,7 @@ class ReportQueries:
         self._keeper = keeper
         self._clock = clock
         self._near_misses = NearMissQueries(controller, clock)
+        self._registry = RegistryQueries(controller)
         self._overlaps: Overlaps | None = None
 
     async def report(self, since_s: float) -> ReportView:
@@ -68,7 +70,8 @@ class ReportQueries:
             if number % SLICE == 0:
                 await asyncio.sleep(0)
         misses = self._near_misses.page(0, MAX_ITEMS, with_acknowledged=True)
-        return builder.build(self._rejected(), misses.items, notes)
+        records = self._registry.rejected(None, 0, MAX_ITEMS)
+        return builder.build(self._rejected(), records.items, misses.items, notes)
 
     async def activity(self, since_s: float, id: str | None, offset: int, limit: int) -> ActivityPage:
         """`id`: of this one alone. Raises StateFileUnusable."""
@@ -125,9 +128,11 @@ class ReportQueries:
             raise StateFileUnusable(store.FILE_NAME, "it is not kept")
         return await self._keeper.read(work, *arguments, flushes=flushes)
 
-    def _rejected(self) -> tuple[RejectedView, ...]:
+    def _rejected(self) -> tuple[RejectedCountView, ...]:
         sources = self._controller.sources.items()
-        return tuple(RejectedView(name, sum(each.rejected.values()), dict(each.rejected)) for name, each in sources)
+        return tuple(
+            RejectedCountView(name, sum(each.rejected.values()), dict(each.rejected)) for name, each in sources
+        )
 
 
 def _losses(view: StateFileView, *, is_read: bool) -> Iterator[str]:

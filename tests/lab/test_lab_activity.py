@@ -94,6 +94,22 @@ def test_real_flows_are_in_the_report_and_in_the_list_that_an_isp_signs(daemon: 
     }
 
 
+def test_what_changed_was_rejected_and_was_cut_is_in_the_report(daemon: LabDaemon) -> None:
+    lab = run(daemon)
+    with Stream(lab, [house_flow()], rate_pps=100) as stream:
+        assert stream.wait_for_arrivals(20)
+        daemon.write_registry("national", [CAST[0], {"id": "PK-BAD", "colour": "red"}, CAST[2]])
+        assert holds(lambda: report(daemon)["flows_drained"] == 1)  # after the drain of 2 s
+    found = report(daemon)
+    assert [(each["came"], each["went"]) for each in found["changes"]][-1] == ([], [SOFTWARE_HOUSE["id"]])
+    (record,) = found["rejected_records"]
+    assert (record["source"], record["line"], record["id"]) == ("national", 2, "PK-BAD")
+    page = daemon.directory / "report.html"
+    assert daemon.ask("report", "--html", str(page)).returncode == 0
+    assert "PK-BAD" in page.read_text()
+    assert "39.32." not in page.read_text()  # no address of a client
+
+
 def test_a_kill_loses_no_more_than_what_was_not_written_and_counts_nothing_twice(daemon: LabDaemon) -> None:
     lab = run(daemon)
     flow = house_flow()

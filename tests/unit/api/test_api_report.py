@@ -17,7 +17,7 @@ from gatewayd.api.report import (
     GroupView,
     Kept,
     MissView,
-    RejectedView,
+    RejectedCountView,
     ReportBuilder,
     ReportView,
     UnseenView,
@@ -26,7 +26,7 @@ from gatewayd.api.report import (
     activity_view,
     find_unwatched,
 )
-from gatewayd.api.standing import StepView
+from gatewayd.api.standing import RejectedView, StepView
 from gatewayd.log.ring import FollowedEvent
 from gatewayd.model import Registration, parse_prefix
 from gatewayd.model.registration import Extension
@@ -35,6 +35,9 @@ TODAY = 20_000  # 2024-10-04
 NOW = TODAY * DAY_S + 3600.0
 SINCE = NOW - 30 * DAY_S
 STEP = StepView("2024-10-03T00:00:00Z", "national", 7, "", ("a", "b"), ("c",), (), 4)
+
+
+RECORD = RejectedView("national", 7, 12, "PK-1", "unknown_field", "colour", False)
 
 
 def registration(id: str, registrant: str | None = None, **fields: object) -> Registration:
@@ -56,7 +59,7 @@ def built(
     builder = ReportBuilder(kept, SINCE, NOW)
     for each in registrations:
         builder.take(each, NOW)
-    return builder.build([RejectedView("national", 2, {"bad_json": 2})], misses, notes)
+    return builder.build([RejectedCountView("national", 2, {"bad_json": 2})], [RECORD], misses, notes)
 
 
 def test_every_registration_is_counted_once_and_with_its_company() -> None:
@@ -92,7 +95,8 @@ def test_every_registration_is_counted_once_and_with_its_company() -> None:
     assert (found.since, found.until, found.known_since) == (
         "2024-09-04T01:00:00Z", "2024-10-04T01:00:00Z", "2023-12-09",
     )  # fmt: skip
-    assert found.rejected == (RejectedView("national", 2, {"bad_json": 2}),)
+    assert found.rejected_records == (RECORD,)
+    assert found.rejected == (RejectedCountView("national", 2, {"bad_json": 2}),)
     assert found.notes == ()
 
 

@@ -10,21 +10,25 @@ from gatewayd.api.report import (
     EventView,
     GroupView,
     MissView,
-    RejectedView,
+    RejectedCountView,
     ReportView,
     UnseenView,
     UnwatchedView,
     UseView,
 )
 from gatewayd.api.report_page import COLUMNS, csv_row, parts_of, subtitle_of
-from gatewayd.api.standing import StepView
+from gatewayd.api.standing import RejectedView, StepView
 
 FULL = ReportView(
     "2024-09-04T00:00:00Z", "2024-10-04T00:00:00Z", "2024-09-20", CountsView(4, 3, 1, 1, 2, 1),
     (GroupView("hbl", 3, 1, 1, 4, 2**20, "2024-10-03T00:00:00Z"), GroupView(None, 1, 0, 0, 0, 0, None)), 2,
     (UnseenView("a", "hbl", "bank", None), UnseenView("b", None, "bpo", "2024-01-01")),
     (MissView("a", "suspended", "it is suspended", "esp", "198.51.100.0/24", 3, None, None),),
-    (RejectedView("national", 3, {"bad_json": 1, "bad_clients": 2}),),
+    (RejectedCountView("national", 3, {"bad_json": 1, "bad_clients": 2}),),
+    (
+        RejectedView("national", 7, 12, "PK-1", "unknown_field", "colour", False),
+        RejectedView("national", 8, 1, None, "bad_json", "", True),
+    ),
     ChangeCountsView(9, 12, 1, 0, 3),
     (StepView(None, "national", 7, "", tuple("abcdefg"), ("x",), (), 3),),
     (EventView("2024-10-03T00:00:00Z", "guard.held", {"removals": 412, "reason": "<b>"}),),
@@ -44,6 +48,11 @@ def test_every_part_has_its_rows() -> None:
     assert found["Effective and not used"].rows == [("a", "hbl", "bank", "never"), ("b", None, "bpo", "2024-01-01")]
     assert found["Effective and not used"].note == ""
     assert found["Rejected records"].rows == [("national", "bad_clients", 2), ("national", "bad_json", 1)]
+    assert found["Where they stand"].rows == [
+        ("national", "7", "12", "PK-1", "unknown_field", "colour"),
+        ("national", "8", "1 of the delta", "-", "bad_json", "-"),
+    ]
+    assert found["Where they stand"].note == "2 of 3"
     assert found["Near misses"].rows == [("a", 3, "", "it is suspended")]
     assert found["Held"].rows == [("2024-10-03T00:00:00Z", "guard.held", "removals=412 reason=<b>")]
     (step,) = found["Changes of the registry"].rows
