@@ -602,7 +602,7 @@ def test_a_plan_says_what_would_change_and_touches_nothing(daemon: LabDaemon) ->
         "national", [BANK, EMBASSY, FREELANCER, dict(EMBASSY, id="E-2", clients=["39.33.8.0/27"])]
     )
     changed = decode(plan(daemon, "--json"))
-    assert changed["added"] == {"c4_27": 1}
+    assert changed["added"] == {"c4_27": 1, "c4_24_near": 1}
     assert sum(changed["removed"].values()) + len(changed["deleted_sets"]) > 0
     daemon.configure("observe")
     assert "would be replaced" in plan(daemon)
