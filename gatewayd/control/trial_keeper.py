@@ -260,7 +260,17 @@ class TrialKeeper:
             await self._step_back(trip(self.state, self._gateway.file_stage(), cause, self._now()), "trip")
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. The kernel keeps what it has then, and the next start judges it."""
+        try:
+            await self._run()
+        finally:
+            trial = self.state.trial
+            if trial is not None:
+                log.warning(
+                    "trial.left", id=trial.id, mode=str(trial.to), left_s=round(trial.left_s(self._now().elapsed_s))
+                )
+
+    async def _run(self) -> None:
         while True:
             self._wake.clear()
             await self.tick()

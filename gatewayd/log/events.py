@@ -87,6 +87,11 @@ EVENTS = (
         "before it was in the kernel).", followed=True,
     ),
     Event("trial.ended", "info", "id mode back", "A trial with `--for` has ended as planned.", followed=True),
+    Event(
+        "trial.left", "warning", "id mode left_s",
+        "The daemon stops while a trial is pending. The kernel keeps the mode until a start takes it back.",
+        followed=True,
+    ),
     Event("trial.goes_on", "warning", "id mode left_s", "At start: a trial is pending.", followed=True),
     Event("trial.reported", "info", "id", "The report of a trial is there: `gatewayd trial --report FILE`."),
     Event("trial.report_failed", "warning", "id error", "The report of a trial could not be made or kept."),

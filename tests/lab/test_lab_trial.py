@@ -30,7 +30,7 @@ from tests.support.wrong_clock import LIBRARY, NOT_INSTALLED, WrongClock
 pytestmark = pytest.mark.kernel
 
 HOUSE = "39.32.64.10"
-_ports = count(30000)
+_ports, _peers = count(30000), count(1)
 
 
 def customer() -> Flow:
@@ -304,6 +304,47 @@ def fill(path: Path) -> None:
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
+
+
+# -- the trip ----------------------------------------------------------------------------------------------------
+
+
+def near_miss(number: int) -> Flow:
+    """Of the bank, to a peer that its registration does not name."""
+    return flow_of("39.32.0.5", f"203.0.113.{number}", "udp/4500", next(_ports))
+
+
+def test_near_misses_past_the_threshold_disarm_until_it_is_rearmed(daemon: LabDaemon) -> None:
+    daemon.write_registry("national", [BANK, SOFTWARE_HOUSE])
+    daemon.configure("reject", policy={"trip": {"near_misses": 3}})
+    daemon.start()
+    daemon.wait_ready()
+    with registered_traffic(daemon.lab):
+        assert stranger(daemon) == "rejected"
+        daemon.wait(lambda: daemon.status()["kernel"]["last_verified_at"] is not None, "looked at")
+        for _ in range(10):  # the same client tries again and again
+            assert probe(daemon.lab, [near_miss(90)]) == ["rejected"]
+        assert daemon.status()["mode"] == "reject"
+        assert holds(lambda: probe(daemon.lab, [near_miss(next(_peers))]) == ["passed"], deadline_s=60)
+        assert holds(lambda: stranger(daemon) == "passed")
+        first = daemon.ask("status").stdout.splitlines()[0]
+        assert "TRIPPED: observe since" in first
+        assert "near misses within a minute, more than 3: DEMO-BANK" in first
+        assert daemon.ask("mode", "reject", "--confirm", "10m").returncode == 1
+        daemon.end(signal.SIGKILL)
+        restart(daemon)
+        assert stranger(daemon) == "passed"
+        order(daemon, "rearm")
+        assert holds(lambda: stranger(daemon) == "rejected")
+
+
+def test_stopped_for_good_the_log_says_that_the_kernel_keeps_the_mode(gateway: LabDaemon) -> None:
+    order(gateway, "mode", "reject", "--confirm", "3s")
+    gateway.end(signal.SIGTERM)
+    assert "trial.left" in gateway.log_text()
+    restart(gateway)
+    assert holds(lambda: stranger(gateway) == "passed")
+    assert notices(gateway) == ["reverted"]
 
 
 # -- bad input ---------------------------------------------------------------------------------------------------
