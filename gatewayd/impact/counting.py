@@ -10,7 +10,7 @@ Nothing is taken as counted before the caller has it on disk: `compare` changes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -35,6 +35,8 @@ _ANOTHER_S: Final = COUNTED_TIMEOUT_S / 2
 """An element that came again goes this much later than the one before: it came after that had gone. Two readings of
 the same expiry differ by the time between the kernel's answer and ours, seconds on a busy machine."""
 _FORGET_S: Final = 60.0
+SLICE: Final = 4096
+"""Elements of the baseline that are looked at in one turn: half a millisecond."""
 
 
 class PrefixService(NamedTuple):
@@ -81,7 +83,7 @@ class Baseline:
 class Step:
     """What came since the last reading, and the baseline that follows.
 
-    `begins`: the first reading ever; what the counters had before is nobody's. `is_new_table`: the former baseline
+    `begins`: the first reading ever; what the counters had before is left out. `is_new_table`: the former baseline
     is void. `changed`, `gone`: elements of the baseline.
     """
 
@@ -100,40 +102,71 @@ class Step:
 
 
 class Comparison:
-    """One reading, piece by piece, against the baseline. `now_s`: of the boot."""
+    """One reading, piece by piece, against the baseline. `now_s`: of the boot. What came is known after each piece,
+    so nothing is left to be done in one turn at the end. Not `is_counted`: what came is left out."""
 
-    def __init__(self, baseline: Mapping[Element, Seen], now_s: float) -> None:
+    def __init__(self, baseline: Mapping[Element, Seen], now_s: float, *, is_counted: bool = True) -> None:
         self._baseline = baseline
         self._now_s = now_s
+        self._is_counted = is_counted
         self.changed: dict[Element, Seen] = {}
-        self.came: dict[Element, int] = {}
+        self.gone: list[Element] = []
+        self.prefixes: dict[PrefixService, int] = {}
+        self.services: dict[ServiceBucket, int] = {}
+        self.interfaces: dict[str, int] = {}
 
     def take(self, number: int, piece: Iterable[Counted]) -> None:
         """Elements of the set with this number in SETS. One that comes twice counts as it came last."""
-        baseline, now_s, changed, came = self._baseline, self._now_s, self.changed, self.came
+        baseline, now_s, changed, came = self._baseline, self._now_s, self.changed, self._counting_of(number)
         for key, flows, left_s in piece:
             element = number, key
             expires_s = now_s + left_s
             seen = baseline.get(element)
             if seen is None or flows < seen.flows:
-                came[element] = flows
+                came(key, flows)
             elif flows > seen.flows:
-                came[element] = flows - seen.flows
+                came(key, flows - seen.flows)
             elif expires_s - seen.expires_s > _ANOTHER_S:
                 # As many as before, and yet its time began again.
-                came[element] = flows
+                came(key, flows)
             else:
                 continue
             changed[element] = Seen(flows, expires_s)
 
-    def gone(self) -> list[Element]:
-        """Elements of the baseline whose time is over and that did not come again."""
+    def find_gone(self) -> Generator[None, None, None]:
+        """After all pieces: elements of the baseline whose time is over and that did not come again, in slices."""
         over_s = self._now_s - _FORGET_S
-        return [
-            element
-            for element, seen in self._baseline.items()
-            if seen.expires_s < over_s and element not in self.changed
-        ]
+        for number, (element, seen) in enumerate(self._baseline.items(), 1):
+            if seen.expires_s < over_s and element not in self.changed:
+                self.gone.append(element)
+            if number % SLICE == 0:
+                yield
+
+    def _counting_of(self, number: int) -> Callable[[bytes, int], None]:
+        if not self._is_counted:
+            return _count_nothing
+        if number < len(PREFIX_FLOWS):
+            return self._count_prefix4 if number == 0 else self._count_prefix6
+        return self._count_service if SETS[number] == SERVICE_FLOWS else self._count_interface
+
+    # Keys: fields of 4 bytes. A port is in network order, a bucket in the host's: it was computed in a register.
+
+    def _count_prefix4(self, key: bytes, flows: int) -> None:
+        self.prefixes[PrefixService(key[:3], key[4], key[8] << 8 | key[9])] = flows
+
+    def _count_prefix6(self, key: bytes, flows: int) -> None:
+        self.prefixes[PrefixService(key[:6], key[16], key[20] << 8 | key[21])] = flows
+
+    def _count_service(self, key: bytes, flows: int) -> None:
+        # A bucket is below 100, so its other three bytes are zero in either order.
+        self.services[ServiceBucket(key[0], key[4] << 8 | key[5], max(key[8:12]))] = flows
+
+    def _count_interface(self, key: bytes, flows: int) -> None:
+        self.interfaces[key.rstrip(b"\0").decode("utf-8", "replace")] = flows
+
+
+def _count_nothing(key: bytes, flows: int) -> None:
+    """Of the first reading ever."""
 
 
 class Counting:
@@ -163,7 +196,8 @@ class Counting:
         return Baseline(self._incarnation, dict(self._packets), dict(self._bytes), dict(self._elements))
 
     def compare(self, incarnation: str, now_s: float) -> Comparison:
-        return Comparison(self._elements if incarnation == self._incarnation else {}, now_s)
+        baseline = self._elements if incarnation == self._incarnation else {}
+        return Comparison(baseline, now_s, is_counted=self._incarnation is not None)
 
     def finish(
         self,
@@ -179,18 +213,17 @@ class Counting:
         begins = self._incarnation is None
         packets = {name: counters[name].packets for name in NAMES if name in counters}
         size_bytes = {name: counters[name].size_bytes for name in NAMES if name in counters}
-        came = {} if begins else comparison.came
         return Step(
             incarnation=incarnation,
             begins=begins,
             is_new_table=not is_same,
-            prefixes=_prefixes(came),
-            services=_services(came),
-            interfaces=_interfaces(came),
+            prefixes=comparison.prefixes,
+            services=comparison.services,
+            interfaces=comparison.interfaces,
             packets=_risen(packets, self._packets if is_same else {}) if is_counted and not begins else {},
             size_bytes=_risen(size_bytes, self._bytes if is_same else {}) if is_counted and not begins else {},
             changed=comparison.changed,
-            gone=comparison.gone() if is_same else (),
+            gone=comparison.gone,
             counters=Baseline(incarnation, packets, size_bytes),
         )
 
@@ -209,36 +242,3 @@ def _risen(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
     """A counter that is less than before began again."""
     risen = {name: count - before.get(name, 0) for name, count in now.items()}
     return {name: now[name] if more < 0 else more for name, more in risen.items() if more}
-
-
-def _prefixes(came: Mapping[Element, int]) -> dict[PrefixService, int]:
-    """Keys: address, protocol, port; each in fields of 4 bytes."""
-    found: dict[PrefixService, int] = {}
-    for (number, key), flows in came.items():
-        if number < len(PREFIX_FLOWS):
-            width = 4 if number == 0 else 16
-            prefix = key[:3] if number == 0 else key[:6]
-            found[PrefixService(prefix, key[width], int.from_bytes(key[width + 4 : width + 6], "big"))] = flows
-    return found
-
-
-def _services(came: Mapping[Element, int]) -> dict[ServiceBucket, int]:
-    """Keys: protocol, port in network order, bucket in the host's: the kernel computed it in a register."""
-    number = SETS.index(SERVICE_FLOWS)
-    return {
-        ServiceBucket(key[0], int.from_bytes(key[4:6], "big"), _host_order(key[8:12])): flows
-        for (each, key), flows in came.items()
-        if each == number
-    }
-
-
-def _interfaces(came: Mapping[Element, int]) -> dict[str, int]:
-    number = SETS.index(INTERFACE_FLOWS)
-    return {
-        key.rstrip(b"\0").decode("utf-8", "replace"): flows for (each, key), flows in came.items() if each == number
-    }
-
-
-def _host_order(raw: bytes) -> int:
-    """A bucket is below 100, so the other three bytes are zero in either order."""
-    return max(raw)

@@ -108,6 +108,8 @@ class CountingMachine(RuleBasedStateMachine):
         }
         elements = self.kernel.elements.items()
         comparison.take(0, [Counted(key, flows, until_s - self.now_s) for key, (flows, until_s) in elements])
+        for _ in comparison.find_gone():
+            pass
         step = self.counting.finish(incarnation, comparison, counters)
         if keeps:
             self.disk.write(step)

@@ -6,6 +6,7 @@ import pytest
 
 from gatewayd.compile.rule_sets import COUNTED_SETS
 from gatewayd.compile.ruleset import COUNTERS
+from gatewayd.impact import counting as module
 from gatewayd.impact.counting import NAMES, SETS, Baseline, Counting, PrefixService, Seen, ServiceBucket, Step
 from gatewayd.model.transaction import Counted, CounterReading
 
@@ -42,6 +43,8 @@ def read(
     comparison = counting.compare(incarnation, now_s)
     for (number, key), (count, expires_s) in elements.items():
         comparison.take(number, [Counted(key, count, expires_s - now_s)])
+    for _ in comparison.find_gone():
+        pass
     return counting.finish(incarnation, comparison, counters(unregistered_flows=flows), is_counted=is_counted)
 
 
@@ -183,3 +186,11 @@ def test_a_counter_that_the_kernel_does_not_have_is_none(name: str) -> None:
     some = {each: reading for each, reading in counters().items() if each != name}
     step = counting.finish(BOOT, counting.compare(BOOT, 60.0), some)
     assert name not in step.counters.packets
+
+
+def test_a_large_baseline_is_looked_at_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLICE", 2)
+    counting = begun({(FOUR, key4(number)): (1, HOUR_S) for number in range(5)})
+    comparison = counting.compare(BOOT, 3 * HOUR_S)
+    assert len(list(comparison.find_gone())) == 2
+    assert len(comparison.gone) == 5

@@ -112,6 +112,7 @@ async def test_of_another_table_the_elements_before_are_gone(tmp_path: Path, sto
 async def test_an_element_that_went_is_gone_from_the_baseline(store: ImpactStore) -> None:
     kernel = await begun(store)
     comparison = kernel.counting.compare("boot:1", 10_000.0)
+    assert list(comparison.find_gone()) == []
     step = kernel.counting.finish("boot:1", comparison, {})
     assert len(step.gone) == 3
     await store.write(step, RUN, NOON, kernel.counting.whole)
