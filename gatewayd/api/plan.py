@@ -63,9 +63,8 @@ class PlanView(msgspec.Struct, frozen=True):
     """`faults`: why the configuration, or a local file, would not be taken; then nothing else was looked at.
 
     `broken`: assertions that the change would break, for which it would be refused. `failing`: those that fail
-    now. `waits_for`: sources that must be read first. `added`, `removed`: elements, by mask; None where the changes
-    are too many to be compiled. `ruleset`: as nft text, None where it
-    stays.
+    now. `waits_for`: sources that must be read first. `added`, `removed`: elements of the allowlist, by mask; None
+    where the changes are too many to be compiled. `ruleset`: as nft text, None where it stays.
     """
 
     faults: tuple[str, ...] = ()

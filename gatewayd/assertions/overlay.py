@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 from gatewayd.allowlist import Allowlist
 from gatewayd.assertions.judge import Broken, World, judge
@@ -41,7 +41,7 @@ class Ends:
 class Overlaid:
     """`base` without `touched` ids, and with what is in `came`. Bindings stay as they are."""
 
-    def __init__(self, base: Allowlist, touched: frozenset[str], came: Allowlist) -> None:
+    def __init__(self, base: Allowlist, touched: Set[str], came: Allowlist) -> None:
         self._base = base
         self._touched = touched
         self._came = came
@@ -105,4 +105,4 @@ def overlay_in_slices(base: Allowlist, changes: Sequence[Changes], ends: Ends | 
         found.upsert(registration)
         if done % SLICE == 0:
             yield
-    return Overlaid(base, frozenset(touched), found)
+    return Overlaid(base, touched, found)

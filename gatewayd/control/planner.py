@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -100,6 +99,7 @@ class Planner:
             policy, before = policy_of(settings, stage), controller.policy(now)
         after = policy_of(settings, stage)
         broken: tuple[Broken, ...] = await gate.judge(rehearsal, before, after)
+        registrations = await run_in_slices(self._registrations_in_slices(rehearsal.changes))
         elements = await self._count_elements(rehearsal.changes, now)
         flows = FlowCounts(is_complete=False)
         if request.counts_flows:
@@ -109,7 +109,7 @@ class Planner:
         names = [each.name for each in settings.registry.sources]
         return PlanView(
             needs_restart=settings_that_need_restart(controller.settings, settings),
-            registrations=self._registrations(rehearsal.changes),
+            registrations=registrations,
             held=tuple(self._held(rehearsal)),
             broken=tuple(map(str, broken)),
             failing=tuple(f"{each.kind} {each.name}: {reason}" for each, reason in gate.states.failing()),
@@ -128,21 +128,32 @@ class Planner:
 
     # -- the registry --------------------------------------------------------------------------------------
 
-    def _registrations(self, changes: Iterable[Changes]) -> RegistrationsPlan:
+    def _registrations_in_slices(self, changes: Iterable[Changes]) -> Slices[RegistrationsPlan]:
         """Against what is in force now; ids with a `#` are the guard's own."""
-        allowlist, upserts, gone = self._allowlist, dict[str, None](), dict[str, None]()
+        after: dict[str, bool] = {}
+        """Whether each id is in force after all of the changes."""
         for each in changes:
-            for registration in each.upserts:
-                gone.pop(registration.id, None)
-                upserts[registration.id] = None
-            for id in each.withdrawals:
-                upserts.pop(id, None)
-                gone[id] = None
-        came = [id for id in upserts if id not in allowlist and "#" not in id]
-        changed = [id for id in upserts if id in allowlist and "#" not in id]
-        went = [id for id in gone if id in allowlist and "#" not in id]
-        listed = (tuple(islice(ids, MAX_LISTED)) for ids in (came, went, changed))
-        return RegistrationsPlan(len(came), len(went), len(changed), *listed)
+            for done, registration in enumerate(each.upserts, 1):
+                after[registration.id] = True
+                if done % SLICE == 0:
+                    yield
+            for done, id in enumerate(each.withdrawals, 1):
+                after[id] = False
+                if done % SLICE == 0:
+                    yield
+        counts = [0, 0, 0]
+        listed: tuple[list[str], ...] = ([], [], [])
+        for done, (id, stays) in enumerate(after.items(), 1):
+            was = id in self._allowlist
+            if "#" not in id and (was or stays):
+                kind = 1 if not stays else 2 if was else 0
+                counts[kind] += 1
+                if len(listed[kind]) < MAX_LISTED:
+                    listed[kind].append(id)
+            if done % SLICE == 0:
+                yield
+        came, went, changed = counts
+        return RegistrationsPlan(came, went, changed, *map(tuple, listed))
 
     def _held(self, rehearsal: Rehearsal) -> Iterator[HeldPlan]:
         """What the guard would hold then, and elements of the kernel that are held now."""
