@@ -495,3 +495,47 @@ def test_without_counters_a_flow_that_is_alive_was_used() -> None:
     taken(attribution)
     resync(attribution, [(event("listed", 1), ())], 40.0)
     assert taken(attribution) == [Traffic("bank", 0, 0, 40.0)]
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["open", "close", "list", "take", "restart"]), st.integers(0, 5), st.integers(1, 9)),
+    max_size=60,
+)
+
+
+@given(steps)
+def test_every_byte_is_taken_once_however_often_it_is_asked_and_restarted(
+    found: list[tuple[str, int, int]],
+) -> None:
+    """The oracle: what the flows carried while a run watched them. Each has its own tuple, so none is mistaken."""
+    attribution, carried, alive = Attribution(), dict[int, int](), set[int]()
+    resync(attribution, [], 0.0)
+    watched, got, seen_by_run, ids = 0, 0, dict[int, int](), dict[int, int]()
+    for now, (what, number, more) in enumerate(found, 1):
+        carried[number] = carried.get(number, 0) + more
+        if what == "open" and number not in alive:
+            carried[number] = more
+            alive.add(number)
+            attribution.opened(event("new", number, more, more * 4, id=now), (BANK,), now)
+            seen_by_run[number], ids[number] = more, now
+            watched += more
+        elif what == "close" and number in alive:
+            alive.discard(number)
+            total = carried.pop(number)
+            attribution.closed(event("destroy", number, total, total * 4, id=ids[number]), now)
+            watched += total - seen_by_run.pop(number)
+        elif what in ("list", "restart"):
+            if what == "restart":
+                got += sum(each.size_bytes for each in taken(attribution))
+                attribution, seen_by_run = Attribution(), {each: carried[each] for each in alive}
+            flows = [
+                (event("listed", each, carried[each], carried[each] * 4, id=ids[each]), (BANK,)) for each in alive
+            ]
+            resync(attribution, flows, now)
+            for each in alive:
+                watched += carried[each] - seen_by_run[each]
+                seen_by_run[each] = carried[each]
+        elif what == "take":
+            got += sum(each.size_bytes for each in taken(attribution))
+    got += sum(each.size_bytes for each in taken(attribution))
+    assert got == watched * 4
