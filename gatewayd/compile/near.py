@@ -17,6 +17,8 @@ some 4 % of it. These are 19,687 prefixes of /24; they take 6 MB.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
+from itertools import islice
 from typing import Final
 
 from gatewayd.compile.desired import Element
@@ -38,6 +40,12 @@ _HALVES: Final = tuple(bytes((each & 0xF0, 0, 0, 0)) for each in range(256))
 """What half of a byte adds to a key of IPv4: so many bytes that the size of a key says the length of its prefix."""
 _WHOLE: Final = 4
 """Bytes of an IPv4 key without half a byte, at most."""
+
+
+@cache
+def near_mask(family: Family, length: int) -> Mask:
+    """One object for each: it is looked for among all masks with each element."""
+    return Mask(family, length, ANY_PEER, NEAR)
 
 
 class _Counts:
@@ -110,7 +118,7 @@ class _Counts:
 
     def element_of(self, key: bytes) -> Element:
         packed = key[: self.width].ljust(self.width, b"\0")
-        return Mask(self.family, self._length_of(key), ANY_PEER, NEAR), packed
+        return near_mask(self.family, self._length_of(key)), packed
 
 
 class NearClients:
@@ -187,13 +195,11 @@ class NearClients:
         return any(each.pending for each in self._families.values())
 
     def take(self, most: int) -> tuple[list[Element], list[Element]]:
-        """Elements that came and that went since, so many of them at most; those that came are first."""
+        """Elements that came and that went since, so many of them at most."""
         came: list[Element] = []
         went: list[Element] = []
         for counts in self._families.values():
-            for is_new, found in ((True, came), (False, went)):
-                chosen = [key for key, each in counts.pending.items() if each is is_new]
-                for key in chosen[: max(0, most - len(came) - len(went))]:
-                    del counts.pending[key]
-                    found.append(counts.element_of(key))
+            pending = counts.pending
+            for key in [*islice(pending, most - len(came) - len(went))] if pending else ():
+                (came if pending.pop(key) else went).append(counts.element_of(key))
         return came, went

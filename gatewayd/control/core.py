@@ -17,10 +17,9 @@ from typing import Protocol
 
 from gatewayd.allowlist.allowlist import ActiveSet, Desired
 from gatewayd.compile import ELEMENT_BYTES, KERNEL_ELEMENT_BYTES, compile_bound, count_programmed
-from gatewayd.compile.near import NearClients
+from gatewayd.compile.near import NearClients, near_mask
 from gatewayd.control.host_time import WindowClock
 from gatewayd.log import get_logger
-from gatewayd.model.mask import ANY_PEER, NEAR, Mask
 from gatewayd.model.policy import MarkLayout
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import BindingChange, BoundRegistration, Registration
@@ -155,7 +154,7 @@ class Programmer:
 
     def _prepare(self, registration: Registration) -> None:
         if registration.subscriber is not None:
-            self._reconciler.prepare(Mask(each.family, each.length, ANY_PEER, NEAR) for each in _USUAL_ADDRESSES)
+            self._reconciler.prepare(near_mask(each.family, each.length) for each in _USUAL_ADDRESSES)
             for prefix in _USUAL_ADDRESSES:
                 self._reconciler.prepare(mask for mask, _ in compile_bound(BoundRegistration(registration, prefix)))
 
