@@ -51,6 +51,7 @@ HEAD_START_S: Final = 0.25
 """Of the disk, before the kernel is disarmed: a kill in between leaves a record that arms nothing."""
 SAY_AGAIN_S: Final = 10.0
 """Between two lines of the log about a way back that the kernel does not take."""
+LOOK_EVERY_S: Final = 1.0
 _PAUSE_S: Final = 0.02
 
 
@@ -84,6 +85,7 @@ class TrialKeeper:
         self._said_waiting_at_s = 0.0
         self._reminded: tuple[str, float, int] | None = None
         self._is_reloading = False
+        self._saving: asyncio.Task[bool] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -157,6 +159,7 @@ class TrialKeeper:
             log.info("trial.moved", id=trial.id, mode=mode, was=was, by=by, seconds=seconds, comment=comment)
             self._wake.set()
             return
+        self._reverting = None
         log.info(
             "trial.begun", id=trial.id, mode=mode, was=was, by=by, seconds=seconds, kind=trial.kind, comment=comment
         )
@@ -274,12 +277,14 @@ class TrialKeeper:
         while True:
             self._wake.clear()
             await self.tick()
-            if not self._store.is_saved:
-                await self._store.save()
+            if not self._store.is_saved and (self._saving is None or self._saving.done()):
+                # A disk that does not answer holds up no way back.
+                self._saving = self._go_on_with(self._store.save())
             trial = self.state.trial
-            left_s = 1.0 if trial is None else trial.left_s(self._now().elapsed_s)
+            left_s = LOOK_EVERY_S if trial is None else trial.left_s(self._now().elapsed_s)
+            pause_s = _PAUSE_S if self._reverting is not None else min(LOOK_EVERY_S, max(left_s, _PAUSE_S))
             try:
-                async with asyncio.timeout(min(1.0, max(left_s, _PAUSE_S))):
+                async with asyncio.timeout(pause_s):
                     await self._wake.wait()
             except TimeoutError:
                 pass

@@ -552,6 +552,30 @@ def test_a_full_disk_refuses_to_arm_and_not_to_disarm(time: Time, tmp_path: Path
     time.run(scenario())
 
 
+def test_a_disk_that_does_not_answer_holds_up_no_way_back(
+    time: Time, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        async with restarted(time, tmp_path, None) as it:
+            await it.order("reject", confirm_s=60)
+            await it.order("reject", confirm_s=30)
+            never = asyncio.Event()
+
+            async def hang(*_: object) -> None:
+                await never.wait()
+
+            monkeypatch.setattr(asyncio, "to_thread", hang)
+            await asyncio.sleep(20)
+            await it.it.trials.trip(Trip("late_admissions", time.clock(), 75, 60))
+            await until(lambda: it.mode == "observe", within_s=1)
+            await asyncio.sleep(60)
+            assert it.it.trials.state.trip is not None
+            never.set()
+            await asyncio.sleep(2)
+
+    time.run(scenario())
+
+
 def test_a_disk_that_fails_once_it_is_in_the_kernel_takes_it_back(time: Time, tmp_path: Path) -> None:
     async def scenario() -> None:
         disk = RefusingDisk()
