@@ -63,6 +63,16 @@ class UnseenView(msgspec.Struct, frozen=True):
     last_seen_on: str | None
 
 
+class ProvisionalView(msgspec.Struct, frozen=True):
+    """A registration for a while. `used`: in the time of the report."""
+
+    id: str
+    registrant: str | None
+    category: str
+    ends_at: str | None
+    used: bool
+
+
 class RejectedCountView(msgspec.Struct, frozen=True):
     """How many records of a source are not usable, since it was last read whole, by reason."""
 
@@ -129,6 +139,7 @@ class ReportView(msgspec.Struct, frozen=True):
     groups: tuple[GroupView, ...] = ()
     groups_total: int = 0
     unseen: tuple[UnseenView, ...] = ()
+    provisional: tuple[ProvisionalView, ...] = ()
     near_misses: tuple[MissView, ...] = ()
     rejected: tuple[RejectedCountView, ...] = ()
     rejected_records: tuple[RejectedView, ...] = ()
@@ -207,6 +218,7 @@ class ReportBuilder:
         self._until_s = until_s
         self._groups: dict[str | None, _Group] = {}
         self._unseen: list[UnseenView] = []
+        self._provisionals: list[ProvisionalView] = []
         self._registered = self._effective = self._provisional = self._active = 0
         self._unseen_count = self._never_seen = 0
 
@@ -220,6 +232,13 @@ class ReportBuilder:
         self._effective += is_effective
         self._provisional += registration.is_provisional
         group.registrations += 1
+        if registration.is_provisional and len(self._provisionals) < MAX_ITEMS:
+            ends_at = format_time(registration.valid_until_s)
+            self._provisionals.append(
+                ProvisionalView(
+                    registration.id, registration.registrant, registration.category, ends_at, used is not None
+                )
+            )
         if used is not None:
             self._active += 1
             group.active += 1
@@ -259,6 +278,7 @@ class ReportBuilder:
             groups=tuple(_group(registrant, group) for registrant, group in groups[:MAX_ITEMS]),
             groups_total=len(groups),
             unseen=tuple(self._unseen),
+            provisional=tuple(sorted(self._provisionals, key=lambda each: each.ends_at or "")),
             near_misses=tuple(_miss(each) for each in misses if _is_since(each.last_seen, self._since_s)),
             rejected=tuple(rejected),
             rejected_records=tuple(records),

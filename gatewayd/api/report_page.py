@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from gatewayd.api.html import Bars, Facts, Part, Series, Table, Text
-from gatewayd.api.report import ActivityView, EventView, GroupView, MissView, ReportView
+from gatewayd.api.report import ActivityView, EventView, GroupView, MissView, ProvisionalView, ReportView
 from gatewayd.api.standing import RejectedView, StepView
 from gatewayd.model.moment import parse_time
 
@@ -68,6 +68,12 @@ def parts_of(view: ReportView) -> Iterator[Part]:
         [(each.id, each.registrant, each.category, each.last_seen_on or "never") for each in view.unseen],
         note=_more(view.counts.unseen, len(view.unseen)),
     )
+    yield Table(
+        "Provisional",
+        PROVISIONAL_COLUMNS,
+        [provisional_row(each) for each in view.provisional],
+        note=_more(view.counts.provisional, len(view.provisional)),
+    )
     yield Table("Near misses", MISS_COLUMNS, [miss_row(each) for each in view.near_misses])
     yield Table("Rejected records", REJECTED_COLUMNS, rejected_rows(view))
     yield Table(
@@ -93,7 +99,12 @@ STEP_COLUMNS: Final = ("at", "cause", "serial", "by", "came", "went", "changed",
 
 REJECTED_COLUMNS: Final = ("source", "reason", "records")
 RECORD_COLUMNS: Final = ("source", "serial", "line", "id", "reason", "field")
+PROVISIONAL_COLUMNS: Final = ("id", "registrant", "category", "ends", "used")
 MISS_COLUMNS: Final = ("id", "flows", "last seen", "why")
+
+
+def provisional_row(view: ProvisionalView) -> Sequence[str]:
+    return view.id, view.registrant or "-", view.category, view.ends_at or "-", _word(view.used)
 
 
 def miss_row(miss: MissView) -> Sequence[str | int]:

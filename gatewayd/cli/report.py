@@ -18,6 +18,7 @@ from gatewayd.api.report_page import (
     EVENT_COLUMNS,
     GROUP_COLUMNS,
     MISS_COLUMNS,
+    PROVISIONAL_COLUMNS,
     RECORD_COLUMNS,
     REJECTED_COLUMNS,
     STEP_COLUMNS,
@@ -28,6 +29,7 @@ from gatewayd.api.report_page import (
     group_row,
     miss_row,
     parts_of,
+    provisional_row,
     record_row,
     rejected_rows,
     step_row,
@@ -108,6 +110,8 @@ def _print(view: ReportView) -> None:
         (each.id, each.registrant or "-", each.category, each.last_seen_on or "never") for each in view.unseen
     ]
     _table("Effective and not used", ("id", "registrant", "category", "last seen"), unseen, view.counts.unseen)
+    provisional = [provisional_row(each) for each in view.provisional]
+    _table("Provisional", PROVISIONAL_COLUMNS, provisional, view.counts.provisional)
     _table("Near misses", MISS_COLUMNS, [miss_row(each) for each in view.near_misses], len(view.near_misses))
     rejected = rejected_rows(view)
     _table("Rejected records", REJECTED_COLUMNS, rejected, len(rejected))

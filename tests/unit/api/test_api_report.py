@@ -17,6 +17,7 @@ from gatewayd.api.report import (
     GroupView,
     Kept,
     MissView,
+    ProvisionalView,
     RejectedCountView,
     ReportBuilder,
     ReportView,
@@ -91,6 +92,7 @@ def test_every_registration_is_counted_once_and_with_its_company() -> None:
     assert found.unseen == (
         UnseenView("old", "hbl", "bank", "2024-06-26"), UnseenView("new", "hbl", "bank", None),
     )  # fmt: skip
+    assert found.provisional == (ProvisionalView("new", "hbl", "bank", "2024-10-04T01:00:01Z", False),)
     assert found.days == (UseView("2024-10-04", 2, 4, 350),)
     assert (found.since, found.until, found.known_since) == (
         "2024-09-04T01:00:00Z", "2024-10-04T01:00:00Z", "2023-12-09",
@@ -182,6 +184,14 @@ def test_the_use_of_one_registration() -> None:
         "a", None, "bank", "revoked", False, False, 0, 0, 0, "2024-07-06T01:00:00Z"
     )
     assert activity_view(registration("a"), None, None, NOW).last_seen_at is None
+
+
+def test_provisional_registrations_stand_apart_the_next_to_end_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "MAX_ITEMS", 2)
+    ends = [registration(f"r{day}", provisional=True, valid_until_s=NOW + day * DAY_S) for day in (9, 2, 5)]
+    found = built(Kept(used={"r9": Activity(1, 1, 1, int(NOW))}), *ends)
+    assert [(each.id, each.used) for each in found.provisional] == [("r2", False), ("r9", True)]
+    assert found.counts.provisional == 3
 
 
 def test_an_identity_has_no_place() -> None:

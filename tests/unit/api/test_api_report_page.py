@@ -10,6 +10,7 @@ from gatewayd.api.report import (
     EventView,
     GroupView,
     MissView,
+    ProvisionalView,
     RejectedCountView,
     ReportView,
     UnseenView,
@@ -23,6 +24,10 @@ FULL = ReportView(
     "2024-09-04T00:00:00Z", "2024-10-04T00:00:00Z", "2024-09-20", CountsView(4, 3, 1, 1, 2, 1),
     (GroupView("hbl", 3, 1, 1, 4, 2**20, "2024-10-03T00:00:00Z"), GroupView(None, 1, 0, 0, 0, 0, None)), 2,
     (UnseenView("a", "hbl", "bank", None), UnseenView("b", None, "bpo", "2024-01-01")),
+    (
+        ProvisionalView("a", "hbl", "bank", "2024-10-09T00:00:00Z", True),
+        ProvisionalView("b", None, "bank", None, False),
+    ),
     (MissView("a", "suspended", "it is suspended", "esp", "198.51.100.0/24", 3, None, None),),
     (RejectedCountView("national", 3, {"bad_json": 1, "bad_clients": 2}),),
     (
@@ -53,6 +58,9 @@ def test_every_part_has_its_rows() -> None:
         ("national", "8", "1 of the delta", "-", "bad_json", "-"),
     ]
     assert found["Where they stand"].note == "2 of 3"
+    assert found["Provisional"].rows == [
+        ("a", "hbl", "bank", "2024-10-09T00:00:00Z", "yes"), ("b", "-", "bank", "-", "no"),
+    ]  # fmt: skip
     assert found["Near misses"].rows == [("a", 3, "", "it is suspended")]
     assert found["Held"].rows == [("2024-10-03T00:00:00Z", "guard.held", "removals=412 reason=<b>")]
     (step,) = found["Changes of the registry"].rows

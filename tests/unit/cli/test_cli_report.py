@@ -54,7 +54,15 @@ def test_the_text_says_first_what_is_not_known(run: Run) -> None:
 
 def test_a_report_without_lists_has_no_tables(run: Run, queries: FakeQueries) -> None:
     queries.report_view = msgspec.structs.replace(
-        FULL, groups=(), unseen=(), near_misses=(), rejected=(), rejected_records=(), holds=(), changes=()
+        FULL,
+        groups=(),
+        unseen=(),
+        provisional=(),
+        near_misses=(),
+        rejected=(),
+        rejected_records=(),
+        holds=(),
+        changes=(),
     )
     assert "\n\n" not in run().stdout
 
