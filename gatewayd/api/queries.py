@@ -75,9 +75,11 @@ class Queries(Protocol):
         ...
 
     async def registrations(
-        self, category: str | None, status: Status | None, text: str | None, offset: int, limit: int
-    ) -> RegistrationPage:
-        """Those that meet all conditions given, in a stable order.
+        self, category: str | None, status: Status | None, text: str | None, offset: int, limit: int,
+        *, registrant: str | None = None, ending_s: float | None = None, provisional: bool = False,
+    ) -> RegistrationPage:  # fmt: skip
+        """Those that meet all conditions given, in a stable order. `ending_s`: effective, with a window that ends
+        within so many seconds, the soonest first. `provisional`: no others.
 
         `text`: part of an id, or an address or prefix among or covered by the clients or peers.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -10,7 +11,9 @@ from prometheus_client import ProcessCollector
 from gatewayd.api.metrics import choose_type, render_metrics
 from gatewayd.api.middleware import reply
 from gatewayd.api.queries import (
+    ParameterRejected,
     Queries,
+    read_flag,
     read_flow,
     read_impact_question,
     read_page,
@@ -22,6 +25,8 @@ from gatewayd.api.queries import (
 from gatewayd.errors import AllowlistIncomplete, GatewaydError
 
 _PAGE: Final = ("offset", "limit")
+_SELECTION: Final = ("category", "status", "q", "registrant", "ending", "provisional", *_PAGE)
+_MAX_ENDING_S: Final = 100 * 366 * 86_400
 _FLOW: Final = ("src", "dst", "service", "sport", "source_port")
 NO_SUBSCRIBERS: Final = "the configuration has no section `subscribers`, so there are no bindings"
 
@@ -63,7 +68,7 @@ class Reads:
             return reply(request, {"error": str(error)}, 503)
 
     async def registrations(self, request: web.Request) -> web.Response:
-        parameters = read_parameters(request.query.items(), ("category", "status", "q", *_PAGE))
+        parameters = read_parameters(request.query.items(), _SELECTION)
         page = read_page(parameters)
         return reply(
             request,
@@ -73,6 +78,9 @@ class Reads:
                 parameters.get("q"),
                 page.offset,
                 page.limit,
+                registrant=parameters.get("registrant"),
+                ending_s=_read_ending(parameters),
+                provisional=read_flag(parameters, "provisional"),
             ),
         )
 
@@ -125,3 +133,13 @@ class Reads:
         if found is None:
             return reply(request, {"error": NO_SUBSCRIBERS}, 404)
         return reply(request, found)
+
+
+def _read_ending(parameters: Mapping[str, str]) -> float | None:
+    """`ending` in seconds; None: not asked. Raises ParameterRejected."""
+    text = parameters.get("ending")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()) or not 0 < int(text) <= _MAX_ENDING_S:
+        raise ParameterRejected("ending", f"{text[:20]!r} is no number of seconds")
+    return float(text)

@@ -9,9 +9,10 @@ from typing import Literal
 
 import msgspec
 
-from gatewayd.model import Registration
+from gatewayd.model import Registration, service_words
 from gatewayd.model.moment import format_time
 from gatewayd.model.registration import RejectedRecord
+from gatewayd.registry.endpoint_guard import HeldBack
 from gatewayd.registry.history import Step
 from gatewayd.registry.standing import HeldRemoval, OverrideNote, Standing
 
@@ -63,11 +64,38 @@ class HeldRemovalView(msgspec.Struct, frozen=True):
     cause: str
     since: str | None
     flows: int
+    registrant: str | None = None
+
+
+class HeldRegistrant(msgspec.Struct, frozen=True):
+    """A company of which removals are held. `of`: how many of its registrations are in force."""
+
+    registrant: str
+    held: int
+    of: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Nothing of it would be left."""
+        return self.held >= self.of
+
+
+class HeldEndpointsView(msgspec.Struct, frozen=True):
+    """An addition that waits: not in force. `replaces`: endpoints that are in force under its id."""
+
+    id: str
+    registrant: str | None
+    endpoints: tuple[str, ...]
+    services: tuple[str, ...]
+    replaces: tuple[str, ...]
+    cause: str
+    since: str | None
 
 
 class HeldList(msgspec.Struct, frozen=True):
     """`serial`: what `gatewayd accept` takes. `total`: ids that are held, of which `items` begins at `offset`.
-    `elements`: of the kernel, that a start found and no registration wants; `elements_serial` is theirs."""
+    `elements`: of the kernel, that a start found and no registration wants; `elements_serial` is theirs.
+    `registrants`: whose the removals are. `endpoints`: additions of providers, accepted by their own serial."""
 
     serial: int
     since: str | None
@@ -77,6 +105,10 @@ class HeldList(msgspec.Struct, frozen=True):
     items: tuple[HeldRemovalView, ...]
     elements: int = 0
     elements_serial: int = 0
+    registrants: tuple[HeldRegistrant, ...] = ()
+    endpoints: tuple[HeldEndpointsView, ...] = ()
+    endpoints_serial: int = 0
+    endpoints_reason: str = ""
 
 
 class RejectedView(msgspec.Struct, frozen=True):
@@ -146,16 +178,31 @@ def standing_view(standing: Standing) -> StandingView:
 
 
 def held_removal_view(removal: HeldRemoval, flows: int) -> HeldRemovalView:
-    kept = {prefix for each in removal.versions for prefix in each.clients}
-    stays = set() if removal.registered is None else set(removal.registered.clients)
+    kept = {prefix for each in removal.versions for prefix in (*each.clients, *each.endpoints)}
+    now = removal.registered
+    stays = set() if now is None else {*now.clients, *now.endpoints}
     return HeldRemovalView(
         removal.id,
         removal.versions[0].category,
         tuple(map(str, sorted(kept - stays))),
-        "nothing" if removal.registered is None else "another form",
+        "nothing" if now is None else "another form",
         removal.cause,
         format_time(removal.since_s),
         flows,
+        removal.versions[-1].registrant,
+    )
+
+
+def held_endpoints_view(id: str, held: HeldBack) -> HeldEndpointsView:
+    wanted = held.wanted
+    return HeldEndpointsView(
+        id,
+        None if wanted is None else wanted.registrant,
+        () if wanted is None else tuple(map(str, wanted.endpoints)),
+        () if wanted is None else service_words(wanted.services),
+        () if held.before is None else tuple(map(str, held.before.endpoints)),
+        held.cause,
+        format_time(held.since_s),
     )
 
 

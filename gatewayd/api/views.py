@@ -133,6 +133,9 @@ class RegistrationView(msgspec.Struct, frozen=True):
     flows: int = 0
     bytes: int = 0
     standing: StandingView | None = None
+    registrant: str | None = None
+    provisional: bool = False
+    endpoints: tuple[str, ...] = ()
 
 
 class RegistrationPage(msgspec.Struct, frozen=True):
@@ -274,6 +277,9 @@ def registration_view(
         flows=flows,
         bytes=size_bytes,
         standing=standing,
+        registrant=registration.registrant,
+        provisional=registration.is_provisional,
+        endpoints=_words(registration.endpoints),
     )
 
 

@@ -25,8 +25,10 @@ from gatewayd.api.views import (
     UnregisteredFlowView,
 )
 from gatewayd.cli.client import Endpoint, daemon_options
+from gatewayd.cli.companies import companies_of, print_companies
 from gatewayd.cli.output import (
     BAD,
+    DOUBTFUL,
     IN_KERNEL,
     Line,
     count,
@@ -41,6 +43,7 @@ from gatewayd.cli.output import (
 from gatewayd.cli.rejected import show_rejected
 from gatewayd.cli.standing import describe_standing, mark
 from gatewayd.model import Status
+from gatewayd.settings.values import parse_duration
 
 Parameters = Mapping[str, str | int | None]
 
@@ -120,9 +123,13 @@ def _get_all(endpoint: Endpoint, list_: _List, filters: Parameters) -> bytes:
 @click.argument("registration_id", metavar="[ID]", required=False)
 @click.option("--category", help="Only those of this category.")
 @click.option("--status", type=click.Choice(get_args(Status)), help="Only those of this status.")
+@click.option("--registrant", metavar="KEY", help="Only those of this company.")
+@click.option("--ending", metavar="TIME", help="Effective, and the window ends within such as 7d; soonest first.")
+@click.option("--provisional", is_flag=True, help="Only provisional ones.")
 @click.option("--search", metavar="TEXT", help="Part of an id, or an address or prefix.")
 @click.option("--rejected", is_flag=True, help="Records of the sources that are not usable, by their place.")
 @click.option("--source", help="With --rejected: of this source alone.")
+@click.option("--by", type=click.Choice(["registrant"]), help="A line for each company in place of registrations.")
 @page_options
 @daemon_options
 def registrations(
@@ -130,21 +137,32 @@ def registrations(
     registration_id: str | None,
     category: str | None,
     status: str | None,
+    registrant: str | None,
+    ending: str | None,
+    provisional: bool,
     search: str | None,
     rejected: bool,
     source: str | None,
+    by: str | None,
     page: Parameters,
     as_json: bool,
 ) -> None:
     """List registrations, or show all of the one with ID."""
-    filters: Parameters = {"category": category, "status": status, "q": search, **page}
+    filters: Parameters = {
+        "category": category, "status": status, "q": search, "registrant": registrant,
+        "ending": None if ending is None else _seconds_of(ending), "provisional": 1 if provisional else None,
+        **page,
+    }  # fmt: skip
     if rejected:
-        if registration_id or category or status or search:
+        if registration_id or category or status or search or registrant or ending or provisional or by:
             raise click.UsageError("--rejected goes with --source, --limit and --offset alone")
         show_rejected(endpoint, {"source": source, **page}, as_json=as_json)
         return
     if source is not None:
         raise click.UsageError("--source goes with --rejected")
+    if by is not None and registration_id is None:
+        show_companies(endpoint, filters, as_json=as_json)
+        return
     if registration_id is None:
         _show_page(endpoint, _REGISTRATIONS, filters, as_json)
         return
@@ -161,13 +179,33 @@ def registrations(
         print_lines(map(describe_activity, found.items))
 
 
+MAX_ENDING_S: Final = 366 * 86_400.0
+
+
+def _seconds_of(text: str) -> int:
+    try:
+        return int(parse_duration(text, 1.0, MAX_ENDING_S))
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} {error}, expected such as 7d", param_hint="--ending") from None
+
+
+def show_companies(endpoint: Endpoint, filters: Parameters, *, as_json: bool) -> None:
+    """All that the filters select, by company."""
+    body = _get_all(endpoint, _REGISTRATIONS, {**filters, "limit": HIGHEST_LIMIT})
+    found = companies_of(endpoint.parse(body, RegistrationPage).items)
+    if as_json:
+        print_json(msgspec.json.encode(found))
+        return
+    print_companies(found)
+
+
 def _registration_row(view: RegistrationView) -> Sequence[str]:
     return (
         view.id,
         view.category,
         standing(view),
         presence(view),
-        some(view.clients, none="by subscriber"),
+        f"to {some(view.endpoints)}" if view.endpoints else some(view.clients, none="by subscriber"),
         some(view.peers),
         some(view.services),
     )
@@ -177,11 +215,17 @@ def describe_registration(view: RegistrationView) -> Iterator[Line]:
     """All that is known of one."""
     yield Line("id", view.id)
     yield Line("category", view.category)
+    if view.registrant is not None:
+        yield Line("registrant", view.registrant)
     yield Line("status", standing(view))
     yield Line("window", f"{view.valid_from or 'open'} to {view.valid_until or 'open'}")
     if view.standing is not None:
         yield from describe_standing(view.standing)
-    yield from _listed("clients", view.clients, "by subscriber alone")
+    if view.endpoints:
+        yield Line("PROVIDER", "every client's flow to these endpoints is registered, and none from them", DOUBTFUL)
+        yield from _listed("endpoints", view.endpoints, "none")
+    else:
+        yield from _listed("clients", view.clients, "by subscriber alone")
     if view.subscriber and view.clients:
         yield Line("", "and the addresses of a subscriber")
     yield from _listed("peers", view.peers, "any")
@@ -202,7 +246,8 @@ def standing(view: RegistrationView) -> str:
     """The status, whether the window is closed, and what a local file or the guard makes of it."""
     is_dropped = view.standing is not None and view.standing.is_out_of_force
     closed = view.status == "active" and not view.effective and not is_dropped
-    words = (view.status, "outside of its window" if closed else "", mark(view.standing))
+    provisional = "provisional" if view.provisional else ""
+    words = (view.status, provisional, "outside of its window" if closed else "", mark(view.standing))
     return ", ".join(filter(None, words))
 
 

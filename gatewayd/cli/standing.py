@@ -21,8 +21,11 @@ from gatewayd.cli.output import (
     print_json,
     print_lines,
     print_table,
+    some,
 )
 
+MAX_REGISTRANTS: Final = 20
+"""Companies that `held` names; `--json` has all."""
 MAX_IDS_A_LINE: Final = 20
 """Of a step; `--json` has more."""
 
@@ -41,18 +44,34 @@ def held(endpoint: Endpoint, limit: int | None, offset: int | None, as_json: boo
     if as_json:
         print_json(body)
         return
-    if not found.total and not found.elements:
+    if not found.total and not found.elements and not found.endpoints:
         print_headline("Nothing is held.", GOOD)
         return
     if found.total:
         accept = f"gatewayd accept {found.serial} lets them go"
         print_headline(f"{count(found.total, 'removal')} held: {found.reason}; {accept}", BAD)
         print_table(
-            ("id", "category", "flows", "since", "taken away by", "prefixes that go"),
+            ("id", "registrant", "category", "flows", "since", "taken away by", "prefixes that go"),
             list(map(_held_row, found.items)),
         )
         if len(found.items) < found.total:
             click.echo(f"{len(found.items):,} of {found.total:,} shown; --limit or --offset for others")
+        for each in found.registrants[:MAX_REGISTRANTS]:
+            what = "all of its" if each.is_whole else f"{each.held:,} of its"
+            click.echo(f"{each.registrant}: {what} {count(each.of, 'registration')} would go")
+    if found.endpoints:
+        accept = f"gatewayd accept {found.endpoints_serial} lets them in"
+        print_headline(f"not in force: {found.endpoints_reason}; {accept}", BAD)
+        print_table(
+            ("id", "registrant", "since", "brought by", "services", "endpoints", "in force now"),
+            [
+                (
+                    each.id, each.registrant or "-", each.since or "-", each.cause, some(each.services),
+                    some(each.endpoints), some(each.replaces, none="nothing"),
+                )
+                for each in found.endpoints
+            ],
+        )  # fmt: skip
     if found.elements:
         what = f"{count(found.elements, 'element')} that a start found in the kernel, and no registration wants"
         print_headline(f"{what}; gatewayd accept {found.elements_serial} lets them go", BAD)
@@ -60,7 +79,15 @@ def held(endpoint: Endpoint, limit: int | None, offset: int | None, as_json: boo
 
 def _held_row(view: HeldRemovalView) -> tuple[str, ...]:
     prefixes = " ".join(view.prefixes) or "by subscriber"
-    return view.id, view.category, f"{view.flows:,}", view.since or "-", view.cause, prefixes
+    return (
+        view.id,
+        view.registrant or "-",
+        view.category,
+        f"{view.flows:,}",
+        view.since or "-",
+        view.cause,
+        prefixes,
+    )
 
 
 @click.command("changes")

@@ -2,6 +2,7 @@
 
 - `controller`    the registry in force, changed by one task: sources, local files, an operator, the clock
 - `guard_keeper`  the guard on disk and in the log; unregistered elements that a start found
+- `companies`     registrations by company: whose removals are held, which company went whole
 - `extended_log`  each endpoint of a provider that comes or goes; provisional registrations before they end
 - `core`          performs what the active set desires; the parts between the registry and the kernel, wired once
 - `policy`        the policy of the moment and the one in force; what brought it there

@@ -86,7 +86,7 @@ class Controller:
         self._registry = self.registry = make_registry(settings.registry)
         self._policy = PolicyKeeper(settings, core.reconciler, self._registry, arming)
         self._guard = GuardKeeper(self._registry, store)
-        self._held_log = HeldLog()
+        self.held_log = HeldLog()
         self.extended = ExtendedLog(self._registry)
         self._unsaved: list[SourceUpdate] = []
         """Updates from before all were there: to be the last good once they are in force."""
@@ -159,7 +159,7 @@ class Controller:
         if not self._registry.is_loaded:
             return
         await self._change(changes)
-        self._held_log.look(self._registry)
+        await self.held_log.look(self._registry, self.allowlist)
         if not self.loaded:
             self.loaded = True
             self._guard.warn_of_categories()
@@ -173,7 +173,7 @@ class Controller:
             return
         await self._in_slices(changes.upserts, self._upsert)
         await self._in_slices(changes.withdrawals, self._withdraw)
-        self.extended.say_changes()
+        await self.extended.say_changes(self.allowlist)
         log.info("registry.applied", upserts=len(changes.upserts), withdrawals=len(changes.withdrawals))
         self._remainder.note_change()
         self._retime.set()
@@ -272,7 +272,7 @@ class Controller:
         self._recheck(self._programmer.upsert(registration, now))
 
     def _withdraw(self, registration_id: str, _: float) -> None:
-        self.extended.drop(registration_id)
+        self.extended.drop(self.allowlist.get(registration_id))
         self._recheck(self._programmer.withdraw(registration_id))
         self.attribution.forget(registration_id)
 
@@ -361,7 +361,7 @@ class Controller:
             registry.end_loss()
             await self._guard.save()
         elif was_held is None:
-            self._held_log.say(remainder.held.serial, remainder.held.count, KERNEL, decision)
+            self.held_log.say(remainder.held.serial, remainder.held.count, KERNEL, decision)
 
     def _want_policy(self, now: float) -> None:
         is_complete = not self._registry.unread() and not self._applying.locked()

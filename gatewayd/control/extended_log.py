@@ -3,6 +3,10 @@ come."""
 
 from __future__ import annotations
 
+from collections import Counter
+
+from gatewayd.allowlist import Allowlist
+from gatewayd.control.companies import say_vanished
 from gatewayd.log import get_logger
 from gatewayd.model import Registration, service_words
 from gatewayd.model.moment import format_time
@@ -21,19 +25,26 @@ class ExtendedLog:
     def __init__(self, registry: RegistryState) -> None:
         self._registry = registry
         self._extended = Extended()
+        self._gone: Counter[str] = Counter()
+        """Of each company, how many registrations went in this turn."""
 
     def put(self, registration: Registration, now: float) -> None:
         """It comes into force."""
         if registration.extension is not None or self._extended.knows(registration.id):
             self._extended.put(registration, now)
 
-    def drop(self, id: str) -> None:
+    def drop(self, registration: Registration | None) -> None:
         """It goes."""
-        if self._extended.knows(id):
-            self._extended.drop(id)
+        if registration is not None and registration.extension is not None:
+            self._extended.drop(registration.id)
+            if registration.registrant is not None:
+                self._gone[registration.registrant] += 1
 
-    def say_changes(self) -> None:
-        """Each endpoint that came or went; many of one turn are counted."""
+    async def say_changes(self, allowlist: Allowlist) -> None:
+        """Each endpoint that came or went, and companies of which nothing is left; many of one turn are counted."""
+        gone, self._gone = self._gone, Counter()
+        if gone:
+            await say_vanished(allowlist, gone)
         changes, more = self._extended.take_changes()
         for each in changes:
             one = each.registration

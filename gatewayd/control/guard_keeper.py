@@ -7,6 +7,9 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 
+from gatewayd.allowlist import Allowlist
+from gatewayd.api.standing import HeldRegistrant
+from gatewayd.control.companies import describe_registrants, held_registrants
 from gatewayd.feed.canonical import Damaged
 from gatewayd.log import get_logger
 from gatewayd.model.registration import Registration
@@ -68,12 +71,20 @@ class HeldLog:
     """Says `guard.held` once for each change of it."""
 
     def __init__(self) -> None:
+        self.registrants: tuple[HeldRegistrant, ...] = ()
+        """Whose removals are held."""
+        self._seen: Hashable = None
         self._said: Hashable = None
         self._said_endpoints: Hashable = None
 
-    def look(self, registry: RegistryState) -> None:
-        """At removals and endpoints that wait."""
-        if (held := registry.held()) is not None:
+    async def look(self, registry: RegistryState, allowlist: Allowlist) -> None:
+        """At removals and endpoints that wait. Nobody changes the registry meanwhile."""
+        held = registry.held()
+        seen = None if held is None else (held.serial, len(held.versions))
+        if seen != self._seen:
+            self.registrants = await held_registrants(allowlist, held)
+        self._seen = seen
+        if held is not None:
             self.say(held.serial, len(held.versions), ",".join(sorted(held.by_cause)), held.decision)
         endpoints = registry.endpoints.held()
         version = None if endpoints is None else (endpoints.serial, frozenset(endpoints.held))
@@ -91,7 +102,15 @@ class HeldLog:
     def say(self, serial: int, removals: int, cause: str, decision: GuardDecision) -> None:
         if (serial, removals, cause) != self._said:
             self._said = serial, removals, cause
-            log.warning("guard.held", cause=cause, serial=serial, removals=removals, reason=str(decision))
+            whose = describe_registrants(self.registrants) if cause != KERNEL else ""
+            log.warning(
+                "guard.held",
+                cause=cause,
+                serial=serial,
+                removals=removals,
+                reason=str(decision),
+                registrants=whose,
+            )
 
 
 async def read_last_good(

@@ -118,13 +118,14 @@ class DaemonQueries:
     # -- registrations -------------------------------------------------------------------------------------
 
     async def registrations(
-        self, category: str | None, status: Status | None, text: str | None, offset: int, limit: int
-    ) -> views.RegistrationPage:
-        allowlist = self._allowlist
-        if (category, status, text) == (None, None, None):
+        self, category: str | None, status: Status | None, text: str | None, offset: int, limit: int,
+        *, registrant: str | None = None, ending_s: float | None = None, provisional: bool = False,
+    ) -> views.RegistrationPage:  # fmt: skip
+        allowlist, only = self._allowlist, Only(registrant, ending_s, provisional, self._controller.moment())
+        if (category, status, text) == (None, None, None) and only.is_all:
             total, page = len(allowlist), list(islice(allowlist, offset, offset + limit))
         else:
-            matches = await self._search(category, status, text)
+            matches = await self._search(category, status, text, only)
             total, page = len(matches), matches[offset : offset + limit]
         items: list[views.RegistrationView] = []
         for number, each in enumerate(page, 1):
@@ -162,7 +163,9 @@ class DaemonQueries:
     async def verify(self, since_s: float, offset: int, limit: int) -> VerifyPage:
         return await self._reports.verify(since_s, offset, limit)
 
-    async def _search(self, category: str | None, status: Status | None, text: str | None) -> list[Registration]:
+    async def _search(
+        self, category: str | None, status: Status | None, text: str | None, only: Only
+    ) -> list[Registration]:
         """All of them, as they are now, are looked through in slices; the loop turns in between."""
         prefix = _prefix_or_none(text)
         dropped = () if text is None else self._registry.filtered(text, prefix)
@@ -173,12 +176,17 @@ class DaemonQueries:
                 category in (None, each.category)
                 and status in (None, each.status)
                 and (text is None or text in each.id or (prefix is not None and _touches(each, prefix)))
+                and only.takes(each)
             ):
                 found.append(each)
             if number % SLICE == 0:
                 await asyncio.sleep(0)
-        found += (each for each in dropped if category in (None, each.category) and status in (None, each.status))
-        return found
+        found += (
+            each
+            for each in dropped
+            if category in (None, each.category) and status in (None, each.status) and only.takes(each)
+        )
+        return only.sorted(found)
 
     def _view(self, registration: Registration) -> views.RegistrationView:
         now = self._controller.moment()
@@ -298,6 +306,33 @@ class DaemonQueries:
         return self.readiness()
 
 
+@dataclass(frozen=True, slots=True)
+class Only:
+    """Further conditions of a selection; None, False: not asked for."""
+
+    registrant: str | None
+    ending_s: float | None
+    provisional: bool
+    now: float
+
+    @property
+    def is_all(self) -> bool:
+        return self.registrant is None and self.ending_s is None and not self.provisional
+
+    def takes(self, each: Registration) -> bool:
+        if self.registrant is not None and each.registrant != self.registrant:
+            return False
+        if self.provisional and not each.is_provisional:
+            return False
+        return self.ending_s is None or (
+            each.is_effective(self.now) and each.valid_until_s - self.now <= self.ending_s
+        )
+
+    def sorted(self, found: list[Registration]) -> list[Registration]:
+        """The soonest end first, where it is asked for."""
+        return found if self.ending_s is None else sorted(found, key=lambda each: each.valid_until_s)
+
+
 def _prefix_or_none(text: str | None) -> Prefix | None:
     try:
         return None if text is None else parse_prefix(text)
@@ -309,5 +344,5 @@ def _touches(registration: Registration, prefix: Prefix) -> bool:
     """Whether a client or peer prefix covers `prefix` or lies in it."""
     return any(
         each.covers(prefix.packed) if each.length <= prefix.length else prefix.covers(each.packed)
-        for each in (*registration.clients, *registration.peers)
+        for each in (*registration.clients, *registration.peers, *registration.endpoints)
     )

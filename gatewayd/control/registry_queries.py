@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 from gatewayd.api.standing import (
@@ -10,6 +11,7 @@ from gatewayd.api.standing import (
     HeldList,
     RejectedList,
     StandingView,
+    held_endpoints_view,
     held_removal_view,
     rejected_view,
     standing_view,
@@ -51,7 +53,8 @@ class RegistryQueries:
         page = self._registry.held_removals(offset, limit)
         flows = self._attribution.count_live(frozenset(each.id for each in page.items))
         items = tuple(held_removal_view(each, flows[each.id]) for each in page.items)
-        held = self._registry.held()
+        held, endpoints = self._registry.held(), self._registry.endpoints.held()
+        pending = () if endpoints is None else tuple(islice(endpoints.held.items(), offset, offset + limit))
         elements = next((each for each in self._controller.holds() if KERNEL in each.by_cause), None)
         return HeldList(
             page.serial,
@@ -62,6 +65,10 @@ class RegistryQueries:
             items,
             0 if elements is None else elements.by_cause[KERNEL],
             0 if elements is None else elements.serial,
+            self._controller.held_log.registrants,
+            () if endpoints is None else tuple(held_endpoints_view(*each) for each in pending),
+            0 if endpoints is None else endpoints.serial,
+            "" if endpoints is None else str(endpoints),
         )
 
     def rejected(self, source: str | None, offset: int, limit: int) -> RejectedList:

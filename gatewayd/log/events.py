@@ -153,7 +153,7 @@ EVENTS = (
         "The kernel could not be asked whether it keeps the assertions; the next look is seconds later.",
     ),
     Event(
-        "guard.held", "warning", "cause serial removals reason",
+        "guard.held", "warning", "cause serial removals reason registrants",
         "Removals wait for `gatewayd accept SERIAL`, see [the guard](#the-guard). Logged once for each change.",
         followed=True,
     ),

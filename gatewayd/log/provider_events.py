@@ -1,4 +1,4 @@
-"""Events of licensed providers and of provisional registrations."""
+"""Events of licensed providers, of companies and of provisional registrations."""
 
 from __future__ import annotations
 
@@ -24,6 +24,10 @@ PROVIDERS: Final = (
     Event(
         "provisional.ending", "warning", "id registrant ends_at",
         "A provisional registration ends: said three days before, and six hours before.", followed=True,
+    ),
+    Event(
+        "registrant.vanished", "warning", "registrant registrations",
+        "The last registrations of a company went, of five or more at once.", followed=True,
     ),
     Event("provisional.more", "warning", "registrations", "Further provisional registrations that end, counted."),
 )  # fmt: skip

@@ -436,14 +436,18 @@ class FakeQueries:
         return msgspec.structs.replace(view, crosses=self.crosses)
 
     async def registrations(
-        self, category: str | None, status: Status | None, text: str | None, offset: int, limit: int
-    ) -> RegistrationPage:
+        self, category: str | None, status: Status | None, text: str | None, offset: int, limit: int,
+        *, registrant: str | None = None, ending_s: float | None = None, provisional: bool = False,
+    ) -> RegistrationPage:  # fmt: skip
         self.asked.append((category, status, text, offset, limit))
+        if registrant is not None or ending_s is not None or provisional:
+            self.asked.append((registrant, ending_s, provisional))
         found = [
             each
             for each in self.allowlist
             if category in (None, each.category) and status in (None, each.status) and (text or "") in each.id
-        ]
+            and registrant in (None, each.registrant)
+        ]  # fmt: skip
         items = tuple(self._registration_view(each) for each in found[offset : offset + limit])
         return RegistrationPage(len(found), offset, items)
 

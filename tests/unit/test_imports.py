@@ -112,9 +112,11 @@ COMPOSITION = """
     control.trip_evidence control.trial_report
     cli.events cli.registry_in_force cli.registry_verify cli.report control.activity_keeper control.report_queries
     __main__ cli cli.changes cli.check cli.client cli.explain cli.listings cli.output cli.plan cli.registry
+    cli.companies
     cli.registry_authoring cli.registry_reading cli.service cli.service_user cli.standing cli.status
     cli.status_subscribers
-    control.controller control.core control.explain control.extended_log control.guard_keeper control.policy
+    control.controller control.core control.companies control.explain control.extended_log control.guard_keeper
+    control.policy
     control.queries
     control.assertion_gate control.assertion_watch cli.status_assertions
     control.planner cli.plan_asked

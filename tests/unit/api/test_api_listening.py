@@ -159,12 +159,12 @@ class CountingQueries(FakeQueries):
         self.finished = asyncio.Event()
         self.under_way = self.at_once = 0
 
-    async def registrations(self, *arguments: Any) -> RegistrationPage:
+    async def registrations(self, *arguments: Any, **only: Any) -> RegistrationPage:
         self.under_way += 1
         self.at_once = max(self.at_once, self.under_way)
         await self.finished.wait()
         self.under_way -= 1
-        return await super().registrations(*arguments)
+        return await super().registrations(*arguments, **only)
 
 
 async def test_lists_are_made_one_at_a_time_and_the_rest_is_told_to_come_back(tmp_path: Path) -> None:

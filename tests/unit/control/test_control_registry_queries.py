@@ -13,6 +13,7 @@ from gatewayd.control.queries import Counts, DaemonQueries
 from gatewayd.control.status import StatusReport
 from gatewayd.control.vitals import Vitals
 from gatewayd.feed.reading import Rejection
+from gatewayd.model import Extension, Registration, parse_prefix
 from gatewayd.reconcile.dataplane import Found
 from gatewayd.settings.model import InterfaceSettings
 from gatewayd.sources.files import OverridesReading
@@ -247,5 +248,61 @@ def test_rejected_records_are_listed_of_one_source_or_all(time: Time) -> None:
             assert queries.rejected("national", 1, 10).items == found.items[1:]
             assert queries.rejected("other", 0, 10).total == 0
             assert "2025-13-01" not in repr(found)
+
+    time.run(scenario())
+
+
+def test_registrations_are_selected_by_company_by_end_and_as_provisional(time: Time) -> None:
+    day_s = 86_400.0
+
+    def of(company: str | None, id: str, client: str, **fields: Any) -> Registration:
+        extension = Extension(company, is_provisional=company is None)
+        return registration(id, client, extension=extension, **fields)
+
+    async def scenario() -> None:
+        async with asked(time) as (it, queries):
+            soon, late = time.clock() + 3 * day_s, time.clock() + 5 * day_s
+            await it.read(
+                "national",
+                of("co-1", "A", "39.32.0.0/28"),
+                of("co-1", "B", "39.32.1.0/28"),
+                of("co-2", "C", "39.32.2.0/28", valid_until_s=late),
+                of("co-3", "D", "39.32.3.0/28", valid_until_s=soon),
+                of(None, "P", "39.32.4.0/28", valid_until_s=soon + 1),
+            )
+
+            async def ids(**only: Any) -> list[str]:
+                return [each.id for each in (await queries.registrations(None, None, None, 0, 100, **only)).items]
+
+            assert await ids(registrant="co-1") == ["A", "B"]
+            assert await ids(ending_s=4 * day_s) == ["D", "P"]
+            assert await ids(ending_s=7 * day_s) == ["D", "P", "C"]
+            assert await ids(provisional=True) == ["P"]
+            assert len(await ids()) == 5
+            view = shown(queries, "P")
+            assert (view.registrant, view.provisional, view.endpoints) == (None, True, ())
+            assert shown(queries, "A").registrant == "co-1"
+
+    time.run(scenario())
+
+
+def test_endpoints_that_wait_are_listed_with_what_they_replace(time: Time) -> None:
+    def provider(id: str, endpoint: str) -> Registration:
+        extension = Extension("co-9", endpoints=(parse_prefix(endpoint),))
+        return registration(id, services=("ipsec",), extension=extension)
+
+    async def scenario() -> None:
+        async with asked(time) as (it, queries):
+            former = provider("VPN-0", "198.51.0.0/25")
+            await it.read("national", former)
+            await it.read("national", *(provider(f"VPN-{n}", f"198.51.{n}.0/24") for n in range(17)))
+            found = queries.held(0, 2)
+            assert [(each.id, each.registrant, each.endpoints, each.replaces) for each in found.endpoints] == [
+                ("VPN-0", "co-9", ("198.51.0.0/24",), ("198.51.0.0/25",)),
+                ("VPN-1", "co-9", ("198.51.1.0/24",), ()),
+            ]
+            assert (found.total, found.endpoints_serial > 0) == (0, True)
+            assert found.endpoints_reason.startswith("17 endpoint prefixes added, more than 16")
+            assert shown(queries, "VPN-0").endpoints == ("198.51.0.0/25",)
 
     time.run(scenario())
