@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
 from math import inf
 from pathlib import Path
@@ -168,3 +169,33 @@ def test_without_a_file_the_list_is_there() -> None:
     scene.upsert(BANK)
     scene.keeper.seen(WRONG, scene.now)
     assert scene.keeper.file_view.state == "closed"
+
+
+def test_whatever_comes_and_goes_no_prefix_is_left_over() -> None:
+    chance, scene = random.Random(3), Scene()
+    scene.keeper._former._most_clients, scene.keeper._former._most_bindings = 5, 3
+    bound: list[Binding] = []
+    for _ in range(1500):
+        scene.now += chance.choice([0.0, 1.0, BINDING_S / 3, CLIENT_S / 20])
+        id, word = f"R{chance.randrange(6)}", chance.randrange(5)
+        words = {f"192.0.{chance.randrange(3)}.{16 * chance.randrange(4)}/28" for _ in range(3)}
+        clients = tuple(map(parse_prefix, sorted(words)))
+        if word < 2:
+            scene.upsert(msgspec.structs.replace(BANK, id=id, clients=clients))
+        elif word == 2:
+            scene.withdraw(id)
+        elif word == 3:
+            bound.append(msgspec.structs.replace(BOUND, prefix=parse_prefix(f"10.0.0.{chance.randrange(9)}/32")))
+            scene.keeper.bound(bound[-1])
+        elif bound:
+            scene.keeper.unbound(bound.pop(chance.randrange(len(bound))), (MOBILE,))
+        scene.keeper.expire()
+        here = {prefix for each in scene.allowlist for prefix in each.clients} | {each.prefix for each in bound}
+        assert len(here) <= len(scene.near) <= len(here) + 5 + 3
+    for number in range(6):
+        scene.withdraw(f"R{number}")
+    for binding in bound:
+        scene.keeper.unbound(binding, ())
+    scene.now += CLIENT_S
+    scene.keeper.expire()
+    assert len(scene.near) == 0
