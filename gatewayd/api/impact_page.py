@@ -45,7 +45,7 @@ def warnings_of(report: ImpactReport) -> Iterator[str]:
     if report.gaps:
         unknown = sum(gap.flows is None for gap in report.gaps)
         besides = f"; over {unknown} of them the kernel's counts are lost" if unknown else ""
-        yield f"no daemon ran {_times(len(report.gaps))}, {_length(report.gaps)} together{besides}"
+        yield f"not watched {_times(len(report.gaps))}, {_length(report.gaps)} together{besides}"
 
 
 def facts_of(report: ImpactReport) -> Iterator[tuple[str, Cell]]:
@@ -120,7 +120,7 @@ def parts_of(report: ImpactReport) -> Iterator[Part]:
     shown = f"{len(report.prefixes):,} of {report.prefix_count:,}"
     yield Table("By client prefix", PREFIX_COLUMNS, prefix_rows(report), f"{shown} shown, the most flows first")
     if report.gaps:
-        yield Table("Without a daemon", GAP_COLUMNS, gap_rows(report))
+        yield Table("Not watched", GAP_COLUMNS, gap_rows(report))
 
 
 def share_of(part: int, whole: int) -> str:

@@ -130,8 +130,11 @@ class ImpactKeeper:
         if step is None:
             return
         now_s = self._clock()
-        run = self._run or Run(now_s, now_s, flows_of(step.packets), step.is_new_table)
-        run = Run(run.began_s, max(run.began_s, now_s), run.found, run.is_new_table)
+        run = self._run
+        if run is None or step.is_new_table:
+            # Of a table that went while we ran, what came since the latest reading is not known either.
+            run = Run(now_s, now_s, flows_of(step.packets), step.is_new_table)
+        run = replace(run, ended_s=max(run.began_s, now_s))
         await self._store.write(step, run, now_s - _HALF_S, self._counting.whole)
         self._counting.accept(step)
         self._run = run

@@ -31,7 +31,7 @@ _OVER_LIMIT: Final = ("over_limit_packets", "limited_packets")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A daemon that counted. `found`: flows that it found counted when it began, of the time before."""
+    """A time that was watched without a gap. `found`: flows that its begin found counted, of the time before."""
 
     began_s: float
     ended_s: float
@@ -83,7 +83,8 @@ class PrefixLine(msgspec.Struct, frozen=True):
 
 
 class GapLine(msgspec.Struct, frozen=True):
-    """A time without a daemon. `flows`: that the kernel counted meanwhile, None where its table is another one."""
+    """A time that was not watched: no daemon ran, or the table was removed. `flows`: that the kernel counted
+    meanwhile, None where its table is another one."""
 
     since: str
     until: str

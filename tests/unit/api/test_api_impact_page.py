@@ -58,11 +58,11 @@ def test_in_peace_there_is_nothing_to_warn_of() -> None:
         ),
         ({}, {"prefixes": {PrefixService(OTHER_PREFIX, 6, 80): 30}}, ["30 flows are of prefixes past the bound"]),
         ({}, {"runs": [Run(NOON - 60, NOON, 0, is_new_table=True)]}, ["nothing is known from before"]),
-        ({}, {"runs": RUNS[:2]}, ["no daemon ran once, 10 min together"]),
+        ({}, {"runs": RUNS[:2]}, ["not watched once, 10 min together"]),
         (
             {},
             {"runs": RUNS},
-            ["no daemon ran 2 times, 20 min together; over 1 of them the kernel's counts are lost"],
+            ["not watched 2 times, 20 min together; over 1 of them the kernel's counts are lost"],
         ),
     ],
 )

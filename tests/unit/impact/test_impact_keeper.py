@@ -158,6 +158,22 @@ async def test_after_a_reboot_the_table_is_another_and_counts_from_zero(world: W
     assert [gap.flows for gap in found.gaps] == [None]
 
 
+async def test_a_table_that_another_program_removed_is_said_as_a_time_of_which_nothing_is_known(
+    world: World,
+) -> None:
+    world.count(CLIENT, 5)
+    await world.read()
+    world.count(CLIENT, 3)
+    await world.fake.delete_table()
+    world.packets = dict.fromkeys(NAMES, 0)
+    await world.put_rules()
+    world.count(CLIENT, 2)
+    await world.read()
+    found = await world.report()
+    assert found.flows == 7
+    assert [(gap.since, gap.flows) for gap in found.gaps] == [("2025-06-15T15:24:20Z", None)]
+
+
 async def test_before_our_rules_are_there_and_without_a_table_nothing_is_read(world: World) -> None:
     world.count(CLIENT)
     world.policy = None
