@@ -61,15 +61,15 @@ class Findings:
         for line in sorted(lines, key=lambda each: each.last_seen_s)[-self._most :]:
             self._lines[line.key] = line
 
-    def note(self, miss: Miss, now: float) -> bool:
-        """One flow; whether its line is new."""
-        self.flows += 1
+    def note(self, miss: Miss, now: float, *, is_repeated: bool = False) -> bool:
+        """One flow, or a packet more of it (`is_repeated`); whether its line is new."""
+        self.flows += not is_repeated
         key = miss.registration_id, miss.reason
         line = self._lines.get(key)
         self._changed[key] = None
         if line is not None:
             line.last_seen_s = max(line.last_seen_s, now)
-            line.flows += 1
+            line.flows += not is_repeated
             line.category, line.service, line.far = miss.category, miss.service, miss.far
             self._lines.move_to_end(key)
             return False

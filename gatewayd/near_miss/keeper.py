@@ -7,6 +7,7 @@ waits for it but the word of an operator.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,9 @@ EXPIRE_EVERY_S: Final = 1.0
 SAVE_EVERY: Final = 5
 """Of these rounds; a kill loses what came since."""
 SAY_EVERY_S: Final = 10.0
+REPEATED_S: Final = 60.0
+MAX_RECENT: Final = 4096
+"""Flows whose repetitions are known as such; one that comes after so many others counts again."""
 
 
 class NearMissKeeper:
@@ -50,6 +54,7 @@ class NearMissKeeper:
         self._monotonic = monotonic
         self._former = Former()
         self._findings = Findings()
+        self._recent: OrderedDict[int, float] = OrderedDict()
         self._said = RateLimited(log, interval_s=SAY_EVERY_S, clock=monotonic)
         self._store: LineStore | None = None
         self.file_view = StateFileView("near_misses")
@@ -101,9 +106,21 @@ class NearMissKeeper:
         miss = classify(self._allowlist, self._former, flow, moment)
         if miss is None:
             return False
-        if self._findings.note(miss, self._clock()):
+        if self._findings.note(miss, self._clock(), is_repeated=self._is_repeated(flow)):
             self._say(miss)
         return True
+
+    def _is_repeated(self, flow: Flow) -> bool:
+        """Whether it was seen within a minute: a refused packet leaves no connection, so each is logged."""
+        now, key = self._monotonic(), hash(flow)
+        seen_s = self._recent.get(key)
+        if seen_s is not None and now - seen_s < REPEATED_S:
+            return True
+        self._recent[key] = now
+        self._recent.move_to_end(key)
+        if len(self._recent) > MAX_RECENT:
+            self._recent.popitem(last=False)
+        return False
 
     def _say(self, miss: Miss) -> None:
         self._said.warning(

@@ -14,7 +14,7 @@ from gatewayd.compile.near import NearClients
 from gatewayd.lab.traffic import flow_of
 from gatewayd.model import Binding, Registration, parse_prefix, parse_services
 from gatewayd.near_miss.former import BINDING_S, CLIENT_S
-from gatewayd.near_miss.keeper import NearMissKeeper
+from gatewayd.near_miss.keeper import MAX_RECENT, REPEATED_S, NearMissKeeper
 from gatewayd.near_miss.store import FILE
 
 FAR = "198.51.100.7"
@@ -66,10 +66,26 @@ def test_a_flow_of_a_customer_is_a_line_and_a_strangers_is_none() -> None:
     assert scene.told == 1
     assert not scene.keeper.seen(flow_of("192.0.2.99", FAR, "udp/500"), scene.now)
     assert scene.keeper.seen(WRONG, scene.now)
-    assert scene.keeper.seen(WRONG, scene.now)
+    assert scene.keeper.seen(msgspec.structs.replace(WRONG, source_port=4001), scene.now)
     assert scene.reasons() == [("BANK", "service_not_listed", 2)]
     view = scene.keeper.view()
     assert (view.flows, view.listed, view.prefixes, scene.keeper.flows) == (2, 1, 1, 2)
+
+
+def test_a_refused_packet_that_is_repeated_counts_once_a_minute() -> None:
+    scene = Scene()
+    scene.upsert(BANK)
+    for _ in range(5):
+        assert scene.keeper.seen(WRONG, scene.now)
+        scene.now += REPEATED_S / 6
+    assert scene.reasons() == [("BANK", "service_not_listed", 1)]
+    assert scene.keeper.listed()[0].last_seen_s == scene.now - REPEATED_S / 6
+    scene.now += REPEATED_S
+    assert scene.keeper.seen(WRONG, scene.now)
+    for port in range(10_000, 10_001 + MAX_RECENT):
+        scene.keeper.seen(msgspec.structs.replace(WRONG, source_port=port), scene.now)
+    assert scene.reasons()[0][2] == MAX_RECENT + 3
+    assert len(scene.keeper._recent) == MAX_RECENT
 
 
 def test_what_a_registration_loses_is_near_for_a_day() -> None:
@@ -156,7 +172,7 @@ async def test_what_could_not_be_written_is_written_with_what_comes_next(tmp_pat
     other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     await scene.keeper._save()
     other.close()
-    scene.keeper.seen(WRONG, scene.now)
+    scene.keeper.seen(msgspec.structs.replace(WRONG, source_port=4001), scene.now)
     await scene.keeper.close()
     again = Scene()
     await again.keeper.open(tmp_path)
