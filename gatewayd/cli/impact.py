@@ -13,6 +13,7 @@ import click
 from gatewayd.api import impact_page as page
 from gatewayd.api.html import Cell, render_page
 from gatewayd.api.queries import HIGHEST_LIMIT
+from gatewayd.cli.arguments import Percent
 from gatewayd.cli.client import Endpoint, daemon_options, moment_of
 from gatewayd.cli.near_misses import acknowledge, near_misses
 from gatewayd.cli.output import DOUBTFUL, print_headline, print_json, print_table
@@ -26,7 +27,7 @@ _NAME_WIDTH: Final = 30
 @click.group("impact", invoke_without_command=True)
 @click.option("--since", default="24h", show_default=True, metavar="TIME", help="Such as 1h, 7d, 30d or a time.")
 @click.option("--top", type=click.IntRange(1, HIGHEST_LIMIT), help=f"Prefixes at most.  [default: {DEFAULT_TOP}]")
-@click.option("--canary", type=click.IntRange(0, 100), default=10, show_default=True, help="Percent of clients.")
+@click.option("--canary", type=Percent(), default="10%", show_default=True, metavar="N%", help="Of the clients.")
 @click.option("--csv", "as_csv", is_flag=True, help="Services, interfaces and prefixes as CSV.")
 @click.option("--html", "file", type=click.Path(dir_okay=False, path_type=Path), help="Write a page to this file.")
 @daemon_options

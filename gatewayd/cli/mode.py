@@ -10,13 +10,13 @@ from typing import get_args
 
 import click
 
+from gatewayd.cli.arguments import Duration, Percent
 from gatewayd.cli.changes import Outcome, describe_reload
 from gatewayd.cli.client import Endpoint, daemon_options, socket_options
 from gatewayd.cli.mode_file import difference, write_stage
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, print_json, print_lines, printable
 from gatewayd.errors import DaemonNotReachable, GatewaydError
 from gatewayd.model import Mode
-from gatewayd.settings.values import parse_duration, parse_percent
 from gatewayd.trial.views import (
     ArmingView,
     TrialView,
@@ -26,49 +26,26 @@ from gatewayd.trial.views import (
     headlines,
 )
 
-MAX_TIMER_S = 366 * 86400.0
 DEFAULT_CONFIRM = "10m"
 """RFC 6241 §8.4.5.1."""
-
-
 REPORT_PAUSE_S = 0.5
 REPORT_PATIENCE_S = 60.0
 """After the end of a trial, for its report."""
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-class _Duration(click.ParamType[float]):
-    name = "duration"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        try:
-            return parse_duration(value, 1.0, MAX_TIMER_S)
-        except ValueError as error:
-            self.fail(f"{value!r} {error}, expected a duration from 1s to 366d such as 10m", param, ctx)
-
-
-class _Percent(click.ParamType[int]):
-    name = "percent"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        try:
-            return parse_percent(value)
-        except ValueError as error:
-            self.fail(f"{value!r} {error}, expected a share from 0% to 100%", param, ctx)
-
-
 @click.command("mode")
 @click.argument("mode", type=click.Choice(get_args(Mode)), required=False)
-@click.option("--canary", type=_Percent(), metavar="N%", help="Share of the clients; without it, as it is.")
+@click.option("--canary", type=Percent(), metavar="N%", help="Share of the clients; without it, as it is.")
 @click.option(
     "--confirm",
-    type=_Duration(),
+    type=Duration(),
     is_flag=False,
     flag_value=DEFAULT_CONFIRM,
     metavar="[10m]",
     help="Take it back after this time, unless `gatewayd confirm`.",
 )
-@click.option("--for", "for_s", type=_Duration(), metavar="2h", help="End by itself after this time.")
+@click.option("--for", "for_s", type=Duration(), metavar="2h", help="End by itself after this time.")
 @click.option(
     "--comment", default="", metavar="TEXT", help="For the log and the status: which order, which ticket."
 )

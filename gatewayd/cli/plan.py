@@ -13,6 +13,7 @@ import msgspec
 
 from gatewayd.assertions.judge import in_force as in_force_at
 from gatewayd.assertions.overlay import failing_of
+from gatewayd.cli.arguments import Percent
 from gatewayd.cli.check import DEFAULT_CONFIG
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, count, print_headline, print_lines
 from gatewayd.cli.plan_asked import ask_plan, print_asked
@@ -68,7 +69,7 @@ class Plan:
 @click.command("plan")
 @click.option("--config", "config_path", default=DEFAULT_CONFIG, show_default=True, help="The configuration file.")
 @click.option("--mode", type=click.Choice(get_args(Mode)), help="As if this mode were in force.")
-@click.option("--canary", type=click.IntRange(1, 100), metavar="PERCENT", help="As if for this share of clients.")
+@click.option("--canary", type=Percent(), metavar="N%", help="As if for this share of the clients.")
 @click.option("--start", "is_start", is_flag=True, help="As a start would, though the daemon runs.")
 @click.option("--rules", "show_rules", is_flag=True, help="Print the new rules too, as nft text.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -90,10 +91,12 @@ def command(
     settings = read_settings(config_path)
     asked = None if is_start else ask_plan(settings, config_path, mode, canary)
     if asked is not None:
-        print_asked(asked, settings, as_json=as_json, show_rules=show_rules, is_mode_given=bool(mode or canary))
+        print_asked(
+            asked, settings, as_json=as_json, show_rules=show_rules, is_mode_given=(mode, canary) != (None, None)
+        )
         ruleset, is_present, is_bad = asked.ruleset, True, bool(asked.unprogrammed or asked.broken)
     else:
-        stage = Stage(mode or settings.policy.mode, canary or settings.policy.canary_percent)
+        stage = Stage(mode or settings.policy.mode, settings.policy.canary_percent if canary is None else canary)
         result = asyncio.run(make_plan(settings, None if mode is None and canary is None else stage))
         print_plan(result, as_json=as_json, show_rules=show_rules)
         ruleset, is_present = result.kernel.ruleset, not result.kernel.creates_table

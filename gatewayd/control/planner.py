@@ -95,7 +95,8 @@ class Planner:
         rehearsal = await gate.rehearse(settings, reading)
         stage, policy = settings.policy.stage, policy_in_force(settings, now)
         if request.mode is not None or request.canary is not None:
-            stage = Stage(request.mode or stage.mode, request.canary or stage.canary_percent)
+            canary = stage.canary_percent if request.canary is None else request.canary
+            stage = Stage(request.mode or stage.mode, canary)
             policy, before = policy_of(settings, stage), controller.policy(now)
         after = policy_of(settings, stage)
         broken: tuple[Broken, ...] = await gate.judge(rehearsal, before, after)

@@ -33,6 +33,7 @@ from gatewayd.model import Flow
 from gatewayd.model.flow import ConnectionEvent, ConnectionKey
 
 CHANGES_PER_SEND = 128
+REPLY_TIMEOUT_S = 5.0
 """Mark changes in one `send`: well under a millisecond in the kernel, and no more answers than fit."""
 _MAX_DATAGRAM_BYTES = 1 << 16
 _T = TypeVar("_T")
@@ -111,13 +112,13 @@ async def _complete_in_thread(call: Callable[..., _T], *arguments: object) -> _T
 class Conntrack:
     """Connection tracking of one network namespace: the one that `open` was called in.
 
-    `timeout_s` bounds the wait for each answer. Every method may raise OperationRefused (the kernel said no)
-    and ReplyMissing (its answer did not come, or was lost: the operation may or may not stand).
+    `timeout_s` bounds the wait for each answer; None: REPLY_TIMEOUT_S. Every method may raise OperationRefused (the
+    kernel said no) and ReplyMissing (its answer did not come, or was lost: the operation may or may not stand).
     """
 
-    def __init__(self, *, receive_buffer_bytes: int = 4 << 20, timeout_s: float = 5.0) -> None:
+    def __init__(self, *, receive_buffer_bytes: int = 4 << 20, timeout_s: float | None = None) -> None:
         self._receive_buffer_bytes = receive_buffer_bytes
-        self._timeout_s = timeout_s
+        self._timeout_s = REPLY_TIMEOUT_S if timeout_s is None else timeout_s
         self._channels: tuple[_Channel, _Channel] | None = None
 
     def open(self) -> None:

@@ -34,6 +34,7 @@ from gatewayd.log import RateLimited, get_logger
 from gatewayd.state_file.view import StateFileView
 
 MODE: Final = 0o600
+DIRECTORY_MODE: Final = 0o750
 MAX_SET_ASIDE: Final = 2
 """Files that are kept of those found damaged; the oldest go."""
 BUSY_TIMEOUT_S: Final = 2.0
@@ -167,6 +168,7 @@ class StateFile:
         return self._connect()
 
     def _connect(self) -> sqlite3.Connection:
+        self._path.parent.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
         prepare(self._path, MODE)
         # One thread uses it, which is another one when the last call comes from the end of the daemon.
         connection = sqlite3.connect(

@@ -1,4 +1,4 @@
-"""`./run soak [--rounds 300 | --minutes 60] [--seed 7] [--registrations 1500] [--busy]`."""
+"""`./run soak [--rounds 300 | --minutes 60] [--seed 7] [--registrations 1500] [--busy]`, `./run soak --week`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from gatewayd.errors import GatewaydError
 from gatewayd.lab.lab import Lab, missing_for_lab
 from gatewayd.model import parse_prefix
 from tests.soak.damage import Bill, run_damages
+from tests.soak.manual import OPERATIONS, read_days
 from tests.soak.rounds import Churn, Stats
 from tests.soak.sight import STAGES, sight_of
+from tests.soak.week import OF_THE_KERNEL, SLOW, Week, paced_daemon_in
 from tests.soak.world import MOST, ROUTED
 from tests.support.busy import busy
+from tests.support.hurried import HurriedClock
 from tests.support.lab_daemon import clean, daemon_in
 
 ROUNDS = 300
@@ -39,13 +42,18 @@ DAMAGES = 20
     help="That come and go besides the constant ones.",
 )
 @click.option("--busy", "is_busy", is_flag=True, help="With every core busy with something else.")
-def main(rounds: int | None, minutes: float | None, seed: int | None, registrations: int, *, is_busy: bool) -> None:
+@click.option("--week", "is_week", is_flag=True, help="The week of docs/operations.md, in time that passes faster.")
+def main(
+    rounds: int | None, minutes: float | None, seed: int | None, registrations: int, *, is_busy: bool, is_week: bool
+) -> None:
     """Kill the daemon at random moments under registered traffic. Exit status 1 if a packet is lost, or if the
     kernel does not come to be as desired."""
     if rounds is not None and minutes is not None:
         raise click.UsageError("rounds or minutes, not both")
     if reason := missing_for_lab():
         raise click.ClickException(reason)
+    if is_week:
+        sys.exit(_week(is_busy=is_busy))
     seed = random.SystemRandom().randrange(1_000_000) if seed is None else seed
     console = Console()
     console.print(f"--seed {seed} --registrations {registrations}{' --busy' * is_busy}", style="dim")
@@ -61,6 +69,27 @@ def main(rounds: int | None, minutes: float | None, seed: int | None, registrati
     for each in [*stats.losses, *bill.losses]:
         console.print(each, style="red", markup=False)
     sys.exit(1 if stats.lost or stats.refused or bill.lost else 0)
+
+
+def _week(*, is_busy: bool) -> int:
+    """The exit status."""
+    console = Console()
+    days = read_days(OPERATIONS.read_text())
+    with busy() if is_busy else nullcontext(), Lab() as lab, tempfile.TemporaryDirectory() as directory:
+        clock = HurriedClock.starting_now(Path(directory, "clock"), SLOW, OF_THE_KERNEL)
+        with paced_daemon_in(lab, Path(directory), clock) as daemon:
+            try:
+                bill = Week(daemon, days, console.print).run()
+            except (AssertionError, GatewaydError) as error:
+                console.print(str(error), style="red", markup=False)
+                return 1
+    console.print(
+        f"{bill.days} days, {bill.steps} steps of the documents, {bill.probed} new flows tried; "
+        f"{bill.lost} of {bill.sent} packets of registered flows lost"
+    )
+    for each in bill.losses:
+        console.print(each, style="red", markup=False)
+    return 1 if bill.lost else 0
 
 
 def _soak(seed: int, registrations: int, most: int, max_s: float, *, total: int | None) -> tuple[Stats, Bill]:

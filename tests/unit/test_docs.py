@@ -19,6 +19,7 @@ from gatewayd.settings import load_settings
 from gatewayd.settings.model import SETTINGS
 from gatewayd.settings.readers import Section
 from gatewayd.settings.schema import section_in
+from gatewayd.sources.override_file import parse_overrides
 from tests.support.renewed import OPERATIONS, operations_of
 
 ROOT = Path(__file__).parents[2]
@@ -136,6 +137,9 @@ def test_every_configuration_that_is_shown_is_valid(document: Path) -> None:
         if set(shown) == {"groups"}:
             continue  # alerting rules of Prometheus
         body = fence.body
+        if body.startswith("# /etc/gatewayd/local.d/"):
+            parse_overrides(body, "shown", f"{name_of(document)}, block at line {fence.line}")
+            continue
         if "registry" not in shown:
             body += '\nregistry: {sources: [{name: any, url: "file:/any", allow_unsigned: true}]}\n'
         load_settings(body, f"{name_of(document)}, block at line {fence.line}")

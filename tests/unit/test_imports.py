@@ -111,8 +111,8 @@ COMPOSITION = """
     cli.mode cli.mode_file control.arming_queries control.trial_gateway control.trial_keeper
     control.trip_evidence control.trial_report
     cli.events cli.registry_in_force cli.registry_verify cli.report control.activity_keeper control.report_queries
-    __main__ cli cli.changes cli.check cli.client cli.explain cli.listings cli.output cli.plan cli.registry
-    cli.companies
+    __main__ cli cli.arguments cli.changes cli.check cli.client cli.companies cli.explain cli.listings cli.output
+    cli.plan cli.registry
     cli.registry_authoring cli.registry_reading cli.service cli.service_user cli.standing cli.status
     cli.status_subscribers
     control.controller control.core control.companies control.explain control.extended_log control.guard_keeper

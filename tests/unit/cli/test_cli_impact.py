@@ -51,7 +51,7 @@ def test_it_says_what_happened_and_what_a_policy_would_do(run: Run) -> None:
 
 
 def test_it_asks_for_the_time_the_prefixes_and_the_canary_that_are_given(run: Run, queries: FakeQueries) -> None:
-    run("--since", "2025-06-01T00:00:00Z", "--top", "1", "--canary", "25")
+    run("--since", "2025-06-01T00:00:00Z", "--top", "1", "--canary", "25%")
     assert queries.asked[-1] == (1_748_736_000.0, 1, 25)
     run("--json")
     assert isinstance(queries.asked[-1], tuple)
@@ -98,7 +98,9 @@ def test_one_form_at_a_time(run: Run, tmp_path: Path) -> None:
     assert run("--csv", "--html", str(tmp_path / "a")).exit_code == 2
 
 
-@pytest.mark.parametrize("arguments", [("--since", "soon"), ("--since", "1y"), ("--canary", "101"), ("--top", "0")])
+@pytest.mark.parametrize(
+    "arguments", [("--since", "soon"), ("--since", "1y"), ("--canary", "101%"), ("--canary", "25"), ("--top", "0")]
+)
 def test_what_is_no_time_and_no_number_is_a_fault_of_usage(run: Run, arguments: tuple[str, str]) -> None:
     assert run(*arguments).exit_code == 2
 

@@ -118,7 +118,7 @@ def test_the_daemon_is_asked_where_one_answers(
     config: Path,
     queries: FakeQueries,
 ) -> None:
-    result = run(config, "--mode", "reject", "--canary", "5")
+    result = run(config, "--mode", "reject", "--canary", "5%")
     assert (result.exit_code, result.output.splitlines()[:2]) == (
         0,
         ["Nothing would change.", "policy         observe stays"],

@@ -163,9 +163,10 @@ async def test_a_directory_in_its_place_is_set_aside(file: StateFile, path: Path
     assert path.with_name("numbers.sqlite.damaged-1").is_dir()
 
 
-async def test_no_directory_is_a_failure(tmp_path: Path) -> None:
-    file = StateFile(tmp_path / "none" / "numbers.sqlite", SCHEMA, StateFileView("numbers"))
-    with pytest.raises(StateFileUnusable, match="No such file or directory"):
+async def test_a_directory_that_cannot_be_made_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("no directory")
+    file = StateFile(tmp_path / "state" / "numbers.sqlite", SCHEMA, StateFileView("numbers"))
+    with pytest.raises(StateFileUnusable, match="File exists"):
         await file.use(numbers)
     await file.close()
 
@@ -183,3 +184,13 @@ def test_of_files_set_aside_the_newest_stay(path: Path) -> None:
         put_aside(path)
     left = sorted(each.name for each in path.parent.iterdir())
     assert left == [f"numbers.sqlite.damaged-{end}" for end in ("3", "3-wal", "4", "4-wal")]
+
+
+async def test_a_directory_that_is_not_there_is_made_as_for_the_last_good(tmp_path: Path) -> None:
+    """As on a first start by hand; systemd makes the directory of the unit."""
+    path = tmp_path / "state" / "numbers.sqlite"
+    file = StateFile(path, SCHEMA, StateFileView("numbers"))
+    await write(file, 1)
+    assert (file.view.state, file.view.failures) == ("ok", 0)
+    assert path.parent.stat().st_mode & 0o777 == 0o750
+    await file.close()
