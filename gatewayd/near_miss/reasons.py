@@ -1,8 +1,9 @@
 """A flow that no registration lets pass → the registration that it misses by least, and why. Pure.
 
-Only the flow's source is looked at: what comes from the far end to a customer's address is the internet's noise. A
-registration is nearer the fewer of its conditions fail, and then the longer its prefix. What was the source's until
-a moment ago counts like what is, with one condition failed.
+Only the flow's source is looked at: what comes from the far end to a customer's address is the internet's noise. Of
+a licensed provider it is the destination, which every customer may reach: where a provider is suspended, all miss
+it. A registration is nearer the fewer of its conditions fail, and then the longer its prefix. What was the
+source's until a moment ago counts like what is, with one condition failed.
 """
 
 from __future__ import annotations
@@ -55,6 +56,10 @@ class Around(Protocol):
         and some of the others."""
         ...
 
+    def endpoints_at(self, address: bytes) -> Sequence[Registration]:
+        """Registrations with an endpoint that covers the address, of any status."""
+        ...
+
     def bindings_facing(self, address: bytes, port: int) -> Sequence[Binding]: ...
 
     def registrations_of(self, subscriber: bytes) -> Sequence[Registration]: ...
@@ -89,6 +94,10 @@ def _claims(
     for registration in allowlist.around(source, far, MAX_LOOKED_AT):
         length = max((each.length for each in registration.clients if each.covers(source)), default=0)
         yield registration, length, failures(registration, far, flow, now)
+    for registration in allowlist.endpoints_at(far)[:MAX_LOOKED_AT]:
+        # One that misses nothing is judged by the kernel: the flow came from outside.
+        if failed_there := endpoint_failures(registration, flow, now):
+            yield registration, 0, failed_there
     for binding in allowlist.bindings_facing(source, flow.source_port):
         if binding.prefix.covers(source) and _has_port(binding.ports, flow):
             for registration in allowlist.registrations_of(binding.subscriber):
@@ -102,13 +111,7 @@ def _claims(
 
 def failures(registration: Registration, far: bytes, flow: Flow, now: float) -> tuple[Reason, ...]:
     """The conditions of the rule that fail, its clients apart: none of them, and it lets the flow pass."""
-    found: tuple[Reason, ...] = ()
-    if registration.status != "active":
-        found += (registration.status,)
-    elif not registration.valid_from_s <= now:
-        found += ("not_open_yet",)
-    elif not now < registration.valid_until_s:
-        found += ("window_closed",)
+    found = _standing(registration, now)
     if registration.peers and not any(peer.covers(far) for peer in registration.peers):
         found += ("peer_not_listed",)
     ports = flow.destination_port, flow.source_port
@@ -117,6 +120,22 @@ def failures(registration: Registration, far: bytes, flow: Flow, now: float) -> 
     ):
         found += ("service_not_listed",)
     return found
+
+
+def endpoint_failures(registration: Registration, flow: Flow, now: float) -> tuple[Reason, ...]:
+    """The same of a provider that has the flow's destination among its endpoints: its service is at that port."""
+    found = _standing(registration, now)
+    if not any(service.matches(flow.protocol, flow.destination_port) for service in registration.services):
+        found += ("service_not_listed",)
+    return found
+
+
+def _standing(registration: Registration, now: float) -> tuple[Reason, ...]:
+    if registration.status != "active":
+        return (registration.status,)
+    if not registration.valid_from_s <= now:
+        return ("not_open_yet",)
+    return () if now < registration.valid_until_s else ("window_closed",)
 
 
 def _why_former(allowlist: Around, former: FormerClient) -> Reason:

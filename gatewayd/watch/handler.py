@@ -66,6 +66,10 @@ class FlowClassifier:
         found = self._allowlist.matching(flow, now)
         return tuple(each for each in found if each.endpoints and not is_unprogrammed(each))
 
+    def is_to_provider(self, flow: Flow) -> bool:
+        """Whether a provider has the destination, whatever its status."""
+        return self._allowlist.has_providers and bool(self._allowlist.endpoints_at(flow.destination))
+
     def wanted_at(self, registration: Registration, flow: Flow) -> Iterator[Registration | BoundRegistration]:
         """The registration, and what it is given, where they have an end of the flow."""
         ends = flow.source, flow.destination
@@ -142,6 +146,8 @@ class WatchHandler:
                 self._aggregate.seen(flow, now)
                 if is_near and self._near_miss(flow, moment):
                     self.near_flows.note(flow, monotonic())
+                elif not is_near and self._classifier.is_to_provider(flow):
+                    self._near_miss(flow, moment)  # a stranger's, and a provider whom to call
             if monotonic() > end:
                 return number
         return len(flows)

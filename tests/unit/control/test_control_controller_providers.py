@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 from gatewayd.model import Extension, Registration, parse_prefix, reverse_flow
@@ -160,3 +161,15 @@ def test_a_provisional_registration_is_said_before_it_ends(time: Time, caplog: p
 
     with caplog.at_level(logging.WARNING):
         time.run(scenario())
+
+
+def test_a_flow_to_a_suspended_provider_is_a_near_miss_of_the_provider(time: Time) -> None:
+    async def scenario() -> None:
+        async with owning(time.clock) as it:
+            await it.read("national", msgspec.structs.replace(provider(), status="suspended"))
+            await it.in_sync()
+            it.watch.on_packets([flow("39.40.9.9"), flow("39.40.9.9", destination="192.0.2.9")])
+            (line,) = it.controller.near_misses.listed()
+            assert (line.registration_id, line.reason) == ("VPN-7", "suspended")
+
+    time.run(scenario())

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gatewayd.allowlist import Allowlist, registered_by
 from gatewayd.lab.traffic import flow_of
-from gatewayd.model import Binding, Flow, Registration, Service, parse_prefix, parse_services
+from gatewayd.model import Binding, Extension, Flow, Registration, Service, parse_prefix, parse_services
 from gatewayd.near_miss.former import Former
 from gatewayd.near_miss.reasons import REASONS, Miss, classify, failures
 
@@ -176,3 +176,47 @@ def test_no_condition_fails_where_the_rule_lets_a_flow_pass(
     found = failures(registration, flow.destination, flow, NOW)
     assert (not found) == registered_by(flow, registration, NOW)
     assert list(found) == sorted(found, key=REASONS.index)
+
+
+PROVIDER = Registration(
+    "VPN", "provider", "active", (), services=parse_services(["ipsec"]),
+    extension=Extension(endpoints=(parse_prefix("203.0.113.0/24"),)),
+)  # fmt: skip
+
+
+TO_VPN = flow_of("10.9.9.9", "203.0.113.7", "esp")
+
+
+@pytest.mark.parametrize(
+    ("provider", "flow", "reason"),
+    [
+        (PROVIDER, flow_of("10.9.9.9", "203.0.113.7", "udp/1194"), "service_not_listed"),
+        (PROVIDER, flow_of("10.9.9.9", "203.0.113.7", "udp/1194", 500), "service_not_listed"),
+        (
+            msgspec.structs.replace(PROVIDER, status="suspended"),
+            flow_of("10.9.9.9", "203.0.113.7", "esp"),
+            "suspended",
+        ),
+        (
+            msgspec.structs.replace(PROVIDER, valid_from_s=2e3),
+            flow_of("10.9.9.9", "203.0.113.7", "esp"),
+            "not_open_yet",
+        ),
+        (
+            msgspec.structs.replace(PROVIDER, valid_until_s=9.0),
+            flow_of("10.9.9.9", "203.0.113.7", "esp"),
+            "window_closed",
+        ),
+    ],
+)
+def test_a_stranger_to_a_provider_misses_the_provider(provider: Registration, flow: Flow, reason: str) -> None:
+    assert reason_of(allowlist_of(provider), flow) == ("VPN", reason)
+
+
+def test_a_flow_that_a_provider_registers_is_no_miss_and_neither_is_one_from_it() -> None:
+    held = allowlist_of(PROVIDER)
+    assert reason_of(held, flow_of("10.9.9.9", "203.0.113.7", "esp")) is None
+    assert reason_of(held, flow_of("203.0.113.7", "10.9.9.9", "udp/1194")) is None
+    # A client's own registration is nearer.
+    both = allowlist_of(PROVIDER, changed(peers=()))
+    assert reason_of(both, flow_of("192.0.2.3", "203.0.113.7", "udp/1194")) == ("BANK", "service_not_listed")

@@ -189,7 +189,7 @@ def test_a_number_in_the_wrong_place_is_not_repeated(pin: str) -> None:
 def test_the_example_file_is_read_without_a_fault() -> None:
     path = Path(__file__).parents[3] / "config" / "local.example.yaml"
     file = parse_overrides(path.read_text(), path.name, str(path))
-    assert (len(file.pins), len(file.filters)) == (1, 2)
+    assert (len(file.pins), len(file.filters)) == (2, 2)
 
 
 # -- assertions ------------------------------------------------------------------------------------------------

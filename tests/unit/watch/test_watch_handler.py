@@ -52,6 +52,9 @@ class Scene:
         self.near.append((flow, moment))
         return True
 
+    def is_to_provider(self, flow: Flow) -> bool:
+        return False
+
     def providers(self, flow: Flow, now: float) -> tuple[Registration, ...]:
         return ()
 
