@@ -148,8 +148,8 @@ class ClockView(msgspec.Struct, frozen=True):
 
 class PolicyView(msgspec.Struct, frozen=True):
     """The policy whose rules the kernel has. `text`: mode, canary, scope, interfaces, limit and drain. `by`: what
-    brought it there: `start`, `schedule` (`enforce_from`, `enforce_until`), `staleness` of sources, or who asked
-    for the reload."""
+    brought it there: `start`, `schedule` (`enforce_from`, `enforce_until`), `staleness` of sources, `trip`, the
+    end of a trial, or who asked for the reload or the mode."""
 
     text: str
     canary_percent: Annotated[int, gauge("policy_canary_percent",

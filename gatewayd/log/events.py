@@ -46,7 +46,8 @@ EVENTS = (
     Event(
         "policy.in_force", "info", "mode policy was by",
         "Another policy is in force. `by`: `start`, `schedule` (`enforce_from`, `enforce_until`), "
-        "`staleness`, `SIGHUP`, or the user (`uid 0`) of `gatewayd reload`.", followed=True,
+        "`staleness`, `trip`, the end of a trial, `SIGHUP`, or the user (`uid 0`) of `reload` or `mode`.",
+        followed=True,
     ),
     Event(
         "mode.observe", "warning", "by comment ended",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import select
 import shutil
 import signal
@@ -91,6 +92,8 @@ def test_sigterm_leaves_the_kernel_as_it_is(daemon: LabDaemon) -> None:
 
 
 def _without_counts(listing: str) -> list[str]:
+    """Nor what the rules count by themselves, in sets whose elements expire."""
+    listing = re.sub(r"\t\telements = \{[^}]*expires[^}]*\}\n", "", listing)
     return [line for line in listing.splitlines() if "packets" not in line]
 
 
