@@ -253,7 +253,7 @@ class Daemon:
             lambda: reconciler.policy_in_force,
             boot_id=read_boot_id(),
             clock=self._time,
-            monotonic=time.monotonic,
+            monotonic=partial(time.clock_gettime, time.CLOCK_MONOTONIC),  # by which elements go
         )
         stack.push_async_callback(self._impact.close)
 

@@ -26,7 +26,7 @@ from typing import Any
 OF_THE_KERNEL = ("gatewayd.kernel.", "gatewayd.reconcile.", "gatewayd.daemon")
 """Every constant of such modules that is seconds goes by the host's time."""
 
-_host_monotonic = time.monotonic
+_host_monotonic, _host_clock_gettime = time.monotonic, time.clock_gettime
 _LAYOUT = struct.Struct("=QddddQ")
 """A number, `factor`, `wall`, `began`, `monotonic`, and the number again: another one while it is being written."""
 
@@ -54,6 +54,10 @@ class HurriedClock:
             if first == last:
                 factor, wall, began, monotonic = values
                 return factor, wall, began, monotonic
+
+    def _clock_gettime(self, clock: int) -> float:
+        """CLOCK_MONOTONIC is asked for where the kernel's own timeouts are meant, and these are not faster."""
+        return _host_clock_gettime(clock) if clock == time.CLOCK_MONOTONIC else self.monotonic()
 
     @property
     def factor(self) -> float:
@@ -91,7 +95,7 @@ class HurriedClock:
         time.time_ns = lambda: int(self() * 1e9)
         time.monotonic = self.monotonic
         time.monotonic_ns = lambda: int(self.monotonic() * 1e9)
-        time.clock_gettime = lambda _: self.monotonic()  # only CLOCK_BOOTTIME is asked for
+        time.clock_gettime = self._clock_gettime
 
 
 class _Selector(selectors.DefaultSelector):
