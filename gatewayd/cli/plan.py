@@ -39,7 +39,7 @@ from gatewayd.reconcile.steps import Forecast, forecast
 from gatewayd.reconcile.tracker import SetTracker
 from gatewayd.reconcile.verify import read_keys
 from gatewayd.registry.limits import judge_remainder
-from gatewayd.registry.state import KERNEL, RegistryState
+from gatewayd.registry.state import ENDPOINTS, KERNEL, RegistryState
 from gatewayd.settings import Settings, read_settings
 
 
@@ -248,10 +248,12 @@ async def _observe(tracker: SetTracker, tables: KernelTables, table_reading: Tab
 
 
 def _held_by_guard(state: RegistryState) -> Iterator[HeldRemovals]:
-    """Removals of the registry that would wait for `gatewayd accept`."""
-    held = state.held()
+    """Removals of the registry, and endpoints of providers, that would wait for `gatewayd accept`."""
+    held, endpoints = state.held(), state.endpoints.held()
     if held is not None:
         yield HeldRemovals(dict(held.by_cause), str(held.decision))
+    if endpoints is not None:
+        yield HeldRemovals({ENDPOINTS: len(endpoints.held)}, str(endpoints))
 
 
 def release_remainder(

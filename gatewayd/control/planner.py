@@ -33,6 +33,7 @@ from gatewayd.model.registration import BoundRegistration, Changes, Registration
 from gatewayd.reconcile.connections import Connections
 from gatewayd.reconcile.steps import wanted_ruleset
 from gatewayd.reconcile.tracker import SetTracker
+from gatewayd.registry.state import ENDPOINTS
 from gatewayd.settings import Settings, load_settings, settings_that_need_restart
 from gatewayd.sources.files import OverridesDir, OverridesReading
 from gatewayd.sources.runner import run_in_slices
@@ -162,9 +163,12 @@ class Planner:
         held = registry.held()
         if held is not None:
             yield HeldPlan(dict(held.by_cause), str(held.decision))
+        endpoints = registry.endpoints.held()
+        if endpoints is not None:
+            yield HeldPlan({ENDPOINTS: len(endpoints.held)}, str(endpoints))
         ours = self._controller.registry.held()
         for each in self._controller.holds():
-            if ours is None or each.serial != ours.serial:
+            if ENDPOINTS not in each.by_cause and (ours is None or each.serial != ours.serial):
                 yield HeldPlan(dict(each.by_cause), each.reason)
 
     # -- the kernel ----------------------------------------------------------------------------------------
