@@ -77,7 +77,9 @@ def count_programmed(registration: Registration) -> int:
 
 def _count_elements(registration: Registration) -> int:
     clients, peers = registration.clients, registration.peers
-    pairs = len(clients) + len(registration.endpoints)
+    pairs = len(clients)
+    if registration.extension is not None:
+        pairs += len(registration.extension.endpoints)
     if peers:
         narrow_clients = sum(len(client.packed) == 4 for client in clients)
         narrow_peers = sum(len(peer.packed) == 4 for peer in peers)
