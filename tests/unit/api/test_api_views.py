@@ -203,6 +203,9 @@ def test_a_registration_has_its_window_and_what_is_known_of_it() -> None:
         "flows": 3,
         "bytes": 9,
         "standing": None,
+        "registrant": None,
+        "provisional": False,
+        "endpoints": (),
     }
 
 

@@ -13,7 +13,9 @@ from click.testing import CliRunner, Result
 
 from gatewayd.api.standing import (
     ChangeList,
+    HeldEndpointsView,
     HeldList,
+    HeldRegistrant,
     HeldRemovalView,
     OverrideView,
     StandingView,
@@ -57,7 +59,7 @@ def test_held_removals_are_told_before_they_are_accepted(run: Run, queries: Fake
     lines = run("held", "--limit", "1").stdout.splitlines()
     assert lines[0] == "412 removals held: 412 removed at once; gatewayd accept 90211 lets them go"
     assert re.split(r"  +", lines[2]) == [
-        "BANK-1", "bank", "12", SINCE, "national", "203.0.113.0/28 2001:db8::/48",
+        "BANK-1", "-", "bank", "12", SINCE, "national", "203.0.113.0/28 2001:db8::/48",
     ]  # fmt: skip
     assert lines[3:] == [
         "1 of 412 shown; --limit or --offset for others",
@@ -72,7 +74,27 @@ def test_a_held_binding_has_no_prefix(run: Run, queries: FakeQueries) -> None:
     queries.held_list = msgspec.structs.replace(
         HELD, total=1, items=(msgspec.structs.replace(REMOVAL, prefixes=(), since=None),)
     )
-    assert re.split(r"  +", run("held").stdout.splitlines()[2])[3:] == ["-", "national", "by subscriber"]
+    assert re.split(r"  +", run("held").stdout.splitlines()[2])[4:] == ["-", "national", "by subscriber"]
+
+
+def test_companies_and_endpoints_that_wait_are_told(run: Run, queries: FakeQueries) -> None:
+    waiting = HeldEndpointsView("VPN-7", "co-9", ("198.51.100.0/24",), ("ipsec",), (), "national", SINCE)
+    queries.held_list = msgspec.structs.replace(
+        HELD, total=1, registrants=(HeldRegistrant("co-1", 8, 8), HeldRegistrant("co-2", 3, 8)),
+        endpoints=(waiting,),
+        endpoints_serial=7, endpoints_reason="17 endpoint prefixes added, more than 16, by VPN-7",
+    )  # fmt: skip
+    lines = run("held").stdout.splitlines()
+    assert lines[3:6] == [
+        "co-1: all of its 8 registrations would go",
+        "co-2: 3 of its 8 registrations would go",
+        "not in force: 17 endpoint prefixes added, more than 16, by VPN-7; gatewayd accept 7 lets them in",
+    ]
+    assert re.split(r"  +", lines[7]) == [
+        "VPN-7", "co-9", SINCE, "national", "ipsec", "198.51.100.0/24", "nothing",
+    ]  # fmt: skip
+    queries.held_list = msgspec.structs.replace(HELD, total=0, items=(), endpoints=(waiting,), endpoints_serial=7)
+    assert run("held").stdout.startswith("not in force: ")
 
 
 def test_changes_are_told_by_step(run: Run, queries: FakeQueries) -> None:
