@@ -14,7 +14,8 @@ from gatewayd.lab.lab import Lab
 from tests.support.hurried import HurriedClock
 from tests.support.lab_daemon import LabDaemon, clean, holds
 
-DISK_BYTES = 256 * 1024
+DISK_BYTES = 32 * 1024 * 1024
+"""Room for the logs of all files of the state, 4 MiB each before SQLite takes one in."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -32,6 +33,7 @@ class SmallDisk:
         namespace = f"/proc/{self._holder.pid}/ns/mnt"
         self.wrapper = ["nsenter", f"--mount={namespace}", f"--wd={ROOT}", "--"]
         self._path = path
+        self._is_covered = False
         self._filler = Path(f"/proc/{self._holder.pid}/root{path}/filler")
 
     def fill(self) -> None:
@@ -45,16 +47,20 @@ class SmallDisk:
                     size_bytes //= 2
 
     def make_read_only(self) -> None:
-        """Refused by the kernel while a file is open for writing: until it is not."""
-        assert holds(lambda: self._remount("ro"))
+        """For what is opened from now on: the kernel refuses it for a disk on which files are open for writing, and
+        those of the state are as long as the daemon runs. So the path is read-only through a mount over it."""
+        self._mount("--bind", str(self._path))
+        self._mount("-o", "remount,bind,ro")
+        self._is_covered = True
 
     def mend(self) -> None:
-        assert self._remount("rw")
+        if self._is_covered:
+            subprocess.run([*self.wrapper, "umount", str(self._path)], check=True)
+            self._is_covered = False
         self._filler.unlink(missing_ok=True)
 
-    def _remount(self, how: str) -> bool:
-        command = [*self.wrapper, "mount", "-o", f"remount,{how}", str(self._path)]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    def _mount(self, *arguments: str) -> None:
+        subprocess.run([*self.wrapper, "mount", *arguments, str(self._path)], check=True)
 
     def close(self) -> None:
         self._holder.kill()
