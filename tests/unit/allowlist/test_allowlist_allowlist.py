@@ -246,6 +246,23 @@ def test_registrations_of_a_crowd_are_found_by_their_peers() -> None:
     inside, peer = parse_address("203.0.113.5"), parse_address("198.51.100.7")
     assert [each.id for each in allowlist.facing(inside, peer)] == ["PK-7"]
     assert len(allowlist.covering(inside)) == 100
+    assert [each.id for each in allowlist.around(inside, peer, 2)] == ["PK-7", "PK-0", "PK-1"]
     allowlist.withdraw("PK-7")
     assert list(allowlist.facing(inside, peer)) == []
+    assert [each.id for each in allowlist.around(inside, peer, 2)] == ["PK-0", "PK-1"]
     assert allowlist.matching(Flow(50, inside, peer), 0.0) == ()
+
+
+def test_a_subscriber_has_a_place_while_a_binding_of_it_is_there() -> None:
+    allowlist = Allowlist()
+    allowlist.upsert(mobile())
+    assert not allowlist.has_place(ALI), "a registration alone gives none"
+    one, other = binding(), binding(prefix="10.1.2.4/32")
+    for each in (one, other):
+        allowlist.bindings.put(each)
+    assert allowlist.has_place(ALI)
+    assert not allowlist.has_place(BANO)
+    allowlist.bindings.remove(one)
+    assert allowlist.has_place(ALI)
+    allowlist.bindings.remove(other)
+    assert not allowlist.has_place(ALI)

@@ -197,3 +197,34 @@ def test_a_single_value_and_a_few_face_every_address() -> None:
     radix.insert(HOME, two)
     assert list(radix.facing(INSIDE, STRANGER)) == [one, two]
     assert list(radix.facing(parse_address("203.0.114.1"), STRANGER)) == []
+
+
+def test_around_a_few_all_are_found_and_of_a_crowd_those_that_face_the_other_and_the_first_ones() -> None:
+    radix, lines = crowded(CROWD)
+    assert list(radix.around(INSIDE, STRANGER, 3)) == lines
+    radix, lines = crowded()
+    assert list(radix.around(INSIDE, PEER, 3)) == [lines[7], *lines[:3]]
+    assert list(radix.around(INSIDE, STRANGER, 3)) == lines[:3]
+    to_any = [Line() for _ in range(5)]
+    for line in to_any:
+        radix.insert(HOME, line)
+    assert list(radix.around(INSIDE, PEER, 3)) == [*to_any[:3], *lines[:3]]
+
+
+def test_around_an_address_longer_prefixes_come_first_and_shorter_ones_while_there_is_room() -> None:
+    radix, lines = crowded()
+    single, wide = Line("192.0.2.0/24"), Line("192.0.2.0/24")
+    radix.insert(parse_prefix("203.0.113.5/32"), single)
+    radix.insert(parse_prefix("203.0.113.0/24"), wide)
+    assert list(radix.around(INSIDE, PEER, 1)) == [single]
+    assert list(radix.around(INSIDE, PEER, 2)) == [single, lines[7], *lines[:2]]
+    assert list(radix.around(INSIDE, PEER, 9)) == [single, lines[7], *lines[:9]]
+    assert list(radix.around(INSIDE, PEER, 99)) == [single, lines[7], *lines, wide]
+    assert list(radix.around(parse_address("203.0.113.77"), PEER, 9)) == [wide]
+
+
+def test_around_an_address_that_nothing_covers_there_is_nothing() -> None:
+    radix, _ = crowded()
+    for address in ("203.0.114.1", "192.0.2.1", "2001:db8::1"):
+        assert list(radix.around(parse_address(address), PEER, 3)) == []
+    assert list(radix.around(INSIDE, PEER, 0)) == []

@@ -8,6 +8,7 @@ import pytest
 
 from gatewayd.compile.interfaces import knows_inside
 from gatewayd.model import Mode, parse_services
+from gatewayd.model.mask import Mask, set_name
 from tests.support.rulesets import OBSERVE, REJECT, chains_of
 
 JUDGED = "goto judge_packet"
@@ -179,6 +180,25 @@ def test_the_log_is_bounded_and_goes_to_our_group_before_the_verdict() -> None:
         "counter name unlogged_flows",
     ]
     assert "over 1/second" in chains_of(replace(REJECT, log_packets_s=9))["note"][0]
+
+
+def test_packets_from_near_clients_have_a_log_of_their_own_that_strangers_do_not_use_up() -> None:
+    policy = replace(REJECT, log_packets_s=900, near_group=78, near_packets_s=400)
+    assert "note_near" not in chains_of(policy)
+    masks = (Mask(4, 28, selector="near"), Mask(6, 48, selector="near"), Mask(4, 32))
+    chains = chains_of(policy, {mask: set_name(mask, 0) for mask in masks})
+    assert chains["note"][:2] == [
+        "ip saddr & 255.255.255.240 @c4_28_near goto note_near",
+        "ip6 saddr & ffff:ffff:ffff:: @c6_48_near goto note_near",
+    ]
+    assert chains["note"][2:] == chains_of(policy)["note"]
+    over = "limit rate over 20/second burst 20 packets } counter name unlogged_near_flows return"
+    assert chains["note_near"] == [
+        f"update @nearby4 {{ ip saddr {over}",
+        f"update @nearby6 {{ ip6 saddr & ffff:ffff:ffff:ffff:: {over}",
+        "limit rate 400/second burst 400 packets log group 78 snaplen 128 queue-threshold 1 return",
+        "counter name unlogged_near_flows",
+    ]
 
 
 @pytest.mark.parametrize("mode", ["limit", "reject"])

@@ -189,7 +189,11 @@ def test_a_number_in_the_wrong_place_is_not_repeated(pin: str) -> None:
 def test_the_example_file_is_read_without_a_fault() -> None:
     path = Path(__file__).parents[3] / "config" / "local.example.yaml"
     file = parse_overrides(path.read_text(), path.name, str(path))
-    assert (len(file.pins), len(file.filters)) == (2, 2)
+    assert [each.registration.category for each in file.pins] == ["bank", "provider"]
+    assert [each.id for each in file.filters] == ["PK-2024-000123", None]
+    assert [(each.kind, each.name) for each in file.assertions] == [
+        ("must_pass", "hbl-swift"), ("must_not_pass", "line-of-fraud"),
+    ]  # fmt: skip
 
 
 # -- assertions ------------------------------------------------------------------------------------------------
