@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatewayd.model import Family
-from gatewayd.model.mask import ANY_PEER, ENDPOINT, NOT_BOUND, Mask, describe_key, parse_set_name, set_name
+from gatewayd.model.mask import ANY_PEER, ENDPOINT, NEAR, NOT_BOUND, Mask, describe_key, parse_set_name, set_name
 from gatewayd.model.prefix import parse_address
 from gatewayd.model.service import BUNDLES
 
@@ -130,6 +130,14 @@ def test_a_mask_of_endpoints_has_a_role_and_a_name_of_its_own() -> None:
     assert parse_set_name("e4_24_port16_g2") == (mask, 2)
     assert [Mask(4, 24).role, Mask(4, 24, source_bits=0).role] == ["client", "bound"]
     assert parse_set_name("e4_24_s4") is None
+
+
+def test_a_mask_that_makes_no_flow_registered_is_known_by_its_selector_alone() -> None:
+    near = Mask(6, 64, ANY_PEER, NEAR)
+    assert near.is_near
+    assert (near.role, near.port_length, near.has_protocol, near.key_length) == ("client", 0, False, 16)
+    assert parse_set_name("c6_64_near_g3") == (near, 3)
+    assert not any(Mask(6, 64, ANY_PEER, each).is_near for each in SELECTORS)
 
 
 def test_masks_sort_so_that_the_rules_are_the_same_for_the_same_input() -> None:

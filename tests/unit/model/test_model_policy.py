@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatewayd.model.policy import MarkLayout, Policy
+from gatewayd.model.policy import MarkLayout, Policy, Stage
 
 unhurried = settings(deadline=None)
 
@@ -68,3 +68,34 @@ def test_the_least_policy_observes_every_interface_and_sets_nothing() -> None:
     assert (policy.inside, policy.outside, policy.canary_percent) == ((), (), 100)
     assert policy.registered_dscp is policy.registered_mark is None
     assert policy.unregistered_dscp is policy.unregistered_mark is None
+
+
+@pytest.mark.parametrize(
+    ("stage", "text"),
+    [
+        (Stage("observe"), "observe"),
+        (Stage("observe", 5), "observe"),
+        (Stage("limit", 5), "limit, canary 5%"),
+        (Stage("reject"), "reject, canary 100%"),
+    ],
+)
+def test_a_stage_names_its_share_of_the_clients_where_it_takes_effect(stage: Stage, text: str) -> None:
+    assert str(stage) == text
+
+
+@pytest.mark.parametrize(
+    ("stage", "other", "no_more"),
+    [
+        (Stage("observe"), Stage("observe"), True),
+        (Stage("observe"), Stage("reject", 1), True),
+        (Stage("mark"), Stage("observe"), False),
+        (Stage("limit", 5), Stage("limit", 5), True),
+        (Stage("limit", 5), Stage("reject", 10), True),
+        (Stage("reject", 5), Stage("limit", 10), False),
+        (Stage("limit", 10), Stage("reject", 5), False),
+    ],
+)
+def test_a_stage_enforces_more_by_a_stricter_mode_or_for_more_clients(
+    stage: Stage, other: Stage, no_more: bool
+) -> None:
+    assert stage.enforces_no_more_than(other) is no_more

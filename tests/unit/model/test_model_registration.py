@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from gatewayd.model import Extension, Registration, Status, parse_prefix
-from gatewayd.model.registration import SLICE, Changes, changes_in_slices, run_slices
+from gatewayd.model.registration import SLICE, Changes, changes_in_slices, run_slices, with_endpoints
 
 unhurried = settings(deadline=None)
 
@@ -93,3 +93,14 @@ def test_what_few_registrations_have_is_one_member_and_costs_no_memory() -> None
     other = msgspec.structs.replace(plain, extension=Extension("co-17", is_provisional=True, endpoints=(endpoint,)))
     assert (other.registrant, other.is_provisional, other.endpoints) == ("co-17", True, (endpoint,))
     assert sys.getsizeof(plain) <= 96  # the allocator gives multiples of 16
+
+
+def test_other_endpoints_leave_all_else_of_a_registration_as_it_was() -> None:
+    one, two = parse_prefix("198.51.100.0/24"), parse_prefix("2400:cb00::/32")
+    provider = Registration(
+        "PK-9", "provider", "active", (), extension=Extension("co-17", is_provisional=True, endpoints=(one, two))
+    )
+    fewer = with_endpoints(provider, (two,))
+    assert (fewer.endpoints, fewer.registrant, fewer.is_provisional) == ((two,), "co-17", True)
+    assert provider.endpoints == (one, two)
+    assert with_endpoints(fewer, (one, two)) == provider

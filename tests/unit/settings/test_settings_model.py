@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatewayd.model import parse_services
+from gatewayd.model.policy import Stage
 from gatewayd.settings import (
     ListenAddress,
     PolicySettings,
@@ -30,6 +31,12 @@ def test_settings_are_values_that_can_be_compared_hashed_and_taken_apart() -> No
 def test_the_scope_follows_its_words() -> None:
     policy = dataclasses.replace(PolicySettings(), scope_words=("wireguard", "esp"))
     assert policy.scope == parse_services(["esp", "wireguard"])
+
+
+def test_the_stage_of_a_policy_is_its_mode_and_its_canary_whatever_the_time() -> None:
+    assert PolicySettings().stage == Stage("observe", 100)
+    policy = dataclasses.replace(PolicySettings(), mode="reject", canary_percent=5, enforce_until=0.0)
+    assert policy.stage == Stage("reject", 5)
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,15 @@ LAB = '{name: lab, url: "file:/x", allow_unsigned: true}'
             f"registry: {{sources: [{LAB}]}}\npolicy: {{interfaces: {{inside: [a], outside: [a]}}}}",
             "a is inside as well",
         ),
+        (
+            f"registry: {{sources: [{LAB}]}}\n"
+            "policy: {enforce_from: 2026-07-01T00:00:00Z, enforce_until: 2026-07-01T00:00:00Z}",
+            "enforce_until: is not after enforce_from",
+        ),
+        (
+            f"registry: {{sources: [{LAB}]}}\nkernel: {{nflog_group: 7, near_miss_group: 7}}",
+            "near_miss_group: is nflog_group too",
+        ),
         (f"registry: {{sources: [{LAB}]}}\nsubscribers: {{}}", "pepper_file: is missing"),
     ],
 )
