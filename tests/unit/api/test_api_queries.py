@@ -25,6 +25,7 @@ from gatewayd.api.queries import (
     read_prefix,
     read_since,
     read_status,
+    read_until,
 )
 from gatewayd.errors import SessionEntryInvalid
 from gatewayd.model import Flow, parse_address, parse_prefix
@@ -108,6 +109,15 @@ def test_a_moment_has_its_offset_and_is_open_by_default() -> None:
     with pytest.raises(ParameterRejected) as caught:
         read_since({"since": "yesterday"})
     assert (caught.value.parameter, "'yesterday' is no time" in str(caught.value)) == ("since", True)
+
+
+def test_an_end_in_time_is_a_moment_too_and_there_is_none_by_default() -> None:
+    assert read_until({}) is None
+    assert read_until({"since": "1970-01-01T00:15:00Z", "until": "1970-01-01T05:15:00+05:00"}) == 900.0
+    for text in ("tomorrow", "900", "2026-02-30T00:00:00Z"):
+        with pytest.raises(ParameterRejected, match=f"until: '{text}' is no time") as caught:
+            read_until({"until": text})
+        assert caught.value.parameter == "until"
 
 
 @pytest.mark.parametrize(

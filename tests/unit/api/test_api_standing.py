@@ -5,15 +5,19 @@ from __future__ import annotations
 from math import inf
 
 from gatewayd.api.standing import (
+    HeldEndpointsView,
+    HeldRegistrant,
     RejectedView,
+    held_endpoints_view,
     held_removal_view,
     override_view,
     rejected_view,
     standing_view,
     step_view,
 )
-from gatewayd.model import Registration, parse_prefix
+from gatewayd.model import Extension, Registration, parse_prefix, parse_services
 from gatewayd.model.registration import RejectedRecord
+from gatewayd.registry.endpoint_guard import HeldBack
 from gatewayd.registry.history import Step
 from gatewayd.registry.standing import HeldRemoval, OverrideNote, Standing
 
@@ -59,6 +63,32 @@ def test_a_held_removal_names_the_prefixes_that_would_go() -> None:
     assert (view.prefixes, view.becomes, view.flows) == (("198.51.100.0/28",), "another form", 3)
     view = held_removal_view(HeldRemoval("a", (HALF,), None, "desk", 900.0), 0)
     assert (view.prefixes, view.becomes) == (("203.0.113.0/28",), "nothing")
+
+
+def test_a_company_of_which_all_is_held_would_have_nothing_left() -> None:
+    assert not HeldRegistrant("co-1", 2, 3).is_whole
+    assert HeldRegistrant("co-1", 3, 3).is_whole
+
+
+def provider(*endpoints: str) -> Registration:
+    extension = Extension("co-1", endpoints=tuple(map(parse_prefix, endpoints)))
+    return Registration("p", "provider", "active", (), services=parse_services(["ipsec"]), extension=extension)
+
+
+def test_endpoints_that_wait_are_shown_beside_those_in_force() -> None:
+    before, wanted = provider("198.51.100.0/28"), provider("192.0.2.0/28", "198.51.100.0/28")
+    view = held_endpoints_view("p", HeldBack(wanted, before, "national", 900.0))
+    assert view == HeldEndpointsView(
+        "p", "co-1", ("192.0.2.0/28", "198.51.100.0/28"), ("ipsec",), ("198.51.100.0/28",), "national",
+        "1970-01-01T00:15:00Z",
+    )  # fmt: skip
+    assert held_endpoints_view("p", HeldBack(wanted, None, "desk", 900.0)).replaces == ()
+
+
+def test_of_endpoints_held_before_a_start_those_in_force_are_shown_until_the_registry_names_the_rest() -> None:
+    view = held_endpoints_view("p", HeldBack(None, provider("198.51.100.0/28"), "national", 900.0))
+    assert (view.registrant, view.endpoints, view.services) == (None, (), ())
+    assert view.replaces == ("198.51.100.0/28",)
 
 
 def test_a_step_is_as_it_was_noted() -> None:

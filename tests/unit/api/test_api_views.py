@@ -16,7 +16,16 @@ from gatewayd.api.views import (
     registration_view,
     unregistered_flow_view,
 )
-from gatewayd.model import Decision, Flow, Mode, Registration, parse_address, parse_prefix, parse_services
+from gatewayd.model import (
+    Decision,
+    Extension,
+    Flow,
+    Mode,
+    Registration,
+    parse_address,
+    parse_prefix,
+    parse_services,
+)
 from gatewayd.model.flow import DecisionWord, Effect
 from gatewayd.model.moment import format_time, parse_time
 from tests.support.fake_queries import BANK, FREELANCER, NOW, SHARED
@@ -207,6 +216,15 @@ def test_a_registration_has_its_window_and_what_is_known_of_it() -> None:
         "provisional": False,
         "endpoints": (),
     }
+
+
+def test_a_provider_has_its_company_and_its_endpoints_and_may_be_provisional() -> None:
+    services, endpoints = parse_services(["ipsec"]), (parse_prefix("198.51.100.64/27"),)
+    extension = Extension("co-000031", is_provisional=True, endpoints=endpoints)
+    provider = Registration("p", "provider", "active", (), services=services, extension=extension)
+    view = registration_view(provider, NOW)
+    assert (view.registrant, view.provisional, view.endpoints) == ("co-000031", True, ("198.51.100.64/27",))
+    assert (view.clients, view.peers, view.services) == ((), (), ("ipsec",))
 
 
 def test_a_flow_without_ports_has_none() -> None:
