@@ -7,6 +7,7 @@ import errno
 import pytest
 
 from gatewayd.assertions.lookups import RulesReading
+from gatewayd.compile.rule_sets import COUNTED_TIMEOUT_S
 from gatewayd.compile.ruleset import COUNTERS, compile_ruleset, parse_tag
 from gatewayd.errors import OperationRefused, RulesetRefused
 from gatewayd.kernel.fake import FakeTables
@@ -15,6 +16,7 @@ from gatewayd.model.mask import Mask
 from gatewayd.model.policy import MarkLayout, Policy
 from gatewayd.model.transaction import (
     AddElements,
+    Counted,
     CreateSet,
     CreateTable,
     DeleteSet,
@@ -277,3 +279,64 @@ async def test_what_lets_a_flow_pass_is_asked_of_it_as_of_the_kernel() -> None:
     assert await fake.find_elements([there, ("c4_32", b"other"[:4]), ("c4_31", bytes(4))]) == {there}
     with pytest.raises(OperationRefused):
         await fake.find_elements([("c4_32", bytes(8))])
+
+
+# -- the rules count
+
+
+async def counts(fake: FakeTables, set_name: str) -> list[Counted]:
+    return [each async for piece in fake.read_counts(set_name) for each in piece]
+
+
+async def test_a_table_that_is_made_again_has_another_handle() -> None:
+    fake = FakeTables()
+    assert await fake.read_handle() == 0
+    fake = await made()
+    first = await fake.read_handle()
+    await fake.replace_rules(ruleset("c4_32"))
+    assert await fake.read_handle() == first > 0
+    await fake.delete_table()
+    assert await fake.read_handle() == 0
+    await fake.commit(Transaction(MADE, "test"))
+    assert await fake.read_handle() > first
+
+
+async def test_flows_are_counted_by_element_and_every_flow_gives_it_its_whole_time_again() -> None:
+    now = 10.0
+    fake = FakeTables(monotonic=lambda: now)
+    assert await counts(fake, "c4_32") == []
+    await fake.commit(Transaction(MADE, "test"))
+    assert await counts(fake, "c4_9") == await counts(fake, "c4_32") == []
+    assert fake.count("c4_32", b"aaaa")
+    now += 60
+    assert fake.count("c4_32", b"bbbb", 5)
+    assert await counts(fake, "c4_32") == [
+        Counted(b"aaaa", 1, COUNTED_TIMEOUT_S - 60),
+        Counted(b"bbbb", 5, COUNTED_TIMEOUT_S),
+    ]
+    assert fake.count("c4_32", b"aaaa", 2)
+    assert (await counts(fake, "c4_32"))[0] == Counted(b"aaaa", 3, COUNTED_TIMEOUT_S)
+    assert [piece async for piece in fake.read_elements("c4_32")] == [[bytes(4)]], "they are no keys"
+
+
+async def test_a_full_set_counts_what_it_has_and_nothing_new_until_a_place_is_free() -> None:
+    now = 10.0
+    fake = FakeTables(monotonic=lambda: now)
+    await fake.commit(Transaction((CreateTable(), CreateSet("c4_32", HOSTS, 2)), "test"))
+    assert fake.count("c4_32", b"aaaa")
+    now += 1
+    assert fake.count("c4_32", b"bbbb")
+    assert not fake.count("c4_32", b"cccc")
+    assert fake.count("c4_32", b"bbbb")
+    now = 10.0 + COUNTED_TIMEOUT_S
+    assert await counts(fake, "c4_32") == [Counted(b"bbbb", 2, 1)], "the other is gone at its last second"
+    assert fake.count("c4_32", b"cccc")
+    assert {each.key for each in await counts(fake, "c4_32")} == {b"bbbb", b"cccc"}
+
+
+async def test_counts_come_in_pieces() -> None:
+    fake = FakeTables()
+    await fake.commit(Transaction((CreateTable(), CreateSet("c4_32", HOSTS, 2000)), "test"))
+    for number in range(1100):
+        fake.count("c4_32", number.to_bytes(4, "big"))
+    assert [len(piece) async for piece in fake.read_counts("c4_32")] == [500, 500, 100]

@@ -6,7 +6,7 @@ import pytest
 
 from gatewayd.compile.desired import DesiredSets
 from gatewayd.compile.masks import compile_bound
-from gatewayd.model.mask import Mask
+from gatewayd.model.mask import ANY_PEER, NEAR, Mask
 from gatewayd.model.prefix import Prefix, parse_prefix
 from gatewayd.model.transaction import ObservedSet, TableReading
 from gatewayd.reconcile import findings as findings_module
@@ -110,6 +110,18 @@ def test_a_former_form_is_kept_by_the_first_reading_alone_and_goes_into_a_succes
     tracker.findings.finish_reading()
     tracker.observe_elements(states[0], [key, parse_prefix("10.1.1.0/24").packed])
     assert tracker.desired.in_former_form() == ["embassy"]
+
+
+def test_elements_that_make_no_flow_registered_are_surplus_also_while_others_are_retained() -> None:
+    near, key = Mask(4, 32, ANY_PEER, NEAR), bytes((10, 0, 0, 1))
+    tracker = SetTracker(DesiredSets())
+    tracker.findings.retain()
+    sets = (ObservedSet("c4_32", 4, 1024, True, 1), ObservedSet("c4_32_near", 4, 1024, True, 1))
+    for state, _ in tracker.start_reading(TableReading(True, sets)):
+        tracker.observe_elements(state, [key])
+    assert tracker.masks[near].current.surplus == {key}
+    assert not tracker.masks[Mask(4, 32)].current.surplus
+    assert (tracker.findings.count(), tracker.findings.count_retained()) == (1, 1)
 
 
 def test_retained_elements_are_sorted_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:

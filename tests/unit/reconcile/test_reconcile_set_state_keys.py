@@ -144,6 +144,19 @@ def compare(state: SetState, wanted: Keys, keys: Keys) -> int:
             return int(end.value)
 
 
+@pytest.mark.parametrize(
+    ("first", "taken", "free"),
+    [
+        (0, set(), 0),
+        (0, {"c4_32"}, 1),
+        (1, {"c4_32", "c4_32_g1", "c4_32_g2", "c4_32_g4"}, 3),
+        (1, {"c4_32_near_g1", "c4_24_g1"}, 1),
+    ],
+)
+def test_a_new_set_has_the_first_generation_whose_name_is_free(first: int, taken: set[str], free: int) -> None:
+    assert set_state.free_generation(HOSTS, first, taken) == free
+
+
 def test_known_keys_come_in_pieces_without_those_of_parts_that_are_missing_whole() -> None:
     wanted = Keys(number.to_bytes(2, "big") for number in range(200))
     state = SetState("c4_32", HOSTS, 0, 0, missing=MissingKeys(wanted, whole=True))

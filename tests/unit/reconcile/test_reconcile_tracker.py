@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gatewayd.compile.desired import DesiredSets, elements_of
 from gatewayd.compile.keys import Keys
 from gatewayd.model import Flow
-from gatewayd.model.mask import Mask, set_name
+from gatewayd.model.mask import ANY_PEER, NEAR, Mask, set_name
 from gatewayd.model.registration import Registration
 from gatewayd.model.transaction import ElementChange, ObservedSet, RulesTag, TableReading
 from gatewayd.reconcile import set_state
@@ -20,6 +20,7 @@ from gatewayd.reconcile.tracker import SetTracker
 from tests.support.reconciling import bound_hosts, hosts, registered
 
 HOSTS = Mask(4, 32)
+NEARBY = Mask(4, 32, ANY_PEER, NEAR)
 ONE, TWO, THREE = (registration.clients[0].packed for registration in hosts(3))
 STRANGER = bytes((192, 0, 2, 99))
 TAG = RulesTag(3, "policy", "digest")
@@ -101,6 +102,31 @@ def test_a_mask_that_was_never_made_leaves_nothing_to_delete() -> None:
     tracker.remove(hosts(1)[0])
     tracker.retire_unused()
     assert tracker.retired == set()
+
+
+def test_elements_that_make_no_flow_registered_come_and_go_as_others_do() -> None:
+    tracker = tracked([])
+    tracker.take_near([(NEARBY, ONE), (NEARBY, TWO)], [])
+    state = tracker.masks[NEARBY].current
+    assert (state.name, state.missing) == ("c4_32_near", {ONE, TWO})
+    tracker.added(state, [ONE])
+    tracker.take_near([(NEARBY, THREE)], [(NEARBY, ONE), (NEARBY, TWO)])
+    assert (state.missing, state.surplus) == ({THREE}, {ONE}), "one that was never sent needs no write"
+    assert tracker.desired.keys(NEARBY) == {THREE}
+
+
+def test_before_the_first_reading_elements_that_make_no_flow_registered_are_only_gathered() -> None:
+    """Past the bound of masks too: they take no registration's place."""
+    tracker = SetTracker(DesiredSets(max_masks=1))
+    tracker.add(hosts(1)[0])
+    tracker.take_near([(NEARBY, ONE), (NEARBY, TWO)], [])
+    tracker.take_near([], [(NEARBY, ONE)])
+    assert tracker.masks == {}
+    tracker.start_reading(TableReading(False))
+    assert {mask: set(each.current.missing) for mask, each in tracker.masks.items()} == {
+        HOSTS: {ONE},
+        NEARBY: {TWO},
+    }
 
 
 # -- growth ------------------------------------------------------------------------------------------------
