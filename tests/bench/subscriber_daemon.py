@@ -11,6 +11,7 @@ from typing import Any
 from gatewayd.lab.lab import Lab
 from gatewayd.lab.world import DEMO_PEPPER
 from gatewayd.model import Prefix
+from gatewayd.model.mask import parse_set_name
 from tests.bench.accounting import on_server_core
 from tests.bench.counting import count_elements
 from tests.bench.daemon import MeasuredDaemon
@@ -33,13 +34,15 @@ class SubscriberDaemon(MeasuredDaemon):
         return self.start_ready(wrapper=on_server_core())
 
     def count_elements(self) -> int:
-        """In all the sets of our table, by the kernel's own count."""
+        """In the sets of the allowlist, by the kernel's own count."""
         with self.lab.gateway.entered():
             listed = subprocess.run(
                 ["nft", "-t", "list", "table", "inet", TABLE], capture_output=True, text=True, check=False
             )
             names = [line.split()[1] for line in listed.stdout.splitlines() if line.startswith("\tset ")]
-            return sum(count_elements(TABLE, name) or 0 for name in names)
+            parsed = [(name, parse_set_name(name)) for name in names]
+            allowlist = [name for name, found in parsed if found is not None and not found[0].is_near]
+            return sum(count_elements(TABLE, name) or 0 for name in allowlist)
 
     def wait_elements(self, count: int, patience_s: float = 60.0) -> float:
         """Seconds until there are so many."""
