@@ -143,14 +143,16 @@ async def test_a_file_that_takes_nothing_is_tried_again_and_cuts_nothing(
 ) -> None:
     monkeypatch.setattr(drain_keeper, "RETRY_S", 0.001)
     monkeypatch.setattr(drain_keeper, "PAUSE_S", 0.001)
-    run = Run(tmp_path / "nowhere")
+    nowhere = tmp_path / "nowhere"
+    nowhere.write_text("no directory")
+    run = Run(nowhere)
     await run.keeper.open()
     run.conntrack.put(FLOW, REGISTERED)
     await run.scan()
     task = asyncio.create_task(run.keeper.run())
     while run.keeper.view.failures < 3:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
-    (tmp_path / "nowhere").mkdir()
+    nowhere.unlink()
     while run.keeper.view.state != "ok":  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     task.cancel()

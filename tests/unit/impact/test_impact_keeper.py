@@ -217,12 +217,14 @@ async def test_a_file_that_cannot_be_opened_is_said_and_costs_nothing_but_time(w
     away = world.state_dir.with_suffix(".away")
     await world.keeper.close()
     world.state_dir.rename(away)
+    world.state_dir.write_text("no directory")
     await world.restart()
     world.count(CLIENT)
     await world.read()
     assert (world.keeper.view.failures, world.store.view.state) == (1, "failing")
     with pytest.raises(StateFileUnusable):
         await world.report()
+    world.state_dir.unlink()
     away.rename(world.state_dir)
     await world.read()
     assert (await world.report()).flows == 1
