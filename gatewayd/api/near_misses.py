@@ -19,7 +19,7 @@ from gatewayd.registry.standing import Standing
 class NearMissLineView(msgspec.Struct, frozen=True):
     """`service`, `far`: of the latest flow; `far` is the /24 or /48 of the far end. `why`: the reason in words.
     `mend`: a command, or a change of the registry. `acknowledged_until`: off the list until then; `for_good`: for
-    ever."""
+    ever. `registrant`: the company, where the registry has one and still knows the registration."""
 
     id: str
     category: str
@@ -33,6 +33,7 @@ class NearMissLineView(msgspec.Struct, frozen=True):
     last_seen: str | None
     acknowledged_until: str | None = None
     for_good: bool = False
+    registrant: str | None = None
 
 
 class NearMissList(msgspec.Struct, frozen=True):
@@ -68,6 +69,7 @@ def near_miss_view(
         format_time(line.last_seen_s),
         format_time(line.acknowledged_until_s) if is_off else None,
         is_off and isinf(line.acknowledged_until_s),
+        None if standing is None or standing.registered is None else standing.registered.registrant,
     )
 
 

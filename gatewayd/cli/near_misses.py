@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlencode
 
@@ -13,6 +14,7 @@ from gatewayd.api.queries import DEFAULT_LIMIT, HIGHEST_LIMIT
 from gatewayd.cli.client import Endpoint, daemon_options, socket_options
 from gatewayd.cli.output import BAD, GOOD, count, print_headline, print_json, print_table
 
+_COLUMNS: Final = ("company", "id", "category", "flows", "first seen", "last seen", "why", "mend")
 _YEAR_S: Final = 366 * 86_400.0
 
 
@@ -40,15 +42,24 @@ def near_misses(
         print_headline("No near misses.", GOOD)
         return
     print_headline(f"{count(found.total, 'line')} of near misses, the latest first", BAD)
-    print_table(("id", "category", "flows", "first seen", "last seen", "why", "mend"), list(map(_row, found.items)))
+    print_table(_COLUMNS, [_row(each) for each in by_company(found.items)])
     if len(found.items) < found.total:
         click.echo(f"{len(found.items):,} of {found.total:,} shown; --limit or --offset for others")
+
+
+def by_company(lines: Sequence[NearMissLineView]) -> list[NearMissLineView]:
+    """In their order, those of a company beside its first: it is one call."""
+    groups: dict[str | int, list[NearMissLineView]] = {}
+    for number, each in enumerate(lines):
+        groups.setdefault(each.registrant or number, []).append(each)
+    return [each for group in groups.values() for each in group]
 
 
 def _row(view: NearMissLineView) -> tuple[str, ...]:
     off = f" (acknowledged until {view.acknowledged_until})" if view.acknowledged_until else ""
     off = " (acknowledged)" if view.for_good else off
     return (
+        view.registrant or "-",
         view.id,
         view.category,
         f"{view.flows:,}",

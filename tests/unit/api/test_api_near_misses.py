@@ -9,7 +9,7 @@ import pytest
 
 from gatewayd.api.near_misses import near_miss_view
 from gatewayd.model import Registration, Service, parse_prefix
-from gatewayd.model.registration import RejectedRecord
+from gatewayd.model.registration import Extension, RejectedRecord
 from gatewayd.near_miss.findings import Line
 from gatewayd.near_miss.reasons import REASONS, Reason
 from gatewayd.registry.standing import OverrideNote, Standing
@@ -93,3 +93,11 @@ def test_a_record_that_was_rejected_is_what_has_to_be_mended() -> None:
     view = near_miss_view(line(), 100.0, standing(BY_ADDRESS), None, ("national", record))
     assert view.why == "udp/51820 is not among its services; its latest record was rejected (bad_service)"
     assert view.mend == "registry: mend the record of BANK, line 12 of national (bad_service)"
+
+
+def test_a_line_names_the_company_where_the_registry_does() -> None:
+    of_company = msgspec.structs.replace(BY_ADDRESS, extension=Extension("HBL"))
+    assert near_miss_view(line(), 100.0, standing(of_company), None).registrant == "HBL"
+    assert near_miss_view(line(), 100.0, standing(BY_ADDRESS), None).registrant is None
+    assert near_miss_view(line(), 100.0, None, None).registrant is None
+    assert near_miss_view(line(), 100.0, standing(None), None).registrant is None

@@ -50,12 +50,21 @@ def test_each_line_has_the_change_that_mends_it(run: Run, queries: FakeQueries) 
     queries.near_miss_lines = [LINE, OFF, until]
     lines = run("impact", "near-misses", "--limit", "1").stdout.splitlines()
     assert lines[0] == "2 lines of near misses, the latest first"
-    assert re.split(r"  +", lines[2]) == ["BANK-1", "bank", "1,234", SEEN, SEEN, LINE.why, LINE.mend]
+    assert re.split(r"  +", lines[2]) == ["-", "BANK-1", "bank", "1,234", SEEN, SEEN, LINE.why, LINE.mend]
     assert lines[3] == "1 of 2 shown; --limit or --offset for others"
     shown = run("impact", "near-misses", "--all").stdout
     assert f"{LINE.why} (acknowledged) " in shown
     assert f"{LINE.why} (acknowledged until 2099-01-01T00:00:00Z) " in shown
     assert json.loads(run("impact", "near-misses", "--json").stdout)["items"][0]["flows"] == 1234
+
+
+def test_lines_of_a_company_stand_together(run: Run, queries: FakeQueries) -> None:
+    queries.near_miss_lines = [
+        msgspec.structs.replace(LINE, id=id, registrant=company)
+        for id, company in (("A", "HBL"), ("B", None), ("C", "UBL"), ("D", None), ("E", "HBL"))
+    ]
+    rows = run("impact", "near-misses").stdout.splitlines()[2:]
+    assert [row.split()[:2] for row in rows] == [["HBL", "A"], ["HBL", "E"], ["-", "B"], ["UBL", "C"], ["-", "D"]]
 
 
 def test_an_acknowledgement_is_for_good_or_for_a_time(run: Run, queries: FakeQueries) -> None:
