@@ -13,6 +13,7 @@ What does the daemon do in time, without a kernel?
     fake_queries   an API without a daemon
     asserting      assertions of an operator
     impact         reports of unregistered flows
+    providers      a licensed provider, and flows to its servers
 What does the shrink guard let through, and what stays in force?
     guarding       a guard, or the whole state of a registry, reading after reading, and after a restart
 What becomes of a subscriber's packet of accounting?
