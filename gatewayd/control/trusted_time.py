@@ -20,7 +20,8 @@ let a registered customer pass a little longer harms nobody, to cut one does.
 
 The rules, the first that fits. C: by this windows close, policies arm, sources are stale. O: by this windows open.
 *Hardly far*: by less than a week. *Long enough*: the clock was not set for an hour, and of the signed sources, if
-there are any, one has spoken in this run. NTP, where there is any, has put the clock right by then.
+there are any, one first spoke an hour ago in this run: a registry that issues within the half hour has given a
+tight witness by then. NTP, where there is any, has put the clock right.
 
 | # | when | C | O | doubt, and what becomes of the anchor |
 | --- | --- | --- | --- | --- |
@@ -54,8 +55,9 @@ So a right time after a false one is taken at once when the kernel or the regist
 before: only closings wait. What has no such witness is believed within the hour.
 
 An `issued_at` ahead of us is evidence, unless we know better (`latest_issue_s`): under rule 1 it may not be past
-the wall; with a *well* confirmed anchor, past anchor and wall; else past ceiling and wall. The feed's client
-refuses what is: a registry that is ahead would shut itself out once it is put right.
+the wall; with a *well* confirmed anchor, past wall and the latest that the anchor may mean; else past ceiling and
+wall. An anchor that is a notification alone, come out between two questions, may mean the later of them. The feed's
+client refuses what is past: a registry that is ahead would shut itself out once it is put right.
 """
 
 from __future__ import annotations
@@ -147,14 +149,16 @@ class KeptTime(msgspec.Struct, frozen=True):
     at_s: float
     strength: int
     floor_s: float | None = None
+    span_s: float = 0.0
 
 
 class _Mark(msgspec.Struct, frozen=True):
-    """It was `at_s` when `elapsed_s` had elapsed."""
+    """It was `at_s` when `elapsed_s` had elapsed, or later by `span_s` at most."""
 
     at_s: float
     elapsed_s: float
     strength: Strength = ALONE
+    span_s: float = 0.0
 
     def at(self, elapsed_s: float) -> float:
         return self.at_s + (elapsed_s - self.elapsed_s)
@@ -172,18 +176,20 @@ class TrustedTime:
         self._anchor: _Mark | None = None
         self._offset_s: float | None = None
         self._steady_since_s = 0.0
+        self._spoke_at_s: float | None = None
+        """When a signed source first spoke in this run, in seconds elapsed."""
 
     # -- what is known from before ---------------------------------------------------------------------------
 
     def recall(self, kept: KeptTime, boot_id: str, elapsed_s: float) -> None:
         """What an earlier run knew."""
-        if not isfinite(kept.at_s) or not isfinite(kept.elapsed_s):
+        if not (isfinite(kept.at_s) and isfinite(kept.elapsed_s) and isfinite(kept.span_s)):
             return
         if kept.floor_s is not None and isfinite(kept.floor_s):
             self.note_issued(kept.floor_s, elapsed_s)
         if boot_id and kept.boot_id == boot_id and kept.elapsed_s <= elapsed_s:
             strength: Strength = WELL if kept.strength == WELL else ROUGHLY if kept.strength == ROUGHLY else ALONE
-            self._anchor = _Mark(kept.at_s, kept.elapsed_s, strength)
+            self._anchor = _Mark(kept.at_s, kept.elapsed_s, strength, kept.span_s)
         elif kept.strength == WELL:
             self.note_issued(kept.at_s - REBOOT_MARGIN_S, elapsed_s)
             self._note_saved(kept.at_s, elapsed_s)
@@ -213,7 +219,7 @@ class TrustedTime:
         anchor, floor, elapsed_s = self._anchor, self._floor, reading.elapsed_s
         floor_s = None if floor is None else floor.at(elapsed_s)
         if anchor is not None:
-            return KeptTime(boot_id, elapsed_s, anchor.at(elapsed_s), anchor.strength, floor_s)
+            return KeptTime(boot_id, elapsed_s, anchor.at(elapsed_s), anchor.strength, floor_s, anchor.span_s)
         return None if self._saved is None else KeptTime("", elapsed_s, self._saved.at(elapsed_s), ALONE, floor_s)
 
     # -- the rules -------------------------------------------------------------------------------------------
@@ -273,8 +279,10 @@ class TrustedTime:
         return self._judge(reading, used_s, max(wall_s, known_s))  # 9
 
     def _is_patience_over(self, reading: Reading) -> bool:
-        has_spoken = self._ceiling is not None or not self.has_signed
-        return has_spoken and reading.elapsed_s - self._steady_since_s >= PATIENCE_S
+        since_s = self._steady_since_s
+        if self.has_signed:
+            since_s = inf if self._spoke_at_s is None else max(since_s, self._spoke_at_s)
+        return reading.elapsed_s - since_s >= PATIENCE_S
 
     def _note_step(self, wall_s: float, elapsed_s: float) -> None:
         offset_s = wall_s - elapsed_s
@@ -302,7 +310,7 @@ class TrustedTime:
         if is_synced:
             issue_s = reading.wall_s
         elif self._anchor is not None and strength == WELL:
-            issue_s = max(self._anchor.at(reading.elapsed_s), reading.wall_s)
+            issue_s = max(self._anchor.at(reading.elapsed_s) + self._anchor.span_s, reading.wall_s)
         else:
             issue_s = max(ceiling_s, reading.wall_s)
         return Judgement(reading.wall_s, earliest_s, latest_s, issue_s, doubt, strength > ALONE)
@@ -314,6 +322,8 @@ class TrustedTime:
         seconds, None = it may have been there before."""
         elapsed_s = reading.elapsed_s
         self.note_issued(issued_at_s, elapsed_s)
+        if self._spoke_at_s is None:
+            self._spoke_at_s = elapsed_s
         self._ceiling = _Mark(issued_at_s + holds_s, elapsed_s)
         wall_s, anchor = reading.wall_s, self._anchor
         anchor_s = -inf if anchor is None else anchor.at(elapsed_s)
@@ -328,7 +338,9 @@ class TrustedTime:
             if is_late and not fits(wall_s) and not fits(anchor_s):
                 span_s, strength = holds_s, ROUGHLY
         if strength == WELL and (fits(wall_s) or anchor is None or not fits(anchor_s)):
-            self._anchor = _Mark(max(wall_s, issued_at_s) if fits(wall_s) else issued_at_s, elapsed_s, WELL)
+            is_wall = fits(wall_s)
+            at_s = max(wall_s, issued_at_s) if is_wall else issued_at_s
+            self._anchor = _Mark(at_s, elapsed_s, WELL, 0.0 if is_wall else span_s)
         elif anchor is None or not fits(anchor_s):
             self._anchor = None
         elif strength > anchor.strength and (not fits(wall_s) or abs(wall_s - anchor_s) <= TOLERANCE_S):

@@ -209,6 +209,8 @@ def test_8_where_a_signed_source_is_to_be_asked_its_word_is_waited_for() -> None
     host.wait(10 * HOUR_S)
     assert host.times() == (-DAY_S, 0.0, None)
     host.hear(HOUR_S)
+    assert host.times() == (-HOUR_S, 0.0, None)
+    host.wait(HOUR_S)
     assert host.times() == (0.0, 0.0, None)
     assert host.judge().is_confirmed
 
@@ -446,6 +448,8 @@ def in_short_waits(events: list[tuple[str, float]]) -> Iterator[tuple[str, float
 
 
 @settings(max_examples=400, deadline=None)
+@example(-HOUR_S, [("poll", 0.0), ("wait", 1071.0), ("issue", 0.0), ("wait", 1798.0), ("wait", 531.0)])
+@example(5 * HOUR_S, [("wait", 721.0), ("wait", 1602.0), ("poll", 0.0), ("wait", 1357.0)])
 @example(0.0, [("set", 5 * HOUR_S), ("wait", 100.0), ("wait", 1800.0), ("wait", 1699.0)])
 @given(STEPS, st.lists(EVENTS, max_size=40))
 def test_with_a_right_registry_nothing_closes_early_and_nothing_opens_late(
