@@ -1,14 +1,25 @@
-"""Arguments in the words of the configuration file: durations and shares. They mean the same in every command."""
+"""Arguments that mean the same in every command: durations and shares as in the configuration file, and pages."""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import click
 
+from gatewayd.api.queries import DEFAULT_LIMIT, HIGHEST_LIMIT
 from gatewayd.settings.values import parse_duration, parse_percent
 
 MAX_TIMER_S: Final = 366 * 86400.0
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+
+def limit_options(function: _Function) -> _Function:
+    """`--limit` and `--offset`, each None where it is not given."""
+    limit = click.option(
+        "--limit", type=click.IntRange(1, HIGHEST_LIMIT), help=f"At most.  [default: {DEFAULT_LIMIT}]"
+    )
+    return limit(click.option("--offset", type=click.IntRange(0), help="Leave out so many.")(function))
 
 
 class Duration(click.ParamType[float]):

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import click
 import msgspec
 
-from gatewayd.api.queries import DEFAULT_LIMIT, HIGHEST_LIMIT
+from gatewayd.api.queries import HIGHEST_LIMIT
 from gatewayd.api.report import ActivityPage, ActivityView
 from gatewayd.api.views import (
     BindingPage,
@@ -24,6 +24,7 @@ from gatewayd.api.views import (
     UnregisteredFlowPage,
     UnregisteredFlowView,
 )
+from gatewayd.cli.arguments import limit_options
 from gatewayd.cli.client import Endpoint, daemon_options
 from gatewayd.cli.companies import companies_of, print_companies
 from gatewayd.cli.output import (
@@ -51,8 +52,7 @@ Parameters = Mapping[str, str | int | None]
 def page_options(function: Callable[..., None]) -> Callable[..., None]:
     """`--limit`, `--offset` and `--all`; the command gets one Mapping, `page`."""
 
-    @click.option("--limit", type=click.IntRange(1, HIGHEST_LIMIT), help=f"At most.  [default: {DEFAULT_LIMIT}]")
-    @click.option("--offset", type=click.IntRange(0), help="Leave out so many.")
+    @limit_options
     @click.option("--all", "all_of_them", is_flag=True, help="However many there are.")
     @wraps(function)
     def paged(limit: int | None, offset: int | None, all_of_them: bool, **arguments: object) -> None:

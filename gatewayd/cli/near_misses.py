@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 import click
 
 from gatewayd.api.near_misses import NearMissLineView, NearMissList
-from gatewayd.api.queries import DEFAULT_LIMIT, HIGHEST_LIMIT
+from gatewayd.cli.arguments import limit_options
 from gatewayd.cli.client import Endpoint, daemon_options, socket_options
-from gatewayd.cli.output import BAD, GOOD, count, print_headline, print_json, print_table
+from gatewayd.cli.output import BAD, GOOD, count, print_headline, print_json, print_table, print_unshown
 
 _COLUMNS: Final = ("company", "id", "category", "flows", "first seen", "last seen", "why", "mend")
 _YEAR_S: Final = 366 * 86_400.0
@@ -20,8 +20,7 @@ _YEAR_S: Final = 366 * 86_400.0
 
 @click.command("near-misses")
 @click.option("--all", "with_acknowledged", is_flag=True, help="Those that were acknowledged too.")
-@click.option("--limit", type=click.IntRange(1, HIGHEST_LIMIT), help=f"At most.  [default: {DEFAULT_LIMIT}]")
-@click.option("--offset", type=click.IntRange(0), help="Leave out so many.")
+@limit_options
 @daemon_options
 def near_misses(
     endpoint: Endpoint, with_acknowledged: bool, limit: int | None, offset: int | None, as_json: bool
@@ -43,8 +42,7 @@ def near_misses(
         return
     print_headline(f"{count(found.total, 'line')} of near misses, the latest first", BAD)
     print_table(_COLUMNS, [_row(each) for each in by_company(found.items)])
-    if len(found.items) < found.total:
-        click.echo(f"{len(found.items):,} of {found.total:,} shown; --limit or --offset for others")
+    print_unshown(len(found.items), found.total)
 
 
 def by_company(lines: Sequence[NearMissLineView]) -> list[NearMissLineView]:

@@ -128,6 +128,12 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(sign if sign.isprintable() else "�" for sign in text)
 
 
+def print_unshown(shown: int, total: int) -> None:
+    """Below a page of a list that has more."""
+    if shown < total:
+        click.echo(f"{shown:,} of {total:,} shown; --limit or --offset for others")
+
+
 def count(number: int, noun: str) -> str:
     """`1 flow`, `31,022 flows`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -8,7 +8,7 @@ import click
 
 from gatewayd.api.standing import RejectedList, RejectedView
 from gatewayd.cli.client import Endpoint
-from gatewayd.cli.output import DOUBTFUL, GOOD, count, print_headline, print_json, print_table
+from gatewayd.cli.output import DOUBTFUL, GOOD, count, print_headline, print_json, print_table, print_unshown
 
 
 def show_rejected(endpoint: Endpoint, filters: Mapping[str, str | int | None], *, as_json: bool) -> None:
@@ -23,8 +23,7 @@ def show_rejected(endpoint: Endpoint, filters: Mapping[str, str | int | None], *
         return
     print_headline(f"{count(found.total, 'record')} rejected since each source was last read whole", DOUBTFUL)
     print_table(("source", "place", "id", "reason", "field"), list(map(_row, found.items)))
-    if len(found.items) < found.listed:
-        click.echo(f"{len(found.items):,} of {found.listed:,} shown; --limit or --offset for others")
+    print_unshown(len(found.items), found.listed)
     if found.listed < found.total:
         click.echo(f"{found.total - found.listed:,} are counted and not listed, or mended since")
 

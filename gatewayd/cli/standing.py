@@ -8,8 +8,8 @@ from typing import Final
 
 import click
 
-from gatewayd.api.queries import DEFAULT_LIMIT, HIGHEST_LIMIT
 from gatewayd.api.standing import ChangeList, HeldList, HeldRemovalView, StandingView, StepView
+from gatewayd.cli.arguments import limit_options
 from gatewayd.cli.client import Endpoint, daemon_options, moment_of
 from gatewayd.cli.output import (
     BAD,
@@ -21,6 +21,7 @@ from gatewayd.cli.output import (
     print_json,
     print_lines,
     print_table,
+    print_unshown,
     some,
 )
 
@@ -31,8 +32,7 @@ MAX_IDS_A_LINE: Final = 20
 
 
 @click.command("held")
-@click.option("--limit", type=click.IntRange(1, HIGHEST_LIMIT), help=f"At most.  [default: {DEFAULT_LIMIT}]")
-@click.option("--offset", type=click.IntRange(0), help="Leave out so many.")
+@limit_options
 @daemon_options
 def held(endpoint: Endpoint, limit: int | None, offset: int | None, as_json: bool) -> None:
     """Show the removals that the guard holds, before `gatewayd accept` lets them go.
@@ -54,8 +54,7 @@ def held(endpoint: Endpoint, limit: int | None, offset: int | None, as_json: boo
             ("id", "registrant", "category", "flows", "since", "taken away by", "prefixes that go"),
             list(map(_held_row, found.items)),
         )
-        if len(found.items) < found.total:
-            click.echo(f"{len(found.items):,} of {found.total:,} shown; --limit or --offset for others")
+        print_unshown(len(found.items), found.total)
         for each in found.registrants[:MAX_REGISTRANTS]:
             what = "all of its" if each.is_whole else f"{each.held:,} of its"
             click.echo(f"{each.registrant}: {what} {count(each.of, 'registration')} would go")

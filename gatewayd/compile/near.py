@@ -122,18 +122,18 @@ class _Counts:
 
 
 class NearClients:
-    """The prefixes to have in the sets; `take` returns what changed. `most`: as MAX_PREFIXES; `most_bound`: as
+    """The prefixes to have in the sets; `take` returns what changed. `most`: as MAX_PREFIXES; `max_bound`: as
     MAX_BOUND_PREFIXES.
 
     A prefix that comes twice goes when it has gone twice.
     """
 
-    __slots__ = ("_bound", "_families", "_ipv4", "_ipv6", "_most_bound", "unfollowed")
+    __slots__ = ("_bound", "_families", "_ipv4", "_ipv6", "_max_bound", "unfollowed")
 
-    def __init__(self, most: int = MAX_PREFIXES, most_bound: int = MAX_BOUND_PREFIXES) -> None:
+    def __init__(self, most: int = MAX_PREFIXES, max_bound: int = MAX_BOUND_PREFIXES) -> None:
         self._ipv4, self._ipv6 = _Counts(4, most), _Counts(6, most)
         self._families = {4: self._ipv4, 16: self._ipv6}
-        self._most_bound = most_bound
+        self._max_bound = max_bound
         self._bound: dict[Prefix, int] = {}
         self.unfollowed = 0
         """Addresses of subscribers that found no place."""
@@ -170,7 +170,7 @@ class NearClients:
         count = self._bound.get(prefix)
         if count is not None:
             self._bound[prefix] = count + 1
-        elif len(self._bound) < self._most_bound:
+        elif len(self._bound) < self._max_bound:
             self._bound[prefix] = 1
             counts = self._families[len(prefix.packed)]
             counts.most += 1

@@ -50,8 +50,8 @@ class TrialStore:
         return self.state == self._saved
 
     def recall(self, file: Stage, now: Instant, found: Mode | None) -> TrialState:
-        """At a start: the state as an earlier run left it, judged anew. Returns what was on disk. `found`: the mode
-        of the rules in the kernel."""
+        """At a start: the state as an earlier run left it, judged again. Returns what was on disk. `found`: the
+        mode of the rules in the kernel."""
         kept = self._read(now)
         self.state = restore(kept, file, now, found)
         return kept

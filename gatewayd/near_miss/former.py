@@ -37,11 +37,11 @@ class Former:
     """Times are of a clock that is never set. What `add…` and `expire` return are prefixes that are remembered no
     more: of registrations, and of subscribers."""
 
-    __slots__ = ("_bound", "_by_prefix", "_clients", "_most_bindings", "_most_clients", "lost")
+    __slots__ = ("_bound", "_by_prefix", "_clients", "_max_bindings", "_max_clients", "lost")
 
-    def __init__(self, most_clients: int = MAX_CLIENTS, most_bindings: int = MAX_BINDINGS) -> None:
-        self._most_clients = most_clients
-        self._most_bindings = most_bindings
+    def __init__(self, max_clients: int = MAX_CLIENTS, max_bindings: int = MAX_BINDINGS) -> None:
+        self._max_clients = max_clients
+        self._max_bindings = max_bindings
         self._by_prefix: Radix[FormerClient] = Radix()
         self._clients: deque[tuple[float, FormerClient]] = deque()
         self._bound: deque[tuple[float, Prefix, tuple[FormerClient, ...]]] = deque()
@@ -58,7 +58,7 @@ class Former:
             self._by_prefix.insert(prefix, former)
             self._clients.append((now, former))
         gone = []
-        while len(self._clients) > self._most_clients:
+        while len(self._clients) > self._max_clients:
             self.lost += 1
             gone.append(self._forget_client())
         return gone
@@ -72,7 +72,7 @@ class Former:
             self._by_prefix.insert(binding.prefix, former)
         self._bound.append((now, binding.prefix, formers))
         gone = []
-        while len(self._bound) > self._most_bindings:
+        while len(self._bound) > self._max_bindings:
             self.lost += 1
             gone.append(self._forget_binding())
         return gone

@@ -10,6 +10,7 @@ import pytest
 from gatewayd.lab.lab import Lab
 from gatewayd.model import parse_prefix
 from tests.support.lab_daemon import LabDaemon, clean, daemon_in
+from tests.support.talk import Talk
 
 
 @pytest.fixture(scope="module")
@@ -25,4 +26,18 @@ def shared_lab(kernel: None) -> Iterator[Lab]:
 def daemon(shared_lab: Lab, tmp_path: Path) -> Iterator[LabDaemon]:
     clean(shared_lab)
     with daemon_in(shared_lab, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def lab(kernel: None) -> Iterator[Lab]:
+    """Of a module's own, with customers of both families."""
+    with Lab((parse_prefix("39.32.0.0/11"), parse_prefix("2400:adc0::/31"))) as made:
+        yield made
+
+
+@pytest.fixture
+def talk(lab: Lab) -> Iterator[Talk]:
+    """Packets from either side of it."""
+    with Talk(lab) as made:
         yield made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -32,18 +31,6 @@ OBSERVE = Policy(
 )
 BANK = Registration("BANK", "bank", "active", clients=(parse_prefix("39.33.0.0/24"),))
 _ports = count(30000)
-
-
-@pytest.fixture(scope="module")
-def lab(kernel: None) -> Iterator[Lab]:
-    with Lab((parse_prefix("39.32.0.0/11"), parse_prefix("2400:adc0::/31"))) as made:
-        yield made
-
-
-@pytest.fixture
-def talk(lab: Lab) -> Iterator[Talk]:
-    with Talk(lab) as made:
-        yield made
 
 
 def flow(client: str = CLIENT, service: str = "udp/51820", port: int | None = None) -> Flow:

@@ -3,7 +3,7 @@ first of a client's flow, none of its packets is refused. The rules alone, witho
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -43,18 +43,6 @@ def provider(
         "VPN-7", "provider", "active", (), services=parse_services(words), extension=Extension(endpoints=prefixes)
     )
     return World([one], under or policy())
-
-
-@pytest.fixture(scope="module")
-def lab(kernel: None) -> Iterator[Lab]:
-    with Lab((parse_prefix("39.32.0.0/11"), parse_prefix("2400:adc0::/31"))) as made:
-        yield made
-
-
-@pytest.fixture
-def talk(lab: Lab) -> Iterator[Talk]:
-    with Talk(lab) as made:
-        yield made
 
 
 def to(service: str, port: int | None = None, client: str = CLIENT, far: str | None = None) -> Flow:

@@ -85,18 +85,6 @@ def _binding(address: str, ports: tuple[int, int] | None) -> Binding:
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def lab(kernel: None) -> Iterator[Lab]:
-    with Lab((parse_prefix("39.32.0.0/11"), parse_prefix("2400:adc0::/31"))) as made:
-        yield made
-
-
-@pytest.fixture
-def talk(lab: Lab) -> Iterator[Talk]:
-    with Talk(lab) as made:
-        yield made
-
-
 def client_flow(service: str, port: int | None = None, client: str = CLIENT, far: str | None = None) -> Flow:
     return flow_of(client, far or (FAR6 if ":" in client else FAR), service, port)
 

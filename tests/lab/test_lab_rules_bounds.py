@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 from gatewayd.compile.rule_sets import MAX_CLIENTS
 from gatewayd.lab.lab import Lab
 from gatewayd.lab.traffic import flow_of
-from gatewayd.model import Flow, parse_prefix, parse_services
+from gatewayd.model import Flow, parse_services
 from gatewayd.model.flow import Mode
 from gatewayd.model.policy import MarkLayout, Policy
 from tests.support.talk import Talk
@@ -28,18 +27,6 @@ def policy(mode: Mode, **changes: Any) -> Policy:
     scope = parse_services(["ipsec", "wireguard"])
     made = Policy(mode, scope, MarkLayout(0xFF000000), inside=("inside*",), outside=("outside0",))
     return replace(made, **changes)
-
-
-@pytest.fixture(scope="module")
-def lab(kernel: None) -> Iterator[Lab]:
-    with Lab((parse_prefix("39.32.0.0/11"), parse_prefix("2400:adc0::/31"))) as made:
-        yield made
-
-
-@pytest.fixture
-def talk(lab: Lab) -> Iterator[Talk]:
-    with Talk(lab) as made:
-        yield made
 
 
 def flow(client: str, service: str = "udp/51820") -> Flow:

@@ -125,7 +125,7 @@ def test_what_is_there_is_what_a_dumb_count_says() -> None:
 
 
 def test_addresses_of_subscribers_have_a_bound_of_their_own_and_cut_no_registration() -> None:
-    sets = NearClients(most=2, most_bound=2)
+    sets = NearClients(most=2, max_bound=2)
     sets.add(prefixes("192.0.2.1/32", "192.0.2.2/32"))
     for word in ("10.0.0.1/32", "10.0.0.2/32", "10.0.0.3/32"):
         sets.add_bound(parse_prefix(word))

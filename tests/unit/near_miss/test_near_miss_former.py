@@ -48,7 +48,7 @@ def test_an_address_without_a_registration_is_counted_back_all_the_same() -> Non
 
 
 def test_at_the_bound_the_oldest_go_and_are_counted() -> None:
-    former = Former(most_clients=2, most_bindings=1)
+    former = Former(max_clients=2, max_bindings=1)
     gone: list[Prefix] = []
     for number in range(3):
         gone += former.add(BANK, (Prefix(bytes((10, 0, 0, number)), 32),), float(number))

@@ -124,7 +124,7 @@ def test_an_address_of_a_subscriber_is_near_while_it_is_bound_and_two_minutes_mo
 
 def test_at_the_bound_an_ended_session_makes_room() -> None:
     scene = Scene()
-    scene.keeper._former._most_bindings = 1
+    scene.keeper._former._max_bindings = 1
     for number in (1, 2):
         binding = msgspec.structs.replace(BOUND, prefix=parse_prefix(f"10.0.0.{number}/32"))
         scene.keeper.bound(binding)
@@ -189,7 +189,7 @@ def test_without_a_file_the_list_is_there() -> None:
 
 def test_whatever_comes_and_goes_no_prefix_is_left_over() -> None:
     chance, scene = random.Random(3), Scene()
-    scene.keeper._former._most_clients, scene.keeper._former._most_bindings = 5, 3
+    scene.keeper._former._max_clients, scene.keeper._former._max_bindings = 5, 3
     bound: list[Binding] = []
     for _ in range(1500):
         scene.now += chance.choice([0.0, 1.0, BINDING_S / 3, CLIENT_S / 20])
