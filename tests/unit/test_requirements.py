@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent.parent
-LOCKS = ("build", "run", "test", "bench", "lock")
+LOCKS = ("build", "run", "package", "test", "bench", "lock")
 
 
 def project() -> dict[str, list[str]]:
@@ -19,10 +19,15 @@ def project() -> dict[str, list[str]]:
     table = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     run = table["dependencies"]
     extras = table["optional-dependencies"]
-    test = [*run, *extras["test"]]
-    bench = [*test, *(line for line in extras["bench"] if not line.startswith("gatewayd["))]
+
+    def others(extra: str) -> list[str]:
+        return [line for line in extras[extra] if not line.startswith("gatewayd[")]
+
+    package = [*run, *extras["top"]]
+    test = [*package, *others("test")]
+    bench = [*test, *others("bench")]
     own = {name: (ROOT / f"requirements/{name}.in").read_text().splitlines() for name in ("build", "lock")}
-    return {"run": run, "test": test, "bench": bench} | {
+    return {"run": run, "package": package, "test": test, "bench": bench} | {
         name: [line for line in lines if line and not line.startswith("#")] for name, lines in own.items()
     }
 
@@ -52,7 +57,7 @@ def test_everything_locked_is_one_version_with_hashes(name: str) -> None:
         assert hashes > 0, pin
 
 
-@pytest.mark.parametrize("name", ["run", "test"])
+@pytest.mark.parametrize("name", ["run", "package", "test"])
 def test_a_package_has_the_same_version_in_every_lock(name: str) -> None:
     def versions(lock: str) -> set[str]:
         return {f"{pin.name}{pin.specifier}" for pin, _ in pins(lock)}
