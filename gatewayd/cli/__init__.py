@@ -3,7 +3,8 @@
 `gatewayd --help` and a shell's completion import nothing of a command, so the names and the one-line helps stand in
 the table below. `run`, `plan` and `teardown` touch the kernel; `check` and `registry` look at files; the others ask
 the daemon, through `client`, over its Unix socket. `arguments` has durations and shares. They print through
-`output`: tables on a terminal, plain aligned text elsewhere, the API's own JSON with `--json`.
+`output`: tables on a terminal, plain aligned text elsewhere, the API's own JSON with `--json`. From the commands
+`manual` and `completions` write the man pages and a shell's completions, for a package.
 
 Exit status: 0 ok, 1 failed, 2 usage or configuration, 3 daemon not reachable, 130 interrupted.
 It is decided here, from the class of the error; a command raises and never catches to choose a number. A fault

@@ -67,7 +67,14 @@ class Plan:
 
 
 @click.command("plan")
-@click.option("--config", "config_path", default=DEFAULT_CONFIG, show_default=True, help="The configuration file.")
+@click.option(
+    "--config",
+    "config_path",
+    metavar="PATH",
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help="The configuration file.",
+)
 @click.option("--mode", type=click.Choice(get_args(Mode)), help="As if this mode were in force.")
 @click.option("--canary", type=Percent(), metavar="N%", help="As if for this share of the clients.")
 @click.option("--start", "is_start", is_flag=True, help="As a start would, though the daemon runs.")

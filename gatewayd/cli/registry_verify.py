@@ -37,7 +37,9 @@ MAX_ROWS: Final = 100
 
 
 @click.command("verify")
-@click.option("--config", default=DEFAULT_CONFIG, show_default=True, help="Where no daemon answers: its file.")
+@click.option(
+    "--config", metavar="PATH", default=DEFAULT_CONFIG, show_default=True, help="Where no daemon answers: its file."
+)
 @click.option("--since", default="30d", show_default=True, metavar="TIME", help="In use since then.")
 @click.option("--csv", "as_csv", is_flag=True, help="Each registration, as CSV.")
 @socket_options

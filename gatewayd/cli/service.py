@@ -27,7 +27,12 @@ WIDTH_ELSEWHERE = 180
 """Columns of the demo where the output is no terminal."""
 
 config_option = click.option(
-    "--config", "config_path", default=DEFAULT_CONFIG, show_default=True, help="The configuration file."
+    "--config",
+    "config_path",
+    metavar="PATH",
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help="The configuration file.",
 )
 
 

@@ -183,7 +183,7 @@ def _lines_of_key(name: str, each: Key, indent: str, shown: set[type]) -> Iterat
     is_list = isinstance(each.reader, ListOf)
     section = section_in(each.reader.item if isinstance(each.reader, ListOf) else each.reader)
     if section is None or section.cls in shown:
-        yield from _commented(f"{indent}{name}: {_flow(each.example)}", comment, indent)
+        yield from _commented(f"{indent}{name}: {write_value(each.example)}", comment, indent)
         return
     shown.add(section.cls)
     yield from _comment(comment, indent)
@@ -193,7 +193,7 @@ def _lines_of_key(name: str, each: Key, indent: str, shown: set[type]) -> Iterat
     if is_list:
         first = next(number for number, line in enumerate(lines) if not line.lstrip().startswith("#"))
         lines[first] = f"{indent}  - {lines[first].lstrip()}"
-        lines += [f"{indent}  - {_flow(item)}" for item in each.example or ()]
+        lines += [f"{indent}  - {write_value(item)}" for item in each.example or ()]
     yield from lines
 
 
@@ -228,7 +228,7 @@ def _comment(text: str, indent: str) -> Iterator[str]:
         )
 
 
-def _flow(written: Written) -> str:
+def write_value(written: Written) -> str:
     """As YAML on one line; quoted where YAML 1.1 would see more than a word in it."""
     if written is None:
         return "null"
@@ -236,5 +236,5 @@ def _flow(written: Written) -> str:
         is_plain = re.fullmatch(r"[A-Za-z0-9/._%-]+", written) and not written.startswith("0x")
         return written if is_plain else f'"{written}"'
     if isinstance(written, Mapping):
-        return "{" + ", ".join(f"{name}: {_flow(each)}" for name, each in written.items()) + "}"
-    return "[" + ", ".join(map(_flow, written)) + "]"
+        return "{" + ", ".join(f"{name}: {write_value(each)}" for name, each in written.items()) + "}"
+    return "[" + ", ".join(map(write_value, written)) + "]"
