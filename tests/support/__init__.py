@@ -30,5 +30,6 @@ Does the whole daemon stand it?
     wrong_clock, busy             its wall clock is wrong; the machine does something else too
     holding        another program holds nf_tables
 
+promql holds expressions of Prometheus against the metrics that are declared.
 strategies are Hypothesis' for the nouns; captures and rule_captures are bytes that a kernel really sent.
 """
