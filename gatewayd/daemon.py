@@ -33,7 +33,7 @@ from gatewayd.control.host_time import WindowClock, open_host_time
 from gatewayd.control.planner import Planner
 from gatewayd.control.queries import Counts, DaemonQueries
 from gatewayd.control.reload import LocalFiles, Reloaded, Reloader, SourceTasks
-from gatewayd.control.status import Kept, StatusReport
+from gatewayd.control.status import Host, Kept, StatusReport
 from gatewayd.control.trial_gateway import TrialGateway
 from gatewayd.control.trial_keeper import TrialKeeper
 from gatewayd.control.trial_report import TrialReports
@@ -58,6 +58,7 @@ from gatewayd.sources.runner import Tools
 from gatewayd.subscribers.service import SubscriberService, read_boot_id
 from gatewayd.systemd import Notifier
 from gatewayd.trial.state import TrialState
+from gatewayd.watch.links import LinkWatch
 from gatewayd.watch.source import EventSource, PacketLog
 from gatewayd.watch.surroundings import Surroundings
 
@@ -104,6 +105,7 @@ class Daemon:
                         ),
                         ("activity", go_on("activity", self._activity.run)),
                         ("surroundings", go_on("surroundings", self._surroundings.run)),
+                        ("interfaces", go_on("interfaces", self._links.run)),
                         ("pulse", go_on("pulse", self._pulse.run)),
                         ("assertions", go_on("assertions", self._asserted.run)),
                         ("drains", go_on("drains", self._drains.run)),
@@ -154,6 +156,8 @@ class Daemon:
             self._subscribers.open()
             stack.push_async_callback(self._subscribers.close)
         self._open_events(stack)
+        controller = self._controller
+        self._links = LinkWatch(lambda: controller.settings.policy.interfaces, monotonic=time.monotonic)
         self._vitals = Vitals(self._time)
         parts = Reloaded(
             self._controller,
@@ -287,7 +291,7 @@ class Daemon:
             self._events,
             self._sources.runners,
             self._vitals,
-            surroundings=self._surroundings,
+            host=Host(self._surroundings, self._links),
             host_time=self._time,
             listeners=listeners,
             kept=Kept(files, self._impact.view),

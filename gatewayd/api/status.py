@@ -28,6 +28,7 @@ from gatewayd.subscribers.radius.senders import ListenerStats
 from gatewayd.subscribers.sessions.session import SessionCounts
 from gatewayd.trial.views import ArmingView
 from gatewayd.watch.attribute import WatchView
+from gatewayd.watch.interfaces import InterfacesView
 
 SourceState = Literal["waiting", "ok", "failing"]
 FreshnessState = Literal["fresh", "overdue", "stale"]
@@ -350,6 +351,7 @@ class StatusView(msgspec.Struct, frozen=True):
         read=_by_class("flows", "packets"))]  # fmt: skip
     watch: WatchView
     unregistered: tuple[AggregateView, ...] = ()
+    interfaces: InterfacesView = InterfacesView()
     interfaces_unmatched: Annotated[tuple[str, ...], gauge("interfaces_unmatched",
         "Names of `policy.interfaces` that no interface has now.", "`> 0` for 5 min", read=len)] = ()  # fmt: skip
     enforce_until: str | None = None

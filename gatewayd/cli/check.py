@@ -19,7 +19,8 @@ from gatewayd.cli.service_user import DEFAULT_USER, ServiceUser, find_user
 from gatewayd.compile import interface_warnings
 from gatewayd.compile.ruleset import OTHER_TABLE, compile_ruleset, policy_of, rehearsal_script
 from gatewayd.errors import KeysUnusable, SecretFileUnusable, SettingsInvalid
-from gatewayd.kernel.external import read_interfaces, read_route
+from gatewayd.kernel.external import read_route
+from gatewayd.kernel.links import read_interfaces
 from gatewayd.kernel.nft import find_refusal
 from gatewayd.model.assertion import MAX_ASSERTIONS
 from gatewayd.model.prefix import format_address

@@ -26,7 +26,7 @@ from gatewayd.compile.ruleset import compile_ruleset, parse_tag, policy_in_force
 from gatewayd.control.host_time import open_host_time
 from gatewayd.control.policy import describe_change, describe_schedule
 from gatewayd.errors import DumpInterrupted
-from gatewayd.kernel.external import read_interfaces
+from gatewayd.kernel.links import read_interfaces
 from gatewayd.kernel.nft import check_script, find_nft
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model import Mode

@@ -14,7 +14,7 @@ from gatewayd.cli.client import Endpoint, NotOffered
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, count, print_headline, print_lines, some
 from gatewayd.compile import interface_warnings
 from gatewayd.errors import DaemonNotReachable, SettingsInvalid
-from gatewayd.kernel.external import read_interfaces
+from gatewayd.kernel.links import read_interfaces
 from gatewayd.model import Mode
 from gatewayd.settings import Settings, read_text
 

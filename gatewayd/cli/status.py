@@ -31,6 +31,7 @@ from gatewayd.model.moment import parse_time
 from gatewayd.reconcile.dataplane import Found
 from gatewayd.registry.layers import OverrideCounts
 from gatewayd.registry.state import ENDPOINTS
+from gatewayd.watch.interfaces import InterfacesView
 
 _MAX_LISTED: Final = 5
 """Of a kind that stand on the screen, a line each: faults of overrides, names of NAS, rules of others. `--json` has
@@ -97,6 +98,7 @@ def describe_status(view: StatusView) -> Iterator[Line]:
     if view.subscribers is not None:
         yield from describe_subscribers(view.subscribers)
     yield from _kernel(view)
+    yield from _interfaces(view.interfaces)
     yield from _traffic(view)
     yield from _watch(view)
     yield from _marks(view.marks)
@@ -282,6 +284,18 @@ def found_at_start(found: Found) -> str:
     elements = "elements" if found.elements is None else count(found.elements, "element")
     rules = "no rules of ours" if found.mode is None else f"rules of mode {found.mode}"
     return f"in force from before this start, not read yet: {rules}, {elements} in {count(found.sets, 'set')}"
+
+
+def _interfaces(interfaces: InterfacesView) -> Iterator[Line]:
+    """How many have each name of `policy.interfaces`; nothing where none is named."""
+    sides = [
+        f"{side}: " + ", ".join(f"{f'{each.count:,}' if each.count else 'no'} {each.pattern}" for each in patterns)
+        for side, patterns in (("inside", interfaces.inside), ("outside", interfaces.outside))
+        if patterns
+    ]
+    if sides:
+        is_whole = all(each.count for each in (*interfaces.inside, *interfaces.outside))
+        yield Line("interfaces", "; ".join(sides), "" if is_whole else DOUBTFUL)
 
 
 _OF_IMPACT: Final = {"reclassified", "unplaced", "repeated", "uncertain", "over_limit"}

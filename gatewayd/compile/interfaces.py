@@ -68,6 +68,11 @@ def unmatched(patterns: Iterable[str], names: Iterable[str]) -> tuple[str, ...]:
     return tuple(each for each in patterns if not any(_has_name(each, name) for name in present))
 
 
+def names_like(pattern: str, names: Iterable[str]) -> list[str]:
+    """Those of the names that the pattern stands for."""
+    return [name for name in names if _has_name(pattern, name)]
+
+
 def _has_name(pattern: str, name: str) -> bool:
     """As nft compares: a `*` at the end stands for anything (`ppp*`), and nowhere else."""
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern

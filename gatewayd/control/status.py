@@ -10,7 +10,6 @@ from gatewayd import __version__
 from gatewayd.api import status as views
 from gatewayd.api.process import ListenerView
 from gatewayd.assertions.states import AssertionsView
-from gatewayd.compile import Sides, interface_warnings, unmatched
 from gatewayd.control.controller import Controller
 from gatewayd.control.host_time import HostTime
 from gatewayd.control.policy import describe_policy
@@ -24,6 +23,8 @@ from gatewayd.state_file.view import StateFileView
 from gatewayd.trial.views import ArmingView
 from gatewayd.watch.aggregate import AggregateLine
 from gatewayd.watch.attribute import WatchView
+from gatewayd.watch.interfaces import InterfacesView
+from gatewayd.watch.links import LinkWatch
 from gatewayd.watch.source import EventSource
 from gatewayd.watch.surroundings import Surroundings
 
@@ -47,6 +48,14 @@ class Kept:
     impact: ImpactView = field(default_factory=ImpactView)
 
 
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What is watched of the host."""
+
+    surroundings: Surroundings | None = None
+    links: LinkWatch | None = None
+
+
 class StatusReport:
     """Over the controller and the parts around it; `None` where a part is not used."""
 
@@ -57,7 +66,7 @@ class StatusReport:
         runners: Mapping[str, Runner],
         vitals: Vitals,
         *,
-        surroundings: Surroundings | None = None,
+        host: Host | None = None,
         host_time: HostTime | None = None,
         listeners: tuple[ListenerView, ...] = (),
         kept: Kept | None = None,
@@ -68,7 +77,8 @@ class StatusReport:
         self._events = events
         self._runners = runners
         self._vitals = vitals
-        self._surroundings = surroundings
+        self._surroundings = None if host is None else host.surroundings
+        self._links = None if host is None else host.links
         self._host_time = host_time
         self._listeners = listeners
         self._kept = kept or Kept()
@@ -80,7 +90,6 @@ class StatusReport:
         controller, vitals, surroundings = self._controller, self._vitals, self._surroundings
         policy, reconciler = controller.settings.policy, controller.reconciler
         now, clock = vitals.clock(), self._clock()
-        sides = policy.interfaces
         fresh = controller.freshness(controller.moment())
         return views.StatusView(
             version=__version__,
@@ -100,7 +109,8 @@ class StatusReport:
             registrations=self._registrations(),
             kernel=reconciler.report(),
             counters=views.counter_views(vitals.counters),
-            interfaces_unmatched=unmatched((*sides.inside, *sides.outside), self._interfaces(sides)),
+            interfaces=InterfacesView() if self._links is None else self._links.view(),
+            interfaces_unmatched=() if self._links is None else self._links.unmatched(),
             watch=self._watch(),
             unregistered=tuple(map(_aggregate, controller.aggregate.top(views.MAX_AGGREGATES))),
             overrides=replace(controller.override_counts(), faults=controller.override_faults),
@@ -216,15 +226,9 @@ class StatusReport:
             aggregates_evicted=controller.aggregate.evicted,
         )
 
-    def _interfaces(self, sides: Sides) -> tuple[str, ...]:
-        """Names of the interfaces there are; before they are known, each name is taken for one that is there."""
-        found = self._surroundings.interfaces if self._surroundings is not None else None
-        return (*sides.inside, *sides.outside) if found is None else found
-
     def interface_warnings(self) -> tuple[str, ...]:
         """Names of `policy.interfaces` that no interface has now."""
-        sides = self._controller.settings.policy.interfaces
-        return interface_warnings(sides, self._interfaces(sides))
+        return () if self._links is None else self._links.warnings()
 
     def _warnings(self) -> tuple[str, ...]:
         controller, scanner = self._controller, self._controller.scanner

@@ -1,5 +1,5 @@
-"""Other programs in the network namespace: their commits as they come (NFNLGRP_NFTABLES), their rules, the size of
-connection tracking, and the interfaces. Nothing is written here.
+"""Other programs in the network namespace: their commits as they come (NFNLGRP_NFTABLES), their rules, and the
+size of connection tracking. Nothing is written here.
 
 Listening is not free: while anybody listens, in any namespace of the host (netlink_has_listeners knows of one
 list for all), the kernel makes a message for every element of every commit. Measured on 6.18, 2 cores, processor
@@ -206,14 +206,6 @@ class RuleReader:
             for each in codec.neighbours_in(datagram, self._mask, self._table):
                 if len(found) < MAX_NEIGHBOURS:
                     found[each] = None
-
-
-def read_interfaces() -> tuple[str, ...]:
-    """Names of all interfaces in the calling thread's network namespace (RTM_GETLINK, by the C library).
-
-    An alternative name (`ip link property add … altname`) is none of them: rules do not compare with it.
-    """
-    return tuple(name for _, name in socket.if_nameindex())
 
 
 def read_route(address: str) -> str | None:

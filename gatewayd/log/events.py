@@ -268,6 +268,15 @@ EVENTS = (
         "neighbours.found", "warning", "deed rules first",
         "Rules of other programs write our bits of the ct mark, or leak them into the packet mark.", followed=True,
     ),
+    Event(
+        "interfaces.matched", "info", "side pattern interfaces",
+        "The first interface of a name of `policy.interfaces` has come.", followed=True,
+    ),
+    Event(
+        "interfaces.unmatched", "warning", "side pattern",
+        "The last interface of a name has gone, or there was none at start or reload.", followed=True,
+    ),
+    Event("interfaces.watch_failed", "warning", "error", "The watch of interfaces ended; it begins again in 1 s."),
     Event("neighbours.gone", "info", "", "Such rules are not there any more.", followed=True),
     Event(
         "neighbours.failed", "warning", "error",

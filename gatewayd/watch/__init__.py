@@ -12,7 +12,8 @@ the loop from its other work.
 
 `handler` says what follows from an event: late admission, attribution, counts, a scan after a loss. `attribute`
 gives flows their registrations, `aggregate` counts unregistered ones, and `repeats` tells a try from the next.
-`surroundings` watches the rules of other programs and the size of conntrack.
+`surroundings` watches the rules of other programs and the size of conntrack. `links` watches the interfaces that
+come and go, and `interfaces` holds them against the names of the policy.
 
 Loss is read from the socket's drop counter (SO_MEMINFO) with ENOBUFS switched off (NETLINK_NO_ENOBUFS).
 With ENOBUFS on, an overrun makes the socket poll as *error*, and libuv stops watching such a descriptor. The

@@ -1,26 +1,24 @@
 """What else goes on in the gateway's kernel that can cut a registered customer: watched, said, and left alone.
 
-Other programs' rules that write our bits of the ct mark, or copy them into the packet mark; how full connection
-tracking is, which our rules turn on for all forwarded traffic; and which interfaces there are, because a name that
-none has turns the rules off.
+Other programs' rules that write our bits of the ct mark, or copy them into the packet mark; and how full connection
+tracking is, which our rules turn on for all forwarded traffic.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from math import inf
 from typing import Protocol
 
 from gatewayd.errors import KernelError
-from gatewayd.kernel.external import read_conntrack_size, read_interfaces
+from gatewayd.kernel.external import read_conntrack_size
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.transaction import ConntrackSize, Neighbour
 
 log = get_logger(__name__)
 
 SIZE_EVERY_S = 5.0
-INTERFACES_EVERY_S = 10.0
 RULES_EVERY_S = 30.0
 """The rules of all tables are listed at most this often, and only if something was committed since."""
 SMALL_SIZE = 262_144
@@ -36,11 +34,6 @@ class Rules(Protocol):
     async def neighbours(self) -> tuple[Neighbour, ...]: ...
 
 
-async def _read_names() -> tuple[str, ...]:
-    """In a thread: a gateway has thousands of PPP interfaces."""
-    return await asyncio.to_thread(read_interfaces)
-
-
 class Surroundings:
     """`mask`: our bits. `monotonic clock`: a clock that is never set."""
 
@@ -51,29 +44,22 @@ class Surroundings:
         *,
         monotonic: Callable[[], float],
         read_size: Callable[[], ConntrackSize | None] = read_conntrack_size,
-        read_names: Callable[[], Awaitable[tuple[str, ...]]] = _read_names,
     ) -> None:
         self._rules = rules
         self._mask = mask
         self._monotonic = monotonic
         self._read_size = read_size
-        self._read_names = read_names
         self._said = RateLimited(log, 600.0, monotonic)
-        self._rules_at = self._interfaces_at = -inf
+        self._rules_at = -inf
         self._generation: int | None = None
         self.neighbours: tuple[Neighbour, ...] = ()
         self.size: ConntrackSize | None = None
         """None while connection tracking is not loaded."""
-        self.interfaces: tuple[str, ...] | None = None
-        """Names of all that there are; None before the first look."""
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             self.look_at_size()
-            if self._monotonic() >= self._interfaces_at:
-                self._interfaces_at = self._monotonic() + INTERFACES_EVERY_S
-                self.interfaces = await self._read_names()
             if self._monotonic() >= self._rules_at:
                 self._rules_at = self._monotonic() + RULES_EVERY_S
                 await self.look_at_rules()

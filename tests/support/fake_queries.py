@@ -69,6 +69,7 @@ from gatewayd.subscribers.session_list import end_events, entry_event
 from gatewayd.subscribers.sessions.session import SessionCounts
 from gatewayd.trial.views import ArmingView
 from gatewayd.watch.attribute import WatchView
+from gatewayd.watch.interfaces import InterfacesView, PatternView
 from tests.support.impact import report_of
 
 NOW = 1_730_689_200.0  # 2024-11-04T03:00:00Z
@@ -169,6 +170,10 @@ TROUBLE = msgspec.structs.replace(
         pending=12,
     ),
     counters={},
+    interfaces=InterfacesView(
+        4, (PatternView("ppp*", 1200, ("ppp0", "ppp1")), PatternView("eth1.100", 0)), (PatternView("eth0", 1),)
+    ),
+    interfaces_unmatched=("eth1.100",),
     watch=WatchView(malformed=1, overruns=20, resyncs=1, late_admissions=5, flows_evicted=3),
     warnings=("a rule of another program (inet a c handle 3) sets the ct mark", "connection tracking is 90% full"),
     marks=MarksView(

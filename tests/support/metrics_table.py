@@ -19,7 +19,7 @@ SECTIONS = {
     "The kernel": ("kernel",),
     "Traffic": ("counters",),
     "Watching": ("watch",),
-    "Surroundings": ("interfaces_unmatched", "conntrack", "marks"),
+    "Surroundings": ("interfaces", "interfaces_unmatched", "conntrack", "marks"),
     "Subscribers": ("subscribers",),
 }
 """The fields of the status in each section, the first those that are in no other."""

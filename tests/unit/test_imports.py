@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, str] = {
     "assertions": "errors model allowlist compile",
     "kernel": "errors model compile assertions",
     "reconcile": "errors log model compile",
-    "watch": "errors log model kernel allowlist reconcile",
+    "watch": "errors log model compile kernel allowlist reconcile",
     "impact": "errors log model state_file compile",
     "near_miss": "errors log model state_file allowlist compile",
     "api": "errors impact log model trial state_file activity registry subscribers assertions reconcile watch "
@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, str] = {
     "lab": "errors model",
     "demo": "errors model feed authority lab",
     "cli": "gatewayd errors impact log model state_file activity allowlist settings feed sources registry compile "
-    "assertions reconcile kernel subscribers trial api control daemon authority lab demo",
+    "assertions reconcile kernel subscribers trial watch api control daemon authority lab demo",
     "__main__": "cli",
 }
 
@@ -85,7 +85,7 @@ PURE = """
     subscribers.sessions.index subscribers.sessions.naming subscribers.sessions.nas subscribers.sessions.nas_clock
     subscribers.sessions.restoring subscribers.sessions.tombstones subscribers.sessions.session
     subscribers.sessions.sessions trial trial.record trial.stages trial.state trial.trip trial.views watch
-    watch.repeats watch.aggregate watch.attribute watch.decode
+    watch.interfaces watch.repeats watch.aggregate watch.attribute watch.decode
 """
 """No clock, file, socket, process, randomness or environment; takes `now` and bytes as arguments. A package whose
 `__init__` gathers shells too is under IO."""
@@ -97,14 +97,14 @@ IO = """
     api.app api.reads api.listening api.middleware authority authority.database authority.disk authority.importing
     authority.publishing authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry
     demo.scenario
-    kernel.claim kernel.conntrack kernel.external kernel.netlink kernel.nft kernel.passage
+    kernel.claim kernel.conntrack kernel.external kernel.links kernel.netlink kernel.nft kernel.passage
     kernel.tables lab lab.lab lab.namespace lab.stream lab.tap lab.traffic lab.world
     log log.journald log.lines log.logger log.queued reconcile
     api.plan_routes
     reconcile.loop reconcile.scan_requests reconcile.verify reconcile.writer registry settings sources sources.fetch
     sources.files sources.last_good_file sources.last_good_store sources.plain_source sources.runner
     subscribers.journal subscribers.journal_file subscribers.radius.listener subscribers.radius.sockets
-    subscribers.secret_files subscribers.service systemd watch.source
+    subscribers.secret_files subscribers.service systemd watch.links watch.source
 """
 
 COMPOSITION = """

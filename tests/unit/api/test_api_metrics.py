@@ -231,7 +231,7 @@ def test_labels_are_few_words() -> None:
     ]
     families = [family for page in pages for family in parse_text(page)]
     labels = {label for family in families for sample in family.samples for label in sample.labels}
-    assert labels == {"version", "mode", "kind", "status", "category", "source", "code", "reason", "le"}
+    assert labels == {"version", "mode", "kind", "status", "category", "source", "code", "reason", "le", "pattern"}
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,7 @@ kernel         NOT IN KERNEL: 12 registered elements
                connection tracking: 900 of 1,000 entries (90%), 7 packets dropped because there was no room
                3 elements beyond the last good, until every source answers
                last error: commit: Device or resource busy
+interfaces     inside: 1,200 ppp*, no eth1.100; outside: 1 eth0
 flows          not counted yet
 packets        not counted yet
 watch          0 flows tracked, 0 packet events, 0 connection events, 5 late admissions

@@ -12,6 +12,7 @@ from gatewayd.compile.interfaces import (
     crossing,
     interface_warnings,
     knows_inside,
+    names_like,
     unmatched,
 )
 from tests.support.rulesets import OBSERVE, REJECT
@@ -109,3 +110,11 @@ def test_several_names_are_one_set_and_a_single_one_is_compared_without() -> Non
         'iifname "ppp*"',
     ]
     assert client_tests(replace(OBSERVE, inside=("eth1",))) == ['iifname "eth1"']
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [("ppp*", ["ppp0", "ppp17"]), ("ppp0", ["ppp0"]), ("*", ["ppp0", "ppp17", "eth0"]), ("e", [])],
+)
+def test_a_pattern_stands_for_names(pattern: str, names: list[str]) -> None:
+    assert names_like(pattern, ["ppp0", "ppp17", "eth0"]) == names

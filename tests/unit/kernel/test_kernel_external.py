@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from gatewayd.kernel import external
-from gatewayd.kernel.external import NotificationSocket, leave_out, read_interfaces
+from gatewayd.kernel.external import NotificationSocket, leave_out
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.lab.namespace import Namespace
 from gatewayd.model.mask import Mask
@@ -161,8 +161,3 @@ def test_it_works_on_either_loop_and_outlives_it(
 
 def test_the_filter_is_four_instructions() -> None:
     assert len(leave_out(0xFFFF_FFFF)) == 4 * 8
-
-
-def test_the_interfaces_are_those_of_the_namespace(namespace: Namespace) -> None:
-    with namespace.entered():
-        assert read_interfaces() == ("lo",)

@@ -42,17 +42,12 @@ class Looking:
     def __init__(self, time: Time) -> None:
         self.rules = FakeRules()
         self.size: ConntrackSize | None = ConntrackSize(10, SMALL_SIZE, 0, 0, 0)
-        self.names: tuple[str, ...] = ("lo",)
         self.surroundings = Surroundings(
             self.rules,
             MASK,
             monotonic=time.clock.monotonic,
             read_size=lambda: self.size,
-            read_names=self.read_names,
         )
-
-    async def read_names(self) -> tuple[str, ...]:
-        return self.names
 
 
 def look(time: Time, seconds: float, change: Any) -> Looking:
@@ -195,16 +190,3 @@ def test_the_size_is_read_from_proc(proc: Path) -> None:
     assert kernel.read_conntrack_size() == ConntrackSize(250, 1000)
     (proc / "stat").write_text("")
     assert kernel.read_conntrack_size() == ConntrackSize(250, 1000)
-
-
-def test_the_interfaces_are_looked_at_again_and_again() -> None:
-    with Time() as time:
-
-        def change(it: Looking, second: int) -> None:
-            if second == 0:
-                assert it.surroundings.interfaces is None
-            elif second == 30:
-                assert it.surroundings.interfaces == ("lo",)
-                it.names = ("lo", "ppp0")
-
-        assert look(time, 60, change).surroundings.interfaces == ("lo", "ppp0")
