@@ -9,6 +9,7 @@ import click
 from gatewayd.api.queries import ParameterRejected, read_flow
 from gatewayd.api.views import ExplainView, effect_of
 from gatewayd.cli.client import Endpoint, daemon_options
+from gatewayd.cli.nearest import did_you_mean
 from gatewayd.cli.output import (
     BAD,
     DOUBTFUL,
@@ -23,6 +24,7 @@ from gatewayd.cli.output import (
     some,
     span,
 )
+from gatewayd.model.service import BUNDLES, PROTOCOL_NUMBERS
 
 _EFFECTS = {
     "pass": ("PASSES, but is not registered: an element in the kernel has it", DOUBTFUL),
@@ -113,7 +115,10 @@ def _parameters(src: str, dst: str, service: str, sport: int | None) -> dict[str
         read_flow(parameters)
     except ParameterRejected as error:
         name = "--source-port" if error.parameter == "sport" else error.parameter.upper()
-        raise click.BadParameter(error.why, param_hint=f"'{name}'") from None
+        protocol = service.partition("/")[0]
+        is_unknown = error.parameter == "service" and protocol not in PROTOCOL_NUMBERS
+        near = did_you_mean(protocol, [*PROTOCOL_NUMBERS, *BUNDLES]) if is_unknown else ""
+        raise click.BadParameter(f"{error.why}.{near}" if near else error.why, param_hint=f"'{name}'") from None
     return parameters
 
 

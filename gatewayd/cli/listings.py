@@ -27,6 +27,7 @@ from gatewayd.api.views import (
 from gatewayd.cli.arguments import limit_options
 from gatewayd.cli.client import Endpoint, daemon_options
 from gatewayd.cli.companies import companies_of, print_companies
+from gatewayd.cli.nearest import Choice
 from gatewayd.cli.output import (
     BAD,
     DOUBTFUL,
@@ -122,14 +123,14 @@ def _get_all(endpoint: Endpoint, list_: _List, filters: Parameters) -> bytes:
 @click.command("registrations")
 @click.argument("registration_id", metavar="[ID]", required=False)
 @click.option("--category", help="Only those of this category.")
-@click.option("--status", type=click.Choice(get_args(Status)), help="Only those of this status.")
+@click.option("--status", type=Choice(get_args(Status)), help="Only those of this status.")
 @click.option("--registrant", metavar="KEY", help="Only those of this company.")
 @click.option("--ending", metavar="TIME", help="Effective, and the window ends within such as 7d; soonest first.")
 @click.option("--provisional", is_flag=True, help="Only provisional ones.")
 @click.option("--search", metavar="TEXT", help="Part of an id, or an address or prefix.")
 @click.option("--rejected", is_flag=True, help="Records of the sources that are not usable, by their place.")
 @click.option("--source", help="With --rejected: of this source alone.")
-@click.option("--by", type=click.Choice(["registrant"]), help="A line for each company in place of registrations.")
+@click.option("--by", type=Choice(["registrant"]), help="A line for each company in place of registrations.")
 @page_options
 @daemon_options
 def registrations(

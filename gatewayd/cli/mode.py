@@ -14,6 +14,7 @@ from gatewayd.cli.arguments import Duration, Percent
 from gatewayd.cli.changes import Outcome, describe_reload
 from gatewayd.cli.client import Endpoint, daemon_options, socket_options
 from gatewayd.cli.mode_file import difference, write_stage
+from gatewayd.cli.nearest import Choice
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, print_json, print_lines, printable
 from gatewayd.errors import DaemonNotReachable, GatewaydError
 from gatewayd.model import Mode
@@ -35,7 +36,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command("mode")
-@click.argument("mode", type=click.Choice(get_args(Mode)), required=False)
+@click.argument("mode", type=Choice(get_args(Mode)), required=False)
 @click.option("--canary", type=Percent(), metavar="N%", help="Share of the clients; without it, as it is.")
 @click.option(
     "--confirm",

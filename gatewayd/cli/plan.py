@@ -15,6 +15,7 @@ from gatewayd.assertions.judge import in_force as in_force_at
 from gatewayd.assertions.overlay import failing_of
 from gatewayd.cli.arguments import Percent
 from gatewayd.cli.check import DEFAULT_CONFIG
+from gatewayd.cli.nearest import Choice
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, count, print_headline, print_lines
 from gatewayd.cli.plan_asked import ask_plan, print_asked
 from gatewayd.cli.registry_in_force import read_registry
@@ -75,7 +76,7 @@ class Plan:
     show_default=True,
     help="The configuration file.",
 )
-@click.option("--mode", type=click.Choice(get_args(Mode)), help="As if this mode were in force.")
+@click.option("--mode", type=Choice(get_args(Mode)), help="As if this mode were in force.")
 @click.option("--canary", type=Percent(), metavar="N%", help="As if for this share of the clients.")
 @click.option("--start", "is_start", is_flag=True, help="As a start would, though the daemon runs.")
 @click.option("--rules", "show_rules", is_flag=True, help="Print the new rules too, as nft text.")

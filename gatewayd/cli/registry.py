@@ -15,6 +15,7 @@ import click
 import msgspec
 from rich.console import Console
 
+from gatewayd.cli.nearest import Choice
 from gatewayd.cli.output import print_table, print_value, print_words
 from gatewayd.cli.registry_authoring import import_file, keygen, metered, revoke, upsert
 from gatewayd.cli.registry_reading import database_option, export, history, json_option, list_registrations, show
@@ -41,7 +42,7 @@ for _subcommand in (keygen, import_file, upsert, revoke, list_registrations, sho
 
 @command.command("check")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--format", "format", type=click.Choice(["ndjson", "csv"]), help="Default: found out.")
+@click.option("--format", "format", type=Choice(["ndjson", "csv"]), help="Default: found out.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def check(file: Path, format: Format | None, as_json: bool) -> None:
     """Read FILE as the daemon would and list every record that would not be used.

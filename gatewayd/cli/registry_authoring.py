@@ -16,6 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from gatewayd.cli.nearest import Choice
 from gatewayd.cli.output import print_value, print_words, printable
 from gatewayd.cli.registry_reading import database_option, describe_applied, json_option, shown_rows
 from gatewayd.errors import InputRejected, PepperUnusable, RegistryUnusable
@@ -118,7 +119,7 @@ def keygen(file: Path, kid: str, as_json: bool) -> None:
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--format", "format", type=click.Choice(["ndjson", "csv"]), help="Default: found out.")
+@click.option("--format", "format", type=Choice(["ndjson", "csv"]), help="Default: found out.")
 @click.option("--replace", is_flag=True, help="Withdraw registrations that FILE does not have.")
 @_reactivate_option
 @click.option("--dry-run", is_flag=True, help="Say what would change and change nothing.")

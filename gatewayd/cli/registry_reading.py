@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 import click
 import msgspec
 
+from gatewayd.cli.nearest import Choice
 from gatewayd.cli.output import Line, count, print_lines, print_table, print_value, printable, some
 from gatewayd.errors import InputRejected, RegistryUnusable
 from gatewayd.feed.record import FIELDS, FLAG_FIELDS, LIST_FIELDS
@@ -49,7 +50,7 @@ def json_option(function: _Function) -> _Function:
 
 @click.command("list")
 @click.option("--category", help="Only those of this category.")
-@click.option("--status", type=click.Choice(get_args(Status)), help="Only those of this status.")
+@click.option("--status", type=Choice(get_args(Status)), help="Only those of this status.")
 @click.option("--registrant", metavar="KEY", help="Only those of this company.")
 @click.option("--search", metavar="TEXT", help="Part of an id or of a prefix.")
 @click.option("--limit", type=_LIMIT, default=DEFAULT_LIMIT, show_default=True, help="At most.")
@@ -166,7 +167,7 @@ def _absent(field: str, record: _Record) -> str:
 
 @click.command("export")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
-@click.option("--format", "format", type=click.Choice(["ndjson", "csv"]), help="Default: as FILE is called.")
+@click.option("--format", "format", type=Choice(["ndjson", "csv"]), help="Default: as FILE is called.")
 @database_option
 def export(file: Path | None, format: str | None, database: Path) -> None:
     """Write all registrations to FILE, or to stdout, as `import` reads them.
