@@ -29,6 +29,7 @@ from gatewayd.control.assertion_watch import AssertionWatch
 from gatewayd.control.controller import Controller
 from gatewayd.control.core import Core, build_core
 from gatewayd.control.drain_keeper import DrainKeeper
+from gatewayd.control.history_keeper import HistoryKeeper
 from gatewayd.control.host_time import WindowClock, open_host_time
 from gatewayd.control.planner import Planner
 from gatewayd.control.queries import Counts, DaemonQueries
@@ -103,6 +104,7 @@ class Daemon:
                             "counters",
                             go_on("counters", partial(self._vitals.read_counters, self._dataplane.read_counters)),
                         ),
+                        ("history", go_on("history", self._history.run)),
                         ("activity", go_on("activity", self._activity.run)),
                         ("surroundings", go_on("surroundings", self._surroundings.run)),
                         ("interfaces", go_on("interfaces", self._links.run)),
@@ -298,6 +300,7 @@ class Daemon:
             assertions=self._asserted.view,
             arming=self._trials.view,
         )
+        self._history = HistoryKeeper(self._controller, self._vitals, self._subscribers)
         self._queries = DaemonQueries(
             self._controller,
             report,
@@ -308,7 +311,7 @@ class Daemon:
             gate=self._gate,
             arming=Arming(self._trials, self._gate.check_stage),
             plan=self._build_planner(stack).plan,
-            counts=Counts(self._activity, self._impact.report),
+            counts=Counts(self._activity, self._impact.report, self._history.view),
         )
         self._pulse = Pulse(self._queries, self._vitals, self._notifier, self._time, self._controller.allowlist)
         http = self._settings.http

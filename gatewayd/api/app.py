@@ -90,6 +90,7 @@ def make_read_app(
     app.router.add_get("/readyz", reads.readyz)
     app.router.add_get("/metrics", short.one_at_a_time(reads.metrics))
     app.router.add_get("/v1/status", short.one_at_a_time(reads.status))
+    app.router.add_get("/v1/history", short.one_at_a_time(reads.history))
     app.router.add_get("/v1/explain", short.one_at_a_time(reads.explain))
     app.router.add_get("/v1/registrations", lists.one_at_a_time(reads.registrations))
     app.router.add_get("/v1/registrations/{id}", short.one_at_a_time(reads.registration))

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, Protocol, cast, get_args
 import msgspec
 
 from gatewayd.api.arming import ArmingQueries
+from gatewayd.api.history import HistoryView
 from gatewayd.api.near_misses import NearMissList
 from gatewayd.api.plan import PlanRequest, PlanView
 from gatewayd.api.report import ActivityPage, ReportView, VerifyPage
@@ -67,6 +68,8 @@ class Queries(Protocol):
 
     def status(self) -> StatusView: ...
 
+    def history(self) -> HistoryView: ...
+
     def explain(self, flow: Flow, incoming: str | None = None, outgoing: str | None = None) -> ExplainView:
         """What would become of the flow now. `source_port` 0: not given. `incoming`, `outgoing`: interfaces.
 
@@ -81,7 +84,7 @@ class Queries(Protocol):
         """Those that meet all conditions given, in a stable order. `ending_s`: effective, with a window that ends
         within so many seconds, the soonest first. `provisional`: no others.
 
-        `text`: part of an id, or an address or prefix among or covered by the clients or peers.
+        `text`: part of an id, an address or prefix among or covered by the clients or peers, or a number's digest.
         """
         ...
 

@@ -59,6 +59,10 @@ class Reads:
         read_parameters(request.query.items(), ())
         return reply(request, self._queries.status())
 
+    async def history(self, request: web.Request) -> web.Response:
+        read_parameters(request.query.items(), ())
+        return reply(request, self._queries.history())
+
     async def explain(self, request: web.Request) -> web.Response:
         parameters = read_parameters(request.query.items(), (*_FLOW, "in", "out"))
         flow = read_flow(parameters)

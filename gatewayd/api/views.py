@@ -15,7 +15,6 @@ from gatewayd.api.standing import StandingView
 from gatewayd.model import (
     Binding,
     Canary,
-    Decision,
     DecisionWord,
     Effect,
     Flow,
@@ -194,60 +193,6 @@ def flow_service(flow: Flow) -> str:
     )
 
 
-def effect_of(word: DecisionWord, mode: Mode, canary: Canary | None) -> Effect:
-    """What the rules do to such a flow; a client outside of the canary is only observed. Where one of two ends is
-    in it, what is done if that one is the client."""
-    if word != "unregistered":
-        return "pass"
-    return "observe" if canary == "out" else mode
-
-
-def explain_view(
-    flow: Flow,
-    decision: Decision,
-    *,
-    mode: Mode,
-    canary: Canary | None,
-    in_kernel: bool | None,
-    bindings: tuple[BoundView, ...] = (),
-) -> ExplainView:
-    """`mode`: the effective one. `canary`: of the flow's client."""
-    return ExplainView(
-        decision=decision.word,
-        effect=effect_of(decision.word, mode, canary),
-        registrations=tuple(registration.id for registration in decision.registrations),
-        in_kernel=in_kernel,
-        reason=decision.reason,
-        src=format_address(flow.source),
-        dst=format_address(flow.destination),
-        service=flow_service(flow),
-        sport=_source_port(flow),
-        mode=mode,
-        canary=canary,
-        matches=tuple(match_view(registration, flow) for registration in decision.registrations),
-        bindings=bindings,
-    )
-
-
-def match_view(registration: Registration, flow: Flow) -> MatchView:
-    """For a registration that matches the flow. `client` is None when a binding, not a prefix, made it match."""
-    role: Role = "destination"
-    client = _longest_covering(registration.clients, flow.destination)
-    source = _longest_covering(registration.clients, flow.source)
-    peers = registration.peers
-    if client is None or (source and (not peers or _longest_covering(peers, flow.destination))):
-        role, client = "source", source
-    return MatchView(
-        id=registration.id,
-        category=registration.category,
-        role=role,
-        client=None if client is None else str(client),
-        peers=_words(peers),
-        services=service_words(registration.services),
-        valid_until=format_time(registration.valid_until_s),
-    )
-
-
 def registration_view(
     registration: Registration,
     now: float,
@@ -265,8 +210,8 @@ def registration_view(
         category=registration.category,
         status=registration.status,
         effective=registration.is_effective(now) and (standing is None or not standing.is_out_of_force),
-        clients=_words(registration.clients),
-        peers=_words(registration.peers),
+        clients=words_of(registration.clients),
+        peers=words_of(registration.peers),
         services=service_words(registration.services),
         subscriber=registration.subscriber is not None,
         valid_from=format_time(registration.valid_from_s),
@@ -279,7 +224,7 @@ def registration_view(
         standing=standing,
         registrant=registration.registrant,
         provisional=registration.is_provisional,
-        endpoints=_words(registration.endpoints),
+        endpoints=words_of(registration.endpoints),
     )
 
 
@@ -297,7 +242,7 @@ def flow_view(
         src=format_address(flow.source),
         dst=format_address(flow.destination),
         service=flow_service(flow),
-        sport=_source_port(flow),
+        sport=source_port(flow),
         registrations=registration_ids,
         packets=packets,
         bytes=size_bytes,
@@ -311,7 +256,7 @@ def unregistered_flow_view(flow: Flow, seen_s: float) -> UnregisteredFlowView:
         format_address(flow.source),
         format_address(flow.destination),
         flow_service(flow),
-        _source_port(flow),
+        source_port(flow),
         format_time(seen_s),
     )
 
@@ -352,15 +297,10 @@ def _bound(binding: Binding, now: float) -> dict[str, Any]:
     }
 
 
-def _source_port(flow: Flow) -> int | None:
+def source_port(flow: Flow) -> int | None:
     """None where there is none, or it was not asked for."""
     return flow.source_port or None
 
 
-def _longest_covering(prefixes: tuple[Prefix, ...], address: bytes) -> Prefix | None:
-    covering = (prefix for prefix in prefixes if prefix.covers(address))
-    return max(covering, key=lambda prefix: prefix.length, default=None)
-
-
-def _words(prefixes: tuple[Prefix, ...]) -> tuple[str, ...]:
+def words_of(prefixes: tuple[Prefix, ...]) -> tuple[str, ...]:
     return tuple(str(prefix) for prefix in prefixes)

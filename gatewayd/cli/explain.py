@@ -6,40 +6,21 @@ from collections.abc import Iterator
 
 import click
 
+from gatewayd.api.explanation import describe_explanation, verdict
 from gatewayd.api.queries import ParameterRejected, read_flow
-from gatewayd.api.views import ExplainView, effect_of
+from gatewayd.api.views import ExplainView
 from gatewayd.cli.client import Endpoint, daemon_options
 from gatewayd.cli.nearest import did_you_mean
 from gatewayd.cli.output import (
-    BAD,
     DOUBTFUL,
-    GOOD,
-    IN_KERNEL,
     Line,
-    place,
     print_headline,
     print_json,
     print_lines,
     print_table,
     some,
-    span,
 )
 from gatewayd.model.service import BUNDLES, PROTOCOL_NUMBERS
-
-_EFFECTS = {
-    "pass": ("PASSES, but is not registered: an element in the kernel has it", DOUBTFUL),
-    "observe": ("PASSES, but is not registered: it is only observed", DOUBTFUL),
-    "mark": ("PASSES, but is not registered: it is marked", DOUBTFUL),
-    "limit": ("IS LIMITED: it is not registered", BAD),
-    "reject": ("IS REJECTED: it is not registered", BAD),
-}
-
-_MEANWHILE = {
-    "observe": "it passes because it is only observed",
-    "mark": "it passes, marked as unregistered",
-    "limit": "it is limited",
-    "reject": "it is rejected",
-}
 
 
 @click.command("explain")
@@ -141,44 +122,3 @@ def _not_judged(view: ExplainView, uncrossed: str) -> tuple[str, str]:
     flow = f"{view.service} from {view.src} to {view.dst}"
     why = f"it goes {uncrossed}, and the rules judge what goes between inside and outside alone"
     return f"{flow} PASSES: {why}", DOUBTFUL
-
-
-def verdict(view: ExplainView) -> tuple[str, str]:
-    """A sentence and its style."""
-    flow = f"{view.service} from {view.src} to {view.dst}"
-    if view.decision == "out_of_scope":
-        return f"{flow} PASSES: the policy does not look at this service", GOOD
-    if view.decision == "registered":
-        if view.in_kernel is False:
-            effect = view.effect if view.effect != "pass" else effect_of("unregistered", view.mode, view.canary)
-            return f"{flow} is registered, but NOT IN THE KERNEL: until it is there, {_MEANWHILE[effect]}", BAD
-        if view.in_kernel is None:
-            return f"{flow} is registered; WHETHER THE KERNEL HAS IT IS NOT KNOWN", DOUBTFUL
-        return f"{flow} PASSES: it is registered and in the kernel", GOOD
-    words, style = _EFFECTS[view.effect]
-    if view.canary in ("source", "destination") and view.effect != "observe":
-        other = view.dst if view.canary == "source" else view.src
-        return f"{flow} {words}; but if {other} is the end inside, it is only observed", DOUBTFUL
-    return f"{flow} {words}", style
-
-
-def describe_explanation(view: ExplainView) -> Iterator[Line]:
-    """Everything under the verdict but the table."""
-    yield Line("reason", view.reason)
-    for number, note in enumerate(view.notes):
-        yield Line("" if number else "note", note, DOUBTFUL)
-    yield Line("decision", view.decision)
-    yield Line("effect", view.effect)
-    yield Line("in kernel", IN_KERNEL[view.in_kernel])
-    for binding in view.bindings:
-        when = f"{span(binding.age_s)} ago"
-        restored = ", before a restart of gatewayd and not since" if binding.restored else ""
-        where = place(binding.prefix, binding.ports)
-        yield Line("through", f"{where}, reported by {binding.nas} {when}{restored}", DOUBTFUL if restored else "")
-    canary = {
-        "in": ", this client is in the canary",
-        "out": ", this client is outside of the canary",
-        "source": f", the canary goes by the end inside: {view.src} is in it, {view.dst} is not",
-        "destination": f", the canary goes by the end inside: {view.dst} is in it, {view.src} is not",
-    }
-    yield Line("mode", view.mode + canary.get(view.canary or "", ""))

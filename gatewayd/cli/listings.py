@@ -127,7 +127,7 @@ def _get_all(endpoint: Endpoint, list_: _List, filters: Parameters) -> bytes:
 @click.option("--registrant", metavar="KEY", help="Only those of this company.")
 @click.option("--ending", metavar="TIME", help="Effective, and the window ends within such as 7d; soonest first.")
 @click.option("--provisional", is_flag=True, help="Only provisional ones.")
-@click.option("--search", metavar="TEXT", help="Part of an id, or an address or prefix.")
+@click.option("--search", metavar="TEXT", help="Part of an id, an address or prefix, or the digest of a number.")
 @click.option("--rejected", is_flag=True, help="Records of the sources that are not usable, by their place.")
 @click.option("--source", help="With --rejected: of this source alone.")
 @click.option("--by", type=Choice(["registrant"]), help="A line for each company in place of registrations.")

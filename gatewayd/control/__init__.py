@@ -17,6 +17,7 @@
                   `report_queries` months
 - `near_miss_queries` answers about near misses
 - `activity_keeper` puts the use of registrations on disk once a minute, and what happened to the registry
+- `history_keeper` takes a sample of the counters each minute, for plots of the last day
 - `drain_keeper` how long draining flows have left, on disk
 - `vitals`        the numbers of the process itself, the loop's lag, watchdog and readiness
 - `trusted_time`  (pure) which clock is believed; `host_time` the clocks of this host

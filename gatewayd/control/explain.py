@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import msgspec
 
 from gatewayd.allowlist import Allowlist, decide, registered_by
-from gatewayd.api.views import ExplainView, bound_view, effect_of, explain_view
+from gatewayd.api.explanation import effect_of, explain_view
+from gatewayd.api.views import ExplainView, bound_view
 from gatewayd.compile.effects import judge_canary
 from gatewayd.control.controller import Controller
 from gatewayd.control.status import incompleteness_of

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from gatewayd.allowlist.match import Facing, in_scope, matching_registrations
+from gatewayd.api.explanation import effect_of
 from gatewayd.api.plan import FlowCounts
-from gatewayd.api.views import effect_of
 from gatewayd.compile.effects import judge_canary
 from gatewayd.model.flow import Flow, reverse_flow
 from gatewayd.model.policy import Policy

@@ -11,6 +11,7 @@ import msgspec
 
 from gatewayd.api import views
 from gatewayd.api.arming import ArmingQueries
+from gatewayd.api.history import HistoryView
 from gatewayd.api.near_misses import NearMissList
 from gatewayd.api.plan import PlanRequest, PlanView
 from gatewayd.api.report import ActivityPage, ReportView, VerifyPage
@@ -30,6 +31,7 @@ from gatewayd.control.subscriber_queries import SubscriberQueries
 from gatewayd.errors import PrefixInvalid
 from gatewayd.impact.report import ImpactReport
 from gatewayd.model import Flow, Prefix, Registration, Status, parse_prefix
+from gatewayd.model.msisdn import parse_digest
 from gatewayd.subscribers.service import SubscriberService
 
 RELOAD_PATIENCE_S = 10.0
@@ -46,10 +48,11 @@ VIEWS = 50
 @dataclass(frozen=True, slots=True)
 class Counts:
     """What is kept of traffic. `activity`: None where it is not kept. `impact`: the report since a time, with so
-    many prefixes and a canary of so many percent."""
+    many prefixes and a canary of so many percent. `history`: the last day, minute by minute."""
 
     activity: ActivityKeeper | None
     impact: Callable[[float | None, int, int], Awaitable[ImpactReport]]
+    history: Callable[[], HistoryView] = HistoryView
 
 
 class DaemonQueries:
@@ -84,6 +87,7 @@ class DaemonQueries:
         self._gate = gate
         self._plan = plan
         self._impact = counts.impact
+        self.history = counts.history
         self._subscribers = None if subscribers is None else SubscriberQueries(controller, subscribers)
         self._near_misses = NearMissQueries(controller, clock)
         self._explainer = Explainer(controller, subscribers, self._registry.notes)
@@ -167,11 +171,16 @@ class DaemonQueries:
         self, category: str | None, status: Status | None, text: str | None, only: Only
     ) -> list[Registration]:
         """All of them, as they are now, are looked through in slices; the loop turns in between."""
+        subscriber = parse_digest(text or "")
+        if subscriber is not None:
+            text, among = None, self._allowlist.registrations_of(subscriber)
+        else:
+            among = tuple(self._allowlist)
         prefix = _prefix_or_none(text)
         dropped = () if text is None else self._registry.filtered(text, prefix)
         found: list[Registration] = []
         # The allowlist may change between two slices; what is looked through does not.
-        for number, each in enumerate(tuple(self._allowlist), 1):
+        for number, each in enumerate(among, 1):
             if (
                 category in (None, each.category)
                 and status in (None, each.status)

@@ -17,7 +17,7 @@ import msgspec
 from gatewayd.errors import RecordRejected, ServiceInvalid
 from gatewayd.feed.addresses import check_count, parse_endpoints, parse_prefixes
 from gatewayd.model import Extension, Prefix, Registration, Service, Status, parse_services
-from gatewayd.model.msisdn import looks_like_national_id, looks_like_number
+from gatewayd.model.msisdn import looks_like_national_id, looks_like_number, parse_digest
 
 ReasonCode = Literal[
     "not_json", "not_object", "not_utf8", "nul_byte", "line_too_long", "bad_columns", "unknown_field",
@@ -95,7 +95,6 @@ _is_plain_id = re.compile(r"(?:[A-Za-z._:-]++|[1-9][0-9]*+|0(?![0-9.-]{9})[0-9]*
 _NO_NUMBER: Final = "looks like a phone number; the registry feed must carry none"
 _is_category = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII).fullmatch
 _is_field_name = re.compile(r"[A-Za-z_][A-Za-z_-]{0,31}", re.ASCII).fullmatch
-_subscriber_parts = re.compile(r"hmac-sha256:([0-9a-f]{64})", re.ASCII).fullmatch
 _is_service_like = re.compile(r"[a-z][a-z0-9]{0,11}(?:/[0-9]{1,6}(?:-[0-9]{1,6})?)?", re.ASCII).fullmatch
 _time_parts = re.compile(
     r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:)(\d\d)(\.\d{1,6})?\d*([Zz]|[+-]\d\d:\d\d)", re.ASCII
@@ -370,10 +369,10 @@ def _typed(fields: dict[str, object]) -> WireRecord:
 
 def _parse_subscriber(text: str) -> bytes:
     """The digest of `hmac-sha256:<64 hex>`. What is wrong may be a phone number and is never shown."""
-    match = _subscriber_parts(text)
-    if match is None:
+    digest = parse_digest(text)
+    if digest is None:
         raise _rejected("bad_subscriber", "subscriber", "must be hmac-sha256: and 64 lower-case hex digits")
-    return bytes.fromhex(match[1])
+    return digest
 
 
 def _parse_time(field: str, text: str) -> float:

@@ -46,7 +46,14 @@ _token = re.compile(r"\d+")
 _MIN_TOKEN_DIGITS: Final = 4
 """Of a token within a run that a number may begin with."""
 _STEPS_OF_A_SEQUENCE: Final = 2
+_digest_parts = re.compile(r"hmac-sha256:([0-9a-f]{64})", re.ASCII).fullmatch
 _is_country_code = re.compile(r"[1-9][0-9]{0,2}", re.ASCII).fullmatch
+
+
+def parse_digest(text: str) -> bytes | None:
+    """The digest of `hmac-sha256:` and 64 lower-case hex digits; None: the text is something else."""
+    match = _digest_parts(text)
+    return None if match is None else bytes.fromhex(match[1])
 
 
 def normalise_msisdn(text: str, country_code: str | None = None) -> str:

@@ -29,6 +29,7 @@ from gatewayd.errors import MsisdnInvalid, PrefixInvalid, SessionEntryInvalid
 from gatewayd.model.accounting import AccountingEvent, AccountingKind, NasProfile
 from gatewayd.model.msisdn import (
     normalise_msisdn,
+    parse_digest,
     session_digest,
     shows_number,
     shows_subscriber,
@@ -54,7 +55,6 @@ _MAX_SECONDS: Final = 10**12
 _BOM: Final = b"\xef\xbb\xbf"
 _BLANKS: Final = b" \t\r\n"
 
-_subscriber_parts = re.compile(r"hmac-sha256:([0-9a-f]{64})", re.ASCII).fullmatch
 _port_block = re.compile(r"([0-9]{1,5})-([0-9]{1,5})", re.ASCII).fullmatch
 _is_seconds = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?", re.ASCII).fullmatch
 _is_rfc_3339 = re.compile(
@@ -273,11 +273,11 @@ def _read_digits(entry: Mapping[str, object], profile: NasProfile) -> str | None
 
 def _read_digest(entry: Mapping[str, object]) -> bytes:
     subscriber = entry.get("subscriber")
-    parts = _subscriber_parts(subscriber) if isinstance(subscriber, str) else None
-    if parts is None:
+    digest = parse_digest(subscriber) if isinstance(subscriber, str) else None
+    if digest is None:
         why = "expected `hmac-sha256:` and 64 lower-case hex digits"
         raise SessionEntryInvalid("subscriber", "bad_subscriber", why)
-    return bytes.fromhex(parts[1])
+    return digest
 
 
 def _check_clear(field: str, text: str, subscriber: str | bytes, pepper: bytes, profile: NasProfile) -> None:

@@ -14,6 +14,8 @@ import msgspec
 from gatewayd.allowlist import Allowlist, decide
 from gatewayd.api.app import ApiServer
 from gatewayd.api.arming import ModeRequest
+from gatewayd.api.explanation import explain_view
+from gatewayd.api.history import HistoryView
 from gatewayd.api.near_misses import NearMissLineView, NearMissList
 from gatewayd.api.plan import PlanRequest, PlanView
 from gatewayd.api.process import LoopView
@@ -42,7 +44,6 @@ from gatewayd.api.views import (
     UnregisteredFlowView,
     binding_view,
     bound_view,
-    explain_view,
     flow_view,
     registration_view,
 )
@@ -382,6 +383,7 @@ class FakeQueries:
         self.dead: str | None = None
         self.reasons: tuple[str, ...] = ()
         self.view = PEACE
+        self.history_view = HistoryView()
         self.in_kernel: bool | None = True
         self.arming = FakeArming()
         self.outcome: Mapping[str, object] = {"registrations": 31022, "errors": {}}
@@ -429,6 +431,9 @@ class FakeQueries:
         if self.failure is not None:
             raise self.failure
         return self.view
+
+    def history(self) -> HistoryView:
+        return self.history_view
 
     def explain(self, flow: Flow, incoming: str | None = None, outgoing: str | None = None) -> ExplainView:
         self.asked.append(flow if incoming is None and outgoing is None else (flow, incoming, outgoing))

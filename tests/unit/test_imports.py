@@ -58,7 +58,7 @@ PURE = """
     allowlist allowlist.allowlist allowlist.by_subscriber allowlist.endpoints allowlist.match allowlist.radix
     allowlist.schedule allowlist.words api api.metrics api.process
     api.event_stream api.html log.ring state_file.view activity.days activity.rows activity.verify
-    api.report api.report_page
+    api.report api.report_page api.text api.explanation api.history
     api.arming settings.edit
     api.near_misses compile.near near_miss near_miss.findings near_miss.former near_miss.reasons
     api.queries api.standing api.status api.views authority.layout authority.readers compile compile.desired
@@ -122,7 +122,8 @@ COMPOSITION = """
     control.assertion_gate control.assertion_watch cli.status_assertions
     control.planner cli.plan_asked
     control.registry_queries control.reload control.status control.subscriber_queries control.vitals daemon
-    cli.rejected cli.impact cli.near_misses control.drain_keeper control.near_miss_queries near_miss.keeper
+    cli.rejected cli.impact cli.near_misses control.drain_keeper control.history_keeper
+    control.near_miss_queries near_miss.keeper
     reconcile.connections watch.handler watch.surroundings
 """
 

@@ -8,25 +8,19 @@ import pytest
 from gatewayd.api.views import (
     binding_view,
     bound_view,
-    effect_of,
-    explain_view,
     flow_service,
     flow_view,
-    match_view,
     registration_view,
     unregistered_flow_view,
 )
 from gatewayd.model import (
-    Decision,
     Extension,
     Flow,
-    Mode,
     Registration,
     parse_address,
     parse_prefix,
     parse_services,
 )
-from gatewayd.model.flow import DecisionWord, Effect
 from gatewayd.model.moment import format_time, parse_time
 from tests.support.fake_queries import BANK, FREELANCER, NOW, SHARED
 
@@ -55,75 +49,9 @@ def test_a_time_can_be_read_back(at_s: float) -> None:
     assert parse_time(format_time(at_s) or "") == at_s
 
 
-@pytest.mark.parametrize(
-    ("word", "mode", "canary", "effect"),
-    [
-        ("registered", "reject", None, "pass"),
-        ("out_of_scope", "reject", "in", "pass"),
-        ("unregistered", "observe", None, "observe"),
-        ("unregistered", "mark", "in", "mark"),
-        ("unregistered", "limit", None, "limit"),
-        ("unregistered", "reject", "out", "observe"),
-        ("unregistered", "reject", "destination", "reject"),
-    ],
-)
-def test_the_effect_follows_the_mode_for_unregistered_flows_alone(
-    word: DecisionWord, mode: Mode, canary: str | None, effect: Effect
-) -> None:
-    assert effect_of(word, mode, canary) == effect  # type: ignore[arg-type]
-
-
 def test_a_service_has_a_port_where_the_protocol_has() -> None:
     assert flow_service(OUT) == "udp/51820"
     assert flow_service(Flow(50, INSIDE, PEER)) == "esp"
-
-
-def test_an_explanation_names_what_matches() -> None:
-    view = explain_view(OUT, Decision("registered", (BANK,), "because"), mode="reject", canary="in", in_kernel=True)
-    assert msgspec.to_builtins(view) == {
-        "decision": "registered",
-        "effect": "pass",
-        "registrations": ("PK-2024-000123",),
-        "in_kernel": True,
-        "reason": "because",
-        "src": "203.0.113.5",
-        "dst": "198.51.100.7",
-        "service": "udp/51820",
-        "sport": 40000,
-        "mode": "reject",
-        "canary": "in",
-        "notes": (),
-        "crosses": None,
-        "matches": (
-            {
-                "id": "PK-2024-000123",
-                "category": "bank",
-                "role": "source",
-                "client": "203.0.113.0/28",
-                "peers": ("198.51.100.7/32",),
-                "services": ("ipsec", "udp/51820"),
-                "valid_until": None,
-            },
-        ),
-        "bindings": (),
-    }
-
-
-def test_an_explanation_has_the_bindings_that_it_is_given() -> None:
-    through = bound_view(SHARED, NOW)
-    decision = Decision("registered", (FREELANCER,), "because")
-    view = explain_view(OUT, decision, mode="reject", canary=None, in_kernel=True, bindings=(through,))
-    assert msgspec.to_builtins(view)["bindings"] == (
-        {
-            "prefix": "192.0.2.77/32",
-            "ports": (1024, 2047),
-            "nas": "cgn-2",
-            "since": "2024-11-03T02:00:00Z",
-            "confirmed": "2024-11-04T02:00:00Z",
-            "age_s": 3600.0,
-            "restored": True,
-        },
-    )
 
 
 def test_a_binding_shows_no_digest_of_its_subscriber() -> None:
@@ -147,30 +75,6 @@ def test_a_binding_that_is_confirmed_by_a_clock_ahead_of_ours_is_of_now() -> Non
     ahead = msgspec.structs.replace(SHARED, confirmed_s=NOW + 9)
     assert bound_view(ahead, NOW).age_s == 0.0
     assert bound_view(msgspec.structs.replace(SHARED, confirmed_s=NOW - 0.12345), NOW).age_s == 0.123
-
-
-def test_a_connection_in_from_the_far_end_has_the_registrant_as_destination() -> None:
-    match = match_view(BANK, Flow(17, PEER, INSIDE, 1, 500))
-    assert (match.role, match.client) == ("destination", "203.0.113.0/28")
-
-
-@pytest.mark.parametrize(
-    ("peers", "role"), [((), "source"), (("203.0.113.0/24",), "source"), (("192.0.2.9/32",), "destination")]
-)
-def test_with_both_ends_among_the_clients_the_peers_say_who_is_the_registrant(
-    peers: tuple[str, ...], role: str
-) -> None:
-    clients = (parse_prefix("203.0.113.0/24"), parse_prefix("203.0.113.0/28"), parse_prefix("192.0.2.9/32"))
-    registration = Registration("a", "bank", "active", clients, peers=tuple(parse_prefix(peer) for peer in peers))
-    there = parse_address("203.0.113.200") if role == "source" else INSIDE
-    source = INSIDE if role == "source" else OTHER
-    match = match_view(registration, Flow(50, source, there))
-    assert (match.role, match.client) == (role, "203.0.113.0/28")
-
-
-def test_a_match_by_a_binding_has_no_client_prefix() -> None:
-    match = match_view(FREELANCER, OUT)
-    assert (match.role, match.client, match.peers, match.services) == ("source", None, (), ())
 
 
 def test_a_registration_shows_no_digest_of_its_subscriber() -> None:

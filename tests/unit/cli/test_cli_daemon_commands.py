@@ -17,16 +17,13 @@ from click.testing import CliRunner, Result
 from gatewayd.api.app import ApiServer
 from gatewayd.api.report import ActivityPage, ActivityView
 from gatewayd.api.status import ClockView, HeldView, HoldView, MarksView
-from gatewayd.api.views import explain_view
 from gatewayd.assertions.states import AssertionsView, FailingView
 from gatewayd.cli import client, explain, listings, main
-from gatewayd.cli.explain import verdict
 from gatewayd.cli.listings import describe_registration, presence, standing
-from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line
+from gatewayd.cli.output import BAD, DOUBTFUL, Line
 from gatewayd.cli.status import describe_status, found_at_start, headline
 from gatewayd.errors import SourceUnreadable
-from gatewayd.model import Decision, Flow, Mode, parse_address, parse_prefix
-from gatewayd.model.flow import DecisionWord
+from gatewayd.model import Flow, parse_address, parse_prefix
 from gatewayd.model.transaction import Neighbour
 from gatewayd.reconcile.dataplane import Found
 from gatewayd.registry.layers import OverrideCounts
@@ -504,54 +501,6 @@ def test_explain_of_a_stranger_has_no_table(ask: Ask) -> None:
 def test_explain_as_json_has_the_decision(ask: Ask) -> None:
     result = ask("explain", "--json", "203.0.113.5", "198.51.100.7", "esp")
     assert json.loads(result.stdout)["decision"] == "registered"
-
-
-@pytest.mark.parametrize(
-    ("word", "mode", "canary", "in_kernel", "said", "style"),
-    [
-        ("out_of_scope", "reject", None, None, "PASSES: the policy does not look at this service", GOOD),
-        ("registered", "reject", None, None, "WHETHER THE KERNEL HAS IT IS NOT KNOWN", DOUBTFUL),
-        ("registered", "reject", None, False, "NOT IN THE KERNEL: until it is there, it is rejected", BAD),
-        ("registered", "reject", "out", False, "it passes because it is only observed", BAD),
-        ("unregistered", "reject", None, None, "IS REJECTED: it is not registered", BAD),
-        ("unregistered", "limit", "in", None, "IS LIMITED: it is not registered", BAD),
-        ("unregistered", "mark", None, None, "PASSES, but is not registered: it is marked", DOUBTFUL),
-        ("unregistered", "mark", "out", None, "it is only observed", DOUBTFUL),
-        ("unregistered", "reject", "source", None, "if 192.0.2.2 is the end inside, it is only observed", DOUBTFUL),
-        (
-            "unregistered",
-            "limit",
-            "destination",
-            None,
-            "if 192.0.2.1 is the end inside, it is only observed",
-            DOUBTFUL,
-        ),
-        ("unregistered", "observe", "source", None, "is not registered: it is only observed", DOUBTFUL),
-    ],
-)
-def test_the_verdict_is_a_sentence(
-    word: DecisionWord, mode: Mode, canary: str | None, in_kernel: bool | None, said: str, style: str
-) -> None:
-    flow = Flow(50, parse_address("192.0.2.1"), parse_address("192.0.2.2"))
-    view = explain_view(flow, Decision(word, (), ""), mode=mode, canary=canary, in_kernel=in_kernel)  # type: ignore[arg-type]
-    sentence, found = verdict(view)
-    assert sentence.endswith(said)
-    assert found == style
-
-
-def test_what_passes_by_the_kernel_alone_is_not_said_to_be_refused() -> None:
-    flow = Flow(50, parse_address("192.0.2.1"), parse_address("192.0.2.2"))
-    view = explain_view(flow, Decision("unregistered", (), ""), mode="reject", canary=None, in_kernel=None)
-    sentence, style = verdict(msgspec.structs.replace(view, effect="pass", in_kernel=True))
-    assert sentence.endswith("PASSES, but is not registered: an element in the kernel has it")
-    assert style == DOUBTFUL
-
-
-def test_a_registered_flow_that_the_kernel_cannot_be_told_of_gets_the_effect_in_the_answer() -> None:
-    flow = Flow(50, parse_address("192.0.2.1"), parse_address("192.0.2.2"))
-    view = explain_view(flow, Decision("registered", (), ""), mode="mark", canary=None, in_kernel=False)
-    sentence, _ = verdict(msgspec.structs.replace(view, effect="limit"))
-    assert sentence.endswith("it is limited")
 
 
 @pytest.mark.parametrize(

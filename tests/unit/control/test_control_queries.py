@@ -614,15 +614,22 @@ def test_pages_of_registrations_are_stable_and_counted(time: Time) -> None:
         (None, None, "2400:adc0:13::1", []),
         (None, None, "10.0.0.1", []),
         ("embassy", None, None, []),
+        (None, None, f"hmac-sha256:{'01' * 32}", ["MOBILE-1"]),
+        ("bank", None, f"hmac-sha256:{'01' * 32}", []),
+        (None, None, f"hmac-sha256:{'02' * 32}", []),
     ],
 )
-def test_a_search_finds_by_id_category_status_address_and_prefix(
+def test_a_search_finds_by_id_category_status_address_prefix_and_digest(
     time: Time, category: str | None, status: Status | None, text: str | None, found: list[str]
 ) -> None:
     async def scenario() -> None:
         async with answering(time.clock) as (answers, it):
             await it.read(
-                "national", BANK, HOUSE, registration("OLD-BANK", "39.50.0.0/24", status="revoked", category="bank")
+                "national",
+                BANK,
+                HOUSE,
+                MOBILE,
+                registration("OLD-BANK", "39.50.0.0/24", status="revoked", category="bank"),
             )
             page = await answers.registrations(category, status, text, 0, 100)
             assert [each.id for each in page.items] == found

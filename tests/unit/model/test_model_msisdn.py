@@ -19,6 +19,7 @@ from gatewayd.model.msisdn import (
     looks_like_national_id,
     looks_like_number,
     normalise_msisdn,
+    parse_digest,
     pepper_of,
     session_digest,
     shows_number,
@@ -257,3 +258,15 @@ def test_a_session_id_that_is_hashed_is_the_same_for_the_same_id_alone() -> None
 )
 def test_a_national_identity_number_is_known_by_its_digits(text: str, is_one: bool) -> None:
     assert looks_like_national_id(text) is is_one
+
+
+def test_a_digest_is_read_from_its_text_and_from_nothing_else() -> None:
+    assert parse_digest(f"hmac-sha256:{'0f' * 32}") == b"\x0f" * 32
+    for text in (
+        "",
+        "0f" * 32,
+        f"hmac-sha256:{'0F' * 32}",
+        f"hmac-sha256:{'0f' * 31}",
+        f"hmac-sha256:{'0f' * 32}\n",
+    ):
+        assert parse_digest(text) is None
