@@ -10,57 +10,19 @@ trees=${TREES:-/var/tmp/gatewayd-trees}
 
 # make_tree SUITE: a small system with Python and git; what else is needed, `./run` installs there.
 make_tree() {
-    # debootstrap takes its own directory away when all is done.
-    [ ! -d "$trees/$1/etc" ] || [ -e "$trees/$1/debootstrap" ] || return 0
-    needed=ca-certificates,git,python3,systemd
-    keys=usr/share/keyrings
-    case $1 in
-        bookworm)
-            debootstrap --variant=minbase --keyring="/$keys/debian-archive-keyring.gpg" --include="$needed" \
-                "$1" "$trees/$1" http://deb.debian.org/debian
-            ;;
-        trixie)
-            debootstrap --variant=minbase --keyring="/$keys/debian-archive-keyring.gpg" \
-                --include="$needed,debootstrap,ubuntu-archive-keyring" \
-                "$1" "$trees/$1" http://deb.debian.org/debian
-            ;;
-        # By Debian 13's debootstrap and keys: Debian 12 has neither for it.
-        noble)
-            make_tree trixie || return 1
-            DEBOOTSTRAP_DIR=$trees/trixie/usr/share/debootstrap sh "$trees/trixie/usr/sbin/debootstrap" \
-                --variant=minbase --keyring="$trees/trixie/$keys/ubuntu-archive-keyring.gpg" \
-                --components=main,universe --include="$needed" \
-                "$1" "$trees/$1" http://archive.ubuntu.com/ubuntu
-            ;;
-        *)
-            echo "trees: bookworm, trixie or noble, not $1" >&2
-            return 1
-            ;;
-    esac
+    [ ! -d "$trees/$1" ] || return 0
+    base=$(tests/tree.sh make "$1") &&
+        cp -a --reflink=auto "$base" "$trees/$1.new" &&
+        tests/tree.sh in "$trees/$1.new" sh -c 'apt-get update -qq && apt-get install -qq --no-install-recommends git' \
+            >"$trees/$1.log" 2>&1 &&
+        mv "$trees/$1.new" "$trees/$1"
 }
 
-# in_tree SUITE COMMAND...: with the tree as root of a mount namespace. In a mere chroot no user namespace can be made.
 in_tree() {
     tree=$trees/$1
     shift
-    cp /etc/resolv.conf "$tree/etc/resolv.conf"
-    # Whom this host trusts, for pip.
-    cp /etc/ssl/certs/ca-certificates.crt "$tree/etc/ssl/certs/host.crt"
-    # shellcheck disable=SC2016 # for the inner shells
-    unshare --mount --propagation private sh -euc '
-        mount --bind "$1" "$1"
-        cd "$1"
-        shift
-        mkdir -p oldroot
-        mount -t proc proc proc
-        mount --rbind /sys sys
-        mount --rbind /dev dev
-        mount -t tmpfs tmpfs run
-        pivot_root . oldroot
-        exec chroot . /usr/bin/env -i HOME=/root LANG=C.UTF-8 TERM=dumb PIP_CERT=/etc/ssl/certs/host.crt \
-            PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-            sh -euc "umount -l /oldroot; cd /root/gatewayd; exec \"\$@\"" sh "$@"
-    ' sh "$tree" "$@"
+    # shellcheck disable=SC2016 # for the inner shell
+    tests/tree.sh in "$tree" sh -euc 'cd gatewayd; exec "$@"' sh "$@"
 }
 
 # try_tree SUITE: one line for each thing; its output is in SUITE.log.

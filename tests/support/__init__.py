@@ -24,6 +24,8 @@ What does a source do to the gateway?
     feeds          a signed feed in memory; authority: certificates for its server
     bad_registry   a registry behind a real web server (nginx) that misbehaves; fed_gateway: a gateway on it
     bad_input      what registries and networks have sent that no gateway should fall for
+Does the whole host stand it?
+    booted         Debian 12 and 13 with their own systemd, as the gateway of a lab
 Does the whole daemon stand it?
     lab_daemon     a real daemon in the lab, its configuration, its commands
     hurried        the same in time that passes faster; hurried_lab: with a disk that can be full
