@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from gatewayd.model.metric import counter, equals, gauge
+from gatewayd.model.metric import counter, gauge
 
 FileState = Literal["closed", "ok", "failing", "newer"]
+
+
+def takes_writes(state: FileState) -> bool:
+    """A file that is not opened yet has refused nothing."""
+    return state in ("closed", "ok")
 
 
 @dataclass(slots=True)
@@ -17,8 +22,8 @@ class StateFileView:
     `lost`: what no longer fitted into memory while the file failed."""
 
     name: str
-    state: Annotated[FileState, gauge("state_file_ok", "1 while the file takes what is written.",
-        "`== 0` for 10 min: see `gatewayd status`", read=equals("ok"))] = "closed"  # fmt: skip
+    state: Annotated[FileState, gauge("state_file_ok", "0 while the file does not take what is written.",
+        "`== 0` for 10 min: see `gatewayd status`", read=takes_writes)] = "closed"  # fmt: skip
     last_error: str | None = None
     writes: Annotated[int, counter("state_file_writes", "Times that something was written.")] = 0
     failures: Annotated[int, counter("state_file_failures", "Times that the file could not be used.", "rises")] = 0

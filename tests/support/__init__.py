@@ -32,6 +32,10 @@ Does the whole daemon stand it?
     wrong_clock, busy             its wall clock is wrong; the machine does something else too
     holding        another program holds nf_tables
 
-promql holds expressions of Prometheus against the metrics that are declared.
+What do Prometheus and Grafana see of it?
+    prometheus     a real Prometheus beside a daemon in the lab
+    promql         expressions, held against the metrics that are declared
+    panels, grafana        the dashboard as it is declared, and its JSON
+
 strategies are Hypothesis' for the nouns; captures and rule_captures are bytes that a kernel really sent.
 """

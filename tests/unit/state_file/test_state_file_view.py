@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from gatewayd.api.metrics import declared_in
-from gatewayd.state_file.view import StateFileView
+import pytest
+
+from gatewayd.api.metrics import declared_in, samples_of
+from gatewayd.state_file.view import FileState, StateFileView
 
 
 def test_every_number_is_a_metric() -> None:
@@ -13,3 +15,10 @@ def test_every_number_is_a_metric() -> None:
         "state_file_bytes",
     }  # fmt: skip
     assert StateFileView("activity").state == "closed"
+
+
+@pytest.mark.parametrize(("state", "ok"), [("closed", 1), ("ok", 1), ("failing", 0), ("newer", 0)])
+def test_a_file_that_is_not_opened_yet_is_in_order(state: FileState, ok: int) -> None:
+    """Some are opened at the first row that there is to write, and that may be hours after the start."""
+    samples = {metric.name: value for metric, _, value in samples_of(StateFileView("activity", state))}
+    assert samples["state_file_ok"] == (ok,)
