@@ -293,7 +293,7 @@ def _path_of(node: Node) -> str | None:
 @click.argument("path", required=False, type=click.Path())
 @click.option("--config", type=click.Path(), help=f"The file to check.  [default: {DEFAULT_CONFIG}]")
 @click.option("--user", help=f"Who must be able to read all of it.  [default: {DEFAULT_USER} for root, else you]")
-@click.option("--json", "as_json", is_flag=True, help='Print {"ok": …, "faults": […], "warnings": […]}.')
+@click.option("--json", "as_json", is_flag=True, help='Print {"ok": ..., "faults": [...], "warnings": [...]}.')
 @click.option(
     "--print-example", is_flag=True, help="Print a file with every key and its default, and check nothing."
 )

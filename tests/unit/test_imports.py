@@ -108,7 +108,7 @@ IO = """
 """
 
 COMPOSITION = """
-    cli.completions cli.manual cli.nearest
+    cli.completions cli.manual cli.nearest cli.status_watch
     cli.mode cli.mode_file control.arming_queries control.trial_gateway control.trial_keeper
     control.trip_evidence control.trial_report
     cli.events cli.registry_in_force cli.registry_verify cli.report control.activity_keeper control.report_queries
