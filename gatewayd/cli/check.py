@@ -24,7 +24,7 @@ from gatewayd.kernel.links import read_interfaces
 from gatewayd.kernel.nft import find_refusal
 from gatewayd.model.assertion import MAX_ASSERTIONS
 from gatewayd.model.prefix import format_address
-from gatewayd.settings import RegistrySettings, Settings, load_settings, read_text
+from gatewayd.settings import RegistrySettings, Settings, load_settings, path_of_file, read_text
 from gatewayd.settings.load import load_document, write_example
 from gatewayd.settings.model import SourceSettings
 from gatewayd.settings.readers import ListNode, MappingNode, Node, Report, ScalarNode, child_of
@@ -283,10 +283,14 @@ def _path_of_url(node: Node | None) -> str | None:
 
 
 def _path_of(node: Node) -> str | None:
-    """An absolute path; anything else is null, or a fault already."""
+    """An absolute path; anything else is null, a credential that the service alone has, or a fault already."""
     if not isinstance(node, ScalarNode) or node.is_null:
         return None
-    return node.text if node.text.startswith("/") else None
+    try:
+        path = path_of_file(node.text)
+    except FileNotFoundError:
+        return None
+    return path if path.startswith("/") else None
 
 
 @click.command("check")

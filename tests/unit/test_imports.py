@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, str] = {
     "errors": "",
     "log": "",
     "systemd": "",
+    "listen": "log",
     "model": "errors",
     "state_file": "errors log model",
     "settings": "errors model",
@@ -31,7 +32,7 @@ MAY_IMPORT: dict[str, str] = {
     "registry": "errors model settings feed sources",
     "activity": "model state_file",
     "allowlist": "model",
-    "subscribers": "errors log model state_file settings allowlist",
+    "subscribers": "errors listen log model state_file settings allowlist",
     "trial": "errors model",
     "compile": "model settings",
     "assertions": "errors model allowlist compile",
@@ -40,8 +41,8 @@ MAY_IMPORT: dict[str, str] = {
     "watch": "errors log model compile kernel allowlist reconcile",
     "impact": "errors log model state_file compile",
     "near_miss": "errors log model state_file allowlist compile",
-    "api": "errors impact log model trial state_file activity registry subscribers assertions reconcile watch "
-    "near_miss",
+    "api": "errors impact listen log model trial state_file activity registry subscribers assertions reconcile "
+    "watch near_miss",
     "control": "gatewayd errors impact log model state_file activity settings feed sources registry allowlist "
     "subscribers trial compile assertions kernel reconcile watch near_miss api systemd",
     "daemon": "gatewayd errors impact log systemd model trial settings sources kernel watch api control "
@@ -104,7 +105,7 @@ IO = """
     reconcile.loop reconcile.scan_requests reconcile.verify reconcile.writer registry settings sources sources.fetch
     sources.files sources.last_good_file sources.last_good_store sources.plain_source sources.runner
     subscribers.journal subscribers.journal_file subscribers.radius.listener subscribers.radius.sockets
-    subscribers.secret_files subscribers.service systemd watch.links watch.source
+    subscribers.secret_files subscribers.service listen systemd watch.links watch.source
 """
 
 COMPOSITION = """
