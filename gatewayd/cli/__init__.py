@@ -49,6 +49,7 @@ COMMANDS: Final[dict[str, str]] = {
     "rearm": "End the latch of a trip.",
     "accept": "Release removals that the guard holds.",
     "changes": "Show which registrations came, went and changed.",
+    "doctor": "Examine the host: what keeps traffic from passing.",
     "impact": "Show unregistered flows, and who a policy would refuse.",
     "report": "Show the use of registrations over weeks and months.",
     "events": "Show what happens: changes, holds, modes, repairs.",
