@@ -26,10 +26,8 @@ from gatewayd.api.text import place as place
 from gatewayd.api.text import size as size
 from gatewayd.api.text import some as some
 from gatewayd.api.text import span as span
-from gatewayd.errors import MissingPrerequisite
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.text import Text
 
 _LABEL_WIDTH: Final = 15
@@ -54,39 +52,19 @@ def print_words(*values: tuple[str, object]) -> None:
 
 def print_headline(text: str, style: str) -> None:
     """The first line: what there is to know if nothing else is read."""
-    _print(headline_text(text, style))
+    from rich.text import Text
+
+    _print(Text(printable(text), style=style))
 
 
 def print_lines(lines: Iterable[Line]) -> None:
     """Labels in one column, texts in the next."""
+    from rich.text import Text
+
     for line in lines:
-        _print(line_text(line))
-
-
-def headline_text(text: str, style: str) -> Text:
-    from rich.text import Text
-
-    return Text(printable(text), style=style)
-
-
-def line_text(line: Line) -> Text:
-    """A label as wide as the column has its blank too."""
-    from rich.text import Text
-
-    label = f"{line.label:<{_LABEL_WIDTH - 1}} "
-    return Text.assemble((label, "bold" if line.label else ""), (printable(line.text), line.style))
-
-
-def drawable_console(option: str, otherwise: str) -> Console:
-    """For what draws a screen. Raises MissingPrerequisite where there is no terminal that can."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        raise MissingPrerequisite(f"{option} draws on a terminal, and the output is none", otherwise)
-    if console.is_dumb_terminal:
-        raise MissingPrerequisite(f"{option} draws on a terminal, and TERM is dumb", otherwise)
-    return console
+        # A label as wide as the column has its blank too.
+        label = f"{line.label:<{_LABEL_WIDTH - 1}} "
+        _print(Text.assemble((label, "bold" if line.label else ""), (printable(line.text), line.style)))
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

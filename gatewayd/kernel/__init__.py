@@ -11,7 +11,6 @@
                       external_codec: their bytes
     links             the interfaces, and a thread that notices when one comes or goes
     claim             the lock that keeps a second daemon off a table
-    clock             whether an NTP program keeps the clock
     conntrack         connections dumped by mark, marks changed; conntrack_codec: their bytes
 
 Review notes: is every answer looked at, and every error given the operation it belongs to? Is the hot path still
