@@ -198,7 +198,8 @@ class ConntrackSize(msgspec.Struct, frozen=True, gc=False):
     most: Annotated[int, gauge("conntrack_max",
         "The bound: net.netfilter.nf_conntrack_max.")] = msgspec.field(name="max")  # fmt: skip
     dropped: Annotated[int | None, counter("conntrack_dropped",
-        "Packets dropped because there was no room for their flow.", "rises: page an engineer")] = None  # fmt: skip
+        "Packets that connection tracking dropped: its table was full, or two packets of a new flow raced.",
+        "rises by hundreds: page an engineer")] = None  # fmt: skip
     insert_failed: Annotated[int | None, counter("conntrack_insert_failed", "Flows that could not be entered.",
         "rises")] = None  # fmt: skip
     early_dropped: Annotated[int | None, counter("conntrack_early_dropped",

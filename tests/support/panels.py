@@ -256,7 +256,8 @@ HOST = (
         (("gatewayd_conntrack_entries{$T}", "connections"), ("gatewayd_conntrack_max{$T}", "bound")),
     ),
     rises(
-        "Connections dropped", "Dropped: packets without room for their flow. Early: flows thrown out for others.",
+        "Connections dropped", "Dropped: packets without room for their flow, or that raced. Early: flows thrown "
+        "out for others.",
         dropped="gatewayd_conntrack_dropped_total", early="gatewayd_conntrack_early_dropped_total",
         not_entered="gatewayd_conntrack_insert_failed_total",
     ),
