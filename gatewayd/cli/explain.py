@@ -20,6 +20,7 @@ from gatewayd.cli.output import (
     print_table,
     some,
 )
+from gatewayd.cli.probe import print_probe
 from gatewayd.model.service import BUNDLES, PROTOCOL_NUMBERS
 
 
@@ -36,6 +37,11 @@ from gatewayd.model.service import BUNDLES, PROTOCOL_NUMBERS
 )
 @click.option("--in", "incoming", metavar="IF", help="Interface that it comes in by.")
 @click.option("--out", "outgoing", metavar="IF", help="Interface that it leaves by.")
+@click.option(
+    "--probe",
+    is_flag=True,
+    help="Ask all tables of this host, with a packet in a copy of them. As root; the daemon is not asked.",
+)
 @daemon_options
 def command(
     endpoint: Endpoint,
@@ -45,6 +51,7 @@ def command(
     sport: int | None,
     incoming: str | None,
     outgoing: str | None,
+    probe: bool,
     as_json: bool,
 ) -> None:
     """Say why a flow passes or does not.
@@ -54,10 +61,19 @@ def command(
 
     Rules judge what goes between inside and outside (`policy.interfaces`). Without --in and --out the routing table
     of this host says which interfaces these are, and the answer says so.
+
+    --probe asks the tables of other programs too: which chains the packet meets, and which rule has the last word.
+    Nothing is sent through this host. All that nf_tables has is copied into a scratch network namespace. There a
+    packet is traced through it.
     """
     parameters = _parameters(src, dst, service, sport)
     if (incoming is None) != (outgoing is None):
         raise click.UsageError("give --in and --out, or neither")
+    if probe:
+        if endpoint.url is not None:
+            raise click.UsageError("--probe asks this host, and --url another")
+        print_probe(read_flow(parameters), service, incoming, outgoing, as_json=as_json)
+        return
     is_routed = incoming is None and endpoint.url is None
     ways = (_route(src), _route(dst)) if is_routed else (incoming, outgoing)
     body = endpoint.get("/v1/explain", {**parameters, "in": ways[0], "out": ways[1]})
@@ -69,6 +85,10 @@ def command(
     print_headline(*(verdict(view) if uncrossed is None or is_routed else _not_judged(view, uncrossed)))
     print_lines(_describe_way(view, ways, is_routed=is_routed))
     print_lines(describe_explanation(view))
+    _print_matches(view)
+
+
+def _print_matches(view: ExplainView) -> None:
     if view.matches:
         print_table(
             ("registration", "category", "registrant is", "client", "peers", "services", "until"),

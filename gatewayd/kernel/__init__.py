@@ -9,6 +9,7 @@
     fake              the dataplane in memory
     external          commits of other programs, their rules that use our mark, the size of conntrack;
                       external_codec: their bytes
+    trace             what the kernel says of traced packets
     links             the interfaces, and a thread that notices when one comes or goes
     claim             the lock that keeps a second daemon off a table
     conntrack         connections dumped by mark, marks changed; conntrack_codec: their bytes

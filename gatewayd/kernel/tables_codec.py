@@ -291,8 +291,12 @@ def decode_chain_name(buffer: bytes, start: int, end: int) -> str:
 
 
 def decode_rule_comment(buffer: bytes, start: int, end: int) -> str | None:
-    """The comment in a rule's userdata (libnftnl's TLVs: type, length, value; one byte each)."""
-    userdata = nl.attributes_of(buffer, start, end).get(_RULE_USERDATA, b"")
+    """The comment of a rule; None if it has none."""
+    return decode_comment(nl.attributes_of(buffer, start, end).get(_RULE_USERDATA, b""))
+
+
+def decode_comment(userdata: bytes) -> str | None:
+    """The comment in userdata (libnftnl's TLVs: type, length, value; one byte each)."""
     offset = 0
     while offset + 2 <= len(userdata):
         kind, size = userdata[offset], userdata[offset + 1]

@@ -115,7 +115,7 @@ class Lab:
                 customer_prefixes = (p for family in _FAMILIES for p in announced_prefixes(family))
             self.route_customers(customer_prefixes)
             near = [End(self.gateway, wire.gateway_interface) for wire in (INSIDE, OUTSIDE)]
-            _wait_until_up([*near, self.inside, self.outside])
+            wait_until_up([*near, self.inside, self.outside])
             self._stack = stack.pop_all()
 
     def route_customers(self, prefixes: Iterable[Prefix]) -> None:
@@ -157,7 +157,7 @@ def _prepare_gateway(gateway: Namespace) -> None:
     """A router. ICMP errors are not rate limited here: each refused probe must hear of it, and by default the
     kernel sends one a second to an address, and few to all together (Documentation/networking/ip-sysctl.rst:
     icmp_ratelimit, icmp_ratemask, icmp_msgs_per_sec)."""
-    _quiet(gateway)
+    quiet(gateway)
     gateway.sysctl("net.ipv4.ip_forward", "1")
     gateway.sysctl("net.ipv6.conf.all.forwarding", "1")
     gateway.sysctl("net.ipv4.icmp_ratemask", "0")
@@ -178,7 +178,7 @@ delete table {table}
     gateway.nft(script)
 
 
-def _quiet(namespace: Namespace) -> None:
+def quiet(namespace: Namespace) -> None:
     """Undo what a new namespace may inherit from the host: reverse path filters, no IPv6, and the like."""
     for which in ("all", "default"):
         namespace.sysctl(f"net.ipv4.conf.{which}.rp_filter", "0")
@@ -188,7 +188,7 @@ def _quiet(namespace: Namespace) -> None:
 
 
 def _join(gateway: Namespace, end: End, wire: _Wire) -> None:
-    _quiet(end.namespace)
+    quiet(end.namespace)
     peer = {"ifname": wire.end_interface, "address": wire.end_hardware, "net_ns_fd": end.namespace.descriptor}
     link = {"ifname": wire.gateway_interface, "address": wire.gateway_hardware, "kind": "veth", "peer": peer}
     gateway.configure(lambda ip: ip.link("add", **link))
@@ -230,7 +230,7 @@ def _take_in_any_destination(end: End) -> None:
     end.namespace.configure(configure)
 
 
-def _wait_until_up(ends: Iterable[End]) -> None:
+def wait_until_up(ends: Iterable[End]) -> None:
     """A veth drops what is sent before the kernel has noticed its carrier, up to a second after `up` (linkwatch).
 
     Asked for one link by name, newer kernels notice at once (net/core/rtnetlink.c: rtnl_getlink); in a dump they do

@@ -78,6 +78,15 @@ class Tap:
         self.close()
 
 
+def send_frame(end: End, frame: bytes) -> None:
+    """An Ethernet frame onto the wire at `end`."""
+    with end.namespace.entered():
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    with wire:
+        wire.bind((end.interface, 0))
+        wire.send(frame)
+
+
 class Tokens:
     """Numbered payloads of one run. A number is read back wherever its token stands in a packet, quoted or
     not."""

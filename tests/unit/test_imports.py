@@ -48,9 +48,11 @@ MAY_IMPORT: dict[str, str] = {
     "subscribers",
     "authority": "errors model feed",
     "lab": "errors model",
+    "passage": "errors model compile assertions kernel lab",
     "demo": "errors model feed authority lab",
     "cli": "gatewayd errors impact log model state_file activity allowlist settings feed sources registry compile "
-    "assertions reconcile kernel subscribers trial watch api control daemon authority lab demo",
+    "assertions reconcile kernel subscribers trial watch api control daemon authority lab demo "
+    "passage",
     "__main__": "cli",
 }
 
@@ -86,18 +88,19 @@ PURE = """
     subscribers.sessions.restoring subscribers.sessions.tombstones subscribers.sessions.session
     subscribers.sessions.sessions trial trial.record trial.stages trial.state trial.trip trial.views watch
     watch.interfaces watch.repeats watch.aggregate watch.attribute watch.decode
+    passage passage.copying passage.packet passage.trace passage.views
 """
 """No clock, file, socket, process, randomness or environment; takes `now` and bytes as arguments. A package whose
 `__init__` gathers shells too is under IO."""
 
 IO = """
-    activity activity.store api.report_routes api.streaming
+    passage.host passage.scratch activity activity.store api.report_routes api.streaming
     impact impact.keeper impact.store kernel.counts log.tap state_file
     state_file.file near_miss.store api.arming_routes control.trial_store
     api.app api.reads api.listening api.middleware authority authority.database authority.disk authority.importing
     authority.publishing authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry
     demo.scenario
-    kernel.claim kernel.conntrack kernel.external kernel.links kernel.netlink kernel.nft kernel.passage
+    kernel.claim kernel.conntrack kernel.external kernel.links kernel.netlink kernel.nft kernel.passage kernel.trace
     kernel.tables lab lab.lab lab.namespace lab.stream lab.tap lab.traffic lab.world
     log log.journald log.lines log.logger log.queued reconcile
     api.plan_routes
@@ -124,7 +127,7 @@ COMPOSITION = """
     control.registry_queries control.reload control.status control.subscriber_queries control.vitals daemon
     cli.rejected cli.impact cli.near_misses control.drain_keeper control.history_keeper
     control.near_miss_queries near_miss.keeper
-    reconcile.connections watch.handler watch.surroundings
+    reconcile.connections watch.handler watch.surroundings cli.probe passage.probe
 """
 
 TOUCHES_THE_WORLD = """
@@ -146,7 +149,7 @@ THIRD_PARTY: dict[str, str] = {
     "msgspec": "*",
     "prometheus_client": "api.metrics api.reads",
     "pyrad": "subscribers.radius.packet demo.gateway",
-    "pyroute2": "kernel.* lab.*",
+    "pyroute2": "kernel.* lab.* passage.host passage.scratch",
     "pytricia": "allowlist.radix",
     "rich": "cli.* demo.*",
     "structlog": "log.*",
