@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
@@ -72,6 +72,8 @@ class AssertionStates:
         self.assertions: tuple[Assertion, ...] = ()
         self.ignored = 0
         self._states: dict[Subject, _State] = {}
+        self._forced: frozenset[Subject] = frozenset()
+        """Broken by somebody who was told so; until they pass again."""
 
     def use(self, assertions: Sequence[Assertion], given: int) -> None:
         """These are in force, of `given` that the files have."""
@@ -79,6 +81,11 @@ class AssertionStates:
         self.ignored = given - len(self.assertions)
         subjects = {each.subject for each in self.assertions}
         self._states = {subject: state for subject, state in self._states.items() if subject in subjects}
+        self._forced &= subjects
+
+    def force(self, broken: Iterable[Assertion]) -> None:
+        """Somebody makes a change that breaks these, and knows it."""
+        self._forced |= {each.subject for each in broken}
 
     def note(
         self, assertion: Assertion, outcome: Outcome, now: float, likely_s: float, *, is_expected: bool
@@ -88,6 +95,8 @@ class AssertionStates:
         before = self._states.get(assertion.subject, _State(Outcome(holds=True)))
         if outcome.holds:
             self._states[assertion.subject] = _State(outcome)
+            if before.failing_since_s is not None:
+                self._forced -= {assertion.subject}
             return "passes" if before.said_s is not None else None
         since_s = now if before.failing_since_s is None else before.failing_since_s
         is_said = before.said_s is not None
@@ -103,6 +112,10 @@ class AssertionStates:
     def failing(self) -> tuple[tuple[Assertion, str], ...]:
         """Those that were said to fail, with the reason, in the order of the files."""
         return tuple((each, state.outcome.reason) for each, state in self._failing())
+
+    def unforced(self) -> tuple[Assertion, ...]:
+        """Those that were said to fail, but for what somebody broke knowingly."""
+        return tuple(each for each, _ in self._failing() if each.subject not in self._forced)
 
     def view(self, looked_s: float | None, counts: AssertionsView) -> AssertionsView:
         """`counts`: what others count."""

@@ -203,6 +203,7 @@ class AssertionGate:
                 log.error("assertion.refused", change=change, assertion=name, reason=reason, by=by)
         if is_forced:
             self.forced += 1
+            self.states.force(each.assertion for each in broken)
             return
         self.refused += 1
         raise AssertionsBroken(broken)

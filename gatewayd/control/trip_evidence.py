@@ -47,5 +47,5 @@ class TripEvidence:
         return tuple(islice(dict.fromkeys(names[cause]()), MAX_NAMES))
 
     def _cut(self) -> list[str]:
-        """Of `must_pass` alone: to step back to observe mends no `must_not_pass`."""
-        return [each.name for each, _ in self._states.failing() if each.kind == "must_pass"]
+        """Of `must_pass` alone: observe mends no `must_not_pass`. Nor may a trip undo what somebody forced."""
+        return [each.name for each in self._states.unforced() if each.kind == "must_pass"]

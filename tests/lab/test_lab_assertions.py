@@ -91,6 +91,9 @@ def test_local_files_that_cut_a_named_customer_wait(daemon: LabDaemon, tmp_path:
     assert daemon.ask("reload", "--force").returncode == 0
     daemon.wait(lambda: probe(daemon.lab, [customer()]) == ["rejected"], "forced")
     daemon.wait(lambda: failing(daemon) == ["house"], "said")
+    # No trip undoes what somebody did knowingly.
+    assert daemon.status()["mode"] == "reject"
+    assert "trip.tripped" not in daemon.log_text()
 
 
 def test_what_is_held_is_not_accepted_over_an_assertion(daemon: LabDaemon, tmp_path: Path) -> None:

@@ -42,6 +42,30 @@ def test_an_element_that_is_on_its_way_to_the_kernel_has_time() -> None:
     assert not states.is_waiting
 
 
+def test_what_somebody_broke_knowingly_is_no_surprise_until_it_has_passed_again() -> None:
+    other = assertion("other")
+    states = states_of(ONE, other)
+    states.force([ONE])
+    # The change is on its way to the kernel.
+    states.note(ONE, HOLDS, 0.0, 100.0, is_expected=True)
+    for each in (ONE, other):
+        states.note(each, FAILS, 1.0, 101.0, is_expected=False)
+    assert [each for each, _ in states.failing()] == [ONE, other]
+    assert states.unforced() == (other,)
+    states.note(ONE, HOLDS, 2.0, 102.0, is_expected=True)
+    states.note(ONE, FAILS, 3.0, 103.0, is_expected=False)
+    assert states.unforced() == (ONE, other)
+
+
+def test_what_was_forced_is_forgotten_with_the_assertion() -> None:
+    states = states_of(ONE)
+    states.force([ONE])
+    states.use([], 0)
+    states.use([ONE], 1)
+    states.note(ONE, FAILS, 1.0, 101.0, is_expected=False)
+    assert states.unforced() == (ONE,)
+
+
 def test_the_view_names_the_first_that_fail() -> None:
     many = [assertion(f"a-{number}") for number in range(MAX_SHOWN + 1)]
     states = states_of(*many)
