@@ -19,9 +19,6 @@ would have needed when it fails? Is the import of the command still lazy?
 from __future__ import annotations
 
 import gc
-import sys
-from codecs import register_error
-from errno import EDQUOT, EIO, ENOSPC
 from importlib import import_module
 from typing import Final
 
@@ -77,11 +74,8 @@ SHARED: Final[dict[str, str]] = {
     "changes": "standing",
 }
 
-_LIKENESS: Final = "gatewayd.likeness"
-_LIKE: Final = {"…": "...", "\N{REPLACEMENT CHARACTER}": "?", "→": "->", "–": "-", "’": "'"}
 _GC_THRESHOLD: Final = 50_000
 """Imports make few cycles and many objects: looking for cycles every 700 of them costs a tenth of each start."""
-
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_NOT_REACHABLE: Final = 3

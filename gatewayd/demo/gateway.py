@@ -8,12 +8,11 @@ import itertools
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 from urllib.parse import urlencode
 
 import msgspec
@@ -56,6 +55,16 @@ log: {{level: info, format: console}}
 """
 
 
+class Child(Protocol):
+    """A process of ours, as subprocess.Popen has them."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float | None = None) -> int: ...
+    def send_signal(self, number: int, /) -> None: ...
+
+
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over the daemon's Unix socket, which is reached from any network namespace."""
 
@@ -78,7 +87,7 @@ class DemoGateway:
         self.log_path = directory / "gatewayd.log"
         self.config_path = directory / "gatewayd.yaml"
         self.socket_path = directory / "api.sock"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Child | None = None
 
     def write_config(self, mode: str, *, url: str, key: Path, subscribers: dict[str, Any] | None = None) -> None:
         """The configuration file, in place of the last one. `url`: of a feed that is signed with `key`."""

@@ -25,7 +25,7 @@ def shared_lab(kernel: None) -> Iterator[Lab]:
 @pytest.fixture
 def daemon(shared_lab: Lab, tmp_path: Path) -> Iterator[LabDaemon]:
     clean(shared_lab)
-    with daemon_in(shared_lab, tmp_path) as made:
+    with daemon_in(shared_lab, tmp_path, warm=True) as made:
         yield made
 
 

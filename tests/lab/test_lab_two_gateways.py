@@ -83,7 +83,7 @@ def pair(kernel: None, tmp_path: Path) -> Iterator[tuple[Gateway, Gateway]]:
         for number, lab in enumerate(labs, 1):
             directory = tmp_path / f"gw{number}"
             directory.mkdir()
-            daemon = stack.enter_context(daemon_in(lab, directory))
+            daemon = stack.enter_context(daemon_in(lab, directory, warm=True))
             gateway = Gateway(lab, daemon, f"10.99.0.{number}", f"10.99.0.{3 - number}")
             stack.callback(gateway.close)
             made.append(gateway)

@@ -28,6 +28,7 @@ Does the whole host stand it?
     booted         Debian 12 and 13 with their own systemd, as the gateway of a lab
 Does the whole daemon stand it?
     lab_daemon     a real daemon in the lab, its configuration, its commands
+    warm           begins it, and its commands, from an interpreter that has imported gatewayd already
     hurried        the same in time that passes faster; hurried_lab: with a disk that can be full
     wrong_clock, busy             its wall clock is wrong; the machine does something else too
     holding        another program holds nf_tables

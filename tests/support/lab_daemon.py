@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ from gatewayd.model import Flow
 from gatewayd.model.flow import ConnectionEvent
 from gatewayd.model.mask import parse_set_name
 from tests.support.events import flush_connections
+from tests.support.warm import can_be_warm, run_warm, starter
 
 DEADLINE_S = 30.0
 TABLE = "gatewayd"
@@ -44,8 +46,12 @@ def holds(condition: Callable[[], bool], deadline_s: float = DEADLINE_S) -> bool
 class LabDaemon(DemoGateway):
     """`configure` and `write_registry`, then `start` and `wait_ready`."""
 
-    def __init__(self, lab: Lab, directory: Path, *, port: int = 9480, group: int = 9480) -> None:
+    def __init__(
+        self, lab: Lab, directory: Path, *, port: int = 9480, group: int = 9480, warm: bool = False
+    ) -> None:
+        """`warm`: begun by `tests.support.warm` where that can be."""
         super().__init__(lab.gateway, directory)
+        self._warm = warm
         self.lab = lab
         self._base: dict[str, Any] = {
             "http": {"listen": f"127.0.0.1:{port}", "socket": str(self.socket_path)},
@@ -101,11 +107,17 @@ class LabDaemon(DemoGateway):
     ) -> None:
         """`output`: of its log, in place of the file."""
         with self.log_path.open("ab") if output is None else os.fdopen(output, "wb", closefd=False) as log:
+            environment = os.environ | dict(env or {})
+            run = ("run", "--config", str(self.config_path))
+            if self._warm and not wrapper and can_be_warm(environment):
+                inside = self.lab.gateway.descriptor
+                self._process = starter().start(inside, run, environment, stdout=log, stderr=log)
+                return
             self._process = self.lab.gateway.popen(
-                [*wrapper, *_command("run", "--config", str(self.config_path))],
+                [*wrapper, *_command(*run)],
                 stdout=log,
                 stderr=log,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(env or {}),
+                env=environment | {"PYTHONUNBUFFERED": "1"},
             )
 
     @property
@@ -118,11 +130,13 @@ class LabDaemon(DemoGateway):
 
     def stop_for_good(self) -> None:
         if self._process is not None and self._process.poll() is None:
-            self._process.kill()
+            self._process.send_signal(signal.SIGKILL)
             self._process.wait()
 
     def cli(self, *arguments: str, wrapper: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         """A gatewayd command, run in the gateway."""
+        if self._warm and not wrapper:
+            return run_warm(self.lab.gateway.descriptor, arguments)
         return self.lab.gateway.run([*wrapper, *_command(*arguments)], check=False)
 
     def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -152,9 +166,9 @@ def _command(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def daemon_in(lab: Lab, directory: Path) -> Iterator[LabDaemon]:
+def daemon_in(lab: Lab, directory: Path, *, warm: bool = False) -> Iterator[LabDaemon]:
     """A daemon of a gateway as good as new; whatever it leaves goes afterwards."""
-    daemon = LabDaemon(lab, directory)
+    daemon = LabDaemon(lab, directory, warm=warm)
     try:
         yield daemon
     finally:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from gatewayd.model import Extension, Registration, parse_prefix, reverse_flow
+from gatewayd.registry.extended import WARN_BEFORE_S
 from tests.support.fake_conntrack import FakeConntrack, connection_event
 from tests.support.manual_clock import Time, until
 from tests.support.owning import FAR, REGISTERED, flow, owning, registration
@@ -148,13 +149,18 @@ def test_endpoints_are_said_loudly_and_too_many_wait_for_a_word(
 
 
 def test_a_provisional_registration_is_said_before_it_ends(time: Time, caplog: pytest.LogCaptureFixture) -> None:
+    def said() -> list[logging.LogRecord]:
+        return [each for each in caplog.records if each.message == "provisional.ending"]
+
     async def scenario() -> None:
-        ends = time.clock() + 4 * 86_400
+        ends = time.clock() + WARN_BEFORE_S[0] + 60
         one = registration("PK-9", "39.32.0.0/28", extension=Extension("co-1", True), valid_until_s=ends)
         async with owning(time.clock) as it:
             await it.read("national", one)
-            await asyncio.sleep(2 * 86_400)
-            found = [each for each in caplog.records if each.message == "provisional.ending"]
+            await it.in_sync()
+            assert not said()
+            await asyncio.sleep(120)
+            found = said()
             assert len(found) == 1
             assert found[0].fields["id"] == "PK-9"  # type: ignore[attr-defined]
             assert it.controller.extended.provisional(time.clock()).soonest[0].id == "PK-9"
