@@ -18,9 +18,10 @@
    `cli`          the same for people
 
 `model` has the nouns, `settings` the YAML, `log` the events, `state_file` the SQLite of the state directory,
-`activity` the use of each registration by day. `daemon` builds all of it. `authority` is the reference registry,
-another organisation's program. `lab` is a small internet in network namespaces, and `demo` a scenario on it.
-`passage` traces a packet through a copy of all tables of the host.
+`activity` the use of each registration by day. `doctor` examines the host around the gateway. `daemon` builds all.
+`authority` is the reference registry, another organisation's program. `lab` is a small internet in network
+namespaces, and `demo` a scenario on it. `passage` traces a packet through a copy of all tables of the
+host.
 """
 
 __version__ = "0.1.0"

@@ -27,6 +27,7 @@ from aiohttp import web
 
 from gatewayd.api.process import ListenerView
 from gatewayd.errors import MissingPrerequisite
+from gatewayd.listen import bind_ahead
 from gatewayd.log import RateLimited, get_logger
 
 SOCKET_MODE: Final = 0o660
@@ -246,9 +247,15 @@ def bind_tcp(host: str, port: int) -> socket.socket | None:
     """A bound socket, listening; None where another program has the port. `host` is an IP address. Raises
     MissingPrerequisite."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bind_ahead(listener, host, port)
+        listener.listen(_BACKLOG)
     except OSError as error:
+        listener.close()
         if error.errno == errno.EADDRINUSE:
             return None
         shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

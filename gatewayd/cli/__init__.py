@@ -19,8 +19,12 @@ would have needed when it fails? Is the import of the command still lazy?
 from __future__ import annotations
 
 import gc
+import sys
+from codecs import register_error
+from errno import EDQUOT, EIO, ENOSPC
 from importlib import import_module
-from typing import Final
+from io import TextIOWrapper
+from typing import Any, Final
 
 import click
 
@@ -46,6 +50,7 @@ COMMANDS: Final[dict[str, str]] = {
     "rearm": "End the latch of a trip.",
     "accept": "Release removals that the guard holds.",
     "changes": "Show which registrations came, went and changed.",
+    "doctor": "Examine the host: what keeps traffic from passing.",
     "impact": "Show unregistered flows, and who a policy would refuse.",
     "report": "Show the use of registrations over weeks and months.",
     "events": "Show what happens: changes, holds, modes, repairs.",
@@ -76,6 +81,9 @@ SHARED: Final[dict[str, str]] = {
 
 _GC_THRESHOLD: Final = 50_000
 """Imports make few cycles and many objects: looking for cycles every 700 of them costs a tenth of each start."""
+_LIKENESS: Final = "gatewayd.likeness"
+_LIKE: Final = {"…": "...", "\N{REPLACEMENT CHARACTER}": "?", "→": "->", "–": "-", "’": "'"}
+
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_NOT_REACHABLE: Final = 3
@@ -87,6 +95,16 @@ def exit_status(error: GatewaydError) -> int:
     if isinstance(error, DaemonNotReachable):
         return EXIT_NOT_REACHABLE
     return EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILED
+
+
+def write_likeness(error: UnicodeError) -> tuple[str | bytes, int]:
+    """For a sign that a terminal's encoding does not have: three dots, a question mark, or its number. So with a
+    byte of an argument that is no text. Nothing that a command has to say fails for its letters."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    likeness = "".join(_LIKE.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in signs)
+    return likeness, error.end
 
 
 class CommandGroup(click.Group):
@@ -107,6 +125,13 @@ class CommandGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        register_error(_LIKENESS, write_likeness)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors=_LIKENESS)
+        return super().main(*args, **extra)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -126,6 +151,16 @@ class CommandGroup(click.Group):
             prefix = "" if isinstance(error, SettingsInvalid) else "gatewayd: "
             click.echo(f"{prefix}{error}", err=True)
             ctx.exit(exit_status(error))
+        except UnicodeEncodeError as error:
+            # Output has its likeness; this is an argument with a byte that is no text, a surrogate.
+            click.echo(f"gatewayd: {error.object[:64]!a} is not UTF-8 text", err=True)
+            ctx.exit(EXIT_USAGE)
+        except OSError as error:
+            # This is its output, on a full disk. click has the closed pipe.
+            if error.filename is not None or error.errno not in (ENOSPC, EIO, EDQUOT):
+                raise
+            click.echo(f"gatewayd: the output cannot be written: {error.strerror}", err=True)
+            ctx.exit(EXIT_FAILED)
         except (KeyboardInterrupt, click.Abort):
             ctx.exit(EXIT_INTERRUPTED)
 

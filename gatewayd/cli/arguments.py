@@ -1,4 +1,5 @@
-"""Arguments that mean the same in every command: durations and shares as in the configuration file, and pages."""
+"""Arguments that mean the same in every command: durations, shares and addresses as in the configuration file, and
+pages."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Final, TypeVar
 import click
 
 from gatewayd.api.queries import DEFAULT_LIMIT, HIGHEST_LIMIT
-from gatewayd.settings.values import parse_duration, parse_percent
+from gatewayd.settings.values import ListenAddress, parse_duration, parse_listen_address, parse_percent
 
 MAX_TIMER_S: Final = 366 * 86400.0
 _Function = TypeVar("_Function", bound=Callable[..., object])
@@ -44,3 +45,19 @@ class Percent(click.ParamType[int]):
             return parse_percent(value)
         except ValueError as error:
             self.fail(f"{value!r} {error}, expected a share from 0% to 100%", param, ctx)
+
+
+class Listen(click.ParamType[ListenAddress]):
+    """An address and a port; names are not resolved."""
+
+    name = "address:port"
+
+    def convert(
+        self, value: str | ListenAddress, param: click.Parameter | None, ctx: click.Context | None
+    ) -> ListenAddress:
+        if isinstance(value, ListenAddress):
+            return value
+        try:
+            return parse_listen_address(value)
+        except ValueError as error:
+            self.fail(f"{value!r} {error}, expected one such as 127.0.0.1:9480 or [::1]:9480", param, ctx)

@@ -24,7 +24,7 @@ from gatewayd.kernel.links import read_interfaces
 from gatewayd.kernel.nft import find_refusal
 from gatewayd.model.assertion import MAX_ASSERTIONS
 from gatewayd.model.prefix import format_address
-from gatewayd.settings import RegistrySettings, Settings, load_settings, read_text
+from gatewayd.settings import RegistrySettings, Settings, load_settings, path_of_file, read_text
 from gatewayd.settings.load import load_document, write_example
 from gatewayd.settings.model import SourceSettings
 from gatewayd.settings.readers import ListNode, MappingNode, Node, Report, ScalarNode, child_of
@@ -283,17 +283,21 @@ def _path_of_url(node: Node | None) -> str | None:
 
 
 def _path_of(node: Node) -> str | None:
-    """An absolute path; anything else is null, or a fault already."""
+    """An absolute path; anything else is null, a credential that the service alone has, or a fault already."""
     if not isinstance(node, ScalarNode) or node.is_null:
         return None
-    return node.text if node.text.startswith("/") else None
+    try:
+        path = path_of_file(node.text)
+    except FileNotFoundError:
+        return None
+    return path if path.startswith("/") else None
 
 
 @click.command("check")
 @click.argument("path", required=False, type=click.Path())
 @click.option("--config", type=click.Path(), help=f"The file to check.  [default: {DEFAULT_CONFIG}]")
 @click.option("--user", help=f"Who must be able to read all of it.  [default: {DEFAULT_USER} for root, else you]")
-@click.option("--json", "as_json", is_flag=True, help='Print {"ok": …, "faults": […], "warnings": […]}.')
+@click.option("--json", "as_json", is_flag=True, help='Print {"ok": ..., "faults": [...], "warnings": [...]}.')
 @click.option(
     "--print-example", is_flag=True, help="Print a file with every key and its default, and check nothing."
 )

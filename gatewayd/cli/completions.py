@@ -86,8 +86,8 @@ def _values(parameter: click.Parameter) -> str:
 
 
 def _quoted(text: str) -> str:
-    """For all three shells, in single quotes; ASCII, whatever the operator's locale is."""
-    return "'" + text.replace("'", "'\\''").replace("…", "...") + "'"
+    """For all three shells, in single quotes."""
+    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def _cases(rows: Iterable[tuple[str, str]], indent: str) -> str:

@@ -26,8 +26,10 @@ from gatewayd.api.text import place as place
 from gatewayd.api.text import size as size
 from gatewayd.api.text import some as some
 from gatewayd.api.text import span as span
+from gatewayd.errors import MissingPrerequisite
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 _LABEL_WIDTH: Final = 15
@@ -52,19 +54,39 @@ def print_words(*values: tuple[str, object]) -> None:
 
 def print_headline(text: str, style: str) -> None:
     """The first line: what there is to know if nothing else is read."""
-    from rich.text import Text
-
-    _print(Text(printable(text), style=style))
+    _print(headline_text(text, style))
 
 
 def print_lines(lines: Iterable[Line]) -> None:
     """Labels in one column, texts in the next."""
+    for line in lines:
+        _print(line_text(line))
+
+
+def headline_text(text: str, style: str) -> Text:
     from rich.text import Text
 
-    for line in lines:
-        # A label as wide as the column has its blank too.
-        label = f"{line.label:<{_LABEL_WIDTH - 1}} "
-        _print(Text.assemble((label, "bold" if line.label else ""), (printable(line.text), line.style)))
+    return Text(printable(text), style=style)
+
+
+def line_text(line: Line) -> Text:
+    """A label as wide as the column has its blank too."""
+    from rich.text import Text
+
+    label = f"{line.label:<{_LABEL_WIDTH - 1}} "
+    return Text.assemble((label, "bold" if line.label else ""), (printable(line.text), line.style))
+
+
+def drawable_console(option: str, otherwise: str) -> Console:
+    """For what draws a screen. Raises MissingPrerequisite where there is no terminal that can."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        raise MissingPrerequisite(f"{option} draws on a terminal, and the output is none", otherwise)
+    if console.is_dumb_terminal:
+        raise MissingPrerequisite(f"{option} draws on a terminal, and TERM is dumb", otherwise)
+    return console
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -15,6 +15,7 @@ import click
 import msgspec
 from rich.console import Console
 
+from gatewayd.cli.arguments import Listen
 from gatewayd.cli.nearest import Choice
 from gatewayd.cli.output import print_table, print_value, print_words
 from gatewayd.cli.registry_authoring import import_file, keygen, metered, revoke, upsert
@@ -22,6 +23,7 @@ from gatewayd.cli.registry_reading import database_option, export, history, json
 from gatewayd.cli.registry_verify import verify
 from gatewayd.errors import RegistryUnusable, SourceFailed
 from gatewayd.feed.reading import Format, RecordReader, format_of, reader_for
+from gatewayd.settings.values import ListenAddress
 
 if TYPE_CHECKING:
     from gatewayd.authority.publishing import PublishReport
@@ -210,16 +212,10 @@ def _print_publication(report: PublishReport) -> None:
     show_default=True,
     help="What `publish` wrote.",
 )
-@click.option("--listen", default="127.0.0.1:8080", show_default=True, help="HOST:PORT")
-def serve(directory: Path, listen: str) -> None:
+@click.option("--listen", type=Listen(), default="127.0.0.1:8080", show_default=True, help="For the web server.")
+def serve(directory: Path, listen: ListenAddress) -> None:
     """Serve a published directory over HTTP until SIGTERM or SIGINT; downloads under way may end."""
     from gatewayd.authority.serving import serve_until
-    from gatewayd.settings.values import parse_listen_address
-
-    try:
-        address = parse_listen_address(listen)
-    except ValueError as error:
-        raise click.BadParameter(f"{listen} {error}", param_hint="--listen") from None
 
     async def run() -> None:
         stop = asyncio.Event()
@@ -228,8 +224,8 @@ def serve(directory: Path, listen: str) -> None:
             loop.add_signal_handler(number, stop.set)
         await serve_until(
             directory,
-            address.host,
-            address.port,
+            listen.host,
+            listen.port,
             stop,
             lambda host, port: click.echo(f"serving http://{host}:{port}/"),
         )

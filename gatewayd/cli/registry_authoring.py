@@ -82,7 +82,7 @@ def _number_options(function: _Function) -> _Function:
         type=click.Path(path_type=Path),
         help="The secret that `mobile` numbers are hashed with; the numbers are dropped.",
     )
-    country = click.option("--country-code", help="Of numbers in national form (0300…), such as 92.")
+    country = click.option("--country-code", help="Of numbers in national form (0300...), such as 92.")
     return pepper(country(function))
 
 

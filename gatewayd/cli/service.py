@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 from contextlib import ExitStack, aclosing
@@ -14,6 +15,7 @@ from types import FrameType
 
 import click
 
+from gatewayd.cli.arguments import Listen
 from gatewayd.cli.check import DEFAULT_CONFIG
 from gatewayd.cli.output import count
 from gatewayd.errors import SettingsInvalid
@@ -22,6 +24,7 @@ from gatewayd.kernel.conntrack import Conntrack
 from gatewayd.kernel.tables import KernelTables
 from gatewayd.model.policy import MarkLayout
 from gatewayd.settings import Settings, read_settings
+from gatewayd.settings.values import ListenAddress
 
 WIDTH_ELSEWHERE = 180
 """Columns of the demo where the output is no terminal."""
@@ -113,7 +116,10 @@ async def tear_down(settings: Settings) -> tuple[bool, int]:
 @click.command("demo")
 @click.option("--registrations", default=31_000, show_default=True, help="How many the registry holds.")
 @click.option("--keep", is_flag=True, help="Leave it running at the end, with the places to look at.")
-def demo(registrations: int, keep: bool) -> None:
+@click.option(
+    "--listen", type=Listen(), default="127.0.0.1:0", help="With --keep: for page and API.  [default: any port]"
+)
+def demo(registrations: int, keep: bool, listen: ListenAddress) -> None:
     """Show it all in a lab on this machine: needs root and no network.
 
     Builds three network namespaces, fills a registry with registrations over real prefixes and serves its signed
@@ -133,17 +139,32 @@ def demo(registrations: int, keep: bool) -> None:
     if missing is not None:
         raise MissingPrerequisite(f"the lab cannot be built here: {missing}", "run the demo as root on Linux")
     stage = Stage(Console() if sys.stdout.isatty() else Console(width=WIDTH_ELSEWHERE))
-    directory = Path(tempfile.mkdtemp(prefix="gatewayd-demo-"))
     with ExitStack() as stack:
+        listening = stack.enter_context(_bound(listen))
+        directory = Path(tempfile.mkdtemp(prefix="gatewayd-demo-"))
         stack.callback(shutil.rmtree, directory, ignore_errors=True)
         lab = stack.enter_context(Lab())
         scenario = Scenario(stage, lab, directory, registrations)
         scenario.play()
         kept = stage.summary()
         if keep:
-            keep_running(lab, scenario.gateway, scenario.registry, stage)
+            keep_running(lab, scenario.gateway, scenario.registry, stage, listening)
     if not kept:
         sys.exit(1)
+
+
+def _bound(address: ListenAddress) -> socket.socket:
+    """Before the play, which takes a minute: does another program have the port?"""
+    found = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((address.host, address.port))
+    except OSError as error:
+        found.close()
+        raise click.BadParameter(
+            f"{address.host} port {address.port}: {error.strerror}", param_hint="--listen"
+        ) from None
+    return found
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

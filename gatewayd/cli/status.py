@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -17,6 +17,8 @@ from gatewayd.cli.output import (
     Line,
     ago,
     count,
+    headline_text,
+    line_text,
     numbers_of,
     print_headline,
     print_json,
@@ -31,6 +33,9 @@ from gatewayd.model.moment import parse_time
 from gatewayd.reconcile.dataplane import Found
 from gatewayd.registry.layers import OverrideCounts
 from gatewayd.registry.state import ENDPOINTS
+
+if TYPE_CHECKING:
+    from rich.text import Text
 from gatewayd.watch.interfaces import InterfacesView
 
 _MAX_LISTED: Final = 5
@@ -39,13 +44,21 @@ more."""
 
 
 @click.command("status")
+@click.option("--watch", "is_watch", is_flag=True, help="Draw it again every 2 s, until Ctrl-C.")
 @daemon_options
-def command(endpoint: Endpoint, as_json: bool) -> None:
+def command(endpoint: Endpoint, is_watch: bool, as_json: bool) -> None:
     """Show what the daemon is doing, on one screen.
 
     The first line says whether the kernel has the allowlist and, if not, why. Exit status 0 when the daemon
     answers, ready or not; a probe should ask /readyz.
     """
+    if is_watch and as_json:
+        raise click.UsageError("--watch draws a screen, and --json prints once: give one of them")
+    if is_watch:
+        from gatewayd.cli.status_watch import watch
+
+        watch(endpoint, _texts)
+        return
     body = endpoint.get("/v1/status")
     view = endpoint.parse(body, StatusView)
     if as_json:
@@ -53,6 +66,10 @@ def command(endpoint: Endpoint, as_json: bool) -> None:
         return
     print_headline(*headline(view))
     print_lines(describe_status(view))
+
+
+def _texts(view: StatusView) -> list[Text]:
+    return [headline_text(*headline(view)), *map(line_text, describe_status(view))]
 
 
 def headline(view: StatusView) -> tuple[str, str]:

@@ -95,6 +95,12 @@ _MAX_NEAR = 3
 """Interfaces that a warning proposes."""
 
 
+def near_names(pattern: str, names: Iterable[str]) -> list[str]:
+    """Names of interfaces that may be meant by one that none has."""
+    stem = pattern.removesuffix("*")
+    return [each for each in names if each.startswith(stem) or stem.startswith(each)][:_MAX_NEAR]
+
+
 def interface_warnings(named: Sides, names: Iterable[str]) -> tuple[str, ...]:
     """Sentences on names that no interface has now, by the `names` of all; what that turns off comes first."""
     present = sorted(names)
@@ -107,8 +113,7 @@ def interface_warnings(named: Sides, names: Iterable[str]) -> tuple[str, ...]:
         if patterns and len(unmatched(patterns, present)) == len(patterns)
     ]
     for side, name in absent:
-        stem = name.removesuffix("*")
-        near = [each for each in present if each.startswith(stem) or stem.startswith(each)][:_MAX_NEAR]
+        near = near_names(name, present)
         hint = f"; is {' or '.join(near)} meant?" if near else ""
         said.append(f"no interface is named {name} now (policy.interfaces.{side}){hint}")
     return tuple(said)

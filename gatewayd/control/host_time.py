@@ -6,7 +6,6 @@ state_dir/clock.json    what a later run may know of this one; written on a chan
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Final
 import msgspec
 
 from gatewayd.control.trusted_time import Doubt, Judgement, KeptTime, Reading, TrustedTime
+from gatewayd.kernel.clock import is_kernel_synced
 from gatewayd.log import get_logger
 from gatewayd.model.moment import Moment, earliest_of, latest_of, went_back_s
 from gatewayd.subscribers.service import read_boot_id
@@ -33,14 +33,6 @@ SET_BACK_S: Final = 2.0
 _HOLDS_S: Final = 0.002
 _SAY_AGAIN_BY_S: Final = 60.0
 """A doubt is said once; again when what the clock is off by has moved by more than this."""
-
-_STA_UNSYNC: Final = 0x40
-_TIME_BAD: Final = 5
-"""adjtimex(2): TIME_ERROR, the clock is not synchronised."""
-_STATUS_AT: Final = 5 * ctypes.sizeof(ctypes.c_long)
-_SECONDS_AT: Final = 9 * ctypes.sizeof(ctypes.c_long)
-_TIMEX_BYTES: Final = 512
-"""struct timex is 208 on 64 bits."""
 
 
 class HostTime:
@@ -244,26 +236,8 @@ def open_host_time(directory: Path, *, has_signed: bool) -> HostTime:
     return made
 
 
-def is_kernel_synced(wall_s: float) -> bool:
-    """Whether an NTP daemon keeps the kernel's clock (adjtimex(2) without STA_UNSYNC), and `wall_s` is that clock.
-
-    Setting the clock clears the word, in the same moment; the NTP daemon that set it gives it anew. A sandbox that
-    refuses the call says nothing.
-    """
-    timex = ctypes.create_string_buffer(_TIMEX_BYTES)  # modes 0: only read
-    state = _LIBC.adjtimex(timex)
-    if state < 0 or state == _TIME_BAD:
-        return False
-    status = ctypes.c_int.from_buffer(timex, _STATUS_AT).value
-    seconds = ctypes.c_long.from_buffer(timex, _SECONDS_AT).value
-    return not status & _STA_UNSYNC and abs(wall_s - seconds) <= 2
-
-
 def _text(at_s: float) -> str:
     try:
         return datetime.fromtimestamp(round(at_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (ValueError, OverflowError, OSError):
         return f"{at_s:.0f}"
-
-
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)

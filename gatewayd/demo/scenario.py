@@ -278,19 +278,23 @@ def _last_address(prefix: Prefix) -> str:
     return format_address(last.to_bytes(width // 8, "big"))
 
 
-def keep_running(lab: Lab, gateway: DemoGateway, registry: DemoRegistry, stage: Stage) -> None:
-    """Until Ctrl-C."""
+def keep_running(
+    lab: Lab, gateway: DemoGateway, registry: DemoRegistry, stage: Stage, listening: socket.socket
+) -> None:
+    """Until Ctrl-C. `listening`: bound to an address of this host, for the gateway's API."""
     stage.act("It keeps running, with some traffic; Ctrl-C ends it")
     flows = [line.flow for line in cast.lines(KEPT_PORT) if cast.is_streamable(line)]
     with Stream(lab, flows, rate_pps=KEPT_RATE_PPS, answered=True):
         try:
-            asyncio.run(_relay(lab, gateway, registry, stage))
+            asyncio.run(_relay(lab, gateway, registry, stage, listening))
         except KeyboardInterrupt:
             stage.say("ending")
 
 
-async def _relay(lab: Lab, gateway: DemoGateway, registry: DemoRegistry, stage: Stage) -> None:
-    """Carry connections to this host's loopback on to the gateway's: the API listens in its namespace."""
+async def _relay(
+    lab: Lab, gateway: DemoGateway, registry: DemoRegistry, stage: Stage, listening: socket.socket
+) -> None:
+    """Carry connections to this host on to the gateway's loopback: the API listens in its namespace."""
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with lab.gateway.entered():
@@ -313,8 +317,9 @@ async def _relay(lab: Lab, gateway: DemoGateway, registry: DemoRegistry, stage: 
         carried.add(task)
         task.add_done_callback(carried.discard)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()
+    server = await asyncio.start_server(accept, sock=listening)
+    host, port = listening.getsockname()[:2]
+    host = f"[{host}]" if ":" in host else host
     for path in ("/v1/status?pretty", "/metrics", "/readyz", "/v1/flows?pretty", "/v1/registrations?pretty"):
         stage.say(f"http://{host}:{port}{path}")
     stage.say(f"gatewayd status --socket {gateway.socket_path}")

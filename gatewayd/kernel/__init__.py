@@ -12,6 +12,7 @@
     trace             what the kernel says of traced packets
     links             the interfaces, and a thread that notices when one comes or goes
     claim             the lock that keeps a second daemon off a table
+    clock             whether an NTP program keeps the clock
     conntrack         connections dumped by mark, marks changed; conntrack_codec: their bytes
 
 Review notes: is every answer looked at, and every error given the operation it belongs to? Is the hot path still

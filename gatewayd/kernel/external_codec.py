@@ -113,7 +113,7 @@ def _is_end(datagram: bytes) -> bool:
 
 # -- rules -----------------------------------------------------------------------------------------------
 
-_FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS = 1, 2, 3, 4
 _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 2
 _DATA_VALUE = 1
@@ -168,7 +168,7 @@ def neighbours_in(datagram: bytes, mask: int, own_table: str) -> Iterator[Neighb
     for kind, _, _, start, end in nl.iter_messages(datagram):
         if kind != codec.NEWRULE or not any(word in datagram[start:end] for word in _TELLTALES):
             continue
-        family = _FAMILIES.get(datagram[start], str(datagram[start]))
+        family = FAMILIES.get(datagram[start], str(datagram[start]))
         fields = nl.attributes_of(datagram, start + 4, end)
         table = nl.string_of(fields.get(_RULE_TABLE, b""))
         if (family, table) == ("inet", own_table):

@@ -23,6 +23,10 @@ EVENTS = (
     Event("daemon.not_ready", "info", "reason", "The daemon is not ready, or not any more.", followed=True),
     Event("daemon.report_failed", "exception", "task", "A fault of gatewayd; the task goes on. Please report it."),
     Event("daemon.stopping", "info", "", "The daemon stops. The kernel keeps the table.", followed=True),
+    Event(
+        "daemon.address_absent", "warning", "host port",
+        "No interface has this address of the configuration yet. The daemon listens; packets come once one has it.",
+    ),
     Event("api.listening", "info", "host port socket", "The API takes requests."),
     Event(
         "api.port_taken", "error", "host port",

@@ -39,7 +39,7 @@ from gatewayd.settings.model import (
     ShrinkGuardSettings,
     SourceSettings,
 )
-from gatewayd.settings.schema import keys_that_need_restart
+from gatewayd.settings.schema import CREDENTIAL, keys_that_need_restart
 from gatewayd.settings.subscribers import (
     NasSettings,
     ProfileSettings,
@@ -68,6 +68,7 @@ __all__ = [
     "SubscriberSettings",
     "load_settings",
     "open_regular",
+    "path_of_file",
     "read_settings",
     "read_text",
     "settings_that_need_restart",
@@ -102,10 +103,21 @@ def read_text(path: str | os.PathLike[str]) -> str:
         raise SettingsInvalid((f"{filename}:{line}:{column}: (file): {what}",)) from None
 
 
+def path_of_file(path: str | os.PathLike[str]) -> str:
+    """Of `credential:NAME`, where systemd put it for this process. Raises FileNotFoundError where it put none."""
+    text = os.fspath(path)
+    if not text.startswith(CREDENTIAL):
+        return text
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    if directory is None:
+        raise FileNotFoundError(errno.ENOENT, "only the service has it (LoadCredential=)", text)
+    return os.path.join(directory, text.removeprefix(CREDENTIAL))
+
+
 def open_regular(path: str | os.PathLike[str]) -> int:
     """A descriptor to read from. Raises OSError, also for what is no file. O_NONBLOCK, so that a FIFO in the place
     of one does not hold the caller for ever."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(path_of_file(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return descriptor

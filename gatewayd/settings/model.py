@@ -64,7 +64,7 @@ class SourceSettings:
         shown="https://registry.example/feed/notification.jws",
     )
     keys: tuple[str, ...] = key(
-        [], kinds.PATHS, "files of public keys (JWK or JWK set): the URL is a signed feed's",
+        [], kinds.FILES, "files of public keys (JWK or JWK set): the URL is a signed feed's",
         shown=["/etc/gatewayd/keys/national.pub"],
     )  # fmt: skip
     allow_unsigned: bool = key("false", SWITCH, "must be true for a source that is not signed")

@@ -9,6 +9,7 @@ pen, not to have an opinion.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from dataclasses import field, fields, replace
 from functools import partial
@@ -145,8 +146,23 @@ def word_of(literal: object) -> Value:
 
 
 SWITCH = Value("true or false", values.parse_switch)
+CREDENTIAL = "credential:"
+
+
+def parse_file(text: str) -> str:
+    """A path as `parse_path` has it, or `credential:NAME`: a credential of the service (systemd.exec(5),
+    LoadCredential=), whose directory is known at run time alone."""
+    if not text.startswith(CREDENTIAL):
+        return values.parse_path(text)
+    name = text.removeprefix(CREDENTIAL)
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,255}", name) or name in (".", ".."):
+        raise ValueError("does not name a credential")
+    return text
+
+
 PATH = Value("an absolute path", values.parse_path)
-SECRET_PATH = Value("an absolute path", values.parse_path, keep_private)
+FILE = Value("an absolute path, or credential:NAME", parse_file)
+SECRET_PATH = Value("an absolute path, or credential:NAME", parse_file, keep_private, hint="or credential:NAME")
 """Of a file with a secret. An operator who writes the secret itself there must not find it in a log."""
 # sun_path is 108 bytes with its NUL: include/uapi/linux/un.h.
 SOCKET_PATH = Value(
@@ -181,7 +197,7 @@ MARK_MASK = Value(
     values.parse_ct_mark_mask,
     hint="4 to 32 neighbours",
 )
-PATHS = ListOf(PATH, "a list of paths")
+FILES = ListOf(FILE, "a list of paths")
 HOST_NAMES = ListOf(
     Value("a host name such as gw-1.example", values.parse_host_name), "a list of host names such as [gw-1.example]"
 )

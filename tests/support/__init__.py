@@ -7,6 +7,8 @@ Does the kernel itself do that?
     worlds, talk   registrations put into a real kernel without a reconciler; packets from either side of a lab
     events         a marked namespace, senders, and an event source that remembers
     carrying       connections put into the kernel as conntrackd does it
+Is what is wrong with a host named, and mended by what is printed?
+    room           a host of its own, in a network and a mount namespace; facts: those of a healthy one
 What does the daemon do in time, without a kernel?
     owning         the controller, its reconciler and scanner, by a clock that only the test moves (manual_clock)
     fake_conntrack, fake_files    connection tracking and a disk in memory

@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, str] = {
     "errors": "",
     "log": "",
     "systemd": "",
+    "listen": "log",
     "model": "errors",
     "state_file": "errors log model",
     "settings": "errors model",
@@ -31,17 +32,18 @@ MAY_IMPORT: dict[str, str] = {
     "registry": "errors model settings feed sources",
     "activity": "model state_file",
     "allowlist": "model",
-    "subscribers": "errors log model state_file settings allowlist",
+    "subscribers": "errors listen log model state_file settings allowlist",
     "trial": "errors model",
     "compile": "model settings",
     "assertions": "errors model allowlist compile",
     "kernel": "errors model compile assertions",
+    "doctor": "errors model settings compile kernel",
     "reconcile": "errors log model compile",
     "watch": "errors log model compile kernel allowlist reconcile",
     "impact": "errors log model state_file compile",
     "near_miss": "errors log model state_file allowlist compile",
-    "api": "errors impact log model trial state_file activity registry subscribers assertions reconcile watch "
-    "near_miss",
+    "api": "errors impact listen log model trial state_file activity registry subscribers assertions reconcile "
+    "watch near_miss",
     "control": "gatewayd errors impact log model state_file activity settings feed sources registry allowlist "
     "subscribers trial compile assertions kernel reconcile watch near_miss api systemd",
     "daemon": "gatewayd errors impact log systemd model trial settings sources kernel watch api control "
@@ -51,7 +53,7 @@ MAY_IMPORT: dict[str, str] = {
     "passage": "errors model compile assertions kernel lab",
     "demo": "errors model feed authority lab",
     "cli": "gatewayd errors impact log model state_file activity allowlist settings feed sources registry compile "
-    "assertions reconcile kernel subscribers trial watch api control daemon authority lab demo "
+    "assertions doctor reconcile kernel subscribers trial watch api control daemon authority lab demo "
     "passage",
     "__main__": "cli",
 }
@@ -67,6 +69,8 @@ PURE = """
     assertions assertions.judge assertions.lookups assertions.overlay assertions.states compile.counting
     api.impact_page compile.effects compile.endpoints compile.interfaces compile.judging compile.keys
     compile.lookups compile.masks compile.rule_sets compile.ruleset control control.trusted_time demo errors
+    doctor doctor.diagnosis doctor.facts doctor.findings doctor.host_checks doctor.kernel_faults
+    doctor.neighbour_checks doctor.rules_codec doctor.settings_checks
     feed feed.addresses feed.canonical feed.csv_dialect feed.files feed.notification feed.reading feed.record
     impact.buckets impact.counting impact.report kernel.counts_codec kernel.passage_codec
     gatewayd kernel kernel.attributes kernel.conntrack_codec kernel.external_codec kernel.fake
@@ -100,23 +104,25 @@ IO = """
     api.app api.reads api.listening api.middleware authority authority.database authority.disk authority.importing
     authority.publishing authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry
     demo.scenario
-    kernel.claim kernel.conntrack kernel.external kernel.links kernel.netlink kernel.nft kernel.passage kernel.trace
+    doctor.readings
+    kernel.claim kernel.clock kernel.conntrack kernel.external kernel.links kernel.netlink kernel.nft kernel.passage
+    kernel.trace
     kernel.tables lab lab.lab lab.namespace lab.stream lab.tap lab.traffic lab.world
     log log.journald log.lines log.logger log.queued reconcile
     api.plan_routes
     reconcile.loop reconcile.scan_requests reconcile.verify reconcile.writer registry settings sources sources.fetch
     sources.files sources.last_good_file sources.last_good_store sources.plain_source sources.runner
     subscribers.journal subscribers.journal_file subscribers.radius.listener subscribers.radius.sockets
-    subscribers.secret_files subscribers.service systemd watch.links watch.source
+    subscribers.secret_files subscribers.service listen systemd watch.links watch.source
 """
 
 COMPOSITION = """
-    cli.completions cli.manual cli.nearest
+    cli.completions cli.manual cli.nearest cli.status_watch
     cli.mode cli.mode_file control.arming_queries control.trial_gateway control.trial_keeper
     control.trip_evidence control.trial_report
     cli.events cli.registry_in_force cli.registry_verify cli.report control.activity_keeper control.report_queries
-    __main__ cli cli.arguments cli.changes cli.check cli.client cli.companies cli.explain cli.listings cli.output
-    cli.plan cli.registry
+    __main__ cli cli.arguments cli.changes cli.check cli.client cli.companies cli.doctor cli.explain cli.listings
+    cli.output cli.plan cli.registry
     cli.registry_authoring cli.registry_reading cli.service cli.service_user cli.standing cli.status
     cli.status_subscribers
     control.controller control.core control.companies control.explain control.extended_log control.guard_keeper
@@ -149,7 +155,7 @@ THIRD_PARTY: dict[str, str] = {
     "msgspec": "*",
     "prometheus_client": "api.metrics api.reads",
     "pyrad": "subscribers.radius.packet demo.gateway",
-    "pyroute2": "kernel.* lab.* passage.host passage.scratch",
+    "pyroute2": "doctor.readings kernel.* lab.* passage.host passage.scratch",
     "pytricia": "allowlist.radix",
     "rich": "cli.* demo.*",
     "structlog": "log.*",

@@ -14,6 +14,7 @@ import struct
 from typing import Any, Final, TypeAlias
 
 from gatewayd.errors import MissingPrerequisite
+from gatewayd.listen import bind_ahead
 
 RECEIVE_BUFFER_BYTES: Final = 8 << 20
 """The kernel doubles it and charges a request of 300 bytes with 1280 (loopback, 6.18): room for some 13 000."""
@@ -53,7 +54,7 @@ def bind_udp(host: str, port: int) -> socket.socket:
             opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
         except PermissionError:
             opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        opened.bind((host, port))
+        bind_ahead(opened, host, port)
     except OSError as error:
         opened.close()
         raise _cannot_listen(shown, error) from None

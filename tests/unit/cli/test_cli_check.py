@@ -296,6 +296,18 @@ def test_a_secret_that_everybody_may_read_is_a_warning(bound: Path) -> None:
     ]
 
 
+def test_credentials_are_looked_at_where_the_service_has_them(bound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The unit runs `check` too, with them; an operator's shell has none."""
+    bound.write_text(LAB + BOUND.format(directory="credential:").replace("credential:/", "credential:"))
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    assert warnings_of(bound) == []
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(bound.parent))
+    assert [line.partition(":")[0] + line[line.index(" subs") :][:24] for line in secrets_of(bound)] == [
+        "3 subscribers.pepper_file",
+        "7 subscribers.radius.clie",
+    ]
+
+
 @pytest.mark.parametrize(
     "subscribers",
     [

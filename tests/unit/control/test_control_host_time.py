@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from gatewayd.control import host_time
-from gatewayd.control.host_time import FILE_NAME, KEEP_EVERY_S, HostTime, is_kernel_synced, open_host_time
+from gatewayd.control.host_time import FILE_NAME, KEEP_EVERY_S, HostTime, open_host_time
 from gatewayd.control.trusted_time import ALONE, WELL, KeptTime
 from tests.support.manual_clock import START_S, ManualClock, until
 
@@ -127,28 +127,3 @@ def test_this_hosts_clock_is_believed_at_a_first_start(tmp_path: Path) -> None:
     host = open_host_time(tmp_path, has_signed=False)
     assert abs(host() - time.time()) < 5
     assert host.doubt() is None
-
-
-def test_the_kernels_word_is_of_its_own_clock_alone() -> None:
-    assert isinstance(is_kernel_synced(time.time()), bool)
-    assert not is_kernel_synced(time.time() - YEAR_S)  # as under libfaketime
-
-
-@pytest.mark.parametrize(
-    ("state", "status", "off_s", "synced"),
-    [(0, 0x2001, 0, True), (5, 0x40, 0, False), (0, 0x40, 0, False), (-1, 0, 0, False), (0, 1, 3600, False)],
-)
-def test_how_the_kernels_word_is_read(
-    monkeypatch: pytest.MonkeyPatch, state: int, status: int, off_s: int, synced: bool
-) -> None:
-    """struct timex of a 64-bit kernel: int modes, four longs, int status, three longs, struct timeval time."""
-
-    class Libc:
-        @staticmethod
-        def adjtimex(timex: bytearray) -> int:
-            timex[40:44] = status.to_bytes(4, "little")
-            timex[72:80] = int(START_S + off_s).to_bytes(8, "little")
-            return state
-
-    monkeypatch.setattr(host_time, "_LIBC", Libc)
-    assert is_kernel_synced(START_S) is synced

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gatewayd.errors import SettingsInvalid
-from gatewayd.settings import MAX_FILE_BYTES, read_settings
+from gatewayd.settings import MAX_FILE_BYTES, open_regular, read_settings
 
 LAB = 'registry: {sources: [{name: lab, url: "file:/lab.csv", allow_unsigned: true}]}\n'
 
@@ -63,3 +63,18 @@ def test_a_fifo_and_a_device_are_no_files_and_nobody_waits_for_them(tmp_path: Pa
     os.mkfifo(fifo)
     for path in (fifo, "/dev/zero"):
         assert faults_of(path) == (f"{path}: cannot be read: not a regular file, expected a YAML file",)
+
+
+def test_a_credential_is_where_systemd_put_it_for_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pepper").write_text("of a credential")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    with open(open_regular("credential:pepper")) as file:
+        assert file.read() == "of a credential"
+
+
+def test_a_process_without_credentials_says_who_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    with pytest.raises(FileNotFoundError, match="only the service has it"):
+        open_regular("credential:pepper")

@@ -247,7 +247,7 @@ subscribers:
         "restart_grace, single_session"
     )
     assert faults_of(LAB + text) == [
-        "g.yaml:3:3: subscribers.pepper_file: is missing, expected an absolute path",
+        "g.yaml:3:3: subscribers.pepper_file: is missing, expected an absolute path, or credential:NAME",
         "g.yaml:3:18: subscribers.sessions_file: 'sessions.csv' is not an absolute path, expected an absolute path",
         "g.yaml:4:17: subscribers.max_sessions: '999' is out of range, "
         "expected a whole number from 1000 to 10000000",
@@ -276,7 +276,7 @@ subscribers:
         f"g.yaml:11:18: subscribers.nas[2].profile.sees: unknown key, expected one of {keys}",
         f"g.yaml:14:86: {client}[0].response_message_authenticator: 'maybe' is neither true nor false, "
         "expected true or false",
-        f"g.yaml:15:9: {client}[1].secret_file: is missing, expected an absolute path",
+        f"g.yaml:15:9: {client}[1].secret_file: is missing, expected an absolute path, or credential:NAME",
         f"g.yaml:15:9: {client}[1]: address '10.0.0.0/24' is given twice, expected it once (first at line 14)",
         f"g.yaml:15:32: {client}[1].secret: unknown key, expected secret_file",
         f"g.yaml:15:68: {client}[1].profile.interim: '1' is not known, expected one of merge, snapshot",
@@ -289,9 +289,10 @@ def test_a_secret_that_stands_where_its_file_should_is_refused_and_not_repeated(
         "  radius: {clients: [{address: 10.0.0.1, secret_file: hunter2}]}\n"
     )
     assert faults == [
-        "g.yaml:3:16: subscribers.pepper_file: this value is not an absolute path, expected an absolute path",
+        "g.yaml:3:16: subscribers.pepper_file: this value is not an absolute path, "
+        "expected an absolute path, or credential:NAME",
         "g.yaml:4:55: subscribers.radius.clients[0].secret_file: this value is not an absolute path, "
-        "expected an absolute path",
+        "expected an absolute path, or credential:NAME",
     ]
 
 
@@ -318,7 +319,10 @@ KEYS = "registry, policy, subscribers, kernel, watch, isp, http, state_dir, log"
         ("- registry\n", f"1:1: (file): is a list, expected a mapping of {KEYS}"),
         (LAB + "state_dir:\n", "2:11: state_dir: is empty, expected an absolute path"),
         (LAB + "state_dir: [/x]\n", "2:12: state_dir: is a list, expected an absolute path"),
-        (LAB + "subscribers: {}\n", "2:14: subscribers.pepper_file: is missing, expected an absolute path"),
+        (
+            LAB + "subscribers: {}\n",
+            "2:14: subscribers.pepper_file: is missing, expected an absolute path, or credential:NAME",
+        ),
         (
             LAB + "kernel: {nflog_rate: 0}\n",
             "2:22: kernel.nflog_rate: '0' is out of range, "

@@ -197,3 +197,26 @@ def test_subscribers_without_radius_are_bound_by_the_api() -> None:
         f"registry: {{sources: [{LAB}]}}\nsubscribers: {{pepper_file: /p}}", "f"
     ).subscribers
     assert subscribers == SubscriberSettings("/p")
+
+
+FILES = """
+registry: {{local: null, sources: [{{name: a, url: "https://r.example/n.jws", keys: ["{0}"]}}]}}
+subscribers: {{pepper_file: "{0}", radius: {{clients: [{{address: 10.0.0.1, secret_file: "{0}"}}]}}}}
+"""
+
+
+@pytest.mark.parametrize("text", ["/etc/gatewayd/x", "credential:radius.bng-1"])
+def test_a_file_may_be_a_credential_of_the_service(text: str) -> None:
+    settings = load_settings(FILES.format(text), "f.yaml")
+    assert settings.registry.sources[0].keys == (text,)
+    assert settings.subscribers is not None
+    assert settings.subscribers.radius is not None
+    assert settings.subscribers.pepper_file == settings.subscribers.radius.clients[0].secret_file == text
+
+
+@pytest.mark.parametrize("text", ["credential:", "credential:..", "credential:a/b", "credential:a b"])
+def test_a_credential_has_a_name_and_no_path(text: str) -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        load_settings(FILES.format(text), "f.yaml")
+    said = [fault for fault in caught.value.faults if "does not name a credential" in fault]
+    assert len(said) == 3

@@ -116,17 +116,23 @@ def test_the_daemon_is_always_started_again(service: dict[str, list[str]]) -> No
     assert read_unit(UNIT)["Unit"]["StartLimitIntervalSec"] == ["0"]
 
 
-def test_it_starts_after_the_hosts_rules_and_waits_for_no_network() -> None:
+def test_it_starts_after_the_hosts_rules_and_before_the_network() -> None:
     unit = read_unit(UNIT)["Unit"]
-    assert unit["After"][0] == "nftables.service network-pre.target"
-    assert not {"Before", "PartOf", "BindsTo", "Requires", "Wants"} & unit.keys()
+    assert unit["After"][0] == "nftables.service"
+    assert unit["Before"] == ["network-pre.target", "shutdown.target"]
+    assert unit["Wants"] == ["network-pre.target"]
+    assert not {"PartOf", "BindsTo", "Requires"} & unit.keys()
 
 
-def test_it_starts_after_the_clock_is_set_and_waits_for_no_ntp() -> None:
-    """time-sync.target waits for ever where systemd-time-wait-sync.service is enabled and no server answers."""
-    after = " ".join(read_unit(UNIT)["Unit"]["After"]).split()
-    assert {"time-set.target", "systemd-timesyncd.service", "chrony.service", "ntpsec.service"} <= set(after)
-    assert not {"time-sync.target", "systemd-time-wait-sync.service", "network-online.target"} & set(after)
+def test_it_is_after_nothing_that_may_be_after_the_network() -> None:
+    """Else systemd meets a cycle at boot, and gives up one of its units. cloud-init brings the network up before
+    sysinit.target; NTP daemons come after network.target, or wait for ever for an answer."""
+    unit = read_unit(UNIT)["Unit"]
+    assert unit["DefaultDependencies"] == ["no"]
+    assert unit["Conflicts"] == ["shutdown.target"]
+    early = {"nftables.service", "local-fs.target", "time-set.target"}
+    early |= {f"systemd-{name}.service" for name in ("sysusers", "modules-load", "sysctl")}
+    assert set(" ".join(unit["After"]).split()) == early
 
 
 def test_the_kernel_may_be_asked_whether_ntp_keeps_its_clock_and_it_cannot_be_set(

@@ -1,0 +1,259 @@
+"""Facts about a gateway's host, as frozen values. Pure.
+
+A field is None where the host was not asked or did not say; then no check speaks about it. What could not be read,
+though it was asked for, is in `unread`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+
+from gatewayd.model.transaction import ConntrackSize
+from gatewayd.settings.model import Settings
+
+Hook = Literal["ingress", "prerouting", "input", "forward", "output", "postrouting", "egress"]
+Order = Literal["before", "same", "after"]
+"""When a forwarded packet meets another program's chain: earlier than our chain, or later. *same*: the kernel goes
+by which of them was registered first."""
+Version = tuple[int, int, int]
+
+
+class Question(msgspec.Struct, frozen=True):
+    """The configuration, as far as the host matters to it.
+
+    `mask`: our bits of the ct mark. `groups`: our NFLOG groups. `is_daemon`: the daemon asks, which has its groups,
+    its rules and few rights: what it may not read, root asks for with `gatewayd doctor`.
+    """
+
+    table: str
+    priority: int
+    mask: int
+    mode: str
+    state_dir: str
+    inside: tuple[str, ...] = ()
+    outside: tuple[str, ...] = ()
+    groups: tuple[int, ...] = ()
+    is_daemon: bool = False
+
+    @property
+    def registered(self) -> int:
+        """The bit that says registered: model.policy.MarkLayout."""
+        return 1 << (self.mask.bit_length() - 1)
+
+
+def question_of(settings: Settings, *, is_daemon: bool = False) -> Question:
+    kernel, policy = settings.kernel, settings.policy
+    return Question(
+        kernel.table,
+        kernel.priority,
+        kernel.ct_mark_mask,
+        policy.mode,
+        settings.state_dir,
+        policy.interfaces.inside,
+        policy.interfaces.outside,
+        () if is_daemon else (kernel.nflog_group, kernel.near_miss_group),
+        is_daemon,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """`kind`: of a virtual interface, as `ip -d link` says. `master`: the bridge, bond or VRF that it is a port of;
+    `master_kind` its kind."""
+
+    name: str
+    kind: str = ""
+    master: str = ""
+    master_kind: str = ""
+    is_up: bool = True
+
+
+class Chain(msgspec.Struct, frozen=True):
+    """A base chain of another program that forwarded packets meet. `drops`: rules in it that drop or reject, with
+    its policy. `drops_all`: it drops what none of its rules accepts. `admits`: it accepts flows by our mark."""
+
+    family: str
+    table: str
+    name: str
+    hook: Hook
+    priority: int
+    order: Order
+    drops: int = 0
+    drops_all: bool = False
+    admits: bool = False
+
+    @property
+    def is_iptables(self) -> bool:
+        """Made by iptables-nft, which wants it left to iptables."""
+        return self.family in ("ip", "ip6") and self.name.isupper()
+
+    def __str__(self) -> str:
+        return f"{self.family} {self.table} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class BaseChain:
+    """As the kernel lists it. `drops`: by policy."""
+
+    family: str
+    table: str
+    name: str
+    hook: Hook
+    priority: int
+    drops: bool
+
+
+Deed = Literal["accepts_registered", "drops", "drops_all", "notrack", "offloads", "zone"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A rule of another program that does one of the `deeds`, or touches the ct mark: the bits that it `writes`,
+    and those that it `leaks` into the packet mark. `number`: its place in its chain, from 1. `flowtable`: the name,
+    of one that offloads. `is_bare`: it does so to every packet. `is_target`: by a target of iptables."""
+
+    family: str
+    table: str
+    chain: str
+    handle: int
+    number: int = 1
+    deeds: frozenset[Deed] = frozenset()
+    writes: int = 0
+    leaks: int = 0
+    flowtable: str = ""
+    is_bare: bool = False
+    is_target: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.family} {self.table} {self.chain} handle {self.handle}"
+
+
+@dataclass(frozen=True, slots=True)
+class Flowtable:
+    family: str
+    table: str
+    name: str
+    devices: tuple[str, ...]
+    is_hardware: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.family} {self.table} {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Of an NFLOG group. `pid` 0, `command` "": of a process that is not seen. `unit`: its service of systemd."""
+
+    group: int
+    pid: int = 0
+    command: str = ""
+    unit: str = ""
+    is_ours: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyTable:
+    """Of the iptables before iptables-nft. `rules`: None where its program is not there to ask. `dropping`: chains
+    whose policy is to drop."""
+
+    family: str
+    table: str
+    rules: int | None = None
+    dropping: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    path: str
+    size_bytes: int
+    free_bytes: int
+    files: int
+    files_free: int
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """`release`: as uname says. `kernel`: the upstream version that it stands for; None of a kernel whose maker
+    takes faults out by its own numbers."""
+
+    release: str = ""
+    kernel: Version | None = None
+    nft: Version | None = None
+    python: Version | None = None
+    systemd: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """`sysctls`: by name, those that there are. `dropping`: packets that connection tracking dropped while it was
+    watched. `default_routes`: of IPv4. `has_ipv6`: an interface
+    has a global address. `missing`: parts of the kernel that are not there, by module. `refusal`: what nft has
+    against the rules of the policy. `unread`: subject and reason."""
+
+    question: Question
+    sysctls: Mapping[str, int] = field(default_factory=dict)
+    conntrack: ConntrackSize | None = None
+    dropping: int = 0
+    links: tuple[Link, ...] | None = None
+    default_routes: int = 0
+    has_ipv6: bool = False
+    chains: tuple[BaseChain, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    flowtables: tuple[Flowtable, ...] = ()
+    legacy: tuple[LegacyTable, ...] = ()
+    listeners: tuple[Listener, ...] = ()
+    is_synced: bool | None = None
+    disk: Disk | None = None
+    versions: Versions = Versions()
+    missing: tuple[str, ...] = ()
+    refusal: str | None = None
+    unread: tuple[tuple[str, str], ...] = ()
+
+    def named(self, patterns: tuple[str, ...]) -> tuple[Link, ...]:
+        """Interfaces that a name of `policy.interfaces` means."""
+        return tuple(
+            link
+            for link in self.links or ()
+            if any(
+                link.name.startswith(each[:-1]) if each.endswith("*") else link.name == each for each in patterns
+            )
+        )
+
+    @property
+    def others(self) -> tuple[Chain, ...]:
+        """Chains of other programs on the way of forwarded packets, in the order in which a packet meets them."""
+        return tuple(sorted(map(self._chain, self.chains), key=_place))
+
+    def _chain(self, each: BaseChain) -> Chain:
+        rules = [r for r in self.rules if (r.family, r.table, r.chain) == (each.family, each.table, each.name)]
+        dropping = [rule for rule in rules if "drops" in rule.deeds]
+        return Chain(
+            each.family,
+            each.table,
+            each.name,
+            each.hook,
+            each.priority,
+            self._order(each),
+            len(dropping) + each.drops,
+            each.drops or any("drops_all" in rule.deeds for rule in dropping),
+            any("accepts_registered" in rule.deeds for rule in rules),
+        )
+
+    def _order(self, each: BaseChain) -> Order:
+        if each.hook != "forward":
+            return "before" if each.hook in ("ingress", "prerouting") else "after"
+        # A bridge's own hook comes before that of IP, which br_netfilter calls from it.
+        if each.family == "bridge" or each.priority < self.question.priority:
+            return "before"
+        return "same" if each.priority == self.question.priority else "after"
+
+
+_HOOKS: tuple[Hook, ...] = ("ingress", "prerouting", "forward", "postrouting", "egress")
+
+
+def _place(chain: Chain) -> tuple[int, int, str]:
+    return _HOOKS.index(chain.hook), chain.priority, str(chain)
