@@ -184,7 +184,7 @@ class RegistrationCounts(msgspec.Struct, frozen=True):
     by_category: Annotated[dict[str, int], gauge("registrations",
         "Registrations, of every status; beyond 200 categories the smallest are `other`.",
         "falls by more than 5 % in 10 min", label="category")] = {}  # fmt: skip
-    by_status: Annotated[dict[str, int], gauge("registrations_by_status", "Registrations.",
+    by_status: Annotated[dict[str, int], gauge("registrations_by_status", "Registrations, by status.",
         "revoked rises by hundreds at once", label="status")] = {}  # fmt: skip
     unprogrammed: Annotated[int, gauge("registrations_unprogrammed",
         "Registrations past a bound, which the kernel does not have; `gatewayd status` names them.",
@@ -346,7 +346,7 @@ class StatusView(msgspec.Struct, frozen=True):
         "registered falls to a half of the same hour last week; rejected or uncrossed rises after a change",
         label="class", read=_by_class("packets", "packets")), counter("bytes", "Bytes counted, by class.",
         label="class", read=_by_class("packets", "bytes")), counter("flows",
-        "Flows judged by the rules, by class. A flow is counted by its first packet.",
+        "Flows judged by the rules, by class; a flow counts with its first packet, a refused one with each.",
         "unregistered rises as registered falls: an address changed", label="class",
         read=_by_class("flows", "packets"))]  # fmt: skip
     watch: WatchView

@@ -53,7 +53,7 @@ def names_of(metric: Metric) -> list[str]:
 
 
 def tables_of(section: str) -> str:
-    lines = ["| metric | labels | meaning | alert worth having |", "| --- | --- | --- | --- |"]
+    lines = ["| metric | labels | meaning | worth a look |", "| --- | --- | --- | --- |"]
     kinds: list[str] = []
     families: dict[str, list[Row]] = {}
     for row in rows_of(section):
@@ -66,7 +66,13 @@ def tables_of(section: str) -> str:
         cell = ", ".join(f"`{each}`" for each in shown)
         if meanings:
             cell += ": see below"
-            kinds += ["", f"Kinds of `{names_of(metric)[0]}`:", "", "| kind | meaning |", "| --- | --- |"]
+            kinds += [
+                "",
+                f"Kinds of `{names_of(metric)[0]}`:",
+                "",
+                f"| {metric.label} | meaning |",
+                "| --- | --- |",
+            ]
             kinds += [f"| {each.word} | {each.meaning} |" for each in meanings]
         elif words:
             cell += f": {', '.join(words)}"

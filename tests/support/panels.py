@@ -15,6 +15,10 @@ IN_5_MIN: Final = "suffix: in 5 min"
 POLICY_CHANGES: Final = "changes(gatewayd_policy_since_timestamp_seconds{$T}[$__interval]) > 0"
 """A line across all plots."""
 
+FLOWS: Final = 'class=~"registered|unregistered|unlogged|unlogged_near"'
+PACKETS: Final = 'class=~"registered|unregistered|limited|rejected|uncrossed"'
+"""Those of which an operator asks; docs/metrics.md has all."""
+
 Kind = Literal["stat", "word", "plot", "states"]
 """A number, or the name of a series, as it is now; lines; bars of what was true when."""
 
@@ -81,16 +85,16 @@ TRAFFIC = (
     Panel(
         "Flows judged", "New flows in scope, by class; each counts with its first packet. In reject, a refused "
         "flow counts with each packet.", units.CountsPerSecond,
-        (("sum by (job, instance, class) (rate(gatewayd_flows_total{$T}[$__rate_interval]))", "{{class}}"),),
+        ((f"rate(gatewayd_flows_total{{$T,{FLOWS}}}[$__rate_interval])", "{{class}}"),),
     ),
     Panel(
         "Packets", "Packets that the rules counted, by class. uncrossed: in scope, and between no two named sides.",
         units.PacketsPerSecond,
-        (("sum by (job, instance, class) (rate(gatewayd_packets_total{$T}[$__rate_interval]))", "{{class}}"),),
+        ((f"rate(gatewayd_packets_total{{$T,{PACKETS}}}[$__rate_interval])", "{{class}}"),),
     ),
     Panel(
         "Bytes", "Bytes that the rules counted, by class.", units.BytesPerSecondSI,
-        (("sum by (job, instance, class) (rate(gatewayd_bytes_total{$T}[$__rate_interval]))", "{{class}}"),),
+        ((f"rate(gatewayd_bytes_total{{$T,{PACKETS}}}[$__rate_interval])", "{{class}}"),),
     ),
     Panel(
         "Live registered flows", "Flows that are followed; flows whose registration ended and whose drain runs; "

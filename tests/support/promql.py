@@ -10,6 +10,7 @@ from functools import cache
 
 import promql_parser as promql
 
+from gatewayd.compile.ruleset import COUNTERS
 from tests.support.metrics_table import SECTIONS, names_of, rows_of
 
 OF_THE_TARGET = frozenset({"job", "instance"})
@@ -52,6 +53,10 @@ def served() -> dict[str, Served]:
                 }
                 if metric.word:
                     one.words[metric.label].add(metric.word)
+    for kind, names in {"flows": ["flows"], "packets": ["packets", "bytes"]}.items():
+        classes = {each.removesuffix(f"_{kind}") for each in COUNTERS if each.endswith(f"_{kind}")}
+        for name in names:
+            found[f"gatewayd_{name}_total"].words["class"] = classes
     return found
 
 

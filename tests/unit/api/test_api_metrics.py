@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import msgspec
@@ -13,6 +14,7 @@ from prometheus_client.samples import Sample
 from gatewayd.api.metrics import OPENMETRICS_TYPE, TEXT_TYPE, choose_type, render_metrics
 from gatewayd.api.process import ListenerView
 from gatewayd.api.status import CounterView, HoldView, PolicyView, StatusView
+from gatewayd.compile.ruleset import COUNTERS
 from gatewayd.model.policy import Stage
 from gatewayd.state_file.view import StateFileView
 from gatewayd.trial.state import Instant, Trial, TrialState
@@ -295,3 +297,10 @@ def test_removals_that_are_held_are_counted_by_their_cause() -> None:
     found = samples(msgspec.structs.replace(PEACE, held=(held,)))
     assert found['gatewayd_held_removals{cause="config/local"}'] == 4
     assert found['gatewayd_held_removals{cause="national"}'] == 1
+
+
+def test_the_classes_of_traffic_are_described() -> None:
+    """Each counter of the rules, and nothing else."""
+    section = DOC.read_text().partition("## Traffic\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| ([a-z, ]+) \|", section, re.MULTILINE)
+    assert {f"{word}_{kind}" for word, of in rows for kind in of.split(", ") if kind != "bytes"} == set(COUNTERS)
