@@ -15,6 +15,7 @@
    `impact`       unregistered flows as the rules counted them
    `control`      the tasks and the clock: what happens when
 9. `api`          immutable views → health, metrics, JSON
+   `page`         the same for a wall: HTML, what is wrong first
    `cli`          the same for people
 
 `model` has the nouns, `settings` the YAML, `log` the events, `state_file` the SQLite of the state directory,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import random
 import resource
 import signal
@@ -52,6 +53,7 @@ from gatewayd.kernel.tables import KernelTables
 from gatewayd.log import get_logger, setup_logging
 from gatewayd.log.tap import TAP
 from gatewayd.model.policy import MarkLayout
+from gatewayd.page.routes import Pages
 from gatewayd.settings import Settings
 from gatewayd.sources.fetch import open_session
 from gatewayd.sources.last_good_store import LastGood
@@ -314,8 +316,10 @@ class Daemon:
             counts=Counts(self._activity, self._impact.report, self._history.view),
         )
         self._pulse = Pulse(self._queries, self._vitals, self._notifier, self._time, self._controller.allowlist)
-        http = self._settings.http
-        api = ApiServer(self._queries, *http.listen, http.socket, names=http.names, listeners=listeners)
+        http, pages = self._settings.http, Pages(self._queries, os.uname().nodename)
+        api = ApiServer(
+            self._queries, *http.listen, http.socket, names=http.names, listeners=listeners, pages=pages.add_to
+        )
         await api.start()
         stack.push_async_callback(api.stop)
 

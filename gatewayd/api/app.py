@@ -31,6 +31,7 @@ from gatewayd.api.middleware import (
     EVENTS_PATH,
     MAX_BODY_BYTES,
     Gate,
+    add_security_headers,
     answer_faults,
     check_host,
     client_user,
@@ -72,12 +73,19 @@ _NO_FLOWS: Final = "unregistered flows are not kept: watch.unregistered is not `
 log = get_logger(__name__)
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+AddPages = Callable[[web.Application, Gate, Gate], None]
+"""Takes the app, the gate of what is short, and that of lists."""
 
 
 def make_read_app(
-    queries: Queries, stats: ListenerView, names: Sequence[str] | None = None, events: EventTap = TAP
+    queries: Queries,
+    stats: ListenerView,
+    names: Sequence[str] | None = None,
+    events: EventTap = TAP,
+    pages: AddPages | None = None,
 ) -> web.Application:
     """What anyone who reaches the port may have; GET and HEAD alone. `names`: of this host; None: any is taken.
+    `pages`: adds paths for people.
 
     A list may be a scan: one is made at a time, and one of what is short. A flood leaves others their turn.
     """
@@ -104,6 +112,9 @@ def make_read_app(
     add_reads(app, queries.arming)
     add_report_reads(app, queries, lists)
     app.router.add_get(EVENTS_PATH, streams.serve, allow_head=False)
+    if pages is not None:
+        pages(app, short, lists)
+    app.on_response_prepare.append(add_security_headers)
     app.on_shutdown.append(streams.close)
     return app
 
@@ -206,8 +217,11 @@ class ApiServer:
         limits: ConnectionLimits = LIMITS,
         listeners: tuple[ListenerView, ListenerView] | None = None,
         events: EventTap = TAP,
+        pages: AddPages | None = None,
     ) -> None:
-        """`names`: host names that a request on TCP may be for, beside addresses and localhost."""
+        """`names`: host names that a request on TCP may be for, beside addresses and localhost. `pages`: adds paths
+        for people, to TCP alone."""
+        self._pages = pages
         self._events = events
         self._queries = queries
         self._address = (host, port)
@@ -254,7 +268,7 @@ class ApiServer:
 
     async def _serve_tcp(self, tcp: socket.socket) -> None:
         self._address = (self._address[0], tcp.getsockname()[1])
-        app = make_read_app(self._queries, self._tcp, self._names, self._events)
+        app = make_read_app(self._queries, self._tcp, self._names, self._events, self._pages)
         await self._serve(app, tcp, self._limits, self._tcp)
         log.info("api.listening", host=self._address[0], port=self.port, socket=str(self._socket_path))
 

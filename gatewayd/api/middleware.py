@@ -19,6 +19,8 @@ from gatewayd.errors import SessionEntryInvalid
 from gatewayd.log import get_logger
 
 MAX_BODY_BYTES: Final = 2 << 20
+CONTENT_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+"""Of what is no page; a report has its style in it."""
 EVENTS_PATH: Final = "/v1/events"
 """Its answer has no end; it bounds itself."""
 _USER: ContextVar[int | None] = ContextVar("_USER", default=None)
@@ -122,6 +124,13 @@ async def answer_faults(request: web.Request, handler: _Handler) -> web.StreamRe
     except Exception:
         log.exception("api.request_failed", method=request.method, path=request.path[:500])
         return reply(request, {"error": "gatewayd failed to answer; its log says why"}, 500)
+
+
+async def add_security_headers(_: web.Request, response: web.StreamResponse) -> None:
+    """No answer is guessed to be what it is not, framed, or named to another site. A page has its own policy."""
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers["Referrer-Policy"] = "no-referrer"
+    response.headers.setdefault("Content-Security-Policy", CONTENT_POLICY)
 
 
 def reply(request: web.Request, value: object, status: int = 200) -> web.Response:

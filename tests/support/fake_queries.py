@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from gatewayd.allowlist import Allowlist, decide
-from gatewayd.api.app import ApiServer
+from gatewayd.api.app import AddPages, ApiServer
 from gatewayd.api.arming import ModeRequest
 from gatewayd.api.explanation import explain_view
 from gatewayd.api.history import HistoryView
@@ -606,9 +606,11 @@ def live_flows() -> tuple[FlowView, ...]:
 
 
 @asynccontextmanager
-async def serving(queries: FakeQueries, socket_path: Path) -> AsyncGenerator[ApiServer, None]:
+async def serving(
+    queries: FakeQueries, socket_path: Path, pages: AddPages | None = None
+) -> AsyncGenerator[ApiServer, None]:
     """An ApiServer on 127.0.0.1 and the socket, in this loop."""
-    server = ApiServer(queries, "127.0.0.1", 0, str(socket_path))
+    server = ApiServer(queries, "127.0.0.1", 0, str(socket_path), pages=pages)
     await server.start()
     try:
         yield server
@@ -617,7 +619,9 @@ async def serving(queries: FakeQueries, socket_path: Path) -> AsyncGenerator[Api
 
 
 @contextmanager
-def serving_in_a_thread(queries: FakeQueries, socket_path: Path) -> Generator[ApiServer, None, None]:
+def serving_in_a_thread(
+    queries: FakeQueries, socket_path: Path, pages: AddPages | None = None
+) -> Generator[ApiServer, None, None]:
     """The same in a loop of its own, for commands that bring theirs."""
     started = threading.Event()
     found: list[ApiServer | Callable[[], object]] = []
@@ -625,7 +629,7 @@ def serving_in_a_thread(queries: FakeQueries, socket_path: Path) -> Generator[Ap
     async def serve() -> None:
         finished = asyncio.Event()
         loop = asyncio.get_running_loop()
-        async with serving(queries, socket_path) as server:
+        async with serving(queries, socket_path, pages) as server:
             found.extend((server, lambda: loop.call_soon_threadsafe(finished.set)))
             started.set()
             await finished.wait()

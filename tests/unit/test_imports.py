@@ -44,9 +44,10 @@ MAY_IMPORT: dict[str, str] = {
     "near_miss": "errors log model state_file allowlist compile",
     "api": "errors impact listen log model trial state_file activity registry subscribers assertions reconcile "
     "watch near_miss",
+    "page": "errors model trial registry api",
     "control": "gatewayd errors impact log model state_file activity settings feed sources registry allowlist "
     "subscribers trial compile assertions kernel reconcile watch near_miss api systemd",
-    "daemon": "gatewayd errors impact log systemd model trial settings sources kernel watch api control "
+    "daemon": "gatewayd errors impact log systemd model trial settings sources kernel watch api page control "
     "subscribers",
     "authority": "errors model feed",
     "lab": "errors model",
@@ -84,6 +85,7 @@ PURE = """
     settings.readers settings.schema settings.subscribers settings.values sources.client sources.client_plan
     sources.last_good sources.override_file sources.update
     registry.rehearsal
+    page page.answer page.html page.markup page.overview page.plots page.problems page.question
     api.plan control.flow_changes compile.element_changes
     subscribers subscribers.journal_rows subscribers.radius subscribers.radius.accounting
     subscribers.radius.attributes subscribers.radius.clients subscribers.radius.flood subscribers.radius.packet
@@ -109,7 +111,7 @@ IO = """
     kernel.trace
     kernel.tables lab lab.lab lab.namespace lab.stream lab.tap lab.traffic lab.world
     log log.journald log.lines log.logger log.queued reconcile
-    api.plan_routes
+    api.plan_routes page.routes
     reconcile.loop reconcile.scan_requests reconcile.verify reconcile.writer registry settings sources sources.fetch
     sources.files sources.last_good_file sources.last_good_store sources.plain_source sources.runner
     subscribers.journal subscribers.journal_file subscribers.radius.listener subscribers.radius.sockets
@@ -148,7 +150,7 @@ HARMLESS = {"io": {"BytesIO", "StringIO"}, "os": {"strerror"}, "sys": {"byteorde
 
 THIRD_PARTY: dict[str, str] = {
     "aiohttp": "sources.fetch sources.runner authority.serving api.app api.listening api.middleware cli.client "
-    "api.arming_routes api.plan_routes api.reads api.report_routes api.streaming",
+    "api.arming_routes api.plan_routes api.reads api.report_routes api.streaming page.routes",
     "click": "cli.*",
     "cryptography": "sources.fetch",
     "joserfc": "feed.notification",
