@@ -42,6 +42,7 @@ from gatewayd.control.trial_report import TrialReports
 from gatewayd.control.trial_store import TrialStore
 from gatewayd.control.trip_evidence import TripEvidence
 from gatewayd.control.vitals import Pulse, Vitals
+from gatewayd.doctor.keeper import HostKeeper
 from gatewayd.impact.keeper import ImpactKeeper
 from gatewayd.impact.store import ImpactStore
 from gatewayd.kernel.claim import claimed_table
@@ -110,6 +111,7 @@ class Daemon:
                         ("activity", go_on("activity", self._activity.run)),
                         ("surroundings", go_on("surroundings", self._surroundings.run)),
                         ("interfaces", go_on("interfaces", self._links.run)),
+                        ("host", go_on("host", self._host.run)),
                         ("pulse", go_on("pulse", self._pulse.run)),
                         ("assertions", go_on("assertions", self._asserted.run)),
                         ("drains", go_on("drains", self._drains.run)),
@@ -290,12 +292,13 @@ class Daemon:
     async def _build_api(self, stack: AsyncExitStack, reloader: Reloader) -> None:
         listeners = ListenerView("tcp"), ListenerView("unix")
         files = (self._activity.view, self._core.near_misses.file_view, self._drains.view, self._impact.file)
+        self._host = HostKeeper(self._controller)
         report = StatusReport(
             self._controller,
             self._events,
             self._sources.runners,
             self._vitals,
-            host=Host(self._surroundings, self._links),
+            host=Host(self._surroundings, self._links, self._host),
             host_time=self._time,
             listeners=listeners,
             kept=Kept(files, self._impact.view),

@@ -14,6 +14,7 @@ import msgspec
 
 from gatewayd.api.process import ListenerView, LoopView
 from gatewayd.assertions.states import AssertionsView
+from gatewayd.doctor.findings import HostView
 from gatewayd.impact.report import ImpactView
 from gatewayd.model import Mode
 from gatewayd.model.metric import Each, counter, equals, gauge, is_there, one_of
@@ -379,4 +380,5 @@ class StatusView(msgspec.Struct, frozen=True):
     providers: ProvidersView = ProvidersView()
     provisional: ProvisionalView = ProvisionalView()
     arming: ArmingView = ArmingView()
+    host: HostView = HostView()
     impact: ImpactView = msgspec.field(default_factory=ImpactView)

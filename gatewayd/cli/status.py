@@ -29,6 +29,7 @@ from gatewayd.cli.output import (
 )
 from gatewayd.cli.status_assertions import describe_assertions, failing_in_a_word
 from gatewayd.cli.status_subscribers import describe_subscribers
+from gatewayd.doctor.findings import HostView, count_wrong, names_of
 from gatewayd.model.moment import parse_time
 from gatewayd.reconcile.dataplane import Found
 from gatewayd.registry.layers import OverrideCounts
@@ -117,6 +118,7 @@ def describe_status(view: StatusView) -> Iterator[Line]:
     yield from _kernel(view)
     yield from _interfaces(view.interfaces)
     yield from _traffic(view)
+    yield from _host(view.host)
     yield from _watch(view)
     yield from _marks(view.marks)
     yield from _state_files(view)
@@ -125,6 +127,14 @@ def describe_status(view: StatusView) -> Iterator[Line]:
         services = some(aggregate.services, none="no service")
         yield Line(label, f"{aggregate.prefix}: {count(aggregate.flows, 'flow')}, {services}")
     yield Line("daemon", f"gatewayd {view.version}, started {ago(view.now, view.started_at)}, now {view.now}")
+
+
+def _host(host: HostView) -> Iterator[Line]:
+    if host.has_findings:
+        number = count_wrong(host.findings)
+        yield Line("host", f"{count(number, 'finding')}: {names_of(host.findings)} (gatewayd doctor)", DOUBTFUL)
+    if host.error is not None:
+        yield Line("" if host.has_findings else "host", f"the latest look failed: {host.error}", DOUBTFUL)
 
 
 def _mode(view: StatusView) -> tuple[str, str]:

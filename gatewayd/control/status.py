@@ -11,9 +11,12 @@ from gatewayd.api import status as views
 from gatewayd.api.process import ListenerView
 from gatewayd.assertions.states import AssertionsView
 from gatewayd.control.controller import Controller
+from gatewayd.control.guard_keeper import Hold
 from gatewayd.control.host_time import HostTime
 from gatewayd.control.policy import describe_policy
 from gatewayd.control.vitals import Vitals
+from gatewayd.doctor.findings import HostView
+from gatewayd.doctor.keeper import HostKeeper
 from gatewayd.impact.report import ImpactView
 from gatewayd.log import LOST
 from gatewayd.model.moment import format_time
@@ -54,6 +57,7 @@ class Host:
 
     surroundings: Surroundings | None = None
     links: LinkWatch | None = None
+    keeper: HostKeeper | None = None
 
 
 class StatusReport:
@@ -79,6 +83,7 @@ class StatusReport:
         self._vitals = vitals
         self._surroundings = None if host is None else host.surroundings
         self._links = None if host is None else host.links
+        self._keeper = None if host is None else host.keeper
         self._host_time = host_time
         self._listeners = listeners
         self._kept = kept or Kept()
@@ -117,10 +122,7 @@ class StatusReport:
             warnings=self._warnings(),
             marks=self._marks(),
             conntrack=None if surroundings is None else surroundings.size,
-            held=tuple(
-                views.HoldView(each.serial, _time(each.since_s), each.count, each.reason, dict(each.by_cause))
-                for each in controller.holds()
-            ),
+            held=tuple(map(_hold, controller.holds())),
             clock=clock,
             loop=vitals.loop,
             log_lost=LOST.total,
@@ -131,6 +133,7 @@ class StatusReport:
             subscribers=subscribers,
             assertions=self._assertions(),
             arming=self._arming(),
+            host=HostView() if self._keeper is None else self._keeper.view,
             providers=controller.extended.providers(),
             provisional=controller.extended.provisional(now),
             impact=self._kept.impact,
@@ -267,6 +270,10 @@ class StatusReport:
             leakers=sum(each.deed == "leaks" for each in neighbours),
             neighbours=neighbours[: views.MAX_NEIGHBOURS],
         )
+
+
+def _hold(each: Hold) -> views.HoldView:
+    return views.HoldView(each.serial, _time(each.since_s), each.count, each.reason, dict(each.by_cause))
 
 
 def _aggregate(line: AggregateLine) -> views.AggregateView:

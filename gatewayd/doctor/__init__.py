@@ -7,7 +7,9 @@
                       the checks, a function each
     diagnosis         facts to findings
     readings          the shell: reads the facts
+    keeper            the daemon's: has a process of its own look, every few minutes
 
 Review notes: can a fault be named whose command does not mend it, and does a test type that very command? Is what
-could not be read said? Is anything of a healthy host called wrong, so that engineers learn to look away?
+could not be read said? Is anything of a healthy host called wrong, so that engineers learn to look away? Does
+the daemon wait for any of it?
 """

@@ -4,7 +4,7 @@
     logger.info("reconcile.applied", added=3, removed=1, duration_ms=4.2, cause=cause)
 
 - `events`   the declarations: name, level, fields and meaning of every event, and the table of docs/operations.md.
-- `event`    how one is declared; `provider_events`: those of licensed providers.
+- `event`    how one is declared; `provider_events`: those of licensed providers, `host_events`: of the host.
 - `logger`   structlog's bound logger over the standard library's; the rate-limited one; where records go.
 - `lines`    a record → a line of text or of JSON.
 - `journald` a record → the fields of an entry of the journal.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from gatewayd.log.event import Event
+from gatewayd.log.host_events import HOST
 from gatewayd.log.provider_events import PROVIDERS
 
 EVENTS = (
@@ -268,30 +269,7 @@ EVENTS = (
         "Flows came marked as registered, and no registration explains them. Does accounting reach this gateway? "
         "They stay for `at_most_s`. With 0, where no `subscribers` are configured, they drain.", followed=True,
     ),
-    Event(
-        "neighbours.found", "warning", "deed rules first",
-        "Rules of other programs write our bits of the ct mark, or leak them into the packet mark.", followed=True,
-    ),
-    Event(
-        "interfaces.matched", "info", "side pattern interfaces",
-        "The first interface of a name of `policy.interfaces` has come.", followed=True,
-    ),
-    Event(
-        "interfaces.unmatched", "warning", "side pattern",
-        "The last interface of a name has gone, or there was none at start or reload.", followed=True,
-    ),
-    Event("interfaces.watch_failed", "warning", "error", "The watch of interfaces ended; it begins again in 1 s."),
-    Event("neighbours.gone", "info", "", "Such rules are not there any more.", followed=True),
-    Event(
-        "neighbours.failed", "warning", "error",
-        "The kernel's rules could not be read. The former result stays; the next attempt comes within 30 s.",
-    ),
-    Event("conntrack.small", "warning", "most usual", "The table of connections is smaller than usual."),
-    Event("conntrack.filling", "warning", "entries most", "The table of connections is over 80 % full."),
-    Event(
-        "conntrack.dropping", "warning", "packets entries most",
-        "The table of connections is full, and the kernel dropped packets.", followed=True,
-    ),
+    *HOST,
     Event(
         "near_miss.found", "warning", "id reason service far",
         "The first flow of a customer that no registration lets pass, for this reason. `gatewayd impact "

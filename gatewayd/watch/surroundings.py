@@ -11,6 +11,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Protocol
 
+from gatewayd.doctor.settings_checks import NEARLY_FULL, SMALL_SIZE
 from gatewayd.errors import KernelError
 from gatewayd.kernel.external import read_conntrack_size
 from gatewayd.log import RateLimited, get_logger
@@ -21,9 +22,6 @@ log = get_logger(__name__)
 SIZE_EVERY_S = 5.0
 RULES_EVERY_S = 30.0
 """The rules of all tables are listed at most this often, and only if something was committed since."""
-SMALL_SIZE = 262_144
-"""What the kernel takes by itself from 4 GiB of memory on (nf_conntrack_core.c: nf_conntrack_init_start)."""
-NEARLY_FULL = 0.8
 
 
 class Rules(Protocol):

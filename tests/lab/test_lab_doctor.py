@@ -10,11 +10,14 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gatewayd.doctor.diagnosis import CHECKS
 from gatewayd.doctor.findings import Finding
+from gatewayd.lab.lab import Lab
+from tests.support.lab_daemon import LabDaemon, holds
 from tests.support.room import Room, room
 
 pytestmark = pytest.mark.kernel
@@ -265,6 +268,33 @@ def test_a_user_who_may_not_look_is_told_so(host: Room, tmp_path: Path) -> None:
     else:
         assert done.returncode == 2
     assert "unread" not in checks_of(ask(host, tmp_path))
+
+
+def test_the_daemon_shows_what_it_sees_of_its_host(shared_lab: Lab, daemon: LabDaemon) -> None:
+    """Its own groups are no finding. A mended host is seen at the next look, here that of the next daemon."""
+    daemon.write_registry("national", b"")
+    daemon.configure("observe")
+    shared_lab.gateway.nft(
+        "add table inet fw; add chain inet fw f { type filter hook forward priority 0; policy drop; }"
+    )
+    try:
+        for expected in (True, False):
+            daemon.start()
+            assert holds(lambda: host_of(daemon).get("at") is not None)
+            found = {each["check"] for each in host_of(daemon)["findings"]}
+            assert ("dropping-chain" in found, "nflog-group" in found) == (expected, False)
+            assert ("dropping-chain" in daemon.ask("status").stdout) is expected
+            daemon.end()
+            shared_lab.gateway.nft("add table inet fw; delete table inet fw")
+    finally:
+        shared_lab.gateway.nft("add table inet fw; delete table inet fw")
+
+
+def host_of(daemon: LabDaemon) -> dict[str, Any]:
+    """Of its status; nothing while it does not answer."""
+    done = daemon.ask("status", "--json")
+    found: dict[str, Any] = {} if done.returncode else json.loads(done.stdout)["host"]
+    return found
 
 
 def test_rules_that_nft_refuses_are_a_fault(host: Room, tmp_path: Path) -> None:

@@ -37,18 +37,18 @@ MAY_IMPORT: dict[str, str] = {
     "compile": "model settings",
     "assertions": "errors model allowlist compile",
     "kernel": "errors model compile assertions",
-    "doctor": "errors model settings compile kernel",
+    "doctor": "errors log model settings compile kernel",
     "reconcile": "errors log model compile",
-    "watch": "errors log model compile kernel allowlist reconcile",
+    "watch": "doctor errors log model compile kernel allowlist reconcile",
     "impact": "errors log model state_file compile",
     "near_miss": "errors log model state_file allowlist compile",
-    "api": "errors impact listen log model trial state_file activity registry subscribers assertions reconcile "
-    "watch near_miss",
+    "api": "doctor errors impact listen log model trial state_file activity registry subscribers assertions "
+    "reconcile watch near_miss",
     "page": "errors model trial registry api",
-    "control": "gatewayd errors impact log model state_file activity settings feed sources registry allowlist "
-    "subscribers trial compile assertions kernel reconcile watch near_miss api systemd",
-    "daemon": "gatewayd errors impact log systemd model trial settings sources kernel watch api page control "
-    "subscribers",
+    "control": "gatewayd doctor errors impact log model state_file activity settings feed sources registry "
+    "allowlist subscribers trial compile assertions kernel reconcile watch near_miss api systemd",
+    "daemon": "gatewayd doctor errors impact log systemd model trial settings sources kernel watch api page "
+    "control subscribers",
     "authority": "errors model feed",
     "lab": "errors model",
     "passage": "errors model compile assertions kernel lab",
@@ -75,7 +75,8 @@ PURE = """
     feed feed.addresses feed.canonical feed.csv_dialect feed.files feed.notification feed.reading feed.record
     impact.buckets impact.counting impact.report kernel.counts_codec kernel.passage_codec
     gatewayd kernel kernel.attributes kernel.conntrack_codec kernel.external_codec kernel.fake
-    kernel.tables_codec lab.packets log.event log.events log.provider_events model
+    kernel.tables_codec lab.packets log.event log.events log.host_events log.provider_events
+    model
     model.accounting model.assertion model.flow model.mask
     model.metric model.moment model.msisdn model.policy model.prefix model.registration model.service
     model.transaction reconcile.dataplane reconcile.findings reconcile.set_state reconcile.steps reconcile.tracker
@@ -106,7 +107,7 @@ IO = """
     api.app api.reads api.listening api.middleware authority authority.database authority.disk authority.importing
     authority.publishing authority.serving control.host_time demo.acts demo.cast demo.gateway demo.registry
     demo.scenario
-    doctor.readings
+    doctor.__main__ doctor.keeper doctor.readings
     kernel.claim kernel.clock kernel.conntrack kernel.external kernel.links kernel.netlink kernel.nft kernel.passage
     kernel.trace
     kernel.tables lab lab.lab lab.namespace lab.stream lab.tap lab.traffic lab.world

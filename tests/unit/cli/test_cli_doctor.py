@@ -6,12 +6,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from gatewayd.cli import doctor, main
+from gatewayd.cli.status import describe_status
 from gatewayd.doctor.facts import BaseChain, Facts, Question, Rule, Versions
+from gatewayd.doctor.findings import Finding, HostView
 from tests.support.facts import facts
+from tests.support.fake_queries import FakeQueries
 
 CONFIG = """
 registry: {sources: [{name: any, url: "file:/any", allow_unsigned: true}]}
@@ -100,3 +104,14 @@ def test_without_a_file_the_defaults_are_taken(monkeypatch: pytest.MonkeyPatch, 
     assert result.exit_code == 0
     assert "findings for the defaults" in result.stderr
     assert asked[0].mask == 0xFF000000
+
+
+def test_status_names_the_checks_and_says_when_a_look_failed() -> None:
+    wrong = Finding("forwarding", "fault", "what", "why")
+    note = Finding("other-drops", "note", "what", "why")
+    shown = msgspec.structs.replace(FakeQueries().status(), host=HostView("now", (wrong, note), error="no answer"))
+    lines = {line.label: line.text for line in describe_status(shown)}
+    assert lines["host"] == "1 finding: forwarding (gatewayd doctor)"
+    assert "the latest look failed: no answer" in [line.text for line in describe_status(shown)]
+    well = msgspec.structs.replace(shown, host=HostView("now", (note,)))
+    assert "host" not in {line.label for line in describe_status(well)}

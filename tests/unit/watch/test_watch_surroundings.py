@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from gatewayd.doctor.settings_checks import SMALL_SIZE
 from gatewayd.errors import DumpInterrupted, EventMalformed
 from gatewayd.kernel import external as kernel
 from gatewayd.model.transaction import ConntrackSize, Neighbour
-from gatewayd.watch.surroundings import RULES_EVERY_S, SMALL_SIZE, Surroundings, warnings_of
+from gatewayd.watch.surroundings import RULES_EVERY_S, Surroundings, warnings_of
 from tests.support.manual_clock import Time
 
 MASK = 0xFF000000
