@@ -73,6 +73,9 @@ build() {
         noble) mark="~ubuntu24.04.1" ;;
         *) say "bookworm, trixie or noble, not $1"; exit 2 ;;
     esac
+    # One at a time.
+    exec 8>"$trees/.$1-package.lock"
+    flock 8
     version=$(sed -n '1s/.*(\(.*\)).*/\1/p' debian/changelog)$mark
     make_tools "$1" || { say "$1: NOT BUILT: its archive gave no tree"; exit 1; }
     built=$trees/$1-package-$({ echo "$tools $version"; list_source | xargs -0 sha256sum; } | digest)

@@ -21,6 +21,10 @@ from tests.support.packages import ROOT, debian_package, other_version
 
 pytestmark = pytest.mark.host
 
+DOCUMENT = (ROOT / "docs/feed.md").read_text()
+SERVICES = DOCUMENT[DOCUMENT.index("install -d -m 700 /etc/gatewayd-registry") :].partition("```")[0]
+KEY = "/etc/gatewayd-registry/signing.key"
+
 CONFIG = "/etc/gatewayd/gatewayd.yaml"
 CONFIGURED = """\
 registry:
@@ -214,6 +218,32 @@ def test_an_answer_to_the_question_of_the_purge_takes_the_table_away(
         assert probe(host.lab, [UNREGISTERED]) == ["passed"]
         assert host.run("nft", "list", "tables") == ""
         assert host.read(CONFIG) == CONFIGURED
+
+
+STATE = "/var/lib/gatewayd-registry"
+FED = CONFIGURED.replace(
+    'url: "file:/etc/gatewayd/lab.ndjson", allow_unsigned: true',
+    'url: "http://127.0.0.1:8080/notification.jws", keys: [/etc/gatewayd/keys/national.pub]',
+)
+
+
+def test_the_registry_of_the_package_feeds_a_gateway(lab: Lab, base: Path, versions: Versions) -> None:
+    """As docs/feed.md says it."""
+    with booted(lab, [base]) as host:
+        install(host, versions.new)
+        host.write("/srv/registrations.ndjson", json.dumps(BANK) + "\n")
+        for line in SERVICES.splitlines():
+            host.run("sh", "-ec", line)
+        assert host.property("ActiveState", "gatewayd-registry") == "active"
+        assert host.property("UnitFileState", "gatewayd-registry") == "enabled"
+        host.write("/etc/gatewayd/keys/national.pub", host.read(f"{KEY}.pub"))
+        host.write(CONFIG, FED)
+        host.run("systemctl", "start", "gatewayd")
+        assert holds(lambda: is_in_force(host))
+        # The server has nothing of the key, and a restart publishes first.
+        assert host.run("runuser", "-u", "gatewayd-registry", "--", "cat", KEY, status=1)
+        host.run("systemctl", "restart", "gatewayd-registry")
+        assert holds(lambda: "serving http://127.0.0.1:8080/" in host.journal("gatewayd-registry"))
 
 
 def test_a_second_build_gives_the_same_bytes(base: Path, versions: Versions, tmp_path: Path) -> None:
