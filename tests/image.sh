@@ -20,7 +20,10 @@ if ! buildah inspect --type image "$base" >/dev/null 2>&1; then
     trap - EXIT
     buildah rm "$made" >/dev/null
 fi
+before=$(buildah images --quiet --no-trunc localhost/gatewayd 2>/dev/null || true)
 # chroot: also where no container can be started, as in another container. pip trusts whom this host trusts.
 trusted=/etc/ssl/certs/ca-certificates.crt
 buildah build --isolation chroot --layers --build-arg "BASE=$base" --volume "$trusted:$trusted:ro" \
     --tag localhost/gatewayd .
+# What a build before this one left behind.
+[ "$before" = "$(buildah images --quiet --no-trunc localhost/gatewayd)" ] || buildah rmi $before >/dev/null 2>&1 || true

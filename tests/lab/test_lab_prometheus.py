@@ -27,6 +27,8 @@ pytestmark = pytest.mark.kernel
 
 TARGET = "127.0.0.1:9480"
 SCRAPES = 15
+PATIENCE_S = 180.0
+"""What the kernel counts is read twice a minute, and the machine may be busy."""
 WRONG = b'{"id":"WRONG","category":"bank","status":"active","clients":["39.33.0.1/28"]}\n'
 """Host bits: it is rejected."""
 ASSERTED = {
@@ -108,9 +110,11 @@ def test_in_peace_no_alert_is_even_pending(daemon: LabDaemon, registry: DemoRegi
             assert holds(
                 lambda: prometheus.number('increase(gatewayd_radius_requests_total{kind="event"}[1m])') > 0
             )
-            assert holds(lambda: prometheus.number("count_over_time(up[1m])") >= SCRAPES, 60.0)
+            assert holds(lambda: prometheus.number("count_over_time(up[1m])") >= SCRAPES, PATIENCE_S)
             assert holds(lambda: not without_data(prometheus, queries_of(NOW)))
-        assert prometheus.alerts() == {"GatewaydModeNotInFile": "pending"}
+        # An element on its way to the kernel is pending for the second that it takes.
+        wanted = {"GatewaydModeNotInFile": "pending"}
+        assert holds(lambda: prometheus.alerts() == wanted), prometheus.alerts()
         assert prometheus.faulty_rules() == []
         assert daemon.ask("mode", "--write").returncode == 0
         assert holds(lambda: prometheus.alerts() == {}), prometheus.alerts()
@@ -133,7 +137,7 @@ def test_every_panel_has_data(daemon: LabDaemon, registry: DemoRegistry) -> None
             registry.publish()
             daemon.sync()
             wanted = [*queries_of(*ROWS.values()), POLICY_CHANGES]
-            assert holds(lambda: not without_data(prometheus, wanted), 60.0), without_data(prometheus, wanted)
+            assert holds(lambda: not without_data(prometheus, wanted), PATIENCE_S), without_data(prometheus, wanted)
             expected = {"GatewaydNearMisses", "GatewaydTrialEnding", "GatewaydMarksChangedByOthers"}
             assert holds(lambda: expected <= prometheus.alerts().keys()), prometheus.alerts()
         repairs = prometheus.number("increase(gatewayd_kernel_repairs_total[5m])")

@@ -10,7 +10,9 @@ import re
 from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import units
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from tests.support.grafana import CHOSEN, FILE, text_of_dashboard
 from tests.support.metrics_table import DOC
@@ -55,6 +57,12 @@ def test_it_can_be_imported_and_names_no_data_source() -> None:
     sources = re.findall(r'"uid": "([^"]*)"', FILE.read_text())
     assert set(sources) == {"gatewayd", "${datasource}"}
     assert sources.count("gatewayd") == 1
+
+
+def test_grafanas_own_reader_takes_it_whole() -> None:
+    """A key that it does not know would be lost on the way."""
+    again = json.loads(JSONEncoder(sort_keys=True).encode(Dashboard.from_json(dashboard())))
+    assert again == dashboard()
 
 
 def test_the_panels_stand_beside_each_other_and_have_names_of_their_own() -> None:
