@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 from typing import Final
 
 from gatewayd.compile.interfaces import near_names, unmatched
@@ -109,7 +110,7 @@ def disk(facts: Facts) -> Iterator[Finding]:
             f"{found.path} has {found.free_bytes >> 20:,} MiB and room for {found.files_free:,} files left",
             "accounting is answered once it is on disk: with a full disk no NAS gets an answer, and the last good"
             " registry grows old",
-            f"du -xh --max-depth=2 $(stat -c %m {found.path}) | sort -h | tail",
+            f"du -xh --max-depth=2 $(stat -c %m {quote(found.path)}) | sort -h | tail",
         )
 
 

@@ -1,4 +1,4 @@
-"""What the daemon can see of its host, looked at by a process of its own at the start and every few minutes.
+"""What the daemon can see of its host, looked at by a process of its own after the start and every few minutes.
 
 It takes half a second of the processor, at the lowest priority, and some memory for as long. In the daemon it would
 be the interpreter's time, which admissions wait for, and memory that stays (pyroute2).
@@ -20,6 +20,8 @@ from gatewayd.settings import Settings
 
 log = get_logger(__name__)
 
+FIRST_LOOK_S: Final = 5.0
+"""After the start, which has better use for the processor."""
 LOOK_EVERY_S: Final = 300.0
 TIMEOUT_S: Final = 240.0
 """Of a process that runs when nothing else does, on a busy machine."""
@@ -44,6 +46,7 @@ class HostKeeper:
 
     async def run(self) -> None:
         """Until cancelled."""
+        await asyncio.sleep(FIRST_LOOK_S)
         while True:
             await self.look()
             await asyncio.sleep(LOOK_EVERY_S)

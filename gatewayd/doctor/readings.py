@@ -220,7 +220,11 @@ def _read_interfaces() -> _Interfaces:
         kinds = {each["index"]: _kind(each) for each in raw}
         routes = [each for each in ip.get_routes(family=socket.AF_INET) if each["dst_len"] == 0]
         ways = {(each.get("oif"), each.get("gateway")) for each in routes if each.get("table") == _DEFAULT_TABLE}
-        has_ipv6 = any(each["scope"] == _GLOBAL_SCOPE for each in ip.get_addr(family=socket.AF_INET6))
+        # A kernel without IPv6 answers for all families.
+        has_ipv6 = any(
+            (each["family"], each["scope"]) == (socket.AF_INET6, _GLOBAL_SCOPE)
+            for each in ip.get_addr(family=socket.AF_INET6)
+        )
     links = [
         Link(
             names[each["index"]],

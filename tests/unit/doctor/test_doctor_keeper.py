@@ -96,7 +96,8 @@ async def test_a_look_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Mo
     assert not is_running(tmp_path / "pid")
 
 
-async def test_a_daemon_that_stops_leaves_no_process(tmp_path: Path) -> None:
+async def test_a_daemon_that_stops_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "FIRST_LOOK_S", 0.0)
     made = keeper_of(f"echo $$ > {tmp_path}/pid; exec sleep 1000")
     running = asyncio.create_task(made.run())
     await asyncio.to_thread(wait_for_pid, tmp_path / "pid")
