@@ -320,7 +320,7 @@ async def _relay(
     server = await asyncio.start_server(accept, sock=listening)
     host, port = listening.getsockname()[:2]
     host = f"[{host}]" if ":" in host else host
-    for path in ("/v1/status?pretty", "/metrics", "/readyz", "/v1/flows?pretty", "/v1/registrations?pretty"):
+    for path in ("/", "/v1/status?pretty", "/metrics", "/readyz", "/v1/flows?pretty", "/v1/registrations?pretty"):
         stage.say(f"http://{host}:{port}{path}")
     stage.say(f"gatewayd status --socket {gateway.socket_path}")
     stage.say(f"nsenter --net={lab.gateway.path} nft list table inet gatewayd")

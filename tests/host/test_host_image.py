@@ -136,6 +136,12 @@ def test_it_plays_the_demo_and_shows_its_page(image: Image, tmp_path: Path) -> N
             assert holds(lambda: "http://127.0.0.1" in output.read_text() or playing.poll() is not None, 120.0)
             assert "promises were kept" in output.read_text()
             assert fetch(namespace, ("127.0.0.1", 9480), "/readyz")[0] == 200
+            status, page = fetch(namespace, ("127.0.0.1", 9480), "/")
+            assert status == 200
+            assert b"READY" in page
+            parts = re.findall(rb'(?:href|src)="(/[^"?]+\.(?:css|js|mjs))', page)
+            assert parts
+            assert {fetch(namespace, ("127.0.0.1", 9480), each.decode())[0] for each in parts} == {200}
             os.kill(first_inside(playing), signal.SIGTERM)
             assert holds(lambda: playing.poll() is not None, 60.0)
     assert list((image.root / "tmp").glob("gatewayd-demo-*")) == []

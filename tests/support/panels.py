@@ -266,9 +266,10 @@ HOST = (
         not_entered="gatewayd_conntrack_insert_failed_total",
     ),
     Panel(
-        "Others in the host", "Names of policy.interfaces that match none; rules of other programs that reach "
-        "our bits of the ct mark.", units.Short,
+        "The host", "Findings of gatewayd doctor that the daemon sees. Names of policy.interfaces that match "
+        "none. Rules of other programs that reach our bits of the ct mark.", units.Short,
         (
+            ("gatewayd_host_findings{$T}", "findings"),
             ("gatewayd_interfaces_unmatched{$T}", "interfaces missing"),
             ("gatewayd_mark_neighbours{$T}", "rules, {{kind}}"),
         ),

@@ -109,6 +109,7 @@ CASES: dict[str, Case] = {
     "GatewaydInterfaceMissing": gauge(
         "gatewayd_interfaces_unmatched", "16m", "gw1: 1 names of policy.interfaces match no interface"
     ),
+    "GatewaydHostFindings": gauge("gatewayd_host_findings", "31m", "gw1: 2 findings about the host", bad="2x80"),
     "GatewaydSourceFailing": gauge(
         "gatewayd_source_up", "31m", "gw1: source national cannot be read",
         bad="0x100", good="0x30 1 0x100", source="national",
@@ -263,6 +264,11 @@ ONE_CAUSE: dict[str, dict[str, str]] = {
     "GatewaydRegisteredNotInKernel": {"gatewayd_ready": "0x40", "gatewayd_registered_not_in_kernel": "5x40"},
     "GatewaydNotProgrammed": {"gatewayd_ready": "0x40", "gatewayd_registrations_unprogrammed": "5x40"},
     "GatewaydClockDoubted": {"gatewayd_clock_doubted": "1x200", "gatewayd_clock_confirmed": "0x200"},
+    "GatewaydInterfaceMissing": {"gatewayd_interfaces_unmatched": "1x80", "gatewayd_host_findings": "1x80"},
+    "GatewaydMarksChangedByOthers": {
+        'gatewayd_mark_neighbours{kind="writes"}': "1x80",
+        "gatewayd_host_findings": "1x80",
+    },
     # Tripped is observe: the near misses pass.
     "GatewaydTripped": {
         "gatewayd_tripped": "1x40",
