@@ -129,7 +129,7 @@ def _facts(view: StatusView) -> Iterator[Fact]:
     counts, kernel = view.registrations, view.kernel
     yield Fact("registrations in force", f"{counts.effective:,}", f"of {counts.total:,}")
     yield Fact(
-        "elements in the kernel", f"{kernel.elements_desired - kernel.not_in_kernel:,}",
+        "kernel elements", f"{kernel.elements_desired - kernel.not_in_kernel:,}",
         f"{kernel.not_in_kernel:,} missing, {kernel.surplus:,} surplus",
         "bad" if kernel.not_in_kernel else "plain",
     )  # fmt: skip
@@ -143,7 +143,7 @@ def _facts(view: StatusView) -> Iterator[Fact]:
         "late admissions", f"{view.watch.late_admissions:,}", f"{count(kernel.repairs, 'repair')} of the table"
     )
     if view.subscribers is not None:
-        bindings = f"{view.subscribers.bindings:,} registered addresses"
+        bindings = f"{view.subscribers.bindings:,} addresses bound"
         yield Fact("sessions", f"{view.subscribers.sessions:,}", bindings)
     if view.conntrack is not None:
         yield Fact("connection tracking", f"{view.conntrack.fill:.0%}", f"{view.conntrack.entries:,} entries")
@@ -177,6 +177,15 @@ def _tables(view: StatusView) -> Iterator[Table]:
         ),
         tuple(tones.get(each.freshness, tones.get(each.state, "plain")) for each in view.sources),
     )
+    sides = (("inside", view.interfaces.inside), ("outside", view.interfaces.outside))
+    patterns = [(side, each) for side, found in sides for each in found]
+    if patterns:
+        yield Table(
+            "Interfaces",
+            ("name", "side", "there are", "such as"),
+            tuple((each.pattern, side, f"{each.count:,}", some(each.names, none="-")) for side, each in patterns),
+            tuple("plain" if each.count else "bad" for _, each in patterns),
+        )
     categories = sorted(view.registrations.by_category.items(), key=lambda item: (-item[1], item[0]))
     yield Table(
         "Registrations by category",

@@ -179,8 +179,12 @@ def _overrides(view: StatusView) -> Iterator[Problem]:
 
 
 def _surroundings(view: StatusView) -> Iterator[Problem]:
+    judged = view.interfaces.reason
+    if judged is not None:
+        yield Problem("interfaces", "", judged, "ip -br link", "bad")
     for each in view.warnings:
-        yield Problem("warning", "", each, "", "bad")
+        if each != judged:
+            yield Problem("warning", "", each, "gatewayd doctor", "bad")
     clock = view.clock
     if clock.doubt is not None:
         reason = f"this host says {clock.host}, {abs(clock.offset_s):,.0f} s {clock.doubt}: {clock.why}"

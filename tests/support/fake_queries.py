@@ -50,6 +50,7 @@ from gatewayd.api.views import (
 from gatewayd.assertions.states import AssertionsView
 from gatewayd.errors import InputRejected, SerialNotHeld
 from gatewayd.impact.report import ImpactReport
+from gatewayd.log.tap import TAP, EventTap
 from gatewayd.model import (
     Binding,
     Flow,
@@ -607,10 +608,10 @@ def live_flows() -> tuple[FlowView, ...]:
 
 @asynccontextmanager
 async def serving(
-    queries: FakeQueries, socket_path: Path, pages: AddPages | None = None
+    queries: FakeQueries, socket_path: Path, pages: AddPages | None = None, events: EventTap = TAP, port: int = 0
 ) -> AsyncGenerator[ApiServer, None]:
     """An ApiServer on 127.0.0.1 and the socket, in this loop."""
-    server = ApiServer(queries, "127.0.0.1", 0, str(socket_path), pages=pages)
+    server = ApiServer(queries, "127.0.0.1", port, str(socket_path), pages=pages, events=events)
     await server.start()
     try:
         yield server
@@ -620,7 +621,7 @@ async def serving(
 
 @contextmanager
 def serving_in_a_thread(
-    queries: FakeQueries, socket_path: Path, pages: AddPages | None = None
+    queries: FakeQueries, socket_path: Path, pages: AddPages | None = None, events: EventTap = TAP, port: int = 0
 ) -> Generator[ApiServer, None, None]:
     """The same in a loop of its own, for commands that bring theirs."""
     started = threading.Event()
@@ -629,7 +630,7 @@ def serving_in_a_thread(
     async def serve() -> None:
         finished = asyncio.Event()
         loop = asyncio.get_running_loop()
-        async with serving(queries, socket_path, pages) as server:
+        async with serving(queries, socket_path, pages, events, port) as server:
             found.extend((server, lambda: loop.call_soon_threadsafe(finished.set)))
             started.set()
             await finished.wait()

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from math import pi, sin
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Final
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -20,12 +22,15 @@ from gatewayd.api.near_misses import NearMissLineView, NearMissList
 from gatewayd.api.standing import HeldList, HeldRegistrant, HeldRemovalView, RejectedList, RejectedView
 from gatewayd.api.status import AggregateView, CounterView, HoldView, PolicyView, SourceView, UnprogrammedView
 from gatewayd.assertions.states import AssertionsView, FailingView
+from gatewayd.log.ring import EventRing
+from gatewayd.log.tap import EventTap
 from gatewayd.model.moment import format_time
 from gatewayd.model.policy import Stage
 from gatewayd.model.transaction import ConntrackSize
 from gatewayd.page.problems import Findings
 from gatewayd.page.routes import Pages
 from gatewayd.trial.views import ArmingView, TrialView
+from gatewayd.watch.interfaces import InterfacesView, PatternView
 from tests.support.fake_queries import NOW, SUBSCRIBED, FakeQueries, serving_in_a_thread
 
 if TYPE_CHECKING:
@@ -86,6 +91,10 @@ def busy_gateway(now_s: float = NOW) -> FakeQueries:
         conntrack=ConntrackSize(183_220, 524_288, 0, 0, 0),
         assertions=AssertionsView(total=12, looked_at=at(2)),
         arming=queries.arming.shown,
+        interfaces=InterfacesView(
+            4_114, (PatternView("ppp*", 4_096, ("ppp0", "ppp1", "ppp10")), PatternView("eth1", 1, ("eth1",))),
+            (PatternView("eth0", 1, ("eth0",)),),
+        ),
         held=(HoldView(90_211, at(7_300), 412, "412 removed at once, more than 5 %", {"national": 412}),),
         unregistered=(
             AggregateView("39.32.64.0/24", 812, ("udp/51820 (640)", "udp/500 (172)")),
@@ -149,10 +158,12 @@ def a_day(now_s: float) -> HistoryView:
 
 
 @contextmanager
-def serving_page(queries: FakeQueries, directory: Path) -> Iterator[str]:
+def serving_page(
+    queries: FakeQueries, directory: Path, events: EventTap | None = None, port: int = 0
+) -> Iterator[str]:
     """Its address, without the final slash."""
-    pages = Pages(queries, HOST)
-    with serving_in_a_thread(queries, directory / "api.sock", pages=pages.add_to) as server:
+    pages, tap = Pages(queries, HOST), events or EventTap(EventRing(1))
+    with serving_in_a_thread(queries, directory / "api.sock", pages.add_to, tap, port) as server:
         yield f"http://127.0.0.1:{server.port}"
 
 
@@ -187,3 +198,39 @@ def near_miss(id: str) -> NearMissLineView:
         id, "bank", "service_not_listed", "gre is not among its services", "registry: add gre", "gre",
         "198.51.100.0/24", 3, None, "2024-11-04T02:59:20Z", registrant="Khyber Bank",
     )  # fmt: skip
+
+
+PICTURES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "page.jpg": ("/", {"viewport": {"width": 1500, "height": 860}}),
+    "page-dark.jpg": (
+        "/?q=203.0.113.5+198.51.100.7+udp/51820",
+        {"viewport": {"width": 1500, "height": 860}, "color_scheme": "dark"},
+    ),
+    "page-telephone.jpg": ("/?q=PK-2024-000300", {"viewport": {"width": 390, "height": 844}}),
+}
+"""Name, question, and the browser."""
+
+
+def take_pictures() -> None:
+    """Into docs/images, as a browser shows the gateway of the tests now."""
+    IMAGES.mkdir(exist_ok=True)
+    now_s = time.time()
+    tap = EventTap(EventRing(1), lambda: now_s)
+    tap.take("trial.applied", {"to": "reject, canary 10%", "by": "uid 1000"})
+    tap.take("source.failed", {"source": "bpo", "error": "HTTP status 503"})
+    tap.take("source.read", {"source": "national", "serial": 90_211, "registrations": 31_022})
+    with (
+        TemporaryDirectory() as directory,
+        serving_page(busy_gateway(now_s), Path(directory), tap) as url,
+        chromium() as browser,
+    ):
+        for name, (target, options) in PICTURES.items():
+            page = browser.new_context(**options).new_page()
+            page.goto(url + target)
+            page.wait_for_selector("#events td")
+            page.wait_for_selector("figure.plot canvas")
+            page.screenshot(path=IMAGES / name, type="jpeg", quality=72)
+
+
+if __name__ == "__main__":
+    take_pictures()

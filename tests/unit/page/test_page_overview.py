@@ -9,6 +9,7 @@ from gatewayd.model.policy import Stage
 from gatewayd.model.transaction import ConntrackSize
 from gatewayd.page.overview import Countdown, Overview, overview_of
 from gatewayd.trial.views import ArmingView, TrialView
+from gatewayd.watch.interfaces import InterfacesView, PatternView
 from tests.support.fake_queries import GUARDED, PEACE, SUBSCRIBED, TROUBLE
 from tests.support.pages import NOTHING
 
@@ -99,7 +100,7 @@ def test_numbers_that_are_not_there_are_left_away_and_the_others_have_their_word
         each.label: (each.value, each.note)
         for each in shown(replace(counted, conntrack=ConntrackSize(250, 1_000))).facts
     }
-    assert facts["sessions"] == ("31,000", "412 registered addresses")
+    assert facts["sessions"] == ("31,000", "412 addresses bound")
     assert facts["connection tracking"] == ("25%", "250 entries")
     assert facts["unregistered flows"] == ("17", "1020 B so far")
     assert facts["registered flows now"] == ("310", "3.0 GiB so far")
@@ -113,7 +114,14 @@ def test_the_tables_have_a_tone_for_each_source_and_say_what_is_left_away() -> N
     assert sources.rows[0][5] == "signed, serial 17"
     assert (categories.rows, categories.note) == ((("bank", "31,000"), ("embassy", "22")), "")
     assert (unregistered.rows, unregistered.note) == ((), "No unregistered flow was seen.")
+    inside = (PatternView("ppp*", 2, ("ppp0", "ppp1")), PatternView("eth9", 0))
+    watched = replace(PEACE, interfaces=InterfacesView(4, inside, (PatternView("eth0", 1, ("eth0",)),)))
+    interfaces = shown(watched).tables[1]
+    assert interfaces.rows == (
+        ("ppp*", "inside", "2", "ppp0, ppp1"), ("eth9", "inside", "0", "-"), ("eth0", "outside", "1", "eth0"),
+    )  # fmt: skip
+    assert interfaces.tones == ("plain", "bad", "plain")
     many = replace(PEACE.registrations, by_category={f"c{each}": each for each in range(10)})
     assert shown(replace(PEACE, registrations=many)).tables[1].note == "and 2 more categories"
-    rows = shown(TROUBLE).tables[2].rows
+    rows = shown(TROUBLE).tables[-1].rows
     assert rows == (("192.0.2.0/24", "55", "udp/51820 (54), esp (1)"), ("2001:db8:99::/48", "1", "-"))

@@ -17,6 +17,7 @@ from gatewayd.registry.extended import EndingView, ProvisionalView
 from gatewayd.registry.layers import OverrideCounts
 from gatewayd.state_file.view import StateFileView
 from gatewayd.trial.views import ArmingView, NoticeView, OrderView, TripView
+from gatewayd.watch.interfaces import InterfacesView
 from tests.support.fake_queries import DEAF, GUARDED, PEACE, TROUBLE
 from tests.support.pages import NOTHING, findings_of, near_miss
 
@@ -87,7 +88,11 @@ CASES: list[tuple[StatusView, tuple[str, str, str]]] = [
         replace(PEACE, provisional=ProvisionalView(1, 1, (EndingView("PK-7", "2024-11-05T03:00:00Z"),))),
         ("ending", "PK-7", "registry: register PK-7 for good"),
     ),
-    (replace(PEACE, warnings=("no interface has the name eth9",)), ("warning", "", "")),
+    (replace(PEACE, warnings=("no interface has the name eth9",)), ("warning", "", "gatewayd doctor")),
+    (
+        replace(PEACE, warnings=("none inside",), interfaces=InterfacesView(reason="none inside")),
+        ("interfaces", "", "ip -br link"),
+    ),
     (
         replace(PEACE, clock=ClockView("2024-11-05T03:00:00Z", None, None, "ahead", "NTP", 9.0)),
         ("clock", "", "timedatectl timesync-status"),
