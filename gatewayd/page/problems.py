@@ -62,6 +62,7 @@ def problems_of(view: StatusView, findings: Findings) -> tuple[Problem, ...]:
         (_rejected(findings.rejected), findings.rejected.total, "gatewayd registrations --rejected"),
         (_overrides(view), 0, "gatewayd status"),
         (_surroundings(view), 0, "gatewayd status"),
+        (_host(view), 0, "gatewayd doctor"),
         (_disk(view), 0, "gatewayd status"),
     )
     return tuple(each for found, total, command in groups for each in _bounded(found, total, command))
@@ -194,6 +195,15 @@ def _surroundings(view: StatusView) -> Iterator[Problem]:
         reason = f"{tracked.entries:,} of {tracked.most:,} entries, {tracked.dropped or 0:,} packets dropped"
         mend = f"sysctl -w net.netfilter.nf_conntrack_max={max(262_144, 2 * tracked.most)}"
         yield Problem("connection tracking", "", reason, mend, "bad")
+
+
+def _host(view: StatusView) -> Iterator[Problem]:
+    """What `gatewayd doctor` would say, as far as the daemon sees it; notes are left to it."""
+    for each in view.host.findings:
+        if each.severity != "note":
+            tone: Tone = "bad" if each.severity == "fault" else "doubtful"
+            mend = each.command or each.setting or "gatewayd doctor"
+            yield Problem(f"host {each.severity}", each.check, f"{each.what}: {each.why}", mend, tone)
 
 
 def _disk(view: StatusView) -> Iterator[Problem]:

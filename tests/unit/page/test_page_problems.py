@@ -10,6 +10,7 @@ from gatewayd.api.near_misses import NearMissList
 from gatewayd.api.standing import HeldList, HeldRemovalView, RejectedList, RejectedView
 from gatewayd.api.status import ClockView, HoldView, SourceView, StatusView, UnprogrammedView
 from gatewayd.assertions.states import AssertionsView, FailingView
+from gatewayd.doctor.findings import Finding, HostView
 from gatewayd.model.policy import Stage
 from gatewayd.model.transaction import ConntrackSize
 from gatewayd.page.problems import MAX_OF_KIND, Findings, Problem, problems_of
@@ -116,6 +117,26 @@ CASES: list[tuple[StatusView, tuple[str, str, str]]] = [
 @pytest.mark.parametrize(("view", "problem"), CASES, ids=[problem[0] for _, problem in CASES])
 def test_each_trouble_has_its_command(view: StatusView, problem: tuple[str, str, str]) -> None:
     assert found(view) == [problem]
+
+
+def test_what_the_daemon_sees_of_its_host_has_the_command_of_the_doctor() -> None:
+    found = (
+        Finding("rp-filter", "warning", "rp_filter is 1", "answers are dropped", setting="kernel.x: 1"),
+        Finding("forwarding", "fault", "forwarding is off", "nothing passes", "sysctl -w net.ipv4.ip_forward=1"),
+        Finding("versions", "note", "Linux 6.1", "worth knowing"),
+        Finding("bridge", "warning", "br0", "not judged"),
+    )
+    assert problems_of(replace(PEACE, host=HostView(PEACE.now, found)), NOTHING) == (
+        Problem("host warning", "rp-filter", "rp_filter is 1: answers are dropped", "kernel.x: 1", "doubtful"),
+        Problem(
+            "host fault",
+            "forwarding",
+            "forwarding is off: nothing passes",
+            "sysctl -w net.ipv4.ip_forward=1",
+            "bad",
+        ),
+        Problem("host warning", "bridge", "br0: not judged", "gatewayd doctor", "doubtful"),
+    )  # fmt: skip
 
 
 def test_in_peace_nothing_is_wrong() -> None:
