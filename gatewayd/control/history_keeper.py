@@ -9,6 +9,8 @@ from gatewayd.control.controller import Controller
 from gatewayd.control.vitals import Vitals
 from gatewayd.subscribers.service import SubscriberService
 
+FIRST_EVERY_S = 1.0
+
 
 class HistoryKeeper:
     """`view` is the last day. Before the kernel's counters were read there is nothing to compare with."""
@@ -21,7 +23,9 @@ class HistoryKeeper:
         self.view = self._history.view
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. The first reading, which the next is compared with, is one of all counters."""
+        while not self._vitals.counters:  # noqa: ASYNC110 - the table is made when the registry was read
+            await asyncio.sleep(FIRST_EVERY_S)
         while True:
             self.look()
             await asyncio.sleep(STEP_S - self._vitals.clock() % STEP_S)

@@ -104,7 +104,8 @@ def _standing(view: RegistrationView) -> tuple[str, Tone]:
     if view.in_kernel is False:
         return "is in force, but NOT IN THE KERNEL", "bad"
     if view.in_kernel is None:
-        return "is in force; the kernel has nothing of it now", "doubtful"
+        why = "no address of its subscriber is known" if view.subscriber else "the kernel has nothing of it"
+        return f"is in force; {why} now", "doubtful"
     return "is in force and in the kernel", "good"
 
 

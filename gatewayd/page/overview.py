@@ -66,7 +66,8 @@ class Overview(msgspec.Struct, frozen=True):
 
 def overview_of(host: str, view: StatusView, findings: Findings) -> Overview:
     problems = problems_of(view, findings)
-    bad = sum(each.tone == "bad" for each in problems)
+    number = sum(each.count for each in problems)
+    bad = sum(each.count for each in problems if each.tone == "bad")
     return Overview(
         host=host,
         version=view.version,
@@ -74,7 +75,7 @@ def overview_of(host: str, view: StatusView, findings: Findings) -> Overview:
         word="READY" if view.ready else "NOT READY",
         headline=_headline(view),
         tone="bad" if not view.ready or view.assertions.failing else "good",
-        looks=_looks(len(problems), bad),
+        looks=_looks(number, bad),
         looks_tone="bad" if bad else "doubtful" if problems else "good",
         mode=view.mode + _canary(view),
         mode_note=_mode_note(view),

@@ -30,7 +30,8 @@ NEARLY_FULL: Final = 0.8
 
 class Problem(msgspec.Struct, frozen=True):
     """`kind`: a few words. `subject`: an id, a source or a file, "" where there is one alone. `mend`: a command, or
-    a change of the registry; "" where the reason says it. `link`: a question that explains the subject, or ""."""
+    a change of the registry; "" where the reason says it. `link`: a question that explains the subject, or "".
+    `count`: how many things it stands for."""
 
     kind: str
     subject: str
@@ -38,6 +39,7 @@ class Problem(msgspec.Struct, frozen=True):
     mend: str
     tone: Tone
     link: str = ""
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def _bounded(found: Iterable[Problem], total: int, command: str) -> Iterator[Pro
     more = max(total, len(listed)) - MAX_OF_KIND
     if listed and more > 0:
         last = listed[MAX_OF_KIND - 1]
-        yield Problem(last.kind, "", f"and {more:,} more", command, last.tone)
+        yield Problem(last.kind, "", f"and {more:,} more", command, last.tone, count=more)
 
 
 def _assertions(view: StatusView) -> Iterator[Problem]:
@@ -155,7 +157,8 @@ def _held(view: StatusView, held: HeldList) -> Iterator[Problem]:
 
 
 def _near_misses(view: StatusView, found: NearMissList) -> Iterator[Problem]:
-    for each in found.items:
+    """Of the latest, by id: a line that comes again does not change its place."""
+    for each in sorted(found.items[:MAX_OF_KIND], key=lambda each: (each.id, each.reason)):
         company = f"{each.registrant}: " if each.registrant else ""
         flows = f"{count(each.flows, 'flow')}, the last {ago(view.now, each.last_seen)}"
         yield Problem("near miss", each.id, f"{company}{each.why}; {flows}", each.mend, "doubtful", each.id)

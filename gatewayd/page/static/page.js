@@ -222,7 +222,7 @@ function optionsOf(figure, words, seconds) {
     series: [
       { label: "UTC", value: (_, at) => at == null ? "–" : clock.format(at * 1000) },
       ...words.map((word) => ({
-        label: word.replace("_", " "), stroke: () => colour(word), width: 1.5, dash: DASHES[word], points: { show: false },
+        label: word.replace("_", " "), stroke: () => colour(word), width: 1.5, dash: DASHES[word], points: { show: (chart, _, from, to) => to - from < 3, size: 5 },
         value: (_, number) => number == null ? "–" : number.toLocaleString("en"),
       })),
     ],

@@ -62,16 +62,18 @@ async def test_a_sample_is_taken_at_the_end_of_each_minute(monkeypatch: pytest.M
     async def sleep(seconds: float) -> None:
         naps.append(seconds)
         parts.now += seconds
-        if len(naps) == 3:
+        parts.vitals.counters = {"registered_flows": CounterReading(len(naps), 0)} if len(naps) > 1 else {}
+        if len(naps) == 5:
             asleep.set()
             await asyncio.Event().wait()
 
     monkeypatch.setattr("gatewayd.control.history_keeper.asyncio.sleep", sleep)
-    parts.now = 1_000_013.5
+    parts.now = 1_000_011.5
     task = asyncio.ensure_future(parts.keeper.run())
     await asleep.wait()
-    assert naps == [6.5, 60, 60]
+    assert naps == [1, 1, 6.5, 60, 60]
     assert parts.keeper.view().at == (1_000_020, 1_000_080)
+    assert parts.keeper.view().registered == (1, 1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

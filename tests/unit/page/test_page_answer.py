@@ -56,6 +56,11 @@ def test_a_flow_is_answered_as_the_command_does() -> None:
     [
         (bank(), "is in force and in the kernel", "good"),
         (bank(in_kernel=None), "is in force; the kernel has nothing of it now", "doubtful"),
+        (
+            bank(in_kernel=None, subscriber=True),
+            "is in force; no address of its subscriber is known now",
+            "doubtful",
+        ),
         (bank(in_kernel=False), "is in force, but NOT IN THE KERNEL", "bad"),
         (bank(in_kernel=False, unprogrammed="too many"), "is in force, but NOT PROGRAMMED", "bad"),
         (bank(effective=False, status="revoked"), "is NOT IN FORCE: revoked", "doubtful"),

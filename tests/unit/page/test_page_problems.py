@@ -205,6 +205,13 @@ def test_of_a_kind_a_few_are_listed_and_the_rest_is_counted(number: int, total: 
     assert [each.subject for each in problems[:MAX_OF_KIND]] == [f"PK-{each}" for each in range(MAX_OF_KIND)]
     rest = [(each.reason, each.mend) for each in problems[MAX_OF_KIND:]]
     assert rest == ([] if more is None else [(f"and {more} more", "gatewayd impact near-misses")])
+    assert sum(each.count for each in problems) == max(number, total)
+
+
+def test_a_near_miss_that_comes_again_does_not_change_its_place() -> None:
+    found = near_misses(3, 3)
+    again = replace(found, items=(found.items[2], found.items[0], found.items[1]))
+    assert problems_of(PEACE, findings_of(near_misses=again)) == problems_of(PEACE, findings_of(near_misses=found))
 
 
 def test_the_order_is_that_of_danger() -> None:
