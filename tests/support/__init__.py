@@ -28,6 +28,7 @@ What does a source do to the gateway?
     bad_input      what registries and networks have sent that no gateway should fall for
 Does the whole host stand it?
     booted         Debian 12 and 13 with their own systemd, as the gateway of a lab
+    packages       the Debian packages of this checkout, and other versions of them
 Does the whole daemon stand it?
     lab_daemon     a real daemon in the lab, its configuration, its commands
     warm           begins it, and its commands, from an interpreter that has imported gatewayd already
