@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
+from urllib.parse import quote
 
 from gatewayd.errors import RegistryUnusable
 from gatewayd.feed.canonical import write_time
@@ -102,6 +103,7 @@ class RegistryDatabase:
         self.path = path
         if not may_create and not path.is_file():
             raise RegistryUnusable(str(path), "there is no such database; `gatewayd registry import` makes one")
+        self._refuse_newer()
         try:
             self._connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         except sqlite3.Error as error:
@@ -299,11 +301,22 @@ class RegistryDatabase:
                     for statement in MIGRATIONS[version]:
                         self._connection.execute(statement)
                 self._connection.execute(f"PRAGMA user_version = {VERSION}")
-        found = self._number("PRAGMA user_version")
+
+    def _refuse_newer(self) -> None:
+        """Before it is opened for writing, which changes a file where a log of a killed process lies beside it. One
+        that may only read would make a log where there is none."""
+        if not self.path.is_file():
+            return
+        has_log = Path(f"{self.path}-wal").exists()
+        address = f"file:{quote(str(self.path))}?mode=ro{'' if has_log else '&immutable=1'}"
+        found = 0
+        with suppress(sqlite3.Error):  # the opening that follows says what is wrong
+            connection = sqlite3.connect(address, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+            with closing(connection):
+                ((found,),) = connection.execute("PRAGMA user_version").fetchall()
         if found > VERSION:
-            raise RegistryUnusable(
-                str(self.path), f"was written by a newer gatewayd (schema {found}, known up to {VERSION})"
-            )
+            why = f"was written by a newer gatewayd (schema {found}, known up to {VERSION})"
+            raise RegistryUnusable(str(self.path), why)
 
     def _number(self, statement: str, *arguments: object) -> int:
         return int(self._connection.execute(statement, arguments).fetchone()[0])

@@ -10,7 +10,7 @@ from math import inf
 from gatewayd.allowlist import Allowlist
 from gatewayd.api.standing import HeldRegistrant
 from gatewayd.control.companies import describe_registrants, held_registrants
-from gatewayd.feed.canonical import Damaged
+from gatewayd.feed.canonical import Damaged, Newer
 from gatewayd.log import get_logger
 from gatewayd.model.registration import Registration
 from gatewayd.reconcile import Reconciler
@@ -122,6 +122,8 @@ async def read_last_good(
     try:
         record = decode_record(await store.guard_file.load())
     except Damaged as error:
+        if isinstance(error, Newer):
+            store.guard_file.leave(str(error))
         log.warning("guard.damaged", file=str(store.guard_file.path), error=str(error))
         record = decode_record(None)
     found: dict[str, Restored] = {}

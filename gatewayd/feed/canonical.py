@@ -138,6 +138,10 @@ class Damaged(ValueError):
     """The bytes are not what was written; the text says how."""
 
 
+class Newer(Damaged):
+    """The bytes are whole, and of a later version of gatewayd."""
+
+
 class LineWriter:
     """Registrations as the lines of a feed, without newline."""
 

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from typing import Final
 
 import msgspec
 
 from gatewayd.errors import RecordRejected
-from gatewayd.feed.canonical import Damaged, LineWriter
+from gatewayd.feed.canonical import Damaged, LineWriter, Newer
 from gatewayd.feed.record import RecordParser
 from gatewayd.model import Registration
 from gatewayd.registry.endpoint_guard import EndpointGuard, HeldBack
 from gatewayd.registry.guard import HeldRemovals, RemovalGuard, Taken
 from gatewayd.registry.limits import NOTHING_REMOVED, DayMemory, GuardDecision
 from gatewayd.sources.override_file import OverrideFile
+
+_FORMAT: Final = 1
 
 
 class _Endpoints(msgspec.Struct, frozen=True):
@@ -34,7 +37,7 @@ class _Endpoints(msgspec.Struct, frozen=True):
 
 class _Head(msgspec.Struct, frozen=True):
     """`recent`: removals let through. `taken`: ids by what took them away. `overrides`: msgpack of the local files.
-    `lost_files`: as in GuardRecord."""
+    `lost_files`: as in GuardRecord. `format`: of all that is in the record."""
 
     serial: int
     since_s: float
@@ -46,6 +49,7 @@ class _Head(msgspec.Struct, frozen=True):
     overrides: bytes = b""
     lost_files: bool = False
     endpoints: _Endpoints | None = None
+    format: int = _FORMAT
 
 
 _decode_head = msgspec.json.Decoder(_Head).decode
@@ -94,7 +98,7 @@ def encode_record(record: GuardRecord) -> bytes:
 
 
 def decode_record(content: bytes | None) -> GuardRecord:
-    """What was encoded; a new guard for None. Raises Damaged."""
+    """What was encoded; a new guard for None. Raises Damaged, Newer."""
     if content is None:
         return GuardRecord(RemovalGuard())
     check, _, rest = content.partition(b"\n")
@@ -104,7 +108,9 @@ def decode_record(content: bytes | None) -> GuardRecord:
         head, versions = _decode(rest)
         files = _decode_files(head.overrides) if head.overrides else ()
     except msgspec.DecodeError as error:  # whole, and of another version of gatewayd
-        raise Damaged(f"is of another format: {error}") from None
+        raise Newer(f"is of another format: {error}") from None
+    if head.format > _FORMAT:
+        raise Newer(f"a newer gatewayd wrote it (format {head.format}, and {_FORMAT} is read)")
     taken = {id: each for each, ids in head.taken for id in ids if id in versions}
     held = HeldRemovals(head.serial, head.since_s, head.decision, versions, taken)
     return GuardRecord(

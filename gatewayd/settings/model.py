@@ -194,7 +194,10 @@ class PolicySettings:
         "  reject   refused with an ICMP error or a TCP reset",
     )
     enforce_from: float | None = key(
-        None, kinds.TIME, "observe until this time, such as 2025-07-01T00:00:00+05:00; null: from now on"
+        None,
+        kinds.TIME,
+        "observe until this time, such as 2025-07-01T00:00:00+05:00; null: from now on",
+        former="starts",
     )
     enforce_until: float | None = key(
         None, kinds.TIME, "observe from this time on, such as 2025-07-03T00:00:00+05:00; null: no end"

@@ -301,7 +301,7 @@ class Key:
     """A key that `reader` reads into the section's `field`.
 
     `sentence`: its meaning. `example`: its value in the example file, in an operator's words. `restart`: a reload
-    refuses a change.
+    refuses a change. `former`: its name in an older version, which is refused with the name that it has now.
     """
 
     field: str
@@ -309,6 +309,7 @@ class Key:
     sentence: str = ""
     example: Written = None
     restart: bool = False
+    former: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,12 +358,17 @@ class Section(Generic[_SectionT]):
             path = join_path(found.path, text)
             key = self.keys.get(text)
             if key is None:
-                near = get_close_matches(text, self.keys, 1)
-                expected = near[0] if near else f"one of {', '.join(self.keys)}"
-                found.report.add(key_node.place, path, f"unknown key, expected {expected}")
+                found.report.add(key_node.place, path, self._describe_unknown(text))
             else:
                 values[key.field] = key.reader.read(value_node, path, found.report)
         return values
+
+    def _describe_unknown(self, text: str) -> str:
+        renamed = next((name for name, key in self.keys.items() if key.former == text), None)
+        if renamed is not None:
+            return f"was renamed, expected {renamed}"
+        near = get_close_matches(text, self.keys, 1)
+        return f"unknown key, expected {near[0] if near else 'one of ' + ', '.join(self.keys)}"
 
     def _read_missing(self, found: Found, values: dict[str, Any]) -> None:
         """Put FAULTY, or an empty section, where a required key is not there."""

@@ -55,17 +55,23 @@ def required(reader: Reader, sentence: str = "", *, shown: Written = None, resta
 
 
 def key(
-    default: Written, reader: Reader, sentence: str = "", *, shown: Written = _MISSING, restart: bool = False
+    default: Written,
+    reader: Reader,
+    sentence: str = "",
+    *,
+    shown: Written = _MISSING,
+    restart: bool = False,
+    former: str = "",
 ) -> Any:
     """A field of a section, and a key that the file may leave out.
 
     `default` is in the words of an operator, and `reader` reads it at import. `shown`: the example file has this
-    instead. `restart`: a reload refuses a change.
+    instead. `restart`: a reload refuses a change. `former`: its name in an older version.
     """
     report = Report()
     value = reader.read(node_of(default), "default", report)
     assert value is not FAULTY, report.lines(sentence)
-    metadata = {"key": Key("", reader, sentence, default if shown is _MISSING else shown, restart)}
+    metadata = {"key": Key("", reader, sentence, default if shown is _MISSING else shown, restart, former)}
     return field(default=value, metadata=metadata)
 
 

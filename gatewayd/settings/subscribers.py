@@ -28,20 +28,31 @@ class ProfileSettings:
     country_code: str | None = key(
         None, kinds.COUNTRY_CODE, "of numbers without + or 00, such as 92; null: such numbers are not understood"
     )
-    nat_side: NatSide = key("inside", word_of(NatSide), "the side of the CGNAT that the gateway is on")
+    nat_side: NatSide = key(
+        "inside", word_of(NatSide), "the side of the CGNAT that the gateway is on", former="gateway_sees"
+    )
     session_ids: SessionIds = key("plain", word_of(SessionIds), "digest is for NAS with numbers in session ids")
     interim_interval_s: float | None = key(
         None, OrNull(duration("1m", "7d", "10m, or null")), "between interim updates; null: as the packets say"
     )
-    missed_interims: int = key("3", number(1, 20), "a session ends after so many intervals without a record")
-    min_session_timeout_s: float = key("15m", duration("1m", "7d", "15m"), "it does not end before this time")
+    missed_interims: int = key(
+        "3", number(1, 20), "a session ends after so many intervals without a record", former="intervals"
+    )
+    min_session_timeout_s: float = key(
+        "15m", duration("1m", "7d", "15m"), "it does not end before this time", former="least"
+    )
     session_timeout_s: float = key(
-        "1d", duration("1m", "366d", "1d", or_never=True), "it ends after this time where no interval is known"
+        "1d",
+        duration("1m", "366d", "1d", or_never=True),
+        "it ends after this time where no interval is known",
+        former="silent",
     )
     restart_grace_s: float = key(
         "2m", duration("0s", "1h", "2m"), "sessions not confirmed end so long after Accounting-On or -Off"
     )
-    single_session: bool = key("false", SWITCH, "true: only a subscriber's newest session counts, in each family")
+    single_session: bool = key(
+        "false", SWITCH, "true: only a subscriber's newest session counts, in each family", former="one_address"
+    )
 
     @property
     def nas_profile(self) -> NasProfile:
@@ -83,7 +94,9 @@ class RadiusClient:
         shown="/etc/gatewayd/radius.secret",
     )
     require_message_authenticator: bool = key("false", SWITCH, "true: a request without one gets no answer")
-    response_message_authenticator: bool = key("false", SWITCH, "true: one in each answer to an Accounting-Request")
+    response_message_authenticator: bool = key(
+        "false", SWITCH, "true: one in each answer to an Accounting-Request", former="sign_answers"
+    )
     require_event_timestamp: bool = key("false", SWITCH, "true: a request without one changes nothing")
     nas: tuple[str, ...] = key([], kinds.NAS_NAMES, "names that NAS behind it may have; empty: any")
     addresses: tuple[Prefix, ...] = key([], kinds.SUBSCRIBER_PREFIXES, "that it may report; empty: all")

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeVar, cast
 
 import msgspec
 
 from gatewayd.errors import LastGoodDamaged
-from gatewayd.feed.canonical import Damaged
+from gatewayd.feed.canonical import Damaged, Newer
 from gatewayd.model import Extension, Prefix, Registration, Service
 from gatewayd.model.registration import Changes, RejectedRecord, Status
 from gatewayd.sources.update import FeedPosition
@@ -87,7 +88,7 @@ class Head(msgspec.Struct, frozen=True):
     `rejected`: as in Restored. `count`: registrations in the chunks; `chunk_bytes`, `delta_bytes`: of the rows.
     `rejections`: the first MAX_KEPT_REJECTIONS."""
 
-    format: Literal[1]
+    format: Literal[1]  # _FORMAT
     token: str
     base: Reached
     latest: Reached
@@ -142,6 +143,7 @@ class DeltaRow(msgspec.Struct, frozen=True, array_like=True):
     upserts: bytes
 
 
+_FORMAT: Final = 1
 _decode_head = msgspec.msgpack.Decoder(Head).decode
 _decode_chunk = msgspec.msgpack.Decoder(_Chunk).decode
 _decode_delta = msgspec.msgpack.Decoder(DeltaRow).decode
@@ -173,11 +175,21 @@ def encode_head(head: Head) -> bytes:
     return seal("head", 0, "", msgspec.msgpack.encode(head))
 
 
+class _Format(msgspec.Struct):
+    format: int
+
+
 def decode_head(row: object) -> Head:
-    """Raises Damaged."""
+    """Raises Damaged, Newer."""
+    content = unseal("head", 0, "", row)
     try:
-        return _decode_head(unseal("head", 0, "", row))
+        return _decode_head(content)
     except msgspec.DecodeError as error:  # whole, and of another version of gatewayd
+        found = _FORMAT
+        with suppress(msgspec.DecodeError):
+            found = msgspec.msgpack.decode(content, type=_Format).format
+        if found > _FORMAT:
+            raise Newer(f"a newer gatewayd wrote it (format {found}, and {_FORMAT} is read)") from None
         raise Damaged(f"is of another format: {error}") from None
 
 

@@ -23,7 +23,7 @@ from urllib.parse import quote
 import msgspec
 
 from gatewayd.errors import LastGoodDamaged
-from gatewayd.feed.canonical import Damaged
+from gatewayd.feed.canonical import Damaged, Newer
 from gatewayd.model import Registration
 from gatewayd.model.registration import Changes, RejectedRecord, Slices
 from gatewayd.sources.files import create_temporary, put_in_place, remove, temporary
@@ -127,7 +127,9 @@ class SourceFile:
         rejected: Mapping[str, int],
         listed: Rejections = (),
     ) -> Slices[None]:
-        """A new file in the place of what is there, whatever that is. Raises FAILURES."""
+        """A new file in the place of what is there, but for one of a later version: that raises Newer. Raises
+        FAILURES."""
+        self._refuse_newer()
         token, number, size_bytes = os.urandom(8).hex(), 0, 0
         new = create_temporary(self.path)
         try:
@@ -156,6 +158,16 @@ class SourceFile:
             remove(new)
             raise
         self.head = head
+
+    def _refuse_newer(self) -> None:
+        try:
+            with self._opened(self.path, "ro") as connection:
+                if connection is not None:
+                    _head_of(connection)
+        except Newer:
+            raise
+        except FAILURES:
+            return
 
     @contextmanager
     def _opened(self, path: Path, mode: str) -> Iterator[sqlite3.Connection | None]:

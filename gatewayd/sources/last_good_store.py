@@ -196,6 +196,7 @@ class GuardFile:
         self._replace = replace
         self._saved: bytes | None = None
         self._saving = asyncio.Lock()
+        self._is_left = False
 
     async def load(self) -> bytes | None:
         """What was saved; None if there is nothing that can be read."""
@@ -208,9 +209,15 @@ class GuardFile:
             return None
         return self._saved
 
+    def leave(self, why: str) -> None:
+        """It is not to be written from now on: a later version of gatewayd wrote it."""
+        self._is_left, self.error = True, why
+
     async def save(self, content: bytes) -> bool:
         """Make it durable, after what was to be saved before; whether it is."""
         async with self._saving:
+            if self._is_left:
+                return False
             if content == self._saved:
                 return True
             try:

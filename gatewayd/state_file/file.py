@@ -63,7 +63,7 @@ class FileUnfit(OSError):
     """The file is not one of ours, or not whole; says why."""
 
 
-class _Newer(FileUnfit):
+class FileNewer(FileUnfit):
     """A newer version of gatewayd wrote it."""
 
 
@@ -127,7 +127,7 @@ class StateFile:
         view = self.view
         view.failures += 1
         is_news = view.last_error is None
-        view.state, view.last_error = "newer" if isinstance(error, _Newer) else "failing", reason_of(error)
+        view.state, view.last_error = "newer" if isinstance(error, FileNewer) else "failing", reason_of(error)
         if is_news:
             self._said.warning("state_file.failed", file=self._path.name, error=view.last_error)
 
@@ -162,13 +162,14 @@ class StateFile:
             return self._connect()
         except FileUnfit as error:
             self._close()
-            if isinstance(error, _Newer):
+            if isinstance(error, FileNewer):
                 raise
             self._put_aside(error)
         return self._connect()
 
     def _connect(self) -> sqlite3.Connection:
         self._path.parent.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
+        refuse_newer(self._path, lambda connection: check_version(connection, self._schema))
         prepare(self._path, MODE)
         # One thread uses it, which is another one when the last call comes from the end of the daemon.
         connection = sqlite3.connect(
@@ -241,9 +242,34 @@ def check_version(connection: sqlite3.Connection, schema: Schema) -> None:
     """Raises FileUnfit: it is of another version."""
     ((version,),) = connection.execute("PRAGMA user_version").fetchall()
     if version > schema.version:
-        raise _Newer(f"a newer gatewayd wrote it (version {version}, and {schema.version} is read)")
+        raise FileNewer(f"a newer gatewayd wrote it (version {version}, and {schema.version} is read)")
     if version != schema.version and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
         raise FileUnfit(f"it is of version {version}, and {schema.version} is read")
+
+
+def refuse_newer(path: Path, check: Callable[[sqlite3.Connection], object]) -> None:
+    """Before it is opened for writing: `check` the file as it lies. Raises FileNewer, and nothing else."""
+    connection = None
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return  # a pipe would keep the opening waiting
+        connection = sqlite3.connect(address_to_read(path), uri=True, timeout=0, isolation_level=None)
+        check(connection)
+    except FileNewer:
+        raise
+    except (sqlite3.Error, OSError):
+        return  # the opening that follows says what is wrong
+    finally:
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+
+def address_to_read(path: Path) -> str:
+    """For a connection that leaves the file and its log byte for byte. One that may write changes them by opening
+    and closing, where a log of an earlier run lies. One that may only read makes a log where there is none."""
+    has_log = any(inode_of(Path(f"{path}{suffix}")) != (0, 0) for suffix in ("-wal", "-journal"))
+    return f"file:{quote(str(path))}?mode=ro{'' if has_log else '&immutable=1'}"
 
 
 def reason_of(error: Exception) -> str:

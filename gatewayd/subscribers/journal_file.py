@@ -4,9 +4,10 @@ What is written is on disk when `write` returns: write-ahead log, synchronous=FU
 (locking_mode=EXCLUSIVE), which spares the shared memory file as well; a second gatewayd finds it locked. What is
 deleted is overwritten (secure_delete).
 
-A file that is damaged, or of another version, is set aside under another name and a new one is begun. A file that
-cannot be opened for another reason (locked, disk full, no permission) is left as it is. Of a damaged file each row
-that can be read is kept. What was written and is not there any more is noticed by a mark beside it.
+A file that is damaged, or of an older version, is set aside under another name and a new one is begun. A file of a
+newer version of gatewayd is left as it is, and so is one that cannot be opened for another reason (locked, disk
+full, no permission). Of a damaged file each row that can be read is kept. What was written and is not there any
+more is noticed by a mark beside it.
 """
 
 from __future__ import annotations
@@ -28,11 +29,13 @@ from gatewayd.log import get_logger
 from gatewayd.state_file.file import (
     BESIDE,
     BUSY_TIMEOUT_S,
+    FileNewer,
     FileUnfit,
     inode_of,
     is_damage,
     prepare,
     put_aside,
+    refuse_newer,
     sync_directory,
 )
 from gatewayd.subscribers.journal_rows import (
@@ -196,11 +199,14 @@ class JournalFile:
         """A connection to a sound file, and the file's token."""
         try:
             return self._connect_once()
+        except FileNewer:
+            raise
         except FileUnfit as error:
             self._put_aside(error)
         return self._connect_once()
 
     def _connect_once(self) -> tuple[sqlite3.Connection, str]:
+        refuse_newer(self._path, _check_version)
         prepare(self._path, MODE)
         self._connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         try:
@@ -280,10 +286,18 @@ def _read_token(connection: sqlite3.Connection) -> str | None:
         return None
     if not {"meta", "row"} <= tables:
         raise FileUnfit("it has other tables")
-    meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
-    if meta.get("version") != VERSION:
-        raise FileUnfit(f"it is of version {meta.get('version')!r}, and {VERSION} is read")
-    return str(meta.get("token"))
+    _check_version(connection)
+    ((token,),) = connection.execute("SELECT value FROM meta WHERE name = 'token'").fetchall() or ((None,),)
+    return str(token)
+
+
+def _check_version(connection: sqlite3.Connection) -> None:
+    """Raises FileUnfit: it is of another version. Raises sqlite3.Error where there is no table of it."""
+    ((version,),) = connection.execute("SELECT value FROM meta WHERE name = 'version'").fetchall() or ((None,),)
+    if type(version) is int and version > VERSION:
+        raise FileNewer(f"a newer gatewayd wrote it (version {version}, and {VERSION} is read)")
+    if version != VERSION:
+        raise FileUnfit(f"it is of version {version!r}, and {VERSION} is read")
 
 
 _Meta = TypeVar("_Meta", ClockMark, Written)

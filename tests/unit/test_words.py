@@ -113,18 +113,21 @@ def documents() -> list[Path]:
 
 @cache
 def read() -> tuple[dict[str, list[str]], list[tuple[str, str]]]:
-    """Names, taken apart, with their places; and prose, each with its place."""
+    """Names, taken apart, with their places; and prose, each with its place. `former="…"` of a settings key is
+    neither: it has to say the word that is refused."""
     names: defaultdict[str, list[str]] = defaultdict(list)
     prose = []
     for path in python_files():
         short = str(path.relative_to(ROOT))
         names[path.stem].append(short)
         with path.open("rb") as file:
+            before = ("", "")
             for token in tokenize.tokenize(file.readline):
+                is_former, before = before == ("former", "="), (before[1], token.string)
                 place = f"{short}:{token.start[0]}"
                 if token.type == tokenize.NAME:
                     names[token.string].append(place)
-                elif token.type in _TEXTS:
+                elif token.type in _TEXTS and not is_former:
                     prose.append((place, token.string))
     for path in documents():
         short = str(path.relative_to(ROOT))

@@ -9,6 +9,7 @@ import pytest
 from gatewayd.authority import database as module
 from gatewayd.authority.database import VERSION, Applied, Publication, PublishedFile, RegistryDatabase
 from gatewayd.errors import RegistryUnusable
+from tests.support.newer import contents_of, make_newer
 
 ONE = Publication("s", 1, 5.0, 3)
 
@@ -153,10 +154,11 @@ def test_a_file_that_is_no_database_is_said_to_be_so(tmp_path: Path) -> None:
         RegistryDatabase(tmp_path / "nowhere" / "r.db")
 
 
-def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path, *, killed: bool) -> None:
     RegistryDatabase(tmp_path / "r.db").close()
-    with sqlite3.connect(tmp_path / "r.db") as other:
-        other.execute(f"PRAGMA user_version = {VERSION + 1}")
-    other.close()
+    make_newer(tmp_path / "r.db", [f"PRAGMA user_version = {VERSION + 1}"], killed=killed)
+    before = contents_of(tmp_path)
     with pytest.raises(RegistryUnusable, match=f"newer gatewayd \\(schema {VERSION + 1}, known up to {VERSION}\\)"):
         RegistryDatabase(tmp_path / "r.db")
+    assert contents_of(tmp_path) == before

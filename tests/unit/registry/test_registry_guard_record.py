@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import pytest
 
-from gatewayd.feed.canonical import Damaged
+from gatewayd.feed.canonical import Damaged, Newer
 from gatewayd.model import Extension, Registration, parse_prefix, parse_services
 from gatewayd.model.registration import run_slices
 from gatewayd.registry.endpoint_guard import EndpointGuard, HeldBack
@@ -15,6 +15,7 @@ from gatewayd.registry.guard_record import GuardRecord, decode_record, encode_re
 from gatewayd.registry.limits import BUCKET_S, GuardDecision
 from gatewayd.sources.override_file import parse_overrides
 from tests.support.guarding import BANK, NOW, OTHERS, Guarding, registration
+from tests.support.newer import newer_guard
 
 
 def test_what_came_less_than_a_day_ago_is_known_after_a_restart() -> None:
@@ -107,3 +108,8 @@ def test_what_is_held_back_of_endpoints_and_what_came_lately_survive_a_restart()
 def provider(id: str, endpoint: str) -> Registration:
     extension = Extension(endpoints=(parse_prefix(endpoint),))
     return Registration(id, "provider", "active", (), services=parse_services(["ipsec"]), extension=extension)
+
+
+def test_a_record_of_a_later_version_is_newer_and_not_damaged() -> None:
+    with pytest.raises(Newer, match=r"a newer gatewayd wrote it \(format 2, and 1 is read\)"):
+        decode_record(newer_guard(encode_record(GuardRecord(RemovalGuard()))))

@@ -550,3 +550,26 @@ def test_the_example_that_the_declarations_write_is_itself_a_file_without_faults
     found = load_settings("\n".join([*lines[:first], *turned_on, *lines[last:]]), "example")
     assert found.subscribers is not None
     assert found.subscribers.radius is not None
+
+
+def test_each_key_of_an_older_version_is_named_with_its_place_and_its_new_name() -> None:
+    """An upgrade asks the new `gatewayd check` first, and keeps the old daemon."""
+    text = """subscribers:
+  pepper_file: /p
+  profile: {gateway_sees: outside, intervals: 3, least: 15m, silent: 1d, one_address: true}
+  radius:
+    listen: ["127.0.0.1:1813"]
+    clients:
+      - {address: 10.0.0.0/24, secret_file: /s, sign_answers: true}
+policy: {starts: "2025-07-01T00:00:00+05:00"}
+"""
+    assert faults_of(LAB + text) == [
+        "g.yaml:4:13: subscribers.profile.gateway_sees: was renamed, expected nat_side",
+        "g.yaml:4:36: subscribers.profile.intervals: was renamed, expected missed_interims",
+        "g.yaml:4:50: subscribers.profile.least: was renamed, expected min_session_timeout",
+        "g.yaml:4:62: subscribers.profile.silent: was renamed, expected session_timeout",
+        "g.yaml:4:74: subscribers.profile.one_address: was renamed, expected single_session",
+        "g.yaml:8:49: subscribers.radius.clients[0].sign_answers: was renamed, "
+        "expected response_message_authenticator",
+        "g.yaml:9:10: policy.starts: was renamed, expected enforce_from",
+    ]

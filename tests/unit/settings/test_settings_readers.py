@@ -187,6 +187,13 @@ def test_an_unknown_key_that_is_like_none_has_them_all() -> None:
     assert read(PARCEL, {"zzz": "1", "weight": "1"})[1] == ("f:1:1: at.zzz: unknown key, expected one of weight",)
 
 
+def test_a_key_of_an_older_version_is_refused_with_the_name_that_it_has_now() -> None:
+    parcel = Section(Parcel, {"weight": Key("weight_g", OrNull(Value("a weight", int)), former="heaviness")})
+    assert read(parcel, {"heaviness": "1", "weight": "1"})[1] == (
+        "f:1:1: at.heaviness: was renamed, expected weight",
+    )
+
+
 def test_a_check_across_keys_runs_where_none_of_them_is_faulty() -> None:
     checked = Section(
         Parcel,

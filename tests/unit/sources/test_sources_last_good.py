@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatewayd.errors import LastGoodDamaged
-from gatewayd.feed.canonical import Damaged
+from gatewayd.feed.canonical import Damaged, Newer
 from gatewayd.model import Extension, Registration, parse_prefix, parse_services
 from gatewayd.model.registration import Changes
 from gatewayd.sources import last_good
@@ -173,7 +173,12 @@ def test_a_row_of_another_place_file_or_kind_is_damaged(row: object) -> None:
         unseal("chunk", 4, "ab12", row)
 
 
-@pytest.mark.parametrize("content", [b"", b"\xc1", b"\x81\xa6format\x02", msgspec.msgpack.encode([1])])
+def test_a_head_of_a_later_version_is_newer_and_not_damaged() -> None:
+    with pytest.raises(Newer, match=r"a newer gatewayd wrote it \(format 2, and 1 is read\)"):
+        decode_head(seal("head", 0, "", b"\x81\xa6format\x02"))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xc1", b"\x81\xa6format\x01", msgspec.msgpack.encode([1])])
 def test_what_another_version_wrote_is_damaged(content: bytes) -> None:
     with pytest.raises(Damaged, match="of another format"):
         decode_head(seal("head", 0, "", content))

@@ -16,9 +16,12 @@ from typing import Any
 
 import pytest
 
+from gatewayd.control.guard_keeper import read_last_good
 from gatewayd.errors import LastGoodDamaged
 from gatewayd.model import Registration, parse_prefix
 from gatewayd.model.registration import Changes, RejectedRecord, changes_in_slices, run_slices
+from gatewayd.registry.guard import RemovalGuard
+from gatewayd.registry.guard_record import GuardRecord, encode_record
 from gatewayd.sources import last_good as rows
 from gatewayd.sources import last_good_file
 from gatewayd.sources import last_good_store as store
@@ -26,6 +29,7 @@ from gatewayd.sources.last_good import CHUNK, MAX_KEPT_REJECTIONS, Restored
 from gatewayd.sources.last_good_file import Connect
 from gatewayd.sources.last_good_store import GuardFile, LastGood
 from gatewayd.sources.update import FeedPosition, SourceUpdate
+from tests.support.newer import contents_of, make_newer_last_good, newer_guard
 from tests.support.refusing_disk import RefusingDisk
 
 ROOT = Path(__file__).parents[3]
@@ -643,3 +647,35 @@ async def test_what_cannot_be_read_is_as_if_there_were_nothing(
 ) -> None:
     make(tmp_path / "guard")
     assert await guard_file(tmp_path / "guard").load() is None
+
+
+async def test_a_last_good_of_a_newer_version_is_left_byte_for_byte_and_said(tmp_path: Path) -> None:
+    await last_good(tmp_path).save(reading(registry("a", "b"), 1))
+    make_newer_last_good(file_in(tmp_path))
+    before = contents_of(tmp_path)
+    monotonic = ManualMonotonic()
+    made = last_good(tmp_path, monotonic=monotonic)
+    restored = await made.load("lab")
+    assert restored.registrations == {}
+    assert restored.damage is not None
+    assert "a newer gatewayd wrote it (format 2, and 1 is read)" in str(restored.damage)
+    for serial in (2, 3):
+        await made.save(reading(registry("a"), serial))
+        assert "a newer gatewayd wrote it" in (made.error_of("lab") or "")
+        monotonic.now += store.RETRY_S
+    assert contents_of(tmp_path) == before
+    file_in(tmp_path).rename(tmp_path / "aside")
+    await made.save(reading(registry("a"), 4))
+    assert made.error_of("lab") is None
+    assert (await load(tmp_path)).registrations.keys() == {"a"}
+
+
+async def test_what_a_newer_guard_knew_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "guard").write_bytes(newer_guard(encode_record(GuardRecord(RemovalGuard(), ("lab",)))))
+    before = contents_of(tmp_path)
+    made = last_good(tmp_path)
+    record, _ = await read_last_good(made, [])
+    assert record.sources is None
+    assert not await made.guard_file.save(b"other")
+    assert "a newer gatewayd wrote it (format 2, and 1 is read)" in (made.error_of("lab") or "")
+    assert contents_of(tmp_path) == before

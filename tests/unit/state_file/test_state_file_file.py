@@ -12,6 +12,7 @@ import pytest
 
 from gatewayd.state_file.file import Schema, StateFile, StateFileUnusable, put_aside, read_state_file
 from gatewayd.state_file.view import StateFileView
+from tests.support.newer import contents_of, make_newer
 
 SCHEMA = Schema(2, ("CREATE TABLE number (value INTEGER)",))
 
@@ -91,18 +92,21 @@ async def test_a_damaged_file_is_set_aside_and_begun_again(file: StateFile, path
     await again.close()
 
 
-async def test_a_file_of_a_newer_version_is_left_as_it_is(path: Path) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_file_of_a_newer_version_is_left_as_it_is(path: Path, *, killed: bool) -> None:
     newer = StateFile(path, Schema(3, SCHEMA.statements), StateFileView("numbers"))
     await write(newer, 1)
     await newer.close()
-    before = path.read_bytes()
+    if killed:
+        make_newer(path, ["PRAGMA journal_mode = WAL", "INSERT INTO number VALUES (7)"], killed=True)
+    before = contents_of(path.parent)
     file = StateFile(path, SCHEMA, StateFileView("numbers"))
     for _ in range(2):
         with pytest.raises(StateFileUnusable, match="a newer gatewayd wrote it"):
             await file.use(numbers)
     assert (file.view.state, file.view.failures, file.view.set_aside) == ("newer", 2, 0)
     await file.close()
-    assert path.read_bytes() == before
+    assert contents_of(path.parent) == before
     with pytest.raises(StateFileUnusable, match="newer"):
         read_state_file(path, SCHEMA, numbers)
 

@@ -23,6 +23,7 @@ from gatewayd.state_file.file import BUSY_TIMEOUT_S
 from gatewayd.subscribers.journal import Journal, JournalState
 from gatewayd.subscribers.journal_file import JournalFile
 from gatewayd.subscribers.journal_rows import ClockMark, NasRow, Row, key_of
+from tests.support.newer import contents_of, make_newer
 
 REPOSITORY = Path(__file__).parents[3]
 SOON = (0.001, 0.01)
@@ -636,6 +637,35 @@ async def test_an_empty_file_is_a_new_one(tmp_path: Path) -> None:
     assert await read(path) == [row(1)]
 
 
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_journal_of_a_newer_version_is_left_byte_for_byte_and_accounting_is_answered(
+    tmp_path: Path, *, killed: bool
+) -> None:
+    path = tmp_path / "sessions.sqlite"
+    await full_journal(path)
+    newer = ["PRAGMA journal_mode = WAL", "UPDATE meta SET value = 2 WHERE name = 'version'"]
+    make_newer(path, newer, killed=killed)
+    before = contents_of(tmp_path)
+    assert (f"{path.name}-wal" in before) is killed
+    async with opened(path) as (journal, states):
+        answered = asyncio.Event()
+        assert journal.write([row(9)], answered.set)
+        await answered.wait()
+        assert journal.suspended_for is not None
+        assert "a newer gatewayd wrote it (version 2, and 1 is read)" in journal.suspended_for
+        assert states[0].suspended_for == journal.suspended_for
+        assert contents_of(tmp_path) == before
+        # As an operator who will not go back to it.
+        (tmp_path / "aside").mkdir()
+        for each in (path, *path.parent.glob(f"{path.name}-*")):
+            each.rename(tmp_path / "aside" / each.name)
+        await until(lambda: journal.suspended_for is None)
+    assert await read(path) == [row(9)]
+    assert contents_of(tmp_path / "aside") == {
+        name: content for name, content in before.items() if "mark" not in name
+    }
+
+
 @pytest.mark.parametrize("kind", ["directory", "pipe", "text", "version", "other", "columns"])
 async def test_what_is_no_journal_of_this_version_is_set_aside(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "sessions.sqlite"
@@ -650,7 +680,7 @@ async def test_what_is_no_journal_of_this_version_is_set_aside(tmp_path: Path, k
         case "version":
             await full_journal(path)
             with sqlite3.connect(path) as connection:
-                connection.execute("UPDATE meta SET value = 2 WHERE name = 'version'")
+                connection.execute("UPDATE meta SET value = 0 WHERE name = 'version'")
             connection.close()
         case _:
             with sqlite3.connect(path) as connection:
