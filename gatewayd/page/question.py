@@ -69,7 +69,7 @@ def read_question(text: str) -> Question | None:
     if len(words) == 1:
         return _read_word(words[0])
     if _may_be_number(text, words):
-        return _PRIVATE
+        return PRIVATE
     if len(words) not in (3, 4):
         return NoQuestion("a flow is SRC DST SERVICE, for example 203.0.113.5 198.51.100.7 udp/51820")
     try:
@@ -78,7 +78,7 @@ def read_question(text: str) -> Question | None:
         return NoQuestion(str(error))
 
 
-_PRIVATE: Final = NoQuestion("a mobile number or an identity number is never asked here; ask by its digest", True)
+PRIVATE: Final = NoQuestion("a mobile number or an identity number is never asked here; ask by its digest", True)
 
 
 def _read_word(word: str) -> Question:
@@ -94,7 +94,7 @@ def _read_word(word: str) -> Question:
     if parse_digest(word) is not None:
         return DigestQuestion(word)
     if _is_bare_number(word) or looks_like_number(word) or looks_like_national_id(word):
-        return _PRIVATE
+        return PRIVATE
     if not word.isprintable():
         return NoQuestion("has characters that cannot be printed")
     return IdQuestion(word)

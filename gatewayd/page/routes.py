@@ -5,6 +5,7 @@ Read only, and for the port alone. The files are read once; a browser asks wheth
 
 from __future__ import annotations
 
+import asyncio
 from hashlib import sha256
 from importlib.resources import files
 from typing import Final
@@ -28,6 +29,7 @@ from gatewayd.page.html import render
 from gatewayd.page.overview import Overview, overview_of
 from gatewayd.page.problems import MAX_OF_KIND, Findings
 from gatewayd.page.question import (
+    PRIVATE,
     AddressQuestion,
     DigestQuestion,
     FlowQuestion,
@@ -38,6 +40,8 @@ from gatewayd.page.question import (
 )
 
 POLICY: Final = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+REFUSED: Final = "refused"
+"""A parameter of the page: what was asked cannot be repeated."""
 _TYPES: Final = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
 
 
@@ -72,8 +76,12 @@ class Pages:
         app.router.add_get("/page/{file}", self._file)
 
     async def _page(self, request: web.Request) -> web.Response:
+        if _refused(request):
+            # The address of a page is kept by browsers: a number leaves it before anything is shown.
+            raise web.HTTPSeeOther(f"/?{REFUSED}=number")
         answer = await self._answer(request)
-        body = render(self._view(), answer, self._queries.history())
+        # Twenty milliseconds, most of them for the plots: not in the loop, which admits flows meanwhile.
+        body = await asyncio.to_thread(render, self._view(), answer, self._queries.history())
         headers = {hdrs.CACHE_CONTROL: "no-store", "Content-Security-Policy": POLICY}
         return web.Response(text=body, content_type="text/html", headers=headers)
 
@@ -103,7 +111,7 @@ class Pages:
 
     async def _answer(self, request: web.Request) -> Answer | None:
         text = request.query.get("q", "")
-        asked = read_question(text)
+        asked = PRIVATE if REFUSED in request.query else read_question(text)
         return None if asked is None else await self._ask(text.strip(), asked)
 
     async def _ask(self, q: str, asked: Question) -> Answer:
@@ -135,6 +143,11 @@ class Pages:
             bindings = queries.bindings(text, None, 0, MAX_LISTED) if view.subscriber else None
             return answer_registration(q, queries.status().now, view, bindings, queries.flows(text, 0, MAX_LISTED))
         return answer_search(q, text, await queries.registrations(None, None, text, 0, MAX_LISTED), None)
+
+
+def _refused(request: web.Request) -> bool:
+    asked = read_question(request.query.get("q", ""))
+    return isinstance(asked, NoQuestion) and asked.is_private
 
 
 def _walks(request: web.Request) -> bool:

@@ -144,8 +144,9 @@ async function refresh(asks) {
     const reply = await fetch(`/v1/overview${withAnswer ? `?q=${encodeURIComponent(q)}` : ""}`);
     if (!reply.ok) throw new Error(`HTTP status ${reply.status}`);
     const found = await reply.json();
+    if (overview && found.overview.version !== overview.version) location.reload(); // a new page came with it
     [overview, receivedAt] = [found.overview, Date.now()];
-    if (q === question() && (withAnswer || !q)) drawAnswer(found.answer);
+    if (q === question() && (withAnswer || (answered && !q))) drawAnswer(found.answer);
     drawOverview();
     document.body.classList.remove("lost");
   } catch {
@@ -170,9 +171,15 @@ function lose() {
 const events = [];
 let timer = 0;
 
+let stream = null;
+
+// While it is seen: a browser has six connections to a host, and each open page holds one.
 function follow() {
+  if (stream) stream.close();
+  if (document.hidden) return;
+  events.length = 0;
   const since = new Date(Date.now() - 3_600_000).toISOString();
-  const stream = new EventSource(`/v1/events?since=${encodeURIComponent(since)}`);
+  stream = new EventSource(`/v1/events?since=${encodeURIComponent(since)}`);
   stream.onopen = () => drawEvents("live");
   stream.onerror = () => drawEvents("not live: asked for every 10 s");
   stream.onmessage = (message) => {
@@ -263,7 +270,7 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => char
 setInterval(() => overview && overview.trial && !document.body.classList.contains("lost") && draw("top", Top(overview, left())), 1_000);
 setInterval(() => document.hidden || refresh(false), REFRESH_MS);
 setInterval(() => document.hidden || plot(), HISTORY_MS);
-document.addEventListener("visibilitychange", () => { if (!document.hidden) { refresh(false); plot(); } });
+document.addEventListener("visibilitychange", () => { follow(); if (!document.hidden) { refresh(false); plot(); } });
 
 // A number that was asked for by mistake stays neither in the address nor in the box.
 function forget() {

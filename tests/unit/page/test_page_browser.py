@@ -223,6 +223,16 @@ def test_a_mobile_number_leaves_the_address_and_the_box(gateway: Gateway, open_t
     assert tab.page.input_value("#q") == ""
 
 
+def test_without_a_script_the_number_leaves_the_address_too(gateway: Gateway, open_tab: Any) -> None:
+    for script in (False, True):
+        tab = open_tab(java_script_enabled=script).go(f"{gateway.url}/?q=0300+1234567")
+        if script:
+            tab.live()
+        assert tab.page.url == f"{gateway.url}/?refused=number"
+        assert "ask by its digest" in tab.text("#answer")
+        assert tab.page.input_value("#q") == ""
+
+
 def test_hostile_texts_stay_texts(gateway: Gateway, open_tab: Any) -> None:
     queries = gateway.queries
     source = replace(queries.view.sources[0], name=HOSTILE, state="failing", last_error=HOSTILE)

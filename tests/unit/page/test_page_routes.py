@@ -176,9 +176,12 @@ async def test_the_digest_of_a_number_leads_to_its_registration_and_addresses(
 
 async def test_a_mobile_number_is_nowhere_in_the_answer(client: Client) -> None:
     for number in ("03001234567", "+92 300 1234567"):
+        asked = await client.send(request_of(f"/?q={quote(number)}".encode()))
+        assert asked.startswith(b"HTTP/1.1 303 ")
+        assert b"\r\nLocation: /?refused=number\r\n" in asked
         page = await client.get(f"/?q={quote(number)}")
         assert "ask by its digest" in page.text
-        assert "1234567" not in page.text + (await client.ask(number)).text
+        assert "1234567" not in page.text + (await client.ask(number)).text + asked.decode()
 
 
 async def test_before_every_source_was_read_the_box_says_so(client: Client, queries: FakeQueries) -> None:
