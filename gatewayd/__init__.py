@@ -22,7 +22,7 @@
 `activity` the use of each registration by day. `doctor` examines the host around the gateway. `daemon` builds all.
 `authority` is the reference registry, another organisation's program. `lab` is a small internet in network
 namespaces, and `demo` a scenario on it. `passage` traces a packet through a copy of all tables of the
-host.
+host. `top` has the rows and rates of a screen.
 """
 
 __version__ = "0.1.0"

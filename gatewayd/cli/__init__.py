@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, str]] = {
     "check": "Check a configuration file.",
     "plan": "Show what would change in the kernel; touch nothing.",
     "status": "Show what the daemon is doing, on one screen.",
+    "top": "Watch flows and registrations by rate, on a screen.",
     "explain": "Say why a flow passes or does not.",
     "registrations": "List registrations, or show one.",
     "flows": "List the registered flows that are alive.",

@@ -112,13 +112,22 @@ class Endpoint:
         except (aiohttp.ClientError, OSError) as error:
             raise DaemonNotReachable(self.place, _why(error)) from None
 
+    async def ask(self, path: str, parameters: Mapping[str, str | int | None] | None = None) -> bytes:
+        """As `get`, for a program that has a loop of its own."""
+        return await self._answer("GET", path, _given(parameters), READ_TIMEOUT_S)
+
     def _ask(
+        self, method: str, path: str, parameters: dict[str, str], timeout_s: float, content: bytes | None = None
+    ) -> bytes:
+        return asyncio.run(self._answer(method, path, parameters, timeout_s, content))
+
+    async def _answer(
         self, method: str, path: str, parameters: dict[str, str], timeout_s: float, content: bytes | None = None
     ) -> bytes:
         if self.url is not None and not self.url.startswith(("http://", "https://")):
             raise self._not_a_url()
         try:
-            status, body = asyncio.run(self._request(method, path, parameters, timeout_s, content))
+            status, body = await self._request(method, path, parameters, timeout_s, content)
         except aiohttp.InvalidURL:
             raise self._not_a_url() from None
         except TimeoutError:

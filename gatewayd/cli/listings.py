@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
@@ -29,8 +29,6 @@ from gatewayd.cli.client import Endpoint, daemon_options
 from gatewayd.cli.companies import companies_of, print_companies
 from gatewayd.cli.nearest import Choice
 from gatewayd.cli.output import (
-    BAD,
-    DOUBTFUL,
     IN_KERNEL,
     Line,
     count,
@@ -43,7 +41,7 @@ from gatewayd.cli.output import (
     span,
 )
 from gatewayd.cli.rejected import show_rejected
-from gatewayd.cli.standing import describe_standing, mark
+from gatewayd.cli.standing import condition, describe_registration, presence
 from gatewayd.model import Status
 from gatewayd.settings.values import parse_duration
 
@@ -204,7 +202,7 @@ def _registration_row(view: RegistrationView) -> Sequence[str]:
     return (
         view.id,
         view.category,
-        standing(view),
+        condition(view),
         presence(view),
         f"to {some(view.endpoints)}" if view.endpoints else some(view.clients, none="by subscriber"),
         some(view.peers),
@@ -212,57 +210,10 @@ def _registration_row(view: RegistrationView) -> Sequence[str]:
     )
 
 
-def describe_registration(view: RegistrationView) -> Iterator[Line]:
-    """All that is known of one."""
-    yield Line("id", view.id)
-    yield Line("category", view.category)
-    if view.registrant is not None:
-        yield Line("registrant", view.registrant)
-    yield Line("status", standing(view))
-    yield Line("window", f"{view.valid_from or 'open'} to {view.valid_until or 'open'}")
-    if view.standing is not None:
-        yield from describe_standing(view.standing)
-    if view.endpoints:
-        yield Line("PROVIDER", "every client's flow to these endpoints is registered, and none from them", DOUBTFUL)
-        yield from _listed("endpoints", view.endpoints, "none")
-    else:
-        yield from _listed("clients", view.clients, "by subscriber alone")
-    if view.subscriber and view.clients:
-        yield Line("", "and the addresses of a subscriber")
-    yield from _listed("peers", view.peers, "any")
-    yield Line("services", ", ".join(view.services) or "any")
-    missing = view.effective and view.in_kernel is False
-    yield Line("in kernel", presence(view), BAD if missing or view.unprogrammed else "")
-    seen = f", last seen {view.last_seen_at}" if view.last_seen_at else ", not seen yet"
-    yield Line("traffic", f"{count(view.flows, 'flow')}, {size(view.bytes)}{seen}")
-
-
 def describe_activity(view: ActivityView) -> Line:
     """Over restarts of the daemon; `traffic` is of its run."""
     text = f"{count(view.flows, 'flow')}, {size(view.bytes)} on {count(view.days, 'day')}"
     return Line("30 days", f"{text}, {f'last seen {view.last_seen_at}' if view.last_seen_at else 'never seen'}")
-
-
-def standing(view: RegistrationView) -> str:
-    """The status, whether the window is closed, and what a local file or the guard makes of it."""
-    is_dropped = view.standing is not None and view.standing.is_out_of_force
-    closed = view.status == "active" and not view.effective and not is_dropped
-    provisional = "provisional" if view.provisional else ""
-    words = (view.status, provisional, "outside of its window" if closed else "", mark(view.standing))
-    return ", ".join(filter(None, words))
-
-
-def presence(view: RegistrationView) -> str:
-    """Whether the kernel has it, and why not."""
-    if view.unprogrammed:
-        return f"NO: {view.unprogrammed}"
-    return "no" if view.in_kernel is False and not view.effective else IN_KERNEL[view.in_kernel]
-
-
-def _listed(label: str, words: tuple[str, ...], none: str) -> Iterator[Line]:
-    yield Line(label, words[0] if words else none)
-    for word in words[1:]:
-        yield Line("", word)
 
 
 # -- flows ---------------------------------------------------------------------------------------------------------

@@ -49,12 +49,13 @@ MAY_IMPORT: dict[str, str] = {
     "allowlist subscribers trial compile assertions kernel reconcile watch near_miss api systemd",
     "daemon": "gatewayd doctor errors impact log systemd model trial settings sources kernel watch api page "
     "control subscribers",
+    "top": "model api",
     "authority": "errors model feed",
     "lab": "errors model",
     "passage": "errors model compile assertions kernel lab",
     "demo": "errors model feed authority lab",
     "cli": "gatewayd errors impact log model state_file activity allowlist settings feed sources registry compile "
-    "assertions doctor reconcile kernel subscribers trial watch api control daemon authority lab demo "
+    "assertions doctor reconcile kernel subscribers trial watch api control daemon top authority lab demo "
     "passage",
     "__main__": "cli",
 }
@@ -87,6 +88,7 @@ PURE = """
     sources.last_good sources.override_file sources.update
     registry.rehearsal
     page page.answer page.html page.markup page.overview page.plots page.problems page.question
+    top top.flows top.tables
     api.plan control.flow_changes compile.element_changes
     subscribers subscribers.journal_rows subscribers.radius subscribers.radius.accounting
     subscribers.radius.attributes subscribers.radius.clients subscribers.radius.flood subscribers.radius.packet
@@ -120,7 +122,7 @@ IO = """
 """
 
 COMPOSITION = """
-    cli.completions cli.manual cli.nearest cli.status_watch
+    cli.completions cli.manual cli.nearest cli.status_watch cli.top cli.top_screen
     cli.mode cli.mode_file control.arming_queries control.trial_gateway control.trial_keeper
     control.trip_evidence control.trial_report
     cli.events cli.registry_in_force cli.registry_verify cli.report control.activity_keeper control.report_queries
@@ -162,6 +164,7 @@ THIRD_PARTY: dict[str, str] = {
     "pytricia": "allowlist.radix",
     "rich": "cli.* demo.*",
     "structlog": "log.*",
+    "textual": "cli.top_screen",
     "uvloop": "cli.service",
     "watchfiles": "sources.files",
     "yaml": "settings.load settings.edit",

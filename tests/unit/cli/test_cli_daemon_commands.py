@@ -19,8 +19,8 @@ from gatewayd.api.report import ActivityPage, ActivityView
 from gatewayd.api.status import ClockView, HeldView, HoldView, MarksView
 from gatewayd.assertions.states import AssertionsView, FailingView
 from gatewayd.cli import client, explain, listings, main
-from gatewayd.cli.listings import describe_registration, presence, standing
 from gatewayd.cli.output import BAD, DOUBTFUL, Line
+from gatewayd.cli.standing import condition, describe_registration, presence
 from gatewayd.cli.status import describe_status, found_at_start, headline
 from gatewayd.errors import SourceUnreadable
 from gatewayd.model import Flow, parse_address, parse_prefix
@@ -555,7 +555,7 @@ def test_a_registration_says_why_the_kernel_does_not_have_it(queries: FakeQuerie
     assert presence(replace(bank, in_kernel=False)) == "NO"
     assert presence(replace(bank, in_kernel=False, unprogrammed="too many")) == "NO: too many"
     assert presence(replace(bank, in_kernel=False, effective=False)) == "no"
-    assert standing(replace(bank, effective=False)) == "active, outside of its window"
+    assert condition(replace(bank, effective=False)) == "active, outside of its window"
     found = {line.text: line for line in describe_registration(replace(bank, in_kernel=False, subscriber=True))}
     assert found["NO"].style == BAD
     assert "and the addresses of a subscriber" in found

@@ -23,7 +23,7 @@ from gatewayd.api.standing import (
 )
 from gatewayd.api.views import registration_view
 from gatewayd.cli import main
-from gatewayd.cli.listings import describe_registration, standing
+from gatewayd.cli.standing import condition, describe_registration
 from gatewayd.model.moment import parse_time
 from tests.support.fake_queries import BANK, NOW, FakeQueries, serving_in_a_thread
 
@@ -174,7 +174,7 @@ def test_changes_are_asked_for_by_moment_or_by_length(run: Run, queries: FakeQue
 )
 def test_a_registration_is_told_with_what_stands_behind_it(view: StandingView, word: str, lines: list[str]) -> None:
     shown = registration_view(BANK, NOW, standing=view)
-    assert standing(shown) == word
+    assert condition(shown) == word
     told = [line.text for line in describe_registration(shown)]
     start = told.index(lines[0])
     assert told[start : start + len(lines)] == lines
