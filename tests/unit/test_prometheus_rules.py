@@ -20,7 +20,7 @@ from promql_parser import parse_duration
 from tests.support.metrics_table import DOC
 from tests.support.promql import faults_of, names_in
 from tests.support.renewed import RULES, metrics_of
-from tests.unit.test_docs import ROOT, anchors_of, text_of
+from tests.unit.test_docs import ROOT, anchors_of, fences_of, text_of
 from tests.unit.test_sentences import too_long, unused_words
 
 STEP_S = 30
@@ -248,6 +248,17 @@ def test_every_alert_has_a_case() -> None:
 def test_prometheus_takes_the_file() -> None:
     done = subprocess.run(["promtool", "check", "rules", RULES], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_prometheus_takes_the_configuration_that_is_shown(tmp_path: Path) -> None:
+    operations = text_of(ROOT / "docs" / "operations.md")
+    (shown,) = [each.body for each in fences_of(operations) if "scrape_configs" in each.body]
+    path = tmp_path / "prometheus.yml"
+    path.write_text(shown.replace("/etc/prometheus/rules/*.yml", str(RULES)))
+    done = subprocess.run(["promtool", "check", "config", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (job,) = yaml.safe_load(shown)["scrape_configs"]
+    assert f'up{{job="{job["job_name"]}"}}' in RULES.read_text()
 
 
 def test_each_alert_fires_and_keeps_still(tmp_path: Path) -> None:
