@@ -56,7 +56,7 @@ def _steps_of(body: str) -> Iterator[Command | File]:
         lines = block.splitlines()
         if language == "sh":
             yield from (Command(line.removeprefix("# ")) for line in lines if line.startswith("# "))
-        elif language == "yaml" and lines and lines[0].startswith("# /"):
+        elif language in ("yaml", "csv") and lines and lines[0].startswith("# /"):
             yield File(lines[0].removeprefix("# "), "\n".join([*lines[1:], ""]))
         elif language != "":
             raise ValueError(f"neither commands nor a file: {block!r}")

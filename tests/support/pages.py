@@ -168,12 +168,12 @@ def serving_page(
 
 
 @contextmanager
-def chromium() -> Generator[Browser, None, None]:
-    """Debian's, without a sandbox of its own: root has none. It ends with the block."""
+def chromium(program: str = CHROMIUM) -> Generator[Browser, None, None]:
+    """Debian's, without a sandbox of its own: root has none. It ends with the block. `program`: runs it."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
         try:
             yield browser
         finally:

@@ -1,25 +1,33 @@
-"""The week of docs/operations.md is the week of `./run soak --week`, word for word."""
+"""The week of docs/operations.md is that of the soak, and its first hour that of `./run host`, word for word."""
 
 from __future__ import annotations
 
 import ast
 import inspect
+from collections.abc import Callable, Mapping
+from typing import cast
 
 import pytest
 
-from tests.soak.manual import OPERATIONS, Command, File, read_days
+from tests.host.first_hour import PARTS, SECTION
+from tests.soak.manual import OPERATIONS, WEEK, Command, File, read_days
 from tests.soak.week import DAYS
 
+SECTIONS: dict[str, Mapping[str, object]] = {WEEK: DAYS, SECTION: PARTS}
+TITLES = [(section, title) for section, parts in SECTIONS.items() for title in parts]
 
-def test_the_days_of_the_documents_are_the_days_of_the_soak() -> None:
-    assert [day.title for day in read_days(OPERATIONS.read_text())] == [*DAYS]
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_the_parts_of_the_documents_are_the_parts_that_are_typed(section: str) -> None:
+    assert [day.title for day in read_days(OPERATIONS.read_text(), section)] == [*SECTIONS[section]]
 
 
-@pytest.mark.parametrize("title", DAYS)
-def test_each_step_of_a_day_stands_in_the_documents(title: str) -> None:
-    (day,) = [day for day in read_days(OPERATIONS.read_text()) if day.title == title]
+@pytest.mark.parametrize(("section", "title"), TITLES)
+def test_each_step_of_a_part_stands_in_the_documents(section: str, title: str) -> None:
+    (day,) = [day for day in read_days(OPERATIONS.read_text(), section) if day.title == title]
     written = [each.path if isinstance(each, File) else each.line for each in day.steps]
-    calls = [node for node in ast.walk(ast.parse(inspect.getsource(DAYS[title]))) if isinstance(node, ast.Call)]
+    typing = inspect.getsource(cast("Callable[..., None]", SECTIONS[section][title]))
+    calls = [node for node in ast.walk(ast.parse(typing)) if isinstance(node, ast.Call)]
     typed = [
         (call.lineno, ast.literal_eval(call.args[0]))
         for call in calls
