@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
 import msgspec
@@ -192,7 +193,7 @@ class Facts:
     """`sysctls`: by name, those that there are. `dropping`: packets that connection tracking dropped while it was
     watched. `default_routes`: of IPv4. `has_ipv6`: an interface
     has a global address. `missing`: parts of the kernel that are not there, by module. `refusal`: what nft has
-    against the rules of the policy. `unread`: subject and reason."""
+    against the rules of the policy. `unread`: subject, reason, and whether rights are wanting."""
 
     question: Question
     sysctls: Mapping[str, int] = field(default_factory=dict)
@@ -211,7 +212,7 @@ class Facts:
     versions: Versions = Versions()
     missing: tuple[str, ...] = ()
     refusal: str | None = None
-    unread: tuple[tuple[str, str], ...] = ()
+    unread: tuple[tuple[str, str, bool], ...] = ()
 
     def named(self, patterns: tuple[str, ...]) -> tuple[Link, ...]:
         """Interfaces that a name of `policy.interfaces` means."""
@@ -231,6 +232,8 @@ class Facts:
     def _chain(self, each: BaseChain) -> Chain:
         rules = [r for r in self.rules if (r.family, r.table, r.chain) == (each.family, each.table, each.name)]
         dropping = [rule for rule in rules if "drops" in rule.deeds]
+        # What stands behind a rule that drops all is never reached.
+        last = min((rule.number for rule in rules if "drops_all" in rule.deeds), default=inf)
         return Chain(
             each.family,
             each.table,
@@ -239,8 +242,8 @@ class Facts:
             each.priority,
             self._order(each),
             len(dropping) + each.drops,
-            each.drops or any("drops_all" in rule.deeds for rule in dropping),
-            any("accepts_registered" in rule.deeds for rule in rules),
+            each.drops or last != inf,
+            any("accepts_registered" in rule.deeds and rule.number < last for rule in rules),
         )
 
     def _order(self, each: BaseChain) -> Order:

@@ -175,13 +175,13 @@ def kernel_faults(facts: Facts) -> Iterator[Finding]:
 
 def unread(facts: Facts) -> Iterator[Finding]:
     """A reading that failed is never silence."""
-    for subject, reason in facts.unread:
+    for subject, reason, is_denied in facts.unread:
         yield Finding(
             "unread",
             "warning",
             f"{subject} could not be read: {reason}",
             "the checks that need it say nothing",
-            "sudo gatewayd doctor",
+            "sudo gatewayd doctor" if is_denied else None,
         )
 
 

@@ -38,7 +38,7 @@ def dropping_chain(facts: Facts) -> Iterator[Finding]:
     after it first: then there is a mark by which it can accept."""
     bit, priority = facts.question.registered, facts.question.priority
     for chain in facts.others:
-        if not chain.drops_all or chain.hook not in ("forward", "postrouting"):
+        if not _is_obstacle(chain):
             continue
         is_early = chain.order != "after"
         if chain.admits and not is_early:
@@ -55,6 +55,12 @@ def dropping_chain(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _is_obstacle(chain: Chain) -> bool:
+    """Whether registered flows need a rule in it. What drops all else before routing is a list of what may come in
+    at all, and an engineer's own."""
+    return chain.drops_all and chain.hook in ("forward", "postrouting")
+
+
 def _admit(chain: Chain, bit: int) -> str:
     if chain.is_iptables:
         program = "iptables" if chain.family == "ip" else "ip6tables"
@@ -62,10 +68,10 @@ def _admit(chain: Chain, bit: int) -> str:
     return f"nft insert rule {chain} 'ct mark & {bit:#010x} == {bit:#010x} accept'"
 
 
-def early_drops(facts: Facts) -> Iterator[Finding]:
+def other_drops(facts: Facts) -> Iterator[Finding]:
     """Rules that drop some packets: known to an engineer who asks why a registered flow does not pass."""
     for chain in facts.others:
-        if chain.drops and not chain.drops_all and not chain.admits:
+        if chain.drops and not _is_obstacle(chain) and not chain.admits:
             yield Finding(
                 "other-drops",
                 "note",
@@ -224,7 +230,7 @@ def legacy_tables(facts: Facts) -> Iterator[Finding]:
 CHECKS: Final = {
     "chain-order": chain_order,
     "dropping-chain": dropping_chain,
-    "other-drops": early_drops,
+    "other-drops": other_drops,
     "flowtable": offloading,
     "mark-written": written_marks,
     "mark-leaked": leaked_marks,

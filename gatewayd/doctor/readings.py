@@ -74,7 +74,7 @@ def read_facts(question: Question, refusal: str | None = None) -> Facts:
 class _Reading:
     def __init__(self, question: Question) -> None:
         self._question = question
-        self._unread: list[tuple[str, str]] = []
+        self._unread: list[tuple[str, str, bool]] = []
 
     def facts(self, refusal: str | None) -> Facts:
         question = self._question
@@ -122,8 +122,9 @@ class _Reading:
             number, text = error.errno or 0, error.strerror or str(error)
         except (KernelError, MissingPrerequisite) as error:
             number, text = 0, str(error)
-        if not (self._question.is_daemon and number in (errno.EPERM, errno.EACCES)):
-            self._unread.append((subject, text))
+        is_denied = number in (errno.EPERM, errno.EACCES)
+        if not (self._question.is_daemon and is_denied):
+            self._unread.append((subject, text, is_denied))
         return otherwise
 
 

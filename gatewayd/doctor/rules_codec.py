@@ -42,6 +42,7 @@ _FLOW_OFFLOAD_TABLE = 1
 _FLOWTABLE_NAME, _FLOWTABLE_HOOK, _FLOWTABLE_FLAGS, _HARDWARE = 2, 3, 7, 1
 _CT_TARGET = Struct("=HH")
 """struct xt_ct_target_info: flags, zone."""
+_ALL: Final = 0xFFFFFFFF
 _XT_CT_NOTRACK, _XT_CT_ZONE_FLAGS = 0x1, 0x4 | 0x8 | 0x10
 _CONNMARK_MATCH = Struct("=IIB")
 """struct xt_connmark_mtinfo1: mark, mask, invert."""
@@ -187,6 +188,8 @@ def _admits(expressions: list[tuple[str, dict[int, bytes]]], registered: int) ->
 def _mark_bits(raw: bytes) -> tuple[int, int]:
     """Bits of the ct mark that the rule writes, and those that it copies into the packet mark."""
     writes = leaks = 0
+    if not judge_expressions(raw, _ALL):  # nearly every rule: `ct state` is an expression of the same name
+        return 0, 0
     for bit in (1 << number for number in range(32)):
         deeds = judge_expressions(raw, bit)
         writes |= bit * ("writes" in deeds)

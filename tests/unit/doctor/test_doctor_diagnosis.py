@@ -45,7 +45,7 @@ def test_a_host_that_says_nothing_has_no_finding() -> None:
 
 def test_findings_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(diagnosis, "MAX_FINDINGS", 1)
-    many = (("one", "why"), ("other", "why"))
+    many = (("one", "why", True), ("other", "why", False))
     assert len(diagnose(facts(unread=many), "now").findings) == 1
 
 

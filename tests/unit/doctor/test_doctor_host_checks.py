@@ -8,7 +8,7 @@ import pytest
 from gatewayd.doctor.facts import Disk, Facts, Link, Versions
 from gatewayd.doctor.findings import Finding
 from gatewayd.doctor.host_checks import CHECKS
-from tests.support.facts import LINKS, QUESTION, facts
+from tests.support.facts import QUESTION, facts
 
 GIB = 1 << 30
 
@@ -102,6 +102,6 @@ def test_parts_of_the_kernel_and_rules_that_it_refuses() -> None:
 
 
 def test_a_reading_that_failed_is_said() -> None:
-    (said,) = found("unread", facts(unread=(("the disk", "Permission denied"),)))
-    assert said.what == "the disk could not be read: Permission denied"
-    assert LINKS
+    denied, broken = found("unread", facts(unread=(("the disk", "No", True), ("the rules", "Odd", False))))
+    assert denied.what == "the disk could not be read: No"
+    assert (denied.command, broken.command) == ("sudo gatewayd doctor", None)

@@ -59,11 +59,21 @@ def test_a_chain_that_accepts_by_our_mark_is_well_but_before_ours() -> None:
         assert len(found("dropping-chain", facts(chains=(chain,), rules=(admits,)))) == findings
 
 
+def test_a_rule_behind_one_that_drops_all_is_never_reached() -> None:
+    chain = BaseChain("inet", "fw", "f", "forward", 0, False)
+    drops = Rule("inet", "fw", "f", 3, 2, deeds=frozenset({"drops", "drops_all"}))
+    for number, findings in ((1, 0), (3, 1)):
+        admits = Rule("inet", "fw", "f", 4, number, deeds=frozenset({"accepts_registered"}))
+        assert len(found("dropping-chain", facts(chains=(chain,), rules=(drops, admits)))) == findings
+
+
 def test_rules_that_drop_some_are_a_note() -> None:
     chain = BaseChain("inet", "fw", "f", "forward", 0, False)
     drops = Rule("inet", "fw", "f", 3, deeds=frozenset({"drops"}))
     assert [each.severity for each in found("other-drops", facts(chains=(chain,), rules=(drops,)))] == ["note"]
     assert found("other-drops", facts(chains=(chain,))) == []
+    early = BaseChain("inet", "fw", "f", "prerouting", 0, True)
+    assert [each.severity for each in found("other-drops", facts(chains=(early,)))] == ["note"]
 
 
 @pytest.mark.parametrize(
