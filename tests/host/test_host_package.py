@@ -157,14 +157,14 @@ def stays_where_the_new_version_refuses_the_file(host: BootedHost, package: Path
     with no_registered_packet_is_lost(host.lab):
         printed = install(host, package)
     assert "verify_every" in printed
-    assert "gatewayd: this version refuses /etc/gatewayd/gatewayd.yaml." in printed
+    assert f"gatewayd: this version refuses {CONFIG}. The daemon goes on with version 0.1.0." in printed
     assert (pid(host), version(host)) == (daemon, "0.1.0")
     # Killed, it starts again, and is the version that it was.
     host.run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "gatewayd")
     assert holds(lambda: pid(host) not in (daemon, "0") and host.property("ActiveState") == "active")
     assert version(host) == "0.1.0"
     # A second attempt changes nothing.
-    assert "this version refuses" in host.run("dpkg-reconfigure", "gatewayd")
+    assert "The daemon goes on with version 0.1.0." in host.run("dpkg-reconfigure", "gatewayd")
     assert "this version refuses" in install(host, package)
     assert version(host) == "0.1.0"
     assert is_in_force(host)
@@ -208,16 +208,20 @@ def asks_at_the_purge(host: BootedHost) -> None:
 def test_an_answer_to_the_question_of_the_purge_takes_the_table_away(
     lab: Lab, base: Path, versions: Versions
 ) -> None:
+    """Its name is the one that the file has."""
     with booted(lab, [base]) as host:
         configure(host)
+        configured = CONFIGURED.replace("kernel: {", "kernel: {table: vpn, ")
+        host.write(CONFIG, configured)
         install(host, versions.new)
         assert is_in_force(host)
+        assert "nft delete table inet vpn" in host.run("dpkg", "--remove", "gatewayd")
         host.run("debconf-set-selections", input="gatewayd gatewayd/purge-table boolean true\n")
         host.run("debconf-set-selections", input="gatewayd gatewayd/purge-files boolean false\n")
         host.run("dpkg", "--purge", "gatewayd")
         assert probe(host.lab, [UNREGISTERED]) == ["passed"]
         assert host.run("nft", "list", "tables") == ""
-        assert host.read(CONFIG) == CONFIGURED
+        assert host.read(CONFIG) == configured
 
 
 STATE = "/var/lib/gatewayd-registry"
