@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from gatewayd.api.near_misses import NearMissLineView
 from gatewayd.api.status import AggregateView, CounterView, StatusView
-from gatewayd.api.text import size, some
+from gatewayd.api.text import count, size, some
 from gatewayd.api.views import FlowView, UnregisteredFlowView
 from gatewayd.top.flows import FlowLine, RegistrationLine
 
@@ -64,7 +64,7 @@ def _flow_row(flow: FlowView | UnregisteredFlowView, before: tuple[str, ...], af
 def aggregate_rows(aggregates: Iterable[AggregateView]) -> list[Row]:
     """In the place of flows, where the daemon keeps counts of prefixes alone."""
     return [
-        Row(each.prefix, (f"{each.flows:,}", each.prefix, "-", some(each.services, 1, none="-")))
+        Row(each.prefix, (count(each.flows, "flow"), each.prefix, "-", some(each.services, 1, none="-")))
         for each in aggregates
     ]
 

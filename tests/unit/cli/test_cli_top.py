@@ -198,7 +198,7 @@ async def test_a_near_miss_says_its_mend(tmp_path: Path) -> None:
     ("keeps_flows", "row"),
     [
         (True, ["2024-11-04T02:59:55Z", "203.0.113.9:40000", "198.51.100.7", "udp/500"]),
-        (False, ["55", "192.0.2.0/24", "-", "udp/51820 (54)"]),
+        (False, ["55 flows", "192.0.2.0/24", "-", "udp/51820 (54)"]),
     ],
 )
 async def test_unregistered_flows_or_the_counts_of_prefixes(

@@ -44,7 +44,11 @@ def test_unregistered_flows_and_prefixes() -> None:
     (row,) = unregistered_rows([UnregisteredFlowView("10.0.0.1", "192.0.2.1", "esp", None, None)])
     assert (row.cells, row.question) == (("-", "10.0.0.1", "192.0.2.1", "esp"), "flow")
     (row,) = aggregate_rows([AggregateView("10.0.0.0/24", 1200, ("esp (9)", "gre (1)"))])
-    assert (row.cells, row.question, row.subject) == (("1,200", "10.0.0.0/24", "-", "esp (9) +1"), "none", None)
+    assert (row.cells, row.question, row.subject) == (
+        ("1,200 flows", "10.0.0.0/24", "-", "esp (9) +1"),
+        "none",
+        None,
+    )
 
 
 def test_a_registration_asks_for_its_flows() -> None:
