@@ -33,7 +33,7 @@ def page(shared_lab: Lab) -> Iterator[Page]:
     """What the thread starts is in the gateway's namespace, the browser too."""
     with shared_lab.gateway.entered(), chromium() as browser:
         found = browser.new_page()
-        found.set_default_timeout(60_000)
+        found.set_default_timeout(120_000)
         yield found
 
 

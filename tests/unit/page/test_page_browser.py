@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="no chromium (Debian package chromium)")
 
-PATIENCE_MS = 30_000
+PATIENCE_MS = 120_000
 FLOW = "203.0.113.5 198.51.100.7 udp/51820"
 HOSTILE = """<img src="/x" onerror="document.title='taken'">"""
 HOSTILE_ID = """<img>"'&lt;"""
