@@ -71,7 +71,7 @@ async def _ask(flow: Flow, seen: Flow, way: Way) -> _Asked:
     bases = {base.place: base for base in map(base_chain_of, ruleset.listed["chain"]) if base is not None}
     with Scratch(way, flow, seen=seen) as scratch:
         refused = await scratch.load(ruleset)
-        observed = scratch.send()
+        observed = scratch.send(from_ingress=any(base.hook == "ingress" for base in bases.values()))
         met = chains_met((each for each in observed.events if each.place.table != PROBE_TABLE), bases)
         views = tuple(_chain_view(scratch, each) for each in met)
     return _Asked(

@@ -69,6 +69,7 @@ class Scratch:
     def __init__(self, way: Way, flow: Flow, *, seen: Flow) -> None:
         """`seen`: the flow as the forward hook sees it, behind DNAT."""
         self._flow = flow
+        self._incoming = way.incoming.name
         self._handles: dict[tuple[Place, int], int] = {}
         self._devices = frozenset({way.incoming.name, *([way.outgoing.name] if way.outgoing is not None else ())})
         with ExitStack() as stack:
@@ -186,9 +187,9 @@ class Scratch:
 
     # -- the packet ----------------------------------------------------------------------------------------------
 
-    def send(self) -> Observation:
-        """One packet; what the kernel said of it, and whether it arrived."""
-        self.gateway.nft(_tracing(self._flow, sorted(self._devices)))
+    def send(self, *, from_ingress: bool) -> Observation:
+        """One packet; what the kernel said of it, and whether it arrived. `from_ingress`: traced from there on."""
+        self.gateway.nft(_tracing(self._flow, self._incoming, from_ingress=from_ingress))
         with self.gateway.entered():
             trace = TraceSocket()
         token = os.urandom(TOKEN_BYTES)
@@ -228,17 +229,18 @@ def _refuses(packet: bytes, token: bytes) -> bool:
     return (int.from_bytes(token, "big") + 1).to_bytes(4, "big") in packet
 
 
-def _tracing(flow: Flow, devices: Sequence[str]) -> str:
-    """Rules that come before all others, at the earliest hook."""
+def _tracing(flow: Flow, device: str, *, from_ingress: bool) -> str:
+    """Rules that come before all others, at the earliest hook that there is a chain for."""
     word = "ip" if len(flow.source) == 4 else "ip6"
     only = f"{word} saddr {format_address(flow.source)} meta nftrace set 1"
-    return f"""table netdev {PROBE_TABLE} {{
+    ingress = f"""table netdev {PROBE_TABLE} {{
 	chain ingress {{
-		type filter hook ingress device "{devices[0]}" priority {_FIRST};
+		type filter hook ingress device "{device}" priority {_FIRST};
 		{only}
 	}}
 }}
-table inet {PROBE_TABLE} {{
+"""
+    return f"""{ingress if from_ingress else ""}table inet {PROBE_TABLE} {{
 	chain prerouting {{
 		type filter hook prerouting priority {_FIRST};
 		{only}

@@ -158,6 +158,45 @@ table inet fw {
     assert (masked["outcome"], places(masked)[-1]) == ("passes", ("nat", "post", "accept"))
 
 
+def test_a_drop_at_the_ingress_of_the_interface_is_seen_and_that_of_another_is_not(lab: Lab) -> None:
+    lab.gateway.nft("""
+table netdev edge {
+	chain in {
+		type filter hook ingress device "outside0" priority 0; policy accept;
+		ip daddr 39.32.0.9 drop
+	}
+	chain lo {
+		type filter hook ingress device "lo" priority 0; policy accept;
+		drop
+	}
+}
+""")
+    found = ask(lab, FAR, "39.32.0.9", "udp/51820")
+    assert (found["outcome"], places(found)) == ("dropped", [("edge", "in", "drop")])
+    assert ask(lab, "39.32.0.9", FAR, "udp/51820")["outcome"] == "passes"
+    assert places(ask(lab, FAR, "39.32.0.8", "udp/51820")) == [("edge", "in", "accept")]
+
+
+def test_a_bridge_is_one_in_the_copy_too(lab: Lab) -> None:
+    for command in (
+        "ip link add br0 type bridge",
+        "ip link set inside0 master br0",
+        "ip link set br0 up",
+        "ip route replace 39.32.0.0/11 dev br0",
+    ):
+        lab.gateway.run(command.split())
+    lab.gateway.nft("""
+table inet fw {
+	chain f {
+		type filter hook forward priority 0; policy accept;
+		meta iifkind "bridge" iifname "br0" drop
+	}
+}
+""")
+    found = ask(lab, STRANGER, FAR, "udp/51820")
+    assert (found["incoming"], found["outcome"]) == ("br0", "dropped")
+
+
 def test_of_a_real_gateway_in_reject(daemon: LabDaemon) -> None:
     lab = daemon.lab
     daemon.write_registry("national", [SOFTWARE_HOUSE])
