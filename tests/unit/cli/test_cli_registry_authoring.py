@@ -233,7 +233,7 @@ def test_repaired_and_deleted_files_are_listed(run: Run, tmp_path: Path) -> None
 def test_serve_wants_an_address_and_a_port(run: Run, listen: str) -> None:
     result = run("serve", "--listen", listen)
     assert result.exit_code == 2
-    assert f"{listen} " in result.stderr
+    assert f"{listen!r} " in result.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
