@@ -616,9 +616,18 @@ async def test_a_port_that_another_has_is_waited_for_and_the_socket_answers_mean
     assert (tcp.is_listening, unix.is_listening) == (False, False)
 
 
-async def test_an_address_of_another_host_is_refused_clearly(queries: FakeQueries, socket_path: Path) -> None:
-    with pytest.raises(MissingPrerequisite, match=r"cannot listen on \[2001:db8::1\]:9480: "):
-        await ApiServer(queries, "2001:db8::1", 9480, str(socket_path)).start()
+async def test_an_address_that_no_interface_has_yet_is_bound_and_the_log_says_so(
+    queries: FakeQueries, socket_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = ApiServer(queries, "2001:db8::1", 0, str(socket_path))
+    await server.start()
+    await server.stop()
+    assert "daemon.address_absent" in caplog.text
+
+
+async def test_an_address_that_cannot_be_bound_is_refused_clearly(queries: FakeQueries, socket_path: Path) -> None:
+    with pytest.raises(MissingPrerequisite, match=r"cannot listen on \[fe80::1\]:9480: "):
+        await ApiServer(queries, "fe80::1", 9480, str(socket_path)).start()
 
 
 async def test_a_start_that_is_cut_short_leaves_nothing(
