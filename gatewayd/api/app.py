@@ -22,6 +22,7 @@ from gatewayd.api.listening import (
     Acceptor,
     ConnectionLimits,
     Connections,
+    HttpLog,
     ReservedFiles,
     bind_tcp,
     bind_unix,
@@ -278,7 +279,11 @@ class ApiServer:
         connections = Connections(limits, stats)
         app.middlewares.insert(0, note_answers(connections))
         runner = web.AppRunner(
-            app, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_S, keepalive_timeout=limits.wait_s
+            app,
+            access_log=None,
+            logger=HttpLog(stats),
+            shutdown_timeout=_SHUTDOWN_TIMEOUT_S,
+            keepalive_timeout=limits.wait_s,
         )
         self._runners.append(runner)
         await runner.setup()

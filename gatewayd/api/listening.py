@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import logging
 import os
 import socket  # noqa: TID251 - binding and accepting is all this module is for
 import stat
@@ -21,9 +22,11 @@ from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
+from aiohttp.web_protocol import RequestPayloadError
 
 from gatewayd.api.process import ListenerView
 from gatewayd.errors import MissingPrerequisite
@@ -51,6 +54,25 @@ class ConnectionLimits:
     of_peer: int = 64
     wait_s: float = 10.0
     answer_s: float | None = 60.0
+
+
+class HttpLog(logging.LoggerAdapter[logging.Logger]):
+    """The log of aiohttp for a listener. Bytes that are no HTTP request are the client's fault: they are counted.
+
+    aiohttp would log a traceback for each, with some of the bytes. So any client could fill the log, or put a
+    mobile number there.
+    """
+
+    def __init__(self, stats: ListenerView) -> None:
+        super().__init__(logging.getLogger("aiohttp.server"))
+        self._stats = stats
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """debug() and exception() come by here."""
+        if isinstance(kwargs.get("exc_info"), HttpProcessingError | RequestPayloadError):
+            self._stats.malformed += 1
+        else:
+            super().log(level, msg, *args, **kwargs)
 
 
 class ReservedFiles:

@@ -43,6 +43,7 @@ class ListenerView:
     evicted: Annotated[int, _CLOSED.of(meaning="had waited longest when another came at the bound")] = 0
     refused: Annotated[int, _CLOSED.of(meaning="came at the bound when all others were being answered")] = 0
     stalled: Annotated[int, _CLOSED.of(meaning="a stream of events whose client took nothing for 30 s")] = 0
+    malformed: Annotated[int, _CLOSED.of(meaning="sent bytes that are no HTTP request")] = 0
     busy: Annotated[
         int, counter("api_requests_refused", "Requests refused with 503, as too many waited.", "rises")
     ] = 0

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from gatewayd.api.app import LISTS_WAITING, ApiServer
-from gatewayd.api.listening import ConnectionLimits, ReservedFiles
+from gatewayd.api.listening import ConnectionLimits, HttpLog, ReservedFiles
 from gatewayd.api.process import ListenerView
 from gatewayd.api.views import RegistrationPage
 from tests.support.fake_queries import FakeQueries
@@ -252,3 +252,36 @@ async def test_a_request_for_the_name_of_another_is_refused_on_the_port(
     finally:
         await scene.close()
         await server.stop()
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"GET /?q=03001234567\x01 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /?q=0300 1234567 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX 03001234567\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"03001234567\r\n\r\n",
+        b"GET /?q=" + b"03001234567" * 900 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\n03001",
+    ],
+    ids=["query", "space", "header", "no host", "no method", "too long", "body"],
+)
+async def test_bytes_that_are_no_request_are_counted_and_never_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, request_line: bytes
+) -> None:
+    caplog.set_level("DEBUG")
+    async with listening(tmp_path, ConnectionLimits()) as scene:
+        reader, _ = await scene.connect(request_line)
+        assert (await reader.readline()).split()[1] in {b"400", b"405"}
+        await until(lambda: scene.tcp.malformed == 1)
+        assert await scene.healthz() == b"HTTP/1.1 200 OK"
+    assert "aiohttp.server" not in {record.name for record in caplog.records}
+    assert "0300" not in caplog.text
+
+
+def test_a_fault_that_is_not_the_clients_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    stats = ListenerView("tcp")
+    HttpLog(stats).exception("Unhandled exception", exc_info=RuntimeError("ours"))
+    assert stats.malformed == 0
+    assert "ours" in caplog.text
