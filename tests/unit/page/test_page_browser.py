@@ -315,6 +315,19 @@ def test_nothing_is_wider_than_the_screen(gateway: Gateway, open_tab: Any, width
             assert tab.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("width", [360, 900, 1200, 1366])
+def test_no_table_of_the_first_screen_hides_a_cell(gateway: Gateway, open_tab: Any, width: int) -> None:
+    """A wall display is not scrolled, and a telephone's line has more than one letter."""
+    gateway.tap.take("policy.in_force", {"mode": "reject", "policy": "canary 100%, scope tcp/1194 udp/500 " * 4})
+    tab = open_tab(viewport={"width": width, "height": 800}).go(gateway.url).live()
+    tab.page.wait_for_selector("#events td:has-text('policy.in_force')")
+    parts = "#problems .scroll, #events .scroll" + (", #tables .scroll" if width > 360 else "")
+    hidden = f"[...document.querySelectorAll('{parts}')].filter((each) => each.scrollWidth > each.clientWidth)"
+    assert tab.page.evaluate(f"{hidden}.map((each) => each.innerText)") == []
+    tall = "[...document.querySelectorAll('#events tbody tr')].map((each) => each.offsetHeight)"
+    assert max(tab.page.evaluate(tall)) < 400
+
+
 def test_the_print_has_the_state_and_no_controls(gateway: Gateway, open_tab: Any) -> None:
     tab = open_tab(color_scheme="dark").go(gateway.url).live()
     tab.page.emulate_media(media="print")
