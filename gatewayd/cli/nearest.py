@@ -23,7 +23,9 @@ def nearest_command(main: click.Group, context: click.Context, word: str) -> str
     """Also of those below others: `near-misses` is `impact near-misses`."""
     from gatewayd.cli.completions import walk
 
-    paths = sorted((inside.command_path.split()[1:] for _, inside in walk(main, context)), key=len, reverse=True)
+    program = context.command_path  # of several words where it is `python -m gatewayd`
+    found = (inside.command_path.removeprefix(program).split() for _, inside in walk(main, context))
+    paths = sorted(found, key=len, reverse=True)
     return did_you_mean(word, {path[-1]: " ".join(path) for path in paths if path})
 
 

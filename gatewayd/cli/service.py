@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 import click
+from click.core import ParameterSource
 
 from gatewayd.cli.arguments import Listen
 from gatewayd.cli.check import DEFAULT_CONFIG
@@ -114,7 +115,13 @@ async def tear_down(settings: Settings) -> tuple[bool, int]:
 
 
 @click.command("demo")
-@click.option("--registrations", default=31_000, show_default=True, help="How many the registry holds.")
+@click.option(
+    "--registrations",
+    type=click.IntRange(1),
+    default=31_000,
+    show_default=True,
+    help="How many the registry holds.",
+)
 @click.option("--keep", is_flag=True, help="Leave it running at the end, with the places to look at.")
 @click.option(
     "--listen", type=Listen(), default="127.0.0.1:0", help="With --keep: for page and API.  [default: any port]"
@@ -134,6 +141,8 @@ def demo(registrations: int, keep: bool, listen: ListenAddress) -> None:
     from gatewayd.errors import MissingPrerequisite
     from gatewayd.lab.lab import Lab, missing_for_lab
 
+    if not keep and click.get_current_context().get_parameter_source("listen") is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--listen is for the gateway that --keep leaves running; give both")
     signal.signal(signal.SIGTERM, _interrupt)
     missing = missing_for_lab()
     if missing is not None:

@@ -110,7 +110,10 @@ def changes(endpoint: Endpoint, since: str | None, as_json: bool) -> None:
     for step in found.items:
         print_lines(_describe_step(step))
     if not found.items:
-        click.echo("no change")
+        asked = (
+            "in this run of the daemon" if since is None else "since then, as far back as this run of the daemon"
+        )
+        click.echo(f"no change {asked}; gatewayd report has those of earlier runs")
 
 
 def _describe_step(step: StepView) -> Iterator[Line]:

@@ -31,6 +31,19 @@ def test_a_place_to_listen_that_is_none_is_refused(command: tuple[str, ...], giv
 def test_the_demo_says_before_it_begins_that_its_port_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        result = CliRunner().invoke(main, ["demo", "--listen", f"127.0.0.1:{port}"])
+        result = CliRunner().invoke(main, ["demo", "--keep", "--listen", f"127.0.0.1:{port}"])
     assert result.exit_code == 2
     assert f"127.0.0.1 port {port}: Address already in use" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--listen", "127.0.0.1:9480"), "--listen is for the gateway that --keep leaves running"),
+        (("--registrations", "-5"), "-5 is not in the range x>=1"),
+    ],
+)
+def test_the_demo_refuses_before_it_begins_what_it_would_not_heed(arguments: tuple[str, ...], why: str) -> None:
+    result = CliRunner().invoke(main, ["demo", *arguments])
+    assert result.exit_code == 2
+    assert why in result.stderr

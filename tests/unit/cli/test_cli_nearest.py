@@ -60,3 +60,9 @@ def test_every_choice_of_every_command_names_the_nearest() -> None:
             assert is_ours or not isinstance(parameter.type, click.Choice), (
                 f"{context.command_path}: {parameter.name}"
             )
+
+
+@pytest.mark.parametrize(("word", "nearest"), [("sttaus", "status"), ("nearmisses", "impact near-misses")])
+def test_the_name_of_the_program_is_no_part_of_the_nearest(word: str, nearest: str) -> None:
+    result = CliRunner().invoke(main, [word], prog_name="python -m gatewayd")
+    assert result.stderr.endswith(f"Did you mean '{nearest}'?\n")

@@ -98,7 +98,10 @@ def test_companies_and_endpoints_that_wait_are_told(run: Run, queries: FakeQueri
 
 
 def test_changes_are_told_by_step(run: Run, queries: FakeQueries) -> None:
-    assert run("changes").stdout == "no change\n"
+    before = "gatewayd report has those of earlier runs"
+    assert run("changes").stdout == f"no change in this run of the daemon; {before}\n"
+    since = run("changes", "--since", "1h").stdout
+    assert since == f"no change since then, as far back as this run of the daemon; {before}\n"
     many = tuple(f"A-{number}" for number in range(25))
     queries.change_list = ChangeList(
         3,
