@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 
 from gatewayd.log.ring import EventRing
 from gatewayd.log.tap import EventTap
+from gatewayd.model.moment import format_time, parse_time
 from tests.support.fake_queries import FakeQueries
 from tests.support.lab_daemon import holds
 from tests.support.pages import (
@@ -326,6 +328,19 @@ def test_no_table_of_the_first_screen_hides_a_cell(gateway: Gateway, open_tab: A
     assert tab.page.evaluate(f"{hidden}.map((each) => each.innerText)") == []
     tall = "[...document.querySelectorAll('#events tbody tr')].map((each) => each.offsetHeight)"
     assert max(tab.page.evaluate(tall)) < 400
+
+
+@pytest.mark.parametrize("width", [360, 1024, 1300, 1920])
+def test_a_number_fits_its_tile(gateway: Gateway, open_tab: Any, width: int) -> None:
+    view = gateway.queries.view
+    verified = format_time(parse_time(view.now) - 86_399)
+    gateway.queries.view = replace(view, kernel=dataclasses.replace(view.kernel, last_verified_at=verified))
+    tab = open_tab(viewport={"width": width, "height": 800}, java_script_enabled=False).go(gateway.url)
+    assert "23h 59m ago" in tab.text("#facts")
+    wide = "each => each.scrollWidth > each.clientWidth"
+    assert (
+        tab.page.evaluate(f"[...document.querySelectorAll('.fact p')].filter({wide}).map(e => e.innerText)") == []
+    )
 
 
 def test_the_print_has_the_state_and_no_controls(gateway: Gateway, open_tab: Any) -> None:
