@@ -96,18 +96,27 @@ def conntrack_fill(facts: Facts) -> Iterator[Finding]:
 
 
 def conntrack_drops(facts: Facts) -> Iterator[Finding]:
-    """Of packets that had no room. Those of the past are a note: the kernel's counters never go back."""
+    """The kernel counts two causes as one (nf_conntrack_core.c: nf_conntrack_in, nf_ct_resolve_clash). Drops of the
+    past are a note, as the counter never goes back."""
     size = facts.conntrack
     if size is None or not (facts.dropping or size.dropped):
         return
-    why = "each is the first packet of a customer's flow, registered or not"
-    command = f"sysctl -w {MAX}={max(USUAL_SIZE, 2 * size.most)}"
-    if facts.dropping:
-        what = f"connection tracking dropped {facts.dropping:,} packets for want of room while it was watched"
-        yield Finding("conntrack-drops", "fault", what, why, command)
-    else:
-        what = f"connection tracking dropped {size.dropped:,} packets for want of room since the host started"
-        yield Finding("conntrack-drops", "note", what, why, command)
+    if facts.dropping and size.fill >= NEARLY_FULL:
+        yield Finding(
+            "conntrack-drops",
+            "fault",
+            f"connection tracking has no room, and dropped {facts.dropping:,} packets while it was watched",
+            "each is the first packet of a customer's flow, registered or not",
+            f"sysctl -w {MAX}={max(USUAL_SIZE, 2 * size.most)}",
+        )
+        return
+    number, when = (facts.dropping, "while it was watched") if facts.dropping else (size.dropped, "since the boot")
+    yield Finding(
+        "conntrack-drops",
+        "note",
+        f"connection tracking dropped {number:,} packets {when}",
+        "its table was full then, or two first packets of a flow raced; it has room now",
+    )
 
 
 def conntrack_acct(facts: Facts) -> Iterator[Finding]:

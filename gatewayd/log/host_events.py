@@ -11,6 +11,11 @@ HOST: Final = (
         "neighbours.found", "warning", "deed rules first",
         "Rules of other programs write our bits of the ct mark, or leak them into the packet mark.", followed=True,
     ),
+    Event("neighbours.gone", "info", "", "Such rules are not there any more.", followed=True),
+    Event(
+        "neighbours.failed", "warning", "error",
+        "The kernel's rules could not be read. The former result stays; the next attempt comes within 30 s.",
+    ),
     Event(
         "interfaces.matched", "info", "side pattern interfaces",
         "The first interface of a name of `policy.interfaces` has come.", followed=True,
@@ -20,11 +25,6 @@ HOST: Final = (
         "The last interface of a name has gone, or there was none at start or reload.", followed=True,
     ),
     Event("interfaces.watch_failed", "warning", "error", "The watch of interfaces ended; it begins again in 1 s."),
-    Event("neighbours.gone", "info", "", "Such rules are not there any more.", followed=True),
-    Event(
-        "neighbours.failed", "warning", "error",
-        "The kernel's rules could not be read. The former result stays; the next attempt comes within 30 s.",
-    ),
     Event(
         "host.findings", "warning", "checks",
         "The host has faults or warnings that it did not have before; `gatewayd doctor` names their commands.",
@@ -39,6 +39,7 @@ HOST: Final = (
     Event("conntrack.filling", "warning", "entries most", "The table of connections is over 80 % full."),
     Event(
         "conntrack.dropping", "warning", "packets entries most",
-        "The table of connections is full, and the kernel dropped packets.", followed=True,
+        "Connection tracking dropped packets: its table is full, or two first packets of a flow raced.",
+        followed=True,
     ),
 )  # fmt: skip

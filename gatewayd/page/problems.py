@@ -24,8 +24,6 @@ from gatewayd.trial.views import describe_notice, describe_order
 Tone = Literal["good", "doubtful", "bad", "plain"]
 
 MAX_OF_KIND: Final = 6
-NEARLY_FULL: Final = 0.8
-"""Of connection tracking."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -193,11 +191,6 @@ def _surroundings(view: StatusView) -> Iterator[Problem]:
     if clock.doubt is not None:
         reason = f"this host says {clock.host}, {abs(clock.offset_s):,.0f} s {clock.doubt}: {clock.why}"
         yield Problem("clock", "", f"{reason}; windows go by {clock.used}", "timedatectl timesync-status", "bad")
-    tracked = view.conntrack
-    if tracked is not None and (tracked.fill >= NEARLY_FULL or tracked.dropped):
-        reason = f"{tracked.entries:,} of {tracked.most:,} entries, {tracked.dropped or 0:,} packets dropped"
-        mend = f"sysctl -w net.netfilter.nf_conntrack_max={max(262_144, 2 * tracked.most)}"
-        yield Problem("connection tracking", "", reason, mend, "bad")
 
 
 def _host(view: StatusView) -> Iterator[Problem]:

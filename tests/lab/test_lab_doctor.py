@@ -71,6 +71,7 @@ CASES = (
     Case(
         "conntrack-drops",
         "mkdir -p net/stat; n=1; echo 500000 > max\n"
+        "echo 450000 > entries; mount --bind entries /proc/sys/net/netfilter/nf_conntrack_count\n"
         "drop() { printf 'entries drop\\n%08x %08x\\n' 1 $1 |"
         " dd of=net/stat/nf_conntrack conv=notrunc status=none; }\n"
         "drop 1; mount --bind net $TASK/net\n"

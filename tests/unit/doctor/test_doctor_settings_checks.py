@@ -51,7 +51,9 @@ def test_an_interface_with_dots_is_written_with_slashes() -> None:
         (10, 65_536, 0, 0, {"conntrack-max": "warning"}),
         (60_000, 65_536, 0, 0, {"conntrack-fill": "fault"}),
         (10, 1_048_576, 7, 0, {"conntrack-drops": "note"}),
-        (10, 1_048_576, 7, 3, {"conntrack-drops": "fault"}),
+        (10, 1_048_576, 7, 3, {"conntrack-drops": "note"}),  # two packets of a flow raced: there is room
+        (1_000_000, 1_048_576, 7, 3, {"conntrack-fill": "fault", "conntrack-drops": "fault"}),
+        (1_000_000, 1_048_576, 7, 0, {"conntrack-fill": "fault", "conntrack-drops": "note"}),
         (10, 1_048_576, None, 0, {}),
     ],
 )
