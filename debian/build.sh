@@ -1,6 +1,7 @@
 #!/bin/sh
 # `./run deb [SUITE...]`: the Debian package of each distribution, from the files that git knows, as they are here.
-# Root. Packages go to dist/deb (DIST). AGAIN=yes builds, whatever is there. TREES says where the trees are kept in which they are built (tests/tree.sh).
+# Root. Packages go to dist/deb (DIST). AGAIN=yes builds, whatever is there. TREES says where the trees are kept in
+# which they are built (tests/tree.sh).
 #
 # Each build sees a host of the distribution with build dependencies alone, and no network: all that PyPI gives is there
 # before, by the hashes in requirements/. The wheels are fetched again when the lock changes. A package is built again
