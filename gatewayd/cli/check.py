@@ -33,6 +33,14 @@ from gatewayd.sources.files import paths_of_overrides, read_overrides
 from gatewayd.subscribers.secret_files import is_exposed, read_pepper, read_secrets
 
 DEFAULT_CONFIG = "/etc/gatewayd/gatewayd.yaml"
+config_option = click.option(
+    "--config",
+    "config_path",
+    metavar="PATH",
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help="The configuration file.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +107,16 @@ def _not_checked(filename: str, name: str) -> str:
     return f"{filename}: warning: {why}, so rights are not checked as the service has them (--user NAME)"
 
 
-def _rehearse(settings: Settings, filename: str) -> tuple[str, ...]:
-    """What nft and the kernel of this host have against the rules of the policy, where they can be asked."""
+def refusal_of_rules(settings: Settings) -> str | None:
+    """What nft and the kernel have against the rules of the policy, tried under another name, without elements."""
     policy = policy_of(settings, settings.policy.stage)
     text = compile_ruleset(OTHER_TABLE, policy, {}, epoch=1).text
-    refusal = asyncio.run(find_refusal(rehearsal_script(text, OTHER_TABLE, is_present=False)))
+    return asyncio.run(find_refusal(rehearsal_script(text, OTHER_TABLE, is_present=False)))
+
+
+def _rehearse(settings: Settings, filename: str) -> tuple[str, ...]:
+    """What nft and the kernel of this host have against the rules of the policy, where they can be asked."""
+    refusal = refusal_of_rules(settings)
     if refusal is None:
         return ()
     first, *rest = refusal.splitlines()

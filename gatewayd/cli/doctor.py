@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,7 @@ from typing import Final
 
 import click
 
-from gatewayd.cli.check import DEFAULT_CONFIG
+from gatewayd.cli.check import DEFAULT_CONFIG, config_option, refusal_of_rules
 from gatewayd.cli.output import (
     BAD,
     DOUBTFUL,
@@ -22,14 +21,12 @@ from gatewayd.cli.output import (
     print_table,
     print_value,
 )
-from gatewayd.compile.ruleset import OTHER_TABLE, compile_ruleset, policy_of, rehearsal_script
 from gatewayd.doctor.diagnosis import diagnose
 from gatewayd.doctor.facts import Chain, question_of
 from gatewayd.doctor.findings import SEVERITIES, Finding, HostView, Severity
 from gatewayd.doctor.readings import read_facts
-from gatewayd.kernel.nft import find_refusal
 from gatewayd.model.moment import format_time
-from gatewayd.settings import Settings, load_settings, read_settings
+from gatewayd.settings import load_settings, read_settings
 
 _DEFAULTS: Final = 'registry: {sources: [{name: none, url: "file:/none", allow_unsigned: true}]}\n'
 _STYLES: Final[dict[Severity, str]] = {"fault": BAD, "warning": DOUBTFUL, "note": ""}
@@ -37,7 +34,7 @@ _SYSCTL: Final = "sysctl -w"
 
 
 @click.command("doctor")
-@click.option("--config", "config_path", default=DEFAULT_CONFIG, show_default=True, help="The configuration file.")
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(config_path: str, as_json: bool) -> None:
     """Examine the host: what keeps traffic from passing or us from seeing it.
@@ -51,8 +48,7 @@ def command(config_path: str, as_json: bool) -> None:
     """
     is_default = config_path == DEFAULT_CONFIG and not os.path.lexists(config_path)
     settings = load_settings(_DEFAULTS, "defaults") if is_default else read_settings(config_path)
-    refusal = asyncio.run(find_refusal(_rules_of(settings)))
-    view = diagnose(read_facts(question_of(settings), refusal), format_time(time.time()) or "")
+    view = diagnose(read_facts(question_of(settings), refusal_of_rules(settings)), format_time(time.time()) or "")
     if as_json:
         print_value(view)
     else:
@@ -61,12 +57,6 @@ def command(config_path: str, as_json: bool) -> None:
         _print(view)
     if view.has_findings:
         raise SystemExit(1)
-
-
-def _rules_of(settings: Settings) -> str:
-    """As `gatewayd check` tries them: without elements, under another name."""
-    policy = policy_of(settings, settings.policy.stage)
-    return rehearsal_script(compile_ruleset(OTHER_TABLE, policy, {}, epoch=1).text, OTHER_TABLE, is_present=False)
 
 
 def _print(view: HostView) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from gatewayd.assertions.judge import in_force as in_force_at
 from gatewayd.assertions.overlay import failing_of
 from gatewayd.cli.arguments import Percent
-from gatewayd.cli.check import DEFAULT_CONFIG
+from gatewayd.cli.check import config_option
 from gatewayd.cli.nearest import Choice
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, count, print_headline, print_lines
 from gatewayd.cli.plan_asked import ask_plan, print_asked
@@ -68,14 +68,7 @@ class Plan:
 
 
 @click.command("plan")
-@click.option(
-    "--config",
-    "config_path",
-    metavar="PATH",
-    default=DEFAULT_CONFIG,
-    show_default=True,
-    help="The configuration file.",
-)
+@config_option
 @click.option("--mode", type=Choice(get_args(Mode)), help="As if this mode were in force.")
 @click.option("--canary", type=Percent(), metavar="N%", help="As if for this share of the clients.")
 @click.option("--start", "is_start", is_flag=True, help="As a start would, though the daemon runs.")

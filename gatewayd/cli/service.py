@@ -17,7 +17,7 @@ import click
 from click.core import ParameterSource
 
 from gatewayd.cli.arguments import Listen
-from gatewayd.cli.check import DEFAULT_CONFIG
+from gatewayd.cli.check import config_option
 from gatewayd.cli.output import count
 from gatewayd.errors import SettingsInvalid
 from gatewayd.kernel.claim import claimed_table
@@ -29,15 +29,6 @@ from gatewayd.settings.values import ListenAddress
 
 WIDTH_ELSEWHERE = 180
 """Columns of the demo where the output is no terminal."""
-
-config_option = click.option(
-    "--config",
-    "config_path",
-    metavar="PATH",
-    default=DEFAULT_CONFIG,
-    show_default=True,
-    help="The configuration file.",
-)
 
 
 @click.command("run")

@@ -34,10 +34,10 @@ from gatewayd.model.moment import parse_time
 from gatewayd.reconcile.dataplane import Found
 from gatewayd.registry.layers import OverrideCounts
 from gatewayd.registry.state import ENDPOINTS
+from gatewayd.watch.interfaces import InterfacesView
 
 if TYPE_CHECKING:
     from rich.text import Text
-from gatewayd.watch.interfaces import InterfacesView
 
 _MAX_LISTED: Final = 5
 """Of a kind that stand on the screen, a line each: faults of overrides, names of NAS, rules of others. `--json` has

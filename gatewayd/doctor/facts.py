@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from gatewayd.compile.interfaces import names_like
 from gatewayd.model.transaction import ConntrackSize
 from gatewayd.settings.model import Settings
 
@@ -191,9 +192,9 @@ class Versions:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """`sysctls`: by name, those that there are. `dropping`: packets that connection tracking dropped while it was
-    watched. `default_routes`: of IPv4. `has_ipv6`: an interface
-    has a global address. `missing`: parts of the kernel that are not there, by module. `refusal`: what nft has
-    against the rules of the policy. `unread`: subject, reason, and whether rights are wanting."""
+    watched. `default_routes`: of IPv4. `has_ipv6`: an interface has a global address. `missing`: parts of the
+    kernel that are not there, by module. `refusal`: what nft has against the rules of the policy. `unread`:
+    subject, reason, and whether rights are wanting."""
 
     question: Question
     sysctls: Mapping[str, int] = field(default_factory=dict)
@@ -216,13 +217,9 @@ class Facts:
 
     def named(self, patterns: tuple[str, ...]) -> tuple[Link, ...]:
         """Interfaces that a name of `policy.interfaces` means."""
-        return tuple(
-            link
-            for link in self.links or ()
-            if any(
-                link.name.startswith(each[:-1]) if each.endswith("*") else link.name == each for each in patterns
-            )
-        )
+        links = self.links or ()
+        meant = {name for each in patterns for name in names_like(each, (link.name for link in links))}
+        return tuple(link for link in links if link.name in meant)
 
     @property
     def others(self) -> tuple[Chain, ...]:

@@ -260,7 +260,7 @@ class _Tables:
                 channel, tables_codec.GETCHAIN, lambda: partial(codec.chains_in, own_table=own)
             )
             self.flowtables = await _list(
-                channel, codec.GETFLOWTABLE, lambda: partial(codec.flowtables_in, own_table=own)
+                channel, tables_codec.GETFLOWTABLE, lambda: partial(codec.flowtables_in, own_table=own)
             )
             self.rules = await _list(channel, tables_codec.GETRULE, lambda: codec.RuleReading(own, registered).feed)
 

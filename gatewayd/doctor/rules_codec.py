@@ -19,9 +19,6 @@ from gatewayd.kernel import attributes as nl
 from gatewayd.kernel import tables_codec as codec
 from gatewayd.kernel.external_codec import FAMILIES, judge_expressions
 
-NEWCHAIN: Final = codec.SUBSYSTEM | 3
-NEWFLOWTABLE, GETFLOWTABLE = codec.SUBSYSTEM | 22, codec.SUBSYSTEM | 23
-
 _INET_HOOKS: Final[dict[int, Hook]] = {
     0: "prerouting", 1: "input", 2: "forward", 3: "output", 4: "postrouting", 5: "ingress",
 }  # fmt: skip
@@ -57,7 +54,7 @@ def encode_dump(kind: int, sequence: int) -> bytes:
 
 def chains_in(datagram: bytes, own_table: str) -> Iterator[BaseChain]:
     """Base chains that forwarded packets meet. Raises EventMalformed."""
-    for family, fields in _objects(datagram, NEWCHAIN, own_table):
+    for family, fields in _objects(datagram, codec.NEWCHAIN, own_table):
         if _CHAIN_HOOK not in fields:
             continue
         hooked = _nested(fields[_CHAIN_HOOK])
@@ -73,7 +70,7 @@ def chains_in(datagram: bytes, own_table: str) -> Iterator[BaseChain]:
 
 def flowtables_in(datagram: bytes, own_table: str) -> Iterator[Flowtable]:
     """Raises EventMalformed."""
-    for family, fields in _objects(datagram, NEWFLOWTABLE, own_table):
+    for family, fields in _objects(datagram, codec.NEWFLOWTABLE, own_table):
         hook = _nested(fields.get(_FLOWTABLE_HOOK, b""))
         names = hook.get(_HOOK_DEVICES, b"")
         devices = tuple(nl.string_of(names[low:high]) for _, low, high in nl.iter_attributes(names, 0, len(names)))

@@ -15,15 +15,12 @@ from gatewayd.compile.rule_sets import RULE_SETS
 from gatewayd.compile.ruleset import parse_tag
 from gatewayd.kernel import attributes as nl
 from gatewayd.kernel import tables_codec as codec
-from gatewayd.kernel.tables_codec import SUBSYSTEM
+from gatewayd.kernel.external_codec import FAMILIES
 from gatewayd.model.mask import parse_set_name
 
-NEWCHAIN: Final = SUBSYSTEM | 3
-NEWFLOWTABLE, GETFLOWTABLE = SUBSYSTEM | 22, SUBSYSTEM | 23
 KINDS: Final = {"table": codec.GETTABLE, "chain": codec.GETCHAIN, "set": codec.GETSET, "object": codec.GETOBJ,
-    "flowtable": GETFLOWTABLE, "rule": codec.GETRULE}  # fmt: skip
+    "flowtable": codec.GETFLOWTABLE, "rule": codec.GETRULE}  # fmt: skip
 """What is listed, in the order in which it is made."""
-FAMILIES: Final = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 HOOKS: Final = ("prerouting", "input", "forward", "output", "postrouting", "ingress")
 
 _NAME_OF: Final = {"table": 1, "chain": 3, "set": 2, "object": 2, "flowtable": 2}
@@ -112,11 +109,9 @@ def read_listed(kind: str, datagram: bytes) -> Iterator[Listed]:
         if number in (nl.NLMSG_DONE, nl.NLMSG_ERROR):
             continue
         found = []
-        offset = start + 4
-        while end - offset >= 4:
-            length, attribute = nl.ATTRIBUTE_HEADER.unpack_from(datagram, offset)
-            found.append((attribute, datagram[offset + 4 : offset + length]))
-            offset += nl.align4(length)
+        for _, low, high in nl.iter_attributes(datagram, start + 4, end):
+            _, attribute = nl.ATTRIBUTE_HEADER.unpack_from(datagram, low - 4)  # its flags too
+            found.append((attribute, datagram[low:high]))
         yield Listed(kind, datagram[start], tuple(found))
 
 
@@ -268,7 +263,7 @@ def _make_chain(each: Listed, _: int, devices: frozenset[str]) -> Made:
             names = (nl.attribute(1, name.encode() + b"\0") for name in here)
             body += nl.nest(_HOOK_DEVICES, *names) if len(here) > 1 else nl.text(_HOOK_DEVICE, here[0])
         attributes.append((_CHAIN_HOOK | nl.NLA_F_NESTED, body))
-    return NEWCHAIN, attributes
+    return codec.NEWCHAIN, attributes
 
 
 def _nested(raw: bytes) -> list[tuple[int, bytes]]:

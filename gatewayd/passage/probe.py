@@ -10,13 +10,13 @@ from typing import Final
 import msgspec
 
 from gatewayd.errors import MissingPrerequisite
+from gatewayd.kernel.external_codec import FAMILIES
 from gatewayd.lab.traffic import EPHEMERAL_PORT
 from gatewayd.model.flow import Flow
 from gatewayd.model.prefix import format_address
 from gatewayd.model.service import PROTOCOLS_WITH_PORTS
 from gatewayd.passage.copying import (
     DOUBTS,
-    FAMILIES,
     Place,
     Ruleset,
     base_chain_of,
@@ -32,6 +32,8 @@ from gatewayd.passage.trace import PROBE_TABLE, Event, Met, chains_met, translat
 from gatewayd.passage.views import ChainView, CopyView, Outcome, ProbeView, RuleView
 
 MAX_NOTES: Final = 20
+_HELPER: Final = (3).to_bytes(4, "big")
+"""NFT_OBJECT_CT_HELPER."""
 
 
 async def probe(flow: Flow, service: str, incoming: str | None, outgoing: str | None) -> ProbeView:
@@ -180,7 +182,7 @@ def _notes(flow: Flow, way: Way, asked: _Asked) -> Iterator[str]:
     for each in asked.ruleset.listed["flowtable"]:
         place = each.place
         yield f"flowtable {place} is not copied: packets of an established flow in it meet no forward chain"
-    if any(each.get(3) == HELPER for each in asked.ruleset.listed["object"]):
+    if any(each.get(3) == _HELPER for each in asked.ruleset.listed["object"]):
         yield "conntrack helpers expect no connection in the copy: a packet of one that is related is new here"
     legacy = read_legacy_tables(is_ipv6=is_ipv6)
     if legacy:
@@ -190,7 +192,3 @@ def _notes(flow: Flow, way: Way, asked: _Asked) -> Iterator[str]:
     for end in (way.incoming, way.outgoing):
         if end is not None and end.master:
             yield f"{end.name} is a port of {end.master}: chains that see {end.master} are not asked"
-
-
-HELPER: Final = (3).to_bytes(4, "big")
-"""NFT_OBJECT_CT_HELPER."""

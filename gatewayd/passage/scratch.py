@@ -100,7 +100,7 @@ class Scratch:
             for address, index in ((seen.source, incoming.index), (seen.destination, outgoing.index)):
                 ip.route("replace", family=family, dst=f"{format_address(address)}/{length}", oif=index)
             ip.route("replace", family=family, dst="default", oif=outgoing.index)
-            if is_local and flow.destination not in (seen.destination,):
+            if is_local and flow.destination != seen.destination:
                 loopback = ip.link_lookup(ifname="lo")[0]
                 ip.route("replace", family=family, dst=f"{format_address(flow.destination)}/{length}",
                     type="local", scope="host", oif=loopback, table=255)  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gatewayd.cli import COMMANDS, main
-from gatewayd.cli.completions import bash, completables, fish, root_context, walk, zsh
+from gatewayd.cli.completions import FILES, bash, completables, fish, root_context, walk, zsh
 from gatewayd.cli.manual import write
 from gatewayd.settings.load import write_example
 
@@ -154,6 +154,12 @@ def test_each_shell_has_every_command_and_option_in_ascii(text: str) -> None:
         assert each.name in text
         for word, _ in each.words:
             assert word.lstrip("-") in text
+
+
+def test_a_configuration_file_is_completed_as_a_file_by_every_command() -> None:
+    found = {each.name: values for each in ALL for word, _, values in each.options if word == "--config"}
+    assert len(found) >= 6
+    assert set(found.values()) == {FILES}
 
 
 def test_fish_has_a_line_for_each_word() -> None:

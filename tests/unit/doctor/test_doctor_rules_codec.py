@@ -10,9 +10,6 @@ import pytest
 from gatewayd.doctor import rules_codec
 from gatewayd.doctor.facts import BaseChain, Flowtable, Rule
 from gatewayd.doctor.rules_codec import (
-    GETFLOWTABLE,
-    NEWCHAIN,
-    NEWFLOWTABLE,
     RuleReading,
     chains_in,
     encode_dump,
@@ -31,7 +28,7 @@ def message(kind: int, family: int, *attributes: bytes) -> bytes:
 def chain(name: str, hook: int, priority: int = 0, policy: int | None = None, family: int = 1) -> bytes:
     hooked = nl.nest(4, nl.be32(1, hook), nl.attribute(2, pack(">i", priority)))
     said = () if policy is None else (nl.be32(5, policy),)
-    return message(NEWCHAIN, family, nl.text(1, "fw"), nl.text(3, name), hooked, *said)
+    return message(tables_codec.NEWCHAIN, family, nl.text(1, "fw"), nl.text(3, name), hooked, *said)
 
 
 def data(value: int) -> bytes:
@@ -80,8 +77,8 @@ def deeds(*expressions: bytes) -> set[str]:
 
 
 def test_base_chains_on_the_way_of_forwarded_packets() -> None:
-    regular = message(NEWCHAIN, 1, nl.text(1, "fw"), nl.text(3, "jumped"))
-    ours = message(NEWCHAIN, 1, nl.text(1, "gatewayd"), nl.text(3, "forward"))
+    regular = message(tables_codec.NEWCHAIN, 1, nl.text(1, "fw"), nl.text(3, "jumped"))
+    ours = message(tables_codec.NEWCHAIN, 1, nl.text(1, "gatewayd"), nl.text(3, "forward"))
     raw = b"".join(
         (
             chain("f", 2, -5, 0), chain("in", 1), chain("unknown", 9), chain("arp", 0, family=3),
@@ -97,13 +94,15 @@ def test_base_chains_on_the_way_of_forwarded_packets() -> None:
 
 def test_flowtables() -> None:
     devices = nl.nest(3, nl.text(1, "eth0"), nl.text(1, "eth1"))
-    raw = message(NEWFLOWTABLE, 2, nl.text(1, "fw"), nl.text(2, "fast"), nl.nest(3, devices), nl.be32(7, 1))
-    bare = message(NEWFLOWTABLE, 99, nl.text(1, "fw"), nl.text(2, "bare"))
+    raw = message(
+        tables_codec.NEWFLOWTABLE, 2, nl.text(1, "fw"), nl.text(2, "fast"), nl.nest(3, devices), nl.be32(7, 1)
+    )
+    bare = message(tables_codec.NEWFLOWTABLE, 99, nl.text(1, "fw"), nl.text(2, "bare"))
     assert list(flowtables_in(raw + bare, "gatewayd")) == [
         Flowtable("ip", "fw", "fast", ("eth0", "eth1"), True),
         Flowtable("99", "fw", "bare", ()),
     ]
-    assert encode_dump(GETFLOWTABLE, 7)[4:6] == GETFLOWTABLE.to_bytes(2, sys.byteorder)
+    assert encode_dump(tables_codec.GETFLOWTABLE, 7)[4:6] == tables_codec.GETFLOWTABLE.to_bytes(2, sys.byteorder)
 
 
 def test_rules_are_numbered_in_their_chain_and_harmless_ones_left_out() -> None:

@@ -7,6 +7,7 @@ from struct import pack
 
 import pytest
 
+from gatewayd.errors import EventMalformed
 from gatewayd.kernel import attributes as nl
 from gatewayd.kernel.netlink import NetlinkChannel
 from gatewayd.kernel.tables_codec import BATCH_BEGIN, BATCH_END, GETSETELEM, NEWRULE, SUBSYSTEM
@@ -313,6 +314,13 @@ def test_hooks_have_their_names() -> None:
     assert base(1, 5, nl.text(3, "in0")) == ("ingress", ("in0",))
     assert base(5, 0, nl.nest(4, nl.text(1, "in0"), nl.text(1, "out0"))) == ("ingress", ("in0", "out0"))
     assert base(5, 1, nl.text(3, "in0"), nl.nest(4, nl.text(1, "in0"))) == ("egress", ("in0",))
+
+
+@pytest.mark.parametrize("length", [0, 3, 64])
+def test_an_attribute_of_a_wrong_length_ends_the_reading(length: int) -> None:
+    body = bytes(4) + nl.ATTRIBUTE_HEADER.pack(length, 1)
+    with pytest.raises(EventMalformed):
+        list(read_listed("rule", nl.MESSAGE_HEADER.pack(16 + len(body), NEWRULE, 0, 1, 0) + body))
 
 
 def test_an_error_in_a_dump_is_no_object_and_a_doubt_is_a_sentence() -> None:
