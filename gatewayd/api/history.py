@@ -52,7 +52,10 @@ class History:
     def note(self, at_s: int, reading: Reading) -> None:
         """The counters at `at_s`, Unix seconds; the first reading is what the next one is compared with.
 
-        A clock that was set back forgets what lies ahead of it."""
+        A clock that was set back forgets what lies ahead of it. A second reading of the same minute counts with the
+        next: a sleep may end a little before the minute does, and is short then."""
+        if self._at and self._at[-1] == at_s:
+            return
         now = astuple(reading)
         before, self._before = self._before, now
         if all(each is None for each in before):

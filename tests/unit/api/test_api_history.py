@@ -48,3 +48,10 @@ def test_the_oldest_minutes_go() -> None:
 def test_a_clock_that_was_set_back_forgets_what_lies_ahead() -> None:
     view = noted(*((at_s, same(number)) for number, at_s in enumerate((0, 60, 120, 180, 120, 240))))
     assert view.at == (60, 120, 240)
+
+
+def test_a_second_reading_of_the_same_minute_takes_nothing_from_it() -> None:
+    """A sleep until the end of a minute may end a millisecond before it, and is short the next time."""
+    readings = ((0, 0), (60, 361), (60, 361), (120, 721), (120, 722), (180, 1081))
+    view = noted(*((at_s, same(number)) for at_s, number in readings))
+    assert view.unregistered == (361, 360, 360)
