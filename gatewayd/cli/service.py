@@ -123,7 +123,7 @@ def demo(registrations: int, keep: bool, listen: ListenAddress) -> None:
     Builds three network namespaces, fills a registry with registrations over real prefixes and serves its signed
     feed in one of them, starts the daemon in another and sends real traffic through it. Ends with a summary; exit
     status 1 if anything was not as promised.
-    Nothing outside the namespaces is touched, and they vanish at the end, also on Ctrl-C.
+    Nothing outside the namespaces is touched, and they vanish at the end, also on Ctrl-C or a lost terminal.
     """
     from rich.console import Console
 
@@ -135,6 +135,8 @@ def demo(registrations: int, keep: bool, listen: ListenAddress) -> None:
     if not keep and click.get_current_context().get_parameter_source("listen") is ParameterSource.COMMANDLINE:
         raise click.UsageError("--listen is for the gateway that --keep leaves running; give both")
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it: there the demo goes on
+        signal.signal(signal.SIGHUP, _interrupt)
     missing = missing_for_lab()
     if missing is not None:
         raise MissingPrerequisite(f"the lab cannot be built here: {missing}", "run the demo as root on Linux")

@@ -132,7 +132,7 @@ def test_every_promise_is_kept(tmp_path: Path) -> None:
         assert list(made.temporary.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
 @pytest.mark.parametrize(
     "act",
     ["starting gatewayd", "4. A packet for each", "6. A registry that is forged", "10. The daemon is stopped"],
