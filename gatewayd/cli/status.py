@@ -154,7 +154,10 @@ def _when(view: StatusView) -> str:
         return f"until {view.enforce_until} ({ago(view.now, view.enforce_until)})"
     if view.enforce_from:
         return f"from {view.enforce_from} ({ago(view.now, view.enforce_from)})"
-    return "not in force"
+    if view.arming.trip is not None:
+        return "but the gateway has tripped"
+    by_word = (view.arming.pending, view.arming.order, view.arming.reverting)
+    return "not in force" if by_word == (None,) * 3 else "but an operator decided otherwise"
 
 
 def _clock(clock: ClockView) -> Iterator[Line]:

@@ -24,12 +24,14 @@ from gatewayd.cli.standing import condition, describe_registration, presence
 from gatewayd.cli.status import describe_status, found_at_start, headline
 from gatewayd.errors import SourceUnreadable
 from gatewayd.model import Flow, parse_address, parse_prefix
+from gatewayd.model.policy import Stage
 from gatewayd.model.transaction import Neighbour
 from gatewayd.reconcile.dataplane import Found
 from gatewayd.registry.layers import OverrideCounts
 from gatewayd.state_file.file import StateFileUnusable
 from gatewayd.state_file.view import StateFileView
 from gatewayd.subscribers.journal_rows import JournalStats
+from gatewayd.trial.views import ArmingView, OrderView, TripView
 from tests.support.fake_queries import (
     BANK,
     DEAF,
@@ -419,6 +421,24 @@ def test_status_says_that_a_mode_is_not_in_force(ask: Ask, queries: FakeQueries)
     lines = ask("status").stdout.splitlines()
     assert lines[0] == "NOT READY: no reason given; FAILING: source mirror"
     assert lines[1] == "mode           observe, nothing is blocked, configured is reject, not in force"
+
+
+@pytest.mark.parametrize(
+    ("arming", "why"),
+    [
+        (
+            ArmingView(order=OrderView(Stage("observe"), "", "ahmed", "", survives=True)),
+            "an operator decided otherwise",
+        ),
+        (ArmingView(reverting=Stage("observe")), "an operator decided otherwise"),
+        (ArmingView(trip=TripView("near_misses", "", 31, 30, (), "")), "the gateway has tripped"),
+    ],
+    ids=["order", "reverting", "trip"],
+)
+def test_a_mode_that_was_chosen_does_not_look_like_one_that_failed(arming: ArmingView, why: str) -> None:
+    view = msgspec.structs.replace(TROUBLE, mode="observe", arming=arming)
+    (line,) = [line for line in describe_status(view) if line.label == "mode"]
+    assert line.text == f"observe, nothing is blocked, configured is reject, but {why}"
 
 
 @pytest.mark.parametrize(
