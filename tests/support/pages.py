@@ -206,7 +206,6 @@ PICTURES: Final[dict[str, tuple[str, dict[str, Any]]]] = {
         "/?q=203.0.113.5+198.51.100.7+udp/51820",
         {"viewport": {"width": 1500, "height": 860}, "color_scheme": "dark"},
     ),
-    "page-telephone.jpg": ("/?q=PK-2024-000300", {"viewport": {"width": 390, "height": 844}}),
 }
 """Name, question, and the browser."""
 

@@ -330,7 +330,7 @@ def test_no_table_of_the_first_screen_hides_a_cell(gateway: Gateway, open_tab: A
     assert max(tab.page.evaluate(tall)) < 400
 
 
-@pytest.mark.parametrize("width", [360, 1024, 1300, 1920])
+@pytest.mark.parametrize("width", [360, 1024, 1300, 1500, 1920])
 def test_a_number_fits_its_tile(gateway: Gateway, open_tab: Any, width: int) -> None:
     view = gateway.queries.view
     verified = format_time(parse_time(view.now) - 86_399)
