@@ -4,7 +4,8 @@
 - `status`   P   everything on one screen, with the statistics that the packages keep of themselves
 - `process`  P   the loop and the connections of the API
 - `views`    P   one flow, registrations, live flows, bindings
-- `explanation` P an explanation in words; `text` numbers, sizes, times and places as words
+- `explanation` P an explanation in words; `registration_text` a registration
+- `text`     P   numbers, sizes, times and places as words
 - `history`  P   the last day, minute by minute
 - `standing` P   pins and filters, held removals, changes of the registry
 - `report`   P the use of registrations over months; `report_page` the same as parts of a page, and as CSV

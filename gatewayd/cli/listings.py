@@ -13,6 +13,7 @@ import click
 import msgspec
 
 from gatewayd.api.queries import HIGHEST_LIMIT
+from gatewayd.api.registration_text import condition, describe_registration, presence
 from gatewayd.api.report import ActivityPage, ActivityView
 from gatewayd.api.views import (
     BindingPage,
@@ -41,7 +42,6 @@ from gatewayd.cli.output import (
     span,
 )
 from gatewayd.cli.rejected import show_rejected
-from gatewayd.cli.standing import condition, describe_registration, presence
 from gatewayd.model import Status
 from gatewayd.settings.values import parse_duration
 

@@ -23,12 +23,12 @@ from textual.widgets import DataTable, Static
 
 from gatewayd.api.explanation import describe_explanation, verdict
 from gatewayd.api.near_misses import NearMissList
+from gatewayd.api.registration_text import describe_registration
 from gatewayd.api.status import StatusView
 from gatewayd.api.text import BAD, DOUBTFUL, Line, count
 from gatewayd.api.views import ExplainView, FlowPage, RegistrationView, UnregisteredFlowPage
 from gatewayd.cli.client import Endpoint, NotOffered
 from gatewayd.cli.output import headline_text, line_text, printable
-from gatewayd.cli.standing import describe_registration
 from gatewayd.cli.status import headline
 from gatewayd.errors import DaemonNotReachable
 from gatewayd.top.flows import MAX_FLOWS, FlowTable, Order

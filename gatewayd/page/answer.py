@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from gatewayd.api.explanation import describe_explanation, verdict
+from gatewayd.api.registration_text import condition, describe_registration, presence
 from gatewayd.api.text import BAD, DOUBTFUL, GOOD, IN_KERNEL, Line, ago, count, place, size, some, span
 from gatewayd.api.views import (
     BindingPage,
@@ -70,7 +71,8 @@ def answer_registration(
     if flows.total:
         tables.append(_flows(now, flows))
     title, tone = _standing(view)
-    return Answer(q, f"{view.id} {title}", tone, tuple(_describe(now, view)), tuple(tables), is_short=True)
+    rows = tuple(map(_row, describe_registration(view)))
+    return Answer(q, f"{view.id} {title}", tone, rows, tuple(tables), is_short=True)
 
 
 def answer_search(q: str, what: str, found: RegistrationPage, bindings: BindingPage | None) -> Answer:
@@ -97,8 +99,7 @@ def _row(line: Line) -> Row:
 
 def _standing(view: RegistrationView) -> tuple[str, Tone]:
     if not view.effective:
-        word = view.status if view.status != "active" else "active, and not in its window or not in force"
-        return f"is NOT IN FORCE: {word}", "doubtful"
+        return f"is NOT IN FORCE: {condition(view)}", "doubtful"
     if view.unprogrammed is not None:
         return "is in force, but NOT PROGRAMMED", "bad"
     if view.in_kernel is False:
@@ -109,45 +110,10 @@ def _standing(view: RegistrationView) -> tuple[str, Tone]:
     return "is in force and in the kernel", "good"
 
 
-def _describe(now: str, view: RegistrationView) -> Iterator[Row]:
-    if view.registrant:
-        yield Row("company", view.registrant)
-    yield Row("category", f"{view.category}, {view.status}{', provisional' if view.provisional else ''}")
-    if view.unprogrammed is not None:
-        yield Row("reason", view.unprogrammed, "bad")
-    if view.clients or not view.subscriber:
-        yield Row("clients", some(view.clients, MAX_LISTED, none="none"))
-    if view.subscriber:
-        yield Row("", "a subscriber by mobile number, at the addresses that accounting reports")
-    yield Row("peers", some(view.peers, MAX_LISTED))
-    yield Row("services", some(view.services, MAX_LISTED))
-    if view.endpoints:
-        yield Row("endpoints", some(view.endpoints, MAX_LISTED))
-    yield Row("window", f"from {view.valid_from or 'ever'} until {view.valid_until or 'open'}")
-    yield Row("in kernel", IN_KERNEL[view.in_kernel])
-    seen = f"last seen {ago(now, view.last_seen_at)}"
-    yield Row("traffic", f"{count(view.flows, 'flow')}, {size(view.bytes)} since the start, {seen}")
-    if view.standing is not None:
-        yield from _describe_standing(view)
-
-
-def _describe_standing(view: RegistrationView) -> Iterator[Row]:
-    standing = view.standing
-    assert standing is not None
-    if standing.source is not None:
-        yield Row("source", ", also in ".join((standing.source, *standing.also_in)))
-    for override in (standing.pin, *standing.filters):
-        if override is not None:
-            yield Row(override.kind, str(override), "doubtful")
-    if standing.held_since is not None:
-        yield Row("held", f"its removal by {standing.held_cause} waits since {standing.held_since}", "bad")
-
-
 def _registration(view: RegistrationView) -> tuple[str, ...]:
-    clients = some(view.clients, none="by number" if view.subscriber else "none")
-    status = view.status if view.effective or view.status != "active" else "active, not in force"
+    clients = f"to {some(view.endpoints)}" if view.endpoints else some(view.clients, none="by subscriber")
     return (
-        view.id, view.registrant or "-", view.category, status, IN_KERNEL[view.in_kernel], clients,
+        view.id, view.registrant or "-", view.category, condition(view), presence(view), clients,
         some(view.peers), some(view.services),
     )  # fmt: skip
 

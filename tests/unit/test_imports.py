@@ -64,7 +64,7 @@ PURE = """
     allowlist allowlist.allowlist allowlist.by_subscriber allowlist.endpoints allowlist.match allowlist.radix
     allowlist.schedule allowlist.words api api.metrics api.process
     api.event_stream api.html log.ring state_file.view activity.days activity.rows activity.verify
-    api.report api.report_page api.text api.explanation api.history
+    api.registration_text api.report api.report_page api.text api.explanation api.history
     api.arming settings.edit
     api.near_misses compile.near near_miss near_miss.findings near_miss.former near_miss.reasons
     api.queries api.standing api.status api.views authority.layout authority.readers compile compile.desired

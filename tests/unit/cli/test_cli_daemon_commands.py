@@ -20,7 +20,6 @@ from gatewayd.api.status import ClockView, HeldView, HoldView, MarksView
 from gatewayd.assertions.states import AssertionsView, FailingView
 from gatewayd.cli import client, explain, listings, main
 from gatewayd.cli.output import BAD, DOUBTFUL, Line
-from gatewayd.cli.standing import condition, describe_registration, presence
 from gatewayd.cli.status import describe_status, found_at_start, headline
 from gatewayd.errors import SourceUnreadable
 from gatewayd.model import Flow, parse_address, parse_prefix
@@ -564,24 +563,6 @@ def test_nothing_found_is_no_table(ask: Ask) -> None:
 def test_one_registration_is_shown_whole(ask: Ask) -> None:
     assert ask("registrations", BANK.id).stdout == ONE
     assert json.loads(ask("registrations", BANK.id, "--json").stdout)["id"] == BANK.id
-
-
-def test_a_registration_says_why_the_kernel_does_not_have_it(queries: FakeQueries) -> None:
-    bank = queries.registration(BANK.id)
-    freelancer = queries.registration("PK-2024-000200")
-    assert bank is not None
-    assert freelancer is not None
-    replace = msgspec.structs.replace
-    assert presence(replace(bank, in_kernel=False)) == "NO"
-    assert presence(replace(bank, in_kernel=False, unprogrammed="too many")) == "NO: too many"
-    assert presence(replace(bank, in_kernel=False, effective=False)) == "no"
-    assert condition(replace(bank, effective=False)) == "active, outside of its window"
-    found = {line.text: line for line in describe_registration(replace(bank, in_kernel=False, subscriber=True))}
-    assert found["NO"].style == BAD
-    assert "and the addresses of a subscriber" in found
-    texts = [line.text for line in describe_registration(freelancer)]
-    assert texts[4:8] == ["by subscriber alone", "any", "any", "-"]
-    assert texts[8] == "0 flows, 0 B, not seen yet"
 
 
 def test_an_unknown_registration_is_exit_1(ask: Ask) -> None:

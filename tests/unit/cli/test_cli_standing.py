@@ -18,14 +18,11 @@ from gatewayd.api.standing import (
     HeldRegistrant,
     HeldRemovalView,
     OverrideView,
-    StandingView,
     StepView,
 )
-from gatewayd.api.views import registration_view
 from gatewayd.cli import main
-from gatewayd.cli.standing import condition, describe_registration
 from gatewayd.model.moment import parse_time
-from tests.support.fake_queries import BANK, NOW, FakeQueries, serving_in_a_thread
+from tests.support.fake_queries import FakeQueries, serving_in_a_thread
 
 Run = Callable[..., Result]
 SINCE = "2024-11-04T02:56:00Z"
@@ -134,50 +131,3 @@ def test_changes_are_asked_for_by_moment_or_by_length(run: Run, queries: FakeQue
     assert 3500 < third - second < 3700
     result = run("changes", "--since", "yesterday")
     assert (result.exit_code, "'yesterday' is no time" in result.stderr) == (2, True)
-
-
-@pytest.mark.parametrize(
-    ("view", "word", "lines"),
-    [
-        (StandingView("national"), "active", ["national"]),
-        (
-            StandingView("national", ("desk",)),
-            "active",
-            ["national, and desk, which does not count"],
-        ),
-        (
-            StandingView("national", filters=(FILTER,), dropped=True),
-            "active, dropped by a filter",
-            ["national", "filter of BANK-1 in desk.yaml:4 (compromised): takes it away"],
-        ),
-        (
-            StandingView("national", filters=(FILTER,), trimmed=True, clients=("203.0.113.0/28", "10.0.0.0/28")),
-            "active, trimmed by a filter",
-            [
-                "national",
-                "filter of BANK-1 in desk.yaml:4 (compromised): takes prefixes away",
-                "the source has 203.0.113.0/28, 10.0.0.0/28",
-            ],
-        ),
-        (
-            StandingView(None, pin=PIN, filters=(FILTER,)),
-            "active, pinned",
-            [
-                "no source; a local file alone",
-                f"{PIN}: it counts, not what a source says",
-                "filter of BANK-1 in desk.yaml:4 (compromised)",
-            ],
-        ),
-        (
-            StandingView(None, held_since=SINCE, held_cause="national"),
-            "active, held",
-            ["no source; a local file alone", f"its removal by national is held since {SINCE}; gatewayd held"],
-        ),
-    ],
-)
-def test_a_registration_is_told_with_what_stands_behind_it(view: StandingView, word: str, lines: list[str]) -> None:
-    shown = registration_view(BANK, NOW, standing=view)
-    assert condition(shown) == word
-    told = [line.text for line in describe_registration(shown)]
-    start = told.index(lines[0])
-    assert told[start : start + len(lines)] == lines

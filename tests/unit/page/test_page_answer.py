@@ -6,7 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from gatewayd.api.explanation import explain_view
-from gatewayd.api.standing import OverrideView, StandingView
+from gatewayd.api.registration_text import describe_registration
+from gatewayd.api.standing import StandingView
 from gatewayd.api.views import (
     BindingPage,
     FlowPage,
@@ -64,7 +65,7 @@ def test_a_flow_is_answered_as_the_command_does() -> None:
         (bank(in_kernel=False), "is in force, but NOT IN THE KERNEL", "bad"),
         (bank(in_kernel=False, unprogrammed="too many"), "is in force, but NOT PROGRAMMED", "bad"),
         (bank(effective=False, status="revoked"), "is NOT IN FORCE: revoked", "doubtful"),
-        (bank(effective=False), "is NOT IN FORCE: active, and not in its window or not in force", "doubtful"),
+        (bank(effective=False), "is NOT IN FORCE: active, outside of its window", "doubtful"),
     ],
 )
 def test_a_registration_says_first_whether_it_is_in_force(view: RegistrationView, title: str, tone: Tone) -> None:
@@ -72,26 +73,15 @@ def test_a_registration_says_first_whether_it_is_in_force(view: RegistrationView
     assert (found.title, found.tone) == (f"PK-2024-000123 {title}", tone)
 
 
-def test_a_registration_has_all_that_is_known_of_it() -> None:
-    pin = OverrideView("pin", "PK-2024-000123", "10.yaml", 3, "court order", None)
-    standing = StandingView("national", ("bpo",), pin, (), held_since=AT, held_cause="national")
-    rows = rows_of(
-        bank(
-            registrant="Khyber Bank", provisional=True, unprogrammed="too many", standing=standing,
-            endpoints=("192.0.2.1/32",), flows=2, bytes=4096, last_seen_at=AT,
-        )
-    )  # fmt: skip
-    assert rows["company"] == ("Khyber Bank", "plain")
-    assert rows["category"] == ("bank, active, provisional", "plain")
-    assert rows["reason"] == ("too many", "bad")
-    assert rows["clients"][0] == "203.0.113.0/28, 2001:db8:12::/48"
-    assert rows["window"][0] == "from 2024-11-03T03:00:00Z until open"
-    assert rows["traffic"][0] == "2 flows, 4.0 KiB since the start, last seen 0s ago"
-    assert rows["source"][0] == "national, also in bpo"
-    assert rows["pin"] == ("pin of PK-2024-000123 in 10.yaml:3 (court order)", "doubtful")
-    assert rows["held"][1] == "bad"
-    assert rows["endpoints"][0] == "192.0.2.1/32"
-    assert "source" not in rows_of(bank(standing=StandingView(None)))
+def test_a_registration_is_told_as_the_command_tells_it() -> None:
+    view = bank(registrant="Khyber Bank", unprogrammed="too many", standing=StandingView("national", held_since=AT))
+    told = [(line.label, line.text) for line in describe_registration(view)]
+    found = answer_registration("q", AT, view, None, NO_FLOWS)
+    assert [(row.label, row.text) for row in found.rows] == told
+    rows = rows_of(view)
+    assert rows["registrant"] == ("Khyber Bank", "plain")
+    assert rows["in kernel"] == ("NO: too many", "bad")
+    assert rows["HELD"][1] == "bad"
 
 
 def test_a_subscriber_has_addresses_and_no_digest() -> None:
@@ -99,7 +89,7 @@ def test_a_subscriber_has_addresses_and_no_digest() -> None:
     bound = binding_view(HOME, NOW, registrations=(MOBILE.id,), in_kernel=True)
     shared = binding_view(SHARED, NOW, registrations=(MOBILE.id,), in_kernel=None)
     found = answer_registration("q", AT, view, BindingPage(30, 0, (bound, shared)), NO_FLOWS)
-    assert [each.label for each in found.rows][:2] == ["category", ""]
+    assert ("clients", "by subscriber alone") in [(each.label, each.text) for each in found.rows]
     assert found.tables[0].rows == (
         ("10.1.2.3/32", MOBILE.id, "bng-1", "12s ago", "yes"),
         ("192.0.2.77/32 ports 1024-2047", MOBILE.id, "cgn-2", "1h ago, before a restart", "-"),
@@ -125,8 +115,8 @@ def test_a_search_lists_registrations_and_bindings() -> None:
     assert found.title == "203.0.113.5: 400 registrations and 1 binding"
     assert [row[:6] for row in found.tables[0].rows] == [
         (BANK.id, "Khyber Bank", "bank", "active", "yes", "203.0.113.0/28, 2001:db8:12::/48"),
-        (FREELANCER.id, "-", "freelancer", "suspended", "-", "by number"),
-        (BANK.id, "-", "bank", "active, not in force", "yes", "none"),
+        (FREELANCER.id, "-", "freelancer", "suspended", "-", "by subscriber"),
+        (BANK.id, "-", "bank", "active, outside of its window", "yes", "by subscriber"),
     ]
     assert (found.tables[0].tones, found.tables[0].note) == (("good", "doubtful", "doubtful"), "3 of 400")
     assert not found.is_short
