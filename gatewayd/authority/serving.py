@@ -8,12 +8,14 @@ Nothing is compressed on the way and the data files have no Content-Encoding: th
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from gatewayd.authority.layout import FILE_PATTERN, NOTIFICATION, SERIAL_PATTERN, SESSION_PATTERN
 from gatewayd.errors import RegistryUnusable
@@ -25,6 +27,15 @@ DATA_HEADERS: Final = {"Content-Type": "application/gzip", "Cache-Control": "pub
 
 STOP_TIMEOUT_S: Final = 10.0
 """For downloads that are under way when the server is told to stop."""
+
+
+class HttpLog(logging.LoggerAdapter[logging.Logger]):
+    """aiohttp's, without bytes that are no HTTP request: a traceback for each would let any client fill the log."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """debug() and exception() come by here."""
+        if not isinstance(kwargs.get("exc_info"), HttpProcessingError):
+            super().log(level, msg, *args, **kwargs)
 
 
 def make_app(directory: Path) -> web.Application:
@@ -55,7 +66,9 @@ async def serving(directory: Path, host: str, port: int) -> AsyncIterator[tuple[
     """
     if not (directory / NOTIFICATION).is_file():
         raise RegistryUnusable(str(directory), f"has no {NOTIFICATION}; `gatewayd registry publish` makes one")
-    runner = web.AppRunner(make_app(directory), access_log=None, shutdown_timeout=STOP_TIMEOUT_S)
+    http_log = HttpLog(logging.getLogger("aiohttp.server"))
+    app = make_app(directory)
+    runner = web.AppRunner(app, access_log=None, logger=http_log, shutdown_timeout=STOP_TIMEOUT_S)
     await runner.setup()
     try:
         try:

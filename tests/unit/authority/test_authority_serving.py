@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from gatewayd.authority.serving import serve_until, serving
+from gatewayd.authority.serving import HttpLog, serve_until, serving
 from gatewayd.errors import RegistryUnusable
 
 SESSION = "0b0f6a3e-6d0c-4b7e-9a53-1f2d3c4b5a69"
@@ -119,3 +120,21 @@ async def test_a_server_stops_when_told_and_lets_downloads_end(directory: Path) 
     await server
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection(host, port)
+
+
+@pytest.mark.parametrize("request_line", [b"GET /a b HTTP/1.1\r\n\r\n", b"GET / HTTP/9.1\r\n\r\n", b"\0\r\n\r\n"])
+async def test_bytes_that_are_no_request_do_not_fill_the_log(
+    directory: Path, caplog: pytest.LogCaptureFixture, request_line: bytes
+) -> None:
+    caplog.set_level("DEBUG", "aiohttp.server")
+    async with serving(directory, "127.0.0.1", 0) as (host, port):
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(request_line)
+        assert b" 400 " in await reader.read()
+        writer.close()
+    assert "aiohttp.server" not in {record.name for record in caplog.records}
+
+
+def test_a_fault_of_ours_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    HttpLog(logging.getLogger("aiohttp.server")).exception("Unhandled exception", exc_info=RuntimeError("ours"))
+    assert "ours" in caplog.text
