@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from typing import IO, Final, NoReturn
 
 import msgspec
@@ -211,6 +212,11 @@ def _become(request: Start, descriptors: list[int], control: socket.socket) -> N
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         os.closerange(3, 256)
+        # As the interpreter makes them: those from before know what their descriptors were.
+        for name, number in (("stdout", 1), ("stderr", 2)):
+            old = getattr(sys, name)
+            new = TextIOWrapper(os.fdopen(number, "wb", 0), old.encoding, old.errors, write_through=True)
+            setattr(sys, name, new)
         os.chdir(request.directory)
         os.environ.clear()
         os.environ.update(request.environment)
