@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from gatewayd.api.text import BAD, DOUBTFUL, GOOD, IN_KERNEL, Line, place, span
+from gatewayd.api.text import BAD, DOUBTFUL, GOOD, IN_KERNEL, Line, place, some, span
 from gatewayd.api.views import BoundView, ExplainView, MatchView, Role, flow_service, source_port, words_of
 from gatewayd.model import (
     Canary,
@@ -21,6 +21,7 @@ from gatewayd.model import (
 )
 from gatewayd.model.moment import format_time
 
+MATCH_COLUMNS: Final = ("registration", "category", "registrant is", "client", "peers", "services", "until")
 _EFFECTS: Final = {
     "pass": ("PASSES, but is not registered: an element in the kernel has it", DOUBTFUL),
     "observe": ("PASSES, but is not registered: it is only observed", DOUBTFUL),
@@ -35,6 +36,14 @@ _MEANWHILE: Final = {
     "limit": "it is limited",
     "reject": "it is rejected",
 }
+
+
+def match_row(match: MatchView) -> tuple[str, ...]:
+    """Of MATCH_COLUMNS."""
+    return (
+        match.id, match.category, match.role, match.client or "by binding", some(match.peers),
+        some(match.services), match.valid_until or "open",
+    )  # fmt: skip
 
 
 def effect_of(word: DecisionWord, mode: Mode, canary: Canary | None) -> Effect:

@@ -73,7 +73,7 @@ class AssertionStates:
         self.ignored = 0
         self._states: dict[Subject, _State] = {}
         self._forced: frozenset[Subject] = frozenset()
-        """Broken by somebody who was told so; until they pass again."""
+        """Broken by an operator who was told so; until they pass again."""
 
     def use(self, assertions: Sequence[Assertion], given: int) -> None:
         """These are in force, of `given` that the files have."""
@@ -84,7 +84,7 @@ class AssertionStates:
         self._forced &= subjects
 
     def force(self, broken: Iterable[Assertion]) -> None:
-        """Somebody makes a change that breaks these, and knows it."""
+        """An operator makes a change that breaks these, and knows it."""
         self._forced |= {each.subject for each in broken}
 
     def note(
@@ -114,7 +114,7 @@ class AssertionStates:
         return tuple((each, state.outcome.reason) for each, state in self._failing())
 
     def unforced(self) -> tuple[Assertion, ...]:
-        """Those that were said to fail, but for what somebody broke knowingly."""
+        """Those that were said to fail, but for what an operator broke knowingly."""
         return tuple(each for each, _ in self._failing() if each.subject not in self._forced)
 
     def view(self, looked_s: float | None, counts: AssertionsView) -> AssertionsView:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from gatewayd.api.explanation import describe_explanation, verdict
+from gatewayd.api.explanation import MATCH_COLUMNS, describe_explanation, match_row, verdict
 from gatewayd.api.queries import ParameterRejected, read_flow
 from gatewayd.api.views import ExplainView
 from gatewayd.cli.client import Endpoint, daemon_options
@@ -18,7 +18,6 @@ from gatewayd.cli.output import (
     print_json,
     print_lines,
     print_table,
-    some,
 )
 from gatewayd.cli.probe import print_probe
 from gatewayd.model.service import BUNDLES, PROTOCOL_NUMBERS
@@ -90,21 +89,7 @@ def command(
 
 def _print_matches(view: ExplainView) -> None:
     if view.matches:
-        print_table(
-            ("registration", "category", "registrant is", "client", "peers", "services", "until"),
-            [
-                (
-                    match.id,
-                    match.category,
-                    match.role,
-                    match.client or "by binding",
-                    some(match.peers),
-                    some(match.services),
-                    match.valid_until or "open",
-                )
-                for match in view.matches
-            ],
-        )
+        print_table(MATCH_COLUMNS, list(map(match_row, view.matches)))
 
 
 def _parameters(src: str, dst: str, service: str, sport: int | None) -> dict[str, str]:

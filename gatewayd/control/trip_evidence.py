@@ -47,5 +47,5 @@ class TripEvidence:
         return tuple(islice(dict.fromkeys(names[cause]()), MAX_NAMES))
 
     def _cut(self) -> list[str]:
-        """Of `must_pass` alone: observe mends no `must_not_pass`. Nor may a trip undo what somebody forced."""
+        """Of `must_pass` alone: observe mends no `must_not_pass`. Nor may a trip undo what an operator forced."""
         return [each.name for each in self._states.unforced() if each.kind == "must_pass"]

@@ -42,6 +42,11 @@ def _checked(result: int, what: str) -> None:
         raise OSError(code, f"{what}: {os.strerror(code)}")
 
 
+def enter(descriptor: int) -> None:
+    """The calling thread is in the network namespace of `descriptor` from now on."""
+    _checked(_libc.setns(descriptor, CLONE_NEWNET), "setns")
+
+
 @contextmanager
 def entered(descriptor: int) -> Iterator[None]:
     """The calling thread is in the network namespace of `descriptor`; sockets made here stay there.
@@ -50,7 +55,7 @@ def entered(descriptor: int) -> Iterator[None]:
     """
     before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _checked(_libc.setns(descriptor, CLONE_NEWNET), "setns")
+        enter(descriptor)
         try:
             yield
         finally:
@@ -111,7 +116,7 @@ class Namespace:
         """
 
         def inside() -> _T:
-            _checked(_libc.setns(self.descriptor, CLONE_NEWNET), "setns")
+            enter(self.descriptor)
             with IPRoute() as ip:
                 return work(ip)
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from gatewayd.api.explanation import describe_explanation, verdict
+from gatewayd.api.explanation import MATCH_COLUMNS, describe_explanation, match_row, verdict
 from gatewayd.api.registration_text import condition, describe_registration, presence
 from gatewayd.api.text import BAD, DOUBTFUL, GOOD, IN_KERNEL, Line, ago, count, place, size, some, span
 from gatewayd.api.views import (
@@ -15,7 +15,6 @@ from gatewayd.api.views import (
     BindingView,
     ExplainView,
     FlowPage,
-    MatchView,
     RegistrationPage,
     RegistrationView,
 )
@@ -54,8 +53,8 @@ def answer_flow(q: str, view: ExplainView) -> Answer:
     title, style = verdict(view)
     table = Table(
         "Registered by",
-        ("registration", "category", "registrant is", "client", "peers", "services", "until"),
-        tuple(map(_match, view.matches)),
+        MATCH_COLUMNS,
+        tuple(map(match_row, view.matches)),
     )
     rows = tuple(map(_row, describe_explanation(view)))
     return Answer(q, title, TONES[style], rows, (table,) if view.matches else (), is_short=True)
@@ -115,13 +114,6 @@ def _registration(view: RegistrationView) -> tuple[str, ...]:
     return (
         view.id, view.registrant or "-", view.category, condition(view), presence(view), clients,
         some(view.peers), some(view.services),
-    )  # fmt: skip
-
-
-def _match(match: MatchView) -> tuple[str, ...]:
-    return (
-        match.id, match.category, match.role, match.client or "by binding", some(match.peers),
-        some(match.services), match.valid_until or "open",
     )  # fmt: skip
 
 

@@ -25,11 +25,13 @@ HOOKS: Final = ("prerouting", "input", "forward", "output", "postrouting", "ingr
 
 _NAME_OF: Final = {"table": 1, "chain": 3, "set": 2, "object": 2, "flowtable": 2}
 _TABLE_FLAGS, _TABLE_OWNER, _TABLE_PERSIST = 2, 0x2, 0x4
-_CHAIN_HANDLE, _CHAIN_HOOK, _CHAIN_USE, _CHAIN_COUNTERS, _CHAIN_FLAGS = 2, 4, 6, 8, 10
+_CHAIN_HANDLE, _CHAIN_HOOK, _CHAIN_USE, _CHAIN_COUNTERS, _CHAIN_FLAGS, _CHAIN_USERDATA = 2, 4, 6, 8, 10, 12
 _HOOK_NUMBER, _HOOK_PRIORITY, _HOOK_DEVICE, _HOOK_DEVICES = 1, 2, 3, 4
-_RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS, _RULE_POSITION = 2, 3, 4, 6
-_SET_FLAGS, _SET_ID, _SET_HANDLE, _SET_ANONYMOUS = 3, 10, 16, 0x1
-_OBJECT_TYPE, _OBJECT_HELPER, _OBJECT_HANDLE = 3, 3, 6
+_RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS, _RULE_COMPAT = 2, 3, 4, 5
+_RULE_POSITION, _RULE_USERDATA, _RULE_PAD = 6, 7, 8
+_COMPAT_PROTOCOL, _COMPAT_FLAGS = 1, 2
+_SET_FLAGS, _SET_ID, _SET_PAD, _SET_HANDLE, _SET_TYPE, _SET_COUNT, _SET_ANONYMOUS = 3, 10, 14, 16, 19, 20, 0x1
+_OBJECT_TYPE, _OBJECT_HELPER, _OBJECT_USE, _OBJECT_HANDLE, _OBJECT_PAD = 3, 3, 5, 6, 7
 _EXPRESSION_NAME, _EXPRESSION_DATA, _EXTENSION_NAME = 1, 2, 1
 _EXTENSIONS: Final = frozenset({"match", "target"})
 """Of iptables (net/netfilter/nft_compat.c)."""
@@ -182,7 +184,7 @@ def own_tables(rules: Iterable[Listed]) -> frozenset[tuple[int, str]]:
 
 
 def _comment_of(rule: Listed) -> str:
-    return codec.decode_comment(rule.get(7)) or ""
+    return codec.decode_comment(rule.get(_RULE_USERDATA)) or ""
 
 
 def is_allowlist(place: Place) -> bool:
@@ -254,9 +256,15 @@ def _make_table(each: Listed, _: int, __: frozenset[str]) -> Made:
 
 def _make_chain(each: Listed, _: int, devices: frozenset[str]) -> Made:
     base = base_chain_of(each)
-    attributes = _without(each, _CHAIN_HANDLE, _CHAIN_USE, _CHAIN_COUNTERS, _CHAIN_FLAGS, _CHAIN_HOOK, 12)
+    attributes = _without(
+        each, _CHAIN_HANDLE, _CHAIN_USE, _CHAIN_COUNTERS, _CHAIN_FLAGS, _CHAIN_HOOK, _CHAIN_USERDATA
+    )
     if base is not None:
-        hook = [(kind, payload) for kind, payload in _nested(each.get(_CHAIN_HOOK)) if kind in (1, 2)]
+        hook = [
+            (kind, payload)
+            for kind, payload in _nested(each.get(_CHAIN_HOOK))
+            if kind in (_HOOK_NUMBER, _HOOK_PRIORITY)
+        ]
         here = [name for name in base.devices if name in devices]
         body = b"".join(nl.attribute(kind, payload) for kind, payload in hook)
         if here:
@@ -271,13 +279,13 @@ def _nested(raw: bytes) -> list[tuple[int, bytes]]:
 
 
 def _make_set(each: Listed, sequence: int, _: frozenset[str]) -> Made:
-    attributes = _without(each, _SET_FLAGS, _SET_ID, 14, _SET_HANDLE, 19, 20)
+    attributes = _without(each, _SET_FLAGS, _SET_ID, _SET_PAD, _SET_HANDLE, _SET_TYPE, _SET_COUNT)
     flags = _changed(each, _SET_FLAGS, _SET_ANONYMOUS)
     return codec.NEWSET, [*attributes, flags, (_SET_ID, sequence.to_bytes(4, "big"))]
 
 
 def _make_object(each: Listed, _: int, __: frozenset[str]) -> Made:
-    return codec.NEWOBJ, _without(each, 5, _OBJECT_HANDLE, 7)
+    return codec.NEWOBJ, _without(each, _OBJECT_USE, _OBJECT_HANDLE, _OBJECT_PAD)
 
 
 def _make_elements(each: Listed, _: int, __: frozenset[str]) -> Made:
@@ -285,17 +293,18 @@ def _make_elements(each: Listed, _: int, __: frozenset[str]) -> Made:
 
 
 def _make_rule(each: Listed, _: int, __: frozenset[str]) -> Made:
-    attributes = _without(each, _RULE_HANDLE, _RULE_EXPRESSIONS, _RULE_POSITION, 8)
+    attributes = _without(each, _RULE_HANDLE, _RULE_EXPRESSIONS, _RULE_POSITION, _RULE_PAD)
     expressions = b"".join(
         nl.attribute(kind | nl.NLA_F_NESTED, payload)
         for kind, payload in _nested(each.get(_RULE_EXPRESSIONS))
-        if nl.string_of(nl.attributes_of(payload, 0, len(payload)).get(1, b"")) != "flow_offload"
+        if nl.string_of(nl.attributes_of(payload, 0, len(payload)).get(_EXPRESSION_NAME, b"")) != "flow_offload"
     )
     attributes.append((_RULE_EXPRESSIONS | nl.NLA_F_NESTED, expressions))
     if any(expression.is_extension for expression in expressions_of(each)):
         # Not listed, and some extensions refuse a rule without it (net/netfilter/nft_compat.c: nft_parse_compat).
         protocol = protocol_of(each)
-        attributes.append((5 | nl.NLA_F_NESTED, nl.be32(1, protocol) + nl.be32(2, 0)))
+        body = nl.be32(_COMPAT_PROTOCOL, protocol) + nl.be32(_COMPAT_FLAGS, 0)
+        attributes.append((_RULE_COMPAT | nl.NLA_F_NESTED, body))
     return codec.NEWRULE, attributes
 
 

@@ -23,9 +23,11 @@ from gatewayd.doctor.diagnosis import diagnose
 from gatewayd.doctor.facts import Question, question_of
 from gatewayd.doctor.findings import Finding
 from gatewayd.doctor.readings import read_facts
+from gatewayd.lab.namespace import CLONE_NEWNET
 from gatewayd.settings import load_settings
 
-CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
+CLONE_NEWNS: Final = 0x00020000
+"""include/uapi/linux/sched.h."""
 _T = TypeVar("_T")
 HEALTHY: Final = """
 mount --make-rprivate /

@@ -28,11 +28,12 @@ from typing import IO, Final, NoReturn
 
 import msgspec
 
+from gatewayd.lab.namespace import enter
+
 ROOT: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 MAX_MESSAGE: Final = 65_536
-CLONE_NEWNET: Final = 0x40000000
 PR_SET_PDEATHSIG: Final = 1
-"""include/uapi/linux/sched.h, prctl.h."""
+"""include/uapi/linux/prctl.h."""
 
 
 class Start(msgspec.Struct, frozen=True, tag="start"):
@@ -202,13 +203,11 @@ def _become(request: Start, descriptors: list[int], control: socket.socket) -> N
 
     status = 1
     try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         control.close()
         namespace, *streams = descriptors
-        if libc.setns(namespace, CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "setns")
+        enter(namespace)
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
         os.closerange(3, 256)

@@ -3,9 +3,17 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from gatewayd.api.explanation import describe_explanation, effect_of, explain_view, match_view, verdict
+from gatewayd.api.explanation import (
+    MATCH_COLUMNS,
+    describe_explanation,
+    effect_of,
+    explain_view,
+    match_row,
+    match_view,
+    verdict,
+)
 from gatewayd.api.text import BAD, DOUBTFUL, GOOD, Line
-from gatewayd.api.views import bound_view
+from gatewayd.api.views import MatchView, bound_view
 from gatewayd.model import Decision, Flow, Mode, Registration, parse_address, parse_prefix
 from gatewayd.model.flow import DecisionWord, Effect
 from tests.support.fake_queries import BANK, FREELANCER, HOME, NOW, SHARED
@@ -175,3 +183,12 @@ def test_with_both_ends_among_the_clients_the_peers_say_who_is_the_registrant(
 def test_a_match_by_a_binding_has_no_client_prefix() -> None:
     match = match_view(FREELANCER, OUT)
     assert (match.role, match.client, match.peers, match.services) == ("source", None, (), ())
+
+
+def test_a_match_is_a_row_for_the_command_and_the_page() -> None:
+    match = MatchView("PK-1", "bank", "source", "203.0.113.0/28", ("198.51.100.7/32",), ("ipsec",), None)
+    row = ("PK-1", "bank", "source", "203.0.113.0/28", "198.51.100.7/32", "ipsec", "open")
+    assert match_row(match) == row
+    assert len(MATCH_COLUMNS) == len(row)
+    bound = msgspec.structs.replace(match, client=None, peers=(), valid_until="2026-12-01T00:00:00Z")
+    assert match_row(bound)[3:] == ("by binding", "any", "ipsec", "2026-12-01T00:00:00Z")
