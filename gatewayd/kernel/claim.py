@@ -3,6 +3,9 @@
 A table belongs to a network namespace, so the file is named for both. It is locked (flock(2)) and not only there:
 the lock goes with the process, however that ends, and a file that stays behind is locked again. In the directory
 no other user can make, lock or replace files.
+
+A child that a daemon forked just before it was killed has the lock, and all sockets, until it becomes nft. So the
+next daemon waits for the lock of a process that is gone: with it, the group of the log and the ports are free too.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +26,8 @@ RUNTIME_DIRECTORY: Final = "/run/gatewayd"
 """The unit's RuntimeDirectory=."""
 _NAMESPACE: Final = "/proc/self/ns/net"
 _ATTEMPTS: Final = 10
+_PATIENCE_S: Final = 5.0
+_PAUSE_S: Final = 0.02
 _HINT: Final = "stop it first (systemctl stop gatewayd)"
 
 
@@ -75,21 +81,41 @@ def _open_directory(path: Path) -> int:
 
 def _lock(directory: int, name: str, place: Path, table: str) -> int:
     """The locked file, which is the one of that name: a daemon that ends removes it between our two steps."""
+    deadline = time.monotonic() + _PATIENCE_S
     for _ in range(_ATTEMPTS):
         lock = _open(directory, name, place)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(lock, 20).decode(errors="replace").strip()
-            os.close(lock)
-            process = f" (process {owner})" if owner.isdigit() else ""
-            raise MissingPrerequisite(f"another gatewayd keeps table inet {table}{process}", _HINT) from None
+        while not _is_taken(lock):
+            owner = os.pread(lock, 20, 0).decode(errors="replace").strip()
+            if not _is_gone(owner) or time.monotonic() > deadline:
+                os.close(lock)
+                process = f" (process {owner})" if owner.isdigit() else ""
+                raise MissingPrerequisite(f"another gatewayd keeps table inet {table}{process}", _HINT)
+            time.sleep(_PAUSE_S)
         if _is_still(lock, directory, name):
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
             return lock
         os.close(lock)
     raise MissingPrerequisite(f"another gatewayd keeps table inet {table}", _HINT)
+
+
+def _is_taken(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_gone(owner: str) -> bool:
+    """Whether the process with this number has ended. One whose number is not known has not."""
+    try:
+        os.kill(int(owner), 0)
+    except ProcessLookupError:
+        return True
+    except (ValueError, OverflowError, PermissionError):
+        pass
+    return False
 
 
 def _open(directory: int, name: str, place: Path) -> int:

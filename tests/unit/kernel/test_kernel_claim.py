@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Timer
 
 import pytest
 
@@ -22,6 +24,17 @@ from gatewayd.kernel.claim import claimed_table
 with claimed_table("gatewayd", Path("/nowhere"), Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
+"""
+HOLD_WITH_A_CHILD = """
+import os, sys
+from pathlib import Path
+from gatewayd.kernel.claim import claimed_table
+with claimed_table("gatewayd", Path("/nowhere"), Path(sys.argv[1])):
+    if os.fork() == 0:
+        print("held", flush=True)
+        sys.stdin.readline()
+        os._exit(0)
+    os.wait()
 """
 TAKE = """
 import os, sys
@@ -48,9 +61,9 @@ def as_nobody(directory: Path) -> str:
     return done.stdout.strip()
 
 
-def held_elsewhere(directory: Path) -> subprocess.Popen[bytes]:
+def held_elsewhere(directory: Path, program: str = HOLD) -> subprocess.Popen[bytes]:
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", program, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert holder.stdout is not None
     assert holder.stdout.readline() == b"held\n"
@@ -87,6 +100,41 @@ def test_what_a_killed_daemon_leaves_behind_is_in_nobodys_way(directory: Path) -
     assert stale.stat().st_mode & 0o777 == 0o600
     claim(directory)
     assert list(directory.iterdir()) == []
+
+
+def test_a_child_that_a_killed_daemon_has_just_forked_is_waited_for(directory: Path) -> None:
+    holder = held_elsewhere(directory, HOLD_WITH_A_CHILD)
+    holder.kill()
+    holder.wait()
+    assert holder.stdin is not None
+    ending = Timer(0.2, os.write, (holder.stdin.fileno(), b"\n"))
+    ending.start()
+    claim(directory)
+    ending.join()
+    holder.communicate()
+    assert list(directory.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"no number\n", b"99999999999999999999\n", b"1\n"])
+def test_a_lock_whose_process_is_not_known_or_runs_is_not_waited_for(directory: Path, content: bytes) -> None:
+    holder = held_elsewhere(directory)
+    (lock,) = directory.iterdir()
+    lock.write_bytes(content)
+    begun = time.monotonic()
+    with pytest.raises(MissingPrerequisite, match="another gatewayd keeps table inet gatewayd"):
+        claim(directory)
+    assert time.monotonic() - begun < 4.0
+    end(holder)
+
+
+def test_a_child_that_stays_is_not_waited_for_for_ever(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatewayd.kernel.claim._PATIENCE_S", 0.1)
+    holder = held_elsewhere(directory, HOLD_WITH_A_CHILD)
+    holder.kill()
+    holder.wait()
+    with pytest.raises(MissingPrerequisite, match=rf"\(process {holder.pid}\)"):
+        claim(directory)
+    holder.communicate()
 
 
 def test_the_abstract_name_of_before_is_in_nobodys_way(directory: Path) -> None:
