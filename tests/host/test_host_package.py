@@ -266,5 +266,19 @@ def test_each_wheel_has_its_licence_and_pytricia_its_source(versions: Versions, 
     assert list(documents.glob("source/pytricia-*.tar.gz"))
 
 
+def test_each_link_of_the_documents_leads_to_a_file_of_the_package(versions: Versions, tmp_path: Path) -> None:
+    subprocess.run(["dpkg-deb", "--extract", versions.new, tmp_path], check=True)
+    documents = tmp_path / "usr/share/doc/gatewayd"
+    found = {
+        page.parent / target
+        for page in documents.rglob("*.md")
+        for target in re.findall(r"\]\(([^)\s#]+)", page.read_text())
+        if not re.match("[a-z]+:", target)
+    }
+    assert documents / "docs/operations.md" in found
+    assert [str(each) for each in found if not each.exists()] == []
+    assert (documents / "docs/images/page.jpg").exists()
+
+
 def normal(name: str) -> str:
     return re.sub("[-_.]+", "-", name).lower()
