@@ -1,0 +1,82 @@
+"""`./run proof [faults | tunnels | NAME...] [--list]`."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from gatewayd.errors import GatewaydError
+from gatewayd.lab.lab import missing_for_lab
+from tests.proof.faults import FAULTS
+from tests.proof.harness import Fault, Row, proof_lab, row_of
+from tests.proof.table import PROOF, README, load, renew, save, table_of
+
+GROUPS = ("faults",)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("names", nargs=-1)
+@click.option("--list", "is_list", is_flag=True, help="Only show which rows there are.")
+def main(names: tuple[str, ...], *, is_list: bool) -> None:
+    """Make faults under registered traffic. NAMES: `faults`, or rows of it; all where none is given.
+
+    Whole groups are written to docs/proof, docs/proof.md and README. Exit status 1 if a packet is lost that could
+    be saved.
+    """
+    if is_list:
+        for fault in FAULTS:
+            click.echo(f"{fault.name:32}  {fault.why}")
+        return
+    if reason := missing_for_lab():
+        raise click.ClickException(reason)
+    wanted = [each for each in names if each not in GROUPS]
+    if unknown := [each for each in wanted if each not in {fault.name for fault in FAULTS}]:
+        raise click.UsageError(f"no such row: {', '.join(unknown)}")
+    console = Console()
+    faults = [each for each in FAULTS if not wanted or each.name in wanted]
+    rows, failures = run_faults(faults, console)
+    if rows:
+        console.print(_shown(rows))
+    for each in failures:
+        console.print(each, style="red", markup=False)
+    if not wanted and not failures:
+        save("faults", rows)
+        results = load("faults")
+        renew(README, "faults", table_of(results))
+        renew(PROOF, "faults", table_of(results, explained=True))
+    sys.exit(1 if failures or not all(row.is_good for row in rows) else 0)
+
+
+def run_faults(faults: Sequence[Fault], console: Console) -> tuple[list[Row], list[str]]:
+    """The rows, and why others have none."""
+    rows, failures = [], []
+    with proof_lab() as (lab, sight):
+        for number, fault in enumerate(faults, 1):
+            console.print(f"{number}/{len(faults)} {fault.name}", style="dim")
+            with tempfile.TemporaryDirectory(prefix="gatewayd-proof-") as directory:
+                try:
+                    rows.append(row_of(lab, sight, Path(directory), fault))
+                except (AssertionError, GatewaydError, OSError) as error:
+                    failures.append(f"{fault.name}: {error}")
+    for row in rows:
+        for note in row.notes:
+            console.print(f"{row.name}: {note}", style="dim" if row.bounded else "red", markup=False)
+    return rows, failures
+
+
+def _shown(rows: Sequence[Row]) -> Table:
+    table = Table("fault", "packets", "lost", "refused", "repaired", "told")
+    for row in rows:
+        figures = (f"{row.sent:,}", f"{row.lost:,}", f"{row.refused:,}", f"{row.repaired_s:.2f} s")
+        table.add_row(row.name, *figures, ", ".join(row.told), style="" if row.is_good else "red")
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Rows as JSON, and as the tables of README and docs/proof.md between their markers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tests.bench.machine import describe_machine
+from tests.bench.row import Machine
+from tests.proof.harness import Row
+
+ROOT: Final = Path(__file__).parents[2]
+RESULTS: Final = ROOT / "docs" / "proof"
+README: Final = ROOT / "README.md"
+PROOF: Final = ROOT / "docs" / "proof.md"
+_FIGURES: Final = ("packets", "lost", "refused", "repaired after")
+_SIGNS: Final = "¹²³⁴⁵⁶⁷⁸⁹"
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """Of one run on one machine."""
+
+    machine: Machine
+    rows: tuple[Row, ...]
+
+
+def save(name: str, rows: Sequence[Row]) -> None:
+    """`name`: of the file under docs/proof, `faults` or `tunnels`."""
+    raw = msgspec.json.encode(Results(describe_machine(), tuple(rows)))
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_bytes(msgspec.json.format(raw, indent=1) + b"\n")
+
+
+def load(name: str) -> Results:
+    return msgspec.json.decode((RESULTS / f"{name}.json").read_bytes(), type=Results)
+
+
+def table_of(results: Results, *, explained: bool = False) -> str:
+    """Markdown: the machine, a line a row, and why where a loss cannot be avoided.
+
+    `explained`: with what happens in each row.
+    """
+    heading = ("fault", *(("what happens",) * explained), *_FIGURES, "what the operator sees")
+    lines = ["---", *(("---",) * explained), *("---:" for _ in _FIGURES), "---"]
+    parts = [f"{describe(results.machine)}\n\n", _line(heading), _line(lines)]
+    bounded = [each for each in results.rows if each.bounded]
+    for row in results.rows:
+        sign = f" {_SIGNS[bounded.index(row)]}" if row.bounded else ""
+        told = ", ".join(f"`{each}`" if re.fullmatch(r"[\w.]+", each) else each for each in row.told)
+        figures = (f"{row.sent:,}", f"{row.lost:,}", f"{row.refused:,}", f"{row.repaired_s:.1f} s")
+        parts.append(_line((row.name + sign, *((row.why,) * explained), *figures, told)))
+    parts.extend(f"\n{_SIGNS[number]} {row.name}: {row.bounded}\n" for number, row in enumerate(bounded))
+    return "".join(parts)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |\n"
+
+
+def describe(machine: Machine) -> str:
+    return (
+        f"{machine.cores} cores of {machine.processor}, {machine.memory_gib:g} GiB, Linux {machine.kernel}; "
+        f"{machine.taken_at}, {machine.commit}."
+    )
+
+
+def renew(path: Path, name: str, table: str) -> None:
+    """Between `<!-- proof: NAME -->` and `<!-- proof: end -->` of this file."""
+    path.write_text(renewed(path.read_text(encoding="utf-8"), name, table), encoding="utf-8")
+
+
+def renewed(text: str, name: str, table: str) -> str:
+    """Raises AssertionError where the text has no such markers."""
+    pattern = re.compile(rf"(<!-- proof: {name} -->\n).*?(<!-- proof: end -->)", re.DOTALL)
+    whole, count = pattern.subn(lambda match: f"{match[1]}\n{table}\n{match[2]}", text)
+    assert count == 1, f"no markers of {name}, or several"
+    return whole
