@@ -5,6 +5,7 @@ Does the reconciler lose a packet, and what does it write?
 Does the kernel itself do that?
     planes         a fresh network namespace, and the real dataplane in it
     worlds, talk   registrations put into a real kernel without a reconciler; packets from either side of a lab
+    replay         captures of real tunnels, sent through it; the figures of docs/scope.md
     events         a marked namespace, senders, and an event source that remembers
     carrying       connections put into the kernel as conntrackd does it
 Is what is wrong with a host named, and mended by what is printed?
