@@ -1,0 +1,79 @@
+"""Real tunnels through the gateway of a real daemon: what is quickly shown. The rest is `./run proof tunnels`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from gatewayd.lab.lab import Lab
+from tests.proof.faults import FAULTS
+from tests.proof.harness import RECORDS, Fault, Row, World, proof_lab, run_fault
+from tests.proof.tunnels.fleet import SIDES, Fleet, TunnelTraffic
+from tests.proof.tunnels.openvpn import OpenVpnTcp
+from tests.proof.tunnels.wireguard import WireGuard
+from tests.soak.sight import Sight
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(
+        not all(map(shutil.which, ("openvpn", "wireguard-go", "wg"))), reason="no programs of tunnels"
+    ),
+    pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="this kernel has no tun devices"),
+]
+
+PLANTED = """table inet planted {
+  chain forward {
+    type filter hook forward priority -300
+    ip saddr 39.38.0.1 drop
+  }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def gateway(kernel: None) -> Iterator[tuple[Lab, Sight]]:
+    with proof_lab() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def fleet(gateway: tuple[Lab, Sight], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Of registered tunnels; they are up before there is a daemon, and outlive each."""
+    with Fleet(gateway[0], tmp_path_factory.mktemp("tunnels"), (WireGuard, OpenVpnTcp), (4,)) as made:
+        made.start()
+        yield made
+
+
+def row_under(fleet: Fleet, sight: Sight, directory: Path, fault: Fault) -> Row:
+    world = World(fleet.lab, directory, sight, (*RECORDS, *fleet.registrations()))
+    world.sections["policy"] = SIDES
+    return run_fault(world, fault, TunnelTraffic(fleet))
+
+
+def test_tunnels_stay_up_while_the_daemon_is_killed(
+    gateway: tuple[Lab, Sight], fleet: Fleet, tmp_path: Path
+) -> None:
+    before = fleet.handshakes()
+    row = row_under(fleet, gateway[1], tmp_path, next(each for each in FAULTS if each.name == "SIGKILL"))
+    assert row.is_good, row.notes
+    assert row.sent >= 200
+    assert fleet.handshakes() == before
+
+
+@contextmanager
+def planted(world: World) -> Iterator[None]:
+    world.lab.gateway.nft(PLANTED)
+    yield
+    world.lab.gateway.run(["nft", "delete table inet planted"])
+    world.learns("by the test", is_told=True)
+
+
+def test_a_planted_loss_is_found_by_name(gateway: tuple[Lab, Sight], fleet: Fleet, tmp_path: Path) -> None:
+    fault = Fault("planted", "One tunnel is cut for a moment.", planted, lasts=True)
+    row = row_under(fleet, gateway[1], tmp_path, fault)
+    assert row.lost > 0
+    assert [note.partition(":")[0] for note in row.notes] == [fleet.tunnels[0].name]
