@@ -101,10 +101,10 @@ class Lab:
             self.internet = stack.enter_context(Namespace("internet"))
             self.inside = End(self.customers, INSIDE.end_interface)
             self.outside = End(self.internet, OUTSIDE.end_interface)
-            _prepare_gateway(self.gateway)
+            prepare_gateway(self.gateway)
             for end, wire in ((self.inside, INSIDE), (self.outside, OUTSIDE)):
                 _join(self.gateway, end, wire)
-                _take_in_any_destination(end)
+                take_in_any_destination(end)
             for namespace, via in (
                 (self.customers, INSIDE.gateway_addresses),
                 (self.internet, OUTSIDE.gateway_addresses),
@@ -153,7 +153,7 @@ class Lab:
         self.close()
 
 
-def _prepare_gateway(gateway: Namespace) -> None:
+def prepare_gateway(gateway: Namespace) -> None:
     """A router. ICMP errors are not rate limited here: each refused probe must hear of it, and by default the
     kernel sends one a second to an address, and few to all together (Documentation/networking/ip-sysctl.rst:
     icmp_ratelimit, icmp_ratemask, icmp_msgs_per_sec)."""
@@ -207,7 +207,7 @@ def _add_neighbours(interface: str, addresses: dict[Family, str], hardware: str,
         ip.neigh("replace", dst=address, lladdr=hardware, ifindex=index, state="permanent")
 
 
-def _take_in_any_destination(end: End) -> None:
+def take_in_any_destination(end: End) -> None:
     """Tables 100 (deliver here) and 101 (swallow) for what comes off the wire; addresses that are really
     configured come first, by the local table. What the end sends itself has no such interface and takes the
     main table.

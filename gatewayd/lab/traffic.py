@@ -152,7 +152,7 @@ def arrivals(tap: Tap, tokens: Tokens, flows: Mapping[int, Flow] | Sequence[Flow
             yield number, flow
 
 
-def _transparent_socket(family: int) -> socket.socket:
+def transparent_socket(family: int) -> socket.socket:
     """A non-blocking TCP socket of the thread's namespace that may bind to any address, and leaves no
     TIME_WAIT."""
     made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -193,7 +193,7 @@ class _Handshakes:
 
     def _listen(self, flows: Mapping[int, Flow]) -> None:
         for width, port in sorted({(len(flow.source), flow.destination_port) for flow in flows.values()}):
-            listener = _transparent_socket(socket.AF_INET if width == 4 else socket.AF_INET6)
+            listener = transparent_socket(socket.AF_INET if width == 4 else socket.AF_INET6)
             self._stack.callback(listener.close)
             listener.bind(("0.0.0.0" if width == 4 else "::", port))
             listener.listen(_BACKLOG)
@@ -201,7 +201,7 @@ class _Handshakes:
             self._selector.register(listener, selectors.EVENT_READ)
 
     def _connect(self, number: int, flow: Flow) -> None:
-        attempt = _transparent_socket(socket.AF_INET if len(flow.source) == 4 else socket.AF_INET6)
+        attempt = transparent_socket(socket.AF_INET if len(flow.source) == 4 else socket.AF_INET6)
         self._stack.callback(attempt.close)
         attempt.bind((format_address(flow.source), flow.source_port))
         code = attempt.connect_ex((format_address(flow.destination), flow.destination_port))

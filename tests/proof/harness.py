@@ -257,12 +257,11 @@ def _damage(world: World, fault: Fault, traffic: Traffic) -> float:
     world.begin_row()
     with ExitStack() as block:
         block.enter_context(fault.make(world))
+        traffic.wait_sent(SETTLE_PACKETS)
         if fault.lasts:
-            traffic.wait_sent(SETTLE_PACKETS)
             world.mark()
         else:
             repaired_s = world.wait_repaired()
-            traffic.wait_sent(SETTLE_PACKETS)
     if fault.lasts:
         repaired_s = world.wait_repaired()
     return repaired_s

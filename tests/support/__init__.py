@@ -36,6 +36,8 @@ Does the whole daemon stand it?
     hurried        the same in time that passes faster; hurried_lab: with a disk that can be full
     wrong_clock, busy             its wall clock is wrong; the machine does something else too
     holding        another program holds nf_tables
+    pair           two gateways with keepalived and conntrackd; pair_traffic and pair_connections: what goes through
+                   them, and where a packet was lost
 
 What do Prometheus and Grafana see of it?
     prometheus     a real Prometheus beside a daemon in the lab

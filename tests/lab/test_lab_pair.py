@@ -1,0 +1,46 @@
+"""Two gateways with keepalived and conntrackd as docs/operations.md configures them: a failover costs no packet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.proof.pair import HOUSE, HOUSE_IPV6, LANES, PairCase, PairWorld, run
+from tests.proof.pair_cases import CASES
+from tests.support.pair import missing_for_pair
+
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.skipif(missing_for_pair() is not None, reason=str(missing_for_pair())),
+]
+
+PLANTED = f"""table inet planted {{
+  chain forward {{
+    type filter hook forward priority -300
+    ip saddr {HOUSE} udp sport 19001 drop
+    ip6 daddr {HOUSE_IPV6} udp dport 19001 reject with icmpx admin-prohibited
+  }}
+}}
+"""
+
+
+def test_a_failover_and_the_way_back_cost_nothing(kernel: None, tmp_path: Path) -> None:
+    (case,) = [each for each in CASES if each.name == "keepalived stopped, and back"]
+    traffic, connections, _ = run(tmp_path, case, has_daemons=True)
+    assert (traffic.beyond, traffic.refused, traffic.leaked) == ({}, {}, {})
+    assert connections.failed == {}
+    assert connections.new > 0
+    assert traffic.sent > 1000
+    assert traffic.unregistered > 50
+
+
+def test_a_loss_at_the_gateway_that_takes_over_is_found(kernel: None, tmp_path: Path) -> None:
+    def act(world: PairWorld) -> None:
+        world.second.gateway.nft(PLANTED)
+        world.fail_over()
+
+    lanes = tuple(lane for lane in LANES if lane.is_registered)
+    traffic, _, _ = run(tmp_path, PairCase("planted", "Two flows are cut.", act, lanes=lanes), has_daemons=False)
+    assert set(traffic.beyond) == {"WireGuard, IPv4", "WireGuard, IPv6"}
+    assert set(traffic.refused) == {"WireGuard, IPv6"}
