@@ -31,7 +31,11 @@ from tests.soak import subscribers
 from tests.soak.sight import Sight, is_as_wanted, sight_of
 from tests.soak.subscribers import Cgnat
 from tests.soak.world import HOST, ROUTED, Record, Registry, registry_of, stranger
+from tests.support.bad_registry import BadRegistry
+from tests.support.hurried_lab import SmallDisk
 from tests.support.lab_daemon import LabDaemon, clean, forget_locks, holds
+from tests.support.name_server import NameServer
+from tests.support.wrong_clock import WrongClock
 
 RECORDS: Final = (BANK, SOFTWARE_HOUSE, EMBASSY, FREELANCER, HOST, *subscribers.RECORDS)
 """All flows of the traffic are registered by these. A fault may add others, and put these in another form."""
@@ -111,6 +115,11 @@ class World:
         self.registry: Registry = registry_of([], [])
         self.sections: dict[str, Mapping[str, Any]] = {}
         self.sources: tuple[str | dict[str, Any], ...] = ("national",)
+        # What `prepare` of a fault has made for its `make`.
+        self.feed: BadRegistry
+        self.disk: SmallDisk
+        self.clock: WrongClock
+        self.names: NameServer
         self._told: list[str] = []
         self._marked_s = 0.0
         self._log_begins = 0
@@ -152,6 +161,12 @@ class World:
         """The damage is done, or undone where it lasts, now."""
         self._marked_s = time.monotonic()
 
+    def is_ready(self) -> bool:
+        try:
+            return bool(self.daemon.status()["ready"])
+        except DaemonNotReachable:
+            return False
+
     def is_repaired(self) -> bool:
         """Ready, in sync, the kernel has what it should have, and a stranger's flow is refused."""
         try:
@@ -185,7 +200,7 @@ class World:
             found = [each for each in self.events() if each["event"] == event]
             return any(fields.items() <= each.items() for each in found)
 
-        self._note(event, holds(is_there))
+        self._note(event, holds(is_there, REPAIR_DEADLINE_S))
 
     def sees(self, what: str, condition: Callable[[dict[str, Any]], bool]) -> None:
         """`gatewayd status` shows it, or will; `what`: the field's path, as it goes into the table."""

@@ -25,6 +25,7 @@ What becomes of a subscriber's packet of accounting?
     radius, nas, freeradius       packets of others; a NAS; FreeRADIUS in front of it
 What does a source do to the gateway?
     feeds          a signed feed in memory; authority: certificates for its server
+    name_server    names that are not answered
     bad_registry   a registry behind a real web server (nginx) that misbehaves; fed_gateway: a gateway on it
     bad_input      what registries and networks have sent that no gateway should fall for
 Does the whole host stand it?

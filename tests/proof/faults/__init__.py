@@ -5,6 +5,6 @@ host        the process, its machine and its clock
 
 from __future__ import annotations
 
-from tests.proof.faults import host
+from tests.proof.faults import accounting, clock, disk, host, registry
 
-FAULTS = (*host.FAULTS,)
+FAULTS = (*host.FAULTS, *disk.FAULTS, *registry.FAULTS, *accounting.FAULTS, *clock.FAULTS)
