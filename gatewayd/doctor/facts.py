@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import inf
 from typing import Literal
 
 import msgspec
 
 from gatewayd.compile.interfaces import names_like
+from gatewayd.model.service import Service
 from gatewayd.model.transaction import ConntrackSize
 from gatewayd.settings.model import Settings
 
@@ -40,6 +40,7 @@ class Question(msgspec.Struct, frozen=True):
     outside: tuple[str, ...] = ()
     groups: tuple[int, ...] = ()
     is_daemon: bool = False
+    scope: tuple[Service, ...] = ()
 
     @property
     def registered(self) -> int:
@@ -59,6 +60,7 @@ def question_of(settings: Settings, *, is_daemon: bool = False) -> Question:
         policy.interfaces.outside,
         () if is_daemon else (kernel.nflog_group, kernel.near_miss_group),
         is_daemon,
+        policy.scope,
     )
 
 
@@ -76,7 +78,8 @@ class Link:
 
 class Chain(msgspec.Struct, frozen=True):
     """A base chain of another program that forwarded packets meet. `drops`: rules in it that drop or reject, with
-    its policy. `drops_all`: it drops what none of its rules accepts. `admits`: it accepts flows by our mark."""
+    its policy. `drops_all`: it drops what none of its rules accepts. `admits`: it accepts flows by our mark. Rules
+    of chains that it jumps to with every packet are among its rules."""
 
     family: str
     table: str
@@ -109,14 +112,27 @@ class BaseChain:
     drops: bool
 
 
-Deed = Literal["accepts_registered", "drops", "drops_all", "notrack", "offloads", "zone"]
+Deed = Literal[
+    "accepts_all",
+    "accepts_registered",
+    "drops",
+    "drops_all",
+    "goes",
+    "jumps",
+    "notrack",
+    "offloads",
+    "returns",
+    "zone",
+]
+"""*accepts_all*, *drops_all*, *goes*, *jumps*, *returns*: with every packet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A rule of another program that does one of the `deeds`, or touches the ct mark: the bits that it `writes`,
     and those that it `leaks` into the packet mark. `number`: its place in its chain, from 1. `flowtable`: the name,
-    of one that offloads. `is_bare`: it does so to every packet. `is_target`: by a target of iptables."""
+    of one that offloads. `is_bare`: it does so to every packet. `is_target`: by a target of iptables. `into`: the
+    chain that it jumps or goes to."""
 
     family: str
     table: str
@@ -129,6 +145,7 @@ class Rule:
     flowtable: str = ""
     is_bare: bool = False
     is_target: bool = False
+    into: str = ""
 
     def __str__(self) -> str:
         return f"{self.family} {self.table} {self.chain} handle {self.handle}"
@@ -224,13 +241,15 @@ class Facts:
     @property
     def others(self) -> tuple[Chain, ...]:
         """Chains of other programs on the way of forwarded packets, in the order in which a packet meets them."""
-        return tuple(sorted(map(self._chain, self.chains), key=_place))
+        rules: _Rules = {}
+        for rule in sorted(self.rules, key=lambda each: each.number):
+            rules.setdefault((rule.family, rule.table, rule.chain), []).append(rule)
+        return tuple(sorted((self._chain(each, rules) for each in self.chains), key=_place))
 
-    def _chain(self, each: BaseChain) -> Chain:
-        rules = [r for r in self.rules if (r.family, r.table, r.chain) == (each.family, each.table, each.name)]
-        dropping = [rule for rule in rules if "drops" in rule.deeds]
-        # What stands behind a rule that drops all is never reached.
-        last = min((rule.number for rule in rules if "drops_all" in rule.deeds), default=inf)
+    def _chain(self, each: BaseChain, rules: _Rules) -> Chain:
+        course = _Course(rules)
+        # What stands behind a rule that ends every packet's way is never reached, the policy included.
+        drops_last = not course.follow(each.family, each.table, each.name) and each.drops
         return Chain(
             each.family,
             each.table,
@@ -238,9 +257,9 @@ class Facts:
             each.hook,
             each.priority,
             self._order(each),
-            len(dropping) + each.drops,
-            each.drops or last != inf,
-            any("accepts_registered" in rule.deeds and rule.number < last for rule in rules),
+            course.drops + each.drops,
+            course.drops_all or drops_last,
+            course.admits,
         )
 
     def _order(self, each: BaseChain) -> Order:
@@ -250,6 +269,38 @@ class Facts:
         if each.family == "bridge" or each.priority < self.question.priority:
             return "before"
         return "same" if each.priority == self.question.priority else "after"
+
+
+_Rules = dict[tuple[str, str, str], list[Rule]]
+
+
+class _Course:
+    """The way of every packet through a chain, and through those that it jumps to without a condition. `drops`:
+    rules on it that drop some or all."""
+
+    def __init__(self, rules: _Rules) -> None:
+        self._rules = rules
+        self._entered: set[str] = set()
+        self.drops = 0
+        self.drops_all = False
+        self.admits = False
+
+    def follow(self, family: str, table: str, chain: str) -> bool:
+        """Whether every packet's way ends in the chain. A chain that was entered before has ended none."""
+        for rule in self._rules.get((family, table, chain), ()):
+            deeds = rule.deeds
+            self.drops += "drops" in deeds
+            self.drops_all |= "drops_all" in deeds
+            self.admits |= "accepts_registered" in deeds
+            if "accepts_all" in deeds or "drops_all" in deeds:
+                return True
+            if rule.into and rule.into not in self._entered:
+                self._entered.add(rule.into)
+                if self.follow(family, table, rule.into):
+                    return True
+            if "returns" in deeds or "goes" in deeds:
+                return False
+        return False
 
 
 _HOOKS: tuple[Hook, ...] = ("ingress", "prerouting", "forward", "postrouting", "egress")

@@ -7,6 +7,7 @@ from typing import Final
 
 from gatewayd.doctor.facts import Chain, Deed, Facts, Rule
 from gatewayd.doctor.findings import Finding
+from gatewayd.model.service import PROTOCOL_NAMES, PROTOCOLS_WITH_PORTS, Service
 
 _ALL: Final = 0xFFFFFFFF
 _MIN_BITS, _USUAL_BITS = 4, 8
@@ -43,6 +44,9 @@ def dropping_chain(facts: Facts) -> Iterator[Finding]:
         is_early = chain.order != "after"
         if chain.admits and not is_early:
             continue
+        if _is_firewalld(chain):
+            yield from _firewalld(facts, chain)
+            continue
         place = f"{chain.hook}, priority {chain.priority}, {'before our chain' if is_early else 'after ours'}"
         yield Finding(
             "dropping-chain",
@@ -66,6 +70,49 @@ def _admit(chain: Chain, bit: int) -> str:
         program = "iptables" if chain.family == "ip" else "ip6tables"
         return f"{program} -t {chain.table} -I {chain.name} -m connmark --mark {bit:#010x}/{bit:#010x} -j ACCEPT"
     return f"nft insert rule {chain} 'ct mark & {bit:#010x} == {bit:#010x} accept'"
+
+
+_FIREWALLD: Final = "filter_FWD_policy_gatewayd"
+"""The chain of the policy, in the table of firewalld."""
+
+
+def _is_firewalld(chain: Chain) -> bool:
+    return (chain.family, chain.table) == ("inet", "firewalld")
+
+
+def _firewalld(facts: Facts, chain: Chain) -> Iterator[Finding]:
+    """It makes its table anew at each reload, and newer ones own it: no rule of nft stays there. It cannot match a
+    mark: a policy accepts the services in scope, and those of them that are unregistered are judged before."""
+    if any(rule.into == _FIREWALLD for rule in facts.rules if (rule.family, rule.table) == ("inet", chain.table)):
+        return
+    yield Finding(
+        "dropping-chain",
+        "warning",
+        f"the chain {chain} ({chain.hook}, priority {chain.priority}) drops what the policies of firewalld do not"
+        " accept, and none of them is named gatewayd",
+        "an accept in our chain does not override another chain's drop: a policy of firewalld has to accept the"
+        " services in scope, and our rules judge those before it",
+        firewalld_policy(facts.question.scope),
+    )
+
+
+def firewalld_policy(scope: tuple[Service, ...]) -> str:
+    """The command that makes a policy for these services, packets to them and from them."""
+    ports = [(each, PROTOCOL_NAMES[each.protocol]) for each in scope if each.protocol in PROTOCOLS_WITH_PORTS]
+    words = [f"{each.low}-{each.high}/{name}" for each, name in ports]
+    others = [str(each.protocol) for each in scope if each.protocol not in PROTOCOLS_WITH_PORTS]
+    options = [
+        ["--set-priority=-10"],
+        ["--add-ingress-zone=ANY"],
+        ["--add-egress-zone=ANY"],
+        [f"--add-protocol={each}" for each in others],
+        [f"--add-port={each}" for each in words],
+        [f"--add-source-port={each}" for each in words],
+    ]
+    change = "firewall-cmd --permanent --policy=gatewayd"
+    changes = [f"{change} {' '.join(each)}" for each in options if each]
+    steps = ["firewall-cmd --permanent --new-policy=gatewayd", *changes, "firewall-cmd --reload"]
+    return " && ".join(steps)
 
 
 def other_drops(facts: Facts) -> Iterator[Finding]:

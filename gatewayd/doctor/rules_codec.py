@@ -28,12 +28,14 @@ _ON_THE_WAY: Final = frozenset({"ingress", "prerouting", "forward", "postrouting
 _TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY = 1, 3, 4, 5
 _HOOK_NUMBER, _HOOK_PRIORITY, _HOOK_DEVICES = 1, 2, 3
 _DROP, _ACCEPT = 0, 1
+_JUMP, _GOTO, _RETURN = 0xFFFFFFFD, 0xFFFFFFFC, 0xFFFFFFFB
+"""NFT_JUMP, NFT_GOTO, NFT_RETURN."""
 _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS = 2, 3, 4
 _EXPRESSION_NAME, _EXPRESSION_DATA = 1, 2
 _CT_DREG, _CT_KEY, _CT_SREG, _CT_MARK, _CT_ZONE = 1, 2, 4, 3, 17
 _CMP_OP, _CMP_DATA, _EQUAL, _NOT_EQUAL = 2, 3, 0, 1
 _BITWISE_MASK, _BITWISE_XOR = 4, 5
-_IMMEDIATE_DATA, _DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE = 2, 1, 2, 1
+_IMMEDIATE_DATA, _DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE, _VERDICT_CHAIN = 2, 1, 2, 1, 2
 _XT_NAME, _XT_INFO = 1, 3
 _FLOW_OFFLOAD_TABLE = 1
 _FLOWTABLE_NAME, _FLOWTABLE_HOOK, _FLOWTABLE_FLAGS, _HARDWARE = 2, 3, 7, 1
@@ -123,6 +125,7 @@ class RuleReading:
             nl.string_of(table.get(_FLOW_OFFLOAD_TABLE, b"")),
             is_bare=len(active) == 1 or active == ["ct", "meta"],
             is_target=bool(active) and active[-1] == "target",
+            into=_target_chain(expressions) if deeds & {"jumps", "goes"} else "",
         )
 
 
@@ -136,10 +139,20 @@ def _deeds(expressions: list[tuple[str, dict[int, bytes]]]) -> Iterator[Deed]:
             yield "zone"
         elif name == "target":
             yield from _target_deeds(nl.string_of(fields.get(_XT_NAME, b"")), fields.get(_XT_INFO, b""))
-    if expressions and _is_drop(*expressions[-1]):
+    if not expressions:
+        return
+    is_of_all = all(name in _PASSIVE - {"limit"} for name, _ in expressions[:-1])
+    if _is_drop(*expressions[-1]):
         yield "drops"
-        if all(name in _PASSIVE - {"limit"} for name, _ in expressions[:-1]):
+        if is_of_all:
             yield "drops_all"
+    elif is_of_all and expressions[-1][0] == "immediate" and (deed := _ENDS.get(_verdict(expressions[-1][1]))):
+        yield deed
+
+
+_ENDS: Final[dict[int | None, Deed]] = {
+    _ACCEPT: "accepts_all", _JUMP: "jumps", _GOTO: "goes", _RETURN: "returns",
+}  # fmt: skip
 
 
 def _target_deeds(name: str, info: bytes) -> Iterator[Deed]:
@@ -160,8 +173,17 @@ def _is_drop(name: str, fields: dict[int, bytes]) -> bool:
 
 
 def _verdict(fields: dict[int, bytes]) -> int | None:
-    verdict = _nested(_nested(fields.get(_IMMEDIATE_DATA, b"")).get(_DATA_VERDICT, b""))
+    """Of an immediate."""
+    verdict = _verdict_fields(fields)
     return nl.uint_of(verdict[_VERDICT_CODE]) if _VERDICT_CODE in verdict else None
+
+
+def _target_chain(expressions: list[tuple[str, dict[int, bytes]]]) -> str:
+    return nl.string_of(_verdict_fields(expressions[-1][1]).get(_VERDICT_CHAIN, b""))
+
+
+def _verdict_fields(fields: dict[int, bytes]) -> dict[int, bytes]:
+    return _nested(_nested(fields.get(_IMMEDIATE_DATA, b"")).get(_DATA_VERDICT, b""))
 
 
 def _admits(expressions: list[tuple[str, dict[int, bytes]]], registered: int) -> bool:

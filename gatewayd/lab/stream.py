@@ -42,8 +42,9 @@ class Stream:
     """Sends from its own thread until `stop`, or the end of `with`; then `report` is final.
 
     `rate_pps`: packets a second over all flows, which take turns; a late sender catches up, so the count
-    holds. `start="internet"`: the far end initiates. `answered`: the other side answers each packet. Raises
-    ValueError for flows that are not single packets (TCP, SCTP).
+    holds. `start="internet"`: the far end initiates. `answered`: the other side answers each packet. `seen_as`:
+    the flows as the other side sees them, where the gateway translates addresses. Raises ValueError for flows that
+    are not single packets (TCP, SCTP).
     """
 
     def __init__(
@@ -54,10 +55,12 @@ class Stream:
         rate_pps: float = DEFAULT_RATE_PPS,
         start: Side = "customers",
         answered: bool = False,
+        seen_as: Sequence[Flow] | None = None,
     ) -> None:
         if not flows or any(flow.protocol in (TCP, SCTP) for flow in flows):
             raise ValueError("a stream is of at least one flow, and of single packets")
         self._flows = tuple(flows)
+        self._seen_as = self._flows if seen_as is None else tuple(seen_as)
         self._interval_s = 1 / rate_pps
         self._is_answered = answered
         self._near, self._far = (lab.inside, lab.outside) if start == "customers" else (lab.outside, lab.inside)
@@ -146,7 +149,7 @@ class Stream:
         if not select.select([near_tap, far_tap], [], [], timeout_s)[0]:
             return
         with self._counting:
-            for number, flow in arrivals(far_tap, self._tokens, self._flows):
+            for number, flow in arrivals(far_tap, self._tokens, self._seen_as):
                 self._note_arrival(number)
                 if self._is_answered:
                     far_tap.send(reverse_flow(flow), self._tokens.payload(number))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from gatewayd.doctor.facts import BaseChain, Facts, Flowtable, Rule, question_of
+import pytest
+
+from gatewayd.doctor.facts import BaseChain, Deed, Facts, Flowtable, Rule, question_of
+from gatewayd.model.service import Service
 from gatewayd.settings import load_settings
 from tests.support.facts import LINKS, QUESTION, facts
 
@@ -17,6 +20,7 @@ def test_a_question_is_what_the_host_matters_to_in_the_configuration() -> None:
     assert (asked.inside, asked.groups, asked.is_daemon) == (("ppp*",), (9480, 9481), False)
     assert question_of(load_settings(CONFIG, "test"), is_daemon=True).groups == ()
     assert asked.registered == 0x80000000
+    assert Service(50) in asked.scope
 
 
 def test_names_mean_interfaces_as_nft_compares_them() -> None:
@@ -49,6 +53,38 @@ def test_chains_come_in_the_order_in_which_a_packet_meets_them() -> None:
     forward, late = found[4], found[6]
     assert (forward.drops, forward.drops_all, forward.admits, forward.is_iptables) == (2, True, True, True)
     assert (late.drops, late.drops_all, late.admits, late.is_iptables) == (1, True, False, False)
+
+
+def step(chain: str, number: int, *deeds: Deed, into: str = "") -> Rule:
+    return Rule("ip", "filter", chain, number, number, frozenset(deeds), into=into)
+
+
+ADMIT = step("user", 1, "accepts_registered")
+
+
+@pytest.mark.parametrize(
+    ("rules", "admits", "drops_all"),
+    [
+        ((step("F", 1, "jumps", into="user"), ADMIT), True, True),
+        ((step("F", 1, "goes", into="user"), ADMIT, step("F", 2, "accepts_all")), True, True),
+        ((step("F", 1, "jumps", into="user"), step("user", 0, "returns"), ADMIT), False, True),
+        ((step("F", 1, "jumps", into="user"), step("user", 0, "drops", "drops_all"), ADMIT), False, True),
+        ((step("F", 1, "accepts_all"), step("F", 2, "drops", "drops_all")), False, False),
+        ((step("F", 1, "jumps", into="a"), step("a", 1, "jumps", into="user"), ADMIT), True, True),
+        ((step("F", 1, "jumps", into="a"), step("a", 1, "accepts_all")), False, False),
+        ((step("F", 1, "jumps", into="a"), step("F", 2, "jumps", into="a"), step("a", 1, "returns")), False, True),
+        (
+            (step("F", 1, "jumps", into="a"), step("a", 1, "jumps", into="F"), step("F", 2, "jumps", into="a")),
+            False,
+            True,
+        ),
+        ((step("F", 1, "zone"), ADMIT), False, True),
+    ],
+)
+def test_a_chain_is_what_every_packet_meets_in_it(rules: tuple[Rule, ...], admits: bool, drops_all: bool) -> None:
+    """Docker's and ufw's users have their rules in chains that FORWARD jumps to."""
+    (found,) = facts(chains=(BaseChain("ip", "filter", "F", "forward", 0, True),), rules=rules).others
+    assert (found.admits, found.drops_all) == (admits, drops_all)
 
 
 def test_objects_are_called_as_nft_calls_them() -> None:

@@ -8,6 +8,7 @@ import pytest
 from gatewayd.doctor.facts import BaseChain, Facts, Flowtable, LegacyTable, Listener, Rule
 from gatewayd.doctor.findings import Finding
 from gatewayd.doctor.neighbour_checks import CHECKS, free_mask
+from gatewayd.model.service import ESP, UDP, Service
 from tests.support.facts import QUESTION, facts
 
 OFFLOADS = Rule("inet", "fw", "forward", 7, deeds=frozenset({"offloads"}), flowtable="fast")
@@ -65,6 +66,24 @@ def test_a_rule_behind_one_that_drops_all_is_never_reached() -> None:
     for number, findings in ((1, 0), (3, 1)):
         admits = Rule("inet", "fw", "f", 4, number, deeds=frozenset({"accepts_registered"}))
         assert len(found("dropping-chain", facts(chains=(chain,), rules=(drops, admits)))) == findings
+
+
+def test_firewalld_is_given_a_policy_for_what_is_in_scope() -> None:
+    chain = BaseChain("inet", "firewalld", "filter_FORWARD", "forward", 10, True)
+    asked = msgspec.structs.replace(QUESTION, scope=(Service(ESP), Service(UDP, 500, 510)))
+    (said,) = found("dropping-chain", facts(asked, chains=(chain,)))
+    assert said.command is not None
+    steps = said.command.split(" && ")
+    assert steps[0] == "firewall-cmd --permanent --new-policy=gatewayd"
+    change = "firewall-cmd --permanent --policy=gatewayd"
+    assert {f"{change} --add-{each}" for each in ("protocol=50", "port=500-510/udp", "source-port=500-510/udp")} < {
+        *steps
+    }
+    assert steps[-1] == "firewall-cmd --reload"
+    policy = Rule("inet", "firewalld", "pre", 4, deeds=frozenset({"jumps"}), into="filter_FWD_policy_gatewayd")
+    assert found("dropping-chain", facts(asked, chains=(chain,), rules=(policy,))) == []
+    elsewhere = Rule("ip", "firewalld", "pre", 4, deeds=frozenset({"jumps"}), into="filter_FWD_policy_gatewayd")
+    assert len(found("dropping-chain", facts(asked, chains=(chain,), rules=(elsewhere,)))) == 1
 
 
 def test_rules_that_drop_some_are_a_note() -> None:

@@ -46,8 +46,9 @@ def rule(*expressions: bytes, table: str = "fw", family: int = 1, handle: int = 
     )  # fmt: skip
 
 
-def verdict(code: int) -> bytes:
-    return expression("immediate", nl.nest(2, nl.nest(2, nl.be32(1, code))))
+def verdict(code: int, chain: str = "") -> bytes:
+    into = (nl.text(2, chain),) if chain else ()
+    return expression("immediate", nl.nest(2, nl.nest(2, nl.be32(1, code & 0xFFFFFFFF), *into)))
 
 
 COUNTER, LIMIT, NOTRACK = expression("counter"), expression("limit"), expression("notrack")
@@ -132,7 +133,12 @@ def test_rules_are_numbered_in_their_chain_and_harmless_ones_left_out() -> None:
         ((target("REJECT"),), {"drops", "drops_all"}),
         ((expression("reject"),), {"drops", "drops_all"}),
         ((expression("immediate"),), set()),
-        ((verdict(1),), set()),
+        ((verdict(1),), {"accepts_all"}),
+        ((COUNTER, verdict(-5)), {"returns"}),
+        ((LIMIT, verdict(-5)), set()),
+        ((verdict(2),), set()),
+        ((COUNTER, LOAD), set()),
+        ((), set()),
         ((LOAD, MASK, EQUAL, COUNTER, verdict(1)), {"accepts_registered"}),
         ((LOAD, MASK, NOT_NULL, verdict(1)), {"accepts_registered"}),
         ((ZONE, MASK, EQUAL, verdict(1)), {"zone"}),
@@ -146,6 +152,14 @@ def test_rules_are_numbered_in_their_chain_and_harmless_ones_left_out() -> None:
 )
 def test_what_a_rule_does(expressions: tuple[bytes, ...], expected: set[str]) -> None:
     assert deeds(*expressions) == expected
+
+
+@pytest.mark.parametrize(("code", "deed"), [(-3, "jumps"), (-4, "goes")])
+def test_where_every_packet_goes_on(code: int, deed: str) -> None:
+    found = read(COUNTER, verdict(code, "DOCKER-USER"))
+    assert found is not None
+    assert (found.deeds, found.into) == ({deed}, "DOCKER-USER")
+    assert read(LOAD, EQUAL, verdict(code, "some")) is None
 
 
 def test_the_flowtable_and_the_bits_of_the_mark() -> None:
