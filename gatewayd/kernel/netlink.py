@@ -13,7 +13,7 @@ import errno
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from struct import Struct
 
 from gatewayd.errors import DumpInterrupted, MissingPrerequisite, OperationRefused, ReplyMissing
@@ -59,8 +59,7 @@ class NetlinkChannel:
             ) from None
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-        sock.setsockopt(SOL_NETLINK, _NETLINK_CAP_ACK, 1)
-        sock.setsockopt(SOL_NETLINK, _NETLINK_EXT_ACK, 1)
+        _ask_for_short_answers(sock)
         sock.bind((0, 0))
         return cls(sock)
 
@@ -212,6 +211,14 @@ class RefusedAt(OperationRefused):
         super().__init__(operation, code, detail)
 
 
+def _ask_for_short_answers(sock: socket.socket) -> None:
+    """Errors with the header of their cause alone, and with the kernel's words. A kernel without these (4.3, 4.12)
+    sends the whole cause back, and its errno."""
+    for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK):
+        with suppress(OSError):
+            sock.setsockopt(SOL_NETLINK, option, 1)
+
+
 def decode_error(datagram: bytes, start: int, flags: int) -> tuple[int, str, int | None]:
     """(errno, kernel's sentence, offset of the attribute it is about) of an NLMSG_ERROR; errno 0 is an
     acknowledgement. include/uapi/linux/netlink.h: enum nlmsgerr_attrs."""
@@ -264,7 +271,8 @@ def open_netfilter_socket(receive_buffer_bytes: int) -> socket.socket:
     try:
         opened.bind((0, 0))
         opened.setsockopt(SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
-        opened.setsockopt(SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+        _ask_for_short_answers(opened)
+        _check_drops_are_counted(opened)
         try:
             opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_buffer_bytes)
         except PermissionError:
@@ -273,6 +281,16 @@ def open_netfilter_socket(receive_buffer_bytes: int) -> socket.socket:
         opened.close()
         raise
     return opened
+
+
+def _check_drops_are_counted(opened: socket.socket) -> None:
+    """Raises MissingPrerequisite: a loss of events must not go unnoticed."""
+    try:
+        dropped_messages(opened)
+    except OSError:
+        raise MissingPrerequisite(
+            "this kernel does not count what a netlink socket loses (SO_MEMINFO)", "use Linux 4.12 or newer"
+        ) from None
 
 
 def dropped_messages(opened: socket.socket) -> int:

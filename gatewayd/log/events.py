@@ -281,6 +281,11 @@ EVENTS = (
         "The kernel dropped events before the daemon read them.", followed=True,
     ),
     Event(
+        "watch.small_buffer", "warning", "source size_bytes wanted_bytes",
+        "The kernel gives a socket of events less room than asked for, so events are lost sooner. See "
+        "[Kernel settings worth having](#kernel-settings-worth-having).",
+    ),
+    Event(
         "clock.doubted", "warning", "host used seconds why",
         "The daemon does not believe this host's clock and uses another time. `seconds` is how far ahead the "
         "clock is (negative: behind). See [Clocks](#clocks).", followed=True,

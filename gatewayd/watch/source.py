@@ -20,9 +20,12 @@ from gatewayd.errors import MissingPrerequisite, OperationRefused, ReplyMissing
 from gatewayd.kernel.attributes import NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, attribute, be32, message
 from gatewayd.kernel.conntrack_codec import CT_GET_STATS, ControlMessage, decode_connections, encode_count, errno_of
 from gatewayd.kernel.netlink import attach_filter, dropped_messages, open_netfilter_socket
+from gatewayd.log import get_logger
 from gatewayd.model import Flow
 from gatewayd.model.flow import ConnectionEvent
 from gatewayd.watch.decode import NFNL_SUBSYS_ULOG, decode_packets, mark_filter, pack_filter
+
+log = get_logger(__name__)
 
 SourceName = Literal["nflog", "near", "conntrack"]
 _Event = TypeVar("_Event")
@@ -109,6 +112,8 @@ class EventSource:
 
     def start(self) -> None:
         """Begin to call back, from the running loop."""
+        for intake in self._intakes:
+            intake.say_if_small(self._receive_buffer_bytes)
         loop = asyncio.get_running_loop()
         for intake in self._intakes:
             intake.start(loop)
@@ -194,6 +199,12 @@ class _Intake(Generic[_Event]):
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._drops = 0
         self._early = b""
+
+    def say_if_small(self, wanted_bytes: int) -> None:
+        """The kernel counts twice what is asked for (socket(7), SO_RCVBUF)."""
+        size_bytes = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+        if size_bytes < wanted_bytes:
+            log.warning("watch.small_buffer", source=self._name, size_bytes=size_bytes, wanted_bytes=wanted_bytes)
 
     def ask(self, request: bytes) -> int:
         """Send a request, wait for its answer, give its errno (0: done). Events that come first are kept."""

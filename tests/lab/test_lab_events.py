@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 import subprocess
 import sys
@@ -199,6 +200,21 @@ def test_an_overrun_is_reported_with_its_number_and_events_go_on(run: Any, names
                 await until(lambda: packets.received + packets.overruns == 50)
                 sender.send("127.0.0.2", 51899)
                 await until(lambda: sender.flow("127.0.0.2", 51899) in heard.flows("new"))
+
+    run(scenario())
+
+
+def test_a_buffer_smaller_than_asked_for_is_said(
+    run: Any, namespace: Namespace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Without CAP_NET_ADMIN in the initial user namespace it is net.core.rmem_max at the most.
+    monkeypatch.setattr("gatewayd.kernel.netlink._SO_RCVBUFFORCE", socket.SO_RCVBUF)
+
+    async def scenario() -> None:
+        async with Heard(namespace, receive_buffer_bytes=1 << 29):
+            said = [record.fields for record in caplog.records if record.message == "watch.small_buffer"]  # type: ignore[attr-defined]
+            assert {each["source"] for each in said} == {"conntrack", "nflog", "near"}
+            assert all(each["size_bytes"] < each["wanted_bytes"] == 1 << 29 for each in said)
 
     run(scenario())
 

@@ -272,11 +272,13 @@ def _damage(world: World, fault: Fault, traffic: Traffic) -> float:
     world.begin_row()
     with ExitStack() as block:
         block.enter_context(fault.make(world))
-        traffic.wait_sent(SETTLE_PACKETS)
         if fault.lasts:
+            traffic.wait_sent(SETTLE_PACKETS)
             world.mark()
         else:
+            # Packets come after it: the time of a repair has none of theirs in it.
             repaired_s = world.wait_repaired()
+            traffic.wait_sent(SETTLE_PACKETS)
     if fault.lasts:
         repaired_s = world.wait_repaired()
     return repaired_s

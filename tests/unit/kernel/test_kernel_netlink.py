@@ -305,6 +305,36 @@ def test_a_kernel_without_netfilter_netlink_is_a_missing_prerequisite(monkeypatc
         NetlinkChannel.open()
 
 
+class Older(socket.socket):
+    """Of a kernel without some of the options."""
+
+    lacking: frozenset[tuple[int, int]] = frozenset()
+
+    def setsockopt(self, level: int, option: int, *value: Any) -> None:
+        if (level, option) in self.lacking:
+            raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+        super().setsockopt(level, option, *value)
+
+    def getsockopt(self, level: int, option: int, *size: Any) -> Any:
+        if (level, option) in self.lacking:
+            raise OSError(errno.ENOPROTOOPT, "Protocol not available")
+        return super().getsockopt(level, option, *size)
+
+
+def test_a_kernel_without_short_answers_is_good_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Older, "lacking", frozenset({(270, 10), (270, 11)}))
+    monkeypatch.setattr(socket, "socket", Older)
+    NetlinkChannel.open().close()
+    netlink.open_netfilter_socket(4096).close()
+
+
+def test_a_kernel_that_counts_no_losses_is_a_missing_prerequisite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Older, "lacking", frozenset({(socket.SOL_SOCKET, 55)}))
+    monkeypatch.setattr(socket, "socket", Older)
+    with pytest.raises(MissingPrerequisite, match="does not count what a netlink socket loses"):
+        netlink.open_netfilter_socket(4096)
+
+
 @pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def test_waiting_works_on_either_loop(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
     async def scenario() -> list[int]:
