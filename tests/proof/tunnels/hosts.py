@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from socket import AF_INET, AF_INET6
 from typing import Any, Final
 
 from pyroute2 import IPRoute
@@ -41,6 +42,7 @@ class Host:
     def __init__(self, end: End, number: int, addresses: Iterable[str]) -> None:
         self._end, self._number = end, number
         self._near = f"host{number}"
+        self._routed: list[str] = []
         self.namespace = Namespace(f"host {number} behind {end.namespace.name}")
         try:
             self._join()
@@ -72,10 +74,11 @@ class Host:
             destination = f"{address}/{length_of(address)}"
             ip.neigh("replace", dst=address, lladdr=self._hardware, ifindex=index, state="permanent")
             ip.route("replace", dst=destination, oif=index)
-            rule: dict[str, Any] = {"priority": _HOSTS_FIRST, "iifname": self._end.interface, "table": _MAIN_TABLE}
-            ip.rule("add", dst=address, dst_len=length_of(address), **rule)
+            ip.rule("add", **self._rule(address))
 
-        self._end.namespace.configure(route)
+        if address not in self._routed:
+            self._end.namespace.configure(route)
+            self._routed.append(address)
         self.namespace.bring_up(INTERFACE, f"{address}/{length_of(address)}")
 
     def remove(self, address: str) -> None:
@@ -86,8 +89,25 @@ class Host:
             )
         )
 
+    def _rule(self, address: str) -> dict[str, Any]:
+        return {
+            "priority": _HOSTS_FIRST, "iifname": self._end.interface, "table": _MAIN_TABLE,
+            "dst": address, "dst_len": length_of(address), "family": AF_INET6 if ":" in address else AF_INET,
+        }  # fmt: skip
+
     def close(self) -> None:
+        """The end is as before; the next host may have the number. Again is harmless."""
+
+        def forget(ip: IPRoute) -> None:
+            for address in self._routed:
+                ip.rule("del", **self._rule(address))
+            # A link of a namespace that ends would go later than that, at some time.
+            for index in ip.link_lookup(ifname=self._near):
+                ip.link("del", index=index)
+
         self.namespace.close()
+        self._end.namespace.configure(forget)
+        self._routed.clear()
 
     def __enter__(self) -> Host:
         return self

@@ -87,7 +87,7 @@ class Numbered:
         self._thread = threading.Thread(target=self._run, name="numbered", daemon=True)
 
     def add(self, name: str, near: Namespace, far: Namespace, addresses: tuple[str, str]) -> None:
-        """`addresses`: inside the tunnel, at the customer and at the far end; both are there already."""
+        """`addresses`: inside the tunnel, at the customer and at the far end; they may come to be later."""
         ends = [_bound(namespace, address) for namespace, address in zip((near, far), addresses, strict=True)]
         with self._lock:
             for way, (first, last) in zip(WAYS, ((0, 1), (1, 0)), strict=True):

@@ -82,7 +82,6 @@ class Tunnel(ABC):
         self.directory = directory / self.name.replace(" ", "-").replace(",", "")
         self.directory.mkdir(parents=True)
         self.comes_up_s: float | None = None
-        self._added = False
         self._launched: dict[str, subprocess.Popen[bytes]] = {}
         self.near = Host(lab.inside, plan.number, [self.outer])
         try:
@@ -115,12 +114,10 @@ class Tunnel(ABC):
     def start(self) -> None:
         self._began_s = time.monotonic()
         self.begin()
+        self.numbered.add(self.name, self.near.namespace, self.far.namespace, self.plan.inside)
 
     def is_up(self, deadline_s: float = UP_S) -> bool:
         """Whether a datagram goes through it, and one comes back, before the deadline."""
-        if not self._added:
-            self.numbered.add(self.name, self.near.namespace, self.far.namespace, self.plan.inside)
-            self._added = True
         deadline = time.monotonic() + deadline_s
         first = self.numbered.marks()
         missing: list[Way] = list(WAYS)

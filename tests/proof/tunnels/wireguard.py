@@ -16,7 +16,7 @@ class WireGuard(Tunnel):
     services = ("wireguard",)
 
     def begin(self) -> None:
-        keys = {side: self._key(side) for side in ("near", "far")}
+        keys = self._keys = {side: self._key(side) for side in ("near", "far")}
         for side, other in (("far", "near"), ("near", "far")):
             self.launch(side, ["wireguard-go", "-f", INTERFACE], env=os.environ | {"LOG_LEVEL": "verbose"})
             namespace = self.host(side)
@@ -43,6 +43,16 @@ class WireGuard(Tunnel):
         logs = self.log("near") + self.log("far")
         again = sum(logs.count(each) for each in ("stopped hearing back", "Handshake did not complete"))
         return again + ("Received handshake response" in logs)
+
+    def address_changed(self) -> None:
+        """wireguard-go keeps the source address that the far end has answered to. It forgets it where the kernel
+        says EINVAL, and newer kernels say ENETUNREACH of an address that is gone."""
+        command = ["wg", "set", INTERFACE, "peer", self._keys["far"], "endpoint", f"[{self.plan.far}]:{PORT}"]
+        self.ask("near", command)
+
+    def far_sees(self) -> str:
+        """The customer's address as the far end knows it."""
+        return self.ask("far", ["wg", "show", INTERFACE, "endpoints"]).stdout
 
     def _key(self, side: str) -> str:
         """The private key into a file; the public one."""
