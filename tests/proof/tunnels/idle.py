@@ -12,7 +12,8 @@ from gatewayd.model.service import TCP
 from tests.proof.tunnels.fleet import Fleet
 from tests.proof.tunnels.numbered import Way
 from tests.proof.tunnels.pptp import Pptp
-from tests.support.lab_daemon import connections, holds
+from tests.proof.tunnels.tunnel import until
+from tests.support.lab_daemon import connections
 
 SHORT: Final = {
     "udp_timeout": 1, "udp_timeout_stream": 2, "gre_timeout": 1, "gre_timeout_stream": 2, "generic_timeout": 2,
@@ -44,11 +45,12 @@ def short_memory(lab: Lab) -> Iterator[None]:
 
 
 def woken(fleet: Fleet) -> dict[str, tuple[int, int]]:
-    """By tunnel, datagrams and how many of them were lost, after some rounds. Raises AssertionError where a tunnel
-    is not forgotten, or has a new handshake."""
+    """By tunnel, datagrams and how many of them were lost, after some rounds. The tunnels were begun within
+    `short_memory`: an entry keeps the timeout that it got with its last packet. Raises AssertionError where a
+    tunnel is not forgotten, or has a new handshake."""
     before, since = fleet.handshakes(), fleet.numbered.marks()
     for _ in range(ROUNDS):
-        assert holds(lambda: not _remembered(fleet), FORGOTTEN_S), f"not forgotten: {_remembered(fleet)}"
+        until(lambda: not _remembered(fleet), "the gateway forgets", FORGOTTEN_S)
         for way in FAR_END_FIRST:
             for each in fleet.tunnels:
                 for _ in range(WORDS):
