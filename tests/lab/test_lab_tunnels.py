@@ -14,6 +14,9 @@ from tests.proof.faults import FAULTS
 from tests.proof.harness import RECORDS, Fault, Row, World, proof_lab, run_fault
 from tests.proof.tunnels.fleet import SIDES, Fleet, TunnelTraffic
 from tests.proof.tunnels.openvpn import OpenVpnTcp
+from tests.proof.tunnels.raw import Gre
+from tests.proof.tunnels.rounds import world_of
+from tests.proof.tunnels.unregistered import observed, refused, strays
 from tests.proof.tunnels.wireguard import WireGuard
 from tests.soak.sight import Sight
 
@@ -50,7 +53,7 @@ def fleet(gateway: tuple[Lab, Sight], tmp_path_factory: pytest.TempPathFactory) 
 
 def row_under(fleet: Fleet, sight: Sight, directory: Path, fault: Fault) -> Row:
     world = World(fleet.lab, directory, sight, (*RECORDS, *fleet.registrations()))
-    world.sections["policy"] = SIDES
+    world.policy = SIDES
     return run_fault(world, fault, TunnelTraffic(fleet))
 
 
@@ -77,3 +80,24 @@ def test_a_planted_loss_is_found_by_name(gateway: tuple[Lab, Sight], fleet: Flee
     row = row_under(fleet, gateway[1], tmp_path, fault)
     assert row.lost > 0
     assert [note.partition(":")[0] for note in row.notes] == [fleet.tunnels[0].name]
+
+
+def test_who_brings_up_an_unregistered_tunnel_is_told(gateway: tuple[Lab, Sight], tmp_path: Path) -> None:
+    with (
+        world_of(*gateway) as world,
+        strays(world, tmp_path / "reject", "reject", (OpenVpnTcp, Gre), (4,)) as (fleet, wire),
+    ):
+        told = refused(world, fleet, wire)
+        assert told == {"OpenVPN over TCP, TLS, IPv4": "TCP reset", "GRE, IPv4": "ICMP"}
+
+
+def test_an_unregistered_tunnel_that_is_observed_works_and_is_counted(
+    gateway: tuple[Lab, Sight], tmp_path: Path
+) -> None:
+    with (
+        world_of(*gateway) as world,
+        strays(world, tmp_path / "observe", "observe", (WireGuard,), (6,)) as (fleet, _),
+    ):
+        assert observed(world, fleet)
+        listed = {each["prefix"]: each["services"] for each in world.daemon.status()["unregistered"]}
+        assert listed == {"2400:adc1:332::/48": ["udp/51820 (1)"]}

@@ -16,18 +16,22 @@ from gatewayd.lab.lab import missing_for_lab
 from tests.proof.faults import FAULTS
 from tests.proof.harness import Fault, Row, proof_lab, row_of
 from tests.proof.table import PROOF, README, load, renew, save, table_of
+from tests.proof.tunnels.rounds import Rounds
+from tests.proof.tunnels.table import renew_tables as renew_tunnels
+from tests.proof.tunnels.table import save as save_tunnels
+from tests.proof.tunnels.table import shown as tunnels_shown
 
-GROUPS = ("faults",)
+GROUPS = ("faults", "tunnels")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("names", nargs=-1)
 @click.option("--list", "is_list", is_flag=True, help="Only show which rows there are.")
 def main(names: tuple[str, ...], *, is_list: bool) -> None:
-    """Make faults under registered traffic. NAMES: `faults`, or rows of it; all where none is given.
+    """Make faults under registered traffic. NAMES: `faults`, `tunnels`, or rows; all where none is given.
 
-    Whole groups are written to docs/proof, docs/proof.md and README. Exit status 1 if a packet is lost that could
-    be saved.
+    `tunnels` makes them under real tunnels. Whole groups are written to docs/proof, docs/proof.md and README. Exit
+    status 1 if a packet is lost that could be saved.
     """
     if is_list:
         for fault in FAULTS:
@@ -40,17 +44,42 @@ def main(names: tuple[str, ...], *, is_list: bool) -> None:
         raise click.UsageError(f"no such row: {', '.join(unknown)}")
     console = Console()
     faults = [each for each in FAULTS if not wanted or each.name in wanted]
+    is_good = True
+    if not names or "faults" in names or (wanted and "tunnels" not in names):
+        is_good &= make_faults(faults, console, is_whole=not wanted)
+    if not names or "tunnels" in names:
+        is_good &= make_tunnels(faults, console, is_whole=not wanted)
+    sys.exit(0 if is_good else 1)
+
+
+def make_faults(faults: Sequence[Fault], console: Console, *, is_whole: bool) -> bool:
+    """Whether all is well. `is_whole`: it goes into the documents."""
     rows, failures = run_faults(faults, console)
     if rows:
         console.print(_shown(rows))
     for each in failures:
         console.print(each, style="red", markup=False)
-    if not wanted and not failures:
+    if is_whole and not failures:
         save("faults", rows)
         results = load("faults")
         renew(README, "faults", table_of(results))
         renew(PROOF, "faults", table_of(results, explained=True))
-    sys.exit(1 if failures or not all(row.is_good for row in rows) else 0)
+    return not failures and all(row.is_good for row in rows)
+
+
+def make_tunnels(faults: Sequence[Fault], console: Console, *, is_whole: bool) -> bool:
+    """As `make_faults`."""
+    rounds = Rounds(console)
+    rounds.run(faults)
+    if rounds.faults:
+        console.print(_shown(rounds.faults))
+    Console(width=max(console.width, 160)).print(tunnels_shown(rounds.rows))
+    for each in (*rounds.failures, *rounds.wrong()):
+        console.print(each, style="red", markup=False)
+    if is_whole and not rounds.failures:
+        save_tunnels(rounds.rows, rounds.faults)
+        renew_tunnels()
+    return not rounds.failures and not rounds.wrong()
 
 
 def run_faults(faults: Sequence[Fault], console: Console) -> tuple[list[Row], list[str]]:

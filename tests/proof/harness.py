@@ -38,7 +38,7 @@ from tests.support.name_server import NameServer
 from tests.support.wrong_clock import WrongClock
 
 RECORDS: Final = (BANK, SOFTWARE_HOUSE, EMBASSY, FREELANCER, HOST, *subscribers.RECORDS)
-"""All flows of the traffic are registered by these. A fault may add others, and put these in another form."""
+"""All flows of the registered traffic are registered by these."""
 SETTLE_PACKETS: Final = 100
 REPAIR_DEADLINE_S: Final = 180.0
 _DECLARED: Final = {each.name for each in EVENTS}
@@ -102,7 +102,9 @@ class ProofDaemon(LabDaemon):
 
 
 class World:
-    """`sections`: of the configuration, besides the usual ones. `registry`: what shall be in the kernel.
+    """`constant`: registrations of the traffic. A fault may add others, and put these in another form. `sections`:
+    of the configuration, besides the usual ones; `policy`: keys of that section which no fault takes away.
+    `registry`: what shall be in the kernel.
 
     `mark` says when the damage was done, where that is later than its block's beginning.
     """
@@ -111,9 +113,10 @@ class World:
         self.lab, self.directory, self.sight = lab, directory, sight
         self.daemon = ProofDaemon(lab, directory)
         self.cgnat = Cgnat(self.daemon, random.Random(1))
-        self.records = records
+        self.constant = self.records = records
         self.registry: Registry = registry_of([], [])
         self.sections: dict[str, Mapping[str, Any]] = {}
+        self.policy: Mapping[str, Any] = {}
         self.sources: tuple[str | dict[str, Any], ...] = ("national",)
         # What `prepare` of a fault has made for its `make`.
         self.feed: BadRegistry
@@ -143,6 +146,7 @@ class World:
         """Anew, with these sections for good. `daemon.reload` is the caller's."""
         self.sections |= sections
         whole = {"subscribers": self.cgnat.section, **self.sections}
+        whole["policy"] = {**self.policy, **whole.get("policy", {})}
         self.daemon.configure(mode, sources=self.sources, **whole)
 
     def write(self, *records: Record) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.proof.faults.host import extras
-from tests.proof.harness import RECORDS, Fault, World
+from tests.proof.harness import Fault, World
 from tests.support.hurried_lab import SmallDisk
 
 
@@ -29,7 +29,7 @@ def _go_on_without(world: World) -> None:
     world.daemon.end(signal.SIGKILL)
     world.daemon.start()
     world.daemon.wait_ready()
-    world.write(*RECORDS, *extras(500))
+    world.write(*world.constant, *extras(500))
     world.cgnat.change()
     world.expect()
     world.hears("registry.applied")

@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 
 from gatewayd.demo.cast import registration
-from tests.proof.harness import RECORDS, Fault, World
+from tests.proof.harness import Fault, World
 from tests.support.lab_daemon import holds
 
 STOPPED_S = 60.0
@@ -43,7 +43,7 @@ def stop_a_minute(world: World) -> Iterator[None]:
     os.kill(world.daemon.pid, signal.SIGSTOP)
     try:
         ends = time.monotonic() + STOPPED_S
-        world.write(*RECORDS, *extras(50))
+        world.write(*world.constant, *extras(50))
         asked = world.daemon.ask("status")
         world.learns("`gatewayd status` ends with 3", is_told=asked.returncode == 3)
         time.sleep(max(0.0, ends - time.monotonic()))
@@ -102,7 +102,7 @@ def run_out_of_memory(world: World) -> Iterator[None]:
     try:
         group.limit(GROWTH_LIMIT)
         group.take(daemon.pid)
-        world.write(*RECORDS, *extras(GROWTH))
+        world.write(*world.constant, *extras(GROWTH))
         assert holds(lambda: not daemon.is_running())
         ends = [daemon.end(signal.SIGKILL)]
         for size_mib in STARTS_UNDER_LIMIT:
@@ -132,7 +132,7 @@ def use_up_files(world: World) -> Iterator[None]:
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, before[1]))
     try:
-        world.write(*RECORDS, *extras(50))
+        world.write(*world.constant, *extras(50))
         world.hears("source.failed")
         world.cgnat.change()
         world.expect()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.proof.faults.host import extras
-from tests.proof.harness import RECORDS, Fault, World
+from tests.proof.harness import Fault, World
 from tests.support.bad_input import BAD_INPUTS, MAX_BYTES, BadInput
 from tests.support.bad_registry import BadRegistry, Special, bad_registry
 from tests.support.feeds import KEY, Fields, Publisher
@@ -25,7 +25,7 @@ LIES = tuple(each for each in BAD_INPUTS if not each.store_error and each.name !
 def signed_feed(world: World) -> Iterator[None]:
     """The registry is a signed feed on a server of the gateway's own, and is asked every second."""
     publisher = Publisher(issued_at=time.time() - 3.0, intervals=(1, 1, 604_800))
-    publisher.publish(*map(_upsert, RECORDS))
+    publisher.publish(*map(_upsert, world.constant))
     with bad_registry(publisher, inside=world.lab.gateway.entered) as feed:
         world.feed = feed
         follow(world, feed.url)
@@ -161,7 +161,7 @@ def lose_names(world: World) -> Iterator[None]:
     world.hears("source.failed", source="feed")
     world.daemon.wait(lambda: server.asked > asked, "a name is asked for")
     world.feed.come_back()
-    world.write(*RECORDS, *extras(50))
+    world.write(*world.constant, *extras(50))
     world.cgnat.change()
     world.expect()
     world.daemon.wait(world.is_repaired, "the file is followed meanwhile")

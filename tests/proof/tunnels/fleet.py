@@ -26,6 +26,8 @@ FAMILIES: Final[tuple[Family, Family]] = (4, 6)
 SIDES: Final = {"interfaces": {"inside": ["inside0"], "outside": ["outside0"]}}
 """For the policy: the far end may speak first, and its source port says nothing of the service."""
 ARRIVALS_S: Final = 60.0
+STRAYS: Final = 50
+"""Number of the first tunnel that no registration has; registered ones are up beside them."""
 
 
 class Fleet:
@@ -45,7 +47,7 @@ class Fleet:
             stack.enter_context(self.numbered)
             for kind in kinds:
                 for family in families:
-                    plan = Plan(len(self.tunnels), family)
+                    plan = Plan(len(self.tunnels) + (STRAYS if is_stray else 0), family)
                     outer = plan.stray if is_stray else plan.client
                     made = kind(lab, plan, directory, self.numbered, outer=outer)
                     self.tunnels.append(stack.enter_context(made))

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from gatewayd.model import Family
 from tests.proof.harness import World
-from tests.proof.tunnels.fleet import FAMILIES, KINDS, SIDES, Fleet
+from tests.proof.tunnels.fleet import FAMILIES, KINDS, Fleet
 from tests.proof.tunnels.numbered import Way
 from tests.proof.tunnels.raw import Ah
 from tests.proof.tunnels.tunnel import Tunnel
@@ -46,7 +46,7 @@ def strays(
     **policy: Any,
 ) -> Iterator[tuple[Fleet, Wire]]:
     """Tunnels that are not begun yet, at a gateway in that mode, and the wires."""
-    world.configure(mode, policy=SIDES | policy)
+    world.configure(mode, policy=policy)
     world.daemon.reload()
     world.daemon.wait_mode(mode)
     with (
@@ -100,14 +100,14 @@ def limited(fleet: Fleet, wire: Wire) -> dict[str, float]:
     return {each.name: wire.seen[each.name].bytes_s(since_s, until_s) for each in fleet.tunnels}
 
 
-def marked(fleet: Fleet, wire: Wire) -> dict[str, set[int | None]]:
+def marked(fleet: Fleet, wire: Wire) -> dict[str, frozenset[int | None]]:
     """By tunnel, the DSCP of the customer's packets beyond the gateway."""
     fleet.start()
     _stream(fleet)
     found = {}
     for each in fleet.tunnels:
         assert len(wire.seen[each.name].arrived) >= _PACKETS
-        found[each.name] = {value for way, value in wire.seen[each.name].dscp if way == "out"}
+        found[each.name] = frozenset(value for way, value in wire.seen[each.name].dscp if way == "out")
     return found
 
 
@@ -124,4 +124,5 @@ def _stream(fleet: Fleet) -> dict[tuple[str, Way], int]:
 
 
 def _counted(world: World, counter: str) -> int:
-    return int(world.daemon.status()["counters"][counter]["packets"])
+    """Nothing where the daemon has not read its counters yet."""
+    return int(world.daemon.status()["counters"].get(counter, {"packets": 0})["packets"])
