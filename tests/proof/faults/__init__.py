@@ -1,6 +1,10 @@
 """The faults of `./run proof`, in the order of the table.
 
-host        the process, its machine and its clock
+host        the process: killed, stopped, without memory or files
+disk        its state directory; power: as of any earlier write
+registry    where registrations come from, and names
+accounting  where bindings come from
+clock       the host's time
 kernel      other programs and the kernel's tables; kernels without a part
             (without, lacking: a program, or the daemon, on such a kernel)
 network     links, connection tracking, floods (flood: what sends them)
@@ -8,11 +12,12 @@ network     links, connection tracking, floods (flood: what sends them)
 
 from __future__ import annotations
 
-from tests.proof.faults import accounting, clock, disk, host, kernel, network, registry
+from tests.proof.faults import accounting, clock, disk, host, kernel, network, power, registry
 
 FAULTS = (
     *host.FAULTS,
     *disk.FAULTS,
+    *power.FAULTS,
     *registry.FAULTS,
     *accounting.FAULTS,
     *clock.FAULTS,
