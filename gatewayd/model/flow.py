@@ -89,3 +89,8 @@ class ConnectionEvent(msgspec.Struct, frozen=True, gc=False):
     def key(self) -> ConnectionKey:
         family = AF_INET if len(self.flow.source) == 4 else AF_INET6
         return ConnectionKey(self.tuple_bytes, family, self.zone)
+
+    @property
+    def identity(self) -> bytes:
+        """The original tuple, and the zone where there is one: two zones may have the same tuple."""
+        return self.tuple_bytes + self.zone.to_bytes(2, "big") if self.zone else self.tuple_bytes

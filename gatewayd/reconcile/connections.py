@@ -168,7 +168,7 @@ class ConnectionScanner:
         return self._draining
 
     def restore_drains(self, due_of: Callable[[bytes], float | None]) -> None:
-        """`due_of` a flow's tuple: when its drain is over, if one of an earlier run in this boot goes on."""
+        """`due_of` an identity: when its drain is over, if one of an earlier run in this boot goes on."""
         self._due_of = due_of
 
     def note_carried(self, event: ConnectionEvent) -> bool:
@@ -191,7 +191,7 @@ class ConnectionScanner:
     def note_ended_early(self, event: ConnectionEvent) -> None:
         """The kernel itself has just let this flow pass as registered, and by now it is not: it drains."""
         if len(self._draining) < MAX_DRAINING:
-            self._draining.setdefault(event.tuple_bytes, monotonic() + self._requests.drain_s)
+            self._draining.setdefault(event.identity, monotonic() + self._requests.drain_s)
             self.drains_changed.set()
             self._requests.wake.set()
 
@@ -290,7 +290,7 @@ class ConnectionScanner:
         for end in ({"source": address}, {"answered_by": address}) if address is not None else ({},):
             async for event in self._judged(**end):
                 if self._classifier.matching(event.flow, self._clock()):
-                    found[event.tuple_bytes + event.zone.to_bytes(2, "big")] = event.key
+                    found[event.identity] = event.key
         if found:
             count = await self._conntrack.change_marks(found.values(), 0, self._layout.mask)
             self.reclassified += count
@@ -356,10 +356,10 @@ class ConnectionScanner:
                     registrations = self._classifier.matching(event.flow, now)
                     if registrations:
                         self._flow_table.listed(event, registrations, now)
-                    elif self._is_draining(event.tuple_bytes) or self._flow_table.knows(event):
-                        lost[event.tuple_bytes] = event.key
+                    elif self._is_draining(event.identity) or self._flow_table.knows(event):
+                        lost[event.identity] = event.key
                     else:
-                        unexplained[event.tuple_bytes] = event
+                        unexplained[event.identity] = event
         self.scans += 1
         self._due_of = None
         self._flow_table.finish_resync()
@@ -374,12 +374,12 @@ class ConnectionScanner:
             )
         await self._drain(lost)
 
-    def _is_draining(self, tuple_bytes: bytes) -> bool:
+    def _is_draining(self, identity: bytes) -> bool:
         """Also where an earlier run began it."""
-        due_s = self._due_of(tuple_bytes) if self._due_of is not None else None
+        due_s = self._due_of(identity) if self._due_of is not None else None
         if due_s is not None:
-            self._draining.setdefault(tuple_bytes, due_s)
-        return tuple_bytes in self._draining
+            self._draining.setdefault(identity, due_s)
+        return identity in self._draining
 
     async def _drain(self, lost: dict[bytes, ConnectionKey]) -> None:
         # Never longer than the drain is now: it may have been shortened.

@@ -126,7 +126,7 @@ class Attribution:
 
     def opened(self, event: ConnectionEvent, registrations: Sequence[Registration], now: float) -> None:
         """A flow began, covered by `registrations`. Said of a live flow, it brings what is known up to date."""
-        key = _key_of(event) if event.zone else event.tuple_bytes
+        key = event.identity if event.zone else event.tuple_bytes
         known = self._live.get(key)
         if known is not None:
             if known.id == event.id:
@@ -146,7 +146,7 @@ class Attribution:
 
         A flow whose beginning was missed is attributed by `opened` with the event of its end, then `closed`.
         """
-        key = _key_of(event) if event.zone else event.tuple_bytes
+        key = event.identity if event.zone else event.tuple_bytes
         if self._ended is not None:
             self._remember_end(key)
         known = self._live.get(key)
@@ -159,7 +159,7 @@ class Attribution:
 
     def knows(self, event: ConnectionEvent) -> bool:
         """Whether this flow is live here, so that `listed` can do without its registrations."""
-        known = self._live.get(_key_of(event))
+        known = self._live.get(event.identity)
         return known is not None and known.id == event.id
 
     def begin_resync(self) -> None:
@@ -172,7 +172,7 @@ class Attribution:
 
         A flow that is missing is added while there is room; what is live is not evicted for it.
         """
-        key = _key_of(event)
+        key = event.identity
         known = self._live.get(key)
         if known is not None:
             if known.id == event.id:
@@ -343,11 +343,6 @@ def _taken(id: str, account: _Account) -> list[Traffic]:
     account.taken_flows, account.taken_bytes = account.flows, account.size_bytes
     account.taken_seen_s = account.last_seen_s
     return [Traffic(id, flows, size_bytes, account.last_seen_s)]
-
-
-def _key_of(event: ConnectionEvent) -> bytes:
-    """The original tuple, and the zone where there is one."""
-    return event.tuple_bytes + event.zone.to_bytes(2, "big") if event.zone else event.tuple_bytes
 
 
 _WATCHED: Final = counter("watch_events", "Events taken in from the kernel.", label="kind")

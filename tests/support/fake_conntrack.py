@@ -31,19 +31,20 @@ class FakeConntrack:
         self.after_first_batch: Callable[[], None] = lambda: None
         self.before_change: Callable[[], None] = lambda: None
 
-    def put(self, flow: Flow, mark: int, *, packets: int = 1) -> ConnectionEvent:
+    def put(self, flow: Flow, mark: int, *, packets: int = 1, zone: int = 0) -> ConnectionEvent:
         """A connection of the flow with this mark, in place of one that was there."""
         event = connection_event(flow, mark, "listed", number=len(self.connections) + 1, packets=packets)
-        self.connections[event.tuple_bytes] = event
+        event = msgspec.structs.replace(event, zone=zone)
+        self.connections[event.identity] = event
         back = Flow(flow.protocol, flow.destination, flow.source, flow.destination_port, flow.source_port)
-        self.answers[tuple_of(back)] = event.tuple_bytes
+        self.answers[_identity(tuple_of(back), zone)] = event.identity
         return event
 
     def end(self, flow: Flow) -> None:
         del self.connections[tuple_of(flow)]
 
-    def mark_of(self, flow: Flow) -> int:
-        return self.connections[tuple_of(flow)].mark
+    def mark_of(self, flow: Flow, zone: int = 0) -> int:
+        return self.connections[_identity(tuple_of(flow), zone)].mark
 
     async def dump(
         self, *, mark: int, mask: int, family: int = AF_UNSPEC,
@@ -81,7 +82,8 @@ class FakeConntrack:
         await asyncio.sleep(0)
         missing = []
         for key in keys:
-            found = self.answers.get(key.tuple_bytes, key.tuple_bytes)
+            identity = _identity(key.tuple_bytes, key.zone)
+            found = self.answers.get(identity, identity)
             known = self.connections.get(found)
             if known is None:
                 missing.append(key)
@@ -105,3 +107,7 @@ def tuple_of(flow: Flow) -> bytes:
     """Its CTA_TUPLE_ORIG; for GRE, which has call ids that a flow lacks, something as unique."""
     key = key_of_flow(flow)
     return key.tuple_bytes if key is not None else b"gre " + flow.source + flow.destination
+
+
+def _identity(tuple_bytes: bytes, zone: int) -> bytes:
+    return tuple_bytes + zone.to_bytes(2, "big") if zone else tuple_bytes

@@ -36,3 +36,9 @@ def test_a_connection_is_found_by_its_tuple_its_family_and_its_zone(width: int, 
     flow = Flow(17, bytes(width), bytes(width))
     event = ConnectionEvent("new", flow, 0, 0, 0, 0, 0, 0, tuple_bytes=b"tuple", zone=7)
     assert event.key == ConnectionKey(b"tuple", family, 7)
+
+
+def test_the_same_tuple_in_two_zones_is_two_connections() -> None:
+    flow = Flow(17, bytes(4), bytes(4))
+    events = [ConnectionEvent("new", flow, 0, 0, 0, 0, 0, 0, tuple_bytes=b"tuple", zone=each) for each in (0, 7)]
+    assert [each.identity for each in events] == [b"tuple", b"tuple\0\7"]

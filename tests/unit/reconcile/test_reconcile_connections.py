@@ -319,6 +319,22 @@ def test_with_no_drain_it_is_cleared_at_once(time: Time) -> None:
     scan(time, scenario, drain_s=0.0)
 
 
+@pytest.mark.parametrize("drain_s", [0.0, 60.0])
+def test_flows_with_the_same_tuple_in_two_zones_are_two(time: Time, drain_s: float) -> None:
+    async def scenario(it: Scanning) -> None:
+        mine = flow("39.32.0.1")
+        for zone in range(3):
+            it.conntrack.put(mine, REGISTERED, zone=zone)
+        it.withdraw(mine)
+        await it.settle()
+        await asyncio.sleep(drain_s)
+        await until(lambda: it.scanner.drained > 0)
+        assert [it.conntrack.mark_of(mine, zone) for zone in range(3)] == [0, 0, 0]
+        assert it.scanner.drained == 3
+
+    scan(time, scenario, drain_s=drain_s)
+
+
 def test_a_flow_registered_again_meanwhile_is_left_alone(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         mine = flow("39.32.0.1")
