@@ -4,6 +4,7 @@
     traffic      the registered flows: old and new, of both families, opened by either side, and handshakes
     telling      what the operator was told of it: log, status, metrics
     faults       the faults: host (process, disk, clock), registry, accounting; the kernel and the network
+    pair         two gateways, and what a failover costs; pair_cases, pair_table
     table        rows as JSON, and as the tables of README and docs/proof.md
 
 A smoke of it, and planted losses that it has to find, are in tests/lab/test_lab_proof.py.

@@ -1,4 +1,4 @@
-"""`./run proof [faults | tunnels | NAME...] [--list]`."""
+"""`./run proof [faults | tunnels | pair | NAME...] [--list]`."""
 
 from __future__ import annotations
 
@@ -15,30 +15,36 @@ from gatewayd.errors import GatewaydError
 from gatewayd.lab.lab import missing_for_lab
 from tests.proof.faults import FAULTS
 from tests.proof.harness import Fault, Row, proof_lab, row_of
+from tests.proof.pair_cases import CASES
+from tests.proof.pair_table import make_pair
 from tests.proof.table import PROOF, README, load, renew, save, table_of
 from tests.proof.tunnels.rounds import Rounds
 from tests.proof.tunnels.table import renew_tables as renew_tunnels
 from tests.proof.tunnels.table import save as save_tunnels
 from tests.proof.tunnels.table import shown as tunnels_shown
 
-GROUPS = ("faults", "tunnels")
+GROUPS = ("faults", "tunnels", "pair")
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("names", nargs=-1)
 @click.option("--list", "is_list", is_flag=True, help="Only show which rows there are.")
 def main(names: tuple[str, ...], *, is_list: bool) -> None:
-    """Make faults under registered traffic. NAMES: `faults`, `tunnels`, or rows; all where none is given.
+    """Make faults under registered traffic. NAMES: `faults`, `tunnels`, `pair`, or rows; all where none is given.
 
-    `tunnels` makes them under real tunnels. Whole groups are written to docs/proof, docs/proof.md and README. Exit
-    status 1 if a packet is lost that could be saved.
+    `tunnels` makes them under real tunnels. `pair` lets one of two gateways take over from the other. Whole groups
+    are written to docs/proof, docs/proof.md and README. Exit status 1 if a packet is lost that could be saved.
     """
     if is_list:
         for fault in FAULTS:
             click.echo(f"{fault.name:32}  {fault.why}")
+        for case in CASES:
+            click.echo(f"pair {case.name:27}  {case.why}")
         return
     if reason := missing_for_lab():
         raise click.ClickException(reason)
+    if names[:1] == ("pair",):
+        sys.exit(0 if make_pair(names[1:], Console()) else 1)
     wanted = [each for each in names if each not in GROUPS]
     if unknown := [each for each in wanted if each not in {fault.name for fault in FAULTS}]:
         raise click.UsageError(f"no such row: {', '.join(unknown)}")
@@ -49,6 +55,8 @@ def main(names: tuple[str, ...], *, is_list: bool) -> None:
         is_good &= make_faults(faults, console, is_whole=not wanted)
     if not names or "tunnels" in names:
         is_good &= make_tunnels(faults, console, is_whole=not wanted)
+    if not names:
+        is_good &= make_pair((), console)
     sys.exit(0 if is_good else 1)
 
 

@@ -13,10 +13,21 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, Final, TypedDict, Unpack
 
-from gatewayd.demo.cast import BANK, EMBASSY, FAR, FAR_IPV6, SOFTWARE_HOUSE, STRANGER, STRANGER_IPV6, registration
+from gatewayd.demo.cast import (
+    BANK,
+    ELSEWHERE,
+    EMBASSY,
+    FAR,
+    FAR_IPV6,
+    SOFTWARE_HOUSE,
+    STRANGER,
+    STRANGER_IPV6,
+    registration,
+)
 from gatewayd.lab.traffic import flow_of, probe
 from gatewayd.lab.world import DEMO_PEPPER, mobile_number, subscriber_of
 from gatewayd.model import reverse_flow
@@ -72,6 +83,8 @@ LATE_LANES: Final = (
 )
 SUBSCRIBER: Final = _customer("subscriber", HOME, "udp/51820", 19_004)
 NEW_OF_SUBSCRIBER: Final = _customer("new of the subscriber", HOME, "udp/51820", is_new=True)
+STRANGERS: Final = _customer("unregistered, IPv4", STRANGER, "udp/51820", 19_005, is_registered=False)
+NEAR_MISS: Final = Lane("to another peer", flow_of(BRANCH, ELSEWHERE, "udp/500", 500), is_registered=False)
 EARLIER_LANES: Final = (
     _customer("WireGuard, IPv4", HOUSE, "udp/51820", 19_001),
     _customer("WireGuard, IPv6", HOUSE_IPV6, "udp/51820", 19_001),
@@ -91,7 +104,7 @@ EARLIER_LANES: Final = (
     _far_end("from the service's port, IPv4", HOUSE, "udp/19003", 51820),
     SUBSCRIBER,
     NEW_OF_SUBSCRIBER,
-    _customer("unregistered, IPv4", STRANGER, "udp/51820", 19_005, is_registered=False),
+    STRANGERS,
     _customer("unregistered, new, IPv4", STRANGER, "udp/51820", is_new=True, is_registered=False),
     _customer("unregistered, new, IPv6", STRANGER_IPV6, "udp/51820", is_new=True, is_registered=False),
 )
@@ -140,7 +153,7 @@ class PairRow:
 class PairCase:
     """`prepare`: in place of two daemons that reject, with the same registry. `may_lose`: lanes of which packets
     may be lost, and `bounded` says why no design can avoid it, and what bounds it. `observes`: unregistered traffic
-    may pass meanwhile."""
+    may pass, until the case says `enforced`."""
 
     name: str
     why: str
@@ -223,6 +236,12 @@ class PairWorld:
         assert self._traffic is not None
         self._traffic.wait_through(member or self.master, ROUNDS)
 
+    def passes(self, *lanes: Lane) -> None:
+        """Packets of these arrive now."""
+        assert self._traffic is not None
+        for each in lanes:
+            self._traffic.wait_arrivals(each)
+
     def wait_synchronised(self) -> None:
         """The backup has all connections that conntrackd carries."""
         wanted = [f"sport={lane.flow.source_port} dport={lane.flow.destination_port}" for lane in CARRIED]
@@ -233,9 +252,10 @@ class PairWorld:
 
         assert holds(is_there), self.backup.conntrackd("-e")
 
-    def fail_over(self) -> None:
+    def fail_over(self, *, is_synchronised: bool = True) -> None:
         """keepalived of the master is stopped; the backup takes over."""
-        self.wait_synchronised()
+        if is_synchronised:
+            self.wait_synchronised()
         self.master.stop("keepalived")
         self._take_over()
 
@@ -291,6 +311,11 @@ class PairWorld:
             self.through()
             reports += [self._traffic.stop(), connections.stop()]
 
+    def enforced(self, since_s: float | None = None) -> None:
+        """From now on, or since then, unregistered packets are refused. Without daemons nothing is."""
+        assert self._traffic is not None
+        self._traffic.note_enforced(since_s if self.has_daemons else inf)
+
     def is_stranger_refused(self) -> bool:
         """Whether new flows are, of both families."""
         pairs = ((STRANGER, FAR), (STRANGER_IPV6, FAR_IPV6))
@@ -316,9 +341,10 @@ def run(
                 each.gateway.nft(TRACKED)
         world.pair.start()
         with world.under_traffic(case.lanes) as reports:
+            world.enforced(inf if case.observes or not has_daemons else 0.0)
             case.act(world)
-        if not case.observes:
-            world.see("a stranger is refused", world.is_stranger_refused)
+            if not case.observes:
+                world.see("a stranger is refused", world.is_stranger_refused)
         traffic, connections = reports
         return traffic, connections, tuple(world.seen)
 
@@ -327,11 +353,10 @@ def row_of(directory: Path, case: PairCase) -> PairRow:
     alone, _, _ = run(directory / "alone", case, has_daemons=False)
     traffic, connections, seen = run(directory / "pair", case, has_daemons=True)
     excused = sum(traffic.beyond[each] for each in case.may_lose)
-    leaked = {} if case.observes else traffic.leaked
     notes = [f"{name}: {count} lost" for name, count in traffic.beyond.items()]
     notes += [f"{name}: {count} refused" for name, count in traffic.refused.items()]
     notes += [f"TCP, {name}: {count}" for name, count in connections.failed.items()]
-    notes += [f"{name}: {count} passed" for name, count in leaked.items()]
+    notes += [f"{name}: {count} passed" for name, count in traffic.leaked.items()]
     return PairRow(
         case.name,
         case.why,
@@ -345,7 +370,7 @@ def row_of(directory: Path, case: PairCase) -> PairRow:
         traffic.refused.total(),
         connections.held + connections.new,
         connections.failed.total(),
-        sum(leaked.values()),
+        traffic.leaked.total(),
         seen,
         case.bounded,
         tuple(notes),

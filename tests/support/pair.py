@@ -188,6 +188,8 @@ class Member(Lab):
         """All processes end by SIGKILL, the cables are dead, and the kernel has forgotten everything."""
         for process in self._programs.values():
             process.kill()
+        # At the switch first: with one interface down a packet goes back where it came from, by the default route.
+        self._set_ports("down")
         self._ip(*(f"link set {name} down" for name in (*_interfaces(), _SYNC)))
         self.daemon.stop_for_good()
         self._kill_programs()
@@ -198,6 +200,7 @@ class Member(Lab):
 
     def power_on(self) -> None:
         """Its own addresses and routes; no program runs yet."""
+        self._set_ports("up")
         for interface in (*_interfaces(), _SYNC):
             self._ip(f"addr flush dev {interface} scope global", f"link set {interface} up")
         wait_until_up(self.arriving)
@@ -214,6 +217,13 @@ class Member(Lab):
             f"route replace {CUSTOMERS[0]} via {inside4}{_END}",
             f"-6 route replace {CUSTOMERS[1]} via {inside6}{_END}",
         )
+
+    def _set_ports(self, state: str) -> None:
+        def work(ip: IPRoute) -> None:
+            for end in self.leaving:
+                ip.link("set", index=ip.link_lookup(ifname=end.interface)[0], state=state)
+
+        self._switch.configure(work)
 
     def _ip(self, *commands: str) -> None:
         for each in commands:

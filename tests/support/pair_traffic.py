@@ -32,6 +32,8 @@ DYING_S: Final = 0.25
 """A packet that a gateway took in so long before its end may end with it."""
 _PACKETS_AT_ONCE: Final = 32
 _MAX_WAIT_S: Final = 0.02
+_LATEST: Final = 200
+"""Packets that may be under way when the traffic stops."""
 _PORTS: Final = range(20_000, 30_000)
 """Of new flows, below those that the kernel gives."""
 
@@ -110,6 +112,8 @@ class PairTraffic:
         self._sent: list[Sent] = []
         self._ports = itertools.cycle(_PORTS)
         self._passed: Counter[int] = Counter()
+        self._of_lane: Counter[str] = Counter()
+        self._enforced_s = 0.0
         self._gone: list[tuple[int, float, float]] = []
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
@@ -141,6 +145,15 @@ class PairTraffic:
             raise self._failure
         assert found, f"{self._passed[bit] - before} packets came through gw{member.number}, not {wanted}"
 
+    def wait_arrivals(self, lane: Lane, count: int = 5) -> None:
+        """Until so many packets of this lane, or answers, have arrived from now on."""
+        before = self._of_lane[lane.name]
+        assert holds(lambda: self._of_lane[lane.name] - before >= count, deadline_s=60.0), f"{lane.name} is silent"
+
+    def note_enforced(self, since_s: float | None = None) -> None:
+        """An unregistered packet that is sent from now on, or since then, and arrives has leaked."""
+        self._enforced_s = time.monotonic() if since_s is None else since_s
+
     def note_gone(self, member: Member) -> None:
         """From now on this gateway is dead."""
         self._gone.append((1 << member.number, time.monotonic() - DYING_S, float("inf")))
@@ -165,7 +178,7 @@ class PairTraffic:
         beyond, refused, leaked = Counter[str](), Counter[str](), Counter[str]()
         registered = [each for each in self._sent if each.lane.is_registered]
         for each in self._sent:
-            if not each.lane.is_registered and each.arrived_s:
+            if not each.lane.is_registered and each.arrived_s and each.at_s >= self._enforced_s:
                 leaked[each.lane.name] += 1
         for each in registered:
             if each.arrived_s:
@@ -194,15 +207,14 @@ class PairTraffic:
         # One that dies sends out by the wrong link, or by none.
         return not sent.is_refused and not (sent.taken_by | sent.sent_by) & ~dead
 
-    @staticmethod
-    def _gap_s(registered: Sequence[Sent]) -> float:
+    def _gap_s(self, registered: Sequence[Sent]) -> float:
         """From the first packet lost in a row of one direction to the next that was sent and arrived."""
         longest = 0.0
         began: dict[tuple[str, Side], float] = {}
         for each in registered:
-            if not each.arrived_s:
+            if not each.arrived_s and self._is_of_gap(each):
                 began.setdefault((each.lane.name, each.side), each.at_s)
-            elif (since := began.pop((each.lane.name, each.side), None)) is not None:
+            elif each.arrived_s and (since := began.pop((each.lane.name, each.side), None)) is not None:
                 longest = max(longest, each.at_s - since)
         return longest
 
@@ -234,7 +246,7 @@ class PairTraffic:
         self._ends[side].send(flow, self._tokens.payload(number))
 
     def _is_waiting(self) -> bool:
-        return any(not each.arrived_s and not each.is_refused and each.taken_by for each in self._sent[-200:])
+        return any(not each.arrived_s and not each.is_refused for each in self._sent[-_LATEST:])
 
     def _look(self, timeout_s: float) -> None:
         if not self._poll.poll(timeout_s * 1000):
@@ -262,6 +274,7 @@ class PairTraffic:
         elif side != sent.side and not is_icmp(packet):
             first = not sent.arrived_s
             sent.arrived_s = time.monotonic()
+            self._of_lane[sent.lane.name] += 1
             if first and sent.side == sent.lane.opener:
                 self._send(sent.lane, reverse_flow(sent.flow), side)
 

@@ -1,0 +1,118 @@
+"""The rows of a pair of gateways: run, as JSON, and as the table of docs/proof.md between its markers."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from gatewayd.errors import GatewaydError
+from tests.bench.machine import describe_machine
+from tests.bench.row import Machine
+from tests.proof.pair import PairCase, PairRow, row_of
+from tests.proof.pair_cases import CASES
+from tests.proof.table import PROOF, RESULTS, describe, renew
+from tests.support.pair import missing_for_pair
+
+_HEADING: Final = (
+    "case",
+    "what happens",
+    "packets",
+    "lost with VRRP alone",
+    "lost in VRRP's gap",
+    "lost beyond it",
+    "refused",
+    "connections",
+    "broken",
+    "what is seen",
+)
+_SIGNS: Final = "¹²³⁴⁵⁶⁷⁸⁹"
+
+
+@dataclass(frozen=True, slots=True)
+class PairResults:
+    """Of one run on one machine."""
+
+    machine: Machine
+    rows: tuple[PairRow, ...]
+
+
+def make_pair(names: Sequence[str], console: Console) -> bool:
+    """Whether all is well. Without names all cases are made, and go into the documents."""
+    if reason := missing_for_pair():
+        raise click.ClickException(reason)
+    rows, failures = run_cases([each for each in CASES if not names or each.name in names], console)
+    if rows:
+        console.print(_shown(rows))
+    for each in failures:
+        console.print(each, style="red", markup=False)
+    if not names and not failures:
+        raw = msgspec.json.encode(PairResults(describe_machine(), tuple(rows)))
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / "pair.json").write_bytes(msgspec.json.format(raw, indent=1) + b"\n")
+        renew(PROOF, "pair", table_of(load()))
+    return not failures and all(row.is_good for row in rows)
+
+
+def run_cases(cases: Sequence[PairCase], console: Console) -> tuple[list[PairRow], list[str]]:
+    """The rows, and why others have none."""
+    rows, failures = [], []
+    for number, case in enumerate(cases, 1):
+        console.print(f"{number}/{len(cases)} {case.name}", style="dim")
+        with tempfile.TemporaryDirectory(prefix="gatewayd-pair-") as directory:
+            try:
+                rows.append(row_of(Path(directory), case))
+            except (AssertionError, GatewaydError, OSError) as error:
+                failures.append(f"{case.name}: {error}")
+    for row in rows:
+        for note in row.notes:
+            console.print(f"{row.name}: {note}", style="dim" if row.is_good else "red", markup=False)
+    return rows, failures
+
+
+def load() -> PairResults:
+    return msgspec.json.decode((RESULTS / "pair.json").read_bytes(), type=PairResults)
+
+
+def table_of(results: PairResults) -> str:
+    """Markdown: the machine, a line a row, and why where a loss cannot be avoided."""
+    signs = ("---", "---", *("---:" for _ in _HEADING[2:-1]), "---")
+    parts = [f"{describe(results.machine)}\n\n", _line(_HEADING), _line(signs)]
+    bounded = [each for each in results.rows if each.bounded]
+    for row in results.rows:
+        sign = f" {_SIGNS[bounded.index(row)]}" if row.bounded else ""
+        parts.append(_line((row.name + sign, row.why, *_figures(row), ", ".join(map(_as_code, row.seen)))))
+    parts.extend(f"\n{_SIGNS[number]} {row.name}: {row.bounded}\n" for number, row in enumerate(bounded))
+    return "".join(parts)
+
+
+def _figures(row: PairRow) -> tuple[str, ...]:
+    vrrp, gap = (
+        f"{lost:,} ({seconds:.2f} s)" if lost else "0"
+        for lost, seconds in ((row.vrrp_lost, row.vrrp_s), (row.gap_lost, row.gap_s))
+    )
+    counts = (row.beyond, row.refused, row.connections, row.broken)
+    return (f"{row.sent:,}", vrrp, gap, *(f"{each:,}" for each in counts))
+
+
+def _as_code(seen: str) -> str:
+    return f"`{seen}`" if re.fullmatch(r"\w+\.\w+", seen) else seen
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _shown(rows: Sequence[PairRow]) -> Table:
+    table = Table("case", "packets", "VRRP alone", "gap", "beyond", "refused", "connections", "broken")
+    for row in rows:
+        table.add_row(row.name, *_figures(row), style="" if row.is_good else "red")
+    return table
