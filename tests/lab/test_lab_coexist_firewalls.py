@@ -148,7 +148,9 @@ def test_rules_of_iptables_are_restored_again_and_again_and_nothing_is_lost(
 def test_firewalld_is_reloaded_and_no_flow_that_both_ends_spoke_in_loses_a_packet(
     daemon: LabDaemon, gateway: Lab, tmp_path: Path
 ) -> None:
+    iptables(gateway.gateway, f"-I FORWARD {ADMIT}")
     with Firewalld(gateway.gateway, tmp_path) as firewalld:
+        assert "connmark" not in gateway.gateway.run(["iptables-nft", "-S"]).stdout
         assert set(probe(gateway, new_flows()[:2], deadline_s=0.5)) == {"rejected"}
         type_commands(daemon, firewalld.run)
         with traffic(gateway) as flows:
@@ -157,6 +159,7 @@ def test_firewalld_is_reloaded_and_no_flow_that_both_ends_spoke_in_loses_a_packe
             flows.goes_on()
             reports = flows.reports()
         assert lost(reports["opened"], OPENED) == set()
+        assert reports["new"].lost
         assert lost(reports["called"], CALLED) <= {each for each in CALLED if each.protocol == GRE}
         with traffic(gateway) as flows:
             flows.refuses()
