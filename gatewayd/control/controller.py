@@ -142,7 +142,7 @@ class Controller:
                 await self._take(changes)
                 self._unsaved.append(update)
             self._know()
-            updates, self._unsaved = (self._unsaved, []) if self.loaded else ([], self._unsaved)
+            updates, self._unsaved = (self._unsaved or [update], []) if self.loaded else ([], self._unsaved)
             holds = self._registry.held() is not None
             record = await self._guard.encode()
         # Nothing that is in force waits for the disk. What is held is on it before the reading without it is: a

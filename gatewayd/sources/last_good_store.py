@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Final, TypeVar, cast
 
 from gatewayd.errors import LastGoodDamaged, LastGoodNotSaved
 from gatewayd.log import RateLimited, get_logger
+from gatewayd.model import Registration
 from gatewayd.model.registration import RejectedRecord, Slices
 from gatewayd.sources.files import in_thread, read_regular, replace_file
 from gatewayd.sources.last_good import Reached, Restored
@@ -39,13 +40,27 @@ LOG_EVERY_S: Final = 300.0
 _T = TypeVar("_T")
 
 
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """A reading as it goes to disk."""
+
+    update: SourceUpdate
+    registrations: Mapping[str, Registration]
+    reached: Reached
+    listed: Sequence[RejectedRecord]
+
+
 @dataclass(slots=True)
 class _Entry:
-    """One source's file, and how saving it went. `is_behind`: what is in force is not what is on disk."""
+    """One source's file, and how saving it went. `is_behind`: what is in force is not what is on disk.
+
+    `waiting`: the reading that is to be there, then.
+    """
 
     file: SourceFile
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     is_behind: bool = False
+    waiting: _Content | None = None
     retry_at_s: float = 0.0
     failures: int = 0
     error: LastGoodNotSaved | None = None
@@ -125,20 +140,30 @@ class LastGood:
     # -- write ---------------------------------------------------------------------------------------------
 
     async def save(self, update: SourceUpdate, listed: Sequence[RejectedRecord] = ()) -> None:
-        """Make the content of an update the source's last good. A disk that fails is logged, and tried again.
-        `listed`: the rejected records of the source, all that are known now."""
-        if update.registrations is None:
-            return
+        """Make the content of an update the source's last good. A disk that fails is logged, and tried again with
+        a later update, also with one that only confirms the content.
+
+        `listed`: the rejected records of the source, all that are known now.
+        """
         entry = self._entry(update.source)
         async with entry.lock:
-            reached = Reached(update.reached, self._clock())
-            if update.changes is not None and entry.is_at(update.before):
-                await self._write(entry, entry.file.append(update.changes, reached, update.rejected, listed))
-            else:
-                entry.is_behind = True
-            is_due = not reached.position.session or self._monotonic() >= entry.retry_at_s
-            if is_due and entry.needs_rewrite:
-                await self._write(entry, entry.file.rewrite(update.registrations, reached, update.rejected, listed))
+            if update.registrations is not None:
+                content = _Content(update, update.registrations, Reached(update.reached, self._clock()), listed)
+                await self._save(entry, content, is_due=not content.reached.position.session)
+            elif entry.waiting is not None:
+                await self._save(entry, entry.waiting, is_due=False)
+
+    async def _save(self, entry: _Entry, content: _Content, *, is_due: bool) -> None:
+        """`is_due`: without the pause after a failure."""
+        update, reached, listed = content.update, content.reached, content.listed
+        if update.changes is not None and entry.is_at(update.before):
+            await self._write(entry, entry.file.append(update.changes, reached, update.rejected, listed))
+        else:
+            entry.is_behind = True
+        if (is_due or self._monotonic() >= entry.retry_at_s) and entry.needs_rewrite:
+            rewriting = entry.file.rewrite(content.registrations, reached, update.rejected, listed)
+            await self._write(entry, rewriting)
+        entry.waiting = content if entry.is_behind else None
 
     def error_of(self, source: str) -> str | None:
         """Why the latest save failed, of the source or of the guard, so that what is on disk is old; else None."""

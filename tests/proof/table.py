@@ -19,7 +19,7 @@ RESULTS: Final = ROOT / "docs" / "proof"
 README: Final = ROOT / "README.md"
 PROOF: Final = ROOT / "docs" / "proof.md"
 _FIGURES: Final = ("packets", "lost", "refused", "repaired after")
-_SIGNS: Final = "¹²³⁴⁵⁶⁷⁸⁹"
+_SIGNS: Final = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,16 @@ def table_of(results: Results, *, explained: bool = False) -> str:
     parts = [f"{describe(results.machine)}\n\n", _line(heading), _line(lines)]
     bounded = [each for each in results.rows if each.bounded]
     for row in results.rows:
-        sign = f" {_SIGNS[bounded.index(row)]}" if row.bounded else ""
+        sign = f" {_sign_of(bounded.index(row))}" if row.bounded else ""
         told = ", ".join(f"`{each}`" if re.fullmatch(r"[\w.]+", each) else each for each in row.told)
         figures = (f"{row.sent:,}", f"{row.lost:,}", f"{row.refused:,}", f"{row.repaired_s:.1f} s")
         parts.append(_line((row.name + sign, *((row.why,) * explained), *figures, told)))
-    parts.extend(f"\n{_SIGNS[number]} {row.name}: {row.bounded}\n" for number, row in enumerate(bounded))
+    parts.extend(f"\n{_sign_of(number)} {row.name}: {row.bounded}\n" for number, row in enumerate(bounded))
     return "".join(parts)
+
+
+def _sign_of(number: int) -> str:
+    return str(number + 1).translate(_SIGNS)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -508,6 +508,30 @@ async def test_a_disk_that_takes_nothing_is_logged_and_what_was_there_stays(
     assert [each.name for each in file_in(tmp_path).parent.iterdir()] == ["lab.sqlite3"]
 
 
+@pytest.mark.parametrize("refused", [READ_TWO, TO_TWO])
+async def test_what_a_disk_refused_is_written_once_the_source_is_asked_again_and_says_nothing_new(
+    refused: SourceUpdate, tmp_path: Path
+) -> None:
+    refusing, monotonic = RefusingDisk(), ManualMonotonic()
+    await prepared(tmp_path, [READ_ONE])
+    kept = last_good(tmp_path, refusing.connect, monotonic)
+    await kept.load("lab")
+    confirmation = SourceUpdate("lab", 10.0)
+    refusing.fill()
+    await kept.save(refused)
+    await kept.save(confirmation)
+    refusing.mend()
+    await kept.save(confirmation)
+    assert state_of(await load(tmp_path)) == FIRST, "tried again too soon"
+    monotonic.now += store.RETRY_S
+    await kept.save(confirmation)
+    assert kept.error_of("lab") is None
+    assert state_of(await load(tmp_path)) == SECOND
+    file_in(tmp_path).unlink()
+    await kept.save(confirmation)
+    assert not file_in(tmp_path).exists(), "what is on disk is not written again"
+
+
 async def test_a_state_directory_that_cannot_be_made_is_a_failure_like_any_other(tmp_path: Path) -> None:
     (tmp_path / "registry").write_text("a file")
     kept = last_good(tmp_path)
