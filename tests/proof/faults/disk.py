@@ -13,7 +13,8 @@ from tests.support.hurried_lab import SmallDisk
 
 @contextmanager
 def small_disk(world: World) -> Iterator[None]:
-    """For the state, of the row's own."""
+    """For the state. The source is asked often: an answer of it writes what the disk refused."""
+    world.sections["registry"] = {"refresh": "5s"}
     disk = SmallDisk(world.lab, world.directory / "disk")
     world.disk = disk
     world.daemon.move_state(world.directory / "disk")
