@@ -22,7 +22,6 @@ from gatewayd.api.listening import (
     Acceptor,
     ConnectionLimits,
     Connections,
-    HttpLog,
     ReservedFiles,
     bind_tcp,
     bind_unix,
@@ -278,18 +277,12 @@ class ApiServer:
     ) -> None:
         connections = Connections(limits, stats)
         app.middlewares.insert(0, note_answers(connections))
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            logger=HttpLog(stats),
-            shutdown_timeout=_SHUTDOWN_TIMEOUT_S,
-            keepalive_timeout=limits.wait_s,
-        )
+        runner = web.AppRunner(app, shutdown_timeout=_SHUTDOWN_TIMEOUT_S)
         self._runners.append(runner)
         await runner.setup()
         assert runner.server is not None
         reserve = self._reserve if stats is self._unix else None
-        acceptor = Acceptor(listener, runner.server, connections, stats, reserve)
+        acceptor = Acceptor(listener, runner.server, connections, stats, reserve, limits.wait_s)
         self._acceptors.append(acceptor)
         self._tasks.append(asyncio.create_task(acceptor.run(), name=f"api {stats.name}"))
         self._tasks.append(asyncio.create_task(acceptor.tend(), name=f"api {stats.name} connections"))

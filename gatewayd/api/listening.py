@@ -75,6 +75,21 @@ class HttpLog(logging.LoggerAdapter[logging.Logger]):
             super().log(level, msg, *args, **kwargs)
 
 
+class HttpProtocol(web.RequestHandler):
+    """aiohttp's, without the bytes of a client in the answer that they are no request: a number may be in them."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        return super().handle_error(request, status, exc, message and "not an HTTP request\n")
+
+
 class ReservedFiles:
     """Descriptors that are open for nothing, to be given back where no other is to be had."""
 
@@ -186,9 +201,11 @@ class Acceptor:
         connections: Connections,
         stats: ListenerView,
         reserve: ReservedFiles | None,
+        keepalive_s: float,
     ) -> None:
         self._listener = listener
         self._server = server
+        self._keepalive_s = keepalive_s
         self._connections = connections
         self._stats = stats
         self._reserve = reserve
@@ -228,11 +245,20 @@ class Acceptor:
         accepted.setblocking(False)
         user_id = _user_of(accepted)
         try:
-            transport, protocol = await asyncio.get_running_loop().connect_accepted_socket(self._server, accepted)
+            loop = asyncio.get_running_loop()
+            transport, protocol = await loop.connect_accepted_socket(self._protocol, accepted)
         except OSError:  # it is gone already
             accepted.close()
             return
         self._connections.add(protocol, transport, peer, user_id)
+
+    def _protocol(self) -> HttpProtocol:
+        options: dict[str, Any] = {
+            "keepalive_timeout": self._keepalive_s,
+            "access_log": None,
+            "logger": HttpLog(self._stats),
+        }
+        return HttpProtocol(self._server, loop=asyncio.get_running_loop(), **options)
 
     async def _pause(self, error: OSError) -> None:
         if error.errno == errno.ECONNABORTED:

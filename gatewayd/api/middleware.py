@@ -17,6 +17,7 @@ from gatewayd.api.process import ListenerView
 from gatewayd.api.queries import ParameterRejected, read_host
 from gatewayd.errors import SessionEntryInvalid
 from gatewayd.log import get_logger
+from gatewayd.model.msisdn import may_name_person
 
 MAX_BODY_BYTES: Final = 2 << 20
 CONTENT_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
@@ -122,7 +123,8 @@ async def answer_faults(request: web.Request, handler: _Handler) -> web.StreamRe
     except web.HTTPException:
         raise
     except Exception:
-        log.exception("api.request_failed", method=request.method, path=request.path[:500])
+        path = "(not repeated)" if is_private(request) else request.path[:500]
+        log.exception("api.request_failed", method=request.method, path=path)
         return reply(request, {"error": "gatewayd failed to answer; its log says why"}, 500)
 
 
@@ -133,7 +135,25 @@ async def add_security_headers(_: web.Request, response: web.StreamResponse) -> 
     response.headers.setdefault("Content-Security-Policy", CONTENT_POLICY)
 
 
+COUNTS: Final = frozenset({"offset", "limit", "since", "until", "serial", "sport", "source_port", "ending", "top"})
+"""Parameters that are numbers, so that digits alone are no person's."""
+NOT_REPEATED: Final = "what was asked may be a number of a person or an e-mail address, and is not repeated"
+
+
+def is_private(request: web.BaseRequest) -> bool:
+    """Whether a person may be named in its path, its parameters or its Host."""
+    parts = [*request.path.split("/"), *request.query, read_host(request.headers.get(hdrs.HOST, ""))]
+    return any(map(may_name_person, parts)) or any(
+        may_name_person(text, is_count=name in COUNTS) for name, text in request.query.items()
+    )
+
+
 def reply(request: web.Request, value: object, status: int = 200) -> web.Response:
+    """An error names what was asked, so it is without detail where that may be private."""
+    if status >= 400 and isinstance(value, dict) and is_private(request):
+        value = {"error": NOT_REPEATED} | {
+            name: text for name, text in value.items() if name == "parameter" and not may_name_person(text)
+        }
     body = msgspec.json.encode(value)
     if "pretty" in request.query:
         body = msgspec.json.format(body, indent=2) + b"\n"

@@ -30,6 +30,7 @@ from gatewayd.errors import InputRejected, PrefixInvalid, ServiceInvalid, Sessio
 from gatewayd.impact.report import ImpactReport
 from gatewayd.model import Flow, Prefix, Service, Status, parse_address, parse_prefix, parse_service
 from gatewayd.model.moment import parse_time
+from gatewayd.model.msisdn import may_name_person
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS
 
 MAX_ENTRIES: Final = 1000
@@ -203,7 +204,8 @@ def read_plan(body: bytes) -> PlanRequest:
     try:
         request = msgspec.json.decode(body or b"{}", type=PlanRequest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ParameterRejected("body", str(error)) from None
+        why = "has a field that is not known" if may_name_person(str(error)) else str(error)
+        raise ParameterRejected("body", why) from None
     if request.canary is not None and not 1 <= request.canary <= 100:
         raise ParameterRejected("canary", f"{request.canary} is not from 1 to 100")
     return request

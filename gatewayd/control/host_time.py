@@ -26,6 +26,7 @@ from gatewayd.trial.state import Instant
 log = get_logger(__name__)
 
 LOOK_EVERY_S: Final = 1.0
+MODE: Final = 0o640
 KEEP_EVERY_S: Final = 300.0
 FILE_NAME: Final = "clock.json"
 SET_BACK_S: Final = 2.0
@@ -179,7 +180,10 @@ class HostTime:
         self._kept_strength, self._kept_at_s = kept.strength, kept.elapsed_s
         temporary = self._path.with_suffix(f".{suffix}")
         try:
-            with temporary.open("wb") as file:
+            # Not through a link that lies there, and not for every user to read.
+            temporary.unlink(missing_ok=True)
+            rights = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with open(os.open(temporary, rights, MODE), "wb") as file:
                 file.write(msgspec.json.encode(kept))
                 file.flush()
                 os.fsync(file.fileno())

@@ -13,13 +13,12 @@ from typing import Final
 from gatewayd.api.queries import ParameterRejected, read_flow
 from gatewayd.errors import PrefixInvalid
 from gatewayd.model import Flow, parse_prefix
-from gatewayd.model.msisdn import looks_like_national_id, looks_like_number, parse_digest
+from gatewayd.model.msisdn import looks_like_number, may_name_person, parse_digest
 
 MAX_CHARACTERS: Final = 200
 DIGEST: Final = "hmac-sha256:"
 _ARROWS: Final = frozenset({"->", "→", "to", ">"})
 _is_bare_digest = re.compile(r"[0-9a-fA-F]{64}", re.ASCII).fullmatch
-_is_bare_number = re.compile(r"\+?[0-9]{9,15}", re.ASCII).fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ def _read_word(word: str) -> Question:
         word = DIGEST + word.lower()
     if parse_digest(word) is not None:
         return DigestQuestion(word)
-    if _is_bare_number(word) or looks_like_number(word) or looks_like_national_id(word):
+    if may_name_person(word):
         return PRIVATE
     if not word.isprintable():
         return NoQuestion("has characters that cannot be printed")

@@ -13,6 +13,8 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
+from gatewayd.model.msisdn import may_name_person
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -142,7 +144,10 @@ def quote_url(text: str) -> str:
 
 
 def join_path(path: str, key: str) -> str:
-    word = key if re.fullmatch(r"[A-Za-z0-9_-]{1,40}", key) else quote(key)
+    if may_name_person(key):
+        word = "(a key that is not repeated)"
+    else:
+        word = key if re.fullmatch(r"[A-Za-z0-9_-]{1,40}", key) else quote(key)
     return f"{path}.{word}" if path else word
 
 

@@ -12,8 +12,9 @@ import asyncio
 import os
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -124,7 +125,7 @@ class HttpSource:
             except ValueError:
                 is_ours = False
             if not is_ours:
-                raise self._unreadable(f"redirected to another origin, {shown_url(url)}; refused")
+                raise self._unreadable(f"redirected to another origin, {_shown_origin(url)}; refused")
         raise self._unreadable(f"redirected more than {MAX_REDIRECTS} times")
 
     async def _request(self, url: URL, previous: Hashable | None) -> aiohttp.ClientResponse:
@@ -144,7 +145,7 @@ class HttpSource:
 
     def _check_head(self, response: aiohttp.ClientResponse) -> None:
         if response.status != 200:
-            raise self._unreadable(f"HTTP status {response.status} {response.reason or ''}".rstrip())
+            raise self._unreadable(f"HTTP status {name_status(response.status)}")
         if response.content_type in _MARKUP_TYPES:
             raise self._unusable(f"the server sends a page for people ({response.content_type})")
         encoding = _encoding_of(response)
@@ -275,6 +276,21 @@ def shown_url(url: URL) -> str:
     return str(url.with_user(None).with_query(None).with_fragment(None))
 
 
+def _shown_origin(url: URL) -> str:
+    """The path is the server's own text, and would go into our log."""
+    try:
+        return str(url.origin())
+    except ValueError:
+        return "(no HTTP URL)"
+
+
+def name_status(status: int) -> str:
+    """With our phrase: the server's may be any text, and a person's number."""
+    with suppress(ValueError):
+        return f"{status} {HTTPStatus(status).phrase}"
+    return str(status)
+
+
 def describe_failure(error: Exception) -> str:
     """An error of the network or a file in words. They name hosts, files and numbers, never a query."""
     if isinstance(error, TimeoutError):
@@ -282,7 +298,7 @@ def describe_failure(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientPayloadError):
         return "the body was cut short"
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        return f"the proxy answers {error.status} {error.message}".rstrip()
+        return f"the proxy answers {name_status(error.status)}"
     if isinstance(error, aiohttp.ClientConnectionError):
         return str(error)
     if isinstance(error, OSError):

@@ -29,7 +29,7 @@ from gatewayd.feed.addresses import parse_unicast_prefix
 from gatewayd.feed.record import LIST_FIELDS, registration_of
 from gatewayd.model import Prefix, Registration, Service, parse_service
 from gatewayd.model.assertion import MAX_ASSERTIONS, Assertion, AssertionKind
-from gatewayd.model.msisdn import looks_like_number
+from gatewayd.model.msisdn import looks_like_national_id, looks_like_number, may_name_person
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS
 from gatewayd.settings.load import load_document
 from gatewayd.settings.readers import (
@@ -175,6 +175,8 @@ def _parse_comment(text: str) -> str:
         raise ValueError("says nothing")
     if len(text) > MAX_COMMENT:
         raise ValueError(f"is longer than {MAX_COMMENT} characters")
+    if looks_like_number(text) or looks_like_national_id(text):
+        raise ValueError("has a number of a person")
     return text
 
 
@@ -207,15 +209,15 @@ def _parse_asserted(word: str) -> tuple[Service, ...]:
 
 
 def _show_name(text: str) -> str:
-    return keep_private(text) if looks_like_number(text) else quote(text)
+    return keep_private(text) if may_name_person(text) else quote(text)
 
 
 def _show_prefix(text: str) -> str:
     return quote(text) if _looks_like_prefix(text) else keep_private(text)
 
 
-_COMMENT = Value("why it is here, who agreed, when", _parse_comment)
-_UNTIL = OrNull(Value("a time with its offset such as 2025-01-01T00:00:00Z, or null", parse_time))
+_COMMENT = Value("why it is here, who agreed, when", _parse_comment, _show_name)
+_UNTIL = OrNull(Value("a time with its offset such as 2025-01-01T00:00:00Z, or null", parse_time, _show_name))
 _ID = Value("1 to 64 of A-Z a-z 0-9 . _ : -", _field_of_record("id"), _show_name)
 _CATEGORY = Value("a lower-case word such as bank", _field_of_record("category"), _show_name)
 _KEY = "1 to 64 of A-Z a-z 0-9 . _ : -, and no number of a person"
@@ -223,7 +225,7 @@ _A_PREFIX = "a prefix such as 203.0.113.0/28"
 
 
 def _time_of(field: str) -> OrNull:
-    return OrNull(Value("a time such as 2024-11-01T00:00:00Z, or null", _field_of_record(field)))
+    return OrNull(Value("a time such as 2024-11-01T00:00:00Z, or null", _field_of_record(field), _show_name))
 
 
 def _prefixes_of(field: str) -> ListOf:
@@ -235,7 +237,7 @@ _PIN = Section(
     {
         "id": Key("id", _ID),
         "category": Key("category", _CATEGORY),
-        "status": Key("status", Value("active, suspended or revoked", _field_of_record("status"))),
+        "status": Key("status", Value("active, suspended or revoked", _field_of_record("status"), _show_name)),
         "clients": Key("clients", _prefixes_of("clients")),
         "subscriber": Key(
             "subscriber",
@@ -245,13 +247,14 @@ _PIN = Section(
         "services": Key(
             "services",
             ListOf(
-                Value("a service such as ipsec or udp/51820", _field_of_record("services")), "a list of services"
+                Value("a service such as ipsec or udp/51820", _field_of_record("services"), _show_name),
+                "a list of services",
             ),
         ),
         "valid_from": Key("valid_from", _time_of("valid_from")),
         "valid_until": Key("valid_until", _time_of("valid_until")),
         "registrant": Key("registrant", OrNull(Value(_KEY, _field_of_record("registrant"), keep_private))),
-        "provisional": Key("provisional", Value("true or false", parse_switch)),
+        "provisional": Key("provisional", Value("true or false", parse_switch, _show_name)),
         "endpoints": Key("endpoints", _prefixes_of("endpoints")),
         "comment": Key("comment", _COMMENT),
         "until": Key("until_s", _UNTIL),
@@ -278,7 +281,8 @@ _ASSERTION = Section(
         "source": Key("source", _END),
         "destination": Key("destination", _END),
         "service": Key(
-            "services", Value("a bundle, a port such as udp/51820 or a protocol such as gre", _parse_asserted)
+            "services",
+            Value("a bundle, a port such as udp/51820 or a protocol such as gre", _parse_asserted, _show_name),
         ),
         "comment": Key("comment", _COMMENT),
         "until": Key("until_s", _UNTIL),

@@ -18,6 +18,7 @@ from gatewayd.model.msisdn import (
     is_country_code,
     looks_like_national_id,
     looks_like_number,
+    may_name_person,
     normalise_msisdn,
     parse_digest,
     pepper_of,
@@ -270,3 +271,17 @@ def test_a_digest_is_read_from_its_text_and_from_nothing_else() -> None:
         f"hmac-sha256:{'0f' * 32}\n",
     ):
         assert parse_digest(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "is_count", "may"),
+    [
+        ("+92 345 9876541", True, True), ("03459876541", True, True), ("42201-7654321-9", True, True),
+        ("zara@persons.example", True, True), ("3459876541", False, True), ("3459876541", True, False),
+        ("923459876541", False, True), ("12345678", False, False), ("PK-2024000123", False, False),
+        ("39.32.0.0/28", False, False), ("2001:db8::1", False, False), ("1-2024000123", False, False),
+        ("two words 3459876541", False, True), ("", False, False),
+    ],
+)  # fmt: skip
+def test_what_may_name_a_person_is_not_repeated(text: str, is_count: bool, may: bool) -> None:
+    assert may_name_person(text, is_count=is_count) is may

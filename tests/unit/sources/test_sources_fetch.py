@@ -228,7 +228,7 @@ async def test_redirects_within_the_origin_are_followed() -> None:
 @pytest.mark.parametrize(
     ("location", "why"),
     [
-        ("http://127.0.0.2/elsewhere?token=secret", "another origin, http://127.0.0.2/elsewhere; refused"),
+        ("http://127.0.0.2/elsewhere?token=secret", "another origin, http://127.0.0.2; refused"),
         ("mailto:registry", "another origin"),
         ("/again", "more than 5 times"),
     ],
