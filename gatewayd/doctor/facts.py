@@ -78,8 +78,9 @@ class Link:
 
 class Chain(msgspec.Struct, frozen=True):
     """A base chain of another program that forwarded packets meet. `drops`: rules in it that drop or reject, with
-    its policy. `drops_all`: it drops what none of its rules accepts. `admits`: it accepts flows by our mark. Rules
-    of chains that it jumps to with every packet are among its rules."""
+    its policy. `drops_all`: it drops what none of its rules accepts. `admits`: it accepts flows by our mark.
+    `drops_invalid`: it drops packets that belong to no connection. Rules of chains that it jumps to with every
+    packet are among its rules."""
 
     family: str
     table: str
@@ -90,6 +91,7 @@ class Chain(msgspec.Struct, frozen=True):
     drops: int = 0
     drops_all: bool = False
     admits: bool = False
+    drops_invalid: bool = False
 
     @property
     def is_iptables(self) -> bool:
@@ -117,6 +119,7 @@ Deed = Literal[
     "accepts_registered",
     "drops",
     "drops_all",
+    "drops_invalid",
     "goes",
     "jumps",
     "notrack",
@@ -260,6 +263,7 @@ class Facts:
             course.drops + each.drops,
             course.drops_all or drops_last,
             course.admits,
+            course.drops_invalid,
         )
 
     def _order(self, each: BaseChain) -> Order:
@@ -284,6 +288,7 @@ class _Course:
         self.drops = 0
         self.drops_all = False
         self.admits = False
+        self.drops_invalid = False
 
     def follow(self, family: str, table: str, chain: str) -> bool:
         """Whether every packet's way ends in the chain. A chain that was entered before has ended none."""
@@ -292,6 +297,7 @@ class _Course:
             self.drops += "drops" in deeds
             self.drops_all |= "drops_all" in deeds
             self.admits |= "accepts_registered" in deeds
+            self.drops_invalid |= "drops_invalid" in deeds
             if "accepts_all" in deeds or "drops_all" in deeds:
                 return True
             if rule.into and rule.into not in self._entered:

@@ -129,6 +129,20 @@ def other_drops(facts: Facts) -> Iterator[Finding]:
             )
 
 
+def invalid_drops(facts: Facts) -> Iterator[Finding]:
+    """Packets without a connection have no mark: no rule by our mark lets them pass."""
+    for chain in facts.others:
+        if chain.drops_invalid:
+            yield Finding(
+                "invalid-drop",
+                "note",
+                f"the chain {chain} ({chain.hook}, priority {chain.priority}) drops packets of the state INVALID",
+                "where the gateway sees one direction of a TCP connection alone, most of its packets are INVALID:"
+                " registered ones are dropped too, and our mark does not help",
+                f"nft -a list chain {chain}",
+            )
+
+
 def offloading(facts: Facts) -> Iterator[Finding]:
     named = {link.name for link in facts.named((*facts.question.inside, *facts.question.outside))}
     for table in facts.flowtables:
@@ -278,6 +292,7 @@ CHECKS: Final = {
     "chain-order": chain_order,
     "dropping-chain": dropping_chain,
     "other-drops": other_drops,
+    "invalid-drop": invalid_drops,
     "flowtable": offloading,
     "mark-written": written_marks,
     "mark-leaked": leaked_marks,

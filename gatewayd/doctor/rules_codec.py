@@ -45,6 +45,11 @@ _ALL: Final = 0xFFFFFFFF
 _XT_CT_NOTRACK, _XT_CT_ZONE_FLAGS = 0x1, 0x4 | 0x8 | 0x10
 _CONNMARK_MATCH = Struct("=IIB")
 """struct xt_connmark_mtinfo1: mark, mask, invert."""
+_CONNTRACK_MATCH = Struct("=HHH")
+_STATES_END: Final = 152
+"""struct xt_conntrack_mtinfo3 up to state_mask; match_flags, invert_flags and state_mask are the last of it."""
+_CT_STATE, _XT_STATE, _INVALID = 0, 0x1, 0x1
+"""NFT_CT_STATE; XT_CONNTRACK_STATE; the bit of INVALID, of nf_tables and of iptables."""
 _PASSIVE: Final = frozenset({"counter", "log", "limit", "comment", "last"})
 """They decide nothing about a packet, or, as `limit`, about few: a limited drop is none of all."""
 
@@ -146,8 +151,26 @@ def _deeds(expressions: list[tuple[str, dict[int, bytes]]]) -> Iterator[Deed]:
         yield "drops"
         if is_of_all:
             yield "drops_all"
+        if _asks_for_invalid([each for each in expressions if each[0] not in _PASSIVE]):
+            yield "drops_invalid"
     elif is_of_all and expressions[-1][0] == "immediate" and (deed := _ENDS.get(_verdict(expressions[-1][1]))):
         yield deed
+
+
+def _asks_for_invalid(active: list[tuple[str, dict[int, bytes]]]) -> bool:
+    """Whether the rule is about packets of the state INVALID, and asks nothing else."""
+    names, fields = [name for name, _ in active[:-1]], [each for _, each in active]
+    if names == ["match"]:
+        info = fields[0].get(_XT_INFO, b"")
+        if nl.string_of(fields[0].get(_XT_NAME, b"")) != "conntrack" or len(info) < _STATES_END:
+            return False
+        asked, inverted, states = _CONNTRACK_MATCH.unpack_from(info, _STATES_END - _CONNTRACK_MATCH.size)
+        return bool(asked == _XT_STATE and not inverted and states & _INVALID)
+    if names != ["ct", "bitwise", "cmp"] or nl.uint_of(fields[0].get(_CT_KEY, b"")) != _CT_STATE:
+        return False
+    mask = _number(fields[1].get(_BITWISE_MASK, b"")) or 0
+    asked_for = nl.uint_of(fields[2].get(_CMP_OP, b"")), _number(fields[2].get(_CMP_DATA, b""))
+    return bool(mask & _INVALID and asked_for == (_NOT_EQUAL, 0))
 
 
 _ENDS: Final[dict[int | None, Deed]] = {

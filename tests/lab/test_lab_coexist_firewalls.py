@@ -153,6 +153,7 @@ def test_firewalld_is_reloaded_and_no_flow_that_both_ends_spoke_in_loses_a_packe
         assert "connmark" not in gateway.gateway.run(["iptables-nft", "-S"]).stdout
         assert set(probe(gateway, new_flows()[:2], deadline_s=0.5)) == {"rejected"}
         type_commands(daemon, firewalld.run)
+        assert "invalid-drop" in examine(daemon)
         with traffic(gateway) as flows:
             firewalld.run("firewall-cmd --reload")
             flows.refuses()

@@ -138,7 +138,9 @@ def test_a_rule_that_drops_what_is_invalid_cuts_registered_tcp_of_which_one_dire
         lab.gateway, f"*filter\n-A FORWARD {ADMIT}\n-A FORWARD -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n"
     )
     assert probe(lab, known, deadline_s=1.0) == ["lost"]
+    assert "invalid-drop" in examine(daemon)
     restore(lab.gateway, "*filter\nCOMMIT\n")
+    assert "invalid-drop" not in examine(daemon)
     assert probe(lab, [flow_of(HOUSE, FAR, "tcp/1194", 41101)]) == ["passed"]
 
 

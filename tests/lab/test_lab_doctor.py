@@ -129,6 +129,7 @@ CASES = (
 )
 ELSEWHERE = {
     "other-drops": "a note; its command shows the rules: below",
+    "invalid-drop": "a note, which a gateway that sees both directions need not mind: test_lab_coexist_network",
     "nflog-group": "needs a process: below",
     "disk": "no command makes room; its command shows what takes it: below",
     "version": "the command is an upgrade: below, with programs that call themselves old",

@@ -87,6 +87,14 @@ def test_a_chain_is_what_every_packet_meets_in_it(rules: tuple[Rule, ...], admit
     assert (found.admits, found.drops_all) == (admits, drops_all)
 
 
+def test_a_drop_of_what_is_invalid_is_the_chains_where_every_packet_meets_it() -> None:
+    drop = step("user", 1, "drops", "drops_invalid")
+    for into, expected in (("user", True), ("input", False)):
+        rules = step("F", 1, "jumps", into=into), drop
+        (found,) = facts(chains=(BaseChain("ip", "filter", "F", "forward", 0, False),), rules=rules).others
+        assert found.drops_invalid is expected
+
+
 def test_objects_are_called_as_nft_calls_them() -> None:
     assert str(rule := Rule("ip", "nat", "PREROUTING", 7)) == "ip nat PREROUTING handle 7", rule
     assert str(Flowtable("inet", "fw", "fast", ("eth0",))) == "inet fw fast"

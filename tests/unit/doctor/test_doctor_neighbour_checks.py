@@ -86,6 +86,15 @@ def test_firewalld_is_given_a_policy_for_what_is_in_scope() -> None:
     assert len(found("dropping-chain", facts(asked, chains=(chain,), rules=(elsewhere,)))) == 1
 
 
+def test_a_chain_that_drops_what_is_invalid_is_a_note_though_it_accepts_our_mark() -> None:
+    chain = BaseChain("inet", "fw", "f", "forward", 0, True)
+    admits = Rule("inet", "fw", "f", 3, 1, deeds=frozenset({"accepts_registered"}))
+    drops = Rule("inet", "fw", "f", 4, 2, deeds=frozenset({"drops", "drops_invalid"}))
+    (said,) = found("invalid-drop", facts(chains=(chain,), rules=(admits, drops)))
+    assert (said.severity, said.command) == ("note", "nft -a list chain inet fw f")
+    assert found("invalid-drop", facts(chains=(chain,), rules=(admits,))) == []
+
+
 def test_rules_that_drop_some_are_a_note() -> None:
     chain = BaseChain("inet", "fw", "f", "forward", 0, False)
     drops = Rule("inet", "fw", "f", 3, deeds=frozenset({"drops"}))

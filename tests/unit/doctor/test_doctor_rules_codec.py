@@ -57,6 +57,8 @@ MASK = expression("bitwise", nl.nest(4, data(BIT)), nl.nest(5, data(0)))
 EQUAL = expression("cmp", nl.be32(2, 0), nl.nest(3, data(BIT)))
 NOT_NULL = expression("cmp", nl.be32(2, 1), nl.nest(3, data(0)))
 ZONE = expression("ct", nl.be32(2, 17), nl.be32(4, 8))
+STATE = expression("ct", nl.be32(1, 8), nl.be32(2, 0))
+INVALID = expression("bitwise", nl.nest(4, data(1)), nl.nest(5, data(0)))
 WRITE = expression("ct", nl.be32(2, 3), nl.be32(4, 8))
 
 
@@ -66,6 +68,11 @@ def target(name: str, info: bytes = b"") -> bytes:
 
 def connmark(mark: int, mask: int, invert: int = 0) -> bytes:
     return expression("match", nl.text(1, "connmark"), nl.attribute(3, pack("=IIB3x", mark, mask, invert)))
+
+
+def states(asked_for: int, inverted: int = 0) -> bytes:
+    info = bytes(146) + pack("=HHH", 1, inverted, asked_for)
+    return expression("match", nl.text(1, "conntrack"), nl.attribute(3, info))
 
 
 def read(*expressions: bytes) -> Rule | None:
@@ -138,6 +145,14 @@ def test_rules_are_numbered_in_their_chain_and_harmless_ones_left_out() -> None:
         ((LIMIT, verdict(-5)), set()),
         ((verdict(2),), set()),
         ((COUNTER, LOAD), set()),
+        ((STATE, INVALID, NOT_NULL, COUNTER, verdict(0)), {"drops", "drops_invalid"}),
+        ((STATE, INVALID, NOT_NULL, verdict(1)), set()),
+        ((STATE, MASK, NOT_NULL, verdict(0)), {"drops"}),
+        ((states(1), COUNTER, target("REJECT")), {"drops", "drops_invalid"}),
+        ((states(2), verdict(0)), {"drops"}),
+        ((states(1, inverted=1), verdict(0)), {"drops"}),
+        ((expression("match", nl.text(1, "conntrack")), verdict(0)), {"drops"}),
+        ((expression("match", nl.text(1, "tcp")), verdict(0)), {"drops"}),
         ((), set()),
         ((LOAD, MASK, EQUAL, COUNTER, verdict(1)), {"accepts_registered"}),
         ((LOAD, MASK, NOT_NULL, verdict(1)), {"accepts_registered"}),
