@@ -29,6 +29,7 @@ from gatewayd.api.views import (
 from gatewayd.errors import InputRejected, PrefixInvalid, ServiceInvalid, SessionEntryInvalid
 from gatewayd.impact.report import ImpactReport
 from gatewayd.model import Flow, Prefix, Service, Status, parse_address, parse_prefix, parse_service
+from gatewayd.model.decoding import UNDECODABLE, printable, why_undecodable
 from gatewayd.model.moment import parse_time
 from gatewayd.model.msisdn import may_name_person
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS
@@ -203,9 +204,9 @@ def read_plan(body: bytes) -> PlanRequest:
     """An empty body asks for what is in force. Raises ParameterRejected."""
     try:
         request = msgspec.json.decode(body or b"{}", type=PlanRequest)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        why = "has a field that is not known" if may_name_person(str(error)) else str(error)
-        raise ParameterRejected("body", why) from None
+    except UNDECODABLE as error:
+        why = why_undecodable(error)
+        raise ParameterRejected("body", "has a field that is not known" if may_name_person(why) else why) from None
     if request.canary is not None and not 1 <= request.canary <= 100:
         raise ParameterRejected("canary", f"{request.canary} is not from 1 to 100")
     return request
@@ -230,7 +231,7 @@ def read_end(body: bytes, pairs: Iterable[tuple[str, str]]) -> Mapping[str, obje
 def _decode(body: bytes) -> object:
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         raise SessionEntryInvalid("", "not_json", "the body is not JSON") from None
 
 
@@ -257,7 +258,7 @@ def read_parameters(
     found: dict[str, str] = {}
     for name, text in pairs:
         if name not in allowed:
-            raise ParameterRejected(name[:64], f"unknown, expected {', '.join(allowed)}")
+            raise ParameterRejected(printable(name, 64), f"unknown, expected {', '.join(allowed)}")
         if name in found:
             raise ParameterRejected(name, "given twice")
         if len(text) > longest:

@@ -11,6 +11,8 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from gatewayd.model.decoding import UNDECODABLE
+
 NOTIFICATION: Final = "notification.jws"
 
 SESSION_PATTERN: Final = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
@@ -52,7 +54,7 @@ def read_served(raw: bytes) -> Served | None:
     try:
         segment = raw.split(b".")[1]
         return msgspec.json.decode(urlsafe_b64decode(segment + b"=" * (-len(segment) % 4)), type=Served)
-    except (IndexError, ValueError, msgspec.MsgspecError):
+    except (IndexError, ValueError, *UNDECODABLE):
         return None
 
 

@@ -20,6 +20,7 @@ from gatewayd.feed.csv_dialect import cells_of
 from gatewayd.feed.reading import CsvReader, Format, NdjsonReader, ReadLimits
 from gatewayd.feed.record import FIELDS, RecordParser, id_of_line
 from gatewayd.model import Registration
+from gatewayd.model.decoding import UNDECODABLE
 from gatewayd.model.msisdn import normalise_msisdn, subscriber_digest
 
 FIELD: Final = "mobile"
@@ -130,7 +131,7 @@ class ImportNdjsonReader(ImportReader):
         """`subscriber` for `mobile`; what is no object with such a field is for the reader to judge."""
         try:
             fields = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNDECODABLE:
             return line
         if not isinstance(fields, dict) or FIELD not in fields:
             return line

@@ -16,6 +16,7 @@ import click
 import msgspec
 
 from gatewayd.errors import DaemonNotReachable
+from gatewayd.model.decoding import UNDECODABLE
 
 DEFAULT_SOCKET: Final = "/run/gatewayd/api.sock"
 READ_TIMEOUT_S: Final = 30.0
@@ -81,7 +82,7 @@ class Endpoint:
         """Raises DaemonNotReachable when what answered does not speak as the daemon does."""
         try:
             return msgspec.json.decode(body, type=view)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNDECODABLE:
             raise DaemonNotReachable(self.place, "what answers there is not this gatewayd") from None
 
     async def stream(

@@ -19,6 +19,7 @@ import msgspec
 from gatewayd.control.trusted_time import Doubt, Judgement, KeptTime, Reading, TrustedTime
 from gatewayd.kernel.clock import is_kernel_synced
 from gatewayd.log import get_logger
+from gatewayd.model.decoding import UNDECODABLE, why_undecodable
 from gatewayd.model.moment import Moment, earliest_of, latest_of, went_back_s
 from gatewayd.subscribers.service import read_boot_id
 from gatewayd.trial.state import Instant
@@ -158,8 +159,11 @@ class HostTime:
             kept = msgspec.json.decode(self._path.read_bytes(), type=KeptTime)
         except FileNotFoundError:
             return
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except OSError as error:
             log.warning("clock.not_recalled", path=str(self._path), error=str(error))
+            return
+        except UNDECODABLE as error:
+            log.warning("clock.not_recalled", path=str(self._path), error=why_undecodable(error))
             return
         self.trusted.recall(kept, self._boot_id, self._elapsed())
         self._judged = None

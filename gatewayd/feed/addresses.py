@@ -20,7 +20,8 @@ _split_global_6 = re.compile(
 ).fullmatch
 """The usual IPv6 prefix, in 2000::/3 and with its zeros at the end, or before the last group of a host."""
 
-_is_prefix_like = re.compile(r"[0-9a-fA-F:./]*[.:][0-9a-fA-F:./]*", re.ASCII).fullmatch
+_is_prefix_like = re.compile(r"(?![0-9a-fA-F:./]*[0-9]{5})[0-9a-fA-F:./]*[.:][0-9a-fA-F:./]*", re.ASCII).fullmatch
+"""No part of a prefix has five digits in a row: what has may be a number in the wrong place."""
 
 _NOT_UNICAST: tuple[tuple[Prefix, str], ...] = (
     (Prefix(bytes((0, 0, 0, 0)), 8), "this network (RFC 1122)"),

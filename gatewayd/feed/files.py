@@ -32,6 +32,7 @@ from gatewayd.feed.notification import DeltaRef, SnapshotRef
 from gatewayd.feed.reading import NdjsonReader, ReadLimits
 from gatewayd.feed.record import MAX_LINE_BYTES, id_of_line, is_id, is_id_text
 from gatewayd.model import Registration
+from gatewayd.model.decoding import UNDECODABLE
 from gatewayd.model.registration import SLICE, Changes, Slices
 
 SLICE_BYTES: Final = 16 * 1024
@@ -189,7 +190,7 @@ class DeltaReader(NdjsonReader):
         self._count_record()
         try:
             operation = _decode_operation(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNDECODABLE:
             self._malformed("is no operation")
             return
         record, id = bytes(operation.registration), operation.id

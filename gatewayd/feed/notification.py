@@ -24,6 +24,7 @@ from joserfc.jwk import OKPKey
 from msgspec import Meta
 
 from gatewayd.errors import BadSignature, KeyInvalid, NotificationMalformed, UnknownKey
+from gatewayd.model.decoding import UNDECODABLE, why_undecodable
 
 VERSION: Final = 1
 ALGORITHM: Final = "EdDSA"
@@ -217,14 +218,14 @@ class _WireKey(msgspec.Struct):
 def _decode_json(text: str) -> object:
     try:
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except (UnicodeError, *UNDECODABLE):
         raise KeyInvalid("is not JSON; expected a JWK or a JWK set") from None
 
 
 def _convert_key(value: object) -> _WireKey:
     try:
         return msgspec.convert(value, _WireKey)
-    except msgspec.ValidationError:
+    except UNDECODABLE:
         raise KeyInvalid("expected an Ed25519 JWK: kty OKP, crv Ed25519, x, kid, and use sig or none") from None
 
 
@@ -309,7 +310,7 @@ def _decode_header(segment: bytes) -> _Header:
         raise NotificationMalformed(f"the JWS header is longer than {_HEADER_BYTES} bytes")
     try:
         return msgspec.json.decode(urlsafe_b64decode(segment + b"=" * (-len(segment) % 4)), type=_Header)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
+    except (ValueError, *UNDECODABLE):
         raise NotificationMalformed("the JWS header is not `alg`, `kid` and at most `typ`") from None
 
 
@@ -328,8 +329,8 @@ def _decode_payload(payload: bytes) -> Notification:
         if version != VERSION:
             raise NotificationMalformed(f"version {version}; this gatewayd knows version {VERSION}")
         wire = msgspec.json.decode(payload, type=_WireNotification)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise NotificationMalformed(f"not as it should be: {error}") from None
+    except (UnicodeError, *UNDECODABLE) as error:
+        raise NotificationMalformed(f"not as it should be: {why_undecodable(error)}") from None
     serials = [delta.serial for delta in wire.deltas]
     if len(set(serials)) != len(serials) or max(serials, default=0) > wire.serial:
         raise NotificationMalformed("a delta stands twice, or is above the serial")

@@ -17,6 +17,7 @@ import msgspec
 from gatewayd.errors import RecordRejected, ServiceInvalid
 from gatewayd.feed.addresses import check_count, parse_endpoints, parse_prefixes
 from gatewayd.model import Extension, Prefix, Registration, Service, Status, parse_services
+from gatewayd.model.decoding import UNDECODABLE
 from gatewayd.model.msisdn import looks_like_national_id, looks_like_number, parse_digest
 
 ReasonCode = Literal[
@@ -153,7 +154,7 @@ class RecordParser:
             raise _rejected("line_too_long", "", f"longer than {MAX_LINE_BYTES} bytes")
         try:
             wire = _decode_wire(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNDECODABLE:
             return self.of_fields(_decode_fields(line))
         return self.of_wire(wire)
 
@@ -289,7 +290,7 @@ def id_of_line(line: bytes) -> str | None:
     """The id of a line that was rejected, if it has one that can be shown."""
     try:
         value = _decode_any(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return None
     id = value.get("id") if isinstance(value, dict) else None
     return id if isinstance(id, str) and is_id(id) else None
@@ -334,7 +335,7 @@ def _decode_fields(line: bytes) -> dict[str, object]:
         raise _rejected("nul_byte", "", "the line holds a NUL byte")
     try:
         value = _decode_any(text)
-    except (msgspec.DecodeError, RecursionError):
+    except UNDECODABLE:
         raise _rejected("not_json", "", "the line is not one JSON object") from None
     if not isinstance(value, dict):
         raise _rejected("not_object", "", "must be one JSON object a line, not a list or a single value")

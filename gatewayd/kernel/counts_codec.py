@@ -39,9 +39,7 @@ def decode_counts(buffer: bytes, start: int, end: int) -> list[Counted]:
 
 
 def _decode_list(body: bytes) -> list[Counted]:
-    if not body:
-        return []
-    stride = nl.align4(nl.ATTRIBUTE_HEADER.unpack_from(body)[0])
+    stride = nl.align4(nl.ATTRIBUTE_HEADER.unpack_from(body)[0]) if len(body) >= nl.ATTRIBUTE_HEADER.size else 0
     if stride >= 4 and len(body) % stride == 0:
         fields = _fields_of(body, 4, stride)
         if fields is not None and _is_alike(body, stride, fields):

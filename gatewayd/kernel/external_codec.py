@@ -24,6 +24,7 @@ from typing import NamedTuple
 from gatewayd.errors import EventMalformed
 from gatewayd.kernel import attributes as nl
 from gatewayd.kernel import tables_codec as codec
+from gatewayd.model.decoding import printable
 from gatewayd.model.transaction import Deed, ElementChange, ExternalCommit, Neighbour
 
 # -- commits ---------------------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ class NotificationDecoder:
         commit = ExternalCommit(
             nl.uint_of(fields.get(_GEN_ID, b"")),
             nl.uint_of(fields.get(_GEN_PROC_PID, b"")),
-            nl.string_of(fields.get(_GEN_PROC_NAME, b"")),
+            printable(nl.string_of(fields.get(_GEN_PROC_NAME, b""))),
             tuple(changes),
             self._others,
             self._unlisted,

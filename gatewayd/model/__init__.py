@@ -10,6 +10,7 @@ Only these types travel between the numbered packages.
 - `transaction`   of the kernel, ours and those of other programs
 - `accounting`    records of a NAS
 - `msisdn`        mobile numbers and their digests
+- `decoding`      bytes that are no value of a type, in words
 - `moment`        a time that is not certain, and times as text
 - `metric`        how a number is declared
 

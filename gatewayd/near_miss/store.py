@@ -11,6 +11,7 @@ import msgspec
 
 from gatewayd.errors import PrefixInvalid
 from gatewayd.model import Service, parse_prefix
+from gatewayd.model.decoding import UNDECODABLE
 from gatewayd.near_miss.findings import MAX_LINES, Key, Line
 from gatewayd.near_miss.reasons import Reason
 from gatewayd.state_file.file import Schema, StateFile
@@ -95,7 +96,7 @@ def decode_line(content: object) -> Line | None:
     try:
         found = _DECODE(str(content))
         far = parse_prefix(found.far)
-    except (msgspec.MsgspecError, PrefixInvalid):
+    except (PrefixInvalid, *UNDECODABLE):
         return None
     until_s = found.acknowledged_until_s
     return Line(

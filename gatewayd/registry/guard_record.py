@@ -18,6 +18,7 @@ from gatewayd.errors import RecordRejected
 from gatewayd.feed.canonical import Damaged, LineWriter, Newer
 from gatewayd.feed.record import RecordParser
 from gatewayd.model import Registration
+from gatewayd.model.decoding import UNDECODABLE, why_undecodable
 from gatewayd.registry.endpoint_guard import EndpointGuard, HeldBack
 from gatewayd.registry.guard import HeldRemovals, RemovalGuard, Taken
 from gatewayd.registry.limits import NOTHING_REMOVED, DayMemory, GuardDecision
@@ -107,8 +108,8 @@ def decode_record(content: bytes | None) -> GuardRecord:
     try:
         head, versions = _decode(rest)
         files = _decode_files(head.overrides) if head.overrides else ()
-    except msgspec.DecodeError as error:  # whole, and of another version of gatewayd
-        raise Newer(f"is of another format: {error}") from None
+    except UNDECODABLE as error:  # whole, and of another version of gatewayd
+        raise Newer(f"is of another format: {why_undecodable(error)}") from None
     if head.format > _FORMAT:
         raise Newer(f"a newer gatewayd wrote it (format {head.format}, and {_FORMAT} is read)")
     taken = {id: each for each, ids in head.taken for id in ids if id in versions}
@@ -140,7 +141,10 @@ def _decode_endpoints(found: _Endpoints | None) -> EndpointGuard:
         return EndpointGuard()
     guard, parser = EndpointGuard(found.serial, found.since_s, found.recent), RecordParser()
     for id, (line, cause, since_s) in found.pending.items():
-        before = None if line is None else parser.parse(line.encode())
+        try:
+            before = None if line is None else parser.parse(line.encode())
+        except RecordRejected:  # as in `_decode`
+            continue
         guard.pending[id] = HeldBack(None, before, cause, since_s)
     return guard
 

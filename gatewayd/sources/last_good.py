@@ -14,7 +14,7 @@ million load in a quarter of the time that NDJSON takes, and share their parts i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeVar, cast
@@ -24,6 +24,7 @@ import msgspec
 from gatewayd.errors import LastGoodDamaged
 from gatewayd.feed.canonical import Damaged, Newer
 from gatewayd.model import Extension, Prefix, Registration, Service
+from gatewayd.model.decoding import UNDECODABLE, why_undecodable
 from gatewayd.model.registration import Changes, RejectedRecord, Status
 from gatewayd.sources.update import FeedPosition
 
@@ -184,13 +185,13 @@ def decode_head(row: object) -> Head:
     content = unseal("head", 0, "", row)
     try:
         return _decode_head(content)
-    except msgspec.DecodeError as error:  # whole, and of another version of gatewayd
+    except UNDECODABLE as error:  # whole, and of another version of gatewayd
         found = _FORMAT
-        with suppress(msgspec.DecodeError):
+        with suppress(*UNDECODABLE):
             found = msgspec.msgpack.decode(content, type=_Format).format
         if found > _FORMAT:
             raise Newer(f"a newer gatewayd wrote it (format {found}, and {_FORMAT} is read)") from None
-        raise Damaged(f"is of another format: {error}") from None
+        raise Damaged(f"is of another format: {why_undecodable(error)}") from None
 
 
 def encode_chunk(chunk: Sequence[Registration]) -> bytes:
@@ -245,6 +246,17 @@ class ChunkReader:
         extensions = [None, *(self._share_extension(Extension(*members)) for members in chunk.extensions)]
         extended = chunk.extended or [0] * len(chunk.ids)
         rows = zip(chunk.ids, chunk.which, chunk.clients, chunk.subscribers, extended, strict=True)
+        try:
+            return self._registrations(rows, kinds, extensions)
+        except (IndexError, ValueError):
+            raise Damaged("is of another format: its columns do not fit one another") from None
+
+    @staticmethod
+    def _registrations(
+        rows: Iterable[tuple[str, int, list[bytes], bytes | None, int]],
+        kinds: Sequence[_Kind],
+        extensions: Sequence[Extension | None],
+    ) -> list[Registration]:
         return [
             Registration(
                 id,
@@ -292,5 +304,5 @@ class ChunkReader:
 def _decoded(decode: Callable[[bytes], _T], content: bytes) -> _T:
     try:
         return decode(content)
-    except msgspec.DecodeError as error:
-        raise Damaged(f"is of another format: {error}") from None
+    except UNDECODABLE as error:
+        raise Damaged(f"is of another format: {why_undecodable(error)}") from None

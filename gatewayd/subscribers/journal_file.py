@@ -26,6 +26,7 @@ from zlib import crc32
 import msgspec
 
 from gatewayd.log import get_logger
+from gatewayd.model.decoding import UNDECODABLE
 from gatewayd.state_file.file import (
     BESIDE,
     BUSY_TIMEOUT_S,
@@ -306,7 +307,7 @@ _Meta = TypeVar("_Meta", ClockMark, Written)
 def _read_meta(connection: sqlite3.Connection, name: str, type_: type[_Meta]) -> _Meta | None:
     """What was written with the last group; None if there is nothing, or nothing that can be read."""
     for (value,) in connection.execute("SELECT value FROM meta WHERE name = ?", (name,)):
-        with suppress(msgspec.DecodeError, TypeError):
+        with suppress(TypeError, *UNDECODABLE):
             return msgspec.msgpack.decode(value, type=type_)
     return None
 

@@ -25,6 +25,7 @@ from zlib import crc32
 
 import msgspec
 
+from gatewayd.model.decoding import UNDECODABLE
 from gatewayd.model.metric import counter, equals, gauge, summary
 from gatewayd.model.prefix import Prefix, mask_address
 
@@ -240,7 +241,7 @@ def decode_row(key: bytes, value: bytes) -> Row | None:
         return None
     try:
         found = _DECODER.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         return None
     row = Row(key_of(found), found)
     return row if encode_key(row.key) == key and _is_sound(found) else None

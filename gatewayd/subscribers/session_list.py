@@ -27,6 +27,7 @@ import msgspec
 
 from gatewayd.errors import MsisdnInvalid, PrefixInvalid, SessionEntryInvalid
 from gatewayd.model.accounting import AccountingEvent, AccountingKind, NasProfile
+from gatewayd.model.decoding import UNDECODABLE
 from gatewayd.model.msisdn import (
     normalise_msisdn,
     parse_digest,
@@ -181,7 +182,7 @@ def _ndjson_entries(raw: bytes) -> Iterator[tuple[int, object]]:
     for number, line in _lines(raw):
         try:
             entry: object = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNDECODABLE:
             entry = SessionEntryInvalid("", "not_json", "not JSON")
         yield number, entry
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from gatewayd.model.decoding import UNDECODABLE, why_undecodable
 from gatewayd.trial.state import TrialState
 
 VERSION: Final = 1
@@ -47,5 +48,5 @@ def decode_state(content: bytes) -> TrialState:
         if version > VERSION:
             raise RecordUnusable(f"it is of version {version}, and this gatewayd knows {VERSION}", is_newer=True)
         return msgspec.json.decode(rest, type=_Record).state
-    except msgspec.MsgspecError as error:
-        raise RecordUnusable(f"it is of another format: {error}") from None
+    except UNDECODABLE as error:
+        raise RecordUnusable(f"it is of another format: {why_undecodable(error)}") from None

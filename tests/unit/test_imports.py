@@ -78,7 +78,7 @@ PURE = """
     gatewayd kernel kernel.attributes kernel.conntrack_codec kernel.external_codec kernel.fake
     kernel.tables_codec lab.packets log.event log.events log.host_events log.provider_events
     model
-    model.accounting model.assertion model.flow model.mask
+    model.accounting model.assertion model.decoding model.flow model.mask
     model.metric model.moment model.msisdn model.policy model.prefix model.registration model.service
     model.transaction reconcile.dataplane reconcile.findings reconcile.set_state reconcile.steps reconcile.tracker
     registry.budget registry.endpoint_guard registry.ends registry.extended registry.freshness registry.guard

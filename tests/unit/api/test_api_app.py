@@ -653,3 +653,17 @@ def test_it_serves_under_uvloop(queries: FakeQueries, socket_path: Path) -> None
 
     assert uvloop.run(ask()) == (200, 200)
     assert not socket_path.exists()
+
+
+async def test_a_client_that_goes_within_its_body_is_no_fault_of_ours(
+    client: Client, queries: FakeQueries, socket_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was killed, say; it filled the log with tracebacks."""
+    _, writer = await asyncio.open_unix_connection(socket_path)
+    writer.write(b"PUT /v1/bindings HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n[")
+    await writer.drain()
+    assert (await client.ask("/healthz")).status == 200
+    writer.close()
+    await writer.wait_closed()
+    assert (await client.ask("/healthz")).status == 200
+    assert [record.message for record in caplog.records if record.exc_info] == []

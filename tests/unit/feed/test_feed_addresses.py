@@ -89,3 +89,17 @@ def test_every_ipv4_prefix_of_a_registrant_is_read_as_it_is_written(address: int
 def test_every_global_ipv6_prefix_is_read_as_it_is_written(address: int, length: int) -> None:
     packed = (address >> (128 - length) << (128 - length)).to_bytes(16, "big")
     assert parse_unicast_prefix(str(Prefix(packed, length))) == Prefix(packed, length)
+
+
+@pytest.mark.parametrize("text", ["923009876543.0.0/24", "203.0.113.923009876543/28", "2001:db8::30098/64"])
+def test_a_number_that_stands_where_a_prefix_should_is_not_shown(text: str) -> None:
+    with pytest.raises(RecordRejected) as caught:
+        parse_prefixes("clients", (text,), 5)
+    assert caught.value.detail.startswith("a prefix: ")
+
+
+def test_a_prefix_that_is_misspelt_is_shown() -> None:
+    for text in ("203.0.1134.0/24", "203.0.113.0/33"):
+        with pytest.raises(RecordRejected) as caught:
+            parse_prefixes("clients", (text,), 5)
+        assert text.partition("/")[0] in caught.value.detail

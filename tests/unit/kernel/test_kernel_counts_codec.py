@@ -89,3 +89,9 @@ def test_a_table_has_a_handle() -> None:
     body = nl.text(1, "gatewayd") + nl.be64(4, 77)
     assert decode_table_handle(body, 0, len(body)) == 77
     assert decode_table_handle(b"", 0, 0) == 0
+
+
+@pytest.mark.parametrize("size", range(4))
+def test_a_list_that_is_shorter_than_a_header_has_no_element(size: int) -> None:
+    body = nl.attribute(3, bytes(size))
+    assert decode_counts(body, 0, len(body)) == []

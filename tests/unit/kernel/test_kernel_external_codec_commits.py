@@ -171,3 +171,10 @@ def test_what_the_kernel_sent_with_a_few_bytes_changed_raises_nothing_else(data:
             raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
         with suppress(EventMalformed):
             feed(NotificationDecoder("gatewayd"), bytes(raw))
+
+
+def test_the_name_of_a_program_is_fit_for_a_log() -> None:
+    """Whoever has CAP_NET_ADMIN calls itself what it likes (prctl PR_SET_NAME)."""
+    body = nl.be32(1, 5) + nl.be32(2, 9) + nl.text(3, "a\x1b[2J\nb")
+    datagram = nl.message(codec.NEWGEN, 0, 1, 0, 0, body)
+    assert [commit.program for commit in feed(NotificationDecoder("gatewayd"), datagram)] == ["a\ufffd[2J\ufffdb"]

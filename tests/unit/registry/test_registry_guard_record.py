@@ -113,3 +113,13 @@ def provider(id: str, endpoint: str) -> Registration:
 def test_a_record_of_a_later_version_is_newer_and_not_damaged() -> None:
     with pytest.raises(Newer, match=r"a newer gatewayd wrote it \(format 2, and 1 is read\)"):
         decode_record(newer_guard(encode_record(GuardRecord(RemovalGuard()))))
+
+
+def test_an_endpoint_held_back_whose_earlier_form_is_none_any_more_is_left_out() -> None:
+    guard = EndpointGuard()
+    guard.pending = {"VPN-1": HeldBack(None, None, "lab", 5.0)}
+    rest = encode_record(GuardRecord(RemovalGuard(), endpoints=guard)).partition(b"\n")[2]
+    assert b'"VPN-1":[null,' in rest
+    changed = rest.replace(b'"VPN-1":[null,', b'"VPN-1":["{}",')
+    sealed = sha256(changed).hexdigest().encode() + b"\n" + changed
+    assert decode_record(sealed).endpoints.pending == {}

@@ -193,3 +193,11 @@ def test_what_was_lost_is_known() -> None:
     assert Restored({}).is_lost
     assert Restored({}, REACHED.position, damage=damage).is_lost
     assert not Restored({}, REACHED.position).is_lost
+
+
+@pytest.mark.parametrize(("column", "value"), [(1, [9]), (1, [0, 0]), (3, [[b""]])], ids=["kind", "rows", "prefix"])
+def test_a_chunk_whose_columns_do_not_fit_is_damaged(column: int, value: object) -> None:
+    columns = list(msgspec.msgpack.decode(encode_chunk([registration("a")])))
+    columns[column] = value
+    with pytest.raises(Damaged, match="do not fit"):
+        ChunkReader().read_chunk(msgspec.msgpack.encode(columns))
