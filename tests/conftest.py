@@ -19,6 +19,8 @@ from hypothesis import Phase, settings
 from gatewayd.lab.lab import missing_for_lab
 
 _missing = cache(missing_for_lab)
+FUZZ_INPUTS = "fuzz inputs"
+"""Property of a report of tests/fuzz: how many there were."""
 _SKIPPED = "kernel test skipped"
 """Property of a report, with the reason: reports come from other processes too (pytest-xdist)."""
 
@@ -55,6 +57,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = Counter(str(value) for name, value in found if name == _SKIPPED)
     for reason, count in sorted(skipped.items()):
         terminalreporter.write_line(f"{count} kernel tests did not run: {reason}", yellow=True)
+    passed = terminalreporter.getreports("passed")
+    inputs = [value for each in passed for name, value in each.user_properties if name == FUZZ_INPUTS]
+    if inputs:
+        terminalreporter.write_line(f"{sum(inputs):,} inputs fuzzed, {len(inputs)} targets")
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

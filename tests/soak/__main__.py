@@ -1,11 +1,14 @@
-"""`./run soak [--rounds 300 | --minutes 60] [--seed 7] [--registrations 1500] [--busy]`, `./run soak --week`."""
+"""`./run soak [--rounds 300 | --minutes 60] [--seed 7] [--registrations 1500] [--busy]`, `./run soak --week`,
+`./run soak --fuzz 8`."""
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import tempfile
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,6 +19,7 @@ from rich.table import Table
 from gatewayd.errors import GatewaydError
 from gatewayd.lab.lab import Lab, missing_for_lab
 from gatewayd.model import parse_prefix
+from tests.fuzz.campaign import run_campaign
 from tests.soak.damage import Bill, run_damages
 from tests.soak.manual import OPERATIONS, read_days
 from tests.soak.rounds import Churn, Stats
@@ -43,13 +47,33 @@ DAMAGES = 20
 )
 @click.option("--busy", "is_busy", is_flag=True, help="With every core busy with something else.")
 @click.option("--week", "is_week", is_flag=True, help="The week of docs/operations.md, in time that passes faster.")
+@click.option(
+    "--fuzz", "fuzz_hours", type=click.FloatRange(0, min_open=True), help="Hostile bytes, for so many hours."
+)
+@click.option(
+    "--inputs",
+    default="fuzz-inputs",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where inputs of --fuzz go that reached something new, and findings.",
+)
 def main(
-    rounds: int | None, minutes: float | None, seed: int | None, registrations: int, *, is_busy: bool, is_week: bool
+    rounds: int | None,
+    minutes: float | None,
+    seed: int | None,
+    registrations: int,
+    inputs: Path,
+    *,
+    is_busy: bool,
+    is_week: bool,
+    fuzz_hours: float | None,
 ) -> None:
     """Kill the daemon at random moments under registered traffic. Exit status 1 if a packet is lost, or if the
     kernel does not come to be as desired."""
     if rounds is not None and minutes is not None:
         raise click.UsageError("rounds or minutes, not both")
+    if fuzz_hours is not None:
+        sys.exit(_fuzz(fuzz_hours, inputs))
     if reason := missing_for_lab():
         raise click.ClickException(reason)
     if is_week:
@@ -69,6 +93,19 @@ def main(
     for each in [*stats.losses, *bill.losses]:
         console.print(each, style="red", markup=False)
     sys.exit(1 if stats.lost or stats.refused or bill.lost else 0)
+
+
+def _fuzz(hours: float, inputs: Path) -> int:
+    """The exit status."""
+    console = Console()
+    say = partial(console.print, style="red", markup=False)
+    executed, findings = run_campaign(hours, inputs, len(os.sched_getaffinity(0)), say)
+    for name, count in executed.items():
+        console.print(f"{name:26} {count:>12,}", markup=False)
+    console.print(
+        f"{executed.total():,} inputs of {len(executed)} targets, {findings} findings; inputs in {inputs}"
+    )
+    return 1 if findings else 0
 
 
 def _week(*, is_busy: bool) -> int:

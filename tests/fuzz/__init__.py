@@ -1,0 +1,12 @@
+"""Hostile bytes into everything that reads some: only declared errors come out, in bounded time and memory.
+
+- `target`    what is fed, what it may raise, and what is checked of an error's message
+- `mutating`  bytes of the corpus, changed
+- `coverage`  which lines follow which, so that inputs that reach something new are kept
+- `campaign`  hours in several processes, for `./run soak --fuzz`
+- `targets/`  one module for each kind of input
+- `corpus/`   inputs by target: those that reached new code, and the smallest of each past finding
+
+The round in `./run test` is the same on every run: a seed, a number, the corpus as it lies here. What a campaign
+adds goes into a directory of the caller's; copy what is worth it into `corpus/`, and a finding in any case.
+"""
