@@ -31,7 +31,6 @@ from gatewayd.impact.report import ImpactReport
 from gatewayd.model import Flow, Prefix, Service, Status, parse_address, parse_prefix, parse_service
 from gatewayd.model.decoding import UNDECODABLE, printable, why_undecodable
 from gatewayd.model.moment import parse_time
-from gatewayd.model.msisdn import may_name_person
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS
 
 MAX_ENTRIES: Final = 1000
@@ -205,8 +204,7 @@ def read_plan(body: bytes) -> PlanRequest:
     try:
         request = msgspec.json.decode(body or b"{}", type=PlanRequest)
     except UNDECODABLE as error:
-        why = why_undecodable(error)
-        raise ParameterRejected("body", "has a field that is not known" if may_name_person(why) else why) from None
+        raise ParameterRejected("body", why_undecodable(error)) from None
     if request.canary is not None and not 1 <= request.canary <= 100:
         raise ParameterRejected("canary", f"{request.canary} is not from 1 to 100")
     return request
