@@ -37,6 +37,7 @@ Does the whole daemon stand it?
     hurried        the same in time that passes faster; hurried_lab: with a disk that can be full
     wrong_clock, busy             its wall clock is wrong; the machine does something else too
     holding        another program holds nf_tables
+    neighbours     Docker's tables, ufw, firewalld beside it, and traffic that must not notice them
     pair           two gateways with keepalived and conntrackd; pair_traffic and pair_connections: what goes through
                    them, and where a packet was lost
 

@@ -272,12 +272,13 @@ _BUS: Final = """<busconfig><type>system</type>
 
 
 class Firewalld(Neighbour):
-    """The real one, with a bus of its own."""
+    """The real one, with a bus of its own. The inside is in the zone internal, the outside in public."""
 
     def __init__(self, gateway: Namespace, directory: Path) -> None:
         bus, config = directory / "bus.conf", directory / "firewalld"
         bus.write_text(_BUS)
-        config.mkdir()
+        (config / "zones").mkdir(parents=True)
+        (config / "zones/internal.xml").write_text('<zone><interface name="inside0"/></zone>')
         super().__init__(gateway, "mkdir /run/dbus")
         self.popen("dbus-daemon", f"--config-file={bus}", "--nofork", "--nopidfile")
         self.run("until [ -S /run/dbus/system_bus_socket ]; do sleep 0.05; done")
