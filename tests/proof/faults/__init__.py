@@ -8,11 +8,12 @@ clock       the host's time
 kernel      other programs and the kernel's tables; kernels without a part
             (without, lacking: a program, or the daemon, on such a kernel)
 network     links, connection tracking, floods (flood: what sends them)
+forms       registrations that change form while other faults happen
 """
 
 from __future__ import annotations
 
-from tests.proof.faults import accounting, clock, disk, host, kernel, network, power, registry
+from tests.proof.faults import accounting, clock, disk, forms, host, kernel, network, power, registry
 
 FAULTS = (
     *host.FAULTS,
@@ -23,4 +24,5 @@ FAULTS = (
     *clock.FAULTS,
     *kernel.FAULTS,
     *network.FAULTS,
+    *forms.FAULTS,
 )
