@@ -180,7 +180,7 @@ async def test_a_client_that_takes_nothing_is_let_go(tap: EventTap, stats: Liste
         await until_open(stats, 0)
 
 
-async def test_streams_are_few_and_the_next_is_told_so(tap: EventTap, stats: ListenerView) -> None:
+async def test_streams_are_few_and_the_next_is_refused(tap: EventTap, stats: ListenerView) -> None:
     async with served(EventStreams(tap, stats, max_streams=1)) as port:
         async with reading(port):
             await until_open(stats, 1)
