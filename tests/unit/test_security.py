@@ -11,7 +11,7 @@ from tests.support import __file__ as support
 
 TESTS = Path(support).parent.parent
 PAGE = (TESTS.parent / "docs" / "security.md").read_text()
-NAMED = re.findall(r"`((?:unit|lab|contract|property|host|golden)/[\w/]+\.py)::(test_\w+)`", PAGE)
+NAMED = sorted(set(re.findall(r"`((?:unit|lab|contract|property|fuzz|host|golden)/[\w/]+\.py)::(test_\w+)`", PAGE)))
 
 
 def rows() -> list[list[str]]:
