@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from math import inf
 from typing import Final
 
+from gatewayd.lab.traffic import flow_of
 from tests.proof.pair import (
     EARLIER,
+    HOUSE,
     LANES,
     LATE_LANES,
+    LAYOUT,
     NEAR_MISS,
     NEW_OF_SUBSCRIBER,
     RECORDS,
@@ -18,8 +22,11 @@ from tests.proof.pair import (
     PairCase,
     PairWorld,
 )
+from tests.support.carrying import carry
+from tests.support.lab_daemon import holds
 from tests.support.pair import Member
 
+MANY: Final = 20_000
 REGISTERED: Final = tuple(lane for lane in LANES if lane.is_registered)
 
 
@@ -200,6 +207,21 @@ def _flapping(world: PairWorld) -> None:
     world.see_marks()
 
 
+def _many_carried(world: PairWorld) -> None:
+    mark = LAYOUT.registered if world.has_daemons else 0
+    for number in range(MANY):
+        far = f"198.51.{number // 250}.{number % 250 + 1}"
+        carry(world.first.gateway, flow_of(HOUSE, far, "udp/51820", 20_000), mark)
+
+    def is_there() -> bool:
+        listed = re.findall(r"current active connections:\s+(\d+)", world.second.conntrackd("-s"))
+        return int(listed[1]) > MANY
+
+    assert holds(is_there, 90.0), world.second.conntrackd("-s")
+    world.fail_over(is_synchronised=False)
+    world.see("status: watch.flows_tracked", lambda: world.master.daemon.status()["watch"]["flows_tracked"] > MANY)
+
+
 def _daemon_dead(world: PairWorld) -> None:
     if world.has_daemons:
         world.backup.daemon.end(signal.SIGKILL)
@@ -218,6 +240,7 @@ CASES: Final = (
     PairCase("box gone", "All processes of the master end by SIGKILL, and its interfaces are down.", _box_gone),
     PairCase("box gone, and back", "It starts from nothing, and takes over again.", _box_gone_and_back),
     PairCase("three failovers", "One after the other, as fast as keepalived can.", _flapping),
+    PairCase("many carried", f"{MANY:,} connections, which the other takes over.", _many_carried),
     PairCase("nothing carried", "conntrackd of the master is down.", _nothing_carried),
     PairCase("backup's daemon dead", "Its rules are in the kernel, and it is not started again.", _daemon_dead),
     PairCase("backup's daemon restarted", "It is killed and starts again while it takes over.", _daemon_restarted),
