@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from gatewayd.lab.lab import Lab
 from tests.proof.faults import FAULTS
 from tests.proof.harness import Fault, World, proof_lab, row_of
+from tests.proof.recording import Recorder, torn
 from tests.proof.table import PROOF, README, load, renewed, table_of
 from tests.soak.sight import Sight
+from tests.support.lab_daemon import holds
 
 PLANTED = """table inet planted {
   chain forward {
@@ -48,7 +55,7 @@ def planted(world: World) -> Iterator[None]:
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("name", ["SIGKILL"])
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGHUP storm"])
 def test_a_fault_costs_no_registered_packet(gateway: tuple[Lab, Sight], tmp_path: Path, name: str) -> None:
     row = row_of(*gateway, tmp_path, fault_named(name))
     assert row.is_good, row.notes
@@ -69,6 +76,57 @@ def test_planted_losses_are_found(gateway: tuple[Lab, Sight], tmp_path: Path) ->
 def test_a_fault_of_which_nothing_is_told_has_no_row(gateway: tuple[Lab, Sight], tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="told nothing"):
         row_of(*gateway, tmp_path, Fault("silence", "Nothing.", nothing))
+
+
+# -- the record of a directory -------------------------------------------------------------------------------------
+
+WRITER = """
+import sqlite3, sys
+database = sqlite3.connect("file.sqlite", isolation_level=None)
+database.execute("PRAGMA journal_mode = WAL")
+database.execute("PRAGMA synchronous = FULL")
+database.execute("CREATE TABLE numbers (number INTEGER)")
+sys.stdin.readline()
+for number in range(20):
+    database.execute("INSERT INTO numbers VALUES (?)", (number,))
+sys.stdin.readline()
+"""
+
+
+def numbers_in(state: Path) -> int:
+    """How many a start on this state would find."""
+    with closing(sqlite3.connect(state / "file.sqlite")) as database:
+        return int(database.execute("SELECT count(*) FROM numbers").fetchone()[0])
+
+
+def test_a_record_has_every_write_and_half_a_write_is_none(tmp_path: Path) -> None:
+    watched = tmp_path / "watched"
+    watched.mkdir()
+    with subprocess.Popen([sys.executable, "-c", WRITER], cwd=watched, stdin=subprocess.PIPE) as writer:
+        assert writer.stdin is not None
+        assert holds(lambda: (watched / "file.sqlite-wal").exists())
+        with Recorder(watched, tmp_path / "copies", writer.pid) as recorder:
+            writer.stdin.write(b"\n")
+            writer.stdin.flush()
+            assert holds(
+                lambda: bool(recorder.states) and numbers_in_copy(recorder.states[-1].path, tmp_path) == 20
+            )
+        writer.stdin.write(b"\n")
+    half = list(torn(recorder.states, tmp_path / "torn"))
+    counts = [numbers_in(each.path) for each in recorder.states]
+    assert counts == sorted(counts)
+    assert len(counts) > 5
+    assert half
+    for each in half:
+        whole = next(number for number, state in enumerate(recorder.states) if state.taken_s == each.taken_s)
+        assert numbers_in(each.path) <= counts[whole]
+
+
+def numbers_in_copy(state: Path, directory: Path) -> int:
+    """Without a change of it: who opens a database may take its log in."""
+    with TemporaryDirectory(dir=directory) as copy:
+        shutil.copytree(state, copy, dirs_exist_ok=True)
+        return numbers_in(Path(copy))
 
 
 # -- the tables ----------------------------------------------------------------------------------------------------
