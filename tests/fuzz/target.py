@@ -20,8 +20,8 @@ MAX_LINE = 2048
 """Characters of a line of an error's message. Settings and overrides list all their faults, one a line."""
 
 NUMBER = "923009876543"
-NAME = "Zulaikha"
-"""Planted in seeds where identity may stand; in no message."""
+NAME = "Zulaikha Bano"
+"""Planted in seeds where identity may stand; in no message. One word of a name alone may be an id, or a field."""
 
 
 class TooLong(BaseException):
