@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from gatewayd.lab.lab import Lab
 from gatewayd.model import Family
 from tests.proof.traffic import Account
 from tests.proof.tunnels.ikev2 import IkeV2
-from tests.proof.tunnels.numbered import WAYS, Numbered, Way
+from tests.proof.tunnels.numbered import GRACE_S, WAYS, Numbered, Way
 from tests.proof.tunnels.openvpn import OpenVpnStatic, OpenVpnTcp, OpenVpnTls
 from tests.proof.tunnels.pptp import Pptp
 from tests.proof.tunnels.raw import Ah, Esp, Gre
@@ -107,9 +108,9 @@ class TunnelTraffic:
 
     def _take_stock(self, since: Mapping[tuple[str, Way], int], before: Mapping[str, int | None]) -> None:
         self._account = Account(0, 0, 0)
-        end = self._numbered.marks()
+        end, deadline = self._numbered.marks(), time.monotonic() + GRACE_S
         for each in self._fleet.tunnels:
-            score = self._numbered.score(each.name, since, end)
+            score = self._numbered.score(each.name, since, end, grace_s=deadline - time.monotonic())
             fresh = (each.handshakes() or 0) - (before[each.name] or 0)
             self.sent[each.name] += score.sent
             self.lost[each.name] += len(score.lost)

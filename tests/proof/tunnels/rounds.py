@@ -60,6 +60,7 @@ class Rounds:
             return work()
         except (AssertionError, GatewaydError, OSError) as error:
             self.failures.append(f"{what}: {error}")
+            self._console.print(self.failures[-1], style="red", markup=False)
             return None
 
     def _through(self, lab: Lab, sight: Sight, fleet: Fleet, faults: Sequence[Fault]) -> dict[str, Registered]:
