@@ -260,10 +260,10 @@ class ConnectionScanner:
         to_find = {flow for flow in late if flow.protocol == GRE}
         count = len(wanted)
         if wanted:
-            missing = await self._conntrack.change_known_marks(wanted, 0, self._layout.mask)
+            missing = await self._conntrack.change_known_marks(wanted, 0, self._layout.epoch_mask)
             turned = {key: wanted[each] for each in missing if (key := key_of(reverse_flow(wanted[each])))}
             if turned:
-                missing = await self._conntrack.change_known_marks(turned, 0, self._layout.mask)
+                missing = await self._conntrack.change_known_marks(turned, 0, self._layout.epoch_mask)
                 to_find.update(turned[key] for key in missing)
             self.reclassified += count - len(missing)
         self._late_to_find |= to_find
@@ -279,7 +279,7 @@ class ConnectionScanner:
                 if event.flow in wanted:
                     found.append(event.key)
         if found:
-            self.reclassified += await self._conntrack.change_marks(found, 0, self._layout.mask)
+            self.reclassified += await self._conntrack.change_marks(found, 0, self._layout.epoch_mask)
 
     async def _clear_judged(self, address: bytes | None = None) -> None:
         """Flows judged in this epoch that are registered now; those of older epochs are judged anew anyway.
@@ -292,7 +292,7 @@ class ConnectionScanner:
                 if self._classifier.matching(event.flow, self._clock()):
                     found[event.identity] = event.key
         if found:
-            count = await self._conntrack.change_marks(found.values(), 0, self._layout.mask)
+            count = await self._conntrack.change_marks(found.values(), 0, self._layout.epoch_mask)
             self.reclassified += count
             log.info("connections.reclassified", flows=count)
 
@@ -325,7 +325,7 @@ class ConnectionScanner:
         judged here, and tracked under the protocol inside."""
         for is_counted in (True, False):
             keys = [key for key, is_registered in found.items() if is_registered is is_counted]
-            count = await self._conntrack.change_marks(keys, 0, self._layout.mask) if keys else 0
+            count = await self._conntrack.change_marks(keys, 0, self._layout.epoch_mask) if keys else 0
             if is_counted and count:
                 self.not_believed += count
                 self._said.warning("connections.not_believed", flows=count, total=self.not_believed)

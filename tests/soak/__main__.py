@@ -1,5 +1,5 @@
 """`./run soak [--rounds 300 | --minutes 60] [--seed 7] [--registrations 1500] [--busy]`, `./run soak --week`,
-`./run soak --fuzz 8`."""
+`./run soak --fuzz 8`, `./run soak --simulate 1000000`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from gatewayd.errors import GatewaydError
 from gatewayd.lab.lab import Lab, missing_for_lab
 from gatewayd.model import parse_prefix
 from tests.fuzz.campaign import run_campaign
+from tests.simulation.soak import simulate
 from tests.soak.damage import Bill, run_damages
 from tests.soak.manual import OPERATIONS, read_days
 from tests.soak.rounds import Churn, Stats
@@ -46,6 +47,7 @@ DAMAGES = 20
     help="That come and go besides the constant ones.",
 )
 @click.option("--busy", "is_busy", is_flag=True, help="With every core busy with something else.")
+@click.option("--simulate", "simulated", type=click.IntRange(1), help="So many runs of tests/simulation instead.")
 @click.option("--week", "is_week", is_flag=True, help="The week of docs/operations.md, in time that passes faster.")
 @click.option(
     "--fuzz", "fuzz_hours", type=click.FloatRange(0, min_open=True), help="Hostile bytes, for so many hours."
@@ -63,6 +65,7 @@ def main(
     seed: int | None,
     registrations: int,
     inputs: Path,
+    simulated: int | None,
     *,
     is_busy: bool,
     is_week: bool,
@@ -70,6 +73,8 @@ def main(
 ) -> None:
     """Kill the daemon at random moments under registered traffic. Exit status 1 if a packet is lost, or if the
     kernel does not come to be as desired."""
+    if simulated is not None:
+        sys.exit(simulate(seed or 0, simulated))
     if rounds is not None and minutes is not None:
         raise click.UsageError("rounds or minutes, not both")
     if fuzz_hours is not None:

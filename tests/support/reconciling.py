@@ -127,11 +127,11 @@ def _from(registration: Registration, client: Prefix, port: int) -> list[Flow]:
 def looks_up(mask: Mask, keys: set[bytes], flow: Flow) -> bool:
     """What the rules say of a flow by one set: in both roles, with the service at the port of either end, and a
     block of ports at the client's."""
-    return not keys.isdisjoint(_keys_asked(mask, flow))
+    return not keys.isdisjoint(keys_asked(mask, flow))
 
 
 @lru_cache(1 << 16)
-def _keys_asked(mask: Mask, flow: Flow) -> frozenset[bytes]:
+def keys_asked(mask: Mask, flow: Flow) -> frozenset[bytes]:
     """The keys that the rules ask the mask's set for."""
     if mask.family != (4 if len(flow.source) == 4 else 6):
         return frozenset()

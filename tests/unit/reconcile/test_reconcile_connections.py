@@ -122,6 +122,23 @@ def test_flows_that_became_registered_are_cleared_and_the_others_stay_judged(tim
     scan(time, scenario)
 
 
+def test_a_flow_that_the_rules_find_registered_meanwhile_keeps_that_mark(time: Time) -> None:
+    async def scenario(it: Scanning) -> None:
+        mine = flow("39.32.0.1")
+        it.conntrack.put(mine, JUDGED | OTHERS)
+        it.register(mine)
+
+        def find_registered() -> None:
+            it.conntrack.put(mine, REGISTERED | OTHERS)
+
+        it.conntrack.before_change = find_registered
+        await it.settle()
+        assert len(it.conntrack.changes) == 1
+        assert it.conntrack.mark_of(mine) == REGISTERED | OTHERS
+
+    scan(time, scenario)
+
+
 def test_flows_of_another_epoch_are_left_to_the_kernel(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         old = flow("39.32.0.1")

@@ -1,0 +1,16 @@
+"""Between any two writes: the program against everything that may happen around it, a seed for each run.
+
+loop      an event loop with a time of its own, whose order of callbacks the seed decides
+parties   who may be registered, in which forms; the flows that are looked at
+oracle    which flows a registration and a set let pass, in the dumbest way
+truth     what is registered, and what the running process has to know of it
+kernel, disk    what outlives a process: tables, connections, the state directory after each of its writes
+life      one process, of the real parts
+script, world   what happens, and what must hold after every write and every event
+runs      many runs; the shortest form of one that failed
+planted   faults that the search has to find; kept: runs that once found one
+
+The order is decided by a loop rather than step by step from outside: asyncio's own tasks, locks and timeouts run on
+it as they are, so a point at which others may run is every await of the program, and none that a test invents. A
+call to the kernel waits before its effect, and between effect and answer; in each wait the process may be killed.
+"""

@@ -1,0 +1,39 @@
+"""Runs that once found a fault, each as the shortest script that did, with the fault in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from tests.simulation.script import Cue, Script
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """`seed`: of everything that the script leaves open."""
+
+    name: str
+    seed: int
+    script: Script
+    reason: str
+
+
+KEPT: Final[tuple[Kept, ...]] = (
+    Kept(
+        "back for a moment",
+        1223,
+        (
+            Cue(0, 0.0, ("publish", ("ali", 0), ("bank", 2), ("many", 1), ("shift", 0), ("vpn", 1))),
+            Cue(4, 6.0, ("packet", 589)),
+            Cue(1000, 0.3, ("publish", ("many", 3), ("net", 1))),
+            Cue(6, 0.3, ("publish", ("shift", 1), ("ali", 4))),
+            Cue(2, 6.0, ("packets",)),
+            Cue(1000, 0.02, ("mode", "timed", "limit", 8.0)),
+            Cue(1000, 1.0, ("files", 1, 2)),
+            Cue(9, 0.3, ("publish", ("bea", 7), ("shift", 0))),
+            Cue(1, 0.3, ("publish", ("shift", 1))),
+        ),
+        "a registration that is back for less time than a search of connections takes begins no drain anew: "
+        "the oracle thought that it does",
+    ),
+)

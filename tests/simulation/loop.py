@@ -1,0 +1,201 @@
+"""An event loop in which one seed decides what comes next, and no time passes but its own.
+
+asyncio's own tasks, events, locks and timeouts run on it unchanged: they need no more of a loop than to call
+something soon, or later. What is ready is run in an order that the seed chooses, first come first served in half of
+the runs. When nothing is ready, the time of the next timer has come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from contextvars import Context
+from heapq import heappop, heappush
+from random import Random
+from typing import Any, Final, TypeVar, cast
+
+_T = TypeVar("_T")
+START_S: Final = 1_700_000_000.0
+MAX_TURNS: Final = 200_000
+"""Of a run; one that needs more goes round in a circle."""
+
+
+class Dice:
+    """Choices of a seed. `Random.random` is the one method whose numbers no version of Python changes."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed).random
+
+    def below(self, count: int) -> int:
+        return int(self.random() * count)
+
+    def chance(self, probability: float) -> bool:
+        return self.random() < probability
+
+    def pick(self, some: Sequence[_T]) -> _T:
+        return some[int(self.random() * len(some))]
+
+
+class Clock:
+    """`elapsed_s`: since the boot of a host, and never set; call it for the wall's time."""
+
+    def __init__(self) -> None:
+        self.elapsed_s = 0.0
+        self._offset_s = START_S
+
+    def __call__(self) -> float:
+        return self._offset_s + self.elapsed_s
+
+    def monotonic(self) -> float:
+        return self.elapsed_s
+
+    def come_to(self, elapsed_s: float) -> None:
+        self.elapsed_s = elapsed_s
+
+    def set_by(self, seconds: float) -> None:
+        """Somebody sets the wall clock."""
+        self._offset_s += seconds
+
+
+class CircleFound(AssertionError):
+    """The program is busy and gets nowhere."""
+
+
+class SeededLoop:
+    """`is_shuffled`: what is ready runs in any order. `errors`: of callbacks, which asyncio would log."""
+
+    def __init__(self, clock: Clock, dice: Dice, *, is_shuffled: bool) -> None:
+        self.clock = clock
+        self.errors: list[BaseException] = []
+        self.turns = 0
+        self._dice = dice
+        self._is_shuffled = is_shuffled
+        self._ready: list[asyncio.Handle] = []
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._count = 0
+        self._is_running = False
+
+    # -- for asyncio ---------------------------------------------------------------------------------------
+
+    def time(self) -> float:
+        return self.clock.elapsed_s
+
+    def call_soon(
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, cast(Any, self), context)
+        self._ready.append(handle)
+        return handle
+
+    call_soon_threadsafe = call_soon
+
+    def call_later(
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self.clock.elapsed_s + delay, callback, *args, context=context)
+
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, cast(Any, self), context)
+        self._count += 1
+        heappush(self._timers, (when, self._count, handle))
+        return handle
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        pass
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return asyncio.Future(loop=cast(Any, self))
+
+    def create_task(self, coro: Any, **more: Any) -> asyncio.Task[Any]:
+        made: asyncio.Task[Any] = asyncio.Task(coro, loop=cast(Any, self), **more)
+        self._tasks.append(made)
+        return made
+
+    def run_in_executor(self, executor: Any, func: Callable[..., _T], *args: Any) -> asyncio.Future[_T]:
+        """A thread: what it does is done at once, some time later."""
+        future: asyncio.Future[_T] = self.create_future()
+
+        def run() -> None:
+            if future.cancelled():
+                return
+            try:
+                result = func(*args)
+            except Exception as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self.call_later(self._dice.random() * 0.01, run)
+        return future
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return self._is_running
+
+    def is_closed(self) -> bool:
+        return False
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if error is not None:
+            self.errors.append(error)
+
+    # -- for the simulation --------------------------------------------------------------------------------
+
+    def run_until(self, is_over: Callable[[], bool]) -> None:
+        """One callback after another. Raises the first error of a callback."""
+        ready, timers, clock, random = self._ready, self._timers, self.clock, self._dice.random
+        self._is_running = True
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(firstiter=None, finalizer=_leave)
+        asyncio._set_running_loop(cast(Any, self))
+        try:
+            while not is_over():
+                while timers and timers[0][0] <= clock.elapsed_s:
+                    ready.append(heappop(timers)[2])
+                if ready:
+                    count = len(ready)
+                    handle = ready.pop(int(random() * count) if self._is_shuffled and count > 1 else 0)
+                    if not handle.cancelled():
+                        self.turns += 1
+                        handle._run()
+                        if self.errors:
+                            raise self.errors[0]
+                elif timers:
+                    if not timers[0][2].cancelled():
+                        clock.come_to(timers[0][0])
+                    else:
+                        heappop(timers)
+                else:
+                    raise CircleFound("every task waits, and no timer is set")
+                if self.turns > MAX_TURNS:
+                    raise CircleFound(f"no end after {MAX_TURNS} turns")
+        finally:
+            asyncio._set_running_loop(None)
+            sys.set_asyncgen_hooks(*hooks)
+            self._is_running = False
+
+    def drop_all(self) -> None:
+        """What waits to be run is run no more."""
+        self._ready.clear()
+        self._timers.clear()
+
+    def close(self) -> None:
+        """Tasks that were cut off are taken apart, without a word of theirs."""
+        for task in self._tasks:
+            if not task.done():
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+                with suppress(RuntimeError):  # it would wait for something on its way out
+                    cast(Any, task.get_coro()).close()
+        self._tasks.clear()
+
+
+def _leave(_: object) -> None:
+    """Generators of a process that was killed are not run to their end."""

@@ -1,0 +1,106 @@
+"""What happens in a run, as data: a seed gives a script, and a script that failed is made shorter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from tests.simulation.loop import Dice
+from tests.simulation.parties import PARTIES
+
+Event = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cue:
+    """An event, and when: after so many `waits` of calls to the kernel or after `seconds`, the first of them."""
+
+    waits: int
+    seconds: float
+    event: Event
+
+    def __str__(self) -> str:
+        return f"{self.waits} waits or {self.seconds:g} s: {self.event!r}"
+
+
+Script = tuple[Cue, ...]
+
+MAX_EVENTS: Final = 12
+PINS: Final = 3
+PLACES: Final = 9
+SUBSCRIBERS: Final = ("ali", "bea")
+SESSION_SLOTS: Final = 4
+
+
+def _move(dice: Dice) -> Event:
+    names = sorted(PARTIES)
+    moves = {dice.pick(names): dice.below(8) for _ in range(1 + dice.below(3))}
+    return ("publish", *moves.items())
+
+
+def _record(dice: Dice) -> Event:
+    kind = dice.pick(("start", "start", "start", "interim", "over", "over", "on"))
+    return (kind, dice.below(SESSION_SLOTS), dice.below(len(SUBSCRIBERS)), dice.below(PLACES))
+
+
+def _mode(dice: Dice) -> Event:
+    modes = ("reject", "limit", "mark")
+    what = dice.pick(("file", "file", "confirm", "confirm", "timed", "plain", "observe", "yes", "yes", "revert"))
+    return ("mode", what, dice.pick(modes), dice.pick((2.0, 8.0, 20.0)))
+
+
+def _restart(dice: Dice) -> Event:
+    kind = dice.pick(("kill", "kill", "kill", "old", "power"))
+    writes = dice.below(6) if kind in ("old", "power") else 0
+    return (kind, writes, dice.pick((0.0, 0.3, 3.0)))
+
+
+_KINDS: Final[tuple[tuple[int, Callable[[Dice], Event]], ...]] = (
+    (9, _move),
+    (6, _record),
+    (4, _restart),
+    (4, _mode),
+    (3, lambda dice: ("fail", 1 + dice.below(3), dice.chance(0.5))),
+    (3, lambda dice: ("tamper", dice.chance(0.7), dice.below(8), dice.below(100))),
+    (3, lambda dice: ("packet", dice.below(1000))),
+    (2, lambda dice: ("packets",)),
+    (2, lambda dice: ("files", dice.below(PINS), dice.below(4))),
+    (1, lambda dice: ("source", dice.below(2), dice.chance(0.5))),
+    (1, lambda dice: ("disk", dice.chance(0.6))),
+    (1, lambda dice: ("reload", dice.pick((0.0, 4.0, 12.0)))),
+    (1, lambda dice: ("retire",)),
+    (1, lambda dice: ("accept",)),
+    (1, lambda dice: ("urge", dice.below(1000))),
+)
+_HINDRANCES: Final = (_restart, _KINDS[4][1], _move)
+
+
+def _cue(dice: Dice, event: Event) -> Cue:
+    return Cue(dice.pick((0, 1, 2, 3, 4, 6, 9, 40, 1000)), dice.pick((0.02, 0.3, 1.0, 6.0)), event)
+
+
+def _trial(dice: Dice) -> list[Cue]:
+    """A trial in a gateway at rest, and what may come in its way when it ends."""
+    seconds = dice.pick((2.0, 3.0, 8.0))
+    begin = Cue(
+        1000, 3.0, ("mode", dice.pick(("confirm", "timed")), dice.pick(("reject", "limit", "mark")), seconds)
+    )
+    hindrances = [Cue(1000, seconds / 2, dice.pick(_HINDRANCES)(dice)) for _ in range(dice.below(4))]
+    return [begin, *hindrances, Cue(1000, dice.pick((0.3, seconds)), ("retire",))]
+
+
+def make_script(dice: Dice) -> Script:
+    """From an empty gateway: first somebody is registered.
+
+    Each seed has kinds of its own that come often, and others that do not come at all: what needs several of one
+    kind in a row is found so, and what most hide each other is not hidden.
+    """
+    wheel = [make for weight, make in _KINDS for _ in range(weight * dice.pick((0, 1, 1, 1, 5)))] or [_move]
+    begin = ("publish", *((name, dice.below(3)) for name in sorted(PARTIES) if dice.chance(0.7)))
+    cues = [Cue(0, 0.0, begin)]
+    if dice.chance(0.15):
+        cues += _trial(dice)
+    for _ in range(3 + dice.below(MAX_EVENTS - 3)):
+        cues.append(_cue(dice, dice.pick(wheel)(dice)))
+    return tuple(cues[: MAX_EVENTS + 2])

@@ -1,0 +1,223 @@
+"""What is registered by the word of registry, operator and NAS, and which flows no write may take away.
+
+Nothing of it is asked of the program. A flow is *certain* while every state that the program may go by registers
+it: the present one, the one that it was given last, and those that are on their way to it. A flow that passes and
+is certain has to pass after the next write as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from math import inf
+from typing import Final
+
+from gatewayd.model.prefix import Prefix
+from gatewayd.model.registration import Ports, Registration
+from gatewayd.sources.override_file import OverrideFile
+from tests.simulation.oracle import flows_at, flows_of
+
+State = Mapping[str, Registration]
+MARGIN_S: Final = 5.0
+"""A window that has opened counts as open for certain so long after."""
+PINS: Final = "pins"
+
+
+@dataclass(slots=True)
+class Session:
+    """As its NAS knows it. `is_sure`: no other session has had an address of it. `heard_by`: the life that has
+    received a record of it, and so knows it."""
+
+    nas: str
+    id: str
+    subscriber: bytes
+    places: tuple[tuple[Prefix, Ports], ...]
+    at_s: float
+    is_sure: bool = True
+    heard_by: int = 0
+
+
+@dataclass(slots=True)
+class Source:
+    """`present`: as published. `given`: as the running process has it for certain, None before it has read any of
+    it; `restored`: as its last good had it. `under_way`: states that it may have taken meanwhile.
+
+    `in_kernel`: what the kernel had all of, and every state that some process may have gone by since; only None
+    says that this is not known. What is in all of them is in the kernel, and a start finds it.
+    """
+
+    present: State = field(default_factory=dict)
+    given: State | None = None
+    restored: State | None = None
+    under_way: list[State] = field(default_factory=list)
+    in_kernel: list[State] | None = None
+
+    def settle(self) -> None:
+        """The kernel has all of what the process has."""
+        if self.given is not None:
+            self.in_kernel = [self.given, *self.under_way]
+
+    def forget(self) -> None:
+        """Another process: what it knows is not known yet."""
+        self.given = self.restored = None
+        self.under_way = []
+
+    def note(self, state: State) -> None:
+        """The process may go by it from now on."""
+        self.under_way.append(state)
+        if self.in_kernel is not None:
+            self.in_kernel.append(state)
+
+
+class Truth:
+    """`sources`: with PINS among them. `life`: the number of the running process."""
+
+    def __init__(self, names: Iterable[str], session_timeout_s: float) -> None:
+        self.sources = {name: Source() for name in (*names, PINS)}
+        self.filtered: list[frozenset[str]] = [frozenset()]
+        """Ids that filters drop: at present, and by files that the process has or may have."""
+        self.sessions: dict[str, Session] = {}
+        self.life = 0
+        self._timeout_s = session_timeout_s
+        self._cached: tuple[float, int, int, int] | None = None
+
+    def changed(self) -> None:
+        self._cached = None
+
+    def _alive(self, now: float, *, knows: bool) -> list[Session]:
+        return [
+            each
+            for each in self.sessions.values()
+            if each.is_sure and now < each.at_s + self._timeout_s and (not knows or each.heard_by == self.life)
+        ]
+
+    def registered(self, now: float) -> int:
+        """At present, by all that is published."""
+        filtered, alive = self.filtered[-1], self._alive(now, knows=False)
+        return sum_of(_flows(each.present, filtered, alive, now, 0.0) for each in self.sources.values())
+
+    def certain(self, now: float) -> int:
+        """Those that no write of the process may take out of the sets."""
+        return self._look(now)[1]
+
+    def known(self, now: float) -> int:
+        """Those that the process has to know of before its rules refuse anything."""
+        return self._look(now)[2]
+
+    def possible(self, now: float) -> int:
+        """Those that some state registers by which the process may go."""
+        return self._look(now)[3]
+
+    def _look(self, now: float) -> tuple[float, int, int, int]:
+        cached = self._cached
+        if cached is not None and cached[0] == now:
+            return cached
+        filtered, alive = frozenset[str]().union(*self.filtered), self._alive(now, knows=True)
+        certain = known = possible = 0
+        everybody, dropped = list(self.sessions.values()), self.filtered[-1].intersection(*self.filtered)
+        for source in self.sources.values():
+            states = [source.present, *source.under_way]
+            mine = _all(states, filtered, alive, now)
+            if source.given is not None:
+                mine &= _flows(source.given, filtered, alive, now, MARGIN_S)
+            elif source.in_kernel is not None:
+                mine &= _all(source.in_kernel, filtered, alive, now)
+            elif source.restored is not None:
+                mine &= _flows(source.restored, filtered, alive, now, MARGIN_S)
+            else:
+                mine = 0
+            certain |= mine
+            has = source.given if source.given is not None else source.restored
+            if has is not None:
+                known |= mine & _flows(has, filtered, alive, now, MARGIN_S)
+            for state in (*states, *([] if has is None else [has])):
+                possible |= _flows(state, dropped, everybody, now, 0.0)
+        self._cached = now, certain, known, possible
+        return self._cached
+
+    # -- what the process learns -----------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """The kernel has all of what the process has."""
+        for each in self.sources.values():
+            each.settle()
+        self.changed()
+
+    def lose_kernel(self) -> None:
+        """It is empty, as after a power cut."""
+        for each in self.sources.values():
+            each.in_kernel = None
+        self.changed()
+
+    def begin_life(self) -> None:
+        self.life += 1
+        for each in self.sources.values():
+            each.forget()
+        self.filtered = self.filtered[-1:]
+        self.changed()
+
+    def note_fetched(self, source: str, state: State) -> None:
+        self.sources[source].note(state)
+        self.changed()
+
+    def note_delivered(self, source: str, state: State) -> None:
+        found = self.sources[source]
+        found.given = state
+        del found.under_way[: found.under_way.index(state) + 1]
+        self.changed()
+
+    # -- pins and filters ----------------------------------------------------------------------------------
+
+    def note_files(self, files: tuple[OverrideFile, ...]) -> None:
+        """The operator wrote them; the process may read them from now on."""
+        self.sources[PINS].present = state = pins_of(files)
+        self.sources[PINS].note(state)
+        self.filtered.append(filtered_by(files))
+        self.changed()
+
+    def note_laid(self, files: tuple[OverrideFile, ...]) -> None:
+        """The process has them."""
+        pins = self.sources[PINS]
+        pins.given = pins_of(files)
+        if pins.given == pins.present:
+            pins.under_way.clear()
+            self.filtered = self.filtered[-1:]
+        self.changed()
+
+
+def pins_of(files: tuple[OverrideFile, ...]) -> State:
+    return {pin.id: pin.registration for file in files for pin in file.pins}
+
+
+def filtered_by(files: tuple[OverrideFile, ...]) -> frozenset[str]:
+    return frozenset(each.id for file in files for each in file.filters if each.id is not None)
+
+
+def sum_of(some: Iterable[int]) -> int:
+    found = 0
+    for each in some:
+        found |= each
+    return found
+
+
+def _all(states: list[State], filtered: frozenset[str], alive: list[Session], now: float) -> int:
+    found = -1
+    for each in states:
+        found &= _flows(each, filtered, alive, now, MARGIN_S)
+    return found
+
+
+def _flows(state: State, filtered: frozenset[str], alive: list[Session], now: float, margin_s: float) -> int:
+    found = 0
+    for id, each in state.items():
+        opens, closes = each.valid_from_s, each.valid_until_s
+        if id in filtered or (opens > -inf and now < opens + margin_s) or now >= closes:
+            continue
+        if each.subscriber is None:
+            found |= flows_of(each)
+            continue
+        for session in alive:
+            if session.subscriber == each.subscriber:
+                for prefix, ports in session.places:
+                    found |= flows_at(each, prefix, ports)
+    return found
