@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from gatewayd.lab.lab import Lab
-from tests.proof.faults import FAULTS
+from tests.proof.faults import FAULTS, forms
 from tests.proof.harness import Fault, World, proof_lab, row_of
 from tests.proof.recording import Recorder, torn
 from tests.proof.table import PROOF, README, load, renewed, table_of
@@ -55,7 +55,7 @@ def planted(world: World) -> Iterator[None]:
 
 
 @pytest.mark.kernel
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGHUP storm"])
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGHUP storm", "nft flush ruleset", "registrations change form"])
 def test_a_fault_costs_no_registered_packet(gateway: tuple[Lab, Sight], tmp_path: Path, name: str) -> None:
     row = row_of(*gateway, tmp_path, fault_named(name))
     assert row.is_good, row.notes
@@ -70,6 +70,16 @@ def test_planted_losses_are_found(gateway: tuple[Lab, Sight], tmp_path: Path) ->
     assert row.lost > 0
     assert row.refused > 0
     assert {"39.36.0.1", "2400:adc1:7::5"} <= {word for note in row.notes for word in note.split()}
+
+
+@pytest.mark.kernel
+def test_a_form_that_leaves_flows_out_is_found(
+    gateway: tuple[Lab, Sight], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forms, "FORMS", {"SOAK-HOST": ({"services": ["udp/1701"]},)})
+    row = row_of(*gateway, tmp_path, fault_named("registrations change form"))
+    assert not row.is_good
+    assert {word for note in row.notes for word in note.split()} >= {"39.36.0.1"}
 
 
 @pytest.mark.kernel
