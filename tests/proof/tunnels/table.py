@@ -150,6 +150,6 @@ def _cells(row: TunnelRow, *, is_whole: bool) -> list[str]:
 
 def faults_table(results: Results) -> str:
     """Each fault, with all tunnels up under it."""
-    lines = [["fault", "packets", "lost"], ["---", "---:", "---:"]]
-    lines += [[row.name, f"{row.sent:,}", f"{row.lost:,}"] for row in results.faults]
+    lines = [["fault", "packets", "lost", "why"], ["---", "---:", "---:", "---"]]
+    lines += [[row.name, f"{row.sent:,}", f"{row.lost:,}", row.bounded] for row in results.faults]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
