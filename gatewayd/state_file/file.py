@@ -51,6 +51,10 @@ _T = TypeVar("_T")
 log = get_logger(__name__)
 
 
+FILE_ERRORS: Final = (sqlite3.Error, OSError, UnicodeDecodeError)
+"""What comes of a file. SQLite's sentence on a damaged schema has bytes of it, which Python 3.11 cannot decode."""
+
+
 class StateFileUnusable(GatewaydError):
     """Nothing of this call is in the file; the next one tries again."""
 
@@ -99,7 +103,7 @@ class StateFile:
         """
         try:
             found = await asyncio.get_running_loop().run_in_executor(self._thread, self._use, work)
-        except (sqlite3.Error, OSError) as error:
+        except FILE_ERRORS as error:
             self._fail(error)
             raise StateFileUnusable(self._path.name, reason_of(error)) from None
         if reads:
@@ -183,9 +187,9 @@ class StateFile:
                 connection.execute("PRAGMA synchronous = FULL")
             else:
                 self._begin(connection)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             if is_damage(error):
-                raise FileUnfit(str(error)) from error
+                raise FileUnfit(reason_of(error)) from error
             raise
         self._inode = inode_of(self._path)
         return connection
@@ -234,7 +238,7 @@ def read_state_file(path: Path, schema: Schema, work: Callable[[sqlite3.Connecti
             return work(connection)
         finally:
             connection.close()
-    except (sqlite3.Error, OSError) as error:
+    except FILE_ERRORS as error:
         raise StateFileUnusable(path.name, reason_of(error)) from None
 
 
@@ -257,7 +261,7 @@ def refuse_newer(path: Path, check: Callable[[sqlite3.Connection], object]) -> N
         check(connection)
     except FileNewer:
         raise
-    except (sqlite3.Error, OSError):
+    except FILE_ERRORS:
         return  # the opening that follows says what is wrong
     finally:
         if connection is not None:
@@ -274,12 +278,14 @@ def address_to_read(path: Path) -> str:
 
 def reason_of(error: Exception) -> str:
     """In words."""
+    if isinstance(error, UnicodeDecodeError):
+        return "its schema is damaged"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def is_damage(error: Exception) -> bool:
     """Whether it is the file that is wrong, and not the disk, the rights or the moment."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+    return isinstance(error, UnicodeDecodeError) or getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
 
 
 def prepare(path: Path, mode: int) -> None:

@@ -30,12 +30,14 @@ from gatewayd.model.decoding import UNDECODABLE
 from gatewayd.state_file.file import (
     BESIDE,
     BUSY_TIMEOUT_S,
+    FILE_ERRORS,
     FileNewer,
     FileUnfit,
     inode_of,
     is_damage,
     prepare,
     put_aside,
+    reason_of,
     refuse_newer,
     sync_directory,
 )
@@ -115,7 +117,7 @@ class JournalFile:
         """
         try:
             rows = self._open()
-        except (sqlite3.Error, OSError) as error:
+        except FILE_ERRORS as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
                 raise
             copied = self._read_copy()
@@ -141,7 +143,7 @@ class JournalFile:
                 rows = self._read_rows(connection)
                 self._look_for_loss()
                 return rows
-            except (FileUnfit, sqlite3.DatabaseError) as error:
+            except (FileUnfit, sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 if not isinstance(error, FileUnfit) and not is_damage(error):
                     raise
                 rows, reached = _salvage(connection)
@@ -161,7 +163,7 @@ class JournalFile:
         try:
             connection = self._opened()
             written = _write_rows(connection, rows, moment, self._written)
-        except (sqlite3.Error, OSError) as error:
+        except FILE_ERRORS as error:
             if is_damage(error):
                 self._put_aside(error)
             self.close()
@@ -215,9 +217,9 @@ class JournalFile:
             if token is None:
                 token = _begin(self._connection)
                 sync_directory(self._path.parent)
-        except sqlite3.DatabaseError as error:
-            if is_damage(error) or error.sqlite_errorcode == sqlite3.SQLITE_ERROR:
-                raise FileUnfit(str(error)) from error
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            if is_damage(error) or getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR:
+                raise FileUnfit(reason_of(error)) from error
             raise
         self._inode = inode_of(self._path)
         return self._connection, token
@@ -260,7 +262,7 @@ class JournalFile:
                         shutil.copyfile(source, f"{copy._path}{suffix}")
                 rows = copy._open()
                 copy.close()
-        except (sqlite3.Error, OSError):
+        except FILE_ERRORS:
             return None
         if copy.stats.set_aside or not (rows or copy.stats.lost_groups or copy.stats.lost_rows):
             return None
@@ -349,12 +351,12 @@ def _salvage(connection: sqlite3.Connection) -> tuple[tuple[Row, ...], Written |
     written to it."""
     found: dict[Key, Row] = {}
     for order in ("ASC", "DESC"):
-        with suppress(sqlite3.DatabaseError):
+        with suppress(sqlite3.DatabaseError, UnicodeDecodeError):
             for key, value in connection.execute(f"SELECT key, value FROM row ORDER BY key {order}"):
                 row = decode_row(key, value) if type(key) is type(value) is bytes else None
                 if row is not None:
                     found[row.key] = row
     reached = None
-    with suppress(sqlite3.DatabaseError):
+    with suppress(sqlite3.DatabaseError, UnicodeDecodeError):
         reached = _read_meta(connection, "written", Written)
     return tuple(found.values()), reached
