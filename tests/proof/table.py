@@ -55,7 +55,7 @@ def table_of(results: Results, *, explained: bool = False) -> str:
         told = ", ".join(f"`{each}`" if re.fullmatch(r"[\w.]+", each) else each for each in row.told)
         figures = (f"{row.sent:,}", f"{row.lost:,}", f"{row.refused:,}", f"{row.repaired_s:.1f} s")
         parts.append(_line((row.name + sign, *((row.why,) * explained), *figures, told)))
-    parts.extend(f"\n{_sign_of(number)} {row.name}: {row.bounded}\n" for number, row in enumerate(bounded))
+    parts.extend(f"\n{_sign_of(number)} {row.name}. {row.bounded}\n" for number, row in enumerate(bounded))
     return "".join(parts)
 
 
