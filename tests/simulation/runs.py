@@ -54,8 +54,8 @@ def run_all(seeds: Iterable[int], on_run: Callable[[Counts], None] = lambda _: N
 
 
 def shortened(failure: Failure) -> Failure:
-    """The same seed with fewer events, as long as anything breaks. Events after the failure go first."""
-    best, attempts = failure, 0
+    """The same seed with fewer events, as long as the same breaks. Events after the failure go first."""
+    best, attempts, kind = failure, 0, failure.reason.partition(":")[0]
     is_shorter = True
     while is_shorter and attempts < MAX_ATTEMPTS:
         is_shorter = False
@@ -63,7 +63,7 @@ def shortened(failure: Failure) -> Failure:
             script = best.script[:number] + best.script[number + 1 :]
             attempts += 1
             outcome = run(best.seed, script)
-            if isinstance(outcome, Failure):
+            if isinstance(outcome, Failure) and outcome.reason.partition(":")[0] == kind:
                 best, is_shorter = outcome, True
     return best
 
