@@ -94,6 +94,7 @@ def test_a_private_value_is_not_repeated_in_its_fault() -> None:
 def test_a_key_that_is_no_word_is_quoted_in_its_path() -> None:
     assert join_path("policy", "mode") == "policy.mode"
     assert join_path("", "a b") == "'a b'"
+    assert join_path("policy", "+923001234567") == "policy.(a key that is not repeated)"
 
 
 def test_the_same_fault_of_an_anchor_and_its_alias_is_told_once() -> None:

@@ -186,6 +186,13 @@ def test_a_number_in_the_wrong_place_is_not_repeated(pin: str) -> None:
     assert "3001234567" not in fault
 
 
+@pytest.mark.parametrize("comment", ["asked by 0300 7654321", "of 35202-1234567-1"])
+def test_a_comment_with_the_number_of_a_person_is_refused_and_not_repeated(comment: str) -> None:
+    (fault,) = faults_of(f'pins: [{{id: a, category: bank, clients: [203.0.113.0/28], comment: "{comment}"}}]\n')
+    assert "has a number of a person" in fault
+    assert comment not in fault
+
+
 def test_the_example_file_is_read_without_a_fault() -> None:
     path = Path(__file__).parents[3] / "config" / "local.example.yaml"
     file = parse_overrides(path.read_text(), path.name, str(path))
