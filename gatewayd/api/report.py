@@ -7,9 +7,10 @@ Times are RFC 3339 in UTC, days `2026-11-30`. Lists are bounded, each with the n
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -20,12 +21,14 @@ from gatewayd.api.near_misses import NearMissLineView
 from gatewayd.api.standing import RejectedView, StepView
 from gatewayd.log.ring import FollowedEvent
 from gatewayd.model import Registration
+from gatewayd.model.decoding import UNDECODABLE
 from gatewayd.model.moment import format_time, parse_time
 
 MAX_ITEMS: Final = 1000
 """Of each list."""
 MIN_GAP_S: Final = 90
 """A shorter time between two runs is a restart that a minute's write explains."""
+_T = TypeVar("_T")
 STEP: Final = "registry.step"
 DRAINED: Final = "connections.drained"
 
@@ -263,10 +266,10 @@ class ReportBuilder:
         notes: Iterable[str],
     ) -> ReportView:
         kept = self._kept
-        steps = [each for each in kept.notes if each.kind == STEP]
-        events = [_event(each) for each in kept.notes if each.kind != STEP]
+        changes = _decoded([each for each in kept.notes if each.kind == STEP], StepView)
+        found = _decoded([each for each in kept.notes if each.kind != STEP], FollowedEvent)
+        events = [EventView(each.at, each.event, each.fields) for each in found]
         groups = sorted(self._groups.items(), key=lambda each: (-each[1].size_bytes, -each[1].registrations))
-        changes = [msgspec.json.decode(each.body, type=StepView) for each in steps]
         return ReportView(
             since=format_time(self._since_s),
             until=format_time(self._until_s),
@@ -290,11 +293,13 @@ class ReportBuilder:
             days=tuple(UseView(day_text(each.day), each.registrations, each.flows, each.size_bytes)
                        for each in kept.days),
             unwatched=tuple(find_unwatched(kept.runs, self._since_s, self._until_s)),
-            notes=(*notes, *self._caveats()),
+            notes=(*notes, *self._caveats(len(kept.notes) - len(changes) - len(events))),
         )  # fmt: skip
 
-    def _caveats(self) -> Iterable[str]:
+    def _caveats(self, damaged: int) -> Iterable[str]:
         kept = self._kept
+        if damaged:
+            yield f"{damaged} events of activity.sqlite are damaged and left out"
         if kept.first_day is None:
             yield "activity.sqlite has no day yet: nothing was seen so far, or it was begun just now"
         elif kept.first_day * DAY_S > self._since_s + DAY_S:
@@ -340,9 +345,13 @@ def _group(registrant: str | None, group: _Group) -> GroupView:
     )  # fmt: skip
 
 
-def _event(note: Note) -> EventView:
-    found = msgspec.json.decode(note.body, type=FollowedEvent)
-    return EventView(found.at, found.event, found.fields)
+def _decoded(notes: Iterable[Note], kind: type[_T]) -> list[_T]:
+    """Those that can be read: a row may be damaged, and the others are worth a report."""
+    found = []
+    for note in notes:
+        with suppress(*UNDECODABLE):
+            found.append(msgspec.json.decode(note.body, type=kind))
+    return found
 
 
 def _count_changes(steps: Sequence[StepView]) -> ChangeCountsView:

@@ -157,6 +157,12 @@ def test_lists_are_bounded_and_the_newest_of_what_happened_stay(monkeypatch: pyt
         (Kept(first_day=0, days=[DayTotal(TODAY, 1, 4, 0)]), "nf_conntrack_acct is 0"),
         (Kept(first_day=0, days=[DayTotal(TODAY, 1, 0, 0)]), ""),
         (Kept(first_day=0, days=[DayTotal(TODAY, 1, 4, 9)]), ""),
+        (
+            Kept(
+                first_day=0, notes=[Note(NOW, "registry.step", b"["), Note(NOW, "guard.held", b"\xff"), event("a")]
+            ),
+            "2 events of activity.sqlite are damaged and left out",
+        ),
     ],
 )
 def test_what_the_numbers_do_not_say_is_said(kept: Kept, said: str) -> None:
