@@ -13,7 +13,7 @@ from gatewayd.api.middleware import client_user, reply
 from gatewayd.api.queries import ParameterRejected, read_parameters
 from gatewayd.errors import InputRejected
 from gatewayd.model import Mode
-from gatewayd.model.msisdn import looks_like_national_id, looks_like_number
+from gatewayd.model.msisdn import has_person_number
 
 MAX_CANARY: Final = 100
 MAX_TIMER_S: Final = 366 * 86400
@@ -76,7 +76,7 @@ def read_mode(pairs: Iterable[tuple[str, str]], by: str) -> ModeRequest:
     comment = parameters.get("comment", "")
     if not comment.isprintable():
         raise ParameterRejected("comment", "has characters that cannot be printed")
-    if looks_like_number(comment) or looks_like_national_id(comment):
+    if has_person_number(comment):
         raise ParameterRejected("comment", "has a number of a person, and it would be kept and logged")
     return ModeRequest(
         cast("Mode", text),

@@ -122,7 +122,7 @@ async def answer_faults(request: web.Request, handler: _Handler) -> web.StreamRe
         return reply(request, {"error": f"there is no {request.path[:200]}"}, 404)
     except web.HTTPException:
         raise
-    except ConnectionResetError:  # the client went before its body was whole: nobody reads this
+    except ConnectionResetError:  # the client went before its body was whole, and reads no answer
         return reply(request, {"error": "the connection ended within the request"}, 400)
     except Exception:
         path = "(not repeated)" if is_private(request) else request.path[:500]

@@ -6,7 +6,6 @@ state_dir/clock.json    what a later run may know of this one; written on a chan
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -21,13 +20,13 @@ from gatewayd.kernel.clock import is_kernel_synced
 from gatewayd.log import get_logger
 from gatewayd.model.decoding import UNDECODABLE, why_undecodable
 from gatewayd.model.moment import Moment, earliest_of, latest_of, went_back_s
+from gatewayd.sources.files import in_thread, replace_file
 from gatewayd.subscribers.service import read_boot_id
 from gatewayd.trial.state import Instant
 
 log = get_logger(__name__)
 
 LOOK_EVERY_S: Final = 1.0
-MODE: Final = 0o640
 KEEP_EVERY_S: Final = 300.0
 FILE_NAME: Final = "clock.json"
 SET_BACK_S: Final = 2.0
@@ -128,10 +127,10 @@ class HostTime:
             while True:
                 self.say()
                 if self._is_to_be_kept():
-                    await asyncio.to_thread(self._write, self._kept())
+                    await in_thread(self._write, self._kept())
                 await asyncio.sleep(LOOK_EVERY_S)
         finally:
-            self._write(self._kept(), "last.tmp")
+            self._write(self._kept())
 
     def say(self) -> None:
         """Log a doubt that is new, and its end."""
@@ -177,21 +176,13 @@ class HostTime:
             return False
         return kept.strength != self._kept_strength or kept.elapsed_s - self._kept_at_s >= KEEP_EVERY_S
 
-    def _write(self, kept: KeptTime | None, suffix: str = "tmp") -> None:
+    def _write(self, kept: KeptTime | None) -> None:
         """A disk that fails costs the next run what this one knows; that it fails is the store's to say."""
         if self._path is None or kept is None:
             return
         self._kept_strength, self._kept_at_s = kept.strength, kept.elapsed_s
-        temporary = self._path.with_suffix(f".{suffix}")
         try:
-            # Not through a link that lies there, and not for every user to read.
-            temporary.unlink(missing_ok=True)
-            rights = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            with open(os.open(temporary, rights, MODE), "wb") as file:
-                file.write(msgspec.json.encode(kept))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
+            replace_file(self._path, msgspec.json.encode(kept))
         except OSError as error:
             log.debug("clock.not_kept", path=str(self._path), error=str(error))
 

@@ -81,7 +81,7 @@ def _is_firewalld(chain: Chain) -> bool:
 
 
 def _firewalld(facts: Facts, chain: Chain) -> Iterator[Finding]:
-    """It makes its table anew at each reload, and newer ones own it: no rule of nft stays there. It cannot match a
+    """It makes a new table at each reload, and newer ones own it: no rule of nft stays there. It cannot match a
     mark: a policy accepts the services in scope, and those of them that are unregistered are judged before."""
     if any(rule.into == _FIREWALLD for rule in facts.rules if (rule.family, rule.table) == ("inet", chain.table)):
         return

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import queue
 import socket
-import threading
 import time
-from typing import Self
 
 from gatewayd.kernel.attributes import iter_messages
 from gatewayd.kernel.tables_codec import NEWSETELEM
 from gatewayd.lab.namespace import Namespace
 from tests.bench.row import check
+from tests.support.background import Background
 
 NFNLGRP_NFTABLES = 7
 """include/uapi/linux/netfilter/nfnetlink.h."""
@@ -21,17 +20,16 @@ _LOOK_EVERY_S = 0.2
 _DATAGRAM_BYTES = 1 << 16
 
 
-class CommitWatch:
+class CommitWatch(Background):
     """Listens from `with` on, in a thread of its own. Not for bulk: the socket holds some hundred elements."""
 
     def __init__(self, namespace: Namespace) -> None:
+        super().__init__("commits")
         with namespace.entered():
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
             self._socket.bind((0, 1 << (NFNLGRP_NFTABLES - 1)))
         self._socket.settimeout(_LOOK_EVERY_S)
         self._times: queue.SimpleQueue[float] = queue.SimpleQueue()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="commits", daemon=True)
 
     def added_at(self) -> float:
         """When the next element was committed that `forget` has not passed over, by time.perf_counter."""
@@ -56,11 +54,5 @@ class CommitWatch:
             if any(kind == NEWSETELEM for kind, *_ in iter_messages(datagram)):
                 self._times.put(now)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join()
+    def _close(self) -> None:
         self._socket.close()

@@ -17,7 +17,6 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -29,6 +28,7 @@ from gatewayd.lab.traffic import flow_of, probe
 from gatewayd.lab.world import announced_prefixes, encode_ndjson, generate_records
 from gatewayd.model import Flow
 from gatewayd.watch.source import EventSource, PacketLog
+from tests.support.background import serving
 from tests.support.lab_daemon import LabDaemon, decode, elements, generation, holds, mark_of, set_handles
 
 pytestmark = pytest.mark.kernel
@@ -394,14 +394,8 @@ def feed_in(lab: Lab, content: bytes) -> Iterator[Any]:
     with lab.gateway.entered():
         server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Feed)
     server.content, server.etag, server.behaviour, server.answered = content, '"1"', "ok", []
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+    with serving(server):
         yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def test_a_web_server_that_fails_in_every_way_takes_nothing_away(daemon: LabDaemon) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.proof.harness import planted_table
 from tests.proof.pair import HOUSE, HOUSE_IPV6, LANES, PairCase, PairWorld, run
 from tests.proof.pair_cases import CASES
 from tests.proof.pair_table import load, table_of
@@ -14,14 +15,10 @@ from tests.support.pair import missing_for_pair
 
 needs_programs = pytest.mark.skipif(missing_for_pair() is not None, reason=str(missing_for_pair()))
 
-PLANTED = f"""table inet planted {{
-  chain forward {{
-    type filter hook forward priority -300
-    ip saddr {HOUSE} udp sport 19001 drop
-    ip6 daddr {HOUSE_IPV6} udp dport 19001 reject with icmpx admin-prohibited
-  }}
-}}
-"""
+PLANTED = planted_table(
+    f"ip saddr {HOUSE} udp sport 19001 drop",
+    f"ip6 daddr {HOUSE_IPV6} udp dport 19001 reject with icmpx admin-prohibited",
+)
 
 
 @pytest.mark.kernel

@@ -14,21 +14,14 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from gatewayd.lab.lab import Lab
-from tests.proof.faults import FAULTS, forms
-from tests.proof.harness import Fault, World, proof_lab, row_of
+from tests.proof.faults import FAULTS, fault_named, forms
+from tests.proof.harness import Fault, World, planted_loss, proof_lab, row_of
 from tests.proof.recording import Recorder, torn
 from tests.proof.table import PROOF, README, load, renewed, table_of
 from tests.soak.sight import Sight
 from tests.support.lab_daemon import holds
 
-PLANTED = """table inet planted {
-  chain forward {
-    type filter hook forward priority -300
-    ip saddr 39.36.0.1 drop
-    ip6 daddr 2400:adc1:7::/64 reject with icmpx admin-prohibited
-  }
-}
-"""
+PLANTED = planted_loss("ip saddr 39.36.0.1 drop", "ip6 daddr 2400:adc1:7::/64 reject with icmpx admin-prohibited")
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +30,9 @@ def gateway(kernel: None) -> Iterator[tuple[Lab, Sight]]:
         yield made
 
 
-def fault_named(name: str) -> Fault:
-    return next(each for each in FAULTS if each.name == name)
-
-
 @contextmanager
 def nothing(world: World) -> Iterator[None]:
     yield
-
-
-@contextmanager
-def planted(world: World) -> Iterator[None]:
-    world.lab.gateway.nft(PLANTED)
-    yield
-    world.lab.gateway.run(["nft", "delete table inet planted"])
-    world.learns("by the test", is_told=True)
 
 
 @pytest.mark.kernel
@@ -65,7 +46,7 @@ def test_a_fault_costs_no_registered_packet(gateway: tuple[Lab, Sight], tmp_path
 
 @pytest.mark.kernel
 def test_planted_losses_are_found(gateway: tuple[Lab, Sight], tmp_path: Path) -> None:
-    row = row_of(*gateway, tmp_path, Fault("planted", "Some flows are cut for a moment.", planted, lasts=True))
+    row = row_of(*gateway, tmp_path, PLANTED)
     assert not row.is_good
     assert row.lost > 0
     assert row.refused > 0

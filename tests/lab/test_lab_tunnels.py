@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from gatewayd.lab.lab import Lab
-from tests.proof.faults import FAULTS
-from tests.proof.harness import RECORDS, Fault, Row, World, proof_lab, run_fault
-from tests.proof.tunnels.fleet import SIDES, Fleet, TunnelTraffic
+from tests.proof.faults import fault_named
+from tests.proof.harness import planted_loss, proof_lab
+from tests.proof.tunnels.fleet import Fleet, TunnelTraffic
 from tests.proof.tunnels.openvpn import OpenVpnTcp
 from tests.proof.tunnels.raw import Gre
-from tests.proof.tunnels.rounds import world_of
+from tests.proof.tunnels.rounds import row_under, world_of
 from tests.proof.tunnels.unregistered import observed, refused, strays
 from tests.proof.tunnels.wireguard import WireGuard
 from tests.soak.sight import Sight
@@ -27,14 +26,6 @@ pytestmark = [
     ),
     pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="this kernel has no tun devices"),
 ]
-
-PLANTED = """table inet planted {
-  chain forward {
-    type filter hook forward priority -300
-    ip saddr 39.38.0.1 drop
-  }
-}
-"""
 
 
 @pytest.fixture(scope="module")
@@ -51,33 +42,18 @@ def fleet(gateway: tuple[Lab, Sight], tmp_path_factory: pytest.TempPathFactory) 
         yield made
 
 
-def row_under(fleet: Fleet, sight: Sight, directory: Path, fault: Fault) -> Row:
-    world = World(fleet.lab, directory, sight, (*RECORDS, *fleet.registrations()))
-    world.policy = SIDES
-    return run_fault(world, fault, TunnelTraffic(fleet))
-
-
 def test_tunnels_stay_up_while_the_daemon_is_killed(
     gateway: tuple[Lab, Sight], fleet: Fleet, tmp_path: Path
 ) -> None:
     before = fleet.handshakes()
-    row = row_under(fleet, gateway[1], tmp_path, next(each for each in FAULTS if each.name == "SIGKILL"))
+    row = row_under(gateway[1], fleet, fault_named("SIGKILL"), TunnelTraffic(fleet))
     assert row.is_good, row.notes
     assert row.sent >= 200
     assert fleet.handshakes() == before
 
 
-@contextmanager
-def planted(world: World) -> Iterator[None]:
-    world.lab.gateway.nft(PLANTED)
-    yield
-    world.lab.gateway.run(["nft", "delete table inet planted"])
-    world.learns("by the test", is_told=True)
-
-
 def test_a_planted_loss_is_found_by_name(gateway: tuple[Lab, Sight], fleet: Fleet, tmp_path: Path) -> None:
-    fault = Fault("planted", "One tunnel is cut for a moment.", planted, lasts=True)
-    row = row_under(fleet, gateway[1], tmp_path, fault)
+    row = row_under(gateway[1], fleet, planted_loss("ip saddr 39.38.0.1 drop"), TunnelTraffic(fleet))
     assert row.lost > 0
     assert [note.partition(":")[0] for note in row.notes] == [fleet.tunnels[0].name]
 

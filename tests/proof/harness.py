@@ -80,6 +80,24 @@ class Fault:
     max_share: float = 0.0
 
 
+def planted_loss(*rules: str) -> Fault:
+    """For tests of the harness: another program's table cuts what the rules say, until it is deleted."""
+
+    @contextmanager
+    def make(world: World) -> Iterator[None]:
+        world.lab.gateway.nft(planted_table(*rules))
+        yield
+        world.lab.gateway.run(["nft", "delete table inet planted"])
+        world.learns("by the test", is_told=True)
+
+    return Fault("planted", "Some flows are cut for a moment.", make, lasts=True)
+
+
+def planted_table(*rules: str) -> str:
+    lines = "\n".join(rules)
+    return f"table inet planted {{\nchain forward {{\ntype filter hook forward priority -300\n{lines}\n}}\n}}\n"
+
+
 class ProofDaemon(LabDaemon):
     """Its state has a directory of its own, and its log is JSON. `wrapper` and `environment` of each start."""
 

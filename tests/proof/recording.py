@@ -14,7 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
+
+from tests.support.background import Background
 
 # include/uapi/linux/inotify.h
 IN_NONBLOCK: Final = os.O_NONBLOCK
@@ -34,11 +36,12 @@ class State:
     torn: str = ""
 
 
-class Recorder:
+class Recorder(Background):
     """Copies `watched`, and the directories in it, into `copies` at each change by the process `pid`, which stands
     still meanwhile. Use `with`; then `states` are all."""
 
     def __init__(self, watched: Path, copies: Path, pid: int) -> None:
+        super().__init__("recorder")
         self.states: list[State] = []
         self._watched, self._copies = watched, copies
         copies.mkdir()
@@ -50,9 +53,6 @@ class Recorder:
         self._pid = pid
         self._following = threading.Lock()
         self._last: object = None
-        self._stopping = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
     def follow(self, pid: int) -> None:
         """Another process writes there from now on."""
@@ -61,13 +61,10 @@ class Recorder:
             self._process, self._pid = os.pidfd_open(pid), pid
 
     def _run(self) -> None:
-        try:
-            while not self._stopping.is_set():
-                if select.select([self._changes], [], [], 0.02)[0]:
-                    with self._following:
-                        self._take()
-        except BaseException as failure:
-            self._failure = failure
+        while not self._stopping.is_set():
+            if select.select([self._changes], [], [], 0.02)[0]:
+                with self._following:
+                    self._take()
 
     def _take(self) -> None:
         with suppress(ProcessLookupError):
@@ -92,17 +89,9 @@ class Recorder:
         while any(state not in "TtZX" for state in _states_of(self._pid)):
             time.sleep(0.0005)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join()
+    def _close(self) -> None:
         os.close(self._changes)
         os.close(self._process)
-        if self._failure is not None:
-            raise self._failure
 
 
 def _states_of(pid: int) -> Iterator[str]:

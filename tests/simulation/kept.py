@@ -33,7 +33,7 @@ KEPT: Final[tuple[Kept, ...]] = (
             Cue(9, 0.3, ("publish", ("bea", 7), ("shift", 0))),
             Cue(1, 0.3, ("publish", ("shift", 1))),
         ),
-        "a registration that is back for less time than a search of connections takes begins no drain anew: "
+        "a registration that is back for less time than a search of connections takes begins no drain again: "
         "the oracle thought that it does",
     ),
 )

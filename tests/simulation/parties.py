@@ -1,7 +1,7 @@
 """Who may be registered, in which forms, and the flows that are looked at: few, but every kind of change of form.
 
 A form is a tuple of registrations of one source. Most forms of a party have flows in common, so that a change of
-form is one which nobody may notice.
+form is one that no flow may notice.
 """
 
 from __future__ import annotations

@@ -130,6 +130,6 @@ PLANTED: Final = (
         500,
     ),
     Planted(
-        "the timer of a trial begins anew at a start", _patched(trial_store, "restore", _begin_timer_anew), 1000
+        "the timer of a trial begins again at a start", _patched(trial_store, "restore", _begin_timer_anew), 1000
     ),
 )

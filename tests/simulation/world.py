@@ -53,7 +53,7 @@ DRAIN_S: Final = 4.0
 REPEAT_S: Final = 2.0
 """A NAS sends a record again until it is answered."""
 DOUBT_S: Final = 10.0
-"""Within which a change that nobody told of is found."""
+"""Within which a change that no program told of is found."""
 SLACK_S: Final = 6.0
 """What a way back takes at most, once nothing is in its way."""
 REST_S: Final = 300.0
@@ -356,7 +356,7 @@ class World:
                 raise Broken(f"{what}: lost {', '.join(names_of(lost))}")
 
     def _check_mode(self) -> None:
-        """A mode that nobody wants any more goes, once nothing is in the way."""
+        """A mode that no operator wants any more goes, once nothing is in the way."""
         life, tag, now = self.life, self._tag, self.clock.elapsed_s
         if life is None or not life.is_started or tag is None or not self._is_armed():
             return
@@ -512,7 +512,7 @@ class World:
         self.truth.changed()
 
     def _time_of_record(self) -> float:
-        """No two records are of one moment: which of them is newer nobody could tell."""
+        """No two records are of one moment: which of them is newer could not be told."""
         self._recorded_s = max(self.clock(), self._recorded_s + 0.001)
         return self._recorded_s
 
@@ -743,7 +743,7 @@ class World:
         self._check_end()
 
     def _end_sessions(self) -> None:
-        """Of sessions that may be over nobody knows, so they end; the others are confirmed."""
+        """Sessions that may be over end; the others are confirmed."""
         for each in list(self.truth.sessions.values()):
             now = self._time_of_record()
             if each.is_sure and now < each.at_s + SESSION_TIMEOUT_S - 5.0:

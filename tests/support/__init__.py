@@ -46,5 +46,6 @@ What do Prometheus and Grafana see of it?
     promql         expressions, held against the metrics that are declared
     panels, grafana        the dashboard as it is declared, and its JSON
 
-strategies are Hypothesis' for the nouns; captures and rule_captures are bytes that a kernel really sent.
+strategies are Hypothesis' for the nouns; captures and rule_captures are bytes that a kernel really sent. background
+is a thread, or a server in one, for as long as a `with` lasts.
 """

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import selectors
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from errno import EINPROGRESS
-from typing import Final, Self
+from typing import Final
 
 from gatewayd.lab.lab import Side
 from gatewayd.lab.traffic import transparent_socket
+from tests.support.background import Background
 from tests.support.pair import Pair
 
 _WORD: Final = b"gatewayd"
@@ -57,10 +57,11 @@ class ConnectionReport:
     failed: Counter[str]
 
 
-class PairConnections:
+class PairConnections(Background):
     """One held connection of each service, and new ones, from a thread of its own until `stop`."""
 
     def __init__(self, pair: Pair, services: Sequence[Service]) -> None:
+        super().__init__("pair-connections")
         self._namespaces = {"customers": pair.inside.namespace, "internet": pair.outside.namespace}
         self._services = tuple(services)
         self._selector = selectors.DefaultSelector()
@@ -68,22 +69,15 @@ class PairConnections:
         self._echoing: set[socket.socket] = set()
         self._failed: Counter[str] = Counter()
         self._finished = 0
-        self._stopping = threading.Event()
-        self._failure: BaseException | None = None
         self._stack = ExitStack()
         self._stack.enter_context(self._selector)
-        self._thread = threading.Thread(target=self._run, name="pair-connections", daemon=True)
         for service in self._services:
             self._listen(service)
             self._connect(service, is_held=True)
 
     def stop(self) -> ConnectionReport:
         """No more new ones and no more data; then all that is under way is waited for."""
-        self._stopping.set()
-        self._thread.join()
-        self._stack.close()
-        if self._failure is not None:
-            raise self._failure
+        self._finish()
         held = 0
         for each in self._made.values():
             held += each.is_held
@@ -92,23 +86,20 @@ class PairConnections:
         return ConnectionReport(held, self._finished, self._failed)
 
     def _run(self) -> None:
-        try:
-            send_s = new_s = time.monotonic()
-            while not self._stopping.is_set():
-                self._turn(_EVERY_S)
-                now = time.monotonic()
-                if now >= send_s:
-                    send_s = now + _EVERY_S
-                    self._speak()
-                if now >= new_s:
-                    new_s = now + _NEW_EVERY_S
-                    for service in self._services:
-                        self._connect(service, is_held=False)
-            deadline = time.monotonic() + _PATIENCE_S
-            while self._is_waiting() and time.monotonic() < deadline:
-                self._turn(_EVERY_S)
-        except BaseException as failure:
-            self._failure = failure
+        send_s = new_s = time.monotonic()
+        while not self._stopping.is_set():
+            self._turn(_EVERY_S)
+            now = time.monotonic()
+            if now >= send_s:
+                send_s = now + _EVERY_S
+                self._speak()
+            if now >= new_s:
+                new_s = now + _NEW_EVERY_S
+                for service in self._services:
+                    self._connect(service, is_held=False)
+        deadline = time.monotonic() + _PATIENCE_S
+        while self._is_waiting() and time.monotonic() < deadline:
+            self._turn(_EVERY_S)
 
     def _is_waiting(self) -> bool:
         return any(not each.is_connected or each.echoed < each.sent for each in self._made.values())
@@ -202,13 +193,7 @@ class PairConnections:
             kind = "held" if connection.is_held else "new"
             self._failed[f"{connection.service.name} ({kind}): {error.strerror}"] += 1
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join()
+    def _close(self) -> None:
         self._stack.close()
 
 

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import socket
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from gatewayd.api.process import ListenerView
 from gatewayd.demo.cast import BANK, EMBASSY, FAR, SOFTWARE_HOUSE, registration
 from gatewayd.lab.namespace import Namespace
 from gatewayd.model.msisdn import subscriber_digest
+from tests.support.background import serving
 from tests.support.fake_queries import FakeQueries
 from tests.support.lab_daemon import LabDaemon
 from tests.support.leaks import Planted, planted_number, planted_secret, planted_text, spellings
@@ -186,14 +186,8 @@ class GossipServer(HTTPServer):
 def gossip(namespace: Namespace) -> Iterator[GossipServer]:
     with namespace.entered():
         server = GossipServer(("127.0.0.1", 0), _Gossip)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    with serving(server):
         yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 # -- the gateway --------------------------------------------------------------------------------------------------

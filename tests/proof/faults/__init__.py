@@ -14,6 +14,7 @@ forms       registrations that change form while other faults happen
 from __future__ import annotations
 
 from tests.proof.faults import accounting, clock, disk, forms, host, kernel, network, power, registry
+from tests.proof.harness import Fault
 
 FAULTS = (
     *host.FAULTS,
@@ -26,3 +27,8 @@ FAULTS = (
     *network.FAULTS,
     *forms.FAULTS,
 )
+
+
+def fault_named(name: str) -> Fault:
+    """Raises StopIteration."""
+    return next(each for each in FAULTS if each.name == name)

@@ -15,9 +15,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from struct import Struct
-from typing import Final, Literal, Self
+from typing import Final, Literal
 
 from gatewayd.lab.namespace import Namespace
+from tests.support.background import Background
 
 Way = Literal["out", "in"]
 """From the customer to the far end, and back."""
@@ -73,18 +74,17 @@ class _Lane:
                         self.arrived.add(number)
 
 
-class Numbered:
+class Numbered(Background):
     """`add` the ends of each tunnel, `start` its stream in one direction or both; `score` what became of it.
 
     Use `with`: the thread and the sockets end with it.
     """
 
     def __init__(self) -> None:
+        super().__init__("numbered")
         self._lanes: dict[tuple[str, Way], _Lane] = {}
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="numbered", daemon=True)
 
     def add(self, name: str, near: Namespace, far: Namespace, addresses: tuple[str, str]) -> None:
         """`addresses`: inside the tunnel, at the customer and at the far end; they may come to be later."""
@@ -174,13 +174,7 @@ class Numbered:
                 for key, _ in found:
                     key.data.take()
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join()
+    def _close(self) -> None:
         self._selector.close()
         for lane in self._lanes.values():
             lane.receiver.close()

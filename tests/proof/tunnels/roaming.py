@@ -35,17 +35,17 @@ class Roaming:
 
 def roam(tunnel: Tunnel, wire: Wire) -> Roaming:
     """From its first address to the other registered one, to the one in no registration, and back. The tunnel is
-    up, in mode `reject`. Raises AssertionError where it does not follow, or shakes hands anew."""
+    up, in mode `reject`. Raises AssertionError where it does not follow, or shakes hands again."""
     assert isinstance(tunnel, (WireGuard, IkeV2))
     plan, handshakes = tunnel.plan, tunnel.handshakes()
     talks = [_talk(tunnel)]
     _move(tunnel, plan.client, plan.moved)
     _follow(tunnel, plan.moved)
     talks.append(_talk(tunnel))
-    assert tunnel.handshakes() == handshakes, f"{tunnel.name} shakes hands anew"
+    assert tunnel.handshakes() == handshakes, f"{tunnel.name} shakes hands again"
     _move(tunnel, plan.moved, plan.stray)
     _be_refused(tunnel, wire)
-    # An end that has heard nothing for long enough may begin anew.
+    # An end that has heard nothing for long enough may begin again.
     _move(tunnel, plan.stray, plan.client)
     _follow(tunnel, plan.client)
     talks.append(_talk(tunnel))

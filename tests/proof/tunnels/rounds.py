@@ -71,7 +71,7 @@ class Rounds:
         for number, fault in enumerate(faults, 1):
             self._console.print(f"tunnels, {number}/{len(faults)} {fault.name}", style="dim")
             each = bounded if fault.bounded else traffic
-            row = self._try(fault.name, partial(self._under, lab, sight, fleet, fault, each))
+            row = self._try(fault.name, partial(row_under, sight, fleet, fault, each))
             if row is not None:
                 self.faults.append(row)
                 for note in row.notes:
@@ -86,15 +86,6 @@ class Rounds:
             )
             for each in fleet.tunnels
         }
-
-    @staticmethod
-    def _under(lab: Lab, sight: Sight, fleet: Fleet, fault: Fault, traffic: TunnelTraffic) -> Row:
-        with tempfile.TemporaryDirectory(prefix="gatewayd-proof-") as directory:
-            clean(lab)
-            try:
-                return run_fault(_world(lab, sight, fleet, Path(directory)), fault, traffic)
-            finally:
-                clean(lab)
 
     @staticmethod
     def _woken(lab: Lab, sight: Sight, directory: Path) -> dict[str, tuple[int, int]]:
@@ -128,6 +119,16 @@ class Rounds:
             name: Unregistered(told[name], round(up[name], 2), rates[name] / unregistered.LIMIT_BYTES_S, dscp[name])
             for name in told
         }
+
+
+def row_under(sight: Sight, fleet: Fleet, fault: Fault, traffic: TunnelTraffic) -> Row:
+    """Of one fault under tunnels that are up."""
+    with tempfile.TemporaryDirectory(prefix="gatewayd-proof-") as directory:
+        clean(fleet.lab)
+        try:
+            return run_fault(_world(fleet.lab, sight, fleet, Path(directory)), fault, traffic)
+        finally:
+            clean(fleet.lab)
 
 
 @contextmanager

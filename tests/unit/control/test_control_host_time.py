@@ -12,6 +12,7 @@ import pytest
 from gatewayd.control import host_time
 from gatewayd.control.host_time import FILE_NAME, KEEP_EVERY_S, HostTime, open_host_time
 from gatewayd.control.trusted_time import ALONE, WELL, KeptTime
+from gatewayd.sources.files import temporary
 from tests.support.manual_clock import START_S, ManualClock, until
 
 YEAR_S = 365 * 86400.0
@@ -111,10 +112,26 @@ def test_a_file_that_is_of_no_use_costs_what_it_knew(tmp_path: Path, content: by
     assert host() == START_S
 
 
+async def test_the_file_is_not_for_every_user_and_is_not_written_through_a_link(tmp_path: Path) -> None:
+    victim, path = tmp_path / "victim", tmp_path / FILE_NAME
+    victim.write_bytes(b"theirs")
+    for link in (path, temporary(path)):
+        link.symlink_to(victim)
+    keeping = asyncio.ensure_future(host_of(ManualClock(), Asked(), tmp_path).keep())
+    await until(lambda: not path.is_symlink(), within_s=60)
+    keeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await keeping
+    assert victim.read_bytes() == b"theirs"
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
 async def test_a_disk_that_fails_costs_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(host_time, "LOOK_EVERY_S", 0.01)
     asked = Asked()
-    host = host_of(ManualClock(), asked, tmp_path / "missing")
+    no_directory = tmp_path / "missing"
+    no_directory.write_bytes(b"")
+    host = host_of(ManualClock(), asked, no_directory)
     keeping = asyncio.ensure_future(host.keep())
     await asyncio.sleep(0.1)
     assert not keeping.done()
