@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from random import Random
 
@@ -12,6 +13,7 @@ from tests.fuzz.coverage import ArcRecorder
 from tests.fuzz.mutating import Mutator
 from tests.fuzz.target import NAME, NUMBER, Target, bounded_memory
 from tests.fuzz.targets import TARGETS
+from tests.support.fake_queries import FakeQueries
 
 ROUND = 2500
 """Inputs of a target of cost 1: a quarter of a second."""
@@ -95,3 +97,26 @@ def test_an_input_that_reaches_something_new_is_told_from_one_that_does_not() ->
     assert recorder.record(lambda: target.execute(b"203.0.113.0/28")) > 0
     assert recorder.record(lambda: target.execute(b"203.0.113.0/28")) == 0
     assert recorder.record(lambda: target.execute(b"2001:db8::/48")) > 0
+
+
+ASKED = b"\0GET /v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def test_lines_of_the_server_are_recorded_as_those_of_any_reader() -> None:
+    recorder, target = ArcRecorder(), TARGETS["http.server"]
+    recorder.record(lambda: target.execute(ASKED.replace(b"/v1/status", b"/healthz")))
+    assert recorder.record(lambda: target.execute(ASKED)) > 0
+    assert recorder.record(lambda: target.execute(ASKED.replace(b"/v1/status", b"/v1/flows?limit=5"))) > 0
+
+
+def test_an_error_within_the_server_is_a_finding_in_a_silent_campaign_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: FakeQueries) -> None:
+        raise RuntimeError("planted")
+
+    target = TARGETS["http.server"]
+    assert target.execute(ASKED) is None
+    monkeypatch.setattr(FakeQueries, "status", fail)
+    monkeypatch.setattr(logging.getLogger(), "level", logging.CRITICAL + 1)
+    found = target.execute(ASKED)
+    assert found is not None
+    assert "internal error" in found.why

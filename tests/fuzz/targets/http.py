@@ -7,14 +7,11 @@ import atexit
 import json
 import logging
 import shutil
-import socket
 import tempfile
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from queue import Queue
 from urllib.parse import parse_qsl
 
 from gatewayd.api.queries import (
@@ -40,6 +37,7 @@ KNOWN = (
     "src", "dst", "service", "sport", "source_port", "offset", "limit", "until", "since", "status", "at", "top",
     "canary",
 )  # fmt: skip
+_Opened = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 PATIENCE_S = 60.0
 """Spent where the server hangs, which is a finding."""
 
@@ -85,70 +83,83 @@ class _Faults(logging.Handler):
         self.found.append(record.getMessage())
 
 
+class _Served:
+    """The real server, on a port and on a socket. Its loop runs in the caller's thread, during a call alone: the
+    lines that an input reaches are recorded, and the bounds of an input hold for them."""
+
+    def __init__(self) -> None:
+        self._directory = Path(tempfile.mkdtemp())
+        self._faults = _Faults()
+        for name in ("asyncio", "aiohttp", "aiohttp.server", "aiohttp.web"):
+            logger = logging.getLogger(name)
+            logger.addHandler(self._faults)
+            # A campaign is silent otherwise.
+            logger.setLevel(logging.WARNING)
+        queries = FakeQueries()
+        queries.bind()
+        self._loop = asyncio.new_event_loop()
+        self._serving = serving(queries, self._directory / "api.sock")
+        self._port = self._loop.run_until_complete(self._serving.__aenter__()).port
+        atexit.register(self._close)
+
+    def ask(self, raw: bytes, *, is_unix: bool) -> tuple[bytes, bytes, list[str]]:
+        """What it answers to these bytes, what it answers to a question for its health, and what it logged."""
+        answer, health = self._loop.run_until_complete(self._exchange(raw, is_unix=is_unix))
+        found, self._faults.found = self._faults.found, []
+        return answer, health, found
+
+    async def _exchange(self, raw: bytes, *, is_unix: bool) -> tuple[bytes, bytes]:
+        async with asyncio.timeout(PATIENCE_S):
+            opened = await self._connect(is_unix=is_unix)
+            opened[1].write(raw)
+            # The loop has had its turn with these bytes once it has answered to others.
+            other = await self._connect(is_unix=False)
+            other[1].write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            health = await _rest(*other)
+            return await _rest(*opened, is_over=True), health
+
+    async def _connect(self, *, is_unix: bool) -> _Opened:
+        if is_unix:
+            return await asyncio.open_unix_connection(self._directory / "api.sock")
+        return await asyncio.open_connection("127.0.0.1", self._port)
+
+    def _close(self) -> None:
+        self._loop.run_until_complete(self._serving.__aexit__(None, None, None))
+        self._loop.close()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+async def _rest(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_over: bool = False) -> bytes:
+    """What comes until the server has closed. `is_over`: it is told that nothing more follows."""
+    answer = b""
+    with suppress(ConnectionError):
+        if is_over and not writer.is_closing():
+            await writer.drain()
+            writer.write_eof()
+        while got := await reader.read(65536):
+            answer += got
+    writer.close()
+    with suppress(ConnectionError):
+        await writer.wait_closed()
+    return answer
+
+
 @cache
-def _server() -> tuple[int, Path, _Faults]:
-    """One for the process: its port and its socket."""
-    directory = Path(tempfile.mkdtemp())
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    faults = _Faults()
-    for name in ("asyncio", "aiohttp", "aiohttp.server", "aiohttp.web"):
-        logging.getLogger(name).addHandler(faults)
-    queries = FakeQueries()
-    queries.bind()
-    started: Queue[int] = Queue()
-
-    async def serve() -> None:
-        async with serving(queries, directory / "api.sock") as made:
-            started.put(made.port)
-            await asyncio.Event().wait()
-
-    # It ends with the process, which waits for no daemon.
-    threading.Thread(target=asyncio.run, args=(serve(),), daemon=True).start()
-    return started.get(timeout=PATIENCE_S), directory / "api.sock", faults
+def _served() -> _Served:
+    """One for the process."""
+    return _Served()
 
 
 def server(raw: bytes) -> None:
     """To the port, or to the socket where the first byte is odd. It answers or closes, never with a 500, and it
     answers the next."""
-    port, path, faults = _server()
-    is_unix = bool(raw[:1]) and bool(raw[0] & 1)
-    with _connected(port, path if is_unix else None) as opened:
-        with suppress(ConnectionError):
-            opened.sendall(raw[1:])
-        # The loop has had its turn with these bytes once it has answered to others.
-        health = _ask(port)
-        answer = _rest(opened, is_over=True)
+    answer, health, found = _served().ask(raw[1:], is_unix=bool(raw[:1]) and bool(raw[0] & 1))
     for part in answer.split(b"HTTP/1.1 ")[1:]:
         assert not part.startswith(b"500"), "an internal error"
         assert b"Traceback" not in part, "a traceback"
         assert NUMBER.encode() not in part, "identity in an answer"
     assert health.startswith(b"HTTP/1.1 200"), "it does not answer any more"
-    found, faults.found = faults.found, []
     assert found == [], found[0][:200]
-
-
-def _connected(port: int, path: Path | None) -> socket.socket:
-    made = socket.socket(socket.AF_INET if path is None else socket.AF_UNIX)
-    made.settimeout(PATIENCE_S)
-    made.connect(("127.0.0.1", port) if path is None else str(path))
-    return made
-
-
-def _ask(port: int) -> bytes:
-    with _connected(port, None) as opened:
-        opened.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        return _rest(opened)
-
-
-def _rest(opened: socket.socket, *, is_over: bool = False) -> bytes:
-    """What comes until the server has closed. `is_over`: it is told that nothing more follows."""
-    answer = b""
-    with suppress(ConnectionError):
-        if is_over:
-            opened.shutdown(socket.SHUT_WR)
-        while got := opened.recv(65536):
-            answer += got
-    return answer
 
 
 def _question_seeds() -> Sequence[bytes]:
@@ -198,5 +209,5 @@ TARGETS = (
            (b"&", b"=", b"src=", b"service=esp", b"%00", b"limit=", b"since=", b"9" * 20), cost=1),
     Target("http.bodies", bodies, (ParameterRejected, SessionEntryInvalid), _body_seeds,
            (b'"nas":', b"[", b"{", b'"mode":'), cost=0.5),
-    Target("http.server", server, (), _requests, HTTP_WORDS, cost=50),
+    Target("http.server", server, (), _requests, HTTP_WORDS, cost=6),
 )  # fmt: skip
