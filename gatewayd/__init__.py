@@ -18,7 +18,7 @@
    `page`         the same for a wall: HTML, what is wrong first
    `cli`          the same for people
 
-`model` has the nouns, `settings` the YAML, `log` the events, `state_file` the SQLite of the state directory,
+`model` has the nouns, `settings` the YAML, `log` the events, `listen` bounded sockets, `state_file` SQLite files,
 `activity` the use of each registration by day. `doctor` examines the host around the gateway. `daemon` builds all.
 `authority` is the reference registry, another organisation's program. `lab` is a small internet in network
 namespaces, and `demo` a scenario on it. `passage` traces a packet through a copy of all tables of the

@@ -14,7 +14,7 @@
 - `arming`   P   the questions about changes of the mode; `arming_routes` IO their paths
 - `plan`     P   what a plan asks of the daemon, and what it answers; `plan_routes` IO its path
 - `metrics`  P   a status → the page of a Prometheus scrape, by what the status declares
-- `listening` IO  sockets: bound, accepted, bounded in number and time
+- `listening` IO  the two sockets, bound
 - `middleware` IO around every handler: faults as JSON, the Host, who asks
 - `event_stream` P server-sent events: a reader's place, messages ↔ bytes
 - `streaming` IO the streams of events

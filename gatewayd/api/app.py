@@ -18,15 +18,7 @@ from typing import Final
 from aiohttp import web
 
 from gatewayd.api.arming_routes import add_changes, add_reads
-from gatewayd.api.listening import (
-    Acceptor,
-    ConnectionLimits,
-    Connections,
-    ReservedFiles,
-    bind_tcp,
-    bind_unix,
-    identity_of,
-)
+from gatewayd.api.listening import bind_tcp, bind_unix, identity_of
 from gatewayd.api.middleware import (
     EVENTS_PATH,
     MAX_BODY_BYTES,
@@ -57,6 +49,7 @@ from gatewayd.errors import (
     GatewaydError,
     SessionsNotKept,
 )
+from gatewayd.listen.connections import Acceptor, ConnectionLimits, Connections, ReservedFiles
 from gatewayd.log import get_logger
 from gatewayd.log.tap import TAP, EventTap
 

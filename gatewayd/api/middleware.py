@@ -12,10 +12,10 @@ import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Middleware
 
-from gatewayd.api.listening import Connections
 from gatewayd.api.process import ListenerView
 from gatewayd.api.queries import ParameterRejected, read_host
 from gatewayd.errors import SessionEntryInvalid
+from gatewayd.listen.connections import Connections
 from gatewayd.log import get_logger
 from gatewayd.model.msisdn import may_name_person
 

@@ -3,8 +3,8 @@
     file ─► readers (mobile → digest) ─► importing ─┐
     upsert, revoke ─────────────────────────────────┴─► database ─► publishing ─► directory ─► serving, nginx, CDN
 
-Another organisation runs it, on another host; it shares `feed` alone with the daemon, and its private keys never
-come near a gateway.
+Another organisation runs it, on another host. With the daemon it shares the format (`feed`) and bounded connections
+(`listen`). Its private keys never come near a gateway.
 
 - `layout`      (pure) the names below the published directory, and the deltas that are offered
 - `readers`     (pure) turn numbers into digests before any other module sees them

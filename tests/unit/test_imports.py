@@ -50,7 +50,7 @@ MAY_IMPORT: dict[str, str] = {
     "daemon": "gatewayd doctor errors impact log systemd model trial settings sources kernel watch api page "
     "control subscribers",
     "top": "model api",
-    "authority": "errors model feed",
+    "authority": "errors listen model feed",
     "lab": "errors model",
     "passage": "errors model compile assertions kernel lab",
     "demo": "errors model feed authority lab",
@@ -118,7 +118,8 @@ IO = """
     reconcile.loop reconcile.scan_requests reconcile.verify reconcile.writer registry settings sources sources.fetch
     sources.files sources.last_good_file sources.last_good_store sources.plain_source sources.runner
     subscribers.journal subscribers.journal_file subscribers.radius.listener subscribers.radius.sockets
-    subscribers.secret_files subscribers.service listen systemd watch.links watch.source
+    subscribers.secret_files subscribers.service listen listen.ahead listen.connections systemd watch.links
+    watch.source
 """
 
 COMPOSITION = """
@@ -152,8 +153,8 @@ HARMLESS = {"io": {"BytesIO", "StringIO"}, "os": {"strerror"}, "sys": {"byteorde
 """What pure modules may use of those, name by name."""
 
 THIRD_PARTY: dict[str, str] = {
-    "aiohttp": "sources.fetch sources.runner authority.serving api.app api.listening api.middleware cli.client "
-    "api.arming_routes api.plan_routes api.reads api.report_routes api.streaming page.routes",
+    "aiohttp": "sources.fetch sources.runner authority.serving api.app listen.connections api.middleware "
+    "cli.client api.arming_routes api.plan_routes api.reads api.report_routes api.streaming page.routes",
     "click": "cli.*",
     "cryptography": "sources.fetch",
     "joserfc": "feed.notification",

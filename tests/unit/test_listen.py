@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from gatewayd.lab.namespace import Namespace
-from gatewayd.listen import bind_ahead
+from gatewayd.listen.ahead import bind_ahead
 from tests.support.lab_daemon import holds
 
 

@@ -14,7 +14,7 @@ import struct
 from typing import Any, Final, TypeAlias
 
 from gatewayd.errors import MissingPrerequisite
-from gatewayd.listen import bind_ahead
+from gatewayd.listen.ahead import bind_ahead
 
 RECEIVE_BUFFER_BYTES: Final = 8 << 20
 """The kernel doubles it and charges a request of 300 bytes with 1280 (loopback, 6.18): room for some 13 000."""

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from gatewayd.api.app import LISTS_WAITING, ApiServer
-from gatewayd.api.listening import ConnectionLimits, HttpLog, ReservedFiles
 from gatewayd.api.process import ListenerView
 from gatewayd.api.views import RegistrationPage
+from gatewayd.listen.connections import ConnectionLimits, HttpLog, ReservedFiles
 from tests.support.fake_queries import FakeQueries
 
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"

@@ -15,9 +15,9 @@ from aiohttp import web
 
 from gatewayd.api.app import ApiServer
 from gatewayd.api.event_stream import GAP, Message, StreamReader
-from gatewayd.api.listening import ConnectionLimits, Connections
 from gatewayd.api.process import ListenerView
 from gatewayd.api.streaming import MAX_STREAMS, EventStreams
+from gatewayd.listen.connections import ConnectionLimits, Connections
 from gatewayd.log.ring import EventRing
 from gatewayd.log.tap import EventTap
 from tests.support.fake_queries import FakeQueries
