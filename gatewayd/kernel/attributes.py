@@ -20,6 +20,7 @@ MESSAGE_HEADER = Struct("=IHHII")
 FAMILY_HEADER = Struct("=BB")
 """struct nfgenmsg without its big-endian res_id: family, version."""
 ATTRIBUTE_HEADER = Struct("=HH")
+ERROR_CODE = Struct("=i")
 """struct nlattr: length (header included), type."""
 _BE16, _BE32, _BE64 = Struct(">H"), Struct(">I"), Struct(">Q")
 
@@ -87,6 +88,14 @@ def iter_attributes(buffer: bytes | memoryview, start: int, end: int) -> Iterato
             raise EventMalformed("netlink attribute", f"length {length} at offset {offset} of {end}")
         yield kind & NLA_TYPE_MASK, offset + 4, offset + length
         offset += align4(length)
+
+
+def errno_in(buffer: bytes | memoryview, start: int, end: int) -> int:
+    """The errno of an NLMSG_ERROR whose payload goes from `start` to `end`; 0: an acknowledgement. Raises
+    EventMalformed. include/uapi/linux/netlink.h: struct nlmsgerr."""
+    if end - start < ERROR_CODE.size:
+        raise EventMalformed("netlink error", f"{end - start} bytes")
+    return -int(ERROR_CODE.unpack_from(buffer, start)[0])
 
 
 def attributes_of(buffer: bytes | memoryview, start: int, end: int) -> dict[int, bytes]:

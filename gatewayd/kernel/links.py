@@ -34,7 +34,8 @@ _T = TypeVar("_T")
 
 
 def read_interfaces() -> tuple[str, ...]:
-    """Names of all interfaces in the calling thread's network namespace (RTM_GETLINK). Raises OSError.
+    """Names of all interfaces in the calling thread's network namespace (RTM_GETLINK). Raises OSError, and
+    EventMalformed where an answer does not parse.
 
     An alternative name (`ip link property add … altname`) is none of them: rules do not compare with it.
     """
@@ -51,8 +52,8 @@ def read_interfaces() -> tuple[str, ...]:
                 if kind == nl.NLMSG_DONE:
                     return tuple(names)
                 if kind == nl.NLMSG_ERROR:
-                    (number,) = struct.unpack_from("=i", datagram, start)
-                    raise OSError(-number, f"list links: {os.strerror(-number)}")
+                    number = nl.errno_in(datagram, start, end)
+                    raise OSError(number, f"list links: {os.strerror(number)}")
                 if kind == _RTM_NEWLINK:
                     names += _names_in(datagram, start + _IFINFOMSG.size, end)
 

@@ -32,7 +32,6 @@ SEND_BUFFER_BYTES = 1 << 20
 REPLY_TIMEOUT_S = 30.0
 """A commit of a bounded transaction takes milliseconds; another program's long one holds the same lock."""
 
-_ERROR_CODE = Struct("=i")
 _OFFSET = Struct("=I")
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
@@ -156,7 +155,7 @@ class NetlinkChannel:
                         raise OperationRefused(name, code, text)
                     if kind == nl.NLMSG_DONE:
                         done = True
-                        broken_off = -_ERROR_CODE.unpack_from(datagram, start)[0] if end - start >= 4 else 0
+                        broken_off = nl.errno_in(datagram, start, end) if end > start else 0
                     payloads += kind != nl.NLMSG_DONE
                 if payloads:
                     yield datagram
@@ -221,13 +220,13 @@ def _ask_for_short_answers(sock: socket.socket) -> None:
 
 def decode_error(datagram: bytes, start: int, flags: int) -> tuple[int, str, int | None]:
     """(errno, kernel's sentence, offset of the attribute it is about) of an NLMSG_ERROR; errno 0 is an
-    acknowledgement. include/uapi/linux/netlink.h: enum nlmsgerr_attrs."""
-    code = -_ERROR_CODE.unpack_from(datagram, start)[0]
+    acknowledgement. Raises EventMalformed. include/uapi/linux/netlink.h: enum nlmsgerr_attrs."""
+    end = start - 16 + nl.MESSAGE_HEADER.unpack_from(datagram, start - 16)[0]
+    code = nl.errno_in(datagram, start, end)
     text, offset = "", None
     if flags & _NLM_F_ACK_TLVS:
-        length = nl.MESSAGE_HEADER.unpack_from(datagram, start - 16)[0]
         # struct nlmsgerr: the code, then the header of the message that caused it (NETLINK_CAP_ACK).
-        for kind, low, high in nl.iter_attributes(datagram, start + 20, start - 16 + length):
+        for kind, low, high in nl.iter_attributes(datagram, start + 20, end):
             if kind == _ERROR_TEXT:
                 text = nl.string_of(datagram[low:high])
             elif kind == _ERROR_OFFSET and high - low == 4:

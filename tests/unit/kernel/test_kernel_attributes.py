@@ -122,3 +122,17 @@ def test_a_message_of_impossible_length_ends_the_buffer(length: int) -> None:
     assert [kind for kind, *_ in nl.iter_messages(whole)] == [7]
     with pytest.raises(EventMalformed, match=f"length {length} at offset 20"):
         list(nl.iter_messages(whole + length.to_bytes(4, "little") + whole[4:]))
+
+
+def test_the_errno_of_an_error_is_what_the_kernel_wrote_negated() -> None:
+    raw = struct.pack("=IHHIIi", 20, nl.NLMSG_ERROR, 0, 1, 0, -16)
+    ((_, _, _, start, end),) = nl.iter_messages(raw)
+    assert nl.errno_in(raw, start, end) == 16
+
+
+@pytest.mark.parametrize("size", [0, 3])
+def test_an_error_that_is_too_short_for_its_code_is_malformed(size: int) -> None:
+    raw = struct.pack("=IHHII", 16 + size, nl.NLMSG_ERROR, 0, 1, 0) + b"\0" * size
+    ((_, _, _, start, end),) = nl.iter_messages(raw)
+    with pytest.raises(EventMalformed, match=f"{size} bytes"):
+        nl.errno_in(raw, start, end)
