@@ -9,6 +9,7 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.bench.row import Machine
@@ -21,7 +22,8 @@ _PROGRAMS = {
 }
 
 
-def describe_machine() -> Machine:
+def describe_machine(written: Sequence[str] = ()) -> Machine:
+    """`written`: files of the repository, and directories, in which a change makes the commit no other."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
     model = re.search(r"^model name\s*: (.*)$", cpuinfo, re.MULTILINE)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -31,7 +33,6 @@ def describe_machine() -> Machine:
             text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
             found = re.search(r"\d+(\.\d+)+", text)
             versions[name] = found[0] if found else "?"
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return Machine(
         cores=len(os.sched_getaffinity(0)),
         processor=model[1] if model else platform.machine(),
@@ -39,5 +40,21 @@ def describe_machine() -> Machine:
         kernel=platform.release(),
         versions=versions,
         taken_at=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        commit=commit.stdout.strip(),
+        commit=_commit(written),
     )
+
+
+def _commit(written: Sequence[str]) -> str:
+    changes = [
+        "status",
+        "--porcelain",
+        "--untracked-files=no",
+        "--",
+        ".",
+        *(f":(exclude){each}" for each in written),
+    ]
+    return _git("describe", "--always") + ("-dirty" if _git(*changes) else "")
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], capture_output=True, text=True, check=False).stdout.strip()

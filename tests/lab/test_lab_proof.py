@@ -126,17 +126,17 @@ def numbers_in_copy(state: Path, directory: Path) -> int:
 
 
 def test_the_tables_of_the_documents_are_the_results() -> None:
-    results = load("faults")
+    results = load()
     for path, explained in ((README, False), (PROOF, True)):
         text = path.read_text(encoding="utf-8")
         assert renewed(text, "faults", table_of(results, explained=explained)) == text
 
 
 def test_no_row_has_a_loss_that_a_design_could_avoid() -> None:
-    results = load("faults")
+    results = load()
     assert [row.name for row in results.rows if not row.is_good] == []
     assert all(row.told and row.sent for row in results.rows)
 
 
 def test_every_row_is_of_a_fault() -> None:
-    assert {row.name for row in load("faults").rows} <= {each.name for each in FAULTS}
+    assert {row.name for row in load().rows} <= {each.name for each in FAULTS}

@@ -5,6 +5,7 @@
     telling      what the operator was told of it: log, status, metrics
     faults       the faults: host (process, disk, clock), registry, accounting; the kernel and the network
     pair         two gateways, and what a failover costs; pair_cases, pair_table
+    progress     what is made, and how long it takes; a row that fails ends no other
     table        rows as JSON, and as the tables of README and docs/proof.md
 
 A smoke of it, and planted losses that it has to find, are in tests/lab/test_lab_proof.py.

@@ -5,23 +5,27 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from gatewayd.errors import GatewaydError
-from gatewayd.lab.lab import missing_for_lab
+from gatewayd.lab.lab import Lab, missing_for_lab
+from tests.bench.row import Machine
 from tests.proof.faults import FAULTS
 from tests.proof.harness import Fault, Row, proof_lab, row_of
 from tests.proof.pair_cases import CASES
 from tests.proof.pair_table import make_pair
-from tests.proof.table import PROOF, README, load, renew, save, table_of
+from tests.proof.progress import Progress
+from tests.proof.table import Results, machine_of_run, save_faults
 from tests.proof.tunnels.rounds import Rounds
-from tests.proof.tunnels.table import renew_tables as renew_tunnels
-from tests.proof.tunnels.table import save as save_tunnels
+from tests.proof.tunnels.table import Results as TunnelResults
+from tests.proof.tunnels.table import save_tunnels
 from tests.proof.tunnels.table import shown as tunnels_shown
+from tests.soak.sight import Sight
 
 GROUPS = ("faults", "tunnels", "pair")
 
@@ -33,7 +37,8 @@ def main(names: tuple[str, ...], *, is_list: bool) -> None:
     """Make faults under registered traffic. NAMES: `faults`, `tunnels`, `pair`, or rows; all where none is given.
 
     `tunnels` makes them under real tunnels. `pair` lets one of two gateways take over from the other. Whole groups
-    are written to docs/proof, docs/proof.md and README. Exit status 1 if a packet is lost that could be saved.
+    are written to docs/proof, docs/proof.md and README, each when it is done. A row that fails is named at the end;
+    the exit status is 1 then, or if a packet is lost that could be saved.
     """
     if is_list:
         for fault in FAULTS:
@@ -44,67 +49,80 @@ def main(names: tuple[str, ...], *, is_list: bool) -> None:
     if reason := missing_for_lab():
         raise click.ClickException(reason)
     if names[:1] == ("pair",):
-        sys.exit(0 if make_pair(names[1:], Console()) else 1)
+        progress = Progress(Console())
+        with progress.part("pair"):
+            make_pair(names[1:], progress, machine_of_run())
+        sys.exit(progress.end())
     wanted = [each for each in names if each not in GROUPS]
     if unknown := [each for each in wanted if each not in {fault.name for fault in FAULTS}]:
         raise click.UsageError(f"no such row: {', '.join(unknown)}")
-    console = Console()
     faults = [each for each in FAULTS if not wanted or each.name in wanted]
-    is_good = True
+    progress, machine = Progress(Console()), machine_of_run()
     if not names or "faults" in names or (wanted and "tunnels" not in names):
-        is_good &= make_faults(faults, console, is_whole=not wanted)
+        with progress.part("faults"):
+            make_faults(faults, progress, machine if not wanted else None)
     if not names or "tunnels" in names:
-        is_good &= make_tunnels(faults, console, is_whole=not wanted)
+        with progress.part("tunnels"):
+            make_tunnels(faults, progress, machine if not wanted else None)
     if not names:
-        is_good &= make_pair((), console)
-    sys.exit(0 if is_good else 1)
+        with progress.part("pair"):
+            make_pair((), progress, machine)
+    sys.exit(progress.end())
 
 
-def make_faults(faults: Sequence[Fault], console: Console, *, is_whole: bool) -> bool:
-    """Whether all is well. `is_whole`: it goes into the documents."""
-    rows, failures = run_faults(faults, console)
-    if rows:
-        console.print(_shown(rows))
-    for each in failures:
-        console.print(each, style="red", markup=False)
-    if is_whole and not failures:
-        save("faults", rows)
-        results = load("faults")
-        renew(README, "faults", table_of(results))
-        renew(PROOF, "faults", table_of(results, explained=True))
-    return not failures and all(row.is_good for row in rows)
-
-
-def make_tunnels(faults: Sequence[Fault], console: Console, *, is_whole: bool) -> bool:
-    """As `make_faults`."""
-    rounds = Rounds(console)
-    rounds.run(faults)
-    if rounds.faults:
-        console.print(_shown(rounds.faults))
-    Console(width=max(console.width, 160)).print(tunnels_shown(rounds.rows))
-    for each in (*rounds.failures, *rounds.wrong()):
-        console.print(each, style="red", markup=False)
-    if is_whole and not rounds.failures:
-        save_tunnels(rounds.rows, rounds.faults)
-        renew_tunnels()
-    return not rounds.failures and not rounds.wrong()
-
-
-def run_faults(faults: Sequence[Fault], console: Console) -> tuple[list[Row], list[str]]:
-    """The rows, and why others have none."""
-    rows, failures = [], []
-    with proof_lab() as (lab, sight):
-        for number, fault in enumerate(faults, 1):
-            console.print(f"{number}/{len(faults)} {fault.name}", style="dim")
-            with tempfile.TemporaryDirectory(prefix="gatewayd-proof-") as directory:
-                try:
-                    rows.append(row_of(lab, sight, Path(directory), fault))
-                except (AssertionError, GatewaydError, OSError) as error:
-                    failures.append(f"{fault.name}: {error}")
+def make_faults(faults: Sequence[Fault], progress: Progress, machine: Machine | None) -> None:
+    """`machine`: None where it does not go into the documents."""
+    with FreshLab() as lab:
+        rows = list(progress.rows("faults", [(each.name, partial(lab.row_of, each)) for each in faults]))
+    progress.console.print(_shown(rows))
     for row in rows:
         for note in row.notes:
-            console.print(f"{row.name}: {note}", style="dim" if row.bounded else "red", markup=False)
-    return rows, failures
+            progress.note(f"{row.name}: {note}", is_wrong=not row.bounded)
+        if not row.is_good:
+            progress.fail("faults", row.name, f"{row.lost} lost, {row.refused} refused")
+    if machine is not None:
+        save_faults(Results(machine, tuple(rows)))
+
+
+def make_tunnels(faults: Sequence[Fault], progress: Progress, machine: Machine | None) -> None:
+    """As `make_faults`."""
+    rounds = Rounds(progress)
+    rounds.run(faults)
+    progress.console.print(_shown(rounds.faults))
+    Console(width=max(progress.console.width, 160)).print(tunnels_shown(rounds.rows))
+    for name, why in rounds.wrong():
+        progress.fail("tunnels", name, why)
+    if machine is not None:
+        save_tunnels(TunnelResults(machine, tuple(rounds.rows), tuple(rounds.faults)))
+
+
+class FreshLab:
+    """One for all rows, and another after a row that failed: nobody knows how that one left it."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._made: tuple[Lab, Sight] | None = None
+
+    def row_of(self, fault: Fault) -> Row:
+        if self._made is None:
+            self._made = self._stack.enter_context(proof_lab())
+        lab, sight = self._made
+        with tempfile.TemporaryDirectory(prefix="gatewayd-proof-") as directory:
+            try:
+                return row_of(lab, sight, Path(directory), fault)
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        self._made = None
+        self._stack.close()
+
+    def __enter__(self) -> FreshLab:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _shown(rows: Sequence[Row]) -> Table:

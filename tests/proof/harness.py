@@ -26,7 +26,7 @@ from gatewayd.lab.lab import Lab
 from gatewayd.lab.traffic import probe
 from gatewayd.log.events import EVENTS
 from gatewayd.model import parse_prefix
-from tests.proof.traffic import RegisteredTraffic, Traffic
+from tests.proof.traffic import BOUNDED_DEADLINE_S, RegisteredTraffic, Traffic
 from tests.soak import subscribers
 from tests.soak.sight import Sight, is_as_wanted, sight_of
 from tests.soak.subscribers import Cgnat
@@ -319,7 +319,8 @@ def proof_lab() -> Iterator[tuple[Lab, Sight]]:
 def row_of(lab: Lab, sight: Sight, directory: Path, fault: Fault) -> Row:
     """Of a gateway as good as new, under the registered traffic. `directory` is empty."""
     clean(lab)
+    traffic = RegisteredTraffic(lab, BOUNDED_DEADLINE_S) if fault.bounded else RegisteredTraffic(lab)
     try:
-        return run_fault(World(lab, directory, sight), fault, RegisteredTraffic(lab))
+        return run_fault(World(lab, directory, sight), fault, traffic)
     finally:
         clean(lab)

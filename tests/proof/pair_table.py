@@ -6,20 +6,19 @@ import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
-from gatewayd.errors import GatewaydError
-from tests.bench.machine import describe_machine
 from tests.bench.row import Machine
 from tests.proof.pair import PairCase, PairRow, row_of
 from tests.proof.pair_cases import CASES
-from tests.proof.table import PROOF, RESULTS, describe, renew
+from tests.proof.progress import Progress
+from tests.proof.table import PROOF, RESULTS, describe, renew, save
 from tests.support.pair import missing_for_pair
 
 _HEADING: Final = (
@@ -45,37 +44,27 @@ class PairResults:
     rows: tuple[PairRow, ...]
 
 
-def make_pair(names: Sequence[str], console: Console) -> bool:
-    """Whether all is well. Without names all cases are made, and go into the documents."""
+def make_pair(names: Sequence[str], progress: Progress, machine: Machine) -> None:
+    """Without names all cases are made, and go into the documents."""
     if reason := missing_for_pair():
         raise click.ClickException(reason)
-    rows, failures = run_cases([each for each in CASES if not names or each.name in names], console)
-    if rows:
-        console.print(_shown(rows))
-    for each in failures:
-        console.print(each, style="red", markup=False)
-    if not names and not failures:
-        raw = msgspec.json.encode(PairResults(describe_machine(), tuple(rows)))
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "pair.json").write_bytes(msgspec.json.format(raw, indent=1) + b"\n")
-        renew(PROOF, "pair", table_of(load()))
-    return not failures and all(row.is_good for row in rows)
-
-
-def run_cases(cases: Sequence[PairCase], console: Console) -> tuple[list[PairRow], list[str]]:
-    """The rows, and why others have none."""
-    rows, failures = [], []
-    for number, case in enumerate(cases, 1):
-        console.print(f"{number}/{len(cases)} {case.name}", style="dim")
-        with tempfile.TemporaryDirectory(prefix="gatewayd-pair-") as directory:
-            try:
-                rows.append(row_of(Path(directory), case))
-            except (AssertionError, GatewaydError, OSError) as error:
-                failures.append(f"{case.name}: {error}")
+    cases = [each for each in CASES if not names or each.name in names]
+    rows = list(progress.rows("pair", [(each.name, partial(_made, each)) for each in cases]))
+    progress.console.print(_shown(rows))
     for row in rows:
         for note in row.notes:
-            console.print(f"{row.name}: {note}", style="dim" if row.is_good else "red", markup=False)
-    return rows, failures
+            progress.note(f"{row.name}: {note}", is_wrong=not row.is_good)
+        if not row.is_good:
+            progress.fail("pair", row.name, ", ".join(row.notes) or "nothing is seen")
+    if not names:
+        results = PairResults(machine, tuple(rows))
+        save("pair", results)
+        renew(PROOF, "pair", table_of(results))
+
+
+def _made(case: PairCase) -> PairRow:
+    with tempfile.TemporaryDirectory(prefix="gatewayd-pair-") as directory:
+        return row_of(Path(directory), case)
 
 
 def load() -> PairResults:

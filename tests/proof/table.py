@@ -18,6 +18,7 @@ ROOT: Final = Path(__file__).parents[2]
 RESULTS: Final = ROOT / "docs" / "proof"
 README: Final = ROOT / "README.md"
 PROOF: Final = ROOT / "docs" / "proof.md"
+FAULTS: Final = "faults"
 _FIGURES: Final = ("packets", "lost", "refused", "repaired after")
 _SIGNS: Final = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -30,15 +31,28 @@ class Results:
     rows: tuple[Row, ...]
 
 
-def save(name: str, rows: Sequence[Row]) -> None:
-    """`name`: of the file under docs/proof, `faults` or `tunnels`."""
-    raw = msgspec.json.encode(Results(describe_machine(), tuple(rows)))
+def machine_of_run() -> Machine:
+    """With the commit that is measured. What the run itself writes is no other commit."""
+    return describe_machine([str(each.relative_to(ROOT)) for each in (RESULTS, README, PROOF)])
+
+
+def save(name: str, results: object) -> None:
+    """`name`: of the file under docs/proof."""
+    raw = msgspec.json.encode(results)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_bytes(msgspec.json.format(raw, indent=1) + b"\n")
 
 
-def load(name: str) -> Results:
-    return msgspec.json.decode((RESULTS / f"{name}.json").read_bytes(), type=Results)
+def load() -> Results:
+    """Of the faults."""
+    return msgspec.json.decode((RESULTS / f"{FAULTS}.json").read_bytes(), type=Results)
+
+
+def save_faults(results: Results) -> None:
+    """And the tables of it."""
+    save(FAULTS, results)
+    renew(README, FAULTS, table_of(results))
+    renew(PROOF, FAULTS, table_of(results, explained=True))
 
 
 def table_of(results: Results, *, explained: bool = False) -> str:

@@ -24,6 +24,8 @@ _PACKETS = 60_000
 """Of a stream before a new flow comes again: five minutes."""
 _HANDSHAKE_PAUSE_S = 0.2
 _HANDSHAKE_DEADLINE_S = 60.0
+BOUNDED_DEADLINE_S = 5.0
+"""Where losses are expected: nothing waits for long for what does not come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +93,9 @@ def inbound_flows() -> list[Flow]:
 class Handshakes:
     """TCP handshakes, and single packets from the far end, again and again in a thread of its own."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, deadline_s: float) -> None:
         self._lab = lab
+        self._deadline_s = deadline_s
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
         self._account = Account(0, 0, 0)
@@ -120,17 +123,18 @@ class Handshakes:
             self._failure = failure
 
     def _try(self, flows: list[Flow], start: Side) -> None:
-        outcomes = probe(self._lab, flows, start=start, deadline_s=_HANDSHAKE_DEADLINE_S)
+        outcomes = probe(self._lab, flows, start=start, deadline_s=self._deadline_s)
         found = zip(flows, outcomes, strict=True)
         notes = tuple(f"{outcome}: {words_of(flow)}" for flow, outcome in found if outcome != "passed")
         self._account += Account(len(flows), outcomes.count("lost"), outcomes.count("rejected"), notes)
 
 
 class RegisteredTraffic:
-    """Two streams and handshakes; see Traffic."""
+    """Two streams and handshakes; see Traffic. `deadline_s`: after it, a handshake is lost."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, deadline_s: float = _HANDSHAKE_DEADLINE_S) -> None:
         self._lab = lab
+        self._deadline_s = deadline_s
         self._streams: list[Stream] = []
         self._handshakes: Handshakes | None = None
         self._account = Account(0, 0, 0)
@@ -139,7 +143,7 @@ class RegisteredTraffic:
     def flows(self) -> Iterator[None]:
         outwards = Stream(self._lab, outbound_flows(), rate_pps=RATE_PPS)
         inwards = Stream(self._lab, inbound_flows(), rate_pps=RATE_PPS, start="internet", answered=True)
-        self._streams, self._handshakes = [outwards, inwards], Handshakes(self._lab)
+        self._streams, self._handshakes = [outwards, inwards], Handshakes(self._lab, self._deadline_s)
         with outwards, inwards:
             try:
                 self._handshakes.start()

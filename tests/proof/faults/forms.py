@@ -23,7 +23,7 @@ from gatewayd.lab.traffic import flow_of
 from gatewayd.lab.world import mobile_number, subscriber_of
 from gatewayd.model import Flow
 from tests.proof.faults import host, kernel, network
-from tests.proof.harness import RECORDS, Fault, World
+from tests.proof.harness import Fault, World
 from tests.soak.world import HOST, Record
 from tests.support.lab_daemon import holds
 from tests.support.nas import Nas
@@ -103,7 +103,7 @@ class Forms:
         self.changes = 0
         self._world = world
         self._chance = random.Random(seed)
-        self._base: dict[str, Record] = {each["id"]: each for each in (*RECORDS, PROVIDER)}
+        self._base: dict[str, Record] = {each["id"]: each for each in (*world.constant, PROVIDER)}
         self._national, self._desk = dict(self._base), {each["id"]: each for each in (HOST, FREELANCER)}
         self._sessions = 0
         self._stopping = threading.Event()
@@ -233,7 +233,7 @@ def while_forms_change(fault: Fault, damages: int = DAMAGES) -> Fault:
 
     @contextmanager
     def prepare(world: World) -> Iterator[None]:
-        world.records = (*RECORDS, PROVIDER)
+        world.records = (*world.constant, PROVIDER)
         world.sources = tuple(
             {"name": name, "url": f"file:{world.directory}/{name}.ndjson", "allow_unsigned": True}
             | {"allow_endpoints": True}

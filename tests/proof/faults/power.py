@@ -14,7 +14,7 @@ from pathlib import Path
 
 from gatewayd.lab.traffic import probe
 from tests.proof.faults.host import extras
-from tests.proof.harness import RECORDS, Fault, World
+from tests.proof.harness import Fault, World
 from tests.proof.recording import Recorder, State, torn
 from tests.soak import subscribers
 from tests.soak.world import Registry, inbound, registry_of
@@ -73,7 +73,7 @@ def _life(world: World, recorder: Recorder) -> Iterator[str]:
     for number in range(4):
         world.cgnat.change()
         yield "accounting"
-        world.write(*RECORDS, *extras(10 * (number + 1)))
+        world.write(*world.constant, *extras(10 * (number + 1)))
         daemon.sync()
         yield "registry"
     daemon.end(signal.SIGTERM)
@@ -87,7 +87,7 @@ def _life(world: World, recorder: Recorder) -> Iterator[str]:
     recorder.follow(daemon.pid)
     daemon.wait_ready()
     world.cgnat.change()
-    world.write(*RECORDS, *extras(30))
+    world.write(*world.constant, *extras(30))
     daemon.sync()
     yield "a kill"
 

@@ -9,11 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from rich.console import Console
-
-from gatewayd.errors import GatewaydError
 from gatewayd.lab.lab import Lab
 from tests.proof.harness import RECORDS, Fault, Row, World, proof_lab, run_fault
+from tests.proof.progress import Progress
 from tests.proof.tunnels import idle, unregistered
 from tests.proof.tunnels.fleet import SIDES, Fleet, TunnelTraffic
 from tests.proof.tunnels.roaming import ROAMERS, Roaming, roam
@@ -27,13 +25,12 @@ _T = TypeVar("_T")
 
 
 class Rounds:
-    """`rows` and `faults` are what was measured, `failures` why something was not."""
+    """`rows` and `faults` are what was measured."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
         self.rows: list[TunnelRow] = []
         self.faults: list[Row] = []
-        self.failures: list[str] = []
 
     def run(self, faults: Sequence[Fault]) -> None:
         with proof_lab() as (lab, sight), tempfile.TemporaryDirectory(prefix="gatewayd-tunnels-") as directory:
@@ -49,33 +46,27 @@ class Rounds:
                 TunnelRow(kind, family, registered[name], woken.get(name), moved.get(name), others.get(name))
             )
 
-    def wrong(self) -> list[str]:
+    def wrong(self) -> list[tuple[str, str]]:
         """Rows that are not as they should be, and why."""
-        found = [f"{row.name}: {note}" for row in self.faults if not row.is_good for note in row.notes]
-        return found + [f"{row.kind}, IPv{row.family}: {why}" for row in self.rows for why in row.wrong()]
+        found = [(row.name, note) for row in self.faults if not row.is_good for note in row.notes]
+        return found + [(f"{row.kind}, IPv{row.family}", why) for row in self.rows for why in row.wrong()]
 
     def _try(self, what: str, work: Callable[[], _T]) -> _T | None:
-        self._console.print(f"tunnels, {what}", style="dim")
-        try:
-            return work()
-        except (AssertionError, GatewaydError, OSError) as error:
-            self.failures.append(f"{what}: {error}")
-            self._console.print(self.failures[-1], style="red", markup=False)
-            return None
+        return next(self._progress.rows("tunnels", [(what, work)]), None)
 
     def _through(self, lab: Lab, sight: Sight, fleet: Fleet, faults: Sequence[Fault]) -> dict[str, Registered]:
         """All come up in `reject`, and stay for all faults."""
         with world_of(lab, sight, fleet):
             fleet.start()
         traffic, bounded = TunnelTraffic(fleet), TunnelTraffic(fleet)
-        for number, fault in enumerate(faults, 1):
-            self._console.print(f"tunnels, {number}/{len(faults)} {fault.name}", style="dim")
-            each = bounded if fault.bounded else traffic
-            row = self._try(fault.name, partial(row_under, sight, fleet, fault, each))
-            if row is not None:
-                self.faults.append(row)
-                for note in row.notes:
-                    self._console.print(f"{row.name}: {note}", style="red", markup=False)
+        works = [
+            (each.name, partial(row_under, sight, fleet, each, bounded if each.bounded else traffic))
+            for each in faults
+        ]
+        for row in self._progress.rows("tunnels", works):
+            self.faults.append(row)
+            for note in row.notes:
+                self._progress.note(f"{row.name}: {note}", is_wrong=not row.bounded)
         return {
             each.name: Registered(
                 round(each.comes_up_s or 0.0, 2),

@@ -9,10 +9,9 @@ from typing import Final
 import msgspec
 from rich.table import Table
 
-from tests.bench.machine import describe_machine
 from tests.bench.row import Machine
 from tests.proof.harness import Row
-from tests.proof.table import PROOF, README, RESULTS, describe, renew
+from tests.proof.table import PROOF, README, RESULTS, describe, renew, save
 from tests.proof.tunnels.roaming import Roaming
 from tests.proof.tunnels.unregistered import MARKED
 
@@ -91,18 +90,13 @@ class Results:
     faults: tuple[Row, ...]
 
 
-def save(rows: Sequence[TunnelRow], faults: Sequence[Row]) -> None:
-    raw = msgspec.json.encode(Results(describe_machine(), tuple(rows), tuple(faults)))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{NAME}.json").write_bytes(msgspec.json.format(raw, indent=1) + b"\n")
-
-
 def load() -> Results:
     return msgspec.json.decode((RESULTS / f"{NAME}.json").read_bytes(), type=Results)
 
 
-def renew_tables() -> None:
-    results = load()
+def save_tunnels(results: Results) -> None:
+    """And the tables of it."""
+    save(NAME, results)
     renew(README, NAME, tunnels_table(results))
     renew(PROOF, NAME, tunnels_table(results, is_whole=True))
     renew(PROOF, UNDER_FAULTS, faults_table(results))
