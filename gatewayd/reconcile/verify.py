@@ -71,6 +71,13 @@ class Verifier:
         self._tracker.doubt()
         self._assertion, self._suspect = None, (None, None)
 
+    def fail(self) -> None:
+        """The kernel refused: nothing is known any more. `read` tells of the commit that may be why."""
+        self.receive()
+        suspect = self._suspect
+        self.forget()
+        self._suspect = suspect
+
     def rules_replaced(self) -> None:
         """The kernel has other rules: it is to be compared again."""
         self.verified = False
@@ -81,6 +88,9 @@ class Verifier:
         """Observe everything: sets, rules, and the content of sets small enough."""
         reading = await self._dataplane.read_table()
         tracker = self._tracker
+        (suspect, changed), self._suspect = self._suspect, (None, None)
+        if suspect is not None and (difference := self._difference(reading) or changed) is not None:
+            self._tell(difference, suspect)
         pending = tracker.read_again(reading)
         self._ledger.anchor(reading.generation)
         for state, found in pending:

@@ -147,6 +147,27 @@ async def test_after_a_failure_nothing_is_said_to_be_in_the_kernel_until_it_is_r
     assert tracker.count_missing() == 0
 
 
+@pytest.mark.parametrize("tampering", TAMPERINGS)
+async def test_what_another_program_does_in_the_moment_of_a_write_is_told_too(
+    tampering: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kernel may refuse the write for it; then all is read, and nothing of it is seen any more."""
+    caplog.set_level("WARNING")
+    rig = await in_sync()
+
+    def meddle(_: object) -> None:
+        rig.fake.before_write = lambda _: None
+        rig.fake.tamper(lambda: TAMPERINGS[tampering](rig.fake), program="firewalld", pid=77)
+
+    rig.fake.before_write = meddle
+    rig.want([BANK, EMBASSY, *hosts(10)])
+    await rig.settle()
+    await rig.stop()
+    changes = [fields for event, fields in told(caplog) if event == "reconcile.external_change"]
+    assert [(each["program"], each["pid"]) for each in changes] == [("firewalld", 77)]
+    assert rig.reconciler.stats.repairs == 1
+
+
 async def test_rules_are_put_again_without_touching_an_element() -> None:
     rig = await in_sync()
     rig.fake.tamper(lambda: TAMPERINGS["external_rule"](rig.fake))
