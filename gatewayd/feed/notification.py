@@ -24,7 +24,7 @@ from joserfc.jwk import OKPKey
 from msgspec import Meta
 
 from gatewayd.errors import BadSignature, KeyInvalid, NotificationMalformed, UnknownKey
-from gatewayd.model.decoding import UNDECODABLE, why_undecodable
+from gatewayd.model.decoding import UNDECODABLE, FormatNumber, why_undecodable
 
 VERSION: Final = 1
 ALGORITHM: Final = "EdDSA"
@@ -276,7 +276,7 @@ class _Header(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _WireVersion(msgspec.Struct):
-    version: int
+    version: FormatNumber
 
 
 class _WireSnapshot(msgspec.Struct):

@@ -6,12 +6,14 @@ Every decoder of ours catches UNDECODABLE, and nothing less; a test of the house
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """For bytes that are no text, and for a nest too deep for the interpreter, it is no error of msgspec's own."""
+FormatNumber = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+"""The version that a text states of itself. JSON has numbers of any length, and messages say this one."""
 MAX_SHOWN: Final = 200
 """Characters of a text from outside in a message."""
 

@@ -18,7 +18,7 @@ from gatewayd.errors import RecordRejected
 from gatewayd.feed.canonical import Damaged, LineWriter, Newer
 from gatewayd.feed.record import RecordParser
 from gatewayd.model import Registration
-from gatewayd.model.decoding import UNDECODABLE, why_undecodable
+from gatewayd.model.decoding import UNDECODABLE, FormatNumber, why_undecodable
 from gatewayd.registry.endpoint_guard import EndpointGuard, HeldBack
 from gatewayd.registry.guard import HeldRemovals, RemovalGuard, Taken
 from gatewayd.registry.limits import NOTHING_REMOVED, DayMemory, GuardDecision
@@ -50,7 +50,7 @@ class _Head(msgspec.Struct, frozen=True):
     overrides: bytes = b""
     lost_files: bool = False
     endpoints: _Endpoints | None = None
-    format: int = _FORMAT
+    format: FormatNumber = _FORMAT
 
 
 _decode_head = msgspec.json.Decoder(_Head).decode

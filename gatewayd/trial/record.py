@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from gatewayd.model.decoding import UNDECODABLE, why_undecodable
+from gatewayd.model.decoding import UNDECODABLE, FormatNumber, why_undecodable
 from gatewayd.trial.state import TrialState
 
 VERSION: Final = 1
@@ -24,11 +24,11 @@ class RecordUnusable(ValueError):
 
 
 class _Version(msgspec.Struct, frozen=True):
-    version: int
+    version: FormatNumber
 
 
 class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    version: int
+    version: FormatNumber
     state: TrialState
 
 

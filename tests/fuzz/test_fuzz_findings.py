@@ -16,10 +16,12 @@ from gatewayd.api.queries import ParameterRejected, read_parameters
 from gatewayd.control.drain_keeper import SCHEMA as DRAINS
 from gatewayd.control.drain_keeper import _read as read_drains
 from gatewayd.errors import EventMalformed, RecordRejected
+from gatewayd.feed.canonical import Newer
 from gatewayd.feed.record import RecordParser
 from gatewayd.kernel import attributes as nl
 from gatewayd.kernel.netlink import decode_error
 from gatewayd.near_miss.store import decode_line
+from gatewayd.registry.guard_record import decode_record
 from gatewayd.state_file.file import StateFileUnusable, read_state_file
 from gatewayd.subscribers.journal_file import JournalFile
 from gatewayd.trial.record import RecordUnusable, decode_state
@@ -62,6 +64,16 @@ def test_files_trial__name_that_cannot_be_printed() -> None:
 def test_registry_guard__nested_too_deeply() -> None:
     found = TARGETS["registry.guard"].execute(b'\1{"serial":0,"x":' + NESTED.encode() + b"}")
     assert found is None
+
+
+def test_registry_guard__format_of_two_thousand_digits() -> None:
+    """The message said the number; the trial and the notification of a feed had the same."""
+    with pytest.raises(Newer, match="of another format") as caught:
+        decode_record(_hashed(b'\1{"serial":0,"format":%s}' % (b"9" * 2000)))
+    assert fault_of_message(str(caught.value)) is None
+    with pytest.raises(RecordUnusable, match="of another format"):
+        decode_state(_hashed(b'\1{"version":%s,"state":{}}' % (b"9" * 2000)))
+    assert TARGETS["registry.payload"].execute(b'{"version":%s}' % (b"9" * 2000)) is None
 
 
 def test_registry_record__number_in_place_of_a_prefix() -> None:
