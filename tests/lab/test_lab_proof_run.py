@@ -5,13 +5,20 @@ from __future__ import annotations
 import io
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import click
 import pytest
 from rich.console import Console
 
 from tests.bench.machine import describe_machine
+from tests.proof.faults import FAULTS
+from tests.proof.harness import Row
 from tests.proof.progress import Progress
+from tests.proof.table import assert_same, load, with_renewed
+
+ROW = Row("", "", 1, 0, 0, 0.1, ("by the test",))
 
 
 class Clock:
@@ -71,6 +78,20 @@ def test_a_run_without_failures_ends_well() -> None:
         pass
     assert progress.end() == 0
     assert "all done" in written.getvalue()
+
+
+def test_a_renewed_row_stands_where_the_former_stood() -> None:
+    kept = [replace(ROW, name=name) for name in ("table deleted", "SIGKILL")]
+    made = [replace(ROW, name="table deleted", sent=9), replace(ROW, name="disk full")]
+    found = with_renewed(kept, made, FAULTS)
+    assert [(row.name, row.sent) for row in found] == [("SIGKILL", 1), ("disk full", 1), ("table deleted", 9)]
+
+
+def test_a_row_of_another_commit_is_not_put_beside_the_others() -> None:
+    machine = load().machine
+    assert_same(machine, replace(machine, taken_at="2000-01-01"))
+    with pytest.raises(click.ClickException, match="make all of its rows"):
+        assert_same(machine, replace(machine, commit="other"))
 
 
 def test_an_interrupt_ends_the_run() -> None:

@@ -18,9 +18,10 @@ from tests.bench.row import Machine
 from tests.proof.faults import FAULTS
 from tests.proof.harness import Fault, Row, proof_lab, row_of
 from tests.proof.pair_cases import CASES
+from tests.proof.pair_table import load as load_pair
 from tests.proof.pair_table import make_pair
 from tests.proof.progress import Progress
-from tests.proof.table import Results, machine_of_run, save_faults
+from tests.proof.table import Results, assert_same, load, machine_of_run, save_faults, with_renewed
 from tests.proof.tunnels.rounds import Rounds
 from tests.proof.tunnels.table import Results as TunnelResults
 from tests.proof.tunnels.table import save_tunnels
@@ -33,7 +34,8 @@ GROUPS = ("faults", "tunnels", "pair")
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("names", nargs=-1)
 @click.option("--list", "is_list", is_flag=True, help="Only show which rows there are.")
-def main(names: tuple[str, ...], *, is_list: bool) -> None:
+@click.option("--renew", "is_renewed", is_flag=True, help="Put named rows into the documents too.")
+def main(names: tuple[str, ...], *, is_list: bool, is_renewed: bool) -> None:
     """Make faults under registered traffic. NAMES: `faults`, `tunnels`, `pair`, or rows; all where none is given.
 
     `tunnels` makes them under real tunnels. `pair` lets one of two gateways take over from the other. Whole groups
@@ -48,22 +50,28 @@ def main(names: tuple[str, ...], *, is_list: bool) -> None:
         return
     if reason := missing_for_lab():
         raise click.ClickException(reason)
+    progress, machine = Progress(Console()), machine_of_run()
     if names[:1] == ("pair",):
-        progress = Progress(Console())
+        if is_renewed:
+            assert_same(load_pair().machine, machine)
         with progress.part("pair"):
-            make_pair(names[1:], progress, machine_of_run())
+            make_pair(names[1:], progress, machine, is_renewed=is_renewed)
         sys.exit(progress.end())
     wanted = [each for each in names if each not in GROUPS]
     if unknown := [each for each in wanted if each not in {fault.name for fault in FAULTS}]:
         raise click.UsageError(f"no such row: {', '.join(unknown)}")
     faults = [each for each in FAULTS if not wanted or each.name in wanted]
-    progress, machine = Progress(Console()), machine_of_run()
+    if is_renewed:
+        if "tunnels" in names:
+            raise click.UsageError("the tunnels stay up through all faults: their rows are made together")
+        assert_same(load().machine, machine)
+    is_written = not wanted or is_renewed
     if not names or "faults" in names or (wanted and "tunnels" not in names):
         with progress.part("faults"):
-            make_faults(faults, progress, machine if not wanted else None)
+            make_faults(faults, progress, machine if is_written else None)
     if not names or "tunnels" in names:
         with progress.part("tunnels"):
-            make_tunnels(faults, progress, machine if not wanted else None)
+            make_tunnels(faults, progress, machine if is_written else None)
     if not names:
         with progress.part("pair"):
             make_pair((), progress, machine)
@@ -81,7 +89,8 @@ def make_faults(faults: Sequence[Fault], progress: Progress, machine: Machine | 
         if not row.is_good:
             progress.fail("faults", row.name, f"{row.lost} lost, {row.refused} refused")
     if machine is not None:
-        save_faults(Results(machine, tuple(rows)))
+        kept = () if len(faults) == len(FAULTS) else load().rows
+        save_faults(Results(machine, with_renewed(kept, rows, FAULTS)))
 
 
 def make_tunnels(faults: Sequence[Fault], progress: Progress, machine: Machine | None) -> None:

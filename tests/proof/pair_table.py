@@ -18,7 +18,7 @@ from tests.bench.row import Machine
 from tests.proof.pair import PairCase, PairRow, row_of
 from tests.proof.pair_cases import CASES
 from tests.proof.progress import Progress
-from tests.proof.table import PROOF, RESULTS, describe, renew, save
+from tests.proof.table import PROOF, RESULTS, describe, renew, save, with_renewed
 from tests.support.pair import missing_for_pair
 
 _HEADING: Final = (
@@ -44,8 +44,8 @@ class PairResults:
     rows: tuple[PairRow, ...]
 
 
-def make_pair(names: Sequence[str], progress: Progress, machine: Machine) -> None:
-    """Without names all cases are made, and go into the documents."""
+def make_pair(names: Sequence[str], progress: Progress, machine: Machine, *, is_renewed: bool = False) -> None:
+    """Without names all cases are made, and go into the documents. `is_renewed`: those with names go there too."""
     if reason := missing_for_pair():
         raise click.ClickException(reason)
     cases = [each for each in CASES if not names or each.name in names]
@@ -56,8 +56,9 @@ def make_pair(names: Sequence[str], progress: Progress, machine: Machine) -> Non
             progress.note(f"{row.name}: {note}", is_wrong=not row.is_good)
         if not row.is_good:
             progress.fail("pair", row.name, ", ".join(row.notes) or "nothing is seen")
-    if not names:
-        results = PairResults(machine, tuple(rows))
+    if not names or is_renewed:
+        kept = load().rows if names else ()
+        results = PairResults(machine, with_renewed(kept, rows, CASES))
         save("pair", results)
         renew(PROOF, "pair", table_of(results))
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
+import click
 import msgspec
 
 from tests.bench.machine import describe_machine
@@ -34,6 +35,28 @@ class Results:
 def machine_of_run() -> Machine:
     """With the commit that is measured. What the run itself writes is no other commit."""
     return describe_machine([str(each.relative_to(ROOT)) for each in (RESULTS, README, PROOF)])
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+_N = TypeVar("_N", bound=Named)
+
+
+def with_renewed(kept: Sequence[_N], made: Sequence[_N], all_: Sequence[Named]) -> tuple[_N, ...]:
+    """In the order of all, each as it was made now or else as it was kept."""
+    found = {each.name: each for each in (*kept, *made)}
+    return tuple(found[each.name] for each in all_ if each.name in found)
+
+
+def assert_same(kept: Machine, now: Machine) -> None:
+    """Rows of one table are of one machine and one commit. Raises ClickException."""
+    pairs = ((kept.commit, now.commit), (kept.kernel, now.kernel), (kept.processor, now.processor))
+    for former, latter in pairs:
+        if former != latter:
+            raise click.ClickException(f"the table is of {former}, and this is {latter}: make all of its rows")
 
 
 def save(name: str, results: object) -> None:

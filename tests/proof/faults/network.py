@@ -44,9 +44,19 @@ def link_down(world: World) -> Iterator[None]:
     gateway, name = world.lab.gateway, OUTSIDE.gateway_interface
     gateway.run(["ip", "link", "set", name, "down"])
     down_s = time.monotonic()
-    done = world.daemon.cli("doctor", "--config", str(world.daemon.config_path))
-    world.learns("doctor: interface-down", is_told="interface-down" in done.stdout)
-    time.sleep(max(0.0, DOWN_S - (time.monotonic() - down_s)))
+    try:
+        done = world.daemon.cli("doctor", "--config", str(world.daemon.config_path))
+        world.learns("doctor: interface-down", is_told="interface-down" in done.stdout)
+        time.sleep(max(0.0, DOWN_S - (time.monotonic() - down_s)))
+    finally:
+        # Other rows have the same lab.
+        _put_up(world)
+    world.mark()
+    yield
+
+
+def _put_up(world: World) -> None:
+    gateway, name = world.lab.gateway, OUTSIDE.gateway_interface
     gateway.run(["ip", "link", "set", name, "up"])
     for family, address in OUTSIDE.end_addresses.items():
         hop = ["ip", "neigh", "replace", address, "lladdr", OUTSIDE.end_hardware, "dev", name, "nud", "permanent"]
@@ -55,8 +65,6 @@ def link_down(world: World) -> Iterator[None]:
         gateway.run(hop)
         gateway.run(["ip", f"-{family}", "route", "replace", "default", "via", address])
     wait_until_up([End(gateway, name), world.lab.outside])
-    world.mark()
-    yield
 
 
 # -- connection tracking -------------------------------------------------------------------------------------------
