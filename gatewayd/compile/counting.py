@@ -1,9 +1,9 @@
 """Unregistered flows counted by the rules, at a flow's first packet: nft text of these chains. Pure.
 
-    count           new, or judged before?
-    count_once      a flow that no ct mark will know again: once a minute
-    count_flow      which end is the client? its interface
-    count_source4…  of the client's prefix with its service, and of the service with the client's canary bucket
+    missed             new, or judged before?
+    count_once…        a flow that no ct mark will know again: once a minute
+    count_flow…        which end is the client?
+    count_source4…     its interface, its prefix with its service, and the service with the client's canary bucket
 
 A packet that is refused or dropped leaves no connection behind (it is confirmed after the last hook), and an
 untracked one has none: of these each packet would be a new flow. So their addresses and ports are remembered for a
@@ -14,6 +14,8 @@ here. Registered flows do not.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from gatewayd.compile.effects import bucket_of
 from gatewayd.compile.interfaces import client_tests
@@ -29,65 +31,80 @@ _PREFIXES = {4: "ip {} & 255.255.255.0", 6: "ip6 {} & ffff:ffff:ffff::"}
 _FORGETS_REFUSED = ("limit", "reject")
 
 
+def counting_rules(policy: Policy) -> list[str]:
+    """Of the chain `missed`. None where nothing is counted."""
+    if not policy.counts:
+        return []
+    way = "count_once" if policy.mode in _FORGETS_REFUSED else "count_flow"
+    mark = f"ct mark & {as_hex(policy.mark_layout.epoch_mask)}"
+    return [
+        f"{mark} == 0x00000000 jump {way}",
+        f"{mark} != 0x00000000 counter name reclassified_flows",
+        "ct state invalid,untracked jump count_once",
+    ]
+
+
 def counting_chains(policy: Policy) -> list[str]:
     """None where nothing is counted."""
     if not policy.counts:
         return []
-    way = "count_once" if policy.mode in _FORGETS_REFUSED else "count_flow"
-    new = [
-        f"ct mark & {as_hex(policy.mark_layout.epoch_mask)} == 0x00000000 goto {way}",
-        "ct state untracked goto count_once",
-        "counter name reclassified_flows",
+    chains = _once(policy)
+    if policy.mode not in _FORGETS_REFUSED:
+        chains += chain("count_flow", _by_shape(policy, lambda shape: f"goto {_way_to_count(policy, shape)}"))
+    return chains + _count_flow(policy)
+
+
+def _by_shape(policy: Policy, way: Callable[[str], str]) -> list[str]:
+    """A way for each family, with ports or without: `4_ports`, `4`, `6_ports`, `6`."""
+    return [
+        f"meta nfproto ipv{family} {line}"
+        for family in FAMILIES
+        for line in (
+            *(f"{each} {way(f'{family}_ports')}" for each in _have_ports(policy)),
+            way(f"{family}"),
+        )
     ]
-    return [*chain("count", new), *_once(policy), *_count_flow(policy)]
+
+
+def _shapes(policy: Policy, family: Family, with_ports: str, without: str) -> list[tuple[str, str]]:
+    """Those of `_by_shape`, each with its part of a key."""
+    ported = [(f"{family}_ports", with_ports)] if _have_ports(policy) else []
+    return [*ported, (f"{family}", without)]
+
+
+def _way_to_count(policy: Policy, shape: str) -> str:
+    return f"count_flow{shape}" if client_tests(policy) else f"count_source{shape}"
 
 
 def _once(policy: Policy) -> list[str]:
     """A look-up and an addition: `add` alone matches whether the element was there or not."""
-    ways = []
-    chains: list[str] = []
+    chains = chain("count_once", _by_shape(policy, "goto count_once{}".format))
     for family in FAMILIES:
         word = "ip" if family == 4 else "ip6"
         ends = f"{word} saddr . {word} daddr . meta l4proto"
         with_ports = f"{ends} . th sport . th dport"
         without = f"{ends} . th sport & 0x0000 . th dport & 0x0000"
-        for name, key in ((f"once{family}_ports", with_ports), (f"once{family}", without)):
+        for shape, key in _shapes(policy, family, with_ports, without):
             lines = [
                 f"{key} @recent{family} counter name repeated_packets return",
-                f"add @recent{family} {{ {key} }} goto count_flow",
+                f"add @recent{family} {{ {key} }} goto {_way_to_count(policy, shape)}",
                 "counter name uncertain_packets",
             ]
-            chains += chain(f"count_{name}", lines)
-        ways += [
-            *(f"meta nfproto ipv{family} {each} goto count_once{family}_ports" for each in _have_ports(policy)),
-            f"meta nfproto ipv{family} goto count_once{family}",
-        ]
-    return [*chain("count_once", ways), *chains]
+            chains += chain(f"count_once{shape}", lines)
+    return chains
 
 
 def _count_flow(policy: Policy) -> list[str]:
     tests = client_tests(policy)
-    lines = [f"{test} goto count_source" for test in tests]
-    lines.append(f"goto count_{'destination' if tests else 'source'}")
-    chains = chain("count_flow", lines)
-    for end in ["saddr", "daddr"] if tests else ["saddr"]:
-        chains += _count_client(policy, end)
-    return chains
-
-
-def _count_client(policy: Policy, end: str) -> list[str]:
-    name, interface = ("count_source", "iifname") if end == "saddr" else ("count_destination", "oifname")
-    ways = [f"update @{INTERFACE_FLOWS} {{ {interface} counter }}"] if counts_interfaces(policy) else []
     chains: list[str] = []
     for family in FAMILIES:
-        ways.append(f"meta nfproto ipv{family} goto {name}{family}")
-        prefix = _PREFIXES[family].format(end)
-        ported = f"{name}{family}_ports"
-        to_ports = [f"{each} goto {ported}" for each in _have_ports(policy)]
-        chains += chain(f"{name}{family}", [*to_ports, *_updates(family, prefix, end, "th dport & 0x0000")])
-        if to_ports:
-            chains += chain(ported, _updates(family, prefix, end, "th dport"))
-    return [*chain(name, ways), *chains]
+        for shape, port in _shapes(policy, family, "th dport", "th dport & 0x0000"):
+            if tests:
+                ways = [f"{test} goto count_source{shape}" for test in tests]
+                chains += chain(f"count_flow{shape}", [*ways, f"goto count_destination{shape}"])
+                chains += chain(f"count_destination{shape}", _updates(policy, family, "daddr", port))
+            chains += chain(f"count_source{shape}", _updates(policy, family, "saddr", port))
+    return chains
 
 
 def counts_interfaces(policy: Policy) -> bool:
@@ -103,11 +120,13 @@ def _have_ports(policy: Policy) -> list[str]:
     ]
 
 
-def _updates(family: Family, prefix: str, end: str, port: str) -> list[str]:
+def _updates(policy: Policy, family: Family, end: str, port: str) -> list[str]:
     """Other protocols than those with ports have port 0; a constant cannot stand in a concatenation."""
     service = f"meta l4proto . {port}"
+    interface = "iifname" if end == "saddr" else "oifname"
     return [
+        *([f"update @{INTERFACE_FLOWS} {{ {interface} counter }}"] if counts_interfaces(policy) else []),
         f"update @{SERVICE_FLOWS} {{ {service} . {bucket_of(family, end)} counter }}",
-        f"update @prefix_flows{family} {{ {prefix} . {service} counter }} return",
+        f"update @prefix_flows{family} {{ {_PREFIXES[family].format(end)} . {service} counter }} return",
         "counter name unplaced_flows",
     ]

@@ -7,11 +7,11 @@ Which client addresses are in the canary is computed here too, as the kernel com
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 
-from gatewayd.compile.interfaces import client_tests, knows_inside
-from gatewayd.compile.judging import as_hex, client_at, in_policy
+from gatewayd.compile.interfaces import client_tests, knows_inside, no_client_test
+from gatewayd.compile.judging import as_hex, asks_again, client_at, in_policy
 from gatewayd.compile.lookups import FAMILIES, chain
+from gatewayd.compile.rule_sets import UNFOLLOWED
 from gatewayd.model.flow import Canary, Flow
 from gatewayd.model.policy import Policy
 from gatewayd.model.prefix import Family
@@ -41,75 +41,73 @@ def registered_chain(policy: Policy) -> list[str]:
 
 
 def unregistered_chains(policy: Policy) -> list[str]:
-    """In `reject`, `judged` is for flows known as judged: they are looked up again before a packet is refused."""
-    count = "counter name unregistered_packets"
-    canary = _canary(policy)
-    enforced = ["jump canary"] if canary else []
+    """`unregistered` is for a flow's first packet, behind all look-ups. Where its mode does something to packets,
+    `judged` is for flows known as judged: these are looked up again before (`judging.asks_again`), and whether the
+    policy is about them is asked then.
+    """
+    begin = ["counter name unregistered_packets", *_canary(policy)]
     if policy.mode in ("mark", "limit"):
-        enforced += downstream(policy.unregistered_dscp, policy.unregistered_mark)
-    chains = chain("canary", canary) if canary else []
-    if policy.mode == "limit":
-        chains += _limit(policy)
-        enforced.append("goto throttle")
-    elif policy.mode == "reject":
+        begin += downstream(policy.unregistered_dscp, policy.unregistered_mark)
+    if policy.mode == "reject":
         refuse = [
             "counter name rejected_packets",
             "meta l4proto tcp reject with tcp reset",
             "reject with icmpx admin-prohibited",
         ]
-        chains += chain("refuse", refuse)
-        chains += in_policy(policy)
-        chains += chain("judged", [count, *enforced, "jump look_up", "jump in_policy", "goto refuse"])
-        enforced.append("goto refuse")
-    else:
-        enforced.append("accept")
-    if policy.mode == "observe":
-        if policy.shadows_limit:
-            chains += _limit(policy)
-        enforced = ["goto throttle" if policy.shadows_limit else "accept"]
-    return chains + chain("unregistered", [count, *enforced])
+        return [
+            *chain("refuse", refuse),
+            *in_policy(policy, "refuse"),
+            *chain("judged", [*begin, "goto look_up"]),
+            *chain("unregistered", [*begin, "goto refuse"]),
+        ]
+    if not asks_again(policy):
+        return chain("unregistered", [*begin, "accept"])
+    over = (
+        "counter name limited_packets drop" if policy.mode == "limit" else "counter name over_limit_packets accept"
+    )
+    return [
+        *chain("over_limit", [over]),
+        *in_policy(policy, "over_limit"),
+        *_throttle("judged_", policy, "look_up"),
+        *_throttle("", policy, "over_limit"),
+        *chain("judged", [*begin, "goto judged_throttle"]),
+        *chain("unregistered", [*begin, "goto throttle"]),
+    ]
 
 
-def _limit(policy: Policy) -> list[str]:
-    """A rate for each client, and one for all clients together that the kernel does not follow. In observe the same
-    rules count what they would drop.
+def _throttle(prefix: str, policy: Policy, over: str) -> list[str]:
+    """A rate for each client, and one for all clients together that the kernel does not follow: beyond it, to the
+    chain `over`. In observe the same rules count what they would drop. All copies share the rates: these are in
+    elements of sets.
 
     Where the set of limiters has no place for a new client, the rule that would add it ends without a match. So it
     does for a client within its rate (net/netfilter/nft_dynset.c: nft_dynset_eval). Another set, half as large and
     with the same timeout, says whether the client has a place.
     """
-    from_client = client_tests(policy)
-    if from_client:
-        throttle = [f"{test} goto throttle_source" for test in from_client]
-        chains = _throttle("throttle", policy, "daddr", before=throttle)
-        chains += _throttle("throttle_source", policy, "saddr")
+    tests = client_tests(policy)
+    if tests:
+        ends = [*((f"{test} ", "_source", "saddr") for test in tests), (f"{no_client_test(policy)} ", "", "daddr")]
     else:
-        untracked = ["ct state untracked goto throttle_source"]
-        chains = _throttle("throttle", policy, "saddr", "ct original ", after=untracked)
-        chains += _throttle("throttle_source", policy, "saddr")
-    unfollowed = ["counter name unfollowed_packets", f"{_rate(policy)} goto over_limit", "accept"]
-    drop = (
-        "counter name limited_packets drop" if policy.mode == "limit" else "counter name over_limit_packets accept"
-    )
+        ends = [("", "", "ct original saddr"), ("ct state untracked ", "_source", "saddr")]
+    ways, chains = [], []
+    for test, role, end in ends:
+        for family in FAMILIES:
+            client, name = _limited(family, end), f"{prefix}throttle{role}{family}"
+            ways.append(f"{test}update @followed{family} {{ {client} }} goto {name}")
+            rules = [f"update @limiter{family} {{ {client} {_rate(policy)} }} goto {over}", "accept"]
+            chains.append((name, rules))
+    shared = f"update @{UNFOLLOWED} {{ meta mark & 0x00000000 {_rate(policy)} }} goto {over}"
     return [
-        *in_policy(policy),
-        *chain("over_limit", ["jump look_up", "jump in_policy", drop]),
-        *chains,
-        *chain("unfollowed", unfollowed),
+        *chain(f"{prefix}throttle", [*ways, f"goto {prefix}unfollowed"]),
+        *(line for name, rules in dict(chains).items() for line in chain(name, rules)),
+        *chain(f"{prefix}unfollowed", ["counter name unfollowed_packets", shared, "accept"]),
     ]
 
 
-def _throttle(
-    name: str, policy: Policy, end: str, of: str = "", before: Iterable[str] = (), after: Iterable[str] = ()
-) -> list[str]:
-    """The chain that limits the client at an end of a packet, or of its connection."""
-    clients = {family: f"{of}{client_at(family, end)}" for family in FAMILIES}
-    ways = [f"update @followed{family} {{ {client} }} goto {name}{family}" for family, client in clients.items()]
-    chains = chain(name, [*before, *ways, *after, "goto unfollowed"])
-    for family, client in clients.items():
-        limit = f"update @limiter{family} {{ {client} {_rate(policy)} }} goto over_limit"
-        chains += chain(f"{name}{family}", [limit, "accept"])
-    return chains
+def _limited(family: Family, end: str) -> str:
+    """The client at an end of a packet, or of its connection: `ct original saddr`."""
+    of, _, field = end.rpartition(" ")
+    return f"{of} {client_at(family, field)}" if of else client_at(family, field)
 
 
 def _rate(policy: Policy) -> str:
@@ -134,13 +132,15 @@ def _canary(policy: Policy) -> list[str]:
     if not from_client:
         return [
             *(f"ct direction reply {each}" for each in destination),
-            "ct direction reply return",
-            *source,
+            *(
+                f"{test} {each}"
+                for test in ("ct direction original", "ct state invalid,untracked")
+                for each in source
+            ),
         ]
     return [
         *(f"{test} {each}" for test in from_client for each in source),
-        *(f"{test} return" for test in from_client),
-        *destination,
+        *(f"{no_client_test(policy)} {each}" for each in destination),
     ]
 
 

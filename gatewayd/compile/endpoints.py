@@ -1,9 +1,9 @@
 """The look-ups of endpoints of licensed providers: nft text of these chains. Pure.
 
-    look_up          … and behind all others, where there is such a set:
-    endpoints        which end is the client?
-    to_endpoint      a packet to an endpoint, its service at the destination port: registered
-    from_endpoint    a packet of an endpoint, its service at the source port: left alone
+    look_up           … and behind all others, where there is such a set:
+    endpointsN        which end is the client?
+    to_endpointN      a packet to an endpoint, its service at the destination port: registered
+    from_endpointN    a packet of an endpoint, its service at the source port: left alone
 
 A flow from inside to an endpoint is registered, and never one from it. So no packet of the endpoint makes a flow
 registered. It may be the first of a client's flow all the same: after a flush, a failover, a reboot or an idle hour
@@ -30,32 +30,39 @@ from gatewayd.model.mask import Mask
 from gatewayd.model.prefix import Family
 from gatewayd.model.service import BUNDLES
 
-WAY = "endpoints"
-"""The chain that a packet goes to which nothing else registers."""
+MISSED = "missed"
+"""The chain of a packet that nothing registers."""
 
 
-def has_endpoints(hooks: Mapping[Mask, str]) -> bool:
-    return any(mask.is_endpoint for mask in hooks)
+def ends_of_lookups(hooks: Mapping[Mask, str]) -> dict[Family, str]:
+    """By family, the chain behind all other look-ups."""
+    return {family: f"endpoints{family}" if _are_some(family, hooks) else MISSED for family in FAMILIES}
 
 
-def endpoint_chains(named: Sides, hooks: Mapping[Mask, str]) -> list[str]:
-    """None where no set is one of endpoints."""
-    families = [family for family in FAMILIES if any(mask.is_endpoint and mask.family == family for mask in hooks)]
-    if not families:
-        return []
+def _are_some(family: Family, hooks: Mapping[Mask, str]) -> bool:
+    return any(mask.is_endpoint and mask.family == family for mask in hooks)
+
+
+def endpoint_chains(named: Sides, hooks: Mapping[Mask, str], leaving: Sequence[str] = ()) -> list[str]:
+    """None where no set is one of endpoints. `leaving`: rules for packets that are not looked up here."""
     tests = client_tests(named)
-    ways = [f"{test} goto to_endpoint" for test in tests] if tests else ["jump to_endpoint"]
-    chains = chain(WAY, [*ways, "goto from_endpoint"])
-    for name, end, port, verdict, flags in (
-        ("to_endpoint", "daddr", "dport", "goto registered", "(syn | ack)"),
-        ("from_endpoint", "saddr", "sport", "accept", "syn"),
-    ):
-        not_of_tcp = f"tcp flags & (syn | ack) == {flags} return"
-        chains += chain(
-            name, [not_of_tcp, *(f"meta nfproto ipv{family} goto {name}{family}" for family in families)]
-        )
-        for family in families:
-            chains += chain(f"{name}{family}", _lookups(family, hooks, end, port, verdict))
+    chains: list[str] = []
+    for family in FAMILIES:
+        if not _are_some(family, hooks):
+            continue
+        answers = f"from_endpoint{family}"
+        behind = MISSED if tests else answers
+        to = [
+            f"tcp flags & (syn | ack) == (syn | ack) goto {behind}",
+            *_lookups(family, hooks, "daddr", "dport", "goto registered"),
+        ]
+        ways = [f"{test} goto to_endpoint{family}" for test in tests] or to
+        chains += chain(f"endpoints{family}", [*leaving, *ways, f"goto {answers}"])
+        if tests:
+            chains += chain(f"to_endpoint{family}", [*to, f"goto {behind}"])
+        opening = f"tcp flags & (syn | ack) == syn goto {MISSED}"
+        found = _lookups(family, hooks, "saddr", "sport", "accept")
+        chains += chain(answers, [opening, *found, f"goto {MISSED}"])
     return chains
 
 

@@ -52,6 +52,11 @@ def client_tests(named: Sides) -> list[str]:
     return [f"oifname {names}" for names in _interfaces(named.outside)]
 
 
+def no_client_test(named: Sides) -> str:
+    """True of a packet for which none of `client_tests` is, where there are any."""
+    return " ".join(test.replace("ifname ", "ifname != ") for test in client_tests(named))
+
+
 def _may_meet(inside: Iterable[str], outside: Iterable[str]) -> bool:
     """Whether an interface may have a name of both sides; a `*` at the end stands for anything."""
     return any(

@@ -6,11 +6,11 @@ in use (`lookups`). The effects of either result are in `effects`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from gatewayd.compile.endpoints import WAY
-from gatewayd.compile.interfaces import client_tests, crossing
-from gatewayd.compile.lookups import FAMILIES, PORT_PROTOCOLS, chain, masked
+from gatewayd.compile.endpoints import MISSED
+from gatewayd.compile.interfaces import client_tests, crossing, no_client_test
+from gatewayd.compile.lookups import FAMILIES, answer_ways, chain, masked
 from gatewayd.model.mask import Mask
 from gatewayd.model.policy import Policy
 from gatewayd.model.prefix import Family
@@ -54,30 +54,29 @@ def uncrossed_chain(policy: Policy) -> list[str]:
     return chain("uncrossed", [*lines, "accept"])
 
 
-def in_policy(policy: Policy) -> list[str]:
-    """Return if a packet is between inside and outside and has a service in scope at either end, else accept. A
-    mark alone never brings anything else before the policy."""
+def in_policy(policy: Policy, verdict: str) -> list[str]:
+    """Go to the chain `verdict` if a packet is between inside and outside and has a service in scope at either end,
+    else accept. A mark alone never brings anything else before the policy."""
     whole, ports = _scope_by_protocol(policy.scope)
-    ways = {protocol: "return" for protocol in whole} | {
-        protocol: f"goto in_scope_{protocol}" for protocol in ports
-    }
+    ways = {protocol: verdict for protocol in whole} | {protocol: f"in_scope_{protocol}" for protocol in ports}
     lines = []
     if ways:
-        targets = ", ".join(f"{protocol} : {way}" for protocol, way in sorted(ways.items()))
+        targets = ", ".join(f"{protocol} : goto {way}" for protocol, way in sorted(ways.items()))
         lines.append(f"meta l4proto vmap {{ {targets} }}")
     chains = []
     for protocol, listed in sorted(ports.items()):
-        either = [f"th {port} {listed} return" for port in ("dport", "sport")]
+        either = [f"th {port} {listed} goto {verdict}" for port in ("dport", "sport")]
         chains += chain(f"in_scope_{protocol}", [*either, "accept"])
     chains += chain("in_scope", [*lines, "accept"])
     tests = [f"{test} goto in_scope" for test in crossing(policy)]
     return chains + chain("in_policy", [*tests, "accept"] if tests else ["goto in_scope"])
 
 
-def scope_chains(scope: tuple[Service, ...]) -> list[str]:
+def scope_chains(policy: Policy) -> list[str]:
     """One look-up of the protocol; ports are looked at for protocols that have some in scope."""
-    whole, ports = _scope_by_protocol(scope)
-    ways = {protocol: "judge" for protocol in whole} | {protocol: f"scope_{protocol}" for protocol in ports}
+    whole, ports = _scope_by_protocol(policy.scope)
+    judge = "judge" if client_tests(policy) else "look_up"
+    ways = {protocol: judge for protocol in whole} | {protocol: f"scope_{protocol}" for protocol in ports}
     if not ways:
         return chain("scope", [])
     targets = ", ".join(f"{protocol} : goto {target}" for protocol, target in sorted(ways.items()))
@@ -85,7 +84,7 @@ def scope_chains(scope: tuple[Service, ...]) -> list[str]:
     for protocol, listed in sorted(ports.items()):
         # `new` is every packet of a flow until it was answered.
         answer = f"ct state new,untracked th sport {listed} goto answer"
-        chains += chain(f"scope_{protocol}", [f"th dport {listed} goto judge", answer])
+        chains += chain(f"scope_{protocol}", [f"th dport {listed} goto {judge}", answer])
     return chains
 
 
@@ -102,45 +101,54 @@ def _scope_by_protocol(scope: tuple[Service, ...]) -> tuple[set[int], dict[int, 
     return whole, {protocol: f"{{ {', '.join(values)} }}" for protocol, values in ports.items()}
 
 
-def judging_chains(
-    policy: Policy, epoch: int, near: Mapping[Mask, str], *, has_endpoints: bool = False
-) -> list[str]:
-    """`near`: the sets of prefixes that clients of registrations lie in. `has_endpoints`: some set is one of
-    endpoints."""
+def judging_chains(policy: Policy, epoch: int, near: Mapping[Mask, str], counting: Sequence[str] = ()) -> list[str]:
+    """`near`: the sets of prefixes that clients of registrations lie in. `counting`: rules for a flow that is
+    unregistered, before it has its mark."""
     layout = policy.mark_layout
-    judge = ["ct direction reply goto reply", "goto judge_packet"]
-    judge_packet = [
-        "jump look_up",
-        *(["jump count"] if policy.counts else []),
-        f"ct mark set ct mark & {as_hex(layout.others)} | {as_hex(layout.judged(epoch))}",
+    judged = as_hex(layout.judged(epoch))
+    chains: list[str] = []
+    if client_tests(policy):
+        chains += chain("judge", [*_replies(policy), "goto look_up"])
+    if _scope_by_protocol(policy.scope)[1]:
+        chains += chain("answer", answer_ways())
+    missed = [
+        *([f"ct mark & {as_hex(layout.epoch_mask)} == {judged} goto in_policy"] if asks_again(policy) else []),
+        *([] if client_tests(policy) else ["ct direction reply accept"]),
+        *_left_alone(policy.scope),
+        *counting,
+        f"ct mark set ct mark & {as_hex(layout.others)} | {judged}",
         "counter name unregistered_flows",
         "jump note",
         "goto unregistered",
     ]
-    from_client = client_tests(policy)
-    if from_client:
-        reply = [*_server_answers(policy.scope), *(f"{test} goto judge_packet" for test in from_client), "accept"]
-    else:
-        reply = ["jump look_up", "accept"]
-    answer = [
-        *_by_family("jump answered{}"),
-        *_by_family("jump classify{}_rest"),
-        "accept",
-    ]
-    look_up = [
-        *_by_family("jump classify{}"),
-        f"meta l4proto != {PORT_PROTOCOLS} {f'goto {WAY}' if has_endpoints else 'return'}",
-        *_by_family("jump answered{}"),
-        *([f"goto {WAY}"] if has_endpoints else []),
-    ]
-    return [
-        *chain("judge", judge),
-        *chain("judge_packet", judge_packet),
-        *_note(policy, near),
-        *chain("reply", reply),
-        *(chain("answer", answer) if _has_ports(policy.scope) else []),
-        *chain("look_up", look_up),
-    ]
+    return [*chains, *chain(MISSED, missed), *_note(policy, near)]
+
+
+def asks_again(policy: Policy) -> bool:
+    """Whether a packet of a flow known as judged is looked up again, where its mode would do something to it."""
+    return policy.mode in ("reject", "limit") or (policy.mode == "observe" and policy.shadows_limit)
+
+
+def answers_before_endpoints(policy: Policy, epoch: int) -> list[str]:
+    """Accept what comes from a port in scope alone, before it is looked up among endpoints."""
+    lines = _left_alone(policy.scope)
+    if not asks_again(policy):
+        return lines
+    layout = policy.mark_layout
+    unknown = f"ct mark & {as_hex(layout.epoch_mask)} != {as_hex(layout.judged(epoch))}"
+    return [f"{test} {line}" for line in lines for test in (unknown, "ct state untracked")]
+
+
+def _left_alone(scope: tuple[Service, ...]) -> list[str]:
+    """Accept what has no service in scope at its destination port: it came by `answer`."""
+    ports = _scope_by_protocol(scope)[1]
+    return [f"meta l4proto {protocol} th dport != {listed} accept" for protocol, listed in sorted(ports.items())]
+
+
+def _replies(policy: Policy) -> list[str]:
+    """In reply direction the client's packet is judged alone."""
+    servers = [f"ct direction reply {line}" for line in _server_answers(policy.scope)]
+    return [*servers, f"ct direction reply {no_client_test(policy)} accept"]
 
 
 def _note(policy: Policy, near: Mapping[Mask, str]) -> list[str]:
@@ -176,11 +184,6 @@ def _logging(noted: str, most: int, group: int, unlogged: str) -> list[str]:
     ]
 
 
-def _by_family(way: str) -> list[str]:
-    """No map: see _to_bundle."""
-    return [f"meta nfproto ipv{family} {way.format(family)}" for family in (4, 6)]
-
-
 def _server_answers(scope: tuple[Service, ...]) -> list[str]:
     """Accept the answers of servers inside to somebody whose own port happens to be in scope: the server's port is
     a system port, and no service in scope."""
@@ -205,8 +208,3 @@ def _gaps(taken: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         if low <= high:
             yield low, high
         low = max(low, last + 1)
-
-
-def _has_ports(scope: tuple[Service, ...]) -> bool:
-    """Whether the scope has single ports of a protocol, rather than all of them."""
-    return any((each.low, each.high) != (0, 65535) for each in scope)

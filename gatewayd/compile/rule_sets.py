@@ -51,6 +51,7 @@ _COUNTED = f"{COUNTED_TIMEOUT_S // 3600}h"
 
 PREFIX_FLOWS = ("prefix_flows4", "prefix_flows6")
 SERVICE_FLOWS, INTERFACE_FLOWS = "service_flows", "interface_flows"
+UNFOLLOWED = "unfollowed"
 COUNTED_SETS = (*PREFIX_FLOWS, SERVICE_FLOWS, INTERFACE_FLOWS)
 """Each element has a counter of flows (compile.counting)."""
 
@@ -63,6 +64,8 @@ _ALL = (
     # `limiter` has a place for each client of `followed`, and for those of a minute ago that are not removed yet.
     *(RuleSet(f"followed{number}", address, MAX_CLIENTS, "1m", "limit") for number, address in _FAMILIES),
     *(RuleSet(f"limiter{number}", address, 2 * MAX_CLIENTS, "1m", "limit") for number, address in _FAMILIES),
+    # One element: the rate of all clients together that have no place.
+    RuleSet(UNFOLLOWED, "mark", 16, "1m", "limit"),
     *(
         RuleSet(f"prefix_flows{number}", f"{address} . inet_proto . inet_service", MAX_COUNTED, _COUNTED, "count")
         for number, address in _FAMILIES

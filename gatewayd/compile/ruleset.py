@@ -4,21 +4,30 @@ The same input gives the same text, for nft 1.0.2 and newer.
 
 The chains, in the order a packet meets them:
 
-    forward       flows known as registered, or judged; the interfaces; the rest leaves
-    bridged       what a bridge only switches leaves, where br_netfilter sends it here
-    scope         one look-up of the protocol, one of the port; the rest leaves
-    uncrossed     packets with a service in scope between interfaces that are not inside and outside: counted
-    judge         look up; else mark as judged, log (`note`, `note_near`), go on to unregistered
-    reply         a packet in reply direction: the client's is judged like any other, the rest leaves
-    answer        a new flow *from* a port in scope: registered, or left alone
-    count         an unregistered flow, once: by client prefix, service and interface (`counting`)
-    look_up       registered if the packet or its reverse is
-    classify4/6   the bundle's look-ups, one for every set and role; then single services; then any service
-    answered4/6   the same by the source port
-    endpoints     where there are any: registered if it is to an endpoint, left alone if from one (`endpoints`)
-    registered    set the mark, ask for conntrack events, count, accept
-    judged        a flow judged before: before a packet of it is refused, it is looked up again
-    unregistered  what the mode says
+    forward         flows known as registered, or judged; what a bridge only switches; the interfaces; the rest
+                    leaves
+    scope           one look-up of the protocol, one of the port; the rest leaves
+    uncrossed       packets with a service in scope between interfaces that are not inside and outside: counted
+    judge           in reply direction the client's packet goes on, the rest leaves
+    answer          a new flow *from* a port in scope goes to the last of the look-ups
+    look_up         and the stages behind it (`lookups`): registered if the packet or its reverse is
+    endpoints4/6    where there are any: registered if it is to an endpoint, left alone if from one (`endpoints`)
+    missed          nothing registers it. Left alone, or: counted (`counting`), marked as judged, logged (`note`,
+                    `note_near`), and on to unregistered
+    registered      set the mark, ask for conntrack events, count, accept
+    unregistered    what the mode says
+    judged          a flow judged before: before anything is done to a packet of it, it is looked up again
+    in_policy       … and so is whether the policy is about it
+
+Which way a packet goes. From chain to chain by `goto`, and a chain that looks something up ends in a `goto` to the
+next. So a way that ends early, in a chain that another program flushed, ends in the policy of `forward`: accept.
+Nothing is refused, limited or marked as judged but at the end of the whole way. `jump` is for counting and logging
+alone. The kernel lets a way have 16 chains, with `goto` like with `jump` (NFT_JUMP_STACK_SIZE): no way of ours has
+more. Before 6.19 it walks every way when it checks rules (nft_chain_validate), a million rules in some 10 ms.
+
+All that look something up share one way with one end. `missed` tells them apart: a flow known as judged by its
+mark, a packet in reply direction by that, a packet of `answer` by its destination port. In `limit` the rules of the
+rate are there twice: those for flows known as judged come before the look-ups, and no way may lead in a circle.
 
 Who judges a flow. Its fate is that of its client's packet, whichever packet made the conntrack entry: after a
 reboot, a failover, a flush or an idle hour it is the far end's. Then the client's packets run in reply direction,
@@ -47,17 +56,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Literal
 
-from gatewayd.compile.counting import counting_chains
+from gatewayd.compile.counting import counting_chains, counting_rules
 from gatewayd.compile.effects import downstream, registered_chain, unregistered_chains
-from gatewayd.compile.endpoints import endpoint_chains, has_endpoints
+from gatewayd.compile.endpoints import endpoint_chains, ends_of_lookups
 from gatewayd.compile.judging import (
+    answers_before_endpoints,
     as_hex,
+    asks_again,
     interface_tests,
     judging_chains,
     scope_chains,
     uncrossed_chain,
 )
-from gatewayd.compile.lookups import chain, classifying_chains
+from gatewayd.compile.lookups import chain, lookup_chains
 from gatewayd.compile.rule_sets import flushed_sets_of, rule_sets_of
 from gatewayd.model.flow import Mode
 from gatewayd.model.mask import ANY_PEER, Mask, parse_set_name
@@ -148,16 +159,15 @@ def compile_ruleset(table: str, policy: Policy, hooks: Mapping[Mask, str], epoch
     names = frozenset(hooks.values())
     chains = [
         *_forward(policy, epoch),
+        *lookup_chains(hooks, ends_of_lookups(hooks)),
+        *endpoint_chains(policy, hooks, answers_before_endpoints(policy, epoch)),
         *judging_chains(
             policy,
             epoch,
             {mask: name for mask, name in hooks.items() if mask.is_near},
-            has_endpoints=has_endpoints(hooks),
+            counting_rules(policy),
         ),
         *counting_chains(policy),
-        *classifying_chains(4, hooks),
-        *classifying_chains(6, hooks),
-        *endpoint_chains(policy, hooks),
         *registered_chain(policy),
         *unregistered_chains(policy),
     ]
@@ -215,24 +225,24 @@ def _objects(policy: Policy) -> list[str]:
 def _forward(policy: Policy, epoch: int) -> list[str]:
     layout = policy.mark_layout
     registered, judged = as_hex(layout.registered), as_hex(layout.judged(epoch))
-    known = "judged" if policy.mode == "reject" else "unregistered"
+    known = "judged" if asks_again(policy) else "unregistered"
     repaint = downstream(policy.registered_dscp, policy.registered_mark)
     count = "counter name registered_packets"
     lines = [
         f"type filter hook forward priority {policy.priority}; policy accept;",
         f"ct mark & {registered} == {registered} {'goto registered_packet' if repaint else f'{count} accept'}"
         f' comment "{_TAG_PLACE}"',
-        'meta iifkind "bridge" meta oifkind "bridge" jump bridged',
+        _switched(),
         f"ct mark & {as_hex(layout.epoch_mask)} == {judged} goto {known}",
         *interface_tests(policy),
     ]
-    chains = chain("forward", lines) + _bridged()
+    chains = chain("forward", lines)
     if repaint:
         chains += chain("registered_packet", [count, *repaint, "accept"])
-    return chains + uncrossed_chain(policy) + scope_chains(policy.scope)
+    return chains + uncrossed_chain(policy) + scope_chains(policy)
 
 
-def _bridged() -> list[str]:
+def _switched() -> str:
     """Where br_netfilter is on (Docker, Kubernetes and libvirt turn it on), a frame that a bridge only switches
     meets the forward hook too, as a packet that comes in and goes out by the bridge itself: it leaves. An answer to
     it may have no way back, and it is not known which of the bridge's ports is a customer.
@@ -240,13 +250,13 @@ def _bridged() -> list[str]:
     nft compares with constants alone, so the two indexes are compared a hexadecimal digit at a time. What is routed
     back out by the bridge that it came in by looks the same, and leaves too.
     """
-    lines = []
+    tests = []
     for shift in range(0, 32, 4):
         # An index is a positive int: the last digit is 7 at most, and nft takes no other for one.
         mask = (0xF << shift) & 0x7FFFFFFF
         pairs = (f"{value} . {value}" for value in range(0, mask + 1, 1 << shift))
-        lines.append(f"meta iif & 0x{mask:08x} . meta oif & 0x{mask:08x} != {{ {', '.join(pairs)} }} return")
-    return chain("bridged", [*lines, "accept"])
+        tests.append(f"meta iif & 0x{mask:08x} . meta oif & 0x{mask:08x} {{ {', '.join(pairs)} }}")
+    return f'meta iifkind "bridge" meta oifkind "bridge" {" ".join(tests)} accept'
 
 
 def rehearsal_script(text: str, table: str, *, is_present: bool) -> str:

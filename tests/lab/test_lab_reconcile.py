@@ -178,11 +178,9 @@ TAMPERINGS = {
     "flush set": f"flush set inet {TABLE} c4_32",
     "add element": f"add element inet {TABLE} c4_32 {{ 192.0.2.77 }}",
     "add rule": f"add rule inet {TABLE} forward drop",
-    "insert rule": f"insert rule inet {TABLE} judge accept",
+    "insert rule": f"insert rule inet {TABLE} look_up accept",
     "add chain": f"add chain inet {TABLE} guests {{ type filter hook input priority 0; policy drop; }}",
-    "delete chain": "".join(
-        f"flush chain inet {TABLE} {name}\n" for name in ("unregistered", "judge_packet", "forward")
-    )
+    "delete chain": "".join(f"flush chain inet {TABLE} {name}\n" for name in ("unregistered", "missed", "forward"))
     + f"delete chain inet {TABLE} unregistered",
     "add set": f"add set inet {TABLE} guests {{ type ipv4_addr; flags interval; elements = {{ 10.0.0.0/8 }}; }}",
     "add set of our name": f"add set inet {TABLE} c4_32_g1 {{ type ipv4_addr; flags timeout; }}",

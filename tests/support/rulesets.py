@@ -22,7 +22,11 @@ HOOKS = {mask: set_name(mask, 0) for mask in (Mask(4, 29), Mask(4, 32, 24, "ipse
 
 def chains_of(policy: Policy, hooks: Mapping[Mask, str] | None = None, epoch: int = 1) -> dict[str, list[str]]:
     """The lines of each chain, declarations of hooks included."""
-    text = compile_ruleset("gatewayd", policy, HOOKS if hooks is None else hooks, epoch).text
+    return chains_in(compile_ruleset("gatewayd", policy, HOOKS if hooks is None else hooks, epoch).text)
+
+
+def chains_in(text: str) -> dict[str, list[str]]:
+    """As `chains_of`, of a ruleset's text."""
     found = re.findall(r"^\tchain (\w+) \{\n(.*?)^\t\}$", text, re.M | re.S)
     assert len(found) == len(dict(found)), "a chain is declared twice"
     return {name: [line.strip() for line in body.splitlines()] for name, body in found}

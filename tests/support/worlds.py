@@ -12,7 +12,7 @@ from gatewayd.kernel.tables import KernelTables
 from gatewayd.model import Binding, BoundRegistration, Decision, Flow, Registration
 from gatewayd.model.mask import set_name
 from gatewayd.model.policy import Policy
-from gatewayd.model.transaction import AddElements, CreateSet, CreateTable, Transaction
+from gatewayd.model.transaction import AddElements, CreateSet, CreateTable, Ruleset, Transaction
 
 TABLE = "gatewayd"
 ELEMENT_TIMEOUT_S = 7200
@@ -55,8 +55,8 @@ def forget_connections() -> None:
         assert error == 0
 
 
-async def program(tables: KernelTables, world: World) -> None:
-    """The world in place of whatever is there, without a reconciler."""
+async def program(tables: KernelTables, world: World) -> Ruleset:
+    """The world in place of whatever is there, without a reconciler; its rules."""
     await tables.delete_table()
     sets = DesiredSets(max_endpoint_masks=256)
     for each in world.active():
@@ -71,4 +71,6 @@ async def program(tables: KernelTables, world: World) -> None:
     ]
     add = [AddElements(name, sorted(sets.keys(mask))) for mask, name in names.items()]
     await tables.commit(Transaction((CreateTable(), *create, *add), "world"))
-    await tables.replace_rules(compile_ruleset(TABLE, world.policy, names, 1))
+    ruleset = compile_ruleset(TABLE, world.policy, names, 1)
+    await tables.replace_rules(ruleset)
+    return ruleset

@@ -67,7 +67,8 @@ def test_without_a_named_side_a_limit_is_each_openers_own_and_untracked_packets_
     assert chains["throttle"] == [
         "update @followed4 { ct original ip saddr } goto throttle4",
         f"update @followed6 {{ ct original ip6 saddr {HALF} }} goto throttle6",
-        "ct state untracked goto throttle_source",
+        "ct state untracked update @followed4 { ip saddr } goto throttle_source4",
+        f"ct state untracked update @followed6 {{ ip6 saddr {HALF} }} goto throttle_source6",
         "goto unfollowed",
     ]
     assert chains["throttle4"] == [f"update @limiter4 {{ ct original ip saddr {RATE}", "accept"]
@@ -77,14 +78,10 @@ def test_without_a_named_side_a_limit_is_each_openers_own_and_untracked_packets_
 def test_a_limit_is_each_clients_own() -> None:
     chains = chains_of(replace(OBSERVE, mode="limit", limit_bytes_s=1000, inside=("eth1",)))
     assert chains["throttle"] == [
-        'iifname "eth1" goto throttle_source',
-        "update @followed4 { ip daddr } goto throttle4",
-        f"update @followed6 {{ ip6 daddr {HALF} }} goto throttle6",
-        "goto unfollowed",
-    ]
-    assert chains["throttle_source"] == [
-        "update @followed4 { ip saddr } goto throttle_source4",
-        f"update @followed6 {{ ip6 saddr {HALF} }} goto throttle_source6",
+        'iifname "eth1" update @followed4 { ip saddr } goto throttle_source4',
+        f'iifname "eth1" update @followed6 {{ ip6 saddr {HALF} }} goto throttle_source6',
+        'iifname != "eth1" update @followed4 { ip daddr } goto throttle4',
+        f'iifname != "eth1" update @followed6 {{ ip6 daddr {HALF} }} goto throttle6',
         "goto unfollowed",
     ]
     for name, end in (("throttle", "daddr"), ("throttle_source", "saddr")):
@@ -93,11 +90,23 @@ def test_a_limit_is_each_clients_own() -> None:
 
 
 def test_clients_for_which_there_is_no_place_share_a_rate() -> None:
-    assert chains_of(replace(OBSERVE, mode="limit", limit_bytes_s=1000))["unfollowed"] == [
-        "counter name unfollowed_packets",
-        "limit rate over 1000 bytes/second burst 1000 bytes goto over_limit",
-        "accept",
-    ]
+    chains = chains_of(replace(OBSERVE, mode="limit", limit_bytes_s=1000))
+    for prefix, over in (("", "over_limit"), ("judged_", "look_up")):
+        assert chains[f"{prefix}unfollowed"] == [
+            "counter name unfollowed_packets",
+            f"update @unfollowed {{ meta mark & 0x00000000 {RATE.replace('over_limit', over)}",
+            "accept",
+        ]
+
+
+def test_a_flow_known_as_judged_has_the_rates_of_all_others_and_is_looked_up_beyond_them() -> None:
+    chains = chains_of(replace(OBSERVE, mode="limit", limit_bytes_s=1000, inside=("eth1",)))
+    names = [name for name in chains if name.startswith("judged_")]
+    assert len(names) == 6
+    for name in names:
+        again = [line.replace("goto look_up", "goto over_limit") for line in chains[name]]
+        assert [line.replace("goto judged_", "goto ") for line in again] == chains[name.removeprefix("judged_")]
+    assert chains["judged"][-1] == "goto judged_throttle"
 
 
 BEYOND = "mod 100 seed 0x67617465 >= 25 accept"
@@ -106,23 +115,26 @@ BEYOND = "mod 100 seed 0x67617465 >= 25 accept"
 @pytest.mark.parametrize("mode", ["mark", "limit", "reject"])
 def test_beyond_the_canary_packets_are_accepted_before_anything_is_done_to_them(mode: Mode) -> None:
     chains = chains_of(replace(OBSERVE, mode=mode, canary_percent=25, unregistered_dscp=8))
-    assert chains["unregistered"][:2] == ["counter name unregistered_packets", "jump canary"]
-    assert chains["canary"] == [
-        f"ct direction reply meta nfproto ipv4 jhash ip daddr {BEYOND}",
-        f"ct direction reply meta nfproto ipv6 jhash @nh,192,64 {BEYOND}",
-        "ct direction reply return",
-        f"meta nfproto ipv4 jhash ip saddr {BEYOND}",
-        f"meta nfproto ipv6 jhash @nh,64,64 {BEYOND}",
-    ]
+    for name in {"unregistered", "judged"} & chains.keys():
+        assert chains[name][:7] == [
+            "counter name unregistered_packets",
+            f"ct direction reply meta nfproto ipv4 jhash ip daddr {BEYOND}",
+            f"ct direction reply meta nfproto ipv6 jhash @nh,192,64 {BEYOND}",
+            f"ct direction original meta nfproto ipv4 jhash ip saddr {BEYOND}",
+            f"ct direction original meta nfproto ipv6 jhash @nh,64,64 {BEYOND}",
+            f"ct state invalid,untracked meta nfproto ipv4 jhash ip saddr {BEYOND}",
+            f"ct state invalid,untracked meta nfproto ipv6 jhash @nh,64,64 {BEYOND}",
+        ]
 
 
 def test_the_canary_is_of_clients_where_a_side_is_named() -> None:
-    assert chains_of(replace(REJECT, canary_percent=25, outside=("eth0",)))["canary"] == [
+    assert chains_of(replace(REJECT, canary_percent=25, outside=("eth0", "wan*")))["unregistered"][1:-1] == [
         f'oifname "eth0" meta nfproto ipv4 jhash ip saddr {BEYOND}',
         f'oifname "eth0" meta nfproto ipv6 jhash @nh,64,64 {BEYOND}',
-        'oifname "eth0" return',
-        f"meta nfproto ipv4 jhash ip daddr {BEYOND}",
-        f"meta nfproto ipv6 jhash @nh,192,64 {BEYOND}",
+        f'oifname "wan*" meta nfproto ipv4 jhash ip saddr {BEYOND}',
+        f'oifname "wan*" meta nfproto ipv6 jhash @nh,64,64 {BEYOND}',
+        f'oifname != "eth0" oifname != "wan*" meta nfproto ipv4 jhash ip daddr {BEYOND}',
+        f'oifname != "eth0" oifname != "wan*" meta nfproto ipv6 jhash @nh,192,64 {BEYOND}',
     ]
 
 
@@ -139,7 +151,7 @@ def test_with_each_ruleset_limits_begin_anew_and_shares_of_the_log_do_not() -> N
         for mode in ("observe", "limit")
         for policy in (replace(OBSERVE, mode=mode),)
     }
-    assert flushes == {"observe": [], "limit": ["followed4", "followed6", "limiter4", "limiter6"]}
+    assert flushes == {"observe": [], "limit": ["followed4", "followed6", "limiter4", "limiter6", "unfollowed"]}
 
 
 def test_observing_counts_what_a_limit_would_drop_by_the_rules_that_would_drop_it() -> None:
@@ -147,9 +159,9 @@ def test_observing_counts_what_a_limit_would_drop_by_the_rules_that_would_drop_i
     shadow = chains_of(replace(limit, mode="observe", shadows_limit=True))
     real = chains_of(limit)
     assert shadow["unregistered"] == ["counter name unregistered_packets", "goto throttle"]
-    throttles = [name for name in real if name.startswith(("throttle", "unfollowed", "in_"))]
+    throttles = [name for name in real if name.startswith(("throttle", "unfollowed", "judged", "in_"))]
     assert throttles
     assert {name: shadow[name] for name in throttles} == {name: real[name] for name in throttles}
-    assert real["over_limit"][:2] == shadow["over_limit"][:2]
-    assert shadow["over_limit"][2:] == ["counter name over_limit_packets accept"]
+    assert real["over_limit"] == ["counter name limited_packets drop"]
+    assert shadow["over_limit"] == ["counter name over_limit_packets accept"]
     assert not [line for lines in shadow.values() for line in lines if "drop" in line]

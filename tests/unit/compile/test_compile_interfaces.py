@@ -13,6 +13,7 @@ from gatewayd.compile.interfaces import (
     interface_warnings,
     knows_inside,
     names_like,
+    no_client_test,
     unmatched,
 )
 from tests.support.rulesets import OBSERVE, REJECT
@@ -118,3 +119,17 @@ def test_several_names_are_one_set_and_a_single_one_is_compared_without() -> Non
 )
 def test_a_pattern_stands_for_names(pattern: str, names: list[str]) -> None:
     assert names_like(pattern, ["ppp0", "ppp17", "eth0"]) == names
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "test"),
+    [
+        ((), (), ""),
+        (("eth1",), ("eth0",), 'iifname != "eth1"'),
+        ((), ("eth0", "eth2", "wan*"), 'oifname != { "eth0", "eth2" } oifname != "wan*"'),
+    ],
+)
+def test_the_far_ends_packet_is_the_one_that_no_test_of_a_client_fits(
+    inside: tuple[str, ...], outside: tuple[str, ...], test: str
+) -> None:
+    assert no_client_test(replace(OBSERVE, inside=inside, outside=outside)) == test

@@ -11,35 +11,32 @@ from gatewayd.model import Mode, parse_services
 from gatewayd.model.mask import Mask, set_name
 from tests.support.rulesets import OBSERVE, REJECT, chains_of
 
-JUDGED = "goto judge_packet"
-SERVERS = "meta l4proto 17 th sport { 1-499, 501-1023 } accept"
+SERVERS = "ct direction reply meta l4proto 17 th sport { 1-499, 501-1023 } accept"
 
 
 @pytest.mark.parametrize(
-    ("inside", "outside", "reply"),
+    ("inside", "outside", "others"),
     [
-        (
-            ("ppp*", "eth2", "eth1"),
-            (),
-            [SERVERS, f'iifname {{ "eth1", "eth2" }} {JUDGED}', f'iifname "ppp*" {JUDGED}', "accept"],
-        ),
-        (("eth1",), ("eth0",), [SERVERS, f'iifname "eth1" {JUDGED}', "accept"]),
-        ((), ("eth0", "wan*"), [SERVERS, f'oifname "eth0" {JUDGED}', f'oifname "wan*" {JUDGED}', "accept"]),
-        ((), (), ["jump look_up", "accept"]),
+        (("ppp*", "eth2", "eth1"), (), 'iifname != { "eth1", "eth2" } iifname != "ppp*"'),
+        (("eth1",), ("eth0",), 'iifname != "eth1"'),
+        ((), ("eth0", "wan*"), 'oifname != "eth0" oifname != "wan*"'),
+        ((), (), ""),
         # An interface that may be of both sides tells nothing.
-        (("eth1",), ("eth*",), ["jump look_up", "accept"]),
-        (("eth*",), ("eth0",), ["jump look_up", "accept"]),
-        (("eth1*",), ("eth*",), ["jump look_up", "accept"]),
-        (("vlan7",), ("vlan7",), ["jump look_up", "accept"]),
+        (("eth1",), ("eth*",), ""),
+        (("eth*",), ("eth0",), ""),
+        (("eth1*",), ("eth*",), ""),
+        (("vlan7",), ("vlan7",), ""),
     ],
 )
 def test_in_reply_direction_the_clients_packet_is_judged_and_where_none_is_known_it_is_looked_up_alone(
-    inside: tuple[str, ...], outside: tuple[str, ...], reply: list[str]
+    inside: tuple[str, ...], outside: tuple[str, ...], others: str
 ) -> None:
     chains = chains_of(replace(REJECT, inside=inside, outside=outside))
-    assert chains["judge"] == ["ct direction reply goto reply", JUDGED]
-    assert chains["judge_packet"][0] == "jump look_up"
-    assert chains["reply"] == reply
+    is_known = bool(others)
+    if is_known:
+        assert chains["judge"] == [SERVERS, f"ct direction reply {others} accept", "goto look_up"]
+    assert chains["scope_17"][0].split()[-1] == ("judge" if is_known else "look_up")
+    assert (chains["missed"][1] == "ct direction reply accept") is not is_known
 
 
 @pytest.mark.parametrize(
@@ -58,7 +55,11 @@ def test_in_reply_direction_the_clients_packet_is_judged_and_where_none_is_known
 )  # fmt: skip
 def test_a_server_inside_has_a_system_port_that_is_no_service_in_scope(words: str, servers: list[str]) -> None:
     policy = replace(REJECT, inside=("eth1",), scope=parse_services(words.split()))
-    assert chains_of(policy)["reply"] == [*servers, f'iifname "eth1" {JUDGED}', "accept"]
+    assert chains_of(policy)["judge"] == [
+        *(f"ct direction reply {line}" for line in servers),
+        'ct direction reply iifname != "eth1" accept',
+        "goto look_up",
+    ]
 
 
 def test_the_priority_is_the_operators_and_the_policy_of_the_chain_is_always_accept() -> None:
@@ -72,11 +73,10 @@ def test_what_stays_on_a_bridge_leaves_whatever_the_policy() -> None:
     """An index is compared with the other in eight digits of 16 values, the last of 8."""
     for policy in (OBSERVE, REJECT, replace(REJECT, inside=("br0",), outside=("eth0",))):
         chains = chains_of(policy)
-        assert chains["forward"][2] == 'meta iifkind "bridge" meta oifkind "bridge" jump bridged'
-        *digits, last = chains["bridged"]
-        assert last == "accept"
-        assert [line.count(" . ") - 1 for line in digits] == [16] * 7 + [8]
-        assert all(line.endswith("} return") for line in digits)
+        begin, *digits = chains["forward"][2].split(" meta iif & ")
+        assert begin == 'meta iifkind "bridge" meta oifkind "bridge"'
+        assert [digit.count(" . ") - 1 for digit in digits] == [16] * 7 + [8]
+        assert digits[-1].endswith(" } accept")
 
 
 @pytest.mark.parametrize(
@@ -143,22 +143,22 @@ def test_what_is_in_scope_and_crosses_no_named_side_is_counted(words: str, lines
     ("words", "scope", "ports"),
     [
         ("", [], {}),
-        ("esp gre", ["meta l4proto vmap { 47 : goto judge, 50 : goto judge }"], {}),
+        ("esp gre", ["meta l4proto vmap { 47 : goto look_up, 50 : goto look_up }"], {}),
         (
             "ipsec tcp/8000-8100",
-            ["meta l4proto vmap { 6 : goto scope_6, 17 : goto scope_17, 50 : goto judge, 51 : goto judge }"],
+            ["meta l4proto vmap { 6 : goto scope_6, 17 : goto scope_17, 50 : goto look_up, 51 : goto look_up }"],
             {
                 "scope_6": [
-                    "th dport { 8000-8100 } goto judge",
+                    "th dport { 8000-8100 } goto look_up",
                     "ct state new,untracked th sport { 8000-8100 } goto answer",
                 ],
                 "scope_17": [
-                    "th dport { 500, 4500 } goto judge",
+                    "th dport { 500, 4500 } goto look_up",
                     "ct state new,untracked th sport { 500, 4500 } goto answer",
                 ],
             },
         ),
-        ("udp wireguard", ["meta l4proto vmap { 17 : goto judge }"], {}),
+        ("udp wireguard", ["meta l4proto vmap { 17 : goto look_up }"], {}),
     ],
 )
 def test_the_scope_is_one_look_up_of_the_protocol_and_one_of_the_port(
@@ -171,7 +171,7 @@ def test_the_scope_is_one_look_up_of_the_protocol_and_one_of_the_port(
 
 def test_the_log_is_bounded_and_goes_to_our_group_before_the_verdict() -> None:
     chains = chains_of(replace(REJECT, log_group=77, log_packets_s=900))
-    assert chains["judge_packet"][-2:] == ["jump note", "goto unregistered"]
+    assert chains["missed"][-2:] == ["jump note", "goto unregistered"]
     over = "limit rate over 45/second burst 45 packets } counter name unlogged_flows return"
     assert chains["note"] == [
         f"update @noted4 {{ ip saddr {over}",
@@ -205,13 +205,17 @@ def test_packets_from_near_clients_have_a_log_of_their_own_that_strangers_do_not
 def test_a_mark_brings_nothing_before_the_policy_that_it_is_not_about(mode: Mode) -> None:
     policy = replace(OBSERVE, mode=mode, inside=("eth1",), scope=parse_services(["ipsec", "tcp/443"]))
     chains = chains_of(policy)
+    refused = "refuse" if mode == "reject" else "over_limit"
     assert chains["in_policy"] == [
         'iifname "eth1" goto in_scope', 'oifname "eth1" goto in_scope', "accept",
     ]  # fmt: skip
     assert chains["in_scope"] == [
-        "meta l4proto vmap { 6 : goto in_scope_6, 17 : goto in_scope_17, 50 : return, 51 : return }", "accept",
+        "meta l4proto vmap { 6 : goto in_scope_6, 17 : goto in_scope_17, "
+        f"50 : goto {refused}, 51 : goto {refused} }}",
+        "accept",
     ]  # fmt: skip
-    assert chains["in_scope_17"] == ["th dport { 500, 4500 } return", "th sport { 500, 4500 } return", "accept"]
+    ways = [f"th {port} {{ 500, 4500 }} goto {refused}" for port in ("dport", "sport")]
+    assert chains["in_scope_17"] == [*ways, "accept"]
     assert chains_of(replace(policy, inside=(), scope=()))["in_policy"] == ["goto in_scope"]
     assert chains_of(replace(policy, scope=()))["in_scope"] == ["accept"]
 
@@ -224,3 +228,14 @@ def test_an_end_inside_is_known_where_a_side_is_named_and_the_sides_are_apart(
     inside: tuple[str, ...], outside: tuple[str, ...], known: bool
 ) -> None:
     assert knows_inside(replace(OBSERVE, inside=inside, outside=outside)) == known
+
+
+def test_what_has_no_service_in_scope_at_its_destination_port_is_left_alone_behind_the_look_ups() -> None:
+    policy = replace(OBSERVE, scope=parse_services(["ipsec", "tcp/443"]))
+    chains = chains_of(policy)
+    assert chains["answer"] == ["meta nfproto ipv4 goto classify4_rest", "meta nfproto ipv6 goto classify6_rest"]
+    assert chains["missed"][1:3] == [
+        "meta l4proto 6 th dport != { 443 } accept",
+        "meta l4proto 17 th dport != { 500, 4500 } accept",
+    ]
+    assert "answer" not in chains_of(replace(OBSERVE, scope=parse_services(["esp", "udp"])))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -20,6 +21,10 @@ def lookups_of(mask: Mask) -> tuple[str, ...]:
     """Of a ruleset that has nothing else, in order of appearance, without the test of protocols."""
     text = compile_ruleset("gatewayd", OBSERVE, {mask: str(mask)}, 1).text
     found = re.findall(rf"^\t\t(.*) @{mask} goto registered$", text, re.M)
+    if mask.selector in BUNDLES:
+        # Once more by the source port.
+        assert found[2:] == found[:2]
+        found = found[:2]
     guarded = mask.source_bits > 0 and not mask.port_length
     assert all(line.startswith(f"{WITH_PORTS} ") == guarded for line in found)
     return tuple(line.removeprefix(f"{WITH_PORTS} ") for line in found)
@@ -62,12 +67,18 @@ def test_a_source_port_is_looked_at_of_protocols_with_ports_alone() -> None:
         chains = chains_of(OBSERVE, {mask: str(mask)})
         names = [name for name, lines in chains.items() if any("goto registered" in line for line in lines)]
         if mask.port_length:
-            family = mask.family
-            assert names == [f"classify{family}_ports", f"answered{family}_ports"]
-            assert chains[f"classify{family}"] == [f"{WITH_PORTS} jump {names[0]}", f"goto classify{family}_rest"]
-            assert chains[f"answered{family}"] == [f"{WITH_PORTS} jump {names[1]}"]
+            others = f"meta l4proto != {WITH_PORTS.removeprefix('meta l4proto ')} goto"
+            first, rest = f"classify{mask.family}_ports", f"classify{mask.family}_rest"
+            assert names == [first, rest]
+            assert chains[first][0] == f"{others} {rest}"
+            assert chains[first][-1] == f"goto {rest}"
+            assert chains[rest][0] == f"{others} missed"
+            assert chains["look_up"] == [
+                f"meta nfproto ipv{family} goto {first if family == mask.family else f'classify{family}_rest'}"
+                for family in (4, 6)
+            ]
         else:
-            assert len(names) == 1
+            assert len(names) == (2 if mask.selector in BUNDLES else 1)
 
 
 @pytest.mark.parametrize(
@@ -109,28 +120,28 @@ def test_a_look_up_names_the_significant_bits(mask: Mask, lookup: str) -> None:
 
 def test_look_ups_come_in_the_order_of_the_sets() -> None:
     hooks = {mask: str(mask) for mask in (Mask(4, 32), Mask(4, 24), Mask(4, 8))}
-    assert [line.split("@")[1].split()[0] for line in chains_of(OBSERVE, hooks)["classify4_rest"]] == [
+    assert [line.split("@")[1].split()[0] for line in chains_of(OBSERVE, hooks)["classify4_rest"][:-1]] == [
         "c4_32", "c4_24", "c4_8", "c4_32", "c4_24", "c4_8",
     ]  # fmt: skip
 
 
 def test_a_set_of_bindings_comes_among_the_others_in_the_order_of_the_sets() -> None:
     hooks = {mask: str(mask) for mask in (Mask(4, 32), Mask(4, 24), Mask(4, 32, source_bits=0))}
-    assert [line.split("@")[1].split()[0] for line in chains_of(OBSERVE, hooks)["classify4_rest"]] == [
+    assert [line.split("@")[1].split()[0] for line in chains_of(OBSERVE, hooks)["classify4_rest"][:-1]] == [
         "c4_32", "c4_24", "b4_32", "c4_32", "c4_24", "b4_32",
     ]  # fmt: skip
 
 
 def test_the_client_is_looked_for_as_source_before_as_destination() -> None:
     hooks = {mask: str(mask) for mask in (Mask(4, 32), Mask(4, 24))}
-    ends = [line.split()[1] for line in chains_of(OBSERVE, hooks)["classify4_rest"]]
+    ends = [line.split()[1] for line in chains_of(OBSERVE, hooks)["classify4_rest"][:-1]]
     assert ends == ["saddr", "saddr", "daddr", "daddr"]
 
 
 def ways_to(bundle: str, key: str, *values: str) -> tuple[str, str]:
     """A map, and behind it a set with the same values."""
     ways = ", ".join(f"{value} : goto classify6_{bundle}" for value in values)
-    return f"{key} vmap {{ {ways} }}", f"{key} {{ {', '.join(values)} }} goto classify6_{bundle}"
+    return f"{key} vmap {{ {ways} }}", f"{key} {{ {', '.join(values)} }} accept"
 
 
 PORT, PROTOCOL = "meta l4proto . th dport", "meta l4proto"
@@ -151,26 +162,33 @@ def test_every_bundle_has_a_way_to_its_sets() -> None:
 def test_sets_of_a_bundle_are_for_flows_of_its_services_alone(bundle: str) -> None:
     mask = Mask(6, 48, ANY_PEER, bundle)
     chains = chains_of(OBSERVE, {mask: str(mask)})
-    assert chains["classify6"] == ["jump classify6_bundle", "goto classify6_rest"]
-    assert tuple(chains["classify6_bundle"]) == TO_BUNDLES[bundle]
-    assert chains["answered6"] == ["jump answered6_bundle"]
+    assert chains["look_up"] == [
+        "meta nfproto ipv4 goto classify4_rest",
+        *(f"meta nfproto ipv6 {line}" for line in TO_BUNDLES[bundle]),
+        "meta nfproto ipv6 goto classify6_rest",
+    ]
     by_port = [line for line in TO_BUNDLES[bundle] if "dport" in line]
-    assert chains["answered6_bundle"] == [line.replace("dport", "sport") for line in by_port]
-    assert len(chains[f"classify6_{bundle}"]) == 2
-    assert chains["classify4"] == ["goto classify4_rest"]
-    assert chains["classify4_rest"] == chains["answered4"] == []
+    assert chains["classify6_rest"] == [
+        "meta l4proto != { 6, 17, 132, 136 } goto missed",
+        *(line.replace("dport", "sport").replace("classify6", "answered6") for line in by_port),
+        "goto missed",
+    ]
+    *found, following = chains[f"classify6_{bundle}"]
+    assert (len(found), following) == (2, "goto classify6_rest")
+    assert chains[f"answered6_{bundle}"] == [*found, "goto missed"]
+    assert chains["classify4_rest"] == ["goto missed"]
 
 
 def test_one_map_leads_to_all_bundles_and_any_service_comes_last() -> None:
     hooks = {mask: str(mask) for mask in (Mask(4, 32), *(Mask(4, 32, ANY_PEER, name) for name in BUNDLES))}
     chains = chains_of(OBSERVE, hooks)
-    assert chains["classify4"] == ["jump classify4_bundle", "goto classify4_rest"]
-    assert len(chains["classify4_rest"]) == 2
-    maps = [line for line in chains["classify4_bundle"] if " vmap " in line]
+    maps = [line for line in chains["look_up"] if " vmap " in line]
     assert len(maps) == 2
-    assert chains["classify4_bundle"][0] == maps[0]
+    assert chains["look_up"][0] == maps[0]
     for name in BUNDLES:
         assert f"goto classify4_{name}" in "".join(maps)
+        assert chains[f"classify4_{name}"][-1] == "goto classify4_rest"
+    assert [line.split()[-1] for line in chains["classify4_rest"][:2]] == ["registered"] * 2
 
 
 @pytest.mark.parametrize("mode", ["observe", "mark", "limit", "reject"])
@@ -178,19 +196,16 @@ def test_whether_a_packet_is_registered_is_never_asked_of_a_map_alone(mode: Mode
     """While rules are replaced, maps of the old ones are empty for packets that are on their way through them. What
     a map misses in `scope` and `in_scope` leaves, and is accepted."""
     hooks = {mask: str(mask) for mask in (Mask(4, 32), *(Mask(6, 48, ANY_PEER, name) for name in BUNDLES))}
+    maps = 0
     for name, lines in chains_of(replace(OBSERVE, mode=mode), hooks).items():
-        for line in lines:
+        for line, following in pairwise(lines):
             key, is_map, ways = line.partition(" vmap ")
             if not is_map or name in ("scope", "in_scope"):
                 continue
-            found = dict(way.split(" : goto ") for way in ways.strip("{} ").split(", "))
-            sets = [each for each in lines[lines.index(line) + 1 :] if each.startswith(f"{key} {{ ")]
-            behind = {
-                value: target
-                for values, target in (each.removeprefix(f"{key} {{ ").split(" } goto ") for each in sets)
-                for value in values.split(", ")
-            }
-            assert behind == found
+            values = [way.partition(" : goto ")[0] for way in ways.strip("{} ").split(", ")]
+            assert following == f"{key} {{ {', '.join(values)} }} accept"
+            maps += 1
+    assert maps == 3
 
 
 def test_no_service_is_in_two_bundles() -> None:
@@ -202,19 +217,19 @@ def test_a_bundle_without_ports_would_be_told_by_its_protocols_alone(monkeypatch
     monkeypatch.setitem(BUNDLES, "tunnels", (Service(47), Service(50)))
     mask = Mask(4, 24, ANY_PEER, "tunnels")
     chains = chains_of(OBSERVE, {mask: str(mask)})
-    assert chains["classify4"] == ["jump classify4_bundle", "goto classify4_rest"]
-    assert chains["classify4_bundle"] == [
-        "meta l4proto vmap { 47 : goto classify4_tunnels, 50 : goto classify4_tunnels }",
-        "meta l4proto { 47, 50 } goto classify4_tunnels",
+    assert chains["look_up"][:3] == [
+        "meta nfproto ipv4 meta l4proto vmap { 47 : goto classify4_tunnels, 50 : goto classify4_tunnels }",
+        "meta nfproto ipv4 meta l4proto { 47, 50 } accept",
+        "meta nfproto ipv4 goto classify4_rest",
     ]
-    assert chains["answered4"] == []
+    assert "answered4_tunnels" not in chains
 
 
 def test_sets_with_ports_in_the_key_are_for_protocols_that_have_ports() -> None:
     hooks = {mask: str(mask) for mask in (Mask(4, 32, ANY_PEER, "port16"), Mask(4, 32, ANY_PEER, "port9"))}
     chains = chains_of(OBSERVE, hooks)
-    assert chains["classify4"] == [
-        "meta l4proto { 6, 17, 132, 136 } jump classify4_ports",
-        "goto classify4_rest",
-    ]
-    assert len(chains["classify4_ports"]) == len(chains["answered4_ports"]) == 4
+    by_port = ["port16", "port9"] * 2
+    assert [re.findall(r"@c4_32_(\w+)", line) for line in chains["classify4_ports"]] == [
+        [], *([each] for each in by_port), [],
+    ]  # fmt: skip
+    assert [line.count("th sport") for line in chains["classify4_rest"]] == [0, 1, 1, 1, 1, 0]

@@ -11,7 +11,10 @@ from gatewayd.model.mask import parse_set_name
 from gatewayd.model.policy import Policy
 from tests.support.rulesets import OBSERVE, REJECT
 
-LOG, LIMIT = ["nearby4", "nearby6", "noted4", "noted6"], ["followed4", "followed6", "limiter4", "limiter6"]
+LOG, LIMIT = (
+    ["nearby4", "nearby6", "noted4", "noted6"],
+    ["followed4", "followed6", "limiter4", "limiter6", "unfollowed"],
+)
 COUNT = sorted([*COUNTED_SETS, "recent4", "recent6"])
 
 

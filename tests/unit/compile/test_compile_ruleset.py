@@ -53,20 +53,25 @@ def test_flows_known_as_registered_are_accepted_before_anything_else_and_the_rul
 def test_the_epoch_is_in_the_mark_of_what_was_judged_and_other_bits_are_kept() -> None:
     chains = chains_of(replace(REJECT, mark_layout=MarkLayout(0x000FF000)), epoch=3)
     assert chains["forward"][3] == "ct mark & 0x0007f000 == 0x00003000 goto judged"
-    assert "ct mark set ct mark & 0xfff00fff | 0x00003000" in chains["judge_packet"]
+    assert "ct mark set ct mark & 0xfff00fff | 0x00003000" in chains["missed"]
     assert "ct mark set ct mark & 0xfff00fff | 0x00080000" in chains["registered"]
 
 
 def test_what_was_judged_before_is_looked_up_again_before_it_is_refused() -> None:
     chains = chains_of(REJECT)
     assert chains["forward"][3].endswith("goto judged")
-    refused = ["jump look_up", "jump in_policy", "goto refuse"]
-    assert chains["judged"] == ["counter name unregistered_packets", *refused]
+    assert chains["judged"] == ["counter name unregistered_packets", "goto look_up"]
     assert chains["unregistered"] == ["counter name unregistered_packets", "goto refuse"]
+    known = "ct mark & 0x7f000000 == 0x01000000 goto in_policy"
+    assert chains["missed"][0] == known
     limit = chains_of(replace(OBSERVE, mode="limit"))
-    assert limit["over_limit"] == ["jump look_up", "jump in_policy", "counter name limited_packets drop"]
-    beyond = chains_of(replace(REJECT, canary_percent=25))["judged"]
-    assert beyond.index("jump canary") < beyond.index("jump look_up")
+    assert limit["forward"][3].endswith("goto judged")
+    assert limit["judged_throttle4"][0].endswith("goto look_up")
+    assert (limit["missed"][0], limit["over_limit"]) == (known, ["counter name limited_packets drop"])
+    for mode in ("observe", "mark"):
+        others = chains_of(replace(OBSERVE, mode=mode))
+        assert others["forward"][3].endswith("goto unregistered")
+        assert known not in others["missed"]
 
 
 def test_counters_are_declared_in_every_ruleset() -> None:

@@ -145,6 +145,7 @@ async def test_rules_make_the_table_and_their_own_sets() -> None:
         ("followed4", 4), ("followed6", 16), ("interface_flows", 16), ("limiter4", 4), ("limiter6", 16),
         ("nearby4", 4), ("nearby6", 16), ("noted4", 4), ("noted6", 16), ("prefix_flows4", 12),
         ("prefix_flows6", 24), ("recent4", 20), ("recent6", 44), ("service_flows", 12),
+        ("unfollowed", 4),
     ]  # fmt: skip
 
 
