@@ -19,10 +19,12 @@ from gatewayd.lab.lab import Lab
 from gatewayd.lab.traffic import flow_of, probe
 from gatewayd.model import parse_prefix
 from tests.support.lab_daemon import LabDaemon, holds
+from tests.support.warm import run_warm
 
 pytestmark = pytest.mark.kernel
 
-COMMAND = [sys.executable, "-m", "gatewayd", "explain", "--probe"]
+EXPLAIN = ["explain", "--probe"]
+COMMAND = [sys.executable, "-m", "gatewayd", *EXPLAIN]
 PREFIXES = ("39.32.0.0/11", "2400:adc0::/32")
 BANK_CLIENT = "39.32.0.10"
 _ports = count(30000)
@@ -35,7 +37,8 @@ def lab() -> Iterator[Lab]:
 
 
 def ask(lab: Lab, *words: str) -> dict[str, Any]:
-    done = lab.gateway.run([*COMMAND, *words, "--json"])
+    done = run_warm(lab.gateway.descriptor, [*EXPLAIN, *words, "--json"])
+    assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
@@ -274,7 +277,7 @@ table inet fw {
 
 def test_a_host_that_cannot_be_asked_says_why(lab: Lab) -> None:
     def refused(*words: str) -> str:
-        done = lab.gateway.run([*COMMAND, *words], check=False)
+        done = run_warm(lab.gateway.descriptor, [*EXPLAIN, *words])
         assert done.returncode == 1, done.stdout
         return done.stderr
 
