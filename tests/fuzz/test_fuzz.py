@@ -10,6 +10,7 @@ import pytest
 
 from tests.fuzz.campaign import shortened
 from tests.fuzz.coverage import ArcRecorder
+from tests.fuzz.minimal import minimal
 from tests.fuzz.mutating import Mutator
 from tests.fuzz.target import NAME, NUMBER, Target, bounded_memory
 from tests.fuzz.targets import TARGETS
@@ -97,6 +98,13 @@ def test_an_input_that_reaches_something_new_is_told_from_one_that_does_not() ->
     assert recorder.record(lambda: target.execute(b"203.0.113.0/28")) > 0
     assert recorder.record(lambda: target.execute(b"203.0.113.0/28")) == 0
     assert recorder.record(lambda: target.execute(b"2001:db8::/48")) > 0
+
+
+def test_of_inputs_that_reach_the_same_the_shortest_is_kept() -> None:
+    prefix = TARGETS["files.prefix"]
+    target = Target("without a corpus", prefix.run, prefix.errors, lambda: [b"203.0.113.0/28"])
+    some = [b"203.0.113.16/28", b"203.0.113.100/28", b"2001:db8:5::/48", b"2001:db8::/48", b"203.0.113.1/28"]
+    assert minimal(target, some) == [b"2001:db8::/48", b"203.0.113.1/28"]
 
 
 ASKED = b"\0GET /v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"

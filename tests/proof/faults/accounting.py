@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 import time
@@ -23,7 +24,8 @@ _SESSIONS = 20_000
 def forge(world: World) -> Iterator[None]:
     """From changing addresses, and as a client with a wrong authenticator."""
     words = (str(PORT), str(FLOOD_S), str(STRANGERS_PER_S), str(FORGED_PER_S))
-    flood = world.lab.gateway.popen([sys.executable, "-m", "tests.support.flooding", *words])
+    command = [sys.executable, "-m", "tests.support.flooding", *words]
+    flood = world.lab.gateway.popen(command, stdout=subprocess.DEVNULL)
     while flood.poll() is None:
         world.cgnat.change()
     world.expect()
