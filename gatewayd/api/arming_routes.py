@@ -13,7 +13,7 @@ from gatewayd.api.middleware import client_user, reply
 from gatewayd.api.queries import ParameterRejected, read_parameters
 from gatewayd.errors import InputRejected
 from gatewayd.model import Mode
-from gatewayd.model.msisdn import has_person_number
+from gatewayd.model.msisdn import may_name_person
 
 MAX_CANARY: Final = 100
 MAX_TIMER_S: Final = 366 * 86400
@@ -76,8 +76,10 @@ def read_mode(pairs: Iterable[tuple[str, str]], by: str) -> ModeRequest:
     comment = parameters.get("comment", "")
     if not comment.isprintable():
         raise ParameterRejected("comment", "has characters that cannot be printed")
-    if has_person_number(comment):
-        raise ParameterRejected("comment", "has a number of a person, and it would be kept and logged")
+    if may_name_person(comment):
+        raise ParameterRejected(
+            "comment", "has a number of a person or an e-mail address, and it would be kept and logged"
+        )
     return ModeRequest(
         cast("Mode", text),
         _number(parameters, "canary", 0, MAX_CANARY),

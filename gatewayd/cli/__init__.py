@@ -3,8 +3,9 @@
 `gatewayd --help` and a shell's completion import nothing of a command, so the names and the one-line helps stand in
 the table below. `run`, `plan` and `teardown` touch the kernel; `check` and `registry` look at files; the others ask
 the daemon, through `client`, over its Unix socket. `arguments` has durations and shares. They print through
-`output`: tables on a terminal, plain aligned text elsewhere, the API's own JSON with `--json`. From the commands
-`manual` and `completions` write the man pages and a shell's completions, for a package.
+`output`: tables on a terminal, plain aligned text elsewhere, the API's own JSON with `--json`. `private` knows what
+a fault does not repeat. From the commands `manual` and `completions` write the man pages and a shell's completions,
+for a package.
 
 Exit status: 0 ok, 1 failed, 2 usage or configuration, 3 daemon not reachable, 130 interrupted.
 It is decided here, from the class of the error; a command raises and never catches to choose a number. A fault
@@ -21,6 +22,7 @@ from __future__ import annotations
 import gc
 import sys
 from codecs import register_error
+from collections.abc import Sequence
 from errno import EDQUOT, EIO, ENOSPC
 from importlib import import_module
 from io import TextIOWrapper
@@ -82,6 +84,7 @@ SHARED: Final[dict[str, str]] = {
 
 _GC_THRESHOLD: Final = 50_000
 """Imports make few cycles and many objects: looking for cycles every 700 of them costs a tenth of each start."""
+_WORDS: Final = "gatewayd.words"
 _LIKENESS: Final = "gatewayd.likeness"
 _LIKE: Final = {"…": "...", "\N{REPLACEMENT CHARACTER}": "?", "→": "->", "–": "-", "’": "'"}
 
@@ -106,6 +109,20 @@ def write_likeness(error: UnicodeError) -> tuple[str | bytes, int]:
     signs = error.object[error.start : error.end]
     likeness = "".join(_LIKE.get(sign) or sign.encode("ascii", "backslashreplace").decode() for sign in signs)
     return likeness, error.end
+
+
+def _without_persons(error: click.ClickException, words: Sequence[str]) -> click.ClickException:
+    """The fault, without a person's number that was among the words of the command line."""
+    from gatewayd.cli.private import without_persons
+
+    text = without_persons(error.message, words)
+    if text == error.message:
+        return error
+    if isinstance(error, click.BadParameter):
+        return click.BadParameter(text, error.ctx, error.param, error.param_hint)
+    if isinstance(error, click.UsageError):
+        return click.UsageError(text, error.ctx)
+    return click.ClickException(text)
 
 
 class CommandGroup(click.Group):
@@ -143,15 +160,30 @@ class CommandGroup(click.Group):
 
             raise click.UsageError(error.message + nearest_command(self, ctx, args[0]), ctx) from None
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        words = tuple(args)
+        try:
+            context = super().make_context(info_name, args, parent, **extra)
+        except click.ClickException as error:
+            raise _without_persons(error, words) from None
+        context.meta[_WORDS] = words
+        return context
+
     def invoke(self, ctx: click.Context) -> object:
         gc.set_threshold(_GC_THRESHOLD)
         try:
             return super().invoke(ctx)
         except GatewaydError as error:
+            from gatewayd.cli.private import without_persons
+
             # The faults of a configuration begin with their place, as a compiler's do.
             prefix = "" if isinstance(error, SettingsInvalid) else "gatewayd: "
-            click.echo(f"{prefix}{error}", err=True)
+            click.echo(prefix + without_persons(str(error), ctx.meta[_WORDS]), err=True)
             ctx.exit(exit_status(error))
+        except click.ClickException as error:
+            raise _without_persons(error, ctx.meta[_WORDS]) from None
         except UnicodeEncodeError as error:
             # Output has its likeness; this is an argument with a byte that is no text, a surrogate.
             click.echo(f"gatewayd: {error.object[:64]!a} is not UTF-8 text", err=True)

@@ -108,7 +108,7 @@ async def tear_down(settings: Settings) -> tuple[bool, int]:
 @click.command("demo")
 @click.option(
     "--registrations",
-    type=click.IntRange(1),
+    type=click.IntRange(1, 4_000_000),
     default=31_000,
     show_default=True,
     help="How many the registry holds.",

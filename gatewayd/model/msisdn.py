@@ -176,11 +176,6 @@ def looks_like_national_id(text: str) -> bool:
     return _national_id(text) is not None
 
 
-def has_person_number(text: str) -> bool:
-    """Whether a mobile number or a CNIC may stand in `text`."""
-    return looks_like_number(text) or looks_like_national_id(text)
-
-
 _bare_number = re.compile(r"(?<![0-9A-Za-z._-])[0-9]{9,15}(?![0-9A-Za-z._-])", re.ASCII).search
 
 
@@ -190,7 +185,9 @@ def may_name_person(text: str, *, is_count: bool = False) -> bool:
     `is_count`: a number is expected there, so digits alone are none of a person. More is taken for a person's than
     is: it costs a message its detail, and nothing else.
     """
-    return "@" in text or has_person_number(text) or (not is_count and _bare_number(text) is not None)
+    if "@" in text or looks_like_number(text) or looks_like_national_id(text):
+        return True
+    return not is_count and _bare_number(text) is not None
 
 
 def _begins_as_number(written: str, country_code: str | None) -> bool:

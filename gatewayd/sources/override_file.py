@@ -29,7 +29,7 @@ from gatewayd.feed.addresses import parse_unicast_prefix
 from gatewayd.feed.record import LIST_FIELDS, registration_of
 from gatewayd.model import Prefix, Registration, Service, parse_service
 from gatewayd.model.assertion import MAX_ASSERTIONS, Assertion, AssertionKind
-from gatewayd.model.msisdn import has_person_number, may_name_person
+from gatewayd.model.msisdn import may_name_person
 from gatewayd.model.service import BUNDLES, PROTOCOLS_WITH_PORTS
 from gatewayd.settings.load import load_document
 from gatewayd.settings.readers import (
@@ -175,8 +175,8 @@ def _parse_comment(text: str) -> str:
         raise ValueError("says nothing")
     if len(text) > MAX_COMMENT:
         raise ValueError(f"is longer than {MAX_COMMENT} characters")
-    if has_person_number(text):
-        raise ValueError("has a number of a person")
+    if may_name_person(text):
+        raise ValueError("has a number of a person, or an e-mail address")
     return text
 
 

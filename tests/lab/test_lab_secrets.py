@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from gatewayd.cli import main
 from gatewayd.demo.cast import FAR, SOFTWARE_HOUSE, STRANGER
 from gatewayd.lab.traffic import flow_of, probe
 from gatewayd.log.journald import SOCKET
@@ -38,6 +40,7 @@ from tests.support.planting import (
     override_file,
     process_of,
 )
+from tests.support.planting_commands import ASKS, asked, leaves
 
 pytestmark = pytest.mark.kernel
 
@@ -82,6 +85,19 @@ def everything_happens(planted: Plantation) -> None:
     daemon.wait(lambda: daemon.get("/v1/trial")["notices"] != [], "the end of the trial")
 
 
+def what_is_answered(daemon: LabDaemon) -> Iterator[tuple[str, bytes]]:
+    """Of each command that asks a daemon, by the table of the commands."""
+    places = {
+        "directory": str(daemon.directory / "local.d"),
+        "socket": str(daemon.socket_path),
+        "config": str(daemon.config_path),
+    }
+    for leaf in leaves():
+        if leaf.name in ASKS:
+            for label, words in asked(leaf, places):
+                yield label, CliRunner().invoke(main, list(words)).output.encode()
+
+
 def test_nothing_planted_comes_out_anywhere(planted: Plantation) -> None:
     daemon = planted.daemon
     everything_happens(planted)
@@ -89,6 +105,7 @@ def test_nothing_planted_comes_out_anywhere(planted: Plantation) -> None:
     assert leaks(answers_of(planted)) == []
     done = [(label, daemon.cli(*words)) for label, words in commands_of(daemon)]
     assert leaks((label, (each.stdout + each.stderr).encode()) for label, each in done) == []
+    assert leaks(what_is_answered(daemon)) == []
     report = daemon.directory / "report.html"
     assert daemon.ask("trial", "--report", str(report)).returncode == 0
     assert daemon.ask("impact", "--html", str(daemon.directory / "impact.html")).returncode == 0

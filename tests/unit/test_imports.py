@@ -139,7 +139,7 @@ COMPOSITION = """
     control.registry_queries control.reload control.status control.subscriber_queries control.vitals daemon
     cli.rejected cli.impact cli.near_misses control.drain_keeper control.history_keeper
     control.near_miss_queries near_miss.keeper
-    reconcile.connections watch.handler watch.surroundings cli.probe passage.probe
+    reconcile.connections watch.handler watch.surroundings cli.private cli.probe passage.probe
 """
 
 TOUCHES_THE_WORLD = """

@@ -73,6 +73,8 @@ async def test_on_tcp_it_can_be_looked_at_and_not_changed(socket: Any) -> None:
         ({"mode": "reject", "for": "60", "confirm": "60"}, "for"),
         ({"mode": "reject", "comment": "a\nb"}, "comment"),
         ({"mode": "reject", "comment": "x" * 201}, "comment"),
+        ({"mode": "reject", "comment": "for 923007654321"}, "comment"),
+        ({"mode": "reject", "comment": "ali@persons.example"}, "comment"),
         ({"mode": "reject", "until": "now"}, "until"),
     ],
 )

@@ -40,7 +40,7 @@ def test_the_demo_says_before_it_begins_that_its_port_is_taken() -> None:
     ("arguments", "why"),
     [
         (("--listen", "127.0.0.1:9480"), "--listen is for the gateway that --keep leaves running"),
-        (("--registrations", "-5"), "-5 is not in the range x>=1"),
+        (("--registrations", "-5"), "-5 is not in the range 1<=x<="),
     ],
 )
 def test_the_demo_refuses_before_it_begins_what_it_would_not_heed(arguments: tuple[str, ...], why: str) -> None:

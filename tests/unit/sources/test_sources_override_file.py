@@ -186,7 +186,9 @@ def test_a_number_in_the_wrong_place_is_not_repeated(pin: str) -> None:
     assert "3001234567" not in fault
 
 
-@pytest.mark.parametrize("comment", ["asked by 0300 7654321", "of 35202-1234567-1"])
+@pytest.mark.parametrize(
+    "comment", ["asked by 0300 7654321", "of 35202-1234567-1", "call 923007654321", "a@b.example"]
+)
 def test_a_comment_with_the_number_of_a_person_is_refused_and_not_repeated(comment: str) -> None:
     (fault,) = faults_of(f'pins: [{{id: a, category: bank, clients: [203.0.113.0/28], comment: "{comment}"}}]\n')
     assert "has a number of a person" in fault
