@@ -19,7 +19,8 @@
    `cli`          the same for people
 
 `model` has the nouns, `settings` the YAML, `log` the events, `listen` bounded sockets, `state_file` SQLite files,
-`activity` the use of each registration by day. `doctor` examines the host around the gateway. `daemon` builds all.
+`activity` the use of each registration by day. `filesystem` puts files in place. `doctor` examines the host around
+the gateway. `daemon` builds all.
 `authority` is the reference registry, another organisation's program. `lab` is a small internet in network
 namespaces, and `demo` a scenario on it. `passage` traces a packet through a copy of all tables of the
 host. `top` has the rows and rates of a screen.

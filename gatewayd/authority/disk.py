@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from gatewayd.errors import RegistryUnusable
+from gatewayd.filesystem import create_new, refuse_other
 
 TEMPORARY_SUFFIX: Final = ".tmp"
 
@@ -21,7 +22,8 @@ class Disk:
         """Called before each step."""
 
     def write(self, path: Path, pieces: Iterable[bytes], mode: int = 0o644) -> None:
-        """Replaces `path`, making directories that are missing. Raises OSError; what was there stays then.
+        """Replaces `path`, making directories that are missing. Raises OSError; what was there stays then. So does
+        what is no regular file.
 
         What is written again within a second is dated a second later: the ETag of nginx is size and second.
         """
@@ -29,7 +31,8 @@ class Disk:
         temporary = path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
         try:
             self.step("open", temporary)
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+            refuse_other(path)
+            descriptor = create_new(temporary, mode)
             with open(descriptor, "wb") as stream:
                 for piece in pieces:
                     self.step("write", temporary)

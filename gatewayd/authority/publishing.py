@@ -26,6 +26,7 @@ from gatewayd.authority.layout import NOTIFICATION, Served, history_within, is_d
 from gatewayd.errors import RegistryUnusable
 from gatewayd.feed.canonical import upsert_line, withdraw_line
 from gatewayd.feed.notification import DeltaRef, Notification, SigningKey, SnapshotRef, sign_notification
+from gatewayd.filesystem import open_ours
 
 MAX_AHEAD_S: Final = 300.0
 """A last issue further ahead of the clock than this was a fault of the clock, and clients refused it."""
@@ -261,7 +262,7 @@ class _Publisher:
         if known is None or not known.size:
             return False
         sha256 = hashlib.sha256()
-        with suppress(OSError), (self._directory / path).open("rb") as stream:
+        with suppress(OSError), open(open_ours(self._directory / path), "rb") as stream:
             while chunk := stream.read(_HASH_CHUNK):
                 sha256.update(chunk)
         return sha256.hexdigest() == known.sha256

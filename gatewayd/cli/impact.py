@@ -17,6 +17,7 @@ from gatewayd.cli.arguments import Percent
 from gatewayd.cli.client import Endpoint, daemon_options, moment_of
 from gatewayd.cli.near_misses import acknowledge, near_misses
 from gatewayd.cli.output import DOUBTFUL, print_headline, print_json, print_table
+from gatewayd.filesystem import write_output
 from gatewayd.impact.report import ImpactReport
 from gatewayd.model.moment import format_time
 
@@ -75,7 +76,7 @@ def write_page(file: Path, report: ImpactReport) -> None:
     """Raises click.ClickException where it cannot be written."""
     text = render_page(page.TITLE, page.subtitle_of(report), list(page.parts_of(report)), _say_time)
     try:
-        file.write_text(text, encoding="utf-8")
+        write_output(file, [text.encode()])
     except OSError as error:
         raise click.ClickException(f"{file}: {error.strerror}") from None
 

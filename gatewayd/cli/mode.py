@@ -17,6 +17,7 @@ from gatewayd.cli.mode_file import difference, write_stage
 from gatewayd.cli.nearest import Choice
 from gatewayd.cli.output import BAD, DOUBTFUL, GOOD, Line, print_json, print_lines, printable
 from gatewayd.errors import DaemonNotReachable, GatewaydError
+from gatewayd.filesystem import write_output
 from gatewayd.model import Mode
 from gatewayd.trial.views import (
     ArmingView,
@@ -163,7 +164,7 @@ def write_report(endpoint: Endpoint, file: Path) -> None:
     """Raises click.ClickException where there is none, or the file cannot be written."""
     page = endpoint.get("/v1/trial/report")
     try:
-        file.write_bytes(page)
+        write_output(file, [page])
     except OSError as error:
         raise click.ClickException(f"{file}: {error.strerror}") from None
     click.echo(f"{file} is written", err=True)

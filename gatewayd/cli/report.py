@@ -37,6 +37,7 @@ from gatewayd.api.report_page import (
 )
 from gatewayd.cli.client import LONG_READ_TIMEOUT_S, Endpoint, daemon_options, moment_of
 from gatewayd.cli.output import DOUBTFUL, print_headline, print_json, print_table, size
+from gatewayd.filesystem import write_output
 from gatewayd.model.moment import format_time
 
 _NAME_WIDTH: Final = 27
@@ -69,7 +70,7 @@ def command(endpoint: Endpoint, since: str, as_csv: bool, page: Path | None, as_
     elif page is not None:
         text = render_page(TITLE, subtitle_of(view), list(parts_of(view)), lambda at_s: str(format_time(at_s))[:10])
         try:
-            page.write_text(text, encoding="utf-8")
+            write_output(page, [text.encode()])
         except OSError as error:
             raise click.ClickException(f"{page}: {error.strerror}") from None
         click.echo(f"{page} is written")

@@ -12,6 +12,7 @@ from typing import Final
 from gatewayd.api.html import Facts, Part, Text, render_page
 from gatewayd.api.impact_page import parts_of
 from gatewayd.errors import GatewaydError
+from gatewayd.filesystem import read_ours
 from gatewayd.impact.report import ImpactReport
 from gatewayd.log import get_logger
 from gatewayd.model.moment import format_time
@@ -68,7 +69,7 @@ class TrialReports:
     async def read(self) -> bytes | None:
         """The page; None where there is none."""
         try:
-            return await in_thread(self._path(self.of).read_bytes) if self.of else None
+            return await in_thread(read_ours, self._path(self.of)) if self.of else None
         except OSError:
             return None
 

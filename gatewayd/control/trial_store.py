@@ -11,10 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from gatewayd.filesystem import read_ours
 from gatewayd.log import get_logger
 from gatewayd.model.flow import Mode
 from gatewayd.model.policy import Stage
-from gatewayd.sources.files import in_thread, read_regular, replace_file
+from gatewayd.sources.files import in_thread, replace_file
 from gatewayd.trial.record import MAX_BYTES, RecordUnusable, decode_state, encode_state
 from gatewayd.trial.state import Instant, TrialState, Trip, restore
 
@@ -60,7 +61,7 @@ class TrialStore:
         if self._path is None:
             return TrialState()
         try:
-            content = read_regular(self._path)
+            content = read_ours(self._path)
             if len(content) > MAX_BYTES:
                 raise RecordUnusable("it is too long")
             self._saved = decode_state(content)

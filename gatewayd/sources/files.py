@@ -23,6 +23,7 @@ from watchfiles import awatch
 from watchfiles.main import FileChange
 
 from gatewayd.errors import OverridesInvalid, SettingsInvalid, SourceUnreadable
+from gatewayd.filesystem import create_new, open_ours
 from gatewayd.settings import open_regular, read_text
 from gatewayd.sources.override_file import OverrideFile, parse_overrides
 from gatewayd.sources.update import Body
@@ -44,12 +45,6 @@ async def in_thread(call: Callable[..., _T], *arguments: object) -> _T:
         raise
 
 
-def read_regular(path: Path) -> bytes:
-    """All of it."""
-    with open(open_regular(path), "rb") as file:
-        return file.read()
-
-
 def temporary(path: Path) -> Path:
     """Where the next content of a file is written, until `put_in_place`."""
     return path.with_name(path.name + TEMPORARY_SUFFIX)
@@ -61,8 +56,7 @@ def create_temporary(path: Path) -> Path:
     if not directory.is_dir():
         directory.mkdir(DIRECTORY_MODE, parents=True, exist_ok=True)
         _sync(directory.parent)
-    remove(new)
-    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE))
+    os.close(create_new(new, MODE))
     return new
 
 
@@ -75,8 +69,14 @@ def put_in_place(path: Path) -> None:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Durable, and all of it or nothing."""
-    create_temporary(path).write_bytes(content)
-    put_in_place(path)
+    new = create_temporary(path)
+    try:
+        with open(open_ours(new, os.O_WRONLY), "wb") as file:
+            file.write(content)
+        put_in_place(path)
+    except OSError:
+        remove(new)
+        raise
 
 
 def remove(path: Path) -> None:

@@ -24,6 +24,7 @@ import msgspec
 
 from gatewayd.errors import LastGoodDamaged
 from gatewayd.feed.canonical import Damaged, Newer
+from gatewayd.filesystem import is_strange_link
 from gatewayd.model import Registration
 from gatewayd.model.registration import Changes, RejectedRecord, Slices
 from gatewayd.sources.files import create_temporary, put_in_place, remove, temporary
@@ -176,6 +177,8 @@ class SourceFile:
         try:
             if not stat.S_ISREG(os.stat(path).st_mode):
                 raise Damaged("is not a regular file")
+            if is_strange_link(path):
+                raise Damaged("is a link of another user")
         except FileNotFoundError:
             yield None
             return

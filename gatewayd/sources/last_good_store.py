@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Final, TypeVar, cast
 
 from gatewayd.errors import LastGoodDamaged, LastGoodNotSaved
+from gatewayd.filesystem import read_ours
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.model import Registration
 from gatewayd.model.registration import RejectedRecord, Slices
-from gatewayd.sources.files import in_thread, read_regular, replace_file
+from gatewayd.sources.files import in_thread, replace_file
 from gatewayd.sources.last_good import Reached, Restored
 from gatewayd.sources.last_good_file import FAILURES, Connect, SourceFile, reason_of
 from gatewayd.sources.update import FeedPosition, SourceUpdate
@@ -226,7 +227,7 @@ class GuardFile:
     async def load(self) -> bytes | None:
         """What was saved; None if there is nothing that can be read."""
         try:
-            self._saved = await in_thread(read_regular, self.path)
+            self._saved = await in_thread(read_ours, self.path)
         except FileNotFoundError:
             return None
         except OSError as error:

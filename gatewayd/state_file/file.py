@@ -16,6 +16,7 @@ The functions are for files with an opening of their own (subscribers.journal_fi
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import sqlite3
@@ -30,6 +31,7 @@ from typing import Final, TypeVar
 from urllib.parse import quote
 
 from gatewayd.errors import GatewaydError
+from gatewayd.filesystem import create_new, is_strange_link
 from gatewayd.log import RateLimited, get_logger
 from gatewayd.state_file.view import StateFileView
 
@@ -290,10 +292,14 @@ def is_damage(error: Exception) -> bool:
 
 def prepare(path: Path, mode: int) -> None:
     """A file of this mode is there. Raises FileUnfit: something that is no file is; OSError."""
+    if is_strange_link(path):
+        raise FileUnfit("it is a link of another user")
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode))
+        if path.is_symlink():  # of an operator, to a disk that is not there yet
+            raise OSError(errno.ENOENT, "it is a link to nothing") from None
+        os.close(create_new(path, mode))
         return
     if not stat.S_ISREG(status.st_mode):
         raise FileUnfit("it is not a file")

@@ -25,6 +25,7 @@ from zlib import crc32
 
 import msgspec
 
+from gatewayd.filesystem import open_ours, read_ours
 from gatewayd.log import get_logger
 from gatewayd.model.decoding import UNDECODABLE
 from gatewayd.state_file.file import (
@@ -73,7 +74,7 @@ class Written(msgspec.Struct, frozen=True, array_like=True):
 def _read_mark(path: Path) -> tuple[str, Written] | None:
     """Of the file beside the database: its token, and what was written to it last."""
     with suppress(OSError, ValueError):
-        token, groups, rows, checksum = path.read_text("ascii").split()
+        token, groups, rows, checksum = read_ours(path).decode("ascii").split()
         if checksum == _checksum_of(f"{token} {groups} {rows}"):
             return token, Written(int(groups), int(rows))
     return None
@@ -85,7 +86,7 @@ def _put_mark(path: Path, token: str, written: Written) -> None:
     text = f"{token} {written.groups} {written.rows}"
     line = f"{text} {_checksum_of(text)}".ljust(_MARK_BYTES - 1) + "\n"
     with suppress(OSError):
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, MODE)
+        descriptor = open_ours(path, os.O_WRONLY | os.O_CREAT, MODE)
         with os.fdopen(descriptor, "wb", buffering=0) as file:
             file.write(line.encode())
 

@@ -24,15 +24,16 @@ MAY_IMPORT: dict[str, str] = {
     "log": "",
     "systemd": "",
     "listen": "log",
+    "filesystem": "",
     "model": "errors",
-    "state_file": "errors log model",
+    "state_file": "errors filesystem log model",
     "settings": "errors model",
     "feed": "errors model",
-    "sources": "gatewayd errors log model settings feed",
+    "sources": "gatewayd errors filesystem log model settings feed",
     "registry": "errors model settings feed sources",
     "activity": "model state_file",
     "allowlist": "model",
-    "subscribers": "errors listen log model state_file settings allowlist",
+    "subscribers": "errors filesystem listen log model state_file settings allowlist",
     "trial": "errors model",
     "compile": "model settings",
     "assertions": "errors model allowlist compile",
@@ -45,18 +46,18 @@ MAY_IMPORT: dict[str, str] = {
     "api": "doctor errors impact listen log model trial state_file activity registry subscribers assertions "
     "reconcile watch near_miss",
     "page": "errors model trial registry api",
-    "control": "gatewayd doctor errors impact log model state_file activity settings feed sources registry "
-    "allowlist subscribers trial compile assertions kernel reconcile watch near_miss api systemd",
+    "control": "gatewayd doctor errors filesystem impact log model state_file activity settings feed sources "
+    "registry allowlist subscribers trial compile assertions kernel reconcile watch near_miss api systemd",
     "daemon": "gatewayd doctor errors impact log systemd model trial settings sources kernel watch api page "
     "control subscribers",
     "top": "model api",
-    "authority": "errors listen model feed",
+    "authority": "errors filesystem listen model feed",
     "lab": "errors model",
     "passage": "errors model compile assertions kernel lab",
     "demo": "errors model feed authority lab",
-    "cli": "gatewayd errors impact log model state_file activity allowlist settings feed sources registry compile "
-    "assertions doctor reconcile kernel subscribers trial watch api control daemon top authority lab demo "
-    "passage",
+    "cli": "gatewayd errors filesystem impact log model state_file activity allowlist settings feed sources "
+    "registry compile assertions doctor reconcile kernel subscribers trial watch api control daemon top authority "
+    "lab demo passage",
     "__main__": "cli",
 }
 
@@ -118,8 +119,8 @@ IO = """
     reconcile.loop reconcile.scan_requests reconcile.verify reconcile.writer registry settings sources sources.fetch
     sources.files sources.last_good_file sources.last_good_store sources.plain_source sources.runner
     subscribers.journal subscribers.journal_file subscribers.radius.listener subscribers.radius.sockets
-    subscribers.secret_files subscribers.service listen listen.ahead listen.connections systemd watch.links
-    watch.source
+    subscribers.secret_files subscribers.service filesystem listen listen.ahead listen.connections systemd
+    watch.links watch.source
 """
 
 COMPOSITION = """
