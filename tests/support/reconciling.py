@@ -390,8 +390,13 @@ class Rig:
         assert table is not None
         parsed = [(each[0], name) for name in table.used if (each := parse_set_name(name)) is not None]
         parsed.sort(key=lambda each: (-table.sets[each[1]].capacity, -each[0].client_length, each[0]))
-        hooks = dict(parsed)
-        return compile_ruleset(TABLE, self.policy, hooks, self.reconciler.epoch).text
+        return _rules_of(self.policy, tuple(parsed), self.reconciler.epoch)
+
+
+@lru_cache(maxsize=1024)
+def _rules_of(policy: Policy, hooks: tuple[tuple[Mask, str], ...], epoch: int) -> str:
+    """Asked for after each write, and mostly the same as before."""
+    return compile_ruleset(TABLE, policy, dict(hooks), epoch).text
 
 
 def _name_of(wanted: Wanted) -> Hashable:
