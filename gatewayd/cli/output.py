@@ -49,7 +49,7 @@ def print_value(value: object) -> None:
 def print_words(*values: tuple[str, object]) -> None:
     """A line `word value` each, for scripts."""
     for word, value in values:
-        click.echo(f"{word} {value}")
+        click.echo(printable(f"{word} {value}"))
 
 
 def print_headline(text: str, style: str) -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from gatewayd.cli.arguments import Listen
 from gatewayd.cli.nearest import Choice
-from gatewayd.cli.output import print_table, print_value, print_words
+from gatewayd.cli.output import print_table, print_value, print_words, printable
 from gatewayd.cli.registry_authoring import import_file, keygen, metered, revoke, upsert
 from gatewayd.cli.registry_reading import database_option, export, history, json_option, list_registrations, show
 from gatewayd.cli.registry_verify import verify
@@ -58,7 +58,7 @@ def check(file: Path, format: Format | None, as_json: bool) -> None:
         if as_json:
             print_value({"file": str(file), "error": why})
         else:
-            click.echo(f"{file}: {why}", err=True)
+            click.echo(printable(f"{file}: {why}"), err=True)
         sys.exit(2)
     if as_json:
         print_value(_report(file, found, reader))
@@ -99,10 +99,10 @@ def _report(file: Path, format: Format, reader: RecordReader) -> dict[str, objec
 def _print_report(file: Path, reader: RecordReader) -> None:
     """Rejections first, so that the counts stay in sight; a table on a terminal, plain lines elsewhere."""
     for rejection in reader.rejections:
-        click.echo(f"{file}:{rejection}")
+        click.echo(printable(f"{file}:{rejection}"))
     unlisted = reader.rejected.total() - len(reader.rejections)
     if unlisted:
-        click.echo(f"{file}: {unlisted} more rejected records are not listed")
+        click.echo(printable(f"{file}: {unlisted} more rejected records are not listed"))
     rows = [("records", "", reader.records), ("usable", "", len(reader.registrations))]
     rows += [("category", category, count) for category, count in _categories(reader).items()]
     rows += [("rejected", code, count) for code, count in sorted(reader.rejected.items())]

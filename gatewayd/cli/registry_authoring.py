@@ -269,10 +269,10 @@ def _print_change(id: str, what: str, as_json: bool) -> None:
 def _print_report(report: ImportReport, dry_run: bool) -> None:
     """Rejections and changes first, so that the counts stay in sight."""
     for rejection in report.rejections:
-        click.echo(f"{report.file}:{rejection}")
+        click.echo(printable(f"{report.file}:{rejection}"))
     unlisted = sum(report.rejected.values()) - len(report.rejections)
     if unlisted:
-        click.echo(f"{report.file}: {unlisted} more rejected records are not listed")
+        click.echo(printable(f"{report.file}: {unlisted} more rejected records are not listed"))
     applied = report.applied
     for line in describe_applied(applied):
         click.echo(line)

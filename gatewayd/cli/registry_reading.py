@@ -188,7 +188,7 @@ def export(file: Path | None, format: str | None, database: Path) -> None:
             Disk().write(file, (line.encode() for line in lines), 0o640)
         except OSError as error:
             raise RegistryUnusable(str(file), error.strerror or str(error)) from None
-        click.echo(f"{file}: {count(registry.count(), 'registration')}")
+        click.echo(printable(f"{file}: {count(registry.count(), 'registration')}"))
 
 
 def _csv_lines(records: Iterable[str]) -> Iterator[str]:

@@ -73,7 +73,7 @@ def command(endpoint: Endpoint, since: str, as_csv: bool, page: Path | None, as_
             write_output(page, [text.encode()])
         except OSError as error:
             raise click.ClickException(f"{page}: {error.strerror}") from None
-        click.echo(f"{page} is written")
+        click.echo(f"{click.format_filename(page)} is written")
     else:
         _print(view)
 
