@@ -33,6 +33,7 @@ from urllib.parse import quote
 from gatewayd.errors import GatewaydError
 from gatewayd.filesystem import create_new, is_strange_link
 from gatewayd.log import RateLimited, get_logger
+from gatewayd.model.decoding import printable
 from gatewayd.state_file.view import StateFileView
 
 MODE: Final = 0o600
@@ -279,10 +280,10 @@ def address_to_read(path: Path) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """In words."""
+    """In words. SQLite's sentence has bytes of the file where these are no SQL."""
     if isinstance(error, UnicodeDecodeError):
         return "its schema is damaged"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return printable((error.strerror if isinstance(error, OSError) else None) or str(error))
 
 
 def is_damage(error: Exception) -> bool:

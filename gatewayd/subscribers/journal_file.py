@@ -124,7 +124,7 @@ class JournalFile:
             copied = self._read_copy()
             if copied is None:
                 raise
-            logger.warning("journal.read_in_copy", reason=str(error))
+            logger.warning("journal.read_in_copy", reason=reason_of(error))
             rows = copied
         if (stats := self.stats).lost_groups or stats.lost_rows:
             logger.error(
@@ -179,7 +179,7 @@ class JournalFile:
             try:
                 connection.close()
             except sqlite3.Error as error:
-                logger.warning("journal.not_closed", error=str(error))
+                logger.warning("journal.not_closed", error=reason_of(error))
 
     def _opened(self) -> sqlite3.Connection:
         """The connection; another one after a failure, or if the file was removed or replaced under it."""

@@ -158,6 +158,20 @@ def test_files_state_files__bytes_in_the_schema(tmp_path: Path) -> None:
     assert fault_of_message(str(caught.value)) is None
 
 
+def test_files_state_files__control_sign_in_the_schema(tmp_path: Path) -> None:
+    """This byte is text, and SQLite's sentence had it as it came."""
+    path = tmp_path / "x"
+    connection = sqlite3.connect(path, isolation_level=None)
+    for statement in DRAINS.statements:
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {DRAINS.version}")
+    connection.close()
+    schema_with(path, b"CREATE TABLE ", b"CREATE \x1dABLE ")
+    with pytest.raises(StateFileUnusable, match="malformed database schema") as caught:
+        read_state_file(path, DRAINS, partial(read_drains, "boot-1"))
+    assert fault_of_message(str(caught.value)) is None
+
+
 def test_files_journal__bytes_in_the_schema(tmp_path: Path) -> None:
     """The row of the schema was not UTF-8, and sqlite3 raised UnicodeDecodeError, which no handler expected."""
     path = tmp_path / "j.sqlite"
