@@ -12,11 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableSet
 from itertools import chain
-from typing import TypeVar
+from typing import Final, TypeVar, cast
 
 _T = TypeVar("_T")
 
 PARTS = 64
+
+_NO_KEYS: Final = cast("set[bytes]", frozenset())
+"""Each part without a key is this one, which cannot be changed: an empty set has 216 bytes, and of 80 masks all but
+a few thousand parts are empty."""
 
 
 class Keys(MutableSet[bytes]):
@@ -25,7 +29,7 @@ class Keys(MutableSet[bytes]):
     __slots__ = ("_count", "parts")
 
     def __init__(self, keys: Iterable[bytes] = ()) -> None:
-        self.parts: list[set[bytes]] = [set() for _ in range(PARTS)]
+        self.parts: list[set[bytes]] = [_NO_KEYS] * PARTS
         self._count = 0
         self.update(keys)
 
@@ -48,10 +52,14 @@ class Keys(MutableSet[bytes]):
 
     def put(self, key: bytes) -> bool:
         """`add`, and whether the key is new."""
-        part = self.parts[hash(key) >> 40 & 63]
+        number = hash(key) >> 40 & 63
+        part = self.parts[number]
         if key in part:
             return False
-        part.add(key)
+        if part:
+            part.add(key)
+        else:
+            self.parts[number] = {key}
         self._count += 1
         return True
 
@@ -61,7 +69,7 @@ class Keys(MutableSet[bytes]):
             part.remove(key)
             self._count -= 1
             if not part:
-                self.parts[hash(key) >> 40 & 63] = set()  # an emptied one is as long to go through as a full one
+                self.parts[hash(key) >> 40 & 63] = _NO_KEYS  # an emptied one is as long to go through as a full one
 
     def update(self, keys: Iterable[bytes]) -> None:
         for key in keys:
@@ -75,7 +83,7 @@ class Keys(MutableSet[bytes]):
     def replace_part(self, number: int, keys: set[bytes]) -> None:
         """Put `keys`, which all belong there, in place of a part; they are ours from now on."""
         self._count += len(keys) - len(self.parts[number])
-        self.parts[number] = keys
+        self.parts[number] = keys or _NO_KEYS
 
 
 class MissingKeys(MutableSet[bytes]):
@@ -89,7 +97,7 @@ class MissingKeys(MutableSet[bytes]):
 
     def __init__(self, desired: Keys, *, whole: bool = False) -> None:
         self._desired = desired
-        self._parts: list[set[bytes] | None] = [None if whole else set() for _ in range(PARTS)]
+        self._parts: list[set[bytes] | None] = [None if whole else _NO_KEYS] * PARTS
         self._whole = PARTS if whole else 0
         self._count = 0
         """Keys in the parts that are not None."""
@@ -112,7 +120,7 @@ class MissingKeys(MutableSet[bytes]):
                 count += more
                 if not more:
                     # Nothing is desired here, so nothing is missing: no need to look again the next time.
-                    self._parts[number] = set()
+                    self._parts[number] = _NO_KEYS
                     self._whole -= 1
         return count
 
@@ -123,9 +131,13 @@ class MissingKeys(MutableSet[bytes]):
 
     def add(self, key: bytes) -> None:
         """A key that is desired already."""
-        part = self._parts[hash(key) >> 40 & 63]
+        number = hash(key) >> 40 & 63
+        part = self._parts[number]
         if part is not None and key not in part:
-            part.add(key)
+            if part:
+                part.add(key)
+            else:
+                self._parts[number] = {key}
             self._count += 1
 
     def discard(self, key: bytes) -> None:
@@ -157,7 +169,7 @@ class MissingKeys(MutableSet[bytes]):
                 part.remove(key)
                 found += 1
                 if not part:
-                    parts[number] = set()  # an emptied set is as long to go through as it was when it was full
+                    parts[number] = _NO_KEYS  # an emptied set is as long to go through as it was when it was full
         self._count -= found
         return found
 
@@ -171,9 +183,10 @@ class MissingKeys(MutableSet[bytes]):
         old = self._parts[number]
         self._whole -= old is None
         self._count += len(keys) - len(old or ())
-        self._parts[number] = keys
+        self._parts[number] = keys or _NO_KEYS
 
     def _own(self, number: int) -> set[bytes]:
+        """A copy, of a part that is not empty."""
         part = set(self._desired.parts[number])
         self.replace_part(number, part)
         return part

@@ -202,4 +202,6 @@ class NearClients:
             pending = counts.pending
             for key in [*islice(pending, most - len(came) - len(went))] if pending else ():
                 (came if pending.pop(key) else went).append(counts.element_of(key))
+            if not pending:
+                pending.clear()  # what a start has filled would stay as large: 2 MB
         return came, went

@@ -64,3 +64,11 @@ def test_a_part_can_be_replaced_by_other_keys_of_it() -> None:
     keys.replace_part(number, {KEYS[0]})
     assert keys == {key for key in KEYS if part_of(key) != number} | {KEYS[0]}
     assert len(keys) == len(list(keys))
+
+
+def test_parts_without_a_key_are_one_object_whatever_was_in_them() -> None:
+    keys, none = Keys(KEYS), Keys().parts[0]
+    keys.replace_part(0, set())
+    for key in list(keys):
+        keys.discard(key)
+    assert all(part is none for part in (*keys.parts, *Keys().parts))
