@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import mmap
 import os
 import socket
 import struct
@@ -196,7 +197,7 @@ class _Intake(Generic[_Event]):
         self._waiting: list[_Event] = []
         self._on_lost = on_lost
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._buffer = memoryview(mmap.mmap(-1, _BUFFER_BYTES))  # pages that nothing came into take no memory
         self._drops = 0
         self._early = b""
 
