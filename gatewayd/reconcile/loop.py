@@ -301,7 +301,7 @@ class Reconciler:
                 await self._idle()
             except KernelError as error:
                 self._ledger.fail(error, retry_s)
-                self._verifier.fail()
+                await self._verifier.fail()
                 self._element_timeout.start_over()
                 await self._back_off(retry_s)
                 retry_s = min(retry_s * 2, MAX_RETRY_S)

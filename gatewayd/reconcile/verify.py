@@ -30,6 +30,8 @@ SMALL_SET = 65536
 at 1 M, 6.18): there, adding all desired elements again and comparing the kernel's count says the same in 0.7 s."""
 COMPARE_AT_MOST_S = 30.0
 """Between two comparisons of all elements that somebody else's commits ask for."""
+BATCHES_OF_A_TABLE = 64
+"""Of notifications, that are taken in after a failure: some 45,000 elements."""
 INTERRUPTIONS = 5
 """Attempts at a dump that other programs' changes keep interrupting."""
 
@@ -71,9 +73,16 @@ class Verifier:
         self._tracker.doubt()
         self._assertion, self._suspect = None, (None, None)
 
-    def fail(self) -> None:
-        """The kernel refused: nothing is known any more. `read` tells of the commit that may be why."""
-        self.receive()
+    async def fail(self) -> None:
+        """The kernel refused: nothing is known any more. `read` tells of the commit that may be why.
+
+        A table that went is a message for each rule and element of it, and comes in several batches.
+        """
+        for _ in range(BATCHES_OF_A_TABLE):
+            self.receive()
+            if self._suspect[0] is not None:
+                break
+            await asyncio.sleep(0)
         suspect = self._suspect
         self.forget()
         self._suspect = suspect

@@ -168,6 +168,28 @@ async def test_what_another_program_does_in_the_moment_of_a_write_is_told_too(
     assert rig.reconciler.stats.repairs == 1
 
 
+async def test_a_commit_that_comes_in_batches_is_told_after_a_failure_too(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("WARNING")
+    rig = await in_sync()
+    take, batches = rig.fake.take_changes, iter(range(20))
+
+    def meddle(_: object) -> None:
+        rig.fake.before_write = lambda _: None
+        rig.fake.tamper(lambda: TAMPERINGS["delete_table"](rig.fake), program="firewalld", pid=77)
+        monkeypatch.setattr(
+            rig.fake, "take_changes", lambda: ExternalChanges() if next(batches, None) is not None else take()
+        )
+
+    rig.fake.before_write = meddle
+    rig.want([BANK, EMBASSY, *hosts(10)])
+    await rig.settle()
+    await rig.stop()
+    changes = [fields for event, fields in told(caplog) if event == "reconcile.external_change"]
+    assert [(each["found"], each["program"]) for each in changes] == [("the table is gone", "firewalld")]
+
+
 async def test_rules_are_put_again_without_touching_an_element() -> None:
     rig = await in_sync()
     rig.fake.tamper(lambda: TAMPERINGS["external_rule"](rig.fake))
