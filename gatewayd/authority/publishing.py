@@ -26,7 +26,7 @@ from gatewayd.authority.layout import NOTIFICATION, Served, history_within, is_d
 from gatewayd.errors import RegistryUnusable
 from gatewayd.feed.canonical import upsert_line, withdraw_line
 from gatewayd.feed.notification import DeltaRef, Notification, SigningKey, SnapshotRef, sign_notification
-from gatewayd.filesystem import open_ours
+from gatewayd.filesystem import open_ours, read_ours
 
 MAX_AHEAD_S: Final = 300.0
 """A last issue further ahead of the clock than this was a fault of the clock, and clients refused it."""
@@ -147,7 +147,7 @@ class _Publisher:
 
     def _served(self) -> Served | None:
         try:
-            return read_served((self._directory / NOTIFICATION).read_bytes())
+            return read_served(read_ours(self._directory / NOTIFICATION))
         except FileNotFoundError:
             return None
 

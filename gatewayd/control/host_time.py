@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from gatewayd.control.trusted_time import Doubt, Judgement, KeptTime, Reading, TrustedTime
+from gatewayd.filesystem import read_ours
 from gatewayd.kernel.clock import is_kernel_synced
 from gatewayd.log import get_logger
 from gatewayd.model.decoding import UNDECODABLE, why_undecodable
@@ -155,7 +156,7 @@ class HostTime:
         if self._path is None:
             return
         try:
-            kept = msgspec.json.decode(self._path.read_bytes(), type=KeptTime)
+            kept = msgspec.json.decode(read_ours(self._path), type=KeptTime)
         except FileNotFoundError:
             return
         except OSError as error:
