@@ -27,6 +27,7 @@ from gatewayd.log import RateLimited, get_logger
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Binding, BindingChange, Ports
+from gatewayd.settings import open_regular
 from gatewayd.settings.subscribers import RadiusClient, SubscriberSettings
 from gatewayd.subscribers.journal import Journal, JournalState
 from gatewayd.subscribers.journal_rows import Key, Row, Timeline
@@ -349,9 +350,10 @@ class SubscriberService:
         """A list that cannot be read costs what is in it, never the start."""
 
         def read() -> SessionList:
-            return read_sessions(
-                path.read_bytes(), pepper=self.pepper, profile_of=self.profiles.profile_by_name, now_s=self._clock()
-            )
+            with open(open_regular(path), "rb") as file:
+                content = file.read()
+            profile_of = self.profiles.profile_by_name
+            return read_sessions(content, pepper=self.pepper, profile_of=profile_of, now_s=self._clock())
 
         try:
             events, faults, faulty = await asyncio.to_thread(read)

@@ -7,6 +7,7 @@ counted.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -722,6 +723,14 @@ async def test_7b_17_a_list_of_sessions_fills_a_gateway_that_knows_nothing(tmp_p
         await gateway.crash()
         await gateway.come_back()
         assert await gateway.in_sync() == {ABROAD_32: BANO, SLAAC: BANO}
+
+
+async def test_a_pipe_in_the_place_of_the_list_of_sessions_holds_no_start_up(tmp_path: Path) -> None:
+    listed = tmp_path / "sessions.csv"
+    os.mkfifo(listed)
+    async with subscriber_gateway(tmp_path, sessions_file=str(listed), profile=PROFILE) as gateway:
+        await gateway.nas().says(START, "s1", ALI, HOME)
+        assert await gateway.in_sync() == {HOME_32: ALI}
 
 
 # -- sequences that real gear sent ---------------------------------------------------------------------------------
