@@ -48,6 +48,13 @@ def near_mask(family: Family, length: int) -> Mask:
     return Mask(family, length, ANY_PEER, NEAR)
 
 
+@cache
+def _places(lengths: tuple[int, ...]) -> list[tuple[int, int]]:
+    """By the length of a client prefix: whole bytes, and bits beyond them."""
+    chosen = [max((each for each in lengths if each <= length), default=0) for length in range(129)]
+    return [divmod(length, 8) for length in chosen]
+
+
 class _Counts:
     """Of one family: how many clients lie in each prefix.
 
@@ -64,12 +71,7 @@ class _Counts:
         self.by_prefix: dict[bytes, int] = {}
         self.pending: dict[bytes, bool] = {}
         """What came (True) or went and was not taken yet."""
-        self.places = self._places()
-
-    def _places(self) -> list[tuple[int, int]]:
-        """By the length of a client prefix: whole bytes, and bits beyond them."""
-        chosen = [max((each for each in self.lengths if each <= length), default=0) for length in range(129)]
-        return [divmod(length, 8) for length in chosen]
+        self.places = _places(tuple(self.lengths))
 
     def begin(self, key: bytes) -> None:
         """The first client lies in a prefix."""
@@ -100,7 +102,7 @@ class _Counts:
     def _shorten(self) -> None:
         """The longest length is used no more."""
         longest = self.lengths.pop()
-        self.places = self._places()
+        self.places = _places(tuple(self.lengths))
         found = [key for key in self.by_prefix if self._length_of(key) == longest]
         size, rest = divmod(self.lengths[-1], 8)
         for key in found:

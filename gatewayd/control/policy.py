@@ -10,7 +10,7 @@ from gatewayd.compile.ruleset import policy_of, schedule_of
 from gatewayd.log import get_logger
 from gatewayd.model.flow import Mode
 from gatewayd.model.moment import earliest_of, format_time
-from gatewayd.model.policy import Policy
+from gatewayd.model.policy import Policy, Stage
 from gatewayd.reconcile import Reconciler
 from gatewayd.registry.freshness import mode_by_freshness
 from gatewayd.registry.state import RegistryState
@@ -70,6 +70,8 @@ class PolicyKeeper:
         self._drain_by = START
         self._found = ""
         """What the kernel was found with."""
+        self._derived: tuple[Stage, Policy] | None = None
+        """The policy at the stage that was asked for last: it is asked for at each look at the time."""
         self._disarmed: Policy | None = None
         """Observe, put into force before the allowlist was complete."""
 
@@ -77,7 +79,7 @@ class PolicyKeeper:
         """New settings, of a reload that `by` asked for."""
         if settings.policy.drain_s != self._settings.policy.drain_s:
             self._drain_by = by
-        self._settings = settings
+        self._settings, self._derived = settings, None
         self._reason = by
 
     def policy(self, now: float) -> Policy:
@@ -87,7 +89,10 @@ class PolicyKeeper:
         `now` may be a Moment: nothing is armed, nor a source stale, before that has certainly come. What is armed
         stays so while it may have begun, and until its end may have come (`compile.ruleset.effective_mode`).
         """
-        return policy_of(self._settings, self.decide(now).stage)
+        stage = self.decide(now).stage
+        if self._derived is None or self._derived[0] != stage:
+            self._derived = stage, policy_of(self._settings, stage)
+        return self._derived[1]
 
     def decide(self, now: float) -> Decided:
         """The stage of the moment, and what decides on it (`trial.stages`)."""

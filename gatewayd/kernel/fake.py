@@ -6,6 +6,7 @@ import errno
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from gatewayd.assertions.lookups import Element, RulesReading
 from gatewayd.compile.rule_sets import COUNTED_TIMEOUT_S, key_bytes
@@ -28,6 +29,7 @@ from gatewayd.model.transaction import (
     RefreshElements,
     RemoveElements,
     Ruleset,
+    RulesTag,
     TableReading,
     Transaction,
     describe_operation,
@@ -36,6 +38,20 @@ from gatewayd.model.transaction import (
 _REFERENCE = re.compile(r"@(?!nh,)(\w+)")
 _DECLARED_SET = re.compile(r"^\tset (\w+) \{\n\t*type (.*)\n\t*size (\d+)$", re.MULTILINE)
 _PIECE = 500
+_NO_CHANGES = ExternalChanges((), False)
+
+
+@lru_cache(maxsize=256)
+def _sets_in(text: str) -> tuple[tuple[tuple[str, int, int], ...], frozenset[str]]:
+    """Sets that rules declare, with length of a key and size, and those that they look into."""
+    declared = tuple((name, key_bytes(key), int(size)) for name, key, size in _DECLARED_SET.findall(text))
+    return declared, frozenset(_REFERENCE.findall(text))
+
+
+@lru_cache(maxsize=256)
+def _tag_of(text: str) -> RulesTag | None:
+    comment = re.search(r'comment "([^"]*)"', text)
+    return parse_tag(comment[1]) if comment else None
 
 
 @dataclass(slots=True)
@@ -61,7 +77,7 @@ class FakeSet:
         self.until.pop(key, None)
 
     def expire(self, now: float) -> None:
-        for key in [key for key, until_s in self.until.items() if until_s <= now]:
+        for key in [key for key, until_s in self.until.items() if until_s <= now] if self.until else ():
             self.drop(key)
 
 
@@ -117,9 +133,7 @@ class FakeTables:
             )
             for name, found in self.table.sets.items()
         )
-        comment = re.search(r'comment "([^"]*)"', self.table.rules)
-        tag = parse_tag(comment[1]) if comment else None
-        return TableReading(True, sets, self.table.rules, tag, self.generation)
+        return TableReading(True, sets, self.table.rules, _tag_of(self.table.rules), self.generation)
 
     async def read_elements(self, set_name: str) -> AsyncIterator[Sequence[bytes]]:
         self._expire()
@@ -143,9 +157,10 @@ class FakeTables:
     async def replace_rules(self, ruleset: Ruleset) -> None:
         self.before_write(ruleset)
         table = FakeTable() if self.table is None else self.table.copy(())
-        for name, key, size in _DECLARED_SET.findall(ruleset.text):
-            table.sets.setdefault(name, FakeSet(None, key_bytes(key), int(size)))
-        used = frozenset(_REFERENCE.findall(ruleset.text))
+        declared, used = _sets_in(ruleset.text)
+        for name, key_length, size in declared:
+            if name not in table.sets:
+                table.sets[name] = FakeSet(None, key_length, size)
         absent = used - table.sets.keys()
         if absent:
             raise RulesetRefused(f"Error: No such file or directory: set {min(absent)}")
@@ -208,8 +223,9 @@ class FakeTables:
         return True
 
     def _expire(self) -> None:
+        now = self._monotonic()
         for each in self.table.sets.values() if self.table is not None else ():
-            each.expire(self._monotonic())
+            each.expire(now)
 
     # -- other programs ------------------------------------------------------------------------------------
 
@@ -221,6 +237,8 @@ class FakeTables:
         self._on_change, self._received, self._lost = None, [], False
 
     def take_changes(self) -> ExternalChanges:
+        if not self._received and not self._lost:
+            return _NO_CHANGES
         taken = ExternalChanges(tuple(self._received), self._lost)
         self._received, self._lost = [], False
         return taken

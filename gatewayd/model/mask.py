@@ -26,6 +26,7 @@ element of its own.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -135,6 +136,7 @@ def describe_key(name: str, key: bytes) -> str:
     return " . ".join(parts)
 
 
+@lru_cache(maxsize=1024)
 def parse_set_name(name: str) -> tuple[Mask, int] | None:
     """The mask and generation a set's name says; None if it is not a name of ours."""
     match = _NAME.fullmatch(name)

@@ -5,7 +5,7 @@ parties   who may be registered, in which forms; the flows that are looked at
 oracle    which flows a registration and a set let pass, in the dumbest way
 truth     what is registered, and what the running process has to know of it
 kernel, disk    what outlives a process: tables, connections, the state directory after each of its writes
-life      one process, of the real parts
+life      one process, of the real parts; small: its bounds, such that few registrations meet all of them
 script, world   what happens, and what must hold after every write and every event
 runs      many runs; the shortest form of one that failed
 planted   faults that the search has to find; kept: runs that once found one

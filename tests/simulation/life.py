@@ -8,17 +8,13 @@ activity, impact. `Environment` is what the world tells the life, and learns fro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 from unittest.mock import patch
 
-from gatewayd.compile import keys
-from gatewayd.control import controller as controller_module
-from gatewayd.control import reload as reload_module
-from gatewayd.control import trial_keeper
 from gatewayd.control.assertion_gate import AssertionGate
 from gatewayd.control.controller import Controller
 from gatewayd.control.core import build_core
@@ -28,11 +24,9 @@ from gatewayd.control.trial_gateway import TrialGateway
 from gatewayd.control.trial_keeper import TrialKeeper
 from gatewayd.control.trip_evidence import TripEvidence
 from gatewayd.errors import KernelError, SourceUnreadable
-from gatewayd.log.logger import Logger
 from gatewayd.model import Registration
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.transaction import TableReading
-from gatewayd.reconcile import loop, set_state, steps, verify
 from gatewayd.settings import Settings
 from gatewayd.sources.files import OverridesReading
 from gatewayd.sources.override_file import OverrideFile
@@ -45,7 +39,6 @@ from tests.simulation.disk import DRAINS, JOURNAL, Disk, Journal, Store, Trials
 from tests.simulation.kernel import Flows, Kernel, Line
 from tests.simulation.loop import SeededLoop
 from tests.support.accounting import NoJitter
-from tests.support.subscribers import PEPPER
 
 FETCH_RETRY_S: Final = 1.0
 
@@ -311,54 +304,3 @@ class Life:
 
     def now(self) -> Instant:
         return self.host_time.instant()
-
-
-class SortedKeys(set[bytes]):
-    """A set whose order no seed of Python's hashes decides: a run is the same in every process."""
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(sorted(super().__iter__()))
-
-    def __sub__(self, other: Any) -> Any:
-        found = super().__sub__(other)
-        return found if found is NotImplemented else SortedKeys(found)
-
-    def __and__(self, other: Any) -> Any:
-        found = super().__and__(other)
-        return found if found is NotImplemented else SortedKeys(found)
-
-    def __or__(self, other: Any) -> Any:
-        found = super().__or__(other)
-        return found if found is NotImplemented else SortedKeys(found)
-
-
-@contextmanager
-def small_world() -> Iterator[None]:
-    """Bounds and pauses such that a handful of registrations meets every one of them. For any number of runs."""
-
-    def quiet(self: Logger, number: int, event: str, fields: dict[str, object], *, exc_info: bool = False) -> None:
-        STAGE.note(event, fields)
-
-    with (
-        patch.object(Logger, "log", quiet),
-        patch.object(keys, "set", SortedKeys, create=True),
-        patch.object(keys, "hash", lambda _: 0, create=True),
-        patch.object(keys, "PARTS", 1),
-        patch.object(set_state, "PARTS", 1),
-        patch.object(set_state, "MIN_CAPACITY", 2),
-        patch.object(steps, "MAX_BYTES", 64),
-        patch.object(loop, "GENERATION_POLL_S", 1.0),
-        patch.object(loop, "MAX_RETRY_S", 1.0),
-        patch.object(loop, "HURRIED_RETRY_S", 0.3),
-        patch.object(verify, "COMPARE_AT_MOST_S", 3.0),
-        patch.object(controller_module, "MAX_SLEEP_S", 2.0),
-        patch.object(trial_keeper, "LOOK_EVERY_S", 2.0),
-        patch.object(trial_keeper, "_PAUSE_S", 0.2),
-        patch.object(trial_keeper, "APPLY_PATIENCE_S", 10.0),
-        patch.object(reload_module, "setup_logging", lambda *_: None),
-        patch.object(reload_module, "read_settings", lambda _: STAGE.settings),
-        patch.object(service_module, "forbid_core_dumps", lambda: None),
-        patch.object(service_module, "warn_if_exposed", lambda _: None),
-        patch.object(service_module, "read_pepper", lambda _: PEPPER),
-    ):
-        yield

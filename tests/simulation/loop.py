@@ -11,7 +11,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from contextvars import Context
+from contextvars import Context, copy_context
 from heapq import heappop, heappush
 from random import Random
 from typing import Any, Final, TypeVar, cast
@@ -63,6 +63,28 @@ class CircleFound(AssertionError):
     """The program is busy and gets nowhere."""
 
 
+class _Handle:
+    """In the place of asyncio.Handle and TimerHandle, of which a run makes a thousand."""
+
+    __slots__ = ("args", "callback", "context", "due_s", "is_cancelled")
+
+    def __init__(
+        self, callback: Callable[..., object], args: tuple[Any, ...], context: Context | None, due_s: float
+    ) -> None:
+        self.callback, self.args, self.due_s = callback, args, due_s
+        self.context = copy_context() if context is None else context
+        self.is_cancelled = False
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+
+    def cancelled(self) -> bool:
+        return self.is_cancelled
+
+    def when(self) -> float:
+        return self.due_s
+
+
 class SeededLoop:
     """`is_shuffled`: what is ready runs in any order. `errors`: of callbacks, which asyncio would log."""
 
@@ -72,8 +94,8 @@ class SeededLoop:
         self.turns = 0
         self._dice = dice
         self._is_shuffled = is_shuffled
-        self._ready: list[asyncio.Handle] = []
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._ready: list[_Handle] = []
+        self._timers: list[tuple[float, int, _Handle]] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._count = 0
         self._is_running = False
@@ -83,10 +105,8 @@ class SeededLoop:
     def time(self) -> float:
         return self.clock.elapsed_s
 
-    def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.Handle:
-        handle = asyncio.Handle(callback, args, cast(Any, self), context)
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> _Handle:
+        handle = _Handle(callback, args, context, 0.0)
         self._ready.append(handle)
         return handle
 
@@ -94,19 +114,16 @@ class SeededLoop:
 
     def call_later(
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
+    ) -> _Handle:
         return self.call_at(self.clock.elapsed_s + delay, callback, *args, context=context)
 
     def call_at(
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, cast(Any, self), context)
+    ) -> _Handle:
+        handle = _Handle(callback, args, context, when)
         self._count += 1
         heappush(self._timers, (when, self._count, handle))
         return handle
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        pass
 
     def create_future(self) -> asyncio.Future[Any]:
         return asyncio.Future(loop=cast(Any, self))
@@ -133,8 +150,8 @@ class SeededLoop:
         self.call_later(self._dice.random() * 0.01, run)
         return future
 
-    def get_debug(self) -> bool:
-        return False
+    get_debug = staticmethod(bool)
+    """Asked for every task and future; False."""
 
     def is_running(self) -> bool:
         return self._is_running
@@ -163,13 +180,13 @@ class SeededLoop:
                 if ready:
                     count = len(ready)
                     handle = ready.pop(int(random() * count) if self._is_shuffled and count > 1 else 0)
-                    if not handle.cancelled():
+                    if not handle.is_cancelled:
                         self.turns += 1
-                        handle._run()
+                        handle.context.run(handle.callback, *handle.args)
                         if self.errors:
                             raise self.errors[0]
                 elif timers:
-                    if not timers[0][2].cancelled():
+                    if not timers[0][2].is_cancelled:
                         clock.come_to(timers[0][0])
                     else:
                         heappop(timers)

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from multiprocessing import get_context
 
 from rich.console import Console
 from rich.table import Table
 
-from tests.simulation.life import small_world
 from tests.simulation.runs import Failure, run, shortened
+from tests.simulation.small import small_world
 from tests.simulation.world import Counts
 
 PIECE = 200
 """Seeds that a process takes at a time."""
+SAY_EVERY_S = 30.0
 
 
 def _take(seeds: range) -> tuple[Counts, list[str]]:
@@ -31,18 +33,30 @@ def _take(seeds: range) -> tuple[Counts, list[str]]:
 
 
 def simulate(first: int, count: int) -> int:
-    """Runs `count` seeds from `first` on; the exit status."""
+    """Runs `count` seeds from `first` on; the exit status. Says every while up to which seed all are done: another
+    run can go on from there."""
     console, began = Console(), time.monotonic()
     pieces = [range(start, min(start + PIECE, first + count)) for start in range(first, first + count, PIECE)]
-    total, failures = Counts(), list[str]()
-    with get_context("spawn").Pool(os.cpu_count()) as pool:
-        for counts, found in pool.imap_unordered(_take, pieces):
+    total, failures, said_at = Counts(), list[str](), began
+    with get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool, suppress(KeyboardInterrupt):
+        for piece, (counts, found) in zip(pieces, pool.imap(_take, pieces), strict=True):
             total.add(counts)
             failures += found
             for each in found:
                 console.print(each, style="red", markup=False, highlight=False)
-    console.print(_table(total, len(failures), count / (time.monotonic() - began)))
-    return 1 if failures else 0
+            now = time.monotonic()
+            if now - said_at >= SAY_EVERY_S or piece is pieces[-1]:
+                said_at, done = now, total.runs + len(failures)
+                console.print(
+                    f"seeds {first} to {piece[-1]} done: {done:,} of {count:,}, {len(failures)} failed, "
+                    f"{done / (now - began):.0f} a second",
+                    highlight=False,
+                )
+    done = total.runs + len(failures)
+    console.print(_table(total, len(failures), done / (time.monotonic() - began)))
+    if done < count:
+        console.print(f"go on with --seed {first + done} --simulate {count - done}", highlight=False)
+    return 1 if failures or done < count else 0
 
 
 def _table(total: Counts, failed: int, seeds_s: float) -> Table:

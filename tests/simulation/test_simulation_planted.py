@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.simulation.life import small_world
 from tests.simulation.planted import PLANTED, Planted
 from tests.simulation.runs import Failure, run, runs_until_found, shortened
+from tests.simulation.small import small_world
 
 
 @pytest.fixture(autouse=True, scope="module")

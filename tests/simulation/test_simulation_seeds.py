@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.simulation.kept import KEPT, Kept
-from tests.simulation.life import small_world
 from tests.simulation.loop import Dice
 from tests.simulation.runs import Failure, run, run_all
 from tests.simulation.script import make_script
+from tests.simulation.small import small_world
 from tests.simulation.world import World
 
 SEEDS = 10_000

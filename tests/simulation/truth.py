@@ -80,6 +80,7 @@ class Truth:
         self.life = 0
         self._timeout_s = session_timeout_s
         self._cached: tuple[float, int, int, int] | None = None
+        self._flows = FlowsOfStates()
 
     def changed(self) -> None:
         self._cached = None
@@ -94,7 +95,7 @@ class Truth:
     def registered(self, now: float) -> int:
         """At present, by all that is published."""
         filtered, alive = self.filtered[-1], self._alive(now, knows=False)
-        return sum_of(_flows(each.present, filtered, alive, now, 0.0) for each in self.sources.values())
+        return sum_of(self._flows.of(each.present, filtered, alive, now, 0.0) for each in self.sources.values())
 
     def certain(self, now: float) -> int:
         """Those that no write of the process may take out of the sets."""
@@ -113,25 +114,25 @@ class Truth:
         if cached is not None and cached[0] == now:
             return cached
         filtered, alive = frozenset[str]().union(*self.filtered), self._alive(now, knows=True)
-        certain = known = possible = 0
+        flows, certain, known, possible = self._flows, 0, 0, 0
         everybody, dropped = list(self.sessions.values()), self.filtered[-1].intersection(*self.filtered)
         for source in self.sources.values():
             states = [source.present, *source.under_way]
-            mine = _all(states, filtered, alive, now)
+            mine = flows.of_all(states, filtered, alive, now)
             if source.given is not None:
-                mine &= _flows(source.given, filtered, alive, now, MARGIN_S)
+                mine &= flows.of(source.given, filtered, alive, now, MARGIN_S)
             elif source.in_kernel is not None:
-                mine &= _all(source.in_kernel, filtered, alive, now)
+                mine &= flows.of_all(source.in_kernel, filtered, alive, now)
             elif source.restored is not None:
-                mine &= _flows(source.restored, filtered, alive, now, MARGIN_S)
+                mine &= flows.of(source.restored, filtered, alive, now, MARGIN_S)
             else:
                 mine = 0
             certain |= mine
             has = source.given if source.given is not None else source.restored
             if has is not None:
-                known |= mine & _flows(has, filtered, alive, now, MARGIN_S)
+                known |= mine & flows.of(has, filtered, alive, now, MARGIN_S)
             for state in (*states, *([] if has is None else [has])):
-                possible |= _flows(state, dropped, everybody, now, 0.0)
+                possible |= flows.of(state, dropped, everybody, now, 0.0)
         self._cached = now, certain, known, possible
         return self._cached
 
@@ -200,24 +201,57 @@ def sum_of(some: Iterable[int]) -> int:
     return found
 
 
-def _all(states: list[State], filtered: frozenset[str], alive: list[Session], now: float) -> int:
-    found = -1
-    for each in states:
-        found &= _flows(each, filtered, alive, now, MARGIN_S)
-    return found
+@dataclass(frozen=True, slots=True)
+class _Sorted:
+    """A state without what is filtered. `always`: flows that no time and no session decides. `state` keeps the
+    object alive: it is found by its identity."""
+
+    state: State
+    always: int
+    others: tuple[Registration, ...]
 
 
-def _flows(state: State, filtered: frozenset[str], alive: list[Session], now: float, margin_s: float) -> int:
-    found = 0
+def _sort(state: State, filtered: frozenset[str]) -> _Sorted:
+    always, others = 0, []
     for id, each in state.items():
-        opens, closes = each.valid_from_s, each.valid_until_s
-        if id in filtered or (opens > -inf and now < opens + margin_s) or now >= closes:
+        if id in filtered:
             continue
-        if each.subscriber is None:
-            found |= flows_of(each)
-            continue
-        for session in alive:
-            if session.subscriber == each.subscriber:
-                for prefix, ports in session.places:
-                    found |= flows_at(each, prefix, ports)
-    return found
+        if each.subscriber is None and each.valid_from_s == -inf and each.valid_until_s == inf:
+            always |= flows_of(each)
+        else:
+            others.append(each)
+    return _Sorted(state, always, tuple(others))
+
+
+class FlowsOfStates:
+    """The flows that states register. A state is asked for at every write, and never changed."""
+
+    def __init__(self) -> None:
+        self._sorted: dict[tuple[int, frozenset[str]], _Sorted] = {}
+
+    def of(self, state: State, filtered: frozenset[str], alive: list[Session], now: float, margin_s: float) -> int:
+        """For the sessions that are `alive`; a window counts as open `margin_s` after it has opened."""
+        key = id(state), filtered
+        known = self._sorted.get(key)
+        if known is None:
+            known = self._sorted[key] = _sort(state, filtered)
+        found = known.always
+        for each in known.others:
+            opens, closes = each.valid_from_s, each.valid_until_s
+            if (opens > -inf and now < opens + margin_s) or now >= closes:
+                continue
+            if each.subscriber is None:
+                found |= flows_of(each)
+                continue
+            for session in alive:
+                if session.subscriber == each.subscriber:
+                    for prefix, ports in session.places:
+                        found |= flows_at(each, prefix, ports)
+        return found
+
+    def of_all(self, states: list[State], filtered: frozenset[str], alive: list[Session], now: float) -> int:
+        """Those that every one of the states registers."""
+        found = -1
+        for each in states:
+            found &= self.of(each, filtered, alive, now, MARGIN_S)
+        return found

@@ -733,7 +733,8 @@ class World:
             self._begin_life()
         self._end_sessions()
         self._rest(2.0)
-        self._rest(SESSION_TIMEOUT_S * 1.2 + ELEMENT_TIMEOUT_S if self._is_stale else 12.0)
+        may_have_ghosts = self._is_stale and self.counts.records > 0
+        self._rest(SESSION_TIMEOUT_S * 1.2 + ELEMENT_TIMEOUT_S if may_have_ghosts else 12.0)
         until_s = self.clock.elapsed_s + REST_S
         while (reason := self._unrest()) is not None:
             if self.clock.elapsed_s > until_s:

@@ -47,7 +47,12 @@ DAMAGES = 20
     help="That come and go besides the constant ones.",
 )
 @click.option("--busy", "is_busy", is_flag=True, help="With every core busy with something else.")
-@click.option("--simulate", "simulated", type=click.IntRange(1), help="So many runs of tests/simulation instead.")
+@click.option(
+    "--simulate",
+    "simulated",
+    type=click.IntRange(1),
+    help="So many runs of tests/simulation instead, from --seed on.",
+)
 @click.option("--week", "is_week", is_flag=True, help="The week of docs/operations.md, in time that passes faster.")
 @click.option(
     "--fuzz", "fuzz_hours", type=click.FloatRange(0, min_open=True), help="Hostile bytes, for so many hours."
