@@ -119,7 +119,7 @@ class TunnelTraffic:
             if score.lost:
                 notes.append(f"{each.name}: {len(score.lost)} of {score.sent} lost, first {score.lost[0]}")
             if fresh:
-                notes.append(f"{each.name}: {fresh} new handshakes")
+                notes.append(f"{each.name}: {fresh} new handshakes {each.last_handshake()}".rstrip())
             self._account += Account(score.sent, len(score.lost), 0, tuple(notes))
 
     def wait_sent(self, packets: int) -> None:

@@ -108,6 +108,10 @@ class Tunnel(ABC):
     def handshakes(self) -> int | None:
         """How many there were, without those by which a protocol renews its keys in time; None: it has none."""
 
+    def last_handshake(self) -> str:
+        """What the programs said of the last one, where they say why it was."""
+        return ""
+
     def finish(self) -> None:  # noqa: B027, most kinds are programs alone
         """End more than the programs."""
 

@@ -9,6 +9,8 @@ from tests.proof.tunnels.tunnel import Tunnel, until
 
 PORT: Final = 51820
 INTERFACE: Final = "wg0"
+AGAIN: Final = ("stopped hearing back", "Handshake did not complete")
+"""Of a handshake that is no renewal in time."""
 
 
 class WireGuard(Tunnel):
@@ -41,8 +43,11 @@ class WireGuard(Tunnel):
         """Keys are renewed after two minutes. Any other handshake is one that an end begins because it hears
         nothing, and says so."""
         logs = self.log("near") + self.log("far")
-        again = sum(logs.count(each) for each in ("stopped hearing back", "Handshake did not complete"))
-        return again + ("Received handshake response" in logs)
+        return sum(logs.count(each) for each in AGAIN) + ("Received handshake response" in logs)
+
+    def last_handshake(self) -> str:
+        lines = [f"{side}: {line}" for side in ("near", "far") for line in self.log(side).splitlines()]
+        return "; ".join([line for line in lines if any(each in line for each in AGAIN)][-2:])
 
     def address_changed(self) -> None:
         """wireguard-go keeps the source address that the far end has answered to. It forgets it where the kernel
