@@ -23,6 +23,11 @@ _NO_KEYS: Final = cast("set[bytes]", frozenset())
 a few thousand parts are empty."""
 
 
+def _begin_part(key: bytes) -> set[bytes]:
+    """With its first key. The simulation has parts of its own kind here, whose order no seed of hashes decides."""
+    return {key}
+
+
 class Keys(MutableSet[bytes]):
     """`parts` are for reading, and for `replace_part`; equal to any set with the same keys."""
 
@@ -59,7 +64,7 @@ class Keys(MutableSet[bytes]):
         if part:
             part.add(key)
         else:
-            self.parts[number] = {key}
+            self.parts[number] = _begin_part(key)
         self._count += 1
         return True
 
@@ -137,7 +142,7 @@ class MissingKeys(MutableSet[bytes]):
             if part:
                 part.add(key)
             else:
-                self._parts[number] = {key}
+                self._parts[number] = _begin_part(key)
             self._count += 1
 
     def discard(self, key: bytes) -> None:

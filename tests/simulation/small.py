@@ -76,9 +76,8 @@ def small_world() -> Iterator[None]:
     with (
         _equal_work_once(),
         patch.object(Logger, "log", quiet),
-        patch.object(keys, "set", SortedKeys, create=True),
-        patch.object(keys, "hash", lambda _: 0, create=True),
-        patch.object(keys, "PARTS", 1),
+        patch.multiple(keys, create=True, set=SortedKeys, hash=lambda _: 0),
+        patch.multiple(keys, PARTS=1, _begin_part=lambda key: SortedKeys((key,))),
         patch.multiple(set_state, PARTS=1, MIN_CAPACITY=2),
         patch.object(steps, "MAX_BYTES", 64),
         patch.multiple(loop, GENERATION_POLL_S=1.0, MAX_RETRY_S=1.0, HURRIED_RETRY_S=0.3),
