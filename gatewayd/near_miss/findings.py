@@ -103,12 +103,14 @@ class Findings:
             self._changed[key] = None
 
     def listed(self, now: float, *, with_acknowledged: bool = False) -> list[Line]:
-        """Those on the list, the latest first."""
-        return [
+        """Those on the list, the latest first: by their times, which a restart keeps, also where the clock was set
+        back between two of them."""
+        found = [
             line
             for line in reversed(self._lines.values())
             if with_acknowledged or not now < line.acknowledged_until_s
         ]
+        return sorted(found, key=lambda line: line.last_seen_s, reverse=True)
 
     def count_listed(self, now: float) -> int:
         return sum(not now < line.acknowledged_until_s for line in self._lines.values())

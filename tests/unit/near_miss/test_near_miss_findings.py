@@ -40,6 +40,16 @@ def test_the_latest_line_is_first() -> None:
     assert keys(findings.listed(1.0)) == [(id, "service_not_listed") for id in "ACB"]
 
 
+def test_a_restart_keeps_the_order_where_the_clock_was_set_back() -> None:
+    findings = Findings()
+    findings.note(miss("A"), 20.0)
+    findings.note(miss("B"), 15.0)
+    restored = Findings()
+    restored.restore(findings.listed(20.0))
+    assert keys(findings.listed(20.0)) == keys(restored.listed(20.0))
+    assert [id for id, _ in keys(restored.listed(20.0))] == ["A", "B"]
+
+
 @pytest.mark.parametrize("until_s", [100.0, inf])
 def test_an_acknowledged_line_is_off_the_list_and_counts_on(until_s: float) -> None:
     findings = Findings()
