@@ -6,7 +6,10 @@ oracle    which flows a registration and a set let pass, in the dumbest way
 truth     what is registered, and what the running process has to know of it
 kernel, disk    what outlives a process: tables, connections, the state directory after each of its writes
 life      one process, of the real parts; small: its bounds, such that few registrations meet all of them
-script, world   what happens, and what must hold after every write and every event
+script    what happens, as data; world: it happens
+registries, nas, operators, outsiders    who makes it happen: sources and files, records, orders, other programs
+wanted    the modes that operators want; watch, rest: what must hold after every write and event, and at the end
+told      what a run tells: trace and counts
 runs      many runs; the shortest form of one that failed
 planted   faults that the search has to find; kept: runs that once found one
 

@@ -45,6 +45,9 @@ class Disk:
             del self.files[name]
         self.images.append(self.files)
 
+    def fill(self, is_full: bool) -> None:
+        self.is_full = is_full
+
     async def wait(self) -> None:
         """What a write takes."""
         await asyncio.sleep(self._dice.random() * LONGEST_WRITE_S)

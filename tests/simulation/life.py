@@ -47,11 +47,15 @@ class Environment(Protocol):
     """What lies around a life."""
 
     boot_id: str
-    settings: Settings
-    files: tuple[OverrideFile, ...]
-    published: Mapping[str, Mapping[str, Registration]]
-    failing: set[str]
 
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def files(self) -> tuple[OverrideFile, ...]: ...
+    @property
+    def published(self) -> Mapping[str, Mapping[str, Registration]]: ...
+    @property
+    def failing(self) -> set[str]: ...
     def restored(self, source: str, registrations: Mapping[str, Registration]) -> None: ...
     def fetched(self, source: str, registrations: Mapping[str, Registration]) -> None: ...
     def delivered(self, source: str, registrations: Mapping[str, Registration]) -> None: ...
@@ -67,6 +71,15 @@ class Stage:
     def __init__(self) -> None:
         self.settings: Settings | None = None
         self.note: Callable[[str, dict[str, object]], None] = lambda _event, _fields: None
+
+    def enter(self, settings: Settings, note: Callable[[str, dict[str, object]], None]) -> None:
+        self.settings, self.note = settings, note
+
+    def use(self, settings: Settings) -> None:
+        self.settings = settings
+
+    def leave(self) -> None:
+        self.note = lambda _event, _fields: None
 
 
 STAGE: Final = Stage()
@@ -304,3 +317,35 @@ class Life:
 
     def now(self) -> Instant:
         return self.host_time.instant()
+
+
+class Lives:
+    """One daemon after another on a host. `life`: the one that runs."""
+
+    def __init__(self, kernel: Kernel, disk: Disk, env: Environment, loop: SeededLoop) -> None:
+        self.life: Life | None = None
+        self._kernel, self._disk, self._env, self._loop = kernel, disk, env, loop
+        self._graveyard: list[Life] = []
+
+    def make(self, number: int) -> Life:
+        self.life = life = Life(number, self._kernel, self._disk, self._env, self._loop)
+        return life
+
+    def kill(self) -> bool:
+        """Whether there was one."""
+        life = self.life
+        if life is None:
+            return False
+        life.kill()
+        self._graveyard.append(life)
+        self.life = None
+        self._kernel.tables.unwatch()
+        self._kernel.heal()
+        self._loop.drop_all()
+        return True
+
+    def close(self) -> None:
+        """After the loop was closed."""
+        for life in self._graveyard:
+            life.close()
+        self._graveyard.clear()

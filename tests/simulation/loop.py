@@ -214,5 +214,9 @@ class SeededLoop:
         self._tasks.clear()
 
 
+def nothing() -> None:
+    """A time has come, and the run is looked at."""
+
+
 def _leave(_: object) -> None:
     """Generators of a process that was killed are not run to their end."""

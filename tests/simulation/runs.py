@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from tests.simulation.loop import CircleFound
 from tests.simulation.script import Script
-from tests.simulation.world import Broken, Counts, World
+from tests.simulation.told import Broken, Counts
+from tests.simulation.world import World
 
 MAX_ATTEMPTS = 300
 """Of making a script shorter."""
@@ -35,10 +36,10 @@ def run(seed: int, script: Script | None = None) -> Counts | Failure:
     try:
         return world.run()
     except (Broken, CircleFound) as error:
-        return Failure(seed, world.script, str(error), tuple(world.trace))
+        return Failure(seed, world.script, str(error), tuple(world.trace.lines))
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
-        return Failure(seed, world.script, reason, tuple(world.trace))
+        return Failure(seed, world.script, reason, tuple(world.trace.lines))
 
 
 def run_all(seeds: Iterable[int], on_run: Callable[[Counts], None] = lambda _: None) -> Counts:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from tests.simulation.runs import Failure, run, shortened
 from tests.simulation.small import small_world
-from tests.simulation.world import Counts
+from tests.simulation.told import Counts
 
 PIECE = 200
 """Seeds that a process takes at a time."""

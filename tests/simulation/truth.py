@@ -7,11 +7,12 @@ is certain has to pass after the next write as well.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
+from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Ports, Registration
 from gatewayd.sources.override_file import OverrideFile
@@ -85,6 +86,40 @@ class Truth:
     def changed(self) -> None:
         self._cached = None
 
+    # -- sessions ------------------------------------------------------------------------------------------
+
+    def begin_session(self, session: Session) -> None:
+        """Others that have had an address of it may be over."""
+        for each in self.sessions.values():
+            each.is_sure = each.is_sure and not any(
+                _overlap(one, other) for one in each.places for other in session.places
+            )
+        self.sessions[session.id] = session
+        self.changed()
+
+    def confirm_session(self, session: Session, now: float) -> None:
+        session.at_s = now
+        self.changed()
+
+    def end_session(self, session: Session) -> None:
+        del self.sessions[session.id]
+        self.changed()
+
+    def doubt_nas(self, nas: str) -> None:
+        """It began again: its sessions may be over."""
+        for each in self.sessions.values():
+            each.is_sure = each.is_sure and each.nas != nas
+        self.changed()
+
+    def note_received(self, event: AccountingEvent) -> None:
+        """The process has it."""
+        session = self.sessions.get(event.session)
+        if session is not None and event.kind != "stop":
+            session.heard_by = self.life
+        self.changed()
+
+    # -- flows ---------------------------------------------------------------------------------------------
+
     def _alive(self, now: float, *, knows: bool) -> list[Session]:
         return [
             each
@@ -150,11 +185,27 @@ class Truth:
             each.in_kernel = None
         self.changed()
 
-    def begin_life(self) -> None:
+    def begin_life(self) -> int:
+        """The number of the process that begins."""
         self.life += 1
         for each in self.sources.values():
             each.forget()
         self.filtered = self.filtered[-1:]
+        self.changed()
+        return self.life
+
+    def note_start(self, knows_session: Callable[[str, str], bool]) -> None:
+        """`knows_session`: whether the journal that it starts from has a session, by NAS and id."""
+        for each in self.sessions.values():
+            each.heard_by = self.life if knows_session(each.nas, each.id) else 0
+        self.changed()
+
+    def note_published(self, source: str, state: State) -> None:
+        self.sources[source].present = state
+        self.changed()
+
+    def note_restored(self, source: str, state: State) -> None:
+        self.sources[source].restored = state
         self.changed()
 
     def note_fetched(self, source: str, state: State) -> None:
@@ -184,6 +235,15 @@ class Truth:
             pins.under_way.clear()
             self.filtered = self.filtered[-1:]
         self.changed()
+
+
+def _overlap(one: tuple[Prefix, Ports], other: tuple[Prefix, Ports]) -> bool:
+    (prefix, ports), (theirs, their_ports) = one, other
+    if len(prefix.packed) != len(theirs.packed):
+        return False
+    if not (prefix.covers(theirs.packed) or theirs.covers(prefix.packed)):
+        return False
+    return ports is None or their_ports is None or (ports[0] <= their_ports[1] and their_ports[0] <= ports[1])
 
 
 def pins_of(files: tuple[OverrideFile, ...]) -> State:

@@ -1,0 +1,66 @@
+"""What is published: the sources, with parties in their present forms, and the directory of local files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import inf
+from typing import Final
+
+from gatewayd.model import Registration
+from gatewayd.sources.override_file import Filter, OverrideFile, Pin
+from tests.simulation.life import Lives
+from tests.simulation.parties import PARTIES, SOURCES
+from tests.simulation.truth import Truth
+from tests.support.reconciling import registered
+
+_PINNED: Final = [
+    registered("pin-1", "203.0.113.10", services=["ipsec"]),
+    registered("pin-2", "10.0.0.0/30"),
+    registered("pin-3", "198.18.0.1"),
+]
+_FILTERED: Final = ("", "bank", "h-10.0.0.5", "net")
+
+
+class Registries:
+    """`published`: by source, each state never changed; `failing`: sources that give no answer."""
+
+    def __init__(self, truth: Truth, lives: Lives) -> None:
+        self.published: Mapping[str, Mapping[str, Registration]] = {name: {} for name in SOURCES}
+        self.files: tuple[OverrideFile, ...] = ()
+        self.failing: set[str] = set()
+        self._truth, self._lives = truth, lives
+        self._forms: dict[str, int] = {}
+        self._pins: set[int] = set()
+
+    def publish(self, *moves: tuple[str, int]) -> None:
+        """`moves`: parties, each with its next form."""
+        self._forms.update(moves)
+        for source in SOURCES:
+            now = {
+                each.id: each
+                for name, form in sorted(self._forms.items())
+                if PARTIES[name][0] == source
+                for each in PARTIES[name][1][form % len(PARTIES[name][1])]
+            }
+            if now != self.published[source]:
+                self.published = {**self.published, source: now}
+                self._truth.note_published(source, now)
+                if (life := self._lives.life) is not None:
+                    life.pokes[source].set()
+
+    def change_files(self, pin: int, filter: int) -> None:
+        """A pin comes or goes, and another filter stands."""
+        self._pins ^= {pin}
+        pins = tuple(Pin(_PINNED[each], "ticket", inf, 1, "a.yaml") for each in sorted(self._pins))
+        id = _FILTERED[filter]
+        filters = (Filter(id, None, "ticket", inf, 1, "a.yaml"),) if id else ()
+        self.files = (OverrideFile("a.yaml", pins, filters),)
+        self._truth.note_files(self.files)
+        if (life := self._lives.life) is not None:
+            life.files_changed.set()
+
+    def fail_source(self, number: int, is_failing: bool) -> None:
+        self.failing = {*self.failing, SOURCES[number]} if is_failing else self.failing - {SOURCES[number]}
+
+    def answer_all(self) -> None:
+        self.failing = set()
