@@ -36,4 +36,31 @@ KEPT: Final[tuple[Kept, ...]] = (
         "a registration that is back for less time than a search of connections takes begins no drain again: "
         "the oracle thought that it does",
     ),
+    Kept(
+        "an older session goes on, registered to none",
+        18646,
+        (
+            Cue(0, 0.0, ("publish", ("ali", 0), ("bank", 0), ("few", 2), ("many", 0), ("vpn", 1))),
+            Cue(0, 1.0, ("start", 3, 1, 8)),
+            Cue(9, 6.0, ("start", 2, 0, 5)),
+            Cue(1, 1.0, ("source", 1, True)),
+            Cue(6, 0.3, ("publish", ("net", 1), ("many", 6), ("vpn", 3))),
+            Cue(4, 6.0, ("interim", 3, 0, 4)),
+        ),
+        "the last record of an address decides whose it is: the oracle thought that a start alone does",
+    ),
+    Kept(
+        "an older session of another subscriber goes on",
+        26044,
+        (
+            Cue(0, 0.0, ("publish", ("bank", 1), ("bea", 2), ("few", 1))),
+            Cue(6, 0.02, ("start", 3, 0, 6)),
+            Cue(40, 0.3, ("disk", True)),
+            Cue(6, 6.0, ("publish", ("bea", 6), ("bank", 0))),
+            Cue(6, 0.3, ("start", 1, 1, 8)),
+            Cue(9, 0.3, ("interim", 3, 0, 8)),
+            Cue(4, 0.3, ("disk", False)),
+        ),
+        "the same, with a full disk beside it",
+    ),
 )

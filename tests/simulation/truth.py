@@ -90,16 +90,21 @@ class Truth:
 
     def begin_session(self, session: Session) -> None:
         """Others that have had an address of it may be over."""
-        for each in self.sessions.values():
-            each.is_sure = each.is_sure and not any(
-                _overlap(one, other) for one in each.places for other in session.places
-            )
+        self._doubt_others(session, self.sessions.values())
         self.sessions[session.id] = session
         self.changed()
 
     def confirm_session(self, session: Session, now: float) -> None:
+        """The last record of an address decides whose it is, also where it is of an older session."""
+        others = [each for each in self.sessions.values() if each.subscriber != session.subscriber]
+        self._doubt_others(session, others)
         session.at_s = now
         self.changed()
+
+    def _doubt_others(self, session: Session, others: Iterable[Session]) -> None:
+        for each in others:
+            if any(_overlap(one, other) for one in each.places for other in session.places):
+                each.is_sure = False
 
     def end_session(self, session: Session) -> None:
         del self.sessions[session.id]
