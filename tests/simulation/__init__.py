@@ -3,6 +3,7 @@
 loop      an event loop with a time of its own, whose order of callbacks the seed decides
 parties   who may be registered, in which forms; the flows that are looked at
 oracle    which flows a registration and a set let pass, in the dumbest way
+host_clock    what it may take for the time
 truth     what is registered, and what the running process has to know of it
 kernel, disk    what outlives a process: tables, connections, the state directory after each of its writes
 life      one process, of the real parts; small: its bounds, such that few registrations meet all of them

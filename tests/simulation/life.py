@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol, cast
 from unittest.mock import patch
 
+from msgspec import structs
+
 from gatewayd.control.assertion_gate import AssertionGate
 from gatewayd.control.controller import Controller
 from gatewayd.control.core import build_core
@@ -48,6 +50,8 @@ class Environment(Protocol):
 
     boot_id: str
 
+    @property
+    def is_synced(self) -> bool: ...
     @property
     def settings(self) -> Settings: ...
     @property
@@ -123,9 +127,10 @@ class Life:
             has_signed=False,
             wall=clock,
             elapsed=clock.monotonic,
-            is_synced=lambda _: True,
+            is_synced=lambda _: env.is_synced,
             boot_id=env.boot_id,
         )
+        self.host_time.judge()
         self.core = build_core(
             settings,
             self.line,
@@ -302,11 +307,12 @@ class Life:
 
     # -- what comes in -------------------------------------------------------------------------------------
 
-    def hear(self, event: AccountingEvent) -> None:
-        """A datagram."""
+    def hear(self, event: AccountingEvent, ahead_s: float) -> None:
+        """A datagram. `ahead_s`: of the host's clock, by which it is stamped as it comes in."""
         if self.is_dead or not self.service.is_restored:
             return
-        taken = self.service.receive(event, lambda: None if self.is_dead else self._env.answered(event))
+        stamped = structs.replace(event, at_s=event.at_s + ahead_s, received_at_s=event.received_at_s + ahead_s)
+        taken = self.service.receive(stamped, lambda: None if self.is_dead else self._env.answered(event))
         if taken.outcome is not None:
             self._env.received(event)
 

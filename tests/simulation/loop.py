@@ -16,6 +16,8 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Any, Final, TypeVar, cast
 
+from tests.simulation.host_clock import HostClock
+
 _T = TypeVar("_T")
 START_S: Final = 1_700_000_000.0
 MAX_TURNS: Final = 200_000
@@ -39,24 +41,24 @@ class Dice:
 
 
 class Clock:
-    """`elapsed_s`: since the boot of a host, and never set; call it for the wall's time."""
+    """`elapsed_s`: since the boot of a host, and never set; `host`: what its clock says, by the true time. Call it
+    for that clock's time."""
 
     def __init__(self) -> None:
         self.elapsed_s = 0.0
-        self._offset_s = START_S
+        self.host = HostClock()
 
     def __call__(self) -> float:
-        return self._offset_s + self.elapsed_s
+        return START_S + self.elapsed_s + self.host.ahead_s
+
+    def true_s(self) -> float:
+        return START_S + self.elapsed_s
 
     def monotonic(self) -> float:
         return self.elapsed_s
 
     def come_to(self, elapsed_s: float) -> None:
         self.elapsed_s = elapsed_s
-
-    def set_by(self, seconds: float) -> None:
-        """Somebody sets the wall clock."""
-        self._offset_s += seconds
 
 
 class CircleFound(AssertionError):

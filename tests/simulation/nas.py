@@ -90,7 +90,7 @@ class Nas:
 
     def _time_of_record(self) -> float:
         """No two records are of one moment: which of them is newer could not be told."""
-        self._recorded_s = max(self._clock(), self._recorded_s + 0.001)
+        self._recorded_s = max(self._clock.true_s(), self._recorded_s + 0.001)
         return self._recorded_s
 
     def _tell(
@@ -121,7 +121,7 @@ class Nas:
         event = self.unanswered.get(number)
         if event is None or life is None or life is not self._lives.life:
             return
-        life.hear(event)
+        life.hear(event, self._clock.host.ahead_s)
         self._watch.changed()
         if number in self.unanswered:
             self._loop.call_later(REPEAT_S, self._arrive, number, life)

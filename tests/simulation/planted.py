@@ -14,6 +14,7 @@ from unittest.mock import patch
 from gatewayd.compile.desired import DesiredSets
 from gatewayd.compile.ruleset import compile_ruleset
 from gatewayd.control import trial_store
+from gatewayd.control.trusted_time import Judgement
 from gatewayd.errors import KernelError
 from gatewayd.model.mask import Mask
 from gatewayd.model.policy import Policy
@@ -90,6 +91,10 @@ def _begin_timer_anew(state: TrialState, file: Any, now: Instant, found: Any = N
     return replace(state, trial=replace(trial, deadline_elapsed_s=now.elapsed_s + length_s, is_applied=True))
 
 
+def _by_host(self: Judgement) -> float:
+    return self.wall_s
+
+
 @dataclass(frozen=True, slots=True)
 class Planted:
     """`within`: runs in which it has to be found."""
@@ -129,6 +134,7 @@ PLANTED: Final = (
         _patched(DesiredSets, "unwant", _unwant_for_all),
         500,
     ),
+    Planted("windows go by the host's clock, set or not", _patched(Judgement, "moment", _by_host), 1000),
     Planted(
         "the timer of a trial begins again at a start", _patched(trial_store, "restore", _begin_timer_anew), 1000
     ),

@@ -80,7 +80,7 @@ class Rest:
         if not life.controller.is_policy_in_force():
             return "another policy is in force"
         found = flows_found(self._kernel.tables.table, self._clock.elapsed_s)
-        wrong = found ^ self._truth.registered(self._clock())
+        wrong = found ^ self._truth.registered()
         return f"{names_of(wrong)} are wrong" if wrong else None
 
     def _check(self) -> None:

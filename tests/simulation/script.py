@@ -56,6 +56,11 @@ def _restart(dice: Dice) -> Event:
     return (kind, writes, dice.pick((0.0, 0.3, 3.0)))
 
 
+def _clock(dice: Dice) -> Event:
+    what = dice.pick(("set", "set", "set", "ntp", "lost"))
+    return ("clock", what, dice.pick((-90_000.0, -400.0, -20.0, -8.0, 8.0, 20.0, 400.0, 90_000.0)))
+
+
 _KINDS: Final[tuple[tuple[int, Callable[[Dice], Event]], ...]] = (
     (9, _move),
     (6, _record),
@@ -69,6 +74,7 @@ _KINDS: Final[tuple[tuple[int, Callable[[Dice], Event]], ...]] = (
     (1, lambda dice: ("source", dice.below(2), dice.chance(0.5))),
     (1, lambda dice: ("disk", dice.chance(0.6))),
     (1, lambda dice: ("reload", dice.pick((0.0, 4.0, 12.0)))),
+    (2, _clock),
     (1, lambda dice: ("retire",)),
     (1, lambda dice: ("accept",)),
     (1, lambda dice: ("urge", dice.below(1000))),

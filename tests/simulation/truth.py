@@ -7,7 +7,7 @@ is certain has to pass after the next write as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final
@@ -16,9 +16,12 @@ from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Ports, Registration
 from gatewayd.sources.override_file import OverrideFile
+from tests.simulation.loop import Clock
 from tests.simulation.oracle import flows_at, flows_of
 
 State = Mapping[str, Registration]
+Times = Sequence[tuple[float, float]]
+"""The earliest and the latest that it may be, once for each way in which the process may judge that."""
 MARGIN_S: Final = 5.0
 """A window that has opened counts as open for certain so long after."""
 PINS: Final = "pins"
@@ -71,9 +74,10 @@ class Source:
 
 
 class Truth:
-    """`sources`: with PINS among them. `life`: the number of the running process."""
+    """`sources`: with PINS among them. `life`: the number of the running process. Asked of the moment."""
 
-    def __init__(self, names: Iterable[str], session_timeout_s: float) -> None:
+    def __init__(self, names: Iterable[str], clock: Clock, session_timeout_s: float) -> None:
+        self._clock = clock
         self.sources = {name: Source() for name in (*names, PINS)}
         self.filtered: list[frozenset[str]] = [frozenset()]
         """Ids that filters drop: at present, and by files that the process has or may have."""
@@ -132,28 +136,36 @@ class Truth:
             if each.is_sure and now < each.at_s + self._timeout_s and (not knows or each.heard_by == self.life)
         ]
 
-    def registered(self, now: float) -> int:
-        """At present, by all that is published."""
-        filtered, alive = self.filtered[-1], self._alive(now, knows=False)
-        return sum_of(self._flows.of(each.present, filtered, alive, now, 0.0) for each in self.sources.values())
+    def registered(self) -> int:
+        """By all that is published."""
+        filtered, alive = self.filtered[-1], self._alive(self._clock.true_s(), knows=False)
+        times = self._times()[-1:]
+        return sum_of(self._flows.of(each.present, filtered, alive, times, 0.0) for each in self.sources.values())
 
-    def certain(self, now: float) -> int:
+    def certain(self) -> int:
         """Those that no write of the process may take out of the sets."""
-        return self._look(now)[1]
+        return self._look()[1]
 
-    def known(self, now: float) -> int:
+    def known(self) -> int:
         """Those that the process has to know of before its rules refuse anything."""
-        return self._look(now)[2]
+        return self._look()[2]
 
-    def possible(self, now: float) -> int:
+    def possible(self) -> int:
         """Those that some state registers by which the process may go."""
-        return self._look(now)[3]
+        return self._look()[3]
 
-    def _look(self, now: float) -> tuple[float, int, int, int]:
-        cached = self._cached
-        if cached is not None and cached[0] == now:
+    def _times(self) -> Times:
+        now = self._clock.true_s()
+        return [
+            (now + each.earliest_s, now + each.latest_s) for each in self._clock.host.spans(self._clock.elapsed_s)
+        ]
+
+    def _look(self) -> tuple[float, int, int, int]:
+        cached, true_s = self._cached, self._clock.true_s()
+        if cached is not None and cached[0] == true_s:
             return cached
-        filtered, alive = frozenset[str]().union(*self.filtered), self._alive(now, knows=True)
+        filtered, alive = frozenset[str]().union(*self.filtered), self._alive(true_s, knows=True)
+        now = self._times()
         flows, certain, known, possible = self._flows, 0, 0, 0
         everybody, dropped = list(self.sessions.values()), self.filtered[-1].intersection(*self.filtered)
         for source in self.sources.values():
@@ -172,8 +184,9 @@ class Truth:
             if has is not None:
                 known |= mine & flows.of(has, filtered, alive, now, MARGIN_S)
             for state in (*states, *([] if has is None else [has])):
-                possible |= flows.of(state, dropped, everybody, now, 0.0)
-        self._cached = now, certain, known, possible
+                for time in now:
+                    possible |= flows.of(state, dropped, everybody, [time], 0.0)
+        self._cached = true_s, certain, known, possible
         return self._cached
 
     # -- what the process learns -----------------------------------------------------------------------------
@@ -200,7 +213,8 @@ class Truth:
         return self.life
 
     def note_start(self, knows_session: Callable[[str, str], bool]) -> None:
-        """`knows_session`: whether the journal that it starts from has a session, by NAS and id."""
+        """`knows_session`: whether the journal that it starts from has a session, by NAS and id, and can tell its
+        age."""
         for each in self.sessions.values():
             each.heard_by = self.life if knows_session(each.nas, each.id) else 0
         self.changed()
@@ -266,6 +280,10 @@ def sum_of(some: Iterable[int]) -> int:
     return found
 
 
+def _is_open(opens: float, closes: float, now: Times, margin_s: float) -> bool:
+    return all(latest >= opens + margin_s and earliest < closes for earliest, latest in now)
+
+
 @dataclass(frozen=True, slots=True)
 class _Sorted:
     """A state without what is filtered. `always`: flows that no time and no session decides. `state` keeps the
@@ -294,8 +312,9 @@ class FlowsOfStates:
     def __init__(self) -> None:
         self._sorted: dict[tuple[int, frozenset[str]], _Sorted] = {}
 
-    def of(self, state: State, filtered: frozenset[str], alive: list[Session], now: float, margin_s: float) -> int:
-        """For the sessions that are `alive`; a window counts as open `margin_s` after it has opened."""
+    def of(self, state: State, filtered: frozenset[str], alive: list[Session], now: Times, margin_s: float) -> int:
+        """For the sessions that are `alive`; a window counts as open `margin_s` after it may have opened, until it
+        has closed for certain."""
         key = id(state), filtered
         known = self._sorted.get(key)
         if known is None:
@@ -303,7 +322,7 @@ class FlowsOfStates:
         found = known.always
         for each in known.others:
             opens, closes = each.valid_from_s, each.valid_until_s
-            if (opens > -inf and now < opens + margin_s) or now >= closes:
+            if (opens > -inf or closes < inf) and not _is_open(opens, closes, now, margin_s):
                 continue
             if each.subscriber is None:
                 found |= flows_of(each)
@@ -314,7 +333,7 @@ class FlowsOfStates:
                         found |= flows_at(each, prefix, ports)
         return found
 
-    def of_all(self, states: list[State], filtered: frozenset[str], alive: list[Session], now: float) -> int:
+    def of_all(self, states: list[State], filtered: frozenset[str], alive: list[Session], now: Times) -> int:
         """Those that every one of the states registers."""
         found = -1
         for each in states:

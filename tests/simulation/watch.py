@@ -74,18 +74,16 @@ class Watch:
 
     def changed(self) -> None:
         """Something happened around the process: only what is registered all along counts from now on."""
-        now = self._clock()
         self._settle()
-        self._found &= self._truth.certain(now) & ~self._doubtful
-        self._passed &= self._truth.known(now) & ~self._doubtful
+        self._found &= self._truth.certain() & ~self._doubtful
+        self._passed &= self._truth.known() & ~self._doubtful
         self._note_lost_flows()
 
     def look_again(self) -> None:
         """Another program took something away, or the process is another."""
-        now = self._clock()
         found, passes = self._look()
-        self._found &= self._truth.certain(now) & found & ~self._doubtful
-        self._passed &= self._truth.known(now) & passes & ~self._doubtful
+        self._found &= self._truth.certain() & found & ~self._doubtful
+        self._passed &= self._truth.known() & passes & ~self._doubtful
 
     # -- what the process does -----------------------------------------------------------------------------
 
@@ -103,10 +101,9 @@ class Watch:
             self._say(f"commit {write.cause} " + " ".join(_text(each) for each in write.operations))
         self.changed()
         self.check("after a write")
-        now = self._clock()
         found, passes = self._look()
-        self._found = self._truth.certain(now) & found & ~self._doubtful
-        self._passed = self._truth.known(now) & passes & ~self._doubtful
+        self._found = self._truth.certain() & found & ~self._doubtful
+        self._passed = self._truth.known() & passes & ~self._doubtful
 
     def cleared(self, flows: list[Flow]) -> None:
         """The process takes the mark *registered* off these flows. Raises Broken where one drains still."""
@@ -176,7 +173,7 @@ class Watch:
         connections = self._kernel.flows.connections
         if not connections:
             return
-        possible, now = self._truth.possible(self._clock()), self._clock.elapsed_s
+        possible, now = self._truth.possible(), self._clock.elapsed_s
         for event in connections.values():
             if possible >> FLOWS.index(event.flow) & 1:
                 self._back_at.setdefault(event.flow, now)

@@ -51,7 +51,7 @@ class World:
         self.boot_id = "boot 1"
         config = ConfigFile(dice)
         self.config = config
-        self.truth = truth = Truth(SOURCES, SESSION_TIMEOUT_S)
+        self.truth = truth = Truth(SOURCES, clock, SESSION_TIMEOUT_S)
         self.wanted = wanted = Wanted(config.settings.policy.mode)
         self.lives = lives = Lives(kernel, self.disk, self, loop)
         self.watch = watch = Watch(kernel, truth, wanted, lives, counts, trace, DRAIN_S)
@@ -62,6 +62,8 @@ class World:
         self._rest = Rest(kernel, loop, truth, wanted, lives, watch, self.nas, self.operators)
         self._is_stale = False
         """A state directory of before came back: the journal may have sessions that are over."""
+        self._is_clock_set = self._is_age_unknown = False
+        """Across a boot the host's clock says how old a session is: one that was set says nothing of it."""
         self._next = 0
         self._waits = 0
         self._due_s = 0.0
@@ -131,8 +133,9 @@ class World:
 
     def _begin_life(self) -> None:
         self.counts.lives += 1
+        self.clock.host.begin_life()
         life = self.lives.make(self.truth.begin_life())
-        self.truth.note_start(life.knows_session)
+        self.truth.note_start(lambda nas, id: life.knows_session(nas, id) and not self._is_age_unknown)
         self.watch.hinder()
         life.start()
         self.nas.resend()
@@ -158,12 +161,25 @@ class World:
         if kind == "power":
             self.kernel.power_off()
             self.truth.lose_kernel()
+            self._is_age_unknown = self._is_age_unknown or self._is_clock_set
             self.boot_id = f"boot {self.counts.cuts + 1}"
             self.watch.lose_power()
             self.wanted.lose_power(self.clock.elapsed_s)
         self.watch.look_again()
         self._resume = self.clock.elapsed_s + pause_s, self._begin_life
         self.loop.call_later(pause_s, nothing)
+
+    def set_clock(self, what: str, seconds: float) -> None:
+        """`what`: set by hand, NTP that comes or is lost."""
+        host, now = self.clock.host, self.clock.elapsed_s
+        if what == "set":
+            self._is_clock_set = True
+            host.set_by(seconds, now)
+        elif what == "ntp":
+            host.meet_ntp(now)
+        else:
+            host.lose_ntp(now)
+        self.truth.changed()
 
     def retire(self) -> None:
         if (life := self.lives.life) is not None:
@@ -175,12 +191,17 @@ class World:
         self.registries.answer_all()
         self.disk.fill(False)
         self.kernel.heal()
+        self.set_clock("ntp", 0.0)
         if self.lives.life is None:
             self._resume = None
             self._begin_life()
         self._rest.come(has_ghosts=self._is_stale and self.counts.records > 0)
 
     # -- what a life sees, and what is learnt of it --------------------------------------------------------
+
+    @property
+    def is_synced(self) -> bool:
+        return self.clock.host.is_synced
 
     @property
     def settings(self) -> Settings:
@@ -238,6 +259,7 @@ HAPPENINGS: dict[str, Callable[..., None]] = {
     "tamper": lambda world, *rest: world.outsiders.tamper(*rest),
     "packet": lambda world, *rest: world.outsiders.packet(*rest),
     "packets": lambda world, *rest: world.outsiders.packets(*rest),
+    "clock": lambda world, *rest: world.set_clock(*rest),
     "retire": lambda world, *rest: world.retire(*rest),
     "urge": lambda world, *rest: world.outsiders.urge(*rest),
     "disk": lambda world, *rest: world.disk.fill(*rest),
