@@ -78,14 +78,17 @@ class Verifier:
 
         A table that went is a message for each rule and element of it, and comes in several batches.
         """
-        for _ in range(BATCHES_OF_A_TABLE):
-            self.receive()
-            if self._suspect[0] is not None:
-                break
-            await asyncio.sleep(0)
         suspect = self._suspect
         self.forget()
         self._suspect = suspect
+        for _ in range(BATCHES_OF_A_TABLE):
+            for commit in self._dataplane.take_changes().commits:
+                self._generations.reported(commit.generation)
+                if commit.others:
+                    self._suspect = commit, None
+            if self._suspect[0] is not None:
+                break
+            await asyncio.sleep(0)
 
     def rules_replaced(self) -> None:
         """The kernel has other rules: it is to be compared again."""

@@ -799,6 +799,7 @@ async def test_sets_that_the_rules_made_stay_when_the_rules_go(world: World) -> 
         ("recent4", 20, 262144, False),
         ("recent6", 44, 262144, False),
         ("service_flows", 12, 65536, False),
+        ("unfollowed", 4, 16, False),
     ]
 
 
