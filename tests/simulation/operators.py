@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, Final
 
 from gatewayd.api.arming import ModeRequest
 from gatewayd.control.arming_queries import Arming, check_nothing
 from gatewayd.errors import InputRejected
 from gatewayd.model.flow import Mode
+from gatewayd.model.policy import Stage
 from gatewayd.settings import PolicySettings, RegistrySettings, RemovalLimit, Settings, SourceSettings
 from gatewayd.settings.model import ShrinkGuardSettings, TripSettings
 from gatewayd.settings.subscribers import ProfileSettings, SubscriberSettings
@@ -31,13 +31,13 @@ class ConfigFile:
     def __init__(self, dice: Dice) -> None:
         limit = RemovalLimit(count=2) if dice.chance(0.2) else RemovalLimit(count=1_000_000)
         self._guard = ShrinkGuardSettings(limit, protected=())
-        self.settings = self._make(dice.pick(("reject", "reject", "observe", "limit")), DRAIN_S)
+        self.settings = self._make(Stage(dice.pick(("reject", "reject", "observe", "limit"))), DRAIN_S)
 
-    def write(self, mode: Mode, drain_s: float) -> None:
-        self.settings = self._make(mode, drain_s)
+    def write(self, stage: Stage, drain_s: float) -> None:
+        self.settings = self._make(stage, drain_s)
         STAGE.use(self.settings)
 
-    def _make(self, mode: Mode, drain_s: float) -> Settings:
+    def _make(self, stage: Stage, drain_s: float) -> Settings:
         sources = tuple(
             SourceSettings(name, f"file:/{name}", allow_unsigned=True, allow_endpoints=True) for name in SOURCES
         )
@@ -45,7 +45,12 @@ class ConfigFile:
             RegistrySettings(
                 sources, shrink_guard=self._guard, local=None, max_added_endpoints=1000, max_elements=100_000
             ),
-            replace(PolicySettings(mode=mode, drain_s=drain_s), trip=TripSettings(failing_assertions=None)),
+            PolicySettings(
+                mode=stage.mode,
+                canary_percent=stage.canary_percent,
+                drain_s=drain_s,
+                trip=TripSettings(failing_assertions=None),
+            ),
             subscribers=SubscriberSettings(
                 "/nowhere",
                 max_sessions=1000,
@@ -71,15 +76,21 @@ class Operators:
         self._drain_s = DRAIN_S
         """The shortest of all that the file has said."""
 
-    def change_mode(self, what: str, mode: Mode, seconds: float) -> None:
-        life = self._lives.life
+    def change_mode(self, what: str, mode: Mode, seconds: float, percent: int = 100) -> None:
+        """`what`: by a command of this name; by the file, with this mode or back to observe."""
+        life, stage = self._lives.life, Stage(mode, percent)
         if what == "file":
-            self._use_file(mode if self._wanted.file_mode == "observe" else "observe", self._drain_s)
+            is_observe = self._wanted.file_stage.mode == "observe"
+            self._use_file(stage if is_observe else Stage("observe", percent), self._drain_s)
         elif life is not None and life.is_started:
-            life.do(self._command(life, what, mode, seconds))
+            life.do(self._command(life, what, stage, seconds))
+
+    def write_stage(self, mode: Mode, percent: int) -> None:
+        """By the file."""
+        self._use_file(Stage(mode, percent), self._drain_s)
 
     def reload(self, drain_s: float) -> None:
-        self._use_file(self._wanted.file_mode, drain_s)
+        self._use_file(self._wanted.file_stage, drain_s)
 
     def accept(self) -> None:
         """All removals that are held."""
@@ -88,11 +99,11 @@ class Operators:
             for hold in life.controller.holds():
                 life.do(self._accept(life, hold.serial))
 
-    def _use_file(self, mode: Mode, drain_s: float) -> None:
+    def _use_file(self, stage: Stage, drain_s: float) -> None:
         self._drain_s = min(self._drain_s, drain_s)
         self._watch.shorten_drain(drain_s)
-        self._wanted.use_file(mode, self._clock.elapsed_s)
-        self._config.write(mode, drain_s)
+        self._wanted.use_file(stage, self._clock.elapsed_s)
+        self._config.write(stage, drain_s)
         if (life := self._lives.life) is not None:
             life.do(self._reload(life))
 
@@ -102,16 +113,16 @@ class Operators:
             self._wanted.refuse_file()
         self._say(f"reload {outcome.error}")
 
-    async def _command(self, life: Life, what: str, mode: Mode, seconds: float) -> None:
+    async def _command(self, life: Life, what: str, stage: Stage, seconds: float) -> None:
         arming, given_s = Arming(life.trials, check_nothing), self._clock.elapsed_s
         order: Order | None = None
         try:
             match what:
                 case "confirm" | "timed" | "plain":
-                    order = self._wanted.begin(mode, given_s, None if what == "plain" else seconds)
-                    await arming.set_mode(_request(mode, what, seconds))
+                    order = self._wanted.begin(stage, given_s, None if what == "plain" else seconds)
+                    await arming.set_mode(_request(stage, what, seconds))
                 case "observe":
-                    await arming.set_mode(_request("observe", what, seconds))
+                    await arming.set_mode(_request(Stage("observe", stage.canary_percent), what, seconds))
                     self._wanted.end(given_s, self._clock.elapsed_s)
                 case "yes":
                     await arming.confirm("uid 0")
@@ -123,7 +134,7 @@ class Operators:
                 self._wanted.refuse(order, self._clock.elapsed_s)
             self._say(f"refused: {error}")
         else:
-            self._say(f"done: {what} {mode}")
+            self._say(f"done: {what} {stage}")
 
     async def _accept(self, life: Life, serial: int) -> None:
         try:
@@ -132,10 +143,10 @@ class Operators:
             self._say(f"refused: {error}")
 
 
-def _request(mode: Mode, what: str, seconds: float) -> ModeRequest:
+def _request(stage: Stage, what: str, seconds: float) -> ModeRequest:
     return ModeRequest(
-        mode,
-        canary_percent=None,
+        stage.mode,
+        canary_percent=stage.canary_percent,
         confirm_s=int(seconds) if what == "confirm" else None,
         for_s=int(seconds) if what == "timed" else None,
         comment="",

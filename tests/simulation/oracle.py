@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from gatewayd.compile.effects import canary_bucket
 from gatewayd.kernel.fake import FakeSet, FakeTable
 from gatewayd.model.flow import Flow
 from gatewayd.model.mask import Mask, parse_set_name
@@ -109,6 +110,12 @@ def _found_in(mask: Mask, content: FakeSet, now: float) -> int:
         if flows is not None and (not until or until.get(key, now + 1) > now):
             found |= flows
     return found
+
+
+@cache
+def beyond_canary(percent: int) -> int:
+    """Those that rules refuse nothing of, as the client that opened them is not among so many percent."""
+    return sum(1 << number for number, flow in enumerate(FLOWS) if canary_bucket(flow.source) >= percent)
 
 
 def flows_gone(before: FakeTable | None, after: FakeTable | None) -> int:

@@ -5,12 +5,13 @@ Each is one that a change of this program could bring. `Planted.plant` is a cont
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from unittest.mock import patch
 
+from gatewayd.compile import ruleset
 from gatewayd.compile.desired import DesiredSets
 from gatewayd.compile.ruleset import compile_ruleset
 from gatewayd.control import trial_store
@@ -95,6 +96,18 @@ def _by_host(self: Judgement) -> float:
     return self.wall_s
 
 
+_policy_digest = ruleset.policy_digest
+
+
+@contextmanager
+def _digest_without_canary() -> Iterator[None]:
+    def digest(policy: Policy) -> str:
+        return _policy_digest(replace(policy, canary_percent=100))
+
+    with patch.object(steps, "_policy_digest", digest), patch.object(ruleset, "policy_digest", digest):
+        yield
+
+
 @dataclass(frozen=True, slots=True)
 class Planted:
     """`within`: runs in which it has to be found."""
@@ -121,7 +134,7 @@ PLANTED: Final = (
     Planted(
         "a start takes its last good for all that may be in the kernel",
         _patched(Findings, "retain", lambda _: None),
-        500,
+        1500,
     ),
     Planted("a change of the policy keeps the epoch", _patched(steps, "wanted_ruleset", _same_epoch), 500),
     Planted(
@@ -135,6 +148,7 @@ PLANTED: Final = (
         500,
     ),
     Planted("windows go by the host's clock, set or not", _patched(Judgement, "moment", _by_host), 1000),
+    Planted("another canary is taken for the same policy", _digest_without_canary, 500),
     Planted(
         "the timer of a trial begins again at a start", _patched(trial_store, "restore", _begin_timer_anew), 1000
     ),

@@ -89,6 +89,6 @@ class Rest:
         unused = table.sets.keys() - RULE_SETS - table.used
         if unused:
             raise Broken(f"sets that no rule looks into: {sorted(unused)}")
-        tag, now = self._watch.tag, self._clock.elapsed_s
-        if tag is None or (tag.mode != "observe" and tag.mode not in self._wanted.allowed(now, 2 * SLACK_S)):
-            raise Broken(f"at rest with {tag}, which no operator wants")
+        stage, now = self._watch.stage(), self._clock.elapsed_s
+        if stage is None or (stage.mode != "observe" and stage not in self._wanted.allowed(now, 2 * SLACK_S)):
+            raise Broken(f"at rest with {stage}, which no operator wants")

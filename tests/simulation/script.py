@@ -31,6 +31,7 @@ PINS: Final = 3
 PLACES: Final = 9
 SUBSCRIBERS: Final = ("ali", "bea")
 SESSION_SLOTS: Final = 4
+PERCENTS: Final = (100, 100, 60, 20)
 
 
 def _move(dice: Dice) -> Event:
@@ -47,7 +48,7 @@ def _record(dice: Dice) -> Event:
 def _mode(dice: Dice) -> Event:
     modes = ("reject", "limit", "mark")
     what = dice.pick(("file", "file", "confirm", "confirm", "timed", "plain", "observe", "yes", "yes", "revert"))
-    return ("mode", what, dice.pick(modes), dice.pick((2.0, 8.0, 20.0)))
+    return ("mode", what, dice.pick(modes), dice.pick((2.0, 8.0, 20.0)), dice.pick(PERCENTS))
 
 
 def _restart(dice: Dice) -> Event:
@@ -73,6 +74,7 @@ _KINDS: Final[tuple[tuple[int, Callable[[Dice], Event]], ...]] = (
     (2, lambda dice: ("files", dice.below(PINS), dice.below(4))),
     (1, lambda dice: ("source", dice.below(2), dice.chance(0.5))),
     (1, lambda dice: ("disk", dice.chance(0.6))),
+    (2, lambda dice: ("stage", dice.pick(("observe", "mark", "limit", "reject")), dice.pick(PERCENTS))),
     (1, lambda dice: ("reload", dice.pick((0.0, 4.0, 12.0)))),
     (2, _clock),
     (1, lambda dice: ("retire",)),

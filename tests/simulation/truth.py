@@ -151,7 +151,7 @@ class Truth:
         return self._look()[2]
 
     def possible(self) -> int:
-        """Those that some state registers by which the process may go."""
+        """Those that some state registers by which the process may go, by whatever it takes for the time."""
         return self._look()[3]
 
     def _times(self) -> Times:
@@ -184,8 +184,7 @@ class Truth:
             if has is not None:
                 known |= mine & flows.of(has, filtered, alive, now, MARGIN_S)
             for state in (*states, *([] if has is None else [has])):
-                for time in now:
-                    possible |= flows.of(state, dropped, everybody, [time], 0.0)
+                possible |= flows.of(state, dropped, everybody, now, 0.0)
         self._cached = true_s, certain, known, possible
         return self._cached
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from math import inf
 from typing import Any, Final
 
 from gatewayd.compile.ruleset import parse_tag
 from gatewayd.model.flow import Flow
+from gatewayd.model.policy import Stage
 from gatewayd.model.transaction import CreateSet, Ruleset, RulesTag, Transaction
 from tests.simulation.kernel import Kernel
 from tests.simulation.life import Lives
-from tests.simulation.oracle import ALL, flows_found
+from tests.simulation.oracle import ALL, beyond_canary, flows_found
 from tests.simulation.parties import FLOWS, names_of
 from tests.simulation.told import Broken, Counts, Trace
 from tests.simulation.truth import Truth
 from tests.simulation.wanted import Wanted
 
+_CANARY: Final = re.compile(r"mod 100 seed 0x[0-9a-f]+ >= ([0-9]+) accept")
 DOUBT_S: Final = 10.0
 """Within which a change that no program told of is found."""
 SLACK_S: Final = 6.0
@@ -39,6 +42,7 @@ class Watch:
         self._truth, self._wanted, self._lives = truth, wanted, lives
         self._counts, self._say = counts, trace.say
         self.tag: RulesTag | None = None
+        self._percent = 100
         self._passed = self._found = 0
         """Certain flows that passed after the last write; and that the sets let pass."""
         self._doubtful, self._doubted_at_s = 0, -inf
@@ -121,6 +125,10 @@ class Watch:
 
     # -- what must hold ------------------------------------------------------------------------------------
 
+    def stage(self) -> Stage | None:
+        """Of the rules in force."""
+        return None if self.tag is None else Stage(self.tag.mode, self._percent)
+
     def is_armed(self) -> bool:
         table = self._kernel.tables.table
         return table is not None and bool(table.rules) and self.tag is not None and self.tag.mode != "observe"
@@ -134,27 +142,30 @@ class Watch:
 
     def check_mode(self) -> None:
         """A mode that no operator wants any more goes, once nothing is in the way. Raises Broken."""
-        life, tag, now = self._lives.life, self.tag, self._clock.elapsed_s
-        if life is None or not life.is_started or tag is None or not self.is_armed():
+        life, stage, now = self._lives.life, self.stage(), self._clock.elapsed_s
+        if life is None or not life.is_started or stage is None or not self.is_armed():
             return
         allowed = self._wanted.allowed(now, 2 * SLACK_S)
-        is_able = life.controller.loaded or allowed == {"observe"}
-        if tag.mode not in allowed and is_able and now > self._hindered_s + 2 * SLACK_S:
-            raise Broken(f"mode {tag.mode} is in force still, and no operator wants it")
+        is_able = life.controller.loaded or all(each.mode == "observe" for each in allowed)
+        if stage not in allowed and is_able and now > self._hindered_s + 2 * SLACK_S:
+            raise Broken(f"mode {stage} is in force still, and no operator wants it")
 
     def _look(self) -> tuple[int, int]:
         """Flows that the sets let pass, and flows that pass."""
         found = flows_found(self._kernel.tables.table, self._clock.elapsed_s)
-        return found, found if self.is_armed() else ALL
+        return found, found | beyond_canary(self._percent) if self.is_armed() else ALL
 
     def _check_rules(self, ruleset: Ruleset) -> None:
         tag, before = parse_tag(ruleset.tag), self.tag
         assert tag is not None
         if before is not None and before.policy != tag.policy and before.epoch == tag.epoch:
             raise Broken(f"rules of another policy in the same epoch {tag.epoch}")
-        if tag.mode != "observe" and tag.mode not in self._wanted.allowed(self._clock.elapsed_s, SLACK_S):
-            raise Broken(f"mode {tag.mode} is armed, and no operator wants it")
-        self.tag = tag
+        stage, was = Stage(tag.mode, _percent_of(ruleset)), self.stage()
+        if before is not None and was != stage and before.epoch == tag.epoch:
+            raise Broken(f"rules of another stage in the same epoch {tag.epoch}")
+        if tag.mode != "observe" and stage not in self._wanted.allowed(self._clock.elapsed_s, SLACK_S):
+            raise Broken(f"mode {stage} is armed, and no operator wants it")
+        self.tag, self._percent = tag, stage.canary_percent
 
     # -- what is known of the process ----------------------------------------------------------------------
 
@@ -182,6 +193,12 @@ class Watch:
             if now - self._back_at.pop(event.flow, now) > SLACK_S:
                 self._lost_at[event.flow] = now
             self._lost_at.setdefault(event.flow, now)
+
+
+def _percent_of(ruleset: Ruleset) -> int:
+    """Of the clients that the rules enforce something for."""
+    found = _CANARY.search(ruleset.text)
+    return 100 if found is None else int(found[1])
 
 
 def _text(operation: Any) -> str:

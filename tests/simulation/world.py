@@ -52,7 +52,7 @@ class World:
         config = ConfigFile(dice)
         self.config = config
         self.truth = truth = Truth(SOURCES, clock, SESSION_TIMEOUT_S)
-        self.wanted = wanted = Wanted(config.settings.policy.mode)
+        self.wanted = wanted = Wanted(config.settings.policy.stage)
         self.lives = lives = Lives(kernel, self.disk, self, loop)
         self.watch = watch = Watch(kernel, truth, wanted, lives, counts, trace, DRAIN_S)
         self.registries = Registries(truth, lives)
@@ -254,6 +254,7 @@ HAPPENINGS: dict[str, Callable[..., None]] = {
     "old": lambda world, *rest: world.restart("old", *rest),
     "power": lambda world, *rest: world.restart("power", *rest),
     "mode": lambda world, *rest: world.operators.change_mode(*rest),
+    "stage": lambda world, *rest: world.operators.write_stage(*rest),
     "reload": lambda world, *rest: world.operators.reload(*rest),
     "fail": lambda world, *rest: world.outsiders.fail(*rest),
     "tamper": lambda world, *rest: world.outsiders.tamper(*rest),
