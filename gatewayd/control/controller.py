@@ -82,7 +82,7 @@ class Controller:
         """The time that the local overrides in force were judged by."""
         self.override_faults: tuple[str, ...] = ()
         self._remainder = Remainder(core.reconciler)
-        self._store = store
+        self._store, self._began_with = store, settings.registry.sources
         self._registry = self.registry = make_registry(settings.registry)
         self._policy = PolicyKeeper(settings, core.reconciler, self._registry, arming)
         self._guard = GuardKeeper(self._registry, store)
@@ -107,11 +107,11 @@ class Controller:
 
     async def restore(self) -> dict[str, Restored]:
         """Begin with the last good of each source, before any of them is asked, and return it. Other sources,
-        updates and local files wait until this is done."""
+        updates and local files wait until this is done. A reload to observe does not: its sources come later."""
         async with self._applying:
             record, found = GuardRecord(RemovalGuard(), lost_files=True), dict[str, Restored]()
             if self._store is not None:
-                record, found = await read_last_good(self._store, self.settings.registry.sources)
+                record, found = await read_last_good(self._store, self._began_with)
             await self._take(await run_in_slices(self._registry.restore(record, found, self.certain())))
             await self._guard.save()
             for name, state in self.sources.items() if found else ():

@@ -6,6 +6,7 @@ oracle    which flows a registration and a set let pass, in the dumbest way
 host_clock    what it may take for the time
 truth     what is registered, and what the running process has to know of it
 kernel, disk    what outlives a process: tables, connections, the state directory after each of its writes
+asking    how a life asks its sources
 life      one process, of the real parts; small: its bounds, such that few registrations meet all of them
 script    what happens, as data; world: it happens
 registries, nas, operators, outsiders    who makes it happen: sources and files, records, orders, other programs

@@ -63,4 +63,13 @@ KEPT: Final[tuple[Kept, ...]] = (
         ),
         "the same, with a full disk beside it",
     ),
+    Kept(
+        "a reload to observe before the first last good is read",
+        223,
+        (
+            Cue(0, 0.0, ("stage", "observe", 100)),
+            Cue(1, 0.3, ("sources", 4, 60.0)),
+        ),
+        "the controller looked for the last good of the sources of the new file, and had the old ones: KeyError",
+    ),
 )

@@ -25,27 +25,25 @@ from gatewayd.control.reload import OpenedLocal, Reloaded, Reloader
 from gatewayd.control.trial_gateway import TrialGateway
 from gatewayd.control.trial_keeper import TrialKeeper
 from gatewayd.control.trip_evidence import TripEvidence
-from gatewayd.errors import KernelError, SourceUnreadable
+from gatewayd.errors import KernelError
 from gatewayd.model import Registration
 from gatewayd.model.accounting import AccountingEvent
 from gatewayd.model.transaction import TableReading
 from gatewayd.settings import Settings
 from gatewayd.sources.files import OverridesReading
 from gatewayd.sources.override_file import OverrideFile
-from gatewayd.sources.update import SourceUpdate
 from gatewayd.subscribers import service as service_module
 from gatewayd.subscribers.service import SubscriberService
 from gatewayd.systemd import Notifier
 from gatewayd.trial.state import Instant
+from tests.simulation.asking import Group, Sources, Supply
 from tests.simulation.disk import DRAINS, JOURNAL, Disk, Journal, Store, Trials
 from tests.simulation.kernel import Flows, Kernel, Line
 from tests.simulation.loop import SeededLoop
 from tests.support.accounting import NoJitter
 
-FETCH_RETRY_S: Final = 1.0
 
-
-class Environment(Protocol):
+class Environment(Supply, Protocol):
     """What lies around a life."""
 
     boot_id: str
@@ -56,13 +54,7 @@ class Environment(Protocol):
     def settings(self) -> Settings: ...
     @property
     def files(self) -> tuple[OverrideFile, ...]: ...
-    @property
-    def published(self) -> Mapping[str, Mapping[str, Registration]]: ...
-    @property
-    def failing(self) -> set[str]: ...
     def restored(self, source: str, registrations: Mapping[str, Registration]) -> None: ...
-    def fetched(self, source: str, registrations: Mapping[str, Registration]) -> None: ...
-    def delivered(self, source: str, registrations: Mapping[str, Registration]) -> None: ...
     def laid(self, files: tuple[OverrideFile, ...]) -> None: ...
     def received(self, event: AccountingEvent) -> None: ...
     def answered(self, event: AccountingEvent) -> None: ...
@@ -87,13 +79,6 @@ class Stage:
 
 
 STAGE: Final = Stage()
-
-
-class _SourceTasks:
-    """In the place of control.reload.SourceTasks: the same sources, always."""
-
-    def use(self, *_: object) -> None:
-        pass
 
 
 class _LocalFiles:
@@ -160,9 +145,12 @@ class Life:
             make_id=lambda: f"t{number}.{next(numbers)}",
             evidence=TripEvidence(self.controller, self.gate),
         )
+        self.pokes = {name: asyncio.Event() for name in env.published}
+        self._sources = Sources(env, self.pokes, kernel.dice, self.host_time)
+        self._settings = settings
         parts = Reloaded(
             self.controller,
-            cast(Any, _SourceTasks()),
+            self._sources,
             cast(Any, _LocalFiles()),
             store,
             self.host_time,
@@ -172,7 +160,6 @@ class Life:
         )
         self.reloader = Reloader(settings, Path("/nowhere"), parts, Notifier({}), lambda _: None)
         self.files_changed = asyncio.Event()
-        self.pokes = {name: asyncio.Event() for name in env.published}
         self._works: list[Coroutine[Any, Any, Any]] = []
 
     def _make_service(self, settings: Settings) -> SubscriberService:
@@ -198,10 +185,10 @@ class Life:
     def start(self) -> None:
         self.do(self._start())
 
-    def do(self, work: Coroutine[Any, Any, Any]) -> None:
+    def do(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[None]:
         """As a task of this life; what it raises ends the run."""
         self._works.append(work)
-        self._loop.create_task(self._watched(work))
+        return self._loop.create_task(self._watched(work))
 
     async def _watched(self, work: Coroutine[Any, Any, Any]) -> None:
         try:
@@ -230,6 +217,7 @@ class Life:
             self.controller.keep_time(),
             self.trials.run(),
             self._keep_drains(),
+            self.reloader.run(cast(Any, Group(self.do))),
         ):
             self.do(work)
         await self.service.start()
@@ -240,8 +228,7 @@ class Life:
             if each.position is not None:
                 env.restored(name, each.registrations)
         self.do(self._watch_files(files))
-        for name in self.pokes:
-            self.do(self._follow(name))
+        self._sources.use(self._settings.registry, self.controller, cast(Any, Group(self.do)))
         self.reloader.begin()
 
     async def _first_look(self) -> TableReading:
@@ -275,23 +262,6 @@ class Life:
                 self.core.scanner.drains_changed.set()
                 await asyncio.sleep(1.0)
             await asyncio.sleep(0.2)
-
-    async def _follow(self, source: str) -> None:
-        """Asks the source at the start and whenever there is something new."""
-        env, poke = self._env, self.pokes[source]
-        while True:
-            poke.clear()
-            await asyncio.sleep(self._kernel.dice.random() * 0.3)
-            if source in env.failing:
-                error = SourceUnreadable(source, "no answer")
-                await self.controller.deliver(SourceUpdate(source, self.host_time(), error))
-                await asyncio.sleep(FETCH_RETRY_S)
-                continue
-            found = env.published[source]
-            env.fetched(source, found)
-            await self.controller.deliver(SourceUpdate(source, self.host_time(), registrations=found))
-            env.delivered(source, found)
-            await poke.wait()
 
     async def _watch_files(self, laid: tuple[OverrideFile, ...]) -> None:
         """The directory of local files, as its watch sees it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from gatewayd.api.arming import ModeRequest
 from gatewayd.control.arming_queries import Arming, check_nothing
@@ -14,15 +14,16 @@ from gatewayd.settings.model import ShrinkGuardSettings, TripSettings
 from gatewayd.settings.subscribers import ProfileSettings, SubscriberSettings
 from tests.simulation.life import STAGE, Life, Lives
 from tests.simulation.loop import Clock, Dice
-from tests.simulation.parties import SOURCES
+from tests.simulation.parties import CONFIGURED
 from tests.simulation.told import Trace
+from tests.simulation.truth import Truth
 from tests.simulation.wanted import Order, Wanted
 from tests.simulation.watch import Watch
 
 SESSION_TIMEOUT_S: Final = 60.0
 ELEMENT_TIMEOUT_S: Final = 30.0
 DRAIN_S: Final = 4.0
-_NO_GROUP: Any = None
+REFRESH_S: Final = 60.0
 
 
 class ConfigFile:
@@ -31,19 +32,41 @@ class ConfigFile:
     def __init__(self, dice: Dice) -> None:
         limit = RemovalLimit(count=2) if dice.chance(0.2) else RemovalLimit(count=1_000_000)
         self._guard = ShrinkGuardSettings(limit, protected=())
-        self.settings = self._make(Stage(dice.pick(("reject", "reject", "observe", "limit"))), DRAIN_S)
+        self._stage = Stage(dice.pick(("reject", "reject", "observe", "limit")))
+        self._drain_s, self._refresh_s = DRAIN_S, REFRESH_S
+        self.sources: tuple[str, ...] = CONFIGURED[0]
+        self.settings = self._make()
 
-    def write(self, stage: Stage, drain_s: float) -> None:
-        self.settings = self._make(stage, drain_s)
+    def write(
+        self,
+        *,
+        stage: Stage | None = None,
+        drain_s: float | None = None,
+        sources: tuple[str, ...] | None = None,
+        refresh_s: float | None = None,
+    ) -> None:
+        """None: as before."""
+        self._stage = self._stage if stage is None else stage
+        self._drain_s = self._drain_s if drain_s is None else drain_s
+        self.sources = self.sources if sources is None else sources
+        self._refresh_s = self._refresh_s if refresh_s is None else refresh_s
+        self.settings = self._make()
         STAGE.use(self.settings)
 
-    def _make(self, stage: Stage, drain_s: float) -> Settings:
+    def _make(self) -> Settings:
+        stage, drain_s = self._stage, self._drain_s
         sources = tuple(
-            SourceSettings(name, f"file:/{name}", allow_unsigned=True, allow_endpoints=True) for name in SOURCES
+            SourceSettings(name, f"file:/{name}", allow_unsigned=True, allow_endpoints=True)
+            for name in self.sources
         )
         return Settings(
             RegistrySettings(
-                sources, shrink_guard=self._guard, local=None, max_added_endpoints=1000, max_elements=100_000
+                sources,
+                shrink_guard=self._guard,
+                local=None,
+                refresh_s=self._refresh_s,
+                max_added_endpoints=1000,
+                max_elements=100_000,
             ),
             PolicySettings(
                 mode=stage.mode,
@@ -69,28 +92,52 @@ class Operators:
     """What they say is kept in `wanted`; what comes of it is the daemon's."""
 
     def __init__(
-        self, clock: Clock, config: ConfigFile, wanted: Wanted, lives: Lives, watch: Watch, trace: Trace
+        self,
+        clock: Clock,
+        config: ConfigFile,
+        truth: Truth,
+        wanted: Wanted,
+        lives: Lives,
+        watch: Watch,
+        trace: Trace,
     ) -> None:
-        self._clock, self._config, self._wanted = clock, config, wanted
+        self._clock, self._config, self._truth, self._wanted = clock, config, truth, wanted
         self._lives, self._watch, self._say = lives, watch, trace.say
-        self._drain_s = DRAIN_S
-        """The shortest of all that the file has said."""
+        self._behind: Life | None = None
+        """The process that does not go by the file."""
 
     def change_mode(self, what: str, mode: Mode, seconds: float, percent: int = 100) -> None:
         """`what`: by a command of this name; by the file, with this mode or back to observe."""
         life, stage = self._lives.life, Stage(mode, percent)
         if what == "file":
             is_observe = self._wanted.file_stage.mode == "observe"
-            self._use_file(stage if is_observe else Stage("observe", percent), self._drain_s)
+            self.write_stage(mode if is_observe else "observe", percent)
         elif life is not None and life.is_started:
             life.do(self._command(life, what, stage, seconds))
 
     def write_stage(self, mode: Mode, percent: int) -> None:
         """By the file."""
-        self._use_file(Stage(mode, percent), self._drain_s)
+        self._config.write(stage=Stage(mode, percent))
+        self._use_file(Stage(mode, percent))
 
     def reload(self, drain_s: float) -> None:
-        self._use_file(self._wanted.file_stage, drain_s)
+        """With another time to drain."""
+        self._watch.shorten_drain(drain_s)
+        self._config.write(drain_s=drain_s)
+        self._use_file(self._wanted.file_stage)
+
+    def write_sources(self, number: int, refresh_s: float) -> None:
+        """Some come, some go; with another `refresh_s` each is asked again by another runner."""
+        self._config.write(sources=CONFIGURED[number], refresh_s=refresh_s)
+        self._truth.note_configured(CONFIGURED[number])
+        self._use_file(self._wanted.file_stage)
+
+    def is_behind(self) -> bool:
+        """The process does not go by the file: its reload was refused, or is under way."""
+        return self._behind is not None and self._behind is self._lives.life
+
+    def reload_again(self) -> None:
+        self._use_file(self._wanted.file_stage)
 
     def accept(self) -> None:
         """All removals that are held."""
@@ -99,16 +146,17 @@ class Operators:
             for hold in life.controller.holds():
                 life.do(self._accept(life, hold.serial))
 
-    def _use_file(self, stage: Stage, drain_s: float) -> None:
-        self._drain_s = min(self._drain_s, drain_s)
-        self._watch.shorten_drain(drain_s)
+    def _use_file(self, stage: Stage) -> None:
         self._wanted.use_file(stage, self._clock.elapsed_s)
-        self._config.write(stage, drain_s)
         if (life := self._lives.life) is not None:
+            self._behind = life
             life.do(self._reload(life))
 
     async def _reload(self, life: Life) -> None:
-        outcome = await life.reloader.reload(_NO_GROUP, "SIGHUP")
+        settings = self._config.settings
+        outcome = await life.reloader.ask("SIGHUP")
+        if outcome.is_done and settings is self._config.settings and self._behind is life:
+            self._behind = None
         if not outcome.is_done:
             self._wanted.refuse_file()
         self._say(f"reload {outcome.error}")

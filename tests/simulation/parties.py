@@ -19,8 +19,10 @@ from tests.support.reconciling import subscribed
 
 Form = tuple[Registration, ...]
 HOSTS: Final = [f"10.0.0.{number}" for number in range(1, 13)]
-NATIONAL, LOCAL = "national", "local"
-SOURCES: Final = (NATIONAL, LOCAL)
+NATIONAL, LOCAL, PARTNER = "national", "local", "partner"
+SOURCES: Final = (NATIONAL, LOCAL, PARTNER)
+CONFIGURED: Final = ((NATIONAL, LOCAL), SOURCES, (NATIONAL, PARTNER), (LOCAL, NATIONAL), (NATIONAL,))
+"""Sources that a file names; the first at the beginning."""
 
 
 def _registered(
@@ -71,6 +73,15 @@ PARTIES: Final[dict[str, tuple[str, tuple[Form, ...]]]] = {
         ),
     ),
     "few": (NATIONAL, (_hosts(0, 2), _hosts(0, 4), _hosts(1, 2), ())),
+    "guest": (
+        PARTNER,
+        (
+            (_registered("guest", "203.0.113.8/30", services=("ipsec",)),),
+            (_registered("guest", "10.0.0.0/29"),),
+            (_registered("guest-1", "10.0.0.9"), _registered("guest-2", "198.18.0.0/31")),
+            (),
+        ),
+    ),
     "many": (LOCAL, (_hosts(4, 12), _hosts(6, 12), _hosts(4, 7), ())),
     "net": (LOCAL, ((_registered("net", "10.0.0.0/28"),), (_registered("net", "10.0.0.0/29", "10.0.0.8/29"),), ())),
     "shift": (

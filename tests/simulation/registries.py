@@ -22,12 +22,14 @@ _FILTERED: Final = ("", "bank", "h-10.0.0.5", "net")
 
 
 class Registries:
-    """`published`: by source, each state never changed; `failing`: sources that give no answer."""
+    """`published`: by source, each state never changed; `failing`: sources that answer with an error, `silent`:
+    that do not answer."""
 
     def __init__(self, truth: Truth, lives: Lives) -> None:
         self.published: Mapping[str, Mapping[str, Registration]] = {name: {} for name in SOURCES}
         self.files: tuple[OverrideFile, ...] = ()
         self.failing: set[str] = set()
+        self.silent: set[str] = set()
         self._truth, self._lives = truth, lives
         self._forms: dict[str, int] = {}
         self._pins: set[int] = set()
@@ -62,5 +64,8 @@ class Registries:
     def fail_source(self, number: int, is_failing: bool) -> None:
         self.failing = {*self.failing, SOURCES[number]} if is_failing else self.failing - {SOURCES[number]}
 
+    def silence_source(self, number: int, is_silent: bool) -> None:
+        self.silent = {*self.silent, SOURCES[number]} if is_silent else self.silent - {SOURCES[number]}
+
     def answer_all(self) -> None:
-        self.failing = set()
+        self.failing, self.silent = set(), set()

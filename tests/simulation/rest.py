@@ -69,6 +69,9 @@ class Rest:
         assert life is not None
         if not life.is_started or self._nas.unanswered:
             return "records without an answer" if self._nas.unanswered else "it does not start"
+        if self._operators.is_behind():
+            self._operators.reload_again()
+            return "the file is not in force"
         if (why := life.reconciler.unready()) is not None:
             return why
         if life.reconciler.tracker.count_surplus() or life.reconciler.tracker.retired:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.simulation.loop import Dice
-from tests.simulation.parties import PARTIES
+from tests.simulation.parties import CONFIGURED, PARTIES
 
 Event = tuple[Any, ...]
 
@@ -72,7 +72,9 @@ _KINDS: Final[tuple[tuple[int, Callable[[Dice], Event]], ...]] = (
     (3, lambda dice: ("packet", dice.below(1000))),
     (2, lambda dice: ("packets",)),
     (2, lambda dice: ("files", dice.below(PINS), dice.below(4))),
-    (1, lambda dice: ("source", dice.below(2), dice.chance(0.5))),
+    (1, lambda dice: ("source", dice.below(3), dice.chance(0.5))),
+    (1, lambda dice: ("silent", dice.below(3), dice.chance(0.5))),
+    (2, lambda dice: ("sources", dice.below(len(CONFIGURED)), dice.pick((60.0, 60.0, 90.0)))),
     (1, lambda dice: ("disk", dice.chance(0.6))),
     (2, lambda dice: ("stage", dice.pick(("observe", "mark", "limit", "reject")), dice.pick(PERCENTS))),
     (1, lambda dice: ("reload", dice.pick((0.0, 4.0, 12.0)))),

@@ -82,7 +82,7 @@ def small_world() -> Iterator[None]:
         patch.object(steps, "MAX_BYTES", 64),
         patch.multiple(loop, GENERATION_POLL_S=1.0, MAX_RETRY_S=1.0, HURRIED_RETRY_S=0.3),
         patch.object(verify, "COMPARE_AT_MOST_S", 3.0),
-        patch.object(controller_module, "MAX_SLEEP_S", 2.0),
+        patch.multiple(controller_module, MAX_SLEEP_S=2.0, SLICE=1),
         patch.multiple(trial_keeper, LOOK_EVERY_S=2.0, _PAUSE_S=0.2, APPLY_PATIENCE_S=10.0),
         patch.object(reload_module, "setup_logging", lambda *_: None),
         patch.object(reload_module, "read_settings", lambda _: STAGE.settings),

@@ -7,7 +7,7 @@ is certain has to pass after the next write as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final
@@ -76,8 +76,12 @@ class Source:
 class Truth:
     """`sources`: with PINS among them. `life`: the number of the running process. Asked of the moment."""
 
-    def __init__(self, names: Iterable[str], clock: Clock, session_timeout_s: float) -> None:
+    def __init__(
+        self, names: Iterable[str], configured: Collection[str], clock: Clock, session_timeout_s: float
+    ) -> None:
         self._clock = clock
+        self.configured: Collection[str] = configured
+        self.published: dict[str, State] = {name: {} for name in names}
         self.sources = {name: Source() for name in (*names, PINS)}
         self.filtered: list[frozenset[str]] = [frozenset()]
         """Ids that filters drop: at present, and by files that the process has or may have."""
@@ -219,8 +223,27 @@ class Truth:
         self.changed()
 
     def note_published(self, source: str, state: State) -> None:
-        self.sources[source].present = state
+        """Of a source that no file names nothing is registered."""
+        self.published[source] = state
+        if source in self.configured:
+            self.sources[source].present = state
         self.changed()
+
+    def note_configured(self, sources: Collection[str]) -> None:
+        """The file names these; the process may go by it from now on."""
+        for name in self.published:
+            if (name in sources) != (name in self.configured):
+                found = self.sources[name]
+                found.present = self.published[name] if name in sources else {}
+                found.note(found.present)
+        self.configured = sources
+        self.changed()
+
+    def note_used(self, sources: Collection[str]) -> None:
+        """The process goes by a file that names these."""
+        for name in self.published:
+            if name not in sources:
+                self.note_delivered(name, {})
 
     def note_restored(self, source: str, state: State) -> None:
         self.sources[source].restored = state
@@ -233,7 +256,8 @@ class Truth:
     def note_delivered(self, source: str, state: State) -> None:
         found = self.sources[source]
         found.given = state
-        del found.under_way[: found.under_way.index(state) + 1]
+        if state in found.under_way:
+            del found.under_way[: found.under_way.index(state) + 1]
         self.changed()
 
     # -- pins and filters ----------------------------------------------------------------------------------

@@ -146,7 +146,8 @@ class Watch:
         if life is None or not life.is_started or stage is None or not self.is_armed():
             return
         allowed = self._wanted.allowed(now, 2 * SLACK_S)
-        is_able = life.controller.loaded or all(each.mode == "observe" for each in allowed)
+        is_complete = life.controller.loaded and not life.controller.unread_sources()
+        is_able = is_complete or all(each.mode == "observe" for each in allowed)
         if stage not in allowed and is_able and now > self._hindered_s + 2 * SLACK_S:
             raise Broken(f"mode {stage} is in force still, and no operator wants it")
 

@@ -13,7 +13,7 @@ is in use, and the mode is one that an operator wanted, with each trial confirme
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from gatewayd.model import Registration
 from gatewayd.model.accounting import AccountingEvent
@@ -51,13 +51,13 @@ class World:
         self.boot_id = "boot 1"
         config = ConfigFile(dice)
         self.config = config
-        self.truth = truth = Truth(SOURCES, clock, SESSION_TIMEOUT_S)
+        self.truth = truth = Truth(SOURCES, config.sources, clock, SESSION_TIMEOUT_S)
         self.wanted = wanted = Wanted(config.settings.policy.stage)
         self.lives = lives = Lives(kernel, self.disk, self, loop)
         self.watch = watch = Watch(kernel, truth, wanted, lives, counts, trace, DRAIN_S)
         self.registries = Registries(truth, lives)
         self.nas = Nas(clock, loop, dice, truth, lives, watch, counts)
-        self.operators = Operators(clock, config, wanted, lives, watch, trace)
+        self.operators = Operators(clock, config, truth, wanted, lives, watch, trace)
         self.outsiders = Outsiders(kernel, loop, lives, watch, counts)
         self._rest = Rest(kernel, loop, truth, wanted, lives, watch, self.nas, self.operators)
         self._is_stale = False
@@ -219,6 +219,14 @@ class World:
     def failing(self) -> set[str]:
         return self.registries.failing
 
+    @property
+    def silent(self) -> set[str]:
+        return self.registries.silent
+
+    def uses(self, sources: Collection[str]) -> None:
+        self.truth.note_used(sources)
+        self.watch.changed()
+
     def restored(self, source: str, registrations: Mapping[str, Registration]) -> None:
         self.truth.note_restored(source, registrations)
         self.watch.changed()
@@ -246,6 +254,8 @@ HAPPENINGS: dict[str, Callable[..., None]] = {
     "publish": lambda world, *rest: world.registries.publish(*rest),
     "files": lambda world, *rest: world.registries.change_files(*rest),
     "source": lambda world, *rest: world.registries.fail_source(*rest),
+    "silent": lambda world, *rest: world.registries.silence_source(*rest),
+    "sources": lambda world, *rest: world.operators.write_sources(*rest),
     "start": lambda world, *rest: world.nas.record("start", *rest),
     "interim": lambda world, *rest: world.nas.record("interim", *rest),
     "over": lambda world, *rest: world.nas.record("stop", *rest),

@@ -14,7 +14,7 @@ import pytest
 
 from gatewayd.control.controller import Controller
 from gatewayd.control.core import InSync, build_core, max_elements_of, memory_bytes
-from gatewayd.control.host_time import WindowClock
+from gatewayd.control.host_time import HostTime, WindowClock
 from gatewayd.errors import SerialNotHeld
 from gatewayd.kernel.fake import FakeTables
 from gatewayd.model import Registration, parse_prefix
@@ -154,11 +154,13 @@ def test_a_registry_that_is_not_confirmed_for_too_long_means_what_the_operator_c
     time.run(scenario())
 
 
-def make_controller(directory: Path, settings: Settings, now: float) -> Controller:
+def make_controller(
+    directory: Path, settings: Settings, now: float, host_time: HostTime | None = None
+) -> Controller:
     """An owner on a disk, its reconciler not running."""
     core = build_core(settings, FakeTables(), FakeConntrack(), WindowClock(lambda: now), monotonic=lambda: now)
     store = LastGood(directory, clock=lambda: now, monotonic=lambda: now)
-    return Controller(settings, core, store=store)
+    return Controller(settings, core, store=store, host_time=host_time)
 
 
 def reading(*registrations: Registration, at_s: float = 1000.0) -> SourceUpdate:
@@ -188,6 +190,22 @@ async def test_a_restart_begins_with_the_last_good_and_what_was_held(tmp_path: P
     await third.restore()
     assert [each.id for each in third.allowlist] == ["HOUSE"]
     assert third.holds() == ()
+
+
+async def test_a_reload_to_observe_that_comes_before_the_last_good_ends_no_start(tmp_path: Path) -> None:
+    """Its settings counted at once, its sources later: the start looked for the last good of the new ones alone."""
+    first = make_controller(tmp_path, settings_of("national"), 1000.0)
+    await first.restore()
+    await first.deliver(reading(BANK))
+    (tmp_path / "guard").unlink()
+
+    time = HostTime(has_signed=False, wall=lambda: 2000.0, elapsed=lambda: 0.0, is_synced=lambda _: True)
+    second = make_controller(tmp_path, settings_of("national"), 2000.0, time)
+    second.reload(settings_of("desk", mode="observe"))
+    await second.restore()
+    assert [each.id for each in second.allowlist] == ["BANK"]
+    await second.use_sources(["desk"])
+    assert list(second.sources) == ["desk"]
 
 
 async def test_a_large_reading_is_saved_when_the_kernel_has_it(
