@@ -11,11 +11,16 @@ from gatewayd.control.controller import Controller
 from gatewayd.control.reload import SourceTasks
 from gatewayd.errors import SourceUnreadable
 from gatewayd.model import Registration
+from gatewayd.model.registration import Changes, changes_in_slices, run_slices
 from gatewayd.settings import RegistrySettings, SourceSettings
-from gatewayd.sources.update import Deliver, SourceUpdate
+from gatewayd.sources.last_good import Restored
+from gatewayd.sources.update import Deliver, FeedPosition, SnapshotReason, SourceUpdate
 from tests.simulation.loop import Dice
+from tests.simulation.parties import FEEDS
 
 FETCH_RETRY_S: Final = 1.0
+RESET: Final = 0.15
+"""How often a feed has another session than before."""
 
 
 class Supply(Protocol):
@@ -28,15 +33,28 @@ class Supply(Protocol):
     @property
     def silent(self) -> set[str]: ...
     def uses(self, sources: Collection[str]) -> None: ...
-    def fetched(self, source: str, registrations: Mapping[str, Registration]) -> None: ...
+    @property
+    def serials(self) -> Mapping[str, int]: ...
+    def fetched(self, source: str, registrations: Mapping[str, Registration], how: str) -> None: ...
     def delivered(self, source: str, registrations: Mapping[str, Registration]) -> None: ...
 
 
 class Asking:
-    """In the place of a runner: asks one source at the start and whenever there is something new."""
+    """In the place of a runner: asks one source at the start and whenever there is something new.
 
-    def __init__(self, name: str, env: Supply, poke: asyncio.Event, dice: Dice, now: Callable[[], float]) -> None:
+    A feed gives what changed since the last answer, or since the last good of an earlier run; a snapshot at first,
+    and where its session is another. A plain source is read whole.
+    """
+
+    def __init__(
+        self, name: str, env: Supply, poke: asyncio.Event, dice: Dice, now: Callable[[], float],
+        restored: Restored | None,
+    ) -> None:  # fmt: skip
         self._name, self._env, self._poke, self._dice, self._now = name, env, poke, dice, now
+        self._position: FeedPosition | None = None
+        self._known: Mapping[str, Registration] = {}
+        if restored is not None and restored.is_feed:
+            self._position, self._known = restored.position, restored.registrations
 
     async def run(self, deliver: Deliver, delivered: Callable[[Mapping[str, Registration]], None]) -> None:
         env, name, poke = self._env, self._name, self._poke
@@ -52,10 +70,27 @@ class Asking:
                 await asyncio.sleep(FETCH_RETRY_S)
                 continue
             found = env.published[name]
-            env.fetched(name, found)
-            await deliver(SourceUpdate(name, self._now(), registrations=found))
+            update, how = self._answer(found)
+            env.fetched(name, found, how)
+            await deliver(update)
             delivered(found)
             await poke.wait()
+
+    def _answer(self, found: Mapping[str, Registration]) -> tuple[SourceUpdate, str]:
+        now, name = self._now(), self._name
+        if name not in FEEDS:
+            return SourceUpdate(name, now, registrations=found), "reading"
+        before, known, serial = self._position, self._known, self._env.serials[name]
+        self._position, self._known = FeedPosition("feed", serial), found
+        if before is None or self._dice.chance(RESET):
+            reason: SnapshotReason = "first_time" if before is None else "new_session"
+            return SourceUpdate(name, now, registrations=found, position=self._position, reason=reason), "snapshot"
+        if before.serial == serial:
+            return SourceUpdate(name, now, position=self._position), "confirmation"
+        changes = run_slices(changes_in_slices(known, found)) or Changes((), ())
+        return SourceUpdate(
+            name, now, registrations=found, changes=changes, position=self._position, before=before
+        ), "delta"
 
 
 class Sources(SourceTasks):
@@ -73,7 +108,7 @@ class Sources(SourceTasks):
 
     def _make(self, source: SourceSettings, registry: RegistrySettings, controller: Controller) -> Any:
         name = source.name
-        asking = Asking(name, self._env, self._pokes[name], self._dice, self._now)
+        asking = Asking(name, self._env, self._pokes[name], self._dice, self._now, self._restored.pop(name, None))
 
         async def deliver(update: SourceUpdate) -> None:
             if self.runners.get(name) is made:

@@ -88,6 +88,7 @@ class Store:
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
         self.guard_file = _GuardFile(disk)
+        self._waiting: dict[str, Restored] = {}
 
     async def load(self, source: str, *, tidies: bool = True) -> Restored:
         await self._disk.wait()
@@ -95,13 +96,17 @@ class Store:
         return found or Restored({})
 
     async def save(self, update: SourceUpdate, listed: Sequence[RejectedRecord] = ()) -> None:
+        """A confirmation has what a full disk did not take written again."""
         await self._disk.wait()
-        assert update.registrations is not None
-        try:
+        content = self._waiting.pop(update.source, None)
+        if update.registrations is not None:
             content = Restored(dict(update.registrations), update.reached, update.at_s, has_endpoints=True)
+        if content is None:
+            return
+        try:
             self._disk.put(f"source {update.source}", content)
         except OSError:
-            return
+            self._waiting[update.source] = content
 
     async def log_unused(self, configured: Collection[str]) -> None:
         pass

@@ -228,6 +228,7 @@ class Life:
             if each.position is not None:
                 env.restored(name, each.registrations)
         self.do(self._watch_files(files))
+        self._sources.begin(restored)
         self._sources.use(self._settings.registry, self.controller, cast(Any, Group(self.do)))
         self.reloader.begin()
 

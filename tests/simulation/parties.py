@@ -21,6 +21,8 @@ Form = tuple[Registration, ...]
 HOSTS: Final = [f"10.0.0.{number}" for number in range(1, 13)]
 NATIONAL, LOCAL, PARTNER = "national", "local", "partner"
 SOURCES: Final = (NATIONAL, LOCAL, PARTNER)
+FEEDS: Final = (NATIONAL, PARTNER)
+"""The other source is plain."""
 CONFIGURED: Final = ((NATIONAL, LOCAL), SOURCES, (NATIONAL, PARTNER), (LOCAL, NATIONAL), (NATIONAL,))
 """Sources that a file names; the first at the beginning."""
 

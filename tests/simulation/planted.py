@@ -19,12 +19,15 @@ from gatewayd.control.trusted_time import Judgement
 from gatewayd.errors import KernelError
 from gatewayd.model.mask import Mask
 from gatewayd.model.policy import Policy
+from gatewayd.model.registration import Changes, Slices
 from gatewayd.model.transaction import Ruleset, Transaction
 from gatewayd.reconcile import steps
 from gatewayd.reconcile.findings import Findings
 from gatewayd.reconcile.set_state import MaskState, choose_hooks
 from gatewayd.reconcile.tracker import SetTracker
 from gatewayd.reconcile.writer import Writer
+from gatewayd.registry.state import RegistryState
+from gatewayd.sources.update import SourceUpdate
 from gatewayd.trial.state import Instant, TrialState, restore
 
 
@@ -108,6 +111,15 @@ def _digest_without_canary() -> Iterator[None]:
         yield
 
 
+_apply = RegistryState.apply
+
+
+def _without_withdrawals(self: RegistryState, update: SourceUpdate, now: float) -> Slices[Changes | None]:
+    if update.changes is not None:
+        update = replace(update, changes=Changes(update.changes.upserts, ()))
+    return _apply(self, update, now)
+
+
 @dataclass(frozen=True, slots=True)
 class Planted:
     """`within`: runs in which it has to be found."""
@@ -149,6 +161,7 @@ PLANTED: Final = (
     ),
     Planted("windows go by the host's clock, set or not", _patched(Judgement, "moment", _by_host), 1000),
     Planted("another canary is taken for the same policy", _digest_without_canary, 500),
+    Planted("a delta withdraws nothing", _patched(RegistryState, "apply", _without_withdrawals), 500),
     Planted(
         "the timer of a trial begins again at a start", _patched(trial_store, "restore", _begin_timer_anew), 1000
     ),

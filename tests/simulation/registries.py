@@ -27,6 +27,7 @@ class Registries:
 
     def __init__(self, truth: Truth, lives: Lives) -> None:
         self.published: Mapping[str, Mapping[str, Registration]] = {name: {} for name in SOURCES}
+        self.serials = dict.fromkeys(SOURCES, 0)
         self.files: tuple[OverrideFile, ...] = ()
         self.failing: set[str] = set()
         self.silent: set[str] = set()
@@ -46,6 +47,7 @@ class Registries:
             }
             if now != self.published[source]:
                 self.published = {**self.published, source: now}
+                self.serials[source] += 1
                 self._truth.note_published(source, now)
                 if (life := self._lives.life) is not None:
                     life.pokes[source].set()

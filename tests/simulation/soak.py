@@ -73,6 +73,7 @@ def _table(total: Counts, failed: int, seeds_s: float) -> Table:
         ("kills, power cuts and old disks", total.cuts),
         ("calls that fail", total.failures),
         ("records of accounting", total.records),
+        *((f"answers of sources: {name}", number) for name, number in sorted(total.answers.items())),
         *((f"  {name}", number) for name, number in sorted(total.events.items())),
     )
     for name, value in rows:

@@ -36,6 +36,7 @@ def test_who_is_registered_passes_between_any_two_writes(first: int) -> None:
     assert counts.commits > 8 * PIECE
     assert counts.lives > PIECE
     assert len(counts.events) > 15
+    assert counts.answers["delta"] > PIECE / 2
 
 
 @pytest.mark.parametrize("kept", KEPT, ids=lambda kept: kept.name)

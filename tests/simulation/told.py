@@ -15,10 +15,11 @@ class Broken(AssertionError):
 
 @dataclass(slots=True)
 class Counts:
-    """What runs have done."""
+    """What runs have done. `answers`: of sources, by what they were."""
 
     runs: int = 0
     events: Counter[str] = field(default_factory=Counter)
+    answers: Counter[str] = field(default_factory=Counter)
     commits: int = 0
     rulesets: int = 0
     lives: int = 0
@@ -30,6 +31,7 @@ class Counts:
 
     def add(self, other: Counts) -> None:
         self.events.update(other.events)
+        self.answers.update(other.answers)
         for name in ("runs", "commits", "rulesets", "lives", "cuts", "failures", "records", "grown", "turns"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
 

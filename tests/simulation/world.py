@@ -231,7 +231,12 @@ class World:
         self.truth.note_restored(source, registrations)
         self.watch.changed()
 
-    def fetched(self, source: str, registrations: Mapping[str, Registration]) -> None:
+    @property
+    def serials(self) -> Mapping[str, int]:
+        return self.registries.serials
+
+    def fetched(self, source: str, registrations: Mapping[str, Registration], how: str) -> None:
+        self.counts.answers[how] += 1
         self.truth.note_fetched(source, registrations)
         self.watch.changed()
 
