@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from gatewayd.api.arming import ModeRequest
-from gatewayd.control.arming_queries import Arming, check_nothing
+from gatewayd.control.arming_queries import Arming
 from gatewayd.errors import InputRejected
 from gatewayd.model.flow import Mode
 from gatewayd.model.policy import Stage
@@ -14,8 +15,8 @@ from gatewayd.settings.model import ShrinkGuardSettings, TripSettings
 from gatewayd.settings.subscribers import ProfileSettings, SubscriberSettings
 from tests.simulation.life import STAGE, Life, Lives
 from tests.simulation.loop import Clock, Dice
-from tests.simulation.parties import CONFIGURED
-from tests.simulation.told import Trace
+from tests.simulation.parties import CONFIGURED, names_of
+from tests.simulation.told import Broken, Trace
 from tests.simulation.truth import Truth
 from tests.simulation.wanted import Order, Wanted
 from tests.simulation.watch import Watch
@@ -89,7 +90,7 @@ class ConfigFile:
 
 
 class Operators:
-    """What they say is kept in `wanted`; what comes of it is the daemon's."""
+    """What they say is kept in `wanted`; what comes of it is the daemon's. `asserted`: flows that must pass."""
 
     def __init__(
         self,
@@ -100,9 +101,10 @@ class Operators:
         lives: Lives,
         watch: Watch,
         trace: Trace,
+        asserted: Callable[[], int],
     ) -> None:
         self._clock, self._config, self._truth, self._wanted = clock, config, truth, wanted
-        self._lives, self._watch, self._say = lives, watch, trace.say
+        self._lives, self._watch, self._say, self._asserted = lives, watch, trace.say, asserted
         self._behind: Life | None = None
         """The process that does not go by the file."""
 
@@ -162,8 +164,9 @@ class Operators:
         self._say(f"reload {outcome.error}")
 
     async def _command(self, life: Life, what: str, stage: Stage, seconds: float) -> None:
-        arming, given_s = Arming(life.trials, check_nothing), self._clock.elapsed_s
+        arming, given_s = Arming(life.trials, life.gate.check_stage), self._clock.elapsed_s
         order: Order | None = None
+        doomed, version = self._doomed(life, what, stage), self._truth.version
         try:
             match what:
                 case "confirm" | "timed" | "plain":
@@ -183,6 +186,18 @@ class Operators:
             self._say(f"refused: {error}")
         else:
             self._say(f"done: {what} {stage}")
+            cut = doomed & self._asserted() & self._watch.lost_flows()
+            if cut and version == self._truth.version:
+                raise Broken(f"{stage} cuts {names_of(cut)}, which must pass, and was not refused")
+
+    def _doomed(self, life: Life, what: str, stage: Stage) -> int:
+        """Flows that must pass, and that this order alone would cut."""
+        in_force = self._watch.stage()
+        is_observe = in_force is not None and in_force.mode == "observe" and life.controller.is_policy_in_force()
+        arms = what in ("confirm", "timed", "plain") and stage in (Stage("limit"), Stage("reject"))
+        if not (arms and is_observe and life.trials.state.trial is None):
+            return 0
+        return self._asserted() & self._watch.lost_flows()
 
     async def _accept(self, life: Life, serial: int) -> None:
         try:

@@ -15,10 +15,11 @@ from gatewayd.compile import ruleset
 from gatewayd.compile.desired import DesiredSets
 from gatewayd.compile.ruleset import compile_ruleset
 from gatewayd.control import trial_store
+from gatewayd.control.assertion_gate import AssertionGate
 from gatewayd.control.trusted_time import Judgement
 from gatewayd.errors import KernelError
 from gatewayd.model.mask import Mask
-from gatewayd.model.policy import Policy
+from gatewayd.model.policy import Policy, Stage
 from gatewayd.model.registration import Changes, Slices
 from gatewayd.model.transaction import Ruleset, Transaction
 from gatewayd.reconcile import steps
@@ -120,6 +121,10 @@ def _without_withdrawals(self: RegistryState, update: SourceUpdate, now: float) 
     return _apply(self, update, now)
 
 
+async def _check_nothing(self: AssertionGate, stage: Stage, by: str, is_forced: bool) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Planted:
     """`within`: runs in which it has to be found."""
@@ -152,7 +157,7 @@ PLANTED: Final = (
     Planted(
         "what was sent is taken for done, whatever came of it",
         _patched(Writer, "commit", _believe_what_was_sent),
-        500,
+        1000,
     ),
     Planted(
         "an element that two want goes with the first of them",
@@ -162,6 +167,7 @@ PLANTED: Final = (
     Planted("windows go by the host's clock, set or not", _patched(Judgement, "moment", _by_host), 1000),
     Planted("another canary is taken for the same policy", _digest_without_canary, 500),
     Planted("a delta withdraws nothing", _patched(RegistryState, "apply", _without_withdrawals), 500),
+    Planted("a mode is armed against an assertion", _patched(AssertionGate, "check_stage", _check_nothing), 1500),
     Planted(
         "the timer of a trial begins again at a start", _patched(trial_store, "restore", _begin_timer_anew), 1000
     ),

@@ -28,6 +28,7 @@ Script = tuple[Cue, ...]
 
 MAX_EVENTS: Final = 12
 PINS: Final = 3
+ASSERTIONS: Final = 3
 PLACES: Final = 9
 SUBSCRIBERS: Final = ("ali", "bea")
 SESSION_SLOTS: Final = 4
@@ -75,6 +76,7 @@ _KINDS: Final[tuple[tuple[int, Callable[[Dice], Event]], ...]] = (
     (1, lambda dice: ("source", dice.below(3), dice.chance(0.5))),
     (1, lambda dice: ("silent", dice.below(3), dice.chance(0.5))),
     (2, lambda dice: ("sources", dice.below(len(CONFIGURED)), dice.pick((60.0, 60.0, 90.0)))),
+    (2, lambda dice: ("assert", dice.below(ASSERTIONS))),
     (1, lambda dice: ("disk", dice.chance(0.6))),
     (2, lambda dice: ("stage", dice.pick(("observe", "mark", "limit", "reject")), dice.pick(PERCENTS))),
     (1, lambda dice: ("reload", dice.pick((0.0, 4.0, 12.0)))),
@@ -100,6 +102,26 @@ def _trial(dice: Dice) -> list[Cue]:
     return [begin, *hindrances, Cue(1000, dice.pick((0.3, seconds)), ("retire",))]
 
 
+def _assertion(dice: Dice) -> list[Cue]:
+    """An assertion in a gateway at rest, and what an operator may do against it."""
+    against: tuple[Event, ...] = (
+        ("files", dice.below(PINS), 1 + dice.below(3)),
+        ("sources", dice.below(len(CONFIGURED)), 60.0),
+        ("stage", dice.pick(("limit", "reject")), dice.pick(PERCENTS)),
+        ("mode", "confirm", "reject", 8.0, dice.pick(PERCENTS)),
+        ("accept",),
+        _move(dice),
+    )
+    begin = [Cue(1000, 3.0, ("assert", dice.below(ASSERTIONS)))]
+    if dice.chance(0.5):
+        # It fails already, and what arms would make it worse.
+        begin[:0] = [
+            Cue(1000, 3.0, ("stage", "observe", 100)),
+            Cue(1000, 3.0, ("publish", ("bank", 6), ("many", 3), ("net", 2))),
+        ]
+    return [*begin, *(Cue(1000, dice.pick((0.02, 1.0)), dice.pick(against)) for _ in range(1 + dice.below(3)))]
+
+
 def make_script(dice: Dice) -> Script:
     """From an empty gateway: first somebody is registered.
 
@@ -111,6 +133,8 @@ def make_script(dice: Dice) -> Script:
     cues = [Cue(0, 0.0, begin)]
     if dice.chance(0.15):
         cues += _trial(dice)
+    if dice.chance(0.15):
+        cues += _assertion(dice)
     for _ in range(3 + dice.below(MAX_EVENTS - 3)):
         cues.append(_cue(dice, dice.pick(wheel)(dice)))
     return tuple(cues[: MAX_EVENTS + 2])

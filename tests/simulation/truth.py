@@ -87,12 +87,15 @@ class Truth:
         """Ids that filters drop: at present, and by files that the process has or may have."""
         self.sessions: dict[str, Session] = {}
         self.life = 0
+        self.version = 0
+        """Another after each change."""
         self._timeout_s = session_timeout_s
         self._cached: tuple[float, int, int, int] | None = None
         self._flows = FlowsOfStates()
 
     def changed(self) -> None:
         self._cached = None
+        self.version += 1
 
     # -- sessions ------------------------------------------------------------------------------------------
 
@@ -198,7 +201,7 @@ class Truth:
         """The kernel has all of what the process has."""
         for each in self.sources.values():
             each.settle()
-        self.changed()
+        self._cached = None
 
     def lose_kernel(self) -> None:
         """It is empty, as after a power cut."""

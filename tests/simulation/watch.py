@@ -129,6 +129,10 @@ class Watch:
         """Of the rules in force."""
         return None if self.tag is None else Stage(self.tag.mode, self._percent)
 
+    def lost_flows(self) -> int:
+        """Those that nothing registers, and no element lets pass."""
+        return ALL & ~self._truth.possible() & ~self._look()[0]
+
     def is_armed(self) -> bool:
         table = self._kernel.tables.table
         return table is not None and bool(table.rules) and self.tag is not None and self.tag.mode != "observe"

@@ -57,7 +57,7 @@ class World:
         self.watch = watch = Watch(kernel, truth, wanted, lives, counts, trace, DRAIN_S)
         self.registries = Registries(truth, lives)
         self.nas = Nas(clock, loop, dice, truth, lives, watch, counts)
-        self.operators = Operators(clock, config, truth, wanted, lives, watch, trace)
+        self.operators = Operators(clock, config, truth, wanted, lives, watch, trace, self.registries.asserted)
         self.outsiders = Outsiders(kernel, loop, lives, watch, counts)
         self._rest = Rest(kernel, loop, truth, wanted, lives, watch, self.nas, self.operators)
         self._is_stale = False
@@ -89,8 +89,8 @@ class World:
         return self.trace.digest()
 
     def _note(self, event: str, _fields: Mapping[str, object]) -> None:
-        if event == "late_admission":
-            self.counts.events["late admission"] += 1
+        if event in COUNTED:
+            self.counts.events[COUNTED[event]] += 1
         self.trace.say(f"log {event}")
 
     def _cue(self) -> None:
@@ -189,6 +189,7 @@ class World:
         """Nothing is in the way any more."""
         self.trace.say("the end of the script")
         self.registries.answer_all()
+        self.registries.drop_assertions()
         self.disk.fill(False)
         self.kernel.heal()
         self.set_clock("ntp", 0.0)
@@ -246,6 +247,7 @@ class World:
 
     def laid(self, files: tuple[OverrideFile, ...]) -> None:
         self.truth.note_laid(files)
+        self.registries.note_laid(files)
         self.watch.changed()
 
     def received(self, event: AccountingEvent) -> None:
@@ -255,9 +257,12 @@ class World:
         self.nas.answered(event)
 
 
+COUNTED = {"late_admission": "late admission", "assertion.refused": "refused for an assertion"}
+"""Records of the log that the table of a soak has."""
 HAPPENINGS: dict[str, Callable[..., None]] = {
     "publish": lambda world, *rest: world.registries.publish(*rest),
     "files": lambda world, *rest: world.registries.change_files(*rest),
+    "assert": lambda world, *rest: world.registries.change_assertions(*rest),
     "source": lambda world, *rest: world.registries.fail_source(*rest),
     "silent": lambda world, *rest: world.registries.silence_source(*rest),
     "sources": lambda world, *rest: world.operators.write_sources(*rest),
