@@ -72,4 +72,17 @@ KEPT: Final[tuple[Kept, ...]] = (
         ),
         "the controller looked for the last good of the sources of the new file, and had the old ones: KeyError",
     ),
+    Kept(
+        "an address goes to a session that is registered too",
+        40392,
+        (
+            Cue(0, 0.0, ("publish", ("ali", 0), ("bank", 1), ("bea", 2), ("net", 2), ("shift", 0), ("vpn", 0))),
+            Cue(1, 0.3, ("start", 1, 0, 7)),
+            Cue(1000, 6.0, ("kill", 0, 0.3)),
+            Cue(1000, 0.3, ("packets",)),
+            Cue(40, 1.0, ("start", 1, 1, 0)),
+            Cue(1000, 1.0, ("on", 2, 0, 4)),
+        ),
+        "what another subscriber gets drains from then on: the oracle thought from the end of the former session",
+    ),
 )

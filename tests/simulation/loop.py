@@ -20,6 +20,8 @@ from tests.simulation.host_clock import HostClock
 
 _T = TypeVar("_T")
 START_S: Final = 1_700_000_000.0
+MAX_STILL: Final = 1000
+"""Turns at one moment; then a millisecond has passed. A pause may be so short that it moves no clock."""
 MAX_TURNS: Final = 200_000
 """Of a run; one that needs more goes round in a circle."""
 
@@ -171,6 +173,7 @@ class SeededLoop:
     def run_until(self, is_over: Callable[[], bool]) -> None:
         """One callback after another. Raises the first error of a callback."""
         ready, timers, clock, random = self._ready, self._timers, self.clock, self._dice.random
+        moved_at = self.turns
         self._is_running = True
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(firstiter=None, finalizer=_leave)
@@ -190,10 +193,14 @@ class SeededLoop:
                 elif timers:
                     if not timers[0][2].is_cancelled:
                         clock.come_to(timers[0][0])
+                        moved_at = self.turns
                     else:
                         heappop(timers)
                 else:
                     raise CircleFound("every task waits, and no timer is set")
+                if self.turns - moved_at >= MAX_STILL:
+                    clock.come_to(clock.elapsed_s + 0.001)
+                    moved_at = self.turns
                 if self.turns > MAX_TURNS:
                     raise CircleFound(f"no end after {MAX_TURNS} turns")
         finally:

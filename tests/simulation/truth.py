@@ -17,7 +17,7 @@ from gatewayd.model.prefix import Prefix
 from gatewayd.model.registration import Ports, Registration
 from gatewayd.sources.override_file import OverrideFile
 from tests.simulation.loop import Clock
-from tests.simulation.oracle import flows_at, flows_of
+from tests.simulation.oracle import ALL, flows_at, flows_of
 
 State = Mapping[str, Registration]
 Times = Sequence[tuple[float, float]]
@@ -90,7 +90,7 @@ class Truth:
         self.version = 0
         """Another after each change."""
         self._timeout_s = session_timeout_s
-        self._cached: tuple[float, int, int, int] | None = None
+        self._cached: tuple[float, int, int, int, int] | None = None
         self._flows = FlowsOfStates()
 
     def changed(self) -> None:
@@ -158,8 +158,13 @@ class Truth:
         return self._look()[2]
 
     def possible(self) -> int:
-        """Those that some state registers by which the process may go, by whatever it takes for the time."""
+        """Those that some state registers by which the process may go, for any session, at any time it may be."""
         return self._look()[3]
+
+    def draining(self) -> int:
+        """Those of which the process may have begun to end the connections: no state registers them for a session
+        that is sure, by each time that it may be."""
+        return ALL & ~self._look()[4]
 
     def _times(self) -> Times:
         now = self._clock.true_s()
@@ -167,13 +172,14 @@ class Truth:
             (now + each.earliest_s, now + each.latest_s) for each in self._clock.host.spans(self._clock.elapsed_s)
         ]
 
-    def _look(self) -> tuple[float, int, int, int]:
+    def _look(self) -> tuple[float, int, int, int, int]:
         cached, true_s = self._cached, self._clock.true_s()
         if cached is not None and cached[0] == true_s:
             return cached
         filtered, alive = frozenset[str]().union(*self.filtered), self._alive(true_s, knows=True)
         now = self._times()
-        flows, certain, known, possible = self._flows, 0, 0, 0
+        flows, certain, known, possible, kept = self._flows, 0, 0, 0, 0
+        sure = self._alive(true_s, knows=False)
         everybody, dropped = list(self.sessions.values()), self.filtered[-1].intersection(*self.filtered)
         for source in self.sources.values():
             states = [source.present, *source.under_way]
@@ -191,8 +197,10 @@ class Truth:
             if has is not None:
                 known |= mine & flows.of(has, filtered, alive, now, MARGIN_S)
             for state in (*states, *([] if has is None else [has])):
-                possible |= flows.of(state, dropped, everybody, now, 0.0)
-        self._cached = true_s, certain, known, possible
+                for time in now:
+                    possible |= flows.of(state, dropped, everybody, [time], 0.0)
+                kept |= flows.of(state, dropped, sure, now, 0.0)
+        self._cached = true_s, certain, known, possible, kept
         return self._cached
 
     # -- what the process learns -----------------------------------------------------------------------------

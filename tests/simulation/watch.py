@@ -189,9 +189,9 @@ class Watch:
         connections = self._kernel.flows.connections
         if not connections:
             return
-        possible, now = self._truth.possible(), self._clock.elapsed_s
+        draining, now = self._truth.draining(), self._clock.elapsed_s
         for event in connections.values():
-            if possible >> FLOWS.index(event.flow) & 1:
+            if not draining >> FLOWS.index(event.flow) & 1:
                 self._back_at.setdefault(event.flow, now)
                 continue
             # Back for a moment that no search of connections need have seen?
