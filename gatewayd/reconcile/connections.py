@@ -190,7 +190,9 @@ class ConnectionScanner:
 
     def note_ended_early(self, event: ConnectionEvent) -> None:
         """The kernel itself has just let this flow pass as registered, and by now it is not: it drains."""
-        if len(self._draining) < MAX_DRAINING:
+        if not self._requests.epoch:  # the registry in force is not known: the first scan tells
+            self._requests.note_removed()
+        elif len(self._draining) < MAX_DRAINING:
             self._draining.setdefault(event.identity, monotonic() + self._requests.drain_s)
             self.drains_changed.set()
             self._requests.wake.set()

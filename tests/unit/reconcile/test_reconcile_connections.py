@@ -826,6 +826,30 @@ def test_what_the_kernel_let_pass_a_moment_too_late_drains(time: Time) -> None:
     scan(time, scenario, drain_s=0)
 
 
+def test_no_drain_begins_before_the_registry_is_known(time: Time) -> None:
+    """A flow that begins while the daemon starts seems unregistered then: its drain is no shorter for it later."""
+
+    async def scenario() -> None:
+        it = Scanning(time, 60.0)
+        task = asyncio.ensure_future(it.scanner.run())
+        mine = flow("39.42.0.1")
+        it.scanner.note_ended_early(it.conntrack.put(mine, REGISTERED))
+        assert it.scanner.draining == 0
+        await asyncio.sleep(30)
+        it.register(mine)
+        await it.settle()
+        await asyncio.sleep(20)
+        it.withdraw(mine)
+        await it.settle()
+        await asyncio.sleep(59)
+        assert it.conntrack.mark_of(mine) == REGISTERED
+        await asyncio.sleep(2)
+        assert it.conntrack.mark_of(mine) == 0
+        task.cancel()
+
+    time.run(scenario())
+
+
 def test_without_subscribers_nothing_waits(time: Time) -> None:
     async def scenario(it: Scanning) -> None:
         mine = flow("39.42.0.1")
