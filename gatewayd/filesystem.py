@@ -11,7 +11,7 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -60,12 +60,22 @@ def write_output(path: Path, pieces: Iterable[bytes]) -> None:
     """A file for an operator, whole or as it was. One of his own keeps its permissions. Raises OSError, also for
     what is no regular file."""
     former = refuse_other(path)
+
+    def keep_permissions(descriptor: int) -> None:
+        if former is not None and former.st_uid == os.geteuid():
+            os.fchmod(descriptor, former.st_mode & _PERMISSIONS)
+
+    put_whole(path, pieces, 0o666, keep_permissions)
+
+
+def put_whole(path: Path, pieces: Iterable[bytes], mode: int, prepare: Callable[[int], None]) -> None:
+    """In the place of `path`, or not at all. `prepare`: the descriptor of the new file, before its content. Raises
+    OSError, and as `prepare` and `pieces`."""
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(8)}")
-    descriptor = create_new(temporary, 0o666)
+    descriptor = create_new(temporary, mode)
     try:
         with open(descriptor, "wb") as file:
-            if former is not None and former.st_uid == os.geteuid():
-                os.fchmod(descriptor, former.st_mode & _PERMISSIONS)
+            prepare(descriptor)
             file.writelines(pieces)
             file.flush()
             os.fsync(descriptor)

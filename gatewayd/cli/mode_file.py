@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from contextlib import suppress
 from difflib import unified_diff
 from pathlib import Path
 
 from gatewayd.errors import GatewaydError
+from gatewayd.filesystem import put_whole
 from gatewayd.model.policy import Stage
 from gatewayd.settings import read_text
 from gatewayd.settings.edit import set_stage
@@ -49,19 +48,12 @@ def _diff(before: str, after: str, path: str) -> list[str]:
 
 def _put(path: Path, text: str) -> None:
     rights = path.stat()
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchown(descriptor, rights.st_uid, rights.st_gid)
-            os.fchmod(descriptor, rights.st_mode & 0o7777)
-            file.write(text.encode())
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(name, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)
-        raise
+
+    def keep_rights(descriptor: int) -> None:
+        os.fchown(descriptor, rights.st_uid, rights.st_gid)
+        os.fchmod(descriptor, rights.st_mode & 0o7777)
+
+    put_whole(path, [text.encode()], 0o600, keep_rights)
     directory = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(directory)

@@ -145,31 +145,29 @@ def schema_with(path: Path, word: bytes, other: bytes) -> None:
     path.write_bytes(raw.replace(word, other))
 
 
-def test_files_state_files__bytes_in_the_schema(tmp_path: Path) -> None:
-    path = tmp_path / "x"
+def fault_of_schema(path: Path, statement: bytes) -> str:
+    """What is said of a state file whose first statement is another."""
     connection = sqlite3.connect(path, isolation_level=None)
-    for statement in DRAINS.statements:
-        connection.execute(statement)
+    for each in DRAINS.statements:
+        connection.execute(each)
     connection.execute(f"PRAGMA user_version = {DRAINS.version}")
     connection.close()
-    schema_with(path, b"CREATE TABLE ", b"CREATE TA\x1b\xffLE")
+    schema_with(path, b"CREATE TABLE ", statement)
     with pytest.raises(StateFileUnusable) as caught:
         read_state_file(path, DRAINS, partial(read_drains, "boot-1"))
-    assert fault_of_message(str(caught.value)) is None
+    return str(caught.value)
+
+
+def test_files_state_files__bytes_in_the_schema(tmp_path: Path) -> None:
+    fault = fault_of_schema(tmp_path / "x", b"CREATE TA\x1b\xffLE")
+    assert fault_of_message(fault) is None
 
 
 def test_files_state_files__control_sign_in_the_schema(tmp_path: Path) -> None:
     """This byte is text, and SQLite's sentence had it as it came."""
-    path = tmp_path / "x"
-    connection = sqlite3.connect(path, isolation_level=None)
-    for statement in DRAINS.statements:
-        connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {DRAINS.version}")
-    connection.close()
-    schema_with(path, b"CREATE TABLE ", b"CREATE \x1dABLE ")
-    with pytest.raises(StateFileUnusable, match="malformed database schema") as caught:
-        read_state_file(path, DRAINS, partial(read_drains, "boot-1"))
-    assert fault_of_message(str(caught.value)) is None
+    fault = fault_of_schema(tmp_path / "x", b"CREATE \x1dABLE ")
+    assert "malformed database schema" in fault
+    assert fault_of_message(fault) is None
 
 
 def test_files_journal__bytes_in_the_schema(tmp_path: Path) -> None:

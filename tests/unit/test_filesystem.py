@@ -203,7 +203,6 @@ def test_export_of_a_registry_replaces_no_link(tmp_path: Path, victim: Path) -> 
 WRITES: Final = {
     ("cli.manual", "path.write_text"): "a package is built with it, in a tree of its own",
     ("cli.registry_authoring", "os.open"): "a key: O_EXCL, never over another file",
-    ("cli.mode_file", "tempfile.mkstemp"): "the configuration, beside it, and renamed",
     ("kernel.claim", "os.open"): "the lock: O_NOFOLLOW, in a directory that is checked",
     ("filesystem", "os.open"): "here",
     ("lab.*", ""): "tests and the demo, in directories of their own",
