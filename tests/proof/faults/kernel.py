@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 from gatewayd.demo.cast import ELSEWHERE
 from gatewayd.lab.namespace import Namespace
+from gatewayd.model.moment import format_time
 from tests.proof.faults import lacking, without
 from tests.proof.harness import Fault, World
 from tests.soak.world import HOST
@@ -63,12 +65,26 @@ def _has_repaired(world: World, repairs: int) -> bool:
 
 @contextmanager
 def flush_conntrack(world: World) -> Iterator[None]:
-    followed = world.daemon.status()["watch"]["flows_tracked"]
-    assert followed > 0
+    """Flows that go on begin anew, and new ones come all the time: their number need not fall."""
+    # Times are told in whole seconds.
+    assert holds(lambda: bool(_followed(world, time.time() - 2.0)))
+    before = _followed(world, time.time() - 2.0)
     world.lab.gateway.run(["conntrack", "-F"])
-    world.sees("watch.flows_tracked", lambda status: status["watch"]["flows_tracked"] < followed)
+    world.learns("flows: each begins anew", is_told=holds(lambda: not before & _followed(world, time.time())))
     yield
     assert world.daemon.status()["kernel"]["repairs"] == 0
+
+
+def _followed(world: World, began_before_s: float) -> set[tuple[object, ...]]:
+    """Registered flows that the daemon follows, with when each began."""
+    latest = format_time(int(began_before_s))
+    assert latest is not None
+    items = world.daemon.get("/v1/flows?limit=1000")["items"]
+    return {
+        (each["src"], each["dst"], each["service"], each["sport"], each["first_seen_at"])
+        for each in items
+        if each["first_seen_at"] < latest
+    }
 
 
 # -- a kernel without a part ---------------------------------------------------------------------------------------
