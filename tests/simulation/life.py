@@ -18,6 +18,7 @@ from unittest.mock import patch
 from msgspec import structs
 
 from gatewayd.control.assertion_gate import AssertionGate
+from gatewayd.control.assertion_watch import AssertionWatch
 from gatewayd.control.controller import Controller
 from gatewayd.control.core import build_core
 from gatewayd.control.host_time import HostTime, WindowClock
@@ -137,6 +138,9 @@ class Life:
             arming=self.trial_store,
         )
         self.gate = AssertionGate(self.controller)
+        self.assertions = AssertionWatch(
+            self.controller, self.gate, self.line, likely=self.host_time, monotonic=clock.monotonic
+        )
         numbers = count(1)
         self.trials = TrialKeeper(
             self.trial_store,
@@ -217,6 +221,7 @@ class Life:
             self.controller.keep_time(),
             self.trials.run(),
             self._keep_drains(),
+            self.assertions.run(),
             self.reloader.run(cast(Any, Group(self.do))),
         ):
             self.do(work)

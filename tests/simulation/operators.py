@@ -35,6 +35,7 @@ class ConfigFile:
         self._guard = ShrinkGuardSettings(limit, protected=())
         self._stage = Stage(dice.pick(("reject", "reject", "observe", "limit")))
         self._drain_s, self._refresh_s = DRAIN_S, REFRESH_S
+        self._late_admissions: int | None = None
         self.sources: tuple[str, ...] = CONFIGURED[0]
         self.settings = self._make()
 
@@ -45,12 +46,14 @@ class ConfigFile:
         drain_s: float | None = None,
         sources: tuple[str, ...] | None = None,
         refresh_s: float | None = None,
+        late_admissions: int | None = None,
     ) -> None:
         """None: as before."""
         self._stage = self._stage if stage is None else stage
         self._drain_s = self._drain_s if drain_s is None else drain_s
         self.sources = self.sources if sources is None else sources
         self._refresh_s = self._refresh_s if refresh_s is None else refresh_s
+        self._late_admissions = self._late_admissions if late_admissions is None else late_admissions
         self.settings = self._make()
         STAGE.use(self.settings)
 
@@ -73,7 +76,7 @@ class ConfigFile:
                 mode=stage.mode,
                 canary_percent=stage.canary_percent,
                 drain_s=drain_s,
-                trip=TripSettings(failing_assertions=None),
+                trip=TripSettings(failing_assertions=0, late_admissions=self._late_admissions),
             ),
             subscribers=SubscriberSettings(
                 "/nowhere",
@@ -133,6 +136,17 @@ class Operators:
         self._config.write(sources=CONFIGURED[number], refresh_s=refresh_s)
         self._truth.note_configured(CONFIGURED[number])
         self._use_file(self._wanted.file_stage)
+
+    def write_trip(self, late_admissions: int) -> None:
+        """So many registered flows before their element trip it no more."""
+        self._config.write(late_admissions=late_admissions)
+        self._use_file(self._wanted.file_stage)
+
+    def rearm(self) -> None:
+        """The latch of a trip is off."""
+        life = self._lives.life
+        if life is not None and life.is_started:
+            life.do(self._rearm(life))
 
     def is_behind(self) -> bool:
         """The process does not go by the file: its reload was refused, or is under way."""
@@ -198,6 +212,12 @@ class Operators:
         if not (arms and is_observe and life.trials.state.trial is None):
             return 0
         return self._asserted() & self._watch.lost_flows()
+
+    async def _rearm(self, life: Life) -> None:
+        try:
+            await Arming(life.trials, life.gate.check_stage).rearm("uid 0")
+        except InputRejected as error:
+            self._say(f"refused: {error}")
 
     async def _accept(self, life: Life, serial: int) -> None:
         try:

@@ -125,6 +125,10 @@ async def _check_nothing(self: AssertionGate, stage: Stage, by: str, is_forced: 
     pass
 
 
+def _forget_trip(state: TrialState, file: Any, now: Instant, found: Any = None) -> TrialState:
+    return replace(restore(state, file, now, found), trip=None)
+
+
 @dataclass(frozen=True, slots=True)
 class Planted:
     """`within`: runs in which it has to be found."""
@@ -168,6 +172,7 @@ PLANTED: Final = (
     Planted("another canary is taken for the same policy", _digest_without_canary, 500),
     Planted("a delta withdraws nothing", _patched(RegistryState, "apply", _without_withdrawals), 500),
     Planted("a mode is armed against an assertion", _patched(AssertionGate, "check_stage", _check_nothing), 1500),
+    Planted("a start knows of no trip", _patched(trial_store, "restore", _forget_trip), 1500),
     Planted(
         "the timer of a trial begins again at a start", _patched(trial_store, "restore", _begin_timer_anew), 1000
     ),

@@ -77,6 +77,8 @@ _KINDS: Final[tuple[tuple[int, Callable[[Dice], Event]], ...]] = (
     (1, lambda dice: ("silent", dice.below(3), dice.chance(0.5))),
     (2, lambda dice: ("sources", dice.below(len(CONFIGURED)), dice.pick((60.0, 60.0, 90.0)))),
     (2, lambda dice: ("assert", dice.below(ASSERTIONS))),
+    (1, lambda dice: ("trip", dice.below(2))),
+    (1, lambda dice: ("rearm",)),
     (1, lambda dice: ("disk", dice.chance(0.6))),
     (2, lambda dice: ("stage", dice.pick(("observe", "mark", "limit", "reject")), dice.pick(PERCENTS))),
     (1, lambda dice: ("reload", dice.pick((0.0, 4.0, 12.0)))),
@@ -122,6 +124,15 @@ def _assertion(dice: Dice) -> list[Cue]:
     return [*begin, *(Cue(1000, dice.pick((0.02, 1.0)), dice.pick(against)) for _ in range(1 + dice.below(3)))]
 
 
+def _trip(dice: Dice) -> list[Cue]:
+    """Registered flows that come before their elements, where one is too many, and what may come after."""
+    early: tuple[Event, ...] = (("packets",), ("urge", dice.below(1000)), _move(dice))
+    late = [Cue(dice.below(6), 0.3, dice.pick(early)) for _ in range(3)]
+    after = dice.pick((("rearm",), ("kill", 0, 0.3), ("stage", "limit", 100), ("trip", 1)))
+    begin = [Cue(1000, 3.0, ("trip", 0)), Cue(1000, 3.0, ("stage", "reject", 100)), Cue(1000, 3.0, _move(dice))]
+    return [*begin, *late, Cue(1000, dice.pick((0.3, 3.0)), after), Cue(1000, 3.0, dice.pick(_HINDRANCES)(dice))]
+
+
 def make_script(dice: Dice) -> Script:
     """From an empty gateway: first somebody is registered.
 
@@ -135,6 +146,8 @@ def make_script(dice: Dice) -> Script:
         cues += _trial(dice)
     if dice.chance(0.15):
         cues += _assertion(dice)
+    if dice.chance(0.1):
+        cues += _trip(dice)
     for _ in range(3 + dice.below(MAX_EVENTS - 3)):
         cues.append(_cue(dice, dice.pick(wheel)(dice)))
     return tuple(cues[: MAX_EVENTS + 2])

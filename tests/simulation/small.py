@@ -10,9 +10,9 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from gatewayd.compile import keys, ruleset
+from gatewayd.control import assertion_watch, trial_keeper
 from gatewayd.control import controller as controller_module
 from gatewayd.control import reload as reload_module
-from gatewayd.control import trial_keeper
 from gatewayd.log.logger import Logger
 from gatewayd.reconcile import loop, set_state, steps, verify
 from gatewayd.subscribers import service as service_module
@@ -81,6 +81,7 @@ def small_world() -> Iterator[None]:
         patch.multiple(set_state, PARTS=1, MIN_CAPACITY=2),
         patch.object(steps, "MAX_BYTES", 64),
         patch.multiple(loop, GENERATION_POLL_S=1.0, MAX_RETRY_S=1.0, HURRIED_RETRY_S=0.3),
+        patch.object(assertion_watch, "POLL_S", 2.0),
         patch.object(verify, "COMPARE_AT_MOST_S", 3.0),
         patch.multiple(controller_module, MAX_SLEEP_S=2.0, SLICE=1),
         patch.multiple(trial_keeper, LOOK_EVERY_S=2.0, _PAUSE_S=0.2, APPLY_PATIENCE_S=10.0),

@@ -8,6 +8,7 @@ from typing import Final
 
 from gatewayd.model.policy import Stage
 
+TRIP_SAVED_S: Final = 1.0
 RELOAD_S: Final = 60.0
 """Within which a reload is made, or refused."""
 
@@ -28,6 +29,7 @@ class Wanted:
     def __init__(self, file_stage: Stage) -> None:
         self._file_stages: list[tuple[Stage, float]] = [(file_stage, -inf)]
         self._orders: list[Order] = []
+        self._tripped_s: float | None = None
 
     @property
     def file_stage(self) -> Stage:
@@ -35,6 +37,8 @@ class Wanted:
 
     def allowed(self, now: float, slack_s: float) -> set[Stage]:
         """Stages that some operator's word stands for, or did within `slack_s`."""
+        if self._tripped_s is not None and now > self._tripped_s + slack_s / 2:
+            return {Stage("observe")}
         found = {stage for stage, until_s in self._file_stages[:-1] if now < until_s + slack_s}
         found.add(self.file_stage)
         found.update(each.stage for each in self._orders if now < each.until_s + slack_s)
@@ -74,6 +78,20 @@ class Wanted:
         for each in self._orders:
             if each.from_s < given_before_s:
                 each.until_s = min(each.until_s, now)
+
+    # -- the trip ------------------------------------------------------------------------------------------
+
+    def trip(self, now: float) -> None:
+        """The gateway has gone back to observe, whatever operators want, until one of them rearms it."""
+        self._tripped_s = now
+
+    def rearm(self) -> None:
+        """Also where a restart knows nothing of the trip."""
+        self._tripped_s = None
+
+    def is_latched(self, now: float) -> bool:
+        """For so long that it is on a disk that takes it."""
+        return self._tripped_s is not None and now > self._tripped_s + TRIP_SAVED_S
 
     def end_life(self, now: float) -> None:
         """Beyond what the file says an order ends with the process."""

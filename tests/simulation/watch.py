@@ -19,6 +19,7 @@ from tests.simulation.truth import Truth
 from tests.simulation.wanted import Wanted
 
 _CANARY: Final = re.compile(r"mod 100 seed 0x[0-9a-f]+ >= ([0-9]+) accept")
+_REFUSAL: Final = re.compile(r"\b(?:reject with|drop$)", re.MULTILINE)
 DOUBT_S: Final = 10.0
 """Within which a change that no program told of is found."""
 SLACK_S: Final = 6.0
@@ -168,6 +169,8 @@ class Watch:
         stage, was = Stage(tag.mode, _percent_of(ruleset)), self.stage()
         if before is not None and was != stage and before.epoch == tag.epoch:
             raise Broken(f"rules of another stage in the same epoch {tag.epoch}")
+        if tag.mode in ("observe", "mark") and _REFUSAL.search(ruleset.text):
+            raise Broken(f"rules of mode {tag.mode} refuse something")
         if tag.mode != "observe" and stage not in self._wanted.allowed(self._clock.elapsed_s, SLACK_S):
             raise Broken(f"mode {stage} is armed, and no operator wants it")
         self.tag, self._percent = tag, stage.canary_percent

@@ -5,7 +5,8 @@ After every write to the kernel, and after every event (`watch`):
 - a flow that passed and is registered all along passes (`truth`): in the sets that the rules look into, and, where
   rules come that refuse something, beyond that every registered flow of which the process has to know;
 - a flow that is marked registered keeps its mark while it is registered or drains, unless the sets let it pass;
-- nothing is armed that no operator armed (`wanted`), and rules of another policy have another epoch.
+- nothing is armed that no operator armed, nor anything after a trip (`wanted`); observe and mark refuse nothing;
+- rules of another policy have another epoch.
 
 At the end, when all has come to rest (`rest`): the sets let pass what is registered and nothing else, each of them
 is in use, and the mode is one that an operator wanted, with each trial confirmed or over.
@@ -64,6 +65,7 @@ class World:
         """A state directory of before came back: the journal may have sessions that are over."""
         self._is_clock_set = self._is_age_unknown = False
         """Across a boot the host's clock says how old a session is: one that was set says nothing of it."""
+        self._was_full = False
         self._next = 0
         self._waits = 0
         self._due_s = 0.0
@@ -89,6 +91,10 @@ class World:
         return self.trace.digest()
 
     def _note(self, event: str, _fields: Mapping[str, object]) -> None:
+        if event in ("trip.tripped", "trip.latched"):
+            self.wanted.trip(self.clock.elapsed_s)
+        elif event == "trip.rearmed":
+            self.wanted.rearm()
         if event in COUNTED:
             self.counts.events[COUNTED[event]] += 1
         self.trace.say(f"log {event}")
@@ -154,6 +160,8 @@ class World:
     def restart(self, kind: str, writes: int, pause_s: float) -> None:
         """`kind`: kill, or with the state directory as it was some writes ago: old, or power of a new boot."""
         self.counts.cuts += 1
+        if kind != "kill" or self._was_full or not self.wanted.is_latched(self.clock.elapsed_s):
+            self.wanted.rearm()
         self._kill()
         if kind in ("old", "power"):
             self.disk.go_back(writes)
@@ -180,6 +188,10 @@ class World:
         else:
             host.lose_ntp(now)
         self.truth.changed()
+
+    def fill_disk(self, is_full: bool) -> None:
+        self._was_full = self._was_full or is_full
+        self.disk.fill(is_full)
 
     def retire(self) -> None:
         if (life := self.lives.life) is not None:
@@ -257,7 +269,11 @@ class World:
         self.nas.answered(event)
 
 
-COUNTED = {"late_admission": "late admission", "assertion.refused": "refused for an assertion"}
+COUNTED = {
+    "late_admission": "late admission",
+    "assertion.refused": "refused for an assertion",
+    "trip.tripped": "tripped",
+}
 """Records of the log that the table of a soak has."""
 HAPPENINGS: dict[str, Callable[..., None]] = {
     "publish": lambda world, *rest: world.registries.publish(*rest),
@@ -275,6 +291,8 @@ HAPPENINGS: dict[str, Callable[..., None]] = {
     "power": lambda world, *rest: world.restart("power", *rest),
     "mode": lambda world, *rest: world.operators.change_mode(*rest),
     "stage": lambda world, *rest: world.operators.write_stage(*rest),
+    "trip": lambda world, *rest: world.operators.write_trip(*rest),
+    "rearm": lambda world, *rest: world.operators.rearm(*rest),
     "reload": lambda world, *rest: world.operators.reload(*rest),
     "fail": lambda world, *rest: world.outsiders.fail(*rest),
     "tamper": lambda world, *rest: world.outsiders.tamper(*rest),
@@ -283,6 +301,6 @@ HAPPENINGS: dict[str, Callable[..., None]] = {
     "clock": lambda world, *rest: world.set_clock(*rest),
     "retire": lambda world, *rest: world.retire(*rest),
     "urge": lambda world, *rest: world.outsiders.urge(*rest),
-    "disk": lambda world, *rest: world.disk.fill(*rest),
+    "disk": lambda world, *rest: world.fill_disk(*rest),
     "accept": lambda world, *rest: world.operators.accept(*rest),
 }
