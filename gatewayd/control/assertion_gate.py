@@ -22,7 +22,7 @@ from gatewayd.model.assertion import Assertion
 from gatewayd.model.flow import Flow
 from gatewayd.model.policy import Policy, Stage
 from gatewayd.model.registration import Changes
-from gatewayd.registry.rehearsal import Rehearsed, rehearse_in_slices
+from gatewayd.registry.rehearsal import Rehearsed, fork_registry, rehearse_in_slices
 from gatewayd.registry.state import KERNEL, RegistryState
 from gatewayd.settings import Settings
 from gatewayd.sources.files import OverridesReading
@@ -188,7 +188,7 @@ class AssertionGate:
         """Before the registry is loaded nothing is known of a change."""
         if not calls or not self._controller.loaded:
             return Rehearsal(assertions)
-        fork = await self._controller.fork_registry()
+        fork = await self._controller.between_changes(fork_registry)
         changes = await run_in_slices(rehearse_in_slices(fork, calls))
         return Rehearsal(assertions, changes, fork)
 

@@ -26,7 +26,6 @@ from gatewayd.registry.freshness import Freshness, SourceState, rejections_of
 from gatewayd.registry.guard import RemovalGuard
 from gatewayd.registry.guard_record import GuardRecord
 from gatewayd.registry.layers import Merged, OverrideCounts
-from gatewayd.registry.rehearsal import fork_registry
 from gatewayd.registry.state import KERNEL, RegistryState
 from gatewayd.settings import Settings
 from gatewayd.sources.files import OverridesReading
@@ -223,10 +222,10 @@ class Controller:
         """A change of the registry is under way."""
         return self._applying.locked()
 
-    async def fork_registry(self) -> RegistryState:
-        """As it is between two changes, for a change that is not made."""
+    async def between_changes(self, call: Callable[[RegistryState], _Item]) -> _Item:
+        """What it returns for the registry, while no change is on its way into force: it may end what makes one."""
         async with self._applying:
-            return fork_registry(self._registry)
+            return call(self._registry)
 
     async def use_sources(self, names: Iterable[str]) -> None:
         """The sources of new settings, in order. Those that stay keep their reading until they are read anew; what

@@ -258,7 +258,10 @@ class Reloader:
         faults: tuple[str, ...] = ()
         if parts.subscribers is not None and settings.subscribers is not None:
             faults = parts.subscribers.reload(settings.subscribers)
-        parts.sources.use(settings.registry, parts.controller, group)
+        # A runner that ends in the middle of its change would leave a part of it, of which no reading knows.
+        await parts.controller.between_changes(
+            lambda _: parts.sources.use(settings.registry, parts.controller, group)
+        )
         parts.local.watch(group)
         await parts.store.log_unused(parts.controller.sources)
         log.info("reload.done", by=by)

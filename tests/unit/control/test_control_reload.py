@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gatewayd.control import controller as controller_module
 from gatewayd.control import reload as reload_module
 from gatewayd.control.controller import Controller
 from gatewayd.control.reload import LocalFiles, Reloaded, Reloader, ReloadOutcome, SourceTasks
@@ -451,6 +452,40 @@ def test_local_files_that_wait_are_tried_again_by_a_reload(time: Time, directory
             assert "PIN" in rig.it.controller.allowlist
             assert await rig.reloader.ask("uid 0", True) == ReloadOutcome(is_done=True)
             assert "PIN" not in rig.it.controller.allowlist
+
+    time.run(scenario())
+
+
+@pytest.mark.parametrize("turns", [1, 2, 5, 10, 20, 40])
+def test_a_reload_ends_no_reading_on_its_way_into_force(
+    time: Time, directory: Path, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    """The registry had it, and the allowlist only a part: the next reading brought nothing new."""
+    reading = {
+        each.id: each for each in (*RECORDS, *(registration(f"N-{n}", f"10.0.{n}.1/32") for n in range(256)))
+    }
+
+    async def scenario() -> None:
+        begin = asyncio.Event()
+
+        async def ask(self: StubRunner) -> None:
+            await begin.wait()
+            source = self.made_with[0].name
+            await rig.it.controller.deliver(SourceUpdate(source, time.clock(), registrations=reading))
+            await asyncio.Event().wait()
+
+        async def judge_long(by: str, *, is_forced: bool) -> tuple[()]:
+            begin.set()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return ()
+
+        monkeypatch.setattr(controller_module, "SLICE", 10)
+        monkeypatch.setattr(StubRunner, "run", ask)
+        async with running(time, directory, BASE) as rig:
+            monkeypatch.setattr(rig.it.gate, "try_again", judge_long)
+            assert (await reload(rig, directory, with_change(BASE, "registry.refresh", "5m"))).is_done
+            await until(lambda: all(map(rig.it.controller.allowlist.get, reading)))
 
     time.run(scenario())
 
