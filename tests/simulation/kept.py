@@ -85,4 +85,17 @@ KEPT: Final[tuple[Kept, ...]] = (
         ),
         "what another subscriber gets drains from then on: the oracle thought from the end of the former session",
     ),
+    Kept(
+        "a source goes while it is asked",
+        5310,
+        (
+            Cue(0, 0.0, ("publish", ("ali", 0), ("bank", 1), ("few", 0), ("guest", 1), ("shift", 0), ("vpn", 1))),
+            Cue(40, 0.3, ("packets",)),
+            Cue(2, 1.0, ("packets",)),
+            Cue(1000, 0.3, ("kill", 0, 3.0)),
+            Cue(9, 6.0, ("publish", ("guest", 1))),
+            Cue(40, 0.02, ("sources", 2, 60.0)),
+        ),
+        "what a reload leaves no runner for is in force no more: the oracle thought that its last answer may be",
+    ),
 )

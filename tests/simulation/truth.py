@@ -251,10 +251,12 @@ class Truth:
         self.changed()
 
     def note_used(self, sources: Collection[str]) -> None:
-        """The process goes by a file that names these."""
+        """The process goes by a file that names these; what it asked another source for, it leaves."""
         for name in self.published:
             if name not in sources:
-                self.note_delivered(name, {})
+                self.sources[name].given = {}
+                self.sources[name].under_way.clear()
+        self.changed()
 
     def note_restored(self, source: str, state: State) -> None:
         self.sources[source].restored = state
