@@ -24,6 +24,7 @@ Times = Sequence[tuple[float, float]]
 """The earliest and the latest that it may be, once for each way in which the process may judge that."""
 MARGIN_S: Final = 5.0
 """A window that has opened counts as open for certain so long after."""
+ROUNDING_S: Final = 0.001
 PINS: Final = "pins"
 
 
@@ -188,6 +189,10 @@ class Truth:
                 mine &= flows.of(source.given, filtered, alive, now, MARGIN_S)
             elif source.in_kernel is not None:
                 mine &= flows.of_all(source.in_kernel, filtered, alive, now)
+                if source.restored is not None:
+                    # By an older last good a window may have closed: that is known, and what is retained is not.
+                    ever = flows.of(source.restored, filtered, alive, [(-inf, inf)], 0.0)
+                    mine &= ~ever | flows.of(source.restored, filtered, alive, now, MARGIN_S)
             elif source.restored is not None:
                 mine &= flows.of(source.restored, filtered, alive, now, MARGIN_S)
             else:
@@ -317,6 +322,8 @@ def sum_of(some: Iterable[int]) -> int:
 
 
 def _is_open(opens: float, closes: float, now: Times, margin_s: float) -> bool:
+    """A time that is worked out from another is off by some bits, also at the end of a window."""
+    closes -= ROUNDING_S if margin_s else 0.0
     return all(latest >= opens + margin_s and earliest < closes for earliest, latest in now)
 
 
