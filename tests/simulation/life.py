@@ -284,10 +284,11 @@ class Life:
 
     # -- what comes in -------------------------------------------------------------------------------------
 
-    def hear(self, event: AccountingEvent, ahead_s: float) -> None:
-        """A datagram. `ahead_s`: of the host's clock, by which it is stamped as it comes in."""
+    def hear(self, event: AccountingEvent, true_s: float) -> None:
+        """A datagram. `true_s`: the true time. It is stamped by the sessions' clock as it comes in."""
         if self.is_dead or not self.service.is_restored:
             return
+        ahead_s = self.service.now() - true_s
         stamped = structs.replace(event, at_s=event.at_s + ahead_s, received_at_s=event.received_at_s + ahead_s)
         taken = self.service.receive(stamped, lambda: None if self.is_dead else self._env.answered(event))
         if taken.outcome is not None:

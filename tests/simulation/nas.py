@@ -121,7 +121,7 @@ class Nas:
         event = self.unanswered.get(number)
         if event is None or life is None or life is not self._lives.life:
             return
-        life.hear(event, self._clock.host.ahead_s)
+        life.hear(event, self._clock.true_s())
         self._watch.changed()
         if number in self.unanswered:
             self._loop.call_later(REPEAT_S, self._arrive, number, life)
