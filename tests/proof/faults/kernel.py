@@ -70,7 +70,7 @@ def flush_conntrack(world: World) -> Iterator[None]:
     assert holds(lambda: bool(_followed(world, time.time() - 2.0)))
     before = _followed(world, time.time() - 2.0)
     world.lab.gateway.run(["conntrack", "-F"])
-    world.learns("flows: each begins anew", is_told=holds(lambda: not before & _followed(world, time.time())))
+    world.learns("flows: each begins again", is_told=holds(lambda: not before & _followed(world, time.time())))
     yield
     assert world.daemon.status()["kernel"]["repairs"] == 0
 
