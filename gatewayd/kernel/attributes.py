@@ -20,8 +20,9 @@ MESSAGE_HEADER = Struct("=IHHII")
 FAMILY_HEADER = Struct("=BB")
 """struct nfgenmsg without its big-endian res_id: family, version."""
 ATTRIBUTE_HEADER = Struct("=HH")
-ERROR_CODE = Struct("=i")
 """struct nlattr: length (header included), type."""
+ERROR_CODE = Struct("=i")
+"""struct nlmsgerr, its first field: a negative errno, or 0."""
 _BE16, _BE32, _BE64 = Struct(">H"), Struct(">I"), Struct(">Q")
 
 
